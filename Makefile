@@ -1,0 +1,73 @@
+# Every task a person runs, by name. `make` alone lists them.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BASE := base_images/basefs.tar.gz
+MOUNTABLES := $(patsubst images/%,mountables/%.tar,$(wildcard images/*))
+INSTALLED := .venv/installed
+ROOT := scripts/as-root
+
+.PHONY: help install download mountables manager stop clean test lint \
+        api_tests cli_tests bench soak packages
+
+help: ## list these targets
+	@sed -nE 's/^([a-z_]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: packages $(INSTALLED) ## install the packages and the Python environment that are missing
+
+packages:
+	@scripts/packages
+
+$(INSTALLED): pyproject.toml scripts/make-venv | packages
+	@scripts/make-venv .venv
+	@touch $@
+
+download: $(BASE) ## make the base image once, or fetch it: BASE_URL=... BASE_SHA256=...
+	@echo "$(BASE) is there."
+
+ifdef BASE_URL
+.PHONY: $(BASE)
+$(BASE):
+	@scripts/fetch "$(BASE_URL)" "$(BASE_SHA256)" $@
+else
+$(BASE): | packages
+	@$(ROOT) scripts/make-basefs $@
+endif
+
+mountables: ## make the mountable tarballs from images/ again
+	@scripts/make-mountables $(MOUNTABLES)
+
+# Those that are there stay as they are: they may be a person's own.
+$(MOUNTABLES):
+	@scripts/make-mountables $@
+
+manager: install $(BASE) $(MOUNTABLES) ## start the manager on http://localhost:8080
+	@$(ROOT) scripts/manager start
+
+# Without state/ there is nothing to do, and so no need to be root.
+stop: ## stop the manager; its containers go on running
+	@if [ -e state ]; then $(ROOT) scripts/manager stop; fi
+
+clean: ## destroy all containers, stop the manager, remove the configs it stored
+	@if [ -e state ]; then $(ROOT) scripts/manager clean; fi
+
+test: install $(BASE) $(MOUNTABLES) ## run all tests
+	@$(ROOT) .venv/bin/python -m twisted.trial tests
+
+lint: install ## check the style and the types
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+api_tests: install $(BASE) $(MOUNTABLES) ## test the REST API, from a clean start to a clean end
+	@$(ROOT) scripts/contract-tests rest
+
+cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to a clean end
+	@$(ROOT) scripts/contract-tests cli
+
+bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
+	@$(ROOT) .venv/bin/python -m bench
+
+soak: install $(BASE) $(MOUNTABLES) ## launch and destroy for a long time, and look for what is left
+	@$(ROOT) .venv/bin/python -m tests.soak

@@ -1,0 +1,1 @@
+"""The commands of txcontain: clients of its REST API."""

@@ -1,0 +1,272 @@
+"""The REST API as methods: a thin client over treq.
+
+Every answer is read as a stream, also the short ones. So there is one place where
+a request is sent, one where it is given up, and one where a failure gets its sentence.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn, TypeAlias
+from urllib.parse import quote, unquote
+
+from treq import collect
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseFailed
+from twisted.web.iweb import IResponse
+
+from txcontain.cli.errors import Refused, Trouble
+
+# How many seconds the manager may be silent. A launch waits for its container, a
+# destroy for what the container does at its end.
+QUICK, SLOW = 15, 60
+
+# What an answer must look like, for `fits`.
+LAUNCHED = {"instance": str, "name": str, "major": str, "minor": str}
+EXIT = {"status": (int, None), "signal": (int, None), "reason": str}
+RECORD = {
+    **LAUNCHED,
+    "state": str,
+    "since": (int, float),
+    "pid": (int, None),
+    "restarts": int,
+    "exit": (EXIT, None),
+}
+EVENT = {
+    "seq": int,
+    "time": (int, float),
+    "instance": (str, None),
+    "what": str,
+    "reason": (str, None),
+}
+PROBLEM = {"title": str, "detail": str, "chain": [str]}
+
+Json: TypeAlias = Any
+
+
+def fits(value: object, shape: Any) -> bool:
+    """Say whether `value`, which came as JSON, has this shape.
+
+    A shape is a type, None, a dict of the keys that must be there, a list that
+    holds the shape of every item, or a tuple of shapes of which one must fit.
+    """
+    match shape:
+        case dict():
+            return isinstance(value, dict) and all(
+                key in value and fits(value[key], part) for key, part in shape.items()
+            )
+        case list():
+            return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+        case tuple():
+            return any(fits(value, part) for part in shape)
+        case None:
+            return value is None
+    return isinstance(value, shape)
+
+
+def parse(text: bytes, shape: Any) -> Json:
+    """Return the JSON value in `text`.
+
+    :raises ValueError: if it is no JSON, or has not this shape
+    """
+    value = json.loads(text)
+    if not fits(value, shape):
+        raise ValueError("it lacks what such an answer must have")
+    return value
+
+
+class Endpoints:
+    """Connects to all addresses of a host at once (an IAgentEndpointFactory).
+
+    "localhost" often stands for ::1 and for 127.0.0.1, and the manager listens on
+    one of them. Twisted's default tries the second 0.3 s after the first.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def endpointForURI(self, uri: URI) -> HostnameEndpoint:
+        """Return the endpoint for an address."""
+        return HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=QUICK, attemptDelay=0)
+
+
+class Client:
+    """The manager at `url`, as seen through `http`.
+
+    Every method raises Refused where the manager says no, and Trouble where it gives
+    no answer or one that can't be understood.
+    """
+
+    def __init__(self, url: str, http: HTTPClient, clock: IReactorTime) -> None:
+        self._url = url.rstrip("/")
+        self._http = http
+        self._clock = clock
+
+    @classmethod
+    def over_tcp(cls, url: str, reactor: Any) -> "Client":
+        """Return a client that uses the network."""
+        agent = Agent.usingEndpointFactory(  # type: ignore[no-untyped-call]
+            reactor, Endpoints(reactor)
+        )
+        return cls(url, HTTPClient(agent), reactor)
+
+    # The course's resources.
+
+    async def upload(self, document: bytes) -> None:
+        """Store a config."""
+        json_type = {"Content-Type": "application/json"}
+        await self._ask("POST", "/config", data=document, headers=json_type)
+
+    async def cfginfo(self) -> Json:
+        """Return the file names of the stored configs."""
+        return (await self._ask("GET", "/cfginfo", shape={"files": [str]}))["files"]
+
+    async def launch(self, name: str, major: str, minor: str) -> Json:
+        """Start a container; return its instance, name, major and minor."""
+        which = {"name": name, "major": major, "minor": minor}
+        return await self._ask("POST", "/launch", json=which, shape=LAUNCHED, patience=SLOW)
+
+    async def list(self) -> Json:
+        """Return the running instances, each as its launch returned it."""
+        return (await self._ask("GET", "/list", shape={"instances": [LAUNCHED]}))["instances"]
+
+    async def destroy(self, instance: str) -> None:
+        """End one instance, and remove what it kept."""
+        await self._ask("DELETE", f"/destroy/{_quoted(instance)}", patience=SLOW)
+
+    async def destroyall(self) -> None:
+        """End every instance."""
+        await self._ask("DELETE", "/destroyall", patience=SLOW)
+
+    # The resources that go on from there.
+
+    async def instances(self) -> Json:
+        """Return what is known of every instance, those that ended included."""
+        return (await self._ask("GET", "/instances", shape={"instances": [RECORD]}))["instances"]
+
+    async def inspect(self, instance: str) -> Json:
+        """Return all that is known of one instance."""
+        return await self._ask("GET", f"/instances/{_quoted(instance)}", shape=dict)
+
+    async def wait(self, instance: str) -> Json:
+        """Return how an instance ended, once it has, however long that takes."""
+        path = f"/instances/{_quoted(instance)}/wait"
+        return (await self._ask("GET", path, shape={"exit": EXIT}, patience=None))["exit"]
+
+    def logs(self, instance: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
+        """Yield what an instance has written; with `follow`, also what it is yet to write.
+
+        :param params: tail (a number of lines), stream ("stdout" or "stderr"), or None
+        """
+        return self._feed(f"/instances/{_quoted(instance)}/logs", follow, **params)
+
+    async def events(self, follow: bool, since: int | None = None) -> AsyncIterator[Json]:
+        """Yield the events from number `since` on; with `follow`, also those to come."""
+        rest = b""
+        async for chunk in self._feed("/events", follow, since=since):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in filter(None, lines):
+                yield self._understood(line, EVENT)
+
+    # The one way there and back.
+
+    async def _ask(self, method: str, path: str, *, shape: Any = None, **options: Any) -> Any:
+        """Send a request; return its answer, parsed where it has a shape."""
+        body = b"".join([chunk async for chunk in self._stream(method, path, **options)])
+        return self._understood(body, shape) if shape else None
+
+    def _feed(self, path: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
+        """Yield a long body; one that is followed may be silent forever."""
+        given = {key: str(value) for key, value in params.items() if value is not None}
+        if follow:
+            given["follow"] = "1"
+        return self._stream("GET", path, params=given, patience=None if follow else QUICK)
+
+    async def _stream(
+        self, method: str, path: str, *, patience: float | None = QUICK, **options: Any
+    ) -> AsyncIterator[bytes]:
+        """Send a request; yield the body of its answer as it comes."""
+        try:
+            response = await self._within(
+                patience,
+                self._http.request(
+                    method,
+                    self._url + path,
+                    reactor=self._clock,
+                    unbuffered=True,
+                    allow_redirects=False,
+                    **options,
+                ),
+            )
+            chunks = self._chunks(response, patience)
+            if response.code != 200:
+                body = b"".join([chunk async for chunk in chunks])
+                raise Refused(response.code, self._reason(response, body))
+            async for chunk in chunks:
+                yield chunk
+        except ConnectionRefusedError as error:
+            raise Trouble(
+                f"Nothing listens at {self._url}: start the manager with `make manager`,"
+                " or name another one with --url."
+            ) from error
+        except (ConnectError, OSError, UnicodeError) as error:
+            # OSError is a host that is not found; UnicodeError, a name that no host can have.
+            raise Trouble(f"Can't connect to {self._url}: {error}") from error
+        except (ConnectionClosed, RequestTransmissionFailed, ResponseFailed) as error:
+            raise Trouble(
+                f"The manager at {self._url} hung up before its answer was complete:"
+                " if it was restarted, run this command again."
+            ) from error
+
+    async def _chunks(self, response: IResponse, patience: float | None) -> AsyncIterator[bytes]:
+        """Yield the body of a response as it comes."""
+        # The queue ends with what `collect` ends with: None, or a Failure.
+        queue: DeferredQueue[bytes | Failure | None] = DeferredQueue()
+        collect(response, queue.put).addBoth(queue.put)
+        while (chunk := await self._within(patience, queue.get())) is not None:
+            if isinstance(chunk, Failure):
+                chunk.raiseException()
+            yield chunk
+
+    def _within(self, patience: float | None, answer: Deferred[Any]) -> Deferred[Any]:
+        """Return `answer`, which fails where it takes longer than `patience` seconds."""
+        if patience is None:
+            return answer
+
+        def give_up(*_: object) -> NoReturn:
+            raise Trouble(
+                f"The manager at {self._url} did not answer within {patience} s. It may still"
+                " do what it was asked: `txcontain ps` shows what is running."
+            )
+
+        return answer.addTimeout(patience, self._clock, give_up)
+
+    def _reason(self, response: IResponse, body: bytes) -> str:
+        """Return why the manager refused: as its body, a header or the status line says."""
+        headers = response.headers
+        if headers.getRawHeaders("Content-Type", [""])[0].startswith("application/problem+json"):
+            problem = self._understood(body, PROBLEM)
+            return "\n  ".join([f"{problem['title']}: {problem['detail']}", *problem["chain"]])
+        told = headers.getRawHeaders("Txcontain-Reason", [""])[0]
+        return unquote(told) or f"HTTP status {response.code} {response.phrase.decode('latin-1')}"
+
+    def _understood(self, text: bytes, shape: Any) -> Json:
+        """Return the JSON value in `text`."""
+        try:
+            return parse(text, shape)
+        except ValueError as error:
+            raise Trouble(
+                f"What answers at {self._url} is no txcontain manager, or one of another"
+                f" version: its answer can't be read ({error})."
+            ) from error
+
+
+def _quoted(instance: str) -> str:
+    """Return an instance's name as a part of a path."""
+    # A name from the command line may hold any byte, not text alone.
+    return quote(os.fsencode(instance), safe="")

@@ -1,0 +1,269 @@
+"""The commands: what each is called, what it takes, and what it does.
+
+A new command is a coroutine function and an entry in COMMANDS. Nothing here loads
+Twisted, so that help and a mistyped command answer at once.
+"""
+
+import json
+import sys
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from txcontain.cli.errors import Trouble
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client, Json
+
+
+# What the course compares.
+
+
+async def upload(client: "Client", arguments: Namespace) -> int:
+    """Store a config."""
+    return await verdict(send(client, arguments.file))
+
+
+async def send(client: "Client", file: Path) -> None:
+    """Send a file as it is: whether it is a config is for the manager to say.
+
+    :raises Trouble: if it can't be read, or is no good
+    """
+    try:
+        document = file.read_bytes()
+    except OSError as error:
+        raise Trouble(f"Can't read {file}: {error.strerror}.") from error
+    await client.upload(document)
+
+
+async def cfginfo(client: "Client", _: Namespace) -> int:
+    """Print the stored configs."""
+    for name in await client.cfginfo():
+        print(plain(name))
+    return 0
+
+
+async def launch(client: "Client", arguments: Namespace) -> int:
+    """Start a container, and print its name."""
+    try:
+        launched = await client.launch(arguments.name, arguments.major, arguments.minor)
+    except Trouble as trouble:
+        print("Failure:", plain(str(trouble)))
+        return 1
+    print("Success:", plain(launched["instance"]))
+    return 0
+
+
+async def list_running(client: "Client", _: Namespace) -> int:
+    """Print the running instances."""
+    for record in await client.list():
+        print(plain(f"{record['instance']}: {config(record)}"))
+    return 0
+
+
+async def destroy(client: "Client", arguments: Namespace) -> int:
+    """End one instance."""
+    return await verdict(client.destroy(arguments.instance))
+
+
+async def destroyall(client: "Client", _: Namespace) -> int:
+    """End all instances."""
+    return await verdict(client.destroyall())
+
+
+async def verdict(doing: Awaitable[None]) -> int:
+    """Print the one word that the course compares; the reason is left to the caller.
+
+    :raises Trouble: what `doing` raised
+    """
+    try:
+        await doing
+    except Trouble:
+        print("Failure")
+        raise
+    print("Success")
+    return 0
+
+
+# What goes on from there.
+
+
+async def ps(client: "Client", arguments: Namespace) -> int:
+    """Print a table of the instances."""
+    rows = [["INSTANCE", "CONFIG", "STATE", "AGE", "PID", "RESTARTS", "EXIT"]]
+    for record in await client.instances():
+        if arguments.all or record["state"] != "ended":
+            rows.append(row(record))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+    return 0
+
+
+def row(record: "Json") -> list[str]:
+    """Return the cells of an instance, in the order of the columns."""
+    cells = [
+        record["instance"],
+        config(record),
+        record["state"],
+        age(time.time() - record["since"]),
+        str(record["pid"] or "-"),
+        str(record["restarts"]),
+        record["exit"]["reason"] if record["exit"] else "-",
+    ]
+    return [one_line(cell) for cell in cells]
+
+
+async def inspect(client: "Client", arguments: Namespace) -> int:
+    """Print all that is known of an instance."""
+    print(plain(json.dumps(await client.inspect(arguments.instance), indent=2, ensure_ascii=False)))
+    return 0
+
+
+async def logs(client: "Client", arguments: Namespace) -> int:
+    """Print what an instance has written, byte for byte."""
+    chunks = client.logs(
+        arguments.instance, arguments.follow, tail=arguments.lines, stream=arguments.stream
+    )
+    async for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+async def events(client: "Client", arguments: Namespace) -> int:
+    """Print what has happened."""
+    async for event in client.events(arguments.follow, arguments.since):
+        print(json.dumps(event) if arguments.json else told(event), flush=True)
+    return 0
+
+
+def told(event: "Json") -> str:
+    """Return an event as a line to read."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+    why = f": {event['reason']}" if event["reason"] else ""
+    return one_line(f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}")
+
+
+async def wait(client: "Client", arguments: Namespace) -> int:
+    """Print how an instance ended, once it has; return what a shell would call its status."""
+    end = await client.wait(arguments.instance)
+    print(plain(end["reason"]))
+    if end["signal"] is not None:
+        return 128 + int(end["signal"])
+    # Neither status nor signal: it ended with the machine, and nobody saw how.
+    return 1 if end["status"] is None else int(end["status"])
+
+
+# Words.
+
+
+def config(record: "Json") -> str:
+    """Return the name of the config that an instance was launched from."""
+    return f"{record['name']}-{record['major']}-{record['minor']}.cfg"
+
+
+def age(seconds: float) -> str:
+    """Return a duration in its largest unit: 59s, 3m, 2h, 12d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds / size)}{unit}"
+    return f"{max(int(seconds), 0)}s"
+
+
+def plain(text: str) -> str:
+    """Return a text without what would command the terminal: a container may have written it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return a text of several lines as one."""
+    return plain("; ".join(line.strip() for line in text.splitlines()))
+
+
+def instance_name(text: str) -> str:
+    """Return an argument that names an instance.
+
+    :raises ArgumentTypeError: if it is empty, which a script's unset variable is
+    """
+    if not text:
+        raise ArgumentTypeError("it is empty: `txcontain ps` shows the instances there are")
+    return text
+
+
+# The table.
+
+
+class Argument:
+    """What `ArgumentParser.add_argument` is to be called with."""
+
+    def __init__(self, *names: str, **options: Any) -> None:
+        self.names = names
+        self.options = options
+
+
+class Command(NamedTuple):
+    """A command: its name, what it does in a sentence, what does it, and what it takes."""
+
+    name: str
+    help: str
+    run: "Callable[[Client, Namespace], Coroutine[Any, Any, int]]"
+    arguments: tuple[Argument, ...] = ()
+
+
+INSTANCE = Argument("instance", metavar="INSTANCE", type=instance_name, help="as launch named it")
+FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is yet to come")
+
+COMMANDS = (
+    Command(
+        "upload",
+        "store a config",
+        upload,
+        (Argument("file", metavar="FILE", type=Path, help="the config, a JSON document"),),
+    ),
+    Command("cfginfo", "list the stored configs", cfginfo),
+    Command(
+        "launch",
+        "start a container from a stored config",
+        launch,
+        (
+            Argument("name", metavar="NAME", help="the config's name"),
+            Argument("major", metavar="MAJOR", help="its major version, such as 1"),
+            Argument("minor", metavar="MINOR", help="its minor version, such as 01"),
+        ),
+    ),
+    Command("list", "list the running instances", list_running),
+    Command("destroy", "end an instance and remove what it kept", destroy, (INSTANCE,)),
+    Command("destroyall", "end and remove all instances", destroyall),
+    Command(
+        "ps",
+        "show the instances with their state",
+        ps,
+        (Argument("-a", "--all", action="store_true", help="those that have ended too"),),
+    ),
+    Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
+    Command(
+        "logs",
+        "show what an instance has written",
+        logs,
+        (
+            FOLLOW,
+            Argument("-n", "--lines", metavar="N", type=int, help="the last N lines alone"),
+            Argument("--stream", choices=("stdout", "stderr"), help="one of the two alone"),
+            INSTANCE,
+        ),
+    ),
+    Command(
+        "events",
+        "show what has happened",
+        events,
+        (
+            FOLLOW,
+            Argument("--since", metavar="N", type=int, help="from event number N on"),
+            Argument("--json", action="store_true", help="a JSON document a line"),
+        ),
+    ),
+    Command("wait", "wait until an instance has ended; exit with its status", wait, (INSTANCE,)),
+)

@@ -1,0 +1,18 @@
+"""What a command has to say where it can't do what was asked."""
+
+
+class Trouble(Exception):
+    """A command has failed. Its text is the reason, written for the person who typed it."""
+
+
+class Refused(Trouble):
+    """The manager was asked, and said no.
+
+    :ivar status: the HTTP status of its answer
+    :ivar reason: why, in one line or several
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason

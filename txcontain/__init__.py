@@ -1,0 +1,1 @@
+"""A container manager in Twisted that a person can read in an afternoon."""

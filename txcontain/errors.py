@@ -1,0 +1,50 @@
+"""What can go wrong, as its user reads it.
+
+Every error carries a *chain*: short statements that lead from what was being
+done to its cause, and last, where there is one, to what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Something could not be done; ``chain`` says why, outermost first."""
+
+    def __init__(self, *chain: str) -> None:
+        super().__init__(*chain)
+        self.chain = chain
+
+    def __str__(self) -> str:
+        return " → ".join(self.chain)
+
+
+class InvalidData(Error):
+    """What was sent is not what this request takes."""
+
+
+class TooLarge(InvalidData):
+    """What was sent is longer than this request takes."""
+
+
+class Forbidden(Error):
+    """The request is one that this caller may not make."""
+
+
+class ConfigExists(Error):
+    """A config of this name, major and minor is kept already."""
+
+
+class NoSuchConfig(Error):
+    """No config of this name, major and minor is kept."""
+
+
+class NoSuchInstance(Error):
+    """There is no instance of this name."""
+
+
+class ConfigAtFault(Error):
+    """A launch cannot work as its config (or its images) stand."""
+
+
+class MachineAtFault(Error):
+    """A launch failed because of this machine: its kernel, disk, memory or privileges."""

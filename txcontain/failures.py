@@ -1,0 +1,72 @@
+"""What a launch that failed says: step, system call, errno, path, cause, what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.plan import Plan
+from txcontain.process import Exit, StepFailed
+
+# Errors that come of what a config and its images say, in steps that follow them.
+FROM_CONFIG = {0, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENOEXEC,
+               errno.EISDIR, errno.EEXIST}  # fmt: skip
+FOLLOW_CONFIG = {"overlay", "mount", "device", "symlink", "user", "exec"}
+
+CAUSES = {
+    errno.ENOSPC: ("the disk that holds the state folder is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.ENOMEM: ("the machine is out of memory", "end something, or add memory"),
+    errno.EAGAIN: ("a limit on processes or memory is reached", "see ulimit -u and pids.max"),
+    errno.EMFILE: ("too many files are open", "raise the limit: ulimit -n"),
+    errno.ENFILE: ("too many files are open on this machine", "raise fs.file-max"),
+    errno.EPERM: ("the manager lacks the privilege", "run it as root, outside of a container"),
+    errno.ENOTDIR: ("a part of this path is a file in the image", "mount it somewhere else"),
+    errno.ELOOP: ("there is a symbolic link in this path, where none may be or one that leads in "
+                  "circles", "correct the image"),
+    errno.EINVAL: ("the kernel refuses this mount",
+                   "the state folder may lie on an overlay: put it on a real disk (--state)"),
+}  # fmt: skip
+
+
+def of_step(plan: Plan, failure: StepFailed) -> Error:
+    """The error that says why a step of a plan failed."""
+    said = failure.details
+    op, arguments = plan[said["step"]]
+    at_fault = op in FOLLOW_CONFIG and said["errno"] in FROM_CONFIG
+    object_ = arguments.get("target") or arguments.get("path") or arguments.get("owner") or ""
+    step = f"step {said['step'] + 1} of {len(plan)}, {op} {object_}".rstrip()
+    return (ConfigAtFault if at_fault else MachineAtFault)(step, *_chain(failure))
+
+
+def of_tool(what: str, failure: StepFailed) -> Error:
+    """The error that says why a program of the machine's own could not be run."""
+    return MachineAtFault(what, *_chain(failure))
+
+
+def _chain(failure: StepFailed) -> list[str]:
+    said = failure.details
+    number = said["errno"]
+    cause, hint = CAUSES.get(number, ("", ""))
+    parts = [
+        f"{said['call']}(2)" if number else f"{said['call']}(3)",
+        f"{errno.errorcode.get(number, number)}: {os.strerror(number)}" if number else "",
+        said["path"],
+        said["cause"] or cause,
+        said["hint"] or hint,
+    ]
+    return [str(part) for part in parts if part]
+
+
+def of_early_end(script: str, port: int, how: Exit, last_words: str) -> ConfigAtFault:
+    """The error where a script ended before it listened on its PORT."""
+    quoted = f"its last words: {last_words}" if last_words else "it wrote nothing to stderr"
+    return ConfigAtFault(f"{script} ended before it listened on port {port}", str(how), quoted)
+
+
+def of_port(port: int, holder: str) -> ConfigAtFault:
+    """The error where the port that a config asks for is taken."""
+    return ConfigAtFault(
+        f"port {port} is taken", f"by {holder}", "end that, or set another PORT in startup_env"
+    )

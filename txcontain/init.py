@@ -1,0 +1,638 @@
+"""PID 1 of a container: connects to the manager, gets a plan, carries it out.
+
+Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN``; it uses the standard
+library alone and imports nothing of this project, so that it starts in some
+milliseconds and needs nothing installed. ``txcontain/plan.py`` makes the plans.
+
+The protocol, on one unix stream socket, a line of JSON a message::
+
+    init                                   manager
+     | -- {"token": TOKEN} ----------------> |  and SO_PEERCRED: the pid of PID 1
+     |            ...waits, warm...          |
+     | <------------- [[OP, {ARG: ..}], ..] -|  the plan (end-of-file: no longer wanted)
+     | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
+     | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
+    or
+     | -- {"failed": {"step": N, ..}} -----> |  step N failed, and why
+
+The last step of a plan is its ``exec``. Whatever fails ends the init, and with it
+the namespaces and every mount in them: there is nothing to undo.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False  # importing typing would cost a millisecond of every start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+    Strings = list[str]
+    Assignments = list[tuple[str, str]]
+    Plan = list[tuple[str, dict[str, Any]]]
+
+# <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
+MOUNT_FLAGS = {
+    "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
+    "bind": 4096, "rec": 16384, "private": 1 << 18,
+}  # fmt: skip
+NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000}
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+SYS_OPENAT2 = 437  # the same number on every architecture
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
+CAPABILITY_VERSION_3 = 0x20080522
+LONGEST_MESSAGE = 4 << 20  # bytes; a plan is a few kilobytes
+LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
+
+
+class StepError(Exception):
+    """A step failed: the call, its errno (0 where none), the path, and a sentence."""
+
+    def __init__(
+        self, call: str, number: int | None, path: str = "", cause: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(call, number, path, cause, hint)
+        self.call, self.number, self.path = call, number or 0, path
+        self.cause, self.hint = cause, hint
+
+
+def named(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose OSError knows the system call: it is named like the function."""
+
+    def call(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*arguments, **options)
+        except OSError as error:
+            error.call = function.__name__  # type: ignore[attr-defined]
+            raise
+
+    return call
+
+
+class Kernel:
+    """Every privileged call that a plan makes goes through here.
+
+    Each raises OSError. A test puts a recorder in its place.
+    """
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def _call(self, name: str, *arguments: object, number: int | None = None) -> int:
+        """Make a system call, by libc's function or (as syscall(2)) by its number."""
+        function = self._libc[name if number is None else "syscall"]
+        result: int = function(*(() if number is None else (number,)), *arguments)
+        if result == -1:
+            error = OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            error.call = name  # type: ignore[attr-defined]
+            raise error
+        return result
+
+    def mount(
+        self, source: str | None, target: str, fstype: str | None, flags: int, data: str
+    ) -> None:
+        """mount(2)."""
+        encoded = [None if text is None else os.fsencode(text) for text in (source, target, fstype)]
+        self._call("mount", *encoded, ctypes.c_ulong(flags), os.fsencode(data))
+
+    def pivot_root(self, root: str) -> None:
+        """pivot_root(2), with the old root stacked below the new one and then detached."""
+        os.chdir(root)
+        self._call("pivot_root", b".", b".", number=PIVOT_ROOT[os.uname().machine])
+        self._call("umount2", b".", MNT_DETACH)
+        os.chdir("/")
+
+    def unshare(self, flags: int) -> None:
+        """unshare(2)."""
+        self._call("unshare", flags)
+
+    def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
+        """openat2(2): a descriptor for ``path``, no part of which leaves ``root``."""
+        how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | resolve)
+        return self._call("openat2", root, os.fsencode(path), how, len(how), number=SYS_OPENAT2)
+
+    def prctl(self, option: int, argument: int) -> None:
+        """prctl(2)."""
+        self._call("prctl", option, ctypes.c_ulong(argument), 0, 0, 0)
+
+    def capset(self, mask: int) -> None:
+        """capset(2): ``mask`` becomes the permitted and effective set; nothing is inheritable."""
+        header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+        low, high = mask & 0xFFFFFFFF, mask >> 32
+        self._call("capset", header, struct.pack("IIIIII", low, low, 0, high, high, 0))
+
+    # What Python has already; here so that a recorder sees it too.
+    mkdir = staticmethod(named(os.mkdir))
+    mknod = staticmethod(named(os.mknod))
+    symlink = staticmethod(named(os.symlink))
+    open = staticmethod(named(os.open))
+    dup2 = staticmethod(named(os.dup2))
+    close = staticmethod(named(os.close))
+    stat = staticmethod(named(os.stat))
+    chown = staticmethod(named(os.chown))
+    chmod = staticmethod(named(os.chmod))
+    sethostname = staticmethod(named(socket.sethostname))
+    setgroups = staticmethod(named(os.setgroups))
+    setgid = staticmethod(named(os.setgid))
+    setuid = staticmethod(named(os.setuid))
+    chdir = staticmethod(named(os.chdir))
+    execve = staticmethod(named(os.execve))
+
+
+class Container:
+    """Carries out steps: one method an op, called with the step's arguments."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.root = -1  # a descriptor of the new root, until it is the root
+        self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
+        self.environment: dict[str, str] = {}
+
+    # -- paths of the container ------------------------------------------------
+
+    def _directory(self, path: str, resolve: int = 0) -> int:
+        """A descriptor for the container's directory ``path``, made where it is missing."""
+        flags = os.O_PATH | os.O_DIRECTORY
+        try:
+            return self.kernel.open_beneath(self.root, path, flags, resolve)
+        except FileNotFoundError:
+            if path == "/":
+                raise
+        parent = self._directory(os.path.dirname(path), resolve)
+        try:
+            self.kernel.mkdir(os.path.basename(path), 0o755, dir_fd=parent)
+        except FileExistsError:
+            raise StepError(
+                "openat2", errno.ENOENT, path, f"{path} is a symbolic link to nowhere",
+                "mount where the link leads to, or change the image",
+            ) from None  # fmt: skip
+        finally:
+            self.kernel.close(parent)
+        return self.kernel.open_beneath(self.root, path, flags, resolve)
+
+    def _mount_on(
+        self,
+        descriptor: int,
+        source: str | None,
+        fstype: str | None,
+        flags: Strings,
+        data: str = "",
+    ) -> None:
+        target = f"/proc/self/fd/{descriptor}"
+        self.kernel.mount(source, target, fstype, bits(flags), data)
+
+    # -- ops: preparing --------------------------------------------------------
+
+    def stdio(self, stdin: str, stdout: str, stderr: str) -> None:
+        """Open the container's own standard streams, on the host's paths."""
+        append = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        for number, (path, flags) in enumerate(
+            [(stdin, os.O_RDONLY), (stdout, append), (stderr, append)]
+        ):
+            opened = self.kernel.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+            self.kernel.dup2(opened, number)
+            self.kernel.close(opened)
+
+    def unshare(self, namespaces: Strings) -> None:
+        """Leave the manager's namespaces of these kinds for new ones."""
+        self.kernel.unshare(sum(NAMESPACES[name] for name in namespaces))
+
+    def propagation(self, mode: str) -> None:
+        """Cut the ties of every mount to the host's: what is mounted here stays here."""
+        self.kernel.mount(None, "/", None, bits(["rec", mode]), "")
+
+    def scratch(self, path: str, size: str) -> None:
+        """A small tmpfs that only this container's mounts refer to."""
+        self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
+
+    # -- ops: the file tree ----------------------------------------------------
+
+    def root_overlay(
+        self, lower: str, upper: str, work: str, mountpoint: str, flags: Strings, sealed: bool
+    ) -> None:
+        """The base image below a writable layer, mounted as the new root."""
+        self.kernel.mkdir(mountpoint, 0o755)
+        self._overlay(lower, upper, work, mountpoint, flags)
+        self.root = self.kernel.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if sealed:
+            self._seal_later("/", flags)
+
+    def root_tmpfs(self, mountpoint: str, size: str) -> None:
+        """An empty new root."""
+        self.kernel.mkdir(mountpoint, 0o755)
+        self.kernel.mount("root", mountpoint, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
+        self.root = self.kernel.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def overlay(
+        self, lower: str, upper: str, work: str, target: str, flags: Strings, sealed: bool
+    ) -> None:
+        """A tarball's layer below a writable layer, mounted at ``target``."""
+        descriptor = self._directory(target)
+        self._overlay(lower, upper, work, f"/proc/self/fd/{descriptor}", flags)
+        self.kernel.close(descriptor)
+        if sealed:
+            self._seal_later(target, flags)
+
+    def _seal_later(self, target: str, flags: Strings) -> None:
+        descriptor = self.kernel.open_beneath(self.root, target, os.O_PATH)
+        self.to_seal.append((descriptor, flags))
+
+    def seal(self) -> None:
+        """Make every READ mount read-only, now that the mount points below them are made."""
+        for descriptor, flags in self.to_seal:
+            self._mount_on(descriptor, None, None, ["remount", "bind", "ro", *flags])
+            self.kernel.close(descriptor)
+        self.to_seal = []
+
+    def _overlay(self, lower: str, upper: str, work: str, target: str, flags: Strings) -> None:
+        for path in (upper, work):
+            self._make(path)
+        like = self.kernel.stat(lower)  # the top folder's owner and mode come from the upper one
+        self.kernel.chown(upper, like.st_uid, like.st_gid)
+        self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
+        data = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        self.kernel.mount("overlay", target, "overlay", bits(flags), data)
+
+    def _make(self, path: str) -> None:
+        try:
+            self.kernel.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            self._make(os.path.dirname(path))
+            self.kernel.mkdir(path, 0o755)
+
+    def mount(self, target: str, fstype: str, flags: Strings, data: str = "") -> None:
+        """A new file system of a kind, at a path that may not lead through a symlink."""
+        descriptor = self._directory(target, RESOLVE_NO_SYMLINKS)
+        self._mount_on(descriptor, fstype, fstype, flags, data)
+        self.kernel.close(descriptor)
+
+    def bind(self, source: str, target: str, flags: Strings) -> None:
+        """The host's ``source`` at ``target``, with mount flags of its own."""
+        is_folder = stat.S_ISDIR(self.kernel.stat(source).st_mode)
+        descriptor = self._directory(target) if is_folder else self._file(target)
+        self._mount_on(descriptor, source, None, ["bind", "rec"])
+        self.kernel.close(descriptor)
+        self._remount(target, flags)
+
+    def _file(self, path: str) -> int:
+        parent = self._directory(os.path.dirname(path))
+        self.kernel.mknod(os.path.basename(path), stat.S_IFREG | 0o644, dir_fd=parent)
+        self.kernel.close(parent)
+        return self.kernel.open_beneath(self.root, path, os.O_PATH)
+
+    def _remount(self, path: str, flags: Strings) -> None:
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
+        self._mount_on(descriptor, None, None, ["remount", "bind", *flags])
+        self.kernel.close(descriptor)
+
+    def mask(self, path: str, source: str) -> None:
+        """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
+        self._mount_on(descriptor, source, None, ["bind"])
+        self.kernel.close(descriptor)
+        self._remount(path, ["ro", "nosuid", "nodev", "noexec"])
+
+    def read_only_path(self, path: str) -> None:
+        """Make a part of /proc read-only."""
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
+        self._mount_on(descriptor, f"/proc/self/fd/{descriptor}", None, ["bind", "rec"])
+        self.kernel.close(descriptor)
+        self._remount(path, ["ro", "nosuid", "nodev", "noexec"])
+
+    def device(self, path: str, major: int, minor: int) -> None:
+        """A character device that anyone may open."""
+        directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
+        name = os.path.basename(path)
+        self.kernel.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
+        self.kernel.chmod(name, 0o666, dir_fd=directory)  # whatever the umask left of it
+        self.kernel.close(directory)
+
+    def symlink(self, path: str, target: str) -> None:
+        """A symbolic link at ``path``."""
+        directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
+        self.kernel.symlink(target, os.path.basename(path), dir_fd=directory)
+        self.kernel.close(directory)
+
+    def pivot_root(self, path: str) -> None:
+        """Make ``path`` the root, and let go of the old one."""
+        self.kernel.close(self.root)
+        self.kernel.pivot_root(path)
+
+    # -- ops: the process ------------------------------------------------------
+
+    def hostname(self, name: str) -> None:
+        """The name of the host, as seen in this UTS namespace."""
+        self.kernel.sethostname(name)
+
+    def bounding_set(self, keep: list[int]) -> None:
+        """Drop every capability but those of these numbers from the bounding set."""
+        last = int(read_file("/proc/sys/kernel/cap_last_cap"))
+        for capability in range(last + 1):
+            if capability not in keep:
+                self.kernel.prctl(PR_CAPBSET_DROP, capability)
+
+    def user(self, owner: str, capabilities: list[int]) -> None:
+        """Become ``owner``, a name of the image's own /etc/passwd or a number."""
+        account = find_account(owner)
+        try:
+            self.kernel.setgroups(account.groups)
+            self.kernel.setgid(account.gid)
+            self.kernel.setuid(account.uid)
+        except OSError as error:
+            raise StepError("setuid", error.errno, owner) from error
+        kept = capabilities if account.uid == 0 else []
+        self.kernel.capset(sum(1 << number for number in kept))
+        # A change of user clears this: the container ends with its keeper.
+        self.kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        self.environment = {"HOME": account.home, "USER": account.name}
+        try:
+            self.kernel.chdir(account.home)
+        except OSError:  # an account without a home works from the top
+            self.kernel.chdir("/")
+
+    def no_new_privileges(self) -> None:
+        """From now on no exec gains anything: setuid bits and file capabilities are void."""
+        self.kernel.prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+    def exec(self, path: str, arguments: Strings, environment: Assignments) -> None:
+        """Become the program at ``path``; a script without ``#!`` is run by /bin/sh."""
+        variables = fill_in(environment, self.environment)
+        try:
+            self.kernel.execve(path, [path, *arguments], variables)
+        except OSError as error:
+            if error.errno == errno.ENOEXEC and is_script(path):
+                self._exec_by_shell(path, arguments, variables)
+            raise StepError("execve", error.errno, path, *why_no_exec(path, error.errno)) from error
+
+    def _exec_by_shell(self, path: str, arguments: Strings, environment: dict[str, str]) -> None:
+        try:
+            self.kernel.execve("/bin/sh", ["/bin/sh", path, *arguments], environment)
+        except OSError as error:
+            raise StepError(
+                "execve", error.errno, "/bin/sh",
+                f"{path} has no #! line and there is no working /bin/sh to run it",
+                "give it a #! line with an interpreter that the image has",
+            ) from error  # fmt: skip
+
+    def idle(self, environment: Assignments) -> None:
+        """Run nothing, as small as it can be: until the container is destroyed."""
+        variables = fill_in(environment, self.environment)
+        for sleep in ("/bin/sleep", "/usr/bin/sleep"):
+            try:
+                self.kernel.execve(sleep, ["sleep", "infinity"], variables)
+            except OSError:
+                continue
+        raise Idle
+
+
+class Idle(Exception):
+    """The image has no program to idle with: this one goes on instead."""
+
+
+def bits(flags: Strings) -> int:
+    """The mount(2) flags of these names, as one number."""
+    return sum(MOUNT_FLAGS[flag] for flag in flags)
+
+
+# -- what an image says about its users ------------------------------------------
+
+
+class Account:
+    """Who a container runs as: its passwd(5) entry and its groups."""
+
+    def __init__(self, name: str, uid: int, gid: int, home: str) -> None:
+        self.name, self.uid, self.gid, self.home = name, uid, gid, home
+        self.groups = [gid] + [
+            int(number)
+            for _, _, number, members in database("/etc/group", 4)
+            if name in members.split(",") and int(number) != gid
+        ]
+
+
+def read_file(path: str) -> str:
+    """The text of a regular file of bounded size."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read(LONGEST_FILE).decode("utf-8", "surrogateescape")
+
+
+def database(path: str, fields: int) -> Iterator[list[str]]:
+    """The records of a passwd(5) or group(5) file; none where there is no such file."""
+    try:
+        lines = read_file(path).splitlines()
+    except OSError:
+        return
+    for line in lines:
+        record = line.split(":")
+        if len(record) == fields and record[2].isdecimal():
+            yield record
+
+
+def find_account(owner: str) -> Account:
+    """Who ``owner`` is inside of the container.
+
+    Raises StepError where it is a name that the image does not know.
+    """
+    for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7):
+        if owner in (name, uid) and gid.isdecimal():
+            return Account(name, int(uid), int(gid), home or "/")
+    if owner.isdecimal():
+        return Account(owner, int(owner), int(owner), "/")
+    if owner == "root":
+        return Account("root", 0, 0, "/")
+    raise StepError(
+        "getpwnam", 0, "/etc/passwd", f"the image knows no user {owner!r}",
+        "name a user of its /etc/passwd, or a number, as startup_owner",
+    )  # fmt: skip
+
+
+def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, str]:
+    """``environment`` with the assignments [[NAME, VALUE], ..] on top, in their order.
+
+    ``${NAME}`` in a value is what NAME was before; nothing else is interpreted.
+    """
+    environment = dict(environment)
+    for name, value in assignments:
+        done = ""
+        while True:
+            before, _, rest = value.partition("${")
+            reference, brace, after = rest.partition("}")
+            if not brace:
+                break
+            done += before + environment.get(reference, "")
+            value = after
+        environment[name] = done + value
+    return environment
+
+
+# -- why a program does not start ------------------------------------------------
+
+MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "arm64", 243: "riscv", 22: "s390", 21: "ppc64"}
+OURS = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "armv7l": 40, "s390x": 22, "ppc64le": 21}
+
+
+def head(path: str) -> bytes:
+    """The first bytes of a file; none where it can't be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
+
+def is_script(path: str) -> bool:
+    """Whether this is text without a ``#!`` line, which shells run themselves."""
+    start = head(path)
+    return not start.startswith((b"#!", b"\x7fELF")) and b"\0" not in start
+
+
+def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
+    """The cause, and what to do, where exec of ``path`` failed with errno ``number``."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            return f"{path} is a symbolic link to {os.readlink(path)}, which is missing", (
+                "correct the link, or name another startup_script"
+            )
+        return f"there is no {path} in the container", "correct startup_script, or mount it"
+    except OSError as error:
+        return f"{path} can't be looked at: {error.strerror}", "correct startup_script"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path} is not a regular file", "name a script or program as startup_script"
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return f"{path} lies on a file system mounted noexec", "place it outside of it"
+    if not status.st_mode & 0o111:
+        return f"{path} is not executable", f"chmod +x {os.path.basename(path)} and pack it again"
+    return _why_no_exec_by_content(path, number)
+
+
+def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
+    start = head(path)
+    if start.startswith(b"#!"):
+        words = start[2:].split(b"\n", 1)[0].split()
+        interpreter = os.fsdecode(words[0]) if words else "(none)"
+        if interpreter.endswith("\r") or (words and b"\r" in start.split(b"\n", 1)[0]):
+            return f"{path} has Windows line ends", "convert them, as by: sed -i 's/\\r$//'"
+        if not os.path.exists(interpreter):
+            return f"its interpreter {interpreter} is not in the container", (
+                "change the script's first line, or add the interpreter to the image"
+            )
+        return f"its interpreter {interpreter} can't be run", "check that it is executable"
+    if start.startswith(b"\x7fELF") and len(start) > 20:
+        machine = int.from_bytes(start[18:20], "little" if start[5] == 1 else "big")
+        if machine != OURS.get(os.uname().machine, machine):
+            return f"{path} is built for {MACHINES.get(machine, machine)}, not for this machine", (
+                f"build it for {os.uname().machine}"
+            )
+        if number == errno.ENOENT:
+            return f"the dynamic loader that {path} asks for is not in the container", (
+                "add its C library to the image, or link it statically"
+            )
+    if number == errno.EACCES:
+        return f"{path} may not be run by this startup_owner", "check its mode and its folders'"
+    return f"the kernel can't run {path}", "it needs a #! line, or to be a program for this machine"
+
+
+# -- the conversation ------------------------------------------------------------
+
+
+def carry_out(
+    plan: Plan,
+    container: Container,
+    say: Callable[[object], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Carry out the steps of ``plan`` in order; ``say`` takes the messages to the manager."""
+    durations: list[float] = []
+    for number, (op, arguments) in enumerate(plan):
+        if number == len(plan) - 1:
+            say({"done": durations})
+        before = clock()
+        try:
+            getattr(container, op)(**arguments)
+        except StepError as error:
+            return say(failure(number, error))
+        except OSError as error:
+            path = arguments.get("target") or arguments.get("path") or error.filename or ""
+            return say(
+                failure(number, StepError(getattr(error, "call", op), error.errno, str(path)))
+            )
+        durations.append(round(clock() - before, 6))
+    return None
+
+
+def failure(number: int, error: StepError) -> object:
+    """The message that says that step ``number`` failed."""
+    details = {"call": error.call, "errno": error.number, "path": error.path}
+    return {"failed": {"step": number, **details, "cause": error.cause, "hint": error.hint}}
+
+
+def read_line(connection: socket.socket) -> Plan | None:
+    """One message; nothing where the manager hung up first."""
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        part = connection.recv(65536)
+        if not part or len(received) > LONGEST_MESSAGE:
+            return None
+        received += part
+    plan: Plan = json.loads(received)
+    return plan
+
+
+def reset_process() -> None:
+    """Undo what a process inherits: signal dispositions, session, descriptors, umask."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if number < signal.SIGRTMIN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.setsid()
+    os.umask(0o022)
+
+
+def main(path: str, token: str) -> None:
+    """Be a container's PID 1."""
+    kernel = Kernel()
+    kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    reset_process()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(path)
+
+    def say(message: object) -> None:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+    say({"token": token})
+    plan = read_line(connection)
+    if plan is None:
+        return
+    try:
+        carry_out(plan, Container(kernel), say)
+    except Idle:
+        connection.close()
+        while True:
+            signal.pause()
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,12 @@
+# The keeper: parent of one container's PID 1, outside of the container. It waits
+# for its end and writes it down, whether or not a manager runs at that time:
+# `exit` then holds the shell's own words, as "[1] + Done(3)" or "[1] + Killed".
+# (`$?` would not do: it is 137 for `exit 137` and for SIGKILL alike.)
+# It is a shell because nothing else that every host has is as small: 0.2 MB.
+# Its arguments: the folder for `exit`, then the command that becomes PID 1.
+trap '' HUP INT QUIT TERM
+cd "$1" || exit
+shift
+"$@" &
+wait
+jobs > exit

@@ -1,0 +1,188 @@
+"""What the manager asks of the kernel: processes, their ends, who listens on a port.
+
+One small object, so that a test can put another in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+
+from attrs import frozen
+
+LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp (proc_pid_net(5))
+
+
+@frozen
+class Process:
+    """A process that no other can be taken for: a pid is used again, this pair is not."""
+
+    pid: int
+    start_time: int  # clock ticks since boot (proc_pid_stat(5), field 22)
+
+
+class Kernel:
+    """The real kernel."""
+
+    def boot_id(self) -> str:
+        """Which boot this is (random(4))."""
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+
+    def identify(self, pid: int) -> Process:
+        """The process that has this pid now.
+
+        Raises ProcessLookupError.
+        """
+        return Process(pid, int(_stat(pid)[19]))
+
+    def open_process(self, process: Process) -> int:
+        """A pidfd (pidfd_open(2)): it becomes readable when the process ends.
+
+        Raises ProcessLookupError where that process is gone, whoever has its pid now.
+        """
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            fields = _stat(process.pid)
+            if int(fields[19]) != process.start_time:
+                raise ProcessLookupError(f"process {process.pid} is another one now")
+        except ProcessLookupError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def send_signal(self, pidfd: int, number: int) -> None:
+        """Signal the process of a pidfd; nothing where it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+
+    def signal_process(self, process: Process, number: int) -> None:
+        """Signal a process that no pidfd is held of; nothing where it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = self.open_process(process)
+            try:
+                self.send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+    def lives(self, process: Process) -> bool:
+        """Whether a process still runs (a zombie does not)."""
+        try:
+            fields = _stat(process.pid)
+        except ProcessLookupError:
+            return False
+        return int(fields[19]) == process.start_time and fields[0] not in "ZX"
+
+    def close(self, descriptor: int) -> None:
+        """close(2)."""
+        os.close(descriptor)
+
+    def peer(self, connection: socket.socket) -> int:
+        """The pid of who connected, as seen from here (SO_PEERCRED, unix(7))."""
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid: int = struct.unpack("iII", credentials)[0]
+        return pid
+
+    def catches(self, pid: int, number: int) -> bool:
+        """Whether a process has a handler for a signal (SigCgt, proc_pid_status(5))."""
+        try:
+            with open(f"/proc/{pid}/status") as file:
+                caught = next(line for line in file if line.startswith("SigCgt:"))
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+    def catchers(self, pid: int, number: int) -> list[Process]:
+        """Those of a container's processes that have a handler for a signal."""
+        found = []
+        for member in self.descendants(pid):
+            if self.catches(member, number):
+                with contextlib.suppress(ProcessLookupError):
+                    found.append(self.identify(member))
+        return found
+
+    def descendants(self, pid: int) -> Iterator[int]:
+        """``pid`` and all below it; of a container's PID 1, this is the whole container."""
+        waiting = [pid]
+        while waiting:
+            pid = waiting.pop()
+            yield pid
+            waiting += _children(pid)
+
+    def listening_sockets(self, port: int, network_of: int | str = "self") -> set[str]:
+        """The inodes of the sockets that listen on a TCP port, by the kernel's tables alone."""
+        found = set()
+        for table in ("tcp", "tcp6"):
+            try:
+                with open(f"/proc/{network_of}/net/{table}") as file:
+                    next(file)
+                    for line in file:
+                        fields = line.split(None, 10)
+                        address = fields[1]
+                        if fields[3] == LISTENING and int(address.rpartition(":")[2], 16) == port:
+                            found.add(fields[9])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
+
+    def holds_socket(self, pid: int, inodes: set[str]) -> bool:
+        """Whether a process has one of these sockets open."""
+        wanted = {f"socket:[{inode}]" for inode in inodes}
+        folder = f"/proc/{pid}/fd"
+        try:
+            return any(os.readlink(f"{folder}/{name}") in wanted for name in os.listdir(folder))
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    def listens(self, pid: int, port: int) -> bool:
+        """Whether a process of the container whose PID 1 is ``pid`` listens on a TCP port."""
+        inodes = self.listening_sockets(port, pid)
+        return bool(inodes) and any(
+            self.holds_socket(member, inodes) for member in self.descendants(pid)
+        )
+
+    def listener(self, port: int) -> tuple[int, str] | None:
+        """The pid and program of who listens on a TCP port of the host (0, "" if not to be seen).
+
+        None where no one does. Looks through every process: not for the reactor's thread.
+        """
+        inodes = self.listening_sockets(port)
+        if not inodes:
+            return None
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and self.holds_socket(int(entry), inodes):
+                return int(entry), program(int(entry))
+        return 0, ""
+
+
+def program(pid: int) -> str:
+    """A process's name (comm); nothing where it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _children(pid: int) -> Iterator[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except FileNotFoundError:
+        return
+    for thread in threads:
+        path = f"/proc/{pid}/task/{thread}/children"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(path) as file:
+            yield from map(int, file.read().split())
+
+
+def _stat(pid: int) -> list[str]:
+    # From field 3 on: field 2 is a name in parentheses, which may hold any character.
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()
+    except FileNotFoundError:
+        raise ProcessLookupError(f"there is no process {pid}") from None

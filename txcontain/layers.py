@@ -1,0 +1,181 @@
+"""Tarballs, each unpacked once into a layer that all instances share and none writes to.
+
+A layer is unpacked beside its place and renamed in, so half a one is never seen. It
+is named after the tarball's identity (inode, size, time of change): replace the
+tarball, and the next launch unpacks the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txcontain import failures
+from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.plan import make_unpacking_plan
+from txcontain.pool import Pool
+from txcontain.process import Exit, StepFailed
+
+DEEPEST = 256  # folders below each other in a layer
+LAST_WORDS = 2000  # bytes of tar's complaints that an error quotes
+
+
+@define(eq=False)
+class Layers:
+    """The layers below ``folder``; ``threads`` runs a function off the reactor's thread."""
+
+    folder: str
+    pool: Pool
+    threads: Callable[..., Deferred[Any]]
+    remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
+    _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)
+    _log: Logger = field(factory=Logger)
+
+    async def get(self, folder: str, name: str) -> str:
+        """The path of the layer of the tarball ``name`` in ``folder``; unpacked where new.
+
+        Raises ConfigAtFault where there is no such tarball or it is none,
+        MachineAtFault where it can't be unpacked here.
+        """
+        tarball = os.path.join(folder, name)
+        layer = os.path.join(self.folder, _identity(tarball))
+        if os.path.isdir(layer):
+            return layer
+        return await self._unpacked_once(tarball, layer)
+
+    def _unpacked_once(self, tarball: str, layer: str) -> Deferred[str]:
+        waiting: Deferred[str] = Deferred()
+        if layer in self._unpacking:
+            self._unpacking[layer].append(waiting)
+        else:
+            self._unpacking[layer] = [waiting]
+            unpacked = Deferred.fromCoroutine(self._unpack(tarball, layer))
+            unpacked.addBoth(self._tell_all, layer)
+        return waiting
+
+    def _tell_all(self, outcome: Any, layer: str) -> None:
+        for waiting in self._unpacking.pop(layer):
+            waiting.callback(outcome)  # a Failure here makes it fail
+
+    async def _unpack(self, tarball: str, layer: str) -> str:
+        beside = f"{layer}.unpacking"
+        self._log.info("unpacking {tarball}", tarball=tarball)
+        try:
+            await self.remove(beside)
+            for name in ("layer", "scratch"):
+                os.makedirs(os.path.join(beside, name), mode=0o755)
+            await self._run_tar(tarball, beside)
+            await self.threads(_settle, tarball, os.path.join(beside, "layer"), layer)
+        except OSError as error:
+            raise MachineAtFault(f"unpacking {os.path.basename(tarball)}", str(error)) from error
+        finally:
+            await self.remove(beside)
+        return layer
+
+    async def _run_tar(self, tarball: str, beside: str) -> None:
+        what = f"unpacking {os.path.basename(tarball)}"
+        log = os.path.join(beside, "log")
+        folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
+        child = await self.pool.take()
+        ended: Deferred[Exit] = Deferred()
+        child.on_exit = ended.callback
+        try:
+            await child.carry_out(make_unpacking_plan(tarball, folder, scratch, log))
+            how = await ended
+        except StepFailed as failure:
+            await ended
+            raise failures.of_tool(what, failure) from failure
+        except Error as error:
+            raise MachineAtFault(what, *error.chain) from error
+        finally:
+            child.discard()
+        if how.failed:
+            complaint = await self.threads(last_words, log, LAST_WORDS)
+            raise _complaint(what, how, complaint)
+
+
+def last_words(path: str, most: int) -> str:
+    """The last lines of a file, of up to ``most`` bytes; nothing where there is none."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most))
+            text = file.read(most).decode(errors="replace")
+    except OSError:
+        return ""
+    lines = text.splitlines()
+    return "\n".join(lines[1:] if size > most else lines).strip()
+
+
+def _complaint(what: str, how: Exit, complaint: str) -> Error:
+    if "No space left on device" in complaint:
+        return MachineAtFault(what, "tar", "the disk is full", "free some space and launch again")
+    if how.signal is not None:
+        return MachineAtFault(what, "tar", str(how))
+    return ConfigAtFault(what, complaint or f"tar: {how}", "is it a whole tarball?")
+
+
+def _identity(tarball: str) -> str:
+    what = os.path.basename(tarball)
+    try:
+        status = os.lstat(tarball)
+        if stat.S_ISLNK(status.st_mode):
+            status = os.stat(tarball)
+    except FileNotFoundError:
+        folder = os.path.basename(os.path.dirname(tarball))
+        raise ConfigAtFault(
+            f"there is no {what} in {folder}/", "put it there, or correct the config"
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigAtFault(f"{what} is not a file")
+    facts = (what, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _settle(tarball: str, unpacked: str, layer: str) -> None:
+    """Check what was unpacked, find where its content begins, and move that into place."""
+    _check(os.path.basename(tarball), unpacked)
+    content = unpacked
+    own_name = os.path.basename(tarball).split(".")[0]
+    if os.listdir(unpacked) == [own_name]:
+        inner = os.path.join(unpacked, own_name)
+        if stat.S_ISDIR(os.lstat(inner).st_mode):
+            content = inner
+    os.rename(content, layer)
+
+
+def _check(what: str, folder: str) -> None:
+    for depth, entry in _walk(folder):
+        if depth > DEEPEST:
+            raise ConfigAtFault(f"{what} holds folders more than {DEEPEST} deep")
+        if stat.S_IFMT(entry) in (stat.S_IFCHR, stat.S_IFBLK):
+            raise ConfigAtFault(f"{what} holds a device node")
+
+
+def _walk(folder: str) -> Iterator[tuple[int, int]]:
+    """The depth and mode of every entry below a folder, by descriptors alone."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    stack = [(0, descriptor, iter(os.listdir(descriptor)))]
+    try:
+        while stack:
+            depth, descriptor, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                os.close(stack.pop()[1])
+                continue
+            mode = os.lstat(name, dir_fd=descriptor).st_mode
+            yield depth, mode
+            if stat.S_ISDIR(mode):
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                inner = os.open(name, flags, dir_fd=descriptor)
+                stack.append((depth + 1, inner, iter(os.listdir(inner))))
+    finally:
+        for _, descriptor, _ in stack:
+            os.close(descriptor)

@@ -1,0 +1,191 @@
+"""What a container is made of: a spec, its layers and the host's facts become a plan.
+
+A plan is a list of steps, and a step is plain data: an op of ``init.Container`` and
+its arguments. This module only decides; ``init.py`` does, ``explain.py`` says it in
+shell, and a failure names a step by its number in this list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from txcontain.spec import Spec
+
+Step = tuple[str, dict[str, Any]]
+Plan = list[Step]
+
+INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "init.py")
+KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.sh")
+
+# capabilities(7), by <linux/capability.h>: what Docker leaves, less MKNOD and NET_RAW.
+CAPABILITIES = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6,
+    "SETUID": 7, "SETPCAP": 8, "NET_BIND_SERVICE": 10, "SYS_CHROOT": 18, "AUDIT_WRITE": 29,
+    "SETFCAP": 31,
+}  # fmt: skip
+# What unpacking a tarball takes: any owner, any mode, and nothing else.
+UNPACKING = [CAPABILITIES[name] for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")]
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
+           "tty": (5, 0)}  # fmt: skip
+LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
+         "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}  # fmt: skip
+# What Docker hides and write-protects in /proc and /sys: they tell of, or reach, the host.
+MASKED = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
+)  # fmt: skip
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+HARMLESS = ["nosuid", "nodev", "noexec"]
+NO_POWERS = ["nosuid", "nodev"]
+
+
+@frozen
+class Host:
+    """What a plan needs to know of the machine."""
+
+    empty: str = "/var/empty"  # an empty folder, to hide others behind
+    masked: Sequence[tuple[str, bool]] = ()  # those of MASKED that exist; whether a folder
+    read_only: Sequence[str] = ()  # those of READ_ONLY that exist
+
+    @classmethod
+    def here(cls, empty: str) -> Host:
+        """The facts of this machine."""
+        return cls(
+            empty,
+            [(path, os.path.isdir(path)) for path in MASKED if os.path.exists(path)],
+            [path for path in READ_ONLY if os.path.exists(path)],
+        )
+
+
+@frozen
+class Paths:
+    """Where the host keeps what one container is made of."""
+
+    base: str  # the base image's layer
+    mounts: Sequence[str]  # the layer of each mount, in the order of the spec
+    private: str  # folder for the instance's own halves of its READWRITE mounts
+    scratch: str  # an existing folder that a tmpfs is put on, inside the container alone
+    stdout: str
+    stderr: str
+    host: Host = field(factory=Host)
+
+
+def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
+    """The steps that make the container of ``spec``, the last of which runs its script."""
+    root = f"{paths.scratch}/root"
+    return [
+        *_apart(paths),
+        ("root_overlay", {**_halves(paths.base, f"{paths.scratch}/base"), "mountpoint": root,
+                          "flags": NO_POWERS, "sealed": True}),
+        *_kernel_file_systems(),
+        *_devices(),
+        *_mounts(spec, paths),
+        ("seal", {}),
+        *[("read_only_path", {"path": path}) for path in paths.host.read_only],
+        *[("mask", {"path": path, "source": paths.host.empty if is_folder else "/dev/null"})
+          for path, is_folder in paths.host.masked],
+        ("pivot_root", {"path": root}),
+        ("hostname", {"name": hostname}),
+        *_powers(list(CAPABILITIES.values()), spec.startup_owner),
+        _start(spec),
+    ]  # fmt: skip
+
+
+def make_unpacking_plan(tarball: str, folder: str, scratch: str, stderr: str) -> Plan:
+    """The steps that unpack ``tarball`` into ``folder`` with tar(1) in a root of its own.
+
+    Whatever the tarball makes tar do, there is nothing but the folder that it could
+    write to: the rest of its root is the host's programs, read-only.
+    """
+    root = f"{scratch}/root"
+    tools = [path for path in ("/usr", "/bin", "/lib", "/lib64") if os.path.isdir(path)]
+    name = os.path.basename(tarball).split(".")[0]
+    skipped = [f"--exclude={prefix}{folder}/*"
+               for prefix in ("", "./") for folder in ("dev", f"{name}/dev")]  # fmt: skip
+    arguments = ["--extract", "--file=/tarball", "--directory=/layer", "--numeric-owner",
+                 "--same-owner", "--same-permissions", "--anchored", *skipped]  # fmt: skip
+    return [
+        ("stdio", {"stdin": "/dev/null", "stdout": stderr, "stderr": stderr}),
+        ("unshare", {"namespaces": ["mount"]}),
+        ("propagation", {"mode": "private"}),
+        ("scratch", {"path": scratch, "size": "1m"}),
+        ("root_tmpfs", {"mountpoint": root, "size": "1m"}),
+        *[("bind", {"source": path, "target": path, "flags": ["ro", *NO_POWERS]})
+          for path in tools],
+        ("bind", {"source": tarball, "target": "/tarball", "flags": ["ro", *HARMLESS]}),
+        ("bind", {"source": folder, "target": "/layer", "flags": HARMLESS}),
+        ("mount", {"target": "/proc", "fstype": "proc", "flags": ["ro", *HARMLESS]}),
+        ("pivot_root", {"path": root}),
+        *_powers(UNPACKING, "root"),
+        ("exec", {"path": "/usr/bin/tar", "arguments": arguments, "environment": [("PATH", PATH)]}),
+    ]  # fmt: skip
+
+
+def _apart(paths: Paths) -> Plan:
+    return [
+        ("stdio", {"stdin": "/dev/null", "stdout": paths.stdout, "stderr": paths.stderr}),
+        ("unshare", {"namespaces": ["mount", "cgroup"]}),
+        ("propagation", {"mode": "private"}),
+        ("scratch", {"path": paths.scratch, "size": "1m"}),
+    ]
+
+
+def _halves(lower: str, private: str) -> dict[str, str]:
+    return {"lower": lower, "upper": f"{private}/upper", "work": f"{private}/work"}
+
+
+def _kernel_file_systems() -> Plan:
+    return [
+        ("mount", {"target": "/proc", "fstype": "proc", "flags": HARMLESS}),
+        ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
+        ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
+                   "data": "mode=755,size=64k"}),
+        ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
+                   "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
+        ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": HARMLESS,
+                   "data": "mode=1777,size=64m"}),
+        ("mount", {"target": "/dev/mqueue", "fstype": "mqueue", "flags": HARMLESS}),
+        ("mount", {"target": "/run", "fstype": "tmpfs", "flags": NO_POWERS,
+                   "data": "mode=755,size=64m"}),
+        ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
+                   "data": "mode=1777,size=256m"}),
+    ]  # fmt: skip
+
+
+def _devices() -> Plan:
+    return [
+        *[("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
+          for name, (major, minor) in DEVICES.items()],
+        *[("symlink", {"path": f"/dev/{name}", "target": target})
+          for name, target in LINKS.items()],
+    ]  # fmt: skip
+
+
+def _mounts(spec: Spec, paths: Paths) -> Plan:
+    return [
+        ("overlay", {**_halves(layer, f"{paths.private if mount.writable else paths.scratch}/{i}"),
+                     "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable})
+        for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
+    ]  # fmt: skip
+
+
+def _powers(capabilities: list[int], owner: str) -> Plan:
+    return [
+        ("bounding_set", {"keep": capabilities}),
+        ("user", {"owner": owner, "capabilities": capabilities}),
+        ("no_new_privileges", {}),
+    ]
+
+
+def _start(spec: Spec) -> Step:
+    environment = [("PATH", PATH), ("TERM", "dumb"), *spec.startup_env]
+    if spec.startup_script is None:
+        return ("idle", {"environment": environment})
+    return ("exec", {"path": spec.startup_script, "arguments": [], "environment": environment})

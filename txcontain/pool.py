@@ -1,0 +1,147 @@
+"""Inits: spawned when needed, and some kept warm, connected and waiting for a plan."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from secrets import token_hex
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from txcontain.errors import MachineAtFault
+from txcontain.kernel import Kernel
+from txcontain.plan import INIT, KEEPER
+from txcontain.process import Child, Connection
+
+NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
+REFILL_AFTER = 0.05  # seconds without a launch
+RETRY_AFTER = 5.0  # seconds, where a warm init has died
+CONNECT_WITHIN = 20.0  # seconds
+
+
+@define(eq=False)
+class Pool(Factory):
+    """Spawns inits and hands them out.
+
+    ``folder`` holds the socket that they connect to, and a slot for each: the folder
+    in which its keeper writes down the end.
+    """
+
+    reactor: Any
+    kernel: Kernel
+    folder: str
+    size: int = 2  # warm inits to keep
+    _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
+    _warm: list[Child] = field(factory=list)
+    _refill: Any = None
+    _port: Any = None
+    _log: Logger = field(factory=Logger)
+
+    noisy = False
+
+    @property
+    def socket(self) -> str:
+        """The path of the socket that inits connect to."""
+        return os.path.join(self.folder, "init.sock")
+
+    def start(self) -> None:
+        """Listen for inits and warm the first ones."""
+        os.makedirs(os.path.join(self.folder, "slots"), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)  # of a manager that was killed
+        self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
+        self._refill_after(0)
+
+    def stop(self) -> Deferred[None] | None:
+        """Listen no more, and let every init go that has no plan yet."""
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
+        self.size = 0
+        for child in self._warm:
+            child.hang_up()
+        self._warm = []
+        stopped: Deferred[None] | None = self._port.stopListening()
+        return stopped
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        """For the reactor: an init has connected."""
+        return Connection(self.kernel, lambda token: self._known.pop(token, None))
+
+    def take(self) -> Deferred[Child]:
+        """An init that waits for a plan: a warm one, or else a new one.
+
+        Fails with MachineAtFault where none can be had.
+        """
+        if self._warm:
+            child = self._warm.pop(0)
+            taken: Deferred[Child] = Deferred()
+            taken.callback(child)
+        else:
+            child = self._spawn()
+            taken = child.waiting
+            taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
+            taken.addErrback(child.abandon)
+        if self.size:
+            self._refill_after(REFILL_AFTER)
+        return taken
+
+    def _spawn(self) -> Child:
+        token = token_hex(8)
+        slot = os.path.join(self.folder, "slots", token)
+        os.mkdir(slot, 0o700)
+        child = Child(self.kernel, slot)
+        child.on_exit = lambda _: self._ended_without_plan(child)
+        self._known[token] = child
+        python = [os.path.realpath(sys.executable), "-I", "-S", "-B", INIT, self.socket, token]
+        arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, slot, *python]
+        with open(os.devnull) as null:
+            descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r"}
+            self.reactor.spawnProcess(
+                child, "/usr/bin/unshare", arguments, env={"LC_ALL": "C"}, childFDs=descriptors
+            )
+        return child
+
+    def _ended_without_plan(self, child: Child) -> None:
+        self._known.pop(os.path.basename(child.slot), None)
+        child.discard()
+        if child in self._warm:
+            self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)
+            self._warm.remove(child)
+            self._refill_after(RETRY_AFTER)
+
+    # -- keeping some warm -----------------------------------------------------
+
+    def _refill_after(self, seconds: float) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+        self._refill = self.reactor.callLater(seconds, self._warm_one)
+
+    def _warm_one(self) -> None:
+        self._refill = None
+        if len(self._warm) < self.size:
+            self._spawn().waiting.addCallbacks(self._warmed, self._not_warmed)
+
+    def _warmed(self, child: Child) -> None:
+        if len(self._warm) < self.size:
+            self._warm.append(child)
+            self._refill_after(0)
+        else:  # the pool has been stopped meanwhile
+            child.hang_up()
+
+    def _not_warmed(self, reason: Any) -> None:
+        self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
+        self._refill_after(RETRY_AFTER)
+
+
+def _too_slow(result: Any, timeout: float) -> None:
+    raise MachineAtFault(
+        "starting a container's init", f"it has not connected within {timeout:.0f} s",
+        "see whether this machine is overloaded",
+    )  # fmt: skip

@@ -1,0 +1,285 @@
+"""A container's processes as the manager holds them: the keeper, and PID 1 below it.
+
+``Child`` is one that this manager has started and that carries out a plan (the
+protocol is drawn at the top of ``init.py``); ``Adopted`` is one that an earlier
+manager started. Both are signalled by a pidfd, and both tell their end once, which
+they learn from the file that the keeper has written: it is the same whether the
+manager was there when it happened or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ProcessProtocol, connectionDone
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txcontain.errors import MachineAtFault
+from txcontain.kernel import Kernel, Process
+from txcontain.plan import Plan
+from txcontain.store import to_json
+
+LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
+SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
+UNKNOWN = Process(0, 0)
+DONE = re.compile(r"Done(?:\((\d+)\))?")
+
+
+@frozen
+class Exit:
+    """How a container ended: by a status, or by a signal; or in a way that no one saw."""
+
+    status: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    at: float = 0.0  # unix time, seconds
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is anything but exit status 0."""
+        return self.status != 0
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def read_exit(slot: str) -> Exit:
+    """What the keeper wrote of the end of the container in this slot."""
+    try:
+        with open(os.path.join(slot, "exit")) as file:
+            words = file.read(256)
+            at = os.fstat(file.fileno()).st_mtime
+    except (FileNotFoundError, UnicodeDecodeError):
+        return Exit(reason="ended, and its keeper was killed too: no one saw how", at=time.time())
+    return Exit(*_parse(words.rpartition("+")[2].strip()), at=at)
+
+
+def _parse(words: str) -> tuple[int | None, int | None, str]:
+    done = DONE.fullmatch(words)
+    if done:
+        status = int(done[1] or 0)
+        return status, None, f"exit status {status}"
+    number = SIGNALS.get(words.removesuffix("(core dumped)").strip())
+    if number is not None:
+        return None, number, f"killed by {signal.Signals(number).name}"
+    return None, None, "ended, and the disk was full when its keeper wrote down how"
+
+
+class StepFailed(Exception):
+    """A step of a plan failed; ``details`` is what the init said of it."""
+
+    def __init__(self, details: dict[str, Any]) -> None:
+        super().__init__(details)
+        self.details = details
+
+
+@define(eq=False)
+class Supervised:
+    """What an instance holds of its processes, however it came by them."""
+
+    kernel: Kernel
+    slot: str  # the keeper's folder
+    process: Process  # PID 1, as seen from here
+    keeper: Process
+    pidfd: int = -1
+    exit: Exit | None = None
+    on_exit: Callable[[Exit], None] | None = None
+
+    def send_signal(self, number: int) -> None:
+        """Signal PID 1; nothing where it has ended."""
+        if self.pidfd >= 0:
+            self.kernel.send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """End every process of the container (the pid namespace goes with its PID 1)."""
+        self.send_signal(signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Let go of what the end left: the slot's folder."""
+        shutil.rmtree(self.slot, ignore_errors=True)
+
+    def has_ended(self) -> None:
+        """Called when the keeper has ended, and so PID 1 before it."""
+        if self.pidfd >= 0:
+            self.kernel.close(self.pidfd)
+            self.pidfd = -1
+        self.exit = read_exit(self.slot)
+        if self.on_exit is not None:
+            self.on_exit(self.exit)
+
+
+@define(eq=False)
+class Child(Supervised, ProcessProtocol):
+    """The keeper as a child of this manager: told of its end by the reactor."""
+
+    process: Process = UNKNOWN
+    keeper: Process = UNKNOWN
+    transport: Any = None
+    waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
+    connection: Connection | None = None
+    stderr: bytes = b""
+
+    def connectionMade(self) -> None:
+        """The keeper runs."""
+        self.keeper = self.kernel.identify(self.transport.pid)
+
+    def init_connected(self, connection: Connection, pid: int) -> None:
+        """The init has connected: PID 1 has this pid."""
+        self.process = self.kernel.identify(pid)
+        self.pidfd = self.kernel.open_process(self.process)
+        self.connection = connection
+        self.waiting.callback(self)
+
+    def carry_out(self, plan: Plan) -> Deferred[list[float]]:
+        """Send the plan; fires with each step's seconds once its exec has worked.
+
+        Fails with StepFailed, or MachineAtFault where the init ended half-way.
+        """
+        assert self.connection is not None
+        return self.connection.send(plan)
+
+    def hang_up(self) -> None:
+        """Tell the init that it is not needed any more."""
+        if self.connection is not None and self.connection.transport is not None:
+            self.connection.transport.loseConnection()
+
+    def abandon(self, reason: Failure) -> Failure:
+        """Kill the keeper of an init that did not connect; the init dies with it."""
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+        return reason
+
+    def let_go_of_stderr(self) -> None:
+        """Close the pipe on which unshare and the init complain: the script runs now."""
+        self.transport.closeChildFD(2)
+
+    def errReceived(self, data: bytes) -> None:
+        """Keep the complaint."""
+        self.stderr = (self.stderr + data)[-LONGEST_STDERR:]
+
+    def processExited(self, reason: Failure) -> None:
+        """The keeper has ended (its pipe may stay open in others: don't wait for that)."""
+        self.has_ended()
+        if not self.waiting.called:
+            self.waiting.errback(MachineAtFault(*self._why_it_never_connected()))
+
+    def _why_it_never_connected(self) -> tuple[str, ...]:
+        complaint = self.stderr.decode(errors="replace").strip()
+        return (
+            "making the container's namespaces",
+            complaint or f"its init ended before it connected: {self.exit}",
+            "the manager must run as root, on Linux 5.12 or later, where namespaces are allowed",
+        )
+
+
+class Connection(LineOnlyReceiver):
+    """The manager's end of the conversation with one init."""
+
+    transport: Any
+    delimiter = b"\n"
+    MAX_LENGTH = 1 << 16
+
+    def __init__(self, kernel: Kernel, find: Callable[[str], Child | None]) -> None:
+        self._kernel = kernel
+        self._find = find
+        self._child: Child | None = None
+        self._outcome: Deferred[list[float]] | None = None
+        self._done: list[float] | None = None
+        self._handlers: dict[str, Callable[[Any], None]] = {
+            "token": self._token,
+            "done": self._steps_done,
+            "failed": self._step_failed,
+        }
+
+    def send(self, plan: Plan) -> Deferred[list[float]]:
+        """Send a plan; fires as ``Child.carry_out`` says."""
+        self._outcome = Deferred()
+        self.transport.write(to_json(plan))
+        return self._outcome
+
+    def lineReceived(self, line: bytes) -> None:
+        """A message of the init; one that is none ends the conversation."""
+        try:
+            message = json.loads(line)
+            for name, value in message.items():
+                self._handlers[name](value)
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, LookupError):
+            self.transport.abortConnection()
+
+    def _token(self, token: str) -> None:
+        self._child = self._find(token)
+        if self._child is None:
+            raise LookupError(token)
+        self._child.init_connected(self, self._kernel.peer(self.transport.getHandle()))
+
+    def _steps_done(self, durations: list[float]) -> None:
+        self._done = [float(duration) for duration in durations]
+
+    def _step_failed(self, details: dict[str, Any]) -> None:
+        if self._outcome is not None:
+            outcome, self._outcome = self._outcome, None
+            outcome.errback(StepFailed(details))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End-of-file: the exec has closed the socket, or the init has ended."""
+        if self._outcome is None:
+            return
+        outcome, self._outcome = self._outcome, None
+        if self._done is None:
+            outcome.errback(MachineAtFault("carrying out the plan", "the init was killed half-way"))
+        else:
+            outcome.callback(self._done)
+
+
+@implementer(IReadDescriptor)
+@define(eq=False)
+class Adopted(Supervised):
+    """A container that an earlier manager started: its keeper's pidfd tells its end."""
+
+    reactor: Any = None
+    _keeper_fd: int = -1
+
+    def watch(self) -> None:
+        """Begin to follow it.
+
+        Raises ProcessLookupError where it has ended already.
+        """
+        self._keeper_fd = self.kernel.open_process(self.keeper)
+        with contextlib.suppress(ProcessLookupError):  # then the keeper ends in a moment too
+            self.pidfd = self.kernel.open_process(self.process)
+        self.reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self._keeper_fd
+
+    def doRead(self) -> None:
+        """The keeper has ended."""
+        self.stop_watching()
+        self.has_ended()
+
+    def stop_watching(self) -> None:
+        """Follow it no longer."""
+        self.reactor.removeReader(self)
+        self.kernel.close(self._keeper_fd)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """For the reactor."""
+
+    def logPrefix(self) -> str:
+        """For the reactor."""
+        return "adopted"

@@ -1,0 +1,258 @@
+"""The .cfg document of a container: JSON in, a frozen ``Spec`` out.
+
+Everything is checked here, once; whoever holds a ``Spec`` may trust it. The same
+check reads what was uploaded and what is read back from disk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from attrs import asdict, field, frozen
+
+from txcontain.errors import InvalidData, TooLarge
+
+LONGEST_DOCUMENT = 1 << 20  # bytes
+MOST_MOUNTS = 64
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
+VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
+OWNER = re.compile(r"[0-9]{1,9}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
+KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
+
+
+@frozen
+class Mount:
+    """A tarball's content at a folder of the container."""
+
+    tarball: str
+    target: str
+    writable: bool
+
+
+@frozen
+class Spec:
+    """What a container is to be. ``from_json`` makes one of a document."""
+
+    name: str
+    major: str
+    minor: str
+    base_image: str
+    mounts: tuple[Mount, ...] = ()
+    startup_script: str | None = None
+    startup_owner: str = "root"
+    startup_env: tuple[tuple[str, str], ...] = ()
+    restart: str = "no"
+    max_restarts: int | None = None
+    stop_timeout: float = 2.0  # seconds
+    log_max_size: int = 10 << 20  # bytes
+    log_max_files: int = 3
+    document: str = field(default="", eq=False, repr=False)  # as it was uploaded
+
+    @property
+    def file_name(self) -> str:
+        """The file that the document is kept as."""
+        return f"{self.name}-{self.major}-{self.minor}.cfg"
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
+        port = dict(self.startup_env).get("PORT", "")
+        return int(port) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
+
+    def described(self) -> dict[str, Any]:
+        """Plain data, defaults filled in, for a person to read."""
+        plain = asdict(self)
+        del plain["document"]
+        return plain
+
+
+def from_json(document: bytes) -> Spec:
+    """The spec that a document describes.
+
+    Raises InvalidData, which names the key and says what it takes.
+    """
+    values = read_object(document)
+    unknown = sorted(set(values) - set(KEYS))
+    if unknown:
+        _refuse(f"no config has a key {shown(unknown[0])}", "the keys are " + ", ".join(KEYS))
+    for key in REQUIRED:
+        if key not in values:
+            _refuse(f"the key {key!r} is missing")
+    checked = {key: KEYS[key](key, value) for key, value in values.items()}
+    return Spec(**checked, document=document.decode())
+
+
+def read_object(document: bytes) -> dict[str, Any]:
+    """The JSON object in ``document``, read strictly (RFC 8259, and no key twice).
+
+    Raises InvalidData; TooLarge, past a mebibyte.
+    """
+    if len(document) > LONGEST_DOCUMENT:
+        raise TooLarge(f"the document is longer than {LONGEST_DOCUMENT} bytes")
+    try:
+        values = json.loads(
+            document.decode("utf-8"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"the document is not UTF-8: byte {error.start} can't be read") from None
+    except RecursionError:
+        raise InvalidData("the document is nested too deep") from None
+    except ValueError as error:
+        raise InvalidData(f"the document is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        _refuse("the document is not a JSON object")
+    return values
+
+
+def key_of(values: dict[str, Any]) -> tuple[str, str, str]:
+    """Name, major and minor of a config, as a launch asks for it.
+
+    Raises InvalidData, also where there is another key than these.
+    """
+    if set(values) != {"name", "major", "minor"}:
+        _refuse("a launch takes the keys name, major and minor, and no other")
+    name, major, minor = (KEYS[key](key, values[key]) for key in ("name", "major", "minor"))
+    return name, major, minor
+
+
+def shown(value: object) -> str:
+    """``value`` as a message shows it: printable, and not too long."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# -- one check a key: each takes the key's name and value, and returns what Spec keeps --
+
+
+def _refuse(*chain: str) -> NoReturn:
+    raise InvalidData(*chain)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        _refuse(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} is there twice")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    _refuse(f"{name} is not JSON")
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        _refuse(f"{key} must be a string, not {shown(value)}")
+    if not value.isprintable():  # nor NUL, line ends, lone surrogates
+        _refuse(f"{key} holds a character that can't be printed: {shown(value)}")
+    return value
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str, object], str]:
+    def check(key: str, value: object) -> str:
+        text = _text(key, value)
+        if not pattern.fullmatch(text):
+            _refuse(f"{key} must be {what}, not {shown(text)}")
+        return text
+
+    return check
+
+
+def _path(key: str, value: object) -> str:
+    text = _text(key, value)
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not text.startswith("/") or ".." in parts or len(text) > 1024:
+        _refuse(f"{key} must be an absolute path without '..', not {shown(text)}")
+    return "/" + "/".join(parts)
+
+
+def _script(key: str, value: object) -> str | None:
+    return None if value is None else _path(key, value)
+
+
+def _mounts(key: str, value: object) -> tuple[Mount, ...]:
+    if not isinstance(value, list) or len(value) > MOST_MOUNTS:
+        _refuse(f"{key} must be a list of up to {MOST_MOUNTS} strings, not {shown(value)}")
+    return tuple(_mount(key, line) for line in value)
+
+
+def _mount(key: str, line: object) -> Mount:
+    words = _text(key, line).split()
+    if len(words) != 3 or words[2] not in ("READ", "READWRITE"):
+        _refuse(
+            f"a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
+            f"not {shown(line)}"
+        )
+    tarball = _tarball(f"the tarball in {key}", words[0])
+    target = _path(f"the target in {key}", words[1])
+    if target == "/" or target.split("/")[1] in KERNELS_OWN:
+        _refuse(f"nothing can be mounted at {shown(target)}: this is the container's own")
+    return Mount(tarball, target, words[2] == "READWRITE")
+
+
+def _environment(key: str, value: object) -> tuple[tuple[str, str], ...]:
+    assignments = []
+    for assignment in _text(key, value).split(";"):
+        if not assignment.strip():
+            continue
+        name, equals, text = assignment.partition("=")
+        if not equals or not VARIABLE.fullmatch(name.strip()):
+            _refuse(f"{key} must be 'NAME=VALUE;NAME=VALUE', and this is none: {shown(assignment)}")
+        assignments.append((name.strip(), text))
+    return tuple(assignments)
+
+
+def _one_of(*choices: str) -> Callable[[str, object], str]:
+    def check(key: str, value: object) -> str:
+        if value not in choices or not isinstance(value, str):
+            _refuse(f"{key} must be one of {', '.join(choices)}, not {shown(value)}")
+        return value
+
+    return check
+
+
+def _number(least: int, most: int, *kinds: type) -> Callable[[str, object], Any]:
+    def check(key: str, value: object) -> Any:
+        if type(value) not in kinds or not least <= value <= most:  # type: ignore[operator]
+            _refuse(f"{key} must be a number from {least} to {most}, not {shown(value)}")
+        return value
+
+    return check
+
+
+def _size(least: int) -> Callable[[str, object], int]:
+    def check(key: str, value: object) -> int:
+        match = SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
+        number = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else -1
+        if not least <= number < 1 << 62:
+            _refuse(f"{key} must be a size of at least {least} bytes, as '10M', not {shown(value)}")
+        return number
+
+    return check
+
+
+_tarball = _matching(FILE_NAME, "the plain name of a file")
+
+KEYS: dict[str, Callable[[str, object], Any]] = {
+    "name": _matching(NAME, "up to 50 letters, digits, '.', '_' and '-'"),
+    "major": _matching(VERSION, "up to 32 letters, digits, '.' and '_'"),
+    "minor": _matching(VERSION, "up to 32 letters, digits, '.' and '_'"),
+    "base_image": _tarball,
+    "mounts": _mounts,
+    "startup_script": _script,
+    "startup_owner": _matching(OWNER, "a user's name or number"),
+    "startup_env": _environment,
+    "restart": _one_of("no", "on-failure", "always"),
+    "max_restarts": _number(0, 1_000_000, int),
+    "stop_timeout": _number(0, 3600, int, float),
+    "log_max_size": _size(4096),
+    "log_max_files": _number(1, 100, int),
+}
+REQUIRED = ("name", "major", "minor", "base_image")

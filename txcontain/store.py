@@ -1,0 +1,147 @@
+"""Small files that must survive: written beside their place, flushed, and renamed in.
+
+Whoever reads one sees the whole of an old or of a new content, whenever the writer
+or the machine stops. What a stop leaves behind is named ``.NAME.N.tmp`` and is removed
+at the next start.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+from txcontain.errors import ConfigExists, NoSuchConfig
+
+
+@frozen
+class Disk:
+    """The system calls that a durable write is made of; a test cuts them short."""
+
+    write: Callable[[int, bytes], int] = os.write
+    flush: Callable[[int], None] = os.fsync
+    rename: Callable[[str, str], None] = os.replace
+    link: Callable[[str, str], None] = os.link
+    unlink: Callable[[str], None] = os.unlink
+
+
+DISK = Disk()
+_numbers = itertools.count()  # two writers of one file must not share a temporary
+
+
+def write(path: str, content: bytes, disk: Disk = DISK) -> None:
+    """Replace a file durably: when this returns, the new content survives a power cut.
+
+    Raises OSError, and then the old content is still there.
+    """
+    temporary = _write_beside(path, content, disk, flush=True)
+    try:
+        disk.rename(temporary, path)
+    except OSError:
+        disk.unlink(temporary)
+        raise
+    flush_folder(os.path.dirname(path), disk)
+
+
+def write_soon(path: str, content: bytes, disk: Disk = DISK) -> None:
+    """Replace a file so that it survives this process, and a power cut some seconds later."""
+    temporary = _write_beside(path, content, disk, flush=False)
+    disk.rename(temporary, path)
+
+
+def create(path: str, content: bytes, disk: Disk = DISK) -> None:
+    """Make a file durably.
+
+    Raises FileExistsError where it is there already, and leaves it as it is.
+    """
+    temporary = _write_beside(path, content, disk, flush=True)
+    try:
+        disk.link(temporary, path)
+    finally:
+        disk.unlink(temporary)
+    flush_folder(os.path.dirname(path), disk)
+
+
+def _write_beside(path: str, content: bytes, disk: Disk, *, flush: bool) -> str:
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{next(_numbers)}.tmp")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[disk.write(descriptor, view) :]  # type: ignore[arg-type]
+        if flush:
+            disk.flush(descriptor)
+    except OSError:
+        disk.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    return temporary
+
+
+def flush_folder(path: str, disk: Disk = DISK) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        disk.flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str) -> list[str]:
+    """Remove what writes that were cut short left in a folder, and name it."""
+    leftovers = [name for name in os.listdir(folder) if name[0] == "." and name.endswith(".tmp")]
+    for name in leftovers:
+        os.unlink(os.path.join(folder, name))
+    return leftovers
+
+
+def to_json(value: Any) -> bytes:
+    """Compact JSON, a line of it."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+@frozen
+class Configs:
+    """The documents that were uploaded, each as it came, by NAME-MAJOR-MINOR.cfg."""
+
+    folder: str
+    disk: Disk = DISK
+
+    def add(self, file_name: str, document: bytes) -> None:
+        """Keep a document.
+
+        Raises ConfigExists where there is one of that name.
+        """
+        try:
+            create(os.path.join(self.folder, file_name), document, self.disk)
+        except FileExistsError:
+            raise ConfigExists(f"there is a {file_name} already; upload it by another minor") from (
+                None
+            )
+
+    def names(self) -> list[str]:
+        """The file names of all, sorted."""
+        return sorted(
+            name
+            for name in os.listdir(self.folder)
+            if name.endswith(".cfg") and not name.startswith(".")
+        )
+
+    def read(self, file_name: str) -> bytes:
+        """A document.
+
+        Raises NoSuchConfig.
+        """
+        try:
+            with open(os.path.join(self.folder, file_name), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            raise NoSuchConfig(f"there is no {file_name}; upload it first") from None

@@ -1,0 +1,112 @@
+"""``twistd containerd-lite``: its options, and the one place where everything is wired."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from twisted.application.service import MultiService, Service
+from twisted.application.strports import service as server
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.usage import Options as BaseOptions
+from twisted.python.usage import UsageError
+
+from txcontain.kernel import Kernel
+from txcontain.layers import Layers
+from txcontain.manager import Manager
+from txcontain.plan import Host
+from txcontain.pool import Pool
+from txcontain.store import Configs, remove_leftovers
+from txcontain.trees import Trees
+from txcontain.web import LOCAL_NAMES, ApiSite
+
+FOLDERS = ("configs", "layers", "instances", "run", "empty")
+
+
+class Options(BaseOptions):
+    """What a manager can be told."""
+
+    synopsis = "[options]"
+    longdesc = "Manages containers and answers the REST API that API.md describes. Needs root."
+    optParameters: ClassVar = [
+        ["state", "s", "/var/lib/txcontain", "Folder for configs, layers and instances."],
+        ["base-images", "b", "base_images", "Folder of the base images."],
+        ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
+        ["port", "p", 8080, "TCP port to answer on.", int],
+        ["interface", "i", "127.0.0.1", "Address to answer on."],
+        ["pool", None, 2, "How many inits to keep warm (0: none).", int],
+    ]
+
+    def postOptions(self) -> None:
+        """Check what can be checked before anything is made."""
+        for name in ("state", "base-images", "mountables"):
+            self[name] = os.path.abspath(self[name])
+        if set(self["state"]) & set(",:\\"):  # they separate the mount options of an overlay
+            raise UsageError(f"the path of --state may hold no ',', ':' or '\\': {self['state']}")
+        if not 0 <= self["pool"] <= 1000:
+            raise UsageError("--pool takes a number from 0 to 1000")
+        if not 0 < self["port"] < 65536:
+            raise UsageError("--port takes a number from 1 to 65535")
+
+
+class ManagerService(Service):
+    """Starts and stops what a manager is made of."""
+
+    name = "manager"
+    log = Logger()
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+
+    def privilegedStartService(self) -> None:
+        """Make the state folder ready."""
+        state = self.manager.state
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        for folder in FOLDERS:
+            os.makedirs(os.path.join(state, folder), mode=0o700, exist_ok=True)
+        os.chmod(state, 0o700)
+        remove_leftovers(os.path.join(state, "configs"))
+
+    def startService(self) -> None:
+        """Begin to take inits."""
+        super().startService()
+        self.manager.pool.start()
+
+    def stopService(self) -> Deferred[None] | None:
+        """Let go of warm inits; containers run on."""
+        super().stopService()
+        return self.manager.pool.stop()
+
+
+def make_manager(options: Options, reactor: Any) -> Manager:
+    """A manager of everything that these options name."""
+    state = options["state"]
+    kernel, trees = Kernel(), Trees(reactor)
+    pool = Pool(reactor, kernel, os.path.join(state, "run"), options["pool"])
+    return Manager(
+        reactor=reactor,
+        kernel=kernel,
+        pool=pool,
+        layers=Layers(os.path.join(state, "layers"), pool, trees.in_thread, trees.remove),
+        configs=Configs(os.path.join(state, "configs")),
+        threads=trees.in_thread,
+        remove=trees.remove,
+        host=Host.here(os.path.join(state, "empty")),
+        state=state,
+        base_images=options["base-images"],
+        mountables=options["mountables"],
+    )
+
+
+def makeService(options: Options) -> MultiService:
+    """The service tree that twistd runs."""
+    from twisted.internet import reactor
+
+    manager = make_manager(options, reactor)
+    services = MultiService()
+    ManagerService(manager).setServiceParent(services)
+    site: Any = ApiSite(manager, LOCAL_NAMES | {options["interface"]})
+    address = f"tcp:{options['port']}:interface={options['interface']}".replace("::", r"\:\:")
+    server(address, site, reactor=reactor).setServiceParent(services)
+    return services
