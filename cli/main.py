@@ -82,7 +82,7 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
 def parser(url: str) -> ArgumentParser:
     """Return the parser of the command line, for COMMANDS and a default address."""
     top = ArgumentParser("txcontain", description="Runs and looks after containers.")
-    where = "where the manager listens (default: $TXCONTAIN_URL or http://localhost:8080)"
+    where = f"where the manager listens (default: $TXCONTAIN_URL, or {DEFAULT_URL})"
     top.add_argument("--url", type=manager_url, default=url, help=where)
     kinds = top.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:

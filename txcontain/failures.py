@@ -40,6 +40,13 @@ def of_step(plan: Plan, failure: StepFailed) -> Error:
     return (ConfigAtFault if at_fault else MachineAtFault)(step, *_chain(failure))
 
 
+def of_os(error: OSError) -> str:
+    """An operating system's error in words, with its path and what is known of the cause."""
+    cause = CAUSES.get(error.errno or 0, ("", ""))[0]
+    said = f"{errno.errorcode.get(error.errno or 0, '')}: {error.strerror or error}"
+    return " → ".join(filter(None, [said, str(error.filename or ""), cause]))
+
+
 def of_tool(what: str, failure: StepFailed) -> Error:
     """The error that says why a program of the machine's own could not be run."""
     return MachineAtFault(what, *_chain(failure))

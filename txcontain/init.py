@@ -1,6 +1,6 @@
 """PID 1 of a container: connects to the manager, gets a plan, carries it out.
 
-Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN``; it uses the standard
+Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN CGROUP.PROCS..``; it uses the standard
 library alone and imports nothing of this project, so that it starts in some
 milliseconds and needs nothing installed. ``txcontain/plan.py`` makes the plans.
 
@@ -610,11 +610,14 @@ def reset_process() -> None:
     os.umask(0o022)
 
 
-def main(path: str, token: str) -> None:
-    """Be a container's PID 1."""
+def main(path: str, token: str, *cgroups: str) -> None:
+    """Be a container's PID 1, in the cgroups of these cgroup.procs files."""
     kernel = Kernel()
     kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     reset_process()
+    for procs in cgroups:
+        with open(procs, "w") as file:
+            file.write("0")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(path)
 

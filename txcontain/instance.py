@@ -1,14 +1,18 @@
-"""One container's life: its states, what moves it from one to the next, and its end."""
+"""One container's life: its states, what moves it from one to the next, and its end.
+
+created → starting → running → stopping → ended
+             ↑↓         ↓         ↑
+             waiting ←──┘ ────────┘      (waiting: to be started again)
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from attrs import define, field
+from attrs import asdict, define, field
 from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -27,7 +31,10 @@ from txcontain.store import to_json, write_soon
 LISTEN_WITHIN = 5.0  # seconds that a launch waits for its script to listen on PORT
 LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up to the second
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
-KILLED_WITHIN = 10.0  # seconds; a process that outlives SIGKILL hangs in the kernel
+FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
+STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
+RECORD = "instance.json"
+HALF_MADE = "half-made"  # is in the folder of an instance until its launch has worked
 
 
 class Life(Protocol):
@@ -36,17 +43,17 @@ class Life(Protocol):
     def launch(self) -> None:
         """It is to be made."""
 
-    def up(self) -> None:
+    def up(self, why: str) -> None:
         """Its script runs."""
 
     def stop(self) -> None:
-        """It is to end."""
+        """It is to end for good."""
 
-    def exited(self, how: Exit) -> None:
-        """Its PID 1 has ended."""
+    def lapsed(self, how: Exit) -> None:
+        """It has ended, or could not be made, and is to be started again."""
 
-    def failed(self, how: Exit) -> None:
-        """It could not be made."""
+    def over(self, how: Exit) -> None:
+        """It has ended, or could not be made, for good."""
 
 
 @define(eq=False)
@@ -56,6 +63,7 @@ class Instance:
     name: str
     spec: Spec
     folder: str
+    layers: Sequence[str]  # the base image's, then each mount's
     plan: Plan
     reactor: Any
     kernel: Kernel
@@ -63,11 +71,16 @@ class Instance:
     changed: Callable[[Instance, str], None] = lambda instance, why: None
     state: str = "created"
     since: float = 0.0  # unix time of the state
-    launched: float = field(factory=time.time)  # unix time
+    launched: float = 0.0  # unix time of the launch
     ready: bool = False  # whether it listens on its PORT
-    exit: Exit | None = None
+    exit: Exit | None = None  # the last one
+    restarts: int = 0
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
     processes: Supervised | None = None
+    left: list[str] = field(factory=list)  # what would not go with the last end
+    _delay: float = FIRST_DELAY
+    _next_start: Any = None
+    _first_launch: bool = True
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
     _log: Logger = field(factory=Logger)
@@ -79,6 +92,11 @@ class Instance:
     def running(self) -> bool:
         """Whether its script runs and was not asked to end."""
         return self.state == "running"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs, nor will again."""
+        return self.state == "ended"
 
     @property
     def summary(self) -> dict[str, str]:
@@ -97,35 +115,44 @@ class Instance:
 
         Raises ConfigAtFault or MachineAtFault, and then nothing runs any more.
         """
+        self.launched = self.reactor.seconds()
+        await self._start()
+        self._first_launch = False
+        os.unlink(self.path(HALF_MADE))  # takes no room on a disk, however full
+
+    async def _start(self) -> None:
+        self.ready, self.processes = False, None
         self._life.launch()
         try:
             await self._carry_out()
         except Error as error:
-            await self._make_sure_it_ended(str(error))
+            await self._be_sure_that_it_ended(str(error))
             raise
         if self.spec.port is not None:
             await self._listens(self.spec.port)
 
     async def _carry_out(self) -> None:
         child = await self.pool.take()
+        if self.state != "starting":
+            child.hang_up()
+            raise MachineAtFault("the launch was cut short", f"the instance is {self.state}")
         self.processes = child
-        child.on_exit = self._life.exited
-        self.save()
+        child.on_exit = self._exited
+        self._save_or_fail()
         try:
             self.timeline = await child.carry_out(self.plan)
         except StepFailed as failure:
             raise failures.of_step(self.plan, failure) from failure
-        if self.state != "starting":
-            raise MachineAtFault("the launch was cut short", f"the instance is {self.state}")
-        child.let_go_of_stderr()
-        self._life.up()
+        if self.state == "starting":  # and not stopped, or ended, in the meantime
+            child.let_go_of_stderr()
+            self._life.up("its script runs")
 
-    async def _make_sure_it_ended(self, why: str) -> None:
+    async def _be_sure_that_it_ended(self, why: str) -> None:
         if self.processes is not None and self.processes.exit is None:
             self.processes.kill()
             await self.end()
-        elif self.state != "ended":
-            self._life.failed(Exit(reason=why, at=self.reactor.seconds()))
+        elif not self.ended:
+            self._life.over(Exit(reason=why, at=self.reactor.seconds()))
 
     async def _listens(self, port: int) -> None:
         """Wait until the container listens on its port, for some seconds at most."""
@@ -135,7 +162,7 @@ class Instance:
                 return
             await deferLater(self.reactor, pause)
             pause = min(pause * 2, LOOK_AT_MOST)
-        if self.state == "ended" and not self.ready:
+        if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
             words = last_words(self.path("stderr.log"), LAST_WORDS)
             raise failures.of_early_end(str(self.spec.startup_script), port, self.exit, words)
@@ -143,14 +170,42 @@ class Instance:
     def _look_whether_it_listens(self, port: int) -> bool:
         assert self.processes is not None
         self.ready = self.kernel.listens(self.processes.process.pid, port)
+        if self.ready:
+            self.save()
+            self.changed(self, f"it listens on port {port}")
         return self.ready
+
+    # -- going on with what an earlier manager left ------------------------------
+
+    def adopt(self, processes: Supervised) -> None:
+        """It runs."""
+        since = self.since
+        self._first_launch = False
+        self.processes = processes
+        processes.on_exit = self._exited
+        self._life.up("found again")
+        self.since = since
+
+    def ended_meanwhile(self, how: Exit) -> None:
+        """It has ended while no manager ran; its policy may ask for another start."""
+        self._first_launch = False
+        if self._is_to_restart(how):
+            self._life.lapsed(how)
+        else:
+            self._life.over(how)
+
+    def ended_before(self, how: Exit) -> None:
+        """It had ended already."""
+        since = self.since
+        self._life.over(how)
+        self.since = since
 
     # -- ending ----------------------------------------------------------------
 
     def end(self) -> Deferred[Exit]:
-        """Fires when nothing of the container runs any more."""
+        """Fires when the container has ended for good."""
         ended: Deferred[Exit] = Deferred()
-        if self.state == "ended":
+        if self.ended:
             assert self.exit is not None
             ended.callback(self.exit)
         else:
@@ -165,44 +220,93 @@ class Instance:
         self._life.stop()
         return self.end()
 
-    async def _terminate(self) -> None:
+    async def _terminate(self, processes: Supervised) -> None:
         """SIGTERM to every process that has a handler for it; SIGKILL to all in the end."""
-        assert self.processes is not None
-        asked = self.kernel.catchers(self.processes.process.pid, signal.SIGTERM)
+        asked = self.kernel.catchers(processes.process.pid, signal.SIGTERM)
         for process in asked:
             self.kernel.signal_process(process, signal.SIGTERM)
-        deadline = self.reactor.seconds() + self.spec.stop_timeout
-        pause = LOOK_AFTER
-        while self.state == "stopping" and self.reactor.seconds() < deadline:
+        pause, deadline = LOOK_AFTER, self.reactor.seconds() + self.spec.stop_timeout
+        while processes.exit is None and self.reactor.seconds() < deadline:
             if not any(self.kernel.lives(process) for process in asked):
                 break
             await deferLater(self.reactor, pause)
             pause = min(pause * 2, LOOK_AT_MOST)
-        self.processes.kill()
+        processes.kill()
+
+    def _exited(self, how: Exit) -> None:
+        """PID 1 has ended, and with it the container."""
+        assert self.processes is not None
+        self.left = self.processes.discard()
+        if self.state != "stopping" and self._is_to_restart(how):
+            if how.at - self.since >= STEADY_AFTER:
+                self._delay = FIRST_DELAY
+            self._life.lapsed(how)
+        else:
+            self._life.over(how)
+
+    def _is_to_restart(self, how: Exit) -> bool:
+        wanted = self.spec.restart == "always" or (self.spec.restart == "on-failure" and how.failed)
+        most = self.spec.max_restarts
+        return wanted and not self._first_launch and (most is None or self.restarts < most)
+
+    # -- beginning again -------------------------------------------------------
+
+    def _start_later(self) -> None:
+        self._next_start = self.reactor.callLater(self._delay, self._start_again)
+        self._delay = min(self._delay * 2, LONGEST_DELAY)
+
+    def _start_again(self) -> None:
+        self._next_start = None
+        self.restarts += 1
+        Deferred.fromCoroutine(self._start()).addErrback(self._not_started_again)
+
+    def _not_started_again(self, failure: Any) -> None:
+        if failure.check(Error) is None:
+            self._log.failure("starting {name} again", failure, name=self.name)
+
+    def pause(self) -> None:
+        """Forget what is to be done later: the manager ends."""
+        if self._next_start is not None:
+            self._next_start.cancel()
+            self._next_start = None
 
     # -- what is kept ----------------------------------------------------------
 
     def record(self) -> dict[str, Any]:
         """All that is known of the instance, as plain data."""
-        processes = self.processes
         return {
             **self.summary,
             "state": self.state,
             "since": self.since,
             "launched": self.launched,
             "ready": self.ready,
-            "pid": processes.process.pid if processes else None,
-            "exit": self.exit and {
-                "status": self.exit.status, "signal": self.exit.signal,
-                "reason": self.exit.reason, "at": self.exit.at,
-            },
-            "plan": self.plan,
+            "pid": self.processes.process.pid if self.processes and self.running else None,
+            "slot": self.processes.token if self.processes else None,
+            "layers": self.layers,
+            "exit": asdict(self.exit) if self.exit else None,
+            "restarts": self.restarts,
+            "spec": self.spec.described(),
+            "document": self.spec.document,
             "timeline": self.timeline,
-        }  # fmt: skip
+        }
 
     def save(self) -> None:
-        """Keep what a later manager must know (survives this process at once)."""
-        write_soon(self.path("instance.json"), to_json(self.record()))
+        """Keep what a later manager should know (survives this process at once)."""
+        try:
+            self._write_record()
+        except OSError as error:  # the next manager finds the processes all the same
+            self._log.warn(
+                "the state of {name} can't be kept: {error}", name=self.name, error=error
+            )
+
+    def _save_or_fail(self) -> None:
+        try:
+            self._write_record()
+        except OSError as error:
+            raise MachineAtFault(f"writing {RECORD}", failures.of_os(error)) from error
+
+    def _write_record(self) -> None:
+        write_soon(self.path(RECORD), to_json(self.record()))
 
     # -- what the state machine does --------------------------------------------
 
@@ -215,24 +319,37 @@ class Instance:
     def be_stopping(self) -> None:
         """Begin to end the container."""
         self.entered("stopping", "asked to end")
-        if self.processes is None:
-            return
-        Deferred.fromCoroutine(self._terminate()).addErrback(self._terminate_failed)
+        self.save()
+        if self.processes is not None:
+            terminated = Deferred.fromCoroutine(self._terminate(self.processes))
+            terminated.addErrback(self._terminate_failed)
 
     def _terminate_failed(self, failure: Any) -> None:
         self._log.failure("ending {name}", failure, name=self.name)
         if self.processes is not None:
             self.processes.kill()
 
+    def be_waiting(self, how: Exit) -> None:
+        """Take note of an end that a new start follows."""
+        self.exit = how
+        self.entered("waiting", f"{how}; to be started again in {self._delay:.1f} s")
+        self.save()
+        self._start_later()
+
     def be_ended(self, how: Exit) -> None:
         """Take note of the end."""
+        self.pause()
         self.exit = how
         self.entered("ended", how.reason)
-        if self.processes is not None:
-            self.processes.discard()
+        self.save()
         for waiting in self._ended:
             waiting.callback(how)
         self._ended = []
+
+    def stopped_while_waiting(self) -> None:
+        """End for good between an end and the next start."""
+        assert self.exit is not None
+        self.be_ended(self.exit)
 
 
 def _life_machine() -> Callable[[Instance], Life]:
@@ -240,16 +357,22 @@ def _life_machine() -> Callable[[Instance], Life]:
     created = builder.state("created")
     starting = builder.state("starting")
     running = builder.state("running")
+    waiting = builder.state("waiting")
     stopping = builder.state("stopping")
     ended = builder.state("ended")
 
-    @created.upon(Life.launch).to(starting)
-    def _(life: Life, instance: Instance) -> None:
-        instance.entered("starting", f"launched from {instance.spec.file_name}")
+    for state in (created, waiting):
 
-    @starting.upon(Life.up).to(running)
-    def _(life: Life, instance: Instance) -> None:
-        instance.entered("running", "its script runs")
+        @state.upon(Life.launch).to(starting)
+        def _(life: Life, instance: Instance) -> None:
+            instance.entered("starting", f"from {instance.spec.file_name}")
+
+    for state in (created, starting):
+
+        @state.upon(Life.up).to(running)
+        def _(life: Life, instance: Instance, why: str) -> None:
+            instance.entered("running", why)
+            instance.save()
 
     for state in (starting, running):
 
@@ -257,15 +380,19 @@ def _life_machine() -> Callable[[Instance], Life]:
         def _(life: Life, instance: Instance) -> None:
             instance.be_stopping()
 
-    for state in (starting, running, stopping):
+    for state in (created, starting, running):
 
-        @state.upon(Life.exited).to(ended)
+        @state.upon(Life.lapsed).to(waiting)
         def _(life: Life, instance: Instance, how: Exit) -> None:
-            instance.be_ended(how)
+            instance.be_waiting(how)
 
-    for state in (starting, stopping):
+    @waiting.upon(Life.stop).to(ended)
+    def _(life: Life, instance: Instance) -> None:
+        instance.stopped_while_waiting()
 
-        @state.upon(Life.failed).to(ended)
+    for state in (created, starting, running, stopping):
+
+        @state.upon(Life.over).to(ended)
         def _(life: Life, instance: Instance, how: Exit) -> None:
             instance.be_ended(how)
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 from attrs import frozen
@@ -32,6 +33,10 @@ class Kernel:
         """Which boot this is (random(4))."""
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
+
+    def boot_time(self) -> float:
+        """When this boot began, in unix time."""
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def identify(self, pid: int) -> Process:
         """The process that has this pid now.

@@ -1,7 +1,8 @@
-"""The verbs: keep a config, launch it, list what runs, destroy it."""
+"""The verbs: keep a config, launch it, list what runs, destroy it; and find all of it again."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -10,17 +11,22 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain import failures
-from txcontain.errors import MachineAtFault, NoSuchInstance
-from txcontain.instance import Instance
+from txcontain.errors import Error, MachineAtFault, NoSuchInstance
+from txcontain.events import Journal
+from txcontain.instance import HALF_MADE, RECORD, Instance
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
-from txcontain.plan import Host, Paths, make_plan
+from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
-from txcontain.spec import Spec, from_json
+from txcontain.process import Adopted, Exit
+from txcontain.spec import LONGEST_DOCUMENT, Spec, from_json
 from txcontain.store import Configs
+
+LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of
 
 
 @define(eq=False)
@@ -32,12 +38,14 @@ class Manager:
     pool: Pool
     layers: Layers
     configs: Configs
+    journal: Journal
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     host: Host
     state: str  # folder
     base_images: str  # folder
     mountables: str  # folder
+    keep_ended: int = 100  # instances
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
     _log: Logger = field(factory=Logger)
 
@@ -46,18 +54,21 @@ class Manager:
     async def add_config(self, document: bytes) -> Spec:
         """Check and keep a config.
 
-        Raises InvalidData, ConfigExists.
+        Raises InvalidData, ConfigExists; MachineAtFault where the disk does not take it.
         """
         spec = from_json(document)
-        await self.threads(self.configs.add, spec.file_name, document)
-        self._log.info("kept {file}", file=spec.file_name)
+        try:
+            await self.threads(self.configs.add, spec.file_name, document)
+        except OSError as error:
+            raise MachineAtFault(f"keeping {spec.file_name}", failures.of_os(error)) from error
+        self.journal.add("config", "uploaded", config=spec.file_name)
         return spec
 
     def config_names(self) -> list[str]:
         """The file names of the configs that are kept, sorted."""
         return self.configs.names()
 
-    # -- instances -------------------------------------------------------------
+    # -- launching ---------------------------------------------------------------
 
     async def launch(self, name: str, major: str, minor: str) -> Instance:
         """Start a container of a config; returns when its script runs (and listens on PORT).
@@ -65,56 +76,71 @@ class Manager:
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
         spec = from_json(self.configs.read(f"{name}-{major}-{minor}.cfg"))
+        layers = await self._layers(spec)
         await self._check_port(spec)
-        instance = await self._make(spec)
+        instance = self._new(spec, layers)
         try:
             await instance.launch()
         except BaseException as error:
-            self._log.error("{name} was not launched: {why}", name=instance.name, why=str(error))
+            self.journal.add("refused", str(error), instance=instance.name)
             await self._forget(instance)
             raise
         return instance
 
+    async def _layers(self, spec: Spec) -> list[str]:
+        wanted = [(self.base_images, spec.base_image)]
+        wanted += [(self.mountables, mount.tarball) for mount in spec.mounts]
+        return [await self.layers.get(folder, name) for folder, name in wanted]
+
     async def _check_port(self, spec: Spec) -> None:
         if spec.port is None:
             return
-        for instance in self.instances.values():
-            if instance.spec.port == spec.port and instance.state != "ended":
-                raise failures.of_port(spec.port, f"the instance {instance.name}")
         if self.kernel.listening_sockets(spec.port):
-            holder = await self.threads(self.kernel.listener, spec.port)
-            if holder is not None:
-                raise failures.of_port(spec.port, "{1} (process {0})".format(*holder))
+            held_by_host = await self.threads(self.kernel.listener, spec.port)
+        else:
+            held_by_host = None
+        for instance in self.instances.values():
+            if instance.spec.port == spec.port and not instance.ended:
+                raise failures.of_port(spec.port, f"the instance {instance.name}")
+        if held_by_host is not None:
+            raise failures.of_port(spec.port, "{1} (process {0})".format(*held_by_host))
 
-    async def _make(self, spec: Spec) -> Instance:
-        name = f"{spec.name}-{token_hex(4)}"
-        folder = os.path.join(self.state, "instances", name)
-        base, mounts = await self._layers(spec)
-        self._make_folder(folder)
-        paths = Paths(
-            base=base, mounts=mounts, private=os.path.join(folder, "rw"),
-            scratch=os.path.join(folder, "scratch"), stdout=os.path.join(folder, "stdout.log"),
-            stderr=os.path.join(folder, "stderr.log"), host=self.host,
-        )  # fmt: skip
-        plan = make_plan(spec, paths, name)
-        instance = Instance(name, spec, folder, plan, self.reactor, self.kernel, self.pool)
-        self.instances[name] = instance
+    def _new(self, spec: Spec, layers: list[str]) -> Instance:
+        instance = self._instance(f"{spec.name}-{token_hex(4)}", spec, layers)
+        try:
+            os.mkdir(instance.folder, 0o700)
+            os.mkdir(instance.path("scratch"), 0o700)
+            os.close(os.open(instance.path(HALF_MADE), os.O_CREAT | os.O_WRONLY, 0o600))
+        except OSError as error:
+            shutil.rmtree(instance.folder, ignore_errors=True)
+            raise MachineAtFault("making the instance's folder", failures.of_os(error)) from error
+        instance.changed = self._changed
+        self.instances[instance.name] = instance
         return instance
 
-    async def _layers(self, spec: Spec) -> tuple[str, list[str]]:
-        wanted = [(self.base_images, spec.base_image)]
-        wanted += [(self.mountables, mount.tarball) for mount in spec.mounts]
-        base, *mounts = [await self.layers.get(folder, name) for folder, name in wanted]
-        return base, mounts
+    def _instance(self, name: str, spec: Spec, layers: list[str]) -> Instance:
+        folder = os.path.join(self.state, "instances", name)
+        plan = self._plan(name, folder, spec, layers)
+        return Instance(name, spec, folder, layers, plan, self.reactor, self.kernel, self.pool)
 
-    @staticmethod
-    def _make_folder(folder: str) -> None:
-        try:
-            for path in (folder, os.path.join(folder, "scratch")):
-                os.mkdir(path, 0o700)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise MachineAtFault("making the instance's folder", str(error)) from error
+    def _plan(self, name: str, folder: str, spec: Spec, layers: list[str]) -> Plan:
+        paths = Paths(
+            base=layers[0],
+            mounts=layers[1:],
+            private=os.path.join(folder, "rw"),
+            scratch=os.path.join(folder, "scratch"),
+            stdout=os.path.join(folder, "stdout.log"),
+            stderr=os.path.join(folder, "stderr.log"),
+            host=self.host,
+        )
+        return make_plan(spec, paths, name)
+
+    def _changed(self, instance: Instance, why: str) -> None:
+        self.journal.add(instance.state, why, instance=instance.name)
+        if instance.ended:
+            self._forget_oldest()
+
+    # -- listing -----------------------------------------------------------------
 
     def running(self) -> list[Instance]:
         """The instances whose script runs, in the order of their launch."""
@@ -130,6 +156,8 @@ class Manager:
         except KeyError:
             raise NoSuchInstance(f"there is no instance {name}") from None
 
+    # -- destroying --------------------------------------------------------------
+
     async def destroy(self, name: str) -> None:
         """End a container and remove all that is left of it.
 
@@ -138,20 +166,185 @@ class Manager:
         instance = self.find(name)
         await instance.stop()
         await self._forget(instance)
+        self.journal.add("destroyed", "nothing of it is left", instance=name)
 
     async def destroy_all(self) -> None:
-        """End and remove every instance, all at the same time."""
-        names = list(self.instances)
+        """End and remove every instance, all at the same time.
+
+        Raises what ``destroy`` raises, for the first that could not be removed.
+        """
         results: Any = await DeferredList(
-            [Deferred.fromCoroutine(self.destroy(name)) for name in names], consumeErrors=True
+            [Deferred.fromCoroutine(self.destroy(name)) for name in self.instances],
+            consumeErrors=True,
         )
         for succeeded, failure in results:
             if not succeeded and not failure.check(NoSuchInstance):
                 raise failure.value
 
     async def _forget(self, instance: Instance) -> None:
-        self.instances.pop(instance.name, None)
+        """Remove what is left of an instance that has ended, and be sure of it."""
+        going = os.path.join(self.state, "instances", f".{instance.name}")
         try:
-            await self.remove(instance.folder)
+            if os.path.isdir(instance.folder):
+                os.rename(instance.folder, going)  # half of a folder is never taken for one
+            await self.remove(going)
         except OSError as error:
-            raise MachineAtFault(f"removing {instance.folder}", str(error)) from error
+            raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
+        left = await self._what_is_left(instance)
+        self.instances.pop(instance.name, None)
+        if left:
+            raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
+        self._log.info("{name}: its processes, cgroup, folders are gone", name=instance.name)
+
+    async def _what_is_left(self, instance: Instance) -> list[str]:
+        processes = instance.processes
+        if processes is None:
+            return []
+        for _ in range(LOOKS):
+            left = processes.discard()
+            if self.kernel.lives(processes.process):
+                left.append(f"process {processes.process.pid}")
+            if not left:
+                break
+            await deferLater(self.reactor, LOOK_AFTER)
+        return left
+
+    def _forget_oldest(self) -> None:
+        """Keep no more than some of those that have ended."""
+        ended = [instance for instance in self.instances.values() if instance.ended]
+        for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
+            self.instances.pop(instance.name)
+            forgotten = Deferred.fromCoroutine(self._forget(instance))
+            forgotten.addErrback(lambda failure: self._log.failure("forgetting", failure))
+
+    # -- finding all again ---------------------------------------------------------
+
+    def restore(self) -> list[str]:
+        """Go on with what an earlier manager left: adopt, finish, or roll back.
+
+        Returns what was done, a sentence a thing, for the log and for ``doctor``.
+        """
+        done: list[str] = []
+        folder = os.path.join(self.state, "instances")
+        records = []
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if name.startswith(".") or os.path.exists(os.path.join(path, HALF_MADE)):
+                done.append(f"rolled back {name.lstrip('.')}, which was half made or half removed")
+                self._remove_later(path)
+                continue
+            try:
+                records.append(read_record(name, os.path.join(path, RECORD), self.layers.folder))
+            except ValueError as error:
+                done.append(f"set {name} aside: {error}")
+                os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
+        for record in sorted(records, key=lambda one: float(one["launched"])):
+            self._resume(record)
+        done += self._end_strangers()
+        for what in done:
+            self.journal.add("recovered", what)
+        return done
+
+    def _resume(self, record: dict[str, Any]) -> None:
+        instance = self._instance(record["instance"], record["spec"], record["layers"])
+        self.instances[instance.name] = instance
+        instance.launched, instance.since = record["launched"], record["since"]
+        instance.restarts, instance.ready = record["restarts"], record["ready"]
+        instance.timeline = record["timeline"]
+        if record["state"] == "ended":
+            instance.ended_before(record["exit"])
+            instance.changed = self._changed
+            return
+        instance.changed = self._changed
+        slot = os.path.join(self.pool.slots, record["slot"] or "none")
+        processes = Adopted(self.kernel, self.pool.cgroups, slot, reactor=self.reactor)
+        how = adopt(processes)
+        if how is None:
+            instance.adopt(processes)
+        elif record["state"] == "waiting":
+            instance.ended_meanwhile(record["exit"] or how)
+        else:
+            processes.discard()
+            instance.ended_meanwhile(how)
+        if record["state"] == "stopping":
+            destroyed = Deferred.fromCoroutine(self.destroy(instance.name))
+            destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
+
+    def _end_strangers(self) -> list[str]:
+        """End what runs in slots that belong to no instance: half-made ones, warm inits."""
+        ours = {one.processes.token for one in self.instances.values() if one.processes}
+        done = []
+        for token in (set(os.listdir(self.pool.slots)) | self.pool.cgroups.tokens()) - ours:
+            slot = os.path.join(self.pool.slots, token)
+            processes = Adopted(self.kernel, self.pool.cgroups, slot, reactor=self.reactor)
+            if adopt(processes) is None:
+                done.append(
+                    f"ended process {processes.process.pid}, of a launch that was cut short"
+                )
+                processes.on_exit = lambda _, processes=processes: processes.discard()
+                processes.kill()
+            else:
+                processes.discard()
+        return done
+
+    def _remove_later(self, path: str) -> None:
+        async def remove() -> None:
+            await self.remove(path)
+
+        removed = Deferred.fromCoroutine(remove())
+        removed.addErrback(lambda failure: self._log.failure("removing {path}", failure, path=path))
+
+    def pause(self) -> None:
+        """Forget what is to be done later: the manager ends, and the containers run on."""
+        for instance in self.instances.values():
+            instance.pause()
+
+
+def adopt(processes: Adopted) -> Exit | None:
+    """Begin to follow a slot's processes; how they ended, where they did."""
+    try:
+        if not processes.identify():
+            return Exit(reason="ended by a reboot of the machine", at=processes.kernel.boot_time())
+        processes.watch()
+    except LookupError:  # ProcessLookupError is an OSError
+        return Exit(reason="ended before it was written down whose process it was")
+    except ProcessLookupError:
+        processes.has_ended()
+        return processes.exit
+    return None
+
+
+def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
+    """An instance's record, checked: its spec as a Spec and its exit as an Exit.
+
+    Raises ValueError where it is missing, cut short or scribbled on.
+    """
+    try:
+        with open(path, "rb") as file:
+            record = json.loads(file.read(2 * LONGEST_DOCUMENT))
+        exit = record["exit"]
+        spec = from_json(record["document"].encode())
+        folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
+        if len(folders) != 1 + len(spec.mounts):
+            raise ValueError("the layers are not those of the spec")
+        return {
+            "instance": name,
+            "state": str(record["state"]),
+            "since": float(record["since"]),
+            "launched": float(record["launched"]),
+            "ready": bool(record["ready"]),
+            "restarts": int(record["restarts"]),
+            "timeline": [float(seconds) for seconds in record["timeline"]],
+            "slot": record["slot"] and _plain(record["slot"]),
+            "layers": folders,
+            "spec": spec,
+            "exit": exit and Exit(exit["status"], exit["signal"], str(exit["reason"]), exit["at"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Error) as why:
+        raise ValueError(f"its {RECORD} can't be used: {why}") from why
+
+
+def _plain(name: str) -> str:
+    if not name.isalnum():
+        raise ValueError(f"{name!r} is no name of ours")
+    return name

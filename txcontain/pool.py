@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
 from txcontain.plan import INIT, KEEPER
@@ -35,6 +36,7 @@ class Pool(Factory):
 
     reactor: Any
     kernel: Kernel
+    cgroups: Cgroups
     folder: str
     size: int = 2  # warm inits to keep
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
@@ -46,13 +48,18 @@ class Pool(Factory):
     noisy = False
 
     @property
+    def slots(self) -> str:
+        """The folder of the slots."""
+        return os.path.join(self.folder, "slots")
+
+    @property
     def socket(self) -> str:
         """The path of the socket that inits connect to."""
         return os.path.join(self.folder, "init.sock")
 
     def start(self) -> None:
         """Listen for inits and warm the first ones."""
-        os.makedirs(os.path.join(self.folder, "slots"), mode=0o700, exist_ok=True)
+        os.makedirs(self.slots, mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
         self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
@@ -94,13 +101,14 @@ class Pool(Factory):
 
     def _spawn(self) -> Child:
         token = token_hex(8)
-        slot = os.path.join(self.folder, "slots", token)
+        slot = os.path.join(self.slots, token)
         os.mkdir(slot, 0o700)
-        child = Child(self.kernel, slot)
+        child = Child(self.kernel, self.cgroups, slot)
         child.on_exit = lambda _: self._ended_without_plan(child)
         self._known[token] = child
         python = [os.path.realpath(sys.executable), "-I", "-S", "-B", INIT, self.socket, token]
         arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, slot, *python]
+        arguments += self.cgroups.make(token)
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r"}
             self.reactor.spawnProcess(
@@ -109,7 +117,7 @@ class Pool(Factory):
         return child
 
     def _ended_without_plan(self, child: Child) -> None:
-        self._known.pop(os.path.basename(child.slot), None)
+        self._known.pop(child.token, None)
         child.discard()
         if child in self._warm:
             self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import astuple, define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReadDescriptor
@@ -28,14 +28,16 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel, Process
 from txcontain.plan import Plan
-from txcontain.store import to_json
+from txcontain.store import to_json, write_soon
 
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
 UNKNOWN = Process(0, 0)
+WHO = "who.json"  # in a slot: which processes they are, and of which boot
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 
 
@@ -92,12 +94,18 @@ class Supervised:
     """What an instance holds of its processes, however it came by them."""
 
     kernel: Kernel
+    cgroups: Cgroups
     slot: str  # the keeper's folder
-    process: Process  # PID 1, as seen from here
-    keeper: Process
+    process: Process = UNKNOWN  # PID 1, as seen from here
+    keeper: Process = UNKNOWN
     pidfd: int = -1
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
+
+    @property
+    def token(self) -> str:
+        """The name of the slot, and of the container's cgroup."""
+        return os.path.basename(self.slot)
 
     def send_signal(self, number: int) -> None:
         """Signal PID 1; nothing where it has ended."""
@@ -108,9 +116,11 @@ class Supervised:
         """End every process of the container (the pid namespace goes with its PID 1)."""
         self.send_signal(signal.SIGKILL)
 
-    def discard(self) -> None:
-        """Let go of what the end left: the slot's folder."""
+    def discard(self) -> list[str]:
+        """Remove what the end left, the slot's folder and the cgroup; returns what would not go."""
         shutil.rmtree(self.slot, ignore_errors=True)
+        left = self.cgroups.remove(self.token)
+        return [*left, self.slot] if os.path.exists(self.slot) else left
 
     def has_ended(self) -> None:
         """Called when the keeper has ended, and so PID 1 before it."""
@@ -118,6 +128,8 @@ class Supervised:
             self.kernel.close(self.pidfd)
             self.pidfd = -1
         self.exit = read_exit(self.slot)
+        if self.exit.failed and self.cgroups.out_of_memory_kills(self.token):
+            self.exit = evolve(self.exit, reason=f"out of memory ({self.exit.reason})")
         if self.on_exit is not None:
             self.on_exit(self.exit)
 
@@ -126,8 +138,6 @@ class Supervised:
 class Child(Supervised, ProcessProtocol):
     """The keeper as a child of this manager: told of its end by the reactor."""
 
-    process: Process = UNKNOWN
-    keeper: Process = UNKNOWN
     transport: Any = None
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
@@ -142,7 +152,13 @@ class Child(Supervised, ProcessProtocol):
         self.process = self.kernel.identify(pid)
         self.pidfd = self.kernel.open_process(self.process)
         self.connection = connection
+        self._write_down_who()
         self.waiting.callback(self)
+
+    def _write_down_who(self) -> None:
+        who = {"boot": self.kernel.boot_id(), "process": astuple(self.process),
+               "keeper": astuple(self.keeper)}  # fmt: skip
+        write_soon(os.path.join(self.slot, WHO), to_json(who))
 
     def carry_out(self, plan: Plan) -> Deferred[list[float]]:
         """Send the plan; fires with each step's seconds once its exec has worked.
@@ -252,6 +268,20 @@ class Adopted(Supervised):
 
     reactor: Any = None
     _keeper_fd: int = -1
+
+    def identify(self) -> bool:
+        """Learn which processes these are; returns False where they were of another boot.
+
+        Raises LookupError where nothing says it.
+        """
+        try:
+            with open(os.path.join(self.slot, WHO), "rb") as file:
+                who = json.loads(file.read(4096))
+            self.process = Process(*map(int, who["process"]))
+            self.keeper = Process(*map(int, who["keeper"]))
+            return bool(who["boot"] == self.kernel.boot_id())
+        except (OSError, ValueError, TypeError, RecursionError, KeyError) as error:
+            raise LookupError(f"{self.slot} does not say whose it is: {error}") from error
 
     def watch(self) -> None:
         """Begin to follow it.

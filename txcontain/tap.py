@@ -12,6 +12,8 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
+from txcontain.cgroups import Cgroups
+from txcontain.events import Journal
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
 from txcontain.manager import Manager
@@ -21,7 +23,7 @@ from txcontain.store import Configs, remove_leftovers
 from txcontain.trees import Trees
 from txcontain.web import LOCAL_NAMES, ApiSite
 
-FOLDERS = ("configs", "layers", "instances", "run", "empty")
+FOLDERS = ("configs", "layers", "instances", "run/slots", "empty", "aside")
 
 
 class Options(BaseOptions):
@@ -69,13 +71,17 @@ class ManagerService(Service):
         remove_leftovers(os.path.join(state, "configs"))
 
     def startService(self) -> None:
-        """Begin to take inits."""
+        """Go on with what an earlier manager left, and begin to take inits."""
         super().startService()
+        self.manager.journal.open()
+        for what in self.manager.restore():
+            self.log.warn("{what}", what=what)
         self.manager.pool.start()
 
     def stopService(self) -> Deferred[None] | None:
         """Let go of warm inits; containers run on."""
         super().stopService()
+        self.manager.pause()
         return self.manager.pool.stop()
 
 
@@ -83,13 +89,14 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     """A manager of everything that these options name."""
     state = options["state"]
     kernel, trees = Kernel(), Trees(reactor)
-    pool = Pool(reactor, kernel, os.path.join(state, "run"), options["pool"])
+    pool = Pool(reactor, kernel, Cgroups.here(), os.path.join(state, "run"), options["pool"])
     return Manager(
         reactor=reactor,
         kernel=kernel,
         pool=pool,
         layers=Layers(os.path.join(state, "layers"), pool, trees.in_thread, trees.remove),
         configs=Configs(os.path.join(state, "configs")),
+        journal=Journal(os.path.join(state, "events.jsonl")),
         threads=trees.in_thread,
         remove=trees.remove,
         host=Host.here(os.path.join(state, "empty")),

@@ -1,0 +1,91 @@
+"""The journal: every change with its reason, numbered, kept on disk within a bound.
+
+A line of JSON an event. When the file is full it becomes the old one, and a new one
+begins: between half of the bound and the whole of it is there to be replayed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from attrs import define, field
+
+from txcontain.store import to_json
+
+LARGEST = 4 << 20  # bytes of each of the two files
+Event = dict[str, Any]
+Listener = Callable[[Event], None]
+
+
+@define(eq=False)
+class Journal:
+    """The events of one state folder."""
+
+    path: str
+    last: int = 0  # the number of the last event
+    _size: int = 0
+    _listeners: list[Listener] = field(factory=list)
+
+    def open(self) -> None:
+        """Go on after the last whole event that is on disk."""
+        for event in self.since(0):
+            self.last = event["seq"]
+        with contextlib.suppress(FileNotFoundError):
+            self._size = os.stat(self.path).st_size
+            self._end_last_line()
+
+    def _end_last_line(self) -> None:
+        with open(self.path, "rb+") as file:
+            if self._size and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                file.write(b"\n")  # what was cut short does not spoil what follows
+
+    def add(self, what: str, reason: str, instance: str | None = None, **details: Any) -> Event:
+        """Write an event down, and tell who listens."""
+        self.last += 1
+        event = {"seq": self.last, "time": time.time(), "instance": instance, "what": what,
+                 "reason": reason, **details}  # fmt: skip
+        with contextlib.suppress(OSError):  # a full disk does not stop the containers
+            self._write(to_json(event))
+        for listener in list(self._listeners):
+            listener(event)
+        return event
+
+    def _write(self, line: bytes) -> None:
+        if self._size + len(line) > LARGEST:
+            os.replace(self.path, f"{self.path}.old")
+            self._size = 0
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o600)
+        try:
+            self._size += os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def since(self, number: int) -> Iterator[Event]:
+        """The events after that number, of those that are still there."""
+        for path in (f"{self.path}.old", self.path):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                for line in file:
+                    event = _parse(line)
+                    if event is not None and event["seq"] > number:
+                        yield event
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with each event from now on; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+def _parse(line: bytes) -> Event | None:
+    """The event of a line; nothing where it was cut short or scribbled on."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(event, dict) and isinstance(event.get("seq"), int)
+    return event if whole else None
