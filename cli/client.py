@@ -110,7 +110,7 @@ class Client:
     @classmethod
     def over_tcp(cls, url: str, reactor: Any) -> "Client":
         """Return a client that uses the network."""
-        agent = Agent.usingEndpointFactory(  # type: ignore[no-untyped-call]
+        agent = Agent.usingEndpointFactory(
             reactor, Endpoints(reactor)
         )
         return cls(url, HTTPClient(agent), reactor)

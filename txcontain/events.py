@@ -11,13 +11,19 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from txcontain.store import to_json
+from txcontain.streams import Stream
 
 LARGEST = 4 << 20  # bytes of each of the two files
+SOME = 200  # events that are sent at once
+MOST_WAITING = 10_000  # events kept for a follower that takes none
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
@@ -79,6 +85,64 @@ class Journal:
         """Call ``listener`` with each event from now on; returns what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+
+@define(eq=False)
+class Follower(Stream):
+    """Sends the events after a number: those that are there, and then each as it happens."""
+
+    journal: Journal = field(kw_only=True)
+    reactor: Any = field(kw_only=True)
+    last: int = field(kw_only=True)  # the number of the last event that was sent
+    _waiting: list[Event] = field(factory=list)
+    _wake: Deferred[None] | None = None
+
+    async def send(self, follow: bool) -> None:
+        """Send what is there; where it is followed, go on until the consumer is gone."""
+        self.begin()
+        end = self.journal.listen(self._happened)
+        try:
+            await self._replay()
+            while follow and await self._something_happened():
+                waiting, self._waiting = self._waiting, []
+                await self._write(waiting)
+        finally:
+            end()
+        self.finish()
+
+    async def _replay(self) -> None:
+        events = self.journal.since(self.last)
+        while some := list(islice(events, SOME)):
+            await self._write(some)
+            await deferLater(self.reactor, 0)  # others get their turn
+
+    async def _write(self, events: list[Event]) -> None:
+        new = [event for event in events if event["seq"] > self.last]
+        if new and await self.free():
+            self.consumer.write(b"".join(map(to_json, new)))
+            self.last = new[-1]["seq"]
+
+    async def _something_happened(self) -> bool:
+        if not self._waiting and not self.gone:
+            self._wake = Deferred()
+            await self._wake
+        return not self.gone
+
+    def _happened(self, event: Event) -> None:
+        self._waiting.append(event)
+        if len(self._waiting) > MOST_WAITING:  # it takes none; it can ask again from its last
+            self.consumer.loseConnection()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake.callback(None)
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        super().stopProducing()
+        self._go_on()
 
 
 def _parse(line: bytes) -> Event | None:

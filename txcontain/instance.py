@@ -164,7 +164,7 @@ class Instance:
             pause = min(pause * 2, LOOK_AT_MOST)
         if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
-            words = last_words(self.path("stderr.log"), LAST_WORDS)
+            words = last_words(self.path("logs/stderr"), LAST_WORDS)
             raise failures.of_early_end(str(self.spec.startup_script), port, self.exit, words)
 
     def _look_whether_it_listens(self, port: int) -> bool:

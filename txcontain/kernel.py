@@ -6,6 +6,7 @@ One small object, so that a test can put another in its place.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+COLLAPSE_RANGE, PUNCH_HOLE = 0x08, 0x03  # <linux/falloc.h>; a hole keeps the size
+_libc = ctypes.CDLL(None, use_errno=True)
 LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp (proc_pid_net(5))
 
 
@@ -81,6 +84,18 @@ class Kernel:
         except ProcessLookupError:
             return False
         return int(fields[19]) == process.start_time and fields[0] not in "ZX"
+
+    def cut_off(self, descriptor: int, offset: int, length: int) -> bool:
+        """Take bytes out of a file in place (fallocate(2)); all are multiples of a block.
+
+        Returns whether what follows has moved up; where the file system can't do
+        that, the bytes are now a hole.
+        """
+        for mode in (COLLAPSE_RANGE, PUNCH_HOLE):
+            arguments = (descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length))
+            if _libc.fallocate(*arguments) == 0:
+                return mode == COLLAPSE_RANGE
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def close(self, descriptor: int) -> None:
         """close(2)."""

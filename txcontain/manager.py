@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable
+from itertools import zip_longest
 from secrets import token_hex
 from typing import Any
 
@@ -20,6 +21,7 @@ from txcontain.events import Journal
 from txcontain.instance import HALF_MADE, RECORD, Instance
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
+from txcontain.logs import Bounds, Reader
 from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
 from txcontain.process import Adopted, Exit
@@ -39,6 +41,7 @@ class Manager:
     layers: Layers
     configs: Configs
     journal: Journal
+    bounds: Bounds
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     host: Host
@@ -110,6 +113,7 @@ class Manager:
         try:
             os.mkdir(instance.folder, 0o700)
             os.mkdir(instance.path("scratch"), 0o700)
+            os.mkdir(instance.path("logs"), 0o700)
             os.close(os.open(instance.path(HALF_MADE), os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             shutil.rmtree(instance.folder, ignore_errors=True)
@@ -129,15 +133,18 @@ class Manager:
             mounts=layers[1:],
             private=os.path.join(folder, "rw"),
             scratch=os.path.join(folder, "scratch"),
-            stdout=os.path.join(folder, "stdout.log"),
-            stderr=os.path.join(folder, "stderr.log"),
+            stdout=os.path.join(folder, "logs/stdout"),
+            stderr=os.path.join(folder, "logs/stderr"),
             host=self.host,
         )
         return make_plan(spec, paths, name)
 
     def _changed(self, instance: Instance, why: str) -> None:
         self.journal.add(instance.state, why, instance=instance.name)
+        if instance.running and not instance.ready:
+            self.bounds.watch(instance)
         if instance.ended:
+            self.bounds.forget(instance)
             self._forget_oldest()
 
     # -- listing -----------------------------------------------------------------
@@ -155,6 +162,34 @@ class Manager:
             return self.instances[name]
         except KeyError:
             raise NoSuchInstance(f"there is no instance {name}") from None
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """All that is known of an instance, its plan and how long each step took too.
+
+        Raises NoSuchInstance.
+        """
+        instance = self.find(name)
+        record = instance.record()
+        del record["document"]
+        steps = zip_longest(instance.plan, instance.timeline)
+        record["plan"] = [
+            {"op": op, **arguments, "seconds": seconds} for (op, arguments), seconds in steps
+        ]
+        return record
+
+    def log_reader(self, name: str, streams: tuple[str, ...], consumer: Any) -> Reader:
+        """What sends an instance's logs to a consumer.
+
+        Raises NoSuchInstance.
+        """
+        return Reader(
+            consumer,
+            reactor=self.reactor,
+            bounds=self.bounds,
+            threads=self.threads,
+            instance=self.find(name),
+            streams=streams,
+        )
 
     # -- destroying --------------------------------------------------------------
 
@@ -192,6 +227,7 @@ class Manager:
             raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
         left = await self._what_is_left(instance)
         self.instances.pop(instance.name, None)
+        self.bounds.removed(instance)
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
         self._log.info("{name}: its processes, cgroup, folders are gone", name=instance.name)

@@ -288,6 +288,8 @@ class Adopted(Supervised):
 
         Raises ProcessLookupError where it has ended already.
         """
+        if not self.kernel.lives(self.keeper):
+            raise ProcessLookupError(f"process {self.keeper.pid} has ended")
         self._keeper_fd = self.kernel.open_process(self.keeper)
         with contextlib.suppress(ProcessLookupError):  # then the keeper ends in a moment too
             self.pidfd = self.kernel.open_process(self.process)

@@ -16,12 +16,13 @@ from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
+from txcontain.logs import Bounds
 from txcontain.manager import Manager
 from txcontain.plan import Host
 from txcontain.pool import Pool
+from txcontain.site import LOCAL_NAMES, ApiSite
 from txcontain.store import Configs, remove_leftovers
 from txcontain.trees import Trees
-from txcontain.web import LOCAL_NAMES, ApiSite
 
 FOLDERS = ("configs", "layers", "instances", "run/slots", "empty", "aside")
 
@@ -74,6 +75,7 @@ class ManagerService(Service):
         """Go on with what an earlier manager left, and begin to take inits."""
         super().startService()
         self.manager.journal.open()
+        self.manager.bounds.start()
         for what in self.manager.restore():
             self.log.warn("{what}", what=what)
         self.manager.pool.start()
@@ -82,6 +84,7 @@ class ManagerService(Service):
         """Let go of warm inits; containers run on."""
         super().stopService()
         self.manager.pause()
+        self.manager.bounds.stop()
         return self.manager.pool.stop()
 
 
@@ -97,6 +100,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         layers=Layers(os.path.join(state, "layers"), pool, trees.in_thread, trees.remove),
         configs=Configs(os.path.join(state, "configs")),
         journal=Journal(os.path.join(state, "events.jsonl")),
+        bounds=Bounds(reactor, kernel),
         threads=trees.in_thread,
         remove=trees.remove,
         host=Host.here(os.path.join(state, "empty")),

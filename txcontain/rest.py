@@ -1,0 +1,231 @@
+"""HTTP mechanics: from an error to an answer, methods as coroutines, paths, queries.
+
+The course's resources answer with empty bodies where they refuse; why is told in the
+header ``Txcontain-Reason``, percent-encoded (RFC 3986) so that any text fits in. Ours
+say it in a body as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import quote
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from txcontain import errors
+from txcontain.spec import LONGEST_DOCUMENT, shown
+
+LONGEST_REASON = 4096  # bytes of the header
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+# What the user did, or what the machine did: one table from error to status and phrase.
+STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
+    (errors.InvalidData, http.CONFLICT, b"Bad Request"),
+    (errors.ConfigExists, http.CONFLICT, b"Conflict"),
+    (errors.ConfigAtFault, http.CONFLICT, b"Conflict"),
+    (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found"),
+    (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found"),
+    (errors.Forbidden, http.FORBIDDEN, b"Forbidden"),
+    (errors.MachineAtFault, http.INTERNAL_SERVER_ERROR, b"Internal Server Error"),
+]
+UNEXPECTED = errors.MachineAtFault(
+    "the manager made a mistake of its own", "its log holds the details"
+)
+
+log = Logger()
+
+
+def refuse(request: Request, error: errors.Error) -> None:
+    """Answer with an error: its status, an empty body, and the reason in the header."""
+    status, phrase = next((s, p) for kind, s, p in STATUSES if isinstance(error, kind))
+    request.setResponseCode(status, phrase)
+    reason = quote(str(error), safe=PRINTABLE).encode()[:LONGEST_REASON]
+    request.setHeader(b"Txcontain-Reason", reason)
+    request.setHeader(b"Content-Length", b"0")
+
+
+def refuse_with_problem(request: Request, error: errors.Error) -> None:
+    """Answer with an error as ``application/problem+json`` (RFC 9457)."""
+    refuse(request, error)
+    problem = {
+        "title": request.code_message.decode(),
+        "status": request.code,
+        "detail": error.chain[0],
+        "chain": list(error.chain[1:]),
+    }
+    document = json.dumps(problem).encode()
+    request.setHeader(b"Content-Type", b"application/problem+json")
+    request.setHeader(b"Content-Length", str(len(document)).encode())
+    request.write(document)
+
+
+class Verb(Resource):
+    """A resource of one or more methods; every other is answered with 405 and Allow."""
+
+    refuse = staticmethod(refuse)
+
+    def __init__(self, **methods: Callable[[Request], Coroutine[Any, Any, Any]]) -> None:
+        super().__init__()
+        self._methods = {name.encode(): method for name, method in methods.items()}
+        if b"GET" in self._methods:
+            self._methods[b"HEAD"] = self._methods[b"GET"]
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Itself, where the path has but a slash more."""
+        return self if path == b"" and not request.postpath else NOWHERE
+
+    def render(self, request: Request) -> int | bytes:
+        """Run the method's coroutine, and answer with what it returns as JSON."""
+        method = self._methods.get(request.method)
+        if method is None:
+            request.setResponseCode(http.NOT_ALLOWED)
+            request.setHeader(b"Allow", b", ".join(sorted(self._methods)))
+            return b""
+        connected = Connected(request, self.refuse)
+        answer = Deferred.fromCoroutine(method(request))
+        answer.addBoth(connected.answer)
+        return NOT_DONE_YET
+
+
+class TellingVerb(Verb):
+    """A resource of ours, beside the course's: its errors have a body that says why."""
+
+    refuse = staticmethod(refuse_with_problem)
+
+
+@define
+class Connected:
+    """A request at work. Where its client hangs up, what it asked for is done all the same."""
+
+    request: Request
+    refuse: Callable[[Request, errors.Error], None]
+    gone: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.request.notifyFinish().addErrback(self._hung_up)
+
+    def _hung_up(self, _: Failure) -> None:
+        self.gone = True
+
+    def answer(self, outcome: Any) -> None:
+        """Answer with what the method returned, as JSON, or with its error."""
+        if isinstance(outcome, Failure):
+            outcome = expected(outcome, self.request)
+        if self.gone:
+            return
+        if isinstance(outcome, errors.Error):
+            self.refuse(self.request, outcome)
+        elif outcome is not None:
+            self.request.setHeader(b"Content-Type", b"application/json")
+            self.request.write(json.dumps(outcome).encode())
+        self.request.finish()
+
+
+def expected(failure: Failure, request: Request) -> errors.Error:
+    """The domain's error in a failure; any other goes to the log, and into no answer."""
+    if isinstance(failure.value, errors.Error):
+        return failure.value
+    log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
+    return UNEXPECTED
+
+
+class Nowhere(Resource):
+    """A path that leads nowhere: 404 for every method."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Nor does any below it."""
+        return self
+
+    def render(self, request: Request) -> bytes:
+        """404, with an empty body."""
+        request.setResponseCode(http.NOT_FOUND)
+        request.setHeader(b"Txcontain-Reason", b"there is no such resource; see API.md")
+        return b""
+
+
+NOWHERE = Nowhere()
+
+
+class ByName(Resource):
+    """A resource below which each name is one."""
+
+    def __init__(self, make: Callable[[str], Resource]) -> None:
+        super().__init__()
+        self._make = make
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The resource of a name."""
+        try:
+            name = path.decode("ascii")
+        except UnicodeDecodeError:
+            return NOWHERE
+        return self._make(name) if name else NOWHERE
+
+    def render(self, request: Request) -> int | bytes:
+        """Without a name there is nothing."""
+        return NOWHERE.render(request)
+
+
+class NamedOrAll(ByName):
+    """A resource that is all, and below which each name is one."""
+
+    def __init__(self, everything: Verb, make: Callable[[str], Resource]) -> None:
+        super().__init__(make)
+        self._everything = everything
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The resource of a name; with but a slash more, all."""
+        return super().getChild(path, request) if path else self._everything
+
+    def render(self, request: Request) -> int | bytes:
+        """All of them."""
+        return self._everything.render(request)
+
+
+def number(request: Request, name: str) -> int | None:
+    """A number in the query; None where it is not there.
+
+    Raises InvalidData.
+    """
+    text = request.args.get(name.encode(), [b""])[-1].decode("ascii", "replace")
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 15:
+        raise errors.InvalidData(f"{name} must be a number, not {shown(text)}")
+    return int(text)
+
+
+def flag(request: Request, name: str) -> bool:
+    """Whether the query asks for something: ``name=1``."""
+    return request.args.get(name.encode(), [b"0"])[-1] in (b"1", b"true")
+
+
+def choice(request: Request, name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The one of the choices that the query names, or else all of them.
+
+    Raises InvalidData.
+    """
+    text = request.args.get(name.encode(), [b""])[-1].decode("ascii", "replace")
+    if text and text not in choices:
+        raise errors.InvalidData(f"{name} must be one of {', '.join(choices)}, not {shown(text)}")
+    return (text,) if text else choices
+
+
+def body(request: Request) -> bytes:
+    """What the client sent.
+
+    Raises TooLarge where it was more than is taken.
+    """
+    if getattr(request, "too_large", False):
+        raise errors.TooLarge(f"the body is longer than {LONGEST_DOCUMENT} bytes")
+    assert request.content is not None
+    content: bytes = request.content.read()
+    return content

@@ -1,0 +1,51 @@
+"""Answers without an end in sight, sent no faster than the client takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Stream:
+    """What is sent to ``consumer``, an IConsumer. A subclass writes, and awaits ``free``."""
+
+    consumer: Any
+    gone: bool = False  # whether the consumer takes no more, ever
+    _paused: Deferred[None] | None = None
+
+    def begin(self) -> None:
+        """Be told when the consumer has enough."""
+        self.consumer.registerProducer(self, True)
+
+    def finish(self) -> None:
+        """All is sent."""
+        if not self.gone:
+            self.consumer.unregisterProducer()
+
+    async def free(self) -> bool:
+        """Wait until the consumer takes more; returns whether it ever will."""
+        if self._paused is not None:
+            await self._paused
+        return not self.gone
+
+    def pauseProducing(self) -> None:
+        """The consumer has enough for now."""
+        if self._paused is None:
+            self._paused = Deferred()
+
+    def resumeProducing(self) -> None:
+        """The consumer takes more."""
+        if self._paused is not None:
+            paused, self._paused = self._paused, None
+            paused.callback(None)
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        self.gone = True
+        self.resumeProducing()
