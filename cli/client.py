@@ -158,6 +158,15 @@ class Client:
         path = f"/instances/{_quoted(instance)}/wait"
         return (await self._ask("GET", path, shape={"exit": EXIT}, patience=None))["exit"]
 
+    def explain(self, instance: str) -> AsyncIterator[bytes]:
+        """Yield the shell script that would make an instance's container."""
+        return self._feed(f"/instances/{_quoted(instance)}/explain", follow=False)
+
+    async def doctor(self) -> Json:
+        """Have the manager look for leftovers; return what it found and did, a sentence each."""
+        shape = {"findings": [str]}
+        return (await self._ask("POST", "/doctor", shape=shape, patience=SLOW))["findings"]
+
     def logs(self, instance: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
         """Yield what an instance has written; with `follow`, also what it is yet to write.
 

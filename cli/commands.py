@@ -122,6 +122,20 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
     return 0
 
 
+async def explain(client: "Client", arguments: Namespace) -> int:
+    """Print the shell script that would make an instance's container."""
+    async for chunk in client.explain(arguments.instance):
+        sys.stdout.buffer.write(chunk)
+    return 0
+
+
+async def doctor(client: "Client", _: Namespace) -> int:
+    """Print what was found, and what was done about it."""
+    for finding in await client.doctor() or ["All is well: nothing was found."]:
+        print(plain(finding))
+    return 0
+
+
 async def logs(client: "Client", arguments: Namespace) -> int:
     """Print what an instance has written, byte for byte."""
     chunks = client.logs(
@@ -244,6 +258,8 @@ COMMANDS = (
         (Argument("-a", "--all", action="store_true", help="those that have ended too"),),
     ),
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
+    Command("explain", "show how to make an instance's container by hand", explain, (INSTANCE,)),
+    Command("doctor", "look for what should not be there, and remove it", doctor),
     Command(
         "logs",
         "show what an instance has written",

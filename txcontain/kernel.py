@@ -85,6 +85,12 @@ class Kernel:
             return False
         return int(fields[19]) == process.start_time and fields[0] not in "ZX"
 
+    def mounts_below(self, folder: str) -> list[str]:
+        """The mount points of this mount namespace that lie below a folder."""
+        with open("/proc/self/mountinfo") as file:
+            paths = [line.split()[4] for line in file]
+        return [path for path in paths if path.startswith(folder + "/")]
+
     def cut_off(self, descriptor: int, offset: int, length: int) -> bool:
         """Take bytes out of a file in place (fallocate(2)); all are multiples of a block.
 

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from hashlib import sha256
+from secrets import token_hex
 from typing import Any
 
 from attrs import define, field
@@ -24,6 +25,7 @@ from txcontain.pool import Pool
 from txcontain.process import Exit, StepFailed
 
 DEEPEST = 256  # folders below each other in a layer
+UNPACKING = ".unpacking"  # how the name of a layer ends until it is one
 LAST_WORDS = 2000  # bytes of tar's complaints that an error quotes
 
 
@@ -65,10 +67,9 @@ class Layers:
             waiting.callback(outcome)  # a Failure here makes it fail
 
     async def _unpack(self, tarball: str, layer: str) -> str:
-        beside = f"{layer}.unpacking"
+        beside = f"{layer}-{token_hex(4)}{UNPACKING}"
         self._log.info("unpacking {tarball}", tarball=tarball)
         try:
-            await self.remove(beside)
             for name in ("layer", "scratch"):
                 os.makedirs(os.path.join(beside, name), mode=0o755)
             await self._run_tar(tarball, beside)
@@ -78,6 +79,23 @@ class Layers:
         finally:
             await self.remove(beside)
         return layer
+
+    async def remove_unused(self, used: set[str], tarballs: list[str]) -> list[str]:
+        """Remove layers that no instance uses and no tarball stands for any more.
+
+        Returns their names, and those of unpackings that were cut short.
+        """
+        kept = {os.path.basename(layer) for layer in used} | {_identity(path) for path in tarballs}
+        kept |= {os.path.basename(layer) for layer in self._unpacking}
+        unused = [name for name in os.listdir(self.folder) if name.split("-")[0] not in kept]
+        for name in unused:
+            await self.remove(os.path.join(self.folder, name))
+        return unused
+
+    def cut_short(self) -> list[str]:
+        """The paths of what an earlier manager began to unpack."""
+        names = os.listdir(self.folder)
+        return [os.path.join(self.folder, name) for name in names if name.endswith(UNPACKING)]
 
     async def _run_tar(self, tarball: str, beside: str) -> None:
         what = f"unpacking {os.path.basename(tarball)}"

@@ -123,7 +123,7 @@ class Manager:
         return instance
 
     def _instance(self, name: str, spec: Spec, layers: list[str]) -> Instance:
-        folder = os.path.join(self.state, "instances", name)
+        folder = os.path.join(self._folder, name)
         plan = self._plan(name, folder, spec, layers)
         return Instance(name, spec, folder, layers, plan, self.reactor, self.kernel, self.pool)
 
@@ -172,9 +172,10 @@ class Manager:
         record = instance.record()
         del record["document"]
         steps = zip_longest(instance.plan, instance.timeline)
-        record["plan"] = [
-            {"op": op, **arguments, "seconds": seconds} for (op, arguments), seconds in steps
-        ]
+        record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
+        for step in record["plan"]:
+            if "program" in step:
+                step["program"] = f"{len(step['program'])} bytes, see seccomp.py"
         return record
 
     def log_reader(self, name: str, streams: tuple[str, ...], consumer: Any) -> Reader:
@@ -218,7 +219,7 @@ class Manager:
 
     async def _forget(self, instance: Instance) -> None:
         """Remove what is left of an instance that has ended, and be sure of it."""
-        going = os.path.join(self.state, "instances", f".{instance.name}")
+        going = os.path.join(self._folder, f".{instance.name}")
         try:
             if os.path.isdir(instance.folder):
                 os.rename(instance.folder, going)  # half of a folder is never taken for one
@@ -258,13 +259,48 @@ class Manager:
     def restore(self) -> list[str]:
         """Go on with what an earlier manager left: adopt, finish, or roll back.
 
-        Returns what was done, a sentence a thing, for the log and for ``doctor``.
+        Returns what was done, a sentence a thing.
         """
-        done: list[str] = []
-        folder = os.path.join(self.state, "instances")
-        records = []
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
+        records, done = self._read_records()
+        for record in sorted(records, key=lambda one: float(one["launched"])):
+            self._resume(record)
+        done += self._end_strangers()
+        for path in self.layers.cut_short():
+            done.append(f"removed {path}, whose unpacking was cut short")
+            self._remove_later(path)
+        done += [f"removed {name}, a write cut short" for name in self.configs.recover()]
+        for what in done:
+            self.journal.add("recovered", what)
+        return done
+
+    async def doctor(self) -> list[str]:
+        """Look for what should not be there, and remove it; returns what was found and done."""
+        known = set(self.instances) | {f".{name}" for name in self.instances}
+        done = self._end_strangers()
+        for name in set(os.listdir(self._folder)) - known:
+            await self.remove(os.path.join(self._folder, name))
+            done.append(f"removed the folder instances/{name}, of no instance")
+        used = {layer for instance in self.instances.values() for layer in instance.layers}
+        for name in await self.layers.remove_unused(used, self._tarballs()):
+            done.append(f"removed the layer {name}, which nothing uses")
+        for path in self.kernel.mounts_below(self.state):
+            done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
+        for what in done:
+            self.journal.add("doctor", what)
+        return done
+
+    @property
+    def _folder(self) -> str:
+        return os.path.join(self.state, "instances")
+
+    def _tarballs(self) -> list[str]:
+        entries = [*os.scandir(self.base_images), *os.scandir(self.mountables)]
+        return [entry.path for entry in entries if entry.is_file()]
+
+    def _read_records(self) -> tuple[list[dict[str, Any]], list[str]]:
+        records, done = [], []
+        for name in os.listdir(self._folder):
+            path = os.path.join(self._folder, name)
             if name.startswith(".") or os.path.exists(os.path.join(path, HALF_MADE)):
                 done.append(f"rolled back {name.lstrip('.')}, which was half made or half removed")
                 self._remove_later(path)
@@ -274,12 +310,7 @@ class Manager:
             except ValueError as error:
                 done.append(f"set {name} aside: {error}")
                 os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
-        for record in sorted(records, key=lambda one: float(one["launched"])):
-            self._resume(record)
-        done += self._end_strangers()
-        for what in done:
-            self.journal.add("recovered", what)
-        return done
+        return records, done
 
     def _resume(self, record: dict[str, Any]) -> None:
         instance = self._instance(record["instance"], record["spec"], record["layers"])
@@ -307,10 +338,10 @@ class Manager:
             destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
 
     def _end_strangers(self) -> list[str]:
-        """End what runs in slots that belong to no instance: half-made ones, warm inits."""
+        """End what runs in slots that are neither an instance's nor the pool's."""
         ours = {one.processes.token for one in self.instances.values() if one.processes}
         done = []
-        for token in (set(os.listdir(self.pool.slots)) | self.pool.cgroups.tokens()) - ours:
+        for token in self.pool.tokens() - ours:
             slot = os.path.join(self.pool.slots, token)
             processes = Adopted(self.kernel, self.pool.cgroups, slot, reactor=self.reactor)
             if adopt(processes) is None:

@@ -53,14 +53,16 @@ class Host:
     empty: str = "/var/empty"  # an empty folder, to hide others behind
     masked: Sequence[tuple[str, bool]] = ()  # those of MASKED that exist; whether a folder
     read_only: Sequence[str] = ()  # those of READ_ONLY that exist
+    seccomp: bytes = b""  # the compiled filter
 
     @classmethod
-    def here(cls, empty: str) -> Host:
+    def here(cls, empty: str, seccomp: bytes) -> Host:
         """The facts of this machine."""
         return cls(
             empty,
             [(path, os.path.isdir(path)) for path in MASKED if os.path.exists(path)],
             [path for path in READ_ONLY if os.path.exists(path)],
+            seccomp,
         )
 
 
@@ -94,6 +96,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         ("pivot_root", {"path": root}),
         ("hostname", {"name": hostname}),
         *_powers(list(CAPABILITIES.values()), spec.startup_owner),
+        ("seccomp", {"program": paths.host.seccomp}),
         _start(spec),
     ]  # fmt: skip
 

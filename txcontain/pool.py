@@ -9,9 +9,10 @@ from secrets import token_hex
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain.cgroups import Cgroups
@@ -24,6 +25,8 @@ NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have earl
 REFILL_AFTER = 0.05  # seconds without a launch
 RETRY_AFTER = 5.0  # seconds, where a warm init has died
 CONNECT_WITHIN = 20.0  # seconds
+STOP_WITHIN = 2.0  # seconds
+LATELY = 5.0  # seconds: the demand that the number of warm inits follows
 
 
 @define(eq=False)
@@ -38,9 +41,12 @@ class Pool(Factory):
     kernel: Kernel
     cgroups: Cgroups
     folder: str
-    size: int = 2  # warm inits to keep
+    size: int = 2  # warm inits to keep at least; 0: none
+    most: int = 16  # and at the most, where many were asked for lately
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
     _warm: list[Child] = field(factory=list)
+    _living: set[str] = field(factory=set)  # tokens of this manager's own
+    _taken: list[float] = field(factory=list)  # when the last ones were
     _refill: Any = None
     _port: Any = None
     _log: Logger = field(factory=Logger)
@@ -63,19 +69,27 @@ class Pool(Factory):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
         self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
-        self._refill_after(0)
+        self._look_after(0)
 
-    def stop(self) -> Deferred[None] | None:
-        """Listen no more, and let every init go that has no plan yet."""
+    def stop(self) -> Deferred[None]:
+        """Listen no more, and let every init go that has no plan yet; fires when all are gone."""
         if self._refill is not None:
             self._refill.cancel()
             self._refill = None
-        self.size = 0
+        self.size = self.most = 0
         for child in self._warm:
             child.hang_up()
-        self._warm = []
-        stopped: Deferred[None] | None = self._port.stopListening()
-        return stopped
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._port.stopListening()
+        deadline = self.reactor.seconds() + STOP_WITHIN
+        while (self._warm or self._known) and self.reactor.seconds() < deadline:
+            await deferLater(self.reactor, 0.01)
+
+    def tokens(self) -> set[str]:
+        """Those of all slots and cgroups that this manager has not made itself."""
+        return (set(os.listdir(self.slots)) | self.cgroups.tokens()) - self._living
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         """For the reactor: an init has connected."""
@@ -86,17 +100,15 @@ class Pool(Factory):
 
         Fails with MachineAtFault where none can be had.
         """
+        self._taken = [*self._lately(), self.reactor.seconds()]
         if self._warm:
-            child = self._warm.pop(0)
-            taken: Deferred[Child] = Deferred()
-            taken.callback(child)
+            taken: Deferred[Child] = succeed(self._warm.pop(0))
         else:
             child = self._spawn()
             taken = child.waiting
             taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
             taken.addErrback(child.abandon)
-        if self.size:
-            self._refill_after(REFILL_AFTER)
+        self._look_after(REFILL_AFTER)
         return taken
 
     def _spawn(self) -> Child:
@@ -105,6 +117,8 @@ class Pool(Factory):
         os.mkdir(slot, 0o700)
         child = Child(self.kernel, self.cgroups, slot)
         child.on_exit = lambda _: self._ended_without_plan(child)
+        child.gone = self._living.discard
+        self._living.add(token)
         self._known[token] = child
         python = [os.path.realpath(sys.executable), "-I", "-S", "-B", INIT, self.socket, token]
         arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, slot, *python]
@@ -120,32 +134,48 @@ class Pool(Factory):
         self._known.pop(child.token, None)
         child.discard()
         if child in self._warm:
-            self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)
+            if self.size:
+                self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)
             self._warm.remove(child)
-            self._refill_after(RETRY_AFTER)
+            self._look_after(RETRY_AFTER)
 
     # -- keeping some warm -----------------------------------------------------
 
-    def _refill_after(self, seconds: float) -> None:
+    def _lately(self) -> list[float]:
+        since = self.reactor.seconds() - LATELY
+        return [when for when in self._taken if when > since]
+
+    def _wanted(self) -> int:
+        """How many warm inits to have now: as many as were taken lately, within bounds."""
+        return min(max(self.size, len(self._lately())), self.most) if self.size else 0
+
+    def _look_after(self, seconds: float) -> None:
         if self._refill is not None:
             self._refill.cancel()
-        self._refill = self.reactor.callLater(seconds, self._warm_one)
+        self._refill = self.reactor.callLater(seconds, self._look) if self.most else None
 
-    def _warm_one(self) -> None:
+    def _look(self) -> None:
+        """Warm one more, or let one go that is not needed any more."""
         self._refill = None
-        if len(self._warm) < self.size:
+        wanted = self._wanted()
+        if len(self._warm) < wanted:
             self._spawn().waiting.addCallbacks(self._warmed, self._not_warmed)
+        elif len(self._warm) > wanted:
+            self._warm.pop().hang_up()
+            self._look_after(REFILL_AFTER)
+        elif wanted > self.size:
+            self._look_after(LATELY)
 
     def _warmed(self, child: Child) -> None:
-        if len(self._warm) < self.size:
+        if self.most:
             self._warm.append(child)
-            self._refill_after(0)
+            self._look_after(0)
         else:  # the pool has been stopped meanwhile
             child.hang_up()
 
     def _not_warmed(self, reason: Any) -> None:
         self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
-        self._refill_after(RETRY_AFTER)
+        self._look_after(RETRY_AFTER)
 
 
 def _too_slow(result: Any, timeout: float) -> None:

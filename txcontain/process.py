@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
 import re
 import shutil
@@ -142,6 +143,7 @@ class Child(Supervised, ProcessProtocol):
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     stderr: bytes = b""
+    gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
 
     def connectionMade(self) -> None:
         """The keeper runs."""
@@ -189,6 +191,7 @@ class Child(Supervised, ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         """The keeper has ended (its pipe may stay open in others: don't wait for that)."""
+        self.gone(self.token)
         self.has_ended()
         if not self.waiting.called:
             self.waiting.errback(MachineAtFault(*self._why_it_never_connected()))
@@ -224,7 +227,8 @@ class Connection(LineOnlyReceiver):
     def send(self, plan: Plan) -> Deferred[list[float]]:
         """Send a plan; fires as ``Child.carry_out`` says."""
         self._outcome = Deferred()
-        self.transport.write(to_json(plan))
+        message = marshal.dumps(plan)
+        self.transport.write(len(message).to_bytes(4, "big") + message)
         return self._outcome
 
     def lineReceived(self, line: bytes) -> None:

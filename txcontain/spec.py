@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from attrs import asdict, field, frozen
@@ -16,6 +16,8 @@ from attrs import asdict, field, frozen
 from txcontain.errors import InvalidData, TooLarge
 
 LONGEST_DOCUMENT = 1 << 20  # bytes
+LONGEST_ENVIRONMENT = 1 << 17  # characters; a single string of execve(2) holds as many
+LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
 MOST_MOUNTS = 64
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
@@ -23,6 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
 OWNER = re.compile(r"[0-9]{1,9}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
 
@@ -63,7 +66,7 @@ class Spec:
     @property
     def port(self) -> int | None:
         """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
-        port = dict(self.startup_env).get("PORT", "")
+        port = fill_in(self.startup_env, {}).get("PORT", "")
         return int(port) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
 
     def described(self) -> dict[str, Any]:
@@ -122,8 +125,33 @@ def key_of(values: dict[str, Any]) -> tuple[str, str, str]:
     return name, major, minor
 
 
+def fill_in(
+    assignments: Iterable[tuple[str, str]],
+    environment: Mapping[str, str],
+    literal: Callable[[str], str] = str,
+) -> dict[str, str]:
+    """``environment`` with the assignments on top, as ``init.py`` (which shares no code) has it.
+
+    ``${NAME}`` in a value is what NAME was before; what stands between goes through
+    ``literal``. Raises InvalidData where it all becomes too long.
+    """
+    variables, room = dict(environment), LONGEST_ENVIRONMENT
+    for name, value in assignments:
+        words = [
+            variables.get(part, "") if i % 2 else part and literal(part)
+            for i, part in enumerate(REFERENCE.split(value))
+        ]
+        room -= sum(map(len, words))
+        if room < 0:
+            _refuse(f"startup_env, filled in, is longer than {LONGEST_ENVIRONMENT} characters")
+        variables[name] = "".join(words)
+    return variables
+
+
 def shown(value: object) -> str:
     """``value`` as a message shows it: printable, and not too long."""
+    if isinstance(value, (list, dict)):  # which may be nested as deep as the stack allows
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -168,8 +196,10 @@ def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str, object], st
 def _path(key: str, value: object) -> str:
     text = _text(key, value)
     parts = [part for part in text.split("/") if part not in ("", ".")]
-    if not text.startswith("/") or ".." in parts or len(text) > 1024:
+    if not text.startswith("/") or ".." in parts:
         _refuse(f"{key} must be an absolute path without '..', not {shown(text)}")
+    if len(text.encode()) > LONGEST_PATH or any(len(p.encode()) > LONGEST_NAME for p in parts):
+        _refuse(f"{key} is longer than {LONGEST_PATH} bytes, or a part of it than {LONGEST_NAME}")
     return "/" + "/".join(parts)
 
 
@@ -206,6 +236,7 @@ def _environment(key: str, value: object) -> tuple[tuple[str, str], ...]:
         if not equals or not VARIABLE.fullmatch(name.strip()):
             _refuse(f"{key} must be 'NAME=VALUE;NAME=VALUE', and this is none: {shown(assignment)}")
         assignments.append((name.strip(), text))
+    fill_in(assignments, {})
     return tuple(assignments)
 
 

@@ -127,6 +127,10 @@ class Configs:
                 None
             )
 
+    def recover(self) -> list[str]:
+        """Remove what uploads that were cut short have left; returns its names."""
+        return remove_leftovers(self.folder)
+
     def names(self) -> list[str]:
         """The file names of all, sorted."""
         return sorted(

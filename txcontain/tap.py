@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
@@ -20,8 +21,9 @@ from txcontain.logs import Bounds
 from txcontain.manager import Manager
 from txcontain.plan import Host
 from txcontain.pool import Pool
+from txcontain.seccomp import compile_filter
 from txcontain.site import LOCAL_NAMES, ApiSite
-from txcontain.store import Configs, remove_leftovers
+from txcontain.store import Configs
 from txcontain.trees import Trees
 
 FOLDERS = ("configs", "layers", "instances", "run/slots", "empty", "aside")
@@ -69,7 +71,6 @@ class ManagerService(Service):
         for folder in FOLDERS:
             os.makedirs(os.path.join(state, folder), mode=0o700, exist_ok=True)
         os.chmod(state, 0o700)
-        remove_leftovers(os.path.join(state, "configs"))
 
     def startService(self) -> None:
         """Go on with what an earlier manager left, and begin to take inits."""
@@ -79,6 +80,7 @@ class ManagerService(Service):
         for what in self.manager.restore():
             self.log.warn("{what}", what=what)
         self.manager.pool.start()
+        notify("READY=1")
 
     def stopService(self) -> Deferred[None] | None:
         """Let go of warm inits; containers run on."""
@@ -86,6 +88,15 @@ class ManagerService(Service):
         self.manager.pause()
         self.manager.bounds.stop()
         return self.manager.pool.stop()
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it has started this (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            connection.connect("\0" + address[1:] if address.startswith("@") else address)
+            connection.send(state.encode())
 
 
 def make_manager(options: Options, reactor: Any) -> Manager:
@@ -103,7 +114,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         bounds=Bounds(reactor, kernel),
         threads=trees.in_thread,
         remove=trees.remove,
-        host=Host.here(os.path.join(state, "empty")),
+        host=Host.here(os.path.join(state, "empty"), compile_filter()),
         state=state,
         base_images=options["base-images"],
         mountables=options["mountables"],

@@ -9,6 +9,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from txcontain.events import Follower
+from txcontain.explain import explain
 from txcontain.logs import STREAMS
 from txcontain.manager import Manager
 from txcontain.rest import (
@@ -58,7 +59,7 @@ class Api:
         name, major, minor = key_of(read_object(body(request)))
         return (await self.manager.launch(name, major, minor)).summary
 
-    async def list(self, request: Request) -> dict[str, list[dict[str, str]]]:
+    async def list_running(self, request: Request) -> dict[str, list[dict[str, str]]]:
         """GET /list."""
         return {"instances": [instance.summary for instance in self.manager.running()]}
 
@@ -94,14 +95,24 @@ class Api:
             request.setHeader(b"Content-Type", b"application/octet-stream")
             await reader.send(lines, follow)
 
+        async def explanation(request: Request) -> None:
+            script = explain(self.manager.find(name).plan)
+            request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
+            request.write(script.encode())
+
         async def wait(request: Request) -> dict[str, Any]:
             return {"exit": asdict(await self.manager.find(name).end())}
 
         resource = TellingVerb(GET=inspect)
         put: Any = resource.putChild
         put(b"logs", TellingVerb(GET=logs))
+        put(b"explain", TellingVerb(GET=explanation))
         put(b"wait", TellingVerb(GET=wait))
         return resource
+
+    async def doctor(self, request: Request) -> dict[str, list[str]]:
+        """POST /doctor."""
+        return {"findings": await self.manager.doctor()}
 
     async def events(self, request: Request) -> None:
         """GET /events."""
@@ -120,9 +131,10 @@ def make_root(manager: Manager) -> Resource:
     put(b"config", Verb(POST=api.config))
     put(b"cfginfo", Verb(GET=api.cfginfo))
     put(b"launch", Verb(POST=api.launch))
-    put(b"list", Verb(GET=api.list))
+    put(b"list", Verb(GET=api.list_running))
     put(b"destroy", ByName(api.destroy))
     put(b"instances", NamedOrAll(TellingVerb(GET=api.instances), api.instance))
+    put(b"doctor", TellingVerb(POST=api.doctor))
     put(b"events", TellingVerb(GET=api.events))
     put(b"destroyall", Verb(DELETE=api.destroy_all))
     return root

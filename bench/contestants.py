@@ -1,0 +1,315 @@
+"""Who is measured: txcontain, the other container programs, and the floor below all.
+
+Each begins a container and finishes when the command in it runs; later the container
+is ended. What is inside is always the same: a shell that becomes ``sleep 1000``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any, ClassVar
+
+from bench import packages, processes
+from bench.client import Connection, UnixConnection, ask_until
+from bench.manager import Manager
+
+INSIDE = ["/bin/sh", "-c", "echo; exec sleep 1000"]
+OWN = "txcontain-bench"  # how what is ours is called in places that others use too
+
+
+class Missing(Exception):
+    """A contestant can't take part; why."""
+
+
+class Contestant:
+    """Makes and ends containers; each method is timed on its own."""
+
+    name: str
+    what: str  # is measured, in words
+
+    def get_ready(self, many: int) -> None:
+        """Prepare for as many at the same time."""
+
+    def begin(self) -> Any:
+        """Ask for a container."""
+        raise NotImplementedError
+
+    def finish(self, begun: Any) -> Any:
+        """Wait until the command in it runs; returns the container."""
+        return begun
+
+    def end(self, container: Any) -> None:
+        """End a container, and wait until it is gone."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+class Txcontain(Contestant):
+    """A manager of txcontain."""
+
+    what = "POST /launch → answer; DELETE /destroy → answer"
+
+    def __init__(self, manager: Manager, name: str) -> None:
+        self.manager, self.name = manager, name
+        self.config = manager.upload(minor=name.split()[-1])
+        self.idle: list[Connection] = [manager.client]
+
+    def get_ready(self, many: int) -> None:
+        """Open connections."""
+        while len(self.idle) < many:
+            self.idle.append(Connection(self.manager.port))
+            self.idle[-1].connect()
+
+    def begin(self) -> Connection:
+        """Send the request."""
+        connection = self.idle.pop()
+        connection.send_off("POST", "/launch", self.config)
+        return connection
+
+    def finish(self, begun: Connection) -> str:
+        """Wait for the answer; returns the instance's name."""
+        name: str = begun.answer()["instance"]
+        self.idle.append(begun)
+        return name
+
+    def end(self, container: str) -> None:
+        """Destroy it."""
+        self.manager.destroy(container)
+
+
+class Foreground(Contestant):
+    """A program that stays as its container's parent, and whose end ends it."""
+
+    def __init__(self, name: str, command: list[str], what: str) -> None:
+        self.name, self.command = name, command
+        self.what = f"{what}: call → first line of the script; SIGKILL → gone"
+        self.environment = packages.environment()
+
+    def begin(self) -> Popen[bytes]:
+        """Start the program."""
+        return processes.start([*self.command, *INSIDE], stdout=PIPE, env=self.environment)
+
+    def finish(self, begun: Popen[bytes]) -> Popen[bytes]:
+        """Wait for the first byte from inside."""
+        assert begun.stdout is not None
+        if begun.stdout.read(1) != b"\n":
+            raise Missing(why_it_fails([*self.command, "/bin/true"], self.environment))
+        return begun
+
+    def end(self, container: Popen[bytes]) -> None:
+        """Kill the program; the last process inside closes the pipe."""
+        assert container.stdout is not None
+        container.kill()
+        container.wait()
+        container.stdout.read()
+        container.stdout.close()
+
+
+class Oci(Contestant):
+    """A runtime of the Open Container Initiative: runc, and what is like it."""
+
+    def __init__(self, program: str, root: Path, folder: Path) -> None:
+        self.name = program
+        self.what = "run --detach → returned; delete --force → returned. A read-only root"
+        self.command = [needed(program), "--root", str(folder / f"{program}-state")]
+        self.bundle, self.environment = folder / f"{program}-bundle", packages.environment()
+        self.numbers = count()
+        self.bundle.mkdir()
+        self._make_config(root)
+
+    def _make_config(self, root: Path) -> None:
+        subprocess.run([self.command[0], "spec"], cwd=self.bundle, env=self.environment, check=True)
+        path = self.bundle / "config.json"
+        config = json.loads(path.read_text())
+        config["root"]["path"] = str(root)
+        config["process"].update(terminal=False, args=INSIDE)
+        namespaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "network"]
+        path.write_text(json.dumps(config))
+
+    def begin(self) -> tuple[str, Popen[bytes]]:
+        """Start the runtime."""
+        name = f"{OWN}-{next(self.numbers)}"
+        run = [*self.command, "run", "--detach", f"--bundle={self.bundle}", name]
+        return name, processes.start(run, env=self.environment, stderr=PIPE)
+
+    def finish(self, begun: tuple[str, Popen[bytes]]) -> str:
+        """Wait for its return."""
+        name, runtime = begun
+        if runtime.wait():
+            assert runtime.stderr is not None
+            raise Missing(runtime.stderr.read().decode(errors="replace").strip()[-200:])
+        return name
+
+    def end(self, container: str) -> None:
+        """Delete it."""
+        delete = [*self.command, "delete", "--force", container]
+        processes.start(delete, env=self.environment).wait()
+
+
+class Docker(Contestant):
+    """A Docker engine of the bench's own, through its API."""
+
+    name = "docker"
+    what = "create, start → answered; DELETE ?force=1 → answered. The host's network"
+    options: ClassVar = [
+        "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
+        "--ip-masq=false", "--exec-opt=native.cgroupdriver=cgroupfs",
+        f"--cgroup-parent=/{OWN}", "--log-level=error",
+    ]  # fmt: skip
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder / "docker"
+        self.folder.mkdir()
+        # The path of a socket is short by nature, and those below this one are long.
+        self.socket = f"/run/{OWN}-{os.getpid()}.sock"
+        self.environment = packages.environment()
+        program = needed("dockerd")
+        with open(self.folder / "log", "wb") as log:
+            self.process = processes.start([
+                program, f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",
+                f"--pidfile={self.folder}/pid", f"--host=unix://{self.socket}", *self.options,
+            ], env=self.environment, stderr=log)  # fmt: skip
+        self.client = UnixConnection(self.socket)
+        try:
+            ask_until(self.client, "/version", lambda answer: True, 20)
+            self._import(root)
+        except BaseException:
+            self.close()
+            raise
+
+    def _import(self, root: Path) -> None:
+        with open(self.folder / "image.tar", "w+b") as image:
+            subprocess.run(["tar", "--create", f"--directory={root}", "."], stdout=image, check=True)
+            image.seek(0)
+            self.client.request("POST", f"/images/create?fromSrc=-&repo={OWN}", image)
+            self.client.getresponse().read()
+
+    def begin(self) -> str:
+        """Create it, and send the request to start it."""
+        host = {"NetworkMode": "host"}
+        document = {"Image": OWN, "Cmd": INSIDE, "HostConfig": host}
+        name: str = self.client.ask("POST", "/containers/create", document)["Id"]
+        self.client.send_off("POST", f"/containers/{name}/start")
+        return name
+
+    def finish(self, begun: str) -> str:
+        """Wait for the answer."""
+        self.client.answer()
+        return begun
+
+    def end(self, container: str) -> None:
+        """Delete it."""
+        self.client.ask("DELETE", f"/containers/{container}?force=1")
+
+    def daemons(self) -> list[int]:
+        """The pids of dockerd and of its containerd."""
+        return [self.process.pid, *processes.children(self.process.pid)]
+
+    def close(self) -> None:
+        """End it, and unmount and remove what it leaves."""
+        processes.stop(self.process)
+        below = str(self.folder)
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(below):
+                subprocess.run(["umount", line.split()[1]], check=False)
+        Path(self.socket).unlink(missing_ok=True)
+        remove_groups(OWN)
+
+
+class Nspawn(Foreground):
+    """systemd-nspawn, which keeps a folder in /run for each machine."""
+
+    def close(self) -> None:
+        """Remove the folder."""
+        with suppress(OSError):
+            os.rmdir(f"/run/systemd/nspawn/propagate/{OWN}")
+
+
+def needed(program: str) -> str:
+    """The path of a program.
+
+    Raises Missing.
+    """
+    path = packages.find(program)
+    if path is None:
+        raise Missing(f"{program} is not there, and apt-get could not fetch it")
+    return path
+
+
+def why_it_fails(command: list[str], environment: dict[str, str]) -> str:
+    """What a command complains of."""
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=20)
+    complaint = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
+    return complaint[-200:]
+
+
+def remove_groups(name: str) -> None:
+    """Remove the cgroups of this name, wherever the hierarchies are mounted."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for _, path, kind, *_ in mounts:
+        if re.fullmatch("cgroup2?", kind):
+            for folder, _, _ in os.walk(f"{path}/{name}", topdown=False):
+                with suppress(OSError):
+                    os.rmdir(folder)
+
+
+def unpack_root(tarball: Path, folder: Path) -> Path:
+    """Unpack the base image; returns where its root is."""
+    folder.mkdir()
+    command = ["tar", "--extract", f"--file={tarball}", f"--directory={folder}", "--numeric-owner"]
+    subprocess.run(command, check=True)
+    inner = folder / tarball.name.split(".")[0]
+    return inner if inner.is_dir() else folder
+
+
+def floor(root: Path) -> list[Contestant]:
+    """What every container costs at least."""
+    unshare = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork",
+               "--kill-child", "chroot", str(root)]  # fmt: skip
+    return [
+        Foreground("unshare + chroot", unshare, "The floor"),
+        Foreground("no container", [], "The same script, started on the host"),
+    ]
+
+
+@contextmanager
+def peers(root: Path, folder: Path) -> Iterator[tuple[list[Contestant], dict[str, str]]]:
+    """The other programs that work here, and why those that don't do not."""
+    bwrap = ["--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
+             "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup",
+             "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]  # fmt: skip
+    nspawn = ["--quiet", "--register=no", "--keep-unit", "--as-pid2", f"--machine={OWN}",
+              f"--directory={root}"]  # fmt: skip
+    makers = {
+        "docker": lambda: Docker(root, folder),
+        "runc": lambda: Oci("runc", root, folder),
+        "crun": lambda: Oci("crun", root, folder),
+        "bubblewrap": lambda: Foreground("bubblewrap", [needed("bwrap"), *bwrap], "bwrap"),
+        "nspawn": lambda: Nspawn("nspawn", [needed("systemd-nspawn"), *nspawn], "systemd-nspawn"),
+    }
+    working: list[Contestant] = []
+    absent: dict[str, str] = {}
+    try:
+        for name, make in makers.items():
+            try:
+                working.append(make())
+                working[-1].end(working[-1].finish(working[-1].begin()))
+            except Exception as error:
+                absent[name] = " ".join(str(error).split()) or repr(error)
+        yield [one for one in working if one.name not in absent], absent
+    finally:
+        for one in working:
+            one.close()
+        shutil.rmtree(folder / "docker", ignore_errors=True)

@@ -1,0 +1,321 @@
+"""The validator: what it takes, what it refuses, and the reason that it names."""
+
+import json
+import sys
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import document, make_spec
+from txcontain import spec
+from txcontain.errors import InvalidData, TooLarge
+from txcontain.spec import KEYS, Mount, fill_in, from_json, key_of, read_object, shown
+
+# A key's value that is refused, and a part of the reason.
+REFUSED = {
+    "name": ["", "-web", ".web", "a/b", "a b", "..", "é", "a" * 51, "a\n", 1, True, ["web"], {}],
+    "major": ["", "1-2", "-1", ".1", "1/2", "1" * 33, 1, 1.0],
+    "minor": ["", "01-", "..", "0\x00", "1 ", 1],
+    "base_image": ["", "..", "../x.tar", "/x.tar", "a/b.tar", ".hidden", "-x.tar", 7, []],
+    "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
+    "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
+    "startup_owner": ["", "-1", "a b", "a:b", "1234567890", "root\n", 0, "é", "$"],
+    "startup_env": ["A", "=1", "1A=1", "A B=1", "A-B=1", "A=1;B", "A=\x00", "A=\n", 1, ["A=1"], {}],
+    "restart": ["", "yes", "NO", True, 1, ["no"], {}],
+    "max_restarts": [-1, 1_000_001, 1.0, True, "1", []],
+    "stop_timeout": [-1, -0.1, 3601, "2", False, [], 10**400],
+    "log_max_size": ["", "10m", "10 M", "-1", "1.5M", 4095, "4095", "3K", -1, 1e6, True, "9" * 16],
+    "log_max_files": [0, 101, 2.0, "3", True],
+}
+MOUNTS_REFUSED = [
+    "",
+    "x.tar",
+    "x.tar /x",
+    "x.tar /x READ more",
+    "x.tar /x read",
+    "x.tar /x WRITE",
+    "x.tar x READ",
+    "x.tar /../x READ",
+    "x.tar /a/.. READ",
+    "../x.tar /x READ",
+    "/x.tar /x READ",
+    "a/x.tar /x READ",
+    ".x.tar /x READ",
+    "x.tar / READ",
+    "x.tar /./ READ",
+    "x.tar /proc READ",
+    "x.tar //proc//sys READ",
+    "x.tar /sys/x READWRITE",
+    "x.tar /dev/./shm READWRITE",
+    "x.tar\t/x READ",
+    "x.tar\u00a0/x READ",
+    "x.tar /\ud800 READ",
+]
+# A key's value that is taken, and what Spec keeps of it.
+TAKEN = {
+    "name": [("a", "a"), ("web-1.2_x", "web-1.2_x"), ("a" * 50, "a" * 50), ("a--", "a--")],
+    "major": [("1", "1"), ("1.2_3", "1.2_3"), ("0" * 32, "0" * 32)],
+    "minor": [("01", "01"), ("a.", "a.")],
+    "base_image": [("x", "x"), ("x..tar.gz", "x..tar.gz")],
+    "mounts": [
+        ([], ()),
+        (["x.tar /x READ"], (Mount("x.tar", "/x", False),)),
+        (["x.tar //a/./b/ READWRITE"], (Mount("x.tar", "/a/b", True),)),
+        ([" x.tar  /tmp READ "], (Mount("x.tar", "/tmp", False),)),
+        (["a /x READ", "b /x/y READ"], (Mount("a", "/x", False), Mount("b", "/x/y", False))),
+        (["x.tar /process READ"], (Mount("x.tar", "/process", False),)),
+    ],
+    "startup_script": [("/run.sh", "/run.sh"), ("/a b/é", "/a b/é"), ("//a/./b", "/a/b"),
+                       ("/a/...", "/a/..."), (None, None)],
+    "startup_owner": [("0", "0"), ("999999999", "999999999"), ("www-data", "www-data"),
+                      ("samba$", "samba$")],
+    "startup_env": [
+        ("", ()),
+        (" ; ;", ()),
+        ("A=1", (("A", "1"),)),
+        ("A=1;B= 2 ;", (("A", "1"), ("B", " 2 "))),
+        (" A = 1", (("A", " 1"),)),
+        ("A=;A=b=c", (("A", ""), ("A", "b=c"))),
+        ("A=$(x)`y`'\"é", (("A", "$(x)`y`'\"é"),)),
+    ],
+    "restart": [("no", "no"), ("on-failure", "on-failure"), ("always", "always")],
+    "max_restarts": [(0, 0), (1_000_000, 1_000_000)],
+    "stop_timeout": [(0, 0), (0.5, 0.5), (3600, 3600)],
+    "log_max_size": [(4096, 4096), ("4096", 4096), ("4K", 4096), ("10M", 10 << 20), ("1G", 1 << 30),
+                     ("1T", 1 << 40)],
+    "log_max_files": [(1, 1), (100, 100)],
+}  # fmt: skip
+DEFAULTS = {
+    "mounts": (),
+    "startup_script": None,
+    "startup_owner": "root",
+    "startup_env": (),
+    "restart": "no",
+    "max_restarts": None,
+    "stop_timeout": 2.0,
+    "log_max_size": 10 << 20,
+    "log_max_files": 3,
+}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+class Case(SynchronousTestCase):
+    """Asserts that a document is refused."""
+
+    def refused(self, text, reason, **options):
+        error = self.assertRaises(InvalidData, from_json, text, **options)
+        self.assertIn(reason, str(error))
+        self.assertTrue(str(error).isprintable())
+        self.assertLess(len(str(error)), 300)
+        return error
+
+
+class Keys(Case):
+    """Each key and its values."""
+
+    def test_every_key_is_in_the_tables(self):
+        """No key is without a value that is taken, one that is refused, and a default."""
+        self.assertEqual(set(TAKEN), set(KEYS))
+        self.assertEqual(set(REFUSED), set(KEYS))
+        self.assertEqual({*DEFAULTS, *spec.REQUIRED}, set(KEYS))
+
+    def test_taken(self):
+        """A good value is kept, in the form that the rest of the program relies on."""
+        for key, pairs in TAKEN.items():
+            for value, kept in pairs:
+                text = json.dumps({**json.loads(document()), key: value}).encode()
+                self.assertEqual(getattr(from_json(text), key), kept)
+
+    def test_refused(self):
+        """A bad value is refused by a sentence that names the key."""
+        for key, values in REFUSED.items():
+            for value in values:
+                self.refused(document(**{key: value}), f"{key} ")
+
+    def test_null_is_no_value(self):
+        """null stands for no script, and for nothing else."""
+        for key in set(KEYS) - {"startup_script"}:
+            self.refused(json.dumps({**json.loads(document()), key: None}).encode(), key)
+
+    def test_mounts_refused(self):
+        """A mount that is malformed, or reaches where no mount may be, is refused."""
+        for line in MOUNTS_REFUSED:
+            self.refused(document(mounts=["good.tar /good READ", line]), "mount")
+
+    def test_defaults(self):
+        """What a document leaves out has the documented default."""
+        plain = make_spec()
+        self.assertEqual({key: getattr(plain, key) for key in DEFAULTS}, DEFAULTS)
+
+    def test_required(self):
+        """A required key that is missing is named."""
+        for key in ("name", "major", "minor", "base_image"):
+            self.refused(document(**{key: None}), f"the key {key!r} is missing")
+
+    def test_unknown(self):
+        """A key that no one knows is refused by name, and the known ones are listed."""
+        error = self.refused(document(startup_scrpt="/x"), "no config has a key 'startup_scrpt'")
+        self.assertIn("startup_script", error.chain[-1])
+        self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
+
+    def test_long_paths(self):
+        """A path that no kernel would take is refused at once, counted in bytes."""
+        for path in ("/" + "a" * 256, "/" + "é" * 128, "/a" * 513, "/éé" * 205):
+            self.refused(document(startup_script=path), "startup_script")
+            self.refused(document(mounts=[f"x.tar {path} READ"]), "the target in mounts")
+        make_spec(startup_script="/" + "a" * 255 + "/" + "é" * 127 + "/a" * 256)
+
+
+class Documents(Case):
+    """The document as a whole."""
+
+    def test_not_json(self):
+        """What is no JSON, or more than JSON (NaN), is refused."""
+        for text in (b"", b"{", b"web", b'{"name": NaN}', b"[Infinity]", b"{} {}", b"{'a': 1}",
+                     b'{"a": "\n"}', b"\xef\xbb\xbf{}", b'{"a": ' + b"9" * 5000 + b"}"):  # fmt: skip
+            self.refused(text, "JSON")
+
+    def test_not_an_object(self):
+        """JSON of another kind is refused."""
+        for text in (b"[]", b"1", b"null", b'"name"', b"true"):
+            self.refused(text, "not a JSON object")
+
+    def test_not_utf8(self):
+        """Bytes that are no UTF-8 are refused, and their place is named."""
+        self.refused(b'{"name": "\xff"}', "not UTF-8: byte 10")
+        self.refused(json.dumps({}).encode("utf-16"), "not UTF-8")
+        self.refused(b'"\xed\xa0\x80"', "not UTF-8")
+
+    def test_a_key_twice(self):
+        """A key that is there twice is named, at any depth."""
+        self.refused(document()[:-1] + b', "name": "web"}', "'name' is there twice")
+        self.refused(b'{"a": [{"b": 1, "c": 2, "c": 3}]}', "'c' is there twice")
+
+    def test_nesting(self):
+        """However deep the nesting is, the document is refused and no stack overflows."""
+        limit = sys.getrecursionlimit()
+        for depth in [*range(1, limit + 20, 13), *range(limit - 100, limit + 20), 5000, 500_000]:
+            for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+                value = opening * depth + b"1" + closing * depth
+                for key in (b"mounts", b"restart", b"max_restarts", b"unheard-of"):
+                    text = document()[:-1] + b',"%b":%b}' % (key, value)
+                    if len(text) < spec.LONGEST_DOCUMENT:
+                        self.assertRaises(InvalidData, from_json, text)
+
+    def test_a_mebibyte(self):
+        """A document of a mebibyte is read, and one byte more is refused unread."""
+        padded = document() + b" " * ((1 << 20) - len(document()))
+        self.assertEqual(from_json(padded), make_spec())
+        self.assertRaises(TooLarge, from_json, padded + b" ")
+        self.assertRaises(TooLarge, read_object, b"{" * (1 << 21))
+
+    def test_the_document_is_kept(self):
+        """The spec keeps the document to the letter, and is compared without it."""
+        text = json.dumps(json.loads(document(startup_env="A=é")), indent=3, ensure_ascii=False)
+        kept = from_json(text.encode())
+        self.assertEqual(kept.document, text)
+        self.assertEqual(kept, make_spec(startup_env="A=é"))
+        self.assertNotIn("document", kept.described())
+
+    def test_described(self):
+        """A spec describes itself as JSON, defaults included."""
+        described = json.loads(json.dumps(make_spec(mounts=["x.tar /x READ"]).described()))
+        self.assertEqual(described["mounts"], [{"tarball": "x.tar", "target": "/x", "writable": False}])
+        self.assertEqual(described["stop_timeout"], 2.0)
+
+
+class Launches(Case):
+    """The key of a config, as a launch sends it."""
+
+    def test_taken(self):
+        """Name, major and minor are returned in that order."""
+        self.assertEqual(key_of({"minor": "01", "name": "web", "major": "1"}), ("web", "1", "01"))
+
+    def test_refused(self):
+        """A key missing, a key too many, a bad name and a wrong type are refused."""
+        good = {"name": "web", "major": "1", "minor": "01"}
+        for bad in ({}, {"name": "web"}, {**good, "more": 1}, {**good, "name": "../x"},
+                    {**good, "major": 1}, {**good, "minor": None}):  # fmt: skip
+            self.assertRaises(InvalidData, key_of, bad)
+
+
+class Environment(Case):
+    """startup_env, and what it makes of PORT."""
+
+    def test_port(self):
+        """PORT counts where it is the number of a port, after ${NAME} is filled in."""
+        for text, port in (
+            ("PORT=80", 80), ("PORT=65535", 65535), ("PORT=0", None), ("PORT=65536", None),
+            ("PORT=", None), ("PORT= 80", None), ("PORT=8e3", None), ("PORT=-1", None),
+            ("PORT=٣", None), ("PORT=080", 80), ("A=1", None), ("", None),
+            ("PORT=80;PORT=81", 81), ("PORT=80;PORT=", None), ("PORT=${PORT}", None),
+            ("A=8;PORT=${A}${A}0", 880), ("PORT=8;PORT=${PORT}1", 81), ("PORT=8${HOME}", 8),
+        ):  # fmt: skip
+            self.assertEqual(make_spec(startup_env=text).port, port, text)
+
+    def test_growth(self):
+        """Text that doubles itself is refused before it is made."""
+        doubling = ";".join(["A=12345678", *["A=${A}${A}"] * 60])
+        self.refused(document(startup_env=doubling), "startup_env, filled in, is longer than")
+        many = "A=" + "x" * 50_000 + ";B=${A};C=${A}"
+        self.refused(document(startup_env=many), "startup_env")
+        make_spec(startup_env="A=" + "x" * 50_000 + ";B=${A}")
+
+    def test_literal(self):
+        """What is between the references goes through a function, and only that."""
+        filled = fill_in([("A", "x${B}y"), ("C", "${A}")], {"B": "b"}, str.upper)
+        self.assertEqual(filled, {"A": "XbY", "B": "b", "C": "XbY"})
+
+
+class Properties(Case):
+    """What holds for whatever is sent."""
+
+    @given(st.binary() | st.text().map(str.encode))
+    def test_any_bytes(self, text):
+        """Whatever bytes come, the answer is a spec or InvalidData."""
+        self.check(text)
+
+    @given(st.dictionaries(st.sampled_from(list(KEYS)) | st.text(), json_values), st.booleans())
+    def test_any_json(self, values, escaped):
+        """Whatever JSON comes, the answer is a spec or InvalidData."""
+        text = json.dumps({**json.loads(document()), **values}, ensure_ascii=escaped)
+        self.check(text.encode("utf-8", "surrogatepass"))
+
+    @given(st.sampled_from(list(KEYS)), st.data())
+    def test_near_misses(self, key, data):
+        """Values that are put together of the right characters raise InvalidData at most."""
+        text = data.draw(st.text("aA0 ./;=-_${}\n\x00é\ud800MREAD"))
+        lines = st.lists(st.text("ax ./READWRITE"))
+        self.check(document(**{key: text}))
+        self.check(document(mounts=data.draw(lines)))
+
+    def check(self, text):
+        try:
+            accepted = from_json(text)
+        except InvalidData as error:
+            self.assertTrue(str(error).isprintable())
+            return
+        self.assertEqual(from_json(accepted.document.encode()), accepted)
+        json.dumps(accepted.described())
+        self.assertIn(type(accepted.port), (int, type(None)))
+
+    @given(*[st.from_regex(KEYS_PATTERN, fullmatch=True)
+             for KEYS_PATTERN in (spec.NAME, spec.VERSION, spec.VERSION)])  # fmt: skip
+    @settings(max_examples=200)
+    def test_file_names(self, name, major, minor):
+        """NAME-MAJOR-MINOR.cfg reads back in one way only, is short, and leads nowhere."""
+        file_name = make_spec(name=name, major=major, minor=minor).file_name
+        self.assertEqual(tuple(file_name.removesuffix(".cfg").rsplit("-", 2)), (name, major, minor))
+        self.assertNotIn("/", file_name)
+        self.assertNotEqual(file_name[0], ".")
+        self.assertLessEqual(len(file_name), 200)
+
+    @given(json_values)
+    def test_shown(self, value):
+        """Any value can be shown, in a short printable line."""
+        self.assertLessEqual(len(shown(value)), 60)
+        self.assertTrue(shown(value).isprintable())

@@ -1,0 +1,224 @@
+"""A plan as the shell commands that a person could type: to be read, and to be run.
+
+Each op of ``init.Container`` has a method here that returns its lines, and whose
+docstring is the comment above them.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from shlex import quote
+
+from txcontain.plan import CAPABILITIES, Plan
+from txcontain.spec import fill_in
+
+HEAD = """\
+#!/bin/sh
+# The container by hand. Run it as root: sh FILE
+# (Use an image that you trust: the real init lets no symbolic link of an image lead
+# out of it, which a shell can't promise. And the folders named here must exist.)
+
+# Namespaces first: new ones of these kinds, with the rest of this file as PID 1.
+exec unshare --pid --fork --kill-child --uts --ipc{namespaces} sh -eu /dev/fd/3 3<<'CONTAINER'
+exec 3<&-
+umask 022
+"""
+FOOT = "CONTAINER\n"
+FULL = ["ro", "nosuid", "nodev", "noexec"]
+Lines = list[str]
+
+
+def explain(plan: Plan) -> str:
+    """The plan of a container as a POSIX shell script that makes the same container.
+
+    Raises InvalidData where the environment grows too long.
+    """
+    names = [name for op, arguments in plan if op == "unshare" for name in arguments["namespaces"]]
+    script = HEAD.format(namespaces="".join(f" --{name}" for name in names))
+    shell = _Shell()
+    steps = enumerate(plan, 1)
+    for op, group in groupby(steps, key=lambda numbered: numbered[1][0]):
+        run = list(group)
+        numbers = "-".join(str(number) for number in dict.fromkeys((run[0][0], run[-1][0])))
+        speak = getattr(shell, op)
+        lines = [line for _, (_, arguments) in run for line in speak(**arguments)]
+        script += "\n".join([f"\n# {numbers}: {op}", _comment(speak.__doc__), *lines, ""])
+    return script + FOOT
+
+
+def _comment(text: str) -> str:
+    return "\n".join(f"# {line.strip()}" for line in text.strip().splitlines())
+
+
+def _mount(options: Lines, source: str, target: str, fstype: str = "") -> str:
+    kind = f"-t {fstype} " if fstype else ""
+    return f"mount {kind}-o {quote(','.join(filter(None, options)))} {quote(source)} {target}"
+
+
+def _inside(path: str) -> str:
+    return '"$root"' + ("" if path == "/" else quote(path))
+
+
+def _remount(target: str, flags: Lines) -> str:
+    return f"mount -o {','.join(['remount', 'bind', *flags])} {target}"
+
+
+class _Shell:
+    """Says each step in shell: one method an op, called with the step's arguments."""
+
+    def __init__(self) -> None:
+        self.to_seal: Lines = []
+        self.powers: Lines = []
+
+    def stdio(self, stdin: str, stdout: str, stderr: str) -> Lines:
+        """The container's own standard streams (leave this out to see its output here)."""
+        return [f"exec <{quote(stdin)} >>{quote(stdout)} 2>>{quote(stderr)}"]
+
+    def unshare(self, namespaces: Lines) -> Lines:
+        """The first line did this: a shell can't do it to itself."""
+        return []
+
+    def propagation(self, mode: str) -> Lines:
+        """What is mounted from here on stays in this mount namespace."""
+        return [f"mount --make-r{mode} /"]
+
+    def scratch(self, path: str, size: str) -> Lines:
+        """A small tmpfs that only this namespace sees; it goes with the last process."""
+        return [_mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")]
+
+    def root_overlay(
+        self, lower: str, upper: str, work: str, mountpoint: str, flags: Lines, sealed: bool
+    ) -> Lines:
+        """The base image, with a writable layer over it, is to be the root. The image is shared,
+        and is never written to: mount points that are missing are made in the upper layer.
+        """
+        return [*self._new_root(mountpoint),
+                *self._overlay(lower, upper, work, "/", flags, sealed)]  # fmt: skip
+
+    def root_tmpfs(self, mountpoint: str, size: str) -> Lines:
+        """An empty file system is to be the root."""
+        options = ["nosuid", "nodev", f"size={size}"]
+        return [*self._new_root(mountpoint), _mount(options, "root", '"$root"', "tmpfs")]
+
+    def _new_root(self, mountpoint: str) -> Lines:
+        return [f"root={quote(mountpoint)}", 'mkdir "$root"']
+
+    def overlay(
+        self, lower: str, upper: str, work: str, target: str, flags: Lines, sealed: bool
+    ) -> Lines:
+        """The tarballs of the config, unpacked: copy-on-write, each upper layer takes what is
+        written.
+        """
+        return [f"mkdir -p {_inside(target)}",
+                *self._overlay(lower, upper, work, target, flags, sealed)]  # fmt: skip
+
+    def _overlay(
+        self, lower: str, upper: str, work: str, target: str, flags: Lines, sealed: bool
+    ) -> Lines:
+        if sealed:
+            self.to_seal.append(_remount(_inside(target), ["ro", *flags]))
+        layers = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
+        return [
+            f"mkdir -p {quote(upper)} {quote(work)}",
+            f"chown --reference={quote(lower)} {quote(upper)}",
+            f"chmod --reference={quote(lower)} {quote(upper)}",
+            _mount([*flags, *layers], "overlay", _inside(target), "overlay"),
+        ]
+
+    def mount(self, target: str, fstype: str, flags: Lines, data: str = "") -> Lines:
+        """File systems of its own. /proc shows this pid namespace, whose PID 1 we are."""
+        return [f"mkdir -p {_inside(target)}",
+                _mount([*flags, data], fstype, _inside(target), fstype)]  # fmt: skip
+
+    def bind(self, source: str, target: str, flags: Lines) -> Lines:
+        """Files of the host, seen in the container."""
+        place = _inside(target)
+        return [f"if [ -d {quote(source)} ]; then mkdir -p {place}; else touch {place}; fi",
+                f"mount --rbind {quote(source)} {place}",
+                _remount(place, flags)]  # fmt: skip
+
+    def seal(self) -> Lines:
+        """Every mount point is made by now: what is to be read-only becomes so."""
+        return self.to_seal
+
+    def mask(self, path: str, source: str) -> Lines:
+        """What tells of the host, or reaches it, is hidden behind something empty."""
+        return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), FULL)]
+
+    def read_only_path(self, path: str) -> Lines:
+        """Parts of /proc that even root must not write to: they are the host's settings."""
+        place = _inside(path)
+        return [f"mount --rbind {place} {place}", _remount(place, FULL)]
+
+    def device(self, path: str, major: int, minor: int) -> Lines:
+        """The harmless devices, and no other: the right to make more is dropped below."""
+        return [f"mknod -m 666 {_inside(path)} c {major} {minor}"]
+
+    def symlink(self, path: str, target: str) -> Lines:
+        """Names in /dev that programs expect."""
+        return [f"ln -s {quote(target)} {_inside(path)}"]
+
+    def pivot_root(self, path: str) -> Lines:
+        """The new root takes the place of the old one. The real init does it by
+        pivot_root . . && umount -l .
+        after which no program of the host is left to run. We still need three, and so move
+        the new root on top of the old one, and enter it as the last thing that we do.
+        """
+        return ['cd "$root"', 'mount --move "$root" /']
+
+    def hostname(self, name: str) -> Lines:
+        """A name of its own, in this UTS namespace."""
+        return [f"hostname {quote(name)}"]
+
+    def bounding_set(self, keep: list[int]) -> Lines:
+        """The only capabilities that anything in the container can ever have again: root
+        is no longer almighty. (setpriv, below, drops the others.)
+        """
+        names = [name.lower() for name, number in CAPABILITIES.items() if number in keep]
+        self.powers.append("--bounding-set=" + ",+".join(["-all", *names]))
+        return []
+
+    def user(self, owner: str, capabilities: list[int]) -> Lines:
+        """Who is this? The image's own files say it."""
+        known = {"root": ":-root:x:0:0::/:"}
+        if owner.isdecimal():
+            known[owner] = f":-{owner}:x:{owner}:{owner}::/:"
+        default = known.get(owner, f":?the image knows no user {owner}")
+        self.powers += ['--regid="$gid"', '--groups="$groups"', "--inh-caps=-all"]
+        who = f"awk -F: -v who={quote(owner)}"
+        return [
+            f"account=$({who} '$1 == who || $3 == who {{ print; exit }}' etc/passwd 2>/dev/null || true)",
+            "IFS=: read -r user _ uid gid _ home _ <<ACCOUNT",
+            f"${{account{default}}}",
+            "ACCOUNT",
+            "home=${home:-/} && directory=/",
+            '[ -d ".$home" ] && directory=$home',
+            """groups=$gid$(awk -F: -v who="$user" """
+            """'index("," $4 ",", "," who ",") { printf ",%s", $3 }' etc/group 2>/dev/null || true)""",
+        ]
+
+    def no_new_privileges(self) -> Lines:
+        """And no exec gains anything, whatever its setuid bit says. (setpriv, below.)"""
+        self.powers.append("--no-new-privs")
+        return []
+
+    def exec(self, path: str, arguments: Lines, environment: list[tuple[str, str]]) -> Lines:
+        """With a clean environment and no other powers, inside the new root, as the owner:
+        this process becomes the startup script, still as PID 1.
+        """
+        before = {"HOME": '"$home"', "USER": '"$user"'}
+        variables = fill_in(environment, before, quote)
+        return [
+            " \\\n    ".join([
+                "exec env -i " + " ".join(f"{name}={word}" for name, word in variables.items()),
+                "/usr/bin/setpriv " + " ".join(self.powers),
+                '/usr/bin/unshare --root=. --wd="$directory" --setuid="$uid"',
+                " ".join(map(quote, [path, *arguments])),
+            ])
+        ]  # fmt: skip
+
+    def idle(self, environment: list[tuple[str, str]]) -> Lines:
+        """This process becomes one that does nothing, still as PID 1: with a clean environment
+        and no other powers, inside the new root.
+        """
+        return self.exec("sleep", ["infinity"], environment)
