@@ -10,13 +10,67 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import attrs
 from attrs import field, frozen
 
+from txcontain.spec import Limits
+
 GROUP = "txcontain"
-CONTROLLERS = ("memory", "pids", "cpu", "io")
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
 V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
+PERIOD = 100_000  # microseconds in which a container's share of the processors is counted
+
+
+@frozen
+class Setting:
+    """How a limit is set: the controller, then the file and its text, in both versions."""
+
+    controller: str
+    version1: tuple[str, Callable[[Limits], str]]
+    version2: tuple[str, Callable[[Limits], str]]
+
+
+def _quota(limits: Limits) -> str:
+    return str(int((limits.cpus or 0) * PERIOD))
+
+
+# "swap" after "memory": version 1 takes no sum that is less than the memory.
+SETTINGS = {
+    "memory": Setting(
+        "memory",
+        ("memory.limit_in_bytes", lambda limits: str(limits.memory)),
+        ("memory.max", lambda limits: str(limits.memory)),
+    ),
+    "swap": Setting(
+        "memory",
+        ("memory.memsw.limit_in_bytes", lambda limits: str(limits.memory_and_swap)),
+        ("memory.swap.max", lambda limits: str(limits.swap)),
+    ),
+    "cpus": Setting(
+        "cpu",
+        ("cpu.cfs_quota_us", _quota),
+        ("cpu.max", lambda limits: f"{_quota(limits)} {PERIOD}"),
+    ),
+    "pids": Setting(
+        "pids",
+        ("pids.max", lambda limits: str(limits.pids)),
+        ("pids.max", lambda limits: str(limits.pids)),
+    ),
+    "io_weight": Setting(
+        "io",
+        ("blkio.weight", lambda limits: str(min(max(limits.io_weight or 0, 10), 1000))),
+        ("io.weight", lambda limits: str(limits.io_weight)),
+    ),
+}
+# What is used: the controller, then (file, key in it or "", divisor), in both versions.
+USAGE = {
+    "memory": ("memory", ("memory.usage_in_bytes", "", 1), ("memory.current", "", 1)),
+    "memory_peak": ("memory", ("memory.max_usage_in_bytes", "", 1), ("memory.peak", "", 1)),
+    "pids": ("pids", ("pids.current", "", 1), ("pids.current", "", 1)),
+    "cpu_usec": ("cpuacct", ("cpuacct.usage", "", 1000), ("cpu.stat", "usage_usec", 1)),
+}
 
 
 @frozen
@@ -32,6 +86,8 @@ class Cgroups:
         with open("/proc/self/mountinfo") as file:
             tops, version2 = find_hierarchies(file)
         unified = _enable(version2, [name for name in CONTROLLERS if name not in tops])
+        if unified and "cpuacct" not in tops:
+            unified.append("cpuacct")  # version 2 counts in every group's cpu.stat
         tops.update(dict.fromkeys(unified, version2))
         ours = {name: os.path.join(top, GROUP) for name, top in tops.items() if _make(top)}
         return cls(ours, frozenset(unified))
@@ -59,6 +115,45 @@ class Cgroups:
             with contextlib.suppress(FileNotFoundError):
                 found.update(entry.name for entry in os.scandir(top) if entry.is_dir())
         return found
+
+    def limit(self, token: str, limits: Limits) -> None:
+        """Bound what a container uses.
+
+        Raises OSError where this machine has not what it takes; its filename says what.
+        """
+        for name, wanted in attrs.asdict(limits).items():
+            if wanted is not None and name in SETTINGS:
+                self._set(token, name, SETTINGS[name], limits)
+
+    def _set(self, token: str, name: str, setting: Setting, limits: Limits) -> None:
+        version2 = setting.controller in self.unified
+        file, value = setting.version2 if version2 else setting.version1
+        try:
+            folder = os.path.join(self.tops[setting.controller], token)
+            _write(os.path.join(folder, file), value(limits))
+        except (KeyError, OSError) as error:
+            if name == "pids" and limits.pids == Limits().pids:
+                return  # no one has asked for this one
+            number = getattr(error, "errno", None) or errno.ENOENT
+            raise OSError(number, os.strerror(number), f"limits.{name}, {file}") from error
+
+    def usage(self, token: str) -> dict[str, int]:
+        """What a container uses: memory in bytes, time in microseconds, and how many processes.
+
+        A figure that this machine does not count is not there.
+        """
+        figures = {}
+        for name, (controller, version1, version2) in USAGE.items():
+            file, key, divisor = version2 if controller in self.unified else version1
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                figures[name] = self._figure(token, controller, file, key) // divisor
+        return figures
+
+    def _figure(self, token: str, controller: str, file: str, key: str) -> int:
+        if key:
+            return self._table(token, controller, file)[key]
+        with open(os.path.join(self.tops[controller], token, file)) as content:
+            return int(content.read())
 
     def out_of_memory_kills(self, token: str) -> int:
         """How many processes of a container the kernel has killed for want of memory."""
@@ -134,5 +229,8 @@ def _remove(folder: str) -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never made where it is missing
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

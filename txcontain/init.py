@@ -58,6 +58,7 @@ NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000}
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 SECCOMP_MODE_FILTER = 2
+RLIMIT_NOFILE = 7
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 SYS_OPENAT2 = 437  # the same number on every architecture
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
@@ -136,6 +137,10 @@ class Kernel:
     def prctl(self, option: int, argument: int) -> None:
         """prctl(2)."""
         self._call("prctl", option, ctypes.c_ulong(argument), 0, 0, 0)
+
+    def limit_files(self, most: int) -> None:
+        """prlimit(2), RLIMIT_NOFILE."""
+        self._call("prlimit", 0, RLIMIT_NOFILE, struct.pack("QQ", most, most), None)
 
     def load_filter(self, program: bytes) -> None:
         """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""
@@ -383,6 +388,10 @@ class Container:
     def no_new_privileges(self) -> None:
         """From now on no exec gains anything: setuid bits and file capabilities are void."""
         self.kernel.prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+    def open_files(self, most: int) -> None:
+        """How many descriptors each process may have (RLIMIT_NOFILE)."""
+        self.kernel.limit_files(most)
 
     def seccomp(self, program: bytes) -> None:
         """Make no system calls any more but those that the program lets through."""

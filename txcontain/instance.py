@@ -139,6 +139,7 @@ class Instance:
         self.processes = child
         child.on_exit = self._exited
         self._save_or_fail()
+        self._limit(child)
         try:
             self.timeline = await child.carry_out(self.plan)
         except StepFailed as failure:
@@ -146,6 +147,13 @@ class Instance:
         if self.state == "starting":  # and not stopped, or ended, in the meantime
             child.let_go_of_stderr()
             self._life.up("its script runs")
+
+    def _limit(self, child: Supervised) -> None:
+        try:
+            child.cgroups.limit(child.token, self.spec.limits)
+        except OSError as error:
+            hint = "leave this limit out: the machine has no such control, or refuses the value"
+            raise MachineAtFault("limiting the container", failures.of_os(error), hint) from error
 
     async def _be_sure_that_it_ended(self, why: str) -> None:
         if self.processes is not None and self.processes.exit is None:

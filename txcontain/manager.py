@@ -10,7 +10,7 @@ from itertools import zip_longest
 from secrets import token_hex
 from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -112,8 +112,8 @@ class Manager:
         instance = self._instance(f"{spec.name}-{token_hex(4)}", spec, layers)
         try:
             os.mkdir(instance.folder, 0o700)
-            os.mkdir(instance.path("scratch"), 0o700)
-            os.mkdir(instance.path("logs"), 0o700)
+            for name in ("scratch", "logs", "rw"):
+                os.mkdir(instance.path(name), 0o700)
             os.close(os.open(instance.path(HALF_MADE), os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             shutil.rmtree(instance.folder, ignore_errors=True)
@@ -177,6 +177,16 @@ class Manager:
             if "program" in step:
                 step["program"] = f"{len(step['program'])} bytes, see seccomp.py"
         return record
+
+    def usage(self, name: str) -> dict[str, Any]:
+        """What an instance uses now, and its limits.
+
+        Raises NoSuchInstance.
+        """
+        instance = self.find(name)
+        processes = instance.processes
+        figures = self.pool.cgroups.usage(processes.token) if processes else {}
+        return {**instance.summary, **figures, "limits": asdict(instance.spec.limits)}
 
     def log_reader(self, name: str, streams: tuple[str, ...], consumer: Any) -> Reader:
         """What sends an instance's logs to a consumer.

@@ -84,8 +84,8 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     root = f"{paths.scratch}/root"
     return [
         *_apart(paths),
-        ("root_overlay", {**_halves(paths.base, f"{paths.scratch}/base"), "mountpoint": root,
-                          "flags": NO_POWERS, "sealed": True}),
+        *_bounded_disk(spec, paths),
+        _root(spec, paths, root),
         *_kernel_file_systems(),
         *_devices(),
         *_mounts(spec, paths),
@@ -95,6 +95,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
           for path, is_folder in paths.host.masked],
         ("pivot_root", {"path": root}),
         ("hostname", {"name": hostname}),
+        *_open_files(spec),
         *_powers(list(CAPABILITIES.values()), spec.startup_owner),
         ("seccomp", {"program": paths.host.seccomp}),
         _start(spec),
@@ -140,8 +141,26 @@ def _apart(paths: Paths) -> Plan:
     ]
 
 
+def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
+    if spec.limits.disk is None:
+        return []
+    return [("scratch", {"path": paths.private, "size": str(spec.limits.disk)})]
+
+
+def _open_files(spec: Spec) -> Plan:
+    most = spec.limits.files
+    return [] if most is None else [("open_files", {"most": most})]
+
+
 def _halves(lower: str, private: str) -> dict[str, str]:
     return {"lower": lower, "upper": f"{private}/upper", "work": f"{private}/work"}
+
+
+def _root(spec: Spec, paths: Paths, root: str) -> Step:
+    private = paths.private if spec.writable_root else paths.scratch
+    halves = _halves(paths.base, f"{private}/base")
+    sealed = not spec.writable_root
+    return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed})
 
 
 def _kernel_file_systems() -> Plan:

@@ -40,6 +40,24 @@ class Mount:
 
 
 @frozen
+class Limits:
+    """How much a container may use; None where there is no limit."""
+
+    memory: int | None = None  # bytes
+    swap: int | None = None  # bytes, beside the memory
+    cpus: float | None = None  # processors' worth of time
+    pids: int = 1024  # processes and threads: stops a fork bomb
+    io_weight: int | None = None  # share of the disk, where it is scarce: 100 is everyone's
+    files: int | None = None  # descriptors that a process may open
+    disk: int | None = None  # bytes that READWRITE mounts take, in memory then
+
+    @property
+    def memory_and_swap(self) -> int:
+        """Bytes of both together, as version 1 of cgroups counts them."""
+        return (self.memory or 0) + (self.swap or 0)
+
+
+@frozen
 class Spec:
     """What a container is to be. ``from_json`` makes one of a document."""
 
@@ -56,6 +74,8 @@ class Spec:
     stop_timeout: float = 2.0  # seconds
     log_max_size: int = 10 << 20  # bytes
     log_max_files: int = 3
+    limits: Limits = Limits()
+    writable_root: bool = False
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
 
     @property
@@ -249,7 +269,7 @@ def _one_of(*choices: str) -> Callable[[str, object], str]:
     return check
 
 
-def _number(least: int, most: int, *kinds: type) -> Callable[[str, object], Any]:
+def _number(least: float, most: float, *kinds: type) -> Callable[[str, object], Any]:
     def check(key: str, value: object) -> Any:
         if type(value) not in kinds or not least <= value <= most:  # type: ignore[operator]
             _refuse(f"{key} must be a number from {least} to {most}, not {shown(value)}")
@@ -269,6 +289,23 @@ def _size(least: int) -> Callable[[str, object], int]:
     return check
 
 
+def _boolean(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        _refuse(f"{key} must be true or false, not {shown(value)}")
+    return value
+
+
+def _limits(key: str, value: object) -> Limits:
+    if not isinstance(value, dict):
+        _refuse(f'{key} must be an object such as {{"memory": "256M"}}, not {shown(value)}')
+    unknown = sorted(set(value) - set(LIMITS))
+    if unknown:
+        _refuse(f"there is no limit {shown(unknown[0])}", "the limits are " + ", ".join(LIMITS))
+    if "swap" in value and "memory" not in value:
+        _refuse(f"{key}.swap is what may be swapped beside {key}.memory: set that too")
+    return Limits(**{name: LIMITS[name](f"{key}.{name}", value[name]) for name in value})
+
+
 _tarball = _matching(FILE_NAME, "the plain name of a file")
 
 KEYS: dict[str, Callable[[str, object], Any]] = {
@@ -285,5 +322,16 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "stop_timeout": _number(0, 3600, int, float),
     "log_max_size": _size(4096),
     "log_max_files": _number(1, 100, int),
+    "limits": _limits,
+    "writable_root": _boolean,
+}
+LIMITS: dict[str, Callable[[str, object], Any]] = {
+    "memory": _size(1 << 20),
+    "swap": _size(0),
+    "cpus": _number(0.01, 1024, int, float),
+    "pids": _number(1, 1 << 22, int),
+    "io_weight": _number(1, 10_000, int),
+    "files": _number(3, 1 << 20, int),
+    "disk": _size(1 << 20),
 }
 REQUIRED = ("name", "major", "minor", "base_image")

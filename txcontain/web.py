@@ -82,6 +82,11 @@ class Api:
         records = [instance.record() for instance in self.manager.instances.values()]
         return {"instances": [{key: record[key] for key in LISTED} for record in records]}
 
+    async def stats(self, request: Request) -> dict[str, Any]:
+        """GET /stats: of all that run."""
+        running = self.manager.running()
+        return {"stats": [self.manager.usage(instance.name) for instance in running]}
+
     def instance(self, name: str) -> Resource:
         """/instances/NAME and what is below it."""
 
@@ -95,6 +100,9 @@ class Api:
             request.setHeader(b"Content-Type", b"application/octet-stream")
             await reader.send(lines, follow)
 
+        async def stats(request: Request) -> dict[str, Any]:
+            return self.manager.usage(name)
+
         async def explanation(request: Request) -> None:
             script = explain(self.manager.find(name).plan)
             request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
@@ -106,6 +114,7 @@ class Api:
         resource = TellingVerb(GET=inspect)
         put: Any = resource.putChild
         put(b"logs", TellingVerb(GET=logs))
+        put(b"stats", TellingVerb(GET=stats))
         put(b"explain", TellingVerb(GET=explanation))
         put(b"wait", TellingVerb(GET=wait))
         return resource
@@ -134,6 +143,7 @@ def make_root(manager: Manager) -> Resource:
     put(b"list", Verb(GET=api.list_running))
     put(b"destroy", ByName(api.destroy))
     put(b"instances", NamedOrAll(TellingVerb(GET=api.instances), api.instance))
+    put(b"stats", TellingVerb(GET=api.stats))
     put(b"doctor", TellingVerb(POST=api.doctor))
     put(b"events", TellingVerb(GET=api.events))
     put(b"destroyall", Verb(DELETE=api.destroy_all))

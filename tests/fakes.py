@@ -1,0 +1,369 @@
+"""A machine in memory: its clock, its processes and their pidfds, its unix socket.
+
+Only what touches the operating system is a double here. Whatever the manager is made of
+runs for real on top of it, with files in a temporary folder.
+"""
+
+import contextlib
+import itertools
+import json
+import marshal
+import os
+import shutil
+import signal
+from collections import defaultdict
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import document
+from txcontain.cgroups import Cgroups
+from txcontain.errors import ConfigAtFault
+from txcontain.events import Journal
+from txcontain.kernel import Process
+from txcontain.layers import Layers
+from txcontain.logs import Bounds
+from txcontain.manager import Manager
+from txcontain.plan import Host
+from txcontain.pool import Pool
+from txcontain.store import Configs
+from txcontain.tap import FOLDERS
+
+
+class FakeKernel:
+    """Processes that a test begins and ends, and what they were sent."""
+
+    def __init__(self):
+        self.boot = "this boot"
+        self.living = {}  # Process: what its SIGKILL calls
+        self.pidfds = {}  # descriptor: Process
+        self.signals = []  # (pid, number), as they were sent
+        self.catching = defaultdict(list)  # PID 1's pid: the Processes with a handler
+        self.listening = {}  # port: pid
+        self.mounts = []
+        self._numbers = itertools.count(100)
+
+    def begin(self, killed=lambda: None):
+        """A new process."""
+        process = Process(next(self._numbers), 1)
+        self.living[process] = killed
+        return process
+
+    def boot_id(self):
+        return self.boot
+
+    def boot_time(self):
+        return 1.0
+
+    def identify(self, pid):
+        for process in self.living:
+            if process.pid == pid:
+                return process
+        raise ProcessLookupError(f"there is no process {pid}")
+
+    def open_process(self, process):
+        if process not in self.living:
+            raise ProcessLookupError(f"process {process.pid} has ended")
+        descriptor = next(self._numbers)
+        self.pidfds[descriptor] = process
+        return descriptor
+
+    def close(self, descriptor):
+        del self.pidfds[descriptor]
+
+    def send_signal(self, pidfd, number):
+        self.signal_process(self.pidfds[pidfd], number)
+
+    def signal_process(self, process, number):
+        if process in self.living:
+            self.signals.append((process.pid, number))
+            if number == signal.SIGKILL:
+                self.living[process]()
+
+    def lives(self, process):
+        return process in self.living
+
+    def catchers(self, pid, number):
+        return [process for process in self.catching[pid] if process in self.living]
+
+    def peer(self, connection):
+        return connection
+
+    def listening_sockets(self, port, network_of="self"):
+        return {"4711"} if port in self.listening else set()
+
+    def listens(self, pid, port):
+        return self.listening.get(port) == pid
+
+    def listener(self, port):
+        return (self.listening[port], "other") if port in self.listening else None
+
+    def mounts_below(self, folder):
+        return self.mounts
+
+    def cut_off(self, descriptor, offset, length):
+        raise NotImplementedError("a test of logs uses the real one")
+
+
+class FakeReactor(Clock):
+    """A clock that also spawns, listens and reads, without an operating system.
+
+    What it spawns is a ``FakeInit``. Where ``connects``, it connects by itself; where
+    ``works``, it carries out whatever plan it gets.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = FakeKernel()
+        self.inits = []
+        self.readers = []
+        self.factory = None  # of the unix socket
+        self.ports = []  # TCP ports listened on
+        self.connects = self.works = True
+        self.spawn_error = None
+
+    def spawnProcess(self, protocol, executable, args=(), env=None, childFDs=None):
+        if self.spawn_error is not None:
+            raise self.spawn_error
+        init = FakeInit(self, protocol, [executable, *args], env, childFDs)
+        self.inits.append(init)
+        protocol.makeConnection(init)
+        if self.connects:
+            init.connect()
+        return init
+
+    def listenUNIX(self, path, factory, mode, backlog):
+        self.factory = factory
+        return self
+
+    def stopListening(self):
+        self.factory = None
+        return succeed(None)
+
+    def addReader(self, reader):
+        self.readers.append(reader)
+
+    def removeReader(self, reader):
+        with contextlib.suppress(ValueError):
+            self.readers.remove(reader)
+
+    def lose_manager(self):
+        """The manager has been killed: no one hears of what it had begun."""
+        for init in self.inits:
+            init.child = None
+        for call in self.getDelayedCalls():
+            call.cancel()
+        self.readers = []
+        self.kernel.pidfds = {}
+
+
+class FakeInit:
+    """Plays a keeper, and PID 1 below it; for the manager it is the keeper's transport."""
+
+    def __init__(self, reactor, child, arguments, environment, descriptors):
+        self.reactor, self.kernel, self.child = reactor, reactor.kernel, child
+        self.arguments, self.environment, self.descriptors = arguments, environment, descriptors
+        self.slot, self.token = child.slot, child.token
+        self.keeper = self.kernel.begin(killed=self.killed)
+        self.process = self.kernel.begin(killed=self.killed)
+        self.pid = self.keeper.pid
+        self.stuck = False  # whether not even SIGKILL ends it
+        self.plan = None
+        self.connection = None
+        self.closed = []  # its descriptors that the manager has closed
+
+    # -- what a test makes it do -----------------------------------------------
+
+    def connect(self):
+        """Connect to the manager and wait for a plan."""
+        self.socket = FakeSocket(self)
+        self.connection = self.reactor.factory.buildProtocol(None)
+        self.connection.makeConnection(self.socket)
+        self.say({"token": self.token})
+
+    def say(self, message):
+        """Send a message to the manager."""
+        self.connection.dataReceived(json.dumps(message).encode() + b"\n")
+
+    def carry_out(self):
+        """Carry out the plan; the script runs then."""
+        self.say({"done": [0.001] * len(self.plan)})
+        self.hang_up()
+
+    def fail(self, step=0, call="open", errno=2, path="/x", cause="", hint=""):
+        """Fail at a step of the plan, and end."""
+        self.say({"failed": {"step": step, "call": call, "errno": errno, "path": path,
+                             "cause": cause, "hint": hint}})  # fmt: skip
+        self.end("Done(1)")
+
+    def hang_up(self):
+        """Close the connection."""
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            connection.connectionLost(Failure(ConnectionDone()))
+
+    def end(self, words="Done"):
+        """End, as the keeper writes it down in the shell's words."""
+        if self.keeper not in self.kernel.living:
+            return
+        self.write_down(words)
+        del self.kernel.living[self.process], self.kernel.living[self.keeper]
+        self.hang_up()
+        if self.child is not None:
+            self.child.processExited(Failure(ProcessDone(None)))
+        for reader in list(self.reactor.readers):
+            if self.kernel.pidfds.get(reader.fileno()) == self.keeper:
+                reader.doRead()
+
+    def write_down(self, words):
+        """Write how it ended, as of now."""
+        path = os.path.join(self.slot, "exit")
+        with open(path, "w") as file:
+            file.write(f"[1] + {words} \n")
+        os.utime(path, (self.reactor.seconds(),) * 2)
+
+    def killed(self):
+        """SIGKILL ends it, if not at once."""
+        if not self.stuck:
+            self.reactor.callLater(0, self.end, "Killed")
+
+    # -- what the manager calls --------------------------------------------------
+
+    def signalProcess(self, name):
+        if self.keeper not in self.kernel.living:
+            raise ProcessExitedAlready
+        self.kernel.signal_process(self.keeper, signal.Signals[f"SIG{name}"])
+
+    def closeChildFD(self, descriptor):
+        self.closed.append(descriptor)
+
+    def received(self, message):
+        """A message of the manager's: the plan, once it is there as a whole."""
+        if len(message) == 4 + int.from_bytes(message[:4], "big"):
+            self.plan = marshal.loads(message[4:])
+            if self.reactor.works:
+                self.reactor.callLater(0, self.carry_out)
+
+
+class FakeSocket(StringTransport):
+    """The manager's end of an init's connection."""
+
+    def __init__(self, init):
+        super().__init__()
+        self.init = init
+
+    def getHandle(self):
+        return self.init.process.pid
+
+    def write(self, data):
+        super().write(data)
+        self.init.received(self.value())
+
+    def loseConnection(self):
+        super().loseConnection()
+        self.init.reactor.callLater(0, self.init.end)
+
+    def abortConnection(self):
+        super().abortConnection()
+        self.init.reactor.callLater(0, self.init.end)
+
+
+class FakeLayers(Layers):
+    """Has every tarball unpacked already, but for those that are missing."""
+
+    missing = ()
+
+    async def get(self, folder, name):
+        if name in self.missing:
+            raise ConfigAtFault(f"there is no {name} in {os.path.basename(folder)}/")
+        return os.path.join(self.folder, name.encode().hex())
+
+
+async def remove(path):
+    """Remove a file tree, as ``Trees.remove`` does."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def make_manager(reactor, folder, **changes):
+    """A manager of a state folder, as ``tap.make_manager`` wires it, on a fake machine."""
+    for name in (*FOLDERS, "base_images", "mountables"):
+        os.makedirs(os.path.join(folder, name), exist_ok=True)
+    pool = Pool(reactor, reactor.kernel, Cgroups(), os.path.join(folder, "run"), size=0)
+    manager = Manager(
+        reactor=reactor,
+        kernel=reactor.kernel,
+        pool=pool,
+        layers=FakeLayers(os.path.join(folder, "layers"), pool, maybeDeferred, remove),
+        configs=Configs(os.path.join(folder, "configs")),
+        journal=Journal(os.path.join(folder, "events.jsonl")),
+        bounds=Bounds(reactor, reactor.kernel),
+        threads=maybeDeferred,
+        remove=remove,
+        host=Host(),
+        state=folder,
+        base_images=os.path.join(folder, "base_images"),
+        mountables=os.path.join(folder, "mountables"),
+        **changes,
+    )
+    pool.start()
+    return manager
+
+
+class MachineTestCase(SynchronousTestCase):
+    """A test on a fake machine, with a temporary folder."""
+
+    def setUp(self):
+        self.reactor = FakeReactor()
+        self.kernel = self.reactor.kernel
+        self.folder = make_folder(self)
+
+    def start(self, coroutine):
+        """Begin something, and do what is due at once."""
+        begun = Deferred.fromCoroutine(coroutine)
+        self.reactor.advance(0)
+        return begun
+
+    def now(self, coroutine):
+        """What a coroutine returns, which takes no time."""
+        return self.successResultOf(self.start(coroutine))
+
+    def refused(self, coroutine, kind):
+        """What a coroutine raises, which takes no time."""
+        return self.failureResultOf(self.start(coroutine), kind).value
+
+    @property
+    def init(self):
+        """The last one that was spawned."""
+        return self.reactor.inits[-1]
+
+
+class ManagerTestCase(MachineTestCase):
+    """A test of a manager on a fake machine."""
+
+    def setUp(self):
+        super().setUp()
+        self.manager = make_manager(self.reactor, self.folder)
+
+    def add(self, **changes):
+        """Keep a config."""
+        return self.now(self.manager.add_config(document(**changes)))
+
+    def launch(self, **changes):
+        """Keep a config and launch it."""
+        spec = self.add(**changes)
+        return self.now(self.manager.launch(spec.name, spec.major, spec.minor))
+
+    def events(self):
+        """What the journal tells of, and why."""
+        return [f"{event['what']}: {event['reason']}" for event in self.manager.journal.since(0)]
+
+
+def make_folder(test):
+    """A temporary folder."""
+    path = os.path.abspath(test.mktemp())
+    os.makedirs(path)
+    return path

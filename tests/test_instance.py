@@ -1,0 +1,467 @@
+"""One container's life, from state to state, on a fake machine."""
+
+import os
+import signal
+from inspect import getmembers, isfunction, signature
+from itertools import product
+
+from automat import NoTransition
+
+from tests.fakes import FakeKernel, MachineTestCase
+from tests.support import make_spec
+from txcontain.cgroups import Cgroups
+from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.instance import HALF_MADE, Instance
+from txcontain.kernel import Kernel
+from txcontain.pool import Pool
+from txcontain.process import Exit
+
+PLAN = [("stdio", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
+STATUS_3 = Exit(status=3, reason="exit status 3")
+
+# How to get an instance into a state, and where each input leads from there.
+WAYS = {
+    "created": [],
+    "starting": ["launch"],
+    "running": ["launch", "up"],
+    "waiting": ["launch", "up", "lapsed"],
+    "stopping": ["launch", "stop"],
+    "ended": ["launch", "over"],
+}
+INPUTS = {"launch": (), "up": ("its script runs",), "stop": (), "lapsed": (STATUS_3,),
+          "over": (STATUS_3,)}  # fmt: skip
+MOVES = {
+    ("created", "launch"): "starting",
+    ("created", "up"): "running",  # found again
+    ("created", "lapsed"): "waiting",
+    ("created", "over"): "ended",
+    ("starting", "up"): "running",
+    ("starting", "stop"): "stopping",
+    ("starting", "lapsed"): "waiting",
+    ("starting", "over"): "ended",
+    ("running", "stop"): "stopping",
+    ("running", "lapsed"): "waiting",
+    ("running", "over"): "ended",
+    ("waiting", "launch"): "starting",
+    ("waiting", "stop"): "ended",
+    ("stopping", "stop"): "stopping",
+    ("stopping", "over"): "ended",
+    ("ended", "stop"): "ended",
+}
+
+
+class InstanceTestCase(MachineTestCase):
+    """A test of an instance that a real pool gives its inits."""
+
+    def setUp(self):
+        super().setUp()
+        self.events = []
+        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, size=0)
+        self.pool.start()
+
+    def make(self, **changes):
+        """An instance of a config with these changes, as the manager makes it."""
+        spec = make_spec(startup_script="/run.sh", **changes)
+        folder = os.path.join(self.folder, "web-1")
+        os.makedirs(os.path.join(folder, "logs"), exist_ok=True)
+        open(os.path.join(folder, HALF_MADE), "w").close()
+        return Instance("web-1", spec, folder, ["/base"], PLAN, self.reactor, self.kernel,
+                        self.pool, self.take_note)  # fmt: skip
+
+    def take_note(self, instance, why):
+        self.events.append(f"{instance.state}: {why}")
+
+    def launched(self, **changes):
+        """An instance whose script runs."""
+        instance = self.make(**changes)
+        self.now(instance.launch())
+        self.events.clear()
+        return instance
+
+
+class StateTests(InstanceTestCase):
+    """Every state with every input."""
+
+    def test_every_pair(self):
+        """A state takes the inputs that it has a move for; any other raises and changes nothing."""
+        for state, what in product(WAYS, INPUTS):
+            instance = self.make()
+            for step in WAYS[state]:
+                getattr(instance._life, step)(*INPUTS[step])
+            self.assertEqual(instance.state, state)
+            before, self.events = instance.record(), []
+            move = getattr(instance._life, what)
+            if (state, what) in MOVES:
+                move(*INPUTS[what])
+                self.assertEqual(instance.state, MOVES[state, what], (state, what))
+                moved = instance.state != state
+                self.assertEqual([event.split(":")[0] for event in self.events],
+                                 [instance.state] * moved, (state, what))  # fmt: skip
+            else:
+                self.assertRaises(NoTransition, move, *INPUTS[what])
+                self.assertEqual((instance.record(), self.events), (before, []), (state, what))
+            instance.pause()
+
+
+class LaunchTests(InstanceTestCase):
+    """From the launch to the running script."""
+
+    def test_whole_life(self):
+        """A container without a restart policy starts, runs and ends, each with its reason."""
+        instance = self.make()
+        self.now(instance.launch())
+        self.assertEqual(self.init.plan, PLAN)
+        self.assertTrue(instance.running)
+        self.init.end("Done(3)")
+        self.assertEqual(self.events, [
+            "starting: from web-1-01.cfg",
+            "running: its script runs",
+            "ended: exit status 3",
+        ])  # fmt: skip
+        self.assertEqual(self.successResultOf(instance.end()), instance.exit)
+
+    def test_launch_leaves_nothing_half_made(self):
+        """The mark of a half-made instance goes once its launch has worked, not before."""
+        self.reactor.works = False
+        instance = self.make()
+        launched = self.start(instance.launch())
+        self.assertTrue(os.path.exists(instance.path(HALF_MADE)))
+        self.init.carry_out()
+        self.successResultOf(launched)
+        self.assertFalse(os.path.exists(instance.path(HALF_MADE)))
+
+    def test_stderr_of_the_tools(self):
+        """The pipe on which unshare and the init complain is closed when the script runs."""
+        self.launched()
+        self.assertEqual(self.init.closed, [2])
+
+    def test_timeline(self):
+        """The time that each step took is kept."""
+        self.assertEqual(self.launched().timeline, [0.001] * len(PLAN))
+
+    def test_step_fails(self):
+        """A step that fails ends the instance, with the step and its system call as the reason."""
+        self.reactor.works = False
+        launched = self.start(self.make().launch())
+        self.init.fail(step=1, call="mount", errno=20, path="/data")
+        error = self.failureResultOf(launched, ConfigAtFault).value
+        self.assertEqual(error.chain[:2], ("step 2 of 3, overlay /data", "mount(2)"))
+        self.assertEqual(self.events[-1], "ended: exit status 1")
+
+    def test_step_fails_of_a_stuck_init(self):
+        """An init that stays after it has failed is killed, and waited for."""
+        self.reactor.works = False
+        launched = self.start(self.make().launch())
+        self.init.say({"failed": {"step": 0, "call": "open", "errno": 28, "path": "/x",
+                                  "cause": "", "hint": ""}})  # fmt: skip
+        self.assertNoResult(launched)
+        self.reactor.advance(0)
+        self.failureResultOf(launched, MachineAtFault)
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
+
+    def test_init_dies_half_way(self):
+        """An init that ends without a word fails the launch."""
+        self.reactor.works = False
+        launched = self.start(self.make().launch())
+        self.init.end("Killed")
+        self.assertIn("half-way", str(self.failureResultOf(launched, MachineAtFault).value))
+
+    def test_disk_full(self):
+        """Where the record can't be written nothing is launched, and the reason is the disk."""
+        instance = self.make()
+        os.rename(instance.folder, f"{instance.folder}.gone")
+        error = self.refused(instance.launch(), MachineAtFault)
+        self.assertEqual(error.chain[0], "writing instance.json")
+        self.assertEqual(self.init.plan, None)
+        self.assertEqual(instance.state, "ended")
+
+    def test_no_init(self):
+        """Where no init can be had the instance ends, and says why."""
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        instance = self.make()
+        self.refused(instance.launch(), MachineAtFault)
+        self.assertIn("temporarily unavailable", self.events[-1])
+        self.assertEqual(instance.state, "ended")
+
+
+class ListenTests(InstanceTestCase):
+    """A launch waits until the container listens on its PORT."""
+
+    def test_listens(self):
+        """The launch answers as soon as the container listens, and the instance is ready."""
+        instance = self.make(startup_env="PORT=8000")
+        launched = self.start(instance.launch())
+        self.assertNoResult(launched)
+        self.kernel.listening[8000] = self.init.process.pid
+        self.reactor.advance(0.05)
+        self.successResultOf(launched)
+        self.assertTrue(instance.ready)
+        self.assertEqual(self.events[-1], "running: it listens on port 8000")
+
+    def test_another_listens(self):
+        """That someone else listens on the port makes no container ready."""
+        self.kernel.listening[8000] = 1
+        instance = self.make(startup_env="PORT=8000")
+        self.assertNoResult(self.start(instance.launch()))
+        self.assertFalse(instance.ready)
+
+    def test_never_listens(self):
+        """After five seconds the launch answers all the same, and the container runs on."""
+        instance = self.make(startup_env="PORT=8000")
+        launched = self.start(instance.launch())
+        self.reactor.pump([0.05] * 99)
+        self.assertNoResult(launched)
+        self.reactor.pump([0.05] * 2)
+        self.successResultOf(launched)
+        self.assertEqual((instance.state, instance.ready), ("running", False))
+
+    def test_ended_before(self):
+        """A script that ends before it listens fails the launch, with its exit and last words."""
+        instance = self.make(startup_env="PORT=8000")
+        launched = self.start(instance.launch())
+        with open(instance.path("logs/stderr"), "w") as file:
+            file.write("no such module\n")
+        self.init.end("Done(3)")
+        self.reactor.advance(0.05)
+        error = self.failureResultOf(launched, ConfigAtFault).value
+        self.assertEqual(error.chain, ("/run.sh ended before it listened on port 8000",
+                                       "exit status 3", "its last words: no such module"))  # fmt: skip
+
+
+class StopTests(InstanceTestCase):
+    """Asked to end."""
+
+    def stop(self, instance):
+        """Ask it to end, and do what is due at once."""
+        stopped = instance.stop()
+        self.reactor.advance(0)
+        return stopped
+
+    def test_without_handler(self):
+        """A container of which no process catches SIGTERM is killed at once."""
+        instance = self.launched()
+        self.successResultOf(self.stop(instance))
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
+        self.assertEqual(self.events, ["stopping: asked to end", "ended: killed by SIGKILL"])
+
+    def test_with_handler(self):
+        """Who catches SIGTERM gets it and may end by itself; there is no SIGKILL then."""
+        instance = self.launched()
+        self.kernel.catching[self.init.process.pid] = [self.init.process]
+        stopped = self.stop(instance)
+        self.reactor.pump([0.05] * 20)
+        self.assertNoResult(stopped)
+        self.init.end("Done(0)")
+        self.successResultOf(stopped)
+        self.reactor.advance(10)
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGTERM)])
+        self.assertEqual(self.events[-1], "ended: exit status 0")
+
+    def test_takes_too_long(self):
+        """After stop_timeout seconds SIGKILL follows, not before."""
+        instance = self.launched(stop_timeout=1.5)
+        self.kernel.catching[self.init.process.pid] = [self.init.process]
+        stopped = self.stop(instance)
+        self.reactor.pump([0.05] * 29)
+        self.assertNoResult(stopped)
+        self.reactor.pump([0.05] * 2)
+        self.assertEqual([number for _, number in self.kernel.signals],
+                         [signal.SIGTERM, signal.SIGKILL])  # fmt: skip
+        self.successResultOf(stopped)
+
+    def test_child_with_handler(self):
+        """A process below PID 1 that catches SIGTERM is waited for, and no longer than it lives."""
+        instance = self.launched()
+        worker = self.kernel.begin()
+        self.kernel.catching[self.init.process.pid] = [worker]
+        stopped = self.stop(instance)
+        self.assertEqual(self.kernel.signals, [(worker.pid, signal.SIGTERM)])
+        del self.kernel.living[worker]
+        self.reactor.pump([0.05] * 2)
+        self.successResultOf(stopped)
+
+    def test_stop_twice(self):
+        """Who asks a second time waits for the same end."""
+        instance = self.launched()
+        self.init.stuck = True
+        first, second = self.stop(instance), self.stop(instance)
+        self.assertNoResult(first)
+        self.init.end("Killed")
+        self.assertEqual(self.successResultOf(first), self.successResultOf(second))
+        self.assertEqual(self.events, ["stopping: asked to end", "ended: killed by SIGKILL"])
+
+    def test_terminate_fails(self):
+        """Where no one can be asked (an error of ours), PID 1 is killed, and the error is logged."""
+        instance = self.launched()
+        self.patch(self.kernel, "catchers", lambda pid, number: 1 / 0)
+        self.successResultOf(self.stop(instance))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_while_an_init_is_awaited(self):
+        """Stopped before there is an init: the launch fails, and the init is let go."""
+        self.reactor.connects = False
+        instance = self.make()
+        launched = self.start(instance.launch())
+        stopped = self.stop(instance)
+        self.init.connect()
+        self.failureResultOf(launched, MachineAtFault)
+        self.successResultOf(stopped)
+        self.assertTrue(self.init.socket.disconnecting)
+        self.assertEqual(self.init.plan, None)
+
+    def test_while_the_plan_is_carried_out(self):
+        """Stopped half-way through its plan: it is killed, and the launch fails."""
+        self.reactor.works = False
+        instance = self.make()
+        launched = self.start(instance.launch())
+        self.successResultOf(self.stop(instance))
+        self.failureResultOf(launched, MachineAtFault)
+        self.assertEqual([event.split(":")[0] for event in self.events],
+                         ["starting", "stopping", "ended"])  # fmt: skip
+
+    def test_while_the_exec_happens(self):
+        """Stopped just before its script would run: it ends and never counts as running."""
+        self.reactor.works = False
+        instance = self.make()
+        self.start(instance.launch())
+        instance.stop()
+        self.init.carry_out()
+        self.reactor.advance(0)
+        self.assertEqual([event.split(":")[0] for event in self.events],
+                         ["starting", "stopping", "ended"])  # fmt: skip
+
+    def test_while_it_waits(self):
+        """Stopped between two starts: it has ended, and no start follows."""
+        instance = self.launched(restart="always")
+        self.init.end("Done(1)")
+        self.successResultOf(self.stop(instance))
+        self.reactor.advance(100)
+        self.assertEqual(len(self.reactor.inits), 1)
+        self.assertEqual(self.events[-1], "ended: exit status 1")
+
+
+class RestartTests(InstanceTestCase):
+    """Started again, as its config asks."""
+
+    def test_no(self):
+        """Without a policy, an instance that fails has ended."""
+        instance = self.launched()
+        self.init.end("Done(1)")
+        self.assertTrue(instance.ended)
+
+    def test_on_failure(self):
+        """With on-failure, a failure is followed by a start, and success by none."""
+        instance = self.launched(restart="on-failure")
+        self.init.end("Killed")
+        self.reactor.advance(0.1)
+        self.assertEqual((instance.state, instance.restarts), ("running", 1))
+        self.init.end("Done")
+        self.assertEqual(self.events, [
+            "waiting: killed by SIGKILL; to be started again in 0.1 s",
+            "starting: from web-1-01.cfg",
+            "running: its script runs",
+            "ended: exit status 0",
+        ])  # fmt: skip
+
+    def test_always(self):
+        """With always, success is followed by a start as well."""
+        self.launched(restart="always")
+        self.init.end("Done")
+        self.reactor.advance(0.1)
+        self.assertEqual(self.events[-1], "running: its script runs")
+
+    def test_max_restarts(self):
+        """After max_restarts starts it has ended for good."""
+        instance = self.launched(restart="always", max_restarts=2)
+        for _ in range(3):
+            self.assertTrue(instance.running)
+            self.init.end("Done(1)")
+            self.reactor.advance(60)
+        self.assertEqual((instance.state, instance.restarts), ("ended", 2))
+        self.assertEqual(len(self.reactor.inits), 3)
+
+    def test_delay_doubles(self):
+        """The delay doubles from 0.1 s up to a minute; nothing starts before it has passed."""
+        self.launched(restart="always")
+        for delay in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60, 60):
+            self.init.end("Done(1)")
+            count = len(self.reactor.inits)
+            self.reactor.advance(delay - 0.01)
+            self.assertEqual(len(self.reactor.inits), count)
+            self.reactor.advance(0.02)
+            self.assertEqual(len(self.reactor.inits), count + 1)
+
+    def test_delay_begins_anew(self):
+        """After ten seconds of running the delay is 0.1 s again."""
+        self.launched(restart="always")
+        for seconds in (1, 9.9, 10):
+            self.reactor.advance(seconds)
+            self.init.end("Done(1)")
+            self.reactor.advance(1)
+        waits = [event.split()[-2] for event in self.events if event.startswith("waiting")]
+        self.assertEqual(waits, ["0.1", "0.2", "0.1"])
+
+    def test_first_launch_fails(self):
+        """A launch that fails is answered with its failure, and not tried again."""
+        self.reactor.works = False
+        instance = self.make(restart="always")
+        launched = self.start(instance.launch())
+        self.init.fail()
+        self.failureResultOf(launched, ConfigAtFault, MachineAtFault)
+        self.reactor.advance(100)
+        self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 1))
+
+    def test_start_fails(self):
+        """A later start that fails at a step is tried again after the next delay."""
+        self.launched(restart="always")
+        self.reactor.works = False
+        self.init.end("Done")
+        self.reactor.advance(0.1)
+        self.init.fail()
+        self.reactor.advance(0.2)
+        self.assertEqual(len(self.reactor.inits), 3)
+        self.assertEqual(self.events[-2:], [
+            "waiting: exit status 1; to be started again in 0.2 s",
+            "starting: from web-1-01.cfg",
+        ])  # fmt: skip
+
+    def test_no_init_for_a_start(self):
+        """A later start for which no init can be had is tried again after the next delay."""
+        instance = self.launched(restart="always")
+        self.init.end("Done")
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        self.reactor.advance(0.1)
+        self.assertEqual(instance.state, "waiting")
+        self.reactor.spawn_error = None
+        self.reactor.advance(0.2)
+        self.assertTrue(instance.running)
+
+    def test_ends_while_it_starts_again(self):
+        """Stopped during a later start, it ends for good."""
+        instance = self.launched(restart="always")
+        self.reactor.works = False
+        self.init.end("Done")
+        self.reactor.advance(0.1)
+        stopped = instance.stop()
+        self.reactor.advance(100)
+        self.successResultOf(stopped)
+        self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 2))
+
+    def test_pause(self):
+        """A manager that ends starts nothing again."""
+        instance = self.launched(restart="always")
+        self.init.end("Done")
+        instance.pause()
+        self.reactor.advance(100)
+        self.assertEqual((instance.state, len(self.reactor.inits)), ("waiting", 1))
+
+
+class FakeTests(MachineTestCase):
+    """The doubles are true to what they stand for."""
+
+    def test_kernel(self):
+        """Every method of the fake kernel takes what the real one's does."""
+        for name, method in getmembers(FakeKernel, isfunction):
+            if not name.startswith("_") and name != "begin":
+                real = signature(getattr(Kernel, name)).parameters
+                self.assertEqual(list(signature(method).parameters), list(real), name)
