@@ -10,10 +10,11 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench soak packages
+        api_tests cli_tests bench soak packages \
+        install-service uninstall-service has-systemd
 
 help: ## list these targets
-	@sed -nE 's/^([a-z_]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z_-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 install: packages $(INSTALLED) ## install the packages and the Python environment that are missing
 
@@ -52,6 +53,15 @@ stop: ## stop the manager; its containers go on running
 
 clean: ## destroy all containers, stop the manager, remove the configs it stored
 	@if [ -e state ]; then $(ROOT) scripts/manager clean; fi
+
+install-service: has-systemd install $(BASE) $(MOUNTABLES) ## have systemd run the manager, from this folder, at each boot
+	@$(ROOT) scripts/service install
+
+uninstall-service: ## end that; its containers go on running
+	@$(ROOT) scripts/service uninstall
+
+has-systemd:
+	@scripts/service check
 
 test: install $(BASE) $(MOUNTABLES) ## run all tests
 	@$(ROOT) .venv/bin/python -m twisted.trial tests

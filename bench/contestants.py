@@ -23,6 +23,7 @@ from bench.client import Connection, UnixConnection, ask_until
 from bench.manager import Manager
 
 INSIDE = ["/bin/sh", "-c", "echo; exec sleep 1000"]
+FLOOR = "unshare + chroot"
 OWN = "txcontain-bench"  # how what is ours is called in places that others use too
 
 
@@ -91,10 +92,9 @@ class Txcontain(Contestant):
 class Foreground(Contestant):
     """A program that stays as its container's parent, and whose end ends it."""
 
-    def __init__(self, name: str, command: list[str], what: str) -> None:
-        self.name, self.command = name, command
-        self.what = f"{what}: call → first line of the script; SIGKILL → gone"
-        self.environment = packages.environment()
+    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        self.name, self.command, self.environment = name, command, environment
+        self.what = "call → first line of the script; SIGKILL → gone"
 
     def begin(self) -> Popen[bytes]:
         """Start the program."""
@@ -191,7 +191,8 @@ class Docker(Contestant):
 
     def _import(self, root: Path) -> None:
         with open(self.folder / "image.tar", "w+b") as image:
-            subprocess.run(["tar", "--create", f"--directory={root}", "."], stdout=image, check=True)
+            pack = ["tar", "--create", f"--directory={root}", "."]
+            subprocess.run(pack, stdout=image, check=True)
             image.seek(0)
             self.client.request("POST", f"/images/create?fromSrc=-&repo={OWN}", image)
             self.client.getresponse().read()
@@ -279,8 +280,8 @@ def floor(root: Path) -> list[Contestant]:
     unshare = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork",
                "--kill-child", "chroot", str(root)]  # fmt: skip
     return [
-        Foreground("unshare + chroot", unshare, "The floor"),
-        Foreground("no container", [], "The same script, started on the host"),
+        Foreground(FLOOR, unshare, dict(os.environ)),
+        Foreground("no container", [], dict(os.environ)),
     ]
 
 
@@ -292,12 +293,13 @@ def peers(root: Path, folder: Path) -> Iterator[tuple[list[Contestant], dict[str
              "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]  # fmt: skip
     nspawn = ["--quiet", "--register=no", "--keep-unit", "--as-pid2", f"--machine={OWN}",
               f"--directory={root}"]  # fmt: skip
+    variables = packages.environment()
     makers = {
         "docker": lambda: Docker(root, folder),
         "runc": lambda: Oci("runc", root, folder),
         "crun": lambda: Oci("crun", root, folder),
-        "bubblewrap": lambda: Foreground("bubblewrap", [needed("bwrap"), *bwrap], "bwrap"),
-        "nspawn": lambda: Nspawn("nspawn", [needed("systemd-nspawn"), *nspawn], "systemd-nspawn"),
+        "bubblewrap": lambda: Foreground("bubblewrap", [needed("bwrap"), *bwrap], variables),
+        "nspawn": lambda: Nspawn("nspawn", [needed("systemd-nspawn"), *nspawn], variables),
     }
     working: list[Contestant] = []
     absent: dict[str, str] = {}

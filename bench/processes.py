@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -31,7 +31,7 @@ def stop(process: Popen[bytes], number: int = signal.SIGTERM) -> None:
     process.send_signal(number)
     try:
         process.wait(20)
-    except TimeoutError:
+    except TimeoutExpired:
         process.kill()
         process.wait()
 

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IResponse
@@ -44,6 +45,7 @@ EVENT = {
     "what": str,
     "reason": (str, None),
 }
+USAGE = {**LAUNCHED, "limits": dict}
 PROBLEM = {"title": str, "detail": str, "chain": [str]}
 
 Json: TypeAlias = Any
@@ -157,6 +159,14 @@ class Client:
         """Return how an instance ended, once it has, however long that takes."""
         path = f"/instances/{_quoted(instance)}/wait"
         return (await self._ask("GET", path, shape={"exit": EXIT}, patience=None))["exit"]
+
+    async def stats(self) -> Json:
+        """Return what every running instance uses."""
+        return (await self._ask("GET", "/stats", shape={"stats": [USAGE]}))["stats"]
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Fire after so many seconds."""
+        return deferLater(self._clock, seconds)
 
     def explain(self, instance: str) -> AsyncIterator[bytes]:
         """Yield the shell script that would make an instance's container."""

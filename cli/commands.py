@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
 
+CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
+EVERY = 1.0  # seconds
+
 # What the course compares.
 
 
@@ -96,10 +99,14 @@ async def ps(client: "Client", arguments: Namespace) -> int:
     for record in await client.instances():
         if arguments.all or record["state"] != "ended":
             rows.append(row(record))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for cells in rows:
-        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+    print(table(rows))
     return 0
+
+
+def table(rows: list[list[str]]) -> str:
+    """Return rows of cells as lines, the columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows)
 
 
 def row(record: "Json") -> list[str]:
@@ -120,6 +127,40 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
     """Print all that is known of an instance."""
     print(plain(json.dumps(await client.inspect(arguments.instance), indent=2, ensure_ascii=False)))
     return 0
+
+
+async def stats(client: "Client", arguments: Namespace) -> int:
+    """Print what the running instances use, again and again where a person looks."""
+    before, since = {}, time.monotonic()
+    while True:
+        now, usages = time.monotonic(), await client.stats()
+        rows = [["INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS"]]
+        rows += [usage_row(usage, before, now - since) for usage in usages]
+        before, since = {usage["instance"]: usage.get("cpu_usec") for usage in usages}, now
+        if arguments.once or not sys.stdout.isatty():
+            print(table(rows))
+            return 0
+        print(CLEAR + table(rows), flush=True)
+        await client.pause(EVERY)
+
+
+def usage_row(usage: "Json", before: "Json", seconds: float) -> list[str]:
+    """Return the cells of what an instance uses; its processor time since the last look."""
+    used, was = usage.get("cpu_usec"), before.get(usage["instance"])
+    share = "-" if used is None or was is None else f"{(used - was) / seconds / 10_000:.1f} %"
+    memory = (usage.get("memory"), usage["limits"].get("memory"), usage.get("memory_peak"))
+    pids = usage.get("pids")
+    return [usage["instance"], share, *map(size, memory), "-" if pids is None else str(pids)]
+
+
+def size(number: int | None) -> str:
+    """Return a number of bytes in its largest unit: 512B, 1.5M, 2.0G."""
+    if number is None:
+        return "-"
+    for unit, scale in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if number >= scale:
+            return f"{number / scale:.1f}{unit}"
+    return f"{number}B"
 
 
 async def explain(client: "Client", arguments: Namespace) -> int:
@@ -258,6 +299,12 @@ COMMANDS = (
         (Argument("-a", "--all", action="store_true", help="those that have ended too"),),
     ),
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
+    Command(
+        "stats",
+        "show what the running instances use",
+        stats,
+        (Argument("--once", action="store_true", help="print it once, and end"),),
+    ),
     Command("explain", "show how to make an instance's container by hand", explain, (INSTANCE,)),
     Command("doctor", "look for what should not be there, and remove it", doctor),
     Command(

@@ -206,9 +206,16 @@ class FakeInit:
             connection, self.connection = self.connection, None
             connection.connectionLost(Failure(ConnectionDone()))
 
+    def end_before_it_is_heard(self, words="Done(1)"):
+        """End, while what it says is yet to arrive."""
+        connection, self.connection = self.connection, None
+        self.end(words)
+        self.connection = connection
+
     def end(self, words="Done"):
         """End, as the keeper writes it down in the shell's words."""
         if self.keeper not in self.kernel.living:
+            self.hang_up()
             return
         self.write_down(words)
         del self.kernel.living[self.process], self.kernel.living[self.keeper]

@@ -158,9 +158,10 @@ class Instance:
     async def _be_sure_that_it_ended(self, why: str) -> None:
         if self.processes is not None and self.processes.exit is None:
             self.processes.kill()
-            await self.end()
-        elif not self.ended:
-            self._life.over(Exit(reason=why, at=self.reactor.seconds()))
+            if self._first_launch:
+                await self.end()
+        elif self.state in ("starting", "stopping"):
+            self._begin_again_or_end(Exit(reason=why, at=self.reactor.seconds()))
 
     async def _listens(self, port: int) -> None:
         """Wait until the container listens on its port, for some seconds at most."""
@@ -197,10 +198,7 @@ class Instance:
     def ended_meanwhile(self, how: Exit) -> None:
         """It has ended while no manager ran; its policy may ask for another start."""
         self._first_launch = False
-        if self._is_to_restart(how):
-            self._life.lapsed(how)
-        else:
-            self._life.over(how)
+        self._begin_again_or_end(how)
 
     def ended_before(self, how: Exit) -> None:
         """It had ended already."""
@@ -245,9 +243,12 @@ class Instance:
         """PID 1 has ended, and with it the container."""
         assert self.processes is not None
         self.left = self.processes.discard()
+        if self.running and how.at - self.since >= STEADY_AFTER:
+            self._delay = FIRST_DELAY
+        self._begin_again_or_end(how)
+
+    def _begin_again_or_end(self, how: Exit) -> None:
         if self.state != "stopping" and self._is_to_restart(how):
-            if how.at - self.since >= STEADY_AFTER:
-                self._delay = FIRST_DELAY
             self._life.lapsed(how)
         else:
             self._life.over(how)
@@ -269,7 +270,9 @@ class Instance:
         Deferred.fromCoroutine(self._start()).addErrback(self._not_started_again)
 
     def _not_started_again(self, failure: Any) -> None:
-        if failure.check(Error) is None:
+        if failure.check(Error):
+            self.changed(self, f"could not be started again: {failure.value}")
+        else:
             self._log.failure("starting {name} again", failure, name=self.name)
 
     def pause(self) -> None:

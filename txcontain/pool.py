@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from txcontain import failures
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
@@ -112,23 +113,32 @@ class Pool(Factory):
         return taken
 
     def _spawn(self) -> Child:
+        """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
-        slot = os.path.join(self.slots, token)
-        os.mkdir(slot, 0o700)
-        child = Child(self.kernel, self.cgroups, slot)
+        child = Child(self.kernel, self.cgroups, os.path.join(self.slots, token))
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone = self._living.discard
         self._living.add(token)
         self._known[token] = child
-        python = [os.path.realpath(sys.executable), "-I", "-S", "-B", INIT, self.socket, token]
-        arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, slot, *python]
-        arguments += self.cgroups.make(token)
+        try:
+            self._start(child)
+        except OSError as error:
+            self._living.discard(token)
+            self._ended_without_plan(child)
+            why = failures.of_os(error)
+            child.waiting.errback(MachineAtFault("starting a container's init", why))
+        return child
+
+    def _start(self, child: Child) -> None:
+        os.mkdir(child.slot, 0o700)
+        python = [os.path.realpath(sys.executable), "-I", "-S", "-B"]
+        arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, child.slot, *python]
+        arguments += [INIT, self.socket, child.token, *self.cgroups.make(child.token)]
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r"}
             self.reactor.spawnProcess(
                 child, "/usr/bin/unshare", arguments, env={"LC_ALL": "C"}, childFDs=descriptors
             )
-        return child
 
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)

@@ -177,8 +177,9 @@ class Child(Supervised, ProcessProtocol):
 
     def abandon(self, reason: Failure) -> Failure:
         """Kill the keeper of an init that did not connect; the init dies with it."""
-        with contextlib.suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
+        if self.transport is not None:  # else it could not even be spawned
+            with contextlib.suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
         return reason
 
     def let_go_of_stderr(self) -> None:

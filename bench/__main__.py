@@ -1,0 +1,178 @@
+"""``python -m bench``: measure, print, keep, draw."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import contestants, measure, packages, processes, report
+from bench.contestants import FLOOR, Contestant, Docker, Txcontain
+from bench.manager import BASE, ROOT, make_images, running
+from bench.measure import Figure, Samples, percentile
+
+WARM, COLD = "txcontain, warm", "txcontain, cold"
+
+
+@dataclass
+class Scale:
+    """How much is measured."""
+
+    rounds: int  # of launches side by side
+    burst: int
+    running: list[int]  # numbers of instances
+    each: int  # launches with each of these numbers running
+    first: int  # first launches of a large image
+    idle: float  # seconds
+    commands: int
+
+
+SCALES = {
+    "full": Scale(100, 100, [0, 100, 250, 500, 1000], 40, 3, 20, 20),
+    "quick": Scale(12, 100, [0, 50, 100], 15, 1, 4, 5),
+}
+
+
+def main() -> None:
+    """Measure everything."""
+    if os.geteuid():
+        sys.exit("The bench makes containers: run it as root.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    mode = "quick" if os.environ.get("BENCH") == "quick" else "full"
+    processes.adopt_orphans()
+    with work_folder() as folder:
+        results = {"mode": mode, "machine": report.machine()}
+        results |= run(folder, SCALES[mode])
+    print(f"\nKept in {report.save(mode, results).relative_to(ROOT)}.")
+    draw(results)
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder on this disk; in the end it is removed, and whatever still runs is ended."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "build"))
+    try:
+        yield folder
+    finally:
+        processes.end_descendants()
+        for slot in folder.glob("*/run/slots/*"):
+            contestants.remove_groups(f"txcontain/{slot.name}")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(folder: Path, scale: Scale) -> dict[str, Any]:
+    """Measure, and print each table as soon as it is there."""
+    make_images(folder)
+    root = contestants.unpack_root(ROOT / "base_images" / BASE, folder / "root")
+    with (
+        find_peers(root, folder) as (others, absent),
+        running(folder, folder / "warm", 2) as with_warm,
+        running(folder, folder / "cold", 0) as without,
+    ):
+        warm, cold = Txcontain(with_warm, WARM), Txcontain(without, COLD)
+        field = [warm, cold, *others, *contestants.floor(root)]
+        for one in field:
+            one.end(one.finish(one.begin()))  # unpack layers, fill caches
+        samples = measure.side_by_side(field, scale.rounds)
+        print(report.launch_table(samples, field, absent), flush=True)
+        timelines = {one.name: measure.timeline(one, 10) for one in (warm, cold)}
+        bursts = burst_figures(field, scale.burst)
+        docker = next((one for one in others if isinstance(one, Docker)), None)
+        latencies, many = figures_with_many(warm, docker, scale)
+        figures = [*launch_figures(samples), *bursts, *many]
+        figures.append(measure.first_launches(folder, folder, scale.first))
+        print(f"\n{report.figure_table(figures)}", flush=True)
+    return {"samples": samples, "absent": absent, "timelines": timelines,
+            "with_running": latencies, "figures": figures}  # fmt: skip
+
+
+def find_peers(
+    root: Path, folder: Path
+) -> AbstractContextManager[tuple[list[Contestant], dict[str, str]]]:
+    """The other programs; none where BENCH_PEERS=no."""
+    if os.environ.get("BENCH_PEERS") == "no":
+        return nullcontext(([], {"others": "BENCH_PEERS=no"}))
+    packages.fetch_missing()
+    return contestants.peers(root, folder)
+
+
+def launch_figures(samples: dict[str, Samples]) -> list[Figure]:
+    """What the launches side by side come to, against Docker, or else the floor."""
+    rival = "docker" if "docker" in samples else FLOOR
+    warm, cold, theirs = samples[WARM], samples[COLD], samples[rival]
+    rows = [
+        ("launch, warm, median", warm.launch, theirs.launch, 0.5, "≤ 5"),
+        ("launch, warm, 99th percentile", warm.launch, theirs.launch, 0.99, "≤ 25"),
+        ("launch, no warm init left, median", cold.launch, theirs.launch, 0.5, "≤ 25"),
+        ("destroy, median", warm.end, theirs.end, 0.5, "≤ 5"),
+    ]
+    return [
+        Figure(
+            what, "ms", percentile(mine, share) * 1e3, rival, percentile(other, share) * 1e3, goal
+        )
+        for what, mine, other, share, goal in rows
+    ]
+
+
+def burst_figures(field: list[Contestant], many: int) -> list[Figure]:
+    """Many at once, against the floor and runc."""
+    took = {
+        one.name: measure.burst(one, many) for one in field if one.name in (WARM, FLOOR, "runc")
+    }
+    ours = took.pop(WARM)
+    return [
+        Figure(f"{many} launches at once, all answered", "s", ours, rival, theirs, "≤ 2")
+        for rival, theirs in took.items()
+    ]
+
+
+def figures_with_many(
+    ours: Txcontain, docker: Docker | None, scale: Scale
+) -> tuple[dict[int, list[float]], list[Figure]]:
+    """Launch latencies against the number running, and figures with the largest number."""
+    manager, count = ours.manager, scale.running[-1]
+    restart_alone = measure.restart(manager, 0)
+    latencies = measure.launches_with_many(ours, scale.running, scale.each)
+    with_none, with_many = (median(latencies[number]) * 1e3 for number in (0, count))
+    figures = [
+        Figure(f"launch, {count} running", "ms", with_many, "none running", with_none, "≤ 1.5 x"),
+        *measure.with_many(ours, count, docker, scale.idle),
+        *measure.command_line(manager, docker, scale.commands),
+    ]
+    restart = measure.restart(manager, count)
+    figures.append(
+        Figure(f"restart, {count} running", "s", restart, "none running", restart_alone, "≤ 2")
+    )
+    each, one = measure.destroy_all(ours, count)
+    figures.append(
+        Figure(f"destroying all {count}, each", "ms", each * 1e3, "one alone", one * 1e3)
+    )
+    return latencies, figures
+
+
+def draw(results: dict[str, Any]) -> None:
+    """Draw, where matplotlib is there."""
+    try:
+        from bench import pictures
+    except ImportError:
+        print("No pictures: matplotlib is missing (pip install '.[bench]').")
+        return
+    here = results["machine"]
+    caption = f"{here['cpu']}, {here['cores']} cores, Linux {here['kernel']}"
+    pictures.distributions(results["samples"], caption)
+    pictures.against_number(results["with_running"], caption)
+    pictures.timelines(results["timelines"], caption)
+    print("Drawn into docs/pictures/.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests of a real manager with real containers. They need root."""

@@ -1,0 +1,293 @@
+"""A real manager for a test, and the proof that the test has left nothing of it behind."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.tarballs import Member, pack, script, small_image
+
+PROJECT = Path(__file__).resolve().parents[2]
+PATIENCE = 30  # seconds, for what takes milliseconds
+GONE_WITHIN = 5
+NEW_NUMBER = itertools.count(1).__next__
+
+
+class Answer(NamedTuple):
+    """What a manager has answered."""
+
+    status: int
+    phrase: str
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body's document."""
+        return json.loads(self.body)
+
+    @property
+    def reason(self) -> str:
+        """Why it refused."""
+        return unquote(self.headers.get("Txcontain-Reason", ""))
+
+
+def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    """Ask a manager; a body that is not bytes is sent as JSON, `_` in a header's name is `-`."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+    try:
+        return ask_on(connection, method, path, body, **headers)
+    finally:
+        connection.close()
+
+
+def ask_on(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Any = None, **headers: str
+) -> Answer:
+    """Ask a manager on a connection that is open already."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, data, named)
+    answer = connection.getresponse()
+    return Answer(answer.status, answer.reason, answer.headers, answer.read())
+
+
+def free_port() -> int:
+    """A TCP port that no one listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    """Whether someone answers on a TCP port of this host."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Return what `condition` returns, once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+    return value
+
+
+def fingerprint(tree: Path) -> dict[str, tuple[Any, ...]]:
+    """All that a file tree holds: names, owners, modes, times and contents."""
+    return {str(path.relative_to(tree)): _facts(path) for path in sorted(tree.rglob("*"))}
+
+
+def _facts(path: Path) -> tuple[Any, ...]:
+    status = path.lstat()
+    if path.is_symlink():
+        content = os.readlink(path)
+    else:
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, content
+
+
+def processes_of(folder: Path) -> Iterator[int]:
+    """Those that name a folder in their command line, or have mounted something of it."""
+    host = os.readlink("/proc/self/ns/mnt")
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            mounts = "" if os.readlink(entry / "ns/mnt") == host else _text(entry / "mountinfo")
+            if str(folder) in _text(entry / "cmdline") + mounts:
+                yield int(entry.name)
+        except OSError:  # it has ended meanwhile
+            continue
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode(errors="replace")
+
+
+def abandoned_cgroups(since: float) -> list[Path]:
+    """The containers' groups that were made since then, and that no process is in."""
+    groups = Path("/sys/fs/cgroup").glob("**/txcontain/*/cgroup.procs")
+    return [path.parent for path in groups if _is_abandoned(path, since)]
+
+
+def _is_abandoned(procs: Path, since: float) -> bool:
+    try:
+        return procs.parent.stat().st_ctime >= since and not procs.read_text()
+    except OSError:  # removed meanwhile
+        return False
+
+
+class ManagerCase(SynchronousTestCase):
+    """A test with a manager of its own, which has to leave nothing behind.
+
+    The manager's images are the small one of `tarballs`, as small.tar, and what a
+    test adds by `image` and `mountable`.
+    """
+
+    pool = 0  # warm inits
+    base_image = "small.tar"
+
+    def setUp(self) -> None:
+        """Start the manager."""
+        self.began = time.time()
+        # On a disk: an overlay's upper half can't be on an overlay.
+        self.folder = Path(tempfile.mkdtemp(prefix="txcontain-test-", dir="/var/tmp"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.state = self.folder / "state"
+        for name in ("base_images", "mountables"):
+            (self.folder / name).mkdir()
+        self.add_images()
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.addCleanup(self.assert_nothing_left)
+        self.start()
+
+    def add_images(self) -> None:
+        """Put the images in place that every test of this class needs."""
+        self.image("small.tar")
+
+    # -- the manager --------------------------------------------------------------
+
+    def start(self, **environment: str) -> None:
+        """Start the manager; it is stopped when the test ends."""
+        arguments = f"-n --pidfile= containerd-lite --state {self.state} --pool {self.pool}"
+        folders = ["--base-images", "base_images", "--mountables", "mountables"]
+        python = [sys.executable, "-m", "twisted.scripts.twistd"]
+        python = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+        self.log = open(self.folder / "manager.log", "ab")  # noqa: SIM115
+        self.addCleanup(self.log.close)
+        self.manager = subprocess.Popen(
+            [*python, *arguments.split(), *folders, "--port", str(self.port)],
+            cwd=self.folder,
+            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+        )
+        self.addCleanup(self.stop)
+        wait_until(self.answers, "the manager answers")
+
+    def answers(self) -> bool:
+        """Whether the manager answers already."""
+        self.assertIsNone(self.manager.poll(), "the manager has ended")
+        return listens(self.port) and self.ask("GET", "/list").status == 200
+
+    def stop(self) -> None:
+        """Destroy all containers and stop the manager."""
+        if self.manager.poll() is not None:
+            return
+        try:
+            self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
+        finally:
+            self.manager.terminate()
+            try:
+                self.manager.wait(GONE_WITHIN)
+            except subprocess.TimeoutExpired:
+                self.manager.kill()
+                self.manager.wait()
+                raise
+
+    def assert_nothing_left(self) -> None:
+        """Fail where anything of the containers is left, and end what runs of it."""
+        try:
+            wait_until(lambda: not self.what_is_left(), "nothing is left", GONE_WITHIN)
+        except AssertionError:
+            left = self.what_is_left()
+            for process in processes_of(self.folder):
+                os.kill(process, signal.SIGKILL)
+            self.fail(f"left behind: {left}")
+
+    def what_is_left(self) -> list[Any]:
+        """The processes, mounts, cgroups and folders of containers that there are."""
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [
+            *processes_of(self.folder),
+            *(line for line in mounts if str(self.folder) in line),
+            *abandoned_cgroups(self.began),
+            *self.state.glob("instances/*"),
+            *self.state.glob("instances/.*"),
+            *self.state.glob("run/slots/*"),
+            *self.state.glob("layers/*.unpacking"),
+        ]
+
+    # -- asking it ----------------------------------------------------------------
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """Ask the manager."""
+        return ask(self.url, method, path, body, **headers)
+
+    def config(self, **keys: Any) -> dict[str, Any]:
+        """A config that is like no other."""
+        unique = {"name": "test", "major": "1", "minor": str(NEW_NUMBER())}
+        return {**unique, "base_image": self.base_image, **keys}
+
+    def upload(self, **keys: Any) -> dict[str, str]:
+        """Store a config; return what it can be launched by."""
+        config = self.config(**keys)
+        answer = self.ask("POST", "/config", config)
+        self.assertEqual((answer.status, answer.body), (200, b""), answer.reason)
+        return {key: config[key] for key in ("name", "major", "minor")}
+
+    def try_to_launch(self, **keys: Any) -> Answer:
+        """Store a config and ask for its launch."""
+        return self.ask("POST", "/launch", self.upload(**keys))
+
+    def launch(self, **keys: Any) -> str:
+        """Launch a container of a new config; return the instance's name."""
+        answer = self.try_to_launch(**keys)
+        self.assertEqual(answer.status, 200, answer.reason)
+        return answer.json["instance"]
+
+    def running(self) -> list[str]:
+        """The names of the instances that run."""
+        return [record["instance"] for record in self.ask("GET", "/list").json["instances"]]
+
+    def assert_refused(self, answer: Answer, status: int, *words: str) -> None:
+        """Fail unless a request was refused with this status, an empty body and these reasons."""
+        self.assertEqual((answer.status, answer.body), (status, b""), answer.reason)
+        self.assertEqual(answer.headers.get("Content-Length", "0"), "0")
+        for word in words:
+            self.assertIn(word, answer.reason)
+
+    # -- what containers are made of -------------------------------------------------
+
+    def image(self, name: str, *members: Member) -> str:
+        """Make a base image: the small one, and these members on top of it."""
+        pack(self.folder / "base_images" / name, *small_image(), *members)
+        return name
+
+    def mountable(self, name: str, *members: Member) -> str:
+        """Make a tarball that a config can mount."""
+        pack(self.folder / "mountables" / name, *members)
+        return name
+
+    def job(self, text: str, **keys: Any) -> dict[str, Any]:
+        """The keys of a config whose startup script is this text."""
+        tarball = self.mountable(f"job{NEW_NUMBER()}.tar", script("run", text))
+        mounts = [*keys.pop("mounts", []), f"{tarball} /job READ"]
+        return {"mounts": mounts, "startup_script": "/job/run", **keys}
+
+    def inside(self, text: str, **keys: Any) -> str:
+        """Run a shell script in a container until it ends; return what it wrote to stdout."""
+        return self.output_of(self.launch(**self.job(f"#!/bin/sh\n{text}\n", **keys)))
+
+    def output_of(self, instance: str) -> str:
+        """What an instance has written to stdout, once it has ended."""
+        wait_until(lambda: instance not in self.running(), "the script ends")
+        return (self.state / "instances" / instance / "stdout.log").read_text()

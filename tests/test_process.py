@@ -1,0 +1,330 @@
+"""What the manager holds of a container's processes: how they end, and what an init says."""
+
+import json
+import os
+import shutil
+import signal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import FakeSocket, MachineTestCase
+from txcontain.cgroups import Cgroups
+from txcontain.errors import MachineAtFault
+from txcontain.pool import Pool
+from txcontain.process import WHO, Adopted, Exit, StepFailed, read_exit
+
+PLAN = [("stdio", {}), ("exec", {"path": "/run.sh"})]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+MESSAGES = st.dictionaries(st.sampled_from(["token", "done", "failed", "other"]), JSON, min_size=1)
+
+
+class ExitTests(MachineTestCase):
+    """What the keeper wrote."""
+
+    KEEPERS_WORDS = {  # noqa: RUF012
+        "[1] + Done \n": (0, None, "exit status 0"),
+        "[1] + Done(3) \n": (3, None, "exit status 3"),
+        "[1] + Done(137) \n": (137, None, "exit status 137"),
+        "[1] + Killed \n": (None, 9, "killed by SIGKILL"),
+        "[1] + Terminated \n": (None, 15, "killed by SIGTERM"),
+        "[1] + Segmentation fault (core dumped) \n": (None, 11, "killed by SIGSEGV"),
+        "[1] + Segmentation fault\n": (None, 11, "killed by SIGSEGV"),
+    }
+
+    def read(self, content):
+        """How a container ended whose keeper wrote this."""
+        with open(os.path.join(self.folder, "exit"), "wb") as file:
+            file.write(content)
+        return read_exit(self.folder)
+
+    def test_words(self):
+        """A shell's words about an end are its status or its signal."""
+        for words, (status, number, reason) in self.KEEPERS_WORDS.items():
+            how = self.read(words.encode())
+            self.assertEqual((how.status, how.signal, how.reason), (status, number, reason))
+
+    def test_time(self):
+        """The time of the end is that at which the keeper wrote it, however long ago."""
+        self.read(b"[1] + Done")
+        os.utime(os.path.join(self.folder, "exit"), (1000, 1000))
+        self.assertEqual(read_exit(self.folder).at, 1000)
+
+    def test_nothing_written(self):
+        """An empty file means a full disk, and no file a keeper that was killed."""
+        self.assertIn("disk was full", self.read(b"").reason)
+        self.assertIn("keeper was killed too", read_exit(self.folder + "/none").reason)
+
+    @given(st.binary(max_size=300))
+    def test_garbage(self, content):
+        """Whatever is in the file, an end is read of it that counts as no success."""
+        how = self.read(b"[1] + x" + content)
+        self.assertTrue(how.failed)
+        self.assertTrue(how.reason)
+
+    def test_failed(self):
+        """Only exit status 0 is a success."""
+        self.assertEqual([Exit(0).failed, Exit(1).failed, Exit(None, 9).failed, Exit().failed],
+                         [False, True, True, True])  # fmt: skip
+
+
+class PoolTestCase(MachineTestCase):
+    """A test of an init that a real pool spawns, and that does nothing by itself."""
+
+    def setUp(self):
+        super().setUp()
+        self.reactor.connects = self.reactor.works = False
+        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, size=0)
+        self.pool.start()
+
+    def connected(self):
+        """An init that has connected."""
+        taken = self.pool.take()
+        self.init.connect()
+        return self.successResultOf(taken)
+
+
+class ChildTests(PoolTestCase):
+    """An init, from its start to its end."""
+
+    def test_connects(self):
+        """An init that says its token is PID 1, and who it is is written down."""
+        child = self.connected()
+        self.assertEqual((child.process, child.keeper), (self.init.process, self.init.keeper))
+        with open(os.path.join(child.slot, WHO)) as file:
+            self.assertEqual(json.load(file), {
+                "boot": "this boot", "process": [self.init.process.pid, 1],
+                "keeper": [self.init.keeper.pid, 1],
+            })  # fmt: skip
+
+    def test_carries_out(self):
+        """Done and then end-of-file is a plan carried out; done alone is not yet."""
+        outcome = self.connected().carry_out(PLAN)
+        self.assertEqual(self.init.plan, PLAN)
+        self.init.say({"done": [0.5]})
+        self.assertNoResult(outcome)
+        self.init.hang_up()
+        self.assertEqual(self.successResultOf(outcome), [0.5])
+
+    def test_fails(self):
+        """A step that failed is told with all that the init said."""
+        outcome = self.connected().carry_out(PLAN)
+        self.init.fail(step=1, errno=13)
+        details = self.failureResultOf(outcome, StepFailed).value.details
+        self.assertEqual((details["step"], details["errno"]), (1, 13))
+
+    def test_exec_fails(self):
+        """An exec that fails after all else was done is a failure."""
+        outcome = self.connected().carry_out(PLAN)
+        self.init.say({"done": [0.5]})
+        self.init.fail(step=1)
+        self.failureResultOf(outcome, StepFailed)
+
+    def test_end_of_file_half_way(self):
+        """End-of-file before done is an init that was killed."""
+        outcome = self.connected().carry_out(PLAN)
+        self.init.hang_up()
+        self.failureResultOf(outcome, MachineAtFault)
+
+    def test_signals(self):
+        """SIGKILL goes to PID 1 by its pidfd, and nowhere once it has ended."""
+        child = self.connected()
+        child.kill()
+        self.init.end("Killed")
+        child.kill()
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
+
+    def test_descriptors(self):
+        """With the end the pidfd is closed."""
+        self.connected()
+        self.init.end()
+        self.assertEqual(self.kernel.pidfds, {})
+
+    def test_ends_once(self):
+        """The end is told once, with how it happened."""
+        child, told = self.connected(), []
+        child.on_exit = told.append
+        self.init.end("Done(3)")
+        self.assertEqual([how.status for how in told], [3])
+
+    def test_out_of_memory(self):
+        """Where the kernel has killed for want of memory the end says so."""
+        child = self.connected()
+        self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 1)
+        self.init.end("Killed")
+        self.assertEqual(str(child.exit), "out of memory (killed by SIGKILL)")
+        self.assertEqual(child.exit.signal, 9)
+
+    def test_success_is_no_lack_of_memory(self):
+        """An end with status 0 is one, whatever was killed before it."""
+        child = self.connected()
+        self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 1)
+        self.init.end("Done")
+        self.assertEqual(str(child.exit), "exit status 0")
+
+    def test_never_connects(self):
+        """An init that ends before it connects fails with what it complained of."""
+        taken = self.pool.take()
+        self.reactor.inits[0].child.errReceived(b"unshare: not permitted\n")
+        self.init.end("Done(1)")
+        error = self.failureResultOf(taken, MachineAtFault).value
+        self.assertEqual(error.chain[:2],
+                         ("making the container's namespaces", "unshare: not permitted"))  # fmt: skip
+
+    def test_complains_without_end(self):
+        """Of a long complaint the end is kept."""
+        child = self.connected()
+        for _ in range(100):
+            child.errReceived(b"x" * 1000)
+        self.assertEqual(len(child.stderr), 4096)
+
+    def test_discard(self):
+        """What the end left is removed."""
+        child = self.connected()
+        self.init.end()
+        self.assertEqual(child.discard(), [])
+        self.assertFalse(os.path.exists(child.slot))
+
+    def test_disk_full(self):
+        """Where it can't be written down who it is, the launch fails with the reason."""
+        taken = self.pool.take()
+        shutil.rmtree(self.init.slot)
+        self.init.connect()
+        self.assertIn("No such file", str(self.failureResultOf(taken, MachineAtFault).value))
+        self.assertTrue(self.init.socket.disconnecting)
+
+    def test_dead_when_it_is_heard(self):
+        """An init that is dead by the time that its token is read fails the launch."""
+        taken = self.pool.take()
+        del self.kernel.living[self.init.process]
+        self.init.connect()
+        self.failureResultOf(taken, MachineAtFault)
+
+
+class HostileTests(PoolTestCase):
+    """What an init may say that it should not."""
+
+    @given(st.binary(max_size=100).filter(lambda line: b"\n" not in line))
+    @settings(max_examples=50)
+    def test_garbage(self, line):
+        """A line that is no message ends its connection, and nothing else."""
+        self.assertRefused(line)
+
+    @given(MESSAGES)
+    def test_messages(self, message):
+        """A message before the token's, or with a value that is none, harms no one."""
+        self.assertHarmless(json.dumps(message).encode())
+
+    def test_examples(self):
+        """Lines that others have tripped over end their connection, and nothing else."""
+        for line in (b"", b"null", b"[1]", b'"token"', b"{", b"[" * 50_000, b"\xff", b"x" * 70_000,
+                     b'{"token": "nobody"}', b'{"token": []}', b'{"token": null}', b'{"what": 1}',
+                     b'{"done": 1}', b'{"done": ["x"]}', b'{"done": [1e999, {}]}'):  # fmt: skip
+            self.assertRefused(line)
+
+    def test_token_twice(self):
+        """A token is good for one connection."""
+        taken = self.pool.take()
+        self.init.connect()
+        first = self.init.socket
+        self.init.connect()
+        self.assertTrue(self.init.socket.disconnecting)
+        self.assertFalse(first.disconnecting)
+        self.successResultOf(taken)
+
+    @given(JSON)
+    def test_failures_that_are_none(self, details):
+        """What a failure lacks to be one makes the launch fail all the same, in words."""
+        outcome = self.connected().carry_out(PLAN)
+        self.init.say({"failed": details})
+        self.assertTrue(self.init.socket.disconnecting)
+        self.init.hang_up()
+        self.failureResultOf(outcome, MachineAtFault)
+
+    def assertRefused(self, line):
+        """The line's connection is ended."""
+        self.assertTrue(self.assertHarmless(line).disconnecting, line[:100])
+
+    def assertHarmless(self, line):
+        """An init that connects meanwhile is not harmed by a line on another connection."""
+        taken = self.pool.take()
+        connection, socket = self.pool.buildProtocol(None), FakeSocket(self.init)
+        connection.makeConnection(socket)
+        connection.dataReceived(line + b"\n")
+        self.init.connect()
+        self.successResultOf(taken)
+        return socket
+
+
+class AdoptedTests(MachineTestCase):
+    """A container that an earlier manager started."""
+
+    def setUp(self):
+        super().setUp()
+        self.keeper, self.process = self.kernel.begin(), self.kernel.begin()
+        self.ends = []
+        self.adopted = Adopted(self.kernel, Cgroups(), self.folder, reactor=self.reactor,
+                               on_exit=self.ends.append)  # fmt: skip
+        self.write(boot="this boot", keeper=[self.keeper.pid, 1], process=[self.process.pid, 1])
+
+    def write(self, **who):
+        """Write down who it is."""
+        with open(os.path.join(self.folder, WHO), "w") as file:
+            json.dump(who, file)
+
+    def test_alive(self):
+        """One that runs is followed, and its end is noticed with its true status."""
+        self.assertTrue(self.adopted.identify())
+        self.adopted.watch()
+        self.assertEqual(self.reactor.readers, [self.adopted])
+        with open(os.path.join(self.folder, "exit"), "w") as file:
+            file.write("[1] + Done(3)")
+        self.adopted.doRead()
+        self.assertEqual([how.status for how in self.ends], [3])
+        self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
+
+    def test_killed(self):
+        """SIGKILL goes to its PID 1."""
+        self.adopted.identify()
+        self.adopted.watch()
+        self.adopted.kill()
+        self.assertEqual(self.kernel.signals, [(self.process.pid, signal.SIGKILL)])
+
+    def test_ended(self):
+        """One whose keeper has ended can't be followed, and nothing is left open."""
+        del self.kernel.living[self.keeper]
+        self.adopted.identify()
+        self.assertRaises(ProcessLookupError, self.adopted.watch)
+        self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
+
+    def test_about_to_end(self):
+        """One whose PID 1 has ended, and whose keeper is about to, is followed to its end."""
+        del self.kernel.living[self.process]
+        self.adopted.identify()
+        self.adopted.watch()
+        self.adopted.kill()
+        self.assertEqual(self.kernel.signals, [])
+        self.adopted.doRead()
+        self.assertEqual(len(self.ends), 1)
+
+    def test_other_boot(self):
+        """One of another boot is none of ours, whoever has its pids now."""
+        self.kernel.boot = "the next boot"
+        self.assertFalse(self.adopted.identify())
+
+    @given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode())
+           | st.fixed_dictionaries({"boot": JSON, "keeper": JSON, "process": JSON})
+           .map(lambda value: json.dumps(value).encode()))  # fmt: skip
+    def test_garbage(self, content):
+        """Of a file that does not say whose it is, LookupError and nothing else comes."""
+        with open(os.path.join(self.folder, WHO), "wb") as file:
+            file.write(content)
+        try:
+            self.assertFalse(self.adopted.identify())
+        except LookupError:
+            pass
+

@@ -1,0 +1,147 @@
+#!/bin/bash
+# Proves on a machine of its own (systemd, cgroup v2) what docs/service.md says of the
+# service. It destroys all containers: don't run it where you have some. As root:
+#
+#   tests/vm/service.sh first       installs the service, and leaves containers running
+#   (now reboot the machine, or pull its plug)
+#   tests/vm/service.sh rebooted    looks at what became of them, and uninstalls
+
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+state=/var/lib/txcontain groups=/sys/fs/cgroup/txcontain
+failed=0
+
+# -- looking -----------------------------------------------------------------
+
+# expect WHAT WANTED FOUND
+expect() {
+    if [ "$2" = "$3" ]; then echo "ok: $1"; return; fi
+    failed=1
+    printf 'FAILED: %s\n  wanted: %s\n  found:  %s\n' "$1" "$2" "$3"
+}
+
+# until_so WHAT COMMAND...: it may take a while.
+until_so() {
+    local what=$1; shift
+    for _ in $(seq 300); do
+        if "$@"; then echo "ok: $what"; return; fi
+        sleep 0.2
+    done
+    failed=1
+    echo "FAILED: $what"
+}
+
+# of INSTANCE EXPRESSION: from what `inspect` says, as `i`.
+of() { cli/inspect "$1" | python3 -c "import json, sys; i = json.load(sys.stdin); print($2)"; }
+
+everything() { cli/list; for i in $(cli/list | cut -d: -f1); do of "$i" "i['pid'], i['launched']"; done; }
+answers() { cli/cfginfo >/dev/null 2>&1; }
+main_pid() { systemctl show --value --property MainPID txcontain; }
+ended() { [ "$(of "$1" "i['state']")" = ended ]; }
+is_running() { [ "$(of "$1" "i['state']")" = running ]; }
+slots() { find "$state/run/slots" -mindepth 1 -maxdepth 1 | wc -l; }
+groups() { find "$groups" -mindepth 1 -maxdepth 1 -type d ! -name keepers | wc -l; }
+in_unit() { wc -l < /sys/fs/cgroup/system.slice/txcontain.service/cgroup.procs; }
+serves() { [ "$(curl -s "localhost:$1/potato/potato.html")" = "$(cat images/potato/potato.html)" ]; }
+
+# -- doing -------------------------------------------------------------------
+
+# config NAME MORE: MORE is further keys, as JSON.
+config() {
+    printf '{"name": "%s", "major": "1", "minor": "0", "base_image": "basefs.tar.gz"%s}' \
+        "$1" "${2:+, $2}" > /tmp/config.cfg
+    cli/upload /tmp/config.cfg >/dev/null
+}
+launch() { cli/launch "$1" 1 0 | sed 's/^Success: //'; }
+web() {
+    echo '"mounts": ["potato.tar /webserver/potato READ"], "startup_env": "PORT='"$1"'",
+          "startup_script": "/webserver/tiny.sh"'
+}
+
+first() {
+    make install-service
+    expect "it answers" "" "$(cli/list)"
+    expect "it comes with each boot" enabled "$(systemctl is-enabled txcontain)"
+    expect "the state is for root alone" 700 "$(stat -c %a $state)"
+
+    for port in 10001 10002 10003; do config "web$port" "$(web $port)"; launch "web$port"; done
+    config idle; launch idle
+    for port in 10001 10002 10003; do until_so "port $port is served" serves $port; done
+
+    # What the kernel says of them.
+    idle=$(cli/list | sed -n 's/^\(idle-.*\):.*/\1/p')
+    token=$(of "$idle" "i['slot']") pid=$(of "$idle" "i['pid']")
+    expect "it is in its cgroup" "0::/txcontain/$token" "$(cat "/proc/$pid/cgroup")"
+    for controller in memory pids cpu io; do
+        expect "$controller is on" yes "$(grep -qw $controller "$groups/$token/cgroup.controllers" && echo yes)"
+    done
+    expect "a fork bomb has a bound" 1024 "$(cat "$groups/$token/pids.max")"
+    expect "the group is its root, seen from inside" 0::/ \
+        "$(nsenter --target "$pid" --pid --mount --cgroup cat /proc/1/cgroup)"
+    expect "the unit holds its manager's processes alone" 3 "$(in_unit)"  # and two warm ones
+
+    before=$(everything)
+    for how in "restart txcontain" "stop txcontain" "kill --signal KILL --kill-who main txcontain" \
+               "kill --signal KILL txcontain"; do
+        old=$(main_pid)
+        systemctl $how
+        if [ "$how" = "stop txcontain" ]; then
+            expect "it has stopped" inactive "$(systemctl is-active txcontain || true)"
+            for port in 10001 10002 10003; do until_so "port $port is served without it" serves $port; done
+            systemctl start txcontain
+        fi
+        until_so "it answers after: $how" answers
+        expect "it is another process" yes "$([ "$old" != "$(main_pid)" ] && echo yes)"
+        expect "the containers have not noticed" "$before" "$(everything)"
+    done
+    for port in 10001 10002 10003; do until_so "port $port is served" serves $port; done
+    kill -KILL "$pid"
+    until_so "a later manager notices an end" ended "$idle"
+    expect "and how" "killed by SIGKILL" "$(of "$idle" "i['exit']['reason']")"
+
+    hog='"startup_script": "/bin/sh", "limits": {"memory": "16M", "swap": 0}'
+    config hog "$hog, \"mounts\": []"
+    mkdir -p /tmp/hog && printf '#!/bin/sh\nhead -c 64M /dev/zero | tail\nexit 5\n' > /tmp/hog/hog.sh
+    chmod +x /tmp/hog/hog.sh; tar cf mountables/hog.tar -C /tmp hog
+    config hungry '"mounts": ["hog.tar /hog READ"], "startup_script": "/hog/hog.sh", "limits": {"memory": "16M", "swap": 0}'
+    hungry=$(launch hungry)
+    until_so "it has eaten too much" ended "$hungry"
+    expect "and that is said" "out of memory (exit status 5)" "$(of "$hungry" "i['exit']['reason']")"
+    rm mountables/hog.tar
+
+    cli/destroyall
+    expect "nothing runs" "" "$(cli/list)"
+    until_so "no cgroup is left but those of warm ones" [ "$(groups)" -le 2 ]
+    until_so "no folder is left" [ -z "$(ls $state/instances)" ]
+
+    # For after the reboot.
+    config always '"restart": "always"'
+    for name in web10001 web10002 always; do launch "$name"; done
+    everything | tee $state/before-reboot
+    systemctl stop txcontain   # what happens between is of no manager's doing
+    systemctl start txcontain
+}
+
+rebooted() {
+    until_so "it has come with the boot" answers
+    for instance in $(grep -o '^[a-z0-9]*-[0-9a-f]*:' $state/before-reboot | tr -d :); do
+        case $instance in
+            always-*) until_so "$instance has come back" is_running "$instance" ;;
+            *) expect "$instance has ended" "ended by a reboot of the machine" \
+                "$(of "$instance" "i['exit']['reason']")" ;;
+        esac
+    done
+    expect "one runs" 1 "$(cli/list | wc -l)"
+    until_so "slots are left of it and of warm ones alone" [ "$(slots)" = 3 ]
+    until_so "groups too" [ "$(groups)" = 3 ]
+    expect "no mount of this machine is below $state" "" "$(grep " $state" /proc/self/mountinfo)"
+    cli/destroyall
+    expect "nothing runs" "" "$(cli/list)"
+    make uninstall-service
+    expect "the unit is gone" "not-found" "$(systemctl show --value --property LoadState txcontain)"
+    expect "no process is left" "" "$(pgrep -f 'keeper.sh|init.py|containerd-lite')"
+    rm $state/before-reboot
+}
+
+"$1"
+exit $failed
