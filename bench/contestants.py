@@ -67,10 +67,10 @@ class Txcontain(Contestant):
         self.idle: list[Connection] = [manager.client]
 
     def get_ready(self, many: int) -> None:
-        """Open connections."""
-        while len(self.idle) < many:
-            self.idle.append(Connection(self.manager.port))
-            self.idle[-1].connect()
+        """Open connections; those of before may have been closed while they were idle."""
+        self.idle = [Connection(self.manager.port) for _ in range(many)]
+        for connection in self.idle:
+            connection.connect()
 
     def begin(self) -> Connection:
         """Send the request."""
@@ -291,8 +291,8 @@ def peers(root: Path, folder: Path) -> Iterator[tuple[list[Contestant], dict[str
     bwrap = ["--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
              "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup",
              "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]  # fmt: skip
-    nspawn = ["--quiet", "--register=no", "--keep-unit", "--as-pid2", f"--machine={OWN}",
-              f"--directory={root}"]  # fmt: skip
+    nspawn = ["--quiet", "--register=no", "--keep-unit", "--as-pid2", "--console=pipe",
+              f"--machine={OWN}", f"--directory={root}"]  # fmt: skip
     variables = packages.environment()
     makers = {
         "docker": lambda: Docker(root, folder),

@@ -131,7 +131,8 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 
 async def stats(client: "Client", arguments: Namespace) -> int:
     """Print what the running instances use, again and again where a person looks."""
-    before, since = {}, time.monotonic()
+    before: dict[str, int | None] = {}
+    since = time.monotonic()
     while True:
         now, usages = time.monotonic(), await client.stats()
         rows = [["INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS"]]

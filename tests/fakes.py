@@ -279,6 +279,31 @@ class FakeSocket(StringTransport):
         self.init.reactor.callLater(0, self.init.end)
 
 
+class FakeConsumer:
+    """Takes what a stream writes; ``lost`` once it was hung up on."""
+
+    def __init__(self):
+        self.producer = None
+        self.written = []
+        self.lost = False
+
+    def registerProducer(self, producer, streaming):
+        self.producer = producer
+
+    def unregisterProducer(self):
+        self.producer = None
+
+    def write(self, data):
+        self.written.append(data)
+
+    def loseConnection(self):
+        self.lost = True
+
+    def lines(self):
+        """What was written, a value of JSON a line."""
+        return [json.loads(line) for line in b"".join(self.written).splitlines()]
+
+
 class FakeLayers(Layers):
     """Has every tarball unpacked already, but for those that are missing."""
 

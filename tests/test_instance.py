@@ -224,8 +224,9 @@ class ListenTests(InstanceTestCase):
         self.init.end("Done(3)")
         self.reactor.advance(0.05)
         error = self.failureResultOf(launched, ConfigAtFault).value
-        self.assertEqual(error.chain, ("/run.sh ended before it listened on port 8000",
-                                       "exit status 3", "its last words: no such module"))  # fmt: skip
+        what, *why = error.chain
+        self.assertEqual(what, "/run.sh ended before it listened on port 8000")
+        self.assertEqual(why, ["exit status 3", "its last words: no such module"])
 
 
 class StopTests(InstanceTestCase):
@@ -291,7 +292,7 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.events, ["stopping: asked to end", "ended: killed by SIGKILL"])
 
     def test_terminate_fails(self):
-        """Where no one can be asked (an error of ours), PID 1 is killed, and the error is logged."""
+        """Where no one can be asked (our own error), PID 1 is killed, and the error is logged."""
         instance = self.launched()
         self.patch(self.kernel, "catchers", lambda pid, number: 1 / 0)
         self.successResultOf(self.stop(instance))

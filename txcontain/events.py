@@ -35,20 +35,17 @@ class Journal:
     path: str
     last: int = 0  # the number of the last event
     _size: int = 0
+    _torn: bool = False  # whether the last line was cut short, and spoils what would follow it
     _listeners: list[Listener] = field(factory=list)
 
     def open(self) -> None:
         """Go on after the last whole event that is on disk."""
         for event in self.since(0):
             self.last = event["seq"]
-        with contextlib.suppress(FileNotFoundError):
-            self._size = os.stat(self.path).st_size
-            self._end_last_line()
-
-    def _end_last_line(self) -> None:
-        with open(self.path, "rb+") as file:
-            if self._size and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                file.write(b"\n")  # what was cut short does not spoil what follows
+        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+            self._size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, self._size - 1))
+            self._torn = file.read(1) not in (b"", b"\n")
 
     def add(self, what: str, reason: str, instance: str | None = None, **details: Any) -> Event:
         """Write an event down, and tell who listens."""
@@ -64,13 +61,16 @@ class Journal:
     def _write(self, line: bytes) -> None:
         if self._size + len(line) > LARGEST:
             os.replace(self.path, f"{self.path}.old")
-            self._size = 0
+            self._size, self._torn = 0, False
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o600)
+        line = b"\n" * self._torn + line
         try:
-            self._size += os.write(descriptor, line)
+            written = os.write(descriptor, line)
         finally:
             os.close(descriptor)
+        self._size += written
+        self._torn = written < len(line)
 
     def since(self, number: int) -> Iterator[Event]:
         """The events after that number, of those that are still there."""

@@ -86,6 +86,16 @@ class _Shell:
         """A small tmpfs that only this namespace sees; it goes with the last process."""
         return [_mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")]
 
+    def staging(self, path: str) -> Lines:
+        """What all containers share is mounted here, before there is a root to hold it. (The
+        manager has some processes do this in advance: a launch is faster so.)
+        """
+        return self._new_root(path)
+
+    def move(self, source: str, target: str) -> Lines:
+        """To where it belongs."""
+        return [f"mkdir -p {_inside(target)}", f"mount --move {quote(source)} {_inside(target)}"]
+
     def root_overlay(
         self, lower: str, upper: str, work: str, mountpoint: str, flags: Lines, sealed: bool
     ) -> Lines:
@@ -187,15 +197,27 @@ class _Shell:
         self.powers += ['--regid="$gid"', '--groups="$groups"', "--inh-caps=-all"]
         who = f"awk -F: -v who={quote(owner)}"
         return [
-            f"account=$({who} '$1 == who || $3 == who {{ print; exit }}' etc/passwd 2>/dev/null || true)",
+            f"account=$({who} '$1 == who || $3 == who {{ print; exit }}' etc/passwd 2>/dev/null"
+            " || true)",
             "IFS=: read -r user _ uid gid _ home _ <<ACCOUNT",
             f"${{account{default}}}",
             "ACCOUNT",
             "home=${home:-/} && directory=/",
             '[ -d ".$home" ] && directory=$home',
             """groups=$gid$(awk -F: -v who="$user" """
-            """'index("," $4 ",", "," who ",") { printf ",%s", $3 }' etc/group 2>/dev/null || true)""",
+            """'index("," $4 ",", "," who ",") { printf ",%s", $3 }' etc/group 2>/dev/null """
+            "|| true)",
         ]
+
+    def open_files(self, most: int) -> Lines:
+        """How many files each process may have open."""
+        return [f"ulimit -n {most}"]
+
+    def seccomp(self, program: bytes) -> Lines:
+        """No system calls any more but those of a list. No shell command does this: the init
+        hands the kernel a program that libseccomp has compiled.
+        """
+        return []
 
     def no_new_privileges(self) -> Lines:
         """And no exec gains anything, whatever its setuid bit says. (setpriv, below.)"""

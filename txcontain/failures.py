@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.plan import Plan
-from txcontain.process import Exit, StepFailed
+
+if TYPE_CHECKING:
+    from txcontain.process import Exit, StepFailed
 
 # Errors that come of what a config and its images say, in steps that follow them.
 FROM_CONFIG = {0, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENOEXEC,

@@ -8,19 +8,21 @@ The protocol, on one unix stream socket::
 
     init                                   manager
      | -- {"token": TOKEN} ----------------> |  and SO_PEERCRED: the pid of PID 1
+     | <----------- [(OP, {ARG: ..}), ..] -- |  the groundwork: what all containers share
+     | -- {"ready": STEPS} ----------------> |
      |            ...waits, warm...          |
-     | <----------- [(OP, {ARG: ..}), ..] -- |  the plan (end-of-file: no longer wanted)
+     | <----------- [(OP, {ARG: ..}), ..] -- |  the rest of a plan (end-of-file: not wanted)
      | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
      | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
-    or
+    or, at any time
      | -- {"failed": {"step": N, ..}} -----> |  step N failed, and why
 
-The init speaks in lines of JSON. The plan comes as its length (4 bytes, big-endian) and
+The init speaks in lines of JSON. A plan comes as its length (4 bytes, big-endian) and
 then marshalled, which both ends can since they are the same Python: to read JSON would
 take a third of the time from spawn to exec.
 
-The last step of a plan is its ``exec``. Whatever fails ends the init, and with it
-the namespaces and every mount in them: there is nothing to undo.
+The last step of a plan is its ``exec`` (or ``idle``). Whatever fails ends the init, and
+with it the namespaces and every mount in them: there is nothing to undo.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
 MOUNT_FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
-    "bind": 4096, "rec": 16384, "private": 1 << 18,
+    "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18,
 }  # fmt: skip
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000}
 MNT_DETACH = 2
@@ -64,6 +66,7 @@ SYS_OPENAT2 = 437  # the same number on every architecture
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
 CAPABILITY_VERSION_3 = 0x20080522
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
+LAST_OPS = ("exec", "idle")  # the process is another one after them
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
 LONGEST_ENVIRONMENT = 1 << 17  # characters
 
@@ -239,6 +242,17 @@ class Container:
         self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
 
     # -- ops: the file tree ----------------------------------------------------
+
+    def staging(self, path: str) -> None:
+        """A folder to mount in, until there is the new root to move those mounts to."""
+        self.kernel.mkdir(path, 0o755)
+        self.root = self.kernel.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a mount, and those below it, from ``source`` to the new root's ``target``."""
+        descriptor = self._directory(target, RESOLVE_NO_SYMLINKS)
+        self._mount_on(descriptor, source, None, ["move"])
+        self.kernel.close(descriptor)
 
     def root_overlay(
         self, lower: str, upper: str, work: str, mountpoint: str, flags: Strings, sealed: bool
@@ -606,25 +620,30 @@ def carry_out(
     plan: Plan,
     container: Container,
     say: Callable[[object], None],
+    durations: list[float],
     clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Carry out the steps of ``plan`` in order; ``say`` takes the messages to the manager."""
-    durations: list[float] = []
-    for number, (op, arguments) in enumerate(plan):
-        if number == len(plan) - 1:
+) -> bool:
+    """Carry out the steps of ``plan`` in order; ``say`` takes the messages to the manager.
+
+    ``durations`` takes each step's seconds, after those of earlier plans. Returns whether all
+    went well (after a plan that ends with an exec, no one is left to know).
+    """
+    for op, arguments in plan:
+        if op in LAST_OPS:
             say({"done": durations})
         before = clock()
         try:
             getattr(container, op)(**arguments)
         except StepError as error:
-            return say(failure(number, error))
+            say(failure(len(durations), error))
+            return False
         except OSError as error:
-            path = arguments.get("target") or arguments.get("path") or error.filename or ""
-            return say(
-                failure(number, StepError(getattr(error, "call", op), error.errno, str(path)))
-            )
+            path = str(arguments.get("target") or arguments.get("path") or error.filename or "")
+            step_error = StepError(getattr(error, "call", op), error.errno, path)
+            say(failure(len(durations), step_error))
+            return False
         durations.append(round(clock() - before, 6))
-    return None
+    return True
 
 
 def failure(number: int, error: StepError) -> object:
@@ -685,11 +704,13 @@ def main(path: str, token: str, *cgroups: str) -> None:
         connection.sendall(to_json(message).encode() + b"\n")
 
     say({"token": token})
-    plan = receive_plan(connection)
-    if plan is None:
-        return
+    container = Container(kernel)
+    durations: list[float] = []
     try:
-        carry_out(plan, Container(kernel), say)
+        while (plan := receive_plan(connection)) is not None:
+            if not carry_out(plan, container, say, durations):
+                break
+            say({"ready": len(durations)})
     except Idle:
         connection.close()
         while True:

@@ -101,7 +101,7 @@ class Layers:
         what = f"unpacking {os.path.basename(tarball)}"
         log = os.path.join(beside, "log")
         folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
-        child = await self.pool.take()
+        child = await self.pool.take(bare=True)
         ended: Deferred[Exit] = Deferred()
         child.on_exit = ended.callback
         try:

@@ -112,7 +112,7 @@ class Manager:
         instance = self._instance(f"{spec.name}-{token_hex(4)}", spec, layers)
         try:
             os.mkdir(instance.folder, 0o700)
-            for name in ("scratch", "logs", "rw"):
+            for name in ("logs", "rw"):
                 os.mkdir(instance.path(name), 0o700)
             os.close(os.open(instance.path(HALF_MADE), os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
@@ -132,7 +132,7 @@ class Manager:
             base=layers[0],
             mounts=layers[1:],
             private=os.path.join(folder, "rw"),
-            scratch=os.path.join(folder, "scratch"),
+            scratch=os.path.join(self.pool.folder, "scratch"),
             stdout=os.path.join(folder, "logs/stdout"),
             stderr=os.path.join(folder, "logs/stderr"),
             host=self.host,

@@ -83,23 +83,45 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     """The steps that make the container of ``spec``, the last of which runs its script."""
     root = f"{paths.scratch}/root"
     return [
-        *_apart(paths),
+        *make_groundwork(paths.host, paths.scratch),
+        ("stdio", {"stdin": "/dev/null", "stdout": paths.stdout, "stderr": paths.stderr}),
         *_bounded_disk(spec, paths),
         _root(spec, paths, root),
-        *_kernel_file_systems(),
-        *_devices(),
+        *[("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
+          for name in ("proc", "dev")],
+        ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
+        *_masks(paths.host, "/sys"),
+        ("mount", {"target": "/run", "fstype": "tmpfs", "flags": NO_POWERS,
+                   "data": "mode=755,size=64m"}),
+        ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
+                   "data": "mode=1777,size=256m"}),
         *_mounts(spec, paths),
         ("seal", {}),
-        *[("read_only_path", {"path": path}) for path in paths.host.read_only],
-        *[("mask", {"path": path, "source": paths.host.empty if is_folder else "/dev/null"})
-          for path, is_folder in paths.host.masked],
         ("pivot_root", {"path": root}),
         ("hostname", {"name": hostname}),
         *_open_files(spec),
-        *_powers(list(CAPABILITIES.values()), spec.startup_owner),
+        *_user(spec.startup_owner, list(CAPABILITIES.values())),
         ("seccomp", {"program": paths.host.seccomp}),
         _start(spec),
     ]  # fmt: skip
+
+
+def make_groundwork(host: Host, scratch: str) -> Plan:
+    """The first steps of every container's plan: they depend on no config.
+
+    A warm init has carried them out before it is needed.
+    """
+    return [
+        ("unshare", {"namespaces": ["mount", "cgroup"]}),
+        ("propagation", {"mode": "private"}),
+        ("scratch", {"path": scratch, "size": "1m"}),
+        ("staging", {"path": f"{scratch}/staging"}),
+        ("mount", {"target": "/proc", "fstype": "proc", "flags": HARMLESS}),
+        *[("read_only_path", {"path": path}) for path in host.read_only],
+        *_masks(host, "/proc"),
+        *_devices(),
+        ("bounding_set", {"keep": list(CAPABILITIES.values())}),
+    ]
 
 
 def make_unpacking_plan(tarball: str, folder: str, scratch: str, stderr: str) -> Plan:
@@ -127,18 +149,10 @@ def make_unpacking_plan(tarball: str, folder: str, scratch: str, stderr: str) ->
         ("bind", {"source": folder, "target": "/layer", "flags": HARMLESS}),
         ("mount", {"target": "/proc", "fstype": "proc", "flags": ["ro", *HARMLESS]}),
         ("pivot_root", {"path": root}),
-        *_powers(UNPACKING, "root"),
+        ("bounding_set", {"keep": UNPACKING}),
+        *_user("root", UNPACKING),
         ("exec", {"path": "/usr/bin/tar", "arguments": arguments, "environment": [("PATH", PATH)]}),
     ]  # fmt: skip
-
-
-def _apart(paths: Paths) -> Plan:
-    return [
-        ("stdio", {"stdin": "/dev/null", "stdout": paths.stdout, "stderr": paths.stderr}),
-        ("unshare", {"namespaces": ["mount", "cgroup"]}),
-        ("propagation", {"mode": "private"}),
-        ("scratch", {"path": paths.scratch, "size": "1m"}),
-    ]
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
@@ -163,30 +177,27 @@ def _root(spec: Spec, paths: Paths, root: str) -> Step:
     return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed})
 
 
-def _kernel_file_systems() -> Plan:
+def _masks(host: Host, top: str) -> Plan:
     return [
-        ("mount", {"target": "/proc", "fstype": "proc", "flags": HARMLESS}),
-        ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
+        ("mask", {"path": path, "source": host.empty if is_folder else "/dev/null"})
+        for path, is_folder in host.masked
+        if path.startswith(top)
+    ]
+
+
+def _devices() -> Plan:
+    return [
         ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
                    "data": "mode=755,size=64k"}),
+        *[("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
+          for name, (major, minor) in DEVICES.items()],
+        *[("symlink", {"path": f"/dev/{name}", "target": target})
+          for name, target in LINKS.items()],
         ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
                    "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
         ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": HARMLESS,
                    "data": "mode=1777,size=64m"}),
         ("mount", {"target": "/dev/mqueue", "fstype": "mqueue", "flags": HARMLESS}),
-        ("mount", {"target": "/run", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": "mode=755,size=64m"}),
-        ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": "mode=1777,size=256m"}),
-    ]  # fmt: skip
-
-
-def _devices() -> Plan:
-    return [
-        *[("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
-          for name, (major, minor) in DEVICES.items()],
-        *[("symlink", {"path": f"/dev/{name}", "target": target})
-          for name, target in LINKS.items()],
     ]  # fmt: skip
 
 
@@ -198,12 +209,8 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
     ]  # fmt: skip
 
 
-def _powers(capabilities: list[int], owner: str) -> Plan:
-    return [
-        ("bounding_set", {"keep": capabilities}),
-        ("user", {"owner": owner, "capabilities": capabilities}),
-        ("no_new_privileges", {}),
-    ]
+def _user(owner: str, capabilities: list[int]) -> Plan:
+    return [("user", {"owner": owner, "capabilities": capabilities}), ("no_new_privileges", {})]
 
 
 def _start(spec: Spec) -> Step:

@@ -19,7 +19,7 @@ from txcontain import failures
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
-from txcontain.plan import INIT, KEEPER
+from txcontain.plan import INIT, KEEPER, Plan
 from txcontain.process import Child, Connection
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
@@ -42,6 +42,7 @@ class Pool(Factory):
     kernel: Kernel
     cgroups: Cgroups
     folder: str
+    groundwork: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
     most: int = 16  # and at the most, where many were asked for lately
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
@@ -96,26 +97,28 @@ class Pool(Factory):
         """For the reactor: an init has connected."""
         return Connection(self.kernel, lambda token: self._known.pop(token, None))
 
-    def take(self) -> Deferred[Child]:
-        """An init that waits for a plan: a warm one, or else a new one.
+    def take(self, bare: bool = False) -> Deferred[Child]:
+        """An init that waits for the rest of a plan: a warm one, or else a new one.
 
+        A bare one has not done the groundwork: for plans that are no container's.
         Fails with MachineAtFault where none can be had.
         """
         self._taken = [*self._lately(), self.reactor.seconds()]
-        if self._warm:
+        if self._warm and not bare:
             taken: Deferred[Child] = succeed(self._warm.pop(0))
         else:
-            child = self._spawn()
+            child = self._spawn([] if bare else self.groundwork)
             taken = child.waiting
             taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
             taken.addErrback(child.abandon)
         self._look_after(REFILL_AFTER)
         return taken
 
-    def _spawn(self) -> Child:
+    def _spawn(self, groundwork: Plan) -> Child:
         """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
-        child = Child(self.kernel, self.cgroups, os.path.join(self.slots, token))
+        slot = os.path.join(self.slots, token)
+        child = Child(self.kernel, self.cgroups, slot, groundwork=groundwork)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone = self._living.discard
         self._living.add(token)
@@ -169,7 +172,7 @@ class Pool(Factory):
         self._refill = None
         wanted = self._wanted()
         if len(self._warm) < wanted:
-            self._spawn().waiting.addCallbacks(self._warmed, self._not_warmed)
+            self._spawn(self.groundwork).waiting.addCallbacks(self._warmed, self._not_warmed)
         elif len(self._warm) > wanted:
             self._warm.pop().hang_up()
             self._look_after(REFILL_AFTER)

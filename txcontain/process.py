@@ -18,7 +18,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import astuple, define, evolve, field, frozen
 from twisted.internet.defer import Deferred
@@ -29,6 +29,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txcontain import failures
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel, Process
@@ -85,9 +86,12 @@ def _parse(words: str) -> tuple[int | None, int | None, str]:
 class StepFailed(Exception):
     """A step of a plan failed; ``details`` is what the init said of it."""
 
+    SAYS: ClassVar = {"step": int, "call": str, "errno": int, "path": str, "cause": str,
+                      "hint": str}  # fmt: skip
+
     def __init__(self, details: dict[str, Any]) -> None:
         super().__init__(details)
-        self.details = details
+        self.details = {key: kind(details[key]) for key, kind in self.SAYS.items()}
 
 
 @define(eq=False)
@@ -140,6 +144,7 @@ class Child(Supervised, ProcessProtocol):
     """The keeper as a child of this manager: told of its end by the reactor."""
 
     transport: Any = None
+    groundwork: Plan = field(factory=list)  # the steps that it carries out at once
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     stderr: bytes = b""
@@ -150,12 +155,28 @@ class Child(Supervised, ProcessProtocol):
         self.keeper = self.kernel.identify(self.transport.pid)
 
     def init_connected(self, connection: Connection, pid: int) -> None:
-        """The init has connected: PID 1 has this pid."""
-        self.process = self.kernel.identify(pid)
-        self.pidfd = self.kernel.open_process(self.process)
+        """The init has connected: PID 1 has this pid.
+
+        Raises OSError where it is gone again, or can't be written down.
+        """
+        try:
+            self.process = self.kernel.identify(pid)
+            self.pidfd = self.kernel.open_process(self.process)
+            self._write_down_who()
+        except OSError as error:
+            why = failures.of_os(error)
+            self.waiting.errback(MachineAtFault("taking note of a container's init", why))
+            raise
         self.connection = connection
-        self._write_down_who()
+        connection.send_plan(self.groundwork)
+
+    def groundwork_done(self) -> None:
+        """The init waits for the rest of a plan."""
         self.waiting.callback(self)
+
+    def groundwork_failed(self, failure: StepFailed) -> None:
+        """The init could not even do what all containers share, and ends."""
+        self.waiting.errback(failures.of_step(self.groundwork, failure))
 
     def _write_down_who(self) -> None:
         who = {"boot": self.kernel.boot_id(), "process": astuple(self.process),
@@ -163,12 +184,13 @@ class Child(Supervised, ProcessProtocol):
         write_soon(os.path.join(self.slot, WHO), to_json(who))
 
     def carry_out(self, plan: Plan) -> Deferred[list[float]]:
-        """Send the plan; fires with each step's seconds once its exec has worked.
+        """Send what is left of a plan; fires with each step's seconds once its exec has worked.
 
         Fails with StepFailed, or MachineAtFault where the init ended half-way.
         """
         assert self.connection is not None
-        return self.connection.send(plan)
+        assert plan[: len(self.groundwork)] == self.groundwork
+        return self.connection.send(plan[len(self.groundwork) :])
 
     def hang_up(self) -> None:
         """Tell the init that it is not needed any more."""
@@ -221,6 +243,7 @@ class Connection(LineOnlyReceiver):
         self._done: list[float] | None = None
         self._handlers: dict[str, Callable[[Any], None]] = {
             "token": self._token,
+            "ready": self._ready,
             "done": self._steps_done,
             "failed": self._step_failed,
         }
@@ -228,9 +251,13 @@ class Connection(LineOnlyReceiver):
     def send(self, plan: Plan) -> Deferred[list[float]]:
         """Send a plan; fires as ``Child.carry_out`` says."""
         self._outcome = Deferred()
+        self.send_plan(plan)
+        return self._outcome
+
+    def send_plan(self, plan: Plan) -> None:
+        """Send steps to be carried out now."""
         message = marshal.dumps(plan)
         self.transport.write(len(message).to_bytes(4, "big") + message)
-        return self._outcome
 
     def lineReceived(self, line: bytes) -> None:
         """A message of the init; one that is none ends the conversation."""
@@ -238,7 +265,8 @@ class Connection(LineOnlyReceiver):
             message = json.loads(line)
             for name, value in message.items():
                 self._handlers[name](value)
-        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, LookupError):
+        except (ValueError, RecursionError, AttributeError, TypeError, LookupError, OverflowError,
+                OSError):  # fmt: skip
             self.transport.abortConnection()
 
     def _token(self, token: str) -> None:
@@ -247,13 +275,21 @@ class Connection(LineOnlyReceiver):
             raise LookupError(token)
         self._child.init_connected(self, self._kernel.peer(self.transport.getHandle()))
 
+    def _ready(self, steps: int) -> None:
+        if self._child is None:
+            raise LookupError
+        self._child.groundwork_done()
+
     def _steps_done(self, durations: list[float]) -> None:
         self._done = [float(duration) for duration in durations]
 
     def _step_failed(self, details: dict[str, Any]) -> None:
+        failure = StepFailed(details)
         if self._outcome is not None:
             outcome, self._outcome = self._outcome, None
-            outcome.errback(StepFailed(details))
+            outcome.errback(failure)
+        elif self._child is not None:
+            self._child.groundwork_failed(StepFailed(details))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End-of-file: the exec has closed the socket, or the init has ended."""
@@ -285,7 +321,7 @@ class Adopted(Supervised):
             self.process = Process(*map(int, who["process"]))
             self.keeper = Process(*map(int, who["keeper"]))
             return bool(who["boot"] == self.kernel.boot_id())
-        except (OSError, ValueError, TypeError, RecursionError, KeyError) as error:
+        except (OSError, ValueError, TypeError, RecursionError, KeyError, OverflowError) as error:
             raise LookupError(f"{self.slot} does not say whose it is: {error}") from error
 
     def watch(self) -> None:

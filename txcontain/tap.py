@@ -19,14 +19,14 @@ from txcontain.kernel import Kernel
 from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
-from txcontain.plan import Host
+from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
 from txcontain.seccomp import compile_filter
 from txcontain.site import LOCAL_NAMES, ApiSite
 from txcontain.store import Configs
 from txcontain.trees import Trees
 
-FOLDERS = ("configs", "layers", "instances", "run/slots", "empty", "aside")
+FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
 
 
 class Options(BaseOptions):
@@ -40,7 +40,8 @@ class Options(BaseOptions):
         ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
         ["port", "p", 8080, "TCP port to answer on.", int],
         ["interface", "i", "127.0.0.1", "Address to answer on."],
-        ["pool", None, 2, "How many inits to keep warm (0: none).", int],
+        ["pool", None, 2, "How many inits to keep warm at least (0: none).", int],
+        ["keep-ended", None, 100, "How many instances to keep that have ended.", int],
     ]
 
     def postOptions(self) -> None:
@@ -51,6 +52,8 @@ class Options(BaseOptions):
             raise UsageError(f"the path of --state may hold no ',', ':' or '\\': {self['state']}")
         if not 0 <= self["pool"] <= 1000:
             raise UsageError("--pool takes a number from 0 to 1000")
+        if not 0 <= self["keep-ended"] <= 100_000:
+            raise UsageError("--keep-ended takes a number from 0 to 100000")
         if not 0 < self["port"] < 65536:
             raise UsageError("--port takes a number from 1 to 65535")
 
@@ -103,7 +106,10 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     """A manager of everything that these options name."""
     state = options["state"]
     kernel, trees = Kernel(), Trees(reactor)
-    pool = Pool(reactor, kernel, Cgroups.here(), os.path.join(state, "run"), options["pool"])
+    host = Host.here(os.path.join(state, "empty"), compile_filter())
+    run = os.path.join(state, "run")
+    groundwork = make_groundwork(host, os.path.join(run, "scratch"))
+    pool = Pool(reactor, kernel, Cgroups.here(), run, groundwork, options["pool"])
     return Manager(
         reactor=reactor,
         kernel=kernel,
@@ -114,10 +120,11 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         bounds=Bounds(reactor, kernel),
         threads=trees.in_thread,
         remove=trees.remove,
-        host=Host.here(os.path.join(state, "empty"), compile_filter()),
+        host=host,
         state=state,
         base_images=options["base-images"],
         mountables=options["mountables"],
+        keep_ended=options["keep-ended"],
     )
 
 

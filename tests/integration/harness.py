@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.tarballs import Member, pack, script, small_image
+from tests.support import needs_root
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 30  # seconds, for what takes milliseconds
@@ -133,6 +134,7 @@ def _is_abandoned(procs: Path, since: float) -> bool:
         return False
 
 
+@needs_root
 class ManagerCase(SynchronousTestCase):
     """A test with a manager of its own, which has to leave nothing behind.
 
@@ -168,12 +170,11 @@ class ManagerCase(SynchronousTestCase):
         """Start the manager; it is stopped when the test ends."""
         arguments = f"-n --pidfile= containerd-lite --state {self.state} --pool {self.pool}"
         folders = ["--base-images", "base_images", "--mountables", "mountables"]
-        python = [sys.executable, "-m", "twisted.scripts.twistd"]
-        python = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+        twistd = Path(sys.executable).with_name("twistd")
         self.log = open(self.folder / "manager.log", "ab")  # noqa: SIM115
         self.addCleanup(self.log.close)
         self.manager = subprocess.Popen(
-            [*python, *arguments.split(), *folders, "--port", str(self.port)],
+            [twistd, *arguments.split(), *folders, "--port", str(self.port)],
             cwd=self.folder,
             env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **environment},
             stdin=subprocess.DEVNULL,
@@ -289,5 +290,5 @@ class ManagerCase(SynchronousTestCase):
 
     def output_of(self, instance: str) -> str:
         """What an instance has written to stdout, once it has ended."""
-        wait_until(lambda: instance not in self.running(), "the script ends")
-        return (self.state / "instances" / instance / "stdout.log").read_text()
+        self.assertEqual(self.ask("GET", f"/instances/{instance}/wait").status, 200)
+        return self.ask("GET", f"/instances/{instance}/logs?stream=stdout").body.decode()

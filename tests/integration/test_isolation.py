@@ -1,0 +1,450 @@
+"""What a container sees of itself, of others and of the host: as told from inside."""
+
+import os
+import socket
+import tarfile
+from pathlib import Path
+
+from tests.integration.harness import ManagerCase, fingerprint
+from tests.integration.tarballs import file, folder, link, script, small_image, special
+
+# capabilities(7): CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP
+# NET_BIND_SERVICE SYS_CHROOT AUDIT_WRITE SETFCAP
+CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31))
+MASKED_FILES = """/proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug
+    /proc/timer_list /proc/timer_stats""".split()
+MASKED_FOLDERS = """/proc/acpi /proc/asound /proc/scsi /sys/firmware
+    /sys/devices/virtual/powercap""".split()
+READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger /sys".split()
+DEVICES = {"full", "null", "random", "tty", "urandom", "zero"}
+LINKS = {"fd", "ptmx", "stderr", "stdin", "stdout"}
+FOLDERS = {"mqueue", "pts", "shm"}
+TRY = 'try() { "$@" >/tmp/said 2>&1 && echo "done: $*" || cat /tmp/said; }\n'
+
+
+def existing(paths: list[str]) -> list[str]:
+    """Those of some paths that this host has."""
+    return [path for path in paths if os.path.exists(path)]
+
+
+class ProcessTests(ManagerCase):
+    """Processes, namespaces and names."""
+
+    def test_alone(self) -> None:
+        """The startup script is PID 1, and sees no process but its own children."""
+        out = self.inside("sleep 9 & echo $$ $! /proc/[0-9]*")
+        self.assertEqual(out, "1 2 /proc/1 /proc/2\n")
+
+    def test_name(self) -> None:
+        """The hostname is the instance's name, and the host keeps its own."""
+        before = socket.gethostname()
+        instance = self.launch(**self.job("#!/bin/sh\ncat /proc/sys/kernel/hostname\n"))
+        self.assertEqual(self.output_of(instance), instance + "\n")
+        self.assertEqual(socket.gethostname(), before)
+
+    def test_namespaces(self) -> None:
+        """Each container has namespaces of its own; the network alone is the host's."""
+        kinds = ("pid", "mnt", "uts", "ipc", "cgroup", "net")
+        look = "\n".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
+        one, two = self.inside(look).split(), self.inside(look).split()
+        host = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+        self.assertEqual([len({*seen}) for seen in zip(one, two, host, strict=True)],
+                         [3, 3, 3, 3, 3, 1])  # fmt: skip
+
+    def test_signals(self) -> None:
+        """The script begins with no signal blocked or ignored, and files are made as 0644."""
+        out = self.inside("grep -E '^Sig(Blk|Ign)' /proc/1/status; umask").split()
+        self.assertEqual((out[0], out[2], out[4]), ("SigBlk:", "SigIgn:", "0022"))
+        ordinary = (1 << 31) - 1  # 32 and 33 are the C library's own
+        self.assertEqual([int(mask, 16) & ordinary for mask in (out[1], out[3])], [0, 0])
+
+    def test_descriptors(self) -> None:
+        """It inherits its three standard streams, no other descriptor, and no input."""
+        out = self.inside("ls /proc/self/fd; readlink /proc/self/fd/0; cat")
+        self.assertEqual(out.split(), ["0", "1", "2", "3", "/dev/null"])  # 3 is ls's own
+
+    def test_apart(self) -> None:
+        """What one container leaves in /tmp, /run or /dev/shm, another does not see."""
+        text = "for f in /tmp /run /dev/shm /dev/mqueue; do ls $f; touch $f/trace; done; sleep 60"
+        self.launch(**self.job(f"#!/bin/sh\n{text}\n"))
+        self.assertEqual(self.inside(text.replace("sleep 60", "echo end")), "end\n")
+
+
+class OwnerTests(ManagerCase):
+    """Who the script runs as, and with what environment."""
+
+    LOOK = "id -u; id -G; echo $HOME; echo $USER; readlink /proc/self/cwd"
+
+    def test_root(self) -> None:
+        """Without startup_owner, root of the image runs it."""
+        self.assertEqual(self.inside(self.LOOK).split(), ["0", "0", "/root", "root", "/root"])
+
+    def test_owner(self) -> None:
+        """By name or by number, the owner brings groups, HOME, USER and working directory."""
+        for owner in ("worker", "1000"):
+            self.assertEqual(
+                self.inside(self.LOOK, startup_owner=owner).splitlines(),
+                ["1000", "1000 2000", "/home/worker", "worker", "/home/worker"],
+            )
+
+    def test_unlisted_number(self) -> None:
+        """A number that the image does not know is an owner too, without a home."""
+        out = self.inside(self.LOOK, startup_owner="12345").split()
+        self.assertEqual(out, ["12345", "12345", "/", "12345", "/"])
+
+    def test_environment(self) -> None:
+        """The environment is small and known, and nothing of the manager's is in it."""
+        self.stop()
+        self.start(SECRET="hidden", LD_LIBRARY_PATH="/nowhere")
+        environment = self.inside("cat /proc/1/environ").split("\0")
+        self.assertEqual(
+            sorted(filter(None, environment)),
+            [
+                "HOME=/root",
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "TERM=dumb",
+                "USER=root",
+            ],
+        )
+
+    def test_startup_env(self) -> None:
+        """startup_env comes on top, ${NAME} is what NAME was, and nothing else means anything."""
+        given = "A=one;PATH=/x:${PATH};B=${A} ${NONE}.;A=two=2;C=$A `id` $(id) \\$'\""
+        out = self.inside("cat /proc/1/environ", startup_env=given)
+        environment = dict(line.split("=", 1) for line in filter(None, out.split("\0")))
+        self.assertTrue(environment["PATH"].startswith("/x:/usr/local/sbin:"))
+        self.assertEqual(
+            (environment["A"], environment["B"], environment["C"]),
+            ("two=2", "one .", "$A `id` $(id) \\$'\""),
+        )
+
+    def test_no_interpreter_line(self) -> None:
+        """A script without a #! line is run by /bin/sh."""
+        instance = self.launch(**self.job("echo run by $(readlink /proc/1/exe)\n"))
+        self.assertEqual(self.output_of(instance), "run by /bin/sh\n")
+
+    def test_idle(self) -> None:
+        """Without a startup script the container idles until it is destroyed."""
+        instance = self.launch()
+        self.assertEqual(self.running(), [instance])
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        self.assertEqual(self.running(), [])
+
+
+class PowerTests(ManagerCase):
+    """Capabilities, and what may not be gained."""
+
+    def powers(self, out: str) -> dict[str, int]:
+        """The lines of /proc/self/status as numbers."""
+        return {line.split(":")[0]: int(line.split()[1], 16) for line in out.splitlines()}
+
+    LOOK = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status | grep -v Seccomp"
+
+    def test_root(self) -> None:
+        """Root has what Docker leaves, less MKNOD and NET_RAW, and can gain nothing."""
+        self.assertEqual(
+            self.powers(self.inside(self.LOOK)),
+            {
+                "CapInh": 0,
+                "CapPrm": CAPABILITIES,
+                "CapEff": CAPABILITIES,
+                "CapBnd": CAPABILITIES,
+                "CapAmb": 0,
+                "NoNewPrivs": 1,
+            },
+        )
+
+    def test_owner(self) -> None:
+        """An owner other than root has no capability at all."""
+        powers = self.powers(self.inside(self.LOOK, startup_owner="worker"))
+        self.assertEqual(
+            [powers[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")], [0, 0, 0, 0]
+        )
+        self.assertEqual(powers["NoNewPrivs"], 1)
+
+    def test_setuid(self) -> None:
+        """A setuid program gains nothing, neither in the base image nor in a mount."""
+        tools = {member.name: content for member, content in small_image()}
+        setuid = file("suid/id", tools["bin/id"], 0o4755)
+        out = self.inside(
+            "for d in /suid /rw/suid /ro/suid; do ls -l $d/id; $d/id -u; done",
+            startup_owner="worker",
+            base_image=self.image("suid.tar", setuid),
+            mounts=[
+                f"{self.mountable('tools.tar', setuid, file('more'))} /rw READWRITE",
+                "tools.tar /ro READ",
+            ],
+        )
+        self.assertEqual(out.count("-rwsr-xr-x"), 3, "the bit was there")
+        self.assertEqual(out.splitlines()[1::2], ["1000"] * 3)
+
+    def test_no_new_devices(self) -> None:
+        """Root can make no device node, and one that he has can't be opened where he made it."""
+        out = self.inside("mknod /tmp/disk b 8 0 2>&1; mknod /dev/mem2 c 1 1 2>&1; ls /tmp")
+        self.assertEqual(out.count("Operation not permitted"), 2)
+        self.assertEqual(len(out.splitlines()), 2)
+
+
+class KernelTests(ManagerCase):
+    """/proc, /sys, /dev and the list of mounts."""
+
+    def test_mounts(self) -> None:
+        """The container's mounts are those it was given; none is shared with the host."""
+        self.mountable("data.tar", file("some"), file("more"))
+        out = self.inside("cat /proc/self/mountinfo", mounts=["data.tar /data READWRITE"])
+        points = {line.split()[4]: line for line in out.splitlines()}
+        own = """/ /proc /sys /dev /dev/pts /dev/shm /dev/mqueue /run /tmp /data /job""".split()
+        self.assertEqual(set(points) - {*READ_ONLY, *MASKED_FILES, *MASKED_FOLDERS}, {*own} - {"/sys"})
+        self.assertNotIn("shared:", out)
+        self.assertNotIn("master:", out)
+
+    def test_mount_flags(self) -> None:
+        """No mount takes device nodes or setuid bits but /dev, and / is read-only."""
+        out = self.inside("cat /proc/self/mountinfo")
+        flags = {line.split()[4]: line.split()[5].split(",") for line in out.splitlines()}
+        self.assertEqual({point for point in flags if "nosuid" not in flags[point]}, set())
+        self.assertEqual({point for point in flags if "nodev" not in flags[point]},
+                         {"/dev", "/dev/pts"})  # fmt: skip
+        for point in ("/", "/job", "/sys"):
+            self.assertIn("ro", flags[point], point)
+
+    def test_devices(self) -> None:
+        """/dev holds the harmless devices, which work, and nothing of the host's."""
+        out = self.inside("ls /dev; ls -lR /dev/ | grep ^b; echo end")
+        self.assertEqual({*out.split()}, DEVICES | LINKS | FOLDERS | {"end"})
+        out = self.inside(
+            f"for d in {' '.join(sorted(DEVICES))}; do test -c /dev/$d && echo $d; done\n"
+            "echo lost >/dev/null; cat /job/run 2>&1 >/dev/full; ls /dev/pts; echo end >/dev/stdout",
+            startup_owner="worker",
+        )
+        self.assertEqual({*out.split("\n")} & DEVICES, DEVICES)
+        self.assertIn("No space left on device", out)
+        self.assertTrue(out.endswith("ptmx\nend\n"), out)
+
+    def test_masked(self) -> None:
+        """What /proc and /sys tell of the host behind the container is hidden."""
+        files, folders = existing(MASKED_FILES), existing(MASKED_FOLDERS)
+        self.assertTrue(files and folders)
+        out = self.inside(
+            f"for f in {' '.join(files)}; do test -c $f && cat $f 2>/dev/null; echo $f; done\n"
+            f"for f in {' '.join(folders)}; do test -d $f && ls -A $f; echo $f; done\n"
+        )
+        self.assertEqual(out.split(), files + folders)
+
+    def test_read_only(self) -> None:
+        """What could change the host by /proc or /sys is read-only, for root too."""
+        paths = existing(READ_ONLY)
+        out = self.inside(f"{TRY}for f in {' '.join(paths)}; do try touch $f; done")
+        self.assertEqual(out.count("Read-only file system"), len(paths), out)
+        out = self.inside(
+            f"{TRY}try sh -c 'echo x >/proc/sys/kernel/hostname'\n"
+            "try sh -c 'echo x >/proc/sys/kernel/core_pattern'\n"
+            "try mkdir /sys/fs/cgroup/more\ntry chmod 777 /sys/kernel"
+        )
+        self.assertNotIn("done", out)
+        self.assertEqual(len(out.splitlines()), 4)
+
+
+class FileTests(ManagerCase):
+    """READ is read-only, READWRITE is private, and what is shared stays as it is."""
+
+    def add_images(self) -> None:
+        """The small image and a tarball of data."""
+        super().add_images()
+        self.mountable("data.tar", folder("kept"), file("kept/file", "old"), file("gone", "old"))
+
+    def layers(self) -> dict:
+        """All that the shared layers hold."""
+        return fingerprint(self.state / "layers")
+
+    def test_root_of_the_image(self) -> None:
+        """The container's root is the image, with the mount points and nothing of the host."""
+        out = self.inside("cd /; ls -A")
+        own = {name.split("/")[0] for name in (member.name for member, _ in small_image())}
+        self.assertEqual({*out.split()}, own | {"proc", "sys", "dev", "run", "tmp", "job"})
+
+    def test_read_only(self) -> None:
+        """Root can change nothing of the base image or of a READ mount, in no way."""
+        ways = """touch /new; touch /etc/passwd; rm /etc/passwd; mv /etc /usr; chmod 777 /etc;
+            chown 1000 /etc; ln /etc/passwd /etc/link; mkdir /data/new; touch /data/gone;
+            rm /data/gone; touch /proc/1/root/data/gone; chmod 777 /data""".split(";")
+        out = self.inside(
+            TRY + "\n".join(f"try {way.strip()}" for way in ways), mounts=["data.tar /data READ"]
+        )
+        self.assertEqual(out.count("Read-only file system"), len(ways), out)
+
+    def test_no_remount(self) -> None:
+        """Root can't mount anything, nor take away what is mounted, to get round that."""
+        ways = [
+            "mount -o remount,rw /",
+            "mount -o remount,bind,rw /data",
+            "mount -o remount,rw /proc/sys",
+            "mount -t tmpfs tmpfs /tmp",
+            "mount --bind /tmp /data",
+            "umount /data",
+            "umount -l /proc/sys",
+        ]
+        out = self.inside(
+            TRY + "\n".join(f"try {way}" for way in [*ways, "touch /data/gone"]),
+            mounts=["data.tar /data READ"],
+        )
+        self.assertNotIn("done", out)
+        self.assertTrue(out.endswith("Read-only file system\n"), out)
+
+    def test_private(self) -> None:
+        """What one instance writes on a READWRITE mount no other sees, nor the shared layer."""
+        mounts = ["data.tar /data READWRITE"]
+        changes = """echo new >/data/kept/file; rm /data/gone; touch /data/more
+            chmod 700 /data/kept; chown 1000 /data; cat /data/kept/file; ls /data"""
+        key = self.upload(**self.job(f"#!/bin/sh\n{changes}\nsleep 60\n", mounts=mounts))
+        look = "cat /data/kept/file; ls -l / | grep data; ls /data"
+        untouched = self.inside(look, mounts=mounts)
+        before = self.layers()
+        for _ in range(2):
+            answer = self.ask("POST", "/launch", key)
+            self.assertEqual(answer.status, 200, answer.reason)
+        self.assertEqual(self.inside(changes, mounts=mounts), "new\nkept\nmore\n")
+        self.assertEqual(self.inside(look, mounts=mounts), untouched)
+        for path in (name for name in self.layers() if name in before):
+            self.assertEqual(self.layers()[path], before[path])
+
+    def test_two_of_one_config(self) -> None:
+        """Two instances of one config start alike, and each keeps what it has written."""
+        text = "#!/bin/sh\nls /data; touch /data/$(cat /proc/sys/kernel/hostname); ls /data\n"
+        key = self.upload(**self.job(text, mounts=["data.tar /data READWRITE"]))
+        one, two = (self.ask("POST", "/launch", key).json["instance"] for _ in range(2))
+        for instance in (one, two):
+            out = self.output_of(instance).split()
+            self.assertEqual(sorted(out), sorted(["gone", "kept"] * 2 + [instance]))
+
+    def test_unpacked_once(self) -> None:
+        """Many launches of a config at once and later share the layers of the first."""
+        key = self.upload(mounts=["data.tar /data READ", "data.tar /more READWRITE"])
+        for _ in range(3):
+            self.assertEqual(self.ask("POST", "/launch", key).status, 200)
+        self.assertEqual(len(os.listdir(self.state / "layers")), 2)
+
+    def test_mount_order(self) -> None:
+        """Of two mounts at one place the later one is seen, and one may lie in another."""
+        self.mountable("a.tar", file("a"), file("sub/a"))
+        self.mountable("b.tar", file("b"), file("c"))
+        out = self.inside(
+            "ls /x /x/sub /y",
+            mounts=["a.tar /x READ", "b.tar /x/sub READ", "a.tar /y READ", "b.tar /y READWRITE"],
+        )
+        self.assertEqual(out, "/x:\na\nsub\n\n/x/sub:\nb\nc\n\n/y:\nb\nc\n")
+
+    def test_made_mount_points(self) -> None:
+        """A mount point is made where it is missing, and neither READ mount nor base changes."""
+        mounts = ["data.tar /data READ", "data.tar /data/kept/a/b READWRITE", "data.tar /o/p READ"]
+        tried = "touch /data/kept/a/b/new && ls /data/kept/a/b /o/p; touch /data/kept/a/new 2>&1"
+        before = self.inside("true", mounts=["data.tar /data READ"]) or self.layers()
+        out = self.inside(tried, mounts=mounts)
+        self.assertIn("/data/kept/a/b:\ngone\nkept\nnew\n\n/o/p:\ngone\nkept\n", out)
+        self.assertIn("Read-only file system", out)
+        self.assertEqual(self.inside("ls /data/kept /o 2>&1", mounts=["data.tar /data READ"])
+                         .splitlines()[-1], "file")  # fmt: skip
+        after = self.layers()
+        self.assertEqual({path: after[path] for path in before}, before)
+
+    def test_tarball_with_its_own_folder(self) -> None:
+        """A tarball's content may lie below one folder of its own name, or at its top."""
+        self.mountable("potato.tar", folder("potato"), file("potato/potato.html", "in a folder"))
+        self.mountable("other.tar", folder("potato"), file("potato/potato.html", "at the top"))
+        out = self.inside(
+            "cat /a/potato.html; cat /b/potato/potato.html",
+            mounts=["potato.tar /a READ", "other.tar /b READ"],
+        )
+        self.assertEqual(out, "in a folderat the top")
+
+
+class HostileImageTests(ManagerCase):
+    """Images whose links would lead a mount to the host."""
+
+    def setUp(self) -> None:
+        """Have a folder on the host that links in images lead to."""
+        super().setUp()
+        self.outside = self.folder / "outside"
+        self.outside.mkdir()
+        self.mountable("data.tar", file("mark", "in place"), file("more"))
+
+    def image_with(self, *members: tuple) -> str:
+        """A base image of a name of its own."""
+        return self.image(f"image{len(os.listdir(self.folder / 'base_images'))}.tar", *members)
+
+    def refused(self, *words: str, **keys: object) -> None:
+        """Fail unless a launch is refused for these reasons, and has left the host alone."""
+        self.assert_refused(self.try_to_launch(**keys), 409, *words)
+        self.assertEqual(list(self.state.glob("instances/*")), [])
+        self.assertEqual(os.listdir(self.outside), [])
+
+    def test_links_end_inside(self) -> None:
+        """A target that leads through a link ends where the link leads inside the container."""
+        image = self.image_with(
+            link("abs", "/etc"),
+            link("up", "../../../../../../etc/../.."),
+            link("host", str(self.outside)),
+            folder(str(self.outside).lstrip("/")),
+        )
+        out = self.inside(
+            f"cat /etc/x/mark /y/mark {self.outside}/z/mark",
+            base_image=image,
+            mounts=["data.tar /abs/x READ", "data.tar /up/y READWRITE", "data.tar /host/z READ"],
+        )
+        self.assertEqual(out, "in place" * 3)
+        self.assertEqual(os.listdir(self.outside), [])
+        self.assertFalse(os.path.exists("/etc/x") or os.path.exists("/y"))
+
+    def test_links_in_mounts(self) -> None:
+        """A link in a tarball that is mounted first leads the next mount nowhere else either."""
+        self.mountable("links.tar", link("out", "/../../../etc"), file("more"))
+        out = self.inside(
+            "cat /etc/x/mark", mounts=["links.tar /links READ", "data.tar /links/out/x READ"]
+        )
+        self.assertEqual(out, "in place")
+
+    def test_dangling_link(self) -> None:
+        """A target that leads through a link to nowhere is refused, also where the host has it."""
+        for target in ("/nowhere", str(self.outside)):
+            self.refused(
+                "/mnt is a symbolic link to nowhere",
+                base_image=self.image_with(link("mnt", target)),
+                mounts=["data.tar /mnt READ"],
+            )
+
+    def test_circle(self) -> None:
+        """Links in a circle are refused."""
+        image = self.image_with(link("a", "b"), link("b", "a"))
+        self.refused("circles", base_image=image, mounts=["data.tar /a/x READ"])
+
+    def test_file_in_the_way(self) -> None:
+        """A target with a file in its way is refused, and the reason says so."""
+        for target in ("/etc/passwd", "/etc/passwd/below"):
+            self.refused("is a file", mounts=[f"data.tar {target} READ"])
+
+    def test_kernels_own_folders(self) -> None:
+        """An image whose /proc, /sys or /dev is a link or a file is refused; the host's stay."""
+        before = Path("/proc/self/mountinfo").read_text()
+        for name in ("proc", "sys", "dev", "run", "tmp"):
+            self.refused("link", f"/{name}", base_image=self.image_with(link(name, "/etc")))
+            self.refused("link", base_image=self.image_with(link(name, str(self.outside))))
+            self.refused("is a file", base_image=self.image_with(file(name)))
+        self.assertEqual(Path("/proc/self/mountinfo").read_text(), before)
+
+    def test_links_below_dev(self) -> None:
+        """What an image has below /dev is covered, and leads nowhere."""
+        members = [link(f"dev/{name}", "/etc") for name in ("pts", "shm", "null", "fd")]
+        out = self.inside("ls /etc; ls /dev/shm", base_image=self.image_with(*members))
+        self.assertEqual(out.split(), ["group", "passwd"])
+
+    def test_nodes_of_an_image(self) -> None:
+        """A fifo in an image keeps no one waiting, also where its passwd file should be."""
+        fifo = special("etc/passwd", tarfile.FIFOTYPE)
+        out = self.inside("id -u; echo $HOME", base_image=self.image_with(fifo))
+        self.assertEqual(out, "0\n/\n")
+
+    def test_script_by_link(self) -> None:
+        """A startup script may be reached by a link that stays inside."""
+        image = self.image_with(script("real", "#!/bin/sh\necho found\n"), link("linked", "real"))
+        instance = self.launch(base_image=image, startup_script="/linked")
+        self.assertEqual(self.output_of(instance), "found\n")
