@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
+from subprocess import Popen
 from typing import Any
+from urllib.parse import unquote
 
 
 class Refused(Exception):
@@ -38,7 +41,7 @@ class Connection(HTTPConnection):
         body = response.read()
         if response.status >= 300:
             reason = response.getheader("Txcontain-Reason") or body.decode(errors="replace")
-            raise Refused(f"{response.status}: {reason.strip()}")
+            raise Refused(f"{response.status}: {unquote(reason).strip()}")
         return json.loads(body) if body else None
 
     def ask(self, method: str, path: str, document: Any = None) -> Any:
@@ -61,10 +64,15 @@ class UnixConnection(Connection):
         self.sock.connect(self.path)
 
 
-def ask_until(connection: Connection, path: str, is_right: Any, seconds: float = 60) -> Any:
-    """Ask a server that may still be starting, until its answer is right."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def ask_until(
+    connection: Connection, path: str, is_right: Callable[[Any], bool], server: Popen[bytes]
+) -> Any:
+    """Ask a server that may still be starting, until its answer is right.
+
+    Raises Refused where it has ended, or is not right within a minute.
+    """
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
         try:
             answer = connection.ask("GET", path)
             if is_right(answer):
@@ -72,7 +80,7 @@ def ask_until(connection: Connection, path: str, is_right: Any, seconds: float =
         except (OSError, HTTPException):
             connection.close()
         time.sleep(0.002)
-    raise Refused(f"GET {path} was not answered as it should within {seconds} s")
+    raise Refused(f"GET {path} is not answered as it should by {server.args!r}")
 
 
 def free_port() -> int:

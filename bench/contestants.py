@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,7 @@ from bench.manager import Manager
 
 INSIDE = ["/bin/sh", "-c", "echo; exec sleep 1000"]
 FLOOR = "unshare + chroot"
+SECONDS = 20  # after which a container that does not start or end is given up
 OWN = "txcontain-bench"  # how what is ours is called in places that others use too
 
 
@@ -101,19 +104,16 @@ class Foreground(Contestant):
         return processes.start([*self.command, *INSIDE], stdout=PIPE, env=self.environment)
 
     def finish(self, begun: Popen[bytes]) -> Popen[bytes]:
-        """Wait for the first byte from inside."""
-        assert begun.stdout is not None
-        if begun.stdout.read(1) != b"\n":
+        """Wait for the first line from inside."""
+        if read_within(begun, SECONDS) != b"\n":
             raise Missing(why_it_fails([*self.command, "/bin/true"], self.environment))
         return begun
 
     def end(self, container: Popen[bytes]) -> None:
         """Kill the program; the last process inside closes the pipe."""
-        assert container.stdout is not None
         container.kill()
         container.wait()
-        container.stdout.read()
-        container.stdout.close()
+        read_within(container, SECONDS)
 
 
 class Oci(Contestant):
@@ -183,7 +183,7 @@ class Docker(Contestant):
             ], env=self.environment, stderr=log)  # fmt: skip
         self.client = UnixConnection(self.socket)
         try:
-            ask_until(self.client, "/version", lambda answer: True, 20)
+            ask_until(self.client, "/version", lambda answer: True, self.process)
             self._import(root)
         except BaseException:
             self.close()
@@ -230,12 +230,33 @@ class Docker(Contestant):
 
 
 class Nspawn(Foreground):
-    """systemd-nspawn, which keeps a folder in /run for each machine."""
+    """systemd-nspawn: what it has started outlives it, and it leaves a folder in /run."""
+
+    def end(self, container: Popen[bytes]) -> None:
+        """Kill PID 1 of the container; the program ends with it."""
+        for pid in processes.children(container.pid):
+            os.kill(pid, signal.SIGKILL)
+        container.wait()
+        read_within(container, SECONDS)
 
     def close(self) -> None:
         """Remove the folder."""
         with suppress(OSError):
             os.rmdir(f"/run/systemd/nspawn/propagate/{OWN}")
+
+
+def read_within(process: Popen[bytes], seconds: float) -> bytes:
+    """What a process writes to its pipe next; nothing where it is closed.
+
+    Raises Missing where that does not come in time.
+    """
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], seconds)[0]:
+        raise Missing(f"nothing happened within {seconds} s")
+    text = os.read(process.stdout.fileno(), 1)
+    if not text:
+        process.stdout.close()
+    return text
 
 
 def needed(program: str) -> str:

@@ -63,7 +63,11 @@ class Manager:
 
     def wait_until_listed(self, count: int) -> None:
         """Wait until it answers, and lists so many instances."""
-        ask_until(self.client, "/list", lambda answer: len(answer["instances"]) == count)
+
+        def is_right(answer: dict[str, list[str]]) -> bool:
+            return len(answer["instances"]) == count
+
+        ask_until(self.client, "/list", is_right, self.process)
 
     def upload(self, **changes: str) -> dict[str, str]:
         """Upload the config with these changes; returns what launches it."""
@@ -101,11 +105,11 @@ def running(images: Path, state: Path, warm: int) -> Iterator[Manager]:
     manager.start()
     try:
         manager.wait_until_listed(0)
+        time.sleep(1)  # for its warm inits
         yield manager
-        manager.destroy_all()
     finally:
+        manager.client.close()  # it may have been idle for too long
         with suppress(Refused, OSError):  # what then is left, is killed in the end
-            manager.client.close()
             manager.destroy_all()
         manager.stop()
 

@@ -64,11 +64,12 @@ def on_the_host(pids: Iterable[int]) -> list[int]:
 
 
 def named(pids: Iterable[int], name: str) -> list[int]:
-    """Those whose name (comm) begins with ``name``."""
+    """Those that live, and whose name (comm) begins with ``name``."""
     found = []
     for pid in pids:
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().startswith(name):
+            is_named = Path(f"/proc/{pid}/comm").read_text().startswith(name)
+            if is_named and Path(f"/proc/{pid}/cmdline").read_bytes():  # a zombie has none
                 found.append(pid)
     return found
 
@@ -84,7 +85,10 @@ def rss(pids: Iterable[int]) -> float:
 
 
 def _megabytes(pid: int, file: str, key: str) -> float:
-    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(key)), 0.0)
 
 

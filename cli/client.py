@@ -13,19 +13,19 @@ from urllib.parse import quote, unquote
 from treq import collect
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, DeferredQueue
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IResponse
 
+from txcontain.cli.connect import QUICK, agent, distrust
 from txcontain.cli.errors import Refused, Trouble
 
-# How many seconds the manager may be silent. A launch waits for its container, a
-# destroy for what the container does at its end.
-QUICK, SLOW = 15, 60
+# How many seconds the manager may be silent where it is not QUICK. A launch waits for its
+# container, a destroy for what the container does at its end.
+SLOW = 60
 
 # What an answer must look like, for `fits`.
 LAUNCHED = {"instance": str, "name": str, "major": str, "minor": str}
@@ -82,40 +82,31 @@ def parse(text: bytes, shape: Any) -> Json:
     return value
 
 
-class Endpoints:
-    """Connects to all addresses of a host at once (an IAgentEndpointFactory).
-
-    "localhost" often stands for ::1 and for 127.0.0.1, and the manager listens on
-    one of them. Twisted's default tries the second 0.3 s after the first.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def endpointForURI(self, uri: URI) -> HostnameEndpoint:
-        """Return the endpoint for an address."""
-        return HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=QUICK, attemptDelay=0)
-
-
 class Client:
     """The manager at `url`, as seen through `http`.
 
     Every method raises Refused where the manager says no, and Trouble where it gives
     no answer or one that can't be understood.
+
+    :param token: what the manager is to know the caller by
     """
 
-    def __init__(self, url: str, http: HTTPClient, clock: IReactorTime) -> None:
-        self._url = url.rstrip("/")
+    def __init__(
+        self, url: str, http: HTTPClient, clock: IReactorTime, token: str | None = None
+    ) -> None:
+        self._where = url.rstrip("/")
+        self._url = "http://localhost" if url.startswith("unix:") else self._where
         self._http = http
         self._clock = clock
+        self._shown = {"Authorization": f"Bearer {token}"} if token else {}
 
     @classmethod
-    def over_tcp(cls, url: str, reactor: Any) -> "Client":
-        """Return a client that uses the network."""
-        agent = Agent.usingEndpointFactory(
-            reactor, Endpoints(reactor)
-        )
-        return cls(url, HTTPClient(agent), reactor)
+    def connecting(cls, url: str, reactor: Any, token: str | None, **files: Any) -> "Client":
+        """Return a client that connects to a manager; `files` as `connect.agent` takes them.
+
+        :raises Trouble: if the token would be there for others to read, or a file can't be used
+        """
+        return cls(url, HTTPClient(agent(url, reactor, token, **files)), reactor, token)
 
     # The course's resources.
 
@@ -210,6 +201,7 @@ class Client:
         self, method: str, path: str, *, patience: float | None = QUICK, **options: Any
     ) -> AsyncIterator[bytes]:
         """Send a request; yield the body of its answer as it comes."""
+        headers = {**self._shown, **options.pop("headers", {})}
         try:
             response = await self._within(
                 patience,
@@ -219,6 +211,7 @@ class Client:
                     reactor=self._clock,
                     unbuffered=True,
                     allow_redirects=False,
+                    headers=headers,
                     **options,
                 ),
             )
@@ -230,15 +223,17 @@ class Client:
                 yield chunk
         except ConnectionRefusedError as error:
             raise Trouble(
-                f"Nothing listens at {self._url}: start the manager with `make manager`,"
+                f"Nothing listens at {self._where}: start the manager with `make manager`,"
                 " or name another one with --url."
             ) from error
         except (ConnectError, OSError, UnicodeError) as error:
             # OSError is a host that is not found; UnicodeError, a name that no host can have.
-            raise Trouble(f"Can't connect to {self._url}: {error}") from error
+            raise Trouble(f"Can't connect to {self._where}: {error}") from error
         except (ConnectionClosed, RequestTransmissionFailed, ResponseFailed) as error:
+            if why := distrust(error):
+                raise Trouble(f"No trust between {self._where} and this side: {why}") from error
             raise Trouble(
-                f"The manager at {self._url} hung up before its answer was complete:"
+                f"The manager at {self._where} hung up before its answer was complete:"
                 " if it was restarted, run this command again."
             ) from error
 
@@ -259,7 +254,7 @@ class Client:
 
         def give_up(*_: object) -> NoReturn:
             raise Trouble(
-                f"The manager at {self._url} did not answer within {patience} s. It may still"
+                f"The manager at {self._where} did not answer within {patience} s. It may still"
                 " do what it was asked: `txcontain ps` shows what is running."
             )
 
@@ -280,7 +275,7 @@ class Client:
             return parse(text, shape)
         except ValueError as error:
             raise Trouble(
-                f"What answers at {self._url} is no txcontain manager, or one of another"
+                f"What answers at {self._where} is no txcontain manager, or one of another"
                 f" version: its answer can't be read ({error})."
             ) from error
 

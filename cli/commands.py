@@ -5,6 +5,7 @@ Twisted, so that help and a mistyped command answer at once.
 """
 
 import json
+import re
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
@@ -200,7 +201,8 @@ def told(event: "Json") -> str:
     """Return an event as a line to read."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
     why = f": {event['reason']}" if event["reason"] else ""
-    return one_line(f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}")
+    by = f" (asked by {event['by']})" if event.get("by") else ""
+    return one_line(f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}{by}")
 
 
 async def wait(client: "Client", arguments: Namespace) -> int:
@@ -211,6 +213,17 @@ async def wait(client: "Client", arguments: Namespace) -> int:
         return 128 + int(end["signal"])
     # Neither status nor signal: it ended with the machine, and nobody saw how.
     return 1 if end["status"] is None else int(end["status"])
+
+
+async def token(_: "Client", arguments: Namespace) -> int:
+    """Print a new token, this once, and the line by which a manager knows it."""
+    from hashlib import sha256  # which loads OpenSSL: no other command needs it
+    from secrets import token_urlsafe
+
+    made = f"txcontain_{token_urlsafe(32)}"
+    print(f"TXCONTAIN_TOKEN={made}")
+    print(f"{arguments.name} {arguments.role} {sha256(made.encode()).hexdigest()}")
+    return 0
 
 
 # Words.
@@ -246,6 +259,16 @@ def instance_name(text: str) -> str:
     """
     if not text:
         raise ArgumentTypeError("it is empty: `txcontain ps` shows the instances there are")
+    return text
+
+
+def token_name(text: str) -> str:
+    """Return an argument that names the holder of a token.
+
+    :raises ArgumentTypeError: if the manager's file can't hold it
+    """
+    if not re.fullmatch(r"[\w.@-]{1,64}", text, re.ASCII):
+        raise ArgumentTypeError("a name is up to 64 letters, digits, '_', '.', '@' and '-'")
     return text
 
 
@@ -330,4 +353,13 @@ COMMANDS = (
         ),
     ),
     Command("wait", "wait until an instance has ended; exit with its status", wait, (INSTANCE,)),
+    Command(
+        "token",
+        "make a token: prints it, and the line for the manager's --tokens file",
+        token,
+        (
+            Argument("name", metavar="NAME", type=token_name, help="whose it will be"),
+            Argument("role", choices=("read", "write"), help="what it will be good for"),
+        ),
+    ),
 )

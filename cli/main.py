@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from txcontain.cli.commands import COMMANDS, plain
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 DEFAULT_URL = "http://localhost:8080"
+FILES = {
+    "ca": "the CA of the manager's certificate",
+    "cert": "a certificate to be known by",
+    "key": "its key",
+}
 
 
 def main() -> NoReturn:
@@ -21,7 +27,8 @@ def main() -> NoReturn:
     die_quietly_of_ctrl_c()
     arguments = parser(os.environ.get("TXCONTAIN_URL") or DEFAULT_URL).parse_args()
     open_stdout()
-    do_without_tls()
+    if not arguments.url.startswith("https:"):
+        do_without_tls()
     from twisted.internet.task import react
 
     react(session, (arguments,))
@@ -44,7 +51,7 @@ def open_stdout() -> None:
 def do_without_tls() -> None:
     """Keep Twisted from loading OpenSSL, a quarter of a command's time.
 
-    The manager speaks plain HTTP. Twisted takes a module that can't be imported for
+    Only https needs it. Twisted takes a module that can't be imported for
     one that is not installed, and does without.
     """
     for name in ("OpenSSL", "ssl"):
@@ -55,7 +62,14 @@ async def session(reactor: Any, arguments: Namespace) -> NoReturn:
     """Carry out one command over the network, and exit."""
     from txcontain.cli.client import Client
 
-    status = await carry_out(Client.over_tcp(arguments.url, reactor), arguments)
+    files = {name: getattr(arguments, name) for name in FILES}
+    token = os.environ.get("TXCONTAIN_TOKEN", "").strip()
+    try:
+        client = Client.connecting(arguments.url, reactor, token, **files)
+    except Trouble as trouble:
+        status = failed(trouble)
+    else:
+        status = await carry_out(client, arguments)
     # All is said and flushed. To take down the reactor and the interpreter piece by
     # piece would be a sixth of a command's time.
     os._exit(status)
@@ -68,9 +82,7 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
         sys.stdout.flush()
         return status
     except Trouble as trouble:
-        sys.stdout.flush()
-        print(plain(str(trouble)), file=sys.stderr)
-        return 1
+        return failed(trouble)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         return 128 + signal.SIGPIPE
@@ -79,20 +91,36 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
         return 1
 
 
+def failed(trouble: Trouble) -> int:
+    """Say what went wrong, and return the exit status."""
+    sys.stdout.flush()
+    print(plain(str(trouble)), file=sys.stderr)
+    return 1
+
+
 def parser(url: str) -> ArgumentParser:
     """Return the parser of the command line, for COMMANDS and a default address."""
     top = ArgumentParser("txcontain", description="Runs and looks after containers.")
-    where = f"where the manager listens (default: $TXCONTAIN_URL, or {DEFAULT_URL})"
-    top.add_argument("--url", type=manager_url, default=url, help=where)
+    add_where(top, url, None)
     kinds = top.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         kind = kinds.add_parser(command.name, help=command.help, description=command.help)
         kind.set_defaults(run=command.run)
         # Without a default of its own, it leaves alone what stood before the command.
-        kind.add_argument("--url", type=manager_url, default=SUPPRESS, help=where)
+        add_where(kind, SUPPRESS, SUPPRESS)
         for argument in command.arguments:
             kind.add_argument(*argument.names, **argument.options)
     return top
+
+
+def add_where(parser: ArgumentParser, url: str, nothing: str | None) -> None:
+    """Add the options that say where the manager is and what it is to be shown."""
+    where = f"unix:/PATH, http:// or https://HOST:PORT (default: $TXCONTAIN_URL, or {DEFAULT_URL})"
+    parser.add_argument("--url", type=manager_url, default=url, metavar="URL", help=where)
+    for name, what in FILES.items():
+        parser.add_argument(
+            f"--{name}", type=Path, default=nothing, metavar="FILE", help=f"over https: {what}"
+        )
 
 
 def manager_url(text: str) -> str:
@@ -100,9 +128,12 @@ def manager_url(text: str) -> str:
 
     :raises ArgumentTypeError: if it is none
     """
-    match = re.fullmatch(r"http://[A-Za-z0-9.-]+(?::([0-9]{1,5}))?/?", text)
+    match = re.fullmatch(r"unix:/.+|https?://[A-Za-z0-9.-]+(?::([0-9]{1,5}))?/?", text)
     if not match or int(match[1] or 80) > 65535:
-        raise ArgumentTypeError(f"{text!r} is no address of a manager: write http://HOST:PORT")
+        raise ArgumentTypeError(
+            f"{text!r} is no address of a manager: write http://HOST:PORT, https://HOST:PORT or"
+            " unix:/PATH"
+        )
     return text
 
 

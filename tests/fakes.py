@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 from collections import defaultdict
+from ipaddress import IPv4Interface
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready
@@ -24,11 +25,13 @@ from tests.support import document
 from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault
 from txcontain.events import Journal
+from txcontain.firewall import Firewall
 from txcontain.kernel import Process
 from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
-from txcontain.plan import Host
+from txcontain.network import Network
+from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
 from txcontain.store import Configs
 from txcontain.tap import FOLDERS
@@ -41,6 +44,7 @@ class FakeKernel:
         self.boot = "this boot"
         self.living = {}  # Process: what its SIGKILL calls
         self.pidfds = {}  # descriptor: Process
+        self.folders = {}  # descriptor: path
         self.signals = []  # (pid, number), as they were sent
         self.catching = defaultdict(list)  # PID 1's pid: the Processes with a handler
         self.listening = {}  # port: pid
@@ -73,7 +77,12 @@ class FakeKernel:
         return descriptor
 
     def close(self, descriptor):
-        del self.pidfds[descriptor]
+        del (self.pidfds if descriptor in self.pidfds else self.folders)[descriptor]
+
+    def read_only(self, folder):
+        descriptor = next(self._numbers)
+        self.folders[descriptor] = folder
+        return descriptor
 
     def send_signal(self, pidfd, number):
         self.signal_process(self.pidfds[pidfd], number)
@@ -93,13 +102,13 @@ class FakeKernel:
     def peer(self, connection):
         return connection
 
-    def listening_sockets(self, port, network_of="self"):
+    def listening_sockets(self, port, network_of="self", protocol="tcp", address="0.0.0.0"):
         return {"4711"} if port in self.listening else set()
 
     def listens(self, pid, port):
         return self.listening.get(port) == pid
 
-    def listener(self, port):
+    def listener(self, port, protocol="tcp", address="0.0.0.0"):
         return (self.listening[port], "other") if port in self.listening else None
 
     def mounts_below(self, folder):
@@ -113,7 +122,7 @@ class FakeReactor(Clock):
     """A clock that also spawns, listens and reads, without an operating system.
 
     What it spawns is a ``FakeInit``. Where ``connects``, it connects by itself; where
-    ``works``, it carries out whatever plan it gets.
+    ``prepares``, it does the groundwork, and where ``works``, the rest of its plan.
     """
 
     def __init__(self):
@@ -123,7 +132,7 @@ class FakeReactor(Clock):
         self.readers = []
         self.factory = None  # of the unix socket
         self.ports = []  # TCP ports listened on
-        self.connects = self.works = True
+        self.connects = self.prepares = self.works = True
         self.spawn_error = None
 
     def spawnProcess(self, protocol, executable, args=(), env=None, childFDs=None):
@@ -151,14 +160,22 @@ class FakeReactor(Clock):
         with contextlib.suppress(ValueError):
             self.readers.remove(reader)
 
+    def removeWriter(self, writer):
+        pass
+
     def lose_manager(self):
-        """The manager has been killed: no one hears of what it had begun."""
+        """The manager has been killed: no one hears of what it had begun.
+
+        An init that has no plan yet ends, and the others go on.
+        """
         for init in self.inits:
-            init.child = None
+            init.child = init.connection = None
+            if init.plan is None:
+                init.end("Done(1)")
         for call in self.getDelayedCalls():
             call.cancel()
         self.readers = []
-        self.kernel.pidfds = {}
+        self.kernel.pidfds, self.kernel.folders = {}, {}
 
 
 class FakeInit:
@@ -172,7 +189,9 @@ class FakeInit:
         self.process = self.kernel.begin(killed=self.killed)
         self.pid = self.keeper.pid
         self.stuck = False  # whether not even SIGKILL ends it
-        self.plan = None
+        self.groundwork = None
+        self.plan = None  # all of it
+        self.linked = False
         self.connection = None
         self.closed = []  # its descriptors that the manager has closed
 
@@ -190,7 +209,10 @@ class FakeInit:
         self.connection.dataReceived(json.dumps(message).encode() + b"\n")
 
     def carry_out(self):
-        """Carry out the plan; the script runs then."""
+        """Carry out the plan, once it has the link it may ask for; the script runs then."""
+        if ("ask_for_link", {}) in self.plan and not self.linked:
+            self.say({"wants": "link"})
+            return
         self.say({"done": [0.001] * len(self.plan)})
         self.hang_up()
 
@@ -249,9 +271,19 @@ class FakeInit:
         self.closed.append(descriptor)
 
     def received(self, message):
-        """A message of the manager's: the plan, once it is there as a whole."""
-        if len(message) == 4 + int.from_bytes(message[:4], "big"):
-            self.plan = marshal.loads(message[4:])
+        """Steps to carry out, the groundwork and later the rest of a plan; or there is a link."""
+        if message == b"\n":
+            self.linked = True
+            self.reactor.callLater(0, self.carry_out)
+            return
+        steps = marshal.loads(message[4:])
+        assert len(message) == 4 + int.from_bytes(message[:4], "big")
+        if self.groundwork is None:
+            self.groundwork = steps
+            if self.reactor.prepares:
+                self.say({"ready": len(steps)})
+        else:
+            self.plan = self.groundwork + steps
             if self.reactor.works:
                 self.reactor.callLater(0, self.carry_out)
 
@@ -268,7 +300,7 @@ class FakeSocket(StringTransport):
 
     def write(self, data):
         super().write(data)
-        self.init.received(self.value())
+        self.init.received(data)
 
     def loseConnection(self):
         super().loseConnection()
@@ -304,6 +336,53 @@ class FakeConsumer:
         return [json.loads(line) for line in b"".join(self.written).splitlines()]
 
 
+class FakeLinks:
+    """The bridge, and the processes that have a link to it, by their addresses."""
+
+    bridge = "txcontain0"
+
+    def __init__(self):
+        self.up = False
+        self.joined = {}
+
+    def raise_bridge(self):
+        self.up = True
+
+    def remove_bridge(self):
+        self.up = False
+
+    def is_ours(self):
+        return self.up
+
+    def remove_strangers(self, known):
+        return []
+
+    def join(self, address, process):
+        self.joined[str(address)] = process
+
+
+class FakeNames:
+    """Answers for no name."""
+
+    def start(self):
+        pass
+
+    def stop(self):
+        pass
+
+
+async def filter_nothing(script):
+    """As ``firewall.run_nft`` does, without a kernel."""
+
+
+def make_network():
+    """A network without a kernel, of five addresses beside the bridge's."""
+    interface = IPv4Interface("10.87.0.1/29")
+    firewall = Firewall(filter_nothing, FakeLinks.bridge, interface)
+    return Network(maybeDeferred, interface, FakeLinks(), firewall, FakeNames(),
+                   find_nft=lambda: None, forwards=lambda: True)  # fmt: skip
+
+
 class FakeLayers(Layers):
     """Has every tarball unpacked already, but for those that are missing."""
 
@@ -324,13 +403,16 @@ def make_manager(reactor, folder, **changes):
     """A manager of a state folder, as ``tap.make_manager`` wires it, on a fake machine."""
     for name in (*FOLDERS, "base_images", "mountables"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
-    pool = Pool(reactor, reactor.kernel, Cgroups(), os.path.join(folder, "run"), size=0)
-    manager = Manager(
+    run = os.path.join(folder, "run")
+    groundwork = make_groundwork(Host(), os.path.join(run, "scratch"))
+    pool = Pool(reactor, reactor.kernel, Cgroups(), run, groundwork, size=0)
+    return Manager(
         reactor=reactor,
         kernel=reactor.kernel,
         pool=pool,
         layers=FakeLayers(os.path.join(folder, "layers"), pool, maybeDeferred, remove),
         configs=Configs(os.path.join(folder, "configs")),
+        network=make_network(),
         journal=Journal(os.path.join(folder, "events.jsonl")),
         bounds=Bounds(reactor, reactor.kernel),
         threads=maybeDeferred,
@@ -341,8 +423,6 @@ def make_manager(reactor, folder, **changes):
         mountables=os.path.join(folder, "mountables"),
         **changes,
     )
-    pool.start()
-    return manager
 
 
 class MachineTestCase(SynchronousTestCase):
@@ -379,6 +459,7 @@ class ManagerTestCase(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.manager = make_manager(self.reactor, self.folder)
+        self.manager.pool.start()
 
     def add(self, **changes):
         """Keep a config."""

@@ -361,6 +361,8 @@ class NoAnswerTests(Session):
         self.http = HTTPClient(Broken(ConnectionRefusedError()))
         words = {"upload": [file], "launch": ["web", "1", "01"]}
         for command in commands.COMMANDS:
+            if command.run is commands.token:
+                continue  # it asks nobody
             takes_instance = commands.INSTANCE in command.arguments
             given = words.get(command.name, ["web-1"] if takes_instance else [])
             self.stderr.truncate(0)
@@ -511,7 +513,8 @@ class ParserTests(Session):
 
     def test_bad_url(self):
         """An address that is none is a usage error that shows what one looks like."""
-        for url in ("", "localhost:80", "https://h", "http://", "http://h:99999", "http://h/x?y"):
+        for url in ("", "localhost:80", "ftp://h", "unix:x", "http://", "http://h:99999",
+                    "http://h/x?y"):  # fmt: skip
             self.assertIn("write http://HOST:PORT", self.usage_error("--url", url, "list"))
 
     def test_wrong_words(self):

@@ -1,20 +1,23 @@
 """The plan as a shell script: as text, and run for real."""
 
-import json
+import marshal
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from inspect import getmembers, isfunction
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_layer, make_spec, needs_root
 from txcontain import init
 from txcontain.errors import InvalidData
-from txcontain.explain import explain
-from txcontain.plan import INIT, Host, Paths, make_plan, make_unpacking_plan
+from txcontain.explain import _Shell, explain
+from txcontain.plan import INIT, Host, Link, Paths, make_plan, make_unpacking_plan
+from txcontain.seccomp import compile_filter
 
 PATHS = Paths("/base", ["/potato"], "/private", "/scratch", "/out", "/err", Host("/empty"))
 PROBE = """\
@@ -31,6 +34,8 @@ export -p
 while read -r line; do echo "$line"; done < /proc/self/mountinfo
 while read -r line; do echo "$line"; done < /proc/self/status
 """
+# Of /proc/self/status: counters, and what the script says that it can't do.
+DIFFERS = r"Vm|Rss|\w+_ctxt|Mems|Cpus|Seccomp|Speculation"
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/data:/bin/sh\n"
 GROUP = "root:x:0:\nadm:x:4:other,www\nno:x:5:wwwother\nwww:x:34:\n"
 
@@ -47,13 +52,11 @@ class AsText(SynchronousTestCase):
     def test_every_op_is_explained(self):
         """There is no op of the init that a plan could hold and the script could not say."""
         ops = [name for name, _ in getmembers(init.Container, isfunction) if name[0] != "_"]
-        from txcontain.explain import _Shell
-
         self.assertEqual([op for op in ops if not getattr(_Shell, op).__doc__], [])
 
     def test_every_step_is_numbered(self):
         """The comments number the steps as a failed launch does, without a gap."""
-        plan = make_plan(make_spec(), PATHS.__class__("/b", [], "/p", "/s", "/o", "/e"), "web-1")
+        plan = make_plan(make_spec(), Paths("/b", [], "/p", "/s", "/o", "/e"), "web-1")
         numbers = re.findall(r"^# (\d+)(?:-(\d+))?: (\w+)$", explain(plan), re.M)
         counted = [
             (number, op)
@@ -88,6 +91,12 @@ class AsText(SynchronousTestCase):
         self.assertNotIn(f'{read_only}"$root"/webserver/potato\n', script)
         self.assertIn("upperdir=/private/0/upper", script)
 
+    def test_limits(self):
+        """A limit on open files is set, and a bound on the disk is a file system of that size."""
+        script = script_of(limits={"files": 100, "disk": "1M"})
+        self.assertIn("ulimit -n 100\n", script)
+        self.assertIn("size=1048576 scratch /private\n", script)
+
     def test_variables_are_filled_in(self):
         """${NAME} stands for what NAME was before, and nothing else is the shell's to see."""
         script = script_of(startup_env="A=1 2;B=${A}$A;HOME=${HOME}/x;C=${NONE}")
@@ -98,6 +107,21 @@ class AsText(SynchronousTestCase):
         """A text that doubles itself is refused and not written out."""
         doubling = ";".join(["A=${PATH}", *["A=${A}${A}"] * 30])
         self.assertRaises(InvalidData, script_of, startup_env=doubling)
+
+    def test_a_network(self):
+        """A network of its own is one more namespace, and needs a link that another makes."""
+        self.assertNotIn("--net", script_of())
+        script = script_of(network="none")
+        self.assertIn("--mount --cgroup --net ", script)
+        self.assertIn("ip link set lo up\n", script)
+        self.assertIn('127.0.1.1 web-1\n\' >"$root"/etc/hosts\n', script)
+        self.assertNotIn("eth0", script)
+        link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        plan = make_plan(make_spec(network="private"), evolve(PATHS, mounts=[], link=link), "web-1")
+        script = explain(plan)
+        self.assertIn("ip address add 10.0.0.2/255.255.0.0 dev eth0\n", script)
+        self.assertIn("ip route add default via 10.0.0.1\n", script)
+        self.assertIn("nameserver 10.0.0.1\n", script)
 
     def test_idle(self):
         """A container without a script runs sleep(1)."""
@@ -132,7 +156,7 @@ class ForReal(SynchronousTestCase):
         changes = {"mounts": mounts, "startup_script": "/probe", **changes}
         names = ("private", "scratch", "out", "err")
         paths = Paths(self.path("base"), [self.path("layer")] * 2, *map(self.path, names),
-                      Host.here(self.path("empty")))  # fmt: skip
+                      Host.here(self.path("empty"), compile_filter()))  # fmt: skip
         return make_plan(make_spec(**changes), paths, "web-1")
 
     def output(self):
@@ -142,8 +166,10 @@ class ForReal(SynchronousTestCase):
         with open(self.path("out"), "r+") as file:
             text = file.read()
             file.truncate(0)
+        shutil.rmtree(self.path("private"))  # as if it were a new instance
+        os.mkdir(self.path("private"))
         text = re.sub(r"^(\d+ \d+ \d+:\d+)", "", text, flags=re.M)  # numbers of mounts
-        return [line for line in text.splitlines() if not re.match(r"Vm|Rss|\w+_ctxt|Mems|Cpus", line)]
+        return [line for line in text.splitlines() if not re.match(DIFFERS, line)]
 
     def by_shell(self, plan):
         with open(self.path("script"), "w") as file:
@@ -157,16 +183,18 @@ class ForReal(SynchronousTestCase):
         self.addCleanup(server.close)
         place = os.path.relpath(self.path("socket"))  # a socket's path may not be long
         server.bind(place)
-        self.addCleanup(os.unlink, place)
         server.listen()
         server.settimeout(30)
         command = ["unshare", "--pid", "--fork", "--kill-child", "--uts", "--ipc", sys.executable]
         process = subprocess.Popen([*command, "-I", "-S", "-B", INIT, place, "token"])
         self.addCleanup(process.wait)
         connection = server.accept()[0]
+        os.unlink(place)
+        connection.settimeout(30)
         with connection, connection.makefile("rwb") as stream:
             stream.readline()
-            stream.write(json.dumps(plan).encode() + b"\n")
+            message = marshal.dumps(plan)
+            stream.write(len(message).to_bytes(4, "big") + message)
             stream.flush()
             self.assertIn(b"done", stream.readline())
             self.assertEqual(stream.read(), b"")
@@ -211,9 +239,7 @@ class ForReal(SynchronousTestCase):
             self.assertIn("the image knows no user nobody-here", file.read())
 
     def test_nothing_stays_mounted(self):
-        """When the container has ended the host's mounts are as before."""
+        """When the container has ended nothing of it is mounted on the host."""
+        self.assertIn(self.folder, "".join(self.by_shell(self.plan())))  # as seen from inside
         with open("/proc/self/mountinfo") as file:
-            before = file.read()
-        self.by_shell(self.plan())
-        with open("/proc/self/mountinfo") as file:
-            self.assertEqual(file.read(), before)
+            self.assertNotIn(self.folder, file.read())

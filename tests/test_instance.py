@@ -66,7 +66,7 @@ class InstanceTestCase(MachineTestCase):
         os.makedirs(os.path.join(folder, "logs"), exist_ok=True)
         open(os.path.join(folder, HALF_MADE), "w").close()
         return Instance("web-1", spec, folder, ["/base"], PLAN, self.reactor, self.kernel,
-                        self.pool, self.take_note)  # fmt: skip
+                        self.pool, changed=self.take_note)  # fmt: skip
 
     def take_note(self, instance, why):
         self.events.append(f"{instance.state}: {why}")

@@ -21,7 +21,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
-MESSAGES = st.dictionaries(st.sampled_from(["token", "done", "failed", "other"]), JSON, min_size=1)
+KINDS = st.sampled_from(["token", "ready", "wants", "done", "failed", "x"])
+MESSAGES = st.dictionaries(KINDS, JSON, min_size=1)
 
 
 class ExitTests(MachineTestCase):
@@ -35,6 +36,7 @@ class ExitTests(MachineTestCase):
         "[1] + Terminated \n": (None, 15, "killed by SIGTERM"),
         "[1] + Segmentation fault (core dumped) \n": (None, 11, "killed by SIGSEGV"),
         "[1] + Segmentation fault\n": (None, 11, "killed by SIGSEGV"),
+        "[1] + Done(3) \n                \n": (3, None, "exit status 3"),  # written over blanks
     }
 
     def read(self, content):
@@ -56,9 +58,16 @@ class ExitTests(MachineTestCase):
         self.assertEqual(read_exit(self.folder).at, 1000)
 
     def test_nothing_written(self):
-        """An empty file means a full disk, and no file a keeper that was killed."""
-        self.assertIn("disk was full", self.read(b"").reason)
-        self.assertIn("keeper was killed too", read_exit(self.folder + "/none").reason)
+        """A keeper that wrote nothing over its blanks was killed too, who knows how long ago."""
+        path = os.path.join(self.folder, "exit")
+        for content in (b"", b" " * 64 + b"\n"):
+            self.read(content)
+            os.utime(path, (1000, 1000))
+            how = read_exit(self.folder)
+            self.assertIn("keeper was killed too", how.reason)
+            self.assertGreater(how.at, 1e9)
+        os.unlink(path)
+        self.assertIn("keeper was killed too", read_exit(self.folder).reason)
 
     @given(st.binary(max_size=300))
     def test_garbage(self, content):
@@ -79,7 +88,7 @@ class PoolTestCase(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.reactor.connects = self.reactor.works = False
-        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, size=0)
+        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, PLAN[:1], size=0)
         self.pool.start()
 
     def connected(self):
@@ -117,6 +126,31 @@ class ChildTests(PoolTestCase):
         self.init.fail(step=1, errno=13)
         details = self.failureResultOf(outcome, StepFailed).value.details
         self.assertEqual((details["step"], details["errno"]), (1, 13))
+
+    def test_groundwork(self):
+        """An init is handed out when it has done the groundwork, not before."""
+        self.reactor.prepares = False
+        taken = self.pool.take()
+        self.init.connect()
+        self.assertEqual(self.init.groundwork, PLAN[:1])
+        self.assertNoResult(taken)
+        self.init.say({"ready": 1})
+        self.successResultOf(taken)
+
+    def test_groundwork_fails(self):
+        """An init that can't do the groundwork fails the launch with the step."""
+        self.reactor.prepares = False
+        taken = self.pool.take()
+        self.init.connect()
+        self.init.fail(step=0, errno=28)
+        error = self.failureResultOf(taken, MachineAtFault).value
+        self.assertEqual(error.chain[0], "step 1 of 1, stdio")
+
+    def test_says_too_much(self):
+        """What an init says of its groundwork later on changes nothing."""
+        self.connected()
+        self.init.say({"ready": 1})
+        self.init.fail(step=0)
 
     def test_exec_fails(self):
         """An exec that fails after all else was done is a failure."""

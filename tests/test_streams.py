@@ -49,10 +49,12 @@ class StreamTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(self.free()))
 
     def test_finish(self):
-        """At the end the consumer is let go, unless it is gone already."""
+        """At the end the consumer is let go, or when it is gone: once."""
         self.stream.finish()
         self.assertIsNone(self.consumer.producer)
         self.stream.begin()
         self.stream.stopProducing()
+        self.assertIsNone(self.consumer.producer)
+        self.consumer.producer = "another"
         self.stream.finish()
-        self.assertIs(self.consumer.producer, self.stream)
+        self.assertEqual(self.consumer.producer, "another")

@@ -1,4 +1,4 @@
-"""A cgroup for each container, below one group of our own: /txcontain.
+"""A cgroup for each container: /txcontain/MANAGER/TOKEN, all below one group of our own.
 
 Three layouts exist in the field (cgroups(7)): version 2 alone, version 1 with a
 hierarchy a controller, and a hybrid of both. A ``Cgroups`` knows for each controller
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 
 import attrs
 from attrs import field, frozen
@@ -18,6 +19,7 @@ from attrs import field, frozen
 from txcontain.spec import Limits
 
 GROUP = "txcontain"
+KEEPERS = "keepers"  # the one group in a manager's that is no container's
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
 V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
 PERIOD = 100_000  # microseconds in which a container's share of the processors is counted
@@ -79,18 +81,26 @@ class Cgroups:
 
     tops: dict[str, str] = field(factory=dict)  # controller: our group's folder
     unified: frozenset[str] = frozenset()  # the controllers that are of version 2
+    # The file by which a keeper leaves the manager's own group, which a service manager
+    # may end as a whole. (In version 1, only systemd's own hierarchy would do.)
+    keepers: str = os.devnull
 
     @classmethod
-    def here(cls) -> Cgroups:
-        """What this machine has; our own group is made where it is missing."""
+    def here(cls, state: str) -> Cgroups:
+        """What this machine has; the group of the manager of this state folder is made."""
+        group = os.path.join(GROUP, sha256(os.path.realpath(state).encode()).hexdigest()[:8])
         with open("/proc/self/mountinfo") as file:
             tops, version2 = find_hierarchies(file)
-        unified = _enable(version2, [name for name in CONTROLLERS if name not in tops])
+        unified = _enable(version2, group, [name for name in CONTROLLERS if name not in tops])
         if unified and "cpuacct" not in tops:
             unified.append("cpuacct")  # version 2 counts in every group's cpu.stat
         tops.update(dict.fromkeys(unified, version2))
-        ours = {name: os.path.join(top, GROUP) for name, top in tops.items() if _make(top)}
-        return cls(ours, frozenset(unified))
+        groups = {name: os.path.join(top, group) for name, top in tops.items()}
+        ours = {name: path for name, path in groups.items() if _make(path)}
+        keepers = os.path.join(version2, group, KEEPERS)
+        if not unified or not _make(keepers):
+            return cls(ours, frozenset(unified))
+        return cls(ours, frozenset(unified), os.path.join(keepers, "cgroup.procs"))
 
     def folders(self, token: str) -> list[str]:
         """The folders of a container's group, each once."""
@@ -108,13 +118,21 @@ class Cgroups:
         """Remove a container's group; returns the folders that a process still is in."""
         return [folder for folder in self.folders(token) if not _remove(folder)]
 
+    def give_back(self) -> None:
+        """Remove our own groups, where no container is left in them."""
+        for top in set(self.tops.values()):
+            with contextlib.suppress(OSError):
+                _remove(os.path.join(top, KEEPERS))
+                os.rmdir(top)
+                os.rmdir(os.path.dirname(top))  # which other managers may still need
+
     def tokens(self) -> set[str]:
         """The names of all the groups there are."""
         found: set[str] = set()
         for top in set(self.tops.values()):
             with contextlib.suppress(FileNotFoundError):
                 found.update(entry.name for entry in os.scandir(top) if entry.is_dir())
-        return found
+        return found - {KEEPERS}
 
     def limit(self, token: str, limits: Limits) -> None:
         """Bound what a container uses.
@@ -191,14 +209,14 @@ def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:
     return version1, version2
 
 
-def _enable(top: str, wanted: list[str]) -> list[str]:
+def _enable(top: str, group: str, wanted: list[str]) -> list[str]:
     """Switch controllers on for the groups below ours; returns those that are."""
     if not top or not wanted:
         return []
-    ours = os.path.join(top, GROUP)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(ours)
-    for folder in (top, ours):
+    ours = os.path.join(top, group)
+    if not _make(ours):
+        return []
+    for folder in (top, os.path.dirname(ours), ours):
         for name in wanted:
             with contextlib.suppress(OSError):  # not in this kernel, or not delegated to us
                 _write(os.path.join(folder, "cgroup.subtree_control"), f"+{name}")
@@ -206,11 +224,9 @@ def _enable(top: str, wanted: list[str]) -> list[str]:
         return [name for name in file.read().split() if name in wanted]
 
 
-def _make(top: str) -> bool:
+def _make(folder: str) -> bool:
     try:
-        os.mkdir(os.path.join(top, GROUP))
-    except FileExistsError:
-        return True
+        os.makedirs(folder, 0o755, exist_ok=True)
     except OSError:  # a hierarchy that we may only look at
         return False
     return True

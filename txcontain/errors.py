@@ -26,6 +26,14 @@ class TooLarge(InvalidData):
     """What was sent is longer than this request takes."""
 
 
+class Malformed(Error):
+    """The request is no HTTP that can be understood in one way only."""
+
+
+class Unauthenticated(Error):
+    """The caller has not shown who it is."""
+
+
 class Forbidden(Error):
     """The request is one that this caller may not make."""
 

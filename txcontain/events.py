@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,11 @@ SOME = 200  # events that are sent at once
 MOST_WAITING = 10_000  # events kept for a follower that takes none
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
+
+# Who asked for what is being done, where someone did. A coroutine keeps it through all its
+# waits (Deferred.fromCoroutine copies the context), and what the reactor begins by itself, such
+# as a restart, has none: so no verb of the manager needs to hand it on.
+asked_by: ContextVar[str | None] = ContextVar("asked_by", default=None)
 
 
 @define(eq=False)
@@ -48,8 +54,10 @@ class Journal:
             self._torn = file.read(1) not in (b"", b"\n")
 
     def add(self, what: str, reason: str, instance: str | None = None, **details: Any) -> Event:
-        """Write an event down, and tell who listens."""
+        """Write an event down with who asked for it, and tell who listens."""
         self.last += 1
+        if by := asked_by.get():
+            details["by"] = by
         event = {"seq": self.last, "time": time.time(), "instance": instance, "what": what,
                  "reason": reason, **details}  # fmt: skip
         with contextlib.suppress(OSError):  # a full disk does not stop the containers
@@ -108,7 +116,7 @@ class Follower(Stream):
                 await self._write(waiting)
         finally:
             end()
-        self.finish()
+            self.finish()
 
     async def _replay(self) -> None:
         events = self.journal.since(self.last)

@@ -6,6 +6,7 @@ docstring is the comment above them.
 
 from __future__ import annotations
 
+import os
 from itertools import groupby
 from shlex import quote
 
@@ -18,8 +19,10 @@ HEAD = """\
 # (Use an image that you trust: the real init lets no symbolic link of an image lead
 # out of it, which a shell can't promise. And the folders named here must exist.)
 
-# Namespaces first: new ones of these kinds, with the rest of this file as PID 1.
-exec unshare --pid --fork --kill-child --uts --ipc{namespaces} sh -eu /dev/fd/3 3<<'CONTAINER'
+# Namespaces first: new ones of these kinds, with the rest of this file as PID 1, in a
+# session of its own: it has no terminal. (To end it, and all in it: kill -KILL the unshare.)
+exec unshare --pid --fork --kill-child --uts --ipc{namespaces} \
+    setsid sh -eu /dev/fd/3 3<<'CONTAINER'
 exec 3<&-
 umask 022
 """
@@ -168,6 +171,30 @@ class _Shell:
         """Names in /dev that programs expect."""
         return [f"ln -s {quote(target)} {_inside(path)}"]
 
+    def file(self, path: str, content: str) -> Lines:
+        """Files that say who this is and where names are found, in place of the image's."""
+        place = _inside(path)
+        return [f"mkdir -p {_inside(os.path.dirname(path))} && rm -f {place}",
+                f"printf %s {quote(content)} >{place}"]  # fmt: skip
+
+    def loopback(self) -> Lines:
+        """A network of its own, in which nothing is up yet."""
+        return ["ip link set lo up"]
+
+    def ask_for_link(self) -> Lines:
+        """The manager makes a link now. By hand, type this in another terminal of the host:
+        ip link add NAME up master BRIDGE type veth peer name eth0 netns PID
+        where PID is that of this shell, as the host sees it.
+        """
+        return []
+
+    def link(self, address: str, netmask: str, gateway: str) -> Lines:
+        """Once the link is there, it gets an address, and is the way to everywhere else."""
+        return ["until ip link show eth0 >/dev/null 2>&1; do sleep 0.1; done",
+                f"ip address add {address}/{netmask} dev eth0",
+                "ip link set eth0 up",
+                f"ip route add default via {gateway}"]  # fmt: skip
+
     def pivot_root(self, path: str) -> Lines:
         """The new root takes the place of the old one. The real init does it by
         pivot_root . . && umount -l .
@@ -212,6 +239,10 @@ class _Shell:
     def open_files(self, most: int) -> Lines:
         """How many files each process may have open."""
         return [f"ulimit -n {most}"]
+
+    def resources(self, time: int, memory: int, file: int) -> Lines:
+        """How much time, memory and room for a file each process may take."""
+        return [f"ulimit -t {time} -v {memory >> 10} -f {file >> 9}"]
 
     def seccomp(self, program: bytes) -> Lines:
         """No system calls any more but those of a list. No shell command does this: the init

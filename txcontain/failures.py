@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.plan import Plan
+from txcontain.spec import Port
 
 if TYPE_CHECKING:
     from txcontain.process import Exit, StepFailed
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 # Errors that come of what a config and its images say, in steps that follow them.
 FROM_CONFIG = {0, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENOEXEC,
                errno.EISDIR, errno.EEXIST}  # fmt: skip
-FOLLOW_CONFIG = {"overlay", "mount", "device", "symlink", "user", "exec"}
+FOLLOW_CONFIG = {"overlay", "mount", "device", "symlink", "file", "user", "exec"}
 
 CAUSES = {
     errno.ENOSPC: ("the disk that holds the state folder is full", "free some space"),
@@ -75,8 +76,7 @@ def of_early_end(script: str, port: int, how: Exit, last_words: str) -> ConfigAt
     return ConfigAtFault(f"{script} ended before it listened on port {port}", str(how), quoted)
 
 
-def of_port(port: int, holder: str) -> ConfigAtFault:
-    """The error where the port that a config asks for is taken."""
-    return ConfigAtFault(
-        f"port {port} is taken", f"by {holder}", "end that, or set another PORT in startup_env"
-    )
+def of_port(port: Port, holder: str) -> ConfigAtFault:
+    """The error where a port of the host's that a config asks for is taken."""
+    hint = "end that, or set another PORT in startup_env (or publish another, in ports)"
+    return ConfigAtFault(f"port {port} is taken", f"by {holder}", hint)

@@ -12,6 +12,8 @@ The protocol, on one unix stream socket::
      | -- {"ready": STEPS} ----------------> |
      |            ...waits, warm...          |
      | <----------- [(OP, {ARG: ..}), ..] -- |  the rest of a plan (end-of-file: not wanted)
+     | -- {"wants": "link"} ---------------> |  it has a network namespace now (private ones)
+     | <-------------------------- newline -- |  and a link to the bridge in it: eth0
      | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
      | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
     or, at any time
@@ -56,11 +58,13 @@ MOUNT_FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
     "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18,
 }  # fmt: skip
-NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000}
+NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 SECCOMP_MODE_FILTER = 2
-RLIMIT_NOFILE = 7
+RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_AS = 0, 1, 7, 9
+SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
+IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 SYS_OPENAT2 = 437  # the same number on every architecture
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
@@ -68,7 +72,8 @@ CAPABILITY_VERSION_3 = 0x20080522
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
 LAST_OPS = ("exec", "idle")  # the process is another one after them
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
-LONGEST_ENVIRONMENT = 1 << 17  # characters
+LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
+LARGEST_ID = (1 << 32) - 2  # of a user or group
 
 
 class StepError(Exception):
@@ -145,11 +150,23 @@ class Kernel:
         """prlimit(2), RLIMIT_NOFILE."""
         self._call("prlimit", 0, RLIMIT_NOFILE, struct.pack("QQ", most, most), None)
 
+    def limit_resource(self, resource: int, most: int) -> None:
+        """prlimit(2). The hard limit is above: at the soft one comes a signal that says which."""
+        self._call("prlimit", 0, resource, struct.pack("QQ", most, most + 1), None)
+
     def load_filter(self, program: bytes) -> None:
         """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""
         code = ctypes.create_string_buffer(program, len(program))
         header = struct.pack("HP", len(program) // 8, ctypes.addressof(code))  # struct sock_fprog
         self._call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), header)
+
+    def configure_network(self, request: int, argument: bytes) -> None:
+        """ioctl(2) on any IPv4 socket of this network namespace (netdevice(7))."""
+        endpoint = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+        try:
+            self._call("ioctl", endpoint.fileno(), ctypes.c_ulong(request), argument)
+        finally:
+            endpoint.close()
 
     def capset(self, mask: int) -> None:
         """capset(2): ``mask`` becomes the permitted and effective set; nothing is inheritable."""
@@ -161,7 +178,9 @@ class Kernel:
     mkdir = staticmethod(named(os.mkdir))
     mknod = staticmethod(named(os.mknod))
     symlink = staticmethod(named(os.symlink))
+    unlink = staticmethod(named(os.unlink))
     open = staticmethod(named(os.open))
+    write = staticmethod(named(os.write))
     dup2 = staticmethod(named(os.dup2))
     close = staticmethod(named(os.close))
     stat = staticmethod(named(os.stat))
@@ -178,8 +197,9 @@ class Kernel:
 class Container:
     """Carries out steps: one method an op, called with the step's arguments."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, connection: _socket.socket | None = None) -> None:
         self.kernel = kernel
+        self.connection = connection  # to the manager
         self.root = -1  # a descriptor of the new root, until it is the root
         self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
         self.environment: dict[str, str] = {}
@@ -367,6 +387,46 @@ class Container:
         self.kernel.close(self.root)
         self.kernel.pivot_root(path)
 
+    def file(self, path: str, content: str) -> None:
+        """A file that takes the place of the image's one, or of its symbolic link."""
+        directory, name = self._directory(os.path.dirname(path)), os.path.basename(path)
+        try:  # noqa: SIM105 (contextlib would have to be imported)
+            self.kernel.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = self.kernel.open(name, flags, 0o644, dir_fd=directory)
+        self.kernel.write(descriptor, content.encode())
+        self.kernel.close(descriptor)
+        self.kernel.close(directory)
+
+    # -- ops: the network ------------------------------------------------------
+
+    def loopback(self) -> None:
+        """Let processes of the container reach each other at 127.0.0.1."""
+        self._up("lo")
+
+    def ask_for_link(self) -> None:
+        """Have the manager begin to make the link, since there is a namespace for it now."""
+        assert self.connection is not None
+        self.connection.sendall(to_json({"wants": "link"}).encode() + b"\n")
+
+    def link(self, address: str, netmask: str, gateway: str) -> None:
+        """Wait for the link, and give it its address and the way out."""
+        assert self.connection is not None
+        if not receive(self.connection, 1):
+            raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
+        self.kernel.configure_network(SIOCSIFADDR, interface("eth0", internet(address)))
+        self.kernel.configure_network(SIOCSIFNETMASK, interface("eth0", internet(netmask)))
+        self._up("eth0")
+        everywhere = internet("0.0.0.0")
+        ends = struct.pack("L16s16s16s", 0, everywhere, internet(gateway), everywhere)
+        route = ends + struct.pack("H", RTF_UP | RTF_GATEWAY) + bytes(64)  # struct rtentry
+        self.kernel.configure_network(SIOCADDRT, route)
+
+    def _up(self, name: str) -> None:
+        self.kernel.configure_network(SIOCSIFFLAGS, interface(name, struct.pack("H", IFF_UP)))
+
     # -- ops: the process ------------------------------------------------------
 
     def hostname(self, name: str) -> None:
@@ -406,6 +466,11 @@ class Container:
     def open_files(self, most: int) -> None:
         """How many descriptors each process may have (RLIMIT_NOFILE)."""
         self.kernel.limit_files(most)
+
+    def resources(self, time: int, memory: int, file: int) -> None:
+        """Seconds of a processor and bytes of memory a process takes, bytes of a file it writes."""
+        for resource, most in ((RLIMIT_CPU, time), (RLIMIT_AS, memory), (RLIMIT_FSIZE, file)):
+            self.kernel.limit_resource(resource, most)
 
     def seccomp(self, program: bytes) -> None:
         """Make no system calls any more but those that the program lets through."""
@@ -451,6 +516,16 @@ def bits(flags: Strings) -> int:
     return sum(MOUNT_FLAGS[flag] for flag in flags)
 
 
+def interface(name: str, value: bytes) -> bytes:
+    """A struct ifreq (netdevice(7))."""
+    return struct.pack("16s24s", name.encode(), value)
+
+
+def internet(address: str) -> bytes:
+    """A struct sockaddr_in (ip(7))."""
+    return struct.pack("HH4s8x", _socket.AF_INET, 0, _socket.inet_aton(address))
+
+
 # -- what an image says about its users ------------------------------------------
 
 
@@ -478,13 +553,18 @@ def read_file(path: str) -> str:
 def database(path: str, fields: int) -> Iterator[list[str]]:
     """The records of a passwd(5) or group(5) file; none where there is no such file."""
     try:
-        lines = read_file(path).splitlines()
+        lines = read_file(path).split("\n")
     except OSError:
         return
     for line in lines:
         record = line.split(":")
-        if len(record) == fields and record[2].isdecimal():
+        if len(record) == fields and is_id(record[2]):
             yield record
+
+
+def is_id(text: str) -> bool:
+    """Whether this is the number of a user or group."""
+    return text.isdecimal() and len(text) <= 10 and int(text) <= LARGEST_ID
 
 
 def find_account(owner: str) -> Account:
@@ -493,7 +573,7 @@ def find_account(owner: str) -> Account:
     Raises StepError where it is a name that the image does not know.
     """
     for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7):
-        if owner in (name, uid) and gid.isdecimal():
+        if owner in (name, uid) and is_id(gid):
             return Account(name, int(uid), int(gid), home or "/")
     if owner.isdecimal():
         return Account(owner, int(owner), int(owner), "/")
@@ -599,14 +679,14 @@ def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
             )
         return f"its interpreter {interpreter} can't be run", "check that it is executable"
     if start.startswith(b"\x7fELF") and len(start) > 20:
+        if number == errno.ENOENT:
+            return f"the dynamic loader that {path} asks for is not in the container", (
+                "add its C library to the image, or link it statically"
+            )
         machine = int.from_bytes(start[18:20], "little" if start[5] == 1 else "big")
         if machine != OURS.get(os.uname().machine, machine):
             return f"{path} is built for {MACHINES.get(machine, machine)}, not for this machine", (
                 f"build it for {os.uname().machine}"
-            )
-        if number == errno.ENOENT:
-            return f"the dynamic loader that {path} asks for is not in the container", (
-                "add its C library to the image, or link it statically"
             )
     if number == errno.EACCES:
         return f"{path} may not be run by this startup_owner", "check its mode and its folders'"
@@ -642,14 +722,22 @@ def carry_out(
             step_error = StepError(getattr(error, "call", op), error.errno, path)
             say(failure(len(durations), step_error))
             return False
+        except Idle:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            hint = "this is a mistake of txcontain's: report it"
+            say(failure(len(durations), StepError(op, 0, "", said, hint)))
+            return False
         durations.append(round(clock() - before, 6))
     return True
 
 
 def failure(number: int, error: StepError) -> object:
     """The message that says that step ``number`` failed."""
-    details = {"call": error.call, "errno": error.number, "path": error.path}
-    return {"failed": {"step": number, **details, "cause": error.cause, "hint": error.hint}}
+    said = {"call": error.call, "path": error.path, "cause": error.cause, "hint": error.hint}
+    valid = {key: text.encode(errors="replace").decode() for key, text in said.items()}
+    return {"failed": {"step": number, "errno": error.number, **valid}}  # (paths may be no UTF-8)
 
 
 def to_json(value: object) -> str:
@@ -704,7 +792,7 @@ def main(path: str, token: str, *cgroups: str) -> None:
         connection.sendall(to_json(message).encode() + b"\n")
 
     say({"token": token})
-    container = Container(kernel)
+    container = Container(kernel, connection)
     durations: list[float] = []
     try:
         while (plan := receive_plan(connection)) is not None:

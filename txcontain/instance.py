@@ -7,6 +7,7 @@ created → starting → running → stopping → ended
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from txcontain.kernel import Kernel
 from txcontain.layers import last_words
 from txcontain.plan import Plan
 from txcontain.pool import Pool
-from txcontain.process import Exit, StepFailed, Supervised
+from txcontain.process import Connect, Exit, StepFailed, Supervised
 from txcontain.spec import Spec
 from txcontain.store import to_json, write_soon
 
@@ -69,6 +70,8 @@ class Instance:
     kernel: Kernel
     pool: Pool
     changed: Callable[[Instance, str], None] = lambda instance, why: None
+    address: str | None = None  # on the private network
+    connect: Connect | None = None  # makes its link to that network
     state: str = "created"
     since: float = 0.0  # unix time of the state
     launched: float = 0.0  # unix time of the launch
@@ -118,14 +121,15 @@ class Instance:
         self.launched = self.reactor.seconds()
         await self._start()
         self._first_launch = False
-        os.unlink(self.path(HALF_MADE))  # takes no room on a disk, however full
+        with contextlib.suppress(FileNotFoundError):  # where it was destroyed meanwhile
+            os.unlink(self.path(HALF_MADE))  # takes no room on a disk, however full
 
     async def _start(self) -> None:
         self.ready, self.processes = False, None
         self._life.launch()
         try:
             await self._carry_out()
-        except Error as error:
+        except Exception as error:
             await self._be_sure_that_it_ended(str(error))
             raise
         if self.spec.port is not None:
@@ -137,7 +141,7 @@ class Instance:
             child.hang_up()
             raise MachineAtFault("the launch was cut short", f"the instance is {self.state}")
         self.processes = child
-        child.on_exit = self._exited
+        child.on_exit, child.connect = self._exited, self.connect
         self._save_or_fail()
         self._limit(child)
         try:
@@ -294,6 +298,7 @@ class Instance:
             "pid": self.processes.process.pid if self.processes and self.running else None,
             "slot": self.processes.token if self.processes else None,
             "layers": self.layers,
+            "address": self.address,
             "exit": asdict(self.exit) if self.exit else None,
             "restarts": self.restarts,
             "spec": self.spec.described(),

@@ -7,6 +7,8 @@
 trap '' HUP INT QUIT TERM
 cd "$1" || exit
 shift
+# Room for the words: they must find a place even when the disk is full by then.
+echo '                                                                ' > exit
 "$@" &
 wait
-jobs > exit
+jobs 1<> exit

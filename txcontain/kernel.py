@@ -11,14 +11,19 @@ import os
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 
 from attrs import frozen
 
 COLLAPSE_RANGE, PUNCH_HOLE = 0x08, 0x03  # <linux/falloc.h>; a hole keeps the size
+AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
+OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 1, 1  # <linux/mount.h>
+SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every architecture
 _libc = ctypes.CDLL(None, use_errno=True)
-LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp (proc_pid_net(5))
+# The state of a socket that takes what anyone sends, in /proc/net/tcp and udp (proc_pid_net(5)).
+LISTENING = {"tcp": "0A", "udp": "07"}
 
 
 @frozen
@@ -85,6 +90,22 @@ class Kernel:
             return False
         return int(fields[19]) == process.start_time and fields[0] not in "ZX"
 
+    def read_only(self, folder: str) -> int:
+        """A descriptor for a folder by which nothing in it can be written, whoever tries.
+
+        It is a mount of its own that is not attached to any file tree (open_tree(2),
+        mount_setattr(2); Linux 5.12). Raises OSError.
+        """
+        flags = OPEN_TREE_CLONE | os.O_CLOEXEC
+        descriptor = _system_call(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(folder), flags)
+        wanted = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+        try:
+            _system_call(SYS_MOUNT_SETATTR, descriptor, b"", AT_EMPTY_PATH, wanted, len(wanted))
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def mounts_below(self, folder: str) -> list[str]:
         """The mount points of this mount namespace that lie below a folder."""
         with open("/proc/self/mountinfo") as file:
@@ -116,7 +137,7 @@ class Kernel:
     def catches(self, pid: int, number: int) -> bool:
         """Whether a process has a handler for a signal (SigCgt, proc_pid_status(5))."""
         try:
-            with open(f"/proc/{pid}/status") as file:
+            with open(f"/proc/{pid}/status", errors="replace") as file:
                 caught = next(line for line in file if line.startswith("SigCgt:"))
         except (FileNotFoundError, ProcessLookupError):
             return False
@@ -139,17 +160,27 @@ class Kernel:
             yield pid
             waiting += _children(pid)
 
-    def listening_sockets(self, port: int, network_of: int | str = "self") -> set[str]:
-        """The inodes of the sockets that listen on a TCP port, by the kernel's tables alone."""
+    def listening_sockets(
+        self,
+        port: int,
+        network_of: int | str = "self",
+        protocol: str = "tcp",
+        address: str = "0.0.0.0",
+    ) -> set[str]:
+        """The inodes of the sockets that listen on a port, by the kernel's tables alone.
+
+        An IPv4 address leaves out those on other addresses; 0.0.0.0 leaves out none.
+        """
         found = set()
-        for table in ("tcp", "tcp6"):
+        for table in (protocol, f"{protocol}6"):
             try:
                 with open(f"/proc/{network_of}/net/{table}") as file:
                     next(file)
                     for line in file:
                         fields = line.split(None, 10)
-                        address = fields[1]
-                        if fields[3] == LISTENING and int(address.rpartition(":")[2], 16) == port:
+                        local, _, number = fields[1].partition(":")
+                        listens = fields[3] == LISTENING[protocol] and int(number, 16) == port
+                        if listens and _overlap(local, address):
                             found.add(fields[9])
             except (FileNotFoundError, ProcessLookupError):
                 continue
@@ -158,11 +189,7 @@ class Kernel:
     def holds_socket(self, pid: int, inodes: set[str]) -> bool:
         """Whether a process has one of these sockets open."""
         wanted = {f"socket:[{inode}]" for inode in inodes}
-        folder = f"/proc/{pid}/fd"
-        try:
-            return any(os.readlink(f"{folder}/{name}") in wanted for name in os.listdir(folder))
-        except (FileNotFoundError, ProcessLookupError):
-            return False
+        return not wanted.isdisjoint(_open_files(pid))
 
     def listens(self, pid: int, port: int) -> bool:
         """Whether a process of the container whose PID 1 is ``pid`` listens on a TCP port."""
@@ -171,12 +198,15 @@ class Kernel:
             self.holds_socket(member, inodes) for member in self.descendants(pid)
         )
 
-    def listener(self, port: int) -> tuple[int, str] | None:
-        """The pid and program of who listens on a TCP port of the host (0, "" if not to be seen).
+    def listener(
+        self, port: int, protocol: str = "tcp", address: str = "0.0.0.0"
+    ) -> tuple[int, str] | None:
+        """The pid and program of who listens on a port of the host (0, "" if not to be seen).
 
-        None where no one does. Looks through every process: not for the reactor's thread.
+        None where no one does, on that address. Looks through every process: not for the
+        reactor's thread.
         """
-        inodes = self.listening_sockets(port)
+        inodes = self.listening_sockets(port, protocol=protocol, address=address)
         if not inodes:
             return None
         for entry in os.listdir("/proc"):
@@ -185,13 +215,37 @@ class Kernel:
         return 0, ""
 
 
+def _overlap(local: str, address: str) -> bool:
+    """Whether a socket's address, as /proc/net has it, is or covers this IPv4 address."""
+    words = [int(local[i : i + 8], 16) for i in range(0, len(local), 8)]  # as they lie in memory
+    wanted = int.from_bytes(socket.inet_aton(address), sys.byteorder)
+    mapped = len(words) == 1 or words[:2] == [0, 0]  # no IPv6 address but :: or ::ffff:a.b.c.d
+    return wanted == 0 or (mapped and words[-1] in (0, wanted))
+
+
+def _system_call(number: int, *arguments: object) -> int:
+    result: int = _libc.syscall(number, *arguments)
+    if result == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
 def program(pid: int) -> str:
     """A process's name (comm); nothing where it is gone."""
     try:
-        with open(f"/proc/{pid}/comm") as file:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
             return file.read().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    folder, names = f"/proc/{pid}/fd", []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        names = os.listdir(folder)
+    for name in names:  # which may have been closed meanwhile, or be none of our business
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            yield os.readlink(f"{folder}/{name}")
 
 
 def _children(pid: int) -> Iterator[int]:
@@ -206,9 +260,9 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    # From field 3 on: field 2 is a name in parentheses, which may hold any character.
+    # From field 3 on: field 2 is a name in parentheses, which may hold any byte.
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
     except FileNotFoundError:
         raise ProcessLookupError(f"there is no process {pid}") from None

@@ -8,25 +8,31 @@ tarball, and the next launch unpacks the new one.
 from __future__ import annotations
 
 import os
+import signal
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txcontain import failures
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
-from txcontain.plan import make_unpacking_plan
+from txcontain.plan import UNPACKING_TIME, make_unpacking_plan
 from txcontain.pool import Pool
-from txcontain.process import Exit, StepFailed
+from txcontain.process import Child, Exit, StepFailed
+from txcontain.spec import Limits
+from txcontain.unpacking import DEFAULTS, Bounds, check
 
-DEEPEST = 256  # folders below each other in a layer
 UNPACKING = ".unpacking"  # how the name of a layer ends until it is one
+NO_BLOCKS = 16
 LAST_WORDS = 2000  # bytes of tar's complaints that an error quotes
+LOOK_EVERY = 3.0  # seconds between two looks at what tar has unpacked so far
 
 
 @define(eq=False)
@@ -37,6 +43,8 @@ class Layers:
     pool: Pool
     threads: Callable[..., Deferred[Any]]
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
+    bounds: Bounds = DEFAULTS
+    seccomp: bytes = b""  # the compiled filter
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)
     _log: Logger = field(factory=Logger)
 
@@ -73,7 +81,9 @@ class Layers:
             for name in ("layer", "scratch"):
                 os.makedirs(os.path.join(beside, name), mode=0o755)
             await self._run_tar(tarball, beside)
-            await self.threads(_settle, tarball, os.path.join(beside, "layer"), layer)
+            unpacked = os.path.join(beside, "layer")
+            await self.threads(check, os.path.basename(tarball), unpacked, self.bounds)
+            await self.threads(_settle, tarball, unpacked, layer)
         except OSError as error:
             raise MachineAtFault(f"unpacking {os.path.basename(tarball)}", str(error)) from error
         finally:
@@ -101,22 +111,61 @@ class Layers:
         what = f"unpacking {os.path.basename(tarball)}"
         log = os.path.join(beside, "log")
         folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
+        plan = make_unpacking_plan(tarball, folder, scratch, log, self.bounds, self.seccomp)
         child = await self.pool.take(bare=True)
         ended: Deferred[Exit] = Deferred()
         child.on_exit = ended.callback
         try:
-            await child.carry_out(make_unpacking_plan(tarball, folder, scratch, log))
-            how = await ended
+            child.cgroups.limit(child.token, Limits())
+            await child.carry_out(plan)
+            how = await self._end_within_bounds(child, ended, os.path.basename(tarball), folder)
         except StepFailed as failure:
             await ended
             raise failures.of_tool(what, failure) from failure
+        except ConfigAtFault:
+            raise
         except Error as error:
             raise MachineAtFault(what, *error.chain) from error
         finally:
             child.discard()
         if how.failed:
             complaint = await self.threads(last_words, log, LAST_WORDS)
-            raise _complaint(what, how, complaint)
+            raise self._complaint(what, how, complaint, _is_full(beside))
+
+    async def _end_within_bounds(
+        self, child: Child, ended: Deferred[Exit], what: str, folder: str
+    ) -> Exit:
+        """Wait for the end; hasten it where more is unpacked than the bounds allow.
+
+        Raises ConfigAtFault then.
+        """
+        beyond: list[Failure] = []
+
+        def end(failure: Failure) -> None:
+            beyond.append(failure)
+            child.kill()
+
+        watch = LoopingCall(self.threads, check, what, folder, self.bounds)
+        watch.clock = self.pool.reactor
+        watch.start(LOOK_EVERY, now=False).addErrback(end)
+        how = await ended
+        if watch.running:
+            watch.stop()
+        for failure in beyond:
+            failure.raiseException()
+        return how
+
+    def _complaint(self, what: str, how: Exit, complaint: str, full: bool) -> Error:
+        if "No space left on device" in complaint or full:
+            hint = "free some space and launch again"
+            return MachineAtFault(what, "tar", "the disk is full", hint)
+        if how.signal == signal.SIGXFSZ:
+            return ConfigAtFault(what, f"it holds a file of more than {self.bounds.size} bytes")
+        if how.signal == signal.SIGXCPU:
+            return ConfigAtFault(what, f"it takes more than {UNPACKING_TIME} s of computing")
+        if how.signal is not None:
+            return MachineAtFault(what, "tar", str(how))
+        return ConfigAtFault(what, complaint or f"tar: {how}", "is it a whole tarball?")
 
 
 def last_words(path: str, most: int) -> str:
@@ -132,12 +181,9 @@ def last_words(path: str, most: int) -> str:
     return "\n".join(lines[1:] if size > most else lines).strip()
 
 
-def _complaint(what: str, how: Exit, complaint: str) -> Error:
-    if "No space left on device" in complaint:
-        return MachineAtFault(what, "tar", "the disk is full", "free some space and launch again")
-    if how.signal is not None:
-        return MachineAtFault(what, "tar", str(how))
-    return ConfigAtFault(what, complaint or f"tar: {how}", "is it a whole tarball?")
+def _is_full(folder: str) -> bool:
+    """Whether there is hardly a block left on a folder's disk (then tar can't even complain)."""
+    return os.statvfs(folder).f_bavail < NO_BLOCKS
 
 
 def _identity(tarball: str) -> str:
@@ -158,8 +204,7 @@ def _identity(tarball: str) -> str:
 
 
 def _settle(tarball: str, unpacked: str, layer: str) -> None:
-    """Check what was unpacked, find where its content begins, and move that into place."""
-    _check(os.path.basename(tarball), unpacked)
+    """Find where the content of what was unpacked begins, and move that into place."""
     content = unpacked
     own_name = os.path.basename(tarball).split(".")[0]
     if os.listdir(unpacked) == [own_name]:
@@ -167,33 +212,3 @@ def _settle(tarball: str, unpacked: str, layer: str) -> None:
         if stat.S_ISDIR(os.lstat(inner).st_mode):
             content = inner
     os.rename(content, layer)
-
-
-def _check(what: str, folder: str) -> None:
-    for depth, entry in _walk(folder):
-        if depth > DEEPEST:
-            raise ConfigAtFault(f"{what} holds folders more than {DEEPEST} deep")
-        if stat.S_IFMT(entry) in (stat.S_IFCHR, stat.S_IFBLK):
-            raise ConfigAtFault(f"{what} holds a device node")
-
-
-def _walk(folder: str) -> Iterator[tuple[int, int]]:
-    """The depth and mode of every entry below a folder, by descriptors alone."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    stack = [(0, descriptor, iter(os.listdir(descriptor)))]
-    try:
-        while stack:
-            depth, descriptor, names = stack[-1]
-            name = next(names, None)
-            if name is None:
-                os.close(stack.pop()[1])
-                continue
-            mode = os.lstat(name, dir_fd=descriptor).st_mode
-            yield depth, mode
-            if stat.S_ISDIR(mode):
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                inner = os.open(name, flags, dir_fd=descriptor)
-                stack.append((depth + 1, inner, iter(os.listdir(inner))))
-    finally:
-        for _, descriptor, _ in stack:
-            os.close(descriptor)

@@ -27,6 +27,7 @@ from txcontain.streams import Stream
 
 STREAMS = ("stdout", "stderr")
 BLOCK = 65536  # bytes of one read; a multiple of every file system's block
+RESERVABLE = 64 << 20  # bytes: some file systems reserve room for a file that grows
 CHECK_AFTER, CHECK_AT_MOST = 0.1, 1.0  # seconds between two looks at a log that grows
 FOLLOW_EVERY = 0.1  # seconds between two looks of one who follows
 
@@ -126,10 +127,13 @@ class Bounds:
         try:
             grown = self._grown(path, descriptor)
             spec = instance.spec
-            excess = os.fstat(descriptor).st_blocks * 512 - spec.log_max_size * spec.log_max_files
+            most = spec.log_max_size * spec.log_max_files
+            excess = os.fstat(descriptor).st_size - _first_data(descriptor) - most
             if excess > 0:
                 parts = -(-excess // spec.log_max_size)
                 self._cut(path, descriptor, parts * spec.log_max_size)
+            if os.fstat(descriptor).st_blocks * 512 > 2 * most + RESERVABLE:
+                self._cut_all(path, descriptor)
         finally:
             os.close(descriptor)
         return grown
@@ -142,10 +146,15 @@ class Bounds:
 
     def _cut(self, path: str, descriptor: int, length: int) -> None:
         length = -(-length // BLOCK) * BLOCK
-        first = os.lseek(descriptor, 0, os.SEEK_DATA) // BLOCK * BLOCK
+        first = _first_data(descriptor) // BLOCK * BLOCK
         length = min(length, (os.fstat(descriptor).st_size - 1) // BLOCK * BLOCK - first)
         if length > 0 and self.kernel.cut_off(descriptor, first, length):
             self.cut[path] = self.cut.get(path, 0) + length
+
+    def _cut_all(self, path: str, descriptor: int) -> None:
+        """The container has reserved room in its log (fallocate(2)) that it did not write to."""
+        self.cut[path] = self.cut.get(path, 0) + os.fstat(descriptor).st_size
+        os.ftruncate(descriptor, 0)
 
     # -- reading -----------------------------------------------------------------
 
@@ -180,13 +189,22 @@ class Bounds:
                 return block, start + cut + len(block)
 
 
+def _first_data(descriptor: int) -> int:
+    """The offset of the first byte of a file that is in no hole; its size where all are."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError:  # ENXIO
+        return os.fstat(descriptor).st_size
+
+
 def last_lines(file: Any, lines: int) -> int:
     """The offset at which the last ``lines`` lines of a file begin."""
-    offset = file.seek(0, os.SEEK_END)
+    offset: int = file.seek(0, os.SEEK_END)
     wanted = lines + 1  # the newline that ends the line before them
-    if offset:
-        file.seek(offset - 1)
-        wanted -= file.read(1) != b"\n"
+    if not (offset and lines):
+        return offset
+    file.seek(offset - 1)
+    wanted -= file.read(1) != b"\n"
     while offset and wanted > 0:
         size = min(BLOCK, offset)
         offset = file.seek(offset - size)
@@ -196,7 +214,7 @@ def last_lines(file: Any, lines: int) -> int:
             position = len(block)
             for _ in range(wanted):
                 position = block.rindex(b"\n", 0, position)
-            return int(offset + position + 1)
+            return offset + position + 1
         wanted -= found
     return 0
 
@@ -214,6 +232,12 @@ class Reader(Stream):
     async def send(self, lines: int | None, follow: bool) -> None:
         """Send the last ``lines`` lines of each stream (all, where None), and what follows."""
         self.begin()
+        try:
+            await self._send(lines, follow)
+        finally:
+            self.finish()
+
+    async def _send(self, lines: int | None, follow: bool) -> None:
         paths = [log_path(self.instance, stream) for stream in self.streams]
         places = {path: await self.threads(self.bounds.begin, path, lines) for path in paths}
         while await self.free():
@@ -224,7 +248,6 @@ class Reader(Stream):
             if ended or not follow:
                 break
             await deferLater(self.reactor, FOLLOW_EVERY)
-        self.finish()
 
     async def _send_block(self, path: str, places: dict[str, int]) -> bool:
         block, places[path] = await self.threads(self.bounds.read, path, places[path])

@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from itertools import zip_longest
+from functools import partial
+from ipaddress import IPv4Address
+from itertools import product, zip_longest
+from math import isfinite
 from secrets import token_hex
 from typing import Any
 
@@ -22,13 +25,15 @@ from txcontain.instance import HALF_MADE, RECORD, Instance
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
 from txcontain.logs import Bounds, Reader
+from txcontain.network import Network
 from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
 from txcontain.process import Adopted, Exit
-from txcontain.spec import LONGEST_DOCUMENT, Spec, from_json
+from txcontain.spec import LONGEST_DOCUMENT, Port, Spec, from_json
 from txcontain.store import Configs
 
 LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of
+LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
 
 
 @define(eq=False)
@@ -40,6 +45,7 @@ class Manager:
     pool: Pool
     layers: Layers
     configs: Configs
+    network: Network
     journal: Journal
     bounds: Bounds
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
@@ -80,11 +86,11 @@ class Manager:
         """
         spec = from_json(self.configs.read(f"{name}-{major}-{minor}.cfg"))
         layers = await self._layers(spec)
-        await self._check_port(spec)
+        await self._check_ports(spec)
         instance = self._new(spec, layers)
         try:
             await instance.launch()
-        except BaseException as error:
+        except Exception as error:
             self.journal.add("refused", str(error), instance=instance.name)
             await self._forget(instance)
             raise
@@ -95,21 +101,29 @@ class Manager:
         wanted += [(self.mountables, mount.tarball) for mount in spec.mounts]
         return [await self.layers.get(folder, name) for folder, name in wanted]
 
-    async def _check_port(self, spec: Spec) -> None:
-        if spec.port is None:
-            return
-        if self.kernel.listening_sockets(spec.port):
-            held_by_host = await self.threads(self.kernel.listener, spec.port)
-        else:
-            held_by_host = None
+    async def _check_ports(self, spec: Spec) -> None:
+        holders = [(port, await self._holder(port)) for port in spec.taken_ports]
         for instance in self.instances.values():
-            if instance.spec.port == spec.port and not instance.ended:
-                raise failures.of_port(spec.port, f"the instance {instance.name}")
-        if held_by_host is not None:
-            raise failures.of_port(spec.port, "{1} (process {0})".format(*held_by_host))
+            for port, other in product(spec.taken_ports, instance.spec.taken_ports):
+                if port.clashes_with(other) and not instance.ended:
+                    raise failures.of_port(port, f"the instance {instance.name}")
+        for port, holder in holders:
+            if holder is not None:
+                raise failures.of_port(port, "{1} (process {0})".format(*holder))
+
+    async def _holder(self, port: Port) -> tuple[int, str] | None:
+        """Who listens on a port of the host's."""
+        which = {"protocol": port.protocol, "address": port.address}
+        if not self.kernel.listening_sockets(port.number, **which):
+            return None
+        held: tuple[int, str] | None = await self.threads(
+            self.kernel.listener, port.number, *which.values()
+        )
+        return held
 
     def _new(self, spec: Spec, layers: list[str]) -> Instance:
-        instance = self._instance(f"{spec.name}-{token_hex(4)}", spec, layers)
+        name = f"{spec.name}-{token_hex(4)}"
+        instance = self._instance(name, spec, layers, self.network.reserve(name, spec))
         try:
             os.mkdir(instance.folder, 0o700)
             for name in ("logs", "rw"):
@@ -117,17 +131,24 @@ class Manager:
             os.close(os.open(instance.path(HALF_MADE), os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             shutil.rmtree(instance.folder, ignore_errors=True)
+            self._release(instance)
             raise MachineAtFault("making the instance's folder", failures.of_os(error)) from error
         instance.changed = self._changed
         self.instances[instance.name] = instance
         return instance
 
-    def _instance(self, name: str, spec: Spec, layers: list[str]) -> Instance:
+    def _instance(self, name: str, spec: Spec, layers: list[str], address: str | None) -> Instance:
         folder = os.path.join(self._folder, name)
-        plan = self._plan(name, folder, spec, layers)
-        return Instance(name, spec, folder, layers, plan, self.reactor, self.kernel, self.pool)
+        plan = self._plan(name, folder, spec, layers, address)
+        connect = partial(self.network.connect, name)
+        machine = self.reactor, self.kernel, self.pool
+        return Instance(
+            name, spec, folder, layers, plan, *machine, address=address, connect=connect
+        )
 
-    def _plan(self, name: str, folder: str, spec: Spec, layers: list[str]) -> Plan:
+    def _plan(
+        self, name: str, folder: str, spec: Spec, layers: list[str], address: str | None
+    ) -> Plan:
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
@@ -136,16 +157,23 @@ class Manager:
             stdout=os.path.join(folder, "logs/stdout"),
             stderr=os.path.join(folder, "logs/stderr"),
             host=self.host,
+            link=self.network.place(address) if address else None,
         )
         return make_plan(spec, paths, name)
 
     def _changed(self, instance: Instance, why: str) -> None:
         self.journal.add(instance.state, why, instance=instance.name)
+        self.network.see(instance.name, instance.running)
         if instance.running and not instance.ready:
             self.bounds.watch(instance)
         if instance.ended:
             self.bounds.forget(instance)
+            self._release(instance)
             self._forget_oldest()
+
+    def _release(self, instance: Instance) -> None:
+        released = Deferred.fromCoroutine(self.network.release(instance.name))
+        released.addErrback(lambda failure: self._log.failure("releasing an address", failure))
 
     # -- listing -----------------------------------------------------------------
 
@@ -220,7 +248,7 @@ class Manager:
         Raises what ``destroy`` raises, for the first that could not be removed.
         """
         results: Any = await DeferredList(
-            [Deferred.fromCoroutine(self.destroy(name)) for name in self.instances],
+            [Deferred.fromCoroutine(self.destroy(name)) for name in list(self.instances)],
             consumeErrors=True,
         )
         for succeeded, failure in results:
@@ -236,6 +264,7 @@ class Manager:
             await self.remove(going)
         except OSError as error:
             raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
+        await self.network.release(instance.name)
         left = await self._what_is_left(instance)
         self.instances.pop(instance.name, None)
         self.bounds.removed(instance)
@@ -248,7 +277,7 @@ class Manager:
         if processes is None:
             return []
         for _ in range(LOOKS):
-            left = processes.discard()
+            left = processes.discard() + self.network.left(instance.address)
             if self.kernel.lives(processes.process):
                 left.append(f"process {processes.process.pid}")
             if not left:
@@ -275,6 +304,7 @@ class Manager:
         for record in sorted(records, key=lambda one: float(one["launched"])):
             self._resume(record)
         done += self._end_strangers()
+        self._recover_network()
         for path in self.layers.cut_short():
             done.append(f"removed {path}, whose unpacking was cut short")
             self._remove_later(path)
@@ -282,6 +312,15 @@ class Manager:
         for what in done:
             self.journal.add("recovered", what)
         return done
+
+    def _recover_network(self) -> None:
+        def tell(done: list[str]) -> None:
+            for what in done:
+                self.journal.add("recovered", what)
+
+        recovered = Deferred.fromCoroutine(self.network.recover())
+        recovered.addCallback(tell)
+        recovered.addErrback(lambda failure: self._log.failure("recovering links", failure))
 
     async def doctor(self) -> list[str]:
         """Look for what should not be there, and remove it; returns what was found and done."""
@@ -293,6 +332,7 @@ class Manager:
         used = {layer for instance in self.instances.values() for layer in instance.layers}
         for name in await self.layers.remove_unused(used, self._tarballs()):
             done.append(f"removed the layer {name}, which nothing uses")
+        done += await self.network.recover()
         for path in self.kernel.mounts_below(self.state):
             done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
         for what in done:
@@ -323,7 +363,10 @@ class Manager:
         return records, done
 
     def _resume(self, record: dict[str, Any]) -> None:
-        instance = self._instance(record["instance"], record["spec"], record["layers"])
+        name, spec, address = record["instance"], record["spec"], record["address"]
+        instance = self._instance(name, spec, record["layers"], address)
+        if address and record["state"] != "ended":
+            self.network.adopt(name, spec, address)
         self.instances[instance.name] = instance
         instance.launched, instance.since = record["launched"], record["since"]
         instance.restarts, instance.ready = record["restarts"], record["ready"]
@@ -373,6 +416,7 @@ class Manager:
 
     def pause(self) -> None:
         """Forget what is to be done later: the manager ends, and the containers run on."""
+        self.network.stop()
         for instance in self.instances.values():
             instance.pause()
 
@@ -398,27 +442,46 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            record = json.loads(file.read(2 * LONGEST_DOCUMENT))
-        exit = record["exit"]
+            record = json.loads(file.read(LONGEST_RECORD))
         spec = from_json(record["document"].encode())
         folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
         if len(folders) != 1 + len(spec.mounts):
             raise ValueError("the layers are not those of the spec")
+        if record["state"] == "ended" and not record["exit"]:
+            raise ValueError("it does not say how it ended")
         return {
             "instance": name,
             "state": str(record["state"]),
-            "since": float(record["since"]),
-            "launched": float(record["launched"]),
+            "since": _number(record["since"]),
+            "launched": _number(record["launched"]),
             "ready": bool(record["ready"]),
             "restarts": int(record["restarts"]),
-            "timeline": [float(seconds) for seconds in record["timeline"]],
+            "timeline": [_number(seconds) for seconds in record["timeline"]],
             "slot": record["slot"] and _plain(record["slot"]),
             "layers": folders,
             "spec": spec,
-            "exit": exit and Exit(exit["status"], exit["signal"], str(exit["reason"]), exit["at"]),
+            "address": _address(spec, record.get("address")),
+            "exit": _exit(**record["exit"]) if record["exit"] else None,
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Error) as why:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+            Error) as why:  # fmt: skip
         raise ValueError(f"its {RECORD} can't be used: {why}") from why
+
+
+def _exit(status: int | None, signal: int | None, reason: str, at: float) -> Exit:
+    status, signal = (None if number is None else int(number) for number in (status, signal))
+    return Exit(status, signal, str(reason), _number(at))
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError(f"{number} is no number of seconds")
+    return number
+
+
+def _address(spec: Spec, address: object) -> str | None:
+    return str(IPv4Address(str(address))) if spec.network == "private" else None
 
 
 def _plain(name: str) -> str:

@@ -11,9 +11,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from txcontain.spec import Spec
+from txcontain.unpacking import DEFAULTS, Bounds
 
 Step = tuple[str, dict[str, Any]]
 Plan = list[Step]
@@ -44,6 +45,8 @@ MASKED = (
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
+# Of each process that unpacks: seconds of a processor's time, bytes of memory.
+UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
 
 
 @frozen
@@ -67,6 +70,15 @@ class Host:
 
 
 @frozen
+class Link:
+    """A container's place on the bridge: IPv4 addresses."""
+
+    address: str
+    netmask: str
+    gateway: str
+
+
+@frozen
 class Paths:
     """Where the host keeps what one container is made of."""
 
@@ -77,6 +89,7 @@ class Paths:
     stdout: str
     stderr: str
     host: Host = field(factory=Host)
+    link: Link | None = None  # where the network is private
 
 
 def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
@@ -84,7 +97,10 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     root = f"{paths.scratch}/root"
     return [
         *make_groundwork(paths.host, paths.scratch),
-        ("stdio", {"stdin": "/dev/null", "stdout": paths.stdout, "stderr": paths.stderr}),
+        # Its own /dev/null as stdin: root could change the mode of the host's one.
+        ("stdio", {"stdin": f"{paths.scratch}/staging/dev/null", "stdout": paths.stdout,
+                   "stderr": paths.stderr}),
+        *_network(spec),
         *_bounded_disk(spec, paths),
         _root(spec, paths, root),
         *[("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
@@ -96,9 +112,11 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
                    "data": "mode=1777,size=256m"}),
         *_mounts(spec, paths),
+        *_names(spec, paths, hostname),
         ("seal", {}),
         ("pivot_root", {"path": root}),
         ("hostname", {"name": hostname}),
+        *_link(paths),
         *_open_files(spec),
         *_user(spec.startup_owner, list(CAPABILITIES.values())),
         ("seccomp", {"program": paths.host.seccomp}),
@@ -124,11 +142,19 @@ def make_groundwork(host: Host, scratch: str) -> Plan:
     ]
 
 
-def make_unpacking_plan(tarball: str, folder: str, scratch: str, stderr: str) -> Plan:
+def make_unpacking_plan(
+    tarball: str,
+    folder: str,
+    scratch: str,
+    stderr: str,
+    bounds: Bounds = DEFAULTS,
+    seccomp: bytes = b"",
+) -> Plan:
     """The steps that unpack ``tarball`` into ``folder`` with tar(1) in a root of its own.
 
     Whatever the tarball makes tar do, there is nothing but the folder that it could
-    write to: the rest of its root is the host's programs, read-only.
+    write to: the rest of its root is the host's programs, read-only. It has no network,
+    and none of the calls that ``seccomp`` refuses.
     """
     root = f"{scratch}/root"
     tools = [path for path in ("/usr", "/bin", "/lib", "/lib64") if os.path.isdir(path)]
@@ -138,8 +164,7 @@ def make_unpacking_plan(tarball: str, folder: str, scratch: str, stderr: str) ->
     arguments = ["--extract", "--file=/tarball", "--directory=/layer", "--numeric-owner",
                  "--same-owner", "--same-permissions", "--anchored", *skipped]  # fmt: skip
     return [
-        ("stdio", {"stdin": "/dev/null", "stdout": stderr, "stderr": stderr}),
-        ("unshare", {"namespaces": ["mount"]}),
+        ("unshare", {"namespaces": ["mount", "net"]}),
         ("propagation", {"mode": "private"}),
         ("scratch", {"path": scratch, "size": "1m"}),
         ("root_tmpfs", {"mountpoint": root, "size": "1m"}),
@@ -148,11 +173,37 @@ def make_unpacking_plan(tarball: str, folder: str, scratch: str, stderr: str) ->
         ("bind", {"source": tarball, "target": "/tarball", "flags": ["ro", *HARMLESS]}),
         ("bind", {"source": folder, "target": "/layer", "flags": HARMLESS}),
         ("mount", {"target": "/proc", "fstype": "proc", "flags": ["ro", *HARMLESS]}),
+        # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
+        ("stdio", {"stdin": f"{root}/tarball", "stdout": stderr, "stderr": stderr}),
         ("pivot_root", {"path": root}),
         ("bounding_set", {"keep": UNPACKING}),
+        ("resources", {"time": UNPACKING_TIME, "memory": UNPACKING_MEMORY, "file": bounds.size}),
         *_user("root", UNPACKING),
+        ("seccomp", {"program": seccomp}),
         ("exec", {"path": "/usr/bin/tar", "arguments": arguments, "environment": [("PATH", PATH)]}),
     ]  # fmt: skip
+
+
+def _network(spec: Spec) -> Plan:
+    if spec.network == "host":
+        return []
+    asks: Plan = [("ask_for_link", {})] if spec.network == "private" else []
+    return [("unshare", {"namespaces": ["net"]}), ("loopback", {}), *asks]
+
+
+def _link(paths: Paths) -> Plan:
+    return [("link", asdict(paths.link))] if paths.link else []
+
+
+def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
+    if spec.network == "host":
+        return []
+    address = paths.link.address if paths.link else "127.0.1.1"
+    hosts = f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n"
+    contents = {"/etc/hostname": f"{hostname}\n", "/etc/hosts": hosts}
+    if paths.link:  # no search: a name is tried as it stands alone (resolv.conf(5))
+        contents["/etc/resolv.conf"] = f"nameserver {paths.link.gateway}\nsearch .\n"
+    return [("file", {"path": path, "content": text}) for path, text in contents.items()]
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:

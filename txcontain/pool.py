@@ -51,6 +51,7 @@ class Pool(Factory):
     _taken: list[float] = field(factory=list)  # when the last ones were
     _refill: Any = None
     _port: Any = None
+    _prefix: int | None = None  # where this Python is installed, as it is there for inits
     _log: Logger = field(factory=Logger)
 
     noisy = False
@@ -88,6 +89,10 @@ class Pool(Factory):
         deadline = self.reactor.seconds() + STOP_WITHIN
         while (self._warm or self._known) and self.reactor.seconds() < deadline:
             await deferLater(self.reactor, 0.01)
+        if self._prefix is not None:
+            self.kernel.close(self._prefix)
+            self._prefix = None
+        self.cgroups.give_back()
 
     def tokens(self) -> set[str]:
         """Those of all slots and cgroups that this manager has not made itself."""
@@ -134,14 +139,26 @@ class Pool(Factory):
 
     def _start(self, child: Child) -> None:
         os.mkdir(child.slot, 0o700)
-        python = [os.path.realpath(sys.executable), "-I", "-S", "-B"]
+        python = [self._read_only_python(), "-I", "-S", "-B"]
         arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, child.slot, *python]
         arguments += [INIT, self.socket, child.token, *self.cgroups.make(child.token)]
         with open(os.devnull) as null:
-            descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r"}
+            descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
             self.reactor.spawnProcess(
                 child, "/usr/bin/unshare", arguments, env={"LC_ALL": "C"}, childFDs=descriptors
             )
+
+    def _read_only_python(self) -> str:
+        """Where an init, which has ``_prefix`` as descriptor 3, finds this Python.
+
+        A container can have the kernel run whatever its init runs, as /proc/self/exe, and
+        so lay hold of that file: it must not be one that can be written (CVE-2019-5736).
+        """
+        executable = os.path.realpath(sys.executable)
+        prefix = os.path.dirname(os.path.dirname(executable))
+        if self._prefix is None:
+            self._prefix = self.kernel.read_only(prefix)
+        return f"/proc/self/fd/3/{os.path.relpath(executable, prefix)}"
 
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)

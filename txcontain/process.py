@@ -17,7 +17,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
 from attrs import astuple, define, evolve, field, frozen
@@ -39,6 +39,8 @@ from txcontain.store import to_json, write_soon
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
 UNKNOWN = Process(0, 0)
+Connect = Callable[[Process], Coroutine[Any, Any, None]]
+UNSEEN = "ended, and its keeper was killed too: no one saw how"
 WHO = "who.json"  # in a slot: which processes they are, and of which boot
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 
@@ -68,8 +70,9 @@ def read_exit(slot: str) -> Exit:
             words = file.read(256)
             at = os.fstat(file.fileno()).st_mtime
     except (FileNotFoundError, UnicodeDecodeError):
-        return Exit(reason="ended, and its keeper was killed too: no one saw how", at=time.time())
-    return Exit(*_parse(words.rpartition("+")[2].strip()), at=at)
+        return Exit(reason=UNSEEN, at=time.time())
+    how = _parse(words.rpartition("+")[2].strip())
+    return Exit(*how, at=time.time() if how[2] == UNSEEN else at)  # else as old as the keeper
 
 
 def _parse(words: str) -> tuple[int | None, int | None, str]:
@@ -80,7 +83,7 @@ def _parse(words: str) -> tuple[int | None, int | None, str]:
     number = SIGNALS.get(words.removesuffix("(core dumped)").strip())
     if number is not None:
         return None, number, f"killed by {signal.Signals(number).name}"
-    return None, None, "ended, and the disk was full when its keeper wrote down how"
+    return None, None, UNSEEN
 
 
 class StepFailed(Exception):
@@ -129,6 +132,7 @@ class Supervised:
 
     def has_ended(self) -> None:
         """Called when the keeper has ended, and so PID 1 before it."""
+        self.kill()  # it may have called off that it dies with its keeper (prctl(2))
         if self.pidfd >= 0:
             self.kernel.close(self.pidfd)
             self.pidfd = -1
@@ -147,6 +151,7 @@ class Child(Supervised, ProcessProtocol):
     groundwork: Plan = field(factory=list)  # the steps that it carries out at once
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
+    connect: Connect | None = None  # makes the link that a private network needs
     stderr: bytes = b""
     gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
 
@@ -172,11 +177,13 @@ class Child(Supervised, ProcessProtocol):
 
     def groundwork_done(self) -> None:
         """The init waits for the rest of a plan."""
-        self.waiting.callback(self)
+        if not self.waiting.called:
+            self.waiting.callback(self)
 
     def groundwork_failed(self, failure: StepFailed) -> None:
         """The init could not even do what all containers share, and ends."""
-        self.waiting.errback(failures.of_step(self.groundwork, failure))
+        if not self.waiting.called:
+            self.waiting.errback(failures.of_step(self.groundwork, failure))
 
     def _write_down_who(self) -> None:
         who = {"boot": self.kernel.boot_id(), "process": astuple(self.process),
@@ -244,6 +251,7 @@ class Connection(LineOnlyReceiver):
         self._handlers: dict[str, Callable[[Any], None]] = {
             "token": self._token,
             "ready": self._ready,
+            "wants": self._link_wanted,
             "done": self._steps_done,
             "failed": self._step_failed,
         }
@@ -280,6 +288,17 @@ class Connection(LineOnlyReceiver):
             raise LookupError
         self._child.groundwork_done()
 
+    def _link_wanted(self, what: str) -> None:
+        if self._child is None or self._child.connect is None:
+            raise LookupError(what)
+        linked = Deferred.fromCoroutine(self._child.connect(self._child.process))
+        linked.addCallbacks(lambda _: self.transport.write(b"\n"), self._fail)
+
+    def _fail(self, reason: Any) -> None:
+        if self._outcome is not None:
+            outcome, self._outcome = self._outcome, None
+            outcome.errback(reason)
+
     def _steps_done(self, durations: list[float]) -> None:
         self._done = [float(duration) for duration in durations]
 
@@ -289,7 +308,7 @@ class Connection(LineOnlyReceiver):
             outcome, self._outcome = self._outcome, None
             outcome.errback(failure)
         elif self._child is not None:
-            self._child.groundwork_failed(StepFailed(details))
+            self._child.groundwork_failed(failure)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End-of-file: the exec has closed the socket, or the init has ended."""

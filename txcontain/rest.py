@@ -33,6 +33,8 @@ STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict"),
     (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found"),
     (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found"),
+    (errors.Malformed, http.BAD_REQUEST, b"Bad Request"),
+    (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized"),
     (errors.Forbidden, http.FORBIDDEN, b"Forbidden"),
     (errors.MachineAtFault, http.INTERNAL_SERVER_ERROR, b"Internal Server Error"),
 ]
@@ -47,9 +49,15 @@ def refuse(request: Request, error: errors.Error) -> None:
     """Answer with an error: its status, an empty body, and the reason in the header."""
     status, phrase = next((s, p) for kind, s, p in STATUSES if isinstance(error, kind))
     request.setResponseCode(status, phrase)
-    reason = quote(str(error), safe=PRINTABLE).encode()[:LONGEST_REASON]
-    request.setHeader(b"Txcontain-Reason", reason)
+    request.setHeader(b"Txcontain-Reason", encoded(str(error)))
     request.setHeader(b"Content-Length", b"0")
+
+
+def encoded(text: str) -> bytes:
+    """A text as the value of a header; its end is cut off where it is too long."""
+    while len(value := quote(text, safe=PRINTABLE)) > LONGEST_REASON:
+        text = text[: len(text) * LONGEST_REASON // len(value)]
+    return value.encode()
 
 
 def refuse_with_problem(request: Request, error: errors.Error) -> None:
@@ -120,6 +128,9 @@ class Connected:
         if isinstance(outcome, Failure):
             outcome = expected(outcome, self.request)
         if self.gone:
+            return
+        if isinstance(outcome, errors.Error) and self.request.startedWriting:
+            self.request.loseConnection()  # half an answer must not pass for a whole one
             return
         if isinstance(outcome, errors.Error):
             self.refuse(self.request, outcome)

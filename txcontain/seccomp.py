@@ -19,7 +19,7 @@ clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 
 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait
 epoll_wait_old eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 fadvise64
 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat
-fcntl fcntl64 fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstat64
+fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstat64
 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex futex_requeue futex_time64
 futex_wait futex_waitv futex_wake futimesat get_mempolicy get_robust_list get_thread_area getcpu
 getcwd getdents getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups
@@ -68,6 +68,9 @@ setdomainname sethostname settimeofday stime swapoff swapon syslog umount umount
 userfaultfd ustat vhangup vm86 vm86old
 """.split()
 
+# Leases and delegations (fcntl(2)) make others wait who open a file: the manager, for a log.
+# What there is beside them: the commands below 1024, and these of <linux/fcntl.h>.
+FIRST_OWN_COMMAND, OWN_COMMANDS = 1024, range(1025, 1040)
 BINARY_TREE = 2  # seccomp_attr_set(3): a call is looked up in some ten comparisons
 NEW_NAMESPACES = 0x7E020080  # all the CLONE_NEW* of <linux/sched.h>
 PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206  # <linux/ptrace.h>: those that take another's process
@@ -115,6 +118,10 @@ def _add_conditional(rules: Any, lib: Any) -> None:
     rules.add_rule(lib.ALLOW, "clone", argument(0, lib.MASKED_EQ, NEW_NAMESPACES, 0))
     for value in HARMLESS_PERSONALITIES:
         rules.add_rule(lib.ALLOW, "personality", argument(0, lib.EQ, value))
+    for name in ("fcntl", "fcntl64"):
+        rules.add_rule(lib.ALLOW, name, argument(1, lib.LT, FIRST_OWN_COMMAND))
+        for command in OWN_COMMANDS:
+            rules.add_rule(lib.ALLOW, name, argument(1, lib.EQ, command))
     rules.add_rule(lib.ALLOW, "ptrace", argument(0, lib.LT, PTRACE_ATTACH))
     for family in set(range(HIGHEST_FAMILY)) - {AF_ALG, AF_VSOCK}:
         rules.add_rule(lib.ALLOW, "socket", argument(0, lib.EQ, family))

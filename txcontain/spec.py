@@ -6,9 +6,12 @@ check reads what was uploaded and what is read back from disk.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address
+from itertools import combinations
 from typing import Any, NoReturn
 
 from attrs import asdict, field, frozen
@@ -16,9 +19,11 @@ from attrs import asdict, field, frozen
 from txcontain.errors import InvalidData, TooLarge
 
 LONGEST_DOCUMENT = 1 << 20  # bytes
-LONGEST_ENVIRONMENT = 1 << 17  # characters; a single string of execve(2) holds as many
+LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
 LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
 MOST_MOUNTS = 64
+MOST_PORTS = 64
+LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
@@ -26,6 +31,7 @@ VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
 OWNER = re.compile(r"[0-9]{1,9}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+PORT = re.compile(r"(?:([0-9.]{7,15}):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
 
@@ -58,6 +64,26 @@ class Limits:
 
 
 @frozen
+class Port:
+    """A port of the host's that a container takes."""
+
+    address: str  # of the host, IPv4; ANY_ADDRESS for all
+    number: int
+    target: int  # the port of the container's that it leads to
+    protocol: str  # tcp or udp
+
+    def clashes_with(self, other: Port) -> bool:
+        """Whether there can't be both."""
+        mine, yours = (self.protocol, self.number), (other.protocol, other.number)
+        addresses = {self.address, other.address}
+        return mine == yours and (len(addresses) == 1 or ANY_ADDRESS in addresses)
+
+    def __str__(self) -> str:
+        address = "" if self.address == ANY_ADDRESS else f"{self.address}:"
+        return f"{address}{self.number}" + ("" if self.protocol == "tcp" else f"/{self.protocol}")
+
+
+@frozen
 class Spec:
     """What a container is to be. ``from_json`` makes one of a document."""
 
@@ -76,6 +102,8 @@ class Spec:
     log_max_files: int = 3
     limits: Limits = Limits()
     writable_root: bool = False
+    network: str = "host"
+    ports: tuple[Port, ...] = ()  # that are published
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
 
     @property
@@ -88,6 +116,13 @@ class Spec:
         """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
         port = fill_in(self.startup_env, {}).get("PORT", "")
         return int(port) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
+
+    @property
+    def taken_ports(self) -> tuple[Port, ...]:
+        """The ports of the host's that the container takes."""
+        if self.network == "host" and self.port is not None:
+            return (Port(ANY_ADDRESS, self.port, self.port, "tcp"),)
+        return self.ports
 
     def described(self) -> dict[str, Any]:
         """Plain data, defaults filled in, for a person to read."""
@@ -109,6 +144,8 @@ def from_json(document: bytes) -> Spec:
         if key not in values:
             _refuse(f"the key {key!r} is missing")
     checked = {key: KEYS[key](key, value) for key, value in values.items()}
+    if checked.get("ports") and checked.get("network") != "private":
+        _refuse('ports are published where "network" is "private", and only there')
     return Spec(**checked, document=document.decode())
 
 
@@ -306,6 +343,29 @@ def _limits(key: str, value: object) -> Limits:
     return Limits(**{name: LIMITS[name](f"{key}.{name}", value[name]) for name in value})
 
 
+def _ports(key: str, value: object) -> tuple[Port, ...]:
+    if not isinstance(value, list) or len(value) > MOST_PORTS:
+        _refuse(f"{key} must be a list of up to {MOST_PORTS} strings, not {shown(value)}")
+    ports = tuple(_port(key, text) for text in value)
+    for one, other in combinations(ports, 2):
+        if one.clashes_with(other):
+            _refuse(f"{key} takes port {one} twice")
+    return ports
+
+
+def _port(key: str, value: object) -> Port:
+    match = PORT.fullmatch(_text(key, value))
+    numbers = [int(match[2]), int(match[3])] if match else []
+    with contextlib.suppress(ValueError):  # of an address that is none
+        if match and all(0 < number < 65536 for number in numbers):
+            address = str(IPv4Address(match[1] or LOOPBACK))
+            return Port(address, numbers[0], numbers[1], match[4] or "tcp")
+    _refuse(
+        f"a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this host, "
+        f"or one of them with '/tcp' or '/udp', not {shown(value)}"
+    )
+
+
 _tarball = _matching(FILE_NAME, "the plain name of a file")
 
 KEYS: dict[str, Callable[[str, object], Any]] = {
@@ -324,6 +384,8 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "log_max_files": _number(1, 100, int),
     "limits": _limits,
     "writable_root": _boolean,
+    "network": _one_of("host", "none", "private"),
+    "ports": _ports,
 }
 LIMITS: dict[str, Callable[[str, object], Any]] = {
     "memory": _size(1 << 20),

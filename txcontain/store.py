@@ -7,6 +7,7 @@ at the next start.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -36,42 +37,51 @@ _numbers = itertools.count()  # two writers of one file must not share a tempora
 def write(path: str, content: bytes, disk: Disk = DISK) -> None:
     """Replace a file durably: when this returns, the new content survives a power cut.
 
-    Raises OSError, and then the old content is still there.
+    Raises OSError, and then the old content is still there (or the new one, where no more
+    than its survival failed).
     """
-    temporary = _write_beside(path, content, disk, flush=True)
-    try:
-        disk.rename(temporary, path)
-    except OSError:
-        disk.unlink(temporary)
-        raise
+    _replace(path, content, disk, flush=True)
     flush_folder(os.path.dirname(path), disk)
 
 
 def write_soon(path: str, content: bytes, disk: Disk = DISK) -> None:
     """Replace a file so that it survives this process, and a power cut some seconds later."""
-    temporary = _write_beside(path, content, disk, flush=False)
-    disk.rename(temporary, path)
+    _replace(path, content, disk, flush=False)
 
 
 def create(path: str, content: bytes, disk: Disk = DISK) -> None:
     """Make a file durably.
 
-    Raises FileExistsError where it is there already, and leaves it as it is.
+    Raises FileExistsError where it is there already, and leaves it as it is; OSError, and
+    then it is not there.
     """
     temporary = _write_beside(path, content, disk, flush=True)
     try:
         disk.link(temporary, path)
+        try:
+            flush_folder(os.path.dirname(path), disk)
+        except OSError:
+            disk.unlink(path)
+            raise
     finally:
         disk.unlink(temporary)
-    flush_folder(os.path.dirname(path), disk)
+
+
+def _replace(path: str, content: bytes, disk: Disk, *, flush: bool) -> None:
+    temporary = _write_beside(path, content, disk, flush=flush)
+    try:
+        disk.rename(temporary, path)
+    except OSError:
+        disk.unlink(temporary)
+        raise
 
 
 def _write_beside(path: str, content: bytes, disk: Disk, *, flush: bool) -> str:
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{next(_numbers)}.tmp")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-    )
+    with contextlib.suppress(FileNotFoundError):  # of a process that was killed: it may be a
+        os.unlink(temporary)  # link to the file itself, and so is never written to
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(content)
         while view:

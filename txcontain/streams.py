@@ -48,4 +48,5 @@ class Stream:
     def stopProducing(self) -> None:
         """The consumer is gone."""
         self.gone = True
+        self.consumer.unregisterProducer()
         self.resumeProducing()

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
-from twisted.application.strports import service as server
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
+from txcontain import listening, unpacking
 from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
+from txcontain.network import make_network
 from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
 from txcontain.seccomp import compile_filter
-from txcontain.site import LOCAL_NAMES, ApiSite
 from txcontain.store import Configs
 from txcontain.trees import Trees
 
+SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
 FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
 
 
@@ -38,8 +41,10 @@ class Options(BaseOptions):
         ["state", "s", "/var/lib/txcontain", "Folder for configs, layers and instances."],
         ["base-images", "b", "base_images", "Folder of the base images."],
         ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
-        ["port", "p", 8080, "TCP port to answer on.", int],
-        ["interface", "i", "127.0.0.1", "Address to answer on."],
+        *listening.PARAMETERS,
+        *unpacking.PARAMETERS,
+        ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
+        ["subnet", None, SUBNET, "IPv4 addresses of private networks.", IPv4Network],
         ["pool", None, 2, "How many inits to keep warm at least (0: none).", int],
         ["keep-ended", None, 100, "How many instances to keep that have ended.", int],
     ]
@@ -50,12 +55,15 @@ class Options(BaseOptions):
             self[name] = os.path.abspath(self[name])
         if set(self["state"]) & set(",:\\"):  # they separate the mount options of an overlay
             raise UsageError(f"the path of --state may hold no ',', ':' or '\\': {self['state']}")
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,14}", self["bridge"]):
+            raise UsageError("--bridge takes up to 15 letters, digits and '_', a letter first")
+        if self["subnet"].prefixlen > 30:
+            raise UsageError("--subnet takes a network of 4 addresses or more, as 10.87.0.0/16")
         if not 0 <= self["pool"] <= 1000:
             raise UsageError("--pool takes a number from 0 to 1000")
         if not 0 <= self["keep-ended"] <= 100_000:
             raise UsageError("--keep-ended takes a number from 0 to 100000")
-        if not 0 < self["port"] < 65536:
-            raise UsageError("--port takes a number from 1 to 65535")
+        listening.check(self)
 
 
 class ManagerService(Service):
@@ -109,13 +117,23 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     host = Host.here(os.path.join(state, "empty"), compile_filter())
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
-    pool = Pool(reactor, kernel, Cgroups.here(), run, groundwork, options["pool"])
+    pool = Pool(reactor, kernel, Cgroups.here(state), run, groundwork, options["pool"])
     return Manager(
         reactor=reactor,
         kernel=kernel,
         pool=pool,
-        layers=Layers(os.path.join(state, "layers"), pool, trees.in_thread, trees.remove),
+        layers=Layers(
+            os.path.join(state, "layers"),
+            pool,
+            trees.in_thread,
+            trees.remove,
+            unpacking.bounds_of(options),
+            host.seccomp,
+        ),
         configs=Configs(os.path.join(state, "configs")),
+        network=make_network(
+            reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
+        ),
         journal=Journal(os.path.join(state, "events.jsonl")),
         bounds=Bounds(reactor, kernel),
         threads=trees.in_thread,
@@ -135,7 +153,6 @@ def makeService(options: Options) -> MultiService:
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager).setServiceParent(services)
-    site: Any = ApiSite(manager, LOCAL_NAMES | {options["interface"]})
-    address = f"tcp:{options['port']}:interface={options['interface']}".replace("::", r"\:\:")
-    server(address, site, reactor=reactor).setServiceParent(services)
+    for listener in listening.listeners(options, manager):
+        listener.setServiceParent(services)
     return services

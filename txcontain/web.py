@@ -12,6 +12,7 @@ from txcontain.events import Follower
 from txcontain.explain import explain
 from txcontain.logs import STREAMS
 from txcontain.manager import Manager
+from txcontain.openapi import DOCUMENT
 from txcontain.rest import (
     ByName,
     NamedOrAll,
@@ -123,6 +124,10 @@ class Api:
         """POST /doctor."""
         return {"findings": await self.manager.doctor()}
 
+    async def openapi(self, request: Request) -> dict[str, Any]:
+        """GET /openapi.json."""
+        return DOCUMENT
+
     async def events(self, request: Request) -> None:
         """GET /events."""
         since = number(request, "since") or 0
@@ -146,5 +151,6 @@ def make_root(manager: Manager) -> Resource:
     put(b"stats", TellingVerb(GET=api.stats))
     put(b"doctor", TellingVerb(POST=api.doctor))
     put(b"events", TellingVerb(GET=api.events))
+    put(b"openapi.json", TellingVerb(GET=api.openapi))
     put(b"destroyall", Verb(DELETE=api.destroy_all))
     return root

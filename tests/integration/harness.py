@@ -121,17 +121,11 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace")
 
 
-def abandoned_cgroups(since: float) -> list[Path]:
-    """The containers' groups that were made since then, and that no process is in."""
-    groups = Path("/sys/fs/cgroup").glob("**/txcontain/*/cgroup.procs")
-    return [path.parent for path in groups if _is_abandoned(path, since)]
-
-
-def _is_abandoned(procs: Path, since: float) -> bool:
-    try:
-        return procs.parent.stat().st_ctime >= since and not procs.read_text()
-    except OSError:  # removed meanwhile
-        return False
+def cgroups_of(state: Path) -> list[Path]:
+    """The groups that the manager with this state folder has made for itself."""
+    own = hashlib.sha256(os.path.realpath(state).encode()).hexdigest()[:8]
+    tops = Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")  # version 2, and version 1
+    return [group for top in tops for group in top.glob(f"txcontain/{own}")]
 
 
 @needs_root
@@ -147,7 +141,6 @@ class ManagerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Start the manager."""
-        self.began = time.time()
         # On a disk: an overlay's upper half can't be on an overlay.
         self.folder = Path(tempfile.mkdtemp(prefix="txcontain-test-", dir="/var/tmp"))
         self.addCleanup(shutil.rmtree, self.folder)
@@ -186,7 +179,9 @@ class ManagerCase(SynchronousTestCase):
 
     def answers(self) -> bool:
         """Whether the manager answers already."""
-        self.assertIsNone(self.manager.poll(), "the manager has ended")
+        if self.manager.poll() is not None:
+            log = (self.folder / "manager.log").read_text(errors="replace")
+            self.fail(f"the manager has ended: {log[-2000:]}")
         return listens(self.port) and self.ask("GET", "/list").status == 200
 
     def stop(self) -> None:
@@ -210,7 +205,7 @@ class ManagerCase(SynchronousTestCase):
             wait_until(lambda: not self.what_is_left(), "nothing is left", GONE_WITHIN)
         except AssertionError:
             left = self.what_is_left()
-            for process in processes_of(self.folder):
+            for process in set(processes_of(self.folder)) - {self.manager.pid}:
                 os.kill(process, signal.SIGKILL)
             self.fail(f"left behind: {left}")
 
@@ -218,14 +213,21 @@ class ManagerCase(SynchronousTestCase):
         """The processes, mounts, cgroups and folders of containers that there are."""
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         return [
-            *processes_of(self.folder),
+            *(pid for pid in processes_of(self.folder) if pid != self.manager.pid),
             *(line for line in mounts if str(self.folder) in line),
-            *abandoned_cgroups(self.began),
+            *self.cgroups_left(),
             *self.state.glob("instances/*"),
             *self.state.glob("instances/.*"),
             *self.state.glob("run/slots/*"),
             *self.state.glob("layers/*.unpacking"),
         ]
+
+    def cgroups_left(self) -> list[Path]:
+        """The groups of containers; once the manager has stopped, its own as well."""
+        groups = cgroups_of(self.state)
+        if self.manager.poll() is not None:
+            return groups
+        return [token for group in groups for token in group.glob("[0-9a-f]*/")]
 
     # -- asking it ----------------------------------------------------------------
 
@@ -288,7 +290,17 @@ class ManagerCase(SynchronousTestCase):
         """Run a shell script in a container until it ends; return what it wrote to stdout."""
         return self.output_of(self.launch(**self.job(f"#!/bin/sh\n{text}\n", **keys)))
 
+    def running_inside(self, text: str, **keys: Any) -> str:
+        """Run a shell script in a container that goes on after it; return the instance's name."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{text}\necho done; sleep 60\n", **keys))
+        wait_until(lambda: self.log_of(instance).endswith("done\n"), "the script is done")
+        return instance
+
     def output_of(self, instance: str) -> str:
         """What an instance has written to stdout, once it has ended."""
         self.assertEqual(self.ask("GET", f"/instances/{instance}/wait").status, 200)
+        return self.log_of(instance)
+
+    def log_of(self, instance: str) -> str:
+        """What an instance has written to stdout up to now."""
         return self.ask("GET", f"/instances/{instance}/logs?stream=stdout").body.decode()

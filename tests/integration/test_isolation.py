@@ -46,28 +46,27 @@ class ProcessTests(ManagerCase):
         """Each container has namespaces of its own; the network alone is the host's."""
         kinds = ("pid", "mnt", "uts", "ipc", "cgroup", "net")
         look = "\n".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
-        one, two = self.inside(look).split(), self.inside(look).split()
+        one = self.log_of(self.running_inside(look)).split()[:-1]
+        two = self.inside(look).split()
         host = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
         self.assertEqual([len({*seen}) for seen in zip(one, two, host, strict=True)],
                          [3, 3, 3, 3, 3, 1])  # fmt: skip
 
     def test_signals(self) -> None:
         """The script begins with no signal blocked or ignored, and files are made as 0644."""
-        out = self.inside("grep -E '^Sig(Blk|Ign)' /proc/1/status; umask").split()
-        self.assertEqual((out[0], out[2], out[4]), ("SigBlk:", "SigIgn:", "0022"))
-        ordinary = (1 << 31) - 1  # 32 and 33 are the C library's own
-        self.assertEqual([int(mask, 16) & ordinary for mask in (out[1], out[3])], [0, 0])
+        out = self.inside("grep -E '^Sig(Blk|Ign)' /proc/1/status; umask")
+        self.assertEqual(out.split(), ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16, "0022"])
 
     def test_descriptors(self) -> None:
         """It inherits its three standard streams, no other descriptor, and no input."""
-        out = self.inside("ls /proc/self/fd; readlink /proc/self/fd/0; cat")
-        self.assertEqual(out.split(), ["0", "1", "2", "3", "/dev/null"])  # 3 is ls's own
+        out = self.inside("ls /proc/self/fd; cat")
+        self.assertEqual(out.split(), ["0", "1", "2", "3"])  # 3 is ls's own
 
     def test_apart(self) -> None:
         """What one container leaves in /tmp, /run or /dev/shm, another does not see."""
-        text = "for f in /tmp /run /dev/shm /dev/mqueue; do ls $f; touch $f/trace; done; sleep 60"
-        self.launch(**self.job(f"#!/bin/sh\n{text}\n"))
-        self.assertEqual(self.inside(text.replace("sleep 60", "echo end")), "end\n")
+        text = "for f in /tmp /run /dev/shm /dev/mqueue; do ls $f; touch $f/trace; done"
+        self.running_inside(text)
+        self.assertEqual(self.inside(text), "")
 
 
 class OwnerTests(ManagerCase):
@@ -193,8 +192,9 @@ class KernelTests(ManagerCase):
         self.mountable("data.tar", file("some"), file("more"))
         out = self.inside("cat /proc/self/mountinfo", mounts=["data.tar /data READWRITE"])
         points = {line.split()[4]: line for line in out.splitlines()}
-        own = """/ /proc /sys /dev /dev/pts /dev/shm /dev/mqueue /run /tmp /data /job""".split()
-        self.assertEqual(set(points) - {*READ_ONLY, *MASKED_FILES, *MASKED_FOLDERS}, {*own} - {"/sys"})
+        own = "/ /proc /sys /dev /dev/pts /dev/shm /dev/mqueue /run /tmp /data /job".split()
+        hidden = {*READ_ONLY, *MASKED_FILES, *MASKED_FOLDERS} - {"/sys"}
+        self.assertEqual(set(points) - hidden, {*own})
         self.assertNotIn("shared:", out)
         self.assertNotIn("master:", out)
 
@@ -214,12 +214,12 @@ class KernelTests(ManagerCase):
         self.assertEqual({*out.split()}, DEVICES | LINKS | FOLDERS | {"end"})
         out = self.inside(
             f"for d in {' '.join(sorted(DEVICES))}; do test -c /dev/$d && echo $d; done\n"
-            "echo lost >/dev/null; cat /job/run 2>&1 >/dev/full; ls /dev/pts; echo end >/dev/stdout",
+            "echo lost >/dev/null; cat /job/run 2>&1 >/dev/full; ls /dev/pts",
             startup_owner="worker",
         )
         self.assertEqual({*out.split("\n")} & DEVICES, DEVICES)
         self.assertIn("No space left on device", out)
-        self.assertTrue(out.endswith("ptmx\nend\n"), out)
+        self.assertTrue(out.endswith("\nptmx\n"), out)
 
     def test_masked(self) -> None:
         """What /proc and /sys tell of the host behind the container is hidden."""
@@ -296,14 +296,12 @@ class FileTests(ManagerCase):
         mounts = ["data.tar /data READWRITE"]
         changes = """echo new >/data/kept/file; rm /data/gone; touch /data/more
             chmod 700 /data/kept; chown 1000 /data; cat /data/kept/file; ls /data"""
-        key = self.upload(**self.job(f"#!/bin/sh\n{changes}\nsleep 60\n", mounts=mounts))
         look = "cat /data/kept/file; ls -l / | grep data; ls /data"
         untouched = self.inside(look, mounts=mounts)
         before = self.layers()
         for _ in range(2):
-            answer = self.ask("POST", "/launch", key)
-            self.assertEqual(answer.status, 200, answer.reason)
-        self.assertEqual(self.inside(changes, mounts=mounts), "new\nkept\nmore\n")
+            writer = self.running_inside(changes, mounts=mounts)
+            self.assertEqual(self.log_of(writer), "new\nkept\nmore\ndone\n")
         self.assertEqual(self.inside(look, mounts=mounts), untouched)
         for path in (name for name in self.layers() if name in before):
             self.assertEqual(self.layers()[path], before[path])

@@ -1,0 +1,120 @@
+"""How the manager is reached: over TCP, over TLS, or by a unix socket."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.web.client import URI, Agent
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from txcontain.cli.errors import Trouble
+
+Way: TypeAlias = Callable[[URI], Any]  # to an address's IStreamClientEndpoint
+QUICK = 15  # seconds until an attempt, or the wait for an answer, is given up
+HERE = ("localhost", "127.0.0.1", "::1")
+
+
+@implementer(IAgentEndpointFactory)
+class Endpoints:
+    """Goes to each address by `way`."""
+
+    def __init__(self, way: Way) -> None:
+        self.endpointForURI = way
+
+
+def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> Any:
+    """Return what sends requests to a manager.
+
+    :param url: unix:/path, http://host:port or https://host:port
+    :param token: what will be sent along
+    :param files: ca, cert and key, in PEM form, for https
+    :raises Trouble: if the token would be there for others to read, or a file can't be used
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "http" and token and parts.hostname not in HERE:
+        raise Trouble(f"Over {url} all the world could read the token: use https.")
+    if parts.scheme == "unix":
+        way = by_unix_socket(reactor, parts.path)
+    else:
+        way = over_tls(reactor, **files) if parts.scheme == "https" else over_tcp(reactor)
+    return Agent.usingEndpointFactory(reactor, Endpoints(way))
+
+
+def by_unix_socket(reactor: Any, path: str) -> Way:
+    """Return the way to a unix socket, which is the same for all addresses."""
+    return lambda uri: UNIXClientEndpoint(reactor, path, timeout=QUICK)
+
+
+def over_tcp(reactor: Any) -> Way:
+    """Return the way to all addresses of a host at once.
+
+    "localhost" often stands for ::1 and for 127.0.0.1, and the manager listens on
+    one of them. Twisted's default tries the second 0.3 s after the first.
+    """
+    return lambda uri: HostnameEndpoint(reactor, uri.host, uri.port, timeout=QUICK, attemptDelay=0)
+
+
+def over_tls(
+    reactor: Any, ca: Path | None = None, cert: Path | None = None, key: Path | None = None
+) -> Way:
+    """Return the way to a host that a certificate proves to be the one that is meant.
+
+    :param ca: whose certificates are believed; those that this system trusts, where None
+    :param cert: what this side shows, with its `key`
+    :raises Trouble: if a file can't be used
+    """
+    from twisted.internet.ssl import optionsForClientTLS
+
+    trusted = loaded(load_ca, ca) if ca else None
+    shown = loaded(load_pair, cert, key or cert) if cert else None
+    connect = over_tcp(reactor)
+
+    def way(uri: URI) -> Any:
+        options = optionsForClientTLS(uri.host.decode(), trusted, shown)
+        return wrapClientTLS(options, connect(uri))
+
+    return way
+
+
+def loaded(load: Callable[[bytes], Any], *files: Path | None) -> Any:
+    """Return what `load` makes of some files, one after the other.
+
+    :raises Trouble: if one can't be read, or is no PEM
+    """
+    from OpenSSL.crypto import Error
+
+    try:
+        return load(b"\n".join(file.read_bytes() for file in files if file))
+    except OSError as error:
+        raise Trouble(f"Can't read {error.filename}: {error.strerror}.") from error
+    except (Error, ValueError) as error:
+        names = " and ".join(map(str, dict.fromkeys(files)))
+        raise Trouble(f"{names}: not what it should be, in PEM form.") from error
+
+
+def load_ca(text: bytes) -> Any:
+    """Return trust in the certificates of a text."""
+    from cryptography.x509 import load_pem_x509_certificates
+    from OpenSSL.crypto import X509
+    from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+    found = map(X509.from_cryptography, load_pem_x509_certificates(text))
+    return trustRootFromCertificates(map(Certificate, found))
+
+
+def load_pair(text: bytes) -> Any:
+    """Return the certificate and its key of a text."""
+    from twisted.internet.ssl import PrivateCertificate
+
+    return PrivateCertificate.loadPEM(text)
+
+
+def distrust(error: Exception) -> str:
+    """Return why a TLS connection failed, where a request has failed for that; else nothing."""
+    for reason in getattr(error, "reasons", ()):
+        if type(reason.value).__module__.partition(".")[0] in ("OpenSSL", "service_identity"):
+            return f"{reason.value} (--ca, --cert and --key say what to trust and show)"
+    return ""

@@ -1,0 +1,41 @@
+"""Makes a manager that dies, or whose inits wait, at a chosen point.
+
+Python imports this by itself where its folder is on PYTHONPATH: nothing in the manager
+knows of it. The environment says what to do:
+
+- ``SABOTAGE_DISK=N``: SIGKILL to the manager in place of the N-th system call by which
+  it writes a small file (0: never, but count).
+- ``SABOTAGE_INIT=FILE``: run this as the init.
+"""
+
+import os
+import signal
+
+
+def dying(calls, number):
+    """The system call, which ends this process instead when it would be the N-th of all."""
+
+    def counted(function):
+        def call(*arguments):
+            calls.append(function)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+
+        return call
+
+    return counted
+
+
+if "SABOTAGE_DISK" in os.environ:
+    from txcontain import store
+
+    number = int(os.environ["SABOTAGE_DISK"])
+    wrap = dying([], number)
+    for name in ("write", "flush", "rename", "link", "unlink"):
+        object.__setattr__(store.DISK, name, wrap(getattr(store.DISK, name)))
+
+if "SABOTAGE_INIT" in os.environ:
+    from txcontain import pool
+
+    pool.INIT = os.environ["SABOTAGE_INIT"]

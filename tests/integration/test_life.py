@@ -1,0 +1,274 @@
+"""A manager may be stopped at any moment: containers run on, and the half-made is undone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from tests.integration.harness import ManagerCase, listens, wait_until
+from tests.integration.tarballs import script
+
+SABOTAGE = Path(__file__).with_name("sabotage")
+PROJECT = Path(__file__).resolve().parents[2]
+COUNTING = "#!/bin/sh\ni=0\nwhile :; do i=$((i+1)); echo $i; sleep 0.05; done\n"
+
+
+class LifeCase(ManagerCase):
+    """Tests that kill the manager."""
+
+    def kill_manager(self):
+        """SIGKILL, as the kernel's out-of-memory killer would."""
+        self.manager.kill()
+        self.manager.wait()
+
+    def restart(self, **environment):
+        """SIGKILL to the manager, and a new one."""
+        self.kill_manager()
+        self.start(**environment)
+
+    def sabotaged(self, **settings):
+        """The environment of a manager that dies at a chosen point."""
+        return {"PYTHONPATH": f"{SABOTAGE}:{PROJECT}", **settings}
+
+    def record(self, instance):
+        """All that the manager knows of an instance."""
+        return self.ask("GET", f"/instances/{instance}").json
+
+    def ask_in_background(self, *request):
+        """Send a request that may never be answered."""
+
+        def ask():
+            try:
+                self.ask(*request)
+            except OSError:
+                pass  # the manager was killed
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        self.addCleanup(thread.join)
+
+
+class Adoption(LifeCase):
+    """Containers outlive the manager."""
+
+    def test_running_ones_are_found_again(self):
+        """After SIGKILL, a new manager lists the same processes in the same order."""
+        names = [self.launch() for _ in range(3)]
+        pids = [self.record(name)["pid"] for name in names]
+        self.restart()
+        self.assertEqual(self.running(), names)
+        self.assertEqual([self.record(name)["pid"] for name in names], pids)
+
+    def test_no_line_is_lost(self):
+        """A container goes on writing to its log while no manager runs."""
+        name = self.launch(**self.job(COUNTING))
+        time.sleep(0.2)
+        self.kill_manager()
+        time.sleep(0.3)
+        self.start()
+        time.sleep(0.2)
+        self.assertEqual(self.ask("DELETE", "/list").status, 405)
+        lines = self.ask("GET", f"/instances/{name}/logs?stream=stdout").body.split()
+        self.assertEqual(lines, [b"%d" % (i + 1) for i in range(len(lines))])
+        self.assertGreater(len(lines), 8)
+
+    def test_an_end_that_no_manager_saw(self):
+        """What ended meanwhile is told with its true status or signal."""
+        status = self.launch(**self.job("#!/bin/sh\nsleep 0.3; exit 137\n"))
+        killed = self.launch()
+        pid = self.record(killed)["pid"]
+        self.kill_manager()
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.5)
+        self.start()
+        self.assertEqual(self.running(), [])
+        self.assertEqual(self.record(status)["exit"]["status"], 137)
+        self.assertEqual(self.record(killed)["exit"]["signal"], signal.SIGKILL)
+        self.assertLess(abs(self.record(killed)["exit"]["at"] - time.time()), 5)
+
+    def test_an_end_after_the_adoption(self):
+        """The end of an adopted container is noticed at once."""
+        name = self.launch()
+        pid = self.record(name)["pid"]
+        self.restart()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self.record(name)["state"] == "ended", "its end is noticed", 2)
+
+    def test_an_adopted_one_can_be_destroyed(self):
+        """Destroy works, and leaves nothing."""
+        name = self.launch()
+        self.restart()
+        self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+        self.assertEqual(self.ask("GET", f"/instances/{name}").status, 404)
+
+    def test_a_stop_is_finished(self):
+        """A destroy during which the manager was killed is finished by the next one."""
+        deaf = "#!/bin/sh\ntrap : TERM\nwhile :; do sleep 0.1; done\n"
+        name = self.launch(**self.job(deaf, stop_timeout=60))
+        self.ask_in_background("DELETE", f"/destroy/{name}")
+        wait_until(lambda: self.record(name)["state"] == "stopping", "it is stopping")
+        self.kill_manager()
+        record = self.state / "instances" / name / "instance.json"
+        record.write_text(record.read_text().replace("60", "0"))
+        self.start()
+        wait_until(lambda: self.ask("GET", f"/instances/{name}").status == 404, "it is gone")
+
+    def test_restarts_go_on(self):
+        """A policy holds across managers: what ended meanwhile is started again."""
+        name = self.launch(**self.job("#!/bin/sh\nsleep 0.2\n", restart="always"))
+        self.kill_manager()
+        time.sleep(0.5)
+        self.start()
+        wait_until(lambda: self.record(name)["restarts"] >= 2, "it is started again")
+
+    def test_a_scribbled_record(self):
+        """A record that can't be read is set aside; everything else comes up."""
+        whole, spoiled = self.launch(), self.launch()
+        self.kill_manager()
+        (self.state / "instances" / spoiled / "instance.json").write_bytes(b'{"x": \xff')
+        self.start()
+        self.assertEqual(self.running(), [whole])
+        self.assertEqual(len(list(self.state.glob("aside/*"))), 1)
+
+
+class EveryStep(LifeCase):
+    """The manager is killed while the init is at a step of the plan."""
+
+    def prepare(self):
+        """A folder with an init that waits."""
+        shutil.copy(SABOTAGE / "init.py", self.folder / "init.py")
+        os.symlink(PROJECT / "txcontain" / "init.py", self.folder / "real")
+        for name in ("waits", "go"):
+            os.mkfifo(self.folder / name)
+        waits, go = (os.open(self.folder / name, os.O_RDWR) for name in ("waits", "go"))
+        self.addCleanup(os.close, waits)
+        self.addCleanup(os.close, go)
+        return waits, go
+
+    def test_every_step(self):
+        """Wherever it was: the next manager has undone it, and launches the same config."""
+        waits, go = self.prepare()
+        key = self.upload(**self.job("#!/bin/sh\nsleep 1000\n"))
+        plan = self.record(self.ask("POST", "/launch", key).json["instance"])["plan"]
+        self.ask("DELETE", "/destroyall")
+        environment = self.sabotaged(SABOTAGE_INIT=str(self.folder / "init.py"))
+        for step in range(len(plan)):
+            (self.folder / "step").write_text(str(step))
+            self.restart(**environment)
+            self.assertEqual(self.ask("GET", "/instances").json, {"instances": []}, f"step {step}")
+            self.ask_in_background("POST", "/launch", key)
+            os.read(waits, 1)
+            self.kill_manager()
+            os.write(go, b"!")
+        self.start()
+        self.assertEqual(self.ask("GET", "/instances").json, {"instances": []})
+        wait_until(lambda: not self.what_is_left(), "nothing is left")
+        self.assertEqual(self.ask("POST", "/launch", key).status, 200)
+
+
+class EveryWrite(LifeCase):
+    """The manager is killed in place of a system call by which it writes a small file."""
+
+    def test_every_write(self):
+        """Whichever it was: a config is there whole or not at all, no half instance is shown."""
+        for number in range(1, 100):
+            self.restart(**self.sabotaged(SABOTAGE_DISK=str(number)))
+            if self.survives():
+                break
+            self.start()
+            self.look()
+        self.assertGreater(number, 10)
+        self.assertLess(number, 99)
+
+    def survives(self):
+        """Upload, launch and destroy; returns whether the manager has lived through it."""
+        config = self.config(name="same", minor="1")
+        key = {name: config[name] for name in ("name", "major", "minor")}
+        try:
+            self.ask("POST", "/config", config)
+            instance = self.ask("POST", "/launch", key).json["instance"]
+            self.ask("DELETE", f"/destroy/{instance}")
+            return True
+        except OSError:
+            self.manager.wait(5)
+            return False
+
+    def look(self):
+        """What the next manager shows is whole; then begin anew."""
+        files = self.ask("GET", "/cfginfo").json["files"]
+        self.assertIn(files, ([], ["same-1-1.cfg"]))
+        self.assertEqual(sorted(os.listdir(self.state / "configs")), files)
+        if files:
+            key = {"name": "same", "major": "1", "minor": "1"}
+            self.assertEqual(self.ask("POST", "/launch", key).status, 200)
+        self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
+        wait_until(lambda: not self.what_is_left(), "nothing is left")
+        for file in files:
+            (self.state / "configs" / file).unlink()
+
+
+class Unpacking(LifeCase):
+    """The manager is killed while it unpacks."""
+
+    def test_it_is_unpacked_anew(self):
+        """Half a layer is never taken for one, and what unpacks it is ended."""
+        files = [script(f"f{i}", "x" * 20_000) for i in range(3000)]
+        key = self.upload(mounts=[f"{self.mountable('many.tar', *files)} /many READ"])
+        self.ask_in_background("POST", "/launch", key)
+        wait_until(lambda: list(self.state.glob("layers/*.unpacking/layer/*")), "it unpacks")
+        self.restart()
+        wait_until(lambda: not self.what_is_left(), "nothing is left")
+        answer = self.ask("POST", "/launch", key)
+        self.assertEqual(answer.status, 200, answer.reason)
+        pid = self.record(answer.json["instance"])["pid"]
+        self.assertEqual(len(os.listdir(f"/proc/{pid}/root/many")), 3000)
+
+
+class FullDisk(LifeCase):
+    """The disk that holds the state folder is full."""
+
+    def setUp(self):
+        """Put the state folder on a small disk."""
+        super().setUp()
+        self.stop()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", self.state], check=True
+        )
+        self.addCleanup(subprocess.run, ["umount", self.state], check=True)
+        self.start()
+        self.addCleanup(self.stop)
+
+    def fill(self):
+        """Leave not a byte."""
+        with open(self.state / "filler", "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 4096)
+            except OSError:
+                return
+
+    def test_all_verbs(self):
+        """Uploads and launches say that the disk is full; all else works, and so do they later."""
+        key, name = self.upload(), self.launch()
+        self.fill()
+        refused = self.ask("POST", "/config", self.config())
+        self.assert_refused(refused, 500, "full")
+        refused = self.ask("POST", "/launch", key)
+        self.assert_refused(refused, 500, "full")
+        self.assertEqual(self.running(), [name])
+        self.restart()
+        self.assertEqual(self.running(), [name])
+        self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+        (self.state / "filler").unlink()
+        self.assertEqual(self.ask("POST", "/launch", key).status, 200)
+
+    def test_a_layer_that_does_not_fit(self):
+        """A launch whose layer does not fit says so, and leaves nothing of the layer."""
+        big = self.mountable("big.tar", script("big", "x" * (40 << 20)))
+        refused = self.try_to_launch(mounts=[f"{big} /big READ"])
+        self.assert_refused(refused, 500, "full")
+        self.assertEqual(len(list(self.state.glob("layers/*"))), 1)
+        self.assertTrue(listens(self.port))

@@ -1,0 +1,228 @@
+"""Containers that take all they can get, beside one that goes on serving."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from tests.integration.harness import free_port, wait_until
+from tests.integration.probes import ProbeCase
+from tests.integration.tarballs import folder
+
+MEGABYTE = 1 << 20
+SERVE = """
+server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"here")
+    connection.close()
+"""
+
+
+class NeighbourCase(ProbeCase):
+    """A test with a container that serves while another one misbehaves."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.served = free_port()
+        self.neighbour = self.start_probe(SERVE, startup_env=f"PORT={self.served}")
+
+    def assert_all_well(self, *instances: str) -> None:
+        """Fail unless the manager lists these, and the neighbour serves."""
+        self.assertEqual(self.running(), [self.neighbour, *instances])
+        with socket.create_connection(("127.0.0.1", self.served), timeout=30) as client:
+            self.assertEqual(client.recv(10), b"here")
+
+    def destroy(self, instance: str) -> None:
+        """Destroy an instance."""
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+
+
+class ProcessTests(NeighbourCase):
+    """As many processes as there can be."""
+
+    def test_fork_bomb(self) -> None:
+        """A fork bomb stops at its limit, the manager answers, and it can be destroyed."""
+        bomb = """
+while True:
+    try:
+        os.fork()
+    except BlockingIOError:
+        print("full", flush=True)
+        time.sleep(0.2)
+"""
+        instance = self.start_probe(bomb, limits={"pids": 64})
+        wait_until(lambda: self.written(instance), "the limit is reached")
+        for _ in range(5):
+            self.assert_all_well(instance)
+            stats = self.ask("GET", f"/instances/{instance}/stats").json
+            self.assertLessEqual(stats["pids"], 64)
+        self.destroy(instance)
+        self.assert_all_well()
+
+    def test_default(self) -> None:
+        """Without a word about it, a container has no more than 1024 processes."""
+        count = """
+children = 0
+try:
+    while children < 2000:
+        if os.fork() == 0:
+            signal.pause()
+        children += 1
+except BlockingIOError:
+    pass
+tell(children=children)
+"""
+        self.assertEqual(self.probe(count), {"children": 1023})
+
+    def test_zombies(self) -> None:
+        """Children that no one waits for fill the container alone."""
+        breed = """
+while True:
+    try:
+        if os.fork() == 0:
+            os._exit(0)
+    except BlockingIOError:
+        print("full", flush=True)
+        signal.pause()
+"""
+        instance = self.start_probe(breed, limits={"pids": 200})
+        wait_until(lambda: self.written(instance), "the limit is reached")
+        self.assert_all_well(instance)
+        self.destroy(instance)
+        self.assert_all_well()
+
+
+class MemoryTests(NeighbourCase):
+    """More memory than there is."""
+
+    HOG = """
+held = []
+while True:
+    held.append(bytearray(b"x") * (1 << 20))
+"""
+
+    def end_of(self, instance: str) -> str:
+        """Why an instance has ended."""
+        self.ask("GET", f"/instances/{instance}/wait")
+        return str(self.ask("GET", f"/instances/{instance}").json["exit"]["reason"])
+
+    def test_hog(self) -> None:
+        """A memory hog is ended, and the reason says so."""
+        instance = self.start_probe(self.HOG, limits={"memory": "64M", "swap": 0})
+        self.assertEqual(self.end_of(instance), "out of memory (killed by SIGKILL)")
+        self.assert_all_well()
+
+    def test_files_in_memory(self) -> None:
+        """What is written to /tmp and /dev/shm counts as the container's memory."""
+        fill = """
+for folder in ("/tmp", "/dev/shm"):
+    with open(folder + "/file", "wb") as f:
+        try:
+            while True:
+                f.write(bytes(1 << 20))
+        except OSError:
+            f.close
+"""
+        instance = self.start_probe(fill, limits={"memory": "64M", "swap": 0})
+        self.assertIn("out of memory", self.end_of(instance))
+        self.assert_all_well()
+
+    def test_processor(self) -> None:
+        """Two busy processes get no more time than their share."""
+        busy = "os.fork()\nwhile True:\n    pass\n"
+        instance = self.start_probe(busy, limits={"cpus": 0.2})
+        before, began = self.processor_time(instance), time.monotonic()
+        time.sleep(1)
+        used, elapsed = self.processor_time(instance) - before, time.monotonic() - began
+        self.assertLess(used, 0.2 * elapsed + 0.1)
+        self.assert_all_well(instance)
+
+    def processor_time(self, instance: str) -> float:
+        """Seconds that an instance has used."""
+        return self.ask("GET", f"/instances/{instance}/stats").json["cpu_usec"] / 1e6
+
+    def test_files(self) -> None:
+        """No process has more descriptors than its limit, nor can it raise that."""
+        said = self.probe(
+            """
+opened = []
+try:
+    while True:
+        opened.append(os.dup(0))
+except OSError as error:
+    why = errno.errorcode[error.errno]
+def raise_limit():
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    except ValueError as error:
+        raise PermissionError(errno.EPERM, str(error))
+tell(highest=opened[-1], why=why, raised=attempt(raise_limit))
+""",
+            limits={"files": 40},
+        )
+        self.assertEqual(said, {"highest": 39, "why": "EMFILE", "raised": "EPERM"})
+
+
+class DiskTests(NeighbourCase):
+    """As many bytes as there can be."""
+
+    def used(self, instance: str) -> int:
+        """Bytes of disk that an instance's log takes."""
+        return self.log_file(instance).stat().st_blocks * 512
+
+    def test_log_flood(self) -> None:
+        """A log that grows without an end takes no more disk than its bound."""
+        flood = "while True:\n    os.write(1, bytes(range(256)) * 256)\n    time.sleep(0.001)\n"
+        keys = {"log_max_size": MEGABYTE, "log_max_files": 2}
+        instance = self.start_probe(flood, **keys)
+        wait_until(lambda: self.used(instance) > 2 * MEGABYTE, "the bound is reached")
+        for _ in range(3):
+            self.assert_all_well(instance)
+            wait_until(lambda: self.used(instance) < 4 * MEGABYTE, "it is cut")
+            wait_until(lambda: self.used(instance) > 2 * MEGABYTE, "it grows")
+        self.destroy(instance)
+
+    def test_reserved_log(self) -> None:
+        """Nor does one reserve more of the disk for its log, or hide it behind holes."""
+        keys = {"log_max_size": MEGABYTE, "log_max_files": 2}
+        for trick in (
+            "libc.fallocate(1, 1, ctypes.c_long(0), ctypes.c_long(256 << 20))",  # keep the size
+            "libc.fallocate(1, 0, ctypes.c_long(0), ctypes.c_long(256 << 20))",
+            "os.ftruncate(1, 1 << 40); os.write(1, bytes(16 << 20))",
+            "[os.pwrite(own, b'x', i << 24) for i in range(64)]; os.write(1, bytes(16 << 20))",
+        ):
+            instance = self.start_probe(
+                f"""
+own = os.open("/proc/self/fd/1", os.O_WRONLY)
+{trick}
+print("done", file=sys.stderr, flush=True)
+signal.pause()
+""",
+                **keys,
+            )
+            wait_until(lambda: self.written(instance, "stderr"), trick)  # noqa: B023
+            wait_until(lambda: self.used(instance) < 4 * MEGABYTE, trick)  # noqa: B023
+            self.assert_all_well(instance)
+            self.destroy(instance)
+
+    def test_disk(self) -> None:
+        """A READWRITE mount takes as many bytes as the limit says; then the disk is full."""
+        data = self.mountable("data.tar", folder("data"))
+        said = self.probe(
+            """
+written = 0
+try:
+    with open("/data/file", "wb", buffering=0) as f:
+        while written < 1 << 26:
+            written += f.write(bytes(1 << 16))
+except OSError as error:
+    why = errno.errorcode[error.errno]
+tell(written=written, why=why)
+""",
+            mounts=[f"{data} /data READWRITE"],
+            limits={"disk": "4M"},
+        )
+        self.assertEqual(said["why"], "ENOSPC")
+        self.assertTrue(3 * MEGABYTE < said["written"] <= 4 * MEGABYTE, said)
+        self.assert_all_well()

@@ -1,0 +1,379 @@
+"""Ways out of a container, each tried for real by root in it (docs/security.md)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pyseccomp
+
+from tests.integration.harness import wait_until
+from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
+from tests.integration.tarballs import file, link, script, special
+from txcontain.seccomp import REFUSED
+
+NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
+IPC_CREAT, IPC_RMID = 0o1000, 0
+CLONE_NEWUSER = 0x10000000
+X32 = 0x40000000  # added to a system call's number, it is that of another ABI
+DEVICES = {"full", "null", "ptmx", "random", "tty", "urandom", "zero"}
+
+
+def numbers(names: list[str]) -> dict[str, int]:
+    """The numbers of those of some system calls that this machine has."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+        except ValueError:  # libseccomp is older than this system call
+            continue
+    return {name: number for name, number in found.items() if number >= 0}
+
+
+class SystemCallTests(ProbeCase):
+    """What seccomp and the missing capabilities refuse."""
+
+    def test_refused(self) -> None:
+        """No system call that reaches around the walls can be had."""
+        unlisted = ["clone3", "lsm_set_self_attr", "vserver", "afs_syscall"]
+        calls = numbers([*REFUSED, *unlisted])
+        said = self.probe(f"tell(**{{name: system_call(n) for name, n in {calls}.items()}})")
+        self.assertLess(40, len(said))
+        self.assertEqual({n: said[n] for n in said if said[n] not in NOT_TO_BE_HAD}, {})
+
+    def test_namespaces(self) -> None:
+        """No new user namespace, in which root would have every capability again."""
+        calls = numbers(["clone", "unshare", "personality"])
+        said = self.probe(f"""
+calls = {calls}
+tell(clone=system_call(calls["clone"], {CLONE_NEWUSER} | signal.SIGCHLD, 0, 0, 0, 0),
+     unshare=system_call(calls["unshare"], {CLONE_NEWUSER}),
+     personality=system_call(calls["personality"], 0x0040000))
+""")
+        self.assertEqual(set(said.values()) - NOT_TO_BE_HAD, set())
+
+    def test_other_tables(self) -> None:
+        """The tables of 32-bit and of x32 system calls are no way around the filter."""
+        if platform.machine() != "x86_64":
+            return
+        said = self.probe(f"""
+def by_interrupt(number):
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    # push rbx; mov eax, number; xor ebx, ebx; xor ecx, ecx; int 0x80; pop rbx; ret
+    code.write(b"\\x53\\xb8" + struct.pack("I", number) +
+               b"\\x31\\xdb\\x31\\xc9\\xcd\\x80\\x5b\\xc3")
+    call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    result = call()
+    return result if result >= 0 else errno.errorcode[-result]
+
+tell(getpid=by_interrupt(20), mount=by_interrupt(21), unshare=by_interrupt(310),
+     keyctl=by_interrupt(288),
+     x32=in_child(lambda: system_call({X32} + 39) == "done"))
+""")
+        if said["getpid"] != "ENOSYS":  # a kernel that runs 32-bit programs
+            self.assertEqual(said["getpid"], 1)
+        refused = {said[name] for name in ("mount", "unshare", "keyctl")}
+        self.assertEqual(refused - NOT_TO_BE_HAD, set())
+        self.assertIn(said["x32"], (0, -31))  # refused, or ended by SIGSYS
+
+    def test_sockets(self) -> None:
+        """No packet socket, no raw one, and no family that leads around the network namespace."""
+        said = self.probe("""
+kinds = dict(packet=(socket.AF_PACKET, socket.SOCK_RAW), raw=(socket.AF_INET, socket.SOCK_RAW),
+             vsock=(40, socket.SOCK_STREAM), alg=(38, socket.SOCK_SEQPACKET))
+tell(**{name: attempt(socket.socket, *kind) for name, kind in kinds.items()},
+     tcp=attempt(socket.socket, socket.AF_INET, socket.SOCK_STREAM))
+""")
+        self.assertEqual(said.pop("tcp"), "done")
+        self.assertNotIn("done", said.values())
+
+    def test_others_memory(self) -> None:
+        """One process can't attach to another, nor take its memory or descriptors."""
+        calls = numbers(["ptrace", "process_vm_readv", "pidfd_getfd", "kcmp"])
+        said = self.probe(f"""
+child = os.fork()
+if child == 0:
+    signal.pause()
+calls = {calls}
+tell(attach=system_call(calls["ptrace"], 16, child, 0, 0),
+     seize=system_call(calls["ptrace"], 0x4206, child, 0, 0),
+     read=system_call(calls["process_vm_readv"], child, 0, 0, 0, 0, 0),
+     getfd=system_call(calls["pidfd_getfd"], os.pidfd_open(child), 0, 0),
+     kcmp=system_call(calls["kcmp"], 1, child, 0, 0, 0))
+""")
+        self.assertEqual(set(said.values()) - NOT_TO_BE_HAD, set())
+
+    def test_scheduling(self) -> None:
+        """No real-time priority, nor a better one than others have."""
+        said = self.probe("""
+tell(fifo=attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)),
+     nice=attempt(os.setpriority, os.PRIO_PROCESS, 0, -5),
+     spare=attempt(os.write, os.open("/proc/self/oom_score_adj", os.O_WRONLY), b"-1000"))
+""")
+        self.assertEqual(said["fifo"], "EPERM")
+        self.assertEqual(said["nice"], "EACCES")
+        self.assertEqual(said["spare"], "EACCES")
+
+
+class PrivilegeTests(ProbeCase):
+    """Nothing makes more of root than it is."""
+
+    def test_setuid(self) -> None:
+        """A setuid program of root's raises nothing, be it in the image or made by root."""
+        self.image("setuid.tar", file("suid", mode=0o6755))
+        text = """
+with open("/tmp/id", "wb") as f:
+    f.write(open("/bin/id", "rb").read())
+os.chmod("/tmp/id", 0o6755)
+read, write = os.pipe()
+def run():
+    os.setgid(1000); os.setuid(1000)
+    os.dup2(write, 1)
+    os.execv("/tmp/id", ["id", "-u"])
+status = in_child(run)
+tell(status=status, uid=os.read(read, 100).decode().strip(), mode=os.stat("/suid").st_mode)
+"""
+        said = self.probe(text, base_image="setuid.tar")
+        self.assertEqual((said["status"], said["uid"]), (0, "1000"))
+        self.assertEqual(said["mode"], stat.S_IFREG | 0o6755)  # kept, and void
+
+    def test_file_capabilities(self) -> None:
+        """A program given CAP_SYS_ADMIN by setcap has no more than its caller."""
+        said = self.probe("""
+with open("/tmp/cat", "wb") as f:
+    f.write(open("/bin/cat", "rb").read())
+os.chmod("/tmp/cat", 0o755)
+everything = struct.pack("<IIIII", 0x02000001, 0xffffffff, 0, 0xffffffff, 0)
+given = attempt(os.setxattr, "/tmp/cat", "security.capability", everything)
+read, write = os.pipe()
+def run():
+    os.dup2(write, 1)
+    os.execv("/tmp/cat", ["cat", "/proc/self/status"])
+status = in_child(lambda: attempt(run) != "EPERM")
+os.close(write)
+text = os.fdopen(read).read()
+tell(given=given, status=status, effective=[l for l in text.splitlines() if l.startswith("CapEff")],
+     own=[l for l in open("/proc/self/status").read().splitlines() if l.startswith("CapEff")])
+""")
+        self.assertEqual(said["status"], 0)
+        self.assertIn(said["effective"], ([], said["own"]))
+
+    def test_devices(self) -> None:
+        """No device can be made, and none is there but the harmless ones."""
+        said = self.probe("""
+tell(disk=attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(254, 0)),
+     memory=attempt(os.mknod, "/dev/mem", 0o20666, os.makedev(1, 1)),
+     devices=[name for name in os.listdir("/dev")
+              if os.stat("/dev/" + name).st_rdev and not os.path.islink("/dev/" + name)],
+     nodev=[line.split()[4] for line in open("/proc/self/mountinfo")
+            if "nodev" not in line.split()[5].split(",")],
+     suid=[line.split()[4] for line in open("/proc/self/mountinfo")
+            if "nosuid" not in line.split()[5].split(",")])
+""")
+        self.assertEqual((said["disk"], said["memory"]), ("EPERM", "EPERM"))
+        self.assertEqual(set(said["devices"]) - DEVICES, set())
+        self.assertEqual(said["nodev"], ["/dev", "/dev/pts"])
+        self.assertEqual(said["suid"], [])
+
+    def test_kernel_settings(self) -> None:
+        """Nothing in /proc or /sys that concerns the host can be written."""
+        said = self.probe("""
+def write(path):
+    descriptor = os.open(path, os.O_WRONLY)
+paths = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches",
+         "/proc/sysrq-trigger", "/proc/kcore", "/proc/irq/default_smp_affinity", "/proc/mtrr",
+         "/proc/sys/net/ipv4/ip_forward", "/sys/kernel/uevent_helper", "/sys/power/state",
+         "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/class/block", "/dev/kmsg"]
+tell(**{path: attempt(write, path) for path in paths},
+     cgroups=os.listdir("/sys/fs/cgroup") if os.path.exists("/sys/fs/cgroup") else [])
+""")
+        self.assertEqual(said.pop("cgroups"), [])
+        self.assertNotIn("done", said.values())
+
+
+class HostTests(ProbeCase):
+    """Nothing of the host or of the manager is within reach."""
+
+    def test_chroot(self) -> None:
+        """The classic way out of a chroot leads to the container's own root."""
+        said = self.probe("""
+def identity(path):
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+before = identity("/")
+os.mkdir("/tmp/in")
+outside = os.open("/", os.O_RDONLY)
+os.chroot("/tmp/in")
+os.fchdir(outside)
+for _ in range(64):
+    os.chdir("..")
+os.chroot(".")
+tell(before=before, after=identity("/"), names=sorted(os.listdir("/")))
+""")
+        self.assertEqual(said["before"], said["after"])
+        self.assertIn("job", said["names"])
+
+    def test_doors_of_proc(self) -> None:
+        """/proc/PID/root, cwd, exe and fd of every process lead to the container alone."""
+        said = self.probe("""
+def same(one, other):
+    return os.path.samestat(os.stat(one), os.stat(other))
+tell(processes=[name for name in os.listdir("/proc") if name.isdecimal()],
+     doors=[same("/proc/1/root", "/"), same("/proc/1/root/../..", "/"),
+            same("/proc/1/cwd", "/root"), same("/proc/1/cwd/../..", "/"),
+            same("/proc/1/exe", "/bin/python3")],
+     mapped=[line for line in open("/proc/self/maps") if "/" in line
+             and os.stat(line.split()[5]).st_ino != int(line.split()[4])],
+     descriptors=sorted(map(int, os.listdir("/proc/self/fd"))), parent=os.getppid())
+""")
+        self.assertEqual(said["processes"], ["1"])
+        self.assertEqual(said["descriptors"], [0, 1, 2, 3])  # 3 is listdir's own
+        self.assertEqual(said["mapped"], [])
+        self.assertEqual(said["parent"], 0)
+        self.assertEqual(said["doors"], [True] * 5)
+
+    def test_standard_input(self) -> None:
+        """Standard input is the container's own /dev/null: the host's can't be changed by it."""
+        said = self.probe("""
+tell(own=os.path.samestat(os.fstat(0), os.stat("/dev/null")), device=os.fstat(0).st_dev,
+     dev=os.stat("/dev").st_dev)
+""")
+        self.assertTrue(said["own"])
+        self.assertEqual(said["device"], said["dev"])
+        self.assertNotEqual(said["device"], os.stat("/dev/null").st_dev)
+
+    def test_rewriting_the_manager(self) -> None:
+        """A script whose interpreter is /proc/self/exe gets no writable hold of Python's own file.
+
+        This was CVE-2019-5736, by which containers rewrote runc.
+        """
+        steal = """
+held = os.open("/proc/self/exe", os.O_RDONLY)
+writing = attempt(os.open, f"/proc/self/fd/{held}", os.O_WRONLY)
+tell(written=writing, sealed=bool(os.fstatvfs(held).f_flag & os.ST_RDONLY),
+     inode=os.fstat(held).st_ino)
+"""
+        text = PRELUDE.replace("#!/bin/python3", "#!/proc/self/exe") + steal
+        self.image("theft.tar", script("steal", text))
+        said = self.told_by(self.launch(startup_script="/steal", base_image="theft.tar"))
+        self.assertEqual(said["inode"], os.stat(PYTHON).st_ino)
+        self.assertTrue(said["sealed"])
+        self.assertIn(said["written"], ("EROFS", "ETXTBSY"))
+
+    def test_managers_paths(self) -> None:
+        """Neither the manager's socket, its folders nor its processes can be reached."""
+        said = self.probe(f"""
+state = {str(self.state)!r}
+def connect(address):
+    socket.socket(socket.AF_UNIX).connect(address)
+tell(folder=os.path.exists(state), socket=attempt(connect, state + "/run/init.sock"),
+     abstract=attempt(connect, "\\0" + state + "/run/init.sock"),
+     manager=attempt(os.kill, {self.manager.pid}, 0),
+     variables=[name for name in os.environ if name not in
+                ("HOME", "USER", "PATH", "TERM", "LC_CTYPE")],
+     mounts=[line for line in open("/proc/self/mountinfo") if line.split()[3] == "/"
+             and line.split(" - ")[1].split()[0] in ("ext4", "xfs", "btrfs", "devtmpfs")])
+""")
+        self.assertEqual(
+            said,
+            {"folder": False, "socket": "ENOENT", "abstract": "ECONNREFUSED", "manager": "ESRCH",
+             "variables": [], "mounts": []},
+        )  # fmt: skip
+
+    def test_links_of_an_image(self) -> None:
+        """An image whose paths are symbolic links is set up in itself, not where they point to."""
+        outside = self.folder / "outside"
+        outside.mkdir()
+        self.image("linked.tar", link("out", f"../../../../..{outside}"), link("tmp", str(outside)),
+                   link("door", "/proc/1/root/tmp"))  # fmt: skip
+        tarball = self.mountable("data.tar", file("data"))
+        for target in ("/out/deep", "/door/deep", "/bin/id"):
+            mounts = [f"{tarball} {target} READWRITE"]
+            self.assert_refused(self.try_to_launch(mounts=mounts, base_image="linked.tar"), 409)
+        self.assertEqual(os.listdir(outside), [])
+
+    def test_system_v(self) -> None:
+        """The host's System V shared memory is not to be found."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        key = 0x7C000000 | os.getpid()
+        segment = libc.shmget(key, 4096, IPC_CREAT | 0o666)
+        self.assertLessEqual(0, segment)
+        self.addCleanup(libc.shmctl, segment, IPC_RMID, None)
+        said = self.probe(f"""
+tell(found=libc.shmget({key}, 4096, 0), why=errno.errorcode[ctypes.get_errno()],
+     listed=open("/proc/sysvipc/shm").read().count("\\n"))
+""")
+        self.assertEqual(said, {"found": -1, "why": "ENOENT", "listed": 1})
+
+    def test_posix_ipc(self) -> None:
+        """Nor are its POSIX shared memory and message queues."""
+        name = f"/txcontain-test-{os.getpid()}"
+        libc = ctypes.CDLL(None, use_errno=True)
+        queue = libc.mq_open(name.encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
+        self.assertLessEqual(0, queue)
+        self.addCleanup(libc.mq_unlink, name.encode())
+        self.addCleanup(os.close, queue)
+        with open(f"/dev/shm{name}", "w"):
+            self.addCleanup(os.unlink, f"/dev/shm{name}")
+        said = self.probe(f"""
+tell(queue=libc.mq_open({name.encode()!r}, os.O_RDWR), why=errno.errorcode[ctypes.get_errno()],
+     shared=os.listdir("/dev/shm"), queues=os.listdir("/dev/mqueue"))
+""")
+        self.assertEqual(said, {"queue": -1, "why": "ENOENT", "shared": [], "queues": []})
+
+    def test_lease_on_a_log(self) -> None:
+        """A lease (fcntl(2)) on the file that is its stdout does not hold up the manager."""
+        instance = self.start_probe("""
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+log = os.open("/proc/self/fd/1", os.O_RDWR)
+os.close(1)
+print(attempt(fcntl.fcntl, log, fcntl.F_SETLEASE, fcntl.F_WRLCK), file=sys.stderr, flush=True)
+while True:
+    os.write(log, bytes(4096))
+    time.sleep(0.01)
+""")
+        wait_until(lambda: self.written(instance, "stderr"), "the lease is asked for")
+        self.assertNotEqual(self.written(instance, "stderr"), "done\n")
+        self.assertEqual(self.running(), [instance])
+
+    def test_end_of_the_keeper(self) -> None:
+        """A container that has called off its death with its keeper does not outlive it."""
+        instance = self.start_probe("""
+PR_SET_PDEATHSIG = 1
+libc.prctl(PR_SET_PDEATHSIG, 0)
+tell(ready=True)
+signal.pause()
+""")
+        wait_until(lambda: self.written(instance), "it is ready")
+        process = self.ask("GET", f"/instances/{instance}").json["pid"]
+        keeper = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{process}").exists(), "the container has ended")
+        wait_until(lambda: not self.running(), "the manager knows")
+
+    def test_the_hosts_network_is_shared_by_design(self) -> None:
+        """With the host's network its abstract sockets can be reached, as docs/security.md says."""
+        name = f"txcontain-test-{os.getpid()}"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("\0" + name)
+            server.listen()
+            said = self.probe(f"""
+tell(abstract=attempt(socket.socket(socket.AF_UNIX).connect, "\\0{name}"))
+""")
+        self.assertEqual(said, {"abstract": "done"})
+
+
+class ImageTests(ProbeCase):
+    """What an image could bring along."""
+
+    def test_device_in_an_image(self) -> None:
+        """A device node outside of dev/ is refused; one in dev/ is left out."""
+        disk = special("disk", b"4")
+        disk[0].devmajor, disk[0].devminor = 254, 0
+        self.image("disk.tar", disk)
+        self.assert_refused(self.try_to_launch(base_image="disk.tar"), 409)

@@ -1,0 +1,182 @@
+"""The rules of the house: who may import whom, and what every file has."""
+
+import ast
+from pathlib import Path
+
+from twisted.trial.reporter import TestResult
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import support
+
+PROJECT = Path(__file__).resolve().parents[1]
+MANAGER = sorted(PROJECT.glob("txcontain/*.py"))
+CLI = sorted(PROJECT.glob("cli/*.py"))
+TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
+# A module imports only modules that stand below it.
+ORDER = """
+    tap
+    listening site web openapi explain rest
+    manager
+    logs instance layers pool process
+    network firewall names failures cgroups
+    plan spec
+    unpacking
+    events store streams
+    errors
+    kernel seccomp trees access
+""".split()
+ALONE = "init"  # imports nothing of the project, and nothing imports it
+WITHOUT_TWISTED = "spec plan explain store errors kernel cgroups failures seccomp init".split()
+LONGEST = 600  # lines
+LONGER = {"init.py": 900}  # for it is one file, on purpose
+
+
+def parse(path):
+    """A file's syntax tree, without what is there for the type checker alone."""
+    tree = ast.parse(path.read_text(), str(path))
+    tree.body = [node for node in tree.body if not is_for_types(node)]
+    return tree
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
+def imports(path):
+    """The full names of all that a file imports, at its top or inside of its functions."""
+    names = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules_of_ours(path):
+    """The modules of txcontain that a file imports."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("txcontain.")}
+
+
+class Arrows(SynchronousTestCase):
+    """Imports point one way."""
+
+    def test_every_module_has_its_place(self):
+        """A new module is placed in the order, and one that has gone is taken out."""
+        names = [path.stem for path in MANAGER if path.stem != "__init__"]
+        self.assertEqual(sorted(names), sorted([*ORDER, ALONE]))
+
+    def test_downwards(self):
+        """Every module imports only those that stand below it: so there is no cycle."""
+        for path in MANAGER:
+            below = ORDER[ORDER.index(path.stem) + 1 :] if path.stem in ORDER else []
+            self.assertEqual(modules_of_ours(path) - set(below), set(), path.name)
+
+    def test_the_init_stands_alone(self):
+        """init.py imports nothing of the project nor of others, and no module imports it."""
+        names = {name.split(".")[0] for name in imports(PROJECT / "txcontain/init.py")}
+        self.assertFalse({"txcontain", "twisted", "attrs"} & names)
+        for path in MANAGER + CLI:
+            self.assertNotIn(ALONE, modules_of_ours(path), path.name)
+
+    def test_the_cli_knows_no_module_of_the_manager(self):
+        """The commands import of txcontain only one another."""
+        for path in CLI:
+            self.assertLessEqual(modules_of_ours(path), {"cli"}, path.name)
+
+    def test_one_place_for_the_reactor(self):
+        """Only tap.py, where all is wired, imports the global reactor."""
+        found = [path.name for path in MANAGER if "twisted.internet.reactor" in imports(path)]
+        self.assertEqual(found, ["tap.py"])
+
+    def test_without_twisted(self):
+        """What decides, or asks the kernel, is plain Python, which blocks or returns."""
+        for name in WITHOUT_TWISTED:
+            names = imports(PROJECT / f"txcontain/{name}.py")
+            self.assertFalse([name for name in names if name.startswith("twisted.")], name)
+
+    def test_no_relative_imports(self):
+        """Every import says whose module it is (what this test reads relies on it)."""
+        for path in MANAGER + CLI:
+            self.assertFalse([name for name in imports(path) if name.startswith(".")], path.name)
+
+    def test_the_plugin(self):
+        """The plugin imports nothing of ours: twistd loads it to list all plugins."""
+        self.assertEqual(modules_of_ours(PROJECT / "twisted/plugins/txcontain_plugin.py"), set())
+
+
+class Files(SynchronousTestCase):
+    """What every file has."""
+
+    def undocumented(self, path, wanted):
+        """The names in a file of what is wanted and has no docstring."""
+        tree = parse(path)
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        nodes = [*tree.body, *(node for one in classes for node in one.body)]
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        named = [node for node in nodes if isinstance(node, kinds) and wanted(node.name)]
+        return [f"{path.name}: {node.name}" for node in named if not ast.get_docstring(node)]
+
+    def test_the_public_is_documented(self):
+        """Every module, and every public class, function and method of it, has a docstring."""
+        for path in MANAGER + CLI:
+            self.assertTrue(ast.get_docstring(parse(path)), path.name)
+            lacking = self.undocumented(path, lambda name: not name.startswith("_"))
+            self.assertEqual(lacking, [])
+
+    def test_every_test_says_what_it_proves(self):
+        """Every test has a docstring."""
+        self.assertGreater(len(TESTS), 10)
+        for path in TESTS:
+            self.assertEqual(self.undocumented(path, lambda name: name.startswith("test")), [])
+
+    def test_length(self):
+        """No module is longer than a person reads at one go."""
+        for path in MANAGER + CLI:
+            lines = len(path.read_text().splitlines())
+            self.assertLessEqual(lines, LONGER.get(path.name, LONGEST), path.name)
+
+
+class NeedsRoot(SynchronousTestCase):
+    """The decorator of tests that need root."""
+
+    def decorated(self, reason, ci):
+        """A decorated test, and a class of one, on a machine that lacks what the reason says."""
+        self.patch(support, "lacking", lambda: reason)
+        self.patch(support.os, "environ", {"CI": ci} if ci else {})
+
+        class Class(SynchronousTestCase):
+            def test_it(self):
+                pass
+
+        class Single(SynchronousTestCase):
+            @support.needs_root
+            def test_it(self):
+                pass
+
+        return support.needs_root(Class)("test_it"), Single("test_it")
+
+    def outcome(self, test):
+        """What becomes of a test: successes, and the reasons of skips and of failures."""
+        result = TestResult()
+        test.run(result)
+        self.assertEqual(result.errors, [])
+        skips = [reason for _, reason in result.skips]
+        return result.successes, skips, [str(failure.value) for _, failure in result.failures]
+
+    def test_with_all_that_is_needed(self):
+        """The test runs, in CI and elsewhere."""
+        for ci in ("", "true"):
+            for test in self.decorated("", ci):
+                self.assertEqual(self.outcome(test), (1, [], []))
+
+    def test_elsewhere(self):
+        """Without root the test is skipped, and says why."""
+        for test in self.decorated("needs root", ""):
+            self.assertEqual(self.outcome(test), (0, ["needs root"], []))
+
+    def test_in_ci(self):
+        """In CI a test that can't run fails, and says why."""
+        for test in self.decorated("needs root", "true"):
+            said = "needs root; in CI no test is skipped"
+            self.assertEqual(self.outcome(test), (0, [], [said]))

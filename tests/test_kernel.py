@@ -1,0 +1,222 @@
+"""What the kernel says of real processes and sockets: our own, and children of ours."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+
+from attrs import evolve
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from txcontain.kernel import Kernel, Process, program
+
+NEVER = 1 << 22  # a pid past the greatest that Linux gives
+
+
+class Case(SynchronousTestCase):
+    """Starts children that end with the test."""
+
+    def setUp(self):
+        self.kernel = Kernel()
+
+    def start(self, *command, **options):
+        """A child that ends when its stdin is closed."""
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(command, stdin=pipe, stdout=pipe, **options)
+        self.addCleanup(self.end, child)
+        return child
+
+    def start_shell(self, script):
+        """A shell that runs a script, and then waits; returns it and the line that it wrote."""
+        child = self.start("sh", "-c", f"{script}\necho $!\nread line || exit 3")
+        return child, child.stdout.readline().decode().strip()
+
+    def end(self, child):
+        """Let a child end, and see it off."""
+        child.stdin.close()
+        child.stdout.close()
+        child.wait(10)
+
+
+class Processes(Case):
+    """Pids, and the processes behind them."""
+
+    def test_identity(self):
+        """A process is known by its pid and start time, which stay the same."""
+        child = self.start("cat")
+        ours, its = self.kernel.identify(os.getpid()), self.kernel.identify(child.pid)
+        self.assertEqual(ours, self.kernel.identify(os.getpid()))
+        self.assertEqual(its.pid, child.pid)
+        self.assertGreaterEqual(its.start_time, ours.start_time)
+        self.assertTrue(self.kernel.lives(its))
+
+    def test_a_process_that_has_ended(self):
+        """A process that is gone is neither identified nor opened, and does not live."""
+        child = self.start("cat")
+        process = self.kernel.identify(child.pid)
+        self.end(child)
+        self.assertRaises(ProcessLookupError, self.kernel.identify, child.pid)
+        self.assertRaises(ProcessLookupError, self.kernel.open_process, process)
+        self.assertFalse(self.kernel.lives(process))
+        self.assertFalse(self.kernel.catches(child.pid, signal.SIGTERM))
+        self.assertFalse(self.kernel.holds_socket(child.pid, {"1"}))
+        self.assertEqual(list(self.kernel.descendants(child.pid)), [child.pid])
+        self.assertEqual(program(child.pid), "")
+        self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
+
+    def test_a_zombie_does_not_live(self):
+        """A process that has ended and is not waited for yet is no living one."""
+        child = self.start("cat")
+        process = self.kernel.identify(child.pid)
+        pidfd = self.kernel.open_process(process)
+        self.addCleanup(self.kernel.close, pidfd)
+        child.stdin.close()
+        self.assertEqual(select.select([pidfd], [], [], 10)[0], [pidfd])
+        self.assertFalse(self.kernel.lives(process))
+        self.assertEqual(self.kernel.identify(child.pid), process)
+
+    def test_a_pid_that_is_used_again(self):
+        """A process of the same pid and another start time is another process."""
+        other = Process(os.getpid(), self.kernel.identify(os.getpid()).start_time - 1)
+        before = os.listdir("/proc/self/fd")
+        self.assertRaises(ProcessLookupError, self.kernel.open_process, other)
+        self.assertEqual(os.listdir("/proc/self/fd"), before)
+        self.assertFalse(self.kernel.lives(other))
+
+    def test_no_process(self):
+        """A pid that no process has is an error of one kind."""
+        self.assertRaises(ProcessLookupError, self.kernel.identify, NEVER)
+        self.assertRaises(ProcessLookupError, self.kernel.open_process, Process(NEVER, 1))
+
+    def test_signals(self):
+        """A signal reaches the process of a pidfd, and one that comes too late is nothing."""
+        child = self.start("cat")
+        pidfd = self.kernel.open_process(self.kernel.identify(child.pid))
+        self.addCleanup(self.kernel.close, pidfd)
+        self.kernel.send_signal(pidfd, signal.SIGKILL)
+        self.assertEqual(child.wait(10), -signal.SIGKILL)
+        self.kernel.send_signal(pidfd, signal.SIGKILL)
+
+    def test_signal_process(self):
+        """A signal reaches the process that is meant, and no other one that has its pid."""
+        child = self.start("cat")
+        process = self.kernel.identify(child.pid)
+        self.kernel.signal_process(evolve(process, start_time=1), signal.SIGKILL)
+        self.assertIsNone(child.poll())
+        self.kernel.signal_process(process, signal.SIGKILL)
+        self.assertEqual(child.wait(10), -signal.SIGKILL)
+
+    def test_names_of_any_bytes(self):
+        """A process whose name is no UTF-8, or looks like other fields, is one like any other."""
+        name = b"\xff) R 1 ("
+        script = f"open('/proc/self/comm', 'wb').write({name})\nprint(flush=True)\nopen(0).read()"
+        child = self.start(sys.executable, "-ISc", script)
+        child.stdout.readline()
+        self.assertTrue(self.kernel.lives(self.kernel.identify(child.pid)))
+        self.assertFalse(self.kernel.catches(child.pid, signal.SIGTERM))
+        self.assertEqual(program(child.pid), name.decode(errors="replace"))
+
+    def test_the_boot(self):
+        """The boot has an id that stays the same."""
+        self.assertRegex(self.kernel.boot_id(), r"^[0-9a-f-]{36}$")
+        self.assertEqual(self.kernel.boot_id(), self.kernel.boot_id())
+
+    def test_the_peer(self):
+        """Who connected to a socket is known by its pid."""
+        here, there = socket.socketpair()
+        with here, there:
+            self.assertEqual(self.kernel.peer(here), os.getpid())
+
+
+class Families(Case):
+    """Processes below a process, and the signals that they catch."""
+
+    def test_descendants(self):
+        """A process's children and theirs are found, and it is the first."""
+        child, grandchild = self.start_shell("(cat; :) <&0 & ")
+        found = list(self.kernel.descendants(child.pid))
+        self.assertEqual(found[0], child.pid)
+        self.assertIn(int(grandchild), found)
+        self.assertNotIn(os.getpid(), found)
+        self.assertIn(int(grandchild), list(self.kernel.descendants(os.getpid())))
+
+    def test_catches(self):
+        """A signal is caught where a handler is installed, and only there."""
+        child, _ = self.start_shell("trap : TERM; trap '' INT")
+        self.assertTrue(self.kernel.catches(child.pid, signal.SIGTERM))
+        self.assertFalse(self.kernel.catches(child.pid, signal.SIGINT))
+        self.assertFalse(self.kernel.catches(child.pid, signal.SIGHUP))
+
+    def test_catchers(self):
+        """Of a family those are named that catch the signal."""
+        child, grandchild = self.start_shell("cat <&0 & trap : TERM")
+        self.assertEqual(
+            self.kernel.catchers(child.pid, signal.SIGTERM), [self.kernel.identify(child.pid)]
+        )
+        self.assertIn(int(grandchild), self.kernel.descendants(child.pid))
+
+
+class Sockets(Case):
+    """Who listens on a port."""
+
+    def setUp(self):
+        super().setUp()
+        self.socket = socket.socket()
+        self.addCleanup(self.socket.close)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+
+    def test_bound_is_not_listening(self):
+        """A socket that is bound listens only after listen(2), and no longer when it is closed."""
+        self.assertFalse(self.kernel.listens(os.getpid(), self.port))
+        self.assertIsNone(self.kernel.listener(self.port))
+        self.socket.listen()
+        self.assertTrue(self.kernel.listens(os.getpid(), self.port))
+        self.assertFalse(self.kernel.listens(os.getpid(), self.port ^ 1))
+        self.socket.close()
+        self.assertFalse(self.kernel.listens(os.getpid(), self.port))
+
+    def test_the_listener(self):
+        """The process that has a port is named."""
+        self.socket.listen()
+        self.assertEqual(self.kernel.listener(self.port), (os.getpid(), program(os.getpid())))
+
+    def test_ipv6(self):
+        """A socket that listens by IPv6 counts as well."""
+        try:
+            other = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        except OSError:
+            raise SkipTest("this machine has no IPv6") from None
+        with other:
+            self.assertTrue(self.kernel.listens(os.getpid(), other.getsockname()[1]))
+
+    def test_a_child_without_the_socket(self):
+        """A process does not listen because its parent does."""
+        self.socket.listen()
+        child = self.start("cat")  # to which the socket is not passed on
+        self.assertFalse(self.kernel.listens(child.pid, self.port))
+
+    def test_a_child_with_the_socket(self):
+        """A process listens where one below it holds the socket, though it does not itself."""
+        self.socket.listen()
+        child = self.start("cat", pass_fds=[self.socket.fileno()])
+        self.socket.close()
+        inodes = self.kernel.listening_sockets(self.port)
+        self.assertFalse(self.kernel.holds_socket(os.getpid(), inodes))
+        self.assertTrue(self.kernel.holds_socket(child.pid, inodes))
+        self.assertTrue(self.kernel.listens(os.getpid(), self.port))
+
+    def test_a_descriptor_closed_meanwhile(self):
+        """A file that is closed while a process's files are looked through hides no other."""
+        self.socket.listen()
+        readlink = os.readlink
+
+        def vanished(path):
+            if "socket" not in readlink(path):
+                raise FileNotFoundError(path)
+            return readlink(path)
+
+        self.patch(os, "readlink", vanished)
+        self.assertTrue(self.kernel.listens(os.getpid(), self.port))

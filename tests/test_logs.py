@@ -1,0 +1,324 @@
+"""Logs: their last lines, what is read across a cut, and the bound that is kept."""
+
+import io
+import os
+from types import SimpleNamespace
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import maybeDeferred
+
+from tests.fakes import FakeConsumer, MachineTestCase
+from tests.support import make_spec
+from txcontain import kernel, logs
+from txcontain.kernel import Kernel
+from txcontain.logs import BLOCK, Bounds, Reader, last_lines
+
+LOG = st.lists(st.sampled_from([b"", b"a", b"long" * 10, b"\n", b"\n\n"])).map(b"".join)
+
+
+class HoleKernel(Kernel):
+    """One whose file systems can't take a range out of a file."""
+
+    def cut_off(self, descriptor, offset, length):
+        with patch.object(kernel, "COLLAPSE_RANGE", -1):
+            return super().cut_off(descriptor, offset, length)
+
+
+class LastLinesTests(MachineTestCase):
+    """The end of a log, by lines."""
+
+    @given(LOG, st.integers(0, 10), st.integers(1, 7))
+    def test_reference(self, content, lines, block):
+        """Whatever the log and the size of a read, these are its last lines and no more."""
+        self.patch(logs, "BLOCK", block)
+        all_lines = content.splitlines(keepends=True)
+        kept = b"".join(all_lines[max(0, len(all_lines) - lines) :])
+        self.assertEqual(content[last_lines(io.BytesIO(content), lines) :], kept)
+
+
+class LogTestCase(MachineTestCase):
+    """A test of the logs of an instance that is but a spec and a folder."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(os.path.join(self.folder, "logs"))
+        self.instance = SimpleNamespace(
+            name="web-1", spec=make_spec(log_max_size=BLOCK, log_max_files=2), ended=False,
+            path=lambda name: os.path.join(self.folder, name),
+        )  # fmt: skip
+        self.path = self.instance.path("logs/stdout")
+        self.bounds = Bounds(self.reactor, Kernel())
+        self.addCleanup(self.bounds.stop)
+
+    def write(self, *blocks, stream="stdout"):
+        """The container writes."""
+        with open(self.instance.path(f"logs/{stream}"), "ab") as file:
+            file.writelines(blocks)
+
+    def on_disk(self):
+        """How many bytes the log takes on the disk."""
+        return os.stat(self.path).st_blocks * 512
+
+    def read_all(self, place=0):
+        """What is there of a log from a place on."""
+        found = []
+        while True:
+            block, place = self.bounds.read(self.path, place)
+            if not block:
+                return b"".join(found)
+            found.append(block)
+
+
+class CutTests(LogTestCase):
+    """A log that is too long loses its oldest part, in place."""
+
+    BLOCKS = [bytes([letter]) * BLOCK for letter in b"abcdefgh"]  # noqa: RUF012
+
+    def test_short(self):
+        """A log within its bound is left as it is."""
+        self.write(*self.BLOCKS[:2])
+        self.bounds.check(self.instance)
+        self.assertEqual(self.read_all(), b"".join(self.BLOCKS[:2]))
+
+    def test_cut(self):
+        """A longer one keeps its latest bytes, log_max_files times log_max_size at most."""
+        for kind in (Kernel, HoleKernel):
+            self.bounds = Bounds(self.reactor, kind())
+            self.write(*self.BLOCKS)
+            self.bounds.check(self.instance)
+            self.assertLessEqual(self.on_disk(), 2 * BLOCK)
+            self.assertEqual(self.read_all(), b"".join(self.BLOCKS[6:]))
+            os.unlink(self.path)
+
+    def test_write_goes_on(self):
+        """Whoever has the log open for appending writes on to its end."""
+        with open(self.path, "ab", buffering=0) as file:
+            for block in self.BLOCKS:
+                file.write(block)
+                self.bounds.check(self.instance)
+                self.assertLessEqual(self.on_disk(), 2 * BLOCK)
+        self.assertEqual(self.read_all(), b"".join(self.BLOCKS[6:]))
+
+    def test_reader_across_a_cut(self):
+        """Who had read a part goes on where it was, or where the log begins now; nothing twice."""
+        for kind in (Kernel, HoleKernel):
+            self.bounds = Bounds(self.reactor, kind())
+            self.write(*self.BLOCKS[:4])
+            _, one_read = self.bounds.read(self.path, 0)
+            three_read = 3 * BLOCK
+            self.bounds.check(self.instance)
+            self.assertEqual(self.read_all(one_read), b"".join(self.BLOCKS[2:4]))
+            self.assertEqual(self.read_all(three_read), self.BLOCKS[3])
+            self.write(*self.BLOCKS[4:6])
+            self.bounds.check(self.instance)
+            self.assertEqual(self.read_all(three_read), b"".join(self.BLOCKS[4:6]))
+            os.unlink(self.path)
+
+    def test_last_lines_after_a_cut(self):
+        """The last lines are found in what is left."""
+        for kind in (Kernel, HoleKernel):
+            self.bounds = Bounds(self.reactor, kind())
+            self.write(*self.BLOCKS[:4], b"\none\ntwo\n")
+            self.bounds.check(self.instance)
+            place = self.bounds.begin(self.path, 2)
+            self.assertEqual(self.read_all(place), b"one\ntwo\n")
+            os.unlink(self.path)
+
+    def test_one_more_byte(self):
+        """A log a byte over its bound loses one part, not all."""
+        self.write(*self.BLOCKS[:2], b"x")
+        self.bounds.check(self.instance)
+        self.assertEqual(self.read_all(), self.BLOCKS[1] + b"x")
+
+    def test_removed(self):
+        """What is known of the logs of an instance goes with it."""
+        self.write(*self.BLOCKS)
+        self.bounds.check(self.instance)
+        self.bounds.removed(self.instance)
+        self.assertEqual((self.bounds.cut, self.bounds._written_before), ({}, {}))
+
+    def test_no_log(self):
+        """A log that is not there has nothing in it."""
+        self.assertEqual(self.bounds.check(self.instance), 0)
+        self.assertEqual(self.bounds.begin(self.path, 5), 0)
+        self.assertEqual(self.read_all(), b"")
+
+    def test_symbolic_link(self):
+        """A link in place of a log is not followed."""
+        other = os.path.join(self.folder, "other")
+        with open(other, "wb") as file:
+            file.writelines(self.BLOCKS)
+        os.symlink(other, self.path)
+        self.assertRaises(OSError, self.bounds.check, self.instance)
+        self.assertEqual(os.stat(other).st_size, 8 * BLOCK)
+
+
+class WatchTests(LogTestCase):
+    """When the bound is looked after."""
+
+    def setUp(self):
+        super().setUp()
+        self.checks = []
+        self.bounds.start()
+        self.patch(Bounds, "check", lambda _, instance: self.check())
+
+    def check(self):
+        """Take note of a look, and say how much was written since the last."""
+        self.checks.append(self.reactor.seconds())
+        return self.grown
+
+    def told(self):
+        """The kernel tells of what was written."""
+        for reader in list(self.reactor.readers):
+            reader.doRead()
+
+    def test_silent(self):
+        """As long as nothing is written nothing is looked at."""
+        self.bounds.watch(self.instance)
+        self.reactor.advance(100)
+        self.assertEqual((self.checks, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_writes(self):
+        """A write is followed by a look soon; one who goes on writing is looked at on and on."""
+        self.write(b"")
+        self.bounds.watch(self.instance)
+        self.write(b"x")
+        self.told()
+        self.grown = 1 << 20
+        self.reactor.pump([0.1] * 10)
+        self.assertEqual(len(self.checks), 10)
+
+    def test_writes_no_more(self):
+        """Who has stopped to write costs nothing again, until it writes again."""
+        self.write(b"")
+        self.bounds.watch(self.instance)
+        for _ in range(2):
+            self.checks, self.grown = [], 0
+            self.write(b"x")
+            self.told()
+            self.reactor.pump([0.1] * 100)
+            self.assertTrue(0 < len(self.checks) < 10)
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_ended(self):
+        """With the end comes a last look, and none after it."""
+        self.grown = 0
+        self.write(b"")
+        self.bounds.watch(self.instance)
+        self.write(b"x")
+        self.told()
+        self.bounds.forget(self.instance)
+        self.reactor.advance(10)
+        self.assertEqual(self.checks, [0])
+        self.write(b"x")
+        self.told()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop(self):
+        """A manager that ends leaves no watch and no call."""
+        self.write(b"")
+        self.bounds.watch(self.instance)
+        self.write(b"x")
+        self.told()
+        self.bounds.stop()
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+
+
+class ReaderTests(LogTestCase):
+    """Who asks for logs."""
+
+    def setUp(self):
+        super().setUp()
+        self.consumer = FakeConsumer()
+
+    def send(self, lines=None, follow=False, streams=("stdout", "stderr")):
+        """Begin to send logs."""
+        reader = Reader(self.consumer, reactor=self.reactor, bounds=self.bounds,
+                        threads=maybeDeferred, instance=self.instance, streams=streams)  # fmt: skip
+        return self.start(reader.send(lines, follow))
+
+    @property
+    def sent(self):
+        """What was sent so far."""
+        return b"".join(self.consumer.written)
+
+    def test_all(self):
+        """All of a log is sent, however long, and that is the end."""
+        content = b"0123456\n" * 30_000
+        self.write(content)
+        self.successResultOf(self.send())
+        self.assertEqual(self.sent, content)
+        self.assertIsNone(self.consumer.producer)
+
+    def test_streams(self):
+        """Both streams are sent, or the one that is asked for."""
+        self.write(b"out\n")
+        self.write(b"err\n", stream="stderr")
+        self.send()
+        self.assertEqual(self.sent, b"out\nerr\n")
+        self.consumer.written.clear()
+        self.send(streams=("stderr",))
+        self.assertEqual(self.sent, b"err\n")
+
+    def test_last_lines(self):
+        """The last lines of each stream are sent."""
+        self.write(b"1\n2\n3\n")
+        self.write(b"4\n5", stream="stderr")
+        self.send(lines=1)
+        self.assertEqual(self.sent, b"3\n5")
+
+    def test_follow(self):
+        """Who follows gets what is written, soon after, until the instance has ended."""
+        self.write(b"1\n")
+        sending = self.send(follow=True)
+        self.write(b"2\n")
+        self.reactor.advance(0.1)
+        self.assertEqual(self.sent, b"1\n2\n")
+        self.write(b"3\n")
+        self.instance.ended = True
+        self.reactor.advance(0.1)
+        self.successResultOf(sending)
+        self.assertEqual(self.sent, b"1\n2\n3\n")
+
+    def test_follow_across_a_cut(self):
+        """Who follows loses nothing when the log is cut behind it."""
+        sending = self.send(follow=True)
+        for letter in b"abcdefgh":
+            self.write(bytes([letter]) * BLOCK)
+            self.reactor.advance(0.1)
+            self.bounds.check(self.instance)
+        self.instance.ended = True
+        self.reactor.advance(0.1)
+        self.successResultOf(sending)
+        self.assertEqual(self.sent, b"".join(CutTests.BLOCKS))
+
+    def test_gone(self):
+        """Who is gone is not sent to any more."""
+        sending = self.send(follow=True)
+        self.consumer.producer.stopProducing()
+        self.write(b"1\n")
+        self.reactor.advance(0.1)
+        self.successResultOf(sending)
+        self.assertEqual((self.sent, self.reactor.getDelayedCalls()), (b"", []))
+
+    def test_paused(self):
+        """Who has had enough gets nothing until it takes more, and then all."""
+        sending = self.send(follow=True)
+        self.consumer.producer.pauseProducing()
+        self.write(b"1\n")
+        self.reactor.advance(10)
+        self.assertEqual(self.sent, b"")
+        self.consumer.producer.resumeProducing()
+        self.assertEqual(self.sent, b"1\n")
+        self.consumer.producer.stopProducing()
+        self.reactor.advance(0.1)
+        self.successResultOf(sending)
+
+    def test_unreadable(self):
+        """Where a log can't be read the consumer is let go, with the error for whoever asked."""
+        self.write(b"1\n")
+        self.patch(Bounds, "read", lambda *_: 1 / 0)
+        self.failureResultOf(self.send(), ZeroDivisionError)
+        self.assertIsNone(self.consumer.producer)

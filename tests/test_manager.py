@@ -1,0 +1,777 @@
+"""The verbs, and finding everything again, on a fake machine."""
+
+import json
+import os
+import shutil
+import signal
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+
+from tests.fakes import FakeLinks, ManagerTestCase, make_manager
+from tests.support import document
+from tests.test_process import JSON
+from txcontain.cgroups import Cgroups
+from txcontain.errors import (
+    ConfigAtFault,
+    ConfigExists,
+    InvalidData,
+    MachineAtFault,
+    NoSuchConfig,
+    NoSuchInstance,
+)
+from txcontain.instance import RECORD
+from txcontain.process import WHO
+
+
+class VerbTestCase(ManagerTestCase):
+    """A test of what a manager is asked to do."""
+
+    def begin_launch(self, **changes):
+        """A launch that is on its way."""
+        spec = self.add(**changes)
+        return self.start(self.manager.launch(spec.name, spec.major, spec.minor))
+
+    def names(self):
+        """The instances that are listed as running."""
+        return [instance.name for instance in self.manager.running()]
+
+    def folders(self, below):
+        """What is in a folder of the state's."""
+        return sorted(os.listdir(os.path.join(self.folder, below)))
+
+    def assertNothingLeft(self):
+        """No process, folder, slot, descriptor or call is left of any instance."""
+        self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
+        self.assertEqual((self.folders("instances"), self.folders("run/slots")), ([], []))
+        self.assertEqual((self.manager.instances, self.reactor.readers), ({}, []))
+
+
+class ConfigTests(VerbTestCase):
+    """Configs are kept."""
+
+    def test_add(self):
+        """A config is kept as it came, and the journal knows."""
+        self.add()
+        self.assertEqual(self.manager.config_names(), ["web-1-01.cfg"])
+        self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
+        self.assertEqual(self.events(), ["config: uploaded"])
+
+    def test_invalid(self):
+        """A document that is none is not kept."""
+        self.refused(self.manager.add_config(b"{}"), InvalidData)
+        self.assertEqual((self.manager.config_names(), self.events()), ([], []))
+
+    def test_exists(self):
+        """A config of the same name, major and minor is refused."""
+        self.add()
+        self.refused(self.manager.add_config(document(startup_owner="www")), ConfigExists)
+
+    def test_disk_full(self):
+        """Where the disk takes no config the machine is at fault, and says with which file."""
+        shutil.rmtree(self.manager.configs.folder)
+        error = self.refused(self.manager.add_config(document()), MachineAtFault)
+        self.assertEqual(error.chain[0], "keeping web-1-01.cfg")
+
+
+class LaunchTests(VerbTestCase):
+    """A config becomes an instance."""
+
+    def test_launch(self):
+        """A launched instance is listed, with a name of its own, and its folder is private."""
+        instance = self.launch()
+        self.assertRegex(instance.name, "^web-[0-9a-f]{8}$")
+        self.assertEqual(self.names(), [instance.name])
+        self.assertEqual(os.stat(instance.folder).st_mode & 0o777, 0o700)
+        self.assertEqual(self.events()[1:],
+                         ["starting: from web-1-01.cfg", "running: its script runs"])  # fmt: skip
+
+    def test_plan(self):
+        """What the init is sent is the plan of the spec, with its layers in their order."""
+        self.launch(mounts=["b.tar /b READ", "a.tar /a READWRITE"])
+        text = str(self.init.plan)
+        places = [text.index(name.encode().hex()) for name in ("basefs.tar.gz", "b.tar", "a.tar")]
+        self.assertEqual(places, sorted(places))
+
+    def test_order(self):
+        """Instances are listed in the order of their launch."""
+        launched = [self.launch(minor=str(minor)).name for minor in range(3)]
+        self.assertEqual(self.names(), launched)
+
+    def test_no_config(self):
+        """What was not uploaded can't be launched."""
+        self.refused(self.manager.launch("web", "1", "01"), NoSuchConfig)
+
+    def test_no_image(self):
+        """A missing image or tarball is the config's fault, and nothing is begun."""
+        self.manager.layers.missing = ["a.tar"]
+        launched = self.begin_launch(mounts=["a.tar /a READ"])
+        self.failureResultOf(launched, ConfigAtFault)
+        self.assertNothingLeft()
+
+    def test_fails(self):
+        """A launch that fails leaves nothing but its reason in the journal."""
+        self.reactor.works = False
+        launched = self.begin_launch()
+        self.init.fail(call="unshare", errno=1)
+        self.reactor.advance(0)
+        error = self.failureResultOf(launched, MachineAtFault).value
+        self.assertEqual(self.events()[-1], f"refused: {error}")
+        self.assertNothingLeft()
+
+    def test_mistake_of_ours(self):
+        """Whatever goes wrong in a launch, the container ends."""
+        self.patch(Cgroups, "limit", lambda *_: 1 / 0)
+        self.failureResultOf(self.begin_launch(), ZeroDivisionError)
+        self.assertNothingLeft()
+
+    def test_no_such_limit(self):
+        """A limit that this machine has no control for is told by its name."""
+        missing = OSError(2, "No such file or directory", "limits.memory, memory.max")
+        self.patch(Cgroups, "limit", lambda *_: throw(missing))
+        error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
+        self.assertIn("limits.memory", str(error))
+        self.assertNothingLeft()
+
+    def test_no_folder(self):
+        """Where no folder can be made the machine is at fault."""
+        os.rmdir(os.path.join(self.folder, "instances"))
+        error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
+        self.assertEqual(error.chain[0], "making the instance's folder")
+        self.assertEqual(self.manager.instances, {})
+
+    def test_port_of_an_instance(self):
+        """A port that an instance has is refused, and the instance named."""
+        self.reactor.works = False
+        self.begin_launch(startup_env="PORT=8000")
+        (first,) = self.manager.instances
+        error = self.failureResultOf(self.begin_launch(minor="2", startup_env="PORT=8000"),
+                                     ConfigAtFault).value  # fmt: skip
+        self.assertEqual(error.chain[:2], ("port 8000 is taken", f"by the instance {first}"))
+
+    def test_port_of_another(self):
+        """A port on which a process of the host listens is refused, and the process named."""
+        self.kernel.listening[8000] = 17
+        error = self.failureResultOf(self.begin_launch(startup_env="PORT=8000"), ConfigAtFault)
+        self.assertEqual(error.value.chain[1], "by other (process 17)")
+        self.assertNothingLeft()
+
+    def test_port_is_free_again(self):
+        """The port of an instance that has ended can be had."""
+        self.reactor.works = False
+        for minor in ("1", "2"):
+            self.begin_launch(minor=minor, startup_env="PORT=8000")
+            self.init.carry_out()
+            self.init.end()
+        self.assertEqual(len(self.reactor.inits), 2)
+
+
+class NetworkTests(VerbTestCase):
+    """Instances on the private network."""
+
+    def test_link(self):
+        """A private instance has an address and a link of its own, another has none."""
+        first = self.launch(network="private")
+        joined = {"10.87.0.2": self.init.process}
+        second = self.launch(minor="2")
+        self.assertEqual((first.address, second.address), ("10.87.0.2", None))
+        self.assertEqual(self.manager.network.links.joined, joined)
+
+    def test_no_link(self):
+        """Where no link can be made the launch fails with the reason, and nothing is left."""
+        why = MachineAtFault("making the link", "EPERM")
+        self.patch(FakeLinks, "join", lambda *_: throw(why))
+        launched = self.begin_launch(network="private")
+        self.reactor.advance(0)
+        self.assertEqual(self.failureResultOf(launched, MachineAtFault).value, why)
+        self.assertNothingLeft()
+        self.assertFalse(self.manager.network.links.up)
+
+    def test_no_address(self):
+        """Where all addresses are taken a launch is refused, until one is free again."""
+        first, *_ = [self.launch(minor=str(minor), network="private") for minor in range(5)]
+        launched = self.begin_launch(minor="6", network="private")
+        self.failureResultOf(launched, MachineAtFault)
+        self.now(self.manager.destroy(first.name))
+        self.assertEqual(self.launch(minor="7", network="private").address, first.address)
+
+    def test_destroy(self):
+        """With the last private instance the bridge goes."""
+        name = self.launch(network="private").name
+        self.assertTrue(self.manager.network.links.up)
+        self.now(self.manager.destroy(name))
+        self.assertFalse(self.manager.network.links.up)
+
+    def test_restart(self):
+        """An instance that is started again has the same address, and a new link."""
+        instance = self.launch(network="private", restart="always")
+        self.init.end("Done")
+        self.reactor.advance(0.1)
+        self.assertTrue(instance.running)
+        self.assertEqual(self.manager.network.links.joined, {"10.87.0.2": self.init.process})
+
+    def test_published_ports(self):
+        """A port of the host's is published by one instance at a time."""
+        first = self.launch(network="private", ports=["8000:80"])
+        launched = self.begin_launch(minor="2", network="private", ports=["8000:81"])
+        error = self.failureResultOf(launched, ConfigAtFault).value
+        self.assertIn(first.name, error.chain[1])
+
+
+class FindTests(VerbTestCase):
+    """One instance."""
+
+    def test_none(self):
+        """Of what is not there nothing can be had."""
+        for verb in (self.manager.find, self.manager.inspect, self.manager.usage):
+            self.assertRaises(NoSuchInstance, verb, "web-1")
+
+    def test_inspect(self):
+        """All that is known of an instance is plain data, but for its document."""
+        record = self.manager.inspect(self.launch(startup_env="A=1").name)
+        self.assertNotIn("document", record)
+        self.assertEqual(json.loads(json.dumps(record))["spec"]["startup_env"], [["A", "1"]])
+
+    def test_half_a_timeline(self):
+        """Steps that are yet to come have no duration."""
+        self.reactor.works = False
+        self.begin_launch()
+        (name,) = self.manager.instances
+        plan = self.manager.inspect(name)["plan"]
+        self.assertEqual({step["seconds"] for step in plan}, {None})
+
+
+class DestroyTests(VerbTestCase):
+    """Instances end, and nothing is left."""
+
+    def test_destroy(self):
+        """Nothing is left of a destroyed instance but an event."""
+        instance = self.launch()
+        self.now(self.manager.destroy(instance.name))
+        self.assertNothingLeft()
+        self.assertEqual(self.events()[-3:], [
+            "stopping: asked to end", "ended: killed by SIGKILL",
+            "destroyed: nothing of it is left",
+        ])  # fmt: skip
+        self.refused(self.manager.destroy(instance.name), NoSuchInstance)
+
+    def test_ended(self):
+        """One that had ended is destroyed too."""
+        instance = self.launch()
+        self.init.end("Done")
+        self.assertEqual(self.names(), [])
+        self.now(self.manager.destroy(instance.name))
+        self.assertNothingLeft()
+
+    def test_twice_at_once(self):
+        """Two who destroy the same instance are both told when it is gone."""
+        instance = self.launch()
+        both = [Deferred.fromCoroutine(self.manager.destroy(instance.name)) for _ in range(2)]
+        self.reactor.advance(0)
+        for destroyed in both:
+            self.successResultOf(destroyed)
+        self.assertNothingLeft()
+
+    def test_during_its_launch(self):
+        """An instance is destroyed at any point of its launch, which fails."""
+        for point in ("connects", "prepares", "works"):
+            setattr(self.reactor, point, False)
+            launched = self.begin_launch(minor=point)
+            (name,) = self.manager.instances
+            destroyed = self.start(self.manager.destroy(name))
+            if point == "connects":
+                self.init.connect()
+            elif point == "prepares":
+                self.init.say({"ready": 1})
+            self.reactor.advance(0)
+            self.failureResultOf(launched, MachineAtFault)
+            self.successResultOf(destroyed)
+            self.assertNothingLeft()
+            setattr(self.reactor, point, True)
+
+    def test_just_launched(self):
+        """An instance may be destroyed before it is heard that its launch has worked."""
+        self.reactor.works = False
+        launched = self.begin_launch()
+        (name,) = self.manager.instances
+        self.init.say({"done": [0.001]})
+        connection, self.init.connection = self.init.connection, None
+        self.now(self.manager.destroy(name))
+        connection.connectionLost()
+        self.successResultOf(launched)
+        self.assertNothingLeft()
+
+    def test_stuck(self):
+        """One that won't end delays neither the others' end nor a launch."""
+        stuck, other = self.launch(minor="1"), self.launch(minor="2")
+        self.reactor.inits[0].stuck = True
+        destroyed = self.start(self.manager.destroy(stuck.name))
+        self.now(self.manager.destroy(other.name))
+        third = self.launch(minor="3")
+        self.assertEqual(self.names(), [third.name])
+        self.assertNoResult(destroyed)
+        self.reactor.inits[0].end("Killed")
+        self.successResultOf(destroyed)
+
+    def test_all(self):
+        """All are destroyed, also where there are none."""
+        self.now(self.manager.destroy_all())
+        for minor in ("1", "2", "3"):
+            self.launch(minor=minor)
+        self.init.end("Done")
+        self.now(self.manager.destroy_all())
+        self.assertNothingLeft()
+
+    def test_all_at_once(self):
+        """All are given their stop_timeout at the same time, not one after the other."""
+        for minor in ("1", "2", "3"):
+            self.launch(minor=minor, stop_timeout=2)
+            self.kernel.catching[self.init.process.pid] = [self.init.process]
+        destroyed = self.start(self.manager.destroy_all())
+        self.reactor.pump([0.05] * 39)
+        self.assertNoResult(destroyed)
+        self.reactor.pump([0.05] * 3)
+        self.successResultOf(destroyed)
+        self.assertNothingLeft()
+
+    def test_all_but_one(self):
+        """One that can't be removed is told of; the others are gone."""
+        first, second = self.launch(minor="1"), self.launch(minor="2")
+
+        async def remove(path):
+            if first.name in path:
+                raise OSError(5, "Input/output error")
+            shutil.rmtree(path)
+
+        self.manager.remove = remove
+        self.refused(self.manager.destroy_all(), MachineAtFault)
+        self.assertEqual(list(self.manager.instances), [first.name])
+        self.assertFalse(os.path.exists(second.folder))
+
+    def test_again(self):
+        """What could not be removed can be destroyed again."""
+        instance, remove = self.launch(), self.manager.remove
+
+        async def fail(path):
+            raise OSError(5, "Input/output error")
+
+        self.manager.remove = fail
+        self.refused(self.manager.destroy(instance.name), MachineAtFault)
+        self.manager.remove = remove
+        self.now(self.manager.destroy(instance.name))
+        self.assertNothingLeft()
+
+    def test_something_left(self):
+        """What is left after a second of looking is reported, and waited for until then."""
+        instance = self.launch()
+        self.patch(Cgroups, "remove", lambda *_: ["/sys/fs/cgroup/txcontain/x"])
+        destroyed = self.start(self.manager.destroy(instance.name))
+        self.reactor.pump([0.025] * 38)
+        self.assertNoResult(destroyed)
+        self.reactor.pump([0.025] * 3)
+        error = self.failureResultOf(destroyed, MachineAtFault).value
+        self.assertEqual(error.chain[1:], ("/sys/fs/cgroup/txcontain/x",))
+        self.assertEqual(self.manager.instances, {})
+
+    def test_gone_a_moment_later(self):
+        """What the kernel takes its time to let go of is no complaint."""
+        instance = self.launch()
+        answers = iter([["/x"], ["/x"]])
+        self.patch(Cgroups, "remove", lambda *_: next(answers, []))
+        destroyed = self.start(self.manager.destroy(instance.name))
+        self.reactor.pump([0.025] * 3)
+        self.successResultOf(destroyed)
+
+
+class KeepTests(VerbTestCase):
+    """Those that have ended are kept, up to a number."""
+
+    def test_oldest(self):
+        """Of more than keep_ended, those that ended first are forgotten with all they left."""
+        self.manager.keep_ended = 2
+        instances = [self.launch(minor=str(minor)) for minor in range(5)]
+        for init in [self.reactor.inits[at] for at in (3, 0, 2, 1)]:
+            self.reactor.advance(1)
+            init.end("Done")
+        self.reactor.advance(0)
+        kept = {instances[at].name for at in (2, 1, 4)}
+        self.assertEqual(set(self.manager.instances), kept)
+        self.assertEqual(set(self.folders("instances")), kept)
+
+    def test_none(self):
+        """With keep_ended 0 nothing is kept."""
+        self.manager.keep_ended = 0
+        self.launch()
+        self.init.end("Done")
+        self.reactor.advance(0)
+        self.assertNothingLeft()
+
+
+class RestoreTestCase(VerbTestCase):
+    """A test of what the next manager makes of what the last one left."""
+
+    def next_manager(self):
+        """The manager is killed, and another starts; returns what it did."""
+        self.reactor.lose_manager()
+        self.manager = make_manager(self.reactor, self.folder)
+        self.manager.journal.open()
+        done = self.manager.restore()
+        self.manager.pool.start()
+        self.reactor.advance(0)
+        return done
+
+    def states(self):
+        """The state of each instance, by its name."""
+        return {instance.name: instance.state for instance in self.manager.instances.values()}
+
+
+class RestoreTests(RestoreTestCase):
+    """Every kind of instance that a manager may leave."""
+
+    def test_nothing(self):
+        """Where nothing was left nothing is done."""
+        self.assertEqual(self.next_manager(), [])
+
+    def test_running(self):
+        """Containers run on, listed as before and in the same order."""
+        before = []
+        for minor in range(5):
+            self.reactor.advance(1)
+            before.append(self.launch(minor=str(minor)).record())
+        self.assertEqual(self.next_manager(), [])
+        after = [instance.record() for instance in self.manager.running()]
+        self.assertEqual(plain(after), plain(before))
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_private(self):
+        """A private instance keeps its address, which no other gets."""
+        name = self.launch(network="private").name
+        self.next_manager()
+        self.assertEqual(self.manager.find(name).address, "10.87.0.2")
+        self.assertEqual(self.launch(minor="2", network="private").address, "10.87.0.3")
+
+    def test_its_end_is_noticed(self):
+        """The end of a container that was found again is noticed, with its status."""
+        name = self.launch().name
+        self.next_manager()
+        self.init.end("Done(3)")
+        instance = self.manager.find(name)
+        self.assertEqual((instance.state, instance.exit.status), ("ended", 3))
+        self.assertEqual(self.events()[-2:], ["running: found again", "ended: exit status 3"])
+
+    def test_it_is_destroyed(self):
+        """A container that was found again can be destroyed, and nothing is left."""
+        name = self.launch().name
+        self.next_manager()
+        self.now(self.manager.destroy(name))
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
+        self.assertNothingLeft()
+
+    def test_again_and_again(self):
+        """Any number of managers may follow each other."""
+        name = self.launch().name
+        for _ in range(3):
+            self.next_manager()
+        self.assertEqual(self.states(), {name: "running"})
+        self.now(self.manager.destroy(name))
+        self.assertNothingLeft()
+
+    def test_ended_meanwhile(self):
+        """One that ended while no manager ran has ended, with its true status and time."""
+        name = self.launch().name
+        self.reactor.lose_manager()
+        self.reactor.advance(7)
+        self.init.end("Done(3)")
+        self.next_manager()
+        instance = self.manager.find(name)
+        self.assertEqual((instance.state, instance.exit.status, instance.exit.at), ("ended", 3, 7))
+        self.now(self.manager.destroy(name))
+        self.assertNothingLeft()
+
+    def test_keeper_killed_too(self):
+        """Where no one has seen how it ended, that is said, and it counts as a failure."""
+        name = self.launch().name
+        self.reactor.lose_manager()
+        self.init.end()
+        os.unlink(os.path.join(self.init.slot, "exit"))
+        self.next_manager()
+        self.assertIn("no one saw how", str(self.manager.find(name).exit))
+
+    def test_reboot(self):
+        """After a reboot it has ended by the reboot, whoever has its pids now."""
+        name = self.launch().name
+        self.kernel.boot = "the next boot"
+        self.next_manager()
+        instance = self.manager.find(name)
+        self.assertEqual((instance.state, instance.exit.reason),
+                         ("ended", "ended by a reboot of the machine"))  # fmt: skip
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_restart_after_a_reboot(self):
+        """One that is to be restarted always is started again after a reboot."""
+        name = self.launch(restart="always").name
+        self.kernel.boot = "the next boot"
+        self.next_manager()
+        self.assertEqual(self.states(), {name: "waiting"})
+        self.reactor.advance(0.1)
+        self.assertEqual(self.states(), {name: "running"})
+        self.assertEqual(len(self.reactor.inits), 2)
+
+    def test_restart(self):
+        """One that ended while no manager ran is started again, if its policy says so."""
+        for words, state in (("Done(1)", "waiting"), ("Done", "ended")):
+            name = self.launch(minor=state, restart="on-failure").name
+            self.reactor.lose_manager()
+            self.init.end(words)
+            self.next_manager()
+            self.assertEqual(self.states()[name], state)
+            self.manager.pause()
+
+    def test_waiting(self):
+        """One that waited for its next start goes on waiting, its restarts counted."""
+        name = self.launch(restart="always", max_restarts=2).name
+        self.init.end("Done")
+        self.reactor.advance(0.1)
+        self.init.end("Done")
+        self.next_manager()
+        self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "waiting"}, 1))
+        self.reactor.advance(0.1)
+        self.init.end("Done")
+        self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "ended"}, 2))
+
+    def test_stopping(self):
+        """A destroy that was not finished is finished, whether it still ran or not."""
+        for ended in (False, True):
+            name = self.launch(minor=str(ended)).name
+            self.kernel.catching[self.init.process.pid] = [self.init.process]
+            self.start(self.manager.destroy(name))
+            self.reactor.lose_manager()
+            if ended:
+                self.init.end("Done")
+            self.next_manager()
+            self.reactor.pump([0.05] * 42)
+            self.assertNothingLeft()
+
+    def test_ended(self):
+        """One that had ended has, with its exit and since when."""
+        self.reactor.advance(3)
+        name = self.launch().name
+        self.init.end("Killed")
+        before = self.manager.find(name).record()
+        self.reactor.advance(3)
+        self.next_manager()
+        after = self.manager.find(name).record()
+        self.assertEqual(plain({**after, "slot": None}), plain({**before, "slot": None}))
+        self.assertEqual(self.events()[-1], "ended: killed by SIGKILL")
+
+    def test_half_made(self):
+        """A launch that was cut short at any point is rolled back, its processes ended."""
+        for point in ("connects", "prepares", "works"):
+            setattr(self.reactor, point, False)
+            self.begin_launch(minor=point)
+            (name,) = self.manager.instances
+            done = self.next_manager()
+            self.assertIn(f"rolled back {name}, which was half made or half removed", done)
+            self.assertNothingLeft()
+            setattr(self.reactor, point, True)
+
+    def test_half_removed(self):
+        """A removal that was cut short is finished."""
+        os.makedirs(os.path.join(self.folder, "instances/.web-1/logs"))
+        self.assertEqual(len(self.next_manager()), 1)
+        self.assertNothingLeft()
+
+    def test_stranger(self):
+        """A container of which no record is left is ended."""
+        instance = self.launch()
+        shutil.rmtree(instance.folder)
+        done = self.next_manager()
+        self.assertEqual(len(done), 1)
+        self.assertIn(str(self.init.process.pid), done[0])
+        self.assertNothingLeft()
+
+    def test_empty_slots(self):
+        """A slot that no one is in is removed."""
+        os.mkdir(os.path.join(self.folder, "run/slots/0123"))
+        self.next_manager()
+        self.assertNothingLeft()
+
+    def test_leftovers(self):
+        """What unpacking and uploading were cut short at is removed, and told of."""
+        os.makedirs(os.path.join(self.folder, "layers/0123-4567.unpacking/layer"))
+        with open(os.path.join(self.folder, "configs/.web-1-01.cfg.1.tmp"), "w") as file:
+            file.write("{")
+        self.assertEqual(len(self.next_manager()), 2)
+        self.assertEqual((self.folders("layers"), self.folders("configs")), ([], []))
+
+    def test_journal(self):
+        """What was done is in the journal."""
+        os.makedirs(os.path.join(self.folder, "instances/.web-1"))
+        (what,) = self.next_manager()
+        self.assertEqual(self.events(), [f"recovered: {what}"])
+
+    def test_pause(self):
+        """A manager that ends leaves nothing to be done, and no container is touched."""
+        self.launch()
+        self.launch(minor="2", restart="always")
+        self.init.end("Done")
+        self.manager.pause()
+        self.reactor.advance(100)
+        self.assertEqual(len(self.reactor.inits), 2)
+        self.assertEqual((self.reactor.getDelayedCalls(), self.kernel.signals), ([], []))
+
+    def test_largest_config(self):
+        """The largest config there can be is read back of its instance's record."""
+        padded = document().replace(b"{", b"{" + b"\n" * ((1 << 20) - len(document())), 1)
+        self.now(self.manager.add_config(padded))
+        name = self.now(self.manager.launch("web", "1", "01")).name
+        self.next_manager()
+        self.assertEqual(self.states(), {name: "running"})
+
+
+class ScribbleTests(RestoreTestCase):
+    """Records that are none."""
+
+    def restore(self, content):
+        """Put this in place of an instance's record, and start the next manager."""
+        for name in self.folders("instances"):
+            shutil.rmtree(os.path.join(self.folder, "instances", name))
+        os.mkdir(os.path.join(self.folder, "instances/web-1"))
+        with open(os.path.join(self.folder, "instances/web-1", RECORD), "wb") as file:
+            file.write(content)
+        aside = len(self.folders("aside"))
+        self.next_manager()
+        for instance in self.manager.instances.values():
+            json.dumps(instance.record(), allow_nan=False)
+        self.assertEqual(len(self.manager.instances) + len(self.folders("aside")), aside + 1)
+        self.manager.pause()
+
+    @given(st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
+    def test_arbitrary(self, content):
+        """Whatever is in a record, the manager starts, and what it can't use is set aside."""
+        self.restore(content)
+        self.assertEqual(self.manager.instances, {})
+
+    @given(st.data())
+    def test_changed(self, data):
+        """Whatever one value of a record is changed to, the manager starts."""
+        record = self.a_record()
+        key = data.draw(st.sampled_from(sorted(record)))
+        record[key] = data.draw(JSON | st.sampled_from([1e999, "../../etc", "x" * 300, [{}]]))
+        self.restore(json.dumps(record).encode())
+
+    @given(st.sampled_from(["status", "signal", "reason", "at"]), JSON | st.just(1e999))
+    def test_changed_exit(self, key, value):
+        """Whatever an end is changed to, the manager starts."""
+        record = self.a_record()
+        record["exit"][key] = value
+        self.restore(json.dumps(record).encode())
+
+    @given(st.integers(0, 2000))
+    def test_cut_short(self, length):
+        """A record that was cut short anywhere is set aside."""
+        record = json.dumps(self.a_record()).encode()
+        self.restore(record[: min(length, len(record) - 1)])
+        self.assertEqual(self.manager.instances, {})
+
+    def a_record(self):
+        """A record as it is written."""
+        if not hasattr(self, "written"):
+            instance = self.launch()
+            self.init.end("Done(3)")
+            self.written = json.dumps(instance.record())
+        return json.loads(self.written)
+
+    def test_its_container(self):
+        """The container of a record that is set aside is ended, and its folder kept."""
+        instance = self.launch()
+        with open(instance.path(RECORD), "w") as file:
+            file.write("{")
+        done = self.next_manager()
+        self.assertEqual(len(done), 2)
+        self.assertEqual(len(self.folders("aside")), 1)
+        self.assertNothingLeft()
+
+    @given(st.binary(max_size=50))
+    @example(b"")
+    def test_who(self, content):
+        """A slot that does not say whose it is harms no one."""
+        slot = os.path.join(self.folder, "run/slots/0123")
+        os.makedirs(slot, exist_ok=True)
+        with open(os.path.join(slot, WHO), "wb") as file:
+            file.write(content)
+        self.next_manager()
+        self.assertNothingLeft()
+
+
+class DoctorTests(VerbTestCase):
+    """What should not be there is found and removed."""
+
+    def doctor(self):
+        """What the doctor finds and does."""
+        found = self.now(self.manager.doctor())
+        self.reactor.advance(0)
+        return found
+
+    def test_all_is_well(self):
+        """Where all is as it should be nothing is found, whatever runs, waits or has ended."""
+        self.launch()
+        self.launch(minor="2", restart="always")
+        self.init.end("Done")
+        self.launch(minor="3")
+        self.init.end("Done")
+        self.assertEqual(self.doctor(), [])
+        self.assertEqual(self.names(), [next(iter(self.manager.instances))])
+        self.manager.pause()
+
+    def test_during_a_launch(self):
+        """An instance that is just being made is none of what is found."""
+        self.reactor.works = False
+        launched = self.begin_launch()
+        self.assertEqual(self.doctor(), [])
+        self.init.carry_out()
+        self.successResultOf(launched)
+
+    def test_found(self):
+        """Folders of no instance, slots of no one and unused layers are removed."""
+        os.mkdir(os.path.join(self.folder, "instances/lost"))
+        os.mkdir(os.path.join(self.folder, "layers/0123"))
+        os.mkdir(os.path.join(self.folder, "run/slots/0123"))
+        self.assertEqual(self.doctor(), [
+            "removed the folder instances/lost, of no instance",
+            "removed the layer 0123, which nothing uses",
+        ])  # fmt: skip
+        self.assertEqual(self.folders("layers"), [])
+        self.assertNothingLeft()
+
+    def test_used_layers(self):
+        """A layer that an instance uses stays."""
+        for layer in self.launch().layers:
+            os.mkdir(layer)
+        self.assertEqual(self.doctor(), [])
+        self.assertEqual(len(self.folders("layers")), 1)
+
+    def test_mounts(self):
+        """A mount of the host's in the state folder is told of, and left alone."""
+        self.kernel.mounts = ["/state/instances/x"]
+        (found,) = self.doctor()
+        self.assertIn("/state/instances/x", found)
+
+    def test_journal(self):
+        """What was done is in the journal."""
+        os.mkdir(os.path.join(self.folder, "instances/lost"))
+        self.doctor()
+        self.assertEqual(self.events(), [
+            "doctor: removed the folder instances/lost, of no instance",
+        ])  # fmt: skip
+
+
+def plain(value):
+    """A value as it is read back from JSON."""
+    return json.loads(json.dumps(value))
+
+
+def throw(error):
+    """Raise it, as a function that fails."""
+    raise error

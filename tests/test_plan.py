@@ -1,0 +1,236 @@
+"""The decision what a container is made of, compared as plain data."""
+
+import marshal
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import make_spec
+from txcontain.plan import (
+    CAPABILITIES,
+    INIT,
+    KEEPER,
+    MASKED,
+    PATH,
+    READ_ONLY,
+    Host,
+    Link,
+    Paths,
+    make_groundwork,
+    make_plan,
+    make_unpacking_plan,
+)
+
+HOST = Host("/empty", [("/proc/kcore", False), ("/sys/firmware", True)], ["/proc/sys"], b"filter")
+ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
+
+GROUNDWORK = [
+    ("unshare", {"namespaces": ["mount", "cgroup"]}),
+    ("propagation", {"mode": "private"}),
+    ("scratch", {"path": "/scratch", "size": "1m"}),
+    ("staging", {"path": "/scratch/staging"}),
+    ("mount", {"target": "/proc", "fstype": "proc", "flags": ["nosuid", "nodev", "noexec"]}),
+    ("read_only_path", {"path": "/proc/sys"}),
+    ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
+    ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
+               "data": "mode=755,size=64k"}),
+    ("device", {"path": "/dev/null", "major": 1, "minor": 3}),
+    ("device", {"path": "/dev/zero", "major": 1, "minor": 5}),
+    ("device", {"path": "/dev/full", "major": 1, "minor": 7}),
+    ("device", {"path": "/dev/random", "major": 1, "minor": 8}),
+    ("device", {"path": "/dev/urandom", "major": 1, "minor": 9}),
+    ("device", {"path": "/dev/tty", "major": 5, "minor": 0}),
+    ("symlink", {"path": "/dev/ptmx", "target": "pts/ptmx"}),
+    ("symlink", {"path": "/dev/fd", "target": "/proc/self/fd"}),
+    ("symlink", {"path": "/dev/stdin", "target": "/proc/self/fd/0"}),
+    ("symlink", {"path": "/dev/stdout", "target": "/proc/self/fd/1"}),
+    ("symlink", {"path": "/dev/stderr", "target": "/proc/self/fd/2"}),
+    ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
+               "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
+    ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": ["nosuid", "nodev", "noexec"],
+               "data": "mode=1777,size=64m"}),
+    ("mount", {"target": "/dev/mqueue", "fstype": "mqueue",
+               "flags": ["nosuid", "nodev", "noexec"]}),
+    ("bounding_set", {"keep": ALL}),
+]  # fmt: skip
+
+REST = [
+    ("stdio", {"stdin": "/scratch/staging/dev/null", "stdout": "/out", "stderr": "/err"}),
+    ("root_overlay", {"lower": "/layers/base", "upper": "/scratch/base/upper",
+                      "work": "/scratch/base/work", "mountpoint": "/scratch/root",
+                      "flags": ["nosuid", "nodev"], "sealed": True}),
+    ("move", {"source": "/scratch/staging/proc", "target": "/proc"}),
+    ("move", {"source": "/scratch/staging/dev", "target": "/dev"}),
+    ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", "nosuid", "nodev", "noexec"]}),
+    ("mask", {"path": "/sys/firmware", "source": "/empty"}),
+    ("mount", {"target": "/run", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
+               "data": "mode=755,size=64m"}),
+    ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
+               "data": "mode=1777,size=256m"}),
+    ("overlay", {"lower": "/layers/web", "upper": "/scratch/0/upper", "work": "/scratch/0/work",
+                 "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True}),
+    ("overlay", {"lower": "/layers/home", "upper": "/private/1/upper", "work": "/private/1/work",
+                 "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False}),
+    ("seal", {}),
+    ("pivot_root", {"path": "/scratch/root"}),
+    ("hostname", {"name": "web-1"}),
+    ("user", {"owner": "www-data", "capabilities": ALL}),
+    ("no_new_privileges", {}),
+    ("seccomp", {"program": b"filter"}),
+    ("exec", {"path": "/webserver/tiny.sh", "arguments": [],
+              "environment": [("PATH", PATH), ("TERM", "dumb"), ("PORT", "80"), ("A", "${PORT}"),
+                              ("PATH", "/x:${PATH}")]}),
+]  # fmt: skip
+
+
+def plan_of(*layers, link=None, **changes):
+    """The plan of a container whose config is changed in these keys."""
+    paths = Paths("/layers/base", layers, "/private", "/scratch", "/out", "/err", HOST, link)
+    return make_plan(make_spec(**changes), paths, "web-1")
+
+
+class Containers(SynchronousTestCase):
+    """The plan of a container."""
+
+    maxDiff = None
+
+    def test_the_whole(self):
+        """The example's plan is exactly this, in this order."""
+        plan = plan_of(
+            "/layers/web",
+            "/layers/home",
+            mounts=["webserver.tar /webserver/ READ", "homedir.tar /webserver/home READWRITE"],
+            startup_script="/webserver/tiny.sh",
+            startup_owner="www-data",
+            startup_env="PORT=80;A=${PORT};PATH=/x:${PATH}",
+        )
+        self.assertEqual(plan, GROUNDWORK + REST)
+
+    def test_the_groundwork(self):
+        """What a warm init does in advance is how every plan begins, whatever its config."""
+        groundwork = make_groundwork(HOST, "/scratch")
+        self.assertEqual(groundwork, GROUNDWORK)
+        for changes in ({}, {"writable_root": True, "limits": {"disk": "1M", "files": 9}}):
+            self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
+
+    def test_no_script(self):
+        """Without a script the container idles, in the same environment."""
+        environment = [("PATH", PATH), ("TERM", "dumb"), ("A", "1")]
+        self.assertEqual(plan_of(startup_env="A=1")[-1], ("idle", {"environment": environment}))
+
+    def test_a_writable_root(self):
+        """A root that may be written to has a layer of the instance's own, and is not sealed."""
+        (root,) = [step for op, step in plan_of(writable_root=True) if op == "root_overlay"]
+        self.assertEqual((root["upper"], root["sealed"]), ("/private/base/upper", False))
+
+    def test_limits(self):
+        """A bound on the disk is there before anything lies on it, one on files before the exec."""
+        plain, plan = plan_of(), plan_of(limits={"disk": "1M", "files": 100, "memory": "1G"})
+        added = [step for step in plan if step not in plain]
+        self.assertEqual(
+            added,
+            [("scratch", {"path": "/private", "size": "1048576"}), ("open_files", {"most": 100})],
+        )
+        self.assertEqual([step for step in plan if step in plain], plain)
+        ops = [op for op, _ in plan]
+        self.assertLess(plan.index(added[0]), ops.index("root_overlay"))
+        self.assertLess(ops.index("open_files"), ops.index("user"))
+
+    def test_a_network_of_its_own(self):
+        """A container without a network has only itself to reach, and knows its own name."""
+        plain, plan = plan_of(), plan_of(network="none")
+        hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"
+        self.assertEqual(
+            [step for step in plan if step not in plain],
+            [
+                ("unshare", {"namespaces": ["net"]}),
+                ("loopback", {}),
+                ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
+                ("file", {"path": "/etc/hosts", "content": hosts}),
+            ],
+        )
+        self.assertEqual([step for step in plan if step in plain], plain)
+
+    def test_a_private_network(self):
+        """The link is asked for early, used late, and leads to the gateway for names as well."""
+        link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        none, plan = plan_of(network="none"), plan_of(network="private", link=link)
+        hosts = "127.0.0.1 localhost\n::1 localhost\n10.0.0.2 web-1\n"
+        names = "nameserver 10.0.0.1\nsearch .\n"
+        addresses = {"address": "10.0.0.2", "netmask": "255.255.0.0", "gateway": "10.0.0.1"}
+        self.assertEqual(
+            [step for step in plan if step not in none],
+            [
+                ("ask_for_link", {}),
+                ("file", {"path": "/etc/hosts", "content": hosts}),
+                ("file", {"path": "/etc/resolv.conf", "content": names}),
+                ("link", addresses),
+            ],
+        )
+        ops = [op for op, _ in plan]
+        self.assertLess(ops.index("ask_for_link"), ops.index("root_overlay"))
+        self.assertLess(ops.index("file"), ops.index("seal"))
+        self.assertLess(ops.index("link"), ops.index("user"))
+
+    def test_a_layer_for_each_mount(self):
+        """Layers that are not as many as the mounts are an error, and no mount is left out."""
+        self.assertRaises(ValueError, plan_of, mounts=["x.tar /x READ"])
+        self.assertRaises(ValueError, plan_of, "/layers/x")
+
+    def test_plain_data(self):
+        """A plan passes through the socket to the init unchanged."""
+        plan = plan_of("/layers/x", mounts=["x.tar /x READWRITE"], startup_env="A=é")
+        self.assertEqual(marshal.loads(marshal.dumps(plan)), plan)
+
+    def test_capabilities(self):
+        """The numbers are those of <linux/capability.h>; none reaches devices or raw sockets."""
+        self.assertEqual(list(CAPABILITIES.values()), ALL)
+        self.assertFalse({"MKNOD", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"} & set(CAPABILITIES))
+
+    def test_the_programs_exist(self):
+        """The init and the keeper lie where the plan says."""
+        self.assertTrue(os.path.isfile(INIT))
+        self.assertTrue(os.path.isfile(KEEPER))
+
+    def test_the_host(self):
+        """Only what this machine has is hidden or write-protected."""
+        host = Host.here("/empty", b"filter")
+        for path, is_folder in host.masked:
+            self.assertIn(path, MASKED)
+            self.assertEqual(os.path.isdir(path), is_folder)
+        self.assertEqual(list(host.read_only), [path for path in READ_ONLY if os.path.exists(path)])
+        self.assertIn("/proc/sys", host.read_only)
+        self.assertEqual((host.empty, host.seccomp), ("/empty", b"filter"))
+
+
+class Unpacking(SynchronousTestCase):
+    """The plan that unpacks a tarball."""
+
+    def setUp(self):
+        self.plan = make_unpacking_plan("/images/base.tar.gz", "/layers/new", "/scratch", "/err")
+
+    def test_the_order(self):
+        """tar runs last, in a root of its own, with few powers left."""
+        ops = list(dict.fromkeys(op for op, _ in self.plan))
+        self.assertEqual(
+            ops,
+            ["unshare", "propagation", "scratch", "root_tmpfs", "bind", "mount", "stdio",
+             "pivot_root", "bounding_set", "resources", "user", "no_new_privileges", "seccomp",
+             "exec"],
+        )  # fmt: skip
+        self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
+
+    def test_all_but_the_layer_is_read_only(self):
+        """Of what is bound into that root nothing can be written to but the new layer."""
+        binds = [arguments for op, arguments in self.plan if op == "bind"]
+        writable = [bind["target"] for bind in binds if "ro" not in bind["flags"]]
+        self.assertEqual(writable, ["/layer"])
+        sources = {bind["target"]: bind["source"] for bind in binds}
+        self.assertEqual(sources["/layer"], "/layers/new")
+        self.assertEqual(sources["/tarball"], "/images/base.tar.gz")
+
+    def test_devices_are_left_out(self):
+        """What the image holds in /dev is not unpacked, wherever the tarball has its top."""
+        arguments = self.plan[-1][1]["arguments"]
+        excluded = {word.partition("=")[2] for word in arguments if word.startswith("--exclude=")}
+        self.assertEqual(excluded, {"dev/*", "./dev/*", "base/dev/*", "./base/dev/*"})

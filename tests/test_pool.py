@@ -1,0 +1,231 @@
+"""Warm inits: handed out first, filled up later, let go in the end."""
+
+import os
+import sys
+
+from tests.fakes import MachineTestCase
+from txcontain.cgroups import Cgroups
+from txcontain.errors import MachineAtFault
+from txcontain.plan import INIT, KEEPER
+from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, Pool
+
+GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
+
+
+class PoolTestCase(MachineTestCase):
+    """A test of a pool of some size."""
+
+    def make(self, **options):
+        """A pool that has been started, and has warmed its first inits."""
+        pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, GROUNDWORK, **options)
+        pool.start()
+        self.reactor.advance(0)
+        return pool
+
+    @property
+    def living(self):
+        """The inits that have not ended."""
+        return [init for init in self.reactor.inits if init.keeper in self.kernel.living]
+
+
+class ColdTests(PoolTestCase):
+    """An init that is spawned when it is needed."""
+
+    def test_size_0(self):
+        """A pool of size 0 spawns an init when one is taken, and none else, ever."""
+        pool = self.make(size=0)
+        self.assertEqual(self.reactor.inits, [])
+        child = self.successResultOf(pool.take())
+        self.reactor.advance(100)
+        self.assertEqual([init.slot for init in self.reactor.inits], [child.slot])
+
+    def test_command(self):
+        """The keeper is run in new namespaces, and it runs the init by its path."""
+        self.make(size=0).take()
+        _, *arguments = self.init.arguments
+        self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
+        self.assertEqual(arguments[4:7], ["/bin/sh", KEEPER, self.init.slot])
+        self.assertEqual(arguments[8:13], ["-I", "-S", "-B", INIT, f"{self.folder}/init.sock"])
+        self.assertEqual(arguments[13], self.init.token)
+
+    def test_python(self):
+        """An init runs a Python that it can't write to, by a descriptor of its own."""
+        self.make(size=0).take()
+        folder = self.kernel.folders[self.init.descriptors[3]]
+        path = os.path.join(folder, self.init.arguments[8].removeprefix("/proc/self/fd/3/"))
+        self.assertEqual(path, os.path.realpath(sys.executable))
+
+    def test_clean(self):
+        """It gets nothing of the manager's environment, and no descriptor but these."""
+        self.make(size=0).take()
+        self.assertEqual(self.init.environment, {"LC_ALL": "C"})
+        self.assertEqual(set(self.init.descriptors), {0, 1, 2, 3})
+
+    def test_too_slow(self):
+        """One that does not connect in time fails, and its keeper is killed and forgotten."""
+        self.reactor.connects = False
+        pool = self.make(size=0)
+        taken = pool.take()
+        self.reactor.advance(CONNECT_WITHIN - 1)
+        self.assertNoResult(taken)
+        self.reactor.advance(1)
+        self.failureResultOf(taken, MachineAtFault)
+        self.reactor.advance(0)
+        self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+
+    def test_connects_too_late(self):
+        """One that connects after all, when it is given up, harms no one."""
+        self.reactor.connects = False
+        taken = self.make(size=0).take()
+        self.init.stuck = True
+        self.reactor.advance(CONNECT_WITHIN)
+        self.failureResultOf(taken, MachineAtFault)
+        self.init.connect()
+        self.init.end("Killed")
+
+    def test_can_not_spawn(self):
+        """Where none can be spawned the reason is told, and nothing is left of it."""
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        pool = self.make(size=0)
+        error = self.failureResultOf(pool.take(), MachineAtFault).value
+        self.assertIn("a limit on processes", str(error))
+        self.assertEqual((os.listdir(pool.slots), pool.tokens()), ([], set()))
+
+    def test_tokens(self):
+        """What this manager has spawned is no stranger, as long as it lives."""
+        pool = self.make(size=0)
+        os.mkdir(os.path.join(pool.slots, "stranger"))
+        self.successResultOf(pool.take())
+        self.assertEqual(pool.tokens(), {"stranger"})
+
+
+class WarmTests(PoolTestCase):
+    """Inits that wait for their plan."""
+
+    def test_first_ones(self):
+        """A pool warms as many inits as its size, one after the other."""
+        self.reactor.connects = False
+        self.make(size=2)
+        self.assertEqual(len(self.reactor.inits), 1)
+        self.init.connect()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.inits), 2)
+        self.init.connect()
+        self.reactor.advance(100)
+        self.assertEqual(len(self.reactor.inits), 2)
+
+    def test_groundwork(self):
+        """A warm init has done the groundwork; a bare one has done nothing, and is a new one."""
+        pool = self.make(size=1)
+        self.assertEqual(self.init.groundwork, GROUNDWORK)
+        self.successResultOf(pool.take(bare=True))
+        self.assertEqual((len(self.reactor.inits), self.init.groundwork), (2, []))
+
+    def test_handed_out_first(self):
+        """A warm init is handed out at once, the oldest first."""
+        pool = self.make(size=2)
+        taken = [self.successResultOf(pool.take()).token for _ in range(2)]
+        self.assertEqual(taken, [init.token for init in self.reactor.inits])
+
+    def test_refill(self):
+        """Another takes its place a moment after the last launch, not in front of one."""
+        pool = self.make(size=1)
+        for _ in range(3):
+            pool.take()
+            count = len(self.reactor.inits)
+            self.reactor.advance(REFILL_AFTER * 0.9)
+            self.assertEqual(len(self.reactor.inits), count)
+        self.reactor.advance(REFILL_AFTER)
+        self.assertGreater(len(self.reactor.inits), count)
+
+    def test_demand(self):
+        """As many are kept warm as were taken lately, up to a bound; later fewer again."""
+        pool = self.make(size=1, most=3)
+        for _ in range(5):
+            self.successResultOf(pool.take())
+        taken = len(self.living)
+        self.reactor.pump([REFILL_AFTER] * 10)
+        self.assertEqual(len(self.living), taken + 3)
+        self.reactor.pump([LATELY / 4] * 12)
+        self.assertEqual(len(self.living), taken + 1)
+
+    def test_dead(self):
+        """A warm init that has died is not handed out; another follows after a while."""
+        pool = self.make(size=1)
+        dead = self.init
+        dead.end("Killed")
+        self.assertFalse(os.path.exists(dead.slot))
+        self.reactor.advance(RETRY_AFTER - 1)
+        self.assertEqual(self.reactor.inits, [dead])
+        self.reactor.advance(1)
+        self.assertNotEqual(self.successResultOf(pool.take()).token, dead.token)
+
+    def test_none_to_be_had(self):
+        """Where none can be warmed it is tried again and again, and never in a hurry."""
+        tries = []
+
+        def spawn(*arguments, **options):
+            tries.append(self.reactor.seconds())
+            raise OSError(11, "Resource temporarily unavailable")
+
+        self.patch(self.reactor, "spawnProcess", spawn)
+        pool = self.make(size=1)
+        self.reactor.pump([RETRY_AFTER] * 3)
+        self.assertEqual(tries, [0, RETRY_AFTER, 2 * RETRY_AFTER, 3 * RETRY_AFTER])
+        self.assertEqual(os.listdir(pool.slots), [])
+
+    def test_taken_is_none_of_the_pools(self):
+        """One that was handed out and ends is no loss of the pool's."""
+        pool = self.make(size=1)
+        child = self.successResultOf(pool.take())
+        child.on_exit = lambda how: None
+        self.reactor.advance(REFILL_AFTER)
+        count = len(self.reactor.inits)
+        self.reactor.inits[0].end("Done")
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(len(self.reactor.inits), count)
+
+
+class StopTests(PoolTestCase):
+    """The manager ends."""
+
+    def test_stop(self):
+        """Warm inits are let go, and nothing is left: no slot, no call, no descriptor."""
+        pool = self.make(size=3)
+        stopped = pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual((self.kernel.pidfds, self.kernel.folders), ({}, {}))
+        self.assertIsNone(self.reactor.factory)
+
+    def test_containers_run_on(self):
+        """Those that have a plan run on."""
+        pool = self.make(size=1)
+        self.successResultOf(pool.take()).carry_out([*GROUNDWORK, ("exec", {"path": "/run.sh"})])
+        self.reactor.advance(0)
+        taken = self.reactor.inits[0]
+        stopped = pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual((self.living, self.kernel.signals), ([taken], []))
+
+    def test_about_to_be_warm(self):
+        """One that connects only now is let go too."""
+        self.reactor.connects = False
+        pool = self.make(size=1)
+        stopped = pool.stop()
+        self.reactor.factory = pool
+        self.init.connect()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual(self.living, [])
+
+    def test_stuck(self):
+        """One that won't go does not keep the manager from ending."""
+        self.reactor.connects = False
+        stopped = self.make(size=1).stop()
+        self.reactor.pump([0.1] * 25)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -1,0 +1,182 @@
+"""``twistd containerd-lite``: its options, and what it is wired of."""
+
+import io
+import os
+import socket
+import sys
+
+from twisted.application.service import IServiceMaker, MultiService
+from twisted.internet import reactor
+from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
+from twisted.scripts.twistd import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import MachineTestCase, make_manager
+from tests.support import make_spec
+from txcontain import tap
+from txcontain.cgroups import Cgroups
+from txcontain.tap import FOLDERS, ManagerService, Options, makeService
+from txcontain.tap import make_manager as wire
+
+
+def parse(*words):
+    """The options of a command line."""
+    options = Options()
+    options.parseOptions(words)
+    return options
+
+
+class PluginTests(SynchronousTestCase):
+    """twistd finds it."""
+
+    def test_found(self):
+        """It is one of twistd's plugins, once."""
+        names = [plugin.tapname for plugin in getPlugins(IServiceMaker)]
+        self.assertEqual(names.count("containerd-lite"), 1)
+
+    def test_help(self):
+        """twistd containerd-lite --help lists every option."""
+        self.patch(sys, "stdout", io.StringIO())
+        self.assertRaises(SystemExit, ServerOptions().parseOptions, ["containerd-lite", "--help"])
+        for name, *_ in Options.optParameters:
+            self.assertIn(f"--{name}=", sys.stdout.getvalue())
+
+
+class OptionTests(SynchronousTestCase):
+    """What a manager can be told."""
+
+    def test_defaults(self):
+        """Without any option it answers on this host alone."""
+        options = parse()
+        self.assertEqual((options["interface"], options["port"]), ("127.0.0.1", 8080))
+        self.assertEqual(options["state"], "/var/lib/txcontain")
+
+    def test_paths(self):
+        """Folders are made absolute: a daemon has another working directory."""
+        options = parse("--state", "x", "--base-images", "../b", "--mountables", "/m/")
+        paths = [options[name] for name in ("state", "base-images", "mountables")]
+        self.assertEqual(paths, [os.path.abspath("x"), os.path.abspath("../b"), "/m"])
+
+    def test_bad_values(self):
+        """A value that can't be is refused, and its option named."""
+        for name, value in (
+            ("port", "-1"), ("port", "65536"), ("pool", "-1"), ("pool", "1001"),
+            ("keep-ended", "-1"), ("state", "/a,b"), ("state", "/a:b"), ("state", "/a\\b"),
+            ("bridge", "x" * 16), ("bridge", "a/b"), ("bridge", ""), ("subnet", "10.87.0.0/31"),
+            ("interface", "0.0.0.0"), ("tls-cert", "/x"), ("max-connections", "0"),
+        ):  # fmt: skip
+            error = self.assertRaises(UsageError, parse, f"--{name}", value)
+            self.assertIn(f"--{name}", str(error), value)
+
+    def test_no_values(self):
+        """A value of another kind, or a file that is not there, is refused and shown."""
+        for name, value in (
+            ("port", "http"), ("pool", "many"), ("subnet", "10.87.0.1/16"), ("subnet", "here"),
+            ("tokens", "/none"),
+        ):  # fmt: skip
+            error = self.assertRaises(UsageError, parse, f"--{name}", value)
+            self.assertIn(value, str(error))
+
+    def test_no_arguments(self):
+        """It takes options alone."""
+        self.assertRaises(UsageError, parse, "something")
+
+
+class WiringTests(MachineTestCase):
+    """What is made of the options."""
+
+    def setUp(self):
+        super().setUp()
+        self.patch(Cgroups, "here", lambda state: Cgroups())
+        self.patch(tap, "compile_filter", lambda: b"a filter")
+
+    def options(self, *words):
+        """Options for a state folder of the test's."""
+        return parse("--state", self.folder, *words)
+
+    def test_services(self):
+        """The service has two parts: the manager, and what answers for it."""
+        service = makeService(self.options("--port", "8081"))
+        self.assertIsInstance(service, MultiService)
+        manager, server = service
+        self.assertIsInstance(manager, ManagerService)
+        self.assertEqual((server.args[0], server.kwargs["interface"]), (8081, "127.0.0.1"))
+        self.assertIs(manager.manager.reactor, reactor)
+
+    def test_nothing_begins(self):
+        """Until it is started nothing is made on the disk and nothing runs."""
+        makeService(self.options())
+        self.assertEqual(os.listdir(self.folder), [])
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_manager(self):
+        """Each option reaches what it is for."""
+        manager = wire(self.options("--pool", "7", "--keep-ended", "3", "--base-images", "/b",
+                                    "--mountables", "/m"), self.reactor)  # fmt: skip
+        self.assertEqual((manager.pool.size, manager.keep_ended), (7, 3))
+        self.assertEqual((manager.base_images, manager.mountables), ("/b", "/m"))
+        self.assertEqual(manager.configs.folder, os.path.join(self.folder, "configs"))
+        self.assertEqual(manager.pool.folder, os.path.join(self.folder, "run"))
+
+    def test_plans_begin_with_the_groundwork(self):
+        """The plan of every container begins with what a warm init has done in advance."""
+        manager = wire(self.options(), self.reactor)
+        plan = manager._instance("web-1", make_spec(), ["/base"], None).plan
+        self.assertEqual(plan[: len(manager.pool.groundwork)], manager.pool.groundwork)
+
+
+class ServiceTests(MachineTestCase):
+    """The manager's service."""
+
+    def setUp(self):
+        super().setUp()
+        self.state = os.path.join(self.folder, "state")
+        self.manager = make_manager(self.reactor, self.state)
+        self.manager.pool.size = 1
+        self.service = ManagerService(self.manager)
+
+    def start_service(self):
+        """Start it as twistd does."""
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.reactor.advance(0)
+
+    def stop_service(self):
+        """Stop it as twistd does."""
+        stopped = self.service.stopService()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+
+    def test_folders(self):
+        """The state folder is made, and is root's alone, whatever it was before."""
+        os.chmod(self.state, 0o777)
+        self.service.privilegedStartService()
+        self.assertEqual(os.stat(self.state).st_mode & 0o777, 0o700)
+        for name in FOLDERS:
+            self.assertTrue(os.path.isdir(os.path.join(self.state, name)))
+
+    def test_start_and_stop(self):
+        """Started, it has its warm inits; stopped, nothing is left of it."""
+        self.start_service()
+        self.assertEqual(len(self.reactor.inits), 1)
+        self.stop_service()
+        self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_recovers(self):
+        """What an earlier manager left is put in order before anything else."""
+        os.makedirs(os.path.join(self.state, "instances/.web-1"))
+        self.start_service()
+        self.assertEqual(os.listdir(os.path.join(self.state, "instances")), [])
+        self.stop_service()
+
+    def test_systemd(self):
+        """systemd is told when it is ready, where it has asked for that."""
+        address = f"\0txcontain-test-{os.getpid()}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(address)
+            self.patch(os, "environ", {"NOTIFY_SOCKET": f"@{address[1:]}"})
+            self.start_service()
+            self.assertEqual(listener.recv(100), b"READY=1")
+        self.stop_service()

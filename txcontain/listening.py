@@ -1,0 +1,236 @@
+"""What the manager listens on: its options, checked, and the services that they ask for."""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import os
+import resource
+import shutil
+import socket
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.application.internet import TCPServer, UNIXServer
+from twisted.application.service import Service
+from twisted.logger import Logger
+from twisted.python.usage import UsageError
+
+from txcontain.access import Keys, Loopback, Peers, Tokens, read_tokens
+from txcontain.manager import Manager
+from txcontain.site import LOCAL_NAMES, ApiSite, Limits
+
+PARAMETERS: list[list[Any]] = [
+    ["port", "p", 8080, "TCP port to answer on (0: none, a unix socket alone).", int],
+    ["interface", "i", "127.0.0.1", "Address to answer on; beyond loopback with TLS and keys."],
+    ["unix-socket", None, None, "Path of a unix socket to answer on."],
+    ["unix-group", None, None, "Group that may use it, beside root."],
+    ["tls-cert", None, None, "PEM file of the TLS certificate, and of those that lead to its CA."],
+    ["tls-key", None, None, "PEM file of its key."],
+    ["tls-client-ca", None, None, "PEM file of the CA whose client certificates may do all."],
+    ["tokens", None, None, "File of the tokens that TCP callers need; see docs/access.md."],
+    ["max-connections", None, 1000, "How many connections to take on each socket.", int],
+    ["request-timeout", None, 30, "Seconds that the sending of a request may take.", int],
+    ["idle-timeout", None, 60, "Seconds that a connection may be silent.", int],
+]
+Options = MutableMapping[str, Any]
+
+SOCKET_MODE = 0o660
+BACKLOG = 511  # connections that the kernel keeps until they are taken
+PART = 3  # of the descriptors, which each socket may use: what is left is for containers
+
+log = Logger()
+
+
+def check(options: Options) -> None:
+    """Refuse what would let in who should not, and read the keys.
+
+    Raises UsageError, a sentence that says what to do.
+    """
+    for name in ("unix-socket", "tls-cert", "tls-key", "tls-client-ca", "tokens"):
+        options[name] = options[name] and os.path.abspath(options[name])
+    _check_numbers(options)
+    _check_together(options)
+    _check_interface(options)
+    if options["unix-group"]:
+        options["unix-group"] = _group(options["unix-group"])
+    if options["tokens"]:
+        _read(read_tokens, options["tokens"])
+    options["tls"] = _tls(options) if options["tls-cert"] else None
+
+
+def _check_numbers(options: Options) -> None:
+    if not 0 <= options["port"] < 65536:
+        raise UsageError("--port takes a number from 0 to 65535")
+    for name in ("max-connections", "request-timeout", "idle-timeout"):
+        if not 0 < options[name] <= 1_000_000:
+            raise UsageError(f"--{name} takes a number from 1 to 1000000")
+
+
+def _check_together(options: Options) -> None:
+    for name, other in (
+        ("tls-cert", "tls-key"),
+        ("tls-key", "tls-cert"),
+        ("tls-client-ca", "tls-cert"),
+        ("unix-group", "unix-socket"),
+    ):
+        if options[name] and not options[other]:
+            raise UsageError(f"--{name} needs --{other}")
+    if not options["port"] and not options["unix-socket"]:
+        raise UsageError("--port 0 needs --unix-socket: else no one could ask")
+
+
+def _check_interface(options: Options) -> None:
+    """Beyond loopback, no one is let in unknown, or unencrypted."""
+    if not options["port"] or is_loopback(options["interface"]):
+        return
+    if not options["tls-cert"] or not (options["tokens"] or options["tls-client-ca"]):
+        raise UsageError(
+            f"--interface {options['interface']} can be reached from other hosts: that needs "
+            "--tls-cert and --tls-key, and --tokens or --tls-client-ca (see docs/access.md)"
+        )
+
+
+def is_loopback(interface: str) -> bool:
+    """Whether only this host can reach an address."""
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return interface == "localhost"
+
+
+def _group(name: str) -> int:
+    with suppress(KeyError):
+        return grp.getgrgid(int(name)).gr_gid if name.isdecimal() else grp.getgrnam(name).gr_gid
+    raise UsageError(f"--unix-group: this host has no group {name}")
+
+
+def _read(reader: Any, path: str) -> Any:
+    try:
+        return reader(path)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _tls(options: Options) -> Any:
+    """What TLS connections are made with (an IOpenSSLContextFactory)."""
+    from OpenSSL.SSL import Error
+    from twisted.internet.ssl import CertificateOptions
+
+    own, *chain = _certificates(options["tls-cert"])
+    ca = _certificates(options["tls-client-ca"]) if options["tls-client-ca"] else None
+    made = CertificateOptions(
+        privateKey=_key(options["tls-key"]),
+        certificate=own,
+        extraCertChain=chain,
+        verify=bool(ca),
+        caCerts=ca,
+        requireCertificate=not options["tokens"],  # else a token will do as well
+    )
+    try:
+        made.getContext()
+    except Error as error:
+        raise UsageError("--tls-key is not the key of --tls-cert") from error
+    return made
+
+
+def _certificates(path: str) -> list[Any]:
+    """The X509 objects of a PEM file."""
+    from cryptography.x509 import load_pem_x509_certificates
+    from OpenSSL.crypto import X509
+
+    def load(path: str) -> list[Any]:
+        try:
+            found = load_pem_x509_certificates(Path(path).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} holds no certificates in PEM form") from error
+        return [X509.from_cryptography(certificate) for certificate in found]
+
+    certificates: list[Any] = _read(load, path)
+    return certificates
+
+
+def _key(path: str) -> Any:
+    """The PKey object of a PEM file."""
+    from OpenSSL.crypto import FILETYPE_PEM, Error, load_privatekey
+
+    def load(path: str) -> Any:
+        try:
+            return load_privatekey(FILETYPE_PEM, Path(path).read_bytes(), b"")
+        except (Error, ValueError) as error:
+            raise ValueError(f"{path} holds no key in PEM form without a passphrase") from error
+
+    return _read(load, path)
+
+
+def listeners(options: Options, manager: Manager) -> Iterator[Service]:
+    """The services that answer for a manager on each socket."""
+    limits = _limits(options)
+    if options["port"]:
+        keys = _keys(options)
+        # Over TLS a name is proved by the certificate, and no page can make one of its own.
+        names = None if keys and options["tls"] else LOCAL_NAMES | {options["interface"]}
+        factory: Any = ApiSite(manager, names, keys or Loopback(), limits)
+        if options["tls"]:
+            factory = _over_tls(options["tls"], factory)
+        yield TCPServer(
+            options["port"],
+            factory,
+            backlog=BACKLOG,
+            interface=options["interface"],
+            reactor=manager.reactor,
+        )
+    if options["unix-socket"]:
+        site = ApiSite(manager, None, Peers(), limits)
+        yield UnixServer(options["unix-socket"], options["unix-group"], site, manager.reactor)
+
+
+def _limits(options: Options) -> Limits:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = min(options["max-connections"], most // PART)
+    if connections < options["max-connections"]:
+        log.warn("{few} connections at most: {most} descriptors (ulimit -n) are not enough for "
+                 "more", few=connections, most=most)  # fmt: skip
+    return Limits(connections, options["request-timeout"], options["idle-timeout"])
+
+
+def _keys(options: Options) -> Keys | None:
+    if not options["tokens"] and not options["tls-client-ca"]:
+        return None
+    tokens = Tokens(options["tokens"]) if options["tokens"] else None
+    return Keys(tokens, certificates=bool(options["tls-client-ca"]))
+
+
+def _over_tls(tls: Any, factory: Any) -> Any:
+    from twisted.protocols.tls import TLSMemoryBIOFactory
+
+    return TLSMemoryBIOFactory(tls, False, factory)
+
+
+class UnixServer(UNIXServer):
+    """Answers on a unix socket that root and a group may use."""
+
+    def __init__(self, path: str, group: int | None, site: ApiSite, reactor: Any) -> None:
+        super().__init__(path, site, backlog=BACKLOG, mode=SOCKET_MODE, reactor=reactor)
+        self.path, self.group = path, group
+
+    def privilegedStartService(self) -> None:
+        """Listen, and then let the group in: never anyone before."""
+        remove_abandoned(self.path)
+        super().privilegedStartService()
+        if self.group is not None:
+            shutil.chown(self.path, group=self.group)
+
+
+def remove_abandoned(path: str) -> None:
+    """Remove a unix socket that no one answers on: a manager that was killed has left it."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(FileNotFoundError):
+        try:
+            connection.connect(path)
+        except ConnectionRefusedError:
+            if Path(path).is_socket():
+                os.unlink(path)

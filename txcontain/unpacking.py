@@ -1,0 +1,116 @@
+"""What a tarball may unpack to, judged by a look at what there is of it.
+
+Nothing that a tarball says of itself is believed: what counts is what tar(1) has made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from txcontain.errors import ConfigAtFault
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@frozen
+class Bounds:
+    """How much a tarball may hold."""
+
+    entries: int = 500_000  # files, folders and all else
+    size: int = 20 << 30  # bytes on the disk
+    depth: int = 256  # folders below each other
+    path: int = 4096  # bytes
+
+
+DEFAULTS = Bounds()
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError("a number from 1 on")
+    return int(text)
+
+
+# twistd's options for them: name, short name, default, what it says, how it is read.
+PARAMETERS: list[list[Any]] = [
+    ["layer-entries", None, DEFAULTS.entries, "Files and folders that a tarball may hold.",
+     _positive],
+    ["layer-size", None, DEFAULTS.size, "Bytes that it may take on the disk.", _positive],
+    ["layer-depth", None, DEFAULTS.depth, "Folders in it that may lie below each other.",
+     _positive],
+    ["layer-path", None, DEFAULTS.path, "Bytes of a path in it.", _positive],
+]  # fmt: skip
+
+
+def bounds_of(options: Mapping[str, int]) -> Bounds:
+    """The bounds that these options name."""
+    return Bounds(*(options[name] for name, *_ in PARAMETERS))
+
+
+def check(what: str, folder: str, bounds: Bounds) -> None:
+    """Look at all that was unpacked of the tarball ``what``, while tar still runs or after it.
+
+    Raises ConfigAtFault where something of it may not be.
+    """
+    size = 0
+    counted: set[int] = set()  # inodes of files with several names, which take room once
+    for entries, (depth, path, status) in enumerate(_walk(folder), 1):
+        if status.st_nlink == 1 or status.st_ino not in counted:
+            size += status.st_blocks * 512
+        if status.st_nlink > 1:
+            counted.add(status.st_ino)
+        if stat.S_IFMT(status.st_mode) in (stat.S_IFCHR, stat.S_IFBLK):
+            raise ConfigAtFault(f"{what} holds a device node, or a mark that hides files")
+        if depth > bounds.depth:
+            raise ConfigAtFault(f"{what} holds folders more than {bounds.depth} deep")
+        if path > bounds.path:
+            raise ConfigAtFault(f"{what} holds a path of more than {bounds.path} bytes")
+        if entries > bounds.entries:
+            raise ConfigAtFault(f"{what} holds more than {bounds.entries} files and folders")
+        if size > bounds.size:
+            raise ConfigAtFault(f"{what} holds more than {bounds.size} bytes")
+
+
+def _walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
+    """The depth, length of the path and status of all below a folder, by descriptors alone.
+
+    What goes away or becomes something else meanwhile is left out.
+    """
+    top = os.open(folder, FOLDER)
+    levels = [(top, 0, ["."])]  # a folder, the length of its path, folders in it to look at
+    try:
+        while levels:
+            above, length, names = levels[-1]
+            if not names:
+                os.close(levels.pop()[0])
+                continue
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                name = names.pop()
+                levels.append((os.open(name, FOLDER, dir_fd=above), length + _length(name), []))
+                yield from _entries(levels)
+    finally:
+        for descriptor, _, _ in levels:
+            os.close(descriptor)
+
+
+def _entries(
+    levels: list[tuple[int, int, list[str]]],
+) -> Iterator[tuple[int, int, os.stat_result]]:
+    descriptor, length, folders = levels[-1]
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                yield len(levels) - 2, length + _length(entry.name), status
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(entry.name)
+
+
+def _length(name: str) -> int:
+    return len(os.fsencode(name)) + 1  # and the slash before it
