@@ -1,6 +1,7 @@
 """HTTP from those who mean no good, byte by byte."""
 
 import io
+import re
 from unittest import mock
 
 from twisted.internet.defer import Deferred
@@ -12,10 +13,11 @@ from zope.interface import alsoProvides
 from tests.fakes import ManagerTestCase
 from tests.support import document
 from txcontain.access import Caller
-from txcontain.site import LONGEST_REQUEST, ApiSite, Limits
+from txcontain.site import LONGEST_REQUEST, ApiSite, Limits, Refusal
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
+STATUS = rb"(?<![^\n])HTTP/1\.[01] ([0-9]{3}) "
 LIMITS = Limits(connections=3, request=30, idle=60)
 
 
@@ -38,9 +40,11 @@ class HostileCase(ManagerTestCase):
         return connection, transport
 
     def hang_up(self, connection):
-        """End a connection, once."""
+        """End a connection, once, as a transport would."""
+        if not isinstance(connection, Refusal):
+            connection.stopProducing()
         connection.connectionLost(ConnectionError())
-        connection.connectionLost = lambda _: None
+        connection.connectionLost = connection.stopProducing = lambda *_: None
 
     def send(self, *parts):
         """All that is answered to these bytes, and whether the connection is closed then."""
@@ -53,13 +57,12 @@ class HostileCase(ManagerTestCase):
 
     def statuses(self, *parts):
         """The status of each answer to these bytes."""
-        answers = self.send(*parts)[0].split(b"HTTP/1.1 ")[1:]
-        return [int(answer[:3]) for answer in answers]
+        return [int(status) for status in re.findall(STATUS, self.send(*parts)[0])]
 
     def assert_bad(self, request):
         """Fail unless a request, and what comes with it, is answered with one 400 and the end."""
         answer, closed = self.send(request + GET)
-        self.assertEqual(answer.count(b"HTTP/1.1 "), 1, (request, answer))
+        self.assertEqual(len(re.findall(STATUS, answer)), 1, (request, answer))
         self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), (request, answer))
         self.assertIn(b"Connection: close", answer)
         self.assertTrue(closed, request)
@@ -84,6 +87,8 @@ class FramingTests(HostileCase):
             b"Content-Length:",
             b"Content-Length : 5",
             b" Content-Length: 5",
+            b"X: a\r\n Content-Length: 5",
+            b"X: a\r\n\tContent-Length: 5",
             b"Content-Length: " + b"9" * 19,
             b"Content-Length: " + b"9" * 5000,
             b"Transfer-Encoding: gzip, chunked",
@@ -102,13 +107,6 @@ class FramingTests(HostileCase):
             b"X: a\x00b",
         ):
             self.assert_bad(b"POST /config HTTP/1.1\r\n" + HOST + headers + b"\r\n\r\nabcde")
-
-    def test_obs_fold(self):
-        """A header that goes on in a second line is one header, and hides none."""
-        answers = self.statuses(
-            b"POST /config HTTP/1.1\r\n" + HOST + b"X: a\r\n Content-Length: 40\r\n\r\n" + GET
-        )
-        self.assertEqual(answers, [409, 200])
 
     def test_chunks(self):
         """A chunk that is not as it says is a 400, and the end."""
@@ -165,7 +163,7 @@ class HostTests(HostileCase):
             (400, b"Host: evil.example\r\n" + HOST),
             (403, b"Host:\r\n"),
             (403, b"Host: localhost, evil.example\r\n"),
-            (403, b"Host: evil.example\r\n localhost\r\n"),
+            (400, b"Host: evil.example\r\n localhost\r\n"),
         ):
             self.assertEqual(self.statuses(b"GET /list HTTP/1.1\r\n" + headers + b"\r\n"), [status])
         self.assertEqual(self.statuses(b"GET /list HTTP/1.0\r\n" + HOST + HOST + b"\r\n"), [400])
@@ -177,8 +175,8 @@ class HostTests(HostileCase):
             "user:pass@localhost", "localhost:8080:80", "localhost:x", "localhost:123456",
             "localhost/evil.example", "localhost#evil.example", "localhost?", "localhost\\evil",
             "localhost.", "localhost%00", "localhost evil", "[::1", "::1", "[::1]x", "[::1]@evil",
-            "[::ffff:127.0.0.1]", "[::1%lo]", "127.1", "2130706433", "0x7f.0.0.1", "0.0.0.0", "[::]",
-            "127.0.0.1.nip.io", "l\u00f6calhost", "*", "null", "http://localhost",
+            "[::ffff:127.0.0.1]", "[::1%lo]", "127.1", "2130706433", "0x7f.0.0.1", "0.0.0.0",
+            "[::]", "127.0.0.1.nip.io", "l\u00f6calhost", "*", "null", "http://localhost",
         ):  # fmt: skip
             request = f"GET /list HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
             self.assertEqual(self.statuses(request), [403], host)
@@ -193,8 +191,8 @@ class HostTests(HostileCase):
             (404, b"http://localhost?x=/list"),
             (403, b"http://evil.example/list"),
             (403, b"http://localhost:80:80/list"),
-            (400, b"http://evil.example@localhost/list"),
-            (400, b"http://localhost@evil.example/list"),
+            (403, b"http://evil.example@localhost/list"),
+            (403, b"http://localhost@evil.example/list"),
             (400, b"http:///list"),
             (400, b"http:list"),
             (400, b"ftp://localhost/list"),
@@ -292,6 +290,7 @@ class AmountTests(HostileCase):
 
     def test_nothing_left(self):
         """After a connection has ended, however it did, no timer is left of it."""
+        self.reactor.advance(0)
         before = len(self.reactor.getDelayedCalls())
         for data in (b"", b"GET", GET, GET + b"GET", b"what\r\n\r\n"):
             self.send(data)
@@ -300,8 +299,8 @@ class AmountTests(HostileCase):
 
     def test_headers(self):
         """More headers, or longer ones, than anyone needs are a 400, and the end."""
-        for headers in (b"X: y\r\n" * 501, b"X: %b\r\n" % (b"y" * 16_400), b"%b: y\r\n" % (b"X" * 17_000),
-                        b"X: y\r\n" + b" z\r\n" * 9000):  # fmt: skip
+        long = b"X" * 17_000
+        for headers in (b"X: y\r\n" * 501, b"X: y%b\r\n" % long, b"%b: y\r\n" % long):
             self.assert_bad(b"GET /list HTTP/1.1\r\n" + HOST + headers + b"\r\n")
         self.assert_bad(b"GET /%b HTTP/1.1\r\n" % (b"x" * 17_000) + HOST + b"\r\n")
 

@@ -115,7 +115,8 @@ class Names:
         except CannotListenError as error:
             self.stop()
             hint = "have the host's own name server listen on its own addresses alone"
-            raise MachineAtFault("answering for names on the bridge", str(error), hint) from error
+            why = f"{self.address}, port {PORT}: {error.socketError.strerror}"
+            raise MachineAtFault("answering for names on the bridge", why, hint) from error
 
     def _listen(self, listen: Callable[..., Any], what: Any) -> None:
         what.noisy = False

@@ -152,8 +152,8 @@ class Nowhere(Resource):
     """A path that leads nowhere: 404 for every method."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Nor does any below it."""
-        return self
+        """Nor does any below it; the root, which is one with children, is not below itself."""
+        return NOWHERE
 
     def render(self, request: Request) -> bytes:
         """404, with an empty body."""

@@ -34,7 +34,7 @@ LONGEST_REQUEST = 16 << 20  # bytes; past LONGEST_DOCUMENT they are thrown away 
 LONGEST_NUMBER = 18  # digits of a length: more is no length, and Python refuses 4300 of them
 LONGEST_SHOWN = 200  # characters of a request's target in the log
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]{0,5})?", re.ASCII)  # RFC 9110, 7.2
-ABSOLUTE = re.compile(rb"https?://([^/?#@]+)", re.IGNORECASE)  # RFC 9112, 3.2.2
+ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)  # RFC 9112, 3.2.2
 
 NO_HTTP = "this is no HTTP/1.1 that can be understood in one way only (RFC 9112)"
 TOO_SLOW = "the request was not complete in time"
@@ -109,6 +109,13 @@ class Channel(HTTPChannel):
             self.refuse("409 Bad Request", TOO_LONG)
         else:
             super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Refuse a header that goes on in a second line, which others may read as two."""
+        if line.startswith((b" ", b"\t")):
+            self._respondToBadRequestAndDisconnect()
+        else:
+            super().lineReceived(line)
 
     def headerReceived(self, line: bytes) -> bool:
         """Refuse lengths that Twisted would take, or stumble over."""
