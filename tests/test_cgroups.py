@@ -216,6 +216,7 @@ class LimitTests(CgroupsTestCase):
     def test_default(self):
         """The limit that no one has asked for is set where that can be, and only then."""
         self.limit(Cgroups())
+        self.assertRaises(OSError, self.limit, Cgroups(), pids=50)
         self.put("0123/pids.max")
         self.limit(self.version2())
         self.assertTrue(self.read("0123/pids.max").isdecimal())

@@ -116,6 +116,21 @@ class CutTests(LogTestCase):
             self.assertEqual(self.read_all(three_read), b"".join(self.BLOCKS[4:6]))
             os.unlink(self.path)
 
+    def test_cut_while_it_is_read(self):
+        """A cut in the middle of a read takes nothing from it."""
+        lseek, cuts = os.lseek, [self.bounds.check]
+
+        def seek(*arguments):
+            place = lseek(*arguments)
+            if cuts:
+                cuts.pop()(self.instance)
+            return place
+
+        self.write(*self.BLOCKS[:4])
+        self.patch(os, "lseek", seek)
+        self.assertEqual(self.bounds.read(self.path, 3 * BLOCK)[0], self.BLOCKS[3])
+        self.assertEqual(cuts, [])
+
     def test_last_lines_after_a_cut(self):
         """The last lines are found in what is left."""
         for kind in (Kernel, HoleKernel):

@@ -374,6 +374,16 @@ class DestroyTests(VerbTestCase):
         self.assertEqual(error.chain[1:], ("/sys/fs/cgroup/txcontain/x",))
         self.assertEqual(self.manager.instances, {})
 
+    def test_process_left(self):
+        """A process that is still there when its keeper has ended is something left, too."""
+        instance = self.launch()
+        self.init.end("Killed")
+        self.kernel.living[self.init.process] = lambda: None
+        destroyed = self.start(self.manager.destroy(instance.name))
+        self.reactor.pump([0.025] * 41)
+        error = self.failureResultOf(destroyed, MachineAtFault).value
+        self.assertEqual(error.chain[1:], (f"process {self.init.process.pid}",))
+
     def test_gone_a_moment_later(self):
         """What the kernel takes its time to let go of is no complaint."""
         instance = self.launch()

@@ -13,7 +13,7 @@ from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MachineTestCase, make_manager
-from tests.support import make_spec
+from tests.support import document, make_spec
 from txcontain import tap
 from txcontain.cgroups import Cgroups
 from txcontain.tap import FOLDERS, ManagerService, Options, makeService
@@ -163,6 +163,15 @@ class ServiceTests(MachineTestCase):
         self.stop_service()
         self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_stop_while_one_waits(self):
+        """Stopped, it starts nothing again that was waiting to be."""
+        self.start_service()
+        spec = self.now(self.manager.add_config(document(restart="always")))
+        self.now(self.manager.launch(spec.name, spec.major, spec.minor))
+        self.reactor.inits[0].end("Done(1)")
+        self.stop_service()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_recovers(self):
         """What an earlier manager left is put in order before anything else."""

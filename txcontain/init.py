@@ -151,8 +151,8 @@ class Kernel:
         self._call("prlimit", 0, RLIMIT_NOFILE, struct.pack("QQ", most, most), None)
 
     def limit_resource(self, resource: int, most: int) -> None:
-        """prlimit(2). The hard limit is above: at the soft one comes a signal that says which."""
-        self._call("prlimit", 0, resource, struct.pack("QQ", most, most + 1), None)
+        """prlimit(2), of this process and those below it."""
+        self._call("prlimit", 0, resource, struct.pack("QQ", most, most), None)
 
     def load_filter(self, program: bytes) -> None:
         """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""

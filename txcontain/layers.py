@@ -8,7 +8,6 @@ tarball, and the next launch unpacks the new one.
 from __future__ import annotations
 
 import os
-import signal
 import stat
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -23,7 +22,7 @@ from twisted.python.failure import Failure
 
 from txcontain import failures
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
-from txcontain.plan import UNPACKING_TIME, make_unpacking_plan
+from txcontain.plan import make_unpacking_plan
 from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
 from txcontain.spec import Limits
@@ -130,7 +129,7 @@ class Layers:
             child.discard()
         if how.failed:
             complaint = await self.threads(last_words, log, LAST_WORDS)
-            raise self._complaint(what, how, complaint, _is_full(beside))
+            raise _complaint(what, how, complaint, _is_full(beside))
 
     async def _end_within_bounds(
         self, child: Child, ended: Deferred[Exit], what: str, folder: str
@@ -155,18 +154,6 @@ class Layers:
             failure.raiseException()
         return how
 
-    def _complaint(self, what: str, how: Exit, complaint: str, full: bool) -> Error:
-        if "No space left on device" in complaint or full:
-            hint = "free some space and launch again"
-            return MachineAtFault(what, "tar", "the disk is full", hint)
-        if how.signal == signal.SIGXFSZ:
-            return ConfigAtFault(what, f"it holds a file of more than {self.bounds.size} bytes")
-        if how.signal == signal.SIGXCPU:
-            return ConfigAtFault(what, f"it takes more than {UNPACKING_TIME} s of computing")
-        if how.signal is not None:
-            return MachineAtFault(what, "tar", str(how))
-        return ConfigAtFault(what, complaint or f"tar: {how}", "is it a whole tarball?")
-
 
 def last_words(path: str, most: int) -> str:
     """The last lines of a file, of up to ``most`` bytes; nothing where there is none."""
@@ -184,6 +171,15 @@ def last_words(path: str, most: int) -> str:
 def _is_full(folder: str) -> bool:
     """Whether there is hardly a block left on a folder's disk (then tar can't even complain)."""
     return os.statvfs(folder).f_bavail < NO_BLOCKS
+
+
+def _complaint(what: str, how: Exit, complaint: str, full: bool) -> Error:
+    if "No space left on device" in complaint or full:
+        hint = "free some space and launch again"
+        return MachineAtFault(what, "tar", "the disk is full", hint)
+    if how.signal is not None:
+        return MachineAtFault(what, "tar", str(how))
+    return ConfigAtFault(what, complaint or f"tar: {how}", "is it a whole tarball, within --layer-size?")
 
 
 def _identity(tarball: str) -> str:

@@ -137,6 +137,7 @@ class ManagerCase(SynchronousTestCase):
     """
 
     pool = 0  # warm inits
+    options: tuple[str, ...] = ()  # of the manager, beside those that every test needs
     base_image = "small.tar"
 
     def setUp(self) -> None:
@@ -167,7 +168,7 @@ class ManagerCase(SynchronousTestCase):
         self.log = open(self.folder / "manager.log", "ab")  # noqa: SIM115
         self.addCleanup(self.log.close)
         self.manager = subprocess.Popen(
-            [twistd, *arguments.split(), *folders, "--port", str(self.port)],
+            [twistd, *arguments.split(), *folders, "--port", str(self.port), *self.options],
             cwd=self.folder,
             env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **environment},
             stdin=subprocess.DEVNULL,
