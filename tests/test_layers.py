@@ -300,14 +300,6 @@ class ContentTests(LayersTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertNothingElse()
 
-    def test_killed_by_its_limits(self):
-        """A tar that the kernel has killed for its file's size or its time says so."""
-        for words, why in (("File size limit exceeded", "holds a file of more than"),
-                           ("CPU time limit exceeded", "of computing")):  # fmt: skip
-            got = self.get()
-            self.tar_ends(f"{words} (core dumped)")
-            self.assertIn(why, str(self.failureResultOf(got, ConfigAtFault).value))
-
 
 class RemoveTests(LayersTestCase):
     """Layers that no one needs."""

@@ -179,7 +179,9 @@ def _complaint(what: str, how: Exit, complaint: str, full: bool) -> Error:
         return MachineAtFault(what, "tar", "the disk is full", hint)
     if how.signal is not None:
         return MachineAtFault(what, "tar", str(how))
-    return ConfigAtFault(what, complaint or f"tar: {how}", "is it a whole tarball, within --layer-size?")
+    return ConfigAtFault(
+        what, complaint or f"tar: {how}", "is it a whole tarball, within --layer-size?"
+    )
 
 
 def _identity(tarball: str) -> str:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.names import dns
 from twisted.names.client import Resolver
-from twisted.names.error import DNSServerError
+from twisted.names.error import DNSNameError, DNSServerError
 from twisted.names.server import DNSServerFactory
 from twisted.protocols.policies import ThrottlingFactory, TimeoutFactory
 from twisted.python.failure import Failure
@@ -82,8 +82,7 @@ class Server(DNSServerFactory):
         self, failure: Failure, protocol: Any, message: dns.Message, address: Any
     ) -> None:
         """Say that the name is not known, or that the answer could not be had."""
-        unknown = failure.check(dns.DomainError, dns.AuthoritativeDomainError)
-        code = dns.ENAME if unknown else dns.ESERVER
+        code = dns.ENAME if failure.check(DNSNameError) else dns.ESERVER
         self.sendReply(protocol, self._responseFromMessage(message, rCode=code), address)
 
 

@@ -276,7 +276,10 @@ class Network:
                 "finding an address", f"all of {self.interface.network} are taken",
                 "destroy some instances, or start the manager with a larger --subnet",
             )  # fmt: skip
-        return self.adopt(instance, spec, str(address))
+        self.adopt(instance, spec, str(address))
+        # Begun while the init mounts its root; `connect` waits for it, and tells what went wrong.
+        Deferred.fromCoroutine(self._settle()).addErrback(lambda _: None)
+        return str(address)
 
     def _check_forwarding(self, ports: Sequence[Port]) -> None:
         beyond = [port for port in ports if not IPv4Address(port.address).is_loopback]
@@ -286,11 +289,10 @@ class Network:
                 "sysctl net.ipv4.ip_forward=1, or publish it on 127.0.0.1",
             )  # fmt: skip
 
-    def adopt(self, instance: str, spec: Spec, address: str) -> str:
+    def adopt(self, instance: str, spec: Spec, address: str) -> None:
         """Take an instance in that has this address."""
         names = (instance.lower(), spec.name.lower())
         self._members[instance] = Member(names, IPv4Address(address), spec.ports)
-        return address
 
     def place(self, address: str) -> Link:
         """What the instance of an address has to know."""

@@ -54,8 +54,12 @@ class ProcessTests(ManagerCase):
 
     def test_signals(self) -> None:
         """The script begins with no signal blocked or ignored, and files are made as 0644."""
-        out = self.inside("grep -E '^Sig(Blk|Ign)' /proc/1/status; umask")
-        self.assertEqual(out.split(), ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16, "0022"])
+        # By the shell alone: while it starts another program, it blocks signals for a moment.
+        look = "while read -r name mask; do case $name in Sig[BI]*) echo $mask; esac; done"
+        *masks, umask = self.inside(f"{look} </proc/1/status; umask").split()
+        ordinary = (1 << 31) - 1  # 32 and 33 are the C library's own
+        self.assertEqual([int(mask, 16) & ordinary for mask in masks], [0, 0])
+        self.assertEqual(umask, "0022")
 
     def test_descriptors(self) -> None:
         """It inherits its three standard streams, no other descriptor, and no input."""
@@ -303,8 +307,8 @@ class FileTests(ManagerCase):
             writer = self.running_inside(changes, mounts=mounts)
             self.assertEqual(self.log_of(writer), "new\nkept\nmore\ndone\n")
         self.assertEqual(self.inside(look, mounts=mounts), untouched)
-        for path in (name for name in self.layers() if name in before):
-            self.assertEqual(self.layers()[path], before[path])
+        after = self.layers()
+        self.assertEqual({path: after[path] for path in before}, before)
 
     def test_two_of_one_config(self) -> None:
         """Two instances of one config start alike, and each keeps what it has written."""
@@ -336,7 +340,8 @@ class FileTests(ManagerCase):
         """A mount point is made where it is missing, and neither READ mount nor base changes."""
         mounts = ["data.tar /data READ", "data.tar /data/kept/a/b READWRITE", "data.tar /o/p READ"]
         tried = "touch /data/kept/a/b/new && ls /data/kept/a/b /o/p; touch /data/kept/a/new 2>&1"
-        before = self.inside("true", mounts=["data.tar /data READ"]) or self.layers()
+        self.inside("true", mounts=["data.tar /data READ"])
+        before = self.layers()
         out = self.inside(tried, mounts=mounts)
         self.assertIn("/data/kept/a/b:\ngone\nkept\nnew\n\n/o/p:\ngone\nkept\n", out)
         self.assertIn("Read-only file system", out)

@@ -1,5 +1,6 @@
 """A manager may be stopped at any moment: containers run on, and the half-made is undone."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -41,10 +42,8 @@ class LifeCase(ManagerCase):
         """Send a request that may never be answered."""
 
         def ask():
-            try:
+            with contextlib.suppress(OSError):  # the manager was killed
                 self.ask(*request)
-            except OSError:
-                pass  # the manager was killed
 
         thread = threading.Thread(target=ask)
         thread.start()

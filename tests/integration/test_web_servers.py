@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
-import socket
 from typing import Any
 
 from tests.integration.harness import (
@@ -122,15 +120,6 @@ class WebServerTests(ManagerCase):
         )
         self.assertEqual(self.running(), [first])
         self.assertEqual(self.get(port, "/")[0], 200)
-
-    def test_port_of_the_host(self) -> None:
-        """A port that a program of the host holds is refused, with the program and its pid."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            answer = self.try_to_launch(**POTATO, startup_env=f"PORT={port}")
-            self.assert_refused(answer, 409, f"port {port} is taken", f"(process {os.getpid()})")
-            with open("/proc/self/comm") as file:
-                self.assertIn(file.read().strip(), answer.reason)
 
     def test_as_nobody(self) -> None:
         """A server may be run by a user without any power."""

@@ -18,10 +18,8 @@ def receive_plan(connection, receive=real.receive_plan):
     if not opened:  # the init has closed all that it was given; after pivot_root it is too late
         opened.extend(os.open(os.path.join(here, name), os.O_RDWR) for name in ("waits", "go"))
     plan = receive(connection)
-    for number, step in enumerate(plan or []):
-        if done[0] + number == chosen:
-            plan.insert(number, ("wait", {}))
-            break
+    if plan and done[0] <= chosen < done[0] + len(plan):
+        plan.insert(chosen - done[0], ("wait", {}))
     done[0] += len(plan or [])
     return plan
 
