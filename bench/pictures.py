@@ -11,10 +11,11 @@ from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter
 
 from bench.manager import ROOT
-from bench.measure import Samples, percentile
+from bench.measure import AROUND, Samples, percentile
 
 FOLDER = ROOT / "docs/pictures"
 OURS = "#c0392b"
+OTHERS = "all other steps"
 SMALL = 0.15  # ms: an op that takes less is one of the others
 milliseconds = FuncFormatter(lambda value, _: f"{value:g} ms")
 
@@ -22,7 +23,8 @@ milliseconds = FuncFormatter(lambda value, _: f"{value:g} ms")
 def distributions(samples: dict[str, Samples], caption: str) -> None:
     """For each contestant, which share of its launches took no longer than x."""
     figure, axes = pyplot.subplots(figsize=(9, 5))
-    others = iter(pyplot.get_cmap("tab10").colors)
+    others = iter(["#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#17becf", "#7f7f7f",
+                   "#bcbd22"])  # fmt: skip
     for name, mine in sorted(samples.items(), key=lambda item: median(item[1].launch)):
         values = sorted(value * 1e3 for value in mine.launch)
         shares = [(i + 1) / len(values) for i in range(len(values))]
@@ -58,34 +60,43 @@ def against_number(latencies: dict[int, list[float]], caption: str) -> None:
 
 
 def timelines(timelines: dict[str, dict[str, float]], caption: str) -> None:
-    """Where a launch's time goes, step by step."""
-    ops = list(dict.fromkeys(op for timeline in timelines.values() for op in timeline))
-    ops = [op for op in ops if max(one.get(op, 0) for one in timelines.values()) * 1e3 >= SMALL]
-    colors = pyplot.get_cmap("tab20").colors
-    figure, axes = pyplot.subplots(figsize=(9, 4.5))
-    ends = dict.fromkeys(timelines, 0.0)
-    for op, color in zip([*ops, "all others"], colors, strict=False):
-        widths = [_width(one, op, ops) for one in timelines.values()]
-        text = " / ".join(f"{width:.2f}" for width in widths)
-        axes.barh(list(timelines), widths, left=list(ends.values()), color=color,
-                  edgecolor="white", linewidth=0.5, label=f"{op}  {text} ms")  # fmt: skip
-        for name, width in zip(timelines, widths, strict=True):
-            ends[name] += width
-    for name, end in ends.items():
-        axes.text(end, name, f" {end:.1f} ms", va="center")
-    axes.set_xlim(right=max(ends.values()) * 1.12)
-    axes.xaxis.set_major_formatter(milliseconds)
-    axes.invert_yaxis()
-    title = " / ".join(timelines)
-    axes.legend(title=title, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12),
-                frameon=False)  # fmt: skip
+    """Where a launch's time goes, step by step: a bar a kind of launch, each to its own scale."""
+    ops = [
+        op
+        for op in dict.fromkeys(op for one in timelines.values() for op in one)
+        if op != AROUND and max(one.get(op, 0) for one in timelines.values()) * 1e3 >= SMALL
+    ]
+    colors = dict(zip([*ops, OTHERS], pyplot.get_cmap("tab20").colors, strict=False))
+    colors[AROUND] = "lightgrey"
+    figure, bars = pyplot.subplots(len(timelines), figsize=(10, 3.6), layout="constrained")
+    for axes, (name, timeline) in zip(bars, timelines.items(), strict=True):
+        _bar(axes, name, [(op, _width(timeline, op, ops), color) for op, color in colors.items()])
+    rows = [
+        (op, " / ".join(f"{_width(one, op, ops):.2f}" for one in timelines.values()))
+        for op in colors
+    ]
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colors[op]) for op, _ in rows]
+    figure.legend(handles, [f"{op}  {text} ms" for op, text in rows], ncols=3, frameon=False,
+                  loc="outside lower center", title="  /  ".join(timelines))  # fmt: skip
     _save(figure, "launch-timeline.png", "Where a launch's time goes", caption)
 
 
+def _bar(axes: pyplot.Axes, name: str, parts: list[tuple[str, float, str]]) -> None:
+    end = 0.0
+    for _, width, color in parts:
+        axes.barh([name], [width], left=end, color=color, edgecolor="white", linewidth=0.5)
+        end += width
+    axes.text(end, 0, f" {end:.1f} ms", va="center")
+    axes.set_xlim(0, end * 1.12)
+    axes.xaxis.set_major_formatter(milliseconds)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _width(timeline: dict[str, float], op: str, shown: list[str]) -> float:
-    if op in shown:
+    if op in shown or op == AROUND:
         return timeline.get(op, 0) * 1e3
-    return sum(each for name, each in timeline.items() if name not in shown) * 1e3
+    small = [each for name, each in timeline.items() if name not in (*shown, AROUND)]
+    return sum(small) * 1e3
 
 
 def _save(figure: pyplot.Figure, name: str, title: str, caption: str) -> None:

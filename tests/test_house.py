@@ -20,7 +20,7 @@ ORDER = """
     logs instance layers pool process
     network firewall names failures cgroups
     plan spec
-    unpacking
+    unpacking identities
     events store streams
     errors
     kernel seccomp trees access

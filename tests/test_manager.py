@@ -449,6 +449,7 @@ class RestoreTests(RestoreTestCase):
         for minor in range(5):
             self.reactor.advance(1)
             before.append(self.launch(minor=str(minor)).record())
+        self.reactor.advance(2)  # when the last one's timeline is kept too
         self.assertEqual(self.next_manager(), [])
         after = [instance.record() for instance in self.manager.running()]
         self.assertEqual(plain(after), plain(before))

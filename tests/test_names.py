@@ -88,7 +88,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(self.protocol.transport.sent[-1].rCode, code)
 
     def test_too_many(self):
-        """No more are passed on at a time than a bound; past it, the answer is that it can't tell."""
+        """No more are passed on at a time than a bound; past it, it says that it can't tell."""
         for number in range(MOST_FORWARDED):
             self.ask(b"%d.example.org" % number)
         self.assertEqual(self.ask(b"more.example.org")[-1].rCode, dns.ESERVER)

@@ -10,6 +10,7 @@ import os
 from itertools import groupby
 from shlex import quote
 
+from txcontain.identities import COUNT as IDS
 from txcontain.plan import CAPABILITIES, Plan
 from txcontain.spec import fill_in
 
@@ -72,6 +73,8 @@ class _Shell:
     def __init__(self) -> None:
         self.to_seal: Lines = []
         self.powers: Lines = []
+        self.first = 0  # of the ids of a user namespace
+        self.enter = ""  # the command that enters one
 
     def stdio(self, stdin: str, stdout: str, stderr: str) -> Lines:
         """The container's own standard streams (leave this out to see its output here)."""
@@ -240,6 +243,29 @@ class _Shell:
         """How many files each process may have open."""
         return [f"ulimit -n {most}"]
 
+    def user_namespace_of(self, first: int, staging: str) -> Lines:
+        """A user namespace whose ids from 0 on are the host's from this one on. It is entered at
+        the end (the --map-users below); what was made so far gets its root as owner.
+        """
+        self.first = first
+        return [f"chown {first}:{first} {quote(staging)}/dev"]
+
+    def idmap(self, source: str, target: str) -> Lines:
+        """The layer, its owners being ids of that user namespace (util-linux 2.39 or later)."""
+        mapping = f"X-mount.idmap=b:0:{self.first}:{IDS}"
+        return [f"mkdir -p {quote(target)}",
+                f"mount --bind -o {mapping} {quote(source)} {quote(target)}"]  # fmt: skip
+
+    def setting(self, path: str, value: str) -> Lines:
+        """Any port may be listened on: the network is the container's own."""
+        return [f"echo {quote(value)} > {quote(path)}"]
+
+    def enter_user_namespace(self) -> Lines:
+        """Every power is from now on one over the ids of the user namespace alone."""
+        mapping = f"0,{self.first},{IDS}"
+        self.enter = f"/usr/bin/unshare --user --map-users={mapping} --map-groups={mapping} "
+        return []
+
     def resources(self, time: int, memory: int, file: int) -> Lines:
         """How much time, memory and room for a file each process may take."""
         return [f"ulimit -t {time} -v {memory >> 10} -f {file >> 9}"]
@@ -264,7 +290,7 @@ class _Shell:
         return [
             " \\\n    ".join([
                 "exec env -i " + " ".join(f"{name}={word}" for name, word in variables.items()),
-                "/usr/bin/setpriv " + " ".join(self.powers),
+                self.enter + "/usr/bin/setpriv " + " ".join(self.powers),
                 '/usr/bin/unshare --root=. --wd="$directory" --setuid="$uid"',
                 " ".join(map(quote, [path, *arguments])),
             ])

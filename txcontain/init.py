@@ -65,6 +65,12 @@ SECCOMP_MODE_FILTER = 2
 RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_AS = 0, 1, 7, 9
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
+CLONE_NEWUSER = 0x10000000
+IDS = 65536  # user and group ids that a user namespace has
+AT_FDCWD, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 4
+OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 1, 0x00100000
+# The same numbers on every architecture.
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 SYS_OPENAT2 = 437  # the same number on every architecture
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
@@ -137,6 +143,57 @@ class Kernel:
         """unshare(2)."""
         self._call("unshare", flags)
 
+    def make_user_namespace(self, first: int, proc: str) -> int:
+        """A descriptor for a new user namespace, whose id 0 is the id ``first`` out here.
+
+        It takes a child to make one without being in it (user_namespaces(7)).
+        """
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                self.unshare(CLONE_NEWUSER)
+                os.write(tell, b"\0")
+                _signal.pause()
+            except OSError as error:
+                os.write(tell, bytes([error.errno or errno.EIO]))
+            os._exit(1)
+        try:
+            number = os.read(told, 1)[0]
+            if number:
+                error = OSError(number, os.strerror(number))
+                error.call = "unshare"  # type: ignore[attr-defined]
+                raise error
+            for table in ("uid_map", "gid_map"):
+                with open(f"{proc}/{child}/{table}", "w") as file:
+                    file.write(f"0 {first} {IDS}")
+            return os.open(f"{proc}/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.kill(child, _signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(told)
+            os.close(tell)
+
+    def enter_user_namespace(self, descriptor: int) -> None:
+        """setns(2)."""
+        self._call("setns", descriptor, CLONE_NEWUSER)
+
+    def mount_mapped(self, source: str, target: str, user_namespace: int) -> None:
+        """Mount a folder so that its owners are what a user namespace has in their place.
+
+        open_tree(2), mount_setattr(2), move_mount(2).
+        """
+        path, flags = os.fsencode(source), OPEN_TREE_CLONE | os.O_CLOEXEC
+        tree = self._call("open_tree", AT_FDCWD, path, flags, number=SYS_OPEN_TREE)
+        try:
+            wanted = struct.pack("QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+            to = (tree, b"", AT_EMPTY_PATH, wanted, len(wanted))
+            self._call("mount_setattr", *to, number=SYS_MOUNT_SETATTR)
+            move = (tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+            self._call("move_mount", *move, number=SYS_MOVE_MOUNT)
+        finally:
+            os.close(tree)
+
     def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
         """openat2(2): a descriptor for ``path``, no part of which leaves ``root``."""
         how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | resolve)
@@ -201,6 +258,8 @@ class Container:
         self.kernel = kernel
         self.connection = connection  # to the manager
         self.root = -1  # a descriptor of the new root, until it is the root
+        self.user_namespace = -1  # a descriptor of the one to enter last, where there is one
+        self.owner = 0  # the id out here of who is root in the container
         self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
         self.environment: dict[str, str] = {}
 
@@ -217,6 +276,7 @@ class Container:
         parent = self._directory(os.path.dirname(path), resolve)
         try:
             self.kernel.mkdir(os.path.basename(path), 0o755, dir_fd=parent)
+            self._own(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             raise StepError(
                 "openat2", errno.ENOENT, path, f"{path} is a symbolic link to nowhere",
@@ -225,6 +285,11 @@ class Container:
         finally:
             self.kernel.close(parent)
         return self.kernel.open_beneath(self.root, path, flags, resolve)
+
+    def _own(self, path: str | int, **options: Any) -> None:
+        """Give a file to who is root in the container, where that is not who is root here."""
+        if self.owner:
+            self.kernel.chown(path, self.owner, self.owner, **options)
 
     def _mount_on(
         self,
@@ -252,6 +317,44 @@ class Container:
     def unshare(self, namespaces: Strings) -> None:
         """Leave the manager's namespaces of these kinds for new ones."""
         self.kernel.unshare(sum(NAMESPACES[name] for name in namespaces))
+
+    def user_namespace_of(self, first: int, staging: str) -> None:
+        """Make the user namespace that is to be entered; what is there already gets its owner."""
+        try:
+            self.user_namespace = self.kernel.make_user_namespace(first, f"{staging}/proc")
+        except OSError as error:
+            raise StepError(
+                getattr(error, "call", "open"), error.errno, "",
+                "this machine lets no user namespace be made",
+                "see user.max_user_namespaces (sysctl), or do without \"user_namespace\"",
+            ) from error  # fmt: skip
+        self.owner = first
+        for path in (1, 2, f"{staging}/dev"):
+            self._own(path)
+
+    def idmap(self, source: str, target: str) -> None:
+        """A layer at ``target``, where its owners are ids of the user namespace."""
+        self._make(target)
+        try:
+            self.kernel.mount_mapped(source, target, self.user_namespace)
+        except OSError as error:
+            raise StepError(
+                getattr(error, "call", "mount"), error.errno, source,
+                "this kernel can't map the owners of files on this file system",
+                "take Linux 5.19 or later and --state on ext4, XFS or Btrfs, "
+                "or do without \"user_namespace\"",
+            ) from error  # fmt: skip
+
+    def enter_user_namespace(self) -> None:
+        """Be in the user namespace: every power is from now on one over its ids alone."""
+        self.kernel.enter_user_namespace(self.user_namespace)
+        self.kernel.close(self.user_namespace)
+
+    def setting(self, path: str, value: str) -> None:
+        """A setting of the kernel (sysctl(8)) for the namespaces that this process is in."""
+        descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self.kernel.write(descriptor, value.encode())
+        self.kernel.close(descriptor)
 
     def propagation(self, mode: str) -> None:
         """Cut the ties of every mount to the host's: what is mounted here stays here."""
@@ -396,6 +499,7 @@ class Container:
             pass
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = self.kernel.open(name, flags, 0o644, dir_fd=directory)
+        self._own(descriptor)
         self.kernel.write(descriptor, content.encode())
         self.kernel.close(descriptor)
         self.kernel.close(directory)
@@ -448,6 +552,11 @@ class Container:
             self.kernel.setgid(account.gid)
             self.kernel.setuid(account.uid)
         except OSError as error:
+            if self.owner and error.errno == errno.EINVAL:
+                raise StepError(
+                    "setuid", 0, owner, f"a user namespace has no ids from {IDS} on",
+                    "name another startup_owner, or do without \"user_namespace\"",
+                ) from error  # fmt: skip
             raise StepError("setuid", error.errno, owner) from error
         kept = capabilities if account.uid == 0 else []
         self.kernel.capset(sum(1 << number for number in kept))

@@ -35,6 +35,8 @@ LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
 STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
 RECORD = "instance.json"
+STOPPING = "stopping"  # is there from when it is asked to end
+SAVE_AFTER = 1.0  # seconds
 HALF_MADE = "half-made"  # is in the folder of an instance until its launch has worked
 
 
@@ -71,6 +73,7 @@ class Instance:
     pool: Pool
     changed: Callable[[Instance, str], None] = lambda instance, why: None
     address: str | None = None  # on the private network
+    ids: int | None = None  # the first of its ids, where it has a user namespace
     connect: Connect | None = None  # makes its link to that network
     state: str = "created"
     since: float = 0.0  # unix time of the state
@@ -83,6 +86,7 @@ class Instance:
     left: list[str] = field(factory=list)  # what would not go with the last end
     _delay: float = FIRST_DELAY
     _next_start: Any = None
+    _next_save: Any = None
     _first_launch: bool = True
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
@@ -184,7 +188,7 @@ class Instance:
         assert self.processes is not None
         self.ready = self.kernel.listens(self.processes.process.pid, port)
         if self.ready:
-            self.save()
+            self._save_later()
             self.changed(self, f"it listens on port {port}")
         return self.ready
 
@@ -280,10 +284,13 @@ class Instance:
             self._log.failure("starting {name} again", failure, name=self.name)
 
     def pause(self) -> None:
-        """Forget what is to be done later: the manager ends."""
+        """Do nothing later: the instance or the manager ends."""
         if self._next_start is not None:
             self._next_start.cancel()
             self._next_start = None
+        if self._next_save is not None:
+            self._next_save.cancel()
+            self._save_now()
 
     # -- what is kept ----------------------------------------------------------
 
@@ -299,6 +306,7 @@ class Instance:
             "slot": self.processes.token if self.processes else None,
             "layers": self.layers,
             "address": self.address,
+            "ids": self.ids,
             "exit": asdict(self.exit) if self.exit else None,
             "restarts": self.restarts,
             "spec": self.spec.described(),
@@ -314,6 +322,15 @@ class Instance:
             self._log.warn(
                 "the state of {name} can't be kept: {error}", name=self.name, error=error
             )
+
+    def _save_later(self) -> None:
+        """Keep what is good to know, but nothing that a launch has to wait for."""
+        if self._next_save is None:
+            self._next_save = self.reactor.callLater(SAVE_AFTER, self._save_now)
+
+    def _save_now(self) -> None:
+        self._next_save = None
+        self.save()
 
     def _save_or_fail(self) -> None:
         try:
@@ -335,7 +352,8 @@ class Instance:
     def be_stopping(self) -> None:
         """Begin to end the container."""
         self.entered("stopping", "asked to end")
-        self.save()
+        with contextlib.suppress(OSError):  # the disk is full: the next manager lets it run on
+            os.close(os.open(self.path(STOPPING), os.O_CREAT | os.O_WRONLY, 0o600))
         if self.processes is not None:
             terminated = Deferred.fromCoroutine(self._terminate(self.processes))
             terminated.addErrback(self._terminate_failed)
@@ -354,10 +372,15 @@ class Instance:
 
     def be_ended(self, how: Exit) -> None:
         """Take note of the end."""
+        asked = self.state == "stopping"  # then its folder goes in a moment
+        if asked and self._next_save is not None:
+            self._next_save.cancel()
+            self._next_save = None
         self.pause()
         self.exit = how
         self.entered("ended", how.reason)
-        self.save()
+        if not asked:
+            self.save()
         for waiting in self._ended:
             waiting.callback(how)
         self._ended = []
@@ -388,7 +411,7 @@ def _life_machine() -> Callable[[Instance], Life]:
         @state.upon(Life.up).to(running)
         def _(life: Life, instance: Instance, why: str) -> None:
             instance.entered("running", why)
-            instance.save()
+            instance._save_later()
 
     for state in (starting, running):
 

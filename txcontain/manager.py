@@ -21,7 +21,8 @@ from twisted.logger import Logger
 from txcontain import failures
 from txcontain.errors import Error, MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
-from txcontain.instance import HALF_MADE, RECORD, Instance
+from txcontain.identities import free_range, read_range
+from txcontain.instance import HALF_MADE, RECORD, STOPPING, Instance
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
 from txcontain.logs import Bounds, Reader
@@ -55,6 +56,7 @@ class Manager:
     base_images: str  # folder
     mountables: str  # folder
     keep_ended: int = 100  # instances
+    user_namespace: bool = False  # whether every instance is to have one
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
     _log: Logger = field(factory=Logger)
 
@@ -123,7 +125,8 @@ class Manager:
 
     def _new(self, spec: Spec, layers: list[str]) -> Instance:
         name = f"{spec.name}-{token_hex(4)}"
-        instance = self._instance(name, spec, layers, self.network.reserve(name, spec))
+        ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
+        instance = self._instance(name, spec, layers, self.network.reserve(name, spec), ids)
         try:
             os.mkdir(instance.folder, 0o700)
             for name in ("logs", "rw"):
@@ -137,17 +140,40 @@ class Manager:
         self.instances[instance.name] = instance
         return instance
 
-    def _instance(self, name: str, spec: Spec, layers: list[str], address: str | None) -> Instance:
+    def _free_ids(self) -> int:
+        """The first id of a range for a user namespace.
+
+        Raises MachineAtFault.
+        """
+        return free_range(one.ids for one in self.instances.values() if one.ids is not None)
+
+    def _instance(
+        self, name: str, spec: Spec, layers: list[str], address: str | None, ids: int | None
+    ) -> Instance:
         folder = os.path.join(self._folder, name)
-        plan = self._plan(name, folder, spec, layers, address)
+        plan = self._plan(name, folder, spec, layers, address, ids)
         connect = partial(self.network.connect, name)
         machine = self.reactor, self.kernel, self.pool
         return Instance(
-            name, spec, folder, layers, plan, *machine, address=address, connect=connect
+            name,
+            spec,
+            folder,
+            layers,
+            plan,
+            *machine,
+            address=address,
+            ids=ids,
+            connect=connect,
         )
 
     def _plan(
-        self, name: str, folder: str, spec: Spec, layers: list[str], address: str | None
+        self,
+        name: str,
+        folder: str,
+        spec: Spec,
+        layers: list[str],
+        address: str | None,
+        ids: int | None,
     ) -> Plan:
         paths = Paths(
             base=layers[0],
@@ -158,6 +184,7 @@ class Manager:
             stderr=os.path.join(folder, "logs/stderr"),
             host=self.host,
             link=self.network.place(address) if address else None,
+            ids=ids,
         )
         return make_plan(spec, paths, name)
 
@@ -364,7 +391,7 @@ class Manager:
 
     def _resume(self, record: dict[str, Any]) -> None:
         name, spec, address = record["instance"], record["spec"], record["address"]
-        instance = self._instance(name, spec, record["layers"], address)
+        instance = self._instance(name, spec, record["layers"], address, record["ids"])
         if address and record["state"] != "ended":
             self.network.adopt(name, spec, address)
         self.instances[instance.name] = instance
@@ -386,7 +413,7 @@ class Manager:
         else:
             processes.discard()
             instance.ended_meanwhile(how)
-        if record["state"] == "stopping":
+        if os.path.exists(instance.path(STOPPING)):
             destroyed = Deferred.fromCoroutine(self.destroy(instance.name))
             destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
 
@@ -461,6 +488,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "layers": folders,
             "spec": spec,
             "address": _address(spec, record.get("address")),
+            "ids": read_range(record.get("ids")),
             "exit": _exit(**record["exit"]) if record["exit"] else None,
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,

@@ -42,6 +42,7 @@ MASKED = (
     "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
     "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
 )  # fmt: skip
+UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
@@ -90,17 +91,21 @@ class Paths:
     stderr: str
     host: Host = field(factory=Host)
     link: Link | None = None  # where the network is private
+    ids: int | None = None  # the first of its range of ids, where it has a user namespace
 
 
 def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     """The steps that make the container of ``spec``, the last of which runs its script."""
     root = f"{paths.scratch}/root"
+    owned = "" if paths.ids is None else f",uid={paths.ids},gid={paths.ids}"
+    capabilities = list(CAPABILITIES.values())
     return [
         *make_groundwork(paths.host, paths.scratch),
         # Its own /dev/null as stdin: root could change the mode of the host's one.
         ("stdio", {"stdin": f"{paths.scratch}/staging/dev/null", "stdout": paths.stdout,
                    "stderr": paths.stderr}),
         *_network(spec),
+        *_user_namespace(spec, paths),
         *_bounded_disk(spec, paths),
         _root(spec, paths, root),
         *[("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
@@ -108,9 +113,9 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
         *_masks(paths.host, "/sys"),
         ("mount", {"target": "/run", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": "mode=755,size=64m"}),
+                   "data": f"mode=755,size=64m{owned}"}),
         ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": "mode=1777,size=256m"}),
+                   "data": f"mode=1777,size=256m{owned}"}),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
         ("seal", {}),
@@ -118,7 +123,8 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         ("hostname", {"name": hostname}),
         *_link(paths),
         *_open_files(spec),
-        *_user(spec.startup_owner, list(CAPABILITIES.values())),
+        *_enter_user_namespace(paths, capabilities),
+        *_user(spec.startup_owner, capabilities),
         ("seccomp", {"program": paths.host.seccomp}),
         _start(spec),
     ]  # fmt: skip
@@ -191,6 +197,31 @@ def _network(spec: Spec) -> Plan:
     return [("unshare", {"namespaces": ["net"]}), ("loopback", {}), *asks]
 
 
+def _user_namespace(spec: Spec, paths: Paths) -> Plan:
+    if paths.ids is None:
+        return []
+    layers = [paths.base, *paths.mounts]
+    return [
+        ("user_namespace_of", {"first": paths.ids, "staging": f"{paths.scratch}/staging"}),
+        *[("idmap", {"source": layer, "target": _mapped(paths, layer)})
+          for layer in dict.fromkeys(layers)],
+        # The network namespace is the host root's: NET_BIND_SERVICE does not count in it.
+        *([] if spec.network == "host" else [("setting", {"path": UNPRIVILEGED_PORTS,
+                                                          "value": "0"})]),
+    ]  # fmt: skip
+
+
+def _mapped(paths: Paths, layer: str) -> str:
+    """Where a layer is mounted with its owners mapped; where it lies, if they are not."""
+    return layer if paths.ids is None else f"{paths.scratch}/layers/{os.path.basename(layer)}"
+
+
+def _enter_user_namespace(paths: Paths, capabilities: list[int]) -> Plan:
+    if paths.ids is None:
+        return []
+    return [("enter_user_namespace", {}), ("bounding_set", {"keep": capabilities})]
+
+
 def _link(paths: Paths) -> Plan:
     return [("link", asdict(paths.link))] if paths.link else []
 
@@ -223,7 +254,7 @@ def _halves(lower: str, private: str) -> dict[str, str]:
 
 def _root(spec: Spec, paths: Paths, root: str) -> Step:
     private = paths.private if spec.writable_root else paths.scratch
-    halves = _halves(paths.base, f"{private}/base")
+    halves = _halves(_mapped(paths, paths.base), f"{private}/base")
     sealed = not spec.writable_root
     return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed})
 
@@ -254,7 +285,7 @@ def _devices() -> Plan:
 
 def _mounts(spec: Spec, paths: Paths) -> Plan:
     return [
-        ("overlay", {**_halves(layer, f"{paths.private if mount.writable else paths.scratch}/{i}"),
+        ("overlay", {**_halves(_mapped(paths, layer), f"{paths.private if mount.writable else paths.scratch}/{i}"),
                      "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable})
         for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
     ]  # fmt: skip

@@ -173,11 +173,8 @@ class ByName(Resource):
         self._make = make
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """The resource of a name."""
-        try:
-            name = path.decode("ascii")
-        except UnicodeDecodeError:
-            return NOWHERE
+        """The resource of a name, whatever that is: none of those that are there is like it."""
+        name = path.decode("utf-8", "backslashreplace")
         return self._make(name) if name else NOWHERE
 
     def render(self, request: Request) -> int | bytes:

@@ -102,6 +102,7 @@ class Spec:
     log_max_files: int = 3
     limits: Limits = Limits()
     writable_root: bool = False
+    user_namespace: bool = False  # whether root in it is an unprivileged id of the host's
     network: str = "host"
     ports: tuple[Port, ...] = ()  # that are published
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
@@ -384,6 +385,7 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "log_max_files": _number(1, 100, int),
     "limits": _limits,
     "writable_root": _boolean,
+    "user_namespace": _boolean,
     "network": _one_of("host", "none", "private"),
     "ports": _ports,
 }

@@ -49,6 +49,10 @@ class Options(BaseOptions):
         ["keep-ended", None, 100, "How many instances to keep that have ended.", int],
     ]
 
+    optFlags: ClassVar = [
+        ["user-namespace", None, "Give every container a user namespace of its own."],
+    ]
+
     def postOptions(self) -> None:
         """Check what can be checked before anything is made."""
         for name in ("state", "base-images", "mountables"):
@@ -143,6 +147,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         base_images=options["base-images"],
         mountables=options["mountables"],
         keep_ended=options["keep-ended"],
+        user_namespace=bool(options["user-namespace"]),
     )
 
 
