@@ -20,6 +20,7 @@ from bench.manager import BASE, ROOT, Manager, running, seconds
 PAUSE = 0.1  # seconds between two measurements: time for a warm pool to be filled again
 AT_ONCE = 16  # launches at the same time, where many are wanted and none is timed
 DOCKERS = 5  # containers that Docker runs for comparison
+WITH_SOME = f"dockerd + containerd, {DOCKERS} running"
 FILLER = 100  # MB of random bytes in the large base image; the base system is as much again
 
 
@@ -168,7 +169,7 @@ def with_many(ours: Txcontain, count: int, docker: Docker | None, idle: float) -
         return [
             list_figure(manager, count, docker),
             Figure(f"manager's RSS, {count} running", "MB", processes.rss([manager.process.pid]),
-                   f"dockerd + containerd, {DOCKERS} running", processes.rss(daemons) or None, "≤ 150"),
+                   WITH_SOME, processes.rss(daemons) or None, "≤ 150"),
             pss_figure(manager, docker),
             idle_figure(manager, count, daemons, idle),
         ]  # fmt: skip
@@ -206,7 +207,7 @@ def idle_figure(manager: Manager, count: int, daemons: list[int], idle: float) -
     after = processes.cpu_seconds(ours), processes.cpu_seconds(theirs)
     shares = [(end - start) / idle * 100 for start, end in zip(before, after, strict=True)]
     return Figure(f"idle manager's CPU, {count} running", "%", shares[0],
-                  f"dockerd + containerd, {DOCKERS} running", shares[1] or None, "≤ 0.1")  # fmt: skip
+                  WITH_SOME, shares[1] or None, "≤ 0.1")  # fmt: skip
 
 
 def restart(manager: Manager, count: int) -> float:

@@ -132,11 +132,11 @@ class Case(SynchronousTestCase):
         return kernel.calls
 
 
-def container_plan(**changes):
+def container_plan(ids=None, **changes):
     """A plan with every op that a container's plan can have."""
     host = Host("/empty", [("/proc/kcore", False), ("/sys/firmware", True)], ["/proc/sys"], b"x")
     link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
-    paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", "/out", "/err", host, link)
+    paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", "/out", "/err", host, link, ids)
     changes = {
         "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
         "startup_script": "/web/run.sh",
@@ -151,6 +151,7 @@ def container_plan(**changes):
 PLANS = {
     "container": container_plan(),
     "as root": container_plan(startup_owner="root"),
+    "user namespace": container_plan(ids=1 << 20),
     "unpacking": make_unpacking_plan("/images/base.tar", "/layer", "/scratch", "/err"),
 }
 

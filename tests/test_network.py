@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeLinks, FakeNames
 from tests.support import make_spec
+from txcontain import network
 from txcontain.errors import MachineAtFault
 from txcontain.firewall import Firewall
 from txcontain.kernel import Process
@@ -99,8 +100,8 @@ class NetworkTests(SynchronousTestCase):
 
     def test_nothing_for_others(self):
         """Instances on the host's network, or on none, need no address, and nothing is made."""
-        for network in ("host", "none"):
-            self.assertIsNone(self.network.reserve("one", make_spec(network=network)))
+        for which in ("host", "none"):
+            self.assertIsNone(self.network.reserve("one", make_spec(network=which)))
         self.now(self.network.release("one"))
         self.assertEqual(self.done, [])
 
@@ -169,6 +170,22 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.release("Web-2"))
         self.network.see("Web-2", runs=True)  # too late: it is not on the network any more
         self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
+
+    def test_destroyed_meanwhile(self):
+        """No link is made for an instance that is gone by the time its init asks for one."""
+        self.network.reserve("one", PRIVATE)
+        self.now(self.network.release("one"))
+        self.assertIn("destroyed", self.refused(self.network.connect("one", PROCESS)))
+
+    def test_left(self):
+        """A link that is there is left of an instance, but not once another has its address."""
+        self.patch(network, "exists", lambda name: name == "tx0a570002")
+        address = self.network.reserve("one", PRIVATE)
+        self.now(self.network.release("one"))
+        self.assertEqual(self.network.left(address), ["link tx0a570002"])
+        self.assertEqual((self.network.left("10.87.0.3"), self.network.left(None)), ([], []))
+        self.network.reserve("two", PRIVATE)
+        self.assertEqual(self.network.left(address), [])
 
     def test_place(self):
         """What an init has to know of its address."""

@@ -145,6 +145,7 @@ class Containers(SynchronousTestCase):
             [
                 ("unshare", {"namespaces": ["net"]}),
                 ("loopback", {}),
+                *[("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()],
                 ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
                 ("file", {"path": "/etc/hosts", "content": hosts}),
             ],

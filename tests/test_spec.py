@@ -40,6 +40,7 @@ REFUSED = {
     "log_max_files": [0, 101, 2.0, "3", True],
     "limits": ["256M", 1, True, []],
     "writable_root": [0, 1, "true", "", []],
+    "user_namespace": [0, 1, "true", "", []],
     "network": ["", "bridge", "Host", 1, True, ["host"], {}],
     "ports": ["80:80", {}, 1, ["1:1"] * 65, [80], [{}], ["80:81\n"], ["1:1", "127.0.0.1:1:2"]],
 }
@@ -131,6 +132,7 @@ TAKEN = {
         ({"files": 3, "disk": 1 << 20}, Limits(files=3, disk=1 << 20)),
     ],
     "writable_root": [(True, True), (False, False)],
+    "user_namespace": [(True, True), (False, False)],
     "network": [("host", "host"), ("none", "none"), ("private", "private")],
     "ports": [
         ([], ()),
@@ -156,6 +158,7 @@ DEFAULTS = {
     "log_max_files": 3,
     "limits": Limits(),
     "writable_root": False,
+    "user_namespace": False,
     "network": "host",
     "ports": (),
 }

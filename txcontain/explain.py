@@ -184,6 +184,10 @@ class _Shell:
         """A network of its own, in which nothing is up yet."""
         return ["ip link set lo up"]
 
+    def setting(self, path: str, value: str) -> Lines:
+        """In a network of its own, anyone may listen on any port, and ping."""
+        return [f"echo {quote(value)} >{path}"]
+
     def ask_for_link(self) -> Lines:
         """The manager makes a link now. By hand, type this in another terminal of the host:
         ip link add NAME up master BRIDGE type veth peer name eth0 netns PID
@@ -248,7 +252,7 @@ class _Shell:
         the end (the --map-users below); what was made so far gets its root as owner.
         """
         self.first = first
-        return [f"chown {first}:{first} {quote(staging)}/dev"]
+        return [f"chown {first}:{first} {quote(staging)}/dev {quote(staging)}/dev/shm"]
 
     def idmap(self, source: str, target: str) -> Lines:
         """The layer, its owners being ids of that user namespace (util-linux 2.39 or later)."""

@@ -32,6 +32,13 @@ CAUSES = {
     errno.EINVAL: ("the kernel refuses this mount",
                    "the state folder may lie on an overlay: put it on a real disk (--state)"),
 }  # fmt: skip
+# The same for steps that tell more than the error does.
+CAUSES_OF_STEPS = {
+    "user_namespace_of": ("this machine lets no user namespace be made",
+                          'see user.max_user_namespaces, or do without "user_namespace"'),
+    "idmap": ("this kernel can't map the owners of files on the state folder's file system",
+              'take Linux 5.19 and ext4, XFS or Btrfs, or do without "user_namespace"'),
+}  # fmt: skip
 
 
 def of_step(plan: Plan, failure: StepFailed) -> Error:
@@ -41,7 +48,9 @@ def of_step(plan: Plan, failure: StepFailed) -> Error:
     at_fault = op in FOLLOW_CONFIG and said["errno"] in FROM_CONFIG
     object_ = arguments.get("target") or arguments.get("path") or arguments.get("owner") or ""
     step = f"step {said['step'] + 1} of {len(plan)}, {op} {object_}".rstrip()
-    return (ConfigAtFault if at_fault else MachineAtFault)(step, *_chain(failure))
+    return (ConfigAtFault if at_fault else MachineAtFault)(
+        step, *_chain(failure, CAUSES_OF_STEPS.get(op))
+    )
 
 
 def of_os(error: OSError) -> str:
@@ -56,10 +65,10 @@ def of_tool(what: str, failure: StepFailed) -> Error:
     return MachineAtFault(what, *_chain(failure))
 
 
-def _chain(failure: StepFailed) -> list[str]:
+def _chain(failure: StepFailed, known: tuple[str, str] | None = None) -> list[str]:
     said = failure.details
     number = said["errno"]
-    cause, hint = CAUSES.get(number, ("", ""))
+    cause, hint = known or CAUSES.get(number, ("", ""))
     parts = [
         f"{said['call']}(2)" if number else f"{said['call']}(3)",
         f"{errno.errorcode.get(number, number)}: {os.strerror(number)}" if number else "",

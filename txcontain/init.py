@@ -151,19 +151,17 @@ class Kernel:
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
+            number = 0
             try:
                 self.unshare(CLONE_NEWUSER)
-                os.write(tell, b"\0")
-                _signal.pause()
             except OSError as error:
-                os.write(tell, bytes([error.errno or errno.EIO]))
-            os._exit(1)
+                number = error.errno or errno.EIO
+            os.write(tell, bytes([number]))
+            _signal.pause()
         try:
             number = os.read(told, 1)[0]
             if number:
-                error = OSError(number, os.strerror(number))
-                error.call = "unshare"  # type: ignore[attr-defined]
-                raise error
+                raise OSError(number, os.strerror(number))
             for table in ("uid_map", "gid_map"):
                 with open(f"{proc}/{child}/{table}", "w") as file:
                     file.write(f"0 {first} {IDS}")
@@ -202,10 +200,6 @@ class Kernel:
     def prctl(self, option: int, argument: int) -> None:
         """prctl(2)."""
         self._call("prctl", option, ctypes.c_ulong(argument), 0, 0, 0)
-
-    def limit_files(self, most: int) -> None:
-        """prlimit(2), RLIMIT_NOFILE."""
-        self._call("prlimit", 0, RLIMIT_NOFILE, struct.pack("QQ", most, most), None)
 
     def limit_resource(self, resource: int, most: int) -> None:
         """prlimit(2), of this process and those below it."""
@@ -320,30 +314,15 @@ class Container:
 
     def user_namespace_of(self, first: int, staging: str) -> None:
         """Make the user namespace that is to be entered; what is there already gets its owner."""
-        try:
-            self.user_namespace = self.kernel.make_user_namespace(first, f"{staging}/proc")
-        except OSError as error:
-            raise StepError(
-                getattr(error, "call", "open"), error.errno, "",
-                "this machine lets no user namespace be made",
-                "see user.max_user_namespaces (sysctl), or do without \"user_namespace\"",
-            ) from error  # fmt: skip
+        self.user_namespace = self.kernel.make_user_namespace(first, f"{staging}/proc")
         self.owner = first
-        for path in (1, 2, f"{staging}/dev"):
+        for path in (1, 2, f"{staging}/dev", f"{staging}/dev/shm"):
             self._own(path)
 
     def idmap(self, source: str, target: str) -> None:
         """A layer at ``target``, where its owners are ids of the user namespace."""
         self._make(target)
-        try:
-            self.kernel.mount_mapped(source, target, self.user_namespace)
-        except OSError as error:
-            raise StepError(
-                getattr(error, "call", "mount"), error.errno, source,
-                "this kernel can't map the owners of files on this file system",
-                "take Linux 5.19 or later and --state on ext4, XFS or Btrfs, "
-                "or do without \"user_namespace\"",
-            ) from error  # fmt: skip
+        self.kernel.mount_mapped(source, target, self.user_namespace)
 
     def enter_user_namespace(self) -> None:
         """Be in the user namespace: every power is from now on one over its ids alone."""
@@ -510,6 +489,12 @@ class Container:
         """Let processes of the container reach each other at 127.0.0.1."""
         self._up("lo")
 
+    def setting(self, path: str, value: str) -> None:
+        """A setting of this network namespace, in the host's /proc/sys/net."""
+        descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self.kernel.write(descriptor, value.encode())
+        self.kernel.close(descriptor)
+
     def ask_for_link(self) -> None:
         """Have the manager begin to make the link, since there is a namespace for it now."""
         assert self.connection is not None
@@ -553,10 +538,8 @@ class Container:
             self.kernel.setuid(account.uid)
         except OSError as error:
             if self.owner and error.errno == errno.EINVAL:
-                raise StepError(
-                    "setuid", 0, owner, f"a user namespace has no ids from {IDS} on",
-                    "name another startup_owner, or do without \"user_namespace\"",
-                ) from error  # fmt: skip
+                cause = f"a user namespace has no ids from {IDS} on"
+                raise StepError("setuid", 0, owner, cause, "name another startup_owner") from error
             raise StepError("setuid", error.errno, owner) from error
         kept = capabilities if account.uid == 0 else []
         self.kernel.capset(sum(1 << number for number in kept))
@@ -574,7 +557,7 @@ class Container:
 
     def open_files(self, most: int) -> None:
         """How many descriptors each process may have (RLIMIT_NOFILE)."""
-        self.kernel.limit_files(most)
+        self.kernel.limit_resource(RLIMIT_NOFILE, most)
 
     def resources(self, time: int, memory: int, file: int) -> None:
         """Seconds of a processor and bytes of memory a process takes, bytes of a file it writes."""

@@ -199,6 +199,8 @@ class Manager:
             self._forget_oldest()
 
     def _release(self, instance: Instance) -> None:
+        if not instance.address:
+            return
         released = Deferred.fromCoroutine(self.network.release(instance.name))
         released.addErrback(lambda failure: self._log.failure("releasing an address", failure))
 
@@ -291,7 +293,8 @@ class Manager:
             await self.remove(going)
         except OSError as error:
             raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
-        await self.network.release(instance.name)
+        if instance.address:
+            await self.network.release(instance.name)
         left = await self._what_is_left(instance)
         self.instances.pop(instance.name, None)
         self.bounds.removed(instance)

@@ -315,9 +315,10 @@ class Network:
 
         Raises MachineAtFault.
         """
-        address = self._members[instance].address
         await self._settle()
-        await self.threads(self.links.join, address, process)
+        if instance not in self._members:
+            raise MachineAtFault("making a link", "the instance was destroyed meanwhile")
+        await self.threads(self.links.join, self._members[instance].address, process)
 
     async def release(self, instance: str) -> None:
         """Give an instance's address and ports back.
@@ -329,8 +330,10 @@ class Network:
 
     def left(self, address: str | None) -> list[str]:
         """The links of an instance that has ended which are still there."""
-        name = link_name(IPv4Address(address)) if address else ""
-        return [f"link {name}"] if name and exists(name) else []
+        if not address or any(str(one.address) == address for one in self._members.values()):
+            return []  # it has none, or another instance has its address by now
+        name = link_name(IPv4Address(address))
+        return [f"link {name}"] if exists(name) else []
 
     async def _settle(self) -> None:
         """Have there what the members need, and nothing where there are none."""

@@ -87,6 +87,7 @@ CONFIG: Json = {
     "log_max_files": _number("how many files are kept of a log", 1, 100),
     "limits": _object(LIMITS, *LIMITS, closed=True),
     "writable_root": {"type": "boolean", "description": "the base image copy-on-write"},
+    "user_namespace": {"type": "boolean", "description": "root in it is no one on the host"},
     "network": _choice("the host's, none but loopback, or its own", "host", "none", "private"),
     "ports": _list(_string("[ADDRESS:]HOST:CONTAINER[/tcp|/udp]", spec.PORT), most=spec.MOST_PORTS),
 }

@@ -44,6 +44,10 @@ MASKED = (
 )  # fmt: skip
 UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# No port is the host's root's alone where there is no host to take it from, and ping works
+# without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
+SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
+            "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
 # Of each process that unpacks: seconds of a processor's time, bytes of memory.
@@ -194,7 +198,8 @@ def _network(spec: Spec) -> Plan:
     if spec.network == "host":
         return []
     asks: Plan = [("ask_for_link", {})] if spec.network == "private" else []
-    return [("unshare", {"namespaces": ["net"]}), ("loopback", {}), *asks]
+    settings = [("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()]
+    return [("unshare", {"namespaces": ["net"]}), *asks, ("loopback", {}), *settings]
 
 
 def _user_namespace(spec: Spec, paths: Paths) -> Plan:
@@ -285,7 +290,8 @@ def _devices() -> Plan:
 
 def _mounts(spec: Spec, paths: Paths) -> Plan:
     return [
-        ("overlay", {**_halves(_mapped(paths, layer), f"{paths.private if mount.writable else paths.scratch}/{i}"),
+        ("overlay", {**_halves(_mapped(paths, layer),
+                               f"{paths.private if mount.writable else paths.scratch}/{i}"),
                      "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable})
         for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
     ]  # fmt: skip

@@ -26,7 +26,7 @@ NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have earl
 REFILL_AFTER = 0.05  # seconds without a launch
 RETRY_AFTER = 5.0  # seconds, where a warm init has died
 CONNECT_WITHIN = 20.0  # seconds
-STOP_WITHIN = 2.0  # seconds
+STOP_WITHIN = 5.0  # seconds
 LATELY = 5.0  # seconds: the demand that the number of warm inits follows
 
 

@@ -83,7 +83,8 @@ def _walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
     What goes away or becomes something else meanwhile is left out.
     """
     top = os.open(folder, FOLDER)
-    levels = [(top, 0, ["."])]  # a folder, the length of its path, folders in it to look at
+    # A folder, the length of its path, and the folders in it that are still to be looked at.
+    levels = [(top, -_length("."), ["."])]
     try:
         while levels:
             above, length, names = levels[-1]

@@ -230,6 +230,12 @@ tell(name=open("/etc/hostname").read(), resolver=open("/etc/resolv.conf").read()
         self.assertEqual(said["resolver"], "nameserver 10.87.0.1\nsearch .\n")
         self.assertEqual((said["new"], said["old"]), ("EROFS", "EROFS"))
 
+    def test_any_port_for_anyone(self) -> None:
+        """Who is not root listens on port 80 too, and so does root of a user namespace."""
+        for keys in ({"startup_owner": "worker"}, {"user_namespace": True}):
+            web = self.serve(**keys)
+            self.assertEqual(reach(self.address(web), 80), web)
+
     def test_the_host(self) -> None:
         """What listens on all of the host's addresses is not reached from a container."""
         listener = socket.create_server(("0.0.0.0", 0))
@@ -258,6 +264,15 @@ tell(name=open("/etc/hostname").read(), resolver=open("/etc/resolv.conf").read()
         self.ask("DELETE", f"/destroy/{first}")
         self.assertEqual(self.address(self.serve()), address)
         self.assertNotEqual(self.address(second), address)
+
+    def test_address_of_one_that_ended(self) -> None:
+        """One that has ended can be destroyed, also where another has its address by now."""
+        ended = self.start_probe("tell()", network="private")
+        self.told_by(ended)
+        web = self.serve()
+        self.assertEqual(self.address(web), self.address(ended))
+        self.assertEqual(self.ask("DELETE", f"/destroy/{ended}").status, 200)
+        self.assertEqual(reach(self.address(web), 80), web)
 
 
 class OutsideTests(NetworkCase):
