@@ -136,7 +136,8 @@ def container_plan(ids=None, **changes):
     """A plan with every op that a container's plan can have."""
     host = Host("/empty", [("/proc/kcore", False), ("/sys/firmware", True)], ["/proc/sys"], b"x")
     link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
-    paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", "/out", "/err", host, link, ids)
+    logs = ("/out", "/err")
+    paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", *logs, host, link, ids)
     changes = {
         "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
         "startup_script": "/web/run.sh",
@@ -335,11 +336,12 @@ class FileTree(Case):
         bind = init.bits(["bind"])
         tree, again = bind | init.bits(["rec"]), bind | init.bits(["remount"])
         powerless = again | init.bits(["ro", "nosuid", "nodev", "noexec"])
+        masking = again | init.bits(["ro", "nosuid", "noexec"])  # /dev/null is to be read as empty
         for op, arguments, wanted in (
             ("bind", {"source": "/usr", "target": "/x", "flags": ["ro"]},
              [("/usr", on(1002), tree), (None, on(1005), again | 1)]),
             ("mask", {"source": "/empty", "path": "/x"},
-             [("/empty", on(1001), bind), (None, on(1004), powerless)]),
+             [("/empty", on(1001), bind), (None, on(1004), masking)]),
             ("read_only_path", {"path": "/x"},
              [(on(1001), on(1001), tree), (None, on(1004), powerless)]),
         ):  # fmt: skip
@@ -413,6 +415,12 @@ class Network(Case):
         self.assertEqual(call[2][:16], b"lo".ljust(16, b"\0"))
         self.assertEqual(call[2][16], init.IFF_UP)
 
+    def test_setting(self):
+        """A setting is written, and its file not made where there is no such setting."""
+        opened, *others = self.calls("setting", path="/proc/sys/net/x", value="1")
+        self.assertEqual(opened[:3], ("open", "/proc/sys/net/x", os.O_WRONLY | os.O_CLOEXEC))
+        self.assertEqual([call[0] for call in others], ["write", "close"])
+
     def test_a_file_takes_the_place_of_a_link(self):
         """What the image has at a path is removed, never written through, missing or not."""
         for kernel in (Recorder(), Recorder().fail(1, ENOENT)):
@@ -464,7 +472,8 @@ class Identity(Case):
         calls = self.calls("user", owner="www", capabilities=[0])
         self.assertEqual(
             calls,
-            [("setgroups", [35, 4]), ("setgid", 35), ("setuid", 33), ("capset", 0),
+            [("chown", 1, 33, -1), ("chown", 2, 33, -1),  # its logs, to be opened by name too
+             ("setgroups", [35, 4]), ("setgid", 35), ("setuid", 33), ("capset", 0),
              ("prctl", init.PR_SET_PDEATHSIG, 9), ("chdir", "/srv")],
         )  # fmt: skip
 

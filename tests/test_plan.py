@@ -13,6 +13,7 @@ from txcontain.plan import (
     MASKED,
     PATH,
     READ_ONLY,
+    SETTINGS,
     Host,
     Link,
     Paths,

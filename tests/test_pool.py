@@ -226,6 +226,6 @@ class StopTests(PoolTestCase):
         """One that won't go does not keep the manager from ending."""
         self.reactor.connects = False
         stopped = self.make(size=1).stop()
-        self.reactor.pump([0.1] * 25)
+        self.reactor.pump([0.1] * 55)
         self.successResultOf(stopped)
         self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -122,7 +122,7 @@ class WiringTests(MachineTestCase):
     def test_plans_begin_with_the_groundwork(self):
         """The plan of every container begins with what a warm init has done in advance."""
         manager = wire(self.options(), self.reactor)
-        plan = manager._instance("web-1", make_spec(), ["/base"], None).plan
+        plan = manager._instance("web-1", make_spec(), ["/base"], None, None).plan
         self.assertEqual(plan[: len(manager.pool.groundwork)], manager.pool.groundwork)
 
 

@@ -28,6 +28,7 @@ exec 3<&-
 umask 022
 """
 FOOT = "CONTAINER\n"
+MASK = ["ro", "nosuid", "noexec"]
 FULL = ["ro", "nosuid", "nodev", "noexec"]
 Lines = list[str]
 
@@ -159,7 +160,7 @@ class _Shell:
 
     def mask(self, path: str, source: str) -> Lines:
         """What tells of the host, or reaches it, is hidden behind something empty."""
-        return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), FULL)]
+        return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), MASK)]
 
     def read_only_path(self, path: str) -> Lines:
         """Parts of /proc that even root must not write to: they are the host's settings."""
@@ -259,10 +260,6 @@ class _Shell:
         mapping = f"X-mount.idmap=b:0:{self.first}:{IDS}"
         return [f"mkdir -p {quote(target)}",
                 f"mount --bind -o {mapping} {quote(source)} {quote(target)}"]  # fmt: skip
-
-    def setting(self, path: str, value: str) -> Lines:
-        """Any port may be listened on: the network is the container's own."""
-        return [f"echo {quote(value)} > {quote(path)}"]
 
     def enter_user_namespace(self) -> Lines:
         """Every power is from now on one over the ids of the user namespace alone."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Errors that come of what a config and its images say, in steps that follow them.
 FROM_CONFIG = {0, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENOEXEC,
                errno.EISDIR, errno.EEXIST}  # fmt: skip
-FOLLOW_CONFIG = {"overlay", "mount", "device", "symlink", "file", "user", "exec"}
+FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "exec"}
 
 CAUSES = {
     errno.ENOSPC: ("the disk that holds the state folder is full", "free some space"),

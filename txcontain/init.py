@@ -65,14 +65,12 @@ SECCOMP_MODE_FILTER = 2
 RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_AS = 0, 1, 7, 9
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
-CLONE_NEWUSER = 0x10000000
 IDS = 65536  # user and group ids that a user namespace has
+CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
 AT_FDCWD, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 4
-OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 1, 0x00100000
-# The same numbers on every architecture.
-SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
-SYS_OPENAT2 = 437  # the same number on every architecture
+# These numbers are the same on every architecture.
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
 CAPABILITY_VERSION_3 = 0x20080522
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
@@ -329,12 +327,6 @@ class Container:
         self.kernel.enter_user_namespace(self.user_namespace)
         self.kernel.close(self.user_namespace)
 
-    def setting(self, path: str, value: str) -> None:
-        """A setting of the kernel (sysctl(8)) for the namespaces that this process is in."""
-        descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        self.kernel.write(descriptor, value.encode())
-        self.kernel.close(descriptor)
-
     def propagation(self, mode: str) -> None:
         """Cut the ties of every mount to the host's: what is mounted here stays here."""
         self.kernel.mount(None, "/", None, bits(["rec", mode]), "")
@@ -437,11 +429,14 @@ class Container:
         self.kernel.close(descriptor)
 
     def mask(self, path: str, source: str) -> None:
-        """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
+        """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder.
+
+        Not with nodev: /dev/null is to read as empty.
+        """
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
         self._mount_on(descriptor, source, None, ["bind"])
         self.kernel.close(descriptor)
-        self._remount(path, ["ro", "nosuid", "nodev", "noexec"])
+        self._remount(path, ["ro", "nosuid", "noexec"])
 
     def read_only_path(self, path: str) -> None:
         """Make a part of /proc read-only."""
@@ -533,6 +528,9 @@ class Container:
         """Become ``owner``, a name of the image's own /etc/passwd or a number."""
         account = find_account(owner)
         try:
+            if account.uid and not self.owner:
+                for log in (1, 2):  # so that it may open them by name too, as /dev/stdout
+                    self.kernel.chown(log, account.uid, -1)
             self.kernel.setgroups(account.groups)
             self.kernel.setgid(account.gid)
             self.kernel.setuid(account.uid)

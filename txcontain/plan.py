@@ -42,7 +42,6 @@ MASKED = (
     "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
     "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
 )  # fmt: skip
-UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 # No port is the host's root's alone where there is no host to take it from, and ping works
 # without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
@@ -210,9 +209,6 @@ def _user_namespace(spec: Spec, paths: Paths) -> Plan:
         ("user_namespace_of", {"first": paths.ids, "staging": f"{paths.scratch}/staging"}),
         *[("idmap", {"source": layer, "target": _mapped(paths, layer)})
           for layer in dict.fromkeys(layers)],
-        # The network namespace is the host root's: NET_BIND_SERVICE does not count in it.
-        *([] if spec.network == "host" else [("setting", {"path": UNPRIVILEGED_PORTS,
-                                                          "value": "0"})]),
     ]  # fmt: skip
 
 

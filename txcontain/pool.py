@@ -48,6 +48,7 @@ class Pool(Factory):
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
     _warm: list[Child] = field(factory=list)
     _living: set[str] = field(factory=set)  # tokens of this manager's own
+    _unplanned: set[str] = field(factory=set)  # those of them that have no plan yet
     _taken: list[float] = field(factory=list)  # when the last ones were
     _refill: Any = None
     _port: Any = None
@@ -87,7 +88,7 @@ class Pool(Factory):
     async def _stop(self) -> None:
         await self._port.stopListening()
         deadline = self.reactor.seconds() + STOP_WITHIN
-        while (self._warm or self._known) and self.reactor.seconds() < deadline:
+        while self._unplanned and self.reactor.seconds() < deadline:
             await deferLater(self.reactor, 0.01)
         if self._prefix is not None:
             self.kernel.close(self._prefix)
@@ -116,8 +117,13 @@ class Pool(Factory):
             taken = child.waiting
             taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
             taken.addErrback(child.abandon)
+        taken.addCallback(self._handed_out)
         self._look_after(REFILL_AFTER)
         return taken
+
+    def _handed_out(self, child: Child) -> Child:
+        self._unplanned.discard(child.token)
+        return child
 
     def _spawn(self, groundwork: Plan) -> Child:
         """An init that is being started; where that fails, so does its ``waiting``."""
@@ -127,6 +133,7 @@ class Pool(Factory):
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone = self._living.discard
         self._living.add(token)
+        self._unplanned.add(token)
         self._known[token] = child
         try:
             self._start(child)
@@ -162,6 +169,7 @@ class Pool(Factory):
 
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)
+        self._unplanned.discard(child.token)
         child.discard()
         if child in self._warm:
             if self.size:

@@ -227,10 +227,10 @@ class Child(Supervised, ProcessProtocol):
             self.waiting.errback(MachineAtFault(*self._why_it_never_connected()))
 
     def _why_it_never_connected(self) -> tuple[str, ...]:
-        complaint = self.stderr.decode(errors="replace").strip()
+        complaints = self.stderr.decode(errors="replace").strip().splitlines()
         return (
             "making the container's namespaces",
-            complaint or f"its init ended before it connected: {self.exit}",
+            complaints[-1] if complaints else f"its init ended before it connected: {self.exit}",
             "the manager must run as root, on Linux 5.12 or later, where namespaces are allowed",
         )
 

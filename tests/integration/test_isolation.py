@@ -427,12 +427,13 @@ class HostileImageTests(ManagerCase):
 
     def test_kernels_own_folders(self) -> None:
         """An image whose /proc, /sys or /dev is a link or a file is refused; the host's stay."""
-        before = Path("/proc/self/mountinfo").read_text()
         for name in ("proc", "sys", "dev", "run", "tmp"):
             self.refused("link", f"/{name}", base_image=self.image_with(link(name, "/etc")))
             self.refused("link", base_image=self.image_with(link(name, str(self.outside))))
             self.refused("is a file", base_image=self.image_with(file(name)))
-        self.assertEqual(Path("/proc/self/mountinfo").read_text(), before)
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        points = {line.split()[4] for line in mounts}
+        self.assertEqual(points & {"/etc", str(self.outside)}, set())
 
     def test_links_below_dev(self) -> None:
         """What an image has below /dev is covered, and leads nowhere."""
