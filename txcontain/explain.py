@@ -242,7 +242,12 @@ class _Shell:
             """groups=$gid$(awk -F: -v who="$user" """
             """'index("," $4 ",", "," who ",") { printf ",%s", $3 }' etc/group 2>/dev/null """
             "|| true)",
+            *self._own_logs(),
         ]
+
+    def _own_logs(self) -> Lines:
+        streams = "/proc/self/fd/1 /proc/self/fd/2"
+        return [] if self.enter else [f'[ "$uid" = 0 ] || chown "$uid" {streams}']
 
     def open_files(self, most: int) -> Lines:
         """How many files each process may have open."""
