@@ -341,7 +341,9 @@ class FileTree(Case):
             ("bind", {"source": "/usr", "target": "/x", "flags": ["ro"]},
              [("/usr", on(1002), tree), (None, on(1005), again | 1)]),
             ("mask", {"source": "/empty", "path": "/x"},
-             [("/empty", on(1001), bind), (None, on(1004), masking)]),
+             [("/empty", on(1001), bind), (None, on(1004), powerless)]),
+            ("mask", {"source": "/dev/null", "path": "/x"},
+             [("/dev/null", on(1001), bind), (None, on(1004), masking)]),
             ("read_only_path", {"path": "/x"},
              [(on(1001), on(1001), tree), (None, on(1004), powerless)]),
         ):  # fmt: skip

@@ -28,7 +28,6 @@ exec 3<&-
 umask 022
 """
 FOOT = "CONTAINER\n"
-MASK = ["ro", "nosuid", "noexec"]
 FULL = ["ro", "nosuid", "nodev", "noexec"]
 Lines = list[str]
 
@@ -160,7 +159,8 @@ class _Shell:
 
     def mask(self, path: str, source: str) -> Lines:
         """What tells of the host, or reaches it, is hidden behind something empty."""
-        return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), MASK)]
+        flags = FULL if source != "/dev/null" else [flag for flag in FULL if flag != "nodev"]
+        return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), flags)]
 
     def read_only_path(self, path: str) -> Lines:
         """Parts of /proc that even root must not write to: they are the host's settings."""

@@ -26,6 +26,7 @@ CAUSES = {
     errno.EMFILE: ("too many files are open", "raise the limit: ulimit -n"),
     errno.ENFILE: ("too many files are open on this machine", "raise fs.file-max"),
     errno.EPERM: ("the manager lacks the privilege", "run it as root, outside of a container"),
+    errno.ENODEV: ("the kernel has no such file system, or can't load it", "see modprobe(8)"),
     errno.ENOTDIR: ("a part of this path is a file in the image", "mount it somewhere else"),
     errno.ELOOP: ("there is a symbolic link in this path, where none may be or one that leads in "
                   "circles", "correct the image"),

@@ -429,14 +429,12 @@ class Container:
         self.kernel.close(descriptor)
 
     def mask(self, path: str, source: str) -> None:
-        """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder.
-
-        Not with nodev: /dev/null is to read as empty.
-        """
+        """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
         self._mount_on(descriptor, source, None, ["bind"])
         self.kernel.close(descriptor)
-        self._remount(path, ["ro", "nosuid", "noexec"])
+        device = [] if source == "/dev/null" else ["nodev"]  # that is to read as empty
+        self._remount(path, ["ro", "nosuid", "noexec", *device])
 
     def read_only_path(self, path: str) -> None:
         """Make a part of /proc read-only."""
@@ -528,7 +526,7 @@ class Container:
         """Become ``owner``, a name of the image's own /etc/passwd or a number."""
         account = find_account(owner)
         try:
-            if account.uid and not self.owner:
+            if account.uid:
                 for log in (1, 2):  # so that it may open them by name too, as /dev/stdout
                     self.kernel.chown(log, account.uid, -1)
             self.kernel.setgroups(account.groups)

@@ -108,7 +108,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         ("stdio", {"stdin": f"{paths.scratch}/staging/dev/null", "stdout": paths.stdout,
                    "stderr": paths.stderr}),
         *_network(spec),
-        *_user_namespace(spec, paths),
+        *_user_namespace(paths),
         *_bounded_disk(spec, paths),
         _root(spec, paths, root),
         *[("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
@@ -201,7 +201,7 @@ def _network(spec: Spec) -> Plan:
     return [("unshare", {"namespaces": ["net"]}), *asks, ("loopback", {}), *settings]
 
 
-def _user_namespace(spec: Spec, paths: Paths) -> Plan:
+def _user_namespace(paths: Paths) -> Plan:
     if paths.ids is None:
         return []
     layers = [paths.base, *paths.mounts]

@@ -87,8 +87,11 @@ tell(given=attempt(os.chown, "/tmp/own", 5, 5), beyond=attempt(os.chown, "/tmp/o
 
     def test_owner(self) -> None:
         """A startup_owner is that user inside; one beyond the range is refused with a reason."""
-        said = self.probe("tell(uid=os.getuid(), groups=os.getgroups())", startup_owner="worker")
-        self.assertEqual(said, {"uid": 1000, "groups": [1000, 2000]})
+        said = self.probe(
+            'tell(uid=os.getuid(), groups=os.getgroups(), log=attempt(open, "/dev/stdout", "a"))',
+            startup_owner="worker",
+        )
+        self.assertEqual(said, {"uid": 1000, "groups": [1000, 2000], "log": "done"})
         self.assert_refused(
             self.try_to_launch(user_namespace=True, startup_owner="70000"), 409, "no ids from 65536"
         )

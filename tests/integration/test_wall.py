@@ -171,7 +171,7 @@ tell(disk=attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(254, 0)),
      devices=[name for name in os.listdir("/dev")
               if os.stat("/dev/" + name).st_rdev and not os.path.islink("/dev/" + name)],
      nodev=[line.split()[4] for line in open("/proc/self/mountinfo")
-            if "nodev" not in line.split()[5].split(",")],
+            if not {"nodev", "ro"} & {*line.split()[5].split(",")}],
      suid=[line.split()[4] for line in open("/proc/self/mountinfo")
             if "nosuid" not in line.split()[5].split(",")])
 """)
@@ -358,14 +358,23 @@ signal.pause()
 
     def test_the_hosts_network_is_shared_by_design(self) -> None:
         """With the host's network its abstract sockets can be reached, as docs/security.md says."""
+        self.assertEqual(self.reach("host"), {"abstract": "done", "tcp": "done"})
+
+    def test_abstract_sockets(self) -> None:
+        """Without it, neither they nor what listens on the host's loopback can be."""
+        self.assertEqual(self.reach("none"), {"abstract": "ECONNREFUSED", "tcp": "ECONNREFUSED"})
+
+    def reach(self, network: str) -> dict[str, str]:
+        """What becomes of a connection to an abstract socket of the host's, and to the manager."""
         name = f"txcontain-test-{os.getpid()}"
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("\0" + name)
             server.listen()
-            said = self.probe(f"""
-tell(abstract=attempt(socket.socket(socket.AF_UNIX).connect, "\\0{name}"))
-""")
-        self.assertEqual(said, {"abstract": "done"})
+            text = f"""
+tell(abstract=attempt(socket.socket(socket.AF_UNIX).connect, "\\0{name}"),
+     tcp=attempt(socket.socket().connect, ("127.0.0.1", {self.port})))
+"""
+            return self.probe(text, network=network)
 
 
 class ImageTests(ProbeCase):
