@@ -203,7 +203,7 @@ class KernelTests(ManagerCase):
         self.assertNotIn("master:", out)
 
     def test_mount_flags(self) -> None:
-        """No mount takes device nodes but /dev (and a /dev/null that hides a file), or setuid bits."""
+        """No mount takes setuid bits, nor devices but /dev and what hides files of /proc."""
         out = self.inside("cat /proc/self/mountinfo")
         flags = {line.split()[4]: line.split()[5].split(",") for line in out.splitlines()}
         self.assertEqual({point for point in flags if "nosuid" not in flags[point]}, set())
