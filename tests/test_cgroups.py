@@ -143,10 +143,11 @@ class GroupTests(CgroupsTestCase):
     def test_make(self):
         """It is made in each hierarchy once, and joined by the files that are returned."""
         procs = self.version1().make("0123")
-        self.assertEqual(procs, [os.path.join(self.folder, name, "0123/cgroup.procs")
+        self.assertEqual(procs, [os.path.join(self.folder, name, "0123/tasks")
                                  for name in ("cpu", "io", "memory", "pids")])  # fmt: skip
         self.assertTrue(all(os.path.isdir(os.path.dirname(path)) for path in procs))
-        self.assertEqual(len(self.version2().make("0123")), 1)
+        (procs,) = self.version2().make("0123")
+        self.assertEqual(os.path.basename(procs), "cgroup.procs")
 
     def test_remove(self):
         """It is removed from each, and what is gone already is no matter."""

@@ -1,15 +1,18 @@
 """What the kernel says of real processes and sockets: our own, and children of ours."""
 
+import errno
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+from itertools import product
 
 from attrs import evolve
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from txcontain import kernel
 from txcontain.kernel import Kernel, Process, program
 
 NEVER = 1 << 22  # a pid past the greatest that Linux gives
@@ -191,6 +194,32 @@ class Sockets(Case):
             raise SkipTest("this machine has no IPv6") from None
         with other:
             self.assertTrue(self.kernel.listens(os.getpid(), other.getsockname()[1]))
+
+    def test_two_ways_to_know(self):
+        """Where the kernel can't be asked, its tables say the same, but for the time it takes."""
+        self.socket.listen()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.bind(("127.0.0.1", self.port))
+            asked = self.found()
+            self.patch(kernel, "_question_socket", self.refuse)
+            self.assertEqual(asked, self.found())
+        self.assertEqual([len(inodes) for inodes in asked], [1, 1, 0] * 4)
+
+    def found(self):
+        """The sockets that listen on the port, by process, protocol and address."""
+        addresses = ("0.0.0.0", "127.0.0.1", "127.0.0.2")
+        every = product(("self", os.getpid()), ("tcp", "udp"), addresses)
+        return [self.kernel.listening_sockets(self.port, *which) for which in every]
+
+    def refuse(self, network_of):
+        """As a kernel without sock_diag(7)."""
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    def test_of_a_process_that_has_ended(self):
+        """Nothing listens any more."""
+        child = self.start("true")
+        child.wait()
+        self.assertEqual(self.kernel.listening_sockets(self.port, child.pid), set())
 
     def test_a_child_without_the_socket(self):
         """A process does not listen because its parent does."""

@@ -6,7 +6,7 @@ import sys
 from tests.fakes import MachineTestCase
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
-from txcontain.plan import INIT, KEEPER
+from txcontain.plan import KEEPER
 from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, Pool
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
@@ -45,7 +45,8 @@ class ColdTests(PoolTestCase):
         _, *arguments = self.init.arguments
         self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
         self.assertEqual(arguments[4:7], ["/bin/sh", KEEPER, self.init.slot])
-        self.assertEqual(arguments[8:13], ["-I", "-S", "-B", INIT, f"{self.folder}/init.sock"])
+        self.assertEqual(arguments[8:13], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
+                                            f"{self.folder}/init.sock"])
         self.assertEqual(arguments[13], self.init.token)
 
     def test_python(self):

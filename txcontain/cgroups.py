@@ -107,12 +107,19 @@ class Cgroups:
         return [os.path.join(top, token) for top in sorted(set(self.tops.values()))]
 
     def make(self, token: str) -> list[str]:
-        """Make a container's group; returns the files that a process joins it by."""
-        folders = self.folders(token)
-        for folder in folders:
+        """Make a container's group; returns the files that a process joins it by.
+
+        Version 1 lets a single thread join: to move all of a process's would take a grace
+        period of RCU, 12 ms.
+        """
+        version2 = {self.tops[name] for name in self.unified}
+        for folder in self.folders(token):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o755)
-        return [os.path.join(folder, "cgroup.procs") for folder in folders]
+        return [
+            os.path.join(top, token, "cgroup.procs" if top in version2 else "tasks")
+            for top in sorted(set(self.tops.values()))
+        ]
 
     def remove(self, token: str) -> list[str]:
         """Remove a container's group; returns the folders that a process still is in."""

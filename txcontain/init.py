@@ -1,6 +1,6 @@
 """PID 1 of a container: connects to the manager, gets a plan, carries it out.
 
-Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN CGROUP.PROCS..``; it uses the
+Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN CGROUP_FILE..``; it uses the
 standard library alone and imports nothing of this project, so that it starts in some
 milliseconds and needs nothing installed. ``txcontain/plan.py`` makes the plans.
 
@@ -205,8 +205,8 @@ class Kernel:
 
     def load_filter(self, program: bytes) -> None:
         """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""
-        code = ctypes.create_string_buffer(program, len(program))
-        header = struct.pack("HP", len(program) // 8, ctypes.addressof(code))  # struct sock_fprog
+        code = ctypes.cast(ctypes.c_char_p(program), ctypes.c_void_p).value
+        header = struct.pack("HP", len(program) // 8, code)  # struct sock_fprog
         self._call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), header)
 
     def configure_network(self, request: int, argument: bytes) -> None:
@@ -632,10 +632,15 @@ class Account:
 def read_file(path: str) -> str:
     """The text of a regular file of bounded size."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return file.read(LONGEST_FILE).decode("utf-8", "surrogateescape")
+        text = b""
+        while len(text) < LONGEST_FILE and (part := os.read(descriptor, 1 << 14)):
+            text += part
+    finally:
+        os.close(descriptor)
+    return text.decode("utf-8", "surrogateescape")
 
 
 def database(path: str, fields: int) -> Iterator[list[str]]:
@@ -866,7 +871,7 @@ def reset_process() -> None:
 
 
 def main(path: str, token: str, *cgroups: str) -> None:
-    """Be a container's PID 1, in the cgroups of these cgroup.procs files."""
+    """Be a container's PID 1, in the cgroups that these files are for joining."""
     kernel = Kernel()
     kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
     reset_process()

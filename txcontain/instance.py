@@ -201,6 +201,7 @@ class Instance:
         self.processes = processes
         processes.on_exit = self._exited
         self._life.up("found again")
+        self._forget_to_save()  # it is on disk as it is
         self.since = since
 
     def ended_meanwhile(self, how: Exit) -> None:
@@ -289,8 +290,8 @@ class Instance:
             self._next_start.cancel()
             self._next_start = None
         if self._next_save is not None:
-            self._next_save.cancel()
-            self._save_now()
+            self._forget_to_save()
+            self.save()
 
     # -- what is kept ----------------------------------------------------------
 
@@ -327,6 +328,11 @@ class Instance:
         """Keep what is good to know, but nothing that a launch has to wait for."""
         if self._next_save is None:
             self._next_save = self.reactor.callLater(SAVE_AFTER, self._save_now)
+
+    def _forget_to_save(self) -> None:
+        if self._next_save is not None:
+            self._next_save.cancel()
+            self._next_save = None
 
     def _save_now(self) -> None:
         self._next_save = None
@@ -373,9 +379,8 @@ class Instance:
     def be_ended(self, how: Exit) -> None:
         """Take note of the end."""
         asked = self.state == "stopping"  # then its folder goes in a moment
-        if asked and self._next_save is not None:
-            self._next_save.cancel()
-            self._next_save = None
+        if asked:
+            self._forget_to_save()
         self.pause()
         self.exit = how
         self.entered("ended", how.reason)

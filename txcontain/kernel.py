@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator
 
@@ -24,6 +23,12 @@ SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every archite
 _libc = ctypes.CDLL(None, use_errno=True)
 # The state of a socket that takes what anyone sends, in /proc/net/tcp and udp (proc_pid_net(5)).
 LISTENING = {"tcp": "0A", "udp": "07"}
+PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+CLONE_NEWNET = 0x40000000
+# <linux/netlink.h>, <linux/sock_diag.h>
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
+NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x301, 2, 3
+Found = tuple[bytes, str]  # a socket's address and its inode
 
 
 @frozen
@@ -171,20 +176,11 @@ class Kernel:
 
         An IPv4 address leaves out those on other addresses; 0.0.0.0 leaves out none.
         """
-        found = set()
-        for table in (protocol, f"{protocol}6"):
-            try:
-                with open(f"/proc/{network_of}/net/{table}") as file:
-                    next(file)
-                    for line in file:
-                        fields = line.split(None, 10)
-                        local, _, number = fields[1].partition(":")
-                        listens = fields[3] == LISTENING[protocol] and int(number, 16) == port
-                        if listens and _overlap(local, address):
-                            found.add(fields[9])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        return found
+        try:
+            sockets = list(_sockets_by_question(port, network_of, protocol))
+        except OSError:  # this kernel, or this process's privilege, does not allow that
+            sockets = list(_sockets_by_table(port, network_of, protocol))
+        return {inode for local, inode in sockets if _overlap(local, address)}
 
     def holds_socket(self, pid: int, inodes: set[str]) -> bool:
         """Whether a process has one of these sockets open."""
@@ -215,12 +211,77 @@ class Kernel:
         return 0, ""
 
 
-def _overlap(local: str, address: str) -> bool:
-    """Whether a socket's address, as /proc/net has it, is or covers this IPv4 address."""
-    words = [int(local[i : i + 8], 16) for i in range(0, len(local), 8)]  # as they lie in memory
-    wanted = int.from_bytes(socket.inet_aton(address), sys.byteorder)
-    mapped = len(words) == 1 or words[:2] == [0, 0]  # no IPv6 address but :: or ::ffff:a.b.c.d
-    return wanted == 0 or (mapped and words[-1] in (0, wanted))
+def _sockets_by_table(port: int, network_of: int | str, protocol: str) -> Iterator[Found]:
+    """Those in /proc/net: to read it takes 10 ms, as the kernel looks for connections too."""
+    for table in (protocol, f"{protocol}6"):
+        try:
+            with open(f"/proc/{network_of}/net/{table}") as file:
+                next(file)
+                lines = [line.split(None, 10) for line in file]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for fields in lines:
+            local, _, number = fields[1].partition(":")
+            if fields[3] == LISTENING[protocol] and int(number, 16) == port:
+                words = struct.iter_unpack(">I", bytes.fromhex(local))
+                yield b"".join(struct.pack("=I", *word) for word in words), fields[9]
+
+
+def _sockets_by_question(port: int, network_of: int | str, protocol: str) -> Iterator[Found]:
+    """The same by sock_diag(7), which takes a tenth of a millisecond.
+
+    Raises OSError where it can't be asked.
+    """
+    with _question_socket(network_of) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            # struct nlmsghdr, and inet_diag_req_v2 of <linux/inet_diag.h>
+            kernel.send(struct.pack("=IHHII BBBxI HH44x", 72, SOCK_DIAG_BY_FAMILY,
+                                    NLM_F_REQUEST_DUMP, 0, 0, family, PROTOCOLS[protocol], 0,
+                                    1 << int(LISTENING[protocol], 16),
+                                    socket.htons(port), 0))  # fmt: skip
+            yield from _read_answer(kernel, family)
+
+
+def _question_socket(network_of: int | str) -> socket.socket:
+    """A socket for sock_diag(7) in the network namespace of a process."""
+    kind = socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG
+    if network_of == "self":
+        return socket.socket(*kind)
+    with open("/proc/thread-self/ns/net") as here, open(f"/proc/{network_of}/ns/net") as there:
+        _enter(there.fileno())
+        try:
+            return socket.socket(*kind)
+        finally:
+            _enter(here.fileno())
+
+
+def _enter(namespace: int) -> None:
+    """Have this thread be in a network namespace (setns(2))."""
+    if _libc.setns(namespace, CLONE_NEWNET) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _read_answer(kernel: socket.socket, family: int) -> Iterator[Found]:
+    length = 4 if family == socket.AF_INET else 16
+    while True:
+        answer = kernel.recv(1 << 16)
+        while answer:
+            size, kind = struct.unpack_from("=IH", answer)
+            if kind == NLMSG_DONE:
+                return
+            if kind == NLMSG_ERROR:
+                number = -struct.unpack_from("=i", answer, 16)[0]
+                raise OSError(number, os.strerror(number))
+            inode = struct.unpack_from("=I", answer, 84)[0]  # of struct inet_diag_msg
+            yield answer[24 : 24 + length], str(inode)
+            answer = answer[size:]
+
+
+def _overlap(local: bytes, address: str) -> bool:
+    """Whether a socket's IPv4 or IPv6 address is or covers this IPv4 address."""
+    wanted = socket.inet_aton(address)
+    mapped = local[:-4] in (b"", bytes(12), bytes(10) + b"\xff\xff")  # as ::, ::ffff:a.b.c.d
+    return not any(wanted) or (mapped and local[-4:] in (bytes(4), wanted))
 
 
 def _system_call(number: int, *arguments: object) -> int:

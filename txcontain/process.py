@@ -14,7 +14,6 @@ import json
 import marshal
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -126,7 +125,10 @@ class Supervised:
 
     def discard(self) -> list[str]:
         """Remove what the end left, the slot's folder and the cgroup; returns what would not go."""
-        shutil.rmtree(self.slot, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.slot):
+                os.unlink(os.path.join(self.slot, name))
+            os.rmdir(self.slot)
         left = self.cgroups.remove(self.token)
         return [*left, self.slot] if os.path.exists(self.slot) else left
 
@@ -152,6 +154,7 @@ class Child(Supervised, ProcessProtocol):
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     connect: Connect | None = None  # makes the link that a private network needs
+    planned: bool = False  # whether it got the rest of a plan
     stderr: bytes = b""
     gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
 
@@ -196,6 +199,7 @@ class Child(Supervised, ProcessProtocol):
         Fails with StepFailed, or MachineAtFault where the init ended half-way.
         """
         assert self.connection is not None
+        self.planned = True
         assert plan[: len(self.groundwork)] == self.groundwork
         return self.connection.send(plan[len(self.groundwork) :])
 

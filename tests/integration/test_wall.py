@@ -186,7 +186,7 @@ tell(disk=attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(254, 0)),
 def write(path):
     descriptor = os.open(path, os.O_WRONLY)
 paths = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches",
-         "/proc/sysrq-trigger", "/proc/kcore", "/proc/irq/default_smp_affinity", "/proc/mtrr",
+         "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/proc/mtrr",
          "/proc/sys/net/ipv4/ip_forward", "/sys/kernel/uevent_helper", "/sys/power/state",
          "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/class/block", "/dev/kmsg"]
 tell(**{path: attempt(write, path) for path in paths},

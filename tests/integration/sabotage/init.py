@@ -8,7 +8,7 @@ import os
 import sys
 from importlib.machinery import SourceFileLoader
 
-here = os.path.dirname(os.path.abspath(__file__))
+here = os.path.dirname(sys._getframe().f_code.co_filename)  # __file__ is the compiled one
 real = SourceFileLoader("real", os.path.join(here, "real")).load_module()
 opened = []
 
