@@ -149,12 +149,8 @@ class Kernel:
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            number = 0
-            try:
-                self.unshare(CLONE_NEWUSER)
-            except OSError as error:
-                number = error.errno or errno.EIO
-            os.write(tell, bytes([number]))
+            failed = self._libc.unshare(CLONE_NEWUSER)
+            os.write(tell, bytes([ctypes.get_errno() if failed else 0]))
             _signal.pause()
         try:
             number = os.read(told, 1)[0]
