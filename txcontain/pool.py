@@ -51,6 +51,7 @@ class Pool(Factory):
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
     _taken: list[float] = field(factory=list)  # when the last ones were
     _refill: Any = None
+    _init: str = INIT
     _port: Any = None
     _prefix: int | None = None  # where this Python is installed, as it is there for inits
     _log: Logger = field(factory=Logger)
@@ -67,19 +68,24 @@ class Pool(Factory):
         """The path of the socket that inits connect to."""
         return os.path.join(self.folder, "init.sock")
 
-    @property
-    def _init(self) -> str:
-        return os.path.join(self.folder, "init.pyc")
-
     def start(self) -> None:
         """Listen for inits and warm the first ones."""
         os.makedirs(self.slots, mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
-        # A script is compiled anew at each start, which takes 8 ms of init.py's 20.
-        py_compile.compile(INIT, cfile=self._init, doraise=True)
+        self._init = self._compiled()
         self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
         self._look_after(0)
+
+    def _compiled(self) -> str:
+        """The init's program; compiled, for a script would be at each start: 8 ms of its 20."""
+        compiled = os.path.join(self.folder, "init.pyc")
+        try:
+            py_compile.compile(INIT, cfile=compiled, doraise=True)
+        except OSError as error:  # a full disk
+            self._log.warn("starts are slower, for {error}", error=error)
+            return INIT
+        return compiled
 
     def stop(self) -> Deferred[None]:
         """Listen no more, and let every init go that has no plan yet; fires when all are gone."""
