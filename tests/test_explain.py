@@ -35,7 +35,7 @@ while read -r line; do echo "$line"; done < /proc/self/mountinfo
 while read -r line; do echo "$line"; done < /proc/self/status
 """
 # Of /proc/self/status: counters, and what the script says that it can't do.
-DIFFERS = r"Vm|Rss|\w+_ctxt|Mems|Cpus|Seccomp|Speculation"
+DIFFERS = r"Vm|Rss|\w+_ctxt|Mems|Cpus|Seccomp|Speculation|SigQ"
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/data:/bin/sh\n"
 GROUP = "root:x:0:\nadm:x:4:other,www\nno:x:5:wwwother\nwww:x:34:\n"
 
