@@ -1,6 +1,6 @@
 #!/bin/bash
 # Proves on a machine of its own (systemd, cgroup v2) what docs/service.md says of the
-# service. It destroys all containers: don't run it where you have some. As root:
+# service. It destroys all containers and configs: don't run it where you have some. As root:
 #
 #   tests/vm/service.sh first       installs the service, and leaves containers running
 #   (now reboot the machine, or pull its plug)
@@ -64,6 +64,8 @@ web() {
 
 first() {
     make install-service
+    cli/destroyall
+    rm -f $state/configs/*.cfg
     expect "it answers" "" "$(cli/list)"
     expect "it comes with each boot" enabled "$(systemctl is-enabled txcontain)"
     expect "the state is for root alone" 700 "$(stat -c %a $state)"
