@@ -217,8 +217,9 @@ class TinyTests(WebserverCase):
 
     def test_cgi_source(self) -> None:
         """A program is run and never shown, also where a symlink leads to it."""
-        (self.root / "shown").symlink_to("cgi-bin/ps.sh")
-        self.assertNotIn(b"#!", self.server.ask("/shown")[2])
+        self.script("hello.sh", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nhello'\n")
+        (self.root / "shown").symlink_to("cgi-bin/hello.sh")
+        self.assertEqual(self.server.ask("/shown")[2], b"hello")
 
     def test_port_taken(self) -> None:
         """A port that another one has is an error in one sentence."""
