@@ -104,7 +104,8 @@ def timeline(ours: Txcontain, launches: int) -> dict[str, float]:
         before = time.perf_counter()
         name = ours.finish(ours.begin())
         took = time.perf_counter() - before
-        steps = seconds_by_op(late_steps(ours, ours.manager.inspect(name)["plan"]))
+        told = ours.manager.inspect(name)
+        steps = seconds_by_op(told["plan"][told["in_advance"] :])
         ours.end(name)
         for op, each in {**steps, AROUND: took - sum(steps.values())}.items():
             ops[op].append(each)
@@ -112,13 +113,6 @@ def timeline(ours: Txcontain, launches: int) -> dict[str, float]:
 
 
 AROUND = "client, manager, init's start, exec"
-FIRST_LATE_OP = "stdio"  # what comes before it, a warm init has done in advance
-
-
-def late_steps(ours: Txcontain, plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The steps that a launch waits for."""
-    ops = [step["op"] for step in plan]
-    return plan[ops.index(FIRST_LATE_OP) :] if ours.manager.warm else plan
 
 
 def seconds_by_op(plan: list[dict[str, Any]]) -> dict[str, float]:

@@ -102,6 +102,9 @@ class FakeKernel:
     def peer(self, connection):
         return connection
 
+    def send(self, connection, message):
+        return 0
+
     def listening_sockets(self, port, network_of="self", protocol="tcp", address="0.0.0.0"):
         return {"4711"} if port in self.listening else set()
 
@@ -413,7 +416,7 @@ def make_manager(reactor, folder, **changes):
         layers=FakeLayers(os.path.join(folder, "layers"), pool, maybeDeferred, remove),
         configs=Configs(os.path.join(folder, "configs")),
         network=make_network(),
-        journal=Journal(os.path.join(folder, "events.jsonl")),
+        journal=Journal(reactor, os.path.join(folder, "events.jsonl")),
         bounds=Bounds(reactor, reactor.kernel),
         threads=maybeDeferred,
         remove=remove,

@@ -216,10 +216,10 @@ class LimitTests(CgroupsTestCase):
 
     def test_default(self):
         """The limit that no one has asked for is set where that can be, and only then."""
-        self.limit(Cgroups())
+        Cgroups().make("0123")
         self.assertRaises(OSError, self.limit, Cgroups(), pids=50)
         self.put("0123/pids.max")
-        self.limit(self.version2())
+        self.version2().make("0123")
         self.assertTrue(self.read("0123/pids.max").isdecimal())
 
     def test_usage(self):

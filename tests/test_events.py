@@ -21,7 +21,7 @@ class JournalTests(MachineTestCase):
 
     def opened(self):
         """The journal as the next manager opens it."""
-        journal = Journal(self.path)
+        journal = Journal(self.reactor, self.path)
         journal.open()
         return journal
 
@@ -33,6 +33,7 @@ class JournalTests(MachineTestCase):
         """Write some events down."""
         for number in range(count):
             self.journal.add("running", f"reason {number}", instance="web-1")
+        self.reactor.advance(events.WRITE_AFTER)
 
     def test_event(self):
         """An event says what happened to which instance, why, and what else is known."""
@@ -41,6 +42,32 @@ class JournalTests(MachineTestCase):
         self.assertGreater(event.pop("time"), 1e9)
         self.assertEqual(event, {"seq": 1, "instance": None, "what": "config",
                                  "reason": "uploaded", "config": "web-1-01.cfg"})  # fmt: skip
+
+    def test_log(self):
+        """The log has each event as a line, which nothing in it can break."""
+        lines = []
+        self.patch(self.journal, "_log", Recorder(lines))
+        self.journal.add("running", "a\nb", instance="web-1", by="root")
+        self.journal.add("config", "uploaded", config="web-1-01.cfg")
+        self.assertEqual(lines, [])
+        self.journal.write()
+        self.assertEqual(lines, ["web-1 running: a\\nb, by root",
+                                 "config: uploaded, config web-1-01.cfg"])  # fmt: skip
+
+    def test_told_when_written(self):
+        """No one hears of an event before it is on disk, whence the next manager has its number."""
+        heard = []
+        self.journal.listen(lambda event: heard.append((event["seq"], os.stat(self.path).st_size)))
+        self.journal.add("running", "it runs")
+        self.assertEqual(heard, [])
+        self.reactor.advance(events.WRITE_AFTER)
+        self.assertEqual(heard, [(1, os.stat(self.path).st_size)])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_replayed_at_once(self):
+        """Who asks gets what has just happened too, though no one has written it down yet."""
+        self.journal.add("running", "it runs")
+        self.assertEqual(self.numbers(), [1])
 
     def test_replay(self):
         """The events after a number are replayed, in order, none twice."""
@@ -119,6 +146,16 @@ class JournalTests(MachineTestCase):
         self.assertEqual([event["seq"] for event in heard], [1, 2])
 
 
+class Recorder:
+    """A logger that keeps the lines."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def info(self, text, line):
+        self.lines.append(text.format(line=line))
+
+
 def fail(number):
     """As a system call that fails."""
     raise OSError(number, os.strerror(number))
@@ -129,13 +166,14 @@ class FollowerTests(MachineTestCase):
 
     def setUp(self):
         super().setUp()
-        self.journal = Journal(os.path.join(self.folder, "events.jsonl"))
+        self.journal = Journal(self.reactor, os.path.join(self.folder, "events.jsonl"))
         self.consumer = FakeConsumer()
 
     def add(self, count):
         """Let some things happen."""
         for _ in range(count):
             self.journal.add("running", "it runs")
+        self.journal.write()
 
     def follow(self, since=0, follow=True):
         """Begin to send the events after a number."""
@@ -173,9 +211,10 @@ class FollowerTests(MachineTestCase):
     def happens_then(self, call_later):
         """Let something happen whenever the replay lets others have their turn."""
 
-        def call(*arguments):
-            self.add(1)
-            return call_later(*arguments)
+        def call(delay, *arguments):
+            if delay == 0:
+                self.add(1)
+            return call_later(delay, *arguments)
 
         return call
 

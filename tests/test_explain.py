@@ -17,7 +17,7 @@ from txcontain import init
 from txcontain.errors import InvalidData
 from txcontain.explain import _Shell, explain
 from txcontain.plan import INIT, Host, Link, Paths, make_plan, make_unpacking_plan
-from txcontain.seccomp import compile_filter
+from txcontain.seccomp import compile_filters
 
 PATHS = Paths("/base", ["/potato"], "/private", "/scratch", "/out", "/err", Host("/empty"))
 PROBE = """\
@@ -84,12 +84,12 @@ class AsText(SynchronousTestCase):
         read_only = "mount -o remount,bind,ro,nosuid,nodev "
         script = script_of()
         self.assertLess(
-            script.index("upperdir=/scratch/0/upper"), script.index(f'{read_only}"$root"\n')
+            script.index("upperdir=/scratch/0-upper"), script.index(f'{read_only}"$root"\n')
         )
         self.assertIn(f'{read_only}"$root"/webserver/potato\n', script)
         script = script_of(mounts=["potato.tar /webserver/potato READWRITE"])
         self.assertNotIn(f'{read_only}"$root"/webserver/potato\n', script)
-        self.assertIn("upperdir=/private/0/upper", script)
+        self.assertIn("upperdir=/private/0-upper", script)
 
     def test_limits(self):
         """A limit on open files is set, and a bound on the disk is a file system of that size."""
@@ -156,7 +156,7 @@ class ForReal(SynchronousTestCase):
         changes = {"mounts": mounts, "startup_script": "/probe", **changes}
         names = ("private", "scratch", "out", "err")
         paths = Paths(self.path("base"), [self.path("layer")] * 2, *map(self.path, names),
-                      Host.here(self.path("empty"), compile_filter()))  # fmt: skip
+                      Host.here(self.path("empty"), compile_filters()))  # fmt: skip
         return make_plan(make_spec(**changes), paths, "web-1")
 
     def output(self):

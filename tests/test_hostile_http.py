@@ -13,7 +13,7 @@ from zope.interface import alsoProvides
 from tests.fakes import ManagerTestCase
 from tests.support import document
 from txcontain.access import Caller
-from txcontain.site import LONGEST_REQUEST, ApiSite, Limits, Refusal
+from txcontain.site import LOG_AFTER, LONGEST_REQUEST, ApiSite, Limits, Refusal
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -294,6 +294,7 @@ class AmountTests(HostileCase):
         before = len(self.reactor.getDelayedCalls())
         for data in (b"", b"GET", GET, GET + b"GET", b"what\r\n\r\n"):
             self.send(data)
+            self.reactor.advance(LOG_AFTER)
             self.assertEqual(len(self.reactor.getDelayedCalls()), before, data)
         self.assertEqual(self.site.connections, 0)
 
@@ -393,6 +394,11 @@ class InjectionTests(HostileCase):
             self.assertNotIn(b"<html", answer)
         self.assertEqual(self.ask(b"/%6cist")[:12], b"HTTP/1.1 200")  # that is /list
 
+    def log_lines(self):
+        """What was logged, once the answers are out."""
+        self.reactor.advance(LOG_AFTER)
+        return self.logged.getvalue().splitlines()
+
     def test_log(self):
         """A request is one printable line of the log, of a bounded length, with who and how."""
         name = "eve\n2026-01-01 forged \x1b[31m"
@@ -401,7 +407,7 @@ class InjectionTests(HostileCase):
             self.logged.truncate(0)
             self.logged.seek(0)
             self.ask(path, headers=b"User-Agent: \x1b[31m\r\nReferer: forged\r\n")
-            (line,) = self.logged.getvalue().splitlines()
+            (line,) = self.log_lines()
             self.assertTrue(line.isascii() and line.isprintable(), line)
             self.assertLess(len(line), 500)
             self.assertRegex(line, r"eve\\n2026.* ms 404: there is no")
@@ -409,7 +415,7 @@ class InjectionTests(HostileCase):
     def test_log_of_a_refusal(self):
         """So is what can't be read, whatever it is."""
         self.send(b"\x1b[31m\nforged\r\n\r\n")
-        (line,) = self.logged.getvalue().splitlines()
+        (line,) = self.log_lines()
         self.assertTrue(line.isascii() and line.isprintable())
         self.assertIn("400 Bad Request: this is no HTTP/1.1", line)
         self.assertNotIn("forged", line)
@@ -418,8 +424,9 @@ class InjectionTests(HostileCase):
         """Neither a token nor a body goes into the log."""
         self.ask(b"/list", headers=b"Authorization: Bearer s3cret\r\nCookie: s3cret\r\n")
         self.send(b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: 6\r\n\r\ns3cret")
-        self.assertIn("POST /config", self.logged.getvalue())
-        self.assertNotIn("s3cret", self.logged.getvalue())
+        lines = self.log_lines()
+        self.assertIn("POST /config", "".join(lines))
+        self.assertNotIn("s3cret", "".join(lines))
 
     def test_methods(self):
         """A method that no one knows is a 405, in its own words nowhere."""

@@ -97,7 +97,7 @@ class Manager:
     def sendall(self, message):
         self.received += message
 
-    def recv(self, length):
+    def recv(self, length, flags):
         return b"\n"[:length] if b"link" in self.received else b""
 
 
@@ -134,7 +134,8 @@ class Case(SynchronousTestCase):
 
 def container_plan(ids=None, **changes):
     """A plan with every op that a container's plan can have."""
-    host = Host("/empty", [("/proc/kcore", False), ("/sys/firmware", True)], ["/proc/sys"], b"x")
+    masked = (("/proc/kcore", False), ("/sys/firmware", True))
+    host = Host("/empty", masked, ("/proc/sys",), (b"x", b"y"))
     link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
     logs = ("/out", "/err")
     paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", *logs, host, link, ids)
@@ -233,11 +234,12 @@ class WholePlans(Case):
             kernel = Recorder()
             self.carry_out(PLANS[name], kernel)
             names = [call[0] for call in kernel.calls]
+            names.reverse()  # to find the last of each
             order = ["unshare", "mount", "pivot_root", "sethostname", "setgroups", "setgid",
                      "setuid", "capset", "load_filter", "execve"]  # fmt: skip
-            self.assertEqual(sorted(order, key=names.index), order)
-            no_new_privileges = kernel.calls.index(("prctl", init.PR_SET_NO_NEW_PRIVS, 1))
-            self.assertLess(no_new_privileges, names.index("load_filter"))
+            self.assertEqual(sorted(order, key=names.index, reverse=True), order)
+            no_new_privileges = kernel.calls[::-1].index(("prctl", init.PR_SET_NO_NEW_PRIVS, 1))
+            self.assertGreater(no_new_privileges, names.index("load_filter"))
 
     def test_an_unknown_step_is_no_silence(self):
         """An op that is none fails, and is not left out."""
@@ -361,7 +363,7 @@ class FileTree(Case):
 
     def test_standard_streams(self):
         """The logs are appended to, never truncated, and not through a link."""
-        calls = self.calls("stdio", stdin="/in", stdout="/out", stderr="/err")
+        calls = self.calls("input", path="/in") + self.calls("output", stdout="/out", stderr="/err")
         opened = [call for call in calls if call[0] == "open"]
         self.assertEqual([call[1] for call in opened], ["/in", "/out", "/err"])
         for call in opened:

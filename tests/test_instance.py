@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 from inspect import getmembers, isfunction, signature
 from itertools import product
 
@@ -11,12 +12,12 @@ from tests.fakes import FakeKernel, MachineTestCase
 from tests.support import make_spec
 from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.instance import HALF_MADE, Instance
+from txcontain.instance import ENDING, HALF_MADE, WHOLE, Instance
 from txcontain.kernel import Kernel
 from txcontain.pool import Pool
 from txcontain.process import Exit
 
-PLAN = [("stdio", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
+PLAN = [("output", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
 STATUS_3 = Exit(status=3, reason="exit status 3")
 
 # How to get an instance into a state, and where each input leads from there.
@@ -63,10 +64,14 @@ class InstanceTestCase(MachineTestCase):
         """An instance of a config with these changes, as the manager makes it."""
         spec = make_spec(startup_script="/run.sh", **changes)
         folder = os.path.join(self.folder, "web-1")
-        os.makedirs(os.path.join(folder, "logs"), exist_ok=True)
-        open(os.path.join(folder, HALF_MADE), "w").close()
+        os.makedirs(folder, exist_ok=True)
+        os.chmod(folder, HALF_MADE)
         return Instance("web-1", spec, folder, ["/base"], PLAN, self.reactor, self.kernel,
                         self.pool, changed=self.take_note)  # fmt: skip
+
+    def mode(self, instance):
+        """What the instance's folder says of how far it is."""
+        return stat.S_IMODE(os.stat(instance.folder).st_mode)
 
     def take_note(self, instance, why):
         self.events.append(f"{instance.state}: {why}")
@@ -121,14 +126,14 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(self.successResultOf(instance.end()), instance.exit)
 
     def test_launch_leaves_nothing_half_made(self):
-        """The mark of a half-made instance goes once its launch has worked, not before."""
+        """An instance is marked as half made until its launch has worked, and no longer."""
         self.reactor.works = False
         instance = self.make()
         launched = self.start(instance.launch())
-        self.assertTrue(os.path.exists(instance.path(HALF_MADE)))
+        self.assertEqual(self.mode(instance), HALF_MADE)
         self.init.carry_out()
         self.successResultOf(launched)
-        self.assertFalse(os.path.exists(instance.path(HALF_MADE)))
+        self.assertEqual(self.mode(instance), WHOLE)
 
     def test_stderr_of_the_tools(self):
         """The pipe on which unshare and the init complain is closed when the script runs."""
@@ -167,12 +172,12 @@ class LaunchTests(InstanceTestCase):
         self.assertIn("half-way", str(self.failureResultOf(launched, MachineAtFault).value))
 
     def test_disk_full(self):
-        """Where the record can't be written nothing is launched, and the reason is the disk."""
+        """Where the record can't be written nothing runs, and the reason is the disk."""
         instance = self.make()
         os.rename(instance.folder, f"{instance.folder}.gone")
         error = self.refused(instance.launch(), MachineAtFault)
         self.assertEqual(error.chain[0], "writing instance.json")
-        self.assertEqual(self.init.plan, None)
+        self.assertFalse(self.kernel.lives(self.init.process))
         self.assertEqual(instance.state, "ended")
 
     def test_no_init(self):
@@ -219,7 +224,7 @@ class ListenTests(InstanceTestCase):
         """A script that ends before it listens fails the launch, with its exit and last words."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
-        with open(instance.path("logs/stderr"), "w") as file:
+        with open(instance.path("stderr"), "w") as file:
             file.write("no such module\n")
         self.init.end("Done(3)")
         self.reactor.advance(0.05)
@@ -237,6 +242,12 @@ class StopTests(InstanceTestCase):
         stopped = instance.stop()
         self.reactor.advance(0)
         return stopped
+
+    def test_marked(self):
+        """From when it is asked to end, the next manager knows that it is to be removed."""
+        instance = self.launched()
+        self.stop(instance)
+        self.assertEqual(self.mode(instance), ENDING)
 
     def test_without_handler(self):
         """A container of which no process catches SIGTERM is killed at once."""
@@ -425,7 +436,7 @@ class RestartTests(InstanceTestCase):
             self.reactor.advance(0.2)
             self.reactor.works = True
             self.assertIn("waiting: exit status 1; to be started again in 0.2 s", self.events)
-            self.assertIn("could not be started again: step 1 of 3, stdio", "".join(self.events))
+            self.assertIn("could not be started again: step 1 of 3, output", "".join(self.events))
             self.assertEqual(self.events[-1], "starting: from web-1-01.cfg")
 
     def test_no_init_for_a_start(self):

@@ -56,7 +56,7 @@ class LayersTestCase(MachineTestCase):
 
     def tar_ends(self, words="Done", complaint=""):
         """Tar has run, and ends."""
-        log = dict(self.init.plan)["stdio"]["stderr"]
+        log = dict(self.init.plan)["output"]["stderr"]
         with open(log, "w") as file:
             file.write(complaint)
         self.init.carry_out()
@@ -79,7 +79,7 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(self.init.plan, make_unpacking_plan(
             os.path.join(self.folder, "mountables/potato.tar"), self.unpacked,
             os.path.join(beside, "scratch"), os.path.join(beside, "log"), self.layers.bounds,
-            self.layers.seccomp,
+            self.layers.host,
         ))  # fmt: skip
         self.write("index.html", "a/b")
         self.tar_ends()

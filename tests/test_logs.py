@@ -43,18 +43,17 @@ class LogTestCase(MachineTestCase):
 
     def setUp(self):
         super().setUp()
-        os.mkdir(os.path.join(self.folder, "logs"))
         self.instance = SimpleNamespace(
             name="web-1", spec=make_spec(log_max_size=BLOCK, log_max_files=2), ended=False,
-            path=lambda name: os.path.join(self.folder, name),
+            folder=self.folder, path=lambda name: os.path.join(self.folder, name),
         )  # fmt: skip
-        self.path = self.instance.path("logs/stdout")
+        self.path = self.instance.path("stdout")
         self.bounds = Bounds(self.reactor, Kernel())
         self.addCleanup(self.bounds.stop)
 
     def write(self, *blocks, stream="stdout"):
         """The container writes."""
-        with open(self.instance.path(f"logs/{stream}"), "ab") as file:
+        with open(self.instance.path(stream), "ab") as file:
             file.writelines(blocks)
 
     def on_disk(self):

@@ -21,7 +21,7 @@ from txcontain.errors import (
     NoSuchConfig,
     NoSuchInstance,
 )
-from txcontain.instance import RECORD
+from txcontain.instance import ENDING, RECORD
 from txcontain.process import WHO
 
 
@@ -252,7 +252,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
         self.assertEqual(self.events()[-3:], [
             "stopping: asked to end", "ended: killed by SIGKILL",
-            "destroyed: nothing of it is left",
+            "destroyed: its processes, cgroup and folders are gone",
         ])  # fmt: skip
         self.refused(self.manager.destroy(instance.name), NoSuchInstance)
 
@@ -589,8 +589,19 @@ class RestoreTests(RestoreTestCase):
 
     def test_half_removed(self):
         """A removal that was cut short is finished."""
-        os.makedirs(os.path.join(self.folder, "instances/.web-1/logs"))
-        self.assertEqual(len(self.next_manager()), 1)
+        folder = os.path.join(self.folder, "instances/web-1")
+        os.makedirs(os.path.join(folder, "rw"))
+        os.chmod(folder, ENDING)
+        done = self.next_manager()
+        self.assertEqual(done, ["rolled back web-1, which was half made or half removed"])
+        self.assertNothingLeft()
+
+    def test_hardly_removed(self):
+        """One that had ended, and whose removal was just begun, is removed."""
+        instance = self.launch()
+        self.init.end("Done")
+        os.chmod(instance.folder, ENDING)
+        self.next_manager()
         self.assertNothingLeft()
 
     def test_stranger(self):
@@ -618,7 +629,7 @@ class RestoreTests(RestoreTestCase):
 
     def test_journal(self):
         """What was done is in the journal."""
-        os.makedirs(os.path.join(self.folder, "instances/.web-1"))
+        os.makedirs(os.path.join(self.folder, "instances/web-1"))
         (what,) = self.next_manager()
         self.assertEqual(self.events(), [f"recovered: {what}"])
 

@@ -17,12 +17,14 @@ from txcontain.plan import (
     Host,
     Link,
     Paths,
+    common_start,
     make_groundwork,
     make_plan,
     make_unpacking_plan,
 )
 
-HOST = Host("/empty", [("/proc/kcore", False), ("/sys/firmware", True)], ["/proc/sys"], b"filter")
+FILTER = (b"first", b"last")
+HOST = Host("/empty", (("/proc/kcore", False), ("/sys/firmware", True)), ("/proc/sys",), FILTER)
 ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
 GROUNDWORK = [
@@ -52,13 +54,14 @@ GROUNDWORK = [
                "data": "mode=1777,size=64m"}),
     ("mount", {"target": "/dev/mqueue", "fstype": "mqueue",
                "flags": ["nosuid", "nodev", "noexec"]}),
+    ("input", {"path": "/scratch/staging/dev/null"}),
     ("bounding_set", {"keep": ALL}),
+    ("seccomp", {"program": b"first"}),
 ]  # fmt: skip
 
 REST = [
-    ("stdio", {"stdin": "/scratch/staging/dev/null", "stdout": "/out", "stderr": "/err"}),
-    ("root_overlay", {"lower": "/layers/base", "upper": "/scratch/base/upper",
-                      "work": "/scratch/base/work", "mountpoint": "/scratch/root",
+    ("root_overlay", {"lower": "/layers/base", "upper": "/scratch/base-upper",
+                      "work": "/scratch/base-work", "mountpoint": "/scratch/root",
                       "flags": ["nosuid", "nodev"], "sealed": True}),
     ("move", {"source": "/scratch/staging/proc", "target": "/proc"}),
     ("move", {"source": "/scratch/staging/dev", "target": "/dev"}),
@@ -68,16 +71,17 @@ REST = [
                "data": "mode=755,size=64m"}),
     ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
                "data": "mode=1777,size=256m"}),
-    ("overlay", {"lower": "/layers/web", "upper": "/scratch/0/upper", "work": "/scratch/0/work",
+    ("overlay", {"lower": "/layers/web", "upper": "/scratch/0-upper", "work": "/scratch/0-work",
                  "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True}),
-    ("overlay", {"lower": "/layers/home", "upper": "/private/1/upper", "work": "/private/1/work",
+    ("overlay", {"lower": "/layers/home", "upper": "/private/1-upper", "work": "/private/1-work",
                  "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False}),
+    ("output", {"stdout": "/out", "stderr": "/err"}),
     ("seal", {}),
     ("pivot_root", {"path": "/scratch/root"}),
     ("hostname", {"name": "web-1"}),
     ("user", {"owner": "www-data", "capabilities": ALL}),
     ("no_new_privileges", {}),
-    ("seccomp", {"program": b"filter"}),
+    ("seccomp", {"program": b"last"}),
     ("exec", {"path": "/webserver/tiny.sh", "arguments": [],
               "environment": [("PATH", PATH), ("TERM", "dumb"), ("PORT", "80"), ("A", "${PORT}"),
                               ("PATH", "/x:${PATH}")]}),
@@ -122,7 +126,7 @@ class Containers(SynchronousTestCase):
     def test_a_writable_root(self):
         """A root that may be written to has a layer of the instance's own, and is not sealed."""
         (root,) = [step for op, step in plan_of(writable_root=True) if op == "root_overlay"]
-        self.assertEqual((root["upper"], root["sealed"]), ("/private/base/upper", False))
+        self.assertEqual((root["upper"], root["sealed"]), ("/private/base-upper", False))
 
     def test_limits(self):
         """A bound on the disk is there before anything lies on it, one on files before the exec."""
@@ -196,13 +200,13 @@ class Containers(SynchronousTestCase):
 
     def test_the_host(self):
         """Only what this machine has is hidden or write-protected."""
-        host = Host.here("/empty", b"filter")
+        host = Host.here("/empty", FILTER)
         for path, is_folder in host.masked:
             self.assertIn(path, MASKED)
             self.assertEqual(os.path.isdir(path), is_folder)
         self.assertEqual(list(host.read_only), [path for path in READ_ONLY if os.path.exists(path)])
         self.assertIn("/proc/sys", host.read_only)
-        self.assertEqual((host.empty, host.seccomp), ("/empty", b"filter"))
+        self.assertEqual((host.empty, host.seccomp), ("/empty", FILTER))
 
 
 class Unpacking(SynchronousTestCase):
@@ -216,7 +220,7 @@ class Unpacking(SynchronousTestCase):
         ops = list(dict.fromkeys(op for op, _ in self.plan))
         self.assertEqual(
             ops,
-            ["unshare", "propagation", "scratch", "root_tmpfs", "bind", "mount", "stdio",
+            ["unshare", "propagation", "scratch", "root_tmpfs", "bind", "mount", "input", "output",
              "pivot_root", "bounding_set", "resources", "user", "no_new_privileges", "seccomp",
              "exec"],
         )  # fmt: skip
@@ -236,3 +240,26 @@ class Unpacking(SynchronousTestCase):
         arguments = self.plan[-1][1]["arguments"]
         excluded = {word.partition("=")[2] for word in arguments if word.startswith("--exclude=")}
         self.assertEqual(excluded, {"dev/*", "./dev/*", "base/dev/*", "./base/dev/*"})
+
+
+class InAdvance(SynchronousTestCase):
+    """What may be done before there is an instance."""
+
+    def test_same_plan(self):
+        """All may be done early that comes before the first thing of an instance's own."""
+        steps = common_start(REST, REST)
+        self.assertEqual(steps, REST[: len(steps)])
+        self.assertEqual((len(steps), REST[len(steps)][1]["target"]), (8, "/webserver/home"))
+
+    def test_another_plan(self):
+        """And no more than two plans have in common."""
+        other = [*REST[:3], ("mount", {}), *REST[4:]]
+        self.assertEqual(common_start(REST, other), REST[:3])
+
+    def test_own(self):
+        """A root or a network of an instance's own, its disk and its ids are not made early."""
+        for changes in ({"writable_root": True}, {"limits": {"disk": "1M"}}):
+            rest = plan_of(**changes)[len(GROUNDWORK) :]
+            self.assertEqual(common_start(rest, rest), [], changes)
+        rest = plan_of(network="private")[len(GROUNDWORK) :]
+        self.assertEqual(common_start(rest, rest), [("unshare", {"namespaces": ["net"]})])

@@ -10,6 +10,7 @@ from txcontain.plan import KEEPER
 from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, Pool
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
+PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
 
 
 class PoolTestCase(MachineTestCase):
@@ -35,13 +36,13 @@ class ColdTests(PoolTestCase):
         """A pool of size 0 spawns an init when one is taken, and none else, ever."""
         pool = self.make(size=0)
         self.assertEqual(self.reactor.inits, [])
-        child = self.successResultOf(pool.take())
+        child = self.successResultOf(pool.take(PLAN))
         self.reactor.advance(100)
         self.assertEqual([init.slot for init in self.reactor.inits], [child.slot])
 
     def test_command(self):
         """The keeper is run in new namespaces, and it runs the init by its path."""
-        self.make(size=0).take()
+        self.make(size=0).take(PLAN)
         _, *arguments = self.init.arguments
         self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
         self.assertEqual(arguments[4:7], ["/bin/sh", KEEPER, self.init.slot])
@@ -51,14 +52,14 @@ class ColdTests(PoolTestCase):
 
     def test_python(self):
         """An init runs a Python that it can't write to, by a descriptor of its own."""
-        self.make(size=0).take()
+        self.make(size=0).take(PLAN)
         folder = self.kernel.folders[self.init.descriptors[3]]
         path = os.path.join(folder, self.init.arguments[8].removeprefix("/proc/self/fd/3/"))
         self.assertEqual(path, os.path.realpath(sys.executable))
 
     def test_clean(self):
         """It gets nothing of the manager's environment, and no descriptor but these."""
-        self.make(size=0).take()
+        self.make(size=0).take(PLAN)
         self.assertEqual(self.init.environment, {"LC_ALL": "C"})
         self.assertEqual(set(self.init.descriptors), {0, 1, 2, 3})
 
@@ -66,7 +67,7 @@ class ColdTests(PoolTestCase):
         """One that does not connect in time fails, and its keeper is killed and forgotten."""
         self.reactor.connects = False
         pool = self.make(size=0)
-        taken = pool.take()
+        taken = pool.take(PLAN)
         self.reactor.advance(CONNECT_WITHIN - 1)
         self.assertNoResult(taken)
         self.reactor.advance(1)
@@ -77,7 +78,7 @@ class ColdTests(PoolTestCase):
     def test_connects_too_late(self):
         """One that connects after all, when it is given up, harms no one."""
         self.reactor.connects = False
-        taken = self.make(size=0).take()
+        taken = self.make(size=0).take(PLAN)
         self.init.stuck = True
         self.reactor.advance(CONNECT_WITHIN)
         self.failureResultOf(taken, MachineAtFault)
@@ -88,7 +89,7 @@ class ColdTests(PoolTestCase):
         """Where none can be spawned the reason is told, and nothing is left of it."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         pool = self.make(size=0)
-        error = self.failureResultOf(pool.take(), MachineAtFault).value
+        error = self.failureResultOf(pool.take(PLAN), MachineAtFault).value
         self.assertIn("a limit on processes", str(error))
         self.assertEqual((os.listdir(pool.slots), pool.tokens()), ([], set()))
 
@@ -96,7 +97,7 @@ class ColdTests(PoolTestCase):
         """What this manager has spawned is no stranger, as long as it lives."""
         pool = self.make(size=0)
         os.mkdir(os.path.join(pool.slots, "stranger"))
-        self.successResultOf(pool.take())
+        self.successResultOf(pool.take(PLAN))
         self.assertEqual(pool.tokens(), {"stranger"})
 
 
@@ -119,20 +120,20 @@ class WarmTests(PoolTestCase):
         """A warm init has done the groundwork; a bare one has done nothing, and is a new one."""
         pool = self.make(size=1)
         self.assertEqual(self.init.groundwork, GROUNDWORK)
-        self.successResultOf(pool.take(bare=True))
+        self.successResultOf(pool.take([("unshare", {})]))
         self.assertEqual((len(self.reactor.inits), self.init.groundwork), (2, []))
 
     def test_handed_out_first(self):
         """A warm init is handed out at once, the oldest first."""
         pool = self.make(size=2)
-        taken = [self.successResultOf(pool.take()).token for _ in range(2)]
+        taken = [self.successResultOf(pool.take(PLAN)).token for _ in range(2)]
         self.assertEqual(taken, [init.token for init in self.reactor.inits])
 
     def test_refill(self):
         """Another takes its place a moment after the last launch, not in front of one."""
         pool = self.make(size=1)
         for _ in range(3):
-            pool.take()
+            pool.take(PLAN)
             count = len(self.reactor.inits)
             self.reactor.advance(REFILL_AFTER * 0.9)
             self.assertEqual(len(self.reactor.inits), count)
@@ -143,7 +144,7 @@ class WarmTests(PoolTestCase):
         """As many are kept warm as were taken lately, up to a bound; later fewer again."""
         pool = self.make(size=1, most=3)
         for _ in range(5):
-            self.successResultOf(pool.take())
+            self.successResultOf(pool.take(PLAN))
         taken = len(self.living)
         self.reactor.pump([REFILL_AFTER] * 10)
         self.assertEqual(len(self.living), taken + 3)
@@ -159,7 +160,7 @@ class WarmTests(PoolTestCase):
         self.reactor.advance(RETRY_AFTER - 1)
         self.assertEqual(self.reactor.inits, [dead])
         self.reactor.advance(1)
-        self.assertNotEqual(self.successResultOf(pool.take()).token, dead.token)
+        self.assertNotEqual(self.successResultOf(pool.take(PLAN)).token, dead.token)
 
     def test_none_to_be_had(self):
         """Where none can be warmed it is tried again and again, and never in a hurry."""
@@ -178,13 +179,104 @@ class WarmTests(PoolTestCase):
     def test_taken_is_none_of_the_pools(self):
         """One that was handed out and ends is no loss of the pool's."""
         pool = self.make(size=1)
-        child = self.successResultOf(pool.take())
+        child = self.successResultOf(pool.take(PLAN))
         child.on_exit = lambda how: None
         self.reactor.advance(REFILL_AFTER)
         count = len(self.reactor.inits)
         self.reactor.inits[0].end("Done")
         self.reactor.advance(RETRY_AFTER)
         self.assertEqual(len(self.reactor.inits), count)
+
+
+class AheadTests(PoolTestCase):
+    """Warm inits that have done more than the groundwork."""
+
+    def plan(self, image="base", instance="web-1", early=()):
+        """A plan as the manager makes it: the image's steps first, then the instance's."""
+        return [*GROUNDWORK, *early, ("root_overlay", {"lower": image, "sealed": True}),
+                ("output", {"stdout": instance}), ("exec", {"path": "/run.sh"})]  # fmt: skip
+
+    def launch(self, pool, *arguments, **options):
+        """Take an init for a plan, and let the pool be filled up again; returns the init."""
+        plan = self.plan(*arguments, **options)
+        token = self.successResultOf(pool.take(plan)).token
+        self.reactor.pump([REFILL_AFTER] * 5)
+        return next(init for init in self.reactor.inits if init.token == token)
+
+    def warm(self, pool):
+        """What the warm inits have done, as numbers of steps."""
+        return sorted(child.in_advance for child in pool._warm)
+
+    def test_same_again(self):
+        """When a config is launched again, an init has done all that names no instance."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool, instance="web-1")
+        self.launch(pool, instance="web-2")
+        self.assertEqual(self.warm(pool), [1, 2])
+        init = self.launch(pool, instance="web-3")
+        self.assertEqual(init.groundwork, self.plan()[:2])
+        self.assertEqual(self.warm(pool), [1, 2])
+
+    def test_instance_again(self):
+        """An instance that is started again has the same plan, which no one carries out early."""
+        pool = self.make(size=2, most=2)
+        for _ in range(3):
+            self.launch(pool, instance="web-1")
+        self.assertEqual(self.warm(pool), [1, 2])
+
+    def test_another(self):
+        """For another config there is one that has done no more than all have in common."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.assertEqual(self.launch(pool, "other").groundwork, GROUNDWORK)
+        self.assertEqual(self.warm(pool), [1, 1])
+        self.launch(pool, "other")
+        self.assertEqual(self.warm(pool), [1, 2])
+
+    def test_cold(self):
+        """A new init does the groundwork alone, whatever is expected."""
+        pool = self.make(size=0)
+        for _ in range(3):
+            init = self.launch(pool)
+        self.assertEqual((init.groundwork, init.child.in_advance), (GROUNDWORK, 0))
+
+    def test_link(self):
+        """No link is asked for in advance, for it needs an instance to be for."""
+        pool = self.make(size=2, most=2)
+        for _ in range(2):
+            self.launch(pool, early=[("unshare", {"namespaces": ["net"]}), ("ask_for_link", {})])
+        self.assertEqual(self.warm(pool), [1, 2])
+
+    def test_other_plans(self):
+        """What is no container's plan changes nothing in what is expected."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.successResultOf(pool.take([("unshare", {})]))
+        self.launch(pool)
+        self.assertEqual(self.warm(pool), [1, 2])
+
+    def test_expect_nothing(self):
+        """Who would remove an image has all inits let go that have mounted it."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        pool.expect_nothing()
+        self.reactor.pump([REFILL_AFTER] * 5)
+        self.assertEqual(self.warm(pool), [1, 1])
+
+    def test_cannot_be_done(self):
+        """Where what was expected can't be done in advance, it is not tried again and again."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.reactor.prepares = False
+        self.successResultOf(pool.take(self.plan()))
+        self.reactor.advance(REFILL_AFTER)
+        self.init.fail()
+        self.reactor.prepares = True
+        self.reactor.pump([RETRY_AFTER] * 2)
+        self.assertEqual(self.warm(pool), [1, 1])
 
 
 class StopTests(PoolTestCase):
@@ -204,7 +296,7 @@ class StopTests(PoolTestCase):
     def test_containers_run_on(self):
         """Those that have a plan run on."""
         pool = self.make(size=1)
-        self.successResultOf(pool.take()).carry_out([*GROUNDWORK, ("exec", {"path": "/run.sh"})])
+        self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
         self.reactor.advance(0)
         taken = self.reactor.inits[0]
         stopped = pool.stop()

@@ -15,7 +15,7 @@ from txcontain.errors import MachineAtFault
 from txcontain.pool import Pool
 from txcontain.process import WHO, Adopted, Exit, StepFailed, read_exit
 
-PLAN = [("stdio", {}), ("exec", {"path": "/run.sh"})]
+PLAN = [("output", {}), ("exec", {"path": "/run.sh"})]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -93,7 +93,7 @@ class PoolTestCase(MachineTestCase):
 
     def connected(self):
         """An init that has connected."""
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         self.init.connect()
         return self.successResultOf(taken)
 
@@ -130,7 +130,7 @@ class ChildTests(PoolTestCase):
     def test_groundwork(self):
         """An init is handed out when it has done the groundwork, not before."""
         self.reactor.prepares = False
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         self.init.connect()
         self.assertEqual(self.init.groundwork, PLAN[:1])
         self.assertNoResult(taken)
@@ -140,11 +140,11 @@ class ChildTests(PoolTestCase):
     def test_groundwork_fails(self):
         """An init that can't do the groundwork fails the launch with the step."""
         self.reactor.prepares = False
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         self.init.connect()
         self.init.fail(step=0, errno=28)
         error = self.failureResultOf(taken, MachineAtFault).value
-        self.assertEqual(error.chain[0], "step 1 of 1, stdio")
+        self.assertEqual(error.chain[0], "step 1 of 1, output")
 
     def test_says_too_much(self):
         """What an init says of its groundwork later on changes nothing."""
@@ -203,7 +203,7 @@ class ChildTests(PoolTestCase):
 
     def test_never_connects(self):
         """An init that ends before it connects fails with what it complained of."""
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         self.reactor.inits[0].child.errReceived(b"unshare: not permitted\n")
         self.init.end("Done(1)")
         error = self.failureResultOf(taken, MachineAtFault).value
@@ -226,7 +226,7 @@ class ChildTests(PoolTestCase):
 
     def test_disk_full(self):
         """Where it can't be written down who it is, the launch fails with the reason."""
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         shutil.rmtree(self.init.slot)
         self.init.connect()
         self.assertIn("No such file", str(self.failureResultOf(taken, MachineAtFault).value))
@@ -234,7 +234,7 @@ class ChildTests(PoolTestCase):
 
     def test_dead_when_it_is_heard(self):
         """An init that is dead by the time that its token is read fails the launch."""
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         del self.kernel.living[self.init.process]
         self.init.connect()
         self.failureResultOf(taken, MachineAtFault)
@@ -264,7 +264,7 @@ class HostileTests(PoolTestCase):
 
     def test_token_twice(self):
         """A token is good for one connection."""
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         self.init.connect()
         first = self.init.socket
         self.init.connect()
@@ -287,7 +287,7 @@ class HostileTests(PoolTestCase):
 
     def assertHarmless(self, line):
         """An init that connects meanwhile is not harmed by a line on another connection."""
-        taken = self.pool.take()
+        taken = self.pool.take(PLAN)
         connection, socket = self.pool.buildProtocol(None), FakeSocket(self.init)
         connection.makeConnection(socket)
         connection.dataReceived(line + b"\n")

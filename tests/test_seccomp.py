@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import needs_root
 from txcontain.init import Kernel
-from txcontain.seccomp import ALLOWED, REFUSED, compile_filter
+from txcontain.seccomp import ALLOWED, FOR_PLANS, REFUSED, compile_filters
 
 F_SETLEASE, F_GETLEASE, F_DUPFD, F_SETDELEG = 1024, 1025, 0, 1040
 HIGH_BITS = 1 << 32  # the kernel looks at the lower half of most arguments
@@ -40,16 +40,17 @@ def call(name: str, *arguments: int) -> str:
 class FilterTests(SynchronousTestCase):
     """What the filter alone does: here no lack of a capability refuses anything."""
 
-    program = compile_filter()
+    programs = compile_filters()
 
-    def filtered(self, function: Callable[[], str]) -> str:
-        """What a function returns behind the filter."""
+    def filtered(self, function: Callable[[], str], parts: int = 2) -> str:
+        """What a function returns behind the filter, or its first part alone."""
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
             try:
                 signal.alarm(SECONDS)
-                Kernel().load_filter(self.program)
+                for program in self.programs[:parts]:
+                    Kernel().load_filter(program)
                 os.write(write, function().encode())
             finally:
                 os._exit(0)
@@ -65,6 +66,14 @@ class FilterTests(SynchronousTestCase):
         self.assertLess(40, len(known))
         said = self.filtered(lambda: " ".join(call(name) for name in known))
         self.assertEqual({*said.split()}, {"EPERM"})
+
+    def test_for_plans(self) -> None:
+        """The first part lets an init do what plans take, and refuses everything else already."""
+        known = [name for name in REFUSED if number(name) >= 0]
+        said = self.filtered(lambda: " ".join(call(name, -1, -1, -1) for name in known), parts=1)
+        allowed = {name for name, answer in zip(known, said.split(), strict=True)
+                   if answer != "EPERM"}  # fmt: skip
+        self.assertEqual(allowed, {*FOR_PLANS})
 
     def test_unlisted(self) -> None:
         """A call that is on no list answers ENOSYS, as where the kernel does not have it."""

@@ -89,7 +89,7 @@ class WiringTests(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.patch(Cgroups, "here", lambda state: Cgroups())
-        self.patch(tap, "compile_filter", lambda: b"a filter")
+        self.patch(tap, "compile_filters", lambda: [b"a", b"filter"])
 
     def options(self, *words):
         """Options for a state folder of the test's."""

@@ -380,6 +380,7 @@ class ClientTests(WebTestCase):
         following = Deferred.fromCoroutine(follow())
         self.settle()
         self.launch()
+        self.manager.journal.write()
         self.settle()
         self.assertEqual(got, ["config", "starting", "running"])
         self.assertNoResult(following)

@@ -22,6 +22,7 @@ GROUP = "txcontain"
 KEEPERS = "keepers"  # the one group in a manager's that is no container's
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
 V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
+DEFAULTS = Limits()
 PERIOD = 100_000  # microseconds in which a container's share of the processors is counted
 
 
@@ -107,7 +108,7 @@ class Cgroups:
         return [os.path.join(top, token) for top in sorted(set(self.tops.values()))]
 
     def make(self, token: str) -> list[str]:
-        """Make a container's group; returns the files that a process joins it by.
+        """Make a container's group, with the limits that all have; returns what it is joined by.
 
         Version 1 lets a single thread join: to move all of a process's would take a grace
         period of RCU, 12 ms.
@@ -116,6 +117,8 @@ class Cgroups:
         for folder in self.folders(token):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o755)
+        with contextlib.suppress(OSError):  # where this can't be limited; no one has asked for it
+            self._set(token, "pids", DEFAULTS)
         return [
             os.path.join(top, token, "cgroup.procs" if top in version2 else "tasks")
             for top in sorted(set(self.tops.values()))
@@ -142,23 +145,22 @@ class Cgroups:
         return found - {KEEPERS}
 
     def limit(self, token: str, limits: Limits) -> None:
-        """Bound what a container uses.
+        """Bound what a container uses, where that is not as with all.
 
         Raises OSError where this machine has not what it takes; its filename says what.
         """
         for name, wanted in attrs.asdict(limits).items():
-            if wanted is not None and name in SETTINGS:
-                self._set(token, name, SETTINGS[name], limits)
+            if wanted != getattr(DEFAULTS, name) and name in SETTINGS:
+                self._set(token, name, limits)
 
-    def _set(self, token: str, name: str, setting: Setting, limits: Limits) -> None:
+    def _set(self, token: str, name: str, limits: Limits) -> None:
+        setting = SETTINGS[name]
         version2 = setting.controller in self.unified
         file, value = setting.version2 if version2 else setting.version1
         try:
             folder = os.path.join(self.tops[setting.controller], token)
             _write(os.path.join(folder, file), value(limits))
         except (KeyError, OSError) as error:
-            if name == "pids" and limits.pids == Limits().pids:
-                return  # no one has asked for this one
             number = getattr(error, "errno", None) or errno.ENOENT
             raise OSError(number, os.strerror(number), f"limits.{name}, {file}") from error
 

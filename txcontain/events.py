@@ -1,7 +1,9 @@
 """The journal: every change with its reason, numbered, kept on disk within a bound.
 
 A line of JSON an event. When the file is full it becomes the old one, and a new one
-begins: between half of the bound and the whole of it is there to be replayed.
+begins: between half of the bound and the whole of it is there to be replayed. An event is
+written down, told, and put in the manager's log a moment after it has happened, all in
+this order: so no launch waits for that, and no one hears of what a next manager won't know.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from txcontain.store import to_json
 from txcontain.streams import Stream
@@ -25,6 +28,7 @@ from txcontain.streams import Stream
 LARGEST = 4 << 20  # bytes of each of the two files
 SOME = 200  # events that are sent at once
 MOST_WAITING = 10_000  # events kept for a follower that takes none
+WRITE_AFTER = 0.01  # seconds: until then, who asked for the change has its answer
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
@@ -38,11 +42,15 @@ asked_by: ContextVar[str | None] = ContextVar("asked_by", default=None)
 class Journal:
     """The events of one state folder."""
 
+    reactor: Any
     path: str
     last: int = 0  # the number of the last event
+    _new: list[Event] = field(factory=list)  # those that are yet to be written
+    _next_write: Any = None
     _size: int = 0
     _torn: bool = False  # whether the last line was cut short, and spoils what would follow it
     _listeners: list[Listener] = field(factory=list)
+    _log: Logger = field(factory=Logger)
 
     def open(self) -> None:
         """Go on after the last whole event that is on disk."""
@@ -54,17 +62,29 @@ class Journal:
             self._torn = file.read(1) not in (b"", b"\n")
 
     def add(self, what: str, reason: str, instance: str | None = None, **details: Any) -> Event:
-        """Write an event down with who asked for it, and tell who listens."""
+        """Take note of an event, and of who asked for it."""
         self.last += 1
         if by := asked_by.get():
             details["by"] = by
         event = {"seq": self.last, "time": time.time(), "instance": instance, "what": what,
                  "reason": reason, **details}  # fmt: skip
-        with contextlib.suppress(OSError):  # a full disk does not stop the containers
-            self._write(to_json(event))
-        for listener in list(self._listeners):
-            listener(event)
+        self._new.append(event)
+        if self._next_write is None:
+            self._next_write = self.reactor.callLater(WRITE_AFTER, self.write)
         return event
+
+    def write(self) -> None:
+        """Write down what is new, tell who listens, and log it."""
+        if self._next_write is not None and self._next_write.active():
+            self._next_write.cancel()
+        self._next_write = None
+        new, self._new = self._new, []
+        for event in new:
+            with contextlib.suppress(OSError):  # a full disk does not stop the containers
+                self._write(to_json(event))
+            for listener in list(self._listeners):
+                listener(event)
+            self._log.info("{line}", line=line_of(event))
 
     def _write(self, line: bytes) -> None:
         if self._size + len(line) > LARGEST:
@@ -82,6 +102,7 @@ class Journal:
 
     def since(self, number: int) -> Iterator[Event]:
         """The events after that number, of those that are still there."""
+        self.write()
         for path in (f"{self.path}.old", self.path):
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 for line in file:
@@ -151,6 +172,14 @@ class Follower(Stream):
         """The consumer is gone."""
         super().stopProducing()
         self._go_on()
+
+
+def line_of(event: Event) -> str:
+    """An event as a line of the log, as "web-1 running: it listens on port 80, by root"."""
+    known = {"seq", "time", "instance", "what", "reason"}
+    more = "".join(f", {key} {value}" for key, value in event.items() if key not in known)
+    about = f"{event['instance']} " if event["instance"] else ""
+    return ascii(f"{about}{event['what']}: {event['reason']}{more}")[1:-1]
 
 
 def _parse(line: bytes) -> Event | None:

@@ -76,9 +76,13 @@ class _Shell:
         self.first = 0  # of the ids of a user namespace
         self.enter = ""  # the command that enters one
 
-    def stdio(self, stdin: str, stdout: str, stderr: str) -> Lines:
-        """The container's own standard streams (leave this out to see its output here)."""
-        return [f"exec <{quote(stdin)} >>{quote(stdout)} 2>>{quote(stderr)}"]
+    def input(self, path: str) -> Lines:
+        """The container's own standard input."""
+        return [f"exec <{quote(path)}"]
+
+    def output(self, stdout: str, stderr: str) -> Lines:
+        """The container's own output and error (leave this out to see its output here)."""
+        return [f"exec >>{quote(stdout)} 2>>{quote(stderr)}"]
 
     def unshare(self, namespaces: Lines) -> Lines:
         """The first line did this: a shell can't do it to itself."""
@@ -89,8 +93,9 @@ class _Shell:
         return [f"mount --make-r{mode} /"]
 
     def scratch(self, path: str, size: str) -> Lines:
-        """A small tmpfs that only this namespace sees; it goes with the last process."""
-        return [_mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")]
+        """A tmpfs that only this namespace sees; it goes with the last process."""
+        mount = _mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")
+        return [f"mkdir -p {quote(path)}", mount]
 
     def staging(self, path: str) -> Lines:
         """What all containers share is mounted here, before there is a root to hold it. (The

@@ -292,15 +292,20 @@ class Container:
 
     # -- ops: preparing --------------------------------------------------------
 
-    def stdio(self, stdin: str, stdout: str, stderr: str) -> None:
-        """Open the container's own standard streams, on the host's paths."""
-        append = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        for number, (path, flags) in enumerate(
-            [(stdin, os.O_RDONLY), (stdout, append), (stderr, append)]
-        ):
-            opened = self.kernel.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-            self.kernel.dup2(opened, number)
-            self.kernel.close(opened)
+    def input(self, path: str) -> None:
+        """Open the container's own standard input, on a path of the host."""
+        self._redirect(0, path, os.O_RDONLY)
+
+    def output(self, stdout: str, stderr: str) -> None:
+        """Open the container's own standard output and error, on paths of the host."""
+        for number, path in ((1, stdout), (2, stderr)):
+            self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            self._own(number)
+
+    def _redirect(self, number: int, path: str, flags: int) -> None:
+        opened = self.kernel.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        self.kernel.dup2(opened, number)
+        self.kernel.close(opened)
 
     def unshare(self, namespaces: Strings) -> None:
         """Leave the manager's namespaces of these kinds for new ones."""
@@ -310,7 +315,7 @@ class Container:
         """Make the user namespace that is to be entered; what is there already gets its owner."""
         self.user_namespace = self.kernel.make_user_namespace(first, f"{staging}/proc")
         self.owner = first
-        for path in (1, 2, f"{staging}/dev", f"{staging}/dev/shm"):
+        for path in (f"{staging}/dev", f"{staging}/dev/shm"):
             self._own(path)
 
     def idmap(self, source: str, target: str) -> None:
@@ -328,7 +333,8 @@ class Container:
         self.kernel.mount(None, "/", None, bits(["rec", mode]), "")
 
     def scratch(self, path: str, size: str) -> None:
-        """A small tmpfs that only this container's mounts refer to."""
+        """A tmpfs that only this container's mounts refer to."""
+        self._make(path)
         self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
 
     # -- ops: the file tree ----------------------------------------------------
@@ -840,13 +846,8 @@ def to_json(value: object) -> str:
 
 def receive(connection: _socket.socket, length: int) -> bytes:
     """So many bytes; nothing where the other end hung up before."""
-    received = bytearray()
-    while len(received) < length:
-        part = connection.recv(length - len(received))
-        if not part:
-            return b""
-        received += part
-    return bytes(received)
+    received = connection.recv(length, _socket.MSG_WAITALL)
+    return received if len(received) == length else b""
 
 
 def receive_plan(connection: _socket.socket) -> Plan | None:

@@ -35,9 +35,10 @@ LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
 STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
 RECORD = "instance.json"
-STOPPING = "stopping"  # is there from when it is asked to end
 SAVE_AFTER = 1.0  # seconds
-HALF_MADE = "half-made"  # is in the folder of an instance until its launch has worked
+# How far an instance is, as its folder's mode, in bits that mean nothing there (inode(7)): from
+# one to the next it is a single step, which needs no room on a full disk.
+HALF_MADE, WHOLE, ENDING = 0o1700, 0o700, 0o4700
 
 
 class Life(Protocol):
@@ -82,8 +83,9 @@ class Instance:
     exit: Exit | None = None  # the last one
     restarts: int = 0
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
+    in_advance: int = 0  # how many of the steps its init had carried out before the launch
     processes: Supervised | None = None
-    left: list[str] = field(factory=list)  # what would not go with the last end
+    ending: bool = False  # whether it is to be removed
     _delay: float = FIRST_DELAY
     _next_start: Any = None
     _next_save: Any = None
@@ -125,8 +127,8 @@ class Instance:
         self.launched = self.reactor.seconds()
         await self._start()
         self._first_launch = False
-        with contextlib.suppress(FileNotFoundError):  # where it was destroyed meanwhile
-            os.unlink(self.path(HALF_MADE))  # takes no room on a disk, however full
+        if not self.ending:
+            os.chmod(self.folder, WHOLE)
 
     async def _start(self) -> None:
         self.ready, self.processes = False, None
@@ -140,16 +142,21 @@ class Instance:
             await self._listens(self.spec.port)
 
     async def _carry_out(self) -> None:
-        child = await self.pool.take()
+        child = await self.pool.take(self.plan)
         if self.state != "starting":
             child.hang_up()
             raise MachineAtFault("the launch was cut short", f"the instance is {self.state}")
-        self.processes = child
+        self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.connect = self._exited, self.connect
-        self._save_or_fail()
         self._limit(child)
+        steps_done = child.carry_out(self.plan)
         try:
-            self.timeline = await child.carry_out(self.plan)
+            self._write_record()  # while the init works
+        except OSError as error:
+            steps_done.addErrback(lambda _: None)  # its failure follows from this one
+            raise MachineAtFault(f"writing {RECORD}", failures.of_os(error)) from error
+        try:
+            self.timeline = await steps_done
         except StepFailed as failure:
             raise failures.of_step(self.plan, failure) from failure
         if self.state == "starting":  # and not stopped, or ended, in the meantime
@@ -181,7 +188,7 @@ class Instance:
             pause = min(pause * 2, LOOK_AT_MOST)
         if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
-            words = last_words(self.path("logs/stderr"), LAST_WORDS)
+            words = last_words(self.path("stderr"), LAST_WORDS)
             raise failures.of_early_end(str(self.spec.startup_script), port, self.exit, words)
 
     def _look_whether_it_listens(self, port: int) -> bool:
@@ -251,7 +258,8 @@ class Instance:
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""
         assert self.processes is not None
-        self.left = self.processes.discard()
+        if not self.ending:  # else whoever removes the instance does it, and makes sure
+            self.processes.discard()
         if self.running and how.at - self.since >= STEADY_AFTER:
             self._delay = FIRST_DELAY
         self._begin_again_or_end(how)
@@ -313,6 +321,7 @@ class Instance:
             "spec": self.spec.described(),
             "document": self.spec.document,
             "timeline": self.timeline,
+            "in_advance": self.in_advance,
         }
 
     def save(self) -> None:
@@ -338,12 +347,6 @@ class Instance:
         self._next_save = None
         self.save()
 
-    def _save_or_fail(self) -> None:
-        try:
-            self._write_record()
-        except OSError as error:
-            raise MachineAtFault(f"writing {RECORD}", failures.of_os(error)) from error
-
     def _write_record(self) -> None:
         write_soon(self.path(RECORD), to_json(self.record()))
 
@@ -352,17 +355,21 @@ class Instance:
     def entered(self, state: str, why: str) -> None:
         """Take note of a state."""
         self.state, self.since = state, self.reactor.seconds()
-        self._log.info("{name} is {state}: {why}", name=self.name, state=state, why=why)
         self.changed(self, why)
 
     def be_stopping(self) -> None:
         """Begin to end the container."""
         self.entered("stopping", "asked to end")
-        with contextlib.suppress(OSError):  # the disk is full: the next manager lets it run on
-            os.close(os.open(self.path(STOPPING), os.O_CREAT | os.O_WRONLY, 0o600))
+        self.mark_as_ending()
         if self.processes is not None:
             terminated = Deferred.fromCoroutine(self._terminate(self.processes))
             terminated.addErrback(self._terminate_failed)
+
+    def mark_as_ending(self) -> None:
+        """From now on it is to be removed, by this manager or the next one."""
+        self.ending = True
+        with contextlib.suppress(OSError):  # on a disk that broke: the next one lets it run on
+            os.chmod(self.folder, ENDING)
 
     def _terminate_failed(self, failure: Any) -> None:
         self._log.failure("ending {name}", failure, name=self.name)

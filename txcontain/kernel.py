@@ -139,6 +139,13 @@ class Kernel:
         pid: int = struct.unpack("iII", credentials)[0]
         return pid
 
+    def send(self, connection: socket.socket, message: bytes) -> int:
+        """Send what goes into a socket's buffer at once; returns how many bytes that is."""
+        try:
+            return connection.send(message)
+        except BlockingIOError:
+            return 0
+
     def catches(self, pid: int, number: int) -> bool:
         """Whether a process has a handler for a signal (SigCgt, proc_pid_status(5))."""
         try:

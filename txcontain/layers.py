@@ -22,10 +22,9 @@ from twisted.python.failure import Failure
 
 from txcontain import failures
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
-from txcontain.plan import make_unpacking_plan
+from txcontain.plan import NOWHERE, Host, make_unpacking_plan
 from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
-from txcontain.spec import Limits
 from txcontain.unpacking import DEFAULTS, Bounds, check
 
 UNPACKING = ".unpacking"  # how the name of a layer ends until it is one
@@ -43,7 +42,7 @@ class Layers:
     threads: Callable[..., Deferred[Any]]
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     bounds: Bounds = DEFAULTS
-    seccomp: bytes = b""  # the compiled filter
+    host: Host = NOWHERE
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)
     _log: Logger = field(factory=Logger)
 
@@ -110,12 +109,11 @@ class Layers:
         what = f"unpacking {os.path.basename(tarball)}"
         log = os.path.join(beside, "log")
         folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
-        plan = make_unpacking_plan(tarball, folder, scratch, log, self.bounds, self.seccomp)
-        child = await self.pool.take(bare=True)
+        plan = make_unpacking_plan(tarball, folder, scratch, log, self.bounds, self.host)
+        child = await self.pool.take(plan)
         ended: Deferred[Exit] = Deferred()
         child.on_exit = ended.callback
         try:
-            child.cgroups.limit(child.token, Limits())
             await child.carry_out(plan)
             how = await self._end_within_bounds(child, ended, os.path.basename(tarball), folder)
         except StepFailed as failure:

@@ -34,7 +34,7 @@ FOLLOW_EVERY = 0.1  # seconds between two looks of one who follows
 
 def log_path(instance: Instance, stream: str) -> str:
     """The file that a container's stream goes to."""
-    return instance.path(f"logs/{stream}")
+    return instance.path(stream)
 
 
 @define(eq=False)
@@ -71,8 +71,12 @@ class Bounds:
         self._checks.pop(instance.name, None)
         if self._watcher is None or instance.ended:
             return
-        folder = FilePath(instance.path("logs"))
-        self._watcher.watch(folder, IN_MODIFY, callbacks=[lambda *_: self._written(instance)])
+
+        def written(_: Any, path: FilePath[Any], mask: int) -> None:
+            if os.fsdecode(path.basename()) in STREAMS:
+                self._written(instance)
+
+        self._watcher.watch(FilePath(instance.folder), IN_MODIFY, callbacks=[written])
 
     def forget(self, instance: Instance) -> None:
         """The instance has ended: look a last time."""
@@ -91,7 +95,7 @@ class Bounds:
             self._written_before.pop(path, None)
 
     def _unwatch(self, instance: Instance) -> None:
-        folder = FilePath(instance.path("logs"))
+        folder = FilePath(instance.folder)
         if self._watcher._isWatched(folder):
             self._watcher.ignore(folder)
 

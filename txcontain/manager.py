@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import IPv4Address
@@ -22,7 +22,7 @@ from txcontain import failures
 from txcontain.errors import Error, MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
 from txcontain.identities import free_range, read_range
-from txcontain.instance import HALF_MADE, RECORD, STOPPING, Instance
+from txcontain.instance import ENDING, HALF_MADE, RECORD, Instance
 from txcontain.kernel import Kernel
 from txcontain.layers import Layers
 from txcontain.logs import Bounds, Reader
@@ -34,6 +34,7 @@ from txcontain.spec import LONGEST_DOCUMENT, Port, Spec, from_json
 from txcontain.store import Configs
 
 LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of
+WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
 
 
@@ -128,12 +129,8 @@ class Manager:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
         instance = self._instance(name, spec, layers, self.network.reserve(name, spec), ids)
         try:
-            os.mkdir(instance.folder, 0o700)
-            for name in ("logs", "rw"):
-                os.mkdir(instance.path(name), 0o700)
-            os.close(os.open(instance.path(HALF_MADE), os.O_CREAT | os.O_WRONLY, 0o600))
+            os.mkdir(instance.folder, HALF_MADE)
         except OSError as error:
-            shutil.rmtree(instance.folder, ignore_errors=True)
             self._release(instance)
             raise MachineAtFault("making the instance's folder", failures.of_os(error)) from error
         instance.changed = self._changed
@@ -180,8 +177,8 @@ class Manager:
             mounts=layers[1:],
             private=os.path.join(folder, "rw"),
             scratch=os.path.join(self.pool.folder, "scratch"),
-            stdout=os.path.join(folder, "logs/stdout"),
-            stderr=os.path.join(folder, "logs/stderr"),
+            stdout=os.path.join(folder, "stdout"),
+            stderr=os.path.join(folder, "stderr"),
             host=self.host,
             link=self.network.place(address) if address else None,
             ids=ids,
@@ -192,7 +189,7 @@ class Manager:
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.see(instance.name, instance.running)
         if instance.running and not instance.ready:
-            self.bounds.watch(instance)
+            self.reactor.callLater(WATCH_AFTER, self.bounds.watch, instance)
         if instance.ended:
             self.bounds.forget(instance)
             self._release(instance)
@@ -269,7 +266,7 @@ class Manager:
         instance = self.find(name)
         await instance.stop()
         await self._forget(instance)
-        self.journal.add("destroyed", "nothing of it is left", instance=name)
+        self.journal.add("destroyed", "its processes, cgroup and folders are gone", instance=name)
 
     async def destroy_all(self) -> None:
         """End and remove every instance, all at the same time.
@@ -286,21 +283,25 @@ class Manager:
 
     async def _forget(self, instance: Instance) -> None:
         """Remove what is left of an instance that has ended, and be sure of it."""
-        going = os.path.join(self._folder, f".{instance.name}")
+        if not instance.ending:
+            instance.mark_as_ending()
+        removed = Deferred.fromCoroutine(self._remove_folder(instance))  # goes on meanwhile
         try:
-            if os.path.isdir(instance.folder):
-                os.rename(instance.folder, going)  # half of a folder is never taken for one
-            await self.remove(going)
-        except OSError as error:
-            raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
-        if instance.address:
-            await self.network.release(instance.name)
-        left = await self._what_is_left(instance)
+            if instance.address:
+                await self.network.release(instance.name)
+            left = await self._what_is_left(instance)
+        finally:
+            await removed
         self.instances.pop(instance.name, None)
         self.bounds.removed(instance)
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
-        self._log.info("{name}: its processes, cgroup, folders are gone", name=instance.name)
+
+    async def _remove_folder(self, instance: Instance) -> None:
+        try:
+            await self.remove(instance.folder)
+        except OSError as error:
+            raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
 
     async def _what_is_left(self, instance: Instance) -> list[str]:
         processes = instance.processes
@@ -354,11 +355,11 @@ class Manager:
 
     async def doctor(self) -> list[str]:
         """Look for what should not be there, and remove it; returns what was found and done."""
-        known = set(self.instances) | {f".{name}" for name in self.instances}
         done = self._end_strangers()
-        for name in set(os.listdir(self._folder)) - known:
+        for name in set(os.listdir(self._folder)) - set(self.instances):
             await self.remove(os.path.join(self._folder, name))
             done.append(f"removed the folder instances/{name}, of no instance")
+        self.pool.expect_nothing()
         used = {layer for instance in self.instances.values() for layer in instance.layers}
         for name in await self.layers.remove_unused(used, self._tarballs()):
             done.append(f"removed the layer {name}, which nothing uses")
@@ -381,16 +382,24 @@ class Manager:
         records, done = [], []
         for name in os.listdir(self._folder):
             path = os.path.join(self._folder, name)
-            if name.startswith(".") or os.path.exists(os.path.join(path, HALF_MADE)):
-                done.append(f"rolled back {name.lstrip('.')}, which was half made or half removed")
-                self._remove_later(path)
-                continue
+            mode = stat.S_IMODE(os.lstat(path).st_mode)
             try:
-                records.append(read_record(name, os.path.join(path, RECORD), self.layers.folder))
+                if mode == HALF_MADE:
+                    raise ValueError("it was half made")
+                record = read_record(name, os.path.join(path, RECORD), self.layers.folder)
             except ValueError as error:
-                done.append(f"set {name} aside: {error}")
-                os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
+                done.append(self._put_away(path, mode, error))
+            else:
+                records.append({**record, "ending": mode == ENDING})
         return records, done
+
+    def _put_away(self, path: str, mode: int, error: ValueError) -> str:
+        name = os.path.basename(path)
+        if mode in (HALF_MADE, ENDING):
+            self._remove_later(path)
+            return f"rolled back {name}, which was half made or half removed"
+        os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
+        return f"set {name} aside: {error}"
 
     def _resume(self, record: dict[str, Any]) -> None:
         name, spec, address = record["instance"], record["spec"], record["address"]
@@ -400,12 +409,19 @@ class Manager:
         self.instances[instance.name] = instance
         instance.launched, instance.since = record["launched"], record["since"]
         instance.restarts, instance.ready = record["restarts"], record["ready"]
-        instance.timeline = record["timeline"]
+        instance.timeline, instance.in_advance = record["timeline"], record["in_advance"]
         if record["state"] == "ended":
             instance.ended_before(record["exit"])
             instance.changed = self._changed
-            return
-        instance.changed = self._changed
+        else:
+            instance.changed = self._changed
+            self._follow(instance, record)
+        if record["ending"]:
+            destroyed = Deferred.fromCoroutine(self.destroy(instance.name))
+            destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
+
+    def _follow(self, instance: Instance, record: dict[str, Any]) -> None:
+        """Find what an instance runs; where that has ended, its policy says what comes next."""
         slot = os.path.join(self.pool.slots, record["slot"] or "none")
         processes = Adopted(self.kernel, self.pool.cgroups, slot, reactor=self.reactor)
         how = adopt(processes)
@@ -416,9 +432,6 @@ class Manager:
         else:
             processes.discard()
             instance.ended_meanwhile(how)
-        if os.path.exists(instance.path(STOPPING)):
-            destroyed = Deferred.fromCoroutine(self.destroy(instance.name))
-            destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
 
     def _end_strangers(self) -> list[str]:
         """End what runs in slots that are neither an instance's nor the pool's."""
@@ -449,6 +462,7 @@ class Manager:
         self.network.stop()
         for instance in self.instances.values():
             instance.pause()
+        self.journal.write()
 
 
 def adopt(processes: Adopted) -> Exit | None:
@@ -487,6 +501,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "ready": bool(record["ready"]),
             "restarts": int(record["restarts"]),
             "timeline": [_number(seconds) for seconds in record["timeline"]],
+            "in_advance": int(record["in_advance"]),
             "slot": record["slot"] and _plain(record["slot"]),
             "layers": folders,
             "spec": spec,

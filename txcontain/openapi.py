@@ -114,6 +114,7 @@ SCHEMAS: Json = {
         "layers": _list(_string("the folder of a tarball")),
         "plan": _list({"type": "object"}, "each step, with the seconds it took"),
         "timeline": _list(_number("seconds", kind="number")),
+        "in_advance": _number("steps that a warm init had carried out before the launch"),
     }),
     "Exit": _object({
         "status": _number("exit status", kind=["integer", "null"]),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, frozen
 
 from txcontain.spec import Spec
 from txcontain.unpacking import DEFAULTS, Bounds
@@ -49,6 +51,10 @@ SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
             "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
+# The steps that leave no trace of an instance, nor need one: all else waits for a launch. (Of
+# the overlays, those whose writable layer is sealed, and not the instance's own.)
+EARLY = {"bounding_set", "device", "input", "mask", "mount", "move", "overlay", "propagation",
+         "read_only_path", "root_overlay", "seccomp", "staging", "symlink", "unshare"}  # fmt: skip
 # Of each process that unpacks: seconds of a processor's time, bytes of memory.
 UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
 
@@ -58,19 +64,22 @@ class Host:
     """What a plan needs to know of the machine."""
 
     empty: str = "/var/empty"  # an empty folder, to hide others behind
-    masked: Sequence[tuple[str, bool]] = ()  # those of MASKED that exist; whether a folder
-    read_only: Sequence[str] = ()  # those of READ_ONLY that exist
-    seccomp: bytes = b""  # the compiled filter
+    masked: tuple[tuple[str, bool], ...] = ()  # those of MASKED that exist; whether a folder
+    read_only: tuple[str, ...] = ()  # those of READ_ONLY that exist
+    seccomp: tuple[bytes, ...] = (b"", b"")  # the compiled filter: the first and the last part
 
     @classmethod
-    def here(cls, empty: str, seccomp: bytes) -> Host:
+    def here(cls, empty: str, seccomp: Sequence[bytes]) -> Host:
         """The facts of this machine."""
         return cls(
             empty,
-            [(path, os.path.isdir(path)) for path in MASKED if os.path.exists(path)],
-            [path for path in READ_ONLY if os.path.exists(path)],
-            seccomp,
+            tuple((path, os.path.isdir(path)) for path in MASKED if os.path.exists(path)),
+            tuple(path for path in READ_ONLY if os.path.exists(path)),
+            tuple(seccomp),
         )
+
+
+NOWHERE = Host()
 
 
 @frozen
@@ -92,7 +101,7 @@ class Paths:
     scratch: str  # an existing folder that a tmpfs is put on, inside the container alone
     stdout: str
     stderr: str
-    host: Host = field(factory=Host)
+    host: Host = NOWHERE
     link: Link | None = None  # where the network is private
     ids: int | None = None  # the first of its range of ids, where it has a user namespace
 
@@ -104,9 +113,6 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     capabilities = list(CAPABILITIES.values())
     return [
         *make_groundwork(paths.host, paths.scratch),
-        # Its own /dev/null as stdin: root could change the mode of the host's one.
-        ("stdio", {"stdin": f"{paths.scratch}/staging/dev/null", "stdout": paths.stdout,
-                   "stderr": paths.stderr}),
         *_network(spec),
         *_user_namespace(paths),
         *_bounded_disk(spec, paths),
@@ -121,6 +127,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
                    "data": f"mode=1777,size=256m{owned}"}),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
+        ("output", {"stdout": paths.stdout, "stderr": paths.stderr}),
         ("seal", {}),
         ("pivot_root", {"path": root}),
         ("hostname", {"name": hostname}),
@@ -128,11 +135,12 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_open_files(spec),
         *_enter_user_namespace(paths, capabilities),
         *_user(spec.startup_owner, capabilities),
-        ("seccomp", {"program": paths.host.seccomp}),
+        _seccomp(paths.host)[1],
         _start(spec),
     ]  # fmt: skip
 
 
+@lru_cache(maxsize=1)  # so that two plans begin with the same objects, which are soon compared
 def make_groundwork(host: Host, scratch: str) -> Plan:
     """The first steps of every container's plan: they depend on no config.
 
@@ -147,8 +155,27 @@ def make_groundwork(host: Host, scratch: str) -> Plan:
         *[("read_only_path", {"path": path}) for path in host.read_only],
         *_masks(host, "/proc"),
         *_devices(),
+        # Its own /dev/null: root could change the mode of the host's one.
+        ("input", {"path": f"{scratch}/staging/dev/null"}),
         ("bounding_set", {"keep": list(CAPABILITIES.values())}),
+        _seccomp(host)[0],
     ]
+
+
+def begins_with(plan: Plan, start: Plan) -> bool:
+    """Whether these are the first steps of a plan."""
+    return plan[: len(start)] == start
+
+
+def common_start(one: Plan, other: Plan) -> Plan:
+    """The first steps of two plans' rests, as far as an init can do them for no one yet."""
+    pairs = zip(one, other, strict=False)
+    return [step for step, _ in takewhile(lambda pair: pair[0] == pair[1] and _is_early(*pair[0]),
+                                          pairs)]  # fmt: skip
+
+
+def _is_early(op: str, arguments: dict[str, Any]) -> bool:
+    return op in EARLY and arguments.get("sealed", True)
 
 
 def make_unpacking_plan(
@@ -157,13 +184,13 @@ def make_unpacking_plan(
     scratch: str,
     stderr: str,
     bounds: Bounds = DEFAULTS,
-    seccomp: bytes = b"",
+    host: Host = NOWHERE,
 ) -> Plan:
     """The steps that unpack ``tarball`` into ``folder`` with tar(1) in a root of its own.
 
     Whatever the tarball makes tar do, there is nothing but the folder that it could
     write to: the rest of its root is the host's programs, read-only. It has no network,
-    and none of the calls that ``seccomp`` refuses.
+    and none of the calls that the host's filter refuses.
     """
     root = f"{scratch}/root"
     tools = [path for path in ("/usr", "/bin", "/lib", "/lib64") if os.path.isdir(path)]
@@ -183,14 +210,19 @@ def make_unpacking_plan(
         ("bind", {"source": folder, "target": "/layer", "flags": HARMLESS}),
         ("mount", {"target": "/proc", "fstype": "proc", "flags": ["ro", *HARMLESS]}),
         # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
-        ("stdio", {"stdin": f"{root}/tarball", "stdout": stderr, "stderr": stderr}),
+        ("input", {"path": f"{root}/tarball"}),
+        ("output", {"stdout": stderr, "stderr": stderr}),
         ("pivot_root", {"path": root}),
         ("bounding_set", {"keep": UNPACKING}),
         ("resources", {"time": UNPACKING_TIME, "memory": UNPACKING_MEMORY, "file": bounds.size}),
         *_user("root", UNPACKING),
-        ("seccomp", {"program": seccomp}),
+        *_seccomp(host),
         ("exec", {"path": "/usr/bin/tar", "arguments": arguments, "environment": [("PATH", PATH)]}),
     ]  # fmt: skip
+
+
+def _seccomp(host: Host) -> Plan:
+    return [("seccomp", {"program": program}) for program in host.seccomp]
 
 
 def _network(spec: Spec) -> Plan:
@@ -250,7 +282,7 @@ def _open_files(spec: Spec) -> Plan:
 
 
 def _halves(lower: str, private: str) -> dict[str, str]:
-    return {"lower": lower, "upper": f"{private}/upper", "work": f"{private}/work"}
+    return {"lower": lower, "upper": f"{private}-upper", "work": f"{private}-work"}
 
 
 def _root(spec: Spec, paths: Paths, root: str) -> Step:

@@ -1,4 +1,9 @@
-"""Inits: spawned when needed, and some kept warm, connected and waiting for a plan."""
+"""Inits: spawned when needed, and some kept warm, connected and waiting for a plan.
+
+One of them has done what every container's plan begins with. The others have gone on, as far
+as the last two plans were alike: for a config that is launched again and again, that is the
+image, and what is mounted below it for all to share.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from txcontain import failures
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
-from txcontain.plan import INIT, KEEPER, Plan
+from txcontain.plan import INIT, KEEPER, Plan, begins_with, common_start
 from txcontain.process import Child, Connection
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
@@ -50,6 +55,8 @@ class Pool(Factory):
     _warm: list[Child] = field(factory=list)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
     _taken: list[float] = field(factory=list)  # when the last ones were
+    _last: Plan = field(factory=list)  # the last container's
+    _ahead: Plan = field(factory=list)  # what the next one's is expected to begin with
     _refill: Any = None
     _init: str = INIT
     _port: Any = None
@@ -71,6 +78,7 @@ class Pool(Factory):
     def start(self) -> None:
         """Listen for inits and warm the first ones."""
         os.makedirs(self.slots, mode=0o700, exist_ok=True)
+        self.expect_nothing()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
         self._init = self._compiled()
@@ -121,22 +129,41 @@ class Pool(Factory):
         """For the reactor: an init has connected."""
         return Connection(self.kernel, lambda token: self._known.pop(token, None))
 
-    def take(self, bare: bool = False) -> Deferred[Child]:
-        """An init that waits for the rest of a plan: a warm one, or else a new one.
+    def take(self, plan: Plan) -> Deferred[Child]:
+        """An init that waits for what is left of ``plan``: a warm one, or else a new one.
 
-        A bare one has not done the groundwork: for plans that are no container's.
         Fails with MachineAtFault where none can be had.
         """
         self._taken = [*self._lately(), self.reactor.seconds()]
-        if self._warm and not bare:
-            taken: Deferred[Child] = succeed(self._warm.pop(0))
+        ours = begins_with(plan, self.groundwork)  # else it is no container's
+        fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
+        if fit:
+            child = max(fit, key=lambda child: len(child.groundwork))
+            self._warm.remove(child)
+            taken: Deferred[Child] = succeed(child)
         else:
-            child = self._spawn([] if bare else self.groundwork)
+            child = self._spawn(self.groundwork if ours else [])
             taken = child.waiting
             taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
             taken.addErrback(child.abandon)
+        if ours:
+            self._expect(plan)
         self._look_after(REFILL_AFTER)
         return taken
+
+    def _expect(self, plan: Plan) -> None:
+        """The next launch will begin as the last two did."""
+        done = len(self.groundwork)
+        self._ahead = [*self.groundwork, *common_start(self._last[done:], plan[done:])]
+        self._last = plan
+
+    def expect_nothing(self) -> None:
+        """Of no warm init, more than what all containers share is to be done in advance.
+
+        Those that have done more are let go: no layer is in use but by instances.
+        """
+        self._last = self._ahead = self.groundwork
+        self._look_after(0)
 
     def _spawn(self, groundwork: Plan) -> Child:
         """An init that is being started; where that fails, so does its ``waiting``."""
@@ -207,16 +234,22 @@ class Pool(Factory):
         """Warm one more, or let one go that is not needed any more."""
         self._refill = None
         wanted = self._wanted()
-        if len(self._warm) < wanted:
-            self._spawn(self.groundwork).waiting.addCallbacks(self._warmed, self._not_warmed)
-        elif len(self._warm) > wanted:
-            self._warm.pop().hang_up()
+        surplus = [child for child in self._warm if not begins_with(self._last, child.groundwork)]
+        surplus = surplus or self._warm[wanted:]
+        if surplus:
+            self._warm.remove(surplus[-1])
+            surplus[-1].hang_up()
             self._look_after(REFILL_AFTER)
+        elif len(self._warm) < wanted:
+            any_plain = any(child.groundwork == self.groundwork for child in self._warm)
+            child = self._spawn(self._ahead if any_plain else self.groundwork)
+            child.waiting.addCallbacks(self._warmed, self._not_warmed)
         elif wanted > self.size:
             self._look_after(LATELY)
 
     def _warmed(self, child: Child) -> None:
         if self.most:
+            child.in_advance = len(child.groundwork)
             self._warm.append(child)
             self._look_after(0)
         else:  # the pool has been stopped meanwhile
@@ -224,6 +257,7 @@ class Pool(Factory):
 
     def _not_warmed(self, reason: Any) -> None:
         self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
+        self._ahead = self.groundwork
         self._look_after(RETRY_AFTER)
 
 

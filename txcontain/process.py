@@ -32,7 +32,7 @@ from txcontain import failures
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel, Process
-from txcontain.plan import Plan
+from txcontain.plan import Plan, begins_with
 from txcontain.store import to_json, write_soon
 
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
@@ -154,6 +154,7 @@ class Child(Supervised, ProcessProtocol):
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     connect: Connect | None = None  # makes the link that a private network needs
+    in_advance: int = 0  # steps that it has carried out while no one waited for them
     planned: bool = False  # whether it got the rest of a plan
     stderr: bytes = b""
     gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
@@ -200,7 +201,7 @@ class Child(Supervised, ProcessProtocol):
         """
         assert self.connection is not None
         self.planned = True
-        assert plan[: len(self.groundwork)] == self.groundwork
+        assert begins_with(plan, self.groundwork)
         return self.connection.send(plan[len(self.groundwork) :])
 
     def hang_up(self) -> None:
@@ -268,8 +269,11 @@ class Connection(LineOnlyReceiver):
 
     def send_plan(self, plan: Plan) -> None:
         """Send steps to be carried out now."""
-        message = marshal.dumps(plan)
-        self.transport.write(len(message).to_bytes(4, "big") + message)
+        steps = marshal.dumps(plan)
+        message = len(steps).to_bytes(4, "big") + steps
+        # Now, and not in the reactor's next turn: the init works while this one goes on.
+        sent = self._kernel.send(self.transport.getHandle(), message)
+        self.transport.write(message[sent:])
 
     def lineReceived(self, line: bytes) -> None:
         """A message of the init; one that is none ends the conversation."""

@@ -32,6 +32,7 @@ from txcontain.web import make_root
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 LONGEST_REQUEST = 16 << 20  # bytes; past LONGEST_DOCUMENT they are thrown away as they come
 LONGEST_NUMBER = 18  # digits of a length: more is no length, and Python refuses 4300 of them
+LOG_AFTER = 0.01  # seconds: until then, the answer is out
 LONGEST_SHOWN = 200  # characters of a request's target in the log
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]{0,5})?", re.ASCII)  # RFC 9110, 7.2
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)  # RFC 9112, 3.2.2
@@ -263,6 +264,7 @@ class ApiSite(Site):
 
     requestFactory = ApiRequest
     protocol: Any = Channel  # and no HTTP/2
+    reactor: Any
     displayTracebacks = False
     connections = 0
 
@@ -313,7 +315,7 @@ class ApiSite(Site):
 
     def log(self, request: Any) -> None:
         """Write down who asked what, how it was answered, how long that took, and why not."""
-        log.info("{line}", line=line_of(request))
+        self.reactor.callLater(LOG_AFTER, log.info, "{line}", line=line_of(request))
 
 
 def line_of(request: ApiRequest) -> str:

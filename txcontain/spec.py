@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address
 from itertools import combinations
 from typing import Any, NoReturn
@@ -132,6 +133,7 @@ class Spec:
         return plain
 
 
+@lru_cache(maxsize=16)  # of at most LONGEST_DOCUMENT each
 def from_json(document: bytes) -> Spec:
     """The spec that a document describes.
 

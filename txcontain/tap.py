@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
@@ -24,7 +23,7 @@ from txcontain.manager import Manager
 from txcontain.network import make_network
 from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
-from txcontain.seccomp import compile_filter
+from txcontain.seccomp import compile_filters
 from txcontain.store import Configs
 from txcontain.trees import Trees
 
@@ -74,7 +73,6 @@ class ManagerService(Service):
     """Starts and stops what a manager is made of."""
 
     name = "manager"
-    log = Logger()
 
     def __init__(self, manager: Manager) -> None:
         self.manager = manager
@@ -92,8 +90,7 @@ class ManagerService(Service):
         super().startService()
         self.manager.journal.open()
         self.manager.bounds.start()
-        for what in self.manager.restore():
-            self.log.warn("{what}", what=what)
+        self.manager.restore()
         self.manager.pool.start()
         notify("READY=1")
 
@@ -118,7 +115,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     """A manager of everything that these options name."""
     state = options["state"]
     kernel, trees = Kernel(), Trees(reactor)
-    host = Host.here(os.path.join(state, "empty"), compile_filter())
+    host = Host.here(os.path.join(state, "empty"), compile_filters())
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
     pool = Pool(reactor, kernel, Cgroups.here(state), run, groundwork, options["pool"])
@@ -132,13 +129,13 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             trees.in_thread,
             trees.remove,
             unpacking.bounds_of(options),
-            host.seccomp,
+            host,
         ),
         configs=Configs(os.path.join(state, "configs")),
         network=make_network(
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
         ),
-        journal=Journal(os.path.join(state, "events.jsonl")),
+        journal=Journal(reactor, os.path.join(state, "events.jsonl")),
         bounds=Bounds(reactor, kernel),
         threads=trees.in_thread,
         remove=trees.remove,

@@ -92,7 +92,7 @@ class ProbeCase(ManagerCase):
 
     def log_file(self, instance: str, stream: str = "stdout") -> Path:
         """The file of what an instance has written."""
-        return self.state / "instances" / instance / "logs" / stream
+        return self.state / "instances" / instance / stream
 
     def written(self, instance: str, stream: str = "stdout") -> str:
         """What an instance has written so far."""
