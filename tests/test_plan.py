@@ -29,7 +29,7 @@ ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
 GROUNDWORK = [
     ("unshare", {"namespaces": ["mount", "cgroup"]}),
-    ("propagation", {"mode": "private"}),
+    ("propagation", {"mode": "slave"}),
     ("scratch", {"path": "/scratch", "size": "1m"}),
     ("staging", {"path": "/scratch/staging"}),
     ("mount", {"target": "/proc", "fstype": "proc", "flags": ["nosuid", "nodev", "noexec"]}),
@@ -76,6 +76,7 @@ REST = [
     ("overlay", {"lower": "/layers/home", "upper": "/private/1-upper", "work": "/private/1-work",
                  "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False}),
     ("output", {"stdout": "/out", "stderr": "/err"}),
+    ("propagation", {"mode": "private"}),
     ("seal", {}),
     ("pivot_root", {"path": "/scratch/root"}),
     ("hostname", {"name": "web-1"}),

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
 MOUNT_FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
-    "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18,
+    "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19,
 }  # fmt: skip
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
 MNT_DETACH = 2
@@ -329,7 +329,7 @@ class Container:
         self.kernel.close(self.user_namespace)
 
     def propagation(self, mode: str) -> None:
-        """Cut the ties of every mount to the host's: what is mounted here stays here."""
+        """What is mounted here stays here; a slave's mounts still follow the host's."""
         self.kernel.mount(None, "/", None, bits(["rec", mode]), "")
 
     def scratch(self, path: str, size: str) -> None:

@@ -128,6 +128,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
         ("output", {"stdout": paths.stdout, "stderr": paths.stderr}),
+        ("propagation", {"mode": "private"}),
         ("seal", {}),
         ("pivot_root", {"path": root}),
         ("hostname", {"name": hostname}),
@@ -144,11 +145,12 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
 def make_groundwork(host: Host, scratch: str) -> Plan:
     """The first steps of every container's plan: they depend on no config.
 
-    A warm init has carried them out before it is needed.
+    A warm init has carried them out before it is needed. Until then it lets go of what the
+    host unmounts: a disk would stay in use by it.
     """
     return [
         ("unshare", {"namespaces": ["mount", "cgroup"]}),
-        ("propagation", {"mode": "private"}),
+        ("propagation", {"mode": "slave"}),
         ("scratch", {"path": scratch, "size": "1m"}),
         ("staging", {"path": f"{scratch}/staging"}),
         ("mount", {"target": "/proc", "fstype": "proc", "flags": HARMLESS}),
