@@ -88,6 +88,44 @@ class Processes(Case):
         self.assertEqual(os.listdir("/proc/self/fd"), before)
         self.assertFalse(self.kernel.lives(other))
 
+    def test_keepers(self):
+        """A keeper is who works in a slot, and its child is PID 1, who may work there too."""
+        slots = os.path.abspath(self.mktemp())
+        for name in ("one", "two", "three"):
+            os.makedirs(os.path.join(slots, name))
+        keeper, child = self.start_shell(f"cd {slots}/one; cat <&0 &")
+        lonely = self.start("cat", cwd=os.path.join(slots, "two"))
+        self.start("cat", cwd=slots)
+        lonely, keeper, child = map(self.kernel.identify, (lonely.pid, keeper.pid, int(child)))
+        self.assertEqual(self.kernel.keepers(slots),
+                         {"one": (keeper, child), "two": (lonely, None)})  # fmt: skip
+        link = os.path.abspath(self.mktemp())
+        os.symlink(slots, link)
+        self.assertEqual(len(self.kernel.keepers(link)), 2)
+
+    def test_no_keeper(self):
+        """Who works in another folder that has the slot's path, in its own root, is none."""
+        folder = os.path.abspath(self.mktemp())
+        slot = os.path.join(folder, "one")
+        os.makedirs(slot)
+        self.start("cat", cwd=slot)
+        self.assertEqual(len(self.kernel.keepers(folder)), 1)
+        readlink = os.readlink
+        os.rename(slot, f"{slot}.old")
+        os.mkdir(slot)
+        self.patch(os, "readlink", lambda path: readlink(path).removesuffix(".old"))
+        self.assertEqual(self.kernel.keepers(folder), {})
+
+    def test_flush_disk(self):
+        """A disk is flushed by any of its folders, and what is none is an error."""
+        kernel.flush_disk(self.mktemp_folder())
+        self.assertRaises(FileNotFoundError, kernel.flush_disk, self.mktemp())
+
+    def mktemp_folder(self):
+        """A folder."""
+        os.mkdir(path := self.mktemp())
+        return path
+
     def test_no_process(self):
         """A pid that no process has is an error of one kind."""
         self.assertRaises(ProcessLookupError, self.kernel.identify, NEVER)

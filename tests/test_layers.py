@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import maybeDeferred
 
 from tests.fakes import MachineTestCase, remove
-from txcontain import unpacking
+from txcontain import layers, unpacking
 from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.layers import LOOK_EVERY, Layers, last_words
@@ -115,6 +115,16 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(self.layers.cut_short(), [os.path.join(self.layers.folder, beside)])
         self.tar_ends()
         self.assertEqual(self.layers.cut_short(), [])
+
+    def test_power_cut(self):
+        """All of it is on the disk before it has its name, for a layer is never looked at again."""
+        calls = []
+        rename = os.rename
+        self.patch(layers, "flush_disk", lambda folder: calls.append(("flush", folder)))
+        self.patch(os, "rename", lambda *paths: calls.append("rename") or rename(*paths))
+        self.get()
+        self.tar_ends()
+        self.assertEqual(calls, [("flush", self.unpacked), "rename"])
 
     def test_two_tarballs(self):
         """Two tarballs are unpacked side by side."""

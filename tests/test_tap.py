@@ -16,6 +16,7 @@ from tests.fakes import MachineTestCase, make_manager
 from tests.support import document, make_spec
 from txcontain import tap
 from txcontain.cgroups import Cgroups
+from txcontain.instance import HALF_MADE
 from txcontain.tap import FOLDERS, ManagerService, Options, makeService
 from txcontain.tap import make_manager as wire
 
@@ -152,6 +153,7 @@ class ServiceTests(MachineTestCase):
         """The state folder is made, and is root's alone, whatever it was before."""
         os.chmod(self.state, 0o777)
         self.service.privilegedStartService()
+        self.addCleanup(os.close, self.service._lock)
         self.assertEqual(os.stat(self.state).st_mode & 0o777, 0o700)
         for name in FOLDERS:
             self.assertTrue(os.path.isdir(os.path.join(self.state, name)))
@@ -175,10 +177,23 @@ class ServiceTests(MachineTestCase):
 
     def test_recovers(self):
         """What an earlier manager left is put in order before anything else."""
-        os.makedirs(os.path.join(self.state, "instances/.web-1"))
+        os.mkdir(os.path.join(self.state, "instances/web-1"), HALF_MADE)
         self.start_service()
         self.assertEqual(os.listdir(os.path.join(self.state, "instances")), [])
         self.stop_service()
+
+    def test_one_alone(self):
+        """A second manager on one state folder does not start, and says whose that is."""
+        self.patch(tap, "LOCK_WITHIN", 0)
+        self.patch(tap, "LOCK_AGAIN", 0)
+        self.start_service()
+        other = ManagerService(make_manager(self.reactor, self.state))
+        error = self.assertRaises(SystemExit, other.privilegedStartService)
+        self.assertEqual(str(error), f"{self.state} is another manager's, "
+                                     f"process {os.getpid()}: give --state")  # fmt: skip
+        self.stop_service()
+        other.privilegedStartService()
+        os.close(other._lock)
 
     def test_systemd(self):
         """systemd is told when it is ready, where it has asked for that."""

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from functools import cache
 
 from attrs import frozen
 
@@ -44,8 +45,7 @@ class Kernel:
 
     def boot_id(self) -> str:
         """Which boot this is (random(4))."""
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
+        return _boot_id()
 
     def boot_time(self) -> float:
         """When this boot began, in unix time."""
@@ -57,6 +57,28 @@ class Kernel:
         Raises ProcessLookupError.
         """
         return Process(pid, int(_stat(pid)[19]))
+
+    def keepers(self, slots: str) -> dict[str, tuple[Process, Process | None]]:
+        """The keepers that run, by their slots' names, each with the PID 1 below it.
+
+        A keeper works in its slot (proc_pid_cwd(5)), where no one gets but root. Of the
+        processes that do, it is the oldest: an init is there too, until it has its own root.
+        """
+        top = os.path.realpath(slots)
+        workers = []
+        for entry in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it has ended
+                if name := _working_below(top, entry):
+                    workers.append((name, self.identify(int(entry))))
+        workers.sort(key=lambda each: (each[1].start_time, each[1].pid), reverse=True)
+        oldest = dict(workers)  # for of equal keys the last one counts
+        return {name: (keeper, self._child(keeper)) for name, keeper in oldest.items()}
+
+    def _child(self, process: Process) -> Process | None:
+        for child in _children(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                return self.identify(child)
+        return None
 
     def open_process(self, process: Process) -> int:
         """A pidfd (pidfd_open(2)): it becomes readable when the process ends.
@@ -289,6 +311,34 @@ def _overlap(local: bytes, address: str) -> bool:
     wanted = socket.inet_aton(address)
     mapped = local[:-4] in (b"", bytes(12), bytes(10) + b"\xff\xff")  # as ::, ::ffff:a.b.c.d
     return not any(wanted) or (mapped and local[-4:] in (bytes(4), wanted))
+
+
+@cache
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _working_below(top: str, pid: str) -> str:
+    """The name of the folder right below ``top`` that a process works in; nothing where in none."""
+    link = f"/proc/{pid}/cwd"
+    path = os.readlink(link)
+    # The path alone proves nothing: in another root, it may be another folder's.
+    below = os.path.dirname(path) == top and os.path.samestat(os.stat(link), os.stat(path))
+    return os.path.basename(path) if below else ""
+
+
+def flush_disk(folder: str) -> None:
+    """Have all that was written to a folder's disk survive a power cut (syncfs(2)).
+
+    Raises OSError. It takes its time: not for the reactor's thread.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) == -1:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(descriptor)
 
 
 def _system_call(number: int, *arguments: object) -> int:

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from txcontain import failures
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.kernel import flush_disk
 from txcontain.plan import NOWHERE, Host, make_unpacking_plan
 from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
@@ -124,7 +125,7 @@ class Layers:
         except Error as error:
             raise MachineAtFault(what, *error.chain) from error
         finally:
-            child.discard()
+            child.clear(self.pool.reactor)
         if how.failed:
             complaint = await self.threads(last_words, log, LAST_WORDS)
             raise _complaint(what, how, complaint, _is_full(beside))
@@ -207,4 +208,5 @@ def _settle(tarball: str, unpacked: str, layer: str) -> None:
         inner = os.path.join(unpacked, own_name)
         if stat.S_ISDIR(os.lstat(inner).st_mode):
             content = inner
+    flush_disk(content)  # else a power cut could leave a layer of empty files, taken for whole
     os.rename(content, layer)

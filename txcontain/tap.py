@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
+import sys
+import time
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
@@ -28,6 +31,7 @@ from txcontain.store import Configs
 from txcontain.trees import Trees
 
 SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
+LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
 FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
 
 
@@ -84,6 +88,7 @@ class ManagerService(Service):
         for folder in FOLDERS:
             os.makedirs(os.path.join(state, folder), mode=0o700, exist_ok=True)
         os.chmod(state, 0o700)
+        self._lock = lock(os.path.join(state, "lock"))
 
     def startService(self) -> None:
         """Go on with what an earlier manager left, and begin to take inits."""
@@ -99,7 +104,34 @@ class ManagerService(Service):
         super().stopService()
         self.manager.pause()
         self.manager.bounds.stop()
-        return self.manager.pool.stop()
+        stopped = self.manager.pool.stop()
+        stopped.addBoth(lambda _: os.close(self._lock))
+        return stopped
+
+
+def lock(path: str) -> int:
+    """A descriptor that keeps any other manager away from this state folder, while it is open.
+
+    Raises SystemExit where there is one (flock(2)), after a while: it may be about to end.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + LOCK_WITHIN
+    while not _locked(descriptor):
+        if time.monotonic() > deadline:
+            other = os.read(descriptor, 20).decode(errors="replace")
+            sys.exit(f"{os.path.dirname(path)} is another manager's, process {other}: give --state")
+        time.sleep(LOCK_AGAIN)
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def notify(state: str) -> None:
