@@ -43,6 +43,7 @@ class FakeKernel:
     def __init__(self):
         self.boot = "this boot"
         self.living = {}  # Process: what its SIGKILL calls
+        self.working = {}  # a slot's name: its keeper, and PID 1
         self.pidfds = {}  # descriptor: Process
         self.folders = {}  # descriptor: path
         self.signals = []  # (pid, number), as they were sent
@@ -68,6 +69,13 @@ class FakeKernel:
             if process.pid == pid:
                 return process
         raise ProcessLookupError(f"there is no process {pid}")
+
+    def keepers(self, slots):
+        return {
+            name: (keeper, process if process in self.living else None)
+            for name, (keeper, process) in self.working.items()
+            if keeper in self.living
+        }
 
     def open_process(self, process):
         if process not in self.living:
@@ -190,6 +198,7 @@ class FakeInit:
         self.slot, self.token = child.slot, child.token
         self.keeper = self.kernel.begin(killed=self.killed)
         self.process = self.kernel.begin(killed=self.killed)
+        self.kernel.working[self.token] = self.keeper, self.process
         self.pid = self.keeper.pid
         self.stuck = False  # whether not even SIGKILL ends it
         self.groundwork = None

@@ -139,7 +139,7 @@ class Soak(ManagerCase):
 
     def is_warm(self):
         """Whether as many inits wait as there are to be."""
-        return len(list(self.state.glob("run/slots/*/who.json"))) == self.pool
+        return len(list(self.state.glob("run/slots/*/exit"))) == self.pool
 
     def records(self):
         """What the manager knows of all instances."""

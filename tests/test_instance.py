@@ -12,7 +12,14 @@ from tests.fakes import FakeKernel, MachineTestCase
 from tests.support import make_spec
 from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.instance import ENDING, HALF_MADE, WHOLE, Instance
+from txcontain.instance import (
+    ENDING,
+    HALF_MADE,
+    LOOK_AT_LAST,
+    SAVE_AFTER,
+    WHOLE,
+    Instance,
+)
 from txcontain.kernel import Kernel
 from txcontain.pool import Pool
 from txcontain.process import Exit
@@ -126,14 +133,15 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(self.successResultOf(instance.end()), instance.exit)
 
     def test_launch_leaves_nothing_half_made(self):
-        """An instance is marked as half made until its launch has worked, and no longer."""
+        """An instance is marked as half made until its script runs, and no longer."""
         self.reactor.works = False
-        instance = self.make()
+        instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
         self.assertEqual(self.mode(instance), HALF_MADE)
         self.init.carry_out()
-        self.successResultOf(launched)
-        self.assertEqual(self.mode(instance), WHOLE)
+        self.assertNoResult(launched)
+        self.assertEqual((self.mode(instance), instance.running), (WHOLE, True))
+        self.reactor.pump([0.05] * 102)
 
     def test_stderr_of_the_tools(self):
         """The pipe on which unshare and the init complain is closed when the script runs."""
@@ -219,6 +227,34 @@ class ListenTests(InstanceTestCase):
         self.reactor.pump([0.05] * 2)
         self.successResultOf(launched)
         self.assertEqual((instance.state, instance.ready), ("running", False))
+
+    def test_listens_late(self):
+        """What takes longer than a launch waits is seen all the same, by a look now and then."""
+        instance = self.launched_without_listening()
+        self.reactor.pump([10] * 10)
+        self.assertFalse(instance.ready)
+        self.kernel.listening[8000] = self.init.process.pid
+        self.reactor.advance(LOOK_AT_LAST)
+        self.assertTrue(instance.ready)
+        self.assertEqual(self.events[-1], "running: it listens on port 8000")
+        self.reactor.advance(SAVE_AFTER)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_looked_for_no_more(self):
+        """No one looks any more when it is asked to end, has ended, or the manager ends."""
+        for what in ("stop", "pause", "end"):
+            instance = self.launched_without_listening()
+            {"stop": instance.stop, "pause": instance.pause, "end": self.init.end}[what]()
+            self.reactor.advance(LOOK_AT_LAST)
+            self.assertEqual(self.reactor.getDelayedCalls(), [], what)
+
+    def launched_without_listening(self):
+        """An instance whose script has not listened on its port for too long."""
+        instance = self.make(startup_env="PORT=8000")
+        launched = self.start(instance.launch())
+        self.reactor.pump([0.05] * 102)
+        self.successResultOf(launched)
+        return instance
 
     def test_ended_before(self):
         """A script that ends before it listens fails the launch, with its exit and last words."""

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
@@ -22,7 +22,6 @@ from txcontain.errors import (
     NoSuchInstance,
 )
 from txcontain.instance import ENDING, RECORD
-from txcontain.process import WHO
 
 
 class VerbTestCase(ManagerTestCase):
@@ -431,6 +430,11 @@ class RestoreTestCase(VerbTestCase):
         self.reactor.advance(0)
         return done
 
+    def boot(self):
+        """The machine is booted again: no process is left, and new ones have the old pids."""
+        self.kernel.boot = "the next boot"
+        self.kernel.working.clear()
+
     def states(self):
         """The state of each instance, by its name."""
         return {instance.name: instance.state for instance in self.manager.instances.values()}
@@ -512,17 +516,36 @@ class RestoreTests(RestoreTestCase):
     def test_reboot(self):
         """After a reboot it has ended by the reboot, whoever has its pids now."""
         name = self.launch().name
-        self.kernel.boot = "the next boot"
+        self.boot()
         self.next_manager()
         instance = self.manager.find(name)
         self.assertEqual((instance.state, instance.exit.reason),
                          ("ended", "ended by a reboot of the machine"))  # fmt: skip
         self.assertEqual(self.kernel.signals, [])
 
+    def test_listens_later(self):
+        """That a container listens is noticed by the next manager too."""
+        launched = self.begin_launch(startup_env="PORT=8000")
+        (name,) = self.names()
+        self.next_manager()
+        self.assertNoResult(launched)
+        self.kernel.listening[8000] = self.init.process.pid
+        self.reactor.advance(1)
+        self.assertTrue(self.manager.find(name).ready)
+
+    def test_ended_before_a_reboot(self):
+        """What ended before the reboot, unseen by any manager, has ended as its keeper wrote."""
+        name = self.launch().name
+        self.reactor.lose_manager()
+        self.init.end("Done(3)")
+        self.boot()
+        self.next_manager()
+        self.assertEqual(self.manager.find(name).exit.status, 3)
+
     def test_restart_after_a_reboot(self):
         """One that is to be restarted always is started again after a reboot."""
         name = self.launch(restart="always").name
-        self.kernel.boot = "the next boot"
+        self.boot()
         self.next_manager()
         self.assertEqual(self.states(), {name: "waiting"})
         self.reactor.advance(0.1)
@@ -715,16 +738,14 @@ class ScribbleTests(RestoreTestCase):
         self.assertEqual(len(self.folders("aside")), 1)
         self.assertNothingLeft()
 
-    @given(st.binary(max_size=50))
-    @example(b"")
-    def test_who(self, content):
-        """A slot that does not say whose it is harms no one."""
-        slot = os.path.join(self.folder, "run/slots/0123")
-        os.makedirs(slot, exist_ok=True)
-        with open(os.path.join(slot, WHO), "wb") as file:
-            file.write(content)
-        self.next_manager()
-        self.assertNothingLeft()
+    def test_slots(self):
+        """What is in the folder of the slots and is none harms no one."""
+        slots = os.path.join(self.folder, "run/slots")
+        os.makedirs(os.path.join(slots, "0123/folder"), exist_ok=True)
+        open(os.path.join(slots, "stray"), "w").close()
+        self.assertEqual(self.next_manager(), ["removed the slot 0123, of nothing that runs"])
+        self.reactor.pump([0.025] * 40)
+        self.launch()
 
 
 class DoctorTests(VerbTestCase):
@@ -761,6 +782,7 @@ class DoctorTests(VerbTestCase):
         os.mkdir(os.path.join(self.folder, "layers/0123"))
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
         self.assertEqual(self.doctor(), [
+            "removed the slot 0123, of nothing that runs",
             "removed the folder instances/lost, of no instance",
             "removed the layer 0123, which nothing uses",
         ])  # fmt: skip

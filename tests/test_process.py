@@ -1,6 +1,5 @@
 """What the manager holds of a container's processes: how they end, and what an init says."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -10,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FakeSocket, MachineTestCase
+from txcontain import cgroups
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.pool import Pool
-from txcontain.process import WHO, Adopted, Exit, StepFailed, read_exit
+from txcontain.process import LOOK_AFTER, LOOKS, Adopted, Exit, StepFailed, read_exit
 
 PLAN = [("output", {}), ("exec", {"path": "/run.sh"})]
 JSON = st.recursive(
@@ -102,14 +102,9 @@ class ChildTests(PoolTestCase):
     """An init, from its start to its end."""
 
     def test_connects(self):
-        """An init that says its token is PID 1, and who it is is written down."""
+        """An init that says its token is PID 1, and its keeper is who was spawned."""
         child = self.connected()
         self.assertEqual((child.process, child.keeper), (self.init.process, self.init.keeper))
-        with open(os.path.join(child.slot, WHO)) as file:
-            self.assertEqual(json.load(file), {
-                "boot": "this boot", "process": [self.init.process.pid, 1],
-                "keeper": [self.init.keeper.pid, 1],
-            })  # fmt: skip
 
     def test_carries_out(self):
         """Done and then end-of-file is a plan carried out; done alone is not yet."""
@@ -217,21 +212,6 @@ class ChildTests(PoolTestCase):
             child.errReceived(b"x" * 1000)
         self.assertEqual(len(child.stderr), 4096)
 
-    def test_discard(self):
-        """What the end left is removed."""
-        child = self.connected()
-        self.init.end()
-        self.assertEqual(child.discard(), [])
-        self.assertFalse(os.path.exists(child.slot))
-
-    def test_disk_full(self):
-        """Where it can't be written down who it is, the launch fails with the reason."""
-        taken = self.pool.take(PLAN)
-        shutil.rmtree(self.init.slot)
-        self.init.connect()
-        self.assertIn("No such file", str(self.failureResultOf(taken, MachineAtFault).value))
-        self.assertTrue(self.init.socket.disconnecting)
-
     def test_dead_when_it_is_heard(self):
         """An init that is dead by the time that its token is read fails the launch."""
         taken = self.pool.take(PLAN)
@@ -303,18 +283,11 @@ class AdoptedTests(MachineTestCase):
         super().setUp()
         self.keeper, self.process = self.kernel.begin(), self.kernel.begin()
         self.ends = []
-        self.adopted = Adopted(self.kernel, Cgroups(), self.folder, reactor=self.reactor,
-                               on_exit=self.ends.append)  # fmt: skip
-        self.write(boot="this boot", keeper=[self.keeper.pid, 1], process=[self.process.pid, 1])
-
-    def write(self, **who):
-        """Write down who it is."""
-        with open(os.path.join(self.folder, WHO), "w") as file:
-            json.dump(who, file)
+        self.adopted = Adopted(self.kernel, Cgroups(), self.folder, self.process, self.keeper,
+                               reactor=self.reactor, on_exit=self.ends.append)  # fmt: skip
 
     def test_alive(self):
         """One that runs is followed, and its end is noticed with its true status."""
-        self.assertTrue(self.adopted.identify())
         self.adopted.watch()
         self.assertEqual(self.reactor.readers, [self.adopted])
         with open(os.path.join(self.folder, "exit"), "w") as file:
@@ -325,7 +298,6 @@ class AdoptedTests(MachineTestCase):
 
     def test_killed(self):
         """SIGKILL goes to its PID 1."""
-        self.adopted.identify()
         self.adopted.watch()
         self.adopted.kill()
         self.assertEqual(self.kernel.signals, [(self.process.pid, signal.SIGKILL)])
@@ -333,32 +305,72 @@ class AdoptedTests(MachineTestCase):
     def test_ended(self):
         """One whose keeper has ended can't be followed, and nothing is left open."""
         del self.kernel.living[self.keeper]
-        self.adopted.identify()
         self.assertRaises(ProcessLookupError, self.adopted.watch)
         self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
 
     def test_about_to_end(self):
         """One whose PID 1 has ended, and whose keeper is about to, is followed to its end."""
         del self.kernel.living[self.process]
-        self.adopted.identify()
         self.adopted.watch()
         self.adopted.kill()
         self.assertEqual(self.kernel.signals, [])
         self.adopted.doRead()
         self.assertEqual(len(self.ends), 1)
 
-    def test_other_boot(self):
-        """One of another boot is none of ours, whoever has its pids now."""
-        self.kernel.boot = "the next boot"
-        self.assertFalse(self.adopted.identify())
 
-    @given(st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode())
-           | st.fixed_dictionaries({"boot": JSON, "keeper": JSON, "process": JSON})
-           .map(lambda value: json.dumps(value).encode()))  # fmt: skip
-    def test_garbage(self, content):
-        """Of a file that does not say whose it is, LookupError and nothing else comes."""
-        with open(os.path.join(self.folder, WHO), "wb") as file:
-            file.write(content)
-        with contextlib.suppress(LookupError):
-            self.assertFalse(self.adopted.identify())
+class RemoveTests(MachineTestCase):
+    """What is left of a container that has ended."""
 
+    def setUp(self):
+        super().setUp()
+        self.slot = os.path.join(self.folder, "0123")
+        self.cgroups = Cgroups({"pids": os.path.join(self.folder, "cgroup")})
+        self.group = os.path.join(self.folder, "cgroup/0123")
+        os.makedirs(self.slot)
+        os.makedirs(self.group)
+        self.processes = Adopted(self.kernel, self.cgroups, self.slot, reactor=self.reactor)
+        self.patch(cgroups, "_remove", self.remove_group)
+
+    def remove_group(self, folder):
+        """As the kernel does: a group goes when no one is in it, whatever files it has."""
+        members = self.cgroups.members("0123")
+        if any(process.pid in members for process in self.kernel.living):
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+    def join(self, *processes):
+        """These are in the group."""
+        with open(os.path.join(self.group, "cgroup.procs"), "w") as file:
+            file.writelines(f"{process.pid}\n" for process in processes)
+
+    def test_all(self):
+        """The slot and the group go at once."""
+        open(os.path.join(self.slot, "exit"), "w").close()
+        self.assertEqual(self.now(self.processes.remove(self.reactor)), [])
+        self.assertEqual(os.listdir(self.folder), ["cgroup"])
+        self.assertEqual(os.listdir(os.path.join(self.folder, "cgroup")), [])
+
+    def test_who_survived(self):
+        """Who is still in the group is killed, whatever became of its keeper."""
+        survivor = self.kernel.begin(killed=lambda: self.kernel.living.pop(survivor))
+        self.join(survivor)
+        removed = self.start(self.processes.remove(self.reactor))
+        self.assertEqual(self.kernel.signals, [(survivor.pid, signal.SIGKILL)])
+        self.reactor.advance(LOOK_AFTER)
+        self.assertEqual(self.successResultOf(removed), [])
+
+    def test_who_came_later(self):
+        """Whoever has a pid of the group by now, and is not in it, is left alone."""
+        stranger = self.kernel.begin()
+        listed = iter([{stranger.pid}, set()])
+        self.patch(Cgroups, "members", lambda *_: next(listed))
+        self.processes._kill_members()
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_what_is_no_slot(self):
+        """A slot that holds what is not ours is told of, and stops no one."""
+        os.mkdir(os.path.join(self.slot, "folder"))
+        removed = self.start(self.processes.remove(self.reactor))
+        self.reactor.pump([LOOK_AFTER] * LOOKS)
+        self.assertEqual(self.successResultOf(removed), [self.slot])

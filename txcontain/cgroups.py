@@ -128,6 +128,14 @@ class Cgroups:
         """Remove a container's group; returns the folders that a process still is in."""
         return [folder for folder in self.folders(token) if not _remove(folder)]
 
+    def members(self, token: str) -> set[int]:
+        """The pids of the processes in a container's group."""
+        pids: set[int] = set()
+        for folder in self.folders(token):
+            with contextlib.suppress(OSError), open(os.path.join(folder, "cgroup.procs")) as file:
+                pids.update(map(int, file.read().split()))
+        return pids
+
     def give_back(self) -> None:
         """Remove our own groups, where no container is left in them."""
         for top in set(self.tops.values()):

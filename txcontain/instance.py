@@ -31,6 +31,7 @@ from txcontain.store import to_json, write_soon
 
 LISTEN_WITHIN = 5.0  # seconds that a launch waits for its script to listen on PORT
 LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up to the second
+LOOK_AT_LAST = 60.0  # seconds, where no one waits any more
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
 STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
@@ -88,6 +89,7 @@ class Instance:
     ending: bool = False  # whether it is to be removed
     _delay: float = FIRST_DELAY
     _next_start: Any = None
+    _next_look: Any = None
     _next_save: Any = None
     _first_launch: bool = True
     _life: Life = field(init=False)
@@ -127,8 +129,6 @@ class Instance:
         self.launched = self.reactor.seconds()
         await self._start()
         self._first_launch = False
-        if not self.ending:
-            os.chmod(self.folder, WHOLE)
 
     async def _start(self) -> None:
         self.ready, self.processes = False, None
@@ -161,6 +161,7 @@ class Instance:
             raise failures.of_step(self.plan, failure) from failure
         if self.state == "starting":  # and not stopped, or ended, in the meantime
             child.let_go_of_stderr()
+            os.chmod(self.folder, WHOLE)
             self._life.up("its script runs")
 
     def _limit(self, child: Supervised) -> None:
@@ -183,6 +184,7 @@ class Instance:
         pause, deadline = LOOK_AFTER, self.reactor.seconds() + LISTEN_WITHIN
         while self.running and not self._look_whether_it_listens(port):
             if self.reactor.seconds() >= deadline:
+                self._look_later(port, LOOK_AT_MOST)
                 return
             await deferLater(self.reactor, pause)
             pause = min(pause * 2, LOOK_AT_MOST)
@@ -199,6 +201,15 @@ class Instance:
             self.changed(self, f"it listens on port {port}")
         return self.ready
 
+    def _look_later(self, port: int, pause: float) -> None:
+        self._next_look = self.reactor.callLater(pause, self._look_again, port, pause)
+
+    def _look_again(self, port: int, pause: float) -> None:
+        """It takes long: look, with no one waiting, less and less often."""
+        self._next_look = None
+        if not self._look_whether_it_listens(port):
+            self._look_later(port, min(2 * pause, LOOK_AT_LAST))
+
     # -- going on with what an earlier manager left ------------------------------
 
     def adopt(self, processes: Supervised) -> None:
@@ -210,6 +221,8 @@ class Instance:
         self._life.up("found again")
         self._forget_to_save()  # it is on disk as it is
         self.since = since
+        if self.spec.port is not None and not self.ready:
+            self._look_later(self.spec.port, LOOK_AFTER)
 
     def ended_meanwhile(self, how: Exit) -> None:
         """It has ended while no manager ran; its policy may ask for another start."""
@@ -259,7 +272,7 @@ class Instance:
         """PID 1 has ended, and with it the container."""
         assert self.processes is not None
         if not self.ending:  # else whoever removes the instance does it, and makes sure
-            self.processes.discard()
+            self.processes.clear(self.reactor)
         if self.running and how.at - self.since >= STEADY_AFTER:
             self._delay = FIRST_DELAY
         self._begin_again_or_end(how)
@@ -297,9 +310,15 @@ class Instance:
         if self._next_start is not None:
             self._next_start.cancel()
             self._next_start = None
+        self._look_no_more()
         if self._next_save is not None:
             self._forget_to_save()
             self.save()
+
+    def _look_no_more(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
 
     # -- what is kept ----------------------------------------------------------
 
@@ -308,6 +327,7 @@ class Instance:
         return {
             **self.summary,
             "state": self.state,
+            "boot": self.kernel.boot_id(),
             "since": self.since,
             "launched": self.launched,
             "ready": self.ready,
@@ -359,6 +379,7 @@ class Instance:
 
     def be_stopping(self) -> None:
         """Begin to end the container."""
+        self._look_no_more()
         self.entered("stopping", "asked to end")
         self.mark_as_ending()
         if self.processes is not None:
@@ -378,6 +399,7 @@ class Instance:
 
     def be_waiting(self, how: Exit) -> None:
         """Take note of an end that a new start follows."""
+        self._look_no_more()
         self.exit = how
         self.entered("waiting", f"{how}; to be started again in {self._delay:.1f} s")
         self.save()

@@ -23,19 +23,20 @@ from txcontain.errors import Error, MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
 from txcontain.identities import free_range, read_range
 from txcontain.instance import ENDING, HALF_MADE, RECORD, Instance
-from txcontain.kernel import Kernel
+from txcontain.kernel import Kernel, Process
 from txcontain.layers import Layers
 from txcontain.logs import Bounds, Reader
 from txcontain.network import Network
 from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
-from txcontain.process import Adopted, Exit
+from txcontain.process import LOOK_AFTER, LOOKS, UNKNOWN, UNSEEN, Adopted, Exit
 from txcontain.spec import LONGEST_DOCUMENT, Port, Spec, from_json
 from txcontain.store import Configs
 
-LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of
 WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
+
+Keepers = dict[str, tuple[Process, Process | None]]  # what Kernel.keepers finds
 
 
 @define(eq=False)
@@ -304,17 +305,13 @@ class Manager:
             raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
 
     async def _what_is_left(self, instance: Instance) -> list[str]:
-        processes = instance.processes
-        if processes is None:
-            return []
+        left = await instance.processes.remove(self.reactor) if instance.processes else []
         for _ in range(LOOKS):
-            left = processes.discard() + self.network.left(instance.address)
-            if self.kernel.lives(processes.process):
-                left.append(f"process {processes.process.pid}")
-            if not left:
+            links = self.network.left(instance.address)
+            if not links:
                 break
             await deferLater(self.reactor, LOOK_AFTER)
-        return left
+        return left + links
 
     def _forget_oldest(self) -> None:
         """Keep no more than some of those that have ended."""
@@ -331,10 +328,11 @@ class Manager:
 
         Returns what was done, a sentence a thing.
         """
+        keepers = self.kernel.keepers(self.pool.slots)
         records, done = self._read_records()
         for record in sorted(records, key=lambda one: float(one["launched"])):
-            self._resume(record)
-        done += self._end_strangers()
+            self._resume(record, keepers)
+        done += self._end_strangers(keepers)
         self._recover_network()
         for path in self.layers.cut_short():
             done.append(f"removed {path}, whose unpacking was cut short")
@@ -355,7 +353,7 @@ class Manager:
 
     async def doctor(self) -> list[str]:
         """Look for what should not be there, and remove it; returns what was found and done."""
-        done = self._end_strangers()
+        done = self._end_strangers(self.kernel.keepers(self.pool.slots))
         for name in set(os.listdir(self._folder)) - set(self.instances):
             await self.remove(os.path.join(self._folder, name))
             done.append(f"removed the folder instances/{name}, of no instance")
@@ -401,7 +399,7 @@ class Manager:
         os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
         return f"set {name} aside: {error}"
 
-    def _resume(self, record: dict[str, Any]) -> None:
+    def _resume(self, record: dict[str, Any], keepers: Keepers) -> None:
         name, spec, address = record["instance"], record["spec"], record["address"]
         instance = self._instance(name, spec, record["layers"], address, record["ids"])
         if address and record["state"] != "ended":
@@ -415,39 +413,44 @@ class Manager:
             instance.changed = self._changed
         else:
             instance.changed = self._changed
-            self._follow(instance, record)
+            self._follow(instance, record, keepers)
         if record["ending"]:
             destroyed = Deferred.fromCoroutine(self.destroy(instance.name))
             destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
 
-    def _follow(self, instance: Instance, record: dict[str, Any]) -> None:
+    def _follow(self, instance: Instance, record: dict[str, Any], keepers: Keepers) -> None:
         """Find what an instance runs; where that has ended, its policy says what comes next."""
-        slot = os.path.join(self.pool.slots, record["slot"] or "none")
-        processes = Adopted(self.kernel, self.pool.cgroups, slot, reactor=self.reactor)
+        processes = self._adopted(record["slot"] or "none", keepers)
         how = adopt(processes)
         if how is None:
             instance.adopt(processes)
-        elif record["state"] == "waiting":
-            instance.ended_meanwhile(record["exit"] or how)
-        else:
-            processes.discard()
-            instance.ended_meanwhile(how)
+            return
+        processes.clear(self.reactor)
+        if record["state"] == "waiting":
+            how = record["exit"] or how
+        elif how.reason == UNSEEN and record["boot"] != self.kernel.boot_id():
+            how = Exit(reason="ended by a reboot of the machine", at=self.kernel.boot_time())
+        instance.ended_meanwhile(how)
 
-    def _end_strangers(self) -> list[str]:
+    def _adopted(self, token: str, keepers: Keepers) -> Adopted:
+        slot, machine = os.path.join(self.pool.slots, token), (self.kernel, self.pool.cgroups)
+        keeper, process = keepers.get(token, (UNKNOWN, None))
+        return Adopted(*machine, slot, process or UNKNOWN, keeper, reactor=self.reactor)
+
+    def _end_strangers(self, keepers: Keepers) -> list[str]:
         """End what runs in slots that are neither an instance's nor the pool's."""
         ours = {one.processes.token for one in self.instances.values() if one.processes}
         done = []
         for token in self.pool.tokens() - ours:
-            slot = os.path.join(self.pool.slots, token)
-            processes = Adopted(self.kernel, self.pool.cgroups, slot, reactor=self.reactor)
+            processes = self._adopted(token, keepers)
             if adopt(processes) is None:
-                done.append(
-                    f"ended process {processes.process.pid}, of a launch that was cut short"
-                )
-                processes.on_exit = lambda _, processes=processes: processes.discard()
+                pid = processes.process.pid or processes.keeper.pid
+                done.append(f"ended process {pid}, of a launch that was cut short")
+                processes.on_exit = lambda _, processes=processes: processes.clear(self.reactor)
                 processes.kill()
             else:
-                processes.discard()
+                done.append(f"removed the slot {token}, of nothing that runs")
+                processes.clear(self.reactor)
         return done
 
     def _remove_later(self, path: str) -> None:
@@ -468,11 +471,7 @@ class Manager:
 def adopt(processes: Adopted) -> Exit | None:
     """Begin to follow a slot's processes; how they ended, where they did."""
     try:
-        if not processes.identify():
-            return Exit(reason="ended by a reboot of the machine", at=processes.kernel.boot_time())
         processes.watch()
-    except LookupError:  # ProcessLookupError is an OSError
-        return Exit(reason="ended before it was written down whose process it was")
     except ProcessLookupError:
         processes.has_ended()
         return processes.exit
@@ -496,6 +495,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
         return {
             "instance": name,
             "state": str(record["state"]),
+            "boot": str(record["boot"]),
             "since": _number(record["since"]),
             "launched": _number(record["launched"]),
             "ready": bool(record["ready"]),

@@ -123,7 +123,8 @@ class Pool(Factory):
 
     def tokens(self) -> set[str]:
         """Those of all slots and cgroups that this manager has not made itself."""
-        return (set(os.listdir(self.slots)) | self.cgroups.tokens()) - set(self._living)
+        slots = {entry.name for entry in os.scandir(self.slots) if entry.is_dir()}
+        return (slots | self.cgroups.tokens()) - set(self._living)
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         """For the reactor: an init has connected."""
@@ -208,7 +209,7 @@ class Pool(Factory):
 
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)
-        child.discard()
+        child.clear(self.reactor)
         if child in self._warm:
             if self.size:
                 self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)

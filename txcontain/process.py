@@ -19,11 +19,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
-from attrs import astuple, define, evolve, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,14 +35,14 @@ from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel, Process
 from txcontain.plan import Plan, begins_with
-from txcontain.store import to_json, write_soon
 
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
 UNKNOWN = Process(0, 0)
 Connect = Callable[[Process], Coroutine[Any, Any, None]]
 UNSEEN = "ended, and its keeper was killed too: no one saw how"
-WHO = "who.json"  # in a slot: which processes they are, and of which boot
+LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of: seconds
+log = Logger()
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 
 
@@ -123,14 +125,47 @@ class Supervised:
         """End every process of the container (the pid namespace goes with its PID 1)."""
         self.send_signal(signal.SIGKILL)
 
-    def discard(self) -> list[str]:
-        """Remove what the end left, the slot's folder and the cgroup; returns what would not go."""
-        with contextlib.suppress(FileNotFoundError):
+    async def remove(self, reactor: Any) -> list[str]:
+        """Remove what the end left: the slot's folder and the cgroup, and who still is in it.
+
+        Returns what would not go within a second.
+        """
+        for _ in range(LOOKS):
+            left = self._discard()
+            if self.kernel.lives(self.process):
+                left.append(f"process {self.process.pid}")
+            if not left:
+                break
+            self._kill_members()
+            await deferLater(reactor, LOOK_AFTER)
+        return left
+
+    def clear(self, reactor: Any) -> None:
+        """The same, where no one waits for it."""
+        removed = Deferred.fromCoroutine(self.remove(reactor))
+        removed.addCallback(self._tell_what_is_left)
+        removed.addErrback(lambda failure: log.failure("removing {slot}", failure, slot=self.slot))
+
+    def _tell_what_is_left(self, left: list[str]) -> None:
+        if left:
+            log.warn("{slot} is empty, but left is: {left}", slot=self.slot, left=", ".join(left))
+
+    def _discard(self) -> list[str]:
+        with contextlib.suppress(OSError):
             for name in os.listdir(self.slot):
                 os.unlink(os.path.join(self.slot, name))
             os.rmdir(self.slot)
         left = self.cgroups.remove(self.token)
-        return [*left, self.slot] if os.path.exists(self.slot) else left
+        return [*left, self.slot] if os.path.lexists(self.slot) else left
+
+    def _kill_members(self) -> None:
+        """End who is in the cgroup: nobody, but where a keeper's end was survived (prctl(2))."""
+        members = {}
+        for pid in self.cgroups.members(self.token):
+            with contextlib.suppress(ProcessLookupError):
+                members[pid] = self.kernel.identify(pid)
+        for pid in self.cgroups.members(self.token) & set(members):  # it was none other's pid
+            self.kernel.signal_process(members[pid], signal.SIGKILL)
 
     def has_ended(self) -> None:
         """Called when the keeper has ended, and so PID 1 before it."""
@@ -166,12 +201,11 @@ class Child(Supervised, ProcessProtocol):
     def init_connected(self, connection: Connection, pid: int) -> None:
         """The init has connected: PID 1 has this pid.
 
-        Raises OSError where it is gone again, or can't be written down.
+        Raises ProcessLookupError where it is gone again.
         """
         try:
             self.process = self.kernel.identify(pid)
             self.pidfd = self.kernel.open_process(self.process)
-            self._write_down_who()
         except OSError as error:
             why = failures.of_os(error)
             self.waiting.errback(MachineAtFault("taking note of a container's init", why))
@@ -188,11 +222,6 @@ class Child(Supervised, ProcessProtocol):
         """The init could not even do what all containers share, and ends."""
         if not self.waiting.called:
             self.waiting.errback(failures.of_step(self.groundwork, failure))
-
-    def _write_down_who(self) -> None:
-        who = {"boot": self.kernel.boot_id(), "process": astuple(self.process),
-               "keeper": astuple(self.keeper)}  # fmt: skip
-        write_soon(os.path.join(self.slot, WHO), to_json(who))
 
     def carry_out(self, plan: Plan) -> Deferred[list[float]]:
         """Send what is left of a plan; fires with each step's seconds once its exec has worked.
@@ -336,20 +365,6 @@ class Adopted(Supervised):
 
     reactor: Any = None
     _keeper_fd: int = -1
-
-    def identify(self) -> bool:
-        """Learn which processes these are; returns False where they were of another boot.
-
-        Raises LookupError where nothing says it.
-        """
-        try:
-            with open(os.path.join(self.slot, WHO), "rb") as file:
-                who = json.loads(file.read(4096))
-            self.process = Process(*map(int, who["process"]))
-            self.keeper = Process(*map(int, who["keeper"]))
-            return bool(who["boot"] == self.kernel.boot_id())
-        except (OSError, ValueError, TypeError, RecursionError, KeyError, OverflowError) as error:
-            raise LookupError(f"{self.slot} does not say whose it is: {error}") from error
 
     def watch(self) -> None:
         """Begin to follow it.
