@@ -194,8 +194,9 @@ class Docker(Contestant):
             pack = ["tar", "--create", f"--directory={root}", "."]
             subprocess.run(pack, stdout=image, check=True)
             image.seek(0)
-            self.client.request("POST", f"/images/create?fromSrc=-&repo={OWN}", image)
-            self.client.getresponse().read()
+            path = f"/images/create?fromSrc=-&repo={OWN}"
+            self.client.send_bytes("POST", path, image.read())
+            self.client.answer_bytes()
 
     def begin(self) -> str:
         """Create it, and send the request to start it."""

@@ -95,7 +95,7 @@ class AsText(SynchronousTestCase):
         """A limit on open files is set, and a bound on the disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})
         self.assertIn("ulimit -n 100\n", script)
-        self.assertIn("size=1048576 scratch /private\n", script)
+        self.assertIn("size=1048576 scratch /private/disk\n", script)
 
     def test_variables_are_filled_in(self):
         """${NAME} stands for what NAME was before, and nothing else is the shell's to see."""

@@ -44,7 +44,8 @@ class LogTestCase(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.instance = SimpleNamespace(
-            name="web-1", spec=make_spec(log_max_size=BLOCK, log_max_files=2), ended=False,
+            name="web-1", spec=make_spec(log_max_size=BLOCK, log_max_files=2),
+            ended=False, ending=False,
             folder=self.folder, path=lambda name: os.path.join(self.folder, name),
         )  # fmt: skip
         self.path = self.instance.path("stdout")

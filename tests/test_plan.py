@@ -135,7 +135,8 @@ class Containers(SynchronousTestCase):
         added = [step for step in plan if step not in plain]
         self.assertEqual(
             added,
-            [("scratch", {"path": "/private", "size": "1048576"}), ("open_files", {"most": 100})],
+            [("scratch", {"path": "/private/disk", "size": "1048576"}),
+             ("open_files", {"most": 100})],
         )
         self.assertEqual([step for step in plan if step in plain], plain)
         ops = [op for op, _ in plan]

@@ -80,7 +80,8 @@ class Bounds:
 
     def forget(self, instance: Instance) -> None:
         """The instance has ended: look a last time."""
-        self.check(instance)
+        if not instance.ending:  # else they go in a moment
+            self.check(instance)
         pending = self._checks.pop(instance.name, None)
         if pending is not None:
             pending.cancel()

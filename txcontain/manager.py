@@ -176,7 +176,7 @@ class Manager:
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
-            private=os.path.join(folder, "rw"),
+            private=folder,
             scratch=os.path.join(self.pool.folder, "scratch"),
             stdout=os.path.join(folder, "stdout"),
             stderr=os.path.join(folder, "stderr"),

@@ -275,7 +275,12 @@ def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
     if spec.limits.disk is None:
         return []
-    return [("scratch", {"path": paths.private, "size": str(spec.limits.disk)})]
+    return [("scratch", {"path": _private(spec, paths), "size": str(spec.limits.disk)})]
+
+
+def _private(spec: Spec, paths: Paths) -> str:
+    """Where an instance's own halves are: on the disk, or on a part of the memory that is one."""
+    return paths.private if spec.limits.disk is None else f"{paths.private}/disk"
 
 
 def _open_files(spec: Spec) -> Plan:
@@ -288,7 +293,7 @@ def _halves(lower: str, private: str) -> dict[str, str]:
 
 
 def _root(spec: Spec, paths: Paths, root: str) -> Step:
-    private = paths.private if spec.writable_root else paths.scratch
+    private = _private(spec, paths) if spec.writable_root else paths.scratch
     halves = _halves(_mapped(paths, paths.base), f"{private}/base")
     sealed = not spec.writable_root
     return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed})
@@ -319,9 +324,10 @@ def _devices() -> Plan:
 
 
 def _mounts(spec: Spec, paths: Paths) -> Plan:
+    own = _private(spec, paths)
     return [
         ("overlay", {**_halves(_mapped(paths, layer),
-                               f"{paths.private if mount.writable else paths.scratch}/{i}"),
+                               f"{own if mount.writable else paths.scratch}/{i}"),
                      "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable})
         for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
     ]  # fmt: skip

@@ -168,7 +168,7 @@ tell(old=owner("/data/old"), new=owner("/data/new"), folder=owner("/data/folder"
         said = self.told_by(instance)
         self.assertEqual(said, {"old": [1000, 1000], "new": [5, 6], "folder": [0, 0]})
         first = self.first_id(instance)
-        upper = self.state / "instances" / instance / "rw/0-upper"
+        upper = self.state / "instances" / instance / "0-upper"
         outside = {path.name: path.lstat().st_uid - first for path in upper.iterdir()}
         self.assertEqual(outside, {"old": 1000, "new": 5, "folder": 0})
 
