@@ -147,6 +147,36 @@ class CutTests(LogTestCase):
         self.bounds.check(self.instance)
         self.assertEqual(self.read_all(), self.BLOCKS[1] + b"x")
 
+    def test_all_hole(self):
+        """A log that is nothing but a hole, or of which a cut leaves nothing else, is emptied."""
+        for kind in (Kernel, HoleKernel):
+            for before in (b"", b"hello\n"):
+                self.bounds = Bounds(self.reactor, kind())
+                self.write(before)
+                os.truncate(self.path, 4 << 40)
+                self.bounds.check(self.instance)
+                self.assertEqual(os.stat(self.path).st_size, 0)
+                self.write(b"on\n")
+                self.assertEqual(self.read_all(), b"on\n")
+                os.unlink(self.path)
+
+    def test_islands(self):
+        """Of data scattered over a log of holes what is within the bound of its end is left."""
+        for kind in (Kernel, HoleKernel):
+            self.bounds = Bounds(self.reactor, kind())
+            with open(self.path, "wb") as file:
+                for island in range(100):
+                    file.seek(island << 30)
+                    file.write(b"lost\n")
+            self.write(b"\n", *self.BLOCKS[:1], b"\nkept\n")
+            self.bounds.check(self.instance)
+            with open(self.path, "rb") as file:
+                first = os.lseek(file.fileno(), 0, os.SEEK_DATA)
+            self.assertLessEqual(os.stat(self.path).st_size - first, 3 * BLOCK)
+            self.assertLessEqual(self.on_disk(), 3 * BLOCK)
+            self.assertTrue(self.read_all().endswith(b"\nkept\n"))
+            os.unlink(self.path)
+
     def test_removed(self):
         """What is known of the logs of an instance goes with it."""
         self.write(*self.BLOCKS)

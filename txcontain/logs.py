@@ -137,7 +137,9 @@ class Bounds:
             if excess > 0:
                 parts = -(-excess // spec.log_max_size)
                 self._cut(path, descriptor, parts * spec.log_max_size)
-            if os.fstat(descriptor).st_blocks * 512 > 2 * most + RESERVABLE:
+            status = os.fstat(descriptor)
+            hollow = 0 < status.st_size == _first_data(descriptor)
+            if hollow or status.st_blocks * 512 > 2 * most + RESERVABLE:
                 self._cut_all(path, descriptor)
         finally:
             os.close(descriptor)
@@ -157,7 +159,10 @@ class Bounds:
             self.cut[path] = self.cut.get(path, 0) + length
 
     def _cut_all(self, path: str, descriptor: int) -> None:
-        """The container has reserved room in its log (fallocate(2)) that it did not write to."""
+        """The container has reserved room in its log (fallocate(2)), or made it all hole.
+
+        A cut by the bound never leaves a hole alone: it spares the last bytes.
+        """
         self.cut[path] = self.cut.get(path, 0) + os.fstat(descriptor).st_size
         os.ftruncate(descriptor, 0)
 
