@@ -1,7 +1,8 @@
 """Logs: their last lines, what is read across a cut, and the bound that is kept."""
 
-import io
 import os
+import threading
+from contextlib import closing
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -13,7 +14,7 @@ from tests.fakes import FakeConsumer, MachineTestCase
 from tests.support import make_spec
 from txcontain import kernel, logs
 from txcontain.kernel import Kernel
-from txcontain.logs import BLOCK, Bounds, Reader, last_lines
+from txcontain.logs import BLOCK, Bounds, Cursor, Reader
 
 LOG = st.lists(st.sampled_from([b"", b"a", b"long" * 10, b"\n", b"\n\n"])).map(b"".join)
 
@@ -24,18 +25,6 @@ class HoleKernel(Kernel):
     def cut_off(self, descriptor, offset, length):
         with patch.object(kernel, "COLLAPSE_RANGE", -1):
             return super().cut_off(descriptor, offset, length)
-
-
-class LastLinesTests(MachineTestCase):
-    """The end of a log, by lines."""
-
-    @given(LOG, st.integers(0, 10), st.integers(1, 7))
-    def test_reference(self, content, lines, block):
-        """Whatever the log and the size of a read, these are its last lines and no more."""
-        self.patch(logs, "BLOCK", block)
-        all_lines = content.splitlines(keepends=True)
-        kept = b"".join(all_lines[max(0, len(all_lines) - lines) :])
-        self.assertEqual(content[last_lines(io.BytesIO(content), lines) :], kept)
 
 
 class LogTestCase(MachineTestCase):
@@ -61,14 +50,42 @@ class LogTestCase(MachineTestCase):
         """How many bytes the log takes on the disk."""
         return os.stat(self.path).st_blocks * 512
 
+    def cursor(self, place=0):
+        """A place in the log."""
+        cursor = Cursor(self.bounds.log(self.instance, "stdout"), place)
+        self.addCleanup(cursor.close)
+        return cursor
+
     def read_all(self, place=0):
         """What is there of a log from a place on."""
-        found = []
-        while True:
-            block, place = self.bounds.read(self.path, place)
-            if not block:
-                return b"".join(found)
-            found.append(block)
+        return b"".join(iter(self.cursor(place).read, b""))
+
+    def last_lines(self, lines):
+        """A place before the last lines of a log."""
+        cursor = self.cursor()
+        cursor.look_back(cursor.go_to_end(lines))
+        return cursor
+
+    def held_open(self):
+        """How many descriptors there are of the log's file."""
+        mine = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        paths = [os.readlink(path) for path in mine if os.path.lexists(path)]
+        return sum(path.startswith(self.path) for path in paths)
+
+
+class LastLinesTests(LogTestCase):
+    """The end of a log, by lines."""
+
+    @given(LOG, st.integers(0, 10), st.integers(1, 7))
+    def test_reference(self, content, lines, block):
+        """Whatever the log and the size of a read, these are its last lines and no more."""
+        with open(self.path, "wb") as file:
+            file.write(content)
+        self.patch(logs, "BLOCK", block)
+        all_lines = content.splitlines(keepends=True)
+        kept = b"".join(all_lines[max(0, len(all_lines) - lines) :])
+        with closing(self.last_lines(lines)) as cursor:
+            self.assertEqual(b"".join(iter(cursor.read, b"")), kept)
 
 
 class CutTests(LogTestCase):
@@ -106,7 +123,9 @@ class CutTests(LogTestCase):
         for kind in (Kernel, HoleKernel):
             self.bounds = Bounds(self.reactor, kind())
             self.write(*self.BLOCKS[:4])
-            _, one_read = self.bounds.read(self.path, 0)
+            cursor = self.cursor()
+            cursor.read()
+            one_read = cursor.place
             three_read = 3 * BLOCK
             self.bounds.check(self.instance)
             self.assertEqual(self.read_all(one_read), b"".join(self.BLOCKS[2:4]))
@@ -128,8 +147,33 @@ class CutTests(LogTestCase):
 
         self.write(*self.BLOCKS[:4])
         self.patch(os, "lseek", seek)
-        self.assertEqual(self.bounds.read(self.path, 3 * BLOCK)[0], self.BLOCKS[3])
+        self.assertEqual(self.cursor(3 * BLOCK).read(), self.BLOCKS[3])
         self.assertEqual(cuts, [])
+
+    def test_cut_half_done(self):
+        """Who looks when the file is cut, and that is not counted yet, waits until it is."""
+        cursor, looked, blocks = self.cursor(3 * BLOCK), threading.Event(), []
+        reader = threading.Thread(target=lambda: blocks.append(cursor.read()))
+
+        class SlowKernel(Kernel):
+            def cut_off(self, *arguments):
+                moved = super().cut_off(*arguments)
+                reader.start()
+                looked.wait(10)
+                return moved
+
+        def pread(*arguments):
+            block = read(*arguments)
+            looked.set()
+            return block
+
+        read = os.pread
+        self.patch(os, "pread", pread)
+        self.write(*self.BLOCKS[:4])
+        self.bounds.kernel = SlowKernel()
+        self.bounds.check(self.instance)
+        reader.join(10)
+        self.assertEqual(blocks, self.BLOCKS[3:4])
 
     def test_last_lines_after_a_cut(self):
         """The last lines are found in what is left."""
@@ -137,8 +181,7 @@ class CutTests(LogTestCase):
             self.bounds = Bounds(self.reactor, kind())
             self.write(*self.BLOCKS[:4], b"\none\ntwo\n")
             self.bounds.check(self.instance)
-            place = self.bounds.begin(self.path, 2)
-            self.assertEqual(self.read_all(place), b"one\ntwo\n")
+            self.assertEqual(self.last_lines(2).read(), b"one\ntwo\n")
             os.unlink(self.path)
 
     def test_one_more_byte(self):
@@ -182,12 +225,12 @@ class CutTests(LogTestCase):
         self.write(*self.BLOCKS)
         self.bounds.check(self.instance)
         self.bounds.removed(self.instance)
-        self.assertEqual((self.bounds.cut, self.bounds._written_before), ({}, {}))
+        self.assertEqual(self.bounds._logs, {})
 
     def test_no_log(self):
         """A log that is not there has nothing in it."""
         self.assertEqual(self.bounds.check(self.instance), 0)
-        self.assertEqual(self.bounds.begin(self.path, 5), 0)
+        self.assertEqual(self.last_lines(5).place, 0)
         self.assertEqual(self.read_all(), b"")
 
     def test_symbolic_link(self):
@@ -339,6 +382,49 @@ class ReaderTests(LogTestCase):
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"".join(CutTests.BLOCKS))
 
+    def test_follow_to_the_end(self):
+        """Who follows gets the last words too, when the folder is removed before it looks."""
+        for kind in (Kernel, HoleKernel):
+            self.instance.ended, self.bounds.kernel = False, kind()
+            self.consumer.written.clear()
+            self.write(*CutTests.BLOCKS[:3])
+            self.bounds.check(self.instance)
+            sending = self.send(follow=True)
+            self.consumer.written.clear()
+            self.write(b"last\n")
+            self.instance.ended = True
+            os.unlink(self.path)
+            self.bounds.removed(self.instance)
+            self.reactor.advance(0.1)
+            self.successResultOf(sending)
+            self.assertEqual(self.sent, b"last\n")
+
+    def test_descriptors(self):
+        """Between two looks a reader holds its logs open, and no longer than it reads them."""
+        self.write(b"1\n")
+        sending = self.send(follow=True)
+        self.reactor.advance(0.1)
+        self.assertEqual(self.held_open(), 1)
+        self.consumer.producer.stopProducing()
+        self.reactor.advance(0.1)
+        self.successResultOf(sending)
+        self.patch(Cursor, "_go", lambda *_: 1 / 0)
+        self.failureResultOf(self.send(), ZeroDivisionError)
+        self.assertEqual((self.held_open(), self.bounds.readers), (0, 0))
+
+    def test_crowd(self):
+        """Of very many readers none holds a log open, and each gets all the same."""
+        self.patch(logs, "MOST_HOLDING", 2)
+        self.write(b"1\n")
+        for _ in range(5):
+            self.send(follow=True)
+        self.write(b"2\n")
+        self.reactor.advance(0.1)
+        self.assertEqual((self.sent.count(b"1"), self.sent.count(b"2")), (5, 5))
+        self.assertEqual(self.held_open(), 0)
+        self.instance.ended = True
+        self.reactor.advance(0.1)
+
     def test_gone(self):
         """Who is gone is not sent to any more."""
         sending = self.send(follow=True)
@@ -364,6 +450,6 @@ class ReaderTests(LogTestCase):
     def test_unreadable(self):
         """Where a log can't be read the consumer is let go, with the error for whoever asked."""
         self.write(b"1\n")
-        self.patch(Bounds, "read", lambda *_: 1 / 0)
+        self.patch(Cursor, "read", lambda *_: 1 / 0)
         self.failureResultOf(self.send(), ZeroDivisionError)
         self.assertIsNone(self.consumer.producer)

@@ -10,9 +10,11 @@ become a hole, which frees the disk as well.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -30,6 +32,8 @@ BLOCK = 65536  # bytes of one read; a multiple of every file system's block
 RESERVABLE = 64 << 20  # bytes: some file systems reserve room for a file that grows
 CHECK_AFTER, CHECK_AT_MOST = 0.1, 1.0  # seconds between two looks at a log that grows
 FOLLOW_EVERY = 0.1  # seconds between two looks of one who follows
+MOST_HOLDING = 50  # readers that hold logs open between two looks: a descriptor each stream
+Found = TypeVar("Found")
 
 
 def log_path(instance: Instance, stream: str) -> str:
@@ -38,13 +42,23 @@ def log_path(instance: Instance, stream: str) -> str:
 
 
 @define(eq=False)
+class Log:
+    """The file of one stream of a container, and what was done to it."""
+
+    path: str
+    cut: int = 0  # bytes cut off so far
+    cutting: Lock = field(factory=Lock)  # held while the file and ``cut`` may not agree
+    written_before: int = 0  # bytes ever, at the last look
+
+
+@define(eq=False)
 class Bounds:
     """Keeps the logs of all instances within their bounds."""
 
     reactor: Any
     kernel: Kernel
-    cut: dict[str, int] = field(factory=dict)  # bytes cut off so far, by path
-    _written_before: dict[str, int] = field(factory=dict)  # bytes ever, at the last look, by path
+    readers: int = 0  # those that read logs now
+    _logs: dict[str, Log] = field(factory=dict)  # by path
     _watcher: Any = None
     _checks: dict[str, Any] = field(factory=dict)  # delayed calls, by the instance's name
     _log: Logger = field(factory=Logger)
@@ -91,9 +105,12 @@ class Bounds:
     def removed(self, instance: Instance) -> None:
         """The instance is no more."""
         for stream in STREAMS:
-            path = log_path(instance, stream)
-            self.cut.pop(path, None)
-            self._written_before.pop(path, None)
+            self._logs.pop(log_path(instance, stream), None)
+
+    def log(self, instance: Instance, stream: str) -> Log:
+        """What is known of a stream's log; whoever reads it keeps it, though it be removed."""
+        path = log_path(instance, stream)
+        return self._logs.setdefault(path, Log(path))
 
     def _unwatch(self, instance: Instance) -> None:
         folder = FilePath(instance.folder)
@@ -122,111 +139,152 @@ class Bounds:
 
     def check(self, instance: Instance) -> int:
         """Cut what is too long; returns by how many bytes the logs have grown."""
-        return sum(self._check_file(instance, log_path(instance, name)) for name in STREAMS)
+        return sum(self._check_file(instance, self.log(instance, name)) for name in STREAMS)
 
-    def _check_file(self, instance: Instance, path: str) -> int:
+    def _check_file(self, instance: Instance, log: Log) -> int:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(log.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return 0
         try:
-            grown = self._grown(path, descriptor)
+            grown = _grown(log, descriptor)
             spec = instance.spec
             most = spec.log_max_size * spec.log_max_files
-            excess = os.fstat(descriptor).st_size - _first_data(descriptor) - most
+            excess = os.fstat(descriptor).st_size - _next_data(descriptor, 0) - most
             if excess > 0:
                 parts = -(-excess // spec.log_max_size)
-                self._cut(path, descriptor, parts * spec.log_max_size)
+                self._cut(log, descriptor, parts * spec.log_max_size)
             status = os.fstat(descriptor)
-            hollow = 0 < status.st_size == _first_data(descriptor)
+            hollow = 0 < status.st_size == _next_data(descriptor, 0)
             if hollow or status.st_blocks * 512 > 2 * most + RESERVABLE:
-                self._cut_all(path, descriptor)
+                _cut_all(log, descriptor)
         finally:
             os.close(descriptor)
         return grown
 
-    def _grown(self, path: str, descriptor: int) -> int:
-        written = os.fstat(descriptor).st_size + self.cut.get(path, 0)
-        grown = written - self._written_before.get(path, 0)
-        self._written_before[path] = written
-        return grown
-
-    def _cut(self, path: str, descriptor: int, length: int) -> None:
+    def _cut(self, log: Log, descriptor: int, length: int) -> None:
         length = -(-length // BLOCK) * BLOCK
-        first = _first_data(descriptor) // BLOCK * BLOCK
+        first = _next_data(descriptor, 0) // BLOCK * BLOCK
         length = min(length, (os.fstat(descriptor).st_size - 1) // BLOCK * BLOCK - first)
-        if length > 0 and self.kernel.cut_off(descriptor, first, length):
-            self.cut[path] = self.cut.get(path, 0) + length
+        with log.cutting:
+            if length > 0 and self.kernel.cut_off(descriptor, first, length):
+                log.cut += length
 
-    def _cut_all(self, path: str, descriptor: int) -> None:
-        """The container has reserved room in its log (fallocate(2)), or made it all hole.
 
-        A cut by the bound never leaves a hole alone: it spares the last bytes.
-        """
-        self.cut[path] = self.cut.get(path, 0) + os.fstat(descriptor).st_size
+def _grown(log: Log, descriptor: int) -> int:
+    written = os.fstat(descriptor).st_size + log.cut
+    grown = written - log.written_before
+    log.written_before = written
+    return grown
+
+
+def _cut_all(log: Log, descriptor: int) -> None:
+    """The container has reserved room in its log (fallocate(2)), or made it all hole.
+
+    A cut by the bound never leaves a hole alone: it spares the last bytes.
+    """
+    with log.cutting:
+        log.cut += os.fstat(descriptor).st_size
         os.ftruncate(descriptor, 0)
 
-    # -- reading -----------------------------------------------------------------
 
-    def begin(self, path: str, lines: int | None) -> int:
-        """Where the last ``lines`` of a log begin (all, where None), as a place for ``read``."""
-        try:
-            with open(path, "rb") as file:
-                start = 0 if lines is None else last_lines(file, lines)
-        except FileNotFoundError:
-            start = 0
-        return start + self.cut.get(path, 0)
-
-    def read(self, path: str, place: int) -> tuple[bytes, int]:
-        """A block of a log from a place on, and the place after it. Not for the reactor's thread.
-
-        A place counts every byte that was ever written, so it holds across a cut.
-        """
-        while True:
-            cut = self.cut.get(path, 0)
-            try:
-                with open(path, "rb", buffering=0) as file:
-                    start = max(place - cut, 0)
-                    try:
-                        start = os.lseek(file.fileno(), start, os.SEEK_DATA)
-                    except OSError:  # ENXIO: there is nothing after it
-                        return b"", place
-                    file.seek(start)
-                    block = file.read(BLOCK)
-            except FileNotFoundError:
-                return b"", place
-            if self.cut.get(path, 0) == cut:  # else it was cut while it was read
-                return block, start + cut + len(block)
-
-
-def _first_data(descriptor: int) -> int:
-    """The offset of the first byte of a file that is in no hole; its size where all are."""
+def _next_data(descriptor: int, offset: int) -> int:
+    """The offset of the first byte from there on that is in no hole; the size where all are."""
     try:
-        return os.lseek(descriptor, 0, os.SEEK_DATA)
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
     except OSError:  # ENXIO
         return os.fstat(descriptor).st_size
 
 
-def last_lines(file: Any, lines: int) -> int:
-    """The offset at which the last ``lines`` lines of a file begin."""
-    offset: int = file.seek(0, os.SEEK_END)
-    wanted = lines + 1  # the newline that ends the line before them
-    if not (offset and lines):
-        return offset
-    file.seek(offset - 1)
-    wanted -= file.read(1) != b"\n"
-    while offset and wanted > 0:
-        size = min(BLOCK, offset)
-        offset = file.seek(offset - size)
-        block = file.read(size)
+# -- reading ---------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Cursor:
+    """A place in a log, which is open until ``close``, and then opened again where it is needed.
+
+    So its end can be read though its folder be removed. All but ``close`` may wait for
+    a disk: not for the reactor's thread.
+    """
+
+    log: Log
+    place: int = 0  # counts every byte that was ever written, so it holds across a cut
+    _descriptor: int = -1
+
+    def go_to_end(self, lines: int) -> int:
+        """Go to the end; returns for how many newlines to look back, to be before these lines."""
+        return self._go(_end, lines) if self._opened() else 0
+
+    def look_back(self, newlines: int) -> int:
+        """Go back to the line after so many newlines; returns how many there are not."""
+        return self._go(_look_back, newlines) if self._opened() else 0
+
+    def read(self) -> bytes:
+        """A block from the place on, which is behind it then; empty where there is none yet."""
+        return self._go(_read) if self._opened() else b""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _opened(self) -> bool:
+        """Whether there is a file already."""
+        if self._descriptor < 0:
+            with contextlib.suppress(FileNotFoundError):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._descriptor = os.open(self.log.path, flags)
+        return self._descriptor >= 0
+
+    def _go(self, look: Callable[..., tuple[int, Found]], *arguments: int) -> Found:
+        """Go where a look at the file leads, and return what it finds.
+
+        It begins at an offset, and returns one: so it is done again where the file was
+        cut meanwhile.
+        """
+        while True:
+            cut = self.log.cut
+            offset, found = look(self._descriptor, max(self.place - cut, 0), *arguments)
+            with self.log.cutting:
+                if self.log.cut == cut:
+                    self.place = cut + offset
+                    return found
+
+
+def _end(descriptor: int, _: int, lines: int) -> tuple[int, int]:
+    """See ``Cursor.go_to_end``."""
+    size = os.fstat(descriptor).st_size
+    if not (size and lines):
+        return size, 0
+    return size, lines + (os.pread(descriptor, 1, size - 1) == b"\n")
+
+
+def _look_back(descriptor: int, end: int, newlines: int) -> tuple[int, int]:
+    """See ``Cursor.look_back``."""
+    while end and newlines:
+        begin = (end - 1) // BLOCK * BLOCK
+        block = os.pread(descriptor, end - begin, begin)
         found = block.count(b"\n")
-        if found >= wanted:
-            position = len(block)
-            for _ in range(wanted):
-                position = block.rindex(b"\n", 0, position)
-            return offset + position + 1
-        wanted -= found
-    return 0
+        if found >= newlines:
+            return begin + _after_newline(block, newlines), 0
+        end, newlines = begin, newlines - found
+    return end, newlines
+
+
+def _after_newline(block: bytes, number: int) -> int:
+    """The position after a newline, which is counted from the end."""
+    position = len(block)
+    for _ in range(number):
+        position = block.rindex(b"\n", 0, position)
+    return position + 1
+
+
+def _read(descriptor: int, offset: int) -> tuple[int, bytes]:
+    """See ``Cursor.read``."""
+    offset = max(offset, _next_data(descriptor, offset))
+    block = os.pread(descriptor, BLOCK, offset)
+    return offset + len(block), block
 
 
 @define(eq=False)
@@ -241,26 +299,38 @@ class Reader(Stream):
 
     async def send(self, lines: int | None, follow: bool) -> None:
         """Send the last ``lines`` lines of each stream (all, where None), and what follows."""
+        cursors = [Cursor(self.bounds.log(self.instance, stream)) for stream in self.streams]
+        self.bounds.readers += 1
         self.begin()
         try:
-            await self._send(lines, follow)
+            for cursor in cursors:
+                await self._go_back(cursor, lines)
+            await self._send(cursors, follow)
         finally:
             self.finish()
+            self.bounds.readers -= 1
+            for cursor in cursors:
+                cursor.close()
 
-    async def _send(self, lines: int | None, follow: bool) -> None:
-        paths = [log_path(self.instance, stream) for stream in self.streams]
-        places = {path: await self.threads(self.bounds.begin, path, lines) for path in paths}
+    async def _go_back(self, cursor: Cursor, lines: int | None) -> None:
+        if lines is not None:
+            newlines = await self.threads(cursor.go_to_end, lines)
+            await self.threads(cursor.look_back, newlines)
+
+    async def _send(self, cursors: list[Cursor], follow: bool) -> None:
         while await self.free():
             ended = self.instance.ended
-            sent = [await self._send_block(path, places) for path in paths]
+            sent = [await self._send_block(cursor) for cursor in cursors]
             if any(sent):
                 continue
             if ended or not follow:
                 break
             await deferLater(self.reactor, FOLLOW_EVERY)
 
-    async def _send_block(self, path: str, places: dict[str, int]) -> bool:
-        block, places[path] = await self.threads(self.bounds.read, path, places[path])
+    async def _send_block(self, cursor: Cursor) -> bool:
+        block = await self.threads(cursor.read)
+        if self.bounds.readers > MOST_HOLDING:
+            cursor.close()
         if block and await self.free():
             self.consumer.write(block)
         return bool(block)
