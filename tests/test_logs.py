@@ -63,7 +63,9 @@ class LogTestCase(MachineTestCase):
     def last_lines(self, lines):
         """A place before the last lines of a log."""
         cursor = self.cursor()
-        cursor.look_back(cursor.go_to_end(lines))
+        newlines = cursor.go_to_end(lines)
+        while newlines:
+            newlines = cursor.look_back(newlines)
         return cursor
 
     def held_open(self):
@@ -82,10 +84,51 @@ class LastLinesTests(LogTestCase):
         with open(self.path, "wb") as file:
             file.write(content)
         self.patch(logs, "BLOCK", block)
+        self.patch(logs, "LONGEST_LOOK", 2 * block)
         all_lines = content.splitlines(keepends=True)
         kept = b"".join(all_lines[max(0, len(all_lines) - lines) :])
         with closing(self.last_lines(lines)) as cursor:
             self.assertEqual(b"".join(iter(cursor.read, b"")), kept)
+
+    def allow(self, most, name):
+        """Let a function of os be called so many times at most from now on."""
+        calls, function = [], getattr(os, name)
+
+        def counted(*arguments):
+            calls.append(arguments)
+            self.assertLessEqual(len(calls), most, name)
+            return function(*arguments)
+
+        self.patch(os, name, counted)
+
+    def test_hole(self):
+        """A hole is not read, however long it is."""
+        self.write(b"1\n2\n")
+        os.truncate(self.path, 4 << 40)
+        self.allow(10, "pread")
+        self.allow(200, "lseek")
+        self.assertEqual([self.last_lines(lines).place for lines in (0, 1, 2, 9)],
+                         [4 << 40, 4, 2, 0])  # fmt: skip
+
+    def test_islands(self):
+        """Nor are many holes: the lines between them are found all the same."""
+        with open(self.path, "wb") as file:
+            for island in range(1, 100):
+                file.seek((island << 30) - 2)
+                file.write(b"x\n")
+        self.allow(400, "pread")
+        self.assertEqual([self.last_lines(lines).place >> 30 for lines in (1, 50, 98, 99)],
+                         [98, 49, 1, 0])  # fmt: skip
+
+    def test_a_look_is_short(self):
+        """So that no one holds up others, no look back reads more than a few blocks."""
+        self.patch(logs, "LONGEST_LOOK", 2 * BLOCK)
+        self.write(bytes(5 * BLOCK))
+        cursor = self.cursor()
+        self.assertEqual(cursor.go_to_end(1), 1)
+        self.allow(2, "pread")
+        self.assertEqual(cursor.look_back(1), 1)
+        self.assertEqual(cursor.place, 3 * BLOCK)
 
 
 class CutTests(LogTestCase):
@@ -433,6 +476,21 @@ class ReaderTests(LogTestCase):
         self.reactor.advance(0.1)
         self.successResultOf(sending)
         self.assertEqual((self.sent, self.reactor.getDelayedCalls()), (b"", []))
+
+    def test_gone_while_lines_are_looked_for(self):
+        """For who is gone no more lines are looked for."""
+        self.patch(logs, "LONGEST_LOOK", BLOCK)
+        self.write(bytes(9 * BLOCK))
+        look_back, looks = Cursor.look_back, []
+
+        def look(cursor, newlines):
+            looks.append(newlines)
+            self.consumer.producer.stopProducing()
+            return look_back(cursor, newlines)
+
+        self.patch(Cursor, "look_back", look)
+        self.successResultOf(self.send(lines=1, streams=("stdout",)))
+        self.assertEqual((looks, self.sent), ([1], b""))
 
     def test_paused(self):
         """Who has had enough gets nothing until it takes more, and then all."""

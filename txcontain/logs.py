@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_left
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ BLOCK = 65536  # bytes of one read; a multiple of every file system's block
 RESERVABLE = 64 << 20  # bytes: some file systems reserve room for a file that grows
 CHECK_AFTER, CHECK_AT_MOST = 0.1, 1.0  # seconds between two looks at a log that grows
 FOLLOW_EVERY = 0.1  # seconds between two looks of one who follows
+LONGEST_LOOK = 4 << 20  # bytes that a look back for lines reads, before others have their turn
 MOST_HOLDING = 50  # readers that hold logs open between two looks: a descriptor each stream
 Found = TypeVar("Found")
 
@@ -216,7 +218,10 @@ class Cursor:
         return self._go(_end, lines) if self._opened() else 0
 
     def look_back(self, newlines: int) -> int:
-        """Go back to the line after so many newlines; returns how many there are not."""
+        """Go back to the line after so many newlines, or as far as one look goes.
+
+        Returns for how many to look on.
+        """
         return self._go(_look_back, newlines) if self._opened() else 0
 
     def read(self) -> bytes:
@@ -261,8 +266,12 @@ def _end(descriptor: int, _: int, lines: int) -> tuple[int, int]:
 
 
 def _look_back(descriptor: int, end: int, newlines: int) -> tuple[int, int]:
-    """See ``Cursor.look_back``."""
-    while end and newlines:
+    """See ``Cursor.look_back``. What is in a hole is not read: it may be terabytes."""
+    end = min(end, os.fstat(descriptor).st_size)
+    for _ in range(LONGEST_LOOK // BLOCK):
+        end = _end_of_data(descriptor, end)
+        if not end:
+            return 0, 0
         begin = (end - 1) // BLOCK * BLOCK
         block = os.pread(descriptor, end - begin, begin)
         found = block.count(b"\n")
@@ -270,6 +279,18 @@ def _look_back(descriptor: int, end: int, newlines: int) -> tuple[int, int]:
             return begin + _after_newline(block, newlines), 0
         end, newlines = begin, newlines - found
     return end, newlines
+
+
+def _end_of_data(descriptor: int, before: int) -> int:
+    """Where the last data before an offset ends, if not to the byte; 0 where there is none.
+
+    The kernel finds only what follows an offset: what precedes one takes a bisection.
+    """
+
+    def is_behind(block: int) -> bool:
+        return _next_data(descriptor, block * BLOCK) >= before
+
+    return min(before, BLOCK * bisect_left(range(-(-before // BLOCK)), True, key=is_behind))
 
 
 def _after_newline(block: bytes, number: int) -> int:
@@ -313,9 +334,9 @@ class Reader(Stream):
                 cursor.close()
 
     async def _go_back(self, cursor: Cursor, lines: int | None) -> None:
-        if lines is not None:
-            newlines = await self.threads(cursor.go_to_end, lines)
-            await self.threads(cursor.look_back, newlines)
+        newlines = 0 if lines is None else await self.threads(cursor.go_to_end, lines)
+        while newlines and await self.free():
+            newlines = await self.threads(cursor.look_back, newlines)
 
     async def _send(self, cursors: list[Cursor], follow: bool) -> None:
         while await self.free():
