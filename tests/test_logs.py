@@ -425,6 +425,25 @@ class ReaderTests(LogTestCase):
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"".join(CutTests.BLOCKS))
 
+    def test_follow_across_a_shortening(self):
+        """Who follows a log that its container empties goes on at its beginning."""
+        sending = self.send(follow=True)
+        self.write(b"long ago\n")
+        self.reactor.advance(0.1)
+        for words in (b"1\n", b"2\n"):
+            os.truncate(self.path, 0)
+            self.write(words)
+            self.reactor.advance(0.1)
+            self.write(b"on\n")
+            self.reactor.advance(0.1)
+        os.truncate(self.path, 0)
+        self.reactor.advance(0.1)
+        self.write(b"as long again\n")
+        self.instance.ended = True
+        self.reactor.advance(0.1)
+        self.successResultOf(sending)
+        self.assertEqual(self.sent, b"long ago\n1\non\n2\non\nas long again\n")
+
     def test_follow_to_the_end(self):
         """Who follows gets the last words too, when the folder is removed before it looks."""
         for kind in (Kernel, HoleKernel):

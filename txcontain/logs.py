@@ -303,7 +303,9 @@ def _after_newline(block: bytes, number: int) -> int:
 
 def _read(descriptor: int, offset: int) -> tuple[int, bytes]:
     """See ``Cursor.read``."""
-    offset = max(offset, _next_data(descriptor, offset))
+    if offset > os.fstat(descriptor).st_size:  # the container has shortened it
+        offset = 0
+    offset = _next_data(descriptor, offset)
     block = os.pread(descriptor, BLOCK, offset)
     return offset + len(block), block
 
