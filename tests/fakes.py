@@ -426,7 +426,7 @@ def make_manager(reactor, folder, **changes):
         configs=Configs(os.path.join(folder, "configs")),
         network=make_network(),
         journal=Journal(reactor, os.path.join(folder, "events.jsonl")),
-        bounds=Bounds(reactor, reactor.kernel),
+        bounds=Bounds(reactor, reactor.kernel, maybeDeferred),
         threads=maybeDeferred,
         remove=remove,
         host=Host(),

@@ -38,7 +38,7 @@ class LogTestCase(MachineTestCase):
             folder=self.folder, path=lambda name: os.path.join(self.folder, name),
         )  # fmt: skip
         self.path = self.instance.path("stdout")
-        self.bounds = Bounds(self.reactor, Kernel())
+        self.bounds = Bounds(self.reactor, Kernel(), maybeDeferred)
         self.addCleanup(self.bounds.stop)
 
     def write(self, *blocks, stream="stdout"):
@@ -145,7 +145,7 @@ class CutTests(LogTestCase):
     def test_cut(self):
         """A longer one keeps its latest bytes, log_max_files times log_max_size at most."""
         for kind in (Kernel, HoleKernel):
-            self.bounds = Bounds(self.reactor, kind())
+            self.bounds = Bounds(self.reactor, kind(), maybeDeferred)
             self.write(*self.BLOCKS)
             self.bounds.check(self.instance)
             self.assertLessEqual(self.on_disk(), 2 * BLOCK)
@@ -164,7 +164,7 @@ class CutTests(LogTestCase):
     def test_reader_across_a_cut(self):
         """Who had read a part goes on where it was, or where the log begins now; nothing twice."""
         for kind in (Kernel, HoleKernel):
-            self.bounds = Bounds(self.reactor, kind())
+            self.bounds = Bounds(self.reactor, kind(), maybeDeferred)
             self.write(*self.BLOCKS[:4])
             cursor = self.cursor()
             cursor.read()
@@ -221,7 +221,7 @@ class CutTests(LogTestCase):
     def test_last_lines_after_a_cut(self):
         """The last lines are found in what is left."""
         for kind in (Kernel, HoleKernel):
-            self.bounds = Bounds(self.reactor, kind())
+            self.bounds = Bounds(self.reactor, kind(), maybeDeferred)
             self.write(*self.BLOCKS[:4], b"\none\ntwo\n")
             self.bounds.check(self.instance)
             self.assertEqual(self.last_lines(2).read(), b"one\ntwo\n")
@@ -237,7 +237,7 @@ class CutTests(LogTestCase):
         """A log that is nothing but a hole, or of which a cut leaves nothing else, is emptied."""
         for kind in (Kernel, HoleKernel):
             for before in (b"", b"hello\n"):
-                self.bounds = Bounds(self.reactor, kind())
+                self.bounds = Bounds(self.reactor, kind(), maybeDeferred)
                 self.write(before)
                 os.truncate(self.path, 4 << 40)
                 self.bounds.check(self.instance)
@@ -249,7 +249,7 @@ class CutTests(LogTestCase):
     def test_islands(self):
         """Of data scattered over a log of holes what is within the bound of its end is left."""
         for kind in (Kernel, HoleKernel):
-            self.bounds = Bounds(self.reactor, kind())
+            self.bounds = Bounds(self.reactor, kind(), maybeDeferred)
             with open(self.path, "wb") as file:
                 for island in range(100):
                     file.seek(island << 30)
@@ -367,7 +367,7 @@ class ReaderTests(LogTestCase):
     def send(self, lines=None, follow=False, streams=("stdout", "stderr")):
         """Begin to send logs."""
         reader = Reader(self.consumer, reactor=self.reactor, bounds=self.bounds,
-                        threads=maybeDeferred, instance=self.instance, streams=streams)  # fmt: skip
+                        instance=self.instance, streams=streams)  # fmt: skip
         return self.start(reader.send(lines, follow))
 
     @property

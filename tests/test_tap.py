@@ -7,6 +7,7 @@ import sys
 
 from twisted.application.service import IServiceMaker, MultiService
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 from twisted.scripts.twistd import ServerOptions
@@ -17,8 +18,9 @@ from tests.support import document, make_spec
 from txcontain import tap
 from txcontain.cgroups import Cgroups
 from txcontain.instance import HALF_MADE
-from txcontain.tap import FOLDERS, ManagerService, Options, makeService
+from txcontain.tap import FOLDERS, LOG_THREADS, ManagerService, Options, makeService
 from txcontain.tap import make_manager as wire
+from txcontain.trees import Trees
 
 
 def parse(*words):
@@ -119,6 +121,24 @@ class WiringTests(MachineTestCase):
         self.assertEqual((manager.base_images, manager.mountables), ("/b", "/m"))
         self.assertEqual(manager.configs.folder, os.path.join(self.folder, "configs"))
         self.assertEqual(manager.pool.folder, os.path.join(self.folder, "run"))
+
+    def test_logs_leave_threads(self):
+        """Those who read logs leave most threads to others, and wait for one another."""
+        running = []
+
+        def in_thread(trees, function):
+            running.append(Deferred())
+            return running[-1]
+
+        self.patch(Trees, "in_thread", in_thread)
+        manager = wire(self.options(), self.reactor)
+        for _ in range(20):
+            manager.bounds.threads(str)
+        self.assertLess(len(running), reactor.getThreadPool().max)
+        manager.threads(str)
+        self.assertEqual(len(running), LOG_THREADS + 1)
+        running[0].callback(None)
+        self.assertEqual(len(running), LOG_THREADS + 2)
 
     def test_plans_begin_with_the_groundwork(self):
         """The plan of every container begins with what a warm init has done in advance."""

@@ -59,6 +59,7 @@ class Bounds:
 
     reactor: Any
     kernel: Kernel
+    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread, for readers
     readers: int = 0  # those that read logs now
     _logs: dict[str, Log] = field(factory=dict)  # by path
     _watcher: Any = None
@@ -316,7 +317,6 @@ class Reader(Stream):
 
     reactor: Any = field(kw_only=True)
     bounds: Bounds = field(kw_only=True)
-    threads: Callable[..., Deferred[Any]] = field(kw_only=True)
     instance: Instance = field(kw_only=True)
     streams: tuple[str, ...] = field(kw_only=True)
 
@@ -336,9 +336,10 @@ class Reader(Stream):
                 cursor.close()
 
     async def _go_back(self, cursor: Cursor, lines: int | None) -> None:
-        newlines = 0 if lines is None else await self.threads(cursor.go_to_end, lines)
+        run = self.bounds.threads
+        newlines = 0 if lines is None else await run(cursor.go_to_end, lines)
         while newlines and await self.free():
-            newlines = await self.threads(cursor.look_back, newlines)
+            newlines = await run(cursor.look_back, newlines)
 
     async def _send(self, cursors: list[Cursor], follow: bool) -> None:
         while await self.free():
@@ -351,7 +352,7 @@ class Reader(Stream):
             await deferLater(self.reactor, FOLLOW_EVERY)
 
     async def _send_block(self, cursor: Cursor) -> bool:
-        block = await self.threads(cursor.read)
+        block = await self.bounds.threads(cursor.read)
         if self.bounds.readers > MOST_HOLDING:
             cursor.close()
         if block and await self.free():

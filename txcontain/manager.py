@@ -252,7 +252,6 @@ class Manager:
             consumer,
             reactor=self.reactor,
             bounds=self.bounds,
-            threads=self.threads,
             instance=self.find(name),
             streams=streams,
         )

@@ -9,11 +9,12 @@ import re
 import socket
 import sys
 import time
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
@@ -33,6 +34,7 @@ from txcontain.trees import Trees
 
 SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
+LOG_THREADS = 4  # of the reactor's ten: however many read logs, all else goes on
 FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
 
 
@@ -153,6 +155,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
     pool = Pool(reactor, kernel, Cgroups.here(state), run, groundwork, options["pool"])
+    for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
     return Manager(
         reactor=reactor,
         kernel=kernel,
@@ -170,7 +173,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
         ),
         journal=Journal(reactor, os.path.join(state, "events.jsonl")),
-        bounds=Bounds(reactor, kernel),
+        bounds=Bounds(reactor, kernel, for_logs),
         threads=trees.in_thread,
         remove=trees.remove,
         host=host,
