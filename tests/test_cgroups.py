@@ -189,7 +189,8 @@ class LimitTests(CgroupsTestCase):
     def test_version_2(self):
         """In version 2 each limit is written as its file takes it."""
         files = {"memory.max": "67108864", "memory.swap.max": "16777216", "pids.max": "50",
-                 "cpu.max": "150000 100000", "io.weight": "200"}  # fmt: skip
+                 "cpu.max": "150000 100000", "io.weight": "200",
+                 "io.bfq.weight": "200"}  # fmt: skip
         for name in files:
             self.put(f"0123/{name}")
         self.limit(self.version2(), **LIMITS)
@@ -200,7 +201,7 @@ class LimitTests(CgroupsTestCase):
         files = {"memory/0123/memory.limit_in_bytes": "67108864",
                  "memory/0123/memory.memsw.limit_in_bytes": "83886080",
                  "cpu/0123/cpu.cfs_quota_us": "150000", "pids/0123/pids.max": "50",
-                 "io/0123/blkio.weight": "200"}  # fmt: skip
+                 "io/0123/blkio.bfq.weight": "200"}  # fmt: skip
         for name in files:
             self.put(name)
         self.limit(self.version1(), **LIMITS)
@@ -213,6 +214,31 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual(error.filename, "limits.memory, memory.max")
         self.assertRaises(OSError, self.limit, Cgroups(), memory="64M")
         self.assertEqual(os.listdir(os.path.join(self.folder, "0123")), [])
+
+    def test_share_of_the_disk(self):
+        """It is written to whichever file there is, as large a number as that one takes."""
+        for version, file, most in (
+            (self.version1, "io/0123/blkio.bfq.weight", "1000"),
+            (self.version2, "0123/io.bfq.weight", "1000"),
+            (self.version2, "0123/io.weight", "10000"),
+        ):
+            self.folder = make_folder(self)
+            self.put(file)
+            for weight, text in ((1, "1"), (10_000, most)):
+                self.put(file)
+                self.limit(version(), io_weight=weight)
+                self.assertEqual(self.read(file), text)
+            self.assertEqual(len(os.listdir(os.path.dirname(os.path.join(self.folder, file)))), 1)
+
+    def test_no_share_of_the_disk(self):
+        """Where no file is there, as without BFQ or with CFQ alone, the limit is refused."""
+        self.put("io/0123/blkio.weight")
+        error = self.assertRaises(OSError, self.limit, self.version1(), io_weight=200)
+        self.assertEqual(error.filename, "limits.io_weight, blkio.bfq.weight")
+        self.assertEqual(self.read("io/0123/blkio.weight"), "")
+        os.mkdir(os.path.join(self.folder, "0123"))
+        error = self.assertRaises(OSError, self.limit, self.version2(), io_weight=200)
+        self.assertEqual(error.filename, "limits.io_weight, io.weight or io.bfq.weight")
 
     def test_default(self):
         """The limit that no one has asked for is set where that can be, and only then."""

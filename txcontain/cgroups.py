@@ -24,47 +24,59 @@ CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
 V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
 DEFAULTS = Limits()
 PERIOD = 100_000  # microseconds in which a container's share of the processors is counted
+BFQ_MOST = 1000  # the largest weight that the I/O scheduler BFQ knows
+Files = dict[str, Callable[[Limits], str]]  # their names, and what is written to them
 
 
 @frozen
 class Setting:
-    """How a limit is set: the controller, then the file and its text, in both versions."""
+    """How a limit is set: the controller, then the files and their text, in both versions.
+
+    Which of several files there are is up to the kernel and its modules: all that are there
+    are written to.
+    """
 
     controller: str
-    version1: tuple[str, Callable[[Limits], str]]
-    version2: tuple[str, Callable[[Limits], str]]
+    version1: Files
+    version2: Files
 
 
 def _quota(limits: Limits) -> str:
     return str(int((limits.cpus or 0) * PERIOD))
 
 
+def _bfq_weight(limits: Limits) -> str:
+    return str(min(limits.io_weight or 0, BFQ_MOST))
+
+
 # "swap" after "memory": version 1 takes no sum that is less than the memory.
 SETTINGS = {
     "memory": Setting(
         "memory",
-        ("memory.limit_in_bytes", lambda limits: str(limits.memory)),
-        ("memory.max", lambda limits: str(limits.memory)),
+        {"memory.limit_in_bytes": lambda limits: str(limits.memory)},
+        {"memory.max": lambda limits: str(limits.memory)},
     ),
     "swap": Setting(
         "memory",
-        ("memory.memsw.limit_in_bytes", lambda limits: str(limits.memory_and_swap)),
-        ("memory.swap.max", lambda limits: str(limits.swap)),
+        {"memory.memsw.limit_in_bytes": lambda limits: str(limits.memory_and_swap)},
+        {"memory.swap.max": lambda limits: str(limits.swap)},
     ),
     "cpus": Setting(
         "cpu",
-        ("cpu.cfs_quota_us", _quota),
-        ("cpu.max", lambda limits: f"{_quota(limits)} {PERIOD}"),
+        {"cpu.cfs_quota_us": _quota},
+        {"cpu.max": lambda limits: f"{_quota(limits)} {PERIOD}"},
     ),
     "pids": Setting(
         "pids",
-        ("pids.max", lambda limits: str(limits.pids)),
-        ("pids.max", lambda limits: str(limits.pids)),
+        {"pids.max": lambda limits: str(limits.pids)},
+        {"pids.max": lambda limits: str(limits.pids)},
     ),
+    # Each disk is shared by iocost, which only version 2 has, or by BFQ, or by none. (What
+    # version 1 calls blkio.weight is of CFQ, which no kernel has any more.)
     "io_weight": Setting(
         "io",
-        ("blkio.weight", lambda limits: str(min(max(limits.io_weight or 0, 10), 1000))),
-        ("io.weight", lambda limits: str(limits.io_weight)),
+        {"blkio.bfq.weight": _bfq_weight},
+        {"io.weight": lambda limits: str(limits.io_weight), "io.bfq.weight": _bfq_weight},
     ),
 }
 # What is used: the controller, then (file, key in it or "", divisor), in both versions.
@@ -163,14 +175,15 @@ class Cgroups:
 
     def _set(self, token: str, name: str, limits: Limits) -> None:
         setting = SETTINGS[name]
-        version2 = setting.controller in self.unified
-        file, value = setting.version2 if version2 else setting.version1
+        files = setting.version2 if setting.controller in self.unified else setting.version1
         try:
             folder = os.path.join(self.tops[setting.controller], token)
-            _write(os.path.join(folder, file), value(limits))
+            texts = {os.path.join(folder, file): text(limits) for file, text in files.items()}
+            _write_to_all(texts)
         except (KeyError, OSError) as error:
             number = getattr(error, "errno", None) or errno.ENOENT
-            raise OSError(number, os.strerror(number), f"limits.{name}, {file}") from error
+            what = f"limits.{name}, {' or '.join(files)}"
+            raise OSError(number, os.strerror(number), what) from error
 
     def usage(self, token: str) -> dict[str, int]:
         """What a container uses: memory in bytes, time in microseconds, and how many processes.
@@ -259,6 +272,21 @@ def _remove(folder: str) -> bool:
             raise
         return False
     return True
+
+
+def _write_to_all(texts: dict[str, str]) -> None:
+    """Write to those files that are there.
+
+    Raises FileNotFoundError where none is.
+    """
+    missing = []
+    for path, text in texts.items():
+        try:
+            _write(path, text)
+        except FileNotFoundError as error:
+            missing.append(error)
+    if len(missing) == len(texts):
+        raise missing[0]
 
 
 def _write(path: str, text: str) -> None:

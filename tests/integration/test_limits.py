@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from tests.integration.harness import free_port, wait_until
+from tests.integration.harness import cgroups_of, free_port, wait_until
 from tests.integration.probes import ProbeCase
 from tests.integration.tarballs import folder
 
@@ -141,6 +141,16 @@ for folder in ("/tmp", "/dev/shm"):
     def processor_time(self, instance: str) -> float:
         """Seconds that an instance has used."""
         return self.ask("GET", f"/instances/{instance}/stats").json["cpu_usec"] / 1e6
+
+    def test_share_of_the_disk(self) -> None:
+        """A share of the disk is the cgroup's weight; or it is refused, by its name."""
+        answer = self.try_to_launch(**self.job("#!/bin/sh\nsleep 60\n", limits={"io_weight": 200}))
+        groups = [path for group in cgroups_of(self.state) for path in group.glob("*/*io*.weight")]
+        if not groups:
+            self.assert_refused(answer, 500, "limits.io_weight")
+            return
+        self.assertEqual(answer.status, 200, answer.reason)
+        self.assertIn("200", {path.read_text().split()[-1] for path in groups})
 
     def test_files(self) -> None:
         """No process has more descriptors than its limit, nor can it raise that."""
