@@ -182,12 +182,28 @@ class ChildTests(PoolTestCase):
         self.assertEqual([how.status for how in told], [3])
 
     def test_out_of_memory(self):
-        """Where the kernel has killed for want of memory the end says so."""
-        child = self.connected()
-        self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 1)
-        self.init.end("Killed")
-        self.assertEqual(str(child.exit), "out of memory (killed by SIGKILL)")
-        self.assertEqual(child.exit.signal, 9)
+        """Where the kernel has killed PID 1 for want of memory, or its last child, this is why."""
+        self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 2)
+        for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
+            child = self.connected()
+            self.init.end(words)
+            self.assertEqual(str(child.exit), f"out of memory ({how})")
+
+    def test_others_were_out_of_memory(self):
+        """Where it has killed other processes, that may or may not be why it ended later."""
+        self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 2)
+        for words, how in (("Done(3)", "exit status 3"), ("Terminated", "killed by SIGTERM")):
+            child = self.connected()
+            self.init.end(words)
+            killed = "2 of its processes had been killed for want of memory"
+            self.assertEqual(str(child.exit), f"{how}; {killed}")
+
+    def test_not_out_of_memory(self):
+        """Where nothing was killed for want of memory, memory is not spoken of."""
+        for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
+            child = self.connected()
+            self.init.end(words)
+            self.assertEqual(str(child.exit), how)
 
     def test_success_is_no_lack_of_memory(self):
         """An end with status 0 is one, whatever was killed before it."""

@@ -43,6 +43,7 @@ Connect = Callable[[Process], Coroutine[Any, Any, None]]
 UNSEEN = "ended, and its keeper was killed too: no one saw how"
 LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of: seconds
 log = Logger()
+BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status where its last command was killed
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 
 
@@ -85,6 +86,17 @@ def _parse(words: str) -> tuple[int | None, int | None, str]:
     if number is not None:
         return None, number, f"killed by {signal.Signals(number).name}"
     return None, None, UNSEEN
+
+
+def _with_kills(how: Exit, kills: int) -> Exit:
+    """An end, where the kernel has killed so many of the processes for want of memory.
+
+    It need not have come of that: a worker may have been killed days before.
+    """
+    if how.signal == signal.SIGKILL or how.status == BY_SIGKILL:
+        return evolve(how, reason=f"out of memory ({how.reason})")
+    killed = f"{kills} of its processes had been killed for want of memory"
+    return evolve(how, reason=f"{how.reason}; {killed}")
 
 
 class StepFailed(Exception):
@@ -174,8 +186,9 @@ class Supervised:
             self.kernel.close(self.pidfd)
             self.pidfd = -1
         self.exit = read_exit(self.slot)
-        if self.exit.failed and self.cgroups.out_of_memory_kills(self.token):
-            self.exit = evolve(self.exit, reason=f"out of memory ({self.exit.reason})")
+        if self.exit.failed:
+            kills = self.cgroups.out_of_memory_kills(self.token)
+            self.exit = _with_kills(self.exit, kills) if kills else self.exit
         if self.on_exit is not None:
             self.on_exit(self.exit)
 

@@ -113,6 +113,13 @@ while True:
         self.assertEqual(self.end_of(instance), "out of memory (killed by SIGKILL)")
         self.assert_all_well()
 
+    def test_hungry_worker(self) -> None:
+        """An end that came of something else says so, and that a worker was killed before."""
+        hog = "if os.fork():\n    os.wait()\n    os._exit(5)\n" + self.HOG
+        instance = self.start_probe(hog, limits={"memory": "64M", "swap": 0})
+        killed = "1 of its processes had been killed for want of memory"
+        self.assertEqual(self.end_of(instance), f"exit status 5; {killed}")
+
     def test_files_in_memory(self) -> None:
         """What is written to /tmp and /dev/shm counts as the container's memory."""
         fill = """
