@@ -291,7 +291,7 @@ class WatchTests(LogTestCase):
 
     def setUp(self):
         super().setUp()
-        self.checks = []
+        self.checks, self.grown = [], 0
         self.bounds.start()
         self.patch(Bounds, "check", lambda _, instance: self.check())
 
@@ -300,21 +300,32 @@ class WatchTests(LogTestCase):
         self.checks.append(self.reactor.seconds())
         return self.grown
 
+    def watch(self):
+        """Begin to watch, and forget the look that comes with it."""
+        self.bounds.watch(self.instance)
+        self.checks.clear()
+
     def told(self):
         """The kernel tells of what was written."""
         for reader in list(self.reactor.readers):
             reader.doRead()
 
-    def test_silent(self):
-        """As long as nothing is written nothing is looked at."""
+    def test_written_before(self):
+        """What was written before the watch began is looked at with it."""
+        self.write(b"x")
         self.bounds.watch(self.instance)
+        self.assertEqual(self.checks, [0])
+
+    def test_silent(self):
+        """As long as nothing is written nothing is looked at again."""
+        self.watch()
         self.reactor.advance(100)
         self.assertEqual((self.checks, self.reactor.getDelayedCalls()), ([], []))
 
     def test_writes(self):
         """A write is followed by a look soon; one who goes on writing is looked at on and on."""
         self.write(b"")
-        self.bounds.watch(self.instance)
+        self.watch()
         self.write(b"x")
         self.told()
         self.grown = 1 << 20
@@ -335,9 +346,8 @@ class WatchTests(LogTestCase):
 
     def test_ended(self):
         """With the end comes a last look, and none after it."""
-        self.grown = 0
         self.write(b"")
-        self.bounds.watch(self.instance)
+        self.watch()
         self.write(b"x")
         self.told()
         self.bounds.forget(self.instance)

@@ -83,7 +83,8 @@ class Bounds:
     def watch(self, instance: Instance) -> None:
         """Keep an instance's logs within their bound, for as long as it runs.
 
-        Until something is written, this costs nothing but a watch (inotify(7)).
+        Until something is written, this costs nothing but a look, at what was written
+        before, and a watch (inotify(7)).
         """
         self._checks.pop(instance.name, None)
         if self._watcher is None or instance.ended:
@@ -94,6 +95,7 @@ class Bounds:
                 self._written(instance)
 
         self._watcher.watch(FilePath(instance.folder), IN_MODIFY, callbacks=[written])
+        self.check(instance)
 
     def forget(self, instance: Instance) -> None:
         """The instance has ended: look a last time."""
