@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.integration.harness import ManagerCase, listens, wait_until
@@ -15,6 +16,14 @@ from tests.integration.tarballs import script
 SABOTAGE = Path(__file__).with_name("sabotage")
 PROJECT = Path(__file__).resolve().parents[2]
 COUNTING = "#!/bin/sh\ni=0\nwhile :; do i=$((i+1)); echo $i; sleep 0.05; done\n"
+EMPTYING = """#!/bin/sh
+trap 'echo last; exit' TERM
+echo first, and long
+sleep 0.5
+: > /proc/self/fd/1
+echo second
+while :; do sleep 0.05; done
+"""
 
 
 class LifeCase(ManagerCase):
@@ -97,6 +106,15 @@ class Adoption(LifeCase):
         self.assertEqual((self.running(), self.record(name)["pid"]), ([name], pid))
         (slots / "stray").unlink()
         shutil.rmtree(slots / "0123456789abcdef")
+
+    def test_followed_to_its_last_line(self):
+        """Who follows gets what comes after the log was emptied, and the last words."""
+        name = self.launch(**self.job(EMPTYING))
+        with ThreadPoolExecutor(1) as thread:
+            following = thread.submit(self.ask, "GET", f"/instances/{name}/logs?follow=1")
+            wait_until(lambda: self.log_of(name) == "second\n", "it has emptied its log")
+            self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+            self.assertEqual(following.result().body, b"first, and long\nsecond\nlast\n")
 
     def test_an_end_that_no_manager_saw(self):
         """What ended meanwhile is told with its true status or signal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.integration.harness import cgroups_of, free_port, wait_until
 from tests.integration.probes import ProbeCase
@@ -207,6 +208,7 @@ class DiskTests(NeighbourCase):
             "libc.fallocate(1, 1, ctypes.c_long(0), ctypes.c_long(256 << 20))",  # keep the size
             "libc.fallocate(1, 0, ctypes.c_long(0), ctypes.c_long(256 << 20))",
             "os.ftruncate(1, 1 << 40); os.write(1, bytes(16 << 20))",
+            "os.write(1, b'x'); os.ftruncate(1, 4 << 40)",
             "[os.pwrite(own, b'x', i << 24) for i in range(64)]; os.write(1, bytes(16 << 20))",
         ):
             instance = self.start_probe(
@@ -222,6 +224,29 @@ signal.pause()
             wait_until(lambda: self.used(instance) < 4 * MEGABYTE, trick)  # noqa: B023
             self.assert_all_well(instance)
             self.destroy(instance)
+
+    def test_hollow_log(self) -> None:
+        """A log of terabytes of holes is cut, and holds up none who asks for its last lines."""
+        instance = self.start_probe("""
+while True:
+    os.ftruncate(1, 4 << 40)
+    time.sleep(0.01)
+    print("done", file=sys.stderr, flush=True)
+""")
+        wait_until(lambda: self.written(instance, "stderr"), "the log is long")
+        path = f"/instances/{instance}/logs?stream=stdout&tail=1"
+        began = time.monotonic()
+        with ThreadPoolExecutor(20) as clients:
+            answers = list(clients.map(lambda _: self.ask("GET", path).status, range(60)))
+            self.assertEqual(answers, [200] * 60)
+        self.upload()
+        self.assertLess(time.monotonic() - began, 10)
+        self.destroy(instance)
+        instance = self.start_probe("os.ftruncate(1, 4 << 40); time.sleep(60)")
+        log = self.log_file(instance)
+        wait_until(lambda: log.stat().st_size == 4 << 40, "the log is long")
+        wait_until(lambda: log.stat().st_size == 0, "it is cut", 5)
+        self.destroy(instance)
 
     def test_disk(self) -> None:
         """A READWRITE mount takes as many bytes as the limit says; then the disk is full."""
