@@ -91,7 +91,7 @@ class WiringTests(MachineTestCase):
 
     def setUp(self):
         super().setUp()
-        self.patch(Cgroups, "here", lambda state: Cgroups())
+        self.patch(Cgroups, "here", lambda state: self.fail("cgroups are made"))
         self.patch(tap, "compile_filters", lambda: [b"a", b"filter"])
 
     def options(self, *words):
@@ -108,7 +108,7 @@ class WiringTests(MachineTestCase):
         self.assertIs(manager.manager.reactor, reactor)
 
     def test_nothing_begins(self):
-        """Until it is started nothing is made on the disk and nothing runs."""
+        """Until it is started nothing is made, on the disk or of cgroups, and nothing runs."""
         makeService(self.options())
         self.assertEqual(os.listdir(self.folder), [])
         self.assertEqual(reactor.getDelayedCalls(), [])
@@ -155,7 +155,14 @@ class ServiceTests(MachineTestCase):
         self.state = os.path.join(self.folder, "state")
         self.manager = make_manager(self.reactor, self.state)
         self.manager.pool.size = 1
+        self.groups = []  # that were made
+        self.patch(Cgroups, "here", self.make_groups)
         self.service = ManagerService(self.manager)
+
+    def make_groups(self, state):
+        """As ``Cgroups.here`` does, without a kernel."""
+        self.groups.append(state)
+        return Cgroups(keepers="/groups/keepers")
 
     def start_service(self):
         """Start it as twistd does."""
@@ -177,6 +184,15 @@ class ServiceTests(MachineTestCase):
         self.assertEqual(os.stat(self.state).st_mode & 0o777, 0o700)
         for name in FOLDERS:
             self.assertTrue(os.path.isdir(os.path.join(self.state, name)))
+
+    def test_cgroups(self):
+        """Its cgroups are made when all sockets are listened on: one that can't leaves none."""
+        self.service.privilegedStartService()
+        self.assertEqual(self.groups, [])
+        self.service.startService()
+        self.assertEqual(self.groups, [self.state])
+        self.assertEqual(self.manager.pool.cgroups.keepers, "/groups/keepers")
+        self.stop_service()
 
     def test_start_and_stop(self):
         """Started, it has its warm inits; stopped, nothing is left of it."""

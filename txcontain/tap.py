@@ -94,8 +94,13 @@ class ManagerService(Service):
         self._lock = lock(os.path.join(state, "lock"))
 
     def startService(self) -> None:
-        """Go on with what an earlier manager left, and begin to take inits."""
+        """Go on with what an earlier manager left, and begin to take inits.
+
+        Only now are cgroups made: a manager that could not listen, as another does, has
+        neither left any behind nor taken away those of the other, if that has the same state.
+        """
         super().startService()
+        self.manager.pool.cgroups = Cgroups.here(self.manager.state)
         self.manager.journal.open()
         self.manager.bounds.start()
         self.manager.restore()
@@ -154,7 +159,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     host = Host.here(os.path.join(state, "empty"), compile_filters())
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
-    pool = Pool(reactor, kernel, Cgroups.here(state), run, groundwork, options["pool"])
+    pool = Pool(reactor, kernel, Cgroups(), run, groundwork, options["pool"])
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
     return Manager(
         reactor=reactor,
