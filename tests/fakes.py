@@ -15,7 +15,12 @@ from collections import defaultdict
 from ipaddress import IPv4Interface
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectionDone,
+    ProcessDone,
+    ProcessExitedAlready,
+)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -145,6 +150,7 @@ class FakeReactor(Clock):
         self.ports = []  # TCP ports listened on
         self.connects = self.prepares = self.works = True
         self.spawn_error = None
+        self.listen_error = None  # an OSError
 
     def spawnProcess(self, protocol, executable, args=(), env=None, childFDs=None):
         if self.spawn_error is not None:
@@ -157,8 +163,13 @@ class FakeReactor(Clock):
         return init
 
     def listenUNIX(self, path, factory, mode, backlog):
+        if self.listen_error is not None:
+            raise CannotListenError(None, path, self.listen_error)
         self.factory = factory
         return self
+
+    def listenTCP(self, port, factory, backlog, interface):
+        raise CannotListenError(interface, port, self.listen_error)
 
     def stopListening(self):
         self.factory = None

@@ -1,5 +1,6 @@
 """Who may ask, what for, and that it is written down."""
 
+import errno
 import json
 import os
 import socket
@@ -13,11 +14,12 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Authority
-from tests.fakes import ManagerTestCase, make_folder
+from tests.fakes import MachineTestCase, ManagerTestCase, make_folder
 from tests.support import document
 from txcontain import listening
 from txcontain.access import READ, WRITE, Caller, Keys, Loopback, Peers, Tokens, read_tokens
 from txcontain.cli import commands, main
+from txcontain.kernel import Kernel
 from txcontain.site import ApiSite
 from txcontain.tap import Options
 
@@ -340,12 +342,19 @@ class OptionTests(SynchronousTestCase):
 
     def test_beyond_loopback(self):
         """Every other needs TLS, and keys; what is missing is said."""
-        for interface in ("0.0.0.0", "::", "10.0.0.1", "host.example", "2130706433", "127.1"):
+        for interface in ("0.0.0.0", "::", "10.0.0.1", "fe80::1%eth0"):
             for words in ("", "--tokens TOKENS", "--tls-cert CERT --tls-key KEY"):
                 reason = self.refused(f"--interface {interface} {words}")
                 for option in ("--tls-cert", "--tls-key", "--tokens", "--tls-client-ca"):
                     self.assertIn(option, reason)
         self.assertIn("other hosts", self.refused("--interface="))
+
+    def test_no_address(self):
+        """What is no address is called that, with keys or without."""
+        for interface in ("nonsense", "host.example", "2130706433", "127.1", "10.0.0.1/8"):
+            for keys in ("", "--tls-cert CERT --tls-key KEY --tokens TOKENS"):
+                reason = self.refused(f"--interface {interface} {keys}")
+                self.assertIn(f"--interface {interface} is no address of this host", reason)
 
     def test_with_keys(self):
         """With TLS and keys, of the one kind or the other or both, any will do."""
@@ -392,8 +401,8 @@ class OptionTests(SynchronousTestCase):
         """The service tree has a service for each socket that is asked for, and no other."""
         manager = mock.Mock()
         for words, kinds in (
-            ("", ["TCPServer"]),
-            ("--unix-socket x", ["TCPServer", "UnixServer"]),
+            ("", ["TcpServer"]),
+            ("--unix-socket x", ["TcpServer", "UnixServer"]),
             ("--port 0 --unix-socket x", ["UnixServer"]),
         ):
             services = listening.listeners(self.parse(words), manager)
@@ -417,6 +426,67 @@ class OptionTests(SynchronousTestCase):
         with mock.patch("resource.getrlimit", return_value=(300, 300)):
             (service,) = listening.listeners(self.parse(""), mock.Mock())
         self.assertEqual(service.args[1].limits.connections, 100)
+
+
+class CannotStartTests(MachineTestCase):
+    """What is said where a socket can't be listened on."""
+
+    def said(self, number, *words, reason=None):
+        """What a manager says whose listening fails with this error: one sentence."""
+        self.reactor.listen_error = OSError(number, reason or os.strerror(number))
+        options = Options()
+        options.parseOptions(words)
+        manager = mock.Mock(reactor=self.reactor, kernel=self.kernel)
+        *_, service = listening.listeners(options, manager)
+        error = self.assertRaises(listening.CannotStart, service.privilegedStartService)
+        self.assertNotIn("\n", error.code)
+        return error.code
+
+    def test_both(self):
+        """For twistd it is an error, which it cleans up after; for Python it is no traceback."""
+        self.assertTrue(issubclass(listening.CannotStart, Exception))
+        self.assertTrue(issubclass(listening.CannotStart, SystemExit))
+
+    def test_port(self):
+        """A port that is taken is named, with who has it where that is known, and what to do."""
+        for interface in ("127.0.0.1", "localhost", "127.0.0.2"):
+            said = self.said(errno.EADDRINUSE, "--port", "81", "--interface", interface)
+            self.assertIn("port 81 is taken by another program: end that, or", said)
+        self.kernel.listening[81] = 4711
+        said = self.said(errno.EADDRINUSE, "--port", "81")
+        self.assertIn("port 81 is taken by other (process 4711)", said)
+        self.assertIn("another --port", said)
+
+    def test_not_seen(self):
+        """Who has a port may be out of sight, or on an address that is not looked up."""
+        self.kernel.listening[81] = 0
+        self.assertIn("can't be seen", self.said(errno.EADDRINUSE, "--port", "81"))
+        self.patch(self.kernel, "listener", Kernel().listener)
+        said = self.said(errno.EADDRINUSE, "--port", "81", "--interface", "::1")
+        self.assertIn("taken by another program", said)
+
+    def test_interface(self):
+        """An address that is another host's is called that; any other cause is told as it is."""
+        said = self.said(errno.EADDRNOTAVAIL, "--interface", "127.0.0.9")
+        self.assertIn("--interface 127.0.0.9 is no address of this host", said)
+        self.assertIn("--port 80 can't be listened on: Permission denied",
+                      self.said(errno.EACCES, "--port", "80"))  # fmt: skip
+
+    def test_unix_socket(self):
+        """A path that is taken, or can't be, is named with the reason."""
+        for number, path, why in (
+            (errno.EADDRINUSE, "/tmp", "is taken by something that is no socket"),
+            (errno.ENOENT, "/no/dir/s", "there is no folder /no/dir; make it"),
+            (errno.EROFS, "/tmp/none", "can't be made: Read-only file system"),
+        ):
+            said = self.said(number, "--unix-socket", path)
+            self.assertTrue(said.startswith(f"--unix-socket {path} "), said)
+            self.assertIn(why, said)
+
+    def test_long_path(self):
+        """A path that is too long for a socket is refused before anything is tried."""
+        path = f"/tmp/{'x' * 108}"
+        self.assertIn("AF_UNIX path too long", self.said(0, "--unix-socket", path))
 
 
 class AbandonedTests(SynchronousTestCase):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import ipaddress
 import os
 import resource
 import shutil
 import socket
-from collections.abc import Iterator, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.application.internet import TCPServer, UNIXServer
 from twisted.application.service import Service
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.usage import UsageError
 
 from txcontain.access import Keys, Loopback, Peers, Tokens, read_tokens
+from txcontain.kernel import Kernel
 from txcontain.manager import Manager
 from txcontain.site import LOCAL_NAMES, ApiSite, Limits
 
@@ -39,9 +42,18 @@ Options = MutableMapping[str, Any]
 
 SOCKET_MODE = 0o660
 BACKLOG = 511  # connections that the kernel keeps until they are taken
+ALL = {"", "0.0.0.0", "::"}  # what stands for every address of the host
 PART = 3  # of the descriptors, which each socket may use: what is left is for containers
 
 log = Logger()
+
+
+class CannotStart(SystemExit, Exception):
+    """The manager can't listen where it is to; its text, a sentence, says why and what to do.
+
+    It is an error for twistd, which cleans up, and an end of the program for Python, which
+    prints the sentence alone: a traceback would tell an administrator nothing more.
+    """
 
 
 def check(options: Options) -> None:
@@ -86,6 +98,8 @@ def _check_interface(options: Options) -> None:
     """Beyond loopback, no one is let in unknown, or unencrypted."""
     if not options["port"] or is_loopback(options["interface"]):
         return
+    if not _is_address(options["interface"]):
+        raise UsageError(_no_address(options["interface"]))
     if not options["tls-cert"] or not (options["tokens"] or options["tls-client-ca"]):
         raise UsageError(
             f"--interface {options['interface']} can be reached from other hosts: that needs "
@@ -99,6 +113,18 @@ def is_loopback(interface: str) -> bool:
         return ipaddress.ip_address(interface).is_loopback
     except ValueError:
         return interface == "localhost"
+
+
+def _is_address(interface: str) -> bool:
+    """Whether it is one that a host may have; a name is none, for it may lead elsewhere."""
+    with suppress(ValueError):
+        return interface in ALL or bool(ipaddress.ip_address(interface))
+    return False
+
+
+def _no_address(interface: str) -> str:
+    return (f"--interface {interface} is no address of this host: give one of those that "
+            "`ip address` shows, or leave it out")  # fmt: skip
 
 
 def _group(name: str) -> int:
@@ -177,13 +203,7 @@ def listeners(options: Options, manager: Manager) -> Iterator[Service]:
         factory: Any = ApiSite(manager, names, keys or Loopback(), limits)
         if options["tls"]:
             factory = _over_tls(options["tls"], factory)
-        yield TCPServer(
-            options["port"],
-            factory,
-            backlog=BACKLOG,
-            interface=options["interface"],
-            reactor=manager.reactor,
-        )
+        yield TcpServer(options["port"], options["interface"], factory, manager)
     if options["unix-socket"]:
         site = ApiSite(manager, None, Peers(), limits)
         yield UnixServer(options["unix-socket"], options["unix-group"], site, manager.reactor)
@@ -211,6 +231,51 @@ def _over_tls(tls: Any, factory: Any) -> Any:
     return TLSMemoryBIOFactory(tls, False, factory)
 
 
+@contextmanager
+def _explained(explain: Callable[[OSError], str]) -> Iterator[None]:
+    """Raise CannotStart, with what ``explain`` says of the error, where listening fails."""
+    try:
+        yield
+    except CannotListenError as error:
+        raise CannotStart(explain(error.socketError)) from error
+    except OSError as error:
+        raise CannotStart(explain(error)) from error
+
+
+class TcpServer(TCPServer):
+    """Answers on a TCP port."""
+
+    def __init__(self, port: int, interface: str, factory: Any, manager: Manager) -> None:
+        super().__init__(
+            port, factory, backlog=BACKLOG, interface=interface, reactor=manager.reactor
+        )
+        self.port, self.interface, self.kernel = port, interface, manager.kernel
+
+    def privilegedStartService(self) -> None:
+        """Listen. Raises CannotStart."""
+        with _explained(self._explain):
+            super().privilegedStartService()
+
+    def _explain(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            holder = holder_of(self.kernel, self.port, self.interface)
+            return (f"port {self.port} is taken by {holder}: end that, or give the manager "
+                    "another --port")  # fmt: skip
+        if error.errno == errno.EADDRNOTAVAIL:
+            return _no_address(self.interface)
+        return f"--port {self.port} can't be listened on: {error.strerror}"
+
+
+def holder_of(kernel: Kernel, port: int, interface: str) -> str:
+    """Who listens on a TCP port, in words; of an IPv6 address that is not known."""
+    address = "0.0.0.0" if interface in ALL else interface.replace("localhost", "127.0.0.1")
+    with suppress(OSError):
+        if found := kernel.listener(port, address=address):
+            pid, name = found
+            return f"{name} (process {pid})" if pid else "a process that can't be seen from here"
+    return "another program"
+
+
 class UnixServer(UNIXServer):
     """Answers on a unix socket that root and a group may use."""
 
@@ -219,11 +284,23 @@ class UnixServer(UNIXServer):
         self.path, self.group = path, group
 
     def privilegedStartService(self) -> None:
-        """Listen, and then let the group in: never anyone before."""
-        remove_abandoned(self.path)
-        super().privilegedStartService()
-        if self.group is not None:
-            shutil.chown(self.path, group=self.group)
+        """Listen, and then let the group in: never anyone before. Raises CannotStart."""
+        with _explained(self._explain):
+            remove_abandoned(self.path)
+            super().privilegedStartService()
+            if self.group is not None:
+                shutil.chown(self.path, group=self.group)
+
+    def _explain(self, error: OSError) -> str:
+        folder = os.path.dirname(self.path)
+        if error.errno == errno.EADDRINUSE:
+            by = "another manager" if Path(self.path).is_socket() else "something that is no socket"
+            why = f"is taken by {by}: end or remove that, or give another path"
+        elif not os.path.isdir(folder):
+            why = f"can't be made: there is no folder {folder}; make it, or give another path"
+        else:  # such as a path of more than 107 bytes, of which only the text tells
+            why = f"can't be made: {error.strerror or error}"
+        return f"--unix-socket {self.path} {why}"
 
 
 def remove_abandoned(path: str) -> None:

@@ -2,11 +2,21 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.harness import Answer, ManagerCase, fingerprint, free_port
+from tests.integration.harness import (
+    PATIENCE,
+    PROJECT,
+    Answer,
+    ManagerCase,
+    cgroups_of,
+    fingerprint,
+    free_port,
+)
 from tests.integration.tarballs import file, folder, link, pack, script, special
 
 
@@ -26,6 +36,42 @@ class FailureCase(ManagerCase):
         tarball = self.mountable(f"{os.urandom(4).hex()}.tar", script, file("beside"))
         mounts = [f"{tarball} /job READ"]
         self.assert_fails(*words, mounts=mounts, startup_script="/job/run", **keys)
+
+
+class StartTests(ManagerCase):
+    """A second manager, which can't listen where the first does."""
+
+    def start_another(self, *options: str) -> str:
+        """Start one that has to fail; return what it has written."""
+        twistd = Path(sys.executable).with_name("twistd")
+        state = self.folder / "another"
+        result = subprocess.run(
+            [twistd, "-n", "--pidfile=", "containerd-lite", "--state", state, *options],
+            cwd=self.folder,
+            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(cgroups_of(state), [])
+        return result.stdout + result.stderr
+
+    def test_port(self) -> None:
+        """It says in one sentence who has its port, and leaves no cgroup."""
+        said = self.start_another("--port", str(self.port)).splitlines()[-1]
+        self.assertIn(f"port {self.port} is taken by ", said)
+        self.assertIn(f"(process {self.manager.pid}): end that, or give", said)
+
+    def test_unix_socket(self) -> None:
+        """The same for a path that is not there, or is taken by a file."""
+        (self.folder / "small").touch()
+        for path, why in (("none/s", "there is no folder"), ("small", "something that is no")):
+            said = self.start_another("--port", "0", "--unix-socket", path)
+            self.assertIn(f"--unix-socket {self.folder}/{path} ", said)
+            self.assertIn(why, said)
+            self.assertNotIn("Traceback", said)
 
 
 class ConfigTests(FailureCase):
