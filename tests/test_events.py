@@ -2,6 +2,7 @@
 
 import os
 from itertools import pairwise
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,10 +31,11 @@ class JournalTests(MachineTestCase):
         return [event["seq"] for event in self.journal.since(since)]
 
     def fill(self, count):
-        """Write some events down."""
+        """Write some events down; returns the number of the last."""
         for number in range(count):
             self.journal.add("running", f"reason {number}", instance="web-1")
         self.reactor.advance(events.WRITE_AFTER)
+        return self.journal.last
 
     def test_event(self):
         """An event says what happened to which instance, why, and what else is known."""
@@ -77,20 +79,72 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(5), [])
 
     def test_next_manager(self):
-        """The next manager's events go on where the last one's ended."""
+        """The next manager's events come after the last one's."""
         self.fill(3)
         self.journal = self.opened()
-        self.fill(1)
-        self.assertEqual(self.numbers(), [1, 2, 3, 4])
+        last = self.fill(1)
+        self.assertEqual(self.numbers(), [1, 2, 3, last])
+        self.assertEqual(self.numbers(3), [last])
 
     def test_torn_line(self):
         """A line that a crash cut short is left out, and harms none after it."""
         self.fill(3)
         os.truncate(self.path, os.stat(self.path).st_size - 5)
         self.journal = self.opened()
+        last = self.fill(1)
+        self.assertEqual(self.numbers(), [1, 2, last])
+
+    def test_lost(self):
+        """No number is used again, where the files are garbage, cut or gone, or can't be read."""
+        for spoil in (self.scribble, os.unlink, lambda path: os.truncate(path, 0), self.block):
+            self.fill(3)
+            told = self.journal.last
+            spoil(self.path)
+            self.reactor.advance(1)
+            self.journal = self.opened()
+            self.assertGreater(self.journal.add("running", "it runs")["seq"], told)
+            self.assertLess(self.journal.last, 1e6)
+            self.journal.write()
+
+    def scribble(self, path):
+        """Spoil all that is in a file, but not how much."""
+        with open(path, "r+b") as file:
+            file.write(b"\xff" * os.stat(path).st_size)
+
+    def block(self, path):
+        """Put a folder where a file is."""
+        os.unlink(path)
+        os.mkdir(path)
+
+    def test_told_but_not_written(self):
+        """Nor is one that was told while the disk was full, and is known to no next manager."""
         self.fill(1)
-        self.assertEqual(self.numbers(), [1, 2, 3])
-        self.assertEqual(next(self.journal.since(2))["reason"], "reason 0")
+        heard = []
+        self.journal.listen(heard.append)
+        with mock.patch("os.write", lambda descriptor, line: fail(28)):
+            self.fill(5)
+        self.reactor.advance(1)
+        self.journal = self.opened()
+        self.assertGreater(self.journal.add("running", "it runs")["seq"], heard[-1]["seq"])
+
+    def test_clock_set_back(self):
+        """Where the clock was set back, the numbers go on from the largest on disk."""
+        self.reactor.advance(1000)
+        self.journal = self.opened()
+        self.fill(3)
+        self.reactor.rightNow = 0
+        self.journal = self.opened()
+        self.fill(1)
+        self.assertEqual(self.numbers(), [1_000_001, 1_000_002, 1_000_003, 1_000_004])
+
+    def test_no_number(self):
+        """What was scribbled in a number's place is none, and spoils none that follows."""
+        with open(self.path, "w") as file:
+            for number in ("true", "-1", "0", "1e3", f"1{'0' * 400}", f"1{'0' * 15}", '"7"'):
+                file.write(f'{{"seq":{number}}}\n')
+        self.journal = self.opened()
+        self.fill(1)
+        self.assertEqual(self.numbers(), [1])
 
     @given(st.lists(st.binary(max_size=20), max_size=5))
     def test_scribbled(self, lines):

@@ -4,6 +4,11 @@ A line of JSON an event. When the file is full it becomes the old one, and a new
 begins: between half of the bound and the whole of it is there to be replayed. An event is
 written down, told, and put in the manager's log a moment after it has happened, all in
 this order: so no launch waits for that, and no one hears of what a next manager won't know.
+
+Who follows asks for what comes after the last number it has heard: so no number may be
+used twice, also where the files were damaged, or the disk was full and what was told was not
+written. That a manager begins with the time of its start, in milliseconds, where that is more
+than any number on disk, takes no other file: no manager takes a thousand events a second.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from txcontain.store import to_json
 from txcontain.streams import Stream
 
 LARGEST = 4 << 20  # bytes of each of the two files
+LARGEST_NUMBER = 10**15  # of an event: JSON has it exactly, and 15 digits are what can be asked
 SOME = 200  # events that are sent at once
 MOST_WAITING = 10_000  # events kept for a follower that takes none
 WRITE_AFTER = 0.01  # seconds: until then, who asked for the change has its answer
@@ -53,9 +59,16 @@ class Journal:
     _log: Logger = field(factory=Logger)
 
     def open(self) -> None:
-        """Go on after the last whole event that is on disk."""
+        """Go on after every number that has been used; where the files can't be read, say so."""
+        self.last = int(self.reactor.seconds() * 1000)
+        try:
+            self._open()
+        except OSError as error:
+            self._log.warn("the journal can't be read: {error}", error=error)
+
+    def _open(self) -> None:
         for event in self.since(0):
-            self.last = event["seq"]
+            self.last = max(self.last, event["seq"])
         with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
             self._size = file.seek(0, os.SEEK_END)
             file.seek(max(0, self._size - 1))
@@ -188,5 +201,5 @@ def _parse(line: bytes) -> Event | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(event, dict) and isinstance(event.get("seq"), int)
-    return event if whole else None
+    number = event.get("seq") if isinstance(event, dict) else None
+    return event if type(number) is int and 0 < number < LARGEST_NUMBER else None
