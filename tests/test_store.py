@@ -253,6 +253,14 @@ class Documents(Case):
         error = self.assertRaises(NoSuchConfig, self.configs.read, "web-1-01.cfg")
         self.assertIn("web-1-01.cfg", str(error))
 
+    def test_no_file(self):
+        """A folder, a pipe or a dangling link is no config, whatever its name."""
+        for name, make in (("a-1-1.cfg", os.mkdir), ("b-1-1.cfg", os.mkfifo),
+                           ("c-1-1.cfg", lambda path: os.symlink("none", path))):  # fmt: skip
+            make(os.path.join(self.folder, name))
+            self.assertRaises(NoSuchConfig, self.configs.read, name)
+        self.assertEqual(self.configs.names(), [])
+
     def test_a_full_disk(self):
         """An upload that the disk has no room for is no config, and can be repeated."""
         configs = Configs(self.folder, failing_disk(0, disk_full))

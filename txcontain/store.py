@@ -142,20 +142,22 @@ class Configs:
         return remove_leftovers(self.folder)
 
     def names(self) -> list[str]:
-        """The file names of all, sorted."""
-        return sorted(
-            name
-            for name in os.listdir(self.folder)
-            if name.endswith(".cfg") and not name.startswith(".")
-        )
+        """The file names of all, sorted; what is no regular file is no config."""
+        with os.scandir(self.folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name.endswith(".cfg") and entry.name[0] != "." and entry.is_file()
+            )
 
     def read(self, file_name: str) -> bytes:
         """A document.
 
         Raises NoSuchConfig.
         """
-        try:
-            with open(os.path.join(self.folder, file_name), "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            raise NoSuchConfig(f"there is no {file_name}; upload it first") from None
+        path = os.path.join(self.folder, file_name)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.isfile(path):  # to read a pipe would never end
+                with open(path, "rb") as file:
+                    return file.read()
+        raise NoSuchConfig(f"there is no {file_name}; upload it first")
