@@ -1,0 +1,81 @@
+"""The scripts that run the tests, with fakes of what they call."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import make_folder
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class ScriptCase(SynchronousTestCase):
+    """A test of a script, in whose PATH fakes come first."""
+
+    def setUp(self):
+        self.folder = make_folder(self)
+
+    def fake(self, name, text):
+        """Have the script find this instead of a program."""
+        path = os.path.join(self.folder, name)
+        with open(path, "w") as file:
+            file.write(f"#!/bin/sh\n{text}\n")
+        os.chmod(path, 0o755)
+
+    def run_script(self, *words, **environment):
+        """How a script ends, and what it writes."""
+        path = f"{self.folder}:{os.defpath}"
+        result = subprocess.run(
+            [PROJECT / words[0], *words[1:]], env={"PATH": path, **environment},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        return result.returncode, result.stdout + result.stderr
+
+
+class CiTests(ScriptCase):
+    """.ci/run, where make plays the tests."""
+
+    def ran(self, line):
+        """How it ends when the tests end with this line."""
+        self.fake("make", f'echo "$1, CI is $CI"; echo "{line}"')
+        return self.run_script(".ci/run")
+
+    def test_passed(self):
+        """All tests and the style have to pass; the tests know that they are in CI."""
+        status, said = self.ran("PASSED (successes=7)")
+        self.assertEqual(status, 0, said)
+        self.assertIn("test, CI is 1\n", said)
+        self.assertIn("lint, CI is 1\n", said)
+        self.assertIn("7 passed, 0 failed", said)
+
+    def test_skipped(self):
+        """A test that was skipped has not passed; nor have tests that were not run."""
+        for line, why in (("PASSED (skips=1, successes=7)", "Tests were skipped"),
+                          ("nothing", "No test has run")):  # fmt: skip
+            status, said = self.ran(line)
+            self.assertEqual(status, 1)
+            self.assertIn(why, said)
+            self.assertNotIn("0 failed", said)
+
+
+class AsRootTests(ScriptCase):
+    """scripts/as-root."""
+
+    def setUp(self):
+        super().setUp()
+        self.fake("sudo", 'echo "sudo $@"')
+
+    def test_through_sudo(self):
+        """sudo keeps what tells the tests and the measurements how to run."""
+        self.fake("id", "echo 1000")
+        status, said = self.run_script("scripts/as-root", "echo", "-n")
+        self.assertEqual(status, 0)
+        self.assertEqual(said, "sudo --preserve-env=CI,SOAK_SEED,SOAK_SECONDS,BENCH,BENCH_PEERS "
+                               "-- echo -n\n")  # fmt: skip
+
+    def test_as_root(self):
+        """Root needs no sudo."""
+        self.fake("id", "echo 0")
+        self.assertEqual(self.run_script("scripts/as-root", "echo", "a  b"), (0, "a  b\n"))
