@@ -82,6 +82,21 @@ class SiteTests(ManagerTestCase):
         self.assertEqual(self.status("GET", "/list"), 400)
         self.assertEqual(self.status("GET", "/list", "Host: localhost", "Host: localhost"), 400)
 
+    def test_malformed(self):
+        """After such a request is answered the connection ends, and no other is answered."""
+        good = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for target, hosts in ((b"/list", b""), (b"list", b"Host: localhost\r\n"),
+                              (b"/list", b"Host: localhost\r\nHost: localhost\r\n")):  # fmt: skip
+            connection, transport = self.connect()
+            connection.dataReceived(b"GET %b HTTP/1.1\r\n%b\r\n%b" % (target, hosts, good))
+            connection.dataReceived(good)
+            self.reactor.advance(0)
+            head, _, body = transport.value().partition(b"\r\n\r\n")
+            self.assertTrue(head.startswith(b"HTTP/1.1 400 "), head)
+            self.assertIn(b"\r\nConnection: close\r\n", head + b"\r\n")
+            self.assertIn(b"\r\nContent-Length: %d\r\n" % len(body), head + b"\r\n")
+            self.assertTrue(transport.disconnecting)
+
     def test_interface(self):
         """The address that the manager was told to listen on is a name of it too."""
         self.site = ApiSite(self.manager, {"10.0.0.1"})

@@ -208,6 +208,8 @@ class ApiRequest(Request):
         try:
             caller = self._checked()
         except errors.Error as error:
+            if isinstance(error, errors.Malformed):  # and so may be what follows it
+                self._is_last()
             refuse(self, error)
             self.finish()
             return
@@ -240,6 +242,11 @@ class ApiRequest(Request):
             self.path = self.path[absolute.end():] or b"/"  # fmt: skip
         elif not self.uri.startswith(b"/") and self.uri != b"*":
             raise errors.Malformed("a request's target begins with a slash (RFC 9112, 3.2)")
+
+    def _is_last(self) -> None:
+        """End the connection when this has been answered."""
+        self.channel.persistent = False
+        self.setHeader(b"Connection", b"close")
 
     def _is_cross_site(self) -> bool:
         """Whether a page from elsewhere may have made a browser send this.

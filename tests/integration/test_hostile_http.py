@@ -68,6 +68,13 @@ class RequestTests(HostileCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request"))
         self.assertNotIn(b"HTTP/1.1 200", answer)
 
+    def test_hosts(self):
+        """A request of no host, or of two, is answered with 400, and the connection closed."""
+        for hosts in (b"", HEAD + HEAD):
+            answer = self.answer(b"GET /list HTTP/1.1\r\n" + hosts + b"\r\n")
+            self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request"))
+            self.assertTrue(answer.endswith(b"\r\n\r\n"))
+
     def test_pipelining(self):
         """A launch, what became of it, and its end, all sent at once, are answered in order."""
         key = self.upload()
