@@ -113,6 +113,8 @@ class RequestTests(HostileCase):
     def test_log(self):
         """The log has a line a request, with who, what, how long and why not; and no other."""
         self.answer(b"GET /a%0aforged\x9b31m HTTP/1.0\r\n" + HEAD + b"User-Agent: \x1b[31m\r\n\r\n")
+        # It is written a moment after the answer.
+        wait_until(lambda: "forged" in self.log_text(), "the request is logged")
         line = self.log_text().splitlines()[-1]
         pattern = r"loopback GET /a%0aforged\\x9b31m \d+\.\d ms 404: there is no such resource"
         self.assertRegex(line, pattern)
