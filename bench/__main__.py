@@ -26,7 +26,7 @@ WARM, COLD = "txcontain, warm", "txcontain, cold"
 class Scale:
     """How much is measured."""
 
-    rounds: int  # of launches side by side
+    rounds: int  # of IN_A_ROW launches of each, side by side
     burst: int
     running: list[int]  # numbers of instances
     each: int  # launches with each of these numbers running
@@ -36,8 +36,8 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale(80, 100, [0, 100, 250, 500, 1000], 25, 3, 15, 10),
-    "quick": Scale(12, 100, [0, 50, 100], 15, 1, 4, 5),
+    "full": Scale(10, 100, [0, 100, 250, 500, 1000], 25, 3, 15, 10),
+    "quick": Scale(2, 100, [0, 50, 100], 15, 1, 4, 5),
 }
 
 

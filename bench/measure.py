@@ -18,6 +18,7 @@ from bench.contestants import Contestant, Docker, Txcontain
 from bench.manager import BASE, ROOT, Manager, running, seconds
 
 PAUSE = 0.1  # seconds between two measurements: time for a warm pool to be filled again
+IN_A_ROW = 8  # launches of one contestant, before the next one's
 AT_ONCE = 16  # launches at the same time, where many are wanted and none is timed
 DOCKERS = 5  # containers that Docker runs for comparison
 WITH_SOME = f"dockerd + containerd, {DOCKERS} running"
@@ -64,12 +65,17 @@ def worst(values: Sequence[float]) -> float:
 
 
 def side_by_side(contestants: list[Contestant], rounds: int) -> dict[str, Samples]:
-    """Launch and end a container of each, in turns, so that all meet the same weather."""
+    """Launch and end containers of each, in turns, so that all meet the same weather.
+
+    A turn is some in a row, and its first one does not count: it would measure what the
+    others' turns have left of the processor's caches.
+    """
     samples: dict[str, Samples] = defaultdict(Samples)
     for _ in range(rounds):
         for one in contestants:
-            time.sleep(PAUSE)
-            launch_and_end(one, samples[one.name])
+            for counts in (False, *[True] * IN_A_ROW):
+                time.sleep(PAUSE)
+                launch_and_end(one, samples[one.name] if counts else Samples())
     return dict(samples)
 
 
