@@ -8,7 +8,6 @@ import ssl
 import stat
 import subprocess
 import sys
-import time
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -322,9 +321,8 @@ class TlsTokenTests(TlsTokenCase):
         for client in clients:
             self.addCleanup(client.close)
             client.sendall(b"\x16\x03\x01\x02\x00")
-        began = time.monotonic()
+        # This has less patience than the manager has with those.
         self.assertEqual(self.ask("GET", "/list").status, 200)
-        self.assertLess(time.monotonic() - began, 5)
 
 
 class ImpatientTests(TlsTokenCase):
