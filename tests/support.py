@@ -7,11 +7,26 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
+from txcontain.identities import FIRST
+from txcontain.init import Kernel
 from txcontain.spec import from_json
 
+PROJECT = Path(__file__).resolve().parents[1]
+DISK = "/var/tmp"  # where tests have the folders of which overlays are made
 CAP_SYS_ADMIN = 21
 OLDEST_KERNEL = (5, 12)
+LINKS = """
+from pyroute2 import IPRoute
+with IPRoute() as connection:
+    connection.link("add", ifname="b", kind="bridge")
+    connection.link("add", ifname="v", kind="veth", peer={"ifname": "w"})
+"""
+RULES = ("add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; "
+         "add rule ip t c masquerade")  # fmt: skip
 
 
 def lacking():
@@ -25,12 +40,78 @@ def lacking():
     return ""
 
 
+@functools.cache
+def lacking_for_networks():
+    """What this machine lacks of what private networks take; "" where nothing."""
+    links = [sys.executable, "-c", LINKS]
+    return tried("bridges and veth (kernel modules)", "unshare", "--net", *links) or tried(
+        "nftables, the program and nf_tables with NAT", "unshare", "--net", "nft", RULES
+    )
+
+
+@functools.cache
+def lacking_for_user_namespaces():
+    """What this machine lacks of what user namespaces take; "" where nothing."""
+    with tempfile.TemporaryDirectory(dir=DISK) as folder:
+        program = f"from tests.support import map_owners; map_owners({folder!r})"
+        return tried(
+            f"user namespaces, and in {DISK} a file system that maps owners (Linux 5.19 with "
+            "ext4, XFS or Btrfs)", "unshare", "--mount", sys.executable, "-c", program,
+        )  # fmt: skip
+
+
+def tried(what, *command):
+    """Why a command failed that takes something of the machine; "" where it did not."""
+    path = f"{os.defpath}:/usr/sbin:/sbin"
+    result = subprocess.run(
+        command, env={"PATH": path, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+    return f"needs {what}: {said[-1]}" if result.returncode else ""
+
+
+def map_owners(folder):
+    """Mount a folder on itself with other owners, in a mount namespace of this process's own.
+
+    Raises OSError where that can't be.
+    """
+    if on_overlay(folder):
+        mount_memory(folder)
+    kernel = Kernel()
+    kernel.mount_mapped(folder, folder, kernel.make_user_namespace(FIRST, "/proc"))
+
+
+def on_overlay(folder):
+    """Whether a folder is on an overlay, whose folders can't be the upper half of another."""
+    command = ["stat", "--file-system", "--format=%T", folder]
+    return subprocess.check_output(command, text=True).strip() == "overlayfs"
+
+
+def mount_memory(folder):
+    """Mount a file system in memory on a folder, where it is named after that."""
+    subprocess.run(["mount", "-t", "tmpfs", folder, folder], check=True)
+
+
 def needs_root(test):
     """Decorate a test, or a class of tests, that makes real containers.
 
     It is skipped where that can't be; in CI (where CI is set) it fails instead.
     """
-    reason = lacking()
+    return _unless(lacking(), test)
+
+
+def needs_networks(test):
+    """The same for one whose containers have private networks."""
+    return _unless(lacking() or lacking_for_networks(), test)
+
+
+def needs_user_namespaces(test):
+    """The same for one whose containers have user namespaces."""
+    return _unless(lacking() or lacking_for_user_namespaces(), test)
+
+
+def _unless(reason, test):
     if not reason:
         return test
     if not os.environ.get("CI"):

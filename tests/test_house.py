@@ -175,6 +175,28 @@ class NeedsRoot(SynchronousTestCase):
         for test in self.decorated("needs root", ""):
             self.assertEqual(self.outcome(test), (0, ["needs root"], []))
 
+    def test_networks_and_user_namespaces(self):
+        """What else a test needs is asked for where there is root, and named."""
+        for name in ("networks", "user_namespaces"):
+            self.patch(support, f"lacking_for_{name}", lambda: "needs a module")
+            for lacking, reason in (("needs root", "needs root"), ("", "needs a module")):
+                self.patch(support, "lacking", lambda lacking=lacking: lacking)
+                self.patch(support.os, "environ", {})
+
+                class Class(SynchronousTestCase):
+                    def test_it(self):
+                        pass
+
+                test = getattr(support, f"needs_{name}")(Class)("test_it")
+                self.assertEqual(self.outcome(test), (0, [reason], []))
+
+    def test_tried(self):
+        """What is lacking is found by trying; the reason is the last that was said of it."""
+        self.assertEqual(support.tried("a module", "true"), "")
+        said = support.tried("a module", "sh", "-c", "echo a >&2; echo b >&2; exit 3")
+        self.assertEqual(said, "needs a module: b")
+        self.assertEqual(support.tried("a module", "false"), "needs a module: exit status 1")
+
     def test_in_ci(self):
         """In CI a test that can't run fails, and says why."""
         for test in self.decorated("needs root", "true"):

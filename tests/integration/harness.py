@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.tarballs import Member, pack, script, small_image
-from tests.support import needs_root
+from tests.support import DISK, mount_memory, needs_root, on_overlay
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 30  # seconds, for what takes milliseconds
@@ -110,11 +110,18 @@ def processes_of(folder: Path) -> Iterator[int]:
     host = os.readlink("/proc/self/ns/mnt")
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            mounts = "" if os.readlink(entry / "ns/mnt") == host else _text(entry / "mountinfo")
-            if str(folder) in _text(entry / "cmdline") + mounts:
+            others = os.readlink(entry / "ns/mnt") != host
+            mounts = mounts_of(folder, entry / "mountinfo") if others else []
+            if mounts or str(folder) in _text(entry / "cmdline"):
                 yield int(entry.name)
         except OSError:  # it has ended meanwhile
             continue
+
+
+def mounts_of(folder: Path, mountinfo: Path) -> list[str]:
+    """The mounts that have to do with a folder; not what a test has mounted on that itself."""
+    lines = _text(mountinfo).splitlines()
+    return [line for line in lines if str(folder) in line and line.split()[4] != str(folder)]
 
 
 def _text(path: Path) -> str:
@@ -142,9 +149,11 @@ class ManagerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Start the manager."""
-        # On a disk: an overlay's upper half can't be on an overlay.
-        self.folder = Path(tempfile.mkdtemp(prefix="txcontain-test-", dir="/var/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="txcontain-test-", dir=DISK))
         self.addCleanup(shutil.rmtree, self.folder)
+        if on_overlay(self.folder):  # as where the tests themselves are in a container
+            mount_memory(self.folder)
+            self.addCleanup(subprocess.run, ["umount", self.folder], check=True)
         self.state = self.folder / "state"
         for name in ("base_images", "mountables"):
             (self.folder / name).mkdir()
@@ -212,10 +221,9 @@ class ManagerCase(SynchronousTestCase):
 
     def what_is_left(self) -> list[Any]:
         """The processes, mounts, cgroups and folders of containers that there are."""
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         return [
             *(pid for pid in processes_of(self.folder) if pid != self.manager.pid),
-            *(line for line in mounts if str(self.folder) in line),
+            *mounts_of(self.folder, Path("/proc/self/mountinfo")),
             *self.cgroups_left(),
             *self.state.glob("instances/*"),
             *self.state.glob("instances/.*"),

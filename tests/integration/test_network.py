@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.integration.harness import free_port, wait_until
 from tests.integration.probes import ProbeCase
+from tests.support import needs_networks
 from txcontain.firewall import find_nft
 from txcontain.network import exists, link_name, netlink
 
@@ -94,6 +95,7 @@ def reach(host: str, port: int) -> str:
         return ""
 
 
+@needs_networks
 class NetworkCase(ProbeCase):
     """A test whose manager has a host to itself, with one link to an outside world."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.integration.harness import ManagerCase, wait_until
 from tests.integration.probes import ProbeCase
 from tests.integration.tarballs import Member, file, folder
+from tests.support import needs_user_namespaces
 from txcontain.identities import COUNT, FIRST
 
 
@@ -19,6 +20,7 @@ def owned(member: Member, uid: int, gid: int) -> Member:
     return member
 
 
+@needs_user_namespaces
 class UserNamespaceCase(ProbeCase):
     """A test whose containers have user namespaces."""
 
@@ -215,6 +217,7 @@ tell(etc=attempt(write, "/etc/passwd"), root=attempt(write, "/root/file"),
         self.assertEqual({*said.values()}, {"done"})
 
 
+@needs_user_namespaces
 class EveryoneTests(ManagerCase):
     """A manager that gives a user namespace to everyone."""
 
