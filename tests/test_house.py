@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, and what every file has."""
 
 import ast
+import re
 from pathlib import Path
 
 from twisted.trial.reporter import TestResult
@@ -135,6 +136,31 @@ class Files(SynchronousTestCase):
         for path in MANAGER + CLI:
             lines = len(path.read_text().splitlines())
             self.assertLessEqual(lines, LONGER.get(path.name, LONGEST), path.name)
+
+
+class Packages(SynchronousTestCase):
+    """What pyproject.toml has installed."""
+
+    def setting(self, pattern):
+        """A list of names that is on a line of its own."""
+        text = (PROJECT / "pyproject.toml").read_text()
+        return ast.literal_eval(re.search(rf"^{pattern} = (\[.*\])$", text, re.MULTILINE)[1])
+
+    def test_every_module_is_installed(self):
+        """Every folder of the manager, of the commands and of the plugin is a package."""
+        found = {path.parent for path in PROJECT.glob("t[wx]*/**/*.py")} | {PROJECT / "cli"}
+        named = {PROJECT / name.replace(".", "/") for name in self.setting("packages")}
+        self.assertEqual({path.resolve() for path in named}, found)
+
+    def test_what_is_no_module_is_installed(self):
+        """So are the files of the manager that are no Python."""
+        files = [path for path in PROJECT.glob("txcontain/*") if path.is_file()]
+        others = [path.name for path in files if path.suffix != ".py"]
+        self.assertEqual(self.setting("txcontain"), others)
+
+    def test_the_plugin_is_no_package(self):
+        """Nothing makes a package of twisted/plugins/: it would hide the other plugins."""
+        self.assertFalse([*PROJECT.glob("twisted/**/__init__.py")])
 
 
 class NeedsRoot(SynchronousTestCase):
