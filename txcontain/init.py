@@ -29,15 +29,15 @@ with it the namespaces and every mount in them: there is nothing to undo.
 
 from __future__ import annotations
 
-# What signal, socket and json stand on: importing those would take longer than all the rest.
+# What ctypes, signal, socket and json stand on: importing those would take a third of a start.
+import _ctypes
 import _signal
 import _socket
-import ctypes
+import _struct as struct
 import errno
 import marshal
 import os
 import stat
-import struct
 import sys
 import time
 from _json import encode_basestring_ascii as quoted
@@ -59,9 +59,8 @@ MOUNT_FLAGS = {
     "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19,
 }  # fmt: skip
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
-MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
-SECCOMP_MODE_FILTER = 2
+MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
 RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_AS = 0, 1, 7, 9
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
@@ -78,6 +77,11 @@ LAST_OPS = ("exec", "idle")  # the process is another one after them
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
 LARGEST_ID = (1 << 32) - 2  # of a user or group
+# What functions of libc take beside int and bytes, and what they return: int, long, char *.
+Int, Long, Pointer = (type(c, (_ctypes._SimpleCData,), {"_type_": c}) for c in "iLz")
+FLAGS = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+Function = type("Function", (_ctypes.CFuncPtr,), {"_flags_": FLAGS, "_restype_": Int})
+LIBC = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the stub knows no None
 
 
 class StepError(Exception):
@@ -110,15 +114,12 @@ class Kernel:
     Each raises OSError. A test puts a recorder in its place.
     """
 
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-
     def _call(self, name: str, *arguments: object, number: int | None = None) -> int:
         """Make a system call, by libc's function or (as syscall(2)) by its number."""
-        function = self._libc[name if number is None else "syscall"]
+        function = Function(_ctypes.dlsym(LIBC, name if number is None else "syscall"))
         result: int = function(*(() if number is None else (number,)), *arguments)
         if result == -1:
-            error = OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            error = OSError(_ctypes.get_errno(), os.strerror(_ctypes.get_errno()))
             error.call = name  # type: ignore[attr-defined]
             raise error
         return result
@@ -128,7 +129,7 @@ class Kernel:
     ) -> None:
         """mount(2)."""
         encoded = [None if text is None else os.fsencode(text) for text in (source, target, fstype)]
-        self._call("mount", *encoded, ctypes.c_ulong(flags), os.fsencode(data))
+        self._call("mount", *encoded, Long(flags), os.fsencode(data))
 
     def pivot_root(self, root: str) -> None:
         """pivot_root(2), with the old root stacked below the new one and then detached."""
@@ -149,8 +150,8 @@ class Kernel:
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            failed = self._libc.unshare(CLONE_NEWUSER)
-            os.write(tell, bytes([ctypes.get_errno() if failed else 0]))
+            failed = Function(_ctypes.dlsym(LIBC, "unshare"))(CLONE_NEWUSER)
+            os.write(tell, bytes([_ctypes.get_errno() if failed else 0]))
             _signal.pause()
         try:
             number = os.read(told, 1)[0]
@@ -193,7 +194,7 @@ class Kernel:
 
     def prctl(self, option: int, argument: int) -> None:
         """prctl(2)."""
-        self._call("prctl", option, ctypes.c_ulong(argument), 0, 0, 0)
+        self._call("prctl", option, Long(argument), 0, 0, 0)
 
     def limit_resource(self, resource: int, most: int) -> None:
         """prlimit(2), of this process and those below it."""
@@ -201,15 +202,14 @@ class Kernel:
 
     def load_filter(self, program: bytes) -> None:
         """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""
-        code = ctypes.cast(ctypes.c_char_p(program), ctypes.c_void_p).value
-        header = struct.pack("HP", len(program) // 8, code)  # struct sock_fprog
-        self._call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), header)
+        header = struct.pack("H0P", len(program) // 8) + bytes(memoryview(Pointer(program)))
+        self._call("prctl", PR_SET_SECCOMP, Long(SECCOMP_MODE_FILTER), header)
 
     def configure_network(self, request: int, argument: bytes) -> None:
         """ioctl(2) on any IPv4 socket of this network namespace (netdevice(7))."""
         endpoint = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
         try:
-            self._call("ioctl", endpoint.fileno(), ctypes.c_ulong(request), argument)
+            self._call("ioctl", endpoint.fileno(), Long(request), argument)
         finally:
             endpoint.close()
 
@@ -503,9 +503,8 @@ class Container:
         self.kernel.configure_network(SIOCSIFADDR, interface("eth0", internet(address)))
         self.kernel.configure_network(SIOCSIFNETMASK, interface("eth0", internet(netmask)))
         self._up("eth0")
-        everywhere = internet("0.0.0.0")
-        ends = struct.pack("L16s16s16s", 0, everywhere, internet(gateway), everywhere)
-        route = ends + struct.pack("H", RTF_UP | RTF_GATEWAY) + bytes(64)  # struct rtentry
+        ends = [internet(each) for each in ("0.0.0.0", gateway, "0.0.0.0")]  # of struct rtentry
+        route = struct.pack("L16s16s16sH64x", 0, *ends, RTF_UP | RTF_GATEWAY)
         self.kernel.configure_network(SIOCADDRT, route)
 
     def _up(self, name: str) -> None:
@@ -809,23 +808,24 @@ def carry_out(
         before = clock()
         try:
             getattr(container, op)(**arguments)
-        except StepError as error:
-            say(failure(len(durations), error))
-            return False
-        except OSError as error:
-            path = str(arguments.get("target") or arguments.get("path") or error.filename or "")
-            step_error = StepError(getattr(error, "call", op), error.errno, path)
-            say(failure(len(durations), step_error))
-            return False
         except Idle:
             raise
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            hint = "this is a mistake of txcontain's: report it"
-            say(failure(len(durations), StepError(op, 0, "", said, hint)))
+            say(failure(len(durations), explained(op, arguments, error)))
             return False
         durations.append(round(clock() - before, 6))
     return True
+
+
+def explained(op: str, arguments: dict[str, Any], error: Exception) -> StepError:
+    """A step's error, with all that is known of it."""
+    if isinstance(error, StepError):
+        return error
+    if isinstance(error, OSError):
+        path = arguments.get("target") or arguments.get("path") or error.filename or ""
+        return StepError(getattr(error, "call", op), error.errno, str(path))
+    said = f"{type(error).__name__}: {error}"
+    return StepError(op, 0, "", said, "this is a mistake of txcontain's: report it")
 
 
 def failure(number: int, error: StepError) -> object:
