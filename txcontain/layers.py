@@ -81,13 +81,21 @@ class Layers:
                 os.makedirs(os.path.join(beside, name), mode=0o755)
             await self._run_tar(tarball, beside)
             unpacked = os.path.join(beside, "layer")
-            await self.threads(check, os.path.basename(tarball), unpacked, self.bounds)
+            await self._check_and_flush(os.path.basename(tarball), unpacked)
             await self.threads(_settle, tarball, unpacked, layer)
         except OSError as error:
             raise MachineAtFault(f"unpacking {os.path.basename(tarball)}", str(error)) from error
         finally:
             await self.remove(beside)
         return layer
+
+    async def _check_and_flush(self, name: str, unpacked: str) -> None:
+        """Both at once; unflushed, a power cut could leave empty files that are taken for whole."""
+        flushed = self.threads(flush_disk, unpacked)
+        try:
+            await self.threads(check, name, unpacked, self.bounds)
+        finally:
+            await flushed
 
     async def remove_unused(self, used: set[str], tarballs: list[str]) -> list[str]:
         """Remove layers that no instance uses and no tarball stands for any more.
@@ -208,5 +216,4 @@ def _settle(tarball: str, unpacked: str, layer: str) -> None:
         inner = os.path.join(unpacked, own_name)
         if stat.S_ISDIR(os.lstat(inner).st_mode):
             content = inner
-    flush_disk(content)  # else a power cut could leave a layer of empty files, taken for whole
     os.rename(content, layer)

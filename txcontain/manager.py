@@ -352,7 +352,8 @@ class Manager:
 
     async def doctor(self) -> list[str]:
         """Look for what should not be there, and remove it; returns what was found and done."""
-        done = self._end_strangers(self.kernel.keepers(self.pool.slots))
+        keepers = await self.threads(self.kernel.keepers, self.pool.slots)
+        done = self._end_strangers(keepers)
         for name in set(os.listdir(self._folder)) - set(self.instances):
             await self.remove(os.path.join(self._folder, name))
             done.append(f"removed the folder instances/{name}, of no instance")
