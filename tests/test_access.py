@@ -262,7 +262,7 @@ class AuditTests(SiteCase):
             "POST", "/launch", body=b'{"name": "web", "major": "1", "minor": "01"}'
         )
         self.assertEqual(status, 200)
-        return json.loads(body.split(b"\r\n")[1])["instance"]
+        return json.loads(body)["instance"]
 
     def test_life(self):
         """Every change that was asked for has its name, through all waits of a launch."""

@@ -17,7 +17,7 @@ from txcontain.site import LOG_AFTER, LONGEST_REQUEST, ApiSite, Limits, Refusal
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
-STATUS = rb"(?<![^\n])HTTP/1\.[01] ([0-9]{3}) "
+STATUS = rb"(?<![^\n}])HTTP/1\.[01] ([0-9]{3}) "
 LIMITS = Limits(connections=3, request=30, idle=60)
 
 

@@ -69,8 +69,13 @@ def refuse_with_problem(request: Request, error: errors.Error) -> None:
         "detail": error.chain[0],
         "chain": list(error.chain[1:]),
     }
-    document = json.dumps(problem).encode()
-    request.setHeader(b"Content-Type", b"application/problem+json")
+    send_json(request, b"application/problem+json", problem)
+
+
+def send_json(request: Request, kind: bytes, value: Any) -> None:
+    """Write a whole answer, with its length: a single piece, and not one in chunks."""
+    document = json.dumps(value).encode()
+    request.setHeader(b"Content-Type", kind)
     request.setHeader(b"Content-Length", str(len(document)).encode())
     request.write(document)
 
@@ -135,8 +140,7 @@ class Connected:
         if isinstance(outcome, errors.Error):
             self.refuse(self.request, outcome)
         elif outcome is not None:
-            self.request.setHeader(b"Content-Type", b"application/json")
-            self.request.write(json.dumps(outcome).encode())
+            send_json(self.request, b"application/json", outcome)
         self.request.finish()
 
 
