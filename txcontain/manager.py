@@ -106,6 +106,8 @@ class Manager:
         return [await self.layers.get(folder, name) for folder, name in wanted]
 
     async def _check_ports(self, spec: Spec) -> None:
+        if not spec.taken_ports:
+            return
         holders = [(port, await self._holder(port)) for port in spec.taken_ports]
         for instance in self.instances.values():
             for port, other in product(spec.taken_ports, instance.spec.taken_ports):

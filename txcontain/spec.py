@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address
 from itertools import combinations
 from typing import Any, NoReturn
@@ -119,7 +119,7 @@ class Spec:
         port = fill_in(self.startup_env, {}).get("PORT", "")
         return int(port) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
 
-    @property
+    @cached_property
     def taken_ports(self) -> tuple[Port, ...]:
         """The ports of the host's that the container takes."""
         if self.network == "host" and self.port is not None:
