@@ -45,16 +45,23 @@ class ColdTests(PoolTestCase):
         self.make(size=0).take(PLAN)
         _, *arguments = self.init.arguments
         self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
-        self.assertEqual(arguments[4:7], ["/bin/sh", KEEPER, self.init.slot])
-        self.assertEqual(arguments[8:13], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
+        self.assertEqual(arguments[4:8], ["/bin/sh", KEEPER, "/dev/null", self.init.slot])
+        self.assertEqual(arguments[9:14], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
                                             f"{self.folder}/init.sock"])
-        self.assertEqual(arguments[13], self.init.token)
+        self.assertEqual(arguments[14], self.init.token)
+
+    def test_out_of_the_managers_group(self):
+        """Its keeper is told how to leave the manager's cgroup, where a service may be ended."""
+        pool = self.make(size=0)
+        pool.cgroups = Cgroups(keepers="/groups/keepers/cgroup.procs")
+        pool.take(PLAN)
+        self.assertEqual(self.init.arguments[7], "/groups/keepers/cgroup.procs")
 
     def test_python(self):
         """An init runs a Python that it can't write to, by a descriptor of its own."""
         self.make(size=0).take(PLAN)
         folder = self.kernel.folders[self.init.descriptors[3]]
-        path = os.path.join(folder, self.init.arguments[8].removeprefix("/proc/self/fd/3/"))
+        path = os.path.join(folder, self.init.arguments[9].removeprefix("/proc/self/fd/3/"))
         self.assertEqual(path, os.path.realpath(sys.executable))
 
     def test_clean(self):

@@ -3,10 +3,12 @@
 # `exit` then holds the shell's own words, as "[1] + Done(3)" or "[1] + Killed".
 # (`$?` would not do: it is 137 for `exit 137` and for SIGKILL alike.)
 # It is a shell because nothing else that every host has is as small: 0.2 MB.
-# Its arguments: the folder for `exit`, then the command that becomes PID 1.
+# Its arguments: the file by which it leaves the cgroup of the manager, which may be ended as a
+# whole; the folder for `exit`; then the command that becomes PID 1.
 trap '' HUP INT QUIT TERM
-cd "$1" || exit
-shift
+echo 0 > "$1"
+cd "$2" || exit
+shift 2
 # Room for the words: they must find a place even when the disk is full by then.
 echo '                                                                ' > exit
 "$@" &

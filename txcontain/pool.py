@@ -187,7 +187,8 @@ class Pool(Factory):
     def _start(self, child: Child) -> None:
         os.mkdir(child.slot, 0o700)
         python = [self._read_only_python(), "-I", "-S", "-B"]
-        arguments = ["unshare", *NAMESPACES, "/bin/sh", KEEPER, child.slot, *python]
+        keeper = ["/bin/sh", KEEPER, self.cgroups.keepers, child.slot]
+        arguments = ["unshare", *NAMESPACES, *keeper, *python]
         arguments += [self._init, self.socket, child.token, *self.cgroups.make(child.token)]
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
