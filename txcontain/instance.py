@@ -41,6 +41,8 @@ SAVE_AFTER = 1.0  # seconds
 # one to the next it is a single step, which needs no room on a full disk.
 HALF_MADE, WHOLE, ENDING = 0o1700, 0o700, 0o4700
 
+log = Logger()
+
 
 class Life(Protocol):
     """What can happen to a container."""
@@ -94,7 +96,6 @@ class Instance:
     _first_launch: bool = True
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
-    _log: Logger = field(factory=Logger)
 
     def __attrs_post_init__(self) -> None:
         self._life = make_life(self)
@@ -303,7 +304,7 @@ class Instance:
         if failure.check(Error):
             self.changed(self, f"could not be started again: {failure.value}")
         else:
-            self._log.failure("starting {name} again", failure, name=self.name)
+            log.failure("starting {name} again", failure, name=self.name)
 
     def pause(self) -> None:
         """Do nothing later: the instance or the manager ends."""
@@ -349,7 +350,7 @@ class Instance:
         try:
             self._write_record()
         except OSError as error:  # the next manager finds the processes all the same
-            self._log.warn(
+            log.warn(
                 "the state of {name} can't be kept: {error}", name=self.name, error=error
             )
 
@@ -393,7 +394,7 @@ class Instance:
             os.chmod(self.folder, ENDING)
 
     def _terminate_failed(self, failure: Any) -> None:
-        self._log.failure("ending {name}", failure, name=self.name)
+        log.failure("ending {name}", failure, name=self.name)
         if self.processes is not None:
             self.processes.kill()
 

@@ -135,7 +135,7 @@ class Pool(Factory):
 
         Fails with MachineAtFault where none can be had.
         """
-        self._taken = [*self._lately(), self.reactor.seconds()]
+        self._taken.append(self.reactor.seconds())
         ours = begins_with(plan, self.groundwork)  # else it is no container's
         fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
         if fit:
@@ -219,13 +219,11 @@ class Pool(Factory):
 
     # -- keeping some warm -----------------------------------------------------
 
-    def _lately(self) -> list[float]:
-        since = self.reactor.seconds() - LATELY
-        return [when for when in self._taken if when > since]
-
     def _wanted(self) -> int:
         """How many warm inits to have now: as many as were taken lately, within bounds."""
-        return min(max(self.size, len(self._lately())), self.most) if self.size else 0
+        since = self.reactor.seconds() - LATELY
+        self._taken = [when for when in self._taken if when > since]
+        return min(max(self.size, len(self._taken)), self.most) if self.size else 0
 
     def _look_after(self, seconds: float) -> None:
         if self._refill is not None:

@@ -158,6 +158,6 @@ class Configs:
         path = os.path.join(self.folder, file_name)
         with contextlib.suppress(FileNotFoundError):
             if os.path.isfile(path):  # to read a pipe would never end
-                with open(path, "rb") as file:
-                    return file.read()
+                with open(path, "rb", buffering=0) as file:
+                    return file.readall()
         raise NoSuchConfig(f"there is no {file_name}; upload it first")
