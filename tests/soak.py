@@ -138,8 +138,8 @@ class Soak(ManagerCase):
         (self.state / "filler").unlink(missing_ok=True)
 
     def is_warm(self):
-        """Whether as many inits wait as there are to be."""
-        return len(list(self.state.glob("run/slots/*/exit"))) == self.pool
+        """Whether as many inits have connected as there are to be."""
+        return self.descriptors().count("anon_inode:[pidfd]") == self.pool
 
     def records(self):
         """What the manager knows of all instances."""
@@ -147,8 +147,11 @@ class Soak(ManagerCase):
 
     def descriptors(self):
         """What the manager has open."""
-        folder = f"/proc/{self.manager.pid}/fd"
-        return [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
+        folder, found = f"/proc/{self.manager.pid}/fd", []
+        for number in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                found.append(os.readlink(f"{folder}/{number}"))
+        return found
 
 
 def parent_of(pid):

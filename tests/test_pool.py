@@ -1,13 +1,15 @@
 """Warm inits: handed out first, filled up later, let go in the end."""
 
 import os
+import subprocess
 import sys
 
 from tests.fakes import MachineTestCase
+from txcontain import pool
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
-from txcontain.plan import KEEPER
-from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, Pool
+from txcontain.plan import INIT, KEEPER
+from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, Pool, compile_init
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
 PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
@@ -49,6 +51,21 @@ class ColdTests(PoolTestCase):
         self.assertEqual(arguments[9:14], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
                                             f"{self.folder}/init.sock"])
         self.assertEqual(arguments[14], self.init.token)
+
+    def test_compiled(self):
+        """What an init runs is compiled, and Python takes it for a program."""
+        path = os.path.join(self.folder, "init.pyc")
+        with open(path, "wb") as file:
+            file.write(compile_init())
+        command = [sys.executable, "-I", "-S", "-B", path]
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertIn("main() missing 2 required positional arguments", result.stderr)
+
+    def test_disk_full(self):
+        """Where there is no room for what is compiled, an init runs its source."""
+        self.patch(pool, "write_soon", lambda *_: throw(OSError(28, "No space left on device")))
+        self.make(size=0).take(PLAN)
+        self.assertEqual(self.init.arguments[13], INIT)
 
     def test_out_of_the_managers_group(self):
         """Its keeper is told how to leave the manager's cgroup, where a service may be ended."""
@@ -329,3 +346,8 @@ class StopTests(PoolTestCase):
         self.reactor.pump([0.1] * 55)
         self.successResultOf(stopped)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+def throw(error):
+    """Raise it, as a function that fails."""
+    raise error

@@ -8,9 +8,10 @@ image, and what is mounted below it for all to share.
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
-import py_compile
 import sys
+from importlib.util import MAGIC_NUMBER
 from secrets import token_hex
 from typing import Any
 
@@ -27,6 +28,7 @@ from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
 from txcontain.plan import INIT, KEEPER, Plan, begins_with, common_start
 from txcontain.process import Child, Connection
+from txcontain.store import write_soon
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
 REFILL_AFTER = 0.05  # seconds without a launch
@@ -89,7 +91,7 @@ class Pool(Factory):
         """The init's program; compiled, for a script would be at each start: 8 ms of its 20."""
         compiled = os.path.join(self.folder, "init.pyc")
         try:
-            py_compile.compile(INIT, cfile=compiled, doraise=True)
+            write_soon(compiled, compile_init())
         except OSError as error:  # a full disk
             self._log.warn("starts are slower, for {error}", error=error)
             return INIT
@@ -259,6 +261,13 @@ class Pool(Factory):
         self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
         self._ahead = self.groundwork
         self._look_after(RETRY_AFTER)
+
+
+def compile_init() -> bytes:
+    """The init's program as a .pyc file (PEP 552), which Python runs unchecked as a program."""
+    with open(INIT, "rb") as file:
+        code = compile(file.read(), INIT, "exec", dont_inherit=True)
+    return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
 
 
 def _too_slow(result: Any, timeout: float) -> None:

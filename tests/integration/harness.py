@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import itertools
@@ -192,7 +193,9 @@ class ManagerCase(SynchronousTestCase):
         if self.manager.poll() is not None:
             log = (self.folder / "manager.log").read_text(errors="replace")
             self.fail(f"the manager has ended: {log[-2000:]}")
-        return listens(self.port) and self.ask("GET", "/list").status == 200
+        with contextlib.suppress(OSError):  # it is about to end
+            return listens(self.port) and self.ask("GET", "/list").status == 200
+        return False
 
     def stop(self) -> None:
         """Destroy all containers and stop the manager."""
