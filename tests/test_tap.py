@@ -231,6 +231,12 @@ class ServiceTests(MachineTestCase):
         other.privilegedStartService()
         os.close(other._lock)
 
+    def test_full_disk(self):
+        """A manager starts on a full disk too: its lock need not say whose it is."""
+        self.patch(os, "write", lambda *_: throw(OSError(28, "No space left on device")))
+        self.service.privilegedStartService()
+        os.close(self.service._lock)
+
     def test_systemd(self):
         """systemd is told when it is ready, where it has asked for that."""
         address = f"\0txcontain-test-{os.getpid()}"
@@ -240,3 +246,8 @@ class ServiceTests(MachineTestCase):
             self.start_service()
             self.assertEqual(listener.recv(100), b"READY=1")
         self.stop_service()
+
+
+def throw(error):
+    """Raise it, as a function that fails."""
+    raise error

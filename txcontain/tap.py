@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import os
@@ -130,8 +131,9 @@ def lock(path: str) -> int:
             other = os.read(descriptor, 20).decode(errors="replace")
             sys.exit(f"{os.path.dirname(path)} is another manager's, process {other}: give --state")
         time.sleep(LOCK_AGAIN)
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    with contextlib.suppress(OSError):  # a full disk: it is but for who is told of it
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
     return descriptor
 
 
