@@ -61,6 +61,12 @@ class ColdTests(PoolTestCase):
         result = subprocess.run(command, capture_output=True, text=True)
         self.assertIn("main() missing 2 required positional arguments", result.stderr)
 
+    def test_cut_short(self):
+        """What a manager was writing when it was killed is gone with the next one's start."""
+        open(os.path.join(self.folder, ".init.pyc.7.tmp"), "w").close()
+        self.make(size=0)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["init.pyc", "slots"])
+
     def test_disk_full(self):
         """Where there is no room for what is compiled, an init runs its source."""
         self.patch(pool, "write_soon", lambda *_: throw(OSError(28, "No space left on device")))

@@ -28,7 +28,7 @@ from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
 from txcontain.plan import INIT, KEEPER, Plan, begins_with, common_start
 from txcontain.process import Child, Connection
-from txcontain.store import write_soon
+from txcontain.store import remove_leftovers, write_soon
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
 REFILL_AFTER = 0.05  # seconds without a launch
@@ -83,6 +83,7 @@ class Pool(Factory):
         self.expect_nothing()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
+        remove_leftovers(self.folder)
         self._init = self._compiled()
         self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
         self._look_after(0)
