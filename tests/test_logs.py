@@ -134,7 +134,7 @@ class LastLinesTests(LogTestCase):
 class CutTests(LogTestCase):
     """A log that is too long loses its oldest part, in place."""
 
-    BLOCKS = [bytes([letter]) * BLOCK for letter in b"abcdefgh"]  # noqa: RUF012
+    BLOCKS = [bytes([letter]) * BLOCK for letter in b"abcdefgh"]  # noqa: RUF012 (never changed)
 
     def test_short(self):
         """A log within its bound is left as it is."""

@@ -28,7 +28,7 @@ MESSAGES = st.dictionaries(KINDS, JSON, min_size=1)
 class ExitTests(MachineTestCase):
     """What the keeper wrote."""
 
-    KEEPERS_WORDS = {  # noqa: RUF012
+    KEEPERS_WORDS = {  # noqa: RUF012 (never changed)
         "[1] + Done \n": (0, None, "exit status 0"),
         "[1] + Done(3) \n": (3, None, "exit status 3"),
         "[1] + Done(137) \n": (137, None, "exit status 137"),

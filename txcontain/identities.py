@@ -32,4 +32,4 @@ def read_range(value: object) -> int | None:
     """
     if value is not None and value not in range(FIRST, FIRST + MOST * COUNT, COUNT):
         raise ValueError(f"{value!r} is no range of ids of ours")
-    return value  # type: ignore[return-value]
+    return value  # type: ignore[return-value]  # it is in a range of int

@@ -67,7 +67,7 @@ IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
 CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
 AT_FDCWD, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 4
-RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x04, 0x10
 # These numbers are the same on every architecture.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
@@ -102,7 +102,7 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*arguments, **options)
         except OSError as error:
-            error.call = function.__name__  # type: ignore[attr-defined]
+            error.call = function.__name__  # type: ignore[attr-defined]  # ours alone
             raise
 
     return call
@@ -120,7 +120,7 @@ class Kernel:
         result: int = function(*(() if number is None else (number,)), *arguments)
         if result == -1:
             error = OSError(_ctypes.get_errno(), os.strerror(_ctypes.get_errno()))
-            error.call = name  # type: ignore[attr-defined]
+            error.call = name  # type: ignore[attr-defined]  # ours alone
             raise error
         return result
 

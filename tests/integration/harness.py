@@ -175,7 +175,7 @@ class ManagerCase(SynchronousTestCase):
         arguments = f"-n --pidfile= containerd-lite --state {self.state} --pool {self.pool}"
         folders = ["--base-images", "base_images", "--mountables", "mountables"]
         twistd = Path(sys.executable).with_name("twistd")
-        self.log = open(self.folder / "manager.log", "ab")  # noqa: SIM115
+        self.log = open(self.folder / "manager.log", "ab")  # noqa: SIM115 (a cleanup closes it)
         self.addCleanup(self.log.close)
         self.manager = subprocess.Popen(
             [twistd, *arguments.split(), *folders, "--port", str(self.port), *self.options],

@@ -239,8 +239,8 @@ signal.pause()
 """,
                 **keys,
             )
-            wait_until(lambda: self.written(instance, "stderr"), trick)  # noqa: B023
-            wait_until(lambda: self.used(instance) < self.BOUND, trick)  # noqa: B023
+            wait_until(lambda: self.written(instance, "stderr"), trick)  # noqa: B023 (called at once)
+            wait_until(lambda: self.used(instance) < self.BOUND, trick)  # noqa: B023 (so too)
             self.assert_all_well(instance)
             self.destroy(instance)
 
