@@ -91,6 +91,13 @@ class AsText(SynchronousTestCase):
         self.assertNotIn(f'{read_only}"$root"/webserver/potato\n', script)
         self.assertIn("upperdir=/private/0-upper", script)
 
+    def test_volatile(self):
+        """An overlay that the kernel would mount only once can be mounted again by the script."""
+        script = script_of(mounts=["potato.tar /webserver/potato READWRITE"])
+        mark = "rm -rf /private/0-work/work/incompat/volatile\n"
+        self.assertLess(script.index(mark), script.index("workdir=/private/0-work,volatile"))
+        self.assertNotIn("volatile", script_of(restart="always").replace("(volatile: ", ""))
+
     def test_limits(self):
         """A limit on open files is set, and a bound on the disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})

@@ -267,7 +267,7 @@ class FileTree(Case):
         """A target that is missing is made, folder by folder, each beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)
         calls = self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/a/b",
-                           flags=[], sealed=False)  # fmt: skip
+                           flags=[], sealed=False, volatile=False)  # fmt: skip
         made = [call for call in calls if call[0] == "mkdir" and len(call) == 4]
         self.assertEqual([(call[1], call[2]) for call in made], [("a", 0o755), ("b", 0o755)])
         self.assertEqual(calls[-1][0], "close")
@@ -281,7 +281,7 @@ class FileTree(Case):
         error = self.assertRaises(
             init.StepError,
             self.calls, "overlay", kernel, lower="/l", upper="/u", work="/w", target="/link",
-            flags=[], sealed=False,
+            flags=[], sealed=False, volatile=False,
         )  # fmt: skip
         self.assertEqual((error.number, error.path), (ENOENT, "/link"))
         self.assertIn("/link is a symbolic link to nowhere", error.cause)
@@ -290,7 +290,7 @@ class FileTree(Case):
     def test_an_overlay(self):
         """The upper layer is like the lower one at its top, so that owner and mode show."""
         calls = self.calls("overlay", lower="/l", upper="/u", work="/w", target="/t",
-                           flags=["nosuid", "nodev"], sealed=False)  # fmt: skip
+                           flags=["nosuid", "nodev"], sealed=False, volatile=True)  # fmt: skip
         self.assertEqual(
             calls[1:-1],
             [
@@ -300,7 +300,7 @@ class FileTree(Case):
                 ("chown", "/u", 33, 34),
                 ("chmod", "/u", 0o750),
                 ("mount", "overlay", "/proc/self/fd/1001", "overlay", 6,
-                 "lowerdir=/l,upperdir=/u,workdir=/w"),
+                 "lowerdir=/l,upperdir=/u,workdir=/w,volatile"),
             ],
         )  # fmt: skip
 
@@ -308,7 +308,7 @@ class FileTree(Case):
         """Private layers of an earlier run are used again; missing folders above are made."""
         kernel = Recorder().fail(1, ENOENT).fail(4, EEXIST)
         calls = self.calls("overlay", kernel, lower="/l", upper="/p/0/u", work="/p/0/w",
-                           target="/t", flags=[], sealed=False)  # fmt: skip
+                           target="/t", flags=[], sealed=False, volatile=False)  # fmt: skip
         made = [call[1] for call in calls if call[0] == "mkdir"]
         self.assertEqual(made, ["/p/0/u", "/p/0", "/p/0/u", "/p/0/w"])
         self.assertIn("mount", [call[0] for call in calls])
@@ -317,8 +317,9 @@ class FileTree(Case):
         """READ mounts are made read-only when all is mounted, once, by what was opened before."""
         kernel = Recorder()
         container = init.Container(kernel)
+        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
         for target, sealed in (("/a", True), ("/b", False)):
-            container.overlay("/l", "/u", "/w", target, ["nosuid"], sealed)
+            container.overlay(target, ["nosuid"], sealed, **layers)
         self.assertFalse([call for call in kernel.calls if call[0] == "mount" and call[4] & 1])
         (descriptor, _), *more = container.to_seal
         self.assertEqual(more, [])

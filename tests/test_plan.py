@@ -3,6 +3,7 @@
 import marshal
 import os
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
@@ -62,7 +63,7 @@ GROUNDWORK = [
 REST = [
     ("root_overlay", {"lower": "/layers/base", "upper": "/scratch/base-upper",
                       "work": "/scratch/base-work", "mountpoint": "/scratch/root",
-                      "flags": ["nosuid", "nodev"], "sealed": True}),
+                      "flags": ["nosuid", "nodev"], "sealed": True, "volatile": True}),
     ("move", {"source": "/scratch/staging/proc", "target": "/proc"}),
     ("move", {"source": "/scratch/staging/dev", "target": "/dev"}),
     ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", "nosuid", "nodev", "noexec"]}),
@@ -72,9 +73,11 @@ REST = [
     ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
                "data": "mode=1777,size=256m"}),
     ("overlay", {"lower": "/layers/web", "upper": "/scratch/0-upper", "work": "/scratch/0-work",
-                 "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True}),
+                 "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True,
+                 "volatile": True}),
     ("overlay", {"lower": "/layers/home", "upper": "/private/1-upper", "work": "/private/1-work",
-                 "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False}),
+                 "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False,
+                 "volatile": True}),
     ("output", {"stdout": "/out", "stderr": "/err"}),
     ("propagation", {"mode": "private"}),
     ("seal", {}),
@@ -89,9 +92,12 @@ REST = [
 ]  # fmt: skip
 
 
+PATHS = Paths("/layers/base", [], "/private", "/scratch", "/out", "/err", HOST)
+
+
 def plan_of(*layers, link=None, **changes):
     """The plan of a container whose config is changed in these keys."""
-    paths = Paths("/layers/base", layers, "/private", "/scratch", "/out", "/err", HOST, link)
+    paths = evolve(PATHS, mounts=layers, link=link)
     return make_plan(make_spec(**changes), paths, "web-1")
 
 
@@ -128,6 +134,13 @@ class Containers(SynchronousTestCase):
         """A root that may be written to has a layer of the instance's own, and is not sealed."""
         (root,) = [step for op, step in plan_of(writable_root=True) if op == "root_overlay"]
         self.assertEqual((root["upper"], root["sealed"]), ("/private/base-upper", False))
+
+    def test_volatile(self):
+        """What is written need not survive a power cut, but where a restart would read it."""
+        for restart in ("no", "on-failure", "always"):
+            plan = plan_of("/layers/web", mounts=["web.tar /w READWRITE"], restart=restart)
+            volatile = {step["volatile"] for op, step in plan if op.endswith("overlay")}
+            self.assertEqual(volatile, {restart == "no"})
 
     def test_limits(self):
         """A bound on the disk is there before anything lies on it, one on files before the exec."""

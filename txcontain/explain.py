@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from itertools import groupby
 from shlex import quote
+from typing import Any
 
 from txcontain.identities import COUNT as IDS
 from txcontain.plan import CAPABILITIES, Plan
@@ -107,14 +108,11 @@ class _Shell:
         """To where it belongs."""
         return [f"mkdir -p {_inside(target)}", f"mount --move {quote(source)} {_inside(target)}"]
 
-    def root_overlay(
-        self, lower: str, upper: str, work: str, mountpoint: str, flags: Lines, sealed: bool
-    ) -> Lines:
+    def root_overlay(self, mountpoint: str, flags: Lines, sealed: bool, **layers: Any) -> Lines:
         """The base image, with a writable layer over it, is to be the root. The image is shared,
         and is never written to: mount points that are missing are made in the upper layer.
         """
-        return [*self._new_root(mountpoint),
-                *self._overlay(lower, upper, work, "/", flags, sealed)]  # fmt: skip
+        return [*self._new_root(mountpoint), *self._overlay("/", flags, sealed, **layers)]
 
     def root_tmpfs(self, mountpoint: str, size: str) -> Lines:
         """An empty file system is to be the root."""
@@ -124,22 +122,30 @@ class _Shell:
     def _new_root(self, mountpoint: str) -> Lines:
         return [f"root={quote(mountpoint)}", 'mkdir "$root"']
 
-    def overlay(
-        self, lower: str, upper: str, work: str, target: str, flags: Lines, sealed: bool
-    ) -> Lines:
+    def overlay(self, target: str, flags: Lines, sealed: bool, **layers: Any) -> Lines:
         """The tarballs of the config, unpacked: copy-on-write, each upper layer takes what is
-        written.
+        written. (volatile: it need not survive a power cut. What the kernel marks so it mounts
+        only once, but here the instance has had it.)
         """
-        return [f"mkdir -p {_inside(target)}",
-                *self._overlay(lower, upper, work, target, flags, sealed)]  # fmt: skip
+        return [f"mkdir -p {_inside(target)}", *self._overlay(target, flags, sealed, **layers)]
 
     def _overlay(
-        self, lower: str, upper: str, work: str, target: str, flags: Lines, sealed: bool
+        self,
+        target: str,
+        flags: Lines,
+        sealed: bool,
+        lower: str,
+        upper: str,
+        work: str,
+        volatile: bool,
     ) -> Lines:
         if sealed:
             self.to_seal.append(_remount(_inside(target), ["ro", *flags]))
         layers = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
+        layers += ["volatile"] * volatile
+        used = f"{work}/work/incompat/volatile"  # a mark of the kernel's: not to be mounted again
         return [
+            *[f"rm -rf {quote(used)}"] * volatile,
             f"mkdir -p {quote(upper)} {quote(work)}",
             f"chown --reference={quote(lower)} {quote(upper)}",
             f"chmod --reference={quote(lower)} {quote(upper)}",

@@ -350,12 +350,10 @@ class Container:
         self._mount_on(descriptor, source, None, ["move"])
         self.kernel.close(descriptor)
 
-    def root_overlay(
-        self, lower: str, upper: str, work: str, mountpoint: str, flags: Strings, sealed: bool
-    ) -> None:
+    def root_overlay(self, mountpoint: str, flags: Strings, sealed: bool, **layers: Any) -> None:
         """The base image below a writable layer, mounted as the new root."""
         self.kernel.mkdir(mountpoint, 0o755)
-        self._overlay(lower, upper, work, mountpoint, flags)
+        self._overlay(mountpoint, flags, **layers)
         self.root = self.kernel.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if sealed:
             self._seal_later("/", flags)
@@ -366,12 +364,10 @@ class Container:
         self.kernel.mount("root", mountpoint, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
         self.root = self.kernel.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def overlay(
-        self, lower: str, upper: str, work: str, target: str, flags: Strings, sealed: bool
-    ) -> None:
+    def overlay(self, target: str, flags: Strings, sealed: bool, **layers: Any) -> None:
         """A tarball's layer below a writable layer, mounted at ``target``."""
         descriptor = self._directory(target)
-        self._overlay(lower, upper, work, f"/proc/self/fd/{descriptor}", flags)
+        self._overlay(f"/proc/self/fd/{descriptor}", flags, **layers)
         self.kernel.close(descriptor)
         if sealed:
             self._seal_later(target, flags)
@@ -387,13 +383,15 @@ class Container:
             self.kernel.close(descriptor)
         self.to_seal = []
 
-    def _overlay(self, lower: str, upper: str, work: str, target: str, flags: Strings) -> None:
+    def _overlay(
+        self, target: str, flags: Strings, lower: str, upper: str, work: str, volatile: bool
+    ) -> None:
         for path in (upper, work):
             self._make(path)
         like = self.kernel.stat(lower)  # the top folder's owner and mode come from the upper one
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
-        data = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        data = f"lowerdir={lower},upperdir={upper},workdir={work}" + ",volatile" * volatile
         self.kernel.mount("overlay", target, "overlay", bits(flags), data)
 
     def _make(self, path: str) -> None:

@@ -296,7 +296,17 @@ def _root(spec: Spec, paths: Paths, root: str) -> Step:
     private = _private(spec, paths) if spec.writable_root else paths.scratch
     halves = _halves(_mapped(paths, paths.base), f"{private}/base")
     sealed = not spec.writable_root
-    return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed})
+    return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed,
+                             "volatile": _volatile(spec)})  # fmt: skip
+
+
+def _volatile(spec: Spec) -> bool:
+    """Whether what is written need not be on the disk after a power cut.
+
+    Who is not started again will never read it. To be sure of it costs: the kernel writes out
+    all that waits to be written on that disk, when an overlay is unmounted.
+    """
+    return spec.restart == "no"
 
 
 def _masks(host: Host, top: str) -> Plan:
@@ -328,7 +338,8 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
     return [
         ("overlay", {**_halves(_mapped(paths, layer),
                                f"{own if mount.writable else paths.scratch}/{i}"),
-                     "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable})
+                     "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable,
+                     "volatile": _volatile(spec)})
         for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
     ]  # fmt: skip
 
