@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import document
+from txcontain.ahead import Ahead
 from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault
 from txcontain.events import Journal
@@ -422,13 +423,20 @@ async def remove(path):
     shutil.rmtree(path, ignore_errors=True)
 
 
+def make_pool(reactor, folder, **options):
+    """A pool whose inits are fake; what is prepared has its folders in the same one."""
+    ahead = Ahead(folder, remove)
+    return Pool(reactor, reactor.kernel, Cgroups(), folder, ahead, **options)
+
+
 def make_manager(reactor, folder, **changes):
     """A manager of a state folder, as ``tap.make_manager`` wires it, on a fake machine."""
     for name in (*FOLDERS, "base_images", "mountables"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
     run = os.path.join(folder, "run")
     groundwork = make_groundwork(Host(), os.path.join(run, "scratch"))
-    pool = Pool(reactor, reactor.kernel, Cgroups(), run, groundwork, size=0)
+    pool = make_pool(reactor, run, groundwork=groundwork, size=0)
+    pool.ahead.folder = os.path.join(folder, "instances")
     return Manager(
         reactor=reactor,
         kernel=reactor.kernel,

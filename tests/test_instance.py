@@ -8,9 +8,8 @@ from itertools import product
 
 from automat import NoTransition
 
-from tests.fakes import FakeKernel, MachineTestCase
+from tests.fakes import FakeKernel, MachineTestCase, make_pool
 from tests.support import make_spec
-from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.instance import (
     ENDING,
@@ -21,7 +20,6 @@ from txcontain.instance import (
     Instance,
 )
 from txcontain.kernel import Kernel
-from txcontain.pool import Pool
 from txcontain.process import Exit
 
 PLAN = [("output", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
@@ -64,7 +62,7 @@ class InstanceTestCase(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.events = []
-        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, size=0)
+        self.pool = make_pool(self.reactor, self.folder, size=0)
         self.pool.start()
 
     def make(self, **changes):

@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import maybeDeferred
 
-from tests.fakes import MachineTestCase, remove
+from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain import layers, unpacking
-from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.layers import LOOK_EVERY, Layers, last_words
 from txcontain.plan import make_unpacking_plan
-from txcontain.pool import Pool
 from txcontain.unpacking import Bounds
 
 
@@ -24,7 +22,7 @@ class LayersTestCase(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.reactor.works = False
-        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, size=0)
+        self.pool = make_pool(self.reactor, self.folder, size=0)
         self.pool.start()
         for name in ("layers", "mountables"):
             os.mkdir(os.path.join(self.folder, name))

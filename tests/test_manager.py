@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.fakes import FakeLinks, ManagerTestCase, make_manager
 from tests.support import document
 from tests.test_process import JSON
+from txcontain.ahead import PREPARED
 from txcontain.cgroups import Cgroups
 from txcontain.errors import (
     ConfigAtFault,
@@ -21,7 +22,8 @@ from txcontain.errors import (
     NoSuchConfig,
     NoSuchInstance,
 )
-from txcontain.instance import ENDING, RECORD
+from txcontain.instance import ENDING, HALF_MADE, RECORD
+from txcontain.pool import REFILL_AFTER
 
 
 class VerbTestCase(ManagerTestCase):
@@ -164,6 +166,115 @@ class LaunchTests(VerbTestCase):
             self.init.carry_out()
             self.init.end()
         self.assertEqual(len(self.reactor.inits), 2)
+
+
+class PreparedTests(VerbTestCase):
+    """Launches for which a warm init has done nearly all in advance."""
+
+    def setUp(self):
+        super().setUp()
+        self.manager.pool.size = self.manager.pool.most = 2
+
+    def launch_again(self, times=1, **changes):
+        """Launch what was launched before, some times; returns the last instance."""
+        if not self.manager.config_names():
+            self.add(**changes)
+        for _ in range(times):
+            instance = self.now(self.manager.launch("web", "1", "01"))
+            self.reactor.pump([REFILL_AFTER] * 5)
+        return instance
+
+    @property
+    def prepared(self):
+        """The names that are drawn for the next launches."""
+        return sorted(self.manager.pool.ahead.names)
+
+    def mode(self, name):
+        """That of an instance's folder."""
+        return os.stat(os.path.join(self.folder, "instances", name)).st_mode & 0o7777
+
+    def test_launch(self):
+        """The instance has the name that was drawn, its folder, and all but the exec is done."""
+        self.launch_again(2)
+        (name,) = self.prepared
+        self.assertEqual(self.mode(name), PREPARED)
+        self.assertNotIn(name, self.names())
+        instance = self.launch_again()
+        self.assertEqual((instance.name, self.mode(name)), (name, 0o700))
+        self.assertEqual(instance.in_advance, len(instance.plan) - 1)
+        self.assertNotIn(name, self.prepared)
+
+    def test_half_made(self):
+        """While it is launched, its folder is that of any other launch."""
+        self.launch_again(2)
+        (name,) = self.prepared
+        self.reactor.works = False
+        self.start(self.manager.launch("web", "1", "01"))
+        self.assertEqual(self.mode(name), HALF_MADE)
+
+    def test_fails(self):
+        """Where its exec fails, nothing is left of what was prepared for it."""
+        self.launch_again(2)
+        (name,) = self.prepared
+        self.reactor.works = False
+        launched = self.start(self.manager.launch("web", "1", "01"))
+        (init,) = [init for init in self.reactor.inits if init.child.reserved == name]
+        init.fail(step=len(init.plan) - 1, call="execve")
+        self.reactor.advance(0)
+        self.failureResultOf(launched, MachineAtFault)
+        self.assertNotIn(name, self.folders("instances"))
+
+    def test_another_minor(self):
+        """Of another config, whose plan differs early, it is not."""
+        self.launch_again(2)
+        prepared = self.prepared
+        instance = self.launch(minor="2", startup_owner="www-data")
+        self.assertNotIn(instance.name, prepared)
+
+    def test_own_ids(self):
+        """Who gets a range of ids is none of those that were prepared without."""
+        self.launch_again(2)
+        prepared = self.prepared
+        self.assertNotIn(self.launch(minor="2", user_namespace=True).name, prepared)
+        self.launch_again()
+        self.manager.user_namespace = True
+        self.assertNotIn(self.launch_again().name, prepared)
+
+    def test_failures_do_not_count(self):
+        """What could not be launched is not expected."""
+        self.reactor.works = False
+        self.add()
+        for _ in range(3):
+            launched = self.start(self.manager.launch("web", "1", "01"))
+            [init for init in self.reactor.inits if init.child.planned][-1].fail()
+            self.reactor.pump([REFILL_AFTER] * 5)
+            self.failureResultOf(launched)
+        self.assertEqual((self.prepared, self.folders("instances")), ([], []))
+
+    def test_removed(self):
+        """Where someone has removed a prepared folder, one launch fails, and the next works."""
+        self.launch_again(2)
+        os.rmdir(os.path.join(self.folder, "instances", *self.prepared))
+        self.refused(self.manager.launch("web", "1", "01"), MachineAtFault)
+        self.reactor.pump([REFILL_AFTER] * 5)
+        self.launch_again()
+
+    def test_destroy_all(self):
+        """When all are destroyed, what is prepared stays; and it goes with the manager."""
+        self.launch_again(2)
+        self.now(self.manager.destroy_all())
+        self.assertEqual(self.folders("instances"), self.prepared)
+        stopped = self.manager.pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertNothingLeft()
+
+    def test_doctor(self):
+        """What is prepared is none of what the doctor finds, and is let go by it."""
+        self.launch_again(2)
+        self.assertEqual(self.now(self.manager.doctor()), [])
+        self.reactor.pump([REFILL_AFTER] * 5)
+        self.assertEqual((self.prepared, self.folders("instances")), ([], sorted(self.names())))
 
 
 class NetworkTests(VerbTestCase):
@@ -609,6 +720,14 @@ class RestoreTests(RestoreTestCase):
             self.assertIn(f"rolled back {name}, which was half made or half removed", done)
             self.assertNothingLeft()
             setattr(self.reactor, point, True)
+
+    def test_prepared(self):
+        """What was prepared for a launch that did not come is removed, and is no launch's."""
+        os.mkdir(os.path.join(self.folder, "instances/web-1"), PREPARED)
+        done = self.next_manager()
+        what = "removed web-1, which had been prepared for a launch that did not come"
+        self.assertEqual(done, [what])
+        self.assertNothingLeft()
 
     def test_half_removed(self):
         """A removal that was cut short is finished."""

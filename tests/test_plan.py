@@ -258,23 +258,22 @@ class Unpacking(SynchronousTestCase):
 
 
 class InAdvance(SynchronousTestCase):
-    """What may be done before there is an instance."""
+    """What may be done before there is a launch."""
 
     def test_same_plan(self):
-        """All may be done early that comes before the first thing of an instance's own."""
-        steps = common_start(REST, REST)
-        self.assertEqual(steps, REST[: len(steps)])
-        self.assertEqual((len(steps), REST[len(steps)][1]["target"]), (8, "/webserver/home"))
+        """All may be done early but the exec, or the idling that stands for one."""
+        for plan in (GROUNDWORK + REST, plan_of()):
+            self.assertEqual(common_start(plan, plan), plan[:-1])
 
     def test_another_plan(self):
         """And no more than two plans have in common."""
         other = [*REST[:3], ("mount", {}), *REST[4:]]
         self.assertEqual(common_start(REST, other), REST[:3])
 
-    def test_own(self):
-        """A root or a network of an instance's own, its disk and its ids are not made early."""
-        for changes in ({"writable_root": True}, {"limits": {"disk": "1M"}}):
-            rest = plan_of(**changes)[len(GROUNDWORK) :]
-            self.assertEqual(common_start(rest, rest), [], changes)
-        rest = plan_of(network="private")[len(GROUNDWORK) :]
-        self.assertEqual(common_start(rest, rest), [("unshare", {"namespaces": ["net"]})])
+    def test_of_the_managers(self):
+        """No address and no range of ids is taken early, and nothing is done that needs it."""
+        plan = plan_of(network="private")
+        unshare = ("unshare", {"namespaces": ["net"]})
+        self.assertEqual(common_start(plan, plan), [*GROUNDWORK, unshare])
+        plan = make_plan(make_spec(), evolve(PATHS, ids=65536), "web-1")
+        self.assertEqual(common_start(plan, plan), GROUNDWORK)

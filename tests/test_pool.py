@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
-from tests.fakes import MachineTestCase
+from twisted.internet.defer import Deferred
+
+from tests.fakes import MachineTestCase, make_pool
 from txcontain import pool
+from txcontain.ahead import new_name
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.plan import INIT, KEEPER
-from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, Pool, compile_init
+from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, compile_init
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
 PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
@@ -20,7 +24,7 @@ class PoolTestCase(MachineTestCase):
 
     def make(self, **options):
         """A pool that has been started, and has warmed its first inits."""
-        pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, GROUNDWORK, **options)
+        pool = make_pool(self.reactor, self.folder, groundwork=GROUNDWORK, **options)
         pool.start()
         self.reactor.advance(0)
         return pool
@@ -221,48 +225,72 @@ class WarmTests(PoolTestCase):
 class AheadTests(PoolTestCase):
     """Warm inits that have done more than the groundwork."""
 
-    def plan(self, image="base", instance="web-1", early=()):
-        """A plan as the manager makes it: the image's steps first, then the instance's."""
-        return [*GROUNDWORK, *early, ("root_overlay", {"lower": image, "sealed": True}),
-                ("output", {"stdout": instance}), ("exec", {"path": "/run.sh"})]  # fmt: skip
+    def plan_for(self, image, writable, name):
+        """A plan as the manager makes it: the groundwork, the image, and the instance's own."""
+        return [*GROUNDWORK, ("root_overlay", {"lower": image, "upper": name if writable else ""}),
+                ("hostname", {"name": name}), ("exec", {"path": "/run.sh"})]  # fmt: skip
 
-    def launch(self, pool, *arguments, **options):
-        """Take an init for a plan, and let the pool be filled up again; returns the init."""
-        plan = self.plan(*arguments, **options)
-        token = self.successResultOf(pool.take(plan)).token
+    def launch(self, pool, image="base", stem="web", *, writable=True):
+        """Launch something as the manager does, and let the pool be filled up again.
+
+        Returns the init that it took.
+        """
+        plan_for = partial(self.plan_for, image, writable)
+        plan = plan_for(pool.reserved(stem, plan_for) or new_name(stem))
+        child = self.successResultOf(pool.take(plan))
+        child.carry_out(plan)
+        pool.ahead.launched(stem, plan_for)
         self.reactor.pump([REFILL_AFTER] * 5)
-        return next(init for init in self.reactor.inits if init.token == token)
+        return next(init for init in self.reactor.inits if init.token == child.token)
 
     def warm(self, pool):
         """What the warm inits have done, as numbers of steps."""
         return sorted(child.in_advance for child in pool._warm)
 
-    def test_same_again(self):
-        """When a config is launched again, an init has done all that names no instance."""
-        pool = self.make(size=2, most=2)
-        self.launch(pool, instance="web-1")
-        self.launch(pool, instance="web-2")
-        self.assertEqual(self.warm(pool), [1, 2])
-        init = self.launch(pool, instance="web-3")
-        self.assertEqual(init.groundwork, self.plan()[:2])
-        self.assertEqual(self.warm(pool), [1, 2])
+    def prepared(self):
+        """The names whose folders were made in advance."""
+        return sorted(name for name in os.listdir(self.folder) if "-" in name)
 
-    def test_instance_again(self):
-        """An instance that is started again has the same plan, which no one carries out early."""
+    def test_same_again(self):
+        """When a config is launched again, an init has done all but the exec, by a drawn name."""
         pool = self.make(size=2, most=2)
-        for _ in range(3):
-            self.launch(pool, instance="web-1")
-        self.assertEqual(self.warm(pool), [1, 2])
+        self.launch(pool)
+        self.assertEqual(self.warm(pool), [1, 1])
+        self.launch(pool)
+        self.assertEqual(self.warm(pool), [1, 3])
+        (name,) = self.prepared()
+        self.assertRegex(name, "^web-[0-9a-f]{8}$")
+        init = self.launch(pool)
+        self.assertEqual(init.groundwork, self.plan_for("base", True, name)[:3])
+        self.assertEqual((len(self.prepared()), len(pool.ahead.names)), (2, 1))
+        self.assertEqual(self.warm(pool), [1, 3])
+
+    def test_image_alone(self):
+        """Two configs of one image have it mounted in advance, and nothing that bears a name."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool, stem="web", writable=False)
+        self.launch(pool, stem="db", writable=False)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 2], []))
+        init = self.launch(pool, stem="web", writable=False)
+        self.assertEqual(len(init.groundwork), 2)
+
+    def test_another_stem(self):
+        """A name is no other config's, be the plan as it may; what was prepared is let go."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.assertEqual(self.launch(pool, stem="db").groundwork, GROUNDWORK)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
     def test_another(self):
-        """For another config there is one that has done no more than all have in common."""
+        """For another image there is one that has done no more than all have in common."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
         self.assertEqual(self.launch(pool, "other").groundwork, GROUNDWORK)
-        self.assertEqual(self.warm(pool), [1, 1])
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
         self.launch(pool, "other")
-        self.assertEqual(self.warm(pool), [1, 2])
+        self.assertEqual(self.warm(pool), [1, 3])
 
     def test_cold(self):
         """A new init does the groundwork alone, whatever is expected."""
@@ -270,22 +298,7 @@ class AheadTests(PoolTestCase):
         for _ in range(3):
             init = self.launch(pool)
         self.assertEqual((init.groundwork, init.child.in_advance), (GROUNDWORK, 0))
-
-    def test_link(self):
-        """No link is asked for in advance, for it needs an instance to be for."""
-        pool = self.make(size=2, most=2)
-        for _ in range(2):
-            self.launch(pool, early=[("unshare", {"namespaces": ["net"]}), ("ask_for_link", {})])
-        self.assertEqual(self.warm(pool), [1, 2])
-
-    def test_other_plans(self):
-        """What is no container's plan changes nothing in what is expected."""
-        pool = self.make(size=2, most=2)
-        self.launch(pool)
-        self.launch(pool)
-        self.successResultOf(pool.take([("unshare", {})]))
-        self.launch(pool)
-        self.assertEqual(self.warm(pool), [1, 2])
+        self.assertEqual(self.prepared(), [])
 
     def test_expect_nothing(self):
         """Who would remove an image has all inits let go that have mounted it."""
@@ -294,19 +307,48 @@ class AheadTests(PoolTestCase):
         self.launch(pool)
         pool.expect_nothing()
         self.reactor.pump([REFILL_AFTER] * 5)
-        self.assertEqual(self.warm(pool), [1, 1])
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
+
+    def test_dies(self):
+        """One that dies leaves nothing of what it has prepared."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.init.end("Killed")
+        self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(len(self.prepared()), 1)
 
     def test_cannot_be_done(self):
         """Where what was expected can't be done in advance, it is not tried again and again."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.reactor.prepares = False
-        self.successResultOf(pool.take(self.plan()))
-        self.reactor.advance(REFILL_AFTER)
+        self.launch(pool)
+        self.assertEqual(len(self.prepared()), 1)
         self.init.fail()
         self.reactor.prepares = True
         self.reactor.pump([RETRY_AFTER] * 2)
-        self.assertEqual(self.warm(pool), [1, 1])
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
+
+    def test_no_folder(self):
+        """Where no folder can be made for it, nothing is prepared."""
+        pool = self.make(size=2, most=2)
+        pool.ahead.folder = os.path.join(self.folder, "missing")
+        self.launch(pool)
+        self.launch(pool)
+        self.assertEqual((self.warm(pool), pool.ahead.names), ([1, 1], set()))
+
+    def test_no_init(self):
+        """Where no init can be spawned for it, what was prepared is removed."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        plan_for = partial(self.plan_for, "base", True)
+        self.successResultOf(pool.take(plan_for("web-1"))).carry_out(plan_for("web-1"))
+        pool.ahead.launched("web", plan_for)
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        self.reactor.advance(REFILL_AFTER)
+        self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
 
 
 class StopTests(PoolTestCase):
@@ -322,6 +364,24 @@ class StopTests(PoolTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual((self.kernel.pidfds, self.kernel.folders), ({}, {}))
         self.assertIsNone(self.reactor.factory)
+
+    def test_prepared(self):
+        """What was prepared for the next launch is gone before the manager is."""
+        pool = self.make(size=2)
+        for _ in range(2):
+            pool.ahead.launched("web", lambda name: [*GROUNDWORK, ("hostname", {"name": name})])
+        self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
+        self.reactor.pump([REFILL_AFTER] * 3)
+        self.assertEqual(len(pool.ahead.names), 1)
+        removed = Deferred()
+        pool.ahead.remove = lambda path: removed
+        stopped = pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.assertNoResult(stopped)
+        removed.callback(None)
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual(pool.ahead.names, set())
 
     def test_containers_run_on(self):
         """Those that have a plan run on."""

@@ -8,11 +8,10 @@ import signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import FakeSocket, MachineTestCase
+from tests.fakes import FakeSocket, MachineTestCase, make_pool
 from txcontain import cgroups
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
-from txcontain.pool import Pool
 from txcontain.process import LOOK_AFTER, LOOKS, Adopted, Exit, StepFailed, read_exit
 
 PLAN = [("output", {}), ("exec", {"path": "/run.sh"})]
@@ -88,7 +87,7 @@ class PoolTestCase(MachineTestCase):
     def setUp(self):
         super().setUp()
         self.reactor.connects = self.reactor.works = False
-        self.pool = Pool(self.reactor, self.kernel, Cgroups(), self.folder, PLAN[:1], size=0)
+        self.pool = make_pool(self.reactor, self.folder, groundwork=PLAN[:1], size=0)
         self.pool.start()
 
     def connected(self):

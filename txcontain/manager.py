@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain import failures
+from txcontain.ahead import PREPARED, PlanFor, new_name
 from txcontain.errors import Error, MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
 from txcontain.identities import free_range, read_range
@@ -98,6 +99,8 @@ class Manager:
             self.journal.add("refused", str(error), instance=instance.name)
             await self._forget(instance)
             raise
+        plan_for = self._plan_for(spec, layers, instance.address, instance.ids)
+        self.pool.ahead.launched(spec.name, plan_for)
         return instance
 
     async def _layers(self, spec: Spec) -> list[str]:
@@ -128,13 +131,15 @@ class Manager:
         return held
 
     def _new(self, spec: Spec, layers: list[str]) -> Instance:
-        name = f"{spec.name}-{token_hex(4)}"
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
+        prepared = self.pool.reserved(spec.name, self._plan_for(spec, layers, None, ids))
+        name = prepared or new_name(spec.name)
         instance = self._instance(name, spec, layers, self.network.reserve(name, spec), ids)
         try:
-            os.mkdir(instance.folder, HALF_MADE)
+            (os.chmod if prepared else os.mkdir)(instance.folder, HALF_MADE)
         except OSError as error:
             self._release(instance)
+            self.pool.expect_nothing()  # a prepared folder that someone has removed stays so
             raise MachineAtFault("making the instance's folder", failures.of_os(error)) from error
         instance.changed = self._changed
         self.instances[instance.name] = instance
@@ -150,14 +155,13 @@ class Manager:
     def _instance(
         self, name: str, spec: Spec, layers: list[str], address: str | None, ids: int | None
     ) -> Instance:
-        folder = os.path.join(self._folder, name)
-        plan = self._plan(name, folder, spec, layers, address, ids)
+        plan = self._plan(spec, layers, address, ids, name)
         connect = partial(self.network.connect, name)
         machine = self.reactor, self.kernel, self.pool
         return Instance(
             name,
             spec,
-            folder,
+            os.path.join(self._folder, name),
             layers,
             plan,
             *machine,
@@ -166,15 +170,15 @@ class Manager:
             connect=connect,
         )
 
+    def _plan_for(
+        self, spec: Spec, layers: list[str], address: str | None, ids: int | None
+    ) -> PlanFor:
+        return partial(self._plan, spec, layers, address, ids)
+
     def _plan(
-        self,
-        name: str,
-        folder: str,
-        spec: Spec,
-        layers: list[str],
-        address: str | None,
-        ids: int | None,
+        self, spec: Spec, layers: list[str], address: str | None, ids: int | None, name: str
     ) -> Plan:
+        folder = os.path.join(self._folder, name)
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
@@ -356,7 +360,8 @@ class Manager:
         """Look for what should not be there, and remove it; returns what was found and done."""
         keepers = await self.threads(self.kernel.keepers, self.pool.slots)
         done = self._end_strangers(keepers)
-        for name in set(os.listdir(self._folder)) - set(self.instances):
+        known = set(self.instances) | self.pool.ahead.names
+        for name in set(os.listdir(self._folder)) - known:
             await self.remove(os.path.join(self._folder, name))
             done.append(f"removed the folder instances/{name}, of no instance")
         self.pool.expect_nothing()
@@ -384,8 +389,8 @@ class Manager:
             path = os.path.join(self._folder, name)
             mode = stat.S_IMODE(os.lstat(path).st_mode)
             try:
-                if mode == HALF_MADE:
-                    raise ValueError("it was half made")
+                if mode in (HALF_MADE, PREPARED):
+                    raise ValueError("there was no instance yet")
                 record = read_record(name, os.path.join(path, RECORD), self.layers.folder)
             except ValueError as error:
                 done.append(self._put_away(path, mode, error))
@@ -395,6 +400,9 @@ class Manager:
 
     def _put_away(self, path: str, mode: int, error: ValueError) -> str:
         name = os.path.basename(path)
+        if mode == PREPARED:
+            self._remove_later(path)
+            return f"removed {name}, which had been prepared for a launch that did not come"
         if mode in (HALF_MADE, ENDING):
             self._remove_later(path)
             return f"rolled back {name}, which was half made or half removed"

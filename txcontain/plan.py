@@ -51,10 +51,9 @@ SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
             "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
-# The steps that leave no trace of an instance, nor need one: all else waits for a launch. (Of
-# the overlays, those whose writable layer is sealed, and not the instance's own.)
-EARLY = {"bounding_set", "device", "input", "mask", "mount", "move", "overlay", "propagation",
-         "read_only_path", "root_overlay", "seccomp", "staging", "symlink", "unshare"}  # fmt: skip
+# The steps that wait for a launch, and so do all that follow: they take of what the manager has
+# (an address, a range of ids), or are the launch itself.
+LATE = {"ask_for_link", "user_namespace_of", "exec", "idle"}
 # Of each process that unpacks: seconds of a processor's time, bytes of memory.
 UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
 
@@ -170,14 +169,10 @@ def begins_with(plan: Plan, start: Plan) -> bool:
 
 
 def common_start(one: Plan, other: Plan) -> Plan:
-    """The first steps of two plans' rests, as far as an init can do them for no one yet."""
+    """The first steps of two plans, as far as an init can do them before there is a launch."""
     pairs = zip(one, other, strict=False)
-    return [step for step, _ in takewhile(lambda pair: pair[0] == pair[1] and _is_early(*pair[0]),
-                                          pairs)]  # fmt: skip
-
-
-def _is_early(op: str, arguments: dict[str, Any]) -> bool:
-    return op in EARLY and arguments.get("sealed", True)
+    alike = takewhile(lambda pair: pair[0] == pair[1] and pair[0][0] not in LATE, pairs)
+    return [step for step, _ in alike]
 
 
 def make_unpacking_plan(

@@ -1,8 +1,8 @@
 """Inits: spawned when needed, and some kept warm, connected and waiting for a plan.
 
 One of them has done what every container's plan begins with. The others have gone on, as far
-as the last two plans were alike: for a config that is launched again and again, that is the
-image, and what is mounted below it for all to share.
+as the last two plans were alike: for a config that is launched again and again, that is all
+but the exec, for an instance whose name is drawn in advance (``ahead.py``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain import failures
+from txcontain.ahead import Ahead, PlanFor, stem_of
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
-from txcontain.plan import INIT, KEEPER, Plan, begins_with, common_start
+from txcontain.plan import INIT, KEEPER, Plan, begins_with
 from txcontain.process import Child, Connection
 from txcontain.store import remove_leftovers, write_soon
 
@@ -50,6 +51,7 @@ class Pool(Factory):
     kernel: Kernel
     cgroups: Cgroups
     folder: str
+    ahead: Ahead
     groundwork: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
     most: int = 16  # and at the most, where many were asked for lately
@@ -57,8 +59,6 @@ class Pool(Factory):
     _warm: list[Child] = field(factory=list)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
     _taken: list[float] = field(factory=list)  # when the last ones were
-    _last: Plan = field(factory=list)  # the last container's
-    _ahead: Plan = field(factory=list)  # what the next one's is expected to begin with
     _refill: Any = None
     _init: str = INIT
     _port: Any = None
@@ -80,7 +80,6 @@ class Pool(Factory):
     def start(self) -> None:
         """Listen for inits and warm the first ones."""
         os.makedirs(self.slots, mode=0o700, exist_ok=True)
-        self.expect_nothing()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
         remove_leftovers(self.folder)
@@ -111,7 +110,7 @@ class Pool(Factory):
     async def _stop(self) -> None:
         await self._port.stopListening()
         deadline = self.reactor.seconds() + STOP_WITHIN
-        while self._any_without_plan() and self.reactor.seconds() < deadline:
+        while (self._any_without_plan() or self.ahead.names) and self.reactor.seconds() < deadline:
             await deferLater(self.reactor, 0.01)
         if self._prefix is not None:
             self.kernel.close(self._prefix)
@@ -139,41 +138,44 @@ class Pool(Factory):
         Fails with MachineAtFault where none can be had.
         """
         self._taken.append(self.reactor.seconds())
-        ours = begins_with(plan, self.groundwork)  # else it is no container's
         fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
         if fit:
             child = max(fit, key=lambda child: len(child.groundwork))
             self._warm.remove(child)
+            self.ahead.give(child.reserved)
             taken: Deferred[Child] = succeed(child)
         else:
+            ours = begins_with(plan, self.groundwork)  # else it is no container's
             child = self._spawn(self.groundwork if ours else [])
             taken = child.waiting
             taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
             taken.addErrback(child.abandon)
-        if ours:
-            self._expect(plan)
         self._look_after(REFILL_AFTER)
         return taken
 
-    def _expect(self, plan: Plan) -> None:
-        """The next launch will begin as the last two did."""
-        done = len(self.groundwork)
-        self._ahead = [*self.groundwork, *common_start(self._last[done:], plan[done:])]
-        self._last = plan
+    def reserved(self, stem: str, plan_for: PlanFor) -> str:
+        """The name for which a warm init has prepared such a plan; empty where none has."""
+        fit = (
+            child.reserved
+            for child in self._warm
+            if stem_of(child.reserved) == stem
+            and begins_with(plan_for(child.reserved), child.groundwork)
+        )
+        return next(fit, "")
 
     def expect_nothing(self) -> None:
         """Of no warm init, more than what all containers share is to be done in advance.
 
         Those that have done more are let go: no layer is in use but by instances.
         """
-        self._last = self._ahead = self.groundwork
+        self.ahead.forget()
         self._look_after(0)
 
-    def _spawn(self, groundwork: Plan) -> Child:
+    def _spawn(self, groundwork: Plan, reserved: str = "") -> Child:
         """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
         slot = os.path.join(self.slots, token)
-        child = Child(self.kernel, self.cgroups, slot, groundwork=groundwork)
+        child = Child(self.kernel, self.cgroups, slot, groundwork=groundwork, reserved=reserved)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone = self._forget
         self._living[token] = child
@@ -214,6 +216,7 @@ class Pool(Factory):
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)
         child.clear(self.reactor)
+        self.ahead.drop(child.reserved)
         if child in self._warm:
             if self.size:
                 self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)
@@ -237,7 +240,7 @@ class Pool(Factory):
         """Warm one more, or let one go that is not needed any more."""
         self._refill = None
         wanted = self._wanted()
-        surplus = [child for child in self._warm if not begins_with(self._last, child.groundwork)]
+        surplus = [child for child in self._warm if not self._is_expected(child)]
         surplus = surplus or self._warm[wanted:]
         if surplus:
             self._warm.remove(surplus[-1])
@@ -245,10 +248,15 @@ class Pool(Factory):
             self._look_after(REFILL_AFTER)
         elif len(self._warm) < wanted:
             any_plain = any(child.groundwork == self.groundwork for child in self._warm)
-            child = self._spawn(self._ahead if any_plain else self.groundwork)
+            name, steps = self.ahead.draw() if any_plain else ("", [])
+            child = self._spawn(steps or self.groundwork, name)
             child.waiting.addCallbacks(self._warmed, self._not_warmed)
         elif wanted > self.size:
             self._look_after(LATELY)
+
+    def _is_expected(self, child: Child) -> bool:
+        plain = child.groundwork == self.groundwork
+        return plain or self.ahead.expects(child.reserved, child.groundwork)
 
     def _warmed(self, child: Child) -> None:
         if self.most:
@@ -260,7 +268,7 @@ class Pool(Factory):
 
     def _not_warmed(self, reason: Any) -> None:
         self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
-        self._ahead = self.groundwork
+        self.ahead.forget()
         self._look_after(RETRY_AFTER)
 
 

@@ -202,6 +202,7 @@ class Child(Supervised, ProcessProtocol):
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     connect: Connect | None = None  # makes the link that a private network needs
+    reserved: str = ""  # the name of the instance that it is for, where it is for one alone
     in_advance: int = 0  # steps that it has carried out while no one waited for them
     planned: bool = False  # whether it got the rest of a plan
     stderr: bytes = b""

@@ -20,6 +20,7 @@ from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from txcontain import listening, unpacking
+from txcontain.ahead import Ahead
 from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
 from txcontain.kernel import Kernel
@@ -161,7 +162,8 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     host = Host.here(os.path.join(state, "empty"), compile_filters())
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
-    pool = Pool(reactor, kernel, Cgroups(), run, groundwork, options["pool"])
+    ahead = Ahead(os.path.join(state, "instances"), trees.remove)
+    pool = Pool(reactor, kernel, Cgroups(), run, ahead, groundwork, options["pool"])
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
     return Manager(
         reactor=reactor,

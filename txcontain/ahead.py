@@ -1,0 +1,97 @@
+"""What is expected to be launched next: its name, its folder, and what of its plan is done by then.
+
+The next launch will be as the last two were alike. Where those were of one config, its plan is
+known but for the instance's name: so one is drawn, and its folder made, before it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txcontain.plan import Plan, begins_with, common_start
+
+# The mode of a folder that is no instance's yet (see those in instance.py): one that mkdir(2) can
+# set. That its owner may not write there means nothing to root.
+PREPARED = 0o1500
+
+PlanFor = Callable[[str], Plan]  # the plan of some instance, as if this were its name
+
+
+def new_name(stem: str) -> str:
+    """A name that no other instance has."""
+    return f"{stem}-{token_hex(4)}"
+
+
+def stem_of(name: str) -> str:
+    """The name of the config, in an instance's."""
+    return name.rpartition("-")[0]
+
+
+@define(eq=False)
+class Ahead:
+    """Expects launches, and draws up what can be done for the next one."""
+
+    folder: str  # in which instances have theirs
+    remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
+    names: set[str] = field(factory=set)  # that have a folder, and are no instance's yet
+    _last: list[tuple[str, PlanFor]] = field(factory=list)  # the last two launches, with stems
+    _log: Logger = field(factory=Logger)
+
+    def launched(self, stem: str, plan_for: PlanFor) -> None:
+        """There was a launch."""
+        self._last = [*self._last, (stem, plan_for)][-2:]
+
+    def forget(self) -> None:
+        """Expect nothing, until there are two more launches."""
+        self._last = []
+
+    def expects(self, name: str, steps: Plan) -> bool:
+        """Whether a launch like the last one, of this name, would begin with these steps."""
+        return any(
+            (not name or stem_of(name) == stem) and begins_with(plan_for(name), steps)
+            for stem, plan_for in self._last[-1:]
+        )
+
+    def draw(self) -> tuple[str, Plan]:
+        """A name, and the steps to be carried out for it in advance; no name where any would do.
+
+        No steps where nothing is expected.
+        """
+        if len(self._last) < 2:
+            return "", []
+        name, other = (new_name("") for _ in range(2))
+        steps = self._alike(name)
+        if steps == self._alike(other):
+            return "", steps
+        name = self._last[-1][0] + name
+        try:
+            os.mkdir(os.path.join(self.folder, name), PREPARED)
+        except OSError:  # a full disk, as whoever launches something will be told
+            return "", []
+        self.names.add(name)
+        return name, steps
+
+    def _alike(self, digits: str) -> Plan:
+        return common_start(*(plan_for(stem + digits) for stem, plan_for in self._last))
+
+    def give(self, name: str) -> None:
+        """The name and its folder are an instance's from now on."""
+        self.names.discard(name)
+
+    def drop(self, name: str) -> None:
+        """The name will be no instance's: remove its folder, if it has one."""
+        if name not in self.names:
+            return
+
+        async def remove() -> None:
+            await self.remove(os.path.join(self.folder, name))
+
+        removed = Deferred.fromCoroutine(remove())
+        removed.addErrback(lambda failure: self._log.failure("removing {name}", failure, name=name))
+        removed.addBoth(lambda _: self.names.discard(name))
