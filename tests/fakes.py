@@ -263,13 +263,22 @@ class FakeInit:
         if self.keeper not in self.kernel.living:
             self.hang_up()
             return
+        self.end_init()
         self.write_down(words)
-        del self.kernel.living[self.process], self.kernel.living[self.keeper]
+        del self.kernel.living[self.keeper]
         self.hang_up()
         if self.child is not None:
             self.child.processExited(Failure(ProcessDone(None)))
+        self._can_be_read(self.keeper)
+
+    def end_init(self):
+        """PID 1 ends, and the keeper has not yet."""
+        if self.kernel.living.pop(self.process, None):
+            self._can_be_read(self.process)
+
+    def _can_be_read(self, process):
         for reader in list(self.reactor.readers):
-            if self.kernel.pidfds.get(reader.fileno()) == self.keeper:
+            if self.kernel.pidfds.get(reader.fileno()) == process:
                 reader.doRead()
 
     def write_down(self, words):

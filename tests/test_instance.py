@@ -290,6 +290,17 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
         self.assertEqual(self.events, ["stopping: asked to end", "ended: killed by SIGKILL"])
 
+    def test_keeper_ends_later(self):
+        """It has stopped when its PID 1 has ended, and how is known when its keeper has."""
+        instance = self.launched()
+        self.init.stuck = True
+        stopped = self.stop(instance)
+        self.init.end_init()
+        self.successResultOf(stopped)
+        self.assertEqual((instance.state, self.reactor.readers), ("stopping", []))
+        self.init.end("Killed")
+        self.assertEqual((instance.state, self.kernel.pidfds), ("ended", {}))
+
     def test_with_handler(self):
         """Who catches SIGTERM gets it and may end by itself; there is no SIGKILL then."""
         instance = self.launched()

@@ -374,6 +374,20 @@ class DestroyTests(VerbTestCase):
         self.now(self.manager.destroy(instance.name))
         self.assertNothingLeft()
 
+    def test_not_before_the_end_is_known(self):
+        """Its folder goes as soon as its processes have; who asked is told when all has."""
+        instance = self.launch()
+        self.init.stuck = True
+        destroyed = self.start(self.manager.destroy(instance.name))
+        self.assertEqual(self.folders("instances"), [instance.name])
+        self.init.end_init()
+        self.assertEqual(self.folders("instances"), [])
+        self.assertNoResult(destroyed)
+        self.init.end("Killed")
+        self.reactor.advance(0)
+        self.successResultOf(destroyed)
+        self.assertNothingLeft()
+
     def test_twice_at_once(self):
         """Two who destroy the same instance are both told when it is gone."""
         instance = self.launch()

@@ -304,10 +304,10 @@ class AdoptedTests(MachineTestCase):
     def test_alive(self):
         """One that runs is followed, and its end is noticed with its true status."""
         self.adopted.watch()
-        self.assertEqual(self.reactor.readers, [self.adopted])
+        (watch,) = self.reactor.readers
         with open(os.path.join(self.folder, "exit"), "w") as file:
             file.write("[1] + Done(3)")
-        self.adopted.doRead()
+        watch.doRead()
         self.assertEqual([how.status for how in self.ends], [3])
         self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
 
@@ -329,7 +329,7 @@ class AdoptedTests(MachineTestCase):
         self.adopted.watch()
         self.adopted.kill()
         self.assertEqual(self.kernel.signals, [])
-        self.adopted.doRead()
+        self.reactor.readers[0].doRead()
         self.assertEqual(len(self.ends), 1)
 
 

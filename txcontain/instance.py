@@ -96,6 +96,7 @@ class Instance:
     _first_launch: bool = True
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
+    _stopped: list[Deferred[None]] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self._life = make_life(self)
@@ -248,13 +249,22 @@ class Instance:
             self._ended.append(ended)
         return ended
 
-    def stop(self) -> Deferred[Exit]:
+    def stop(self) -> Deferred[None]:
         """Ask the container to end, and make it end after ``stop_timeout`` seconds.
 
-        Fires when nothing of it runs any more.
+        Fires when no process of it is left, which may be a moment before its end is known.
         """
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
         self._life.stop()
-        return self.end()
+        if self.ended:
+            self._no_process_is_left()
+        return stopped
+
+    def _no_process_is_left(self) -> None:
+        for waiting in self._stopped:
+            waiting.callback(None)
+        self._stopped = []
 
     async def _terminate(self, processes: Supervised) -> None:
         """SIGTERM to every process that has a handler for it; SIGKILL to all in the end."""
@@ -384,6 +394,7 @@ class Instance:
         self.entered("stopping", "asked to end")
         self.mark_as_ending()
         if self.processes is not None:
+            self.processes.watch_init(self.reactor, self._no_process_is_left)
             terminated = Deferred.fromCoroutine(self._terminate(self.processes))
             terminated.addErrback(self._terminate_failed)
 
@@ -419,6 +430,7 @@ class Instance:
         for waiting in self._ended:
             waiting.callback(how)
         self._ended = []
+        self._no_process_is_left()
 
     def stopped_while_waiting(self) -> None:
         """End for good between an end and the next start."""

@@ -288,11 +288,12 @@ class Manager:
                 raise failure.value
 
     async def _forget(self, instance: Instance) -> None:
-        """Remove what is left of an instance that has ended, and be sure of it."""
+        """Remove what is left of an instance, when no process is, and be sure of it."""
         if not instance.ending:
             instance.mark_as_ending()
         removed = Deferred.fromCoroutine(self._remove_folder(instance))  # goes on meanwhile
         try:
+            await instance.end()
             if instance.address:
                 await self.network.release(instance.name)
             left = await self._what_is_left(instance)

@@ -110,6 +110,40 @@ class StepFailed(Exception):
         self.details = {key: kind(details[key]) for key, kind in self.SAYS.items()}
 
 
+@implementer(IReadDescriptor)
+@define(eq=False)
+class Watch:
+    """Tells, once, that a process has ended: its pidfd can be read from then on (pidfd_open(2))."""
+
+    reactor: Any
+    pidfd: int
+    ended: Callable[[], None]
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self.reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Watch no longer: the pidfd may be closed."""
+        self.reactor.removeReader(self)
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self.pidfd
+
+    def doRead(self) -> None:
+        """The process has ended."""
+        self.stop()
+        self.ended()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """For the reactor."""
+
+    def logPrefix(self) -> str:
+        """For the reactor."""
+        return "watch"
+
+
 @define(eq=False)
 class Supervised:
     """What an instance holds of its processes, however it came by them."""
@@ -122,6 +156,7 @@ class Supervised:
     pidfd: int = -1
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
+    _watch: Watch | None = None  # of PID 1
 
     @property
     def token(self) -> str:
@@ -136,6 +171,12 @@ class Supervised:
     def kill(self) -> None:
         """End every process of the container (the pid namespace goes with its PID 1)."""
         self.send_signal(signal.SIGKILL)
+
+    def watch_init(self, reactor: Any, ended: Callable[[], None]) -> None:
+        """Be told that PID 1 has ended, and all processes with it: the keeper will, in a moment."""
+        if self.pidfd >= 0:
+            self._watch = Watch(reactor, self.pidfd, ended)
+            self._watch.start()
 
     async def remove(self, reactor: Any) -> list[str]:
         """Remove what the end left: the slot's folder and the cgroup, and who still is in it.
@@ -182,6 +223,8 @@ class Supervised:
     def has_ended(self) -> None:
         """Called when the keeper has ended, and so PID 1 before it."""
         self.kill()  # it may have called off that it dies with its keeper (prctl(2))
+        if self._watch is not None:
+            self._watch.stop()
         if self.pidfd >= 0:
             self.kernel.close(self.pidfd)
             self.pidfd = -1
@@ -372,13 +415,11 @@ class Connection(LineOnlyReceiver):
             outcome.callback(self._done)
 
 
-@implementer(IReadDescriptor)
 @define(eq=False)
 class Adopted(Supervised):
     """A container that an earlier manager started: its keeper's pidfd tells its end."""
 
     reactor: Any = None
-    _keeper_fd: int = -1
 
     def watch(self) -> None:
         """Begin to follow it.
@@ -387,28 +428,12 @@ class Adopted(Supervised):
         """
         if not self.kernel.lives(self.keeper):
             raise ProcessLookupError(f"process {self.keeper.pid} has ended")
-        self._keeper_fd = self.kernel.open_process(self.keeper)
+        keeper = self.kernel.open_process(self.keeper)
         with contextlib.suppress(ProcessLookupError):  # then the keeper ends in a moment too
             self.pidfd = self.kernel.open_process(self.process)
-        self.reactor.addReader(self)
 
-    def fileno(self) -> int:
-        """For the reactor."""
-        return self._keeper_fd
+        def keeper_ended() -> None:
+            self.kernel.close(keeper)
+            self.has_ended()
 
-    def doRead(self) -> None:
-        """The keeper has ended."""
-        self.stop_watching()
-        self.has_ended()
-
-    def stop_watching(self) -> None:
-        """Follow it no longer."""
-        self.reactor.removeReader(self)
-        self.kernel.close(self._keeper_fd)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """For the reactor."""
-
-    def logPrefix(self) -> str:
-        """For the reactor."""
-        return "adopted"
+        Watch(self.reactor, keeper, keeper_ended).start()
