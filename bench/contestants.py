@@ -15,14 +15,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, ClassVar
 
 from bench import packages, processes
 from bench.client import Connection, UnixConnection, ask_until
-from bench.manager import Manager
+from bench.manager import BASES, Manager
 
 INSIDE = ["/bin/sh", "-c", "echo; exec sleep 1000"]
 FLOOR = "unshare + chroot"
@@ -66,7 +66,7 @@ class Txcontain(Contestant):
 
     def __init__(self, manager: Manager, name: str) -> None:
         self.manager, self.name = manager, name
-        self.config = manager.upload(minor=name.split()[-1])
+        self.configs = cycle([manager.upload()])
         self.idle: list[Connection] = [manager.client]
 
     def get_ready(self, many: int) -> None:
@@ -78,7 +78,7 @@ class Txcontain(Contestant):
     def begin(self) -> Connection:
         """Send the request."""
         connection = self.idle.pop()
-        connection.send_off("POST", "/launch", self.config)
+        connection.send_off("POST", "/launch", next(self.configs))
         return connection
 
     def finish(self, begun: Connection) -> str:
@@ -90,6 +90,16 @@ class Txcontain(Contestant):
     def end(self, container: str) -> None:
         """Destroy it."""
         self.manager.destroy(container)
+
+
+class Mixed(Txcontain):
+    """One that is never asked for what it was asked for last."""
+
+    what = "the same, of two configs with an image each, in turns"
+
+    def __init__(self, manager: Manager, name: str) -> None:
+        super().__init__(manager, name)
+        self.configs = cycle([manager.upload(name=one, base_image=one) for one in BASES])
 
 
 class Foreground(Contestant):

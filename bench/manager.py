@@ -17,6 +17,7 @@ from bench.client import Connection, Refused, ask_until, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = "basefs.tar.gz"
+BASES = [BASE, "basefs.again.tar.gz"]  # the same, by two names
 SCRIPT = b"#!/bin/sh\nexec sleep 1000\n"
 CONFIG = {
     "name": "bench", "major": "1", "minor": "0", "base_image": BASE,
@@ -29,7 +30,8 @@ def make_images(folder: Path) -> None:
     """Lay out base_images/ and mountables/: the project's, with a script that only sleeps."""
     for name in ("base_images", "mountables"):
         (folder / name).mkdir()
-    (folder / "base_images" / BASE).symlink_to(ROOT / "base_images" / BASE)
+    for name in BASES:
+        (folder / "base_images" / name).symlink_to(ROOT / "base_images" / BASE)
     for name in ("webserver.tar", "homedir.tar"):
         shutil.copy(ROOT / "mountables" / name, folder / "mountables")
     with tarfile.open(folder / "mountables/webserver.tar", "a") as tarball:

@@ -16,6 +16,7 @@ from bench.measure import AROUND, Samples, percentile
 FOLDER = ROOT / "docs/pictures"
 OURS = "#c0392b"
 OTHERS = "all other steps"
+LINES = {"mixed": "-.", "cold": "--"}
 SMALL = 0.15  # ms: an op that takes less is one of the others
 milliseconds = FuncFormatter(lambda value, _: f"{value:g} ms")
 
@@ -31,7 +32,7 @@ def distributions(samples: dict[str, Samples], caption: str) -> None:
         ours = name.startswith("txcontain")
         axes.step(values, shares, where="post", label=f"{name}  {median(values):.1f} ms",
                   color=OURS if ours else next(others), linewidth=2.5 if ours else 1.5,
-                  linestyle="--" if name.endswith("cold") else "-")  # fmt: skip
+                  linestyle=LINES.get(name.split()[-1], "-"))  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(milliseconds)
     axes.set_xlabel("from the request until the script runs")
@@ -68,7 +69,8 @@ def timelines(timelines: dict[str, dict[str, float]], caption: str) -> None:
     ]
     colors = dict(zip([*ops, OTHERS], pyplot.get_cmap("tab20").colors, strict=False))
     colors[AROUND] = "lightgrey"
-    figure, bars = pyplot.subplots(len(timelines), figsize=(10, 3.6), layout="constrained")
+    size = 10, 1.8 * len(timelines)
+    figure, bars = pyplot.subplots(len(timelines), figsize=size, layout="constrained")
     for axes, (name, timeline) in zip(bars, timelines.items(), strict=True):
         _bar(axes, name, [(op, _width(timeline, op, ops), color) for op, color in colors.items()])
     rows = [
