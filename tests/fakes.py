@@ -70,6 +70,9 @@ class FakeKernel:
     def boot_time(self):
         return 1.0
 
+    def be_prompt(self):
+        pass
+
     def identify(self, pid):
         for process in self.living:
             if process.pid == pid:

@@ -164,6 +164,23 @@ class Processes(Case):
         self.assertRegex(self.kernel.boot_id(), r"^[0-9a-f-]{36}$")
         self.assertEqual(self.kernel.boot_id(), self.kernel.boot_id())
 
+    def test_prompt(self):
+        """Who is to be prompt keeps its priority, and what it starts is like any other."""
+        script = """
+import os
+from txcontain.kernel import Kernel
+os.nice(3)
+Kernel().be_prompt()
+scheduler = os.sched_getscheduler(0)
+print(scheduler & os.SCHED_RESET_ON_FORK > 0, os.nice(0), flush=True)
+if os.fork() == 0:
+    print(os.sched_getscheduler(0) == os.SCHED_OTHER, os.nice(0), flush=True)
+else:
+    os.wait()
+"""
+        child = self.start(sys.executable, "-c", script)
+        self.assertEqual(child.communicate()[0].split(), [b"True", b"3"] * 2)
+
     def test_the_peer(self):
         """Who connected to a socket is known by its pid."""
         here, there = socket.socketpair()

@@ -107,6 +107,7 @@ class ManagerService(Service):
         self.manager.bounds.start()
         self.manager.restore()
         self.manager.pool.start()
+        self.manager.kernel.be_prompt()
         gc.freeze()  # no collection looks again at all that was imported: tens of milliseconds
         notify("READY=1")
 
