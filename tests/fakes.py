@@ -56,6 +56,8 @@ class FakeKernel:
         self.catching = defaultdict(list)  # PID 1's pid: the Processes with a handler
         self.listening = {}  # port: pid
         self.mounts = []
+        self.clock = lambda: 0.0  # the reactor's
+        self.set_forward = 0.0  # seconds by which the time of day was set
         self._numbers = itertools.count(100)
 
     def begin(self, killed=lambda: None):
@@ -66,6 +68,9 @@ class FakeKernel:
 
     def boot_id(self):
         return self.boot
+
+    def now(self):
+        return self.clock() + self.set_forward
 
     def boot_time(self):
         return 1.0
@@ -148,6 +153,7 @@ class FakeReactor(Clock):
     def __init__(self):
         super().__init__()
         self.kernel = FakeKernel()
+        self.kernel.clock = self.seconds
         self.inits = []
         self.readers = []
         self.factory = None  # of the unix socket
@@ -289,7 +295,7 @@ class FakeInit:
         path = os.path.join(self.slot, "exit")
         with open(path, "w") as file:
             file.write(f"[1] + {words} \n")
-        os.utime(path, (self.reactor.seconds(),) * 2)
+        os.utime(path, (self.kernel.now(),) * 2)
 
     def killed(self):
         """SIGKILL ends it, if not at once."""
@@ -456,7 +462,7 @@ def make_manager(reactor, folder, **changes):
         layers=FakeLayers(os.path.join(folder, "layers"), pool, maybeDeferred, remove),
         configs=Configs(os.path.join(folder, "configs")),
         network=make_network(),
-        journal=Journal(reactor, os.path.join(folder, "events.jsonl")),
+        journal=Journal(reactor, os.path.join(folder, "events.jsonl"), reactor.kernel.now),
         bounds=Bounds(reactor, reactor.kernel, maybeDeferred),
         threads=maybeDeferred,
         remove=remove,

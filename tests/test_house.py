@@ -23,6 +23,7 @@ ORDER = """
     plan spec
     unpacking identities
     events store streams
+    later
     errors
     kernel seccomp trees access
 """.split()
@@ -89,6 +90,15 @@ class Arrows(SynchronousTestCase):
         """Only tap.py, where all is wired, imports the global reactor."""
         found = [path.name for path in MANAGER if "twisted.internet.reactor" in imports(path)]
         self.assertEqual(found, ["tap.py"])
+
+    def test_one_place_for_what_is_done_later(self):
+        """Only later.py has the reactor call back, or begins a coroutine.
+
+        So no timer is kept by hand, no loop looks without end, and no failure is lost.
+        """
+        wanted = re.compile(r"\b(callLater|deferLater|fromCoroutine|ensureDeferred)\b")
+        found = {path.name for path in MANAGER if wanted.search(path.read_text())}
+        self.assertEqual(found, {"later.py"})
 
     def test_without_twisted(self):
         """What decides, or asks the kernel, is plain Python, which blocks or returns."""

@@ -12,7 +12,7 @@ from tests.fakes import FakeSocket, MachineTestCase, make_pool
 from txcontain import cgroups
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
-from txcontain.process import LOOK_AFTER, LOOKS, Adopted, Exit, StepFailed, read_exit
+from txcontain.process import LOOK_AFTER, LOOK_WITHIN, Adopted, Exit, StepFailed, read_exit
 
 PLAN = [("output", {}), ("exec", {"path": "/run.sh"})]
 JSON = st.recursive(
@@ -387,5 +387,5 @@ class RemoveTests(MachineTestCase):
         """A slot that holds what is not ours is told of, and stops no one."""
         os.mkdir(os.path.join(self.slot, "folder"))
         removed = self.start(self.processes.remove(self.reactor))
-        self.reactor.pump([LOOK_AFTER] * LOOKS)
+        self.reactor.pump([LOOK_AFTER] * (1 + round(LOOK_WITHIN / LOOK_AFTER)))
         self.assertEqual(self.successResultOf(removed), [self.slot])

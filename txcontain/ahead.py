@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable
 from secrets import token_hex
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
+from txcontain.later import background
 from txcontain.plan import Plan, begins_with, common_start
 
 # The mode of a folder that is no instance's yet (see those in instance.py): one that mkdir(2) can
@@ -41,7 +40,6 @@ class Ahead:
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     names: set[str] = field(factory=set)  # that have a folder, and are no instance's yet
     _last: list[tuple[str, PlanFor]] = field(factory=list)  # the last two launches, with stems
-    _log: Logger = field(factory=Logger)
 
     def launched(self, stem: str, plan_for: PlanFor) -> None:
         """There was a launch."""
@@ -90,8 +88,9 @@ class Ahead:
             return
 
         async def remove() -> None:
-            await self.remove(os.path.join(self.folder, name))
+            try:
+                await self.remove(os.path.join(self.folder, name))
+            finally:
+                self.names.discard(name)
 
-        removed = Deferred.fromCoroutine(remove())
-        removed.addErrback(lambda failure: self._log.failure("removing {name}", failure, name=name))
-        removed.addBoth(lambda _: self.names.discard(name))
+        background(remove(), f"removing {name}")

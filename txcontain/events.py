@@ -24,9 +24,9 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from txcontain.later import Timer, pause
 from txcontain.store import to_json
 from txcontain.streams import Stream
 
@@ -39,7 +39,7 @@ Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
 # Who asked for what is being done, where someone did. A coroutine keeps it through all its
-# waits (Deferred.fromCoroutine copies the context), and what the reactor begins by itself, such
+# waits (a Deferred made of it copies the context), and what the reactor begins by itself, such
 # as a restart, has none: so no verb of the manager needs to hand it on.
 asked_by: ContextVar[str | None] = ContextVar("asked_by", default=None)
 
@@ -50,17 +50,21 @@ class Journal:
 
     reactor: Any
     path: str
+    now: Callable[[], float] = time.time  # of the day
     last: int = 0  # the number of the last event
     _new: list[Event] = field(factory=list)  # those that are yet to be written
-    _next_write: Any = None
+    _writing: Timer = field(init=False)
     _size: int = 0
     _torn: bool = False  # whether the last line was cut short, and spoils what would follow it
     _listeners: list[Listener] = field(factory=list)
     _log: Logger = field(factory=Logger)
 
+    def __attrs_post_init__(self) -> None:
+        self._writing = Timer(self.reactor, self.write)
+
     def open(self) -> None:
         """Go on after every number that has been used; where the files can't be read, say so."""
-        self.last = int(self.reactor.seconds() * 1000)
+        self.last = int(self.now() * 1000)
         try:
             self._open()
         except OSError as error:
@@ -79,18 +83,16 @@ class Journal:
         self.last += 1
         if by := asked_by.get():
             details["by"] = by
-        event = {"seq": self.last, "time": time.time(), "instance": instance, "what": what,
+        event = {"seq": self.last, "time": self.now(), "instance": instance, "what": what,
                  "reason": reason, **details}  # fmt: skip
         self._new.append(event)
-        if self._next_write is None:
-            self._next_write = self.reactor.callLater(WRITE_AFTER, self.write)
+        if not self._writing.is_set:
+            self._writing.after(WRITE_AFTER)
         return event
 
     def write(self) -> None:
         """Write down what is new, tell who listens, and log it."""
-        if self._next_write is not None and self._next_write.active():
-            self._next_write.cancel()
-        self._next_write = None
+        self._writing.cancel()
         new, self._new = self._new, []
         for event in new:
             with contextlib.suppress(OSError):  # a full disk does not stop the containers
@@ -156,7 +158,7 @@ class Follower(Stream):
         events = self.journal.since(self.last)
         while some := list(islice(events, SOME)):
             await self._write(some)
-            await deferLater(self.reactor, 0)  # others get their turn
+            await pause(self.reactor, 0)  # others get their turn
 
     async def _write(self, events: list[Event]) -> None:
         new = [event for event in events if event["seq"] > self.last]

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 from attrs import asdict, define, field
 from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain import failures
 from txcontain.errors import Error, MachineAtFault
 from txcontain.kernel import Kernel
+from txcontain.later import Timer, background, poll
 from txcontain.layers import last_words
 from txcontain.plan import Plan
 from txcontain.pool import Pool
@@ -90,9 +90,10 @@ class Instance:
     processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed
     _delay: float = FIRST_DELAY
-    _next_start: Any = None
-    _next_look: Any = None
-    _next_save: Any = None
+    _up_at: float = 0.0  # when its script began to run, by the reactor's clock
+    _next_start: Timer = field(init=False)
+    _next_look: Timer = field(init=False)
+    _next_save: Timer = field(init=False)
     _first_launch: bool = True
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
@@ -100,6 +101,9 @@ class Instance:
 
     def __attrs_post_init__(self) -> None:
         self._life = make_life(self)
+        self._next_start = Timer(self.reactor, self._start_again)
+        self._next_look = Timer(self.reactor, self._look_again)
+        self._next_save = Timer(self.reactor, self.save)
 
     @property
     def running(self) -> bool:
@@ -128,7 +132,7 @@ class Instance:
 
         Raises ConfigAtFault or MachineAtFault, and then nothing runs any more.
         """
-        self.launched = self.reactor.seconds()
+        self.launched = self.kernel.now()
         await self._start()
         self._first_launch = False
 
@@ -179,17 +183,15 @@ class Instance:
             if self._first_launch:
                 await self.end()
         elif self.state in ("starting", "stopping"):
-            self._begin_again_or_end(Exit(reason=why, at=self.reactor.seconds()))
+            self._begin_again_or_end(Exit(reason=why, at=self.kernel.now()))
 
     async def _listens(self, port: int) -> None:
         """Wait until the container listens on its port, for some seconds at most."""
-        pause, deadline = LOOK_AFTER, self.reactor.seconds() + LISTEN_WITHIN
-        while self.running and not self._look_whether_it_listens(port):
-            if self.reactor.seconds() >= deadline:
-                self._look_later(port, LOOK_AT_MOST)
-                return
-            await deferLater(self.reactor, pause)
-            pause = min(pause * 2, LOOK_AT_MOST)
+        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=LISTEN_WITHIN):
+            if not self.running or self._look_whether_it_listens(port):
+                break
+        else:
+            self._look_later(port, LOOK_AT_MOST)
         if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
             words = last_words(self.path("stderr"), LAST_WORDS)
@@ -204,11 +206,10 @@ class Instance:
         return self.ready
 
     def _look_later(self, port: int, pause: float) -> None:
-        self._next_look = self.reactor.callLater(pause, self._look_again, port, pause)
+        self._next_look.after(pause, port, pause)
 
     def _look_again(self, port: int, pause: float) -> None:
         """It takes long: look, with no one waiting, less and less often."""
-        self._next_look = None
         if not self._look_whether_it_listens(port):
             self._look_later(port, min(2 * pause, LOOK_AT_LAST))
 
@@ -221,7 +222,7 @@ class Instance:
         self.processes = processes
         processes.on_exit = self._exited
         self._life.up("found again")
-        self._forget_to_save()  # it is on disk as it is
+        self._next_save.cancel()  # it is on disk as it is
         self.since = since
         if self.spec.port is not None and not self.ready:
             self._look_later(self.spec.port, LOOK_AFTER)
@@ -268,15 +269,16 @@ class Instance:
 
     async def _terminate(self, processes: Supervised) -> None:
         """SIGTERM to every process that has a handler for it; SIGKILL to all in the end."""
-        asked = self.kernel.catchers(processes.process.pid, signal.SIGTERM)
-        for process in asked:
-            self.kernel.signal_process(process, signal.SIGTERM)
-        pause, deadline = LOOK_AFTER, self.reactor.seconds() + self.spec.stop_timeout
-        while processes.exit is None and self.reactor.seconds() < deadline:
-            if not any(self.kernel.lives(process) for process in asked):
-                break
-            await deferLater(self.reactor, pause)
-            pause = min(pause * 2, LOOK_AT_MOST)
+        patience = self.spec.stop_timeout
+        try:
+            asked = self.kernel.catchers(processes.process.pid, signal.SIGTERM)
+            for process in asked:
+                self.kernel.signal_process(process, signal.SIGTERM)
+            async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
+                if processes.exit or not any(self.kernel.lives(process) for process in asked):
+                    break
+        except Exception:  # no `finally`: that is run too when a manager that ends forgets this
+            log.failure("asking {name} to end", name=self.name)
         processes.kill()
 
     def _exited(self, how: Exit) -> None:
@@ -284,7 +286,7 @@ class Instance:
         assert self.processes is not None
         if not self.ending:  # else whoever removes the instance does it, and makes sure
             self.processes.clear(self.reactor)
-        if self.running and how.at - self.since >= STEADY_AFTER:
+        if self.running and self.reactor.seconds() - self._up_at >= STEADY_AFTER:
             self._delay = FIRST_DELAY
         self._begin_again_or_end(how)
 
@@ -302,34 +304,26 @@ class Instance:
     # -- beginning again -------------------------------------------------------
 
     def _start_later(self) -> None:
-        self._next_start = self.reactor.callLater(self._delay, self._start_again)
+        self._next_start.after(self._delay)
         self._delay = min(self._delay * 2, LONGEST_DELAY)
 
     def _start_again(self) -> None:
-        self._next_start = None
         self.restarts += 1
-        Deferred.fromCoroutine(self._start()).addErrback(self._not_started_again)
+        background(self._try_to_start(), f"starting {self.name} again")
 
-    def _not_started_again(self, failure: Any) -> None:
-        if failure.check(Error):
-            self.changed(self, f"could not be started again: {failure.value}")
-        else:
-            log.failure("starting {name} again", failure, name=self.name)
+    async def _try_to_start(self) -> None:
+        try:
+            await self._start()
+        except Error as error:
+            self.changed(self, f"could not be started again: {error}")
 
     def pause(self) -> None:
         """Do nothing later: the instance or the manager ends."""
-        if self._next_start is not None:
-            self._next_start.cancel()
-            self._next_start = None
-        self._look_no_more()
-        if self._next_save is not None:
-            self._forget_to_save()
+        self._next_start.cancel()
+        self._next_look.cancel()
+        if self._next_save.is_set:
+            self._next_save.cancel()
             self.save()
-
-    def _look_no_more(self) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
 
     # -- what is kept ----------------------------------------------------------
 
@@ -366,17 +360,8 @@ class Instance:
 
     def _save_later(self) -> None:
         """Keep what is good to know, but nothing that a launch has to wait for."""
-        if self._next_save is None:
-            self._next_save = self.reactor.callLater(SAVE_AFTER, self._save_now)
-
-    def _forget_to_save(self) -> None:
-        if self._next_save is not None:
-            self._next_save.cancel()
-            self._next_save = None
-
-    def _save_now(self) -> None:
-        self._next_save = None
-        self.save()
+        if not self._next_save.is_set:
+            self._next_save.after(SAVE_AFTER)
 
     def _write_record(self) -> None:
         write_soon(self.path(RECORD), to_json(self.record()))
@@ -385,18 +370,17 @@ class Instance:
 
     def entered(self, state: str, why: str) -> None:
         """Take note of a state."""
-        self.state, self.since = state, self.reactor.seconds()
+        self.state, self.since = state, self.kernel.now()
         self.changed(self, why)
 
     def be_stopping(self) -> None:
         """Begin to end the container."""
-        self._look_no_more()
+        self._next_look.cancel()
         self.entered("stopping", "asked to end")
         self.mark_as_ending()
         if self.processes is not None:
             self.processes.watch_init(self.reactor, self._no_process_is_left)
-            terminated = Deferred.fromCoroutine(self._terminate(self.processes))
-            terminated.addErrback(self._terminate_failed)
+            background(self._terminate(self.processes), f"ending {self.name}")
 
     def mark_as_ending(self) -> None:
         """From now on it is to be removed, by this manager or the next one."""
@@ -404,14 +388,9 @@ class Instance:
         with contextlib.suppress(OSError):  # on a disk that broke: the next one lets it run on
             os.chmod(self.folder, ENDING)
 
-    def _terminate_failed(self, failure: Any) -> None:
-        log.failure("ending {name}", failure, name=self.name)
-        if self.processes is not None:
-            self.processes.kill()
-
     def be_waiting(self, how: Exit) -> None:
         """Take note of an end that a new start follows."""
-        self._look_no_more()
+        self._next_look.cancel()
         self.exit = how
         self.entered("waiting", f"{how}; to be started again in {self._delay:.1f} s")
         self.save()
@@ -421,7 +400,7 @@ class Instance:
         """Take note of the end."""
         asked = self.state == "stopping"  # then its folder goes in a moment
         if asked:
-            self._forget_to_save()
+            self._next_save.cancel()
         self.pause()
         self.exit = how
         self.entered("ended", how.reason)
@@ -457,6 +436,7 @@ def _life_machine() -> Callable[[Instance], Life]:
 
         @state.upon(Life.up).to(running)
         def _(life: Life, instance: Instance, why: str) -> None:
+            instance._up_at = instance.reactor.seconds()
             instance.entered("running", why)
             instance._save_later()
 

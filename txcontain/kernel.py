@@ -49,6 +49,10 @@ class Kernel:
         """Which boot this is (random(4))."""
         return _boot_id()
 
+    def now(self) -> float:
+        """The time of day, in unix time: for people only, as it may be set at any moment."""
+        return time.time()
+
     def boot_time(self) -> float:
         """When this boot began, in unix time."""
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

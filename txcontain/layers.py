@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from txcontain import failures
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.kernel import flush_disk
+from txcontain.later import background
 from txcontain.plan import NOWHERE, Host, make_unpacking_plan
 from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
@@ -65,11 +66,14 @@ class Layers:
             self._unpacking[layer].append(waiting)
         else:
             self._unpacking[layer] = [waiting]
-            unpacked = Deferred.fromCoroutine(self._unpack(tarball, layer))
-            unpacked.addBoth(self._tell_all, layer)
+            background(self._unpack_for_all(tarball, layer), f"unpacking {tarball}")
         return waiting
 
-    def _tell_all(self, outcome: Any, layer: str) -> None:
+    async def _unpack_for_all(self, tarball: str, layer: str) -> None:
+        try:
+            outcome: Any = await self._unpack(tarball, layer)
+        except Exception:
+            outcome = Failure()
         for waiting in self._unpacking.pop(layer):
             waiting.callback(outcome)  # a Failure here makes it fail
 

@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.inotify import IN_MODIFY, INotify
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 
 from txcontain.instance import Instance
 from txcontain.kernel import Kernel
+from txcontain.later import Timer, pause
 from txcontain.streams import Stream
 
 STREAMS = ("stdout", "stderr")
@@ -63,7 +63,7 @@ class Bounds:
     readers: int = 0  # those that read logs now
     _logs: dict[str, Log] = field(factory=dict)  # by path
     _watcher: Any = None
-    _checks: dict[str, Any] = field(factory=dict)  # delayed calls, by the instance's name
+    _checks: dict[str, Timer] = field(factory=dict)  # by the instance's name
     _log: Logger = field(factory=Logger)
 
     def start(self) -> None:
@@ -129,9 +129,8 @@ class Bounds:
             self._check_after(CHECK_AFTER, instance)
 
     def _check_after(self, seconds: float, instance: Instance) -> None:
-        self._checks[instance.name] = self.reactor.callLater(
-            seconds, self._check_again, seconds, instance
-        )
+        check = self._checks[instance.name] = Timer(self.reactor, self._check_again)
+        check.after(seconds, seconds, instance)
 
     def _check_again(self, seconds: float, instance: Instance) -> None:
         grown = self.check(instance)
@@ -351,7 +350,7 @@ class Reader(Stream):
                 continue
             if ended or not follow:
                 break
-            await deferLater(self.reactor, FOLLOW_EVERY)
+            await pause(self.reactor, FOLLOW_EVERY)
 
     async def _send_block(self, cursor: Cursor) -> bool:
         block = await self.bounds.threads(cursor.read)

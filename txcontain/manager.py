@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -14,9 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 from attrs import asdict, define, field
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
 from txcontain import failures
 from txcontain.ahead import PREPARED, PlanFor, new_name
@@ -25,12 +24,13 @@ from txcontain.events import Journal
 from txcontain.identities import free_range, read_range
 from txcontain.instance import ENDING, HALF_MADE, RECORD, Instance
 from txcontain.kernel import Kernel, Process
+from txcontain.later import Timer, background, poll, together
 from txcontain.layers import Layers
 from txcontain.logs import Bounds, Reader
 from txcontain.network import Network
 from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
-from txcontain.process import LOOK_AFTER, LOOKS, UNKNOWN, UNSEEN, Adopted, Exit
+from txcontain.process import LOOK_AFTER, LOOK_WITHIN, UNKNOWN, UNSEEN, Adopted, Exit
 from txcontain.spec import LONGEST_DOCUMENT, Port, Spec, from_json
 from txcontain.store import Configs
 
@@ -61,7 +61,6 @@ class Manager:
     keep_ended: int = 100  # instances
     user_namespace: bool = False  # whether every instance is to have one
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
-    _log: Logger = field(factory=Logger)
 
     # -- configs ---------------------------------------------------------------
 
@@ -196,17 +195,15 @@ class Manager:
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.see(instance.name, instance.running)
         if instance.running and not instance.ready:
-            self.reactor.callLater(WATCH_AFTER, self.bounds.watch, instance)
+            Timer(self.reactor, self.bounds.watch).after(WATCH_AFTER, instance)
         if instance.ended:
             self.bounds.forget(instance)
             self._release(instance)
             self._forget_oldest()
 
     def _release(self, instance: Instance) -> None:
-        if not instance.address:
-            return
-        released = Deferred.fromCoroutine(self.network.release(instance.name))
-        released.addErrback(lambda failure: self._log.failure("releasing an address", failure))
+        if instance.address:
+            background(self.network.release(instance.name), f"releasing {instance.address}")
 
     # -- listing -----------------------------------------------------------------
 
@@ -279,30 +276,28 @@ class Manager:
 
         Raises what ``destroy`` raises, for the first that could not be removed.
         """
-        results: Any = await DeferredList(
-            [Deferred.fromCoroutine(self.destroy(name)) for name in list(self.instances)],
-            consumeErrors=True,
-        )
-        for succeeded, failure in results:
-            if not succeeded and not failure.check(NoSuchInstance):
-                raise failure.value
+        await together(*(self._destroy_if_there(name) for name in list(self.instances)))
+
+    async def _destroy_if_there(self, name: str) -> None:
+        with contextlib.suppress(NoSuchInstance):
+            await self.destroy(name)
 
     async def _forget(self, instance: Instance) -> None:
         """Remove what is left of an instance, when no process is, and be sure of it."""
         if not instance.ending:
             instance.mark_as_ending()
-        removed = Deferred.fromCoroutine(self._remove_folder(instance))  # goes on meanwhile
-        try:
-            await instance.end()
-            if instance.address:
-                await self.network.release(instance.name)
-            left = await self._what_is_left(instance)
-        finally:
-            await removed
+        work = self._remove_folder(instance), self._remove_processes(instance)
+        _, left = await together(*work)
         self.instances.pop(instance.name, None)
         self.bounds.removed(instance)
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
+
+    async def _remove_processes(self, instance: Instance) -> list[str]:
+        await instance.end()
+        if instance.address:
+            await self.network.release(instance.name)
+        return await self._what_is_left(instance)
 
     async def _remove_folder(self, instance: Instance) -> None:
         try:
@@ -312,11 +307,10 @@ class Manager:
 
     async def _what_is_left(self, instance: Instance) -> list[str]:
         left = await instance.processes.remove(self.reactor) if instance.processes else []
-        for _ in range(LOOKS):
+        async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
             links = self.network.left(instance.address)
             if not links:
                 break
-            await deferLater(self.reactor, LOOK_AFTER)
         return left + links
 
     def _forget_oldest(self) -> None:
@@ -324,8 +318,7 @@ class Manager:
         ended = [instance for instance in self.instances.values() if instance.ended]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
             self.instances.pop(instance.name)
-            forgotten = Deferred.fromCoroutine(self._forget(instance))
-            forgotten.addErrback(lambda failure: self._log.failure("forgetting", failure))
+            background(self._forget(instance), f"forgetting {instance.name}")
 
     # -- finding all again ---------------------------------------------------------
 
@@ -339,7 +332,7 @@ class Manager:
         for record in sorted(records, key=lambda one: float(one["launched"])):
             self._resume(record, keepers)
         done += self._end_strangers(keepers)
-        self._recover_network()
+        background(self._recover_network(), "recovering the private network")
         for path in self.layers.cut_short():
             done.append(f"removed {path}, whose unpacking was cut short")
             self._remove_later(path)
@@ -348,14 +341,9 @@ class Manager:
             self.journal.add("recovered", what)
         return done
 
-    def _recover_network(self) -> None:
-        def tell(done: list[str]) -> None:
-            for what in done:
-                self.journal.add("recovered", what)
-
-        recovered = Deferred.fromCoroutine(self.network.recover())
-        recovered.addCallback(tell)
-        recovered.addErrback(lambda failure: self._log.failure("recovering links", failure))
+    async def _recover_network(self) -> None:
+        for what in await self.network.recover():
+            self.journal.add("recovered", what)
 
     async def doctor(self) -> list[str]:
         """Look for what should not be there, and remove it; returns what was found and done."""
@@ -426,8 +414,7 @@ class Manager:
             instance.changed = self._changed
             self._follow(instance, record, keepers)
         if record["ending"]:
-            destroyed = Deferred.fromCoroutine(self.destroy(instance.name))
-            destroyed.addErrback(lambda failure: self._log.failure("finishing a destroy", failure))
+            background(self.destroy(instance.name), f"going on to destroy {instance.name}")
 
     def _follow(self, instance: Instance, record: dict[str, Any], keepers: Keepers) -> None:
         """Find what an instance runs; where that has ended, its policy says what comes next."""
@@ -468,8 +455,7 @@ class Manager:
         async def remove() -> None:
             await self.remove(path)
 
-        removed = Deferred.fromCoroutine(remove())
-        removed.addErrback(lambda failure: self._log.failure("removing {path}", failure, path=path))
+        background(remove(), f"removing {path}")
 
     def pause(self) -> None:
         """Forget what is to be done later: the manager ends, and the containers run on."""

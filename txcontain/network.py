@@ -29,6 +29,7 @@ from txcontain import failures
 from txcontain.errors import MachineAtFault
 from txcontain.firewall import Firewall, Published, find_nft, run_nft
 from txcontain.kernel import Kernel, Process
+from txcontain.later import background
 from txcontain.names import Names
 from txcontain.plan import Link
 from txcontain.spec import Port, Spec
@@ -278,7 +279,7 @@ class Network:
             )  # fmt: skip
         self.adopt(instance, spec, str(address))
         # Begun while the init mounts its root; `connect` waits for it, and tells what went wrong.
-        Deferred.fromCoroutine(self._settle()).addErrback(lambda _: None)
+        background(self._settle(), "making the private network ready")
         return str(address)
 
     def _check_forwarding(self, ports: Sequence[Port]) -> None:

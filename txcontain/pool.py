@@ -19,7 +19,6 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain import failures
@@ -27,6 +26,7 @@ from txcontain.ahead import Ahead, PlanFor, stem_of
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
+from txcontain.later import Timer, background, poll
 from txcontain.plan import INIT, KEEPER, Plan, begins_with
 from txcontain.process import Child, Connection
 from txcontain.store import remove_leftovers, write_soon
@@ -35,7 +35,7 @@ NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have earl
 REFILL_AFTER = 0.05  # seconds without a launch
 RETRY_AFTER = 5.0  # seconds, where a warm init has died
 CONNECT_WITHIN = 20.0  # seconds
-STOP_WITHIN = 5.0  # seconds
+STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
 LATELY = 5.0  # seconds: the demand that the number of warm inits follows
 
 
@@ -59,13 +59,16 @@ class Pool(Factory):
     _warm: list[Child] = field(factory=list)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
     _taken: list[float] = field(factory=list)  # when the last ones were
-    _refill: Any = None
+    _refill: Timer = field(init=False)
     _init: str = INIT
     _port: Any = None
     _prefix: int | None = None  # where this Python is installed, as it is there for inits
     _log: Logger = field(factory=Logger)
 
     noisy = False
+
+    def __attrs_post_init__(self) -> None:
+        self._refill = Timer(self.reactor, self._look)
 
     @property
     def slots(self) -> str:
@@ -99,19 +102,17 @@ class Pool(Factory):
 
     def stop(self) -> Deferred[None]:
         """Listen no more, and let every init go that has no plan yet; fires when all are gone."""
-        if self._refill is not None:
-            self._refill.cancel()
-            self._refill = None
+        self._refill.cancel()
         self.size = self.most = 0
         for child in self._warm:
             child.hang_up()
-        return Deferred.fromCoroutine(self._stop())
+        return background(self._stop(), "stopping the warm inits")
 
     async def _stop(self) -> None:
         await self._port.stopListening()
-        deadline = self.reactor.seconds() + STOP_WITHIN
-        while (self._any_without_plan() or self.ahead.names) and self.reactor.seconds() < deadline:
-            await deferLater(self.reactor, 0.01)
+        async for _ in poll(self.reactor, LOOK_AFTER, within=STOP_WITHIN):
+            if not (self._any_without_plan() or self.ahead.names):
+                break
         if self._prefix is not None:
             self.kernel.close(self._prefix)
             self._prefix = None
@@ -232,13 +233,11 @@ class Pool(Factory):
         return min(max(self.size, len(self._taken)), self.most) if self.size else 0
 
     def _look_after(self, seconds: float) -> None:
-        if self._refill is not None:
-            self._refill.cancel()
-        self._refill = self.reactor.callLater(seconds, self._look) if self.most else None
+        if self.most:
+            self._refill.after(seconds)
 
     def _look(self) -> None:
         """Warm one more, or let one go that is not needed any more."""
-        self._refill = None
         wanted = self._wanted()
         surplus = [child for child in self._warm if not self._is_expected(child)]
         surplus = surplus or self._warm[wanted:]

@@ -24,7 +24,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol, connectionDone
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
@@ -34,6 +33,7 @@ from txcontain import failures
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel, Process
+from txcontain.later import background, poll
 from txcontain.plan import Plan, begins_with
 
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
@@ -41,7 +41,7 @@ SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_sign
 UNKNOWN = Process(0, 0)
 Connect = Callable[[Process], Coroutine[Any, Any, None]]
 UNSEEN = "ended, and its keeper was killed too: no one saw how"
-LOOKS, LOOK_AFTER = 40, 0.025  # for what the kernel takes its time to let go of: seconds
+LOOK_AFTER, LOOK_WITHIN = 0.025, 1.0  # seconds, for what the kernel lets go of in its own time
 log = Logger()
 BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status where its last command was killed
 DONE = re.compile(r"Done(?:\((\d+)\))?")
@@ -183,24 +183,21 @@ class Supervised:
 
         Returns what would not go within a second.
         """
-        for _ in range(LOOKS):
+        async for _ in poll(reactor, LOOK_AFTER, within=LOOK_WITHIN):
             left = self._discard()
             if self.kernel.lives(self.process):
                 left.append(f"process {self.process.pid}")
             if not left:
                 break
             self._kill_members()
-            await deferLater(reactor, LOOK_AFTER)
         return left
 
     def clear(self, reactor: Any) -> None:
         """The same, where no one waits for it."""
-        removed = Deferred.fromCoroutine(self.remove(reactor))
-        removed.addCallback(self._tell_what_is_left)
-        removed.addErrback(lambda failure: log.failure("removing {slot}", failure, slot=self.slot))
+        background(self._clear(reactor), f"removing {self.slot}")
 
-    def _tell_what_is_left(self, left: list[str]) -> None:
-        if left:
+    async def _clear(self, reactor: Any) -> None:
+        if left := await self.remove(reactor):
             log.warn("{slot} is empty, but left is: {left}", slot=self.slot, left=", ".join(left))
 
     def _discard(self) -> list[str]:
@@ -385,8 +382,15 @@ class Connection(LineOnlyReceiver):
     def _link_wanted(self, what: str) -> None:
         if self._child is None or self._child.connect is None:
             raise LookupError(what)
-        linked = Deferred.fromCoroutine(self._child.connect(self._child.process))
-        linked.addCallbacks(lambda _: self.transport.write(b"\n"), self._fail)
+        background(self._link(self._child.connect(self._child.process)), "making a link")
+
+    async def _link(self, connecting: Coroutine[Any, Any, None]) -> None:
+        try:
+            await connecting
+        except Exception:
+            self._fail(Failure())
+        else:
+            self.transport.write(b"\n")
 
     def _fail(self, reason: Any) -> None:
         if self._outcome is not None:

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote
 
 from attrs import define
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -21,6 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txcontain import errors
+from txcontain.later import background
 from txcontain.spec import LONGEST_DOCUMENT, shown
 
 LONGEST_REASON = 4096  # bytes of the header
@@ -103,9 +103,16 @@ class Verb(Resource):
             request.setHeader(b"Allow", b", ".join(sorted(self._methods)))
             return b""
         connected = Connected(request, self.refuse)
-        answer = Deferred.fromCoroutine(method(request))
-        answer.addBoth(connected.answer)
+        background(self._answer(method(request), connected), f"answering {request.path!r}")
         return NOT_DONE_YET
+
+    @staticmethod
+    async def _answer(work: Coroutine[Any, Any, Any], connected: Connected) -> None:
+        try:
+            outcome = await work
+        except Exception:
+            outcome = Failure()
+        connected.answer(outcome)
 
 
 class TellingVerb(Verb):

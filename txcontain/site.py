@@ -24,6 +24,7 @@ from twisted.web.server import Request, Site
 from txcontain import errors
 from txcontain.access import Access, Caller, Loopback
 from txcontain.events import asked_by
+from txcontain.later import Timer
 from txcontain.manager import Manager
 from txcontain.rest import encoded, refuse
 from txcontain.spec import LONGEST_DOCUMENT
@@ -84,8 +85,7 @@ class Channel(HTTPChannel):
 
     site: ApiSite
     transport: Any
-    callLater: Any
-    _due: Any = None  # an IDelayedCall
+    _due: Timer | None = None  # for the request that is being read
     _received = 0  # bytes of the request that is being read
 
     def connectionMade(self) -> None:
@@ -105,7 +105,7 @@ class Channel(HTTPChannel):
             return  # over TLS, more may come after a refusal
         if not self._handlingRequest:
             self._received += len(data)
-            self._due = self._due or self.callLater(self.site.limits.request, self._is_too_slow)
+            self._expect_the_rest()
         if self._received > LONGEST_REQUEST:
             self.refuse("409 Bad Request", TOO_LONG)
         else:
@@ -142,10 +142,14 @@ class Channel(HTTPChannel):
         self._is_complete()
         super().allContentReceived()
 
+    def _expect_the_rest(self) -> None:
+        self._due = self._due or Timer(self.site.reactor, self._is_too_slow)
+        if not self._due.is_set:
+            self._due.after(self.site.limits.request)
+
     def _is_complete(self) -> None:
-        if self._due is not None and self._due.active():
+        if self._due is not None:
             self._due.cancel()
-        self._due = None
 
     def _is_too_slow(self) -> None:
         self.refuse("408 Request Timeout", TOO_SLOW)
@@ -322,7 +326,12 @@ class ApiSite(Site):
 
     def log(self, request: Any) -> None:
         """Write down who asked what, how it was answered, how long that took, and why not."""
-        self.reactor.callLater(LOG_AFTER, log.info, "{line}", line=line_of(request))
+        Timer(self.reactor, write_line).after(LOG_AFTER, line_of(request))
+
+
+def write_line(line: str) -> None:
+    """Put a line into the manager's log."""
+    log.info("{line}", line=line)
 
 
 def line_of(request: ApiRequest) -> str:

@@ -24,6 +24,7 @@ from txcontain.ahead import Ahead
 from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
 from txcontain.kernel import Kernel
+from txcontain.later import be_monotonic
 from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
@@ -182,7 +183,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         network=make_network(
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
         ),
-        journal=Journal(reactor, os.path.join(state, "events.jsonl")),
+        journal=Journal(reactor, os.path.join(state, "events.jsonl"), kernel.now),
         bounds=Bounds(reactor, kernel, for_logs),
         threads=trees.in_thread,
         remove=trees.remove,
@@ -199,6 +200,7 @@ def makeService(options: Options) -> MultiService:
     """The service tree that twistd runs."""
     from twisted.internet import reactor
 
+    be_monotonic(reactor)
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager).setServiceParent(services)

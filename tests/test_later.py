@@ -1,0 +1,152 @@
+"""What is done later, by a clock in memory."""
+
+import time
+
+from twisted.internet.defer import Deferred
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txcontain.errors import MachineAtFault
+from txcontain.later import Timer, background, be_monotonic, poll, together
+
+
+class TimerTests(SynchronousTestCase):
+    """A call that is made later."""
+
+    def setUp(self):
+        self.clock, self.calls = Clock(), []
+        self.timer = Timer(self.clock, lambda *arguments: self.calls.append(arguments))
+
+    def test_once(self):
+        """The call is made when its time has come, once."""
+        self.timer.after(2, "a", 1)
+        self.assertTrue(self.timer.is_set)
+        self.clock.pump([1.9, 0.2, 10])
+        self.assertEqual(self.calls, [("a", 1)])
+        self.assertFalse(self.timer.is_set)
+
+    def test_moved(self):
+        """To set it again is to move it."""
+        self.timer.after(2, "early")
+        self.timer.after(5, "late")
+        self.clock.pump([3, 3])
+        self.assertEqual(self.calls, [("late",)])
+
+    def test_cancelled(self):
+        """It may be cancelled at any time: before, after, twice, and before it was ever set."""
+        self.timer.cancel()
+        self.timer.after(2)
+        self.timer.cancel()
+        self.timer.cancel()
+        self.clock.advance(3)
+        self.assertEqual(self.calls, [])
+        self.timer.after(1)
+        self.clock.advance(1)
+        self.timer.cancel()
+        self.assertEqual(self.calls, [()])
+
+    def test_set_by_its_own_call(self):
+        """The call may set it again, or cancel it."""
+        self.timer.function = lambda: self.calls.append(()) or self.timer.after(1)
+        self.timer.after(1)
+        self.clock.pump([1, 1])
+        self.assertEqual(len(self.calls), 2)
+        self.timer.function = lambda: self.timer.cancel()
+        self.clock.advance(1)
+        self.assertFalse(self.timer.is_set)
+
+
+class PollTests(SynchronousTestCase):
+    """Times to look at something."""
+
+    def looks(self, *arguments, enough=100, **bounds):
+        """When someone looked, who had seen enough after so many looks."""
+        clock, times = Clock(), []
+
+        async def look():
+            async for _ in poll(clock, *arguments, **bounds):
+                times.append(clock.seconds())
+                if len(times) == enough:
+                    break
+
+        looked = Deferred.fromCoroutine(look())
+        clock.pump([0.5] * 100)
+        self.successResultOf(looked)
+        return times
+
+    def test_growing_pauses(self):
+        """The first look is now; the pauses double up to a bound; the last is at the deadline."""
+        self.assertEqual(self.looks(1, most=4, within=10), [0, 1, 3, 7, 10])
+
+    def test_equal_pauses(self):
+        """Without a bound to grow up to, they are all alike."""
+        self.assertEqual(self.looks(1, within=3), [0, 1, 2, 3])
+
+    def test_seen(self):
+        """Who has seen it looks no more."""
+        self.assertEqual(self.looks(1, within=9, enough=2), [0, 1])
+
+
+class BackgroundTests(SynchronousTestCase):
+    """Coroutines that no one waits for."""
+
+    async def fail(self, error):
+        raise error
+
+    async def wait(self, deferred):
+        return await deferred
+
+    def test_failure(self):
+        """A failure is logged, with what it was that failed; none goes further."""
+        self.successResultOf(background(self.fail(KeyError("x")), "doing this"))
+        (failure,) = self.flushLoggedErrors(KeyError)
+        self.assertEqual(failure.value.args, ("x",))
+
+    def test_error_of_ours(self):
+        """An error that says its cause is logged as that, without a traceback."""
+        self.successResultOf(background(self.fail(MachineAtFault("a", "b")), "doing this"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_together(self):
+        """What is done together is awaited to its end, and returned in order."""
+        first, second = Deferred(), Deferred()
+        done = Deferred.fromCoroutine(together(self.wait(first), self.wait(second)))
+        second.callback(2)
+        self.assertNoResult(done)
+        first.callback(1)
+        self.assertEqual(self.successResultOf(done), [1, 2])
+
+    def test_together_with_failures(self):
+        """The first failure is raised when all is over, and every other is logged."""
+        last = Deferred()
+        works = self.fail(KeyError("x")), self.fail(ValueError("y")), self.wait(last)
+        done = Deferred.fromCoroutine(together(*works))
+        self.assertNoResult(done)
+        last.callback(None)
+        self.failureResultOf(done, KeyError)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class MonotonicTests(SynchronousTestCase):
+    """The clock of a real reactor."""
+
+    def setUp(self):
+        self.reactor = SelectReactor()
+        self.addCleanup(self.reactor.removeAll)
+        self.addCleanup(self.reactor._uninstallHandler)
+
+    def test_time_of_day_set(self):
+        """A call is made in its time, though the time of day is set back before."""
+        be_monotonic(self.reactor)
+        calls = []
+        self.reactor.callLater(0, calls.append, 1)
+        self.patch(time, "time", lambda: 0.0)
+        self.reactor.runUntilCurrent()
+        self.assertEqual(calls, [1])
+        self.assertLess(abs(self.reactor.seconds() - time.monotonic()), 60)
+
+    def test_too_late(self):
+        """A reactor that has something to do already keeps its clock."""
+        self.reactor.callLater(5, lambda: None)
+        self.assertRaises(RuntimeError, be_monotonic, self.reactor)

@@ -1,0 +1,116 @@
+"""What is done later, or while no one waits for it: timers, pauses, looking again, background work.
+
+Nothing else in the manager calls ``callLater``, ``deferLater`` or ``fromCoroutine``: so no timer
+is cancelled twice, and no failure is lost. Durations are those of ``reactor.seconds()``, which
+``be_monotonic`` makes a clock that no one sets; times of day (``Kernel.now``) are for people only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from txcontain.errors import Error
+
+log = Logger()
+
+
+def be_monotonic(reactor: Any) -> None:
+    """Have a reactor that has nothing to do yet count by CLOCK_MONOTONIC (clock_gettime(2)).
+
+    Twisted's own counts by the time of day: where that is set back by an hour, all that is to
+    happen later waits an hour more. Raises RuntimeError if calls are due by that clock already.
+    """
+    if reactor.getDelayedCalls():
+        raise RuntimeError("calls of this reactor's are due by another clock")
+    reactor.seconds = time.monotonic
+
+
+@define(eq=False)
+class Timer:
+    """A call that is made later, once; to set it again is to move it."""
+
+    reactor: Any
+    function: Callable[..., object]
+    _call: Any = None  # an IDelayedCall, until it is made
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the call is yet to be made."""
+        return self._call is not None
+
+    def after(self, seconds: float, *arguments: Any) -> None:
+        """Call the function with these arguments so many seconds from now, and not before."""
+        self.cancel()
+        self._call = self.reactor.callLater(seconds, self._make_call, arguments)
+
+    def cancel(self) -> None:
+        """Make no call; nothing if none is to be made."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _make_call(self, arguments: tuple[Any, ...]) -> None:
+        self._call = None
+        self.function(*arguments)
+
+
+def pause(reactor: Any, seconds: float) -> Deferred[None]:
+    """Fires after so many seconds; to be awaited."""
+    return deferLater(reactor, seconds)
+
+
+async def poll(
+    reactor: Any, first: float, *, within: float, most: float | None = None
+) -> AsyncIterator[None]:
+    """Times to look at something, for ``async for``; whoever has seen it breaks out of the loop.
+
+    The first is now. The pauses begin with ``first`` seconds and double up to ``most`` (if given;
+    else they are all alike); there is one look more when ``within`` seconds are over.
+    """
+    deadline = reactor.seconds() + within
+    while True:
+        yield
+        left = deadline - reactor.seconds()
+        if left <= 0:
+            return
+        await pause(reactor, min(first, left))
+        first = first if most is None else min(2 * first, most)
+
+
+def background(work: Coroutine[Any, Any, Any], what: str) -> Deferred[None]:
+    """Begin what no one waits for; if it fails, the log says so, and of what.
+
+    What is returned fires when it is over, and never fails.
+    """
+
+    def failed(failure: Any) -> None:
+        if failure.check(Error):
+            log.warn("{what}: {error}", what=what, error=failure.value)
+        else:
+            log.failure("{what}", failure, what=what)
+
+    begun = Deferred.fromCoroutine(work)
+    begun.addCallbacks(lambda _: None, failed)
+    return begun
+
+
+async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Do all of this at the same time, to the end, whatever fails; returns what each returned.
+
+    Raises what the first that failed has raised; the log has what the others did.
+    """
+    begun = [Deferred.fromCoroutine(work) for work in works]
+    outcomes: list[Any] = await DeferredList(begun, consumeErrors=True)
+    failures = [outcome for succeeded, outcome in outcomes if not succeeded]
+    for failure in failures[1:]:
+        log.failure("also failed", failure)
+    for failure in failures[:1]:
+        failure.raiseException()
+    return [outcome for _, outcome in outcomes]
