@@ -16,6 +16,7 @@ from txcontain.spec import (
     Limits,
     Mount,
     Port,
+    _no_key_twice,
     fill_in,
     from_json,
     key_of,
@@ -293,6 +294,23 @@ class Documents(Case):
         self.refused(document()[:-1] + b', "name": "web"}', "'name' is there twice")
         self.refused(b'{"a": [{"b": 1, "c": 2, "c": 3}]}', "'c' is there twice")
 
+    def test_very_many_keys(self):
+        """To find the one that is there twice takes no more comparisons than there are keys."""
+        compared = []
+
+        class Key(str):
+            """A key that counts how often it is compared with another."""
+
+            __hash__ = str.__hash__
+
+            def __eq__(self, other):
+                compared.append(other)
+                return str.__eq__(self, other)
+
+        keys = [Key(number) for number in range(1000)] + [Key(999)]
+        self.assertRaises(InvalidData, _no_key_twice, [(key, 0) for key in keys])
+        self.assertLess(len(compared), len(keys))
+
     def test_nesting(self):
         """However deep the nesting is, the document is refused and no stack overflows."""
         limit = sys.getrecursionlimit()
@@ -361,6 +379,11 @@ class Environment(Case):
         """Text that doubles itself is refused before it is made."""
         doubling = ";".join(["A=12345678", *["A=${A}${A}"] * 60])
         self.refused(document(startup_env=doubling), "startup_env, filled in, is longer than")
+
+    def test_very_many_variables(self):
+        """A text that is too long is not even split, however short each variable is."""
+        for text in (";", "A=;", "1;"):
+            self.refused(document(startup_env=text * 33_000), "startup_env is longer than 32000")
         many = "A=" + "x" * 16_000 + ";B=${A};C=${A}"
         self.refused(document(startup_env=many), "startup_env")
         make_spec(startup_env="A=" + "x" * 16_000 + ";B=${A}")

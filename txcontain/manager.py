@@ -9,7 +9,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import IPv4Address
-from itertools import product, zip_longest
+from itertools import zip_longest
 from math import isfinite
 from secrets import token_hex
 from typing import Any
@@ -111,9 +111,15 @@ class Manager:
         if not spec.taken_ports:
             return
         holders = [(port, await self._holder(port)) for port in spec.taken_ports]
-        for instance in self.instances.values():
-            for port, other in product(spec.taken_ports, instance.spec.taken_ports):
-                if port.clashes_with(other) and not instance.ended:
+        numbers = {port.number for port in spec.taken_ports}
+        taken = (
+            (instance, other)
+            for instance in self.instances.values() if not instance.ended
+            for other in instance.spec.taken_ports if other.number in numbers
+        )  # fmt: skip
+        for instance, other in taken:
+            for port in spec.taken_ports:
+                if port.clashes_with(other):
                     raise failures.of_port(port, f"the instance {instance.name}")
         for port, holder in holders:
             if holder is not None:

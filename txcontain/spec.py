@@ -113,7 +113,7 @@ class Spec:
         """The file that the document is kept as."""
         return f"{self.name}-{self.major}-{self.minor}.cfg"
 
-    @property
+    @cached_property
     def port(self) -> int | None:
         """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
         port = fill_in(self.startup_env, {}).get("PORT", "")
@@ -224,10 +224,11 @@ def _refuse(*chain: str) -> NoReturn:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        _refuse(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} is there twice")
+    values: dict[str, Any] = {}
+    for key, value in pairs:  # each looked up once: a stranger chooses how many there are
+        if key in values:
+            _refuse(f"the key {shown(key)} is there twice")
+        values[key] = value
     return values
 
 
@@ -288,8 +289,10 @@ def _mount(key: str, line: object) -> Mount:
 
 
 def _environment(key: str, value: object) -> tuple[tuple[str, str], ...]:
-    assignments = []
-    for assignment in _text(key, value).split(";"):
+    assignments, whole = [], _text(key, value)
+    if len(whole) > LONGEST_ENVIRONMENT:  # before it is split: a mebibyte may be 500,000 of them
+        _refuse(f"{key} is longer than {LONGEST_ENVIRONMENT} characters")
+    for assignment in whole.split(";"):
         if not assignment.strip():
             continue
         name, equals, text = assignment.partition("=")
