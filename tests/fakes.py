@@ -354,12 +354,12 @@ class FakeSocket(StringTransport):
 
 
 class FakeConsumer:
-    """Takes what a stream writes; ``lost`` once it was hung up on."""
+    """Takes what a stream writes; ``lost`` or ``aborted`` once it was hung up on."""
 
     def __init__(self):
         self.producer = None
         self.written = []
-        self.lost = False
+        self.lost = self.aborted = False
 
     def registerProducer(self, producer, streaming):
         self.producer = producer
@@ -372,6 +372,9 @@ class FakeConsumer:
 
     def loseConnection(self):
         self.lost = True
+
+    def abortConnection(self):
+        self.aborted = True
 
     def lines(self):
         """What was written, a value of JSON a line."""

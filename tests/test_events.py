@@ -296,11 +296,15 @@ class FollowerTests(MachineTestCase):
             self.assertEqual((self.sent(), self.journal._listeners), ([], []))
 
     def test_too_slow(self):
-        """A follower that takes nothing is cut off before it costs the manager its memory."""
+        """A follower that takes nothing is cut off at its bound; nothing is kept for it then."""
         self.patch(events, "MOST_WAITING", 10)
-        self.follow()
+        sending = self.follow()
         self.consumer.producer.pauseProducing()
         self.add(11)
-        self.assertFalse(self.consumer.lost)
+        self.assertFalse(self.consumer.aborted)
+        (told,) = self.journal._listeners
         self.add(1)
-        self.assertTrue(self.consumer.lost)
+        self.assertTrue(self.consumer.aborted)
+        self.successResultOf(sending)
+        self.assertEqual(self.journal._listeners, [])
+        self.assertLessEqual(len(told.__self__._waiting), 10)

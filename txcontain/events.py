@@ -156,7 +156,7 @@ class Follower(Stream):
 
     async def _replay(self) -> None:
         events = self.journal.since(self.last)
-        while some := list(islice(events, SOME)):
+        while not self.gone and (some := list(islice(events, SOME))):
             await self._write(some)
             await pause(self.reactor, 0)  # others get their turn
 
@@ -173,9 +173,12 @@ class Follower(Stream):
         return not self.gone
 
     def _happened(self, event: Event) -> None:
+        if self.gone:
+            return
         self._waiting.append(event)
         if len(self._waiting) > MOST_WAITING:  # it takes none; it can ask again from its last
-            self.consumer.loseConnection()
+            self.consumer.abortConnection()  # to lose it would wait until all is read
+            self.stopProducing()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -185,6 +188,7 @@ class Follower(Stream):
 
     def stopProducing(self) -> None:
         """The consumer is gone."""
+        self._waiting.clear()
         super().stopProducing()
         self._go_on()
 
