@@ -232,6 +232,17 @@ class KeyTests(TokenCase, SiteCase):
         (request,) = connection.requests
         self.assertEqual(request.content.seek(0, 2), 0)
 
+    def test_one_answer(self):
+        """An unknown gets one answer, however much it sends, and no body keeps the manager busy."""
+        head = b"POST /config HTTP/1.1\r\nHost: localhost\r\n"
+        for headers in (b"", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 9999999\r\n"):
+            connection, transport = self.connect()
+            connection.dataReceived((head + headers + b"\r\n") * 9)
+            self.reactor.advance(1)
+            self.assertEqual(transport.value().count(b"HTTP/1.1 401"), 1, headers)
+            self.assertIn(b"Connection: close", transport.value())
+            self.assertTrue(transport.disconnecting)
+
     def test_reader(self):
         """Who may read alone is answered, and gets 403 where something would change."""
         bearer = "Authorization: Bearer 0ther"

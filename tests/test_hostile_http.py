@@ -150,6 +150,43 @@ class FramingTests(HostileCase):
         self.assertLess(sum(map(len, connection._dataBuffer)), 20_000)
         self.assertEqual(transport.value(), b"")
 
+    def test_one_a_turn(self):
+        """Of all that has come at once, one request is answered a turn; nothing more is read."""
+        connection, transport = self.connect()
+        connection.dataReceived(GET * 3 + GET[:-2])
+        for answered in (1, 2, 3):
+            self.assertEqual(len(re.findall(STATUS, transport.value())), answered)
+            self.assertEqual(transport.producerState, "paused")
+            connection.dataReceived(b"")  # over TLS, more may come all the same
+            self.one_turn()
+        self.assertEqual(transport.producerState, "producing")
+        connection.dataReceived(b"\r\n")
+        self.assertEqual(len(re.findall(STATUS, transport.value())), 4)
+
+    def one_turn(self):
+        """Make the calls that are due, and none that they ask for."""
+        due, self.reactor.calls = self.reactor.calls, []
+        for call in due:
+            if call.getTime() <= self.reactor.seconds():
+                call.called = True
+                call.func(*call.args, **call.kw)
+            else:
+                self.reactor.calls.append(call)
+
+    def test_unread(self):
+        """While a client does not read what it was answered, it is answered no more."""
+        connection, transport = self.connect()
+        connection.dataReceived(GET)
+        connection.pauseProducing()  # the transport's buffer is full
+        connection.dataReceived(GET * 100)  # was on its way
+        self.reactor.advance(1)
+        self.assertLessEqual(len(re.findall(STATUS, transport.value())), 2)
+        self.assertEqual(transport.producerState, "paused")
+        connection.resumeProducing()
+        self.reactor.advance(1)
+        self.assertEqual(len(re.findall(STATUS, transport.value())), 101)
+        self.assertEqual(transport.producerState, "producing")
+
 
 class HostTests(HostileCase):
     """Whom a request is for is beyond doubt, and it is this server (RFC 9112, 3.2)."""

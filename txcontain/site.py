@@ -87,6 +87,9 @@ class Channel(HTTPChannel):
     transport: Any
     _due: Timer | None = None  # for the request that is being read
     _received = 0  # bytes of the request that is being read
+    _behind = b""  # what has come behind the request that was answered last
+    _turn: Timer | None = None  # for that
+    _unread = False  # whether answers wait for the client to read them
 
     def connectionMade(self) -> None:
         """Count it."""
@@ -97,12 +100,16 @@ class Channel(HTTPChannel):
         """Count it no more."""
         self.site.connections -= 1
         self._is_complete()
+        self._behind = b""
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         """Read on, where the request is neither too long nor refused already."""
         if self.transport.disconnecting:
             return  # over TLS, more may come after a refusal
+        if self._behind:
+            self._behind += data
+            return
         if not self._handlingRequest:
             self._received += len(data)
             self._expect_the_rest()
@@ -146,6 +153,37 @@ class Channel(HTTPChannel):
         self._due = self._due or Timer(self.site.reactor, self._is_too_slow)
         if not self._due.is_set:
             self._due.after(self.site.limits.request)
+
+    def requestDone(self, request: Request) -> None:
+        """Answer one request in a turn of the reactor: who sends many at once delays no one."""
+        self.paused = True  # LineReceiver only keeps what it gets now
+        super().requestDone(request)
+        self.paused = False
+        self._behind = self.clearLineBuffer()
+        self._go_on_later()
+
+    def pauseProducing(self) -> None:
+        """Answers are unread: until they are, there are no more."""
+        self._unread = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """They are read."""
+        self._unread = False
+        super().resumeProducing()
+        self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        if self._behind and not self.transport.disconnecting:
+            self.transport.pauseProducing()
+            self._turn = self._turn or Timer(self.site.reactor, self._go_on)
+            self._turn.after(0)
+
+    def _go_on(self) -> None:
+        if self._behind and not self._unread and not self.transport.disconnecting:
+            behind, self._behind = self._behind, b""
+            self.transport.resumeProducing()
+            self.dataReceived(behind)
 
     def _is_complete(self) -> None:
         if self._due is not None:
@@ -197,6 +235,9 @@ class ApiRequest(Request):
         super().gotLength(length)
         authorization = self.getHeader(b"authorization")
         self.caller = self.channel.site.access.caller(self.channel.transport, authorization)
+        if self.caller is None:  # there is one answer, and no body that takes time to read
+            self._is_last()
+            self.channel.length = length if length and length <= LONGEST_DOCUMENT else 0
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a part of the body, as long as the whole is not too long."""
@@ -251,6 +292,10 @@ class ApiRequest(Request):
         """End the connection when this has been answered."""
         self.channel.persistent = False
         self.setHeader(b"Connection", b"close")
+
+    def abortConnection(self) -> None:
+        """Hang up at once, whatever the client has not read yet."""
+        self.channel.transport.abortConnection()
 
     def _is_cross_site(self) -> bool:
         """Whether a page from elsewhere may have made a browser send this.
