@@ -30,7 +30,7 @@ ORDER = """
 ALONE = "init"  # imports nothing of the project, and nothing imports it
 WITHOUT_TWISTED = "spec plan explain store errors kernel cgroups failures seccomp init".split()
 LONGEST = 600  # lines
-LONGER = {"init.py": 900}  # for it is one file, on purpose
+LONGER = {"init.py": 1100}  # for it is one file, on purpose
 
 
 def parse(path):

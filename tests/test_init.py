@@ -41,9 +41,9 @@ twice:x:35:www
 huge:x:99999999999:www
 nonsense
 """
-FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP, "/proc/sys/kernel/cap_last_cap": "40\n"}
-HOMES = (("chdir", "/srv"), ("chdir", "/root"))
-EIO, ENOENT, EEXIST = errno.EIO, errno.ENOENT, errno.EEXIST
+FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
+EIO, ENOENT, EEXIST, EINVAL = errno.EIO, errno.ENOENT, errno.EEXIST, errno.EINVAL
+OPENING = ("open", "open_beneath", "open_inside", "make_user_namespace")
 
 
 class Executed(BaseException):
@@ -56,6 +56,7 @@ class Recorder:
     def __init__(self):
         self.calls = []
         self.failures = []
+        self.places = {}  # of the descriptors that are open, by their numbers
 
     def fail(self, which, number):
         """Let a call, known by its place among all or by itself, fail with an errno."""
@@ -75,16 +76,30 @@ class Recorder:
                     error = OSError(number, os.strerror(number))
                     error.call = name
                     raise error
-            return self.result(name)
+            self.follow(name, *arguments)
+            return self.result(name, *arguments)
 
         return record
 
-    def result(self, name):
+    def follow(self, name, *arguments):
+        """Take note of what is open."""
+        number = 1000 + len(self.calls)
+        if name in OPENING:
+            texts = [each for each in arguments if isinstance(each, str)]
+            self.places[number] = texts[0]
+        elif name == "close":
+            self.places.pop(arguments[0], None)
+        elif name == "close_from":
+            self.places.clear()
+
+    def result(self, name, *arguments):
         """What a call returns: descriptors that tell which call opened them."""
         if name == "execve":
             raise Executed
         if name == "stat":
             return SimpleNamespace(st_uid=33, st_gid=34, st_mode=stat.S_IFDIR | 0o750)
+        if name == "place":
+            return self.places[arguments[1]]
         return 1000 + len(self.calls)
 
 
@@ -96,6 +111,9 @@ class Manager:
 
     def sendall(self, message):
         self.received += message
+
+    def fileno(self):
+        return 3
 
     def recv(self, length, flags):
         return b"\n"[:length] if b"link" in self.received else b""
@@ -209,7 +227,7 @@ class WholePlans(Case):
                 kernel = Recorder().fail(number, EIO)
                 said, durations = self.carry_out(plan, kernel)
                 call = kernel.calls[number]
-                if call in HOMES:
+                if plan[step][0] == "user" and call[0] in ("open_inside", "chdir", "close"):
                     continue  # that a home can't be entered is no failure
                 (failed,) = [message["failed"] for message in said if "failed" in message]
                 self.assertEqual((failed["step"], failed["errno"]), (step, EIO), call)
@@ -217,6 +235,18 @@ class WholePlans(Case):
                 self.assertEqual(len(durations), step)
                 later = [name for name, *_ in kernel.calls[number + 1 :]]
                 self.assertEqual(later, ["close"] * len(later), call)
+
+    def test_nothing_stays_open(self):
+        """No step leaves a descriptor open but what a later one is to use; the exec has none."""
+        for name, plan in PLANS.items():
+            kernel = Recorder()
+            container = init.Container(kernel, Manager())
+            for op, arguments in plan[:-1]:
+                getattr(container, op)(**arguments)
+                kept = {container.root, container.user_namespace, *dict(container.to_seal)} - {-1}
+                self.assertEqual(set(kernel.places), kept, (name, op))
+            self.assertEqual(kernel.places, {})
+            self.assertEqual(kernel.calls.count(("close_from", 4)), 1)
 
     def steps_of_calls(self, plan):
         """For each call of a plan that goes well: the number of its step."""
@@ -265,19 +295,17 @@ class FileTree(Case):
 
     def test_mount_points_are_made(self):
         """A target that is missing is made, folder by folder, each beneath the root."""
-        kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)
+        kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)  # of the target, and of its parent
         calls = self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/a/b",
                            flags=[], sealed=False, volatile=False)  # fmt: skip
         made = [call for call in calls if call[0] == "mkdir" and len(call) == 4]
         self.assertEqual([(call[1], call[2]) for call in made], [("a", 0o755), ("b", 0o755)])
         self.assertEqual(calls[-1][0], "close")
-        opened = [1001 + i for i, call in enumerate(calls) if call[0] == "open_beneath" and i > 1]
-        closed = [call[1] for call in calls if call[0] == "close"]
-        self.assertEqual(sorted(opened), sorted(closed))
+        self.assertEqual(kernel.places, {})
 
     def test_a_dangling_mount_point(self):
         """A target that is a link to nowhere is a failure that says so."""
-        kernel = Recorder().fail(0, ENOENT).fail(2, EEXIST)
+        kernel = Recorder().fail(0, ENOENT).fail(3, EEXIST)
         error = self.assertRaises(
             init.StepError,
             self.calls, "overlay", kernel, lower="/l", upper="/u", work="/w", target="/link",
@@ -292,7 +320,7 @@ class FileTree(Case):
         calls = self.calls("overlay", lower="/l", upper="/u", work="/w", target="/t",
                            flags=["nosuid", "nodev"], sealed=False, volatile=True)  # fmt: skip
         self.assertEqual(
-            calls[1:-1],
+            calls[3:-1],
             [
                 ("mkdir", "/u", 0o755),
                 ("mkdir", "/w", 0o755),
@@ -306,12 +334,33 @@ class FileTree(Case):
 
     def test_layers_that_are_there(self):
         """Private layers of an earlier run are used again; missing folders above are made."""
-        kernel = Recorder().fail(1, ENOENT).fail(4, EEXIST)
+        kernel = Recorder().fail(3, ENOENT).fail(6, EEXIST)
         calls = self.calls("overlay", kernel, lower="/l", upper="/p/0/u", work="/p/0/w",
                            target="/t", flags=[], sealed=False, volatile=False)  # fmt: skip
         made = [call[1] for call in calls if call[0] == "mkdir"]
         self.assertEqual(made, ["/p/0/u", "/p/0", "/p/0/u", "/p/0/w"])
         self.assertIn("mount", [call[0] for call in calls])
+
+    def test_the_containers_own(self):
+        """A target that has led to /proc, /sys, /dev or the top itself is refused, and why."""
+        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        for place in ("/proc/sys", "/sys", "/dev/shm", "/"):
+            kernel = Recorder()
+            self.patch(kernel, "place", lambda *_, place=place: place)
+            plan = [("overlay", {"target": "/data", "flags": [], "sealed": False, **layers})]
+            (message,) = self.carry_out(plan, kernel)[0]
+            self.assertEqual(message["failed"]["path"], "/data")
+            self.assertIn(f"leads to {place}, which is", message["failed"]["cause"])
+            self.assertNotIn("mount", [name for name, *_ in kernel.calls])
+
+    def test_sealing_what_was_mounted(self):
+        """What is sealed is where the target led before the mount, not where it leads now."""
+        kernel = Recorder()
+        self.patch(kernel, "place", lambda *_: "/real")
+        self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/link/x",
+                   flags=[], sealed=True, volatile=False)  # fmt: skip
+        last = ("open_beneath", -1, "/real", os.O_PATH, init.RESOLVE_NO_SYMLINKS)
+        self.assertEqual(kernel.calls[-1], last)
 
     def test_sealing(self):
         """READ mounts are made read-only when all is mounted, once, by what was opened before."""
@@ -342,7 +391,7 @@ class FileTree(Case):
         masking = again | init.bits(["ro", "nosuid", "noexec"])  # /dev/null is to be read as empty
         for op, arguments, wanted in (
             ("bind", {"source": "/usr", "target": "/x", "flags": ["ro"]},
-             [("/usr", on(1002), tree), (None, on(1005), again | 1)]),
+             [("/usr", on(1002), tree), (None, on(1006), again | 1)]),
             ("mask", {"source": "/empty", "path": "/x"},
              [("/empty", on(1001), bind), (None, on(1004), powerless)]),
             ("mask", {"source": "/dev/null", "path": "/x"},
@@ -357,7 +406,7 @@ class FileTree(Case):
     def test_a_file_is_bound_on_a_file(self):
         """What is no folder is bound on a new empty file."""
         kernel = Recorder()
-        self.patch(kernel, "result", lambda name: SimpleNamespace(st_mode=stat.S_IFREG))
+        self.patch(kernel, "stat", lambda path: SimpleNamespace(st_mode=stat.S_IFREG))
         made = [call for call in self.calls("bind", kernel, source="/tar", target="/x", flags=[])
                 if call[0] == "mknod"]  # fmt: skip
         self.assertEqual([call[1:3] for call in made], [("x", stat.S_IFREG | 0o644)])
@@ -428,13 +477,13 @@ class Network(Case):
 
     def test_a_file_takes_the_place_of_a_link(self):
         """What the image has at a path is removed, never written through, missing or not."""
-        for kernel in (Recorder(), Recorder().fail(1, ENOENT)):
+        for kernel in (Recorder(), Recorder().fail(2, ENOENT)):
             calls = self.calls("file", kernel, path="/etc/hosts", content="é\n")
-            self.assertEqual(calls[1], ("unlink", "hosts", 1001))
-            self.assertEqual(calls[2][:2], ("open", "hosts"))
-            self.assertTrue(calls[2][2] & os.O_EXCL)
-            self.assertEqual(calls[3], ("write", 1003, "é\n".encode()))
-            self.assertEqual([call[0] for call in calls[4:]], ["close", "close"])
+            self.assertEqual(calls[2], ("unlink", "hosts", 1001))
+            self.assertEqual(calls[3][:2], ("open", "hosts"))
+            self.assertTrue(calls[3][2] & os.O_EXCL)
+            self.assertEqual(calls[4], ("write", 1004, "é\n".encode()))
+            self.assertEqual([call[0] for call in calls[5:]], ["close", "close"])
 
 
 class Identity(Case):
@@ -479,20 +528,32 @@ class Identity(Case):
             calls,
             [("chown", 1, 33, -1), ("chown", 2, 33, -1),  # its logs, to be opened by name too
              ("setgroups", [35, 4]), ("setgid", 35), ("setuid", 33), ("capset", 0),
-             ("prctl", init.PR_SET_PDEATHSIG, 9), ("chdir", "/srv")],
+             ("prctl", init.PR_SET_PDEATHSIG, 9),
+             ("open_inside", "/srv", os.O_PATH | os.O_DIRECTORY), ("chdir", 1008),
+             ("close", 1008)],
         )  # fmt: skip
 
     def test_without_a_home(self):
-        """Where its home can't be entered a user works from the top."""
-        kernel = Recorder().fail(("chdir", "/srv"), ENOENT)
-        calls = self.calls("user", kernel, owner="www", capabilities=[])
-        self.assertEqual(calls[-2:], [("chdir", "/srv"), ("chdir", "/")])
+        """Where its home can't be entered a user works from the top, as the init does by then."""
+        flags = os.O_PATH | os.O_DIRECTORY
+        for failing, wanted in (
+            (("open_inside", "/srv", flags), ["open_inside"]),
+            (("chdir", 1008), ["open_inside", "chdir", "close"]),
+        ):
+            kernel = Recorder().fail(failing, ENOENT)
+            calls = self.calls("user", kernel, owner="www", capabilities=[])
+            self.assertEqual([name for name, *_ in calls[7:]], wanted)
+            self.assertEqual(kernel.places, {})
 
     def test_the_bounding_set(self):
-        """Every capability of this kernel is dropped but those to keep."""
-        calls = self.calls("bounding_set", keep=[0, 40])
+        """Every capability that this kernel has is dropped but those to keep.
+
+        How many it has is asked of itself: a file in /proc may not be what it seems.
+        """
+        beyond = ("prctl", init.PR_CAPBSET_DROP, 41)
+        calls = self.calls("bounding_set", Recorder().fail(beyond, EINVAL), keep=[0, 40])
         wanted = [("prctl", init.PR_CAPBSET_DROP, number) for number in range(1, 40)]
-        self.assertEqual(calls, wanted)
+        self.assertEqual(calls, [*wanted, beyond])
 
 
 class Executing(Case):
@@ -737,6 +798,18 @@ class WhyNoExec(SynchronousTestCase):
         os.mkfifo(self.path)
         self.assertRaises(OSError, init.read_file, self.path)
         self.assertRaises(OSError, init.read_file, self.folder)
+
+    def test_only_files_are_read(self):
+        """What the kernel makes up, which only looks like a file, and devices are not read."""
+        made_up = ["/proc/version", "/proc/self/fd/0", "/sys/kernel/uevent_seqnum", "/dev/zero"]
+        for target in made_up:
+            self.assertTrue(os.path.exists(target))
+            os.symlink(target, self.path)
+            self.assertRaises(OSError, init.read_file, self.path)
+            os.unlink(self.path)
+        self.put(b"plain")
+        os.symlink("run", self.path + "-link")
+        self.assertEqual(init.read_file(self.path + "-link"), "plain")
 
 
 texts = st.text(st.characters(codec="utf-8"))

@@ -83,6 +83,7 @@ REST = [
     ("seal", {}),
     ("pivot_root", {"path": "/scratch/root"}),
     ("hostname", {"name": "web-1"}),
+    ("close_descriptors", {}),
     ("user", {"owner": "www-data", "capabilities": ALL}),
     ("no_new_privileges", {}),
     ("seccomp", {"program": b"last"}),
@@ -236,8 +237,8 @@ class Unpacking(SynchronousTestCase):
         self.assertEqual(
             ops,
             ["unshare", "propagation", "scratch", "root_tmpfs", "bind", "mount", "input", "output",
-             "pivot_root", "bounding_set", "resources", "user", "no_new_privileges", "seccomp",
-             "exec"],
+             "pivot_root", "bounding_set", "resources", "close_descriptors", "user",
+             "no_new_privileges", "seccomp", "exec"],
         )  # fmt: skip
         self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
 

@@ -234,6 +234,10 @@ class _Shell:
         self.powers.append("--bounding-set=" + ",+".join(["-all", *names]))
         return []
 
+    def close_descriptors(self) -> Lines:
+        """Nothing stays open but the standard streams. (This shell has nothing else open.)"""
+        return []
+
     def user(self, owner: str, capabilities: list[int]) -> Lines:
         """Who is this? The image's own files say it."""
         known = {"root": ":-root:x:0:0::/:"}

@@ -67,11 +67,13 @@ IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
 CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
 AT_FDCWD, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 4
-RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x04, 0x10
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 # These numbers are the same on every architecture.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
+SYS_CLOSE_RANGE = 436
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
-CAPABILITY_VERSION_3 = 0x20080522
+CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
+KERNELS_OWN = ("proc", "sys", "dev")  # folders of a container's root
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
 LAST_OPS = ("exec", "idle")  # the process is another one after them
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
@@ -106,6 +108,9 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
             raise
 
     return call
+
+
+readlink = named(os.readlink)
 
 
 class Kernel:
@@ -189,8 +194,29 @@ class Kernel:
 
     def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
         """openat2(2): a descriptor for ``path``, no part of which leaves ``root``."""
-        how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | resolve)
-        return self._call("openat2", root, os.fsencode(path), how, len(how), number=SYS_OPENAT2)
+        return self._openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
+
+    def open_inside(self, path: str, flags: int) -> int:
+        """openat2(2), once the container's root is the root: what a path of the image's leads to.
+
+        No magic link is followed (proc(5)): one that stands for a descriptor leads past any root.
+        """
+        return self._openat2(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS)
+
+    def _openat2(self, directory: int, path: str, flags: int, resolve: int) -> int:
+        how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
+        return self._call(
+            "openat2", directory, os.fsencode(path), how, len(how), number=SYS_OPENAT2
+        )
+
+    def place(self, root: int, descriptor: int) -> str:
+        """Where below ``root`` a descriptor is (proc(5)): a path without symbolic links."""
+        top, path = (readlink(f"/proc/self/fd/{each}") for each in (root, descriptor))
+        return path[len(top) :] or "/"
+
+    def close_from(self, first: int) -> None:
+        """close_range(2): no descriptor from this number on is open any more."""
+        self._call("close_range", first, -1, 0, number=SYS_CLOSE_RANGE)
 
     def prctl(self, option: int, argument: int) -> None:
         """prctl(2)."""
@@ -254,10 +280,17 @@ class Container:
     # -- paths of the container ------------------------------------------------
 
     def _directory(self, path: str, resolve: int = 0) -> int:
-        """A descriptor for the container's directory ``path``, made where it is missing."""
+        """A descriptor for the container's directory ``path``, made where it is missing.
+
+        It may lead through symbolic links of the image's, if ``resolve`` does not forbid that:
+        but not to where the kernel's own file systems are.
+        """
         flags = os.O_PATH | os.O_DIRECTORY
         try:
-            return self.kernel.open_beneath(self.root, path, flags, resolve)
+            descriptor = self.kernel.open_beneath(self.root, path, flags, resolve)
+            if not resolve & RESOLVE_NO_SYMLINKS:
+                self._refuse_kernels_own(path, descriptor)
+            return descriptor
         except FileNotFoundError:
             if path == "/":
                 raise
@@ -273,6 +306,18 @@ class Container:
         finally:
             self.kernel.close(parent)
         return self.kernel.open_beneath(self.root, path, flags, resolve)
+
+    def _refuse_kernels_own(self, path: str, descriptor: int) -> None:
+        """Raise StepError where ``path`` has led to what is not the image's to lead to."""
+        reached = self.kernel.place(self.root, descriptor)
+        if reached.split("/")[1] in KERNELS_OWN:
+            raise led_astray(path, reached)
+
+    def _hold_root(self, path: str) -> None:
+        """From now on, ``path`` is the root that others are resolved in."""
+        if self.root >= 0:
+            self.kernel.close(self.root)
+        self.root = self.kernel.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _own(self, path: str | int, **options: Any) -> None:
         """Give a file to who is root in the container, where that is not who is root here."""
@@ -327,6 +372,7 @@ class Container:
         """Be in the user namespace: every power is from now on one over its ids alone."""
         self.kernel.enter_user_namespace(self.user_namespace)
         self.kernel.close(self.user_namespace)
+        self.user_namespace = -1
 
     def propagation(self, mode: str) -> None:
         """What is mounted here stays here; a slave's mounts still follow the host's."""
@@ -342,7 +388,7 @@ class Container:
     def staging(self, path: str) -> None:
         """A folder to mount in, until there is the new root to move those mounts to."""
         self.kernel.mkdir(path, 0o755)
-        self.root = self.kernel.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._hold_root(path)
 
     def move(self, source: str, target: str) -> None:
         """Move a mount, and those below it, from ``source`` to the new root's ``target``."""
@@ -354,7 +400,7 @@ class Container:
         """The base image below a writable layer, mounted as the new root."""
         self.kernel.mkdir(mountpoint, 0o755)
         self._overlay(mountpoint, flags, **layers)
-        self.root = self.kernel.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._hold_root(mountpoint)
         if sealed:
             self._seal_later("/", flags)
 
@@ -362,18 +408,21 @@ class Container:
         """An empty new root."""
         self.kernel.mkdir(mountpoint, 0o755)
         self.kernel.mount("root", mountpoint, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
-        self.root = self.kernel.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._hold_root(mountpoint)
 
     def overlay(self, target: str, flags: Strings, sealed: bool, **layers: Any) -> None:
         """A tarball's layer below a writable layer, mounted at ``target``."""
         descriptor = self._directory(target)
+        place = self.kernel.place(self.root, descriptor)
+        if place == "/":
+            raise led_astray(target, place)
         self._overlay(f"/proc/self/fd/{descriptor}", flags, **layers)
         self.kernel.close(descriptor)
-        if sealed:
-            self._seal_later(target, flags)
+        if sealed:  # where it is, and not where the target leads to now that it is there
+            self._seal_later(place, flags)
 
     def _seal_later(self, target: str, flags: Strings) -> None:
-        descriptor = self.kernel.open_beneath(self.root, target, os.O_PATH)
+        descriptor = self.kernel.open_beneath(self.root, target, os.O_PATH, RESOLVE_NO_SYMLINKS)
         self.to_seal.append((descriptor, flags))
 
     def seal(self) -> None:
@@ -460,6 +509,7 @@ class Container:
     def pivot_root(self, path: str) -> None:
         """Make ``path`` the root, and let go of the old one."""
         self.kernel.close(self.root)
+        self.root = -1
         self.kernel.pivot_root(path)
 
     def file(self, path: str, content: str) -> None:
@@ -516,10 +566,18 @@ class Container:
 
     def bounding_set(self, keep: list[int]) -> None:
         """Drop every capability but those of these numbers from the bounding set."""
-        last = int(read_file("/proc/sys/kernel/cap_last_cap"))
-        for capability in range(last + 1):
-            if capability not in keep:
+        for capability in sorted({*range(MOST_CAPABILITIES)} - {*keep}):
+            try:
                 self.kernel.prctl(PR_CAPBSET_DROP, capability)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return  # the kernel has no more of them
+
+    def close_descriptors(self) -> None:
+        """Whatever a step has left open: from here on, no descriptor leads out of the root."""
+        assert self.connection is not None
+        self.kernel.close_from(self.connection.fileno() + 1)
 
     def user(self, owner: str, capabilities: list[int]) -> None:
         """Become ``owner``, a name of the image's own /etc/passwd or a number."""
@@ -541,10 +599,18 @@ class Container:
         # A change of user clears this: the container ends with its keeper.
         self.kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
         self.environment = {"HOME": account.home, "USER": account.name}
+        self._go_home(account.home)
+
+    def _go_home(self, path: str) -> None:
+        """Work in a folder of the container's; where that can't be, at the top as up to now."""
         try:
-            self.kernel.chdir(account.home)
-        except OSError:  # an account without a home works from the top
-            self.kernel.chdir("/")
+            descriptor = self.kernel.open_inside(path, os.O_PATH | os.O_DIRECTORY)
+            try:
+                self.kernel.chdir(descriptor)
+            finally:
+                self.kernel.close(descriptor)
+        except OSError:
+            pass
 
     def no_new_privileges(self) -> None:
         """From now on no exec gains anything: setuid bits and file capabilities are void."""
@@ -594,6 +660,15 @@ class Container:
         raise Idle
 
 
+def led_astray(path: str, reached: str) -> StepError:
+    """The error where a path of the container leads to what is the container's own."""
+    return StepError(
+        "openat2", errno.ELOOP, path,
+        f"a symbolic link leads to {reached}, which is the container's own",
+        "mount it somewhere else, or correct the image",
+    )  # fmt: skip
+
+
 class Idle(Exception):
     """The image has no program to idle with: this one goes on instead."""
 
@@ -629,11 +704,19 @@ class Account:
 
 
 def read_file(path: str) -> str:
-    """The text of a regular file of bounded size."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    """The text of a regular file of the image's, of bounded size.
+
+    It is looked at before it is opened, which may already do something: what is no regular file,
+    or is of the kernel's own making (those file systems have no blocks, statfs(2)), is not.
+    """
+    place = Kernel().open_inside(path, os.O_PATH)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
+        if not (stat.S_ISREG(os.fstat(place).st_mode) and os.fstatvfs(place).f_blocks):
+            raise OSError(errno.EINVAL, "not a regular file of the image's")
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+    try:
         text = b""
         while len(text) < LONGEST_FILE and (part := os.read(descriptor, 1 << 14)):
             text += part

@@ -340,7 +340,11 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
 
 
 def _user(owner: str, capabilities: list[int]) -> Plan:
-    return [("user", {"owner": owner, "capabilities": capabilities}), ("no_new_privileges", {})]
+    return [
+        ("close_descriptors", {}),
+        ("user", {"owner": owner, "capabilities": capabilities}),
+        ("no_new_privileges", {}),
+    ]
 
 
 def _start(spec: Spec) -> Step:

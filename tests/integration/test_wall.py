@@ -9,17 +9,20 @@ import signal
 import socket
 import stat
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pyseccomp
 
-from tests.integration.harness import wait_until
+from tests.integration.harness import NEW_NUMBER, ManagerCase, wait_until
 from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
-from tests.integration.tarballs import file, link, script, special
+from tests.integration.tarballs import PASSWD, file, folder, link, pack, script, special
+from tests.support import needs_networks, needs_user_namespaces
 from txcontain.seccomp import REFUSED
 
 NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
 IPC_CREAT, IPC_RMID = 0o1000, 0
 CLONE_NEWUSER = 0x10000000
+SYSLOG_SIZE_UNREAD = 9  # syslog(2)
 X32 = 0x40000000  # added to a system call's number, it is that of another ABI
 DEVICES = {"full", "null", "ptmx", "random", "tty", "urandom", "zero"}
 
@@ -377,8 +380,122 @@ tell(abstract=attempt(socket.socket(socket.AF_UNIX).connect, "\\0{name}"),
             return self.probe(text, network=network)
 
 
+class DescriptorTests(ManagerCase):
+    """What the init has open when the program gets control."""
+
+    PLAIN: ClassVar = {"network": "host"}
+    VARIANTS: ClassVar = [
+        PLAIN, {"network": "none"}, {"writable_root": True}, {"limits": {"disk": "16M"}},
+        {"startup_owner": "worker"}, {"limits": {"files": 64}, "restart": "always"},
+        {"mounts": ["data.tar /data READ", "data.tar /data/more READWRITE"]},
+    ]  # fmt: skip
+
+    def add_images(self) -> None:
+        """Besides, an image in which there is no program: the init itself goes on in it."""
+        super().add_images()
+        pack(self.folder / "base_images/bare.tar", file("etc/passwd", PASSWD))
+        self.mountable("data.tar", file("data"))
+
+    def try_variants(self, *variants: dict[str, Any]) -> None:
+        """Fail where an init, or a script, of one of these configs has more than its streams."""
+        look = "#!/bin/sh\nfor each in /proc/$$/fd/*; do echo $each; done\n"
+        for keys in variants:
+            idle = self.upload(base_image="bare.tar", **keys)
+            script = self.upload(**self.job(look, **{**keys, "restart": "no"}))
+            for _ in range(self.launches):
+                instance = self.launch_again(idle)
+                pid = self.ask("GET", f"/instances/{instance}").json["pid"]
+                self.assertIn("init.py", Path(f"/proc/{pid}/cmdline").read_text())
+                self.assertEqual(sorted(os.listdir(f"/proc/{pid}/fd")), ["0", "1", "2"], keys)
+                out = self.output_of(self.launch_again(script)).split()
+                seen = {os.path.basename(each) for each in out}
+                own = {"3", "10", "255"}  # of the shell's: the folder that it reads, the script
+                self.assertEqual(seen - own, {"0", "1", "2"}, keys)
+            self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
+
+    def launch_again(self, config: dict[str, str]) -> str:
+        """Launch a config that is stored; return the instance's name."""
+        answer = self.ask("POST", "/launch", config)
+        self.assertEqual(answer.status, 200, answer.reason)
+        return answer.json["instance"]
+
+    launches = 1
+
+    def test_every_variant(self) -> None:
+        """Nothing but the three streams is open, whatever the config says."""
+        self.try_variants(*self.VARIANTS)
+
+    @needs_networks
+    def test_private_network(self) -> None:
+        """Nor where it has a network of its own."""
+        self.try_variants({"network": "private"})
+
+    @needs_user_namespaces
+    def test_user_namespace(self) -> None:
+        """Nor where it has a user namespace of its own."""
+        self.try_variants({"user_namespace": True})
+
+
+class WarmDescriptorTests(DescriptorTests):
+    """The same of inits that were warm, and of those that were prepared."""
+
+    pool = 2
+    launches = 4
+
+
 class ImageTests(ProbeCase):
     """What an image could bring along."""
+
+    def test_homes_behind_descriptors(self) -> None:
+        """A home that is a door of /proc is none: it would lead past the root.
+
+        This was CVE-2024-21626, by which containers of runc worked in folders of the host.
+        """
+        doors = [*(f"/proc/self/fd/{number}" for number in range(10)), "/proc/self/root",
+                 "/proc/self/cwd", "/proc/1/root/tmp", "/way/out"]  # fmt: skip
+        users = "".join(f"u{i}:x:0:0::{home}:/bin/sh\n" for i, home in enumerate(doors))
+        self.image("doors.tar", file("etc/passwd", users), link("way", "/proc/self/root/../.."))
+        mounts = [f"{self.mountable('data.tar', file('data.txt', 'as it was'))} /data READ"]
+        for number, home in enumerate(doors):
+            job = self.job(
+                "#!/bin/sh\nreadlink /proc/$$/cwd; echo changed 2>&- >../0-upper/data.txt\n"
+                "cat /data/data.txt\n",
+                mounts=mounts, startup_owner=f"u{number}", base_image="doors.tar",
+            )  # fmt: skip
+            self.assertEqual(self.output_of(self.launch(**job)), "/\nas it was", home)
+
+    def test_users_from_nowhere(self) -> None:
+        """An image whose passwd is a link into /proc or to a device has none, and none is read."""
+        unread = ctypes.CDLL(None).klogctl
+        before = unread(SYSLOG_SIZE_UNREAD, None, 0)
+        for target in ("/proc/kmsg", "/proc/self/environ", "/dev/zero", "/dev/tty", "/dev/ptmx"):
+            name = self.image(f"kmsg{NEW_NUMBER()}.tar", link("etc/passwd", target))
+            out = self.inside("id -u; echo $HOME", base_image=name)
+            self.assertEqual(out, "0\n/\n", target)
+        self.assertLessEqual(before, unread(SYSLOG_SIZE_UNREAD, None, 0))
+
+    def test_mounts_led_astray(self) -> None:
+        """No link of an image has a tarball mounted in /proc, /sys, /dev, or over all."""
+        targets = {"proc": "/proc/sys", "self": "/proc/self", "sys": "/sys/kernel", "dev": "/dev",
+                   "shm": "dev/shm", "top": "/"}  # fmt: skip
+        links = [link(f"to-{name}", target) for name, target in targets.items()]
+        twice = link("to-twice", "to-proc/kernel")
+        base = self.image("astray.tar", *links, twice)
+        tarball = self.mountable("cap.tar", file("cap_last_cap", "0\n"))
+        for name in (*targets, "twice", "proc/kernel", "dev/deep/deeper"):
+            for access in ("READ", "READWRITE"):
+                answer = self.try_to_launch(
+                    base_image=base, mounts=[f"{tarball} /to-{name} {access}"]
+                )
+                self.assert_refused(answer, 409, "leads to /", "which is the container's own")
+
+    def test_mount_that_covers_its_own_way(self) -> None:
+        """A READ mount is read-only where it is, though its target now leads elsewhere."""
+        base = self.image("turn.tar", folder("a"), folder("b"), link("a/turn", "."))
+        mounts = [f"{self.mountable('cover.tar', link('turn', '/b'), file('x'))} /a/turn READ"]
+        out = self.inside("ls /a; touch /a/new 2>&1", base_image=base, mounts=mounts)
+        self.assertTrue(out.startswith("turn\nx\n"), out)
+        self.assertIn("Read-only file system", out)
 
     def test_device_in_an_image(self) -> None:
         """A device node outside of dev/ is refused; one in dev/ is left out."""
