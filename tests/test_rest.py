@@ -20,6 +20,7 @@ from txcontain.rest import (
     choice,
     flag,
     number,
+    query,
 )
 
 
@@ -231,32 +232,51 @@ class PathTests(RestTestCase):
 class QueryTests(SynchronousTestCase):
     """What a query asks for."""
 
-    def request(self, **query):
-        """A request with this query."""
+    def query(self, *parameters):
+        """What is read of a query with these parameters."""
         request = Request(DummyChannel(), False)
-        request.args = {name.encode(): [value] for name, value in query.items()}
-        return request
+        request.args = {}
+        for name, value in parameters:
+            request.args.setdefault(name, []).append(value)
+        readers = {"tail": number, "follow": flag, "stream": choice("stdout", "stderr")}
+        return query(request, **readers)
+
+    def refused(self, *parameters):
+        """Why a query is refused."""
+        return str(self.assertRaises(errors.InvalidData, self.query, *parameters))
+
+    def test_left_out(self):
+        """What is left out is None."""
+        self.assertEqual(self.query(), {"tail": None, "follow": None, "stream": None})
 
     def test_number(self):
-        """A number is a decimal one of reasonable size, or is not there."""
-        self.assertEqual(number(self.request(tail=b"12"), "tail"), 12)
-        self.assertIsNone(number(self.request(), "tail"))
-        for text in (b"-1", b"x", b"1e3", b"1" * 16, "²".encode(), "٣".encode(), b"\xff"):
-            self.assertRaises(errors.InvalidData, number, self.request(tail=text), "tail")
+        """A number is a decimal one of reasonable size."""
+        self.assertEqual(self.query((b"tail", b"12"))["tail"], 12)
+        for text in (b"-1", b"x", b"1e3", b"1" * 16, "²".encode(), "٣".encode(), b"\xff", b""):
+            self.assertIn("a whole number from 0 to 9999", self.refused((b"tail", text)))
 
     def test_flag(self):
-        """A flag is 1 or true; everything else is no."""
-        yes = [flag(self.request(follow=text), "follow")
-               for text in (b"1", b"true", b"0", b"", b"no")]  # fmt: skip
-        self.assertEqual(yes, [True, True, False, False, False])
-        self.assertFalse(flag(self.request(), "follow"))
+        """A flag is a yes or a no in the words of JSON, Python and C; anything else is refused."""
+        for text, value in ((b"1", True), (b"true", True), (b"True", True), (b"TRUE", True),
+                            (b"0", False), (b"false", False), (b"False", False)):  # fmt: skip
+            self.assertIs(self.query((b"follow", text))["follow"], value)
+        for text in (b"", b"yes", b"no", b"AAA", b"2", b"\xff"):
+            self.assertIn("must be 1, true, 0 or false, not", self.refused((b"follow", text)))
 
     def test_choice(self):
-        """A choice is one of those that there are, or all of them."""
-        streams = ("stdout", "stderr")
-        self.assertEqual(choice(self.request(stream=b"stderr"), "stream", streams), ("stderr",))
-        self.assertEqual(choice(self.request(), "stream", streams), streams)
-        for text in (b"stdin", b"\xff"):
-            self.assertRaises(
-                errors.InvalidData, choice, self.request(stream=text), "stream", streams
-            )
+        """A choice is one of those that there are."""
+        self.assertEqual(self.query((b"stream", b"stderr"))["stream"], ("stderr",))
+        for text in (b"stdin", b"\xff", b""):
+            self.assertIn("must be stdout or stderr, not", self.refused((b"stream", text)))
+
+    def test_unknown(self):
+        """A parameter that is misspelt is refused, and those that there are are named."""
+        known = "the parameters are tail, follow, stream"
+        self.assertEqual(
+            self.refused((b"tial", b"3")), f"the query has no parameter 'tial' → {known}"
+        )
+
+    def test_twice(self):
+        """A parameter that is there twice is refused, also with the same value."""
+        twice = [(b"tail", b"3")] * 2
+        self.assertEqual(self.refused(*twice), "the query has the parameter tail twice")

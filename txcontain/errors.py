@@ -56,3 +56,8 @@ class ConfigAtFault(Error):
 
 class MachineAtFault(Error):
     """A launch failed because of this machine: its kernel, disk, memory or privileges."""
+
+
+def logged(text: str) -> str:
+    """A text for the manager's log: in ASCII, and on one line, whatever it holds."""
+    return ascii(text.replace("→", "->"))[1:-1]

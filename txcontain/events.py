@@ -26,6 +26,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txcontain.errors import logged
 from txcontain.later import Timer, pause
 from txcontain.store import to_json
 from txcontain.streams import Stream
@@ -198,7 +199,7 @@ def line_of(event: Event) -> str:
     known = {"seq", "time", "instance", "what", "reason"}
     more = "".join(f", {key} {value}" for key, value in event.items() if key not in known)
     about = f"{event['instance']} " if event["instance"] else ""
-    return ascii(f"{about}{event['what']}: {event['reason']}{more}")[1:-1]
+    return logged(f"{about}{event['what']}: {event['reason']}{more}")
 
 
 def _parse(line: bytes) -> Event | None:

@@ -214,7 +214,7 @@ def _query(name: str, description: str, schema: Json) -> Json:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-FLAG = _choice("1: yes", "0", "1")
+FLAG = _choice("1 or true: yes", "0", "1", "false", "true")
 INSTANCE = {
     "name": "instance",
     "in": "path",
@@ -267,9 +267,9 @@ PATHS: Json = {
         "get": _ours("What an instance wrote", _answer(
             "the bytes that it wrote", {"type": "string", "format": "binary"},
             "application/octet-stream"), NO_INSTANCE, parameters=[
-                _query("tail", "the last lines alone", _number("lines", 0, LARGEST_QUERY)),
+                _query("tail", "only the last lines", _number("lines", 0, LARGEST_QUERY)),
                 _query("follow", "also what it goes on to write, until it has ended", FLAG),
-                _query("stream", "one of the two alone", _choice("which", *STREAMS)),
+                _query("stream", "only one of the two", _choice("which", *STREAMS)),
             ]),
         "parameters": [INSTANCE],
     },
@@ -294,7 +294,7 @@ PATHS: Json = {
     "/events": {
         "get": _ours("What has happened", _answer(
             "an Event a line", {"type": "string"}, "application/x-ndjson"), parameters=[
-                _query("since", "those after this number", _number("seq", 0, LARGEST_QUERY)),
+                _query("since", "only those after this number", _number("seq", 0, LARGEST_QUERY)),
                 _query("follow", "also those to come, without end", FLAG),
             ]),
     },

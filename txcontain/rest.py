@@ -2,7 +2,8 @@
 
 The course's resources answer with empty bodies where they refuse; why is told in the
 header ``Txcontain-Reason``, percent-encoded (RFC 3986) so that any text fits in. Ours
-say it in a body as well.
+say it in a body as well. What a person should know of a success is in ``Txcontain-Note``,
+encoded in the same way; there may be several.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from txcontain.later import background
 from txcontain.spec import LONGEST_DOCUMENT, shown
 
 LONGEST_REASON = 4096  # bytes of the header
+DIGITS = 15  # of a number in a query: JSON has it exactly
+FLAGS = {"1": True, "true": True, "0": False, "false": False}
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 # What the user did, or what the machine did: one table from error to status and phrase.
@@ -39,7 +42,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
     (errors.MachineAtFault, http.INTERNAL_SERVER_ERROR, b"Internal Server Error"),
 ]
 UNEXPECTED = errors.MachineAtFault(
-    "the manager made a mistake of its own", "its log holds the details"
+    "the manager has a bug, and could not do this", "its log has the details: please report them"
 )
 
 log = Logger()
@@ -51,6 +54,11 @@ def refuse(request: Request, error: errors.Error) -> None:
     request.setResponseCode(status, phrase)
     request.setHeader(b"Txcontain-Reason", encoded(str(error)))
     request.setHeader(b"Content-Length", b"0")
+
+
+def note(request: Request, text: str) -> None:
+    """Answer, besides all else, with a sentence that a person should read."""
+    request.responseHeaders.addRawHeader(b"Txcontain-Note", encoded(text))
 
 
 def encoded(text: str) -> bytes:
@@ -169,7 +177,7 @@ class Nowhere(Resource):
     def render(self, request: Request) -> bytes:
         """404, with an empty body."""
         request.setResponseCode(http.NOT_FOUND)
-        request.setHeader(b"Txcontain-Reason", b"there is no such resource; see API.md")
+        request.setHeader(b"Txcontain-Reason", b"there is no such path; see API.md")
         return b""
 
 
@@ -209,33 +217,59 @@ class NamedOrAll(ByName):
         return self._everything.render(request)
 
 
-def number(request: Request, name: str) -> int | None:
-    """A number in the query; None where it is not there.
+def query(request: Request, **readers: Callable[[str, str], Any]) -> dict[str, Any]:
+    """The parameters of the query, each by its reader; None for those that are left out.
+
+    Raises InvalidData if a value is not what its reader takes, if a parameter is there twice,
+    or if no reader knows it: a misspelt one must not pass for one that is left out.
+    """
+    values: dict[str, Any] = dict.fromkeys(readers)
+    for raw, texts in request.args.items():
+        name = raw.decode("utf-8", "backslashreplace")
+        if name not in readers:
+            known = "the parameters are " + ", ".join(readers)
+            raise errors.InvalidData(f"the query has no parameter {shown(name)}", known)
+        if len(texts) > 1:
+            raise errors.InvalidData(f"the query has the parameter {name} twice")
+        values[name] = readers[name](name, texts[0].decode("utf-8", "backslashreplace"))
+    return values
+
+
+def number(name: str, text: str) -> int:
+    """Read a whole number.
 
     Raises InvalidData.
     """
-    text = request.args.get(name.encode(), [b""])[-1].decode("ascii", "replace")
-    if not text:
-        return None
-    if not text.isdecimal() or len(text) > 15:
-        raise errors.InvalidData(f"{name} must be a number, not {shown(text)}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
+        raise errors.InvalidData(
+            f"{name} must be a whole number from 0 to {'9' * DIGITS}, not {shown(text)}"
+        )
     return int(text)
 
 
-def flag(request: Request, name: str) -> bool:
-    """Whether the query asks for something: ``name=1``."""
-    return request.args.get(name.encode(), [b"0"])[-1] in (b"1", b"true")
-
-
-def choice(request: Request, name: str, choices: tuple[str, ...]) -> tuple[str, ...]:
-    """The one of the choices that the query names, or else all of them.
+def flag(name: str, text: str) -> bool:
+    """Read a yes or a no.
 
     Raises InvalidData.
     """
-    text = request.args.get(name.encode(), [b""])[-1].decode("ascii", "replace")
-    if text and text not in choices:
-        raise errors.InvalidData(f"{name} must be one of {', '.join(choices)}, not {shown(text)}")
-    return (text,) if text else choices
+    try:
+        return FLAGS[text.lower()]
+    except KeyError:
+        raise errors.InvalidData(f"{name} must be 1, true, 0 or false, not {shown(text)}") from None
+
+
+def choice(*choices: str) -> Callable[[str, str], tuple[str, ...]]:
+    """A reader of one of these.
+
+    It raises InvalidData.
+    """
+
+    def read(name: str, text: str) -> tuple[str, ...]:
+        if text not in choices:
+            raise errors.InvalidData(f"{name} must be {' or '.join(choices)}, not {shown(text)}")
+        return (text,)
+
+    return read
 
 
 def body(request: Request) -> bytes:

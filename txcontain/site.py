@@ -12,6 +12,7 @@ import re
 from io import BytesIO
 from time import perf_counter
 from typing import Any
+from urllib.parse import unquote
 
 from attrs import define
 from twisted.internet.interfaces import ISSLTransport
@@ -23,11 +24,12 @@ from twisted.web.server import Request, Site
 
 from txcontain import errors
 from txcontain.access import Access, Caller, Loopback
+from txcontain.errors import logged
 from txcontain.events import asked_by
 from txcontain.later import Timer
 from txcontain.manager import Manager
 from txcontain.rest import encoded, refuse
-from txcontain.spec import LONGEST_DOCUMENT
+from txcontain.spec import LONGEST_DOCUMENT, shown
 from txcontain.web import make_root
 
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
@@ -38,20 +40,22 @@ LONGEST_SHOWN = 200  # characters of a request's target in the log
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]{0,5})?", re.ASCII)  # RFC 9110, 7.2
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)  # RFC 9112, 3.2.2
 
-NO_HTTP = "this is no HTTP/1.1 that can be understood in one way only (RFC 9112)"
+NO_HTTP = "this is not HTTP/1.1, or not clear enough to be safe (RFC 9112)"
 TOO_SLOW = "the request was not complete in time"
 TOO_LONG = f"the request is longer than {LONGEST_REQUEST} bytes"
 TOO_MANY = "there are too many connections: try again later"
 CROSS_SITE = errors.Forbidden(
-    "this request comes from a web page of another site, or by another name of this host",
-    "use http://localhost and no browser",
+    "a web page of another site sent this request",
+    "no page may: use the CLI, or a program such as curl",
 )
 UNKNOWN = errors.Unauthenticated(
-    "this manager answers those it knows alone",
-    "send a token of its --tokens file (TXCONTAIN_TOKEN), or a client certificate",
+    "only authenticated callers are served here",
+    "send a token of the manager's --tokens file (TXCONTAIN_TOKEN for the CLI), or a client "
+    "certificate",
 )
-READ_ALONE = errors.Forbidden(
-    "this caller may read alone", "use a token whose role is write: txcontain token NAME write"
+READ_ONLY = errors.Forbidden(
+    "this caller has read-only access",
+    "use a token whose role is write: `txcontain token NAME write` makes one",
 )
 
 log = Logger()
@@ -266,13 +270,14 @@ class ApiRequest(Request):
 
     def _checked(self) -> Caller:
         self._read_target()
+        self._check_host()
         if self._is_cross_site():
             raise CROSS_SITE
         if self.caller is None:
             self.setHeader(b"WWW-Authenticate", b'Bearer realm="txcontain"')  # RFC 6750, 3
             raise UNKNOWN
         if not self.caller.may(self.method):
-            raise READ_ALONE
+            raise READ_ONLY
         if self.method == b"HEAD":
             self.args.pop(b"follow", None)  # there is nothing to be had of it
         return self.caller
@@ -297,17 +302,26 @@ class ApiRequest(Request):
         """Hang up at once, whatever the client has not read yet."""
         self.channel.transport.abortConnection()
 
+    def _check_host(self) -> None:
+        """Refuse a name that is not this server's.
+
+        A web page can have a name of its own lead here (DNS rebinding): a browser then takes
+        it for ours, and puts that name in Host.
+        """
+        host = self.getHeader("host")
+        if host is not None and not self.channel.site.is_ours(host):
+            raise errors.Forbidden(
+                f"the Host of this request is {shown(host)}, which is not a name of this manager",
+                "ask for localhost, or for the address that --interface gives",
+            )
+
     def _is_cross_site(self) -> bool:
         """Whether a page from elsewhere may have made a browser send this.
 
         The browser tells by itself, in Sec-Fetch-Site (Fetch Metadata) and Origin (RFC 6454).
-        The port counts: a container's page comes from this host too. Where a page has made a
-        name of its own lead here (DNS rebinding), that name is in Host.
+        The port counts: a container's page comes from this host too.
         """
-        host = self.getHeader("host")
-        if host is not None and not self.channel.site.is_ours(host):
-            return True
-        own = f"http{'s' * self.isSecure()}://{host}"
+        own = f"http{'s' * self.isSecure()}://{self.getHeader('host')}"
         origins = self.requestHeaders.getRawHeaders("origin", [])
         sites = self.requestHeaders.getRawHeaders("sec-fetch-site", [])
         return any(origin.lower() != own.lower() for origin in origins) or any(
@@ -385,5 +399,5 @@ def line_of(request: ApiRequest) -> str:
     by = request.caller.name if request.caller else "unknown"
     asked = f"{by} {request.method.decode()} {request.uri.decode('latin-1')}"
     reasons = request.responseHeaders.getRawHeaders("txcontain-reason", [])
-    answer = ": ".join([str(request.code), *reasons])
-    return f"{ascii(asked)[1:-1][:LONGEST_SHOWN]} {milliseconds:.1f} ms {answer}"
+    answer = ": ".join([str(request.code), *map(unquote, reasons)])
+    return f"{logged(asked)[:LONGEST_SHOWN]} {milliseconds:.1f} ms {logged(answer)}"

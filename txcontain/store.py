@@ -133,9 +133,8 @@ class Configs:
         try:
             create(os.path.join(self.folder, file_name), document, self.disk)
         except FileExistsError:
-            raise ConfigExists(f"there is a {file_name} already; upload it by another minor") from (
-                None
-            )
+            hint = "change its minor version, and upload it again"
+            raise ConfigExists(f"{file_name} exists already", hint) from None
 
     def recover(self) -> list[str]:
         """Remove what uploads that were cut short have left; returns its names."""
@@ -160,4 +159,4 @@ class Configs:
             if os.path.isfile(path):  # to read a pipe would never end
                 with open(path, "rb", buffering=0) as file:
                     return file.readall()
-        raise NoSuchConfig(f"there is no {file_name}; upload it first")
+        raise NoSuchConfig(f"there is no config {file_name}", "upload it first")

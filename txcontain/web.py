@@ -22,7 +22,9 @@ from txcontain.rest import (
     body,
     choice,
     flag,
+    note,
     number,
+    query,
 )
 from txcontain.spec import key_of, read_object
 
@@ -58,7 +60,11 @@ class Api:
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /launch."""
         name, major, minor = key_of(read_object(body(request)))
-        return (await self.manager.launch(name, major, minor)).summary
+        instance = await self.manager.launch(name, major, minor)
+        if instance.spec.port is not None and not instance.ready:
+            note(request, f"{instance.name} runs, but does not listen on port {instance.spec.port} "
+                          f"yet: `txcontain logs {instance.name}` shows what it says")  # fmt: skip
+        return instance.summary
 
     async def list_running(self, request: Request) -> dict[str, list[dict[str, str]]]:
         """GET /list."""
@@ -95,11 +101,10 @@ class Api:
             return self.manager.inspect(name)
 
         async def logs(request: Request) -> None:
-            streams = choice(request, "stream", STREAMS)
-            lines, follow = number(request, "tail"), flag(request, "follow")
-            reader = self.manager.log_reader(name, streams, request)
+            asked = query(request, tail=number, follow=flag, stream=choice(*STREAMS))
+            reader = self.manager.log_reader(name, asked["stream"] or STREAMS, request)
             request.setHeader(b"Content-Type", b"application/octet-stream")
-            await reader.send(lines, follow)
+            await reader.send(asked["tail"], bool(asked["follow"]))
 
         async def stats(request: Request) -> dict[str, Any]:
             return self.manager.usage(name)
@@ -130,11 +135,12 @@ class Api:
 
     async def events(self, request: Request) -> None:
         """GET /events."""
-        since = number(request, "since") or 0
+        asked = query(request, since=number, follow=flag)
         request.setHeader(b"Content-Type", b"application/x-ndjson")
         journal, reactor = self.manager.journal, self.manager.reactor
-        follower = Follower(request, journal=journal, reactor=reactor, last=since)
-        await follower.send(flag(request, "follow"))
+        last = asked["since"] or 0
+        follower = Follower(request, journal=journal, reactor=reactor, last=last)
+        await follower.send(bool(asked["follow"]))
 
 
 def make_root(manager: Manager) -> Resource:

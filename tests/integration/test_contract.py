@@ -313,16 +313,16 @@ class RequestTests(ContractCase):
     def test_cross_site(self) -> None:
         """What a web page of another site makes a browser send is refused, and not done."""
         instance = self.launch()
-        for headers in (
-            {"Host": "evil.example"},
-            {"Host": f"localhost.evil.example:{urlsplit(self.url).port}"},
-            {"Host": "localhost@evil.example"},
-            {"Origin": "http://evil.example"},
-            {"Origin": "null"},
-            {"Origin": "https://localhost.evil.example"},
+        for said, headers in (
+            ("not a name of this manager", {"Host": "evil.example"}),
+            ("not a name", {"Host": f"localhost.evil.example:{urlsplit(self.url).port}"}),
+            ("not a name of this manager", {"Host": "localhost@evil.example"}),
+            ("another site", {"Origin": "http://evil.example"}),
+            ("another site", {"Origin": "null"}),
+            ("another site", {"Origin": "https://localhost.evil.example"}),
         ):
             for method, path in (("DELETE", "/destroyall"), ("GET", "/list"), ("GET", "/nowhere")):
-                self.assert_refused(self.ask(method, path, **headers), 403, "another site")
+                self.assert_refused(self.ask(method, path, **headers), 403, said)
         self.assertEqual(self.running(), [instance])
         for name in ("localhost", "127.0.0.1", "LOCALHOST:1"):
             self.assertEqual(self.ask("GET", "/list", Host=name).status, 200)

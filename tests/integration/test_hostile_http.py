@@ -115,7 +115,7 @@ class RequestTests(HostileCase):
         # It is written a moment after the answer.
         wait_until(lambda: "forged" in self.log_text(), "the request is logged")
         line = self.log_text().splitlines()[-1]
-        pattern = r"loopback GET /a%0aforged\\x9b31m \d+\.\d ms 404: there is no such resource"
+        pattern = r"loopback GET /a%0aforged\\x9b31m \d+\.\d ms 404: there is no such path"
         self.assertRegex(line, pattern)
         self.assertNotIn("\x1b", self.log_text())
 
