@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IResponse
 
-from txcontain.cli.connect import QUICK, agent, distrust
+from txcontain.cli.connect import QUICK, agent, distrust, how_to_start
 from txcontain.cli.errors import Refused, Trouble
 
 # How many seconds the manager may be silent where it is not QUICK. A launch waits for its
@@ -89,6 +89,7 @@ class Client:
     no answer or one that can't be understood.
 
     :param token: what the manager is to know the caller by
+    :ivar notes: what the answers said that a person should know, a sentence each
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Client:
         self._url = "http://localhost" if url.startswith("unix:") else self._where
         self._http = http
         self._clock = clock
+        self.notes: list[str] = []
         self._shown = {"Authorization": f"Bearer {token}"} if token else {}
 
     @classmethod
@@ -176,7 +178,7 @@ class Client:
         return self._feed(f"/instances/{_quoted(instance)}/logs", follow, **params)
 
     async def events(self, follow: bool, since: int | None = None) -> AsyncIterator[Json]:
-        """Yield the events from number `since` on; with `follow`, also those to come."""
+        """Yield the events after number `since`; with `follow`, also those to come."""
         rest = b""
         async for chunk in self._feed("/events", follow, since=since):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -219,12 +221,13 @@ class Client:
             if response.code != 200:
                 body = b"".join([chunk async for chunk in chunks])
                 raise Refused(response.code, self._reason(response, body))
+            self.notes += map(unquote, response.headers.getRawHeaders("Txcontain-Note", []))
             async for chunk in chunks:
                 yield chunk
         except ConnectionRefusedError as error:
             raise Trouble(
-                f"Nothing listens at {self._where}: start the manager with `make manager`,"
-                " or name another one with --url."
+                f"Nothing listens at {self._where}: {how_to_start(self._where)}, or name another"
+                " manager with --url."
             ) from error
         except (ConnectError, OSError, UnicodeError) as error:
             # OSError is a host that is not found; UnicodeError, a name that no host can have.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
 EVERY = 1.0  # seconds
+UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
+EVENT_KEYS = ("seq", "time", "instance", "what", "reason")  # of every event; some have more
 
 # What the course compares.
 
@@ -132,24 +134,28 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 
 async def stats(client: "Client", arguments: Namespace) -> int:
     """Print what the running instances use, again and again where a person looks."""
-    before: dict[str, int | None] = {}
-    since = time.monotonic()
+    watched = sys.stdout.isatty() and not arguments.once
+    usages, at = await client.stats(), time.monotonic()
     while True:
-        now, usages = time.monotonic(), await client.stats()
+        before, since = {usage["instance"]: usage.get("cpu_usec") for usage in usages}, at
+        await client.pause(EVERY)  # processor time is told by two looks
+        usages, at = await client.stats(), time.monotonic()
         rows = [["INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS"]]
-        rows += [usage_row(usage, before, now - since) for usage in usages]
-        before, since = {usage["instance"]: usage.get("cpu_usec") for usage in usages}, now
-        if arguments.once or not sys.stdout.isatty():
-            print(table(rows))
+        rows += [usage_row(usage, before, at - since) for usage in usages]
+        print(f"{CLEAR if watched else ''}{table(rows)}", flush=True)
+        if not watched:
             return 0
-        print(CLEAR + table(rows), flush=True)
-        await client.pause(EVERY)
 
 
 def usage_row(usage: "Json", before: "Json", seconds: float) -> list[str]:
-    """Return the cells of what an instance uses; its processor time since the last look."""
+    """Return the cells of what an instance uses.
+
+    :param before: microseconds of processor time that each had used, so many `seconds` ago
+    """
     used, was = usage.get("cpu_usec"), before.get(usage["instance"])
-    share = "-" if used is None or was is None else f"{(used - was) / seconds / 10_000:.1f} %"
+    share = "-"
+    if used is not None and was is not None and used >= was:  # else it was started again
+        share = f"{(used - was) / seconds / 10_000:.1f} %"
     memory = (usage.get("memory"), usage["limits"].get("memory"), usage.get("memory_peak"))
     pids = usage.get("pids")
     return [usage["instance"], share, *map(size, memory), "-" if pids is None else str(pids)]
@@ -201,8 +207,9 @@ def told(event: "Json") -> str:
     """Return an event as a line to read."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
     why = f": {event['reason']}" if event["reason"] else ""
-    by = f" (asked by {event['by']})" if event.get("by") else ""
-    return one_line(f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}{by}")
+    more = ", ".join(f"{key} {value}" for key, value in event.items() if key not in EVENT_KEYS)
+    line = f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}"
+    return one_line(f"{line} ({more})" if more else line)
 
 
 async def wait(client: "Client", arguments: Namespace) -> int:
@@ -212,7 +219,7 @@ async def wait(client: "Client", arguments: Namespace) -> int:
     if end["signal"] is not None:
         return 128 + int(end["signal"])
     # Neither status nor signal: it ended with the machine, and nobody saw how.
-    return 1 if end["status"] is None else int(end["status"])
+    return UNKNOWN if end["status"] is None else int(end["status"])
 
 
 async def token(_: "Client", arguments: Namespace) -> int:
@@ -262,6 +269,16 @@ def instance_name(text: str) -> str:
     return text
 
 
+def whole_number(text: str) -> int:
+    """Return an argument that is a whole number.
+
+    :raises ArgumentTypeError: if it is none, or below zero
+    """
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise ArgumentTypeError(f"it must be a whole number, 0 or more, not {text!r}")
+    return int(text)
+
+
 def token_name(text: str) -> str:
     """Return an argument that names the holder of a token.
 
@@ -290,10 +307,11 @@ class Command(NamedTuple):
     help: str
     run: "Callable[[Client, Namespace], Coroutine[Any, Any, int]]"
     arguments: tuple[Argument, ...] = ()
+    failure: int = 1  # the exit status if the command itself fails
 
 
 INSTANCE = Argument("instance", metavar="INSTANCE", type=instance_name, help="as launch named it")
-FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is yet to come")
+FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")
 
 COMMANDS = (
     Command(
@@ -320,7 +338,7 @@ COMMANDS = (
         "ps",
         "show the instances with their state",
         ps,
-        (Argument("-a", "--all", action="store_true", help="those that have ended too"),),
+        (Argument("-a", "--all", action="store_true", help="also those that have ended"),),
     ),
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
     Command(
@@ -337,8 +355,8 @@ COMMANDS = (
         logs,
         (
             FOLLOW,
-            Argument("-n", "--lines", metavar="N", type=int, help="the last N lines alone"),
-            Argument("--stream", choices=("stdout", "stderr"), help="one of the two alone"),
+            Argument("-n", "--lines", metavar="N", type=whole_number, help="only the last N lines"),
+            Argument("--stream", choices=("stdout", "stderr"), help="only one of the two"),
             INSTANCE,
         ),
     ),
@@ -348,11 +366,22 @@ COMMANDS = (
         events,
         (
             FOLLOW,
-            Argument("--since", metavar="N", type=int, help="from event number N on"),
+            Argument(
+                "--since",
+                metavar="N",
+                type=whole_number,
+                help="only events after number N: the last one that you have seen",
+            ),
             Argument("--json", action="store_true", help="a JSON document a line"),
         ),
     ),
-    Command("wait", "wait until an instance has ended; exit with its status", wait, (INSTANCE,)),
+    Command(
+        "wait",
+        f"wait until an instance has ended; exit with its status ({UNKNOWN}: not known)",
+        wait,
+        (INSTANCE,),
+        failure=UNKNOWN,
+    ),
     Command(
         "token",
         "make a token: prints it, and the line for the manager's --tokens file",

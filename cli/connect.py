@@ -15,6 +15,8 @@ from txcontain.cli.errors import Trouble
 Way: TypeAlias = Callable[[URI], Any]  # to an address's IStreamClientEndpoint
 QUICK = 15  # seconds until an attempt, or the wait for an answer, is given up
 HERE = ("localhost", "127.0.0.1", "::1")
+UNIT = Path("/etc/systemd/system/txcontain.service")
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @implementer(IAgentEndpointFactory)
@@ -110,6 +112,18 @@ def load_pair(text: bytes) -> Any:
     from twisted.internet.ssl import PrivateCertificate
 
     return PrivateCertificate.loadPEM(text)
+
+
+def how_to_start(url: str) -> str:
+    """Return how to start a manager at this address, with what is installed here."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and parts.hostname not in HERE:
+        return "start the manager on that host"
+    if UNIT.exists():
+        return "start the manager with `systemctl start txcontain`"
+    if (CHECKOUT / "Makefile").exists():
+        return f"start the manager with `make manager` in {CHECKOUT}"
+    return "start the manager with `twistd containerd-lite`"
 
 
 def distrust(error: Exception) -> str:

@@ -8,11 +8,11 @@ class Trouble(Exception):
 class Refused(Trouble):
     """The manager was asked, and said no.
 
-    :ivar status: the HTTP status of its answer
+    :ivar code: the HTTP status of its answer
     :ivar reason: why, in one line or several
     """
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
-        self.status = status
+        self.code = code
         self.reason = reason

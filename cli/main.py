@@ -5,9 +5,12 @@ import re
 import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from txcontain import __version__
 from txcontain.cli.commands import COMMANDS, plain
 from txcontain.cli.errors import Trouble
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 DEFAULT_URL = "http://localhost:8080"
+ADDRESS = re.compile(
+    r"unix:/.+|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?"
+)
 FILES = {
     "ca": "the CA of the manager's certificate",
     "cert": "a certificate to be known by",
@@ -25,18 +31,30 @@ FILES = {
 def main() -> NoReturn:
     """Carry out the command that this process was started with, and exit."""
     die_quietly_of_ctrl_c()
-    arguments = parser(os.environ.get("TXCONTAIN_URL") or DEFAULT_URL).parse_args()
     open_stdout()
+    arguments = parse(sys.argv[1:], os.environ)
     if not arguments.url.startswith("https:"):
         do_without_tls()
-    from twisted.internet.task import react
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
 
-    react(session, (arguments,))
+    loop: Any = reactor  # whose annotation is that of the least there is
+    Deferred.fromCoroutine(session(loop, arguments)).addErrback(have_a_bug)
+    # Without Twisted's handlers a signal ends this process. With them it would end the
+    # reactor, which hangs up first: and the manager would be blamed for that.
+    loop.run(installSignalHandlers=False)
+    os._exit(1)
+
+
+def have_a_bug(failure: Any) -> NoReturn:
+    """Say all that is known of a mistake of ours, and exit."""
+    failure.printTraceback()
+    os._exit(1)
 
 
 def die_quietly_of_ctrl_c() -> None:
     """Let Ctrl-C end this process as it ends a C program: at any time, without a traceback."""
-    # Where it is ignored (a job in the background), it stays so.
+    # If it is ignored (a job in the background), it stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -63,11 +81,10 @@ async def session(reactor: Any, arguments: Namespace) -> NoReturn:
     from txcontain.cli.client import Client
 
     files = {name: getattr(arguments, name) for name in FILES}
-    token = os.environ.get("TXCONTAIN_TOKEN", "").strip()
     try:
-        client = Client.connecting(arguments.url, reactor, token, **files)
+        client = Client.connecting(arguments.url, reactor, arguments.token, **files)
     except Trouble as trouble:
-        status = failed(trouble)
+        status = failed(trouble, arguments)
     else:
         status = await carry_out(client, arguments)
     # All is said and flushed. To take down the reactor and the interpreter piece by
@@ -80,46 +97,72 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
     try:
         status: int = await arguments.run(client, arguments)
         sys.stdout.flush()
-        return status
     except Trouble as trouble:
-        return failed(trouble)
+        return failed(trouble, arguments)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         return 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"Can't write the output: {error.strerror}.", file=sys.stderr)
-        return 1
+        return failed(Trouble(f"Can't write the output: {error.strerror}."), arguments)
+    for note in client.notes:
+        print(plain(note), file=sys.stderr)
+    return status
 
 
-def failed(trouble: Trouble) -> int:
+def failed(trouble: Trouble, arguments: Namespace) -> int:
     """Say what went wrong, and return the exit status."""
-    sys.stdout.flush()
+    with suppress(OSError):  # which may be what went wrong
+        sys.stdout.flush()
     print(plain(str(trouble)), file=sys.stderr)
-    return 1
+    status: int = arguments.failure
+    return status
 
 
-def parser(url: str) -> ArgumentParser:
-    """Return the parser of the command line, for COMMANDS and a default address."""
+def parse(words: list[str], environment: Mapping[str, str]) -> Namespace:
+    """Return what a command line asks for; with no command in it, say which there are, and exit.
+
+    :param environment: where TXCONTAIN_URL and TXCONTAIN_TOKEN may be
+    """
+    top = parser()
+    arguments = top.parse_args(words)
+    if arguments.run is None:
+        top.print_help(sys.stderr)
+        raise SystemExit(2)
+    where = environment.get("TXCONTAIN_URL") or DEFAULT_URL
+    try:
+        arguments.url = arguments.url or manager_url(where)
+    except ArgumentTypeError as error:
+        top.error(f"TXCONTAIN_URL: {error}")
+    arguments.token = environment.get("TXCONTAIN_TOKEN", "").strip()
+    if not re.fullmatch(r"[\w.~+/-]*=*", arguments.token, re.ASCII):
+        top.error("TXCONTAIN_TOKEN: it holds a character that no token has")
+    return arguments
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the command line, for COMMANDS."""
     top = ArgumentParser("txcontain", description="Runs and looks after containers.")
-    add_where(top, url, None)
-    kinds = top.add_subparsers(metavar="COMMAND", required=True)
+    top.set_defaults(run=None)
+    top.add_argument("--version", action="version", version=f"txcontain {__version__}")
+    add_where(top, None)
+    kinds = top.add_subparsers(metavar="COMMAND")
     for command in COMMANDS:
         kind = kinds.add_parser(command.name, help=command.help, description=command.help)
-        kind.set_defaults(run=command.run)
-        # Without a default of its own, it leaves alone what stood before the command.
-        add_where(kind, SUPPRESS, SUPPRESS)
+        kind.set_defaults(run=command.run, failure=command.failure)
+        # Without a default of its own, it leaves what stood before the command as it is.
+        add_where(kind, SUPPRESS)
         for argument in command.arguments:
             kind.add_argument(*argument.names, **argument.options)
     return top
 
 
-def add_where(parser: ArgumentParser, url: str, nothing: str | None) -> None:
+def add_where(parser: ArgumentParser, default: str | None) -> None:
     """Add the options that say where the manager is and what it is to be shown."""
     where = f"unix:/PATH, http:// or https://HOST:PORT (default: $TXCONTAIN_URL, or {DEFAULT_URL})"
-    parser.add_argument("--url", type=manager_url, default=url, metavar="URL", help=where)
+    parser.add_argument("--url", type=manager_url, default=default, metavar="URL", help=where)
     for name, what in FILES.items():
         parser.add_argument(
-            f"--{name}", type=Path, default=nothing, metavar="FILE", help=f"over https: {what}"
+            f"--{name}", type=Path, default=default, metavar="FILE", help=f"over https: {what}"
         )
 
 
@@ -128,11 +171,11 @@ def manager_url(text: str) -> str:
 
     :raises ArgumentTypeError: if it is none
     """
-    match = re.fullmatch(r"unix:/.+|https?://[A-Za-z0-9.-]+(?::([0-9]{1,5}))?/?", text)
+    match = ADDRESS.fullmatch(text)
     if not match or int(match[1] or 80) > 65535:
         raise ArgumentTypeError(
-            f"{text!r} is no address of a manager: write http://HOST:PORT, https://HOST:PORT or"
-            " unix:/PATH"
+            f"{text!r} is not the address of a manager: write http://HOST:PORT, https://HOST:PORT"
+            " or unix:/PATH"
         )
     return text
 

@@ -104,7 +104,7 @@ class TokenTests(TokenCase):
         secrets = set()
         for _ in range(2):
             with mock.patch("builtins.print") as printed:
-                arguments = main.parser("http://x").parse_args(["token", "ann", "read"])
+                arguments = main.parse(["token", "ann", "read"], {})
                 self.successResultOf(Deferred.fromCoroutine(commands.token(None, arguments)))
             (shown,), (known,) = (call.args for call in printed.call_args_list)
             self.write(known + "\n")

@@ -24,7 +24,8 @@ from twisted.web.client import ResponseFailed
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from txcontain.cli import commands, main
+from txcontain import __version__
+from txcontain.cli import commands, connect, main
 from txcontain.cli.client import QUICK, SLOW, Client, fits
 from txcontain.cli.errors import Refused, Trouble
 
@@ -114,7 +115,7 @@ class Session(SynchronousTestCase):
 
     def start(self, *words):
         """Type a command; return the Deferred of its exit status."""
-        arguments = main.parser(URL).parse_args(words)
+        arguments = main.parse(list(words), {})
         client = Client(arguments.url, self.http, self.clock)
         return Deferred.fromCoroutine(main.carry_out(client, arguments))
 
@@ -180,6 +181,12 @@ class CourseTests(Session):
         [(_, body)] = self.manager.asked
         self.assertEqual(json.loads(body), {"name": "web", "major": "1", "minor": "01"})
         self.assertEqual((self.out, self.err), ("Success: web-1\n", ""))
+
+    def test_launch_with_a_note(self):
+        """What a person should know of a success is told on stderr: stdout is compared."""
+        self.manager.answers_to("POST /launch", LAUNCHED, Txcontain_Note=quote("no “port” yet"))
+        self.assertEqual(self.run_command("launch", "web", "1", "01"), 0)
+        self.assertEqual((self.out, self.err), ("Success: web-1\n", "no “port” yet\n"))
 
     def test_launch_refused(self):
         """A failed launch prints its reason on stdout, all lines of it."""
@@ -325,6 +332,13 @@ class LifeTests(Session):
         self.assertEqual(first, second)
         self.assertTrue(re.fullmatch(r"7 19\d\d-\d\d-\d\d [\d:]{8} web-1 ended: status 3", first))
 
+    def test_events_tell_all(self):
+        """What only some events have is told too, such as a config's name and who asked."""
+        event = {**EVENT, "instance": None, "what": "config", "config": "a.cfg", "by": "uid 7"}
+        self.manager.answers_to("GET /events", json.dumps(event).encode() + b"\n")
+        self.assertEqual(self.run_command("events"), 0)
+        self.assertTrue(self.out.endswith(" - config: status 3 (config a.cfg, by uid 7)\n"))
+
     def test_events_json(self):
         """With --json an event is passed on whole."""
         self.manager.answers_to("GET /events", json.dumps(EVENT).encode() + b"\n")
@@ -337,11 +351,43 @@ class LifeTests(Session):
             ({"status": 3, "signal": None, "reason": "exit status 3"}, 3),
             ({"status": 0, "signal": None, "reason": "exit status 0"}, 0),
             ({"status": None, "signal": 9, "reason": "out of memory"}, 137),
-            ({"status": None, "signal": None, "reason": "the machine went down"}, 1),
+            ({"status": None, "signal": None, "reason": "the machine went down"}, 125),
         ):
             self.manager.answers_to("GET /instances/web-1/wait", {"exit": end})
             self.assertEqual(self.run_command("wait", "web-1"), status)
             self.assertEqual(self.out.splitlines()[-1], end["reason"])
+
+    def test_wait_fails(self):
+        """Wait's own failure is none of the statuses that an instance may well end with."""
+        self.manager.answers_to("GET /instances/web-1/wait", status=404)
+        self.assertEqual(self.run_command("wait", "web-1"), 125)
+        self.http = HTTPClient(Broken(ConnectionRefusedError()))
+        self.assertEqual(self.run_command("wait", "web-1"), 125)
+
+    def test_stats(self):
+        """One table tells processor time too, which takes two looks, a second apart."""
+        usage = {**LAUNCHED, "limits": {"memory": 1 << 30}, "memory": 1536, "pids": 3}
+        self.patch(commands.time, "monotonic", self.clock.seconds)
+        self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 10_000}]})
+        for words in (["stats", "--once"], ["stats"]):
+            status = self.start(*words)
+            self.http.flush()
+            self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 260_000}]})
+            self.clock.advance(commands.EVERY)
+            self.assertEqual(self.successResultOf(status), 0)
+        self.assertEqual(
+            self.out.splitlines()[:2],
+            [
+                "INSTANCE  CPU     MEMORY  LIMIT  PEAK  PIDS",
+                "web-1     25.0 %  1.5K    1.0G   -     3",
+            ],
+        )
+
+    def test_usage_of_one_started_again(self):
+        """What was started again has used less than before: that is no share."""
+        usage = {"instance": "web-1", "limits": {}, "cpu_usec": 5}
+        self.assertEqual(commands.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
+        self.assertEqual(commands.usage_row(usage, {}, 1.0)[1], "-")
 
     def test_wait_is_patient(self):
         """Wait is not given up, however long the instance runs."""
@@ -366,9 +412,24 @@ class NoAnswerTests(Session):
             takes_instance = commands.INSTANCE in command.arguments
             given = words.get(command.name, ["web-1"] if takes_instance else [])
             self.stderr.truncate(0)
-            self.assertEqual(self.run_command(command.name, *given), 1)
+            self.assertEqual(self.run_command(command.name, *given), command.failure)
             said = self.out.splitlines()[-1] if command.name == "launch" else self.err
             self.assertIn(f"Nothing listens at {URL}: start the manager with `make manager`", said)
+
+    def test_how_to_start(self):
+        """How a manager is started depends on where it is to run, and on what is installed."""
+        here, folder = Path(__file__).resolve().parents[1], Path(self.mktemp())
+        self.patch(connect, "UNIT", folder / "none")
+        for url in (URL, "unix:/run/x", "https://[::1]:1"):
+            said = f"start the manager with `make manager` in {here}"
+            self.assertEqual(connect.how_to_start(url), said)
+        self.assertEqual(connect.how_to_start("https://h"), "start the manager on that host")
+        self.patch(connect, "CHECKOUT", folder)
+        said = "start the manager with `twistd containerd-lite`"
+        self.assertEqual(connect.how_to_start(URL), said)
+        self.patch(connect, "UNIT", here)
+        said = "start the manager with `systemctl start txcontain`"
+        self.assertEqual(connect.how_to_start(URL), said)
 
     def test_other_failures(self):
         """Every other way to have no connection is a sentence that names the address."""
@@ -461,7 +522,7 @@ class NoAnswerTests(Session):
         async def write(client, arguments):
             raise error
 
-        arguments = Namespace(run=write)
+        arguments = Namespace(run=write, failure=1)
         status = Deferred.fromCoroutine(main.carry_out(None, arguments))
         return self.successResultOf(status), self.err
 
@@ -475,7 +536,7 @@ class ClientTests(SynchronousTestCase):
         manager.answers_to("GET /list", status=409, Txcontain_Reason="one%0Atwo")
         client = Client(URL + "/", StubTreq(manager), Clock())
         refused = self.failureResultOf(Deferred.fromCoroutine(client.list()), Refused).value
-        self.assertEqual((refused.status, refused.reason), (409, "one\ntwo"))
+        self.assertEqual((refused.code, refused.reason), (409, "one\ntwo"))
         self.assertIsInstance(refused, Trouble)
 
     def test_fits(self):
@@ -495,9 +556,11 @@ class ClientTests(SynchronousTestCase):
 class ParserTests(Session):
     """The command line."""
 
+    environment: ClassVar = {}
+
     def parse(self, *words):
         """Return what a command line means."""
-        return main.parser(URL).parse_args(words)
+        return main.parse(list(words), self.environment)
 
     def usage_error(self, *words):
         """Return what is said of a command line that is wrong."""
@@ -505,25 +568,53 @@ class ParserTests(Session):
         return self.err
 
     def test_url(self):
-        """The flag wins over the default, before the command and after it."""
-        other = "http://127.0.0.1:81"
+        """The flag wins over the environment, and that over the default, wherever it stands."""
+        other = "http://[::1]:81"
         self.assertEqual(self.parse("list").url, URL)
+        self.environment = {"TXCONTAIN_URL": "unix:/run/it"}
+        self.assertEqual(self.parse("list").url, "unix:/run/it")
         self.assertEqual(self.parse("--url", other, "list").url, other)
         self.assertEqual(self.parse("list", "--url", other).url, other)
 
     def test_bad_url(self):
         """An address that is none is a usage error that shows what one looks like."""
         for url in ("", "localhost:80", "ftp://h", "unix:x", "http://", "http://h:99999",
-                    "http://h/x?y"):  # fmt: skip
-            self.assertIn("write http://HOST:PORT", self.usage_error("--url", url, "list"))
+                    "http://h/x?y", "http://[h]"):  # fmt: skip
+            said = f"argument --url: {url!r} is not the address of a manager: write http://HOST:"
+            self.assertIn(said, self.usage_error("--url", url, "list"))
+
+    def test_bad_environment(self):
+        """What is wrong with a variable of the environment is told by the variable's name."""
+        for name, value, said in (
+            ("TXCONTAIN_URL", "foo", "'foo' is not the address of a manager"),
+            ("TXCONTAIN_TOKEN", "sécret", "it holds a character that no token has"),
+            ("TXCONTAIN_TOKEN", "a\nb", "it holds a character that no token has"),
+        ):
+            self.environment = {name: value}
+            self.assertIn(f"error: {name}: {said}", self.usage_error("list"))
+            self.assertNotIn("sécret", self.err)
+
+    def test_no_command(self):
+        """Without a command it says which there are, as an error."""
+        said = self.usage_error()
+        for command in commands.COMMANDS:
+            self.assertIn(f"\n    {command.name}", said)
+        self.assertEqual(self.out, "")
 
     def test_wrong_words(self):
         """A missing, an unknown and an empty word are usage errors."""
-        self.assertIn("required: COMMAND", self.usage_error())
         self.assertIn("MINOR", self.usage_error("launch", "web", "1"))
         self.assertIn("invalid choice: 'lunch'", self.usage_error("lunch"))
         self.assertIn("it is empty", self.usage_error("destroy", ""))
-        self.assertIn("invalid int value", self.usage_error("logs", "-n", "x", "web-1"))
+        for number in ("x", "-3", "1.5", "²", ""):
+            said = self.usage_error("logs", "-n", number, "web-1")
+            self.assertIn(f"it must be a whole number, 0 or more, not {number!r}", said)
+        self.assertIn("a whole number", self.usage_error("events", "--since", "-1"))
+
+    def test_version(self):
+        """The program knows its version."""
+        self.assertEqual(self.assertRaises(SystemExit, self.parse, "--version").code, 0)
+        self.assertEqual(self.out, f"txcontain {__version__}\n")
 
     def test_help(self):
         """Help names every command, and a command's help its arguments."""
@@ -584,8 +675,13 @@ class ExecutableTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (1, ""))
         self.assertTrue(done.stdout.startswith(f"Failure: Nothing listens at {nowhere}"))
 
-    def test_ctrl_c(self):
-        """Ctrl-C ends a command that waits, without a word."""
+    def test_signals(self):
+        """Ctrl-C and whatever else is sent to end a command ends it, without a word."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self.assertEqual(self.signalled(number), (b"", -number))
+
+    def signalled(self, number):
+        """Send a signal to a command that waits; what it said, and how it ended."""
         with socket.create_server(("127.0.0.1", 0)) as mute:
             mute.settimeout(60)
             url = f"http://127.0.0.1:{mute.getsockname()[1]}"
@@ -595,10 +691,9 @@ class ExecutableTests(SynchronousTestCase):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 # Tests that run in the background are started with SIGINT ignored.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
             )
-            with command, mute.accept()[0]:
-                command.send_signal(signal.SIGINT)
-                self.assertEqual(command.communicate(timeout=60), (b"", None))
-        # Which a shell calls 130.
-        self.assertEqual(command.returncode, -signal.SIGINT)
+            with command, mute.accept()[0] as connection:
+                connection.recv(1)  # so it is connected, and waits for the answer
+                command.send_signal(number)
+                return command.communicate(timeout=60)[0], command.returncode

@@ -22,6 +22,7 @@ from txcontain.instance import (
 from txcontain.kernel import Kernel
 from txcontain.process import Exit
 
+STOPPED = ["stopping: asked to end", "ended: asked to end (killed by SIGKILL)"]
 PLAN = [("output", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
 STATUS_3 = Exit(status=3, reason="exit status 3")
 
@@ -288,7 +289,7 @@ class StopTests(InstanceTestCase):
         instance = self.launched()
         self.successResultOf(self.stop(instance))
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
-        self.assertEqual(self.events, ["stopping: asked to end", "ended: killed by SIGKILL"])
+        self.assertEqual(self.events, STOPPED)
 
     def test_keeper_ends_later(self):
         """It has stopped when its PID 1 has ended, and how is known when its keeper has."""
@@ -345,7 +346,7 @@ class StopTests(InstanceTestCase):
         self.assertNoResult(first)
         self.init.end("Killed")
         self.assertEqual(self.successResultOf(first), self.successResultOf(second))
-        self.assertEqual(self.events, ["stopping: asked to end", "ended: killed by SIGKILL"])
+        self.assertEqual(self.events, STOPPED)
 
     def test_terminate_fails(self):
         """Where no one can be asked (our own error), PID 1 is killed, and the error is logged."""

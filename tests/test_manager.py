@@ -57,7 +57,7 @@ class ConfigTests(VerbTestCase):
         self.add()
         self.assertEqual(self.manager.config_names(), ["web-1-01.cfg"])
         self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
-        self.assertEqual(self.events(), ["config: uploaded"])
+        self.assertEqual(self.events(), ["config: web-1-01.cfg was uploaded"])
 
     def test_invalid(self):
         """A document that is none is not kept."""
@@ -134,6 +134,13 @@ class LaunchTests(VerbTestCase):
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
         self.assertIn("limits.memory", str(error))
         self.assertNothingLeft()
+
+    def test_who_killed_it(self):
+        """Of a launch that failed the journal says who ended the container, and why."""
+        self.patch(Cgroups, "limit", lambda *_: throw(OSError(2, "no")))
+        error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
+        ended = "ended: its launch failed, so the manager ended it (killed by SIGKILL)"
+        self.assertEqual(self.events()[-2:], [ended, f"refused: {error}"])
 
     def test_no_folder(self):
         """Where no folder can be made the machine is at fault."""
@@ -361,7 +368,7 @@ class DestroyTests(VerbTestCase):
         self.now(self.manager.destroy(instance.name))
         self.assertNothingLeft()
         self.assertEqual(self.events()[-3:], [
-            "stopping: asked to end", "ended: killed by SIGKILL",
+            "stopping: asked to end", "ended: asked to end (killed by SIGKILL)",
             "destroyed: its processes, cgroup and folders are gone",
         ])  # fmt: skip
         self.refused(self.manager.destroy(instance.name), NoSuchInstance)

@@ -387,9 +387,9 @@ class ClientTests(WebTestCase):
 
     def test_course_refusals(self):
         """The course's resources tell the client why by their header."""
-        self.assertEqual(self.refused(self.client.upload(b"{")).status, 409)
+        self.assertEqual(self.refused(self.client.upload(b"{")).code, 409)
         self.assertEqual(str(self.refused(self.client.launch("web", "1", "01"))),
-                         "there is no web-1-01.cfg; upload it first")  # fmt: skip
+                         "there is no config web-1-01.cfg → upload it first")  # fmt: skip
         self.assertEqual(str(self.refused(self.client.destroy("web-9"))),
                          "there is no instance web-9")  # fmt: skip
 

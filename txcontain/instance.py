@@ -179,7 +179,7 @@ class Instance:
 
     async def _be_sure_that_it_ended(self, why: str) -> None:
         if self.processes is not None and self.processes.exit is None:
-            self.processes.kill()
+            self.processes.kill("its launch failed, so the manager ended it")
             if self._first_launch:
                 await self.end()
         elif self.state in ("starting", "stopping"):
@@ -279,7 +279,7 @@ class Instance:
                     break
         except Exception:  # no `finally`: that is run too when a manager that ends forgets this
             log.failure("asking {name} to end", name=self.name)
-        processes.kill()
+        processes.kill("asked to end")
 
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""

@@ -74,7 +74,7 @@ class Manager:
             await self.threads(self.configs.add, spec.file_name, document)
         except OSError as error:
             raise MachineAtFault(f"keeping {spec.file_name}", failures.of_os(error)) from error
-        self.journal.add("config", "uploaded", config=spec.file_name)
+        self.journal.add("config", f"{spec.file_name} was uploaded", config=spec.file_name)
         return spec
 
     def config_names(self) -> list[str]:

@@ -156,6 +156,7 @@ class Supervised:
     pidfd: int = -1
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
+    killed_because: str = ""  # empty if the manager did not kill it, or says no reason
     _watch: Watch | None = None  # of PID 1
 
     @property
@@ -168,8 +169,12 @@ class Supervised:
         if self.pidfd >= 0:
             self.kernel.send_signal(self.pidfd, number)
 
-    def kill(self) -> None:
-        """End every process of the container (the pid namespace goes with its PID 1)."""
+    def kill(self, because: str = "") -> None:
+        """End every process of the container (the pid namespace goes with its PID 1).
+
+        :param because: what the end's reason will say, so that no one looks for another killer
+        """
+        self.killed_because = self.killed_because or because
         self.send_signal(signal.SIGKILL)
 
     def watch_init(self, reactor: Any, ended: Callable[[], None]) -> None:
@@ -228,7 +233,11 @@ class Supervised:
         self.exit = read_exit(self.slot)
         if self.exit.failed:
             kills = self.cgroups.out_of_memory_kills(self.token)
-            self.exit = _with_kills(self.exit, kills) if kills else self.exit
+            if kills:
+                self.exit = _with_kills(self.exit, kills)
+            elif self.killed_because and self.exit.signal == signal.SIGKILL:
+                because = f"{self.killed_because} ({self.exit.reason})"
+                self.exit = evolve(self.exit, reason=because)
         if self.on_exit is not None:
             self.on_exit(self.exit)
 

@@ -113,7 +113,8 @@ class InstanceCommandTests(CommandCase):
 
     def test_launch_refused(self) -> None:
         """A launch that fails says why after "Failure: ", on stdout."""
-        self.assert_fails("Failure: there is no nobody-1-01.cfg", "launch", "nobody", "1", "01")
+        said = "Failure: there is no config nobody-1-01.cfg"
+        self.assert_fails(said, "launch", "nobody", "1", "01")
         words = self.launch_words(startup_script="/no/such/script")
         said = self.assert_fails("Failure: ", "launch", *words)
         self.assertIn("there is no /no/such/script in the container", said)
