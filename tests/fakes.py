@@ -5,6 +5,7 @@ runs for real on top of it, with files in a temporary folder.
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import marshal
@@ -44,27 +45,48 @@ from txcontain.tap import FOLDERS
 
 
 class FakeKernel:
-    """Processes that a test begins and ends, and what they were sent."""
+    """Processes that a test begins and ends, and what they were sent.
+
+    It fails as the real one does: ``kernel_contract.py`` runs the same tests on both.
+    """
 
     def __init__(self):
         self.boot = "this boot"
         self.living = {}  # Process: what its SIGKILL calls
+        self.zombies = set()  # Processes that have ended, and no one has waited for them
         self.working = {}  # a slot's name: its keeper, and PID 1
         self.pidfds = {}  # descriptor: Process
         self.folders = {}  # descriptor: path
+        self.most_open = None  # descriptors; None: any number
         self.signals = []  # (pid, number), as they were sent
-        self.catching = defaultdict(list)  # PID 1's pid: the Processes with a handler
+        self.catching = defaultdict(list)  # PID 1's pid: the Processes with a handler for it
+        self.caught = signal.SIGTERM
         self.listening = {}  # port: pid
         self.mounts = []
         self.clock = lambda: 0.0  # the reactor's
         self.set_forward = 0.0  # seconds by which the time of day was set
-        self._numbers = itertools.count(100)
+        self._pids = itertools.count(100)
+
+    # -- what a test makes happen ----------------------------------------------
 
     def begin(self, killed=lambda: None):
         """A new process."""
-        process = Process(next(self._numbers), 1)
+        process = Process(next(self._pids), 1)
         self.living[process] = killed
         return process
+
+    def end(self, process):
+        """A process ends; returns whether it ran."""
+        if self.living.pop(process, None) is None:
+            return False
+        self.zombies.add(process)
+        return True
+
+    def reap(self, process):
+        """Its parent has waited for a process: its pid is free."""
+        self.zombies.discard(process)
+
+    # -- what the manager asks ---------------------------------------------------
 
     def boot_id(self):
         return self.boot
@@ -73,74 +95,122 @@ class FakeKernel:
         return self.clock() + self.set_forward
 
     def boot_time(self):
-        return 1.0
+        return self.set_forward - 1.0
 
     def be_prompt(self):
         pass
 
     def identify(self, pid):
-        for process in self.living:
-            if process.pid == pid:
-                return process
-        raise ProcessLookupError(f"there is no process {pid}")
+        self._needs(1)
+        return self._find(pid)
 
     def keepers(self, slots):
+        self._needs(1)
         return {
-            name: (keeper, process if process in self.living else None)
+            name: (keeper, process if self._is_there(process) else None)
             for name, (keeper, process) in self.working.items()
             if keeper in self.living
         }
 
     def open_process(self, process):
-        if process not in self.living:
-            raise ProcessLookupError(f"process {process.pid} has ended")
-        descriptor = next(self._numbers)
-        self.pidfds[descriptor] = process
-        return descriptor
+        if process.pid <= 0:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        found = self._find(process.pid)
+        self._needs(2)
+        if found != process:
+            raise ProcessLookupError(errno.ESRCH, f"process {process.pid} is another one now")
+        return self._open(self.pidfds, process)
 
     def close(self, descriptor):
-        del (self.pidfds if descriptor in self.pidfds else self.folders)[descriptor]
+        if self.pidfds.pop(descriptor, None) or self.folders.pop(descriptor, None):
+            return
+        raise OSError(errno.EBADF, "Bad file descriptor")
 
     def read_only(self, folder):
-        descriptor = next(self._numbers)
-        self.folders[descriptor] = folder
-        return descriptor
+        self._needs(1)
+        os.stat(folder)
+        return self._open(self.folders, folder)
 
     def send_signal(self, pidfd, number):
-        self.signal_process(self.pidfds[pidfd], number)
+        if pidfd not in self.pidfds:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        self._signal(self.pidfds[pidfd], number)
 
     def signal_process(self, process, number):
-        if process in self.living:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = self.open_process(process)
+            self.close(descriptor)
+            self._signal(process, number)
+
+    def lives(self, process):
+        self._needs(1)
+        return process in self.living
+
+    def catchers(self, pid, number):
+        self._needs(1)
+        catching = self.catching[pid] if number == self.caught else []
+        return [process for process in catching if process in self.living]
+
+    def peer(self, connection):
+        connection.check()
+        return connection.init.process.pid
+
+    def send(self, connection, message):
+        connection.check()
+        if connection.init.connection is None:  # it has hung up
+            return 0
+        sent = min(connection.room, len(message))
+        connection.room -= sent
+        connection.init.received(message[:sent])
+        return sent
+
+    def listening_sockets(self, port, network_of="self", protocol="tcp", address="0.0.0.0"):
+        self._needs(1)
+        return {"4711"} if port in self.listening else set()
+
+    def listens(self, pid, port):
+        self._needs(1)
+        return self.listening.get(port) == pid
+
+    def listener(self, port, protocol="tcp", address="0.0.0.0"):
+        self._needs(1)
+        return (self.listening[port], "other") if port in self.listening else None
+
+    def mounts_below(self, folder):
+        self._needs(1)
+        return [path for path in self.mounts if path.startswith(f"{folder}/")]
+
+    def cut_off(self, descriptor, offset, length):
+        raise NotImplementedError("a test of logs uses the real one")
+
+    def _find(self, pid):
+        for process in [*self.living, *self.zombies]:
+            if process.pid == pid:
+                return process
+        raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}")
+
+    def _is_there(self, process):
+        return process in self.living or process in self.zombies
+
+    def _signal(self, process, number):
+        if number not in signal.valid_signals() | {0}:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        if process in self.living and number:
             self.signals.append((process.pid, number))
             if number == signal.SIGKILL:
                 self.living[process]()
 
-    def lives(self, process):
-        return process in self.living
+    def _open(self, table, what):
+        used = {*self.pidfds, *self.folders}
+        descriptor = next(number for number in itertools.count(3) if number not in used)
+        table[descriptor] = what
+        return descriptor
 
-    def catchers(self, pid, number):
-        return [process for process in self.catching[pid] if process in self.living]
-
-    def peer(self, connection):
-        return connection
-
-    def send(self, connection, message):
-        return 0
-
-    def listening_sockets(self, port, network_of="self", protocol="tcp", address="0.0.0.0"):
-        return {"4711"} if port in self.listening else set()
-
-    def listens(self, pid, port):
-        return self.listening.get(port) == pid
-
-    def listener(self, port, protocol="tcp", address="0.0.0.0"):
-        return (self.listening[port], "other") if port in self.listening else None
-
-    def mounts_below(self, folder):
-        return self.mounts
-
-    def cut_off(self, descriptor, offset, length):
-        raise NotImplementedError("a test of logs uses the real one")
+    def _needs(self, count):
+        """What follows has so many descriptors open for a moment."""
+        opened = len(self.pidfds) + len(self.folders)
+        if self.most_open is not None and opened + count > self.most_open:
+            raise OSError(errno.EMFILE, "Too many open files")
 
 
 class FakeReactor(Clock):
@@ -165,6 +235,7 @@ class FakeReactor(Clock):
     def spawnProcess(self, protocol, executable, args=(), env=None, childFDs=None):
         if self.spawn_error is not None:
             raise self.spawn_error
+        self.kernel._needs(2)  # a pipe
         init = FakeInit(self, protocol, [executable, *args], env, childFDs)
         self.inits.append(init)
         protocol.makeConnection(init)
@@ -225,6 +296,7 @@ class FakeInit:
         self.groundwork = None
         self.plan = None  # all of it
         self.linked = False
+        self.incoming = b""  # of a message that is not complete
         self.connection = None
         self.closed = []  # its descriptors that the manager has closed
 
@@ -259,6 +331,7 @@ class FakeInit:
         """Close the connection."""
         if self.connection is not None:
             connection, self.connection = self.connection, None
+            self.socket.closed = True
             connection.connectionLost(Failure(ConnectionDone()))
 
     def end_before_it_is_heard(self, words="Done(1)"):
@@ -274,15 +347,18 @@ class FakeInit:
             return
         self.end_init()
         self.write_down(words)
-        del self.kernel.living[self.keeper]
+        self.kernel.reap(self.process)
+        self.kernel.end(self.keeper)
         self.hang_up()
         if self.child is not None:
+            self.kernel.reap(self.keeper)
             self.child.processExited(Failure(ProcessDone(None)))
         self._can_be_read(self.keeper)
+        self.kernel.reap(self.keeper)
 
     def end_init(self):
         """PID 1 ends, and the keeper has not yet."""
-        if self.kernel.living.pop(self.process, None):
+        if self.kernel.end(self.process):
             self._can_be_read(self.process)
 
     def _can_be_read(self, process):
@@ -312,14 +388,32 @@ class FakeInit:
     def closeChildFD(self, descriptor):
         self.closed.append(descriptor)
 
-    def received(self, message):
+    def received(self, data):
+        """Some of a message has come."""
+        self.incoming += data
+        while message := self._next_message():
+            self.carry_on(message)
+
+    def _next_message(self):
+        """One that is complete: a line, or steps after their length."""
+        if self.incoming.startswith(b"\n"):
+            length = 1
+        elif len(self.incoming) < 4:
+            return b""
+        else:
+            length = 4 + int.from_bytes(self.incoming[:4], "big")
+        if len(self.incoming) < length:
+            return b""
+        message, self.incoming = self.incoming[:length], self.incoming[length:]
+        return message
+
+    def carry_on(self, message):
         """Steps to carry out, the groundwork and later the rest of a plan; or there is a link."""
         if message == b"\n":
             self.linked = True
             self.reactor.callLater(0, self.carry_out)
             return
         steps = marshal.loads(message[4:])
-        assert len(message) == 4 + int.from_bytes(message[:4], "big")
         if self.groundwork is None:
             self.groundwork = steps
             if self.reactor.prepares:
@@ -333,16 +427,27 @@ class FakeInit:
 class FakeSocket(StringTransport):
     """The manager's end of an init's connection."""
 
+    room = 10  # bytes that its buffer takes at once
+
     def __init__(self, init):
         super().__init__()
         self.init = init
+        self.closed = False
+
+    def check(self):
+        """Fail as a socket does that was closed."""
+        if self.closed:
+            raise OSError(errno.EBADF, "Bad file descriptor")
 
     def getHandle(self):
-        return self.init.process.pid
+        if self.closed:  # as with Twisted's, which has no socket any more
+            raise AttributeError("socket")
+        return self
 
     def write(self, data):
-        super().write(data)
-        self.init.received(data)
+        if self.init.connection is not None and not self.closed:
+            super().write(data)
+            self.init.received(data)
 
     def loseConnection(self):
         super().loseConnection()

@@ -3,12 +3,11 @@
 import os
 import signal
 import stat
-from inspect import getmembers, isfunction, signature
 from itertools import product
 
 from automat import NoTransition
 
-from tests.fakes import FakeKernel, MachineTestCase, make_pool
+from tests.fakes import MachineTestCase, make_pool
 from tests.support import make_spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.instance import (
@@ -19,7 +18,6 @@ from txcontain.instance import (
     WHOLE,
     Instance,
 )
-from txcontain.kernel import Kernel
 from txcontain.process import Exit
 
 STOPPED = ["stopping: asked to end", "ended: asked to end (killed by SIGKILL)"]
@@ -514,14 +512,3 @@ class RestartTests(InstanceTestCase):
         instance.pause()
         self.reactor.advance(100)
         self.assertEqual((instance.state, len(self.reactor.inits)), ("waiting", 1))
-
-
-class FakeTests(MachineTestCase):
-    """The doubles are true to what they stand for."""
-
-    def test_kernel(self):
-        """Every method of the fake kernel takes what the real one's does."""
-        for name, method in getmembers(FakeKernel, isfunction):
-            if not name.startswith("_") and name != "begin":
-                real = signature(getattr(Kernel, name)).parameters
-                self.assertEqual(list(signature(method).parameters), list(real), name)

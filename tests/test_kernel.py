@@ -2,20 +2,41 @@
 
 import errno
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
+from inspect import getsource, signature
 from itertools import product
 
-from attrs import evolve
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests import kernel_contract
+from tests.fakes import FakeKernel
+from tests.kernel_contract import Contract, FakeWorld, PrivilegedContract, RealWorld
 from txcontain import kernel
-from txcontain.kernel import Kernel, Process, program
+from txcontain.kernel import Kernel, program
 
-NEVER = 1 << 22  # a pid past the greatest that Linux gives
+NOT_THE_KERNELS = {"begin", "end", "reap"}  # by these a test of the fake one makes things happen
+NOT_FAKED = {"cut_off"}  # a test of logs uses the real one
+
+
+class RealKernel(RealWorld, Contract, SynchronousTestCase):
+    """The real kernel keeps the contract."""
+
+
+class FakeKernelTests(FakeWorld, Contract, PrivilegedContract, SynchronousTestCase):
+    """So does the fake one: what passes on it proves something."""
+
+    def test_nothing_is_left_out(self):
+        """Every method of both is in the contract, and takes the same arguments in both."""
+        contract = getsource(kernel_contract)
+        for name in vars(FakeKernel).keys() - NOT_THE_KERNELS - NOT_FAKED:
+            if name.startswith("_"):
+                continue
+            fake, real = getattr(FakeKernel, name), getattr(Kernel, name)
+            self.assertEqual(list(signature(fake).parameters), list(signature(real).parameters))
+            self.assertIn(f"self.kernel.{name}", contract)
 
 
 class Case(SynchronousTestCase):
@@ -69,25 +90,6 @@ class Processes(Case):
         self.assertEqual(program(child.pid), "")
         self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
 
-    def test_a_zombie_does_not_live(self):
-        """A process that has ended and is not waited for yet is no living one."""
-        child = self.start("cat")
-        process = self.kernel.identify(child.pid)
-        pidfd = self.kernel.open_process(process)
-        self.addCleanup(self.kernel.close, pidfd)
-        child.stdin.close()
-        self.assertEqual(select.select([pidfd], [], [], 10)[0], [pidfd])
-        self.assertFalse(self.kernel.lives(process))
-        self.assertEqual(self.kernel.identify(child.pid), process)
-
-    def test_a_pid_that_is_used_again(self):
-        """A process of the same pid and another start time is another process."""
-        other = Process(os.getpid(), self.kernel.identify(os.getpid()).start_time - 1)
-        before = os.listdir("/proc/self/fd")
-        self.assertRaises(ProcessLookupError, self.kernel.open_process, other)
-        self.assertEqual(os.listdir("/proc/self/fd"), before)
-        self.assertFalse(self.kernel.lives(other))
-
     def test_keepers(self):
         """A keeper is who works in a slot, and its child is PID 1, who may work there too."""
         slots = os.path.abspath(self.mktemp())
@@ -116,6 +118,21 @@ class Processes(Case):
         self.patch(os, "readlink", lambda path: readlink(path).removesuffix(".old"))
         self.assertEqual(self.kernel.keepers(folder), {})
 
+    def test_a_stranger_deep_down(self):
+        """Who works in a folder whose path is too long to be told keeps no keeper from us."""
+        slots = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(slots, "one"))
+        self.start("cat", cwd=os.path.join(slots, "one"))
+        script = ("import os\nname = 'x' * 250\n"
+                  "for _ in range(20): os.mkdir(name); os.chdir(name)\n"
+                  "print(flush=True); os.read(0, 1)\n"
+                  "for _ in range(20): os.chdir('..'); os.rmdir(name)")  # fmt: skip
+        deep = self.start(sys.executable, "-ISc", script, cwd=self.mktemp_folder())
+        deep.stdout.readline()
+        error = self.assertRaises(OSError, os.readlink, f"/proc/{deep.pid}/cwd")
+        self.assertEqual(error.errno, errno.ENAMETOOLONG)
+        self.assertEqual(list(self.kernel.keepers(slots)), ["one"])
+
     def test_flush_disk(self):
         """A disk is flushed by any of its folders, and what is none is an error."""
         kernel.flush_disk(self.mktemp_folder())
@@ -125,29 +142,6 @@ class Processes(Case):
         """A folder."""
         os.mkdir(path := self.mktemp())
         return path
-
-    def test_no_process(self):
-        """A pid that no process has is an error of one kind."""
-        self.assertRaises(ProcessLookupError, self.kernel.identify, NEVER)
-        self.assertRaises(ProcessLookupError, self.kernel.open_process, Process(NEVER, 1))
-
-    def test_signals(self):
-        """A signal reaches the process of a pidfd, and one that comes too late is nothing."""
-        child = self.start("cat")
-        pidfd = self.kernel.open_process(self.kernel.identify(child.pid))
-        self.addCleanup(self.kernel.close, pidfd)
-        self.kernel.send_signal(pidfd, signal.SIGKILL)
-        self.assertEqual(child.wait(10), -signal.SIGKILL)
-        self.kernel.send_signal(pidfd, signal.SIGKILL)
-
-    def test_signal_process(self):
-        """A signal reaches the process that is meant, and no other one that has its pid."""
-        child = self.start("cat")
-        process = self.kernel.identify(child.pid)
-        self.kernel.signal_process(evolve(process, start_time=1), signal.SIGKILL)
-        self.assertIsNone(child.poll())
-        self.kernel.signal_process(process, signal.SIGKILL)
-        self.assertEqual(child.wait(10), -signal.SIGKILL)
 
     def test_names_of_any_bytes(self):
         """A process whose name is no UTF-8, or looks like other fields, is one like any other."""
@@ -180,12 +174,6 @@ else:
 """
         child = self.start(sys.executable, "-c", script)
         self.assertEqual(child.communicate()[0].split(), [b"True", b"3"] * 2)
-
-    def test_the_peer(self):
-        """Who connected to a socket is known by its pid."""
-        here, there = socket.socketpair()
-        with here, there:
-            self.assertEqual(self.kernel.peer(here), os.getpid())
 
 
 class Families(Case):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -88,7 +89,7 @@ class Kernel:
         top = os.path.realpath(slots)
         workers = []
         for entry in filter(str.isdecimal, os.listdir("/proc")):
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 if name := _working_below(top, entry):
                     workers.append((name, self.identify(int(entry))))
         workers.sort(key=lambda each: (each[1].start_time, each[1].pid), reverse=True)
@@ -104,14 +105,14 @@ class Kernel:
     def open_process(self, process: Process) -> int:
         """A pidfd (pidfd_open(2)): it becomes readable when the process ends.
 
-        Raises ProcessLookupError where that process is gone, whoever has its pid now.
+        Raises ProcessLookupError where that process is gone, whoever has its pid now; OSError
+        where no process can have this pid, or no descriptor is left.
         """
         descriptor = os.pidfd_open(process.pid)
         try:
-            fields = _stat(process.pid)
-            if int(fields[19]) != process.start_time:
-                raise ProcessLookupError(f"process {process.pid} is another one now")
-        except ProcessLookupError:
+            if self.identify(process.pid) != process:
+                raise _gone(process.pid)
+        except OSError:
             os.close(descriptor)
             raise
         return descriptor
@@ -183,10 +184,13 @@ class Kernel:
         return pid
 
     def send(self, connection: socket.socket, message: bytes) -> int:
-        """Send what goes into a socket's buffer at once; returns how many bytes that is."""
+        """Send what goes into a socket's buffer at once; returns how many bytes that is.
+
+        None where the other end has hung up, which the reactor tells in its next turn.
+        """
         try:
             return connection.send(message)
-        except BlockingIOError:
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             return 0
 
     def catches(self, pid: int, number: int) -> bool:
@@ -343,7 +347,10 @@ def _boot_id() -> str:
 def _working_below(top: str, pid: str) -> str:
     """The name of the folder right below ``top`` that a process works in; nothing where in none."""
     link = f"/proc/{pid}/cwd"
-    path = os.readlink(link)
+    try:
+        path = os.readlink(link)
+    except OSError:  # it has ended, or is none that we may look at, or its path is too long
+        return ""
     # The path alone proves nothing: in another root, it may be another folder's.
     below = os.path.dirname(path) == top and os.path.samestat(os.stat(link), os.stat(path))
     return os.path.basename(path) if below else ""
@@ -404,4 +411,8 @@ def _stat(pid: int) -> list[str]:
         with open(f"/proc/{pid}/stat", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
     except FileNotFoundError:
-        raise ProcessLookupError(f"there is no process {pid}") from None
+        raise _gone(pid) from None
+
+
+def _gone(pid: int) -> ProcessLookupError:
+    return ProcessLookupError(errno.ESRCH, f"process {pid} is gone")

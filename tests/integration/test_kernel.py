@@ -1,0 +1,11 @@
+"""The kernel's contract, so far as it takes root; the rest is in tests/test_kernel.py."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.kernel_contract import PrivilegedContract, RealWorld
+from tests.support import needs_root
+
+
+@needs_root
+class RealKernelAsRoot(RealWorld, PrivilegedContract, SynchronousTestCase):
+    """What root may ask of the real kernel."""

@@ -1,0 +1,527 @@
+"""What every kernel does, real or fake: one contract, so that the fake is never kinder.
+
+A test of the manager that passes on the fake kernel proves something only where the real one
+behaves the same: the same answers, and the same errors. A class of tests mixes `Contract` with
+a `World`, which makes the processes, sockets and shortages that the contract speaks of.
+"""
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from attrs import evolve
+
+from tests.fakes import FakeInit, FakeReactor, FakeSocket, make_folder
+from txcontain.kernel import Kernel, Process
+
+NEVER = 1 << 22  # a pid past the greatest that Linux gives
+NO_PROCESS = Process(0, 0)
+
+
+class Errors:
+    """What both contracts need."""
+
+    def assert_errno(self, number, function, *arguments):
+        """Fail unless a call fails with just this error."""
+        error = self.assertRaises(OSError, function, *arguments)
+        self.assertEqual(errno.errorcode.get(error.errno), errno.errorcode[number])
+
+
+class Contract(Errors):
+    """What holds without root."""
+
+    def opened(self, process):
+        """A pidfd that is closed with the test."""
+        pidfd = self.kernel.open_process(process)
+        self.addCleanup(self.kernel.close, pidfd)
+        return pidfd
+
+    # -- who is it? -----------------------------------------------------------------
+
+    def test_a_process_that_runs(self):
+        """A running process is identified by its pid, lives, and its pidfd can't be read."""
+        process = self.begin()
+        self.assertEqual(self.kernel.identify(process.pid), process)
+        self.assertTrue(self.kernel.lives(process))
+        self.assertFalse(self.readable(self.opened(process)))
+
+    def test_two_processes(self):
+        """Two processes are not the same."""
+        self.assertNotEqual(self.begin(), self.begin())
+
+    def test_a_zombie(self):
+        """One that has ended and no one has waited for: it has its pid, but it does not live."""
+        process = self.begin()
+        before = self.opened(process)
+        self.end(process)
+        self.assertEqual(self.kernel.identify(process.pid), process)
+        self.assertFalse(self.kernel.lives(process))
+        self.assertTrue(self.readable(before))
+        self.assertTrue(self.readable(self.opened(process)))
+        self.kernel.send_signal(before, signal.SIGKILL)  # which does nothing
+        self.kernel.signal_process(process, signal.SIGKILL)
+        self.assertEqual(self.kernel.catchers(process.pid, signal.SIGTERM), [])
+
+    def test_a_process_that_is_gone(self):
+        """One that was waited for is gone: who asks for it is told so, who signals it is not."""
+        process = self.begin()
+        pidfd = self.opened(process)
+        self.end(process)
+        self.reap(process)
+        self.assert_errno(errno.ESRCH, self.kernel.identify, process.pid)
+        self.assert_errno(errno.ESRCH, self.kernel.open_process, process)
+        self.assertFalse(self.kernel.lives(process))
+        self.assertTrue(self.readable(pidfd))
+        self.kernel.send_signal(pidfd, signal.SIGKILL)
+        self.kernel.signal_process(process, signal.SIGKILL)
+        self.assertEqual(self.kernel.catchers(process.pid, signal.SIGTERM), [])
+        self.assertFalse(self.kernel.listens(process.pid, 1))
+
+    def test_pids_that_no_process_has(self):
+        """A pid past the greatest is a process that is gone."""
+        self.assert_errno(errno.ESRCH, self.kernel.identify, NEVER)
+        self.assert_errno(errno.ESRCH, self.kernel.open_process, Process(NEVER, 1))
+        self.assertFalse(self.kernel.lives(Process(NEVER, 1)))
+        self.kernel.signal_process(Process(NEVER, 1), signal.SIGKILL)
+
+    def test_pids_that_no_process_can_have(self):
+        """Neither 0 nor a negative number is a pid: pidfd_open(2) does not take it."""
+        for pid in (0, -1, -NEVER):
+            self.assert_errno(errno.ESRCH, self.kernel.identify, pid)
+            self.assert_errno(errno.EINVAL, self.kernel.open_process, Process(pid, 0))
+            self.assert_errno(errno.EINVAL, self.kernel.signal_process, Process(pid, 0), 9)
+            self.assertFalse(self.kernel.lives(Process(pid, 0)))
+            self.assertEqual(self.kernel.catchers(pid, signal.SIGTERM), [])
+
+    def test_a_pid_that_is_used_again(self):
+        """A process of that pid with another start time is neither opened nor signalled."""
+        process = self.begin()
+        other = evolve(process, start_time=process.start_time + 1)
+        before = self.descriptors()
+        self.assert_errno(errno.ESRCH, self.kernel.open_process, other)
+        self.assertFalse(self.kernel.lives(other))
+        self.kernel.signal_process(other, signal.SIGKILL)
+        self.assertTrue(self.kernel.lives(process))
+        self.assertEqual(self.descriptors(), before)
+
+    # -- signals ---------------------------------------------------------------------
+
+    def test_signal_by_a_pidfd(self):
+        """SIGKILL by a pidfd ends the process, and no other one."""
+        process, other = self.begin(), self.begin()
+        pidfd = self.opened(process)
+        self.kernel.send_signal(pidfd, signal.SIGKILL)
+        self.wait_until_it_ended(process)
+        self.assertTrue(self.readable(pidfd))
+        self.assertTrue(self.kernel.lives(other))
+
+    def test_signal_without_a_pidfd(self):
+        """So does SIGKILL to a process, and no descriptor is left open."""
+        process, other = self.begin(), self.begin()
+        before = self.descriptors()
+        self.kernel.signal_process(process, signal.SIGKILL)
+        self.wait_until_it_ended(process)
+        self.assertTrue(self.kernel.lives(other))
+        self.assertEqual(self.descriptors(), before)
+
+    def test_no_signal(self):
+        """What is the number of no signal is refused."""
+        pidfd = self.opened(self.begin())
+        self.assert_errno(errno.EINVAL, self.kernel.send_signal, pidfd, 999)
+
+    def test_catchers(self):
+        """Those are named that have a handler; not who has none, nor what is not below."""
+        catching = self.begin_catching(signal.SIGTERM)
+        self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGTERM), [catching])
+        self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGHUP), [])
+        self.assertEqual(self.kernel.catchers(self.begin().pid, signal.SIGTERM), [])
+
+    # -- descriptors -------------------------------------------------------------------
+
+    def test_descriptors(self):
+        """A descriptor that was closed is given again, and till then it is an error."""
+        process, other = self.begin(), self.begin()
+        pidfd = self.kernel.open_process(process)
+        self.kernel.close(pidfd)
+        self.assert_errno(errno.EBADF, self.kernel.close, pidfd)
+        self.assert_errno(errno.EBADF, self.kernel.send_signal, pidfd, signal.SIGKILL)
+        self.assertEqual(self.opened(other), pidfd)
+        self.assertTrue(self.kernel.lives(process))
+
+    def test_no_descriptor(self):
+        """-1 is no descriptor."""
+        self.assert_errno(errno.EBADF, self.kernel.close, -1)
+        self.assert_errno(errno.EBADF, self.kernel.send_signal, -1, signal.SIGKILL)
+
+    def test_no_room(self):
+        """With no descriptor left, each method that needs one says so, and leaves none open."""
+        process, folder = self.begin(), make_folder(self)
+        pidfd = self.opened(process)
+        before = self.descriptors()
+        asks = [(self.kernel.identify, process.pid), (self.kernel.open_process, process),
+                (self.kernel.lives, process), (self.kernel.lives, NO_PROCESS),
+                (self.kernel.signal_process, process, 0), (self.kernel.keepers, folder),
+                (self.kernel.catchers, process.pid, signal.SIGTERM),
+                (self.kernel.listening_sockets, 1), (self.kernel.listens, process.pid, 1),
+                (self.kernel.listener, 1), (self.kernel.mounts_below, folder)]  # fmt: skip
+        for ask in asks:
+            with self.room_for(0):
+                self.assert_errno(errno.EMFILE, *ask)
+        self.assertEqual(self.descriptors(), before)
+        with self.room_for(0):  # which needs none
+            self.kernel.send_signal(pidfd, signal.SIGKILL)
+        self.wait_until_it_ended(process)
+
+    def test_room_for_one(self):
+        """To open a process takes two for a moment; with one left, none is left open."""
+        process, other = self.begin(), self.begin()
+        before = self.descriptors()
+        with self.room_for(1):
+            self.assertEqual(self.kernel.identify(process.pid), process)
+            self.assertTrue(self.kernel.lives(process))
+            self.assert_errno(errno.EMFILE, self.kernel.open_process, process)
+            self.assert_errno(errno.EMFILE, self.kernel.signal_process, process, 9)
+        self.assertEqual(self.descriptors(), before)
+        with self.room_for(2):
+            self.opened(process)
+            self.assert_errno(errno.EMFILE, self.kernel.open_process, other)
+
+    # -- keepers -------------------------------------------------------------------------
+
+    def test_keepers(self):
+        """Keepers are found with the PID 1 below them, those that have none too."""
+        slots = make_folder(self)
+        one, two = self.begin_keeper(slots, "one"), self.begin_keeper(slots, "two")
+        self.begin()
+        self.assertEqual(self.kernel.keepers(slots), {"one": one, "two": two})
+        self.end(two[1])
+        self.assertEqual(self.kernel.keepers(slots), {"one": one, "two": two})
+        self.reap(two[1])
+        self.assertEqual(self.kernel.keepers(slots), {"one": one, "two": (two[0], None)})
+        self.end(two[0])
+        self.assertEqual(self.kernel.keepers(slots), {"one": one})
+        self.reap(two[0])
+        self.assertEqual(self.kernel.keepers(slots), {"one": one})
+
+    def test_no_slots(self):
+        """Without slots there are no keepers."""
+        self.assertEqual(self.kernel.keepers(make_folder(self)), {})
+
+    # -- sockets -------------------------------------------------------------------------
+
+    def test_the_peer(self):
+        """Who connected is known by its pid, also when it has hung up."""
+        ours, pid = self.connect()
+        self.assertEqual(self.kernel.peer(ours), pid)
+        self.hang_up()
+        self.assertEqual(self.kernel.peer(ours), pid)
+
+    def test_send(self):
+        """What fits into the socket's buffer is sent at once; the rest is for later."""
+        ours, _ = self.connect()
+        sent = self.kernel.send(ours, bytes(1 << 22))
+        self.assertTrue(0 < sent < 1 << 22, sent)
+        self.assertEqual(self.kernel.send(ours, b"more"), 0)
+
+    def test_send_to_who_has_hung_up(self):
+        """Nothing is sent to who has hung up: its end is told by the socket itself."""
+        ours, _ = self.connect()
+        self.hang_up()
+        self.assertEqual(self.kernel.send(ours, b"a plan"), 0)
+
+    def test_a_closed_socket(self):
+        """A socket that was closed here is an error."""
+        ours, _ = self.connect()
+        self.close_ours()
+        self.assert_errno(errno.EBADF, self.kernel.send, ours, b"a plan")
+        self.assert_errno(errno.EBADF, self.kernel.peer, ours)
+
+    def test_listening(self):
+        """A port has a listener, in one process and no other one, until that closes it."""
+        port, process = self.listen()
+        self.assertTrue(self.kernel.listens(process.pid, port))
+        self.assertFalse(self.kernel.listens(self.begin().pid, port))
+        self.assertEqual(len(self.kernel.listening_sockets(port)), 1)
+        self.assertEqual(self.kernel.listener(port)[0], process.pid)
+        self.listen_no_more()
+        self.assertFalse(self.kernel.listens(process.pid, port))
+        self.assertEqual(self.kernel.listening_sockets(port), set())
+        self.assertIsNone(self.kernel.listener(port))
+
+    # -- the machine ------------------------------------------------------------------------
+
+    def test_the_boot(self):
+        """The boot stays the same, and was before now; to ask takes no descriptor, but at first."""
+        boot_id = self.kernel.boot_id()
+        with self.room_for(0):
+            self.assertEqual(self.kernel.boot_id(), boot_id)
+            self.assertLess(self.kernel.boot_time(), self.kernel.now())
+
+    def test_prompt(self):
+        """To ask for promptness is never an error, and takes no descriptor."""
+        with self.room_for(0), ThreadPoolExecutor(1) as thread:  # of which it then is
+            thread.submit(self.kernel.be_prompt).result()
+
+
+class PrivilegedContract(Errors):
+    """What takes root, with CAP_SYS_ADMIN."""
+
+    def test_read_only(self):
+        """A folder is opened by a descriptor of its own, which is closed like any other."""
+        before = self.descriptors()
+        descriptor = self.kernel.read_only(make_folder(self))
+        self.assertEqual(len(self.descriptors()), len(before) + 1)
+        self.kernel.close(descriptor)
+        self.assertEqual(self.descriptors(), before)
+
+    def test_read_only_without_room(self):
+        """With no descriptor left, that is an error."""
+        folder = make_folder(self)
+        with self.room_for(0):
+            self.assert_errno(errno.EMFILE, self.kernel.read_only, folder)
+
+    def test_read_only_of_nothing(self):
+        """What is not there can't be opened, and leaves nothing open."""
+        before = self.descriptors()
+        self.assert_errno(errno.ENOENT, self.kernel.read_only, "/nowhere")
+        self.assertEqual(self.descriptors(), before)
+
+    def test_mounts_below(self):
+        """The mounts below a folder are named; not those on it or beside it."""
+        folder = make_folder(self)
+        for name in ("a", "a/b", "ab"):
+            os.makedirs(os.path.join(folder, name), exist_ok=True)
+            self.mount(os.path.join(folder, name))
+        self.assertEqual(self.kernel.mounts_below(f"{folder}/a"), [f"{folder}/a/b"])
+
+
+class FakeWorld:
+    """Has a fake kernel."""
+
+    def setUp(self):
+        """An empty machine."""
+        self.reactor = FakeReactor()
+        self.kernel = self.reactor.kernel
+
+    def begin(self):
+        """A process that SIGKILL ends."""
+        process = self.kernel.begin(killed=lambda: self.kernel.end(process))
+        return process
+
+    def begin_catching(self, number):
+        """A process that has a handler for one signal."""
+        process = self.begin()
+        self.kernel.catching[process.pid] = [process]
+        self.kernel.caught = number
+        return process
+
+    def begin_keeper(self, slots, name):
+        """A keeper, and the process below it."""
+        self.kernel.working[name] = pair = self.begin(), self.begin()
+        return pair
+
+    def end(self, process):
+        """A process ends, and no one waits for it."""
+        self.kernel.end(process)
+
+    def reap(self, process):
+        """Someone has waited for it."""
+        self.kernel.reap(process)
+
+    def wait_until_it_ended(self, process):
+        """Fail where a process runs that was killed."""
+        self.assertFalse(self.kernel.lives(process))
+
+    def readable(self, pidfd):
+        """Whether a pidfd can be read."""
+        return self.kernel.pidfds[pidfd] not in self.kernel.living
+
+    def descriptors(self):
+        """Those that are open."""
+        return sorted([*self.kernel.pidfds, *self.kernel.folders])
+
+    @contextlib.contextmanager
+    def room_for(self, count):
+        """Meanwhile, no more than so many descriptors can be opened."""
+        self.kernel.most_open = len(self.descriptors()) + count
+        yield
+        self.kernel.most_open = None
+
+    def connect(self):
+        """A connection's end that is ours, and the pid of who has the other."""
+        self.socket = FakeSocket.__new__(FakeSocket)
+        init = FakeInit.__new__(FakeInit)
+        init.process, init.connection = self.begin(), object()
+        init.received = lambda data: None
+        FakeSocket.__init__(self.socket, init)
+        return self.socket.getHandle(), init.process.pid
+
+    def hang_up(self):
+        """The other end is closed."""
+        self.socket.init.connection = None
+
+    def close_ours(self):
+        """Our end is closed."""
+        self.socket.closed = True
+
+    def listen(self):
+        """A port, and the process that listens on it."""
+        process = self.begin()
+        self.kernel.listening[8000] = process.pid
+        return 8000, process
+
+    def listen_no_more(self):
+        """That closes it."""
+        self.kernel.listening.clear()
+
+    def mount(self, folder):
+        """Mount something on a folder."""
+        self.kernel.mounts.append(folder)
+
+
+class RealWorld:
+    """Has the kernel that this test runs on, and children that end with the test."""
+
+    def setUp(self):
+        """No child yet."""
+        self.kernel = Kernel()
+        self.children = {}
+
+    def spawn(self, *command, **options):
+        """A child that ends when its stdin is closed."""
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(command, stdin=pipe, stdout=pipe, **options)
+        self.addCleanup(self.see_off, child)
+        self.children[child.pid] = child
+        return child
+
+    def see_off(self, child):
+        """Let a child end, and wait for it."""
+        child.stdin.close()
+        child.stdout.close()
+        child.wait(10)
+
+    def begin(self):
+        """A process that SIGKILL ends."""
+        return self.kernel.identify(self.spawn("cat").pid)
+
+    def begin_catching(self, number):
+        """A process that has a handler for one signal."""
+        script = f"trap : {signal.Signals(number).name[3:]}; echo; read line"
+        child = self.spawn("sh", "-c", script)
+        child.stdout.readline()
+        return self.kernel.identify(child.pid)
+
+    def begin_keeper(self, slots, name):
+        """A keeper, and the process below it, which it waits for when it is told to."""
+        os.mkdir(slot := os.path.join(slots, name))
+        script = ("import os, sys; child = os.fork()\nif not child: os.read(0, 1); os._exit(0)\n"
+                  "print(child, flush=True)\nos.read(0, 1); os.wait()\n"
+                  "print(flush=True)\nos.read(0, 1)")  # fmt: skip
+        child = self.spawn(sys.executable, "-ISc", script, cwd=slot)
+        below = self.kernel.identify(int(child.stdout.readline()))
+        self.children[below.pid] = child
+        return self.kernel.identify(child.pid), below
+
+    def end(self, process):
+        """A process ends, and no one waits for it."""
+        child = self.children[process.pid]
+        if child.pid != process.pid:  # it is a keeper's, which waits for it later
+            os.kill(process.pid, signal.SIGKILL)
+            self.wait_until_it_ended(process)
+        else:
+            child.stdin.close()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    def reap(self, process):
+        """Someone has waited for it."""
+        child = self.children[process.pid]
+        if child.pid != process.pid:
+            child.stdin.write(b"w")
+            child.stdin.flush()
+            child.stdout.readline()
+        else:
+            child.wait(10)
+
+    def wait_until_it_ended(self, process):
+        """Fail where a process runs on that was killed."""
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            self.assertTrue(select.select([pidfd], [], [], 10)[0])
+        finally:
+            os.close(pidfd)
+
+    def readable(self, pidfd):
+        """Whether a pidfd can be read."""
+        return bool(select.select([pidfd], [], [], 0)[0])
+
+    def descriptors(self):
+        """Those that are open."""
+        with os.scandir("/proc/self/fd") as entries:
+            names = [entry.name for entry in entries]
+        return sorted(number for number in map(int, names) if is_open(number))
+
+    @contextlib.contextmanager
+    def room_for(self, count):
+        """Meanwhile, no more than so many descriptors can be opened."""
+        free = [os.open("/", os.O_PATH) for _ in range(count + 1)]
+        for descriptor in free:
+            os.close(descriptor)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def connect(self):
+        """A connection's end that is ours, and the pid of who has the other."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("")  # an abstract name that the kernel chooses (unix(7))
+            listener.listen()
+            script = ("import socket, sys; s = socket.socket(socket.AF_UNIX)\n"
+                      "s.connect(bytes.fromhex(sys.argv[1])); sys.stdin.read()")  # fmt: skip
+            name = listener.getsockname().hex()
+            self.other = self.spawn(sys.executable, "-ISc", script, name)
+            self.ours, _ = listener.accept()
+        self.addCleanup(self.ours.close)
+        self.ours.setblocking(False)  # as Twisted has it
+        return self.ours, self.other.pid
+
+    def hang_up(self):
+        """The other end is closed, for its process has ended."""
+        self.see_off(self.other)
+
+    def close_ours(self):
+        """Our end is closed."""
+        self.ours.close()
+
+    def listen(self):
+        """A port, and the process that listens on it."""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listener.close)
+        return self.listener.getsockname()[1], self.kernel.identify(os.getpid())
+
+    def listen_no_more(self):
+        """That closes it."""
+        self.listener.close()
+
+    def mount(self, folder):
+        """Mount something on a folder."""
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+        self.addCleanup(subprocess.run, ["umount", folder], check=True)
+
+
+def is_open(descriptor):
+    """Whether a descriptor is open."""
+    with contextlib.suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
