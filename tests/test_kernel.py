@@ -53,8 +53,11 @@ class Case(SynchronousTestCase):
         return child
 
     def start_shell(self, script):
-        """A shell that runs a script, and then waits; returns it and the line that it wrote."""
-        child = self.start("sh", "-c", f"{script}\necho $!\nread line || exit 3")
+        """A shell that runs a script, and then waits; returns it and the line that it wrote.
+
+        What the script starts with ``&`` finds its stdin as descriptor 3: as 0 it has none.
+        """
+        child = self.start("sh", "-c", f"exec 3<&0\n{script}\necho $!\nread line || exit 3")
         return child, child.stdout.readline().decode().strip()
 
     def end(self, child):
@@ -95,7 +98,7 @@ class Processes(Case):
         slots = os.path.abspath(self.mktemp())
         for name in ("one", "two", "three"):
             os.makedirs(os.path.join(slots, name))
-        keeper, child = self.start_shell(f"cd {slots}/one; cat <&0 &")
+        keeper, child = self.start_shell(f"cd {slots}/one; cat <&3 &")
         lonely = self.start("cat", cwd=os.path.join(slots, "two"))
         self.start("cat", cwd=slots)
         lonely, keeper, child = map(self.kernel.identify, (lonely.pid, keeper.pid, int(child)))
@@ -181,7 +184,7 @@ class Families(Case):
 
     def test_descendants(self):
         """A process's children and theirs are found, and it is the first."""
-        child, grandchild = self.start_shell("(cat; :) <&0 & ")
+        child, grandchild = self.start_shell("(cat; :) <&3 & ")
         found = list(self.kernel.descendants(child.pid))
         self.assertEqual(found[0], child.pid)
         self.assertIn(int(grandchild), found)
@@ -197,7 +200,7 @@ class Families(Case):
 
     def test_catchers(self):
         """Of a family those are named that catch the signal."""
-        child, grandchild = self.start_shell("cat <&0 & trap : TERM")
+        child, grandchild = self.start_shell("cat <&3 & trap : TERM")
         self.assertEqual(
             self.kernel.catchers(child.pid, signal.SIGTERM), [self.kernel.identify(child.pid)]
         )
