@@ -405,7 +405,8 @@ class OptionTests(SynchronousTestCase):
         for name in ("max-connections", "request-timeout", "idle-timeout"):
             for wrong in ("0", "-1", "1000001"):
                 reason = self.refused(f"--{name} {wrong}")
-                self.assertEqual(reason, f"--{name} takes a number from 1 to 1000000")
+                said = f"--{name} takes a whole number from 1 to 1000000, not {wrong!r}"
+                self.assertEqual(reason, said)
         self.assertIn("65535", self.refused("--port 65536"))
 
     def test_sockets(self):

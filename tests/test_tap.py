@@ -225,8 +225,8 @@ class ServiceTests(MachineTestCase):
         self.start_service()
         other = ManagerService(make_manager(self.reactor, self.state))
         error = self.assertRaises(SystemExit, other.privilegedStartService)
-        self.assertEqual(str(error), f"{self.state} is another manager's, "
-                                     f"process {os.getpid()}: give --state")  # fmt: skip
+        self.assertEqual(str(error), f"another manager, process {os.getpid()}, uses {self.state}: "
+                                     "give another --state")  # fmt: skip
         self.stop_service()
         other.privilegedStartService()
         os.close(other._lock)

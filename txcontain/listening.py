@@ -23,21 +23,26 @@ from twisted.python.usage import UsageError
 from txcontain.access import Keys, Loopback, Peers, Tokens, read_tokens
 from txcontain.kernel import Kernel
 from txcontain.manager import Manager
+from txcontain.options import number
 from txcontain.site import LOCAL_NAMES, ApiSite, Limits
 
+MOST = 1_000_000  # connections, seconds
 PARAMETERS: list[list[Any]] = [
-    ["port", "p", 8080, "TCP port to answer on (0: none, a unix socket alone).", int],
+    number("port", "p", 8080, "TCP port to answer on (0: only --unix-socket).", 0, 65535),
     ["interface", "i", "127.0.0.1", "Address to answer on; beyond loopback with TLS and keys."],
     ["unix-socket", None, None, "Path of a unix socket to answer on."],
-    ["unix-group", None, None, "Group that may use it, beside root."],
-    ["tls-cert", None, None, "PEM file of the TLS certificate, and of those that lead to its CA."],
-    ["tls-key", None, None, "PEM file of its key."],
-    ["tls-client-ca", None, None, "PEM file of the CA whose client certificates may do all."],
+    ["unix-group", None, None, "Group that may use the unix socket, beside root."],
+    ["tls-cert", None, None, "PEM file of the TLS certificate, and of those up to its CA."],
+    ["tls-key", None, None, "PEM file of the key of --tls-cert."],
+    ["tls-client-ca", None, None, "PEM file of a CA: its client certificates may do everything."],
     ["tokens", None, None, "File of the tokens that TCP callers need; see docs/access.md."],
-    ["max-connections", None, 1000, "How many connections to take on each socket.", int],
-    ["request-timeout", None, 30, "Seconds that the sending of a request may take.", int],
-    ["idle-timeout", None, 60, "Seconds that a connection may be silent.", int],
-]
+    number("max-connections", None, 1000, "How many connections to take on each socket.",
+           1, MOST),
+    number("request-timeout", None, 30, "Seconds within which a whole request must have arrived.",
+           1, MOST),
+    number("idle-timeout", None, 60, "Seconds after which a silent connection is closed.",
+           1, MOST),
+]  # fmt: skip
 Options = MutableMapping[str, Any]
 
 SOCKET_MODE = 0o660
@@ -63,7 +68,6 @@ def check(options: Options) -> None:
     """
     for name in ("unix-socket", "tls-cert", "tls-key", "tls-client-ca", "tokens"):
         options[name] = options[name] and os.path.abspath(options[name])
-    _check_numbers(options)
     _check_together(options)
     _check_interface(options)
     if options["unix-group"]:
@@ -71,14 +75,6 @@ def check(options: Options) -> None:
     if options["tokens"]:
         _read(read_tokens, options["tokens"])
     options["tls"] = _tls(options) if options["tls-cert"] else None
-
-
-def _check_numbers(options: Options) -> None:
-    if not 0 <= options["port"] < 65536:
-        raise UsageError("--port takes a number from 0 to 65535")
-    for name in ("max-connections", "request-timeout", "idle-timeout"):
-        if not 0 < options[name] <= 1_000_000:
-            raise UsageError(f"--{name} takes a number from 1 to 1000000")
 
 
 def _check_together(options: Options) -> None:

@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
-from txcontain import listening, unpacking
+from txcontain import __version__, listening, unpacking
 from txcontain.ahead import Ahead
 from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
@@ -29,16 +30,28 @@ from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
 from txcontain.network import make_network
+from txcontain.options import number
 from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
 from txcontain.seccomp import compile_filters
 from txcontain.store import Configs
 from txcontain.trees import Trees
 
+REFUSED = "Parameter type enforcement failed: "  # what Twisted puts before a reader's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
 LOG_THREADS = 4  # of the reactor's ten: however many read logs, all else goes on
 FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
+
+
+def _subnet(text: str) -> IPv4Network:
+    with contextlib.suppress(ValueError):
+        subnet = IPv4Network(text)
+        if subnet.prefixlen <= 30:
+            return subnet
+    raise ValueError(
+        f"--subnet takes a network of 4 addresses or more, such as 10.87.0.0/16, not {text!r}"
+    )
 
 
 class Options(BaseOptions):
@@ -53,29 +66,39 @@ class Options(BaseOptions):
         *listening.PARAMETERS,
         *unpacking.PARAMETERS,
         ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
-        ["subnet", None, SUBNET, "IPv4 addresses of private networks.", IPv4Network],
-        ["pool", None, 2, "How many inits to keep warm at least (0: none).", int],
-        ["keep-ended", None, 100, "How many instances to keep that have ended.", int],
-    ]
+        ["subnet", None, SUBNET, "IPv4 addresses of private networks.", _subnet],
+        number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
+        number("keep-ended", None, 100, "How many ended instances to keep (the latest).", 0, 10**5),
+    ]  # fmt: skip
 
     optFlags: ClassVar = [
         ["user-namespace", None, "Give every container a user namespace of its own."],
     ]
+
+    def opt_version(self) -> None:
+        """Display the version of txcontain and exit."""
+        print(f"txcontain {__version__}")
+        raise SystemExit
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read a command line.
+
+        Raises UsageError, a sentence that names the option: without Twisted's own words before it.
+        """
+        try:
+            super().parseOptions(options)
+        except UsageError as error:
+            raise UsageError(str(error).removeprefix(REFUSED)) from error
 
     def postOptions(self) -> None:
         """Check what can be checked before anything is made."""
         for name in ("state", "base-images", "mountables"):
             self[name] = os.path.abspath(self[name])
         if set(self["state"]) & set(",:\\"):  # they separate the mount options of an overlay
-            raise UsageError(f"the path of --state may hold no ',', ':' or '\\': {self['state']}")
+            taken = "a path without ',', ':' and '\\'"
+            raise UsageError(f"--state takes {taken}, not {self['state']}")
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,14}", self["bridge"]):
             raise UsageError("--bridge takes up to 15 letters, digits and '_', a letter first")
-        if self["subnet"].prefixlen > 30:
-            raise UsageError("--subnet takes a network of 4 addresses or more, as 10.87.0.0/16")
-        if not 0 <= self["pool"] <= 1000:
-            raise UsageError("--pool takes a number from 0 to 1000")
-        if not 0 <= self["keep-ended"] <= 100_000:
-            raise UsageError("--keep-ended takes a number from 0 to 100000")
         listening.check(self)
 
 
@@ -132,7 +155,8 @@ def lock(path: str) -> int:
     while not _locked(descriptor):
         if time.monotonic() > deadline:
             other = os.read(descriptor, 20).decode(errors="replace")
-            sys.exit(f"{os.path.dirname(path)} is another manager's, process {other}: give --state")
+            state = os.path.dirname(path)
+            sys.exit(f"another manager, process {other}, uses {state}: give another --state")
         time.sleep(LOCK_AGAIN)
     with contextlib.suppress(OSError):  # a full disk: it is but for who is told of it
         os.truncate(descriptor, 0)

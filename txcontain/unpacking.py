@@ -14,6 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from txcontain.errors import ConfigAtFault
+from txcontain.options import number
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -31,20 +32,16 @@ class Bounds:
 DEFAULTS = Bounds()
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError("a number from 1 on")
-    return int(text)
-
-
-# twistd's options for them: name, short name, default, what it says, how it is read.
-PARAMETERS: list[list[Any]] = [
-    ["layer-entries", None, DEFAULTS.entries, "Files and folders that a tarball may hold.",
-     _positive],
-    ["layer-size", None, DEFAULTS.size, "Bytes that it may take on the disk.", _positive],
-    ["layer-depth", None, DEFAULTS.depth, "Folders in it that may lie below each other.",
-     _positive],
-    ["layer-path", None, DEFAULTS.path, "Bytes of a path in it.", _positive],
+MOST = 10**18  # more than there is of anything
+PARAMETERS: list[list[Any]] = [  # twistd's options for the bounds, in their order
+    number("layer-entries", None, DEFAULTS.entries,
+           "How many files and folders a tarball may hold.", 1, MOST),
+    number("layer-size", None, DEFAULTS.size, "How many bytes a tarball may take, unpacked.",
+           1, MOST),
+    number("layer-depth", None, DEFAULTS.depth, "How deep folders of a tarball may be nested.",
+           1, MOST),
+    number("layer-path", None, DEFAULTS.path, "How many bytes long a path in a tarball may be.",
+           1, MOST),
 ]  # fmt: skip
 
 
