@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from txcontain.identities import FIRST
-from txcontain.init import Kernel
+from txcontain.init import MOUNT_ATTR_IDMAP, Kernel
 from txcontain.spec import from_json
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,8 @@ def map_owners(folder):
     if on_overlay(folder):
         mount_memory(folder)
     kernel = Kernel()
-    kernel.mount_mapped(folder, folder, kernel.make_user_namespace(FIRST, "/proc"))
+    namespace = kernel.make_user_namespace(FIRST, "/proc")
+    kernel.bind(folder, folder, MOUNT_ATTR_IDMAP, namespace)
 
 
 def on_overlay(folder):

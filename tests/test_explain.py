@@ -137,7 +137,8 @@ class AsText(SynchronousTestCase):
     def test_unpacking(self):
         """The plan that unpacks a tarball can be read as well."""
         script = explain(make_unpacking_plan("/a b.tar", "/layer", "/scratch", "/err"))
-        self.assertIn("""mount --rbind '/a b.tar' "$root"/tarball\n""", script)
+        flags = ",".join(f"{flag}=recursive" for flag in ("ro", "nosuid", "nodev", "noexec"))
+        self.assertIn(f"""mount -o rbind,{flags} '/a b.tar' "$root"/tarball\n""", script)
 
 
 @needs_root

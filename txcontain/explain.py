@@ -158,11 +158,13 @@ class _Shell:
                 _mount([*flags, data], fstype, _inside(target), fstype)]  # fmt: skip
 
     def bind(self, source: str, target: str, flags: Lines) -> Lines:
-        """Files of the host, seen in the container."""
+        """Files of the host, seen in the container, with all that is mounted below them
+        (util-linux 2.39 or later).
+        """
         place = _inside(target)
+        options = ["rbind", *(f"{flag}=recursive" for flag in flags)]
         return [f"if [ -d {quote(source)} ]; then mkdir -p {place}; else touch {place}; fi",
-                f"mount --rbind {quote(source)} {place}",
-                _remount(place, flags)]  # fmt: skip
+                _mount(options, source, place)]  # fmt: skip
 
     def seal(self) -> Lines:
         """Every mount point is made by now: what is to be read-only becomes so."""

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     Plan = list[tuple[str, dict[str, Any]]]
 
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
+# The first four are those of mount_setattr(2) too, by the same numbers.
 MOUNT_FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
     "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19,
@@ -66,7 +67,8 @@ SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
 CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
-AT_FDCWD, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 4
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_SYMLINKS = 0x04, 0x10
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 # These numbers are the same on every architecture.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
@@ -176,18 +178,21 @@ class Kernel:
         """setns(2)."""
         self._call("setns", descriptor, CLONE_NEWUSER)
 
-    def mount_mapped(self, source: str, target: str, user_namespace: int) -> None:
-        """Mount a folder so that its owners are what a user namespace has in their place.
+    def bind(self, source: str, target: str, attributes: int, user_namespace: int = 0) -> None:
+        """Mount what is at ``source``, and all that is mounted below it, at ``target`` as well.
 
+        None of it is to be seen there at any time without the attributes: flags of mount(2), or
+        MOUNT_ATTR_IDMAP, by which owners are what the user namespace has in their place.
         open_tree(2), mount_setattr(2), move_mount(2).
         """
-        path, flags = os.fsencode(source), OPEN_TREE_CLONE | os.O_CLOEXEC
+        path, flags = os.fsencode(source), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
         tree = self._call("open_tree", AT_FDCWD, path, flags, number=SYS_OPEN_TREE)
         try:
-            wanted = struct.pack("QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
-            to = (tree, b"", AT_EMPTY_PATH, wanted, len(wanted))
+            wanted = struct.pack("QQQQ", attributes, 0, 0, user_namespace)
+            to = (tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, wanted, len(wanted))
             self._call("mount_setattr", *to, number=SYS_MOUNT_SETATTR)
-            move = (tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+            flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
+            move = (tree, b"", AT_FDCWD, os.fsencode(target), flags)
             self._call("move_mount", *move, number=SYS_MOVE_MOUNT)
         finally:
             os.close(tree)
@@ -366,7 +371,7 @@ class Container:
     def idmap(self, source: str, target: str) -> None:
         """A layer at ``target``, where its owners are ids of the user namespace."""
         self._make(target)
-        self.kernel.mount_mapped(source, target, self.user_namespace)
+        self.kernel.bind(source, target, MOUNT_ATTR_IDMAP, self.user_namespace)
 
     def enter_user_namespace(self) -> None:
         """Be in the user namespace: every power is from now on one over its ids alone."""
@@ -461,10 +466,7 @@ class Container:
     def bind(self, source: str, target: str, flags: Strings) -> None:
         """The host's ``source`` at ``target``, with mount flags of its own."""
         is_folder = stat.S_ISDIR(self.kernel.stat(source).st_mode)
-        descriptor = self._directory(target) if is_folder else self._file(target)
-        self._mount_on(descriptor, source, None, ["bind", "rec"])
-        self.kernel.close(descriptor)
-        self._remount(target, flags)
+        self._bind(source, self._directory(target) if is_folder else self._file(target), flags)
 
     def _file(self, path: str) -> int:
         parent = self._directory(os.path.dirname(path))
@@ -472,25 +474,21 @@ class Container:
         self.kernel.close(parent)
         return self.kernel.open_beneath(self.root, path, os.O_PATH)
 
-    def _remount(self, path: str, flags: Strings) -> None:
-        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
-        self._mount_on(descriptor, None, None, ["remount", "bind", *flags])
+    def _bind(self, source: str, descriptor: int, flags: Strings) -> None:
+        self.kernel.bind(source, f"/proc/self/fd/{descriptor}", bits(flags))
         self.kernel.close(descriptor)
 
     def mask(self, path: str, source: str) -> None:
         """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
-        self._mount_on(descriptor, source, None, ["bind"])
-        self.kernel.close(descriptor)
         device = [] if source == "/dev/null" else ["nodev"]  # that is to read as empty
-        self._remount(path, ["ro", "nosuid", "noexec", *device])
+        self._bind(source, descriptor, ["ro", "nosuid", "noexec", *device])
 
     def read_only_path(self, path: str) -> None:
         """Make a part of /proc read-only."""
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
-        self._mount_on(descriptor, f"/proc/self/fd/{descriptor}", None, ["bind", "rec"])
-        self.kernel.close(descriptor)
-        self._remount(path, ["ro", "nosuid", "nodev", "noexec"])
+        flags = ["ro", "nosuid", "nodev", "noexec"]
+        self._bind(f"/proc/self/fd/{descriptor}", descriptor, flags)
 
     def device(self, path: str, major: int, minor: int) -> None:
         """A character device that anyone may open."""

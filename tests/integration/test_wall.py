@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import marshal
 import os
 import platform
+import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyseccomp
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.harness import NEW_NUMBER, ManagerCase, wait_until
 from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
 from tests.integration.tarballs import PASSWD, file, folder, link, pack, script, special
-from tests.support import needs_networks, needs_user_namespaces
+from tests.support import DISK, PROJECT, needs_networks, needs_root, needs_user_namespaces
+from txcontain.plan import make_unpacking_plan
 from txcontain.seccomp import REFUSED
 
 NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
@@ -441,6 +448,49 @@ class WarmDescriptorTests(DescriptorTests):
 
     pool = 2
     launches = 4
+
+
+# To be run in namespaces of its own: what a plan mounts, where the host has mounts below /usr.
+JAIL = """
+import marshal, subprocess, sys
+from txcontain import init
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "suid,dev,exec", "below", "/usr/local"], check=True)
+container = init.Container(init.Kernel())
+for op, arguments in marshal.load(sys.stdin.buffer):
+    getattr(container, op)(**arguments)
+print(open("/proc/self/mountinfo").read())
+"""
+
+
+@needs_root
+class JailTests(SynchronousTestCase):
+    """What tar(1) is kept in."""
+
+    def test_mounts_below_the_hosts_programs(self) -> None:
+        """All that the jail shows of the host is read-only, also what is mounted below /usr."""
+        folder = tempfile.mkdtemp(dir=DISK)
+        self.addCleanup(shutil.rmtree, folder)
+        for name in ("layer", "scratch"):
+            os.mkdir(f"{folder}/{name}")
+        Path(f"{folder}/tarball").touch()
+        paths = [f"{folder}/{name}" for name in ("tarball", "layer", "scratch", "log")]
+        plan = make_unpacking_plan(*paths)
+        mounting = plan[: next(i for i, (op, _) in enumerate(plan) if op == "input")]
+        command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", JAIL]
+        result = subprocess.run(
+            command, input=marshal.dumps(mounting), stdout=subprocess.PIPE, check=True,
+            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)},
+        )  # fmt: skip
+        root = f"{folder}/scratch/root"
+        mounts = [line.split()[4:6] for line in result.stdout.decode().splitlines() if line]
+        jail = {path[len(root) :]: {*flags.split(",")} for path, flags in mounts
+                if path.startswith(root)}  # fmt: skip
+        self.assertIn("/usr/local", jail)
+        writable = {path for path, flags in jail.items() if "ro" not in flags}
+        self.assertEqual(writable, {"", "/layer"})
+        powerful = {path for path, flags in jail.items() if not {"nosuid", "nodev"} <= flags}
+        self.assertEqual(powerful, set())
 
 
 class ImageTests(ProbeCase):
