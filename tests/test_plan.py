@@ -78,6 +78,10 @@ REST = [
     ("overlay", {"lower": "/layers/home", "upper": "/private/1-upper", "work": "/private/1-work",
                  "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False,
                  "volatile": True}),
+    ("file", {"path": "/etc/resolv.conf", "content": "nameserver 127.0.0.53\n"}),
+    ("file", {"path": "/etc/hosts",
+              "content": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"}),
+    ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
     ("output", {"stdout": "/out", "stderr": "/err"}),
     ("propagation", {"mode": "private"}),
     ("seal", {}),
@@ -93,7 +97,8 @@ REST = [
 ]  # fmt: skip
 
 
-PATHS = Paths("/layers/base", [], "/private", "/scratch", "/out", "/err", HOST)
+PATHS = Paths("/layers/base", [], "/private", "/scratch", "/out", "/err", HOST,
+              resolv_conf="nameserver 127.0.0.53\n")  # fmt: skip
 
 
 def plan_of(*layers, link=None, **changes):
@@ -158,20 +163,27 @@ class Containers(SynchronousTestCase):
         self.assertLess(ops.index("open_files"), ops.index("user"))
 
     def test_a_network_of_its_own(self):
-        """A container without a network has only itself to reach, and knows its own name."""
+        """A container without a network has only itself to reach, and no name server."""
         plain, plan = plan_of(), plan_of(network="none")
-        hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"
+        nothing = "# There is no network, and so no name server.\n"
         self.assertEqual(
             [step for step in plan if step not in plain],
             [
                 ("unshare", {"namespaces": ["net"]}),
                 ("loopback", {}),
                 *[("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()],
-                ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
-                ("file", {"path": "/etc/hosts", "content": hosts}),
+                ("file", {"path": "/etc/resolv.conf", "content": nothing}),
             ],
         )
-        self.assertEqual([step for step in plan if step in plain], plain)
+        resolver = ("file", {"path": "/etc/resolv.conf", "content": PATHS.resolv_conf})
+        left = [step for step in plain if step != resolver]
+        self.assertEqual([step for step in plan if step in plain], left)
+
+    def test_names(self):
+        """Without a resolv.conf of the host's an image keeps its own one."""
+        plan = make_plan(make_spec(), evolve(PATHS, resolv_conf=""), "web-1")
+        paths = [step["path"] for op, step in plan if op == "file"]
+        self.assertEqual(paths, ["/etc/hosts", "/etc/hostname"])
 
     def test_a_private_network(self):
         """The link is asked for early, used late, and leads to the gateway for names as well."""
@@ -184,8 +196,8 @@ class Containers(SynchronousTestCase):
             [step for step in plan if step not in none],
             [
                 ("ask_for_link", {}),
-                ("file", {"path": "/etc/hosts", "content": hosts}),
                 ("file", {"path": "/etc/resolv.conf", "content": names}),
+                ("file", {"path": "/etc/hosts", "content": hosts}),
                 ("link", addresses),
             ],
         )

@@ -254,6 +254,7 @@ class Kernel:
     mkdir = staticmethod(named(os.mkdir))
     mknod = staticmethod(named(os.mknod))
     symlink = staticmethod(named(os.symlink))
+    readlink = staticmethod(named(os.readlink))
     unlink = staticmethod(named(os.unlink))
     open = staticmethod(named(os.open))
     write = staticmethod(named(os.write))
@@ -299,15 +300,14 @@ class Container:
         except FileNotFoundError:
             if path == "/":
                 raise
-        parent = self._directory(os.path.dirname(path), resolve)
+        above, name = os.path.split(path)
+        parent = self._directory(above, resolve)
         try:
-            self.kernel.mkdir(os.path.basename(path), 0o755, dir_fd=parent)
-            self._own(os.path.basename(path), dir_fd=parent, follow_symlinks=False)
-        except FileExistsError:
-            raise StepError(
-                "openat2", errno.ENOENT, path, f"{path} is a symbolic link to nowhere",
-                "mount where the link leads to, or change the image",
-            ) from None  # fmt: skip
+            self.kernel.mkdir(name, 0o755, dir_fd=parent)
+            self._own(name, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:  # it is a link to nowhere: what that leads to is made
+            path = os.path.join(above, self.kernel.readlink(name, dir_fd=parent)).rstrip("/")
+            return self._directory(path, resolve)
         finally:
             self.kernel.close(parent)
         return self.kernel.open_beneath(self.root, path, flags, resolve)

@@ -59,6 +59,7 @@ class Manager:
     base_images: str  # folder
     mountables: str  # folder
     keep_ended: int = 100  # instances
+    resolv_conf: Callable[[], str] = lambda: ""  # what the host's /etc/resolv.conf says
     user_namespace: bool = False  # whether every instance is to have one
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
 
@@ -193,6 +194,7 @@ class Manager:
             stderr=os.path.join(folder, "stderr"),
             host=self.host,
             link=self.network.place(address) if address else None,
+            resolv_conf=self.resolv_conf(),
             ids=ids,
         )
         return make_plan(spec, paths, name)

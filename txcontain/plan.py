@@ -49,6 +49,7 @@ READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 # without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
 SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
             "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
+NO_RESOLVER = "# There is no network, and so no name server.\n"
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
 # The steps that wait for a launch, and so do all that follow: they take of what the manager has
@@ -103,6 +104,7 @@ class Paths:
     host: Host = NOWHERE
     link: Link | None = None  # where the network is private
     ids: int | None = None  # the first of its range of ids, where it has a user namespace
+    resolv_conf: str = ""  # what the host's says; empty if there is none
 
 
 def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
@@ -257,14 +259,23 @@ def _link(paths: Paths) -> Plan:
 
 
 def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
-    if spec.network == "host":
-        return []
+    """Who this is, and where names are found; what all instances share comes first."""
     address = paths.link.address if paths.link else "127.0.1.1"
-    hosts = f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n"
-    contents = {"/etc/hostname": f"{hostname}\n", "/etc/hosts": hosts}
-    if paths.link:  # no search: a name is tried as it stands alone (resolv.conf(5))
-        contents["/etc/resolv.conf"] = f"nameserver {paths.link.gateway}\nsearch .\n"
-    return [("file", {"path": path, "content": text}) for path, text in contents.items()]
+    contents = {
+        "/etc/resolv.conf": _resolv_conf(spec, paths),
+        "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n",
+        "/etc/hostname": f"{hostname}\n",
+    }
+    return [("file", {"path": path, "content": text}) for path, text in contents.items() if text]
+
+
+def _resolv_conf(spec: Spec, paths: Paths) -> str:
+    """resolv.conf(5) of a container; empty if it keeps its image's one."""
+    if spec.network == "none":
+        return NO_RESOLVER
+    if paths.link:  # no search: a name is tried as it stands (resolv.conf(5))
+        return f"nameserver {paths.link.gateway}\nsearch .\n"
+    return paths.resolv_conf
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:

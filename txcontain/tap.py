@@ -33,6 +33,7 @@ from txcontain.network import make_network
 from txcontain.options import number
 from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
+from txcontain.resolv_conf import ResolvConf
 from txcontain.seccomp import compile_filters
 from txcontain.store import Configs
 from txcontain.trees import Trees
@@ -216,6 +217,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         base_images=options["base-images"],
         mountables=options["mountables"],
         keep_ended=options["keep-ended"],
+        resolv_conf=ResolvConf().text,
         user_namespace=bool(options["user-namespace"]),
     )
 

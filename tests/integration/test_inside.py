@@ -1,0 +1,88 @@
+"""What a program finds in its container, whatever image it comes with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.integration.harness import ManagerCase, fingerprint
+from tests.integration.tarballs import Member, folder, link, pack, small_image
+from tests.support import needs_networks, needs_user_namespaces
+
+LINKS = (
+    folder("run"),
+    *(link(f"etc/{name}", f"../run/nowhere/{name}") for name in ("hosts", "resolv.conf")),
+    link("etc/hostname", "/nowhere/hostname"),
+)
+LOOK = 'for name in hosts resolv.conf hostname; do echo "[$name]"; cat "/etc/$name"; done'
+
+
+class Names(ManagerCase):
+    """/etc/hosts, /etc/resolv.conf and /etc/hostname."""
+
+    def assert_named(self, resolv_conf: str, address: str = "127.0.1.1", **keys: Any) -> None:
+        """Fail unless a container finds its names, and its image's layer has stayed as it was."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{LOOK}\n", **keys))
+        hosts = f"127.0.0.1 localhost\n::1 localhost\n{address} {instance}\n"
+        self.assertEqual(
+            self.output_of(instance),
+            f"[hosts]\n{hosts}[resolv.conf]\n{resolv_conf}[hostname]\n{instance}\n",
+        )
+
+    def image_of(self, name: str, *members: Member) -> str:
+        """Make a base image of just these members."""
+        pack(self.folder / "base_images" / name, *members)
+        return name
+
+    @property
+    def hosts_own(self) -> str:
+        return Path("/etc/resolv.conf").read_text()
+
+    def test_the_hosts_network(self) -> None:
+        """The host's name servers are asked; links to nowhere don't matter, nor what root it is."""
+        image = self.image("links.tar", *LINKS)
+        self.assert_named(self.hosts_own, base_image=image)
+        layers = self.state / "layers"
+        before = fingerprint(layers)
+        for writable in (False, True):
+            self.assert_named(self.hosts_own, base_image=image, writable_root=writable)
+        now = fingerprint(layers)
+        self.assertEqual({path: now[path] for path in before}, before)
+        self.assertTrue(all(path.is_symlink() for path in layers.glob("*/etc/hosts")))
+
+    def test_no_network(self) -> None:
+        """It knows its own name, and has no name server."""
+        nothing = "# There is no network, and so no name server.\n"
+        self.assert_named(nothing, base_image=self.image("links.tar", *LINKS), network="none")
+
+    @needs_networks
+    def test_a_private_network(self) -> None:
+        """It knows its address by its name, and the manager's resolver."""
+        image = self.image("links.tar", *LINKS)
+        resolver = "nameserver 10.87.0.1\nsearch .\n"
+        self.assert_named(resolver, "10.87.0.2", base_image=image, network="private")
+
+    @needs_user_namespaces
+    def test_a_user_namespace(self) -> None:
+        """The same in a user namespace."""
+        image = self.image("links.tar", *LINKS)
+        self.assert_named(self.hosts_own, base_image=image, user_namespace=True)
+
+    def test_no_etc(self) -> None:
+        """Where the image has no /etc, or a link to nowhere there, it is made; never outside."""
+        members = [one for one in small_image() if not one[0].name.startswith("etc")]
+        self.assert_named(self.hosts_own, base_image=self.image_of("no.tar", *members))
+        outside = link("etc", "../../../../../tmp/txcontain-nowhere")
+        image = self.image_of("out.tar", *members, outside)
+        self.assert_named(self.hosts_own, base_image=image)
+        self.assertFalse(Path("/tmp/txcontain-nowhere").exists())
+
+    def test_read_only(self) -> None:
+        """What is read-only stays so: a program can't change them."""
+        said = self.inside("echo x >>/etc/hosts || echo refused")
+        self.assertEqual(said, "refused\n")
+
+    def test_a_folder(self) -> None:
+        """A folder in a file's place is an image's fault, and the answer says so."""
+        answer = self.try_to_launch(base_image=self.image("folder.tar", folder("etc/hosts")))
+        self.assert_refused(answer, 409, "/etc/hosts", "a folder where a file belongs")
