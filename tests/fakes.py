@@ -275,7 +275,7 @@ class FakeReactor(Clock):
             init.child = init.connection = None
             if init.plan is None:
                 init.end("Done(1)")
-        for call in self.getDelayedCalls():
+        for call in list(self.getDelayedCalls()):
             call.cancel()
         self.readers = []
         self.kernel.pidfds, self.kernel.folders = {}, {}

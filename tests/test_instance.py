@@ -6,10 +6,11 @@ import stat
 from itertools import product
 
 from automat import NoTransition
+from twisted.internet.defer import CancelledError
 
 from tests.fakes import MachineTestCase, make_pool
 from tests.support import make_spec
-from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.instance import (
     ENDING,
     HALF_MADE,
@@ -34,10 +35,11 @@ WAYS = {
     "ended": ["launch", "over"],
 }
 INPUTS = {"launch": (), "up": ("its script runs",), "stop": (), "lapsed": (STATUS_3,),
-          "over": (STATUS_3,)}  # fmt: skip
+          "over": (STATUS_3,), "found": ("found again",), "was_over": (STATUS_3,)}  # fmt: skip
 MOVES = {
     ("created", "launch"): "starting",
-    ("created", "up"): "running",  # found again
+    ("created", "found"): "running",
+    ("created", "was_over"): "ended",
     ("created", "lapsed"): "waiting",
     ("created", "over"): "ended",
     ("starting", "up"): "running",
@@ -103,7 +105,7 @@ class StateTests(InstanceTestCase):
             if (state, what) in MOVES:
                 move(*INPUTS[what])
                 self.assertEqual(instance.state, MOVES[state, what], (state, what))
-                moved = instance.state != state
+                moved = instance.state != state and what != "was_over"  # that is no news
                 self.assertEqual([event.split(":")[0] for event in self.events],
                                  [instance.state] * moved, (state, what))  # fmt: skip
             else:
@@ -128,6 +130,96 @@ class LaunchTests(InstanceTestCase):
             "ended: exit status 3",
         ])  # fmt: skip
         self.assertEqual(self.successResultOf(instance.end()), instance.exit)
+
+    def test_end_known_before_the_start(self):
+        """A script that is gone before it is heard that it ran has run: its policy counts."""
+        for restart, state in (("no", "ended"), ("always", "waiting")):
+            self.reactor.works = False
+            self.events.clear()
+            instance = self.make(restart=restart)
+            launched = self.start(instance.launch())
+            self.init.say({"done": [0.001] * len(PLAN)})
+            self.init.end_before_it_is_heard("Done(3)")
+            self.assertEqual(instance.state, "starting")
+            self.init.hang_up()
+            self.successResultOf(launched)
+            self.assertEqual((instance.state, instance.exit.status), (state, 3))
+            self.assertEqual(self.mode(instance), WHOLE)
+            self.assertEqual([event.split(":")[0] for event in self.events],
+                             ["starting", "running", state])  # fmt: skip
+            instance.pause()
+
+    def test_end_known_before_a_failure(self):
+        """An init that is gone before its failure is heard has failed, and is not started again."""
+        self.reactor.works = False
+        instance = self.make(restart="always")
+        launched = self.start(instance.launch())
+        self.init.end_before_it_is_heard("Done(1)")
+        self.init.fail(step=1)
+        self.failureResultOf(launched, ConfigAtFault)
+        self.assertEqual(instance.state, "ended")
+
+    def test_destroyed_after_its_end_and_before_its_start(self):
+        """One that is stopped between its end and the news that it ran ends once, called off."""
+        self.reactor.works = False
+        instance = self.make(restart="always")
+        launched = self.start(instance.launch())
+        self.init.say({"done": [0.001] * len(PLAN)})
+        self.init.end_before_it_is_heard("Done(3)")
+        stopped, ended = instance.stop(), instance.end()
+        self.init.hang_up()
+        self.failureResultOf(launched, CalledOff)
+        self.successResultOf(stopped)
+        self.assertEqual(self.successResultOf(ended).status, 3)
+
+    def test_destroyed_while_it_is_to_listen(self):
+        """A launch that waits for its PORT and is destroyed says so, and blames no script."""
+        instance = self.make(startup_env="PORT=8000")
+        launched = self.start(instance.launch())
+        instance.stop()
+        self.reactor.advance(1)
+        self.failureResultOf(launched, CalledOff)
+
+    def test_who_is_told_fails(self):
+        """A failure of who is told of the end keeps no one from hearing of it."""
+        instance = self.launched()
+        self.patch(instance, "changed", lambda instance, why: 1 / 0)
+        ended = instance.end()
+        self.init.end("Done(3)")
+        self.successResultOf(ended)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_no_one_waits_for_the_end(self):
+        """Who waits for the end may give up; nothing of that is kept."""
+        instance = self.launched()
+        first, second = instance.end(), instance.end()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.init.end("Done(3)")
+        self.successResultOf(second)
+
+    def test_time_of_day_set(self):
+        """No wait is longer or shorter where the time of day is set meanwhile."""
+        for step in (-3600, 3600):
+            self.kernel.set_forward += step
+            instance = self.make(startup_env="PORT=8000", restart="always", stop_timeout=1)
+            launched = self.start(instance.launch())
+            self.kernel.set_forward += step
+            self.reactor.pump([0.05] * 99)
+            self.assertNoResult(launched)
+            self.reactor.pump([0.05] * 2)
+            self.successResultOf(launched)
+            self.init.end("Done")
+            self.kernel.set_forward += step
+            self.reactor.advance(0.11)
+            self.assertTrue(instance.running)
+            self.kernel.catching[self.init.process.pid] = [self.init.process]
+            stopped = instance.stop()
+            self.kernel.set_forward += step
+            self.reactor.pump([0.05] * 19)
+            self.assertNoResult(stopped)
+            self.reactor.pump([0.05] * 2)
+            self.successResultOf(stopped)
 
     def test_launch_leaves_nothing_half_made(self):
         """An instance is marked as half made until its script runs, and no longer."""
@@ -360,7 +452,7 @@ class StopTests(InstanceTestCase):
         launched = self.start(instance.launch())
         stopped = self.stop(instance)
         self.init.connect()
-        self.failureResultOf(launched, MachineAtFault)
+        self.failureResultOf(launched, CalledOff)
         self.successResultOf(stopped)
         self.assertTrue(self.init.socket.disconnecting)
         self.assertEqual(self.init.plan, None)
@@ -371,7 +463,7 @@ class StopTests(InstanceTestCase):
         instance = self.make()
         launched = self.start(instance.launch())
         self.successResultOf(self.stop(instance))
-        self.failureResultOf(launched, MachineAtFault)
+        self.failureResultOf(launched, CalledOff)
         self.assertEqual([event.split(":")[0] for event in self.events],
                          ["starting", "stopping", "ended"])  # fmt: skip
 
@@ -379,10 +471,11 @@ class StopTests(InstanceTestCase):
         """Stopped just before its script would run: it ends and never counts as running."""
         self.reactor.works = False
         instance = self.make()
-        self.start(instance.launch())
+        launched = self.start(instance.launch())
         instance.stop()
         self.init.carry_out()
         self.reactor.advance(0)
+        self.failureResultOf(launched, CalledOff)
         self.assertEqual([event.split(":")[0] for event in self.events],
                          ["starting", "stopping", "ended"])  # fmt: skip
 
@@ -505,6 +598,17 @@ class RestartTests(InstanceTestCase):
         self.successResultOf(stopped)
         self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 2))
 
+    def test_killed_again(self):
+        """What can't be killed at once, for want of a descriptor, is killed a second later."""
+        instance = self.launched()
+        tries = []
+        self.patch(self.kernel, "send_signal", lambda *_: fails_once(tries))
+        stopped = instance.stop()
+        self.assertNoResult(stopped)
+        self.kernel.send_signal = lambda pidfd, number: self.init.end("Killed")
+        self.reactor.advance(1)
+        self.successResultOf(stopped)
+
     def test_pause(self):
         """A manager that ends starts nothing again."""
         instance = self.launched(restart="always")
@@ -512,3 +616,9 @@ class RestartTests(InstanceTestCase):
         instance.pause()
         self.reactor.advance(100)
         self.assertEqual((instance.state, len(self.reactor.inits)), ("waiting", 1))
+
+
+def fails_once(tries):
+    """As where all descriptors are in use."""
+    tries.append(1)
+    raise OSError(24, "Too many open files")

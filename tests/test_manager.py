@@ -15,6 +15,7 @@ from tests.test_process import JSON
 from txcontain.ahead import PREPARED
 from txcontain.cgroups import Cgroups
 from txcontain.errors import (
+    CalledOff,
     ConfigAtFault,
     ConfigExists,
     InvalidData,
@@ -22,8 +23,10 @@ from txcontain.errors import (
     NoSuchConfig,
     NoSuchInstance,
 )
-from txcontain.instance import ENDING, HALF_MADE, RECORD
+from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, RECORD
 from txcontain.pool import REFILL_AFTER
+
+GONE = "its processes, cgroup and folders are gone"
 
 
 class VerbTestCase(ManagerTestCase):
@@ -396,12 +399,25 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_twice_at_once(self):
-        """Two who destroy the same instance are both told when it is gone."""
+        """Of many who destroy an instance one is told that it has; to the others there is none."""
         instance = self.launch()
-        both = [Deferred.fromCoroutine(self.manager.destroy(instance.name)) for _ in range(2)]
+        first, *others = [
+            Deferred.fromCoroutine(self.manager.destroy(instance.name)) for _ in range(20)
+        ]
         self.reactor.advance(0)
-        for destroyed in both:
-            self.successResultOf(destroyed)
+        self.successResultOf(first)
+        for other in others:
+            self.failureResultOf(other, NoSuchInstance)
+        self.assertNothingLeft()
+        self.assertEqual(self.events().count(f"destroyed: {GONE}"), 1)
+
+    def test_all_during_launches(self):
+        """What is launched while all is destroyed says that, and no machine is at fault."""
+        self.reactor.works = False
+        launches = [self.begin_launch(minor=str(minor)) for minor in range(3)]
+        self.now(self.manager.destroy_all())
+        for launched in launches:
+            self.failureResultOf(launched, CalledOff)
         self.assertNothingLeft()
 
     def test_during_its_launch(self):
@@ -416,21 +432,22 @@ class DestroyTests(VerbTestCase):
             elif point == "prepares":
                 self.init.say({"ready": 1})
             self.reactor.advance(0)
-            self.failureResultOf(launched, MachineAtFault)
+            self.failureResultOf(launched, CalledOff)
             self.successResultOf(destroyed)
             self.assertNothingLeft()
             setattr(self.reactor, point, True)
 
     def test_just_launched(self):
-        """An instance may be destroyed before it is heard that its launch has worked."""
+        """An instance may be destroyed before it is heard that its script runs."""
         self.reactor.works = False
         launched = self.begin_launch()
         (name,) = self.manager.instances
         self.init.say({"done": [0.001]})
         connection, self.init.connection = self.init.connection, None
-        self.now(self.manager.destroy(name))
+        destroyed = self.start(self.manager.destroy(name))
         connection.connectionLost()
-        self.successResultOf(launched)
+        self.successResultOf(destroyed)
+        self.failureResultOf(launched, CalledOff)
         self.assertNothingLeft()
 
     def test_stuck(self):
@@ -444,6 +461,20 @@ class DestroyTests(VerbTestCase):
         self.assertNoResult(destroyed)
         self.reactor.inits[0].end("Killed")
         self.successResultOf(destroyed)
+
+    def test_stuck_for_long(self):
+        """Who destroys one that won't end is told so in the end, and may try again."""
+        stuck = self.launch()
+        self.init.stuck = True
+        destroyed = self.start(self.manager.destroy(stuck.name))
+        self.reactor.pump([1] * round(END_WITHIN + 3))
+        self.failureResultOf(destroyed, MachineAtFault)
+        self.assertEqual(list(self.manager.instances), [stuck.name])
+        destroyed = self.start(self.manager.destroy(stuck.name))
+        self.init.end("Killed")
+        self.reactor.advance(0)
+        self.successResultOf(destroyed)
+        self.assertNothingLeft()
 
     def test_all(self):
         """All are destroyed, also where there are none."""
@@ -702,9 +733,52 @@ class RestoreTests(RestoreTestCase):
         self.init.end("Done")
         self.next_manager()
         self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "waiting"}, 1))
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.2)  # the delay is not the first one either
         self.init.end("Done")
         self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "ended"}, 2))
+
+    def test_delays(self):
+        """The delay before a restart goes on growing, over any number of managers."""
+        self.launch(restart="always")
+        for delay in (0.1, 0.2, 0.4, 0.8):
+            self.init.end("Done")
+            self.next_manager()
+            self.reactor.advance(delay - 0.01)
+            count = len(self.reactor.inits)
+            self.reactor.advance(0.02)
+            self.assertEqual(len(self.reactor.inits), count + 1)
+            self.next_manager()
+
+    def test_steady_over_managers(self):
+        """That it has run for long counts, whichever managers ran meanwhile."""
+        name = self.launch(restart="always").name
+        self.init.end("Done")
+        self.reactor.advance(1)
+        self.reactor.advance(6)
+        self.next_manager()
+        self.reactor.advance(6)
+        self.init.end("Done")
+        self.assertIn("in 0.1 s", self.events()[-1])
+        self.assertEqual(self.manager.find(name).state, "waiting")
+
+    def test_since(self):
+        """However often managers follow each other, it is known since when one has ended, and how.
+
+        So is how one had ended that was started again.
+        """
+        ended, again = self.launch(minor="1").name, None
+        self.init.end("Done(3)")
+        again = self.launch(minor="2", restart="always").name
+        self.init.end("Done(4)")
+        self.reactor.advance(1.5)
+        before = {name: self.manager.find(name).record() for name in (ended, again)}
+        for _ in range(3):
+            self.reactor.advance(5)
+            self.next_manager()
+            for name, record in before.items():
+                after = self.manager.find(name).record()
+                for key in ("since", "launched", "exit", "restarts", "state"):
+                    self.assertEqual(after[key], record[key], (name, key))
 
     def test_stopping(self):
         """A destroy that was not finished is finished, whether it still ran or not."""

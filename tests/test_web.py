@@ -315,6 +315,17 @@ class HangUpTests(WebTestCase):
         self.assertEqual(self.get("/instances"), {"instances": []})
 
 
+    def test_wait(self):
+        """Nothing is kept of a client that waited for an end, and hung up."""
+        instance = self.launch()
+        asked = self.asked("GET", f"/instances/{instance.name}/wait")
+        asked.addErrback(lambda _: None)
+        self.assertEqual(len(instance._ended), 1)
+        asked.cancel()
+        self.settle()
+        self.assertEqual(instance._ended, [])
+
+
 class ClientTests(WebTestCase):
     """The CLI's client understands what the real resources answer."""
 

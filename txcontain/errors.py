@@ -54,6 +54,10 @@ class ConfigAtFault(Error):
     """A launch cannot work as its config (or its images) stand."""
 
 
+class CalledOff(Error):
+    """What was asked for was called off by another request, before it was done."""
+
+
 class MachineAtFault(Error):
     """A launch failed because of this machine: its kernel, disk, memory or privileges."""
 

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from attrs import asdict, define, field
 from automat import TypeMachineBuilder
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from txcontain import failures
-from txcontain.errors import Error, MachineAtFault
+from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.kernel import Kernel
 from txcontain.later import Timer, background, poll
 from txcontain.layers import last_words
@@ -34,6 +34,7 @@ LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up 
 LOOK_AT_LAST = 60.0  # seconds, where no one waits any more
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
+KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
 STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
 RECORD = "instance.json"
 SAVE_AFTER = 1.0  # seconds
@@ -52,6 +53,12 @@ class Life(Protocol):
 
     def up(self, why: str) -> None:
         """Its script runs."""
+
+    def found(self, why: str) -> None:
+        """It runs, as an earlier manager has left it."""
+
+    def was_over(self, how: Exit) -> None:
+        """It had ended for good when an earlier manager kept its record."""
 
     def stop(self) -> None:
         """It is to end for good."""
@@ -89,12 +96,14 @@ class Instance:
     in_advance: int = 0  # how many of the steps its init had carried out before the launch
     processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed
-    _delay: float = FIRST_DELAY
+    removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
+    _delay: float = FIRST_DELAY  # before the next restart
     _up_at: float = 0.0  # when its script began to run, by the reactor's clock
+    _launching: bool = False  # whether it is yet to be heard whether its script runs
     _next_start: Timer = field(init=False)
     _next_look: Timer = field(init=False)
     _next_save: Timer = field(init=False)
-    _first_launch: bool = True
+    _first_launch: bool = True  # whether who asked for the launch waits for an answer
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
     _stopped: list[Deferred[None]] = field(factory=list)
@@ -130,28 +139,47 @@ class Instance:
     async def launch(self) -> None:
         """Make the container; returns when its script runs, and listens where it has a PORT.
 
-        Raises ConfigAtFault or MachineAtFault, and then nothing runs any more.
+        Raises ConfigAtFault, MachineAtFault or CalledOff, and then nothing runs any more.
         """
         self.launched = self.kernel.now()
-        await self._start()
+        try:
+            await self._start()
+        finally:
+            self._check_that_it_is_wanted()
         self._first_launch = False
 
+    def _check_that_it_is_wanted(self) -> None:
+        if self.ending:
+            raise CalledOff(f"{self.name} was destroyed while it was launched")
+
     async def _start(self) -> None:
-        self.ready, self.processes = False, None
+        self.ready, self.processes, self._launching = False, None, True
         self._life.launch()
         try:
             await self._carry_out()
         except Exception as error:
+            self._launching = False
             await self._be_sure_that_it_ended(str(error))
             raise
+        self._be_up()
         if self.spec.port is not None:
             await self._listens(self.spec.port)
 
+    def _be_up(self) -> None:
+        """Its script runs, or did: how it ended may be known before it is heard that it ran."""
+        assert self.processes is not None
+        self._launching = False
+        self._life.up("its script runs")
+        if self.spec.port is None:
+            self._first_launch = False
+        if self.processes.exit is not None:
+            self._begin_again_or_end(self.processes.exit)
+
     async def _carry_out(self) -> None:
         child = await self.pool.take(self.plan)
-        if self.state != "starting":
+        if self.ending:
             child.hang_up()
-            raise MachineAtFault("the launch was cut short", f"the instance is {self.state}")
+        self._check_that_it_is_wanted()
         self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.connect = self._exited, self.connect
         self._limit(child)
@@ -165,10 +193,12 @@ class Instance:
             self.timeline = await steps_done
         except StepFailed as failure:
             raise failures.of_step(self.plan, failure) from failure
-        if self.state == "starting":  # and not stopped, or ended, in the meantime
-            child.let_go_of_stderr()
+        self._check_that_it_is_wanted()
+        child.let_go_of_stderr()
+        try:
             os.chmod(self.folder, WHOLE)
-            self._life.up("its script runs")
+        except OSError as error:
+            raise MachineAtFault("keeping the instance", failures.of_os(error)) from error
 
     def _limit(self, child: Supervised) -> None:
         try:
@@ -178,12 +208,15 @@ class Instance:
             raise MachineAtFault("limiting the container", failures.of_os(error), hint) from error
 
     async def _be_sure_that_it_ended(self, why: str) -> None:
-        if self.processes is not None and self.processes.exit is None:
-            self.processes.kill("its launch failed, so the manager ended it")
+        processes = self.processes
+        if processes is None:
+            self._begin_again_or_end(Exit(reason=why, at=self.kernel.now()))
+        elif processes.exit is not None:
+            self._begin_again_or_end(processes.exit)
+        else:
+            processes.kill("its launch failed, so the manager ended it")
             if self._first_launch:
                 await self.end()
-        elif self.state in ("starting", "stopping"):
-            self._begin_again_or_end(Exit(reason=why, at=self.kernel.now()))
 
     async def _listens(self, port: int) -> None:
         """Wait until the container listens on its port, for some seconds at most."""
@@ -192,6 +225,7 @@ class Instance:
                 break
         else:
             self._look_later(port, LOOK_AT_MOST)
+        self._check_that_it_is_wanted()
         if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
             words = last_words(self.path("stderr"), LAST_WORDS)
@@ -202,7 +236,7 @@ class Instance:
         self.ready = self.kernel.listens(self.processes.process.pid, port)
         if self.ready:
             self._save_later()
-            self.changed(self, f"it listens on port {port}")
+            self._tell(f"it listens on port {port}")
         return self.ready
 
     def _look_later(self, port: int, pause: float) -> None:
@@ -215,34 +249,43 @@ class Instance:
 
     # -- going on with what an earlier manager left ------------------------------
 
+    def recall(self, record: dict[str, Any]) -> None:
+        """Take over what an earlier manager knew: ``record`` is as ``read_record`` returns it."""
+        self._first_launch = False
+        self.launched, self.since = record["launched"], record["since"]
+        self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
+        self.timeline, self.in_advance = record["timeline"], record["in_advance"]
+        self._delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
+        same_boot = record["boot"] == self.kernel.boot_id()  # and so the same clock
+        self._up_at = record["up_at"] if same_boot else self.reactor.seconds()
+
     def adopt(self, processes: Supervised) -> None:
         """It runs."""
-        since = self.since
-        self._first_launch = False
         self.processes = processes
         processes.on_exit = self._exited
-        self._life.up("found again")
-        self._next_save.cancel()  # it is on disk as it is
-        self.since = since
+        self._life.found("found again")
         if self.spec.port is not None and not self.ready:
             self._look_later(self.spec.port, LOOK_AFTER)
 
     def ended_meanwhile(self, how: Exit) -> None:
         """It has ended while no manager ran; its policy may ask for another start."""
-        self._first_launch = False
+        if how.at - self.since >= STEADY_AFTER:  # no other clock went on
+            self._delay = FIRST_DELAY
+        self._begin_again_or_end(how)
+
+    def go_on_waiting(self, how: Exit) -> None:
+        """It had ended, and waited to be started again."""
         self._begin_again_or_end(how)
 
     def ended_before(self, how: Exit) -> None:
         """It had ended already."""
-        since = self.since
-        self._life.over(how)
-        self.since = since
+        self._life.was_over(how)
 
     # -- ending ----------------------------------------------------------------
 
     def end(self) -> Deferred[Exit]:
-        """Fires when the container has ended for good."""
-        ended: Deferred[Exit] = Deferred()
+        """Fires when the container has ended for good; can be cancelled."""
+        ended: Deferred[Exit] = Deferred(self._ended.remove)  # where no one waits any more
         if self.ended:
             assert self.exit is not None
             ended.callback(self.exit)
@@ -263,23 +306,32 @@ class Instance:
         return stopped
 
     def _no_process_is_left(self) -> None:
-        for waiting in self._stopped:
+        stopped, self._stopped = self._stopped, []
+        for waiting in stopped:
             waiting.callback(None)
-        self._stopped = []
 
     async def _terminate(self, processes: Supervised) -> None:
         """SIGTERM to every process that has a handler for it; SIGKILL to all in the end."""
-        patience = self.spec.stop_timeout
         try:
-            asked = self.kernel.catchers(processes.process.pid, signal.SIGTERM)
-            for process in asked:
-                self.kernel.signal_process(process, signal.SIGTERM)
-            async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
-                if processes.exit or not any(self.kernel.lives(process) for process in asked):
-                    break
-        except Exception:  # no `finally`: that is run too when a manager that ends forgets this
+            await self._ask_to_end(processes)
+        except Exception:
             log.failure("asking {name} to end", name=self.name)
-        processes.kill("asked to end")
+        async for _ in poll(self.reactor, KILL_AGAIN, within=END_WITHIN):
+            if processes.exit is not None:
+                break
+            try:
+                processes.kill("asked to end")
+            except OSError as error:  # as where no descriptor is to be had
+                log.warn("{name} can't be killed: {error}", name=self.name, error=error)
+
+    async def _ask_to_end(self, processes: Supervised) -> None:
+        patience = self.spec.stop_timeout
+        asked = self.kernel.catchers(processes.process.pid, signal.SIGTERM)
+        for process in asked:
+            self.kernel.signal_process(process, signal.SIGTERM)
+        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
+            if processes.exit or not any(self.kernel.lives(process) for process in asked):
+                break
 
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""
@@ -288,7 +340,8 @@ class Instance:
             self.processes.clear(self.reactor)
         if self.running and self.reactor.seconds() - self._up_at >= STEADY_AFTER:
             self._delay = FIRST_DELAY
-        self._begin_again_or_end(how)
+        if not self._launching:  # else who launches it learns of it
+            self._begin_again_or_end(how)
 
     def _begin_again_or_end(self, how: Exit) -> None:
         if self.state != "stopping" and self._is_to_restart(how):
@@ -315,7 +368,7 @@ class Instance:
         try:
             await self._start()
         except Error as error:
-            self.changed(self, f"could not be started again: {error}")
+            self._tell(f"could not be started again: {error}")
 
     def pause(self) -> None:
         """Do nothing later: the instance or the manager ends."""
@@ -343,6 +396,8 @@ class Instance:
             "ids": self.ids,
             "exit": asdict(self.exit) if self.exit else None,
             "restarts": self.restarts,
+            "delay": self._delay,
+            "up_at": self._up_at,
             "spec": self.spec.described(),
             "document": self.spec.document,
             "timeline": self.timeline,
@@ -371,7 +426,14 @@ class Instance:
     def entered(self, state: str, why: str) -> None:
         """Take note of a state."""
         self.state, self.since = state, self.kernel.now()
-        self.changed(self, why)
+        self._tell(why)
+
+    def _tell(self, why: str) -> None:
+        """Tell of a change; what goes wrong there must keep no one from what comes next."""
+        try:
+            self.changed(self, why)
+        except Exception:
+            log.failure("taking note that {name} is {state}", name=self.name, state=self.state)
 
     def be_stopping(self) -> None:
         """Begin to end the container."""
@@ -406,9 +468,9 @@ class Instance:
         self.entered("ended", how.reason)
         if not asked:
             self.save()
-        for waiting in self._ended:
+        ended, self._ended = self._ended, []
+        for waiting in ended:
             waiting.callback(how)
-        self._ended = []
         self._no_process_is_left()
 
     def stopped_while_waiting(self) -> None:
@@ -432,13 +494,20 @@ def _life_machine() -> Callable[[Instance], Life]:
         def _(life: Life, instance: Instance) -> None:
             instance.entered("starting", f"from {instance.spec.file_name}")
 
-    for state in (created, starting):
+    @starting.upon(Life.up).to(running)
+    def _(life: Life, instance: Instance, why: str) -> None:
+        instance._up_at = instance.reactor.seconds()
+        instance.entered("running", why)
+        instance._save_later()
 
-        @state.upon(Life.up).to(running)
-        def _(life: Life, instance: Instance, why: str) -> None:
-            instance._up_at = instance.reactor.seconds()
-            instance.entered("running", why)
-            instance._save_later()
+    @created.upon(Life.found).to(running)
+    def _(life: Life, instance: Instance, why: str) -> None:
+        instance.state = "running"
+        instance._tell(why)
+
+    @created.upon(Life.was_over).to(ended)
+    def _(life: Life, instance: Instance, how: Exit) -> None:
+        instance.state, instance.exit = "ended", how
 
     for state in (starting, running):
 

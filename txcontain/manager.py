@@ -15,14 +15,14 @@ from secrets import token_hex
 from typing import Any
 
 from attrs import asdict, define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 
 from txcontain import failures
 from txcontain.ahead import PREPARED, PlanFor, new_name
 from txcontain.errors import Error, MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
 from txcontain.identities import free_range, read_range
-from txcontain.instance import ENDING, HALF_MADE, RECORD, Instance
+from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, RECORD, Instance
 from txcontain.kernel import Kernel, Process
 from txcontain.later import Timer, background, poll, together
 from txcontain.layers import Layers
@@ -275,9 +275,24 @@ class Manager:
         Raises NoSuchInstance; MachineAtFault where something of it could not be removed.
         """
         instance = self.find(name)
-        await instance.stop()
-        await self._forget(instance)
+        async with instance.removing:
+            if self.find(name) is not instance:  # another request has removed it meanwhile
+                raise NoSuchInstance(f"there is no instance {name}")
+            await self._stop(instance)
+            await self._remove(instance)
         self.journal.add("destroyed", "its processes, cgroup and folders are gone", instance=name)
+
+    async def _stop(self, instance: Instance) -> None:
+        patience = instance.spec.stop_timeout + END_WITHIN
+        stopped = instance.stop()
+        stopped.addTimeout(patience, self.reactor)
+        try:
+            await stopped
+        except TimeoutError as error:
+            raise MachineAtFault(
+                f"ending {instance.name}", "its processes were killed, and do not end",
+                "see in /proc/PID/stack what the kernel waits for, and destroy it again",
+            ) from error  # fmt: skip
 
     async def destroy_all(self) -> None:
         """End and remove every instance, all at the same time.
@@ -291,6 +306,12 @@ class Manager:
             await self.destroy(name)
 
     async def _forget(self, instance: Instance) -> None:
+        """Remove an instance that has ended or is about to, unless another request has."""
+        async with instance.removing:
+            if self.instances.get(instance.name) is instance:
+                await self._remove(instance)
+
+    async def _remove(self, instance: Instance) -> None:
         """Remove what is left of an instance, when no process is, and be sure of it."""
         if not instance.ending:
             instance.mark_as_ending()
@@ -323,9 +344,9 @@ class Manager:
 
     def _forget_oldest(self) -> None:
         """Keep no more than some of those that have ended."""
-        ended = [instance for instance in self.instances.values() if instance.ended]
+        ended = [one for one in self.instances.values() if one.ended and not one.ending]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
-            self.instances.pop(instance.name)
+            instance.mark_as_ending()
             background(self._forget(instance), f"forgetting {instance.name}")
 
     # -- finding all again ---------------------------------------------------------
@@ -412,14 +433,11 @@ class Manager:
         if address and record["state"] != "ended":
             self.network.adopt(name, spec, address)
         self.instances[instance.name] = instance
-        instance.launched, instance.since = record["launched"], record["since"]
-        instance.restarts, instance.ready = record["restarts"], record["ready"]
-        instance.timeline, instance.in_advance = record["timeline"], record["in_advance"]
+        instance.recall(record)
+        instance.changed = self._changed
         if record["state"] == "ended":
             instance.ended_before(record["exit"])
-            instance.changed = self._changed
         else:
-            instance.changed = self._changed
             self._follow(instance, record, keepers)
         if record["ending"]:
             background(self.destroy(instance.name), f"going on to destroy {instance.name}")
@@ -433,8 +451,9 @@ class Manager:
             return
         processes.clear(self.reactor)
         if record["state"] == "waiting":
-            how = record["exit"] or how
-        elif how.reason == UNSEEN and record["boot"] != self.kernel.boot_id():
+            instance.go_on_waiting(record["exit"] or how)
+            return
+        if how.reason == UNSEEN and record["boot"] != self.kernel.boot_id():
             how = Exit(reason="ended by a reboot of the machine", at=self.kernel.boot_time())
         instance.ended_meanwhile(how)
 
@@ -505,6 +524,8 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "launched": _number(record["launched"]),
             "ready": bool(record["ready"]),
             "restarts": int(record["restarts"]),
+            "delay": _number(record.get("delay", 0)),
+            "up_at": _number(record.get("up_at", 0)),
             "timeline": [_number(seconds) for seconds in record["timeline"]],
             "in_advance": int(record["in_advance"]),
             "slot": record["slot"] and _plain(record["slot"]),

@@ -14,13 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 from attrs import define
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txcontain import errors
+from txcontain import errors, failures
 from txcontain.later import background
 from txcontain.spec import LONGEST_DOCUMENT, shown
 
@@ -34,6 +35,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
     (errors.InvalidData, http.CONFLICT, b"Bad Request"),
     (errors.ConfigExists, http.CONFLICT, b"Conflict"),
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict"),
+    (errors.CalledOff, http.CONFLICT, b"Conflict"),
     (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found"),
     (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request"),
@@ -145,6 +147,8 @@ class Connected:
 
     def answer(self, outcome: Any) -> None:
         """Answer with what the method returned, as JSON, or with its error."""
+        if self.gone and isinstance(outcome, Failure) and outcome.check(CancelledError):
+            return
         if isinstance(outcome, Failure):
             outcome = expected(outcome, self.request)
         if self.gone:
@@ -160,9 +164,16 @@ class Connected:
 
 
 def expected(failure: Failure, request: Request) -> errors.Error:
-    """The domain's error in a failure; any other goes to the log, and into no answer."""
+    """The domain's error in a failure.
+
+    One of the operating system's is the machine's fault; any other goes to the log, and into no
+    answer.
+    """
     if isinstance(failure.value, errors.Error):
         return failure.value
+    if isinstance(failure.value, OSError):
+        log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
+        return errors.MachineAtFault("answering this request", failures.of_os(failure.value))
     log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
     return UNEXPECTED
 

@@ -115,7 +115,9 @@ class Api:
             request.write(script.encode())
 
         async def wait(request: Request) -> dict[str, Any]:
-            return {"exit": asdict(await self.manager.find(name).end())}
+            ended = self.manager.find(name).end()
+            request.notifyFinish().addErrback(lambda _: ended.cancel())
+            return {"exit": asdict(await ended)}
 
         resource = TellingVerb(GET=inspect)
         put: Any = resource.putChild

@@ -175,6 +175,28 @@ class Adoption(LifeCase):
         self.assertEqual(len(list(self.state.glob("aside/*"))), 1)
 
 
+class EndsAtOnce(LifeCase):
+    """Scripts that end before the manager hears that they run."""
+
+    pool = 2
+
+    def test_restarted(self):
+        """Each one is started again, as its policy says, however soon it has ended."""
+        wanted = self.upload(**self.job("#!/bin/sh\nexit 3\n", restart="always"))
+        names = [self.ask("POST", "/launch", wanted).json["instance"] for _ in range(40)]
+        wait_until(lambda: all(self.record(name)["restarts"] for name in names), "all restarted")
+
+    def test_kept(self):
+        """Each one is kept, with its exit, over a restart of the manager."""
+        wanted = self.upload(**self.job("#!/bin/sh\nexit 3\n"))
+        names = [self.ask("POST", "/launch", wanted).json["instance"] for _ in range(40)]
+        for name in names:
+            self.assertEqual(self.ask("GET", f"/instances/{name}/wait").status, 200)
+        self.restart()
+        exits = [self.record(name)["exit"]["status"] for name in names]
+        self.assertEqual(exits, [3] * len(names))
+
+
 class Warm(LifeCase):
     """Inits that wait for a plan."""
 
