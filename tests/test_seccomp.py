@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pyseccomp
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import needs_root
 from txcontain.init import Kernel
-from txcontain.seccomp import ALLOWED, FOR_PLANS, REFUSED, compile_filters
+from txcontain.plan import CAPABILITIES
+from txcontain.seccomp import (
+    ALLOWED,
+    FAMILIES,
+    FOR_PLANS,
+    HARMLESS_PERSONALITIES,
+    REFUSED,
+    compile_filters,
+)
 
 F_SETLEASE, F_GETLEASE, F_DUPFD, F_SETDELEG = 1024, 1025, 0, 1040
 HIGH_BITS = 1 << 32  # the kernel looks at the lower half of most arguments
 SECONDS = 20  # after which a child that hangs is ended
+# What Docker's default profile says, as data: its source and the day it was read are in it.
+DOCKER = json.loads((Path(__file__).parent / "docker_seccomp.json").read_text())
+HERE = ("x86", "arm", "riscv64")  # the architectures of Docker's that the filter is meant for
+# Looked at by their arguments; fcntl and ptrace only here, for leases and for who attaches.
+BY_ARGUMENT = {"clone", "fcntl", "fcntl64", "personality", "ptrace", "socket"}
+STRICTER = {  # what Docker lets a container do, and we do not
+    "process_vm_readv": "takes another process's memory",
+    "process_vm_writev": "changes another process's memory",
+    "socketcall": "its arguments, behind a pointer, can't be looked at: the families that lead "
+                  "around a network namespace would be to be had by it",
+}  # fmt: skip
 
 
 def number(name: str) -> int:
@@ -126,3 +147,32 @@ class FilterTests(SynchronousTestCase):
             return " ".join(call("ptrace", request, os.getppid()) for request in requests)
 
         self.assertEqual(self.filtered(traces), "done ENOSYS ENOSYS ENOSYS")
+
+
+class DriftTests(SynchronousTestCase):
+    """What has come between this filter and Docker's, each with its reason."""
+
+    def docker_allows(self) -> set[str]:
+        """The calls that Docker lets a container of our capabilities make, whatever they say."""
+        with_them = [DOCKER["by_capability"].get(name, []) for name in CAPABILITIES]
+        on_these = [DOCKER["by_architecture"][name] for name in HERE]
+        return set(DOCKER["always"]).union(*with_them, *on_these)
+
+    def test_calls(self) -> None:
+        """What is allowed is what Docker allows, less a few calls; nothing is allowed besides."""
+        missing = self.docker_allows() - {*ALLOWED} - BY_ARGUMENT
+        self.assertEqual(missing, {*STRICTER})
+        self.assertEqual({*ALLOWED} - self.docker_allows(), set())
+
+    def test_capabilities(self) -> None:
+        """What Docker ties to a capability that no container has is not allowed without it."""
+        tied = {name for capability, names in DOCKER["by_capability"].items()
+                if capability not in CAPABILITIES for name in names}  # fmt: skip
+        self.assertIn("mbind", tied)
+        self.assertEqual(tied & {*ALLOWED}, set())
+
+    def test_arguments(self) -> None:
+        """Families of sockets and personalities are Docker's, and clone is looked at as well."""
+        self.assertEqual(FAMILIES, DOCKER["families"])
+        self.assertEqual([*HARMLESS_PERSONALITIES], DOCKER["personalities"])
+        self.assertLessEqual({*DOCKER["by_argument"]}, BY_ARGUMENT)
