@@ -278,7 +278,7 @@ class Client:
             return parse(text, shape)
         except ValueError as error:
             raise Trouble(
-                f"What answers at {self._where} is no txcontain manager, or one of another"
+                f"What answers at {self._where} is not a txcontain manager, or one of another"
                 f" version: its answer can't be read ({error})."
             ) from error
 

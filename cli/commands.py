@@ -265,7 +265,7 @@ def instance_name(text: str) -> str:
     :raises ArgumentTypeError: if it is empty, which a script's unset variable is
     """
     if not text:
-        raise ArgumentTypeError("it is empty: `txcontain ps` shows the instances there are")
+        raise ArgumentTypeError("the name is empty: `txcontain ps` shows the instances")
     return text
 
 

@@ -37,7 +37,7 @@ def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> An
     """
     parts = urlsplit(url)
     if parts.scheme == "http" and token and parts.hostname not in HERE:
-        raise Trouble(f"Over {url} all the world could read the token: use https.")
+        raise Trouble(f"Anyone on the way could read the token over {url}: use https.")
     if parts.scheme == "unix":
         way = by_unix_socket(reactor, parts.path)
     else:
@@ -94,7 +94,7 @@ def loaded(load: Callable[[bytes], Any], *files: Path | None) -> Any:
         raise Trouble(f"Can't read {error.filename}: {error.strerror}.") from error
     except (Error, ValueError) as error:
         names = " and ".join(map(str, dict.fromkeys(files)))
-        raise Trouble(f"{names}: not what it should be, in PEM form.") from error
+        raise Trouble(f"{names}: this is not what it should be, in PEM form.") from error
 
 
 def load_ca(text: bytes) -> Any:

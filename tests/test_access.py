@@ -365,7 +365,7 @@ class OptionTests(SynchronousTestCase):
         for interface in ("nonsense", "host.example", "2130706433", "127.1", "10.0.0.1/8"):
             for keys in ("", "--tls-cert CERT --tls-key KEY --tokens TOKENS"):
                 reason = self.refused(f"--interface {interface} {keys}")
-                self.assertIn(f"--interface {interface} is no address of this host", reason)
+                self.assertIn(f"--interface {interface} is not an address of this host", reason)
 
     def test_with_keys(self):
         """With TLS and keys, of the one kind or the other or both, any will do."""
@@ -480,7 +480,7 @@ class CannotStartTests(MachineTestCase):
     def test_interface(self):
         """An address that is another host's is called that; any other cause is told as it is."""
         said = self.said(errno.EADDRNOTAVAIL, "--interface", "127.0.0.9")
-        self.assertIn("--interface 127.0.0.9 is no address of this host", said)
+        self.assertIn("--interface 127.0.0.9 is not an address of this host", said)
         self.assertIn("--port 80 can't be listened on: Permission denied",
                       self.said(errno.EACCES, "--port", "80"))  # fmt: skip
 

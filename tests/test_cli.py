@@ -492,7 +492,7 @@ class NoAnswerTests(Session):
             self.manager.answers_to("GET /list", body)
             self.stderr.truncate(0)
             self.assertEqual((self.run_command("list"), self.out), (1, ""))
-            self.assertIn(f"What answers at {URL} is no txcontain manager", self.err)
+            self.assertIn(f"What answers at {URL} is not a txcontain manager", self.err)
 
     def test_strange_problem(self):
         """A problem document that is none is a strange answer too."""
@@ -500,7 +500,7 @@ class NoAnswerTests(Session):
             "GET /instances", b"{}", status=500, Content_Type="application/problem+json"
         )
         self.assertEqual(self.run_command("ps"), 1)
-        self.assertIn("is no txcontain manager", self.err)
+        self.assertIn("is not a txcontain manager", self.err)
 
     def test_redirect(self):
         """An answer that sends us elsewhere is not followed."""
@@ -605,7 +605,7 @@ class ParserTests(Session):
         """A missing, an unknown and an empty word are usage errors."""
         self.assertIn("MINOR", self.usage_error("launch", "web", "1"))
         self.assertIn("invalid choice: 'lunch'", self.usage_error("lunch"))
-        self.assertIn("it is empty", self.usage_error("destroy", ""))
+        self.assertIn("the name is empty", self.usage_error("destroy", ""))
         for number in ("x", "-3", "1.5", "²", ""):
             said = self.usage_error("logs", "-n", number, "web-1")
             self.assertIn(f"it must be a whole number, 0 or more, not {number!r}", said)

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -724,6 +725,13 @@ class WhyNoExec(SynchronousTestCase):
         """It is a pipe, which is not waited for."""
         os.mkfifo(self.path, 0o755)
         self.assertEqual(self.why("not a regular file"), errno.EACCES)
+
+    def test_mounted_noexec(self):
+        """It lies where nothing can be run."""
+        self.put(b"#!/bin/sh\n", 0o644)
+        status = mock.Mock(f_flag=os.ST_NOEXEC)
+        with mock.patch.object(init.os, "statvfs", lambda path: status):
+            self.why(f"{self.path} lies on a file system mounted noexec; place it outside of it")
 
     def test_not_executable(self):
         """It has no execute bit."""

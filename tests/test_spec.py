@@ -220,9 +220,9 @@ class Keys(Case):
             self.refused(document(network="private", ports=[text]), "a port is 'HOST:CONTAINER'")
         for one, other in (("1:1", "1:2"), ("1:1", "0.0.0.0:1:1"), ("0.0.0.0:1:1", "9.9.9.9:1:1"),
                            ("1:1/udp", "127.0.0.1:1:1/udp")):  # fmt: skip
-            self.refused(document(network="private", ports=[one, other]), "ports takes port")
+            self.refused(document(network="private", ports=[one, other]), "ports publishes port")
         for network in ("host", "none", None):
-            self.refused(document(network=network, ports=["1:1"]), '"network" is "private"')
+            self.refused(document(network=network, ports=["1:1"]), '"network": "private"')
 
     def test_taken_ports(self):
         """With the host's network PORT is taken of the host's; else those that are published."""
@@ -256,7 +256,7 @@ class Keys(Case):
 
     def test_unknown(self):
         """A key that no one knows is refused by name, and the known ones are listed."""
-        error = self.refused(document(startup_scrpt="/x"), "no config has a key 'startup_scrpt'")
+        error = self.refused(document(startup_scrpt="/x"), "a config has no key 'startup_scrpt'")
         self.assertIn("startup_script", error.chain[-1])
         self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
 

@@ -128,7 +128,7 @@ def read_tokens(path: str) -> list[tuple[str, Caller]]:
     with open(path, encoding="utf-8") as file:
         status = os.fstat(file.fileno())
         if status.st_mode & OTHERS_MAY_WRITE or status.st_uid not in (0, os.geteuid()):
-            raise ValueError(f"{path} may be written by others than root: chown root, chmod 600")
+            raise ValueError(f"others than root can write to {path}: chown root, chmod 600")
         lines = [line.strip() for line in file]
     return [_parsed(path, number, line) for number, line in enumerate(lines, 1)
             if line and not line.startswith("#")]  # fmt: skip

@@ -119,7 +119,7 @@ def _is_address(interface: str) -> bool:
 
 
 def _no_address(interface: str) -> str:
-    return (f"--interface {interface} is no address of this host: give one of those that "
+    return (f"--interface {interface} is not an address of this host: give one of those that "
             "`ip address` shows, or leave it out")  # fmt: skip
 
 

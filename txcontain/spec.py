@@ -142,13 +142,13 @@ def from_json(document: bytes) -> Spec:
     values = read_object(document)
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
-        _refuse(f"no config has a key {shown(unknown[0])}", "the keys are " + ", ".join(KEYS))
+        _refuse(f"a config has no key {shown(unknown[0])}", "the keys are " + ", ".join(KEYS))
     for key in REQUIRED:
         if key not in values:
             _refuse(f"the key {key!r} is missing")
     checked = {key: KEYS[key](key, value) for key, value in values.items()}
     if checked.get("ports") and checked.get("network") != "private":
-        _refuse('ports are published where "network" is "private", and only there')
+        _refuse('ports can only be published with "network": "private"')
     return Spec(**checked, document=document.decode())
 
 
@@ -284,7 +284,7 @@ def _mount(key: str, line: object) -> Mount:
     tarball = _tarball(f"the tarball in {key}", words[0])
     target = _path(f"the target in {key}", words[1])
     if target == "/" or target.split("/")[1] in KERNELS_OWN:
-        _refuse(f"nothing can be mounted at {shown(target)}: this is the container's own")
+        _refuse(f"nothing can be mounted at {shown(target)}: the container has its own there")
     return Mount(tarball, target, words[2] == "READWRITE")
 
 
@@ -297,7 +297,7 @@ def _environment(key: str, value: object) -> tuple[tuple[str, str], ...]:
             continue
         name, equals, text = assignment.partition("=")
         if not equals or not VARIABLE.fullmatch(name.strip()):
-            _refuse(f"{key} must be 'NAME=VALUE;NAME=VALUE', and this is none: {shown(assignment)}")
+            _refuse(f"{key} must be 'NAME=VALUE;NAME=VALUE', and a part is {shown(assignment)}")
         assignments.append((name.strip(), text))
     fill_in(assignments, {})
     return tuple(assignments)
@@ -326,7 +326,7 @@ def _size(least: int) -> Callable[[str, object], int]:
         match = SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
         number = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else -1
         if not least <= number < 1 << 62:
-            _refuse(f"{key} must be a size of at least {least} bytes, as '10M', not {shown(value)}")
+            _refuse(f"{key} must be {least} bytes or more, such as '10M', not {shown(value)}")
         return number
 
     return check
@@ -345,7 +345,7 @@ def _limits(key: str, value: object) -> Limits:
     if unknown:
         _refuse(f"there is no limit {shown(unknown[0])}", "the limits are " + ", ".join(LIMITS))
     if "swap" in value and "memory" not in value:
-        _refuse(f"{key}.swap is what may be swapped beside {key}.memory: set that too")
+        _refuse(f"{key}.swap is what may be swapped beside {key}.memory: set {key}.memory too")
     return Limits(**{name: LIMITS[name](f"{key}.{name}", value[name]) for name in value})
 
 
@@ -355,7 +355,7 @@ def _ports(key: str, value: object) -> tuple[Port, ...]:
     ports = tuple(_port(key, text) for text in value)
     for one, other in combinations(ports, 2):
         if one.clashes_with(other):
-            _refuse(f"{key} takes port {one} twice")
+            _refuse(f"{key} publishes port {one} twice")
     return ports
 
 

@@ -295,7 +295,7 @@ class TlsTokenTests(TlsTokenCase):
         self.assertIn(f"No trust between {self.url} and this side", said)
         status, said = self.cli("--ca", "tokens", "cfginfo", **token)
         self.assertEqual(status, 1)
-        self.assertIn("tokens: not what it should be, in PEM form", said)
+        self.assertIn("tokens: this is not what it should be, in PEM form", said)
         status, said = self.cli(*words)
         self.assertEqual(status, 1)
         self.assertIn("TXCONTAIN_TOKEN", said)
