@@ -36,8 +36,8 @@ while read -r line; do echo "$line"; done < /proc/self/status
 """
 # Of /proc/self/status: counters, and what the script says that it can't do.
 DIFFERS = r"Vm|Rss|\w+_ctxt|Mems|Cpus|Seccomp|Speculation|SigQ"
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/data:/bin/sh\n"
-GROUP = "root:x:0:\nadm:x:4:other,www\nno:x:5:wwwother\nwww:x:34:\n"
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/data:/bin/sh\n4711:x:0:0::/:/bin/sh\n"
+GROUP = "root:x:0:\nadm:x:4:other,www,4711\nno:x:5:wwwother\nwww:x:34:\n"
 
 
 def script_of(**changes):
@@ -214,7 +214,10 @@ class ForReal(SynchronousTestCase):
         for changes in (
             {},
             {"startup_owner": "www", "startup_env": "PORT=1;A=${HOME}${NO}/${USER} ${PATH}"},
-            {"startup_owner": "4711"},
+            {"startup_owner": "4711"},  # there is a user of this name, and a member of a group
+            {"startup_owner": "www:adm", "startup_env": {"A": "a;${B}\nCONTAINER\n\t\u00a0"}},
+            {"startup_owner": "www:4294967294"},
+            {"startup_owner": "034"},
         ):
             plan = self.plan(**changes)
             self.assertEqual(self.by_shell(plan), self.by_init(plan))
@@ -245,6 +248,13 @@ class ForReal(SynchronousTestCase):
             self.by_shell(self.plan(startup_owner="nobody-here"))
         with open(self.path("err")) as file:
             self.assertIn("the image knows no user nobody-here", file.read())
+
+    def test_an_unknown_group(self):
+        """Nor where it does not know the owner's group."""
+        with self.assertRaises(subprocess.CalledProcessError):
+            self.by_shell(self.plan(startup_owner="root:nobody-here"))
+        with open(self.path("err")) as file:
+            self.assertIn("the image knows no group nobody-here", file.read())
 
     def test_nothing_stays_mounted(self):
         """When the container has ended nothing of it is mounted on the host."""

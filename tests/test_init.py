@@ -27,6 +27,7 @@ short:x:1
 bin:x:2:2::/bin:/x:too:long
 big:x:4294967296:1::/:
 huge:x:1{zeros}:1::/:
+1000:x:0:0::/root:/bin/sh
 group:x:9:99999999999::/:
 minus:x:-1:1::/:
 split:x:1:1:\u2028evil:x:0:0::/:
@@ -35,7 +36,7 @@ homeless:x:40:40:::
 """.format(zeros="0" * 5000)
 GROUP = """\
 root:x:0:
-adm:x:4:syslog,www
+adm:x:4:syslog,www,4711
 www:x:35:www
 others:x:36:www-data,xwww,wwww
 twice:x:35:www
@@ -500,6 +501,12 @@ class Identity(Case):
             ("www", ("www", 33, 35, "/srv", [35, 4])),
             ("homeless", ("homeless", 40, 40, "/", [40])),
             ("4711", ("4711", 4711, 4711, "/", [4711])),
+            ("1000", ("1000", 1000, 1000, "/", [1000])),  # not the user whose name that is
+            ("033", ("www", 33, 35, "/srv", [35, 4])),
+            ("4294967294", ("4294967294", 4294967294, 4294967294, "/", [4294967294])),
+            ("www:others", ("www", 33, 36, "/srv", [36])),
+            ("www:4", ("www", 33, 4, "/srv", [4])),
+            ("4711:4294967294", ("4711", 4711, 4294967294, "/", [4294967294])),
         ):
             account = init.find_account(owner)
             found = (account.name, account.uid, account.gid, account.home, account.groups)
@@ -511,6 +518,10 @@ class Identity(Case):
             error = self.assertRaises(init.StepError, init.find_account, owner)
             self.assertIn(repr(owner), error.cause)
             self.assertEqual((error.number, error.path), (0, "/etc/passwd"))
+        for group in "nobody nonsense huge".split():
+            error = self.assertRaises(init.StepError, init.find_account, f"www:{group}")
+            self.assertIn(repr(group), error.cause)
+            self.assertEqual((error.number, error.path), (0, "/etc/group"))
 
     def test_an_image_without_files(self):
         """Where there is no passwd file there are root and numbers."""
@@ -569,10 +580,10 @@ class Executing(Case):
 
     def test_the_environment(self):
         """There is nothing in it but what the plan says and what the account adds."""
-        self.assertEqual(self.environment(environment=[("A", "1")]), {"A": "1"})
+        self.assertEqual(self.environment(environment=[("A", ("1",))]), {"A": "1"})
         container = init.Container(Recorder())
         container.user("www", [])
-        environment = [("A", "${HOME}-${USER}"), ("HOME", "/elsewhere")]
+        environment = [("A", ("", "HOME", "-", "USER", "")), ("HOME", ("/elsewhere",))]
         self.assertRaises(Executed, container.exec, "/x", [], environment)
         wanted = {"HOME": "/elsewhere", "USER": "www", "A": "/srv-www"}
         self.assertEqual(container.kernel.calls[-1][3], wanted)
@@ -606,18 +617,19 @@ class Executing(Case):
             kernel = Recorder()
             for number in range(failing):
                 kernel.fail(number, ENOENT)
-            calls = self.calls("idle", kernel, environment=[("A", "1")])
+            calls = self.calls("idle", kernel, environment=[("A", ("1",))])
             self.assertEqual(calls, [("execve", path, sleep, {"A": "1"}) for path in wanted])
         kernel = Recorder().fail(0, ENOENT).fail(1, errno.EACCES)
         self.assertRaises(init.Idle, self.calls, "idle", kernel, environment=[])
 
 
 words = st.sampled_from(["${A}", "${B}", "${", "}", "$A", "${A B}", "${1}", "${é}", "x", "$"])
-assignments = st.lists(st.tuples(st.sampled_from("ABC"), st.lists(words).map("".join)))
+values = st.lists(words).map("".join).map(spec.REFERENCE.split)
+assignments = st.lists(st.tuples(st.sampled_from("ABC"), values))
 
 
 class Variables(Case):
-    """${NAME} in startup_env."""
+    """Variables in the values of others."""
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text()))
     def test_the_same_as_the_specs(self, pairs, before):
@@ -633,7 +645,8 @@ class Variables(Case):
     def test_the_same_as_a_reference(self, pairs, before):
         """Each value is a plain substitution in what the variables were before it."""
         wanted = dict(before)
-        for name, value in pairs:
+        for name, parts in pairs:
+            value = "".join(f"${{{part}}}" if i % 2 else part for i, part in enumerate(parts))
             wanted[name] = re.sub(
                 r"\$\{([A-Za-z_][A-Za-z_0-9]*)\}", lambda match: wanted.get(match[1], ""), value
             )
@@ -641,17 +654,9 @@ class Variables(Case):
                 return
         self.assertEqual(init.fill_in(pairs, before), wanted)
 
-    def test_nothing_else_is_interpreted(self):
-        """What looks like other shell syntax stays as it is, and what is filled in is not filled
-        in again."""
-        for value in ("$A", "$(A)", "`A`", "${A", "${A:-x}", "${}", "${ A }", "\\${A", "~", "*"):
-            self.assertEqual(init.fill_in([("B", value)], {"A": "a"})["B"], value)
-        self.assertEqual(init.fill_in([("B", "${A}")], {"A": "${B}"})["B"], "${B}")
-        self.assertEqual(init.fill_in([("B", "${${A}}")], {"A": "a"})["B"], "${a}")
-
     def test_growth(self):
         """Text that doubles itself is an error of the config, and memory stays bounded."""
-        doubling = [("A", "x"), *[("A", "${A}${A}")] * 60]
+        doubling = [("A", ("x",)), *[("A", ("", "A", "", "A", ""))] * 60]
         plan = [("exec", {"path": "/x", "arguments": [], "environment": doubling})]
         kernel = Recorder()
         _, message = self.carry_out(plan, kernel)[0]
@@ -778,6 +783,35 @@ class WhyNoExec(SynchronousTestCase):
         """The C library's loader that it asks for is missing."""
         self.put_elf(b"/ld-", b"/no-")
         self.assertEqual(self.why("dynamic loader", "C library"), ENOENT)
+
+    def test_with_arguments(self):
+        """The path of a program, with its arguments: it takes none."""
+        self.path = "/bin/sleep 1000"
+        self.assertEqual(self.why("there is no /bin/sleep 1000", "takes no arguments"), ENOENT)
+        self.path = "/bin/no-such sleep"
+        self.why("there is no /bin/no-such sleep in the container")
+
+    def test_a_late_interpreter(self):
+        """What is before #! is named, and the script is not run by a shell instead."""
+        python = b"#!/usr/bin/python3\nprint()\n"
+        self.put(b"\xef\xbb\xbf" + python)
+        self.why("not at the very beginning: a byte order mark is before it")
+        for before in (b"\n", b"\r\n \n", b" ", b"# Licence\n#\n\n", b"\xef\xbb\xbf\n"):
+            self.put(before + python)
+            self.assertEqual(self.why("not at the very beginning"), errno.ENOEXEC)
+        for content in (b"echo\n" + python, b"# a\n#!important\n", b"", b"#\n"):
+            self.put(content)
+            init.refuse_late_interpreter(self.path)
+
+    def test_a_folder_that_may_not_be_entered(self):
+        """The first folder on the way that is shut is named, and so is the image's own top."""
+        self.put(b"#!/bin/sh\n")
+        for shut, said in ((self.folder, f"{self.folder} may not"), ("/", "the top folder (./)")):
+            may = {self.folder: True, "/": True, shut: False}
+            self.patch(init.os, "access", lambda path, mode, may=may: may.get(path, True))
+            cause, hint = init.why_no_entry(self.path)
+            self.assertIn(said, cause)
+            self.assertIn("755", hint)
 
     def test_garbage(self):
         """It is nothing that could be run."""

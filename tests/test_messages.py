@@ -107,9 +107,21 @@ CONFIGS = (
      "the target in mounts is longer than 1024 bytes, or a part of it than 255"),
     ({"startup_script": "run.sh"},
      "startup_script must be an absolute path without '..', not 'run.sh'"),
-    ({"startup_owner": "a b"}, "startup_owner must be a user's name or number, not 'a b'"),
-    ({"startup_env": "PORT"},
-     "startup_env must be 'NAME=VALUE;NAME=VALUE', and a part is 'PORT'"),
+    ({"startup_owner": "a b"},
+     "startup_owner must be USER or USER:GROUP, each a name or a number up to 4294967294, not "
+     "'a b'"),
+    ({"startup_env": "A=host=db;port"},
+     "startup_env must be 'NAME=VALUE;NAME=VALUE', and a part is 'port' → ';' ends a value: to "
+     "have one in it, write startup_env as an object"),
+    ({"startup_env": 1}, "startup_env must be a string, an object or a list, not 1"),
+    ({"startup_env": ["A=1"] * 1001}, "startup_env has more than 1000 variables"),
+    ({"startup_env": ["PORT"]}, "a variable in a list of startup_env is 'NAME=VALUE', not 'PORT'"),
+    ({"startup_env": {"A B": "1"}},
+     "a name in startup_env must be letters, digits and '_', not 'A B'"),
+    ({"startup_env": {"A": True}},
+     "a value in startup_env must be a string or a whole number, not True"),
+    ({"startup_env": {"A": "\0"}},
+     "a value in startup_env has a NUL, or half of a character: '\\x00'"),
     ({"startup_env": "A=" + "x" * 32_001}, "startup_env is longer than 32000 characters"),
     ({"restart": "sometimes"},
      "restart must be one of no, on-failure, always, not 'sometimes'"),
@@ -416,6 +428,9 @@ ELSEWHERE = (
     ("an owner that the image does not know", "test_init.py:test_unknown",
      "getpwnam(3) → /etc/passwd → the image knows no user {} → name a user of its /etc/passwd, or "
      "a number, as startup_owner"),
+    ("a group that the image does not know", "test_init.py:test_unknown",
+     "getgrnam(3) → /etc/group → the image knows no group {} → name a group of its /etc/group, or "
+     "a number, in startup_owner"),
     ("an owner beyond the user namespace", "integration/test_user_namespace.py:test_owner",
      "setuid(3) → {} → a user namespace has no ids from {} on → name another startup_owner"),
     ("an environment that grows", "test_init.py:test_growth",
@@ -429,6 +444,15 @@ ELSEWHERE = (
      "a #! line with an interpreter that the image has"),
     ("a script that is not there", "integration/test_failures.py:test_missing",
      "there is no {} in the container → correct startup_script, or mount it"),
+    ("a script with arguments", "test_init.py:test_with_arguments",
+     "there is no {}: startup_script is a path, and takes no arguments → name a script that runs "
+     "it with its arguments"),
+    ("a script in a folder that is shut", "integration/test_inside.py:test_a_root_that_is_shut",
+     "{} may not be entered by this startup_owner → give it the mode 755 in its tarball (it has "
+     "{})"),
+    ("a byte order mark", "test_init.py:test_a_late_interpreter",
+     "the #! of {} is not at the very beginning: {} is before it → make #! the first two bytes "
+     "of the file: else it is not seen"),
     ("a script that is a link to nothing", "integration/test_failures.py:test_dangling_link",
      "{} is a symbolic link to {}, which is missing → correct the link, or name another "
      "startup_script"),

@@ -92,8 +92,8 @@ REST = [
     ("no_new_privileges", {}),
     ("seccomp", {"program": b"last"}),
     ("exec", {"path": "/webserver/tiny.sh", "arguments": [],
-              "environment": [("PATH", PATH), ("TERM", "dumb"), ("PORT", "80"), ("A", "${PORT}"),
-                              ("PATH", "/x:${PATH}")]}),
+              "environment": [("PATH", (PATH,)), ("TERM", ("dumb",)), ("PORT", ("80",)),
+                              ("A", ("", "PORT", "")), ("PATH", ("/x:", "PATH", ""))]}),
 ]  # fmt: skip
 
 
@@ -133,7 +133,7 @@ class Containers(SynchronousTestCase):
 
     def test_no_script(self):
         """Without a script the container idles, in the same environment."""
-        environment = [("PATH", PATH), ("TERM", "dumb"), ("A", "1")]
+        environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), ("A", ("1",))]
         self.assertEqual(plan_of(startup_env="A=1")[-1], ("idle", {"environment": environment}))
 
     def test_a_writable_root(self):

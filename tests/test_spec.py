@@ -32,8 +32,13 @@ REFUSED = {
     "base_image": ["", "..", "../x.tar", "/x.tar", "a/b.tar", ".hidden", "-x.tar", 7, []],
     "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
     "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
-    "startup_owner": ["", "-1", "a b", "a:b", "1234567890", "root\n", 0, "é", "$"],
-    "startup_env": ["A", "=1", "1A=1", "A B=1", "A-B=1", "A=1;B", "A=\x00", "A=\n", 1, ["A=1"], {}],
+    "startup_owner": ["", "-1", "a b", "a:", ":a", "a:b:c", "1:-1", "4294967295", "0:4294967295",
+                      "99999999999", "root\n", 0, "é", "$", "٣"],
+    "startup_env": ["A", "=1", "1A=1", "A B=1", "A-B=1", "A=1;B", "A=\x00", "A=\ud800", 1, True,
+                    ["A"], ["=1"], [" A=1"], [1], [None], [["A", "1"]], ["A=\x00"], ["A=\udfff"],
+                    ["A=1"] * 1001, {"": "1"}, {"A=": "1"}, {"1A": "1"},
+                    {"A\n": "1"}, {"A": None}, {"A": True}, {"A": 1.5}, {"A": "\x00"},
+                    {"A": ["1"]}],
     "restart": ["", "yes", "NO", True, 1, ["no"], {}],
     "max_restarts": [-1, 1_000_001, 1.0, True, "1", []],
     "stop_timeout": [-1, -0.1, 3601, "2", False, [], 10**400],
@@ -101,18 +106,28 @@ TAKEN = {
     ],
     "startup_owner": [
         ("0", "0"),
-        ("999999999", "999999999"),
+        ("4294967294", "4294967294"),
+        ("1000:33", "1000:33"),
+        ("www-data:adm", "www-data:adm"),
+        ("a:b", "a:b"),
         ("www-data", "www-data"),
         ("samba$", "samba$"),
     ],
     "startup_env": [
         ("", ()),
         (" ; ;", ()),
-        ("A=1", (("A", "1"),)),
-        ("A=1;B= 2 ;", (("A", "1"), ("B", " 2 "))),
-        (" A = 1", (("A", " 1"),)),
-        ("A=;A=b=c", (("A", ""), ("A", "b=c"))),
-        ("A=$(x)`y`'\"é", (("A", "$(x)`y`'\"é"),)),
+        ("A=1", (("A", ("1",)),)),
+        ("A=1;B= 2 ;", (("A", ("1",)), ("B", (" 2 ",)))),
+        (" A = 1", (("A", (" 1",)),)),
+        ("A=;A=b=c", (("A", ("",)), ("A", ("b=c",)))),
+        ("A=$(x)`y`'\"é", (("A", ("$(x)`y`'\"é",)),)),
+        ("A=x${B}${C}y", (("A", ("x", "B", "", "C", "y")),)),
+        ("A=\t\u00a0;\n B=\r\n", (("A", ("\t\u00a0",)), ("B", ("\r\n",)))),
+        ([], ()),
+        (["A=x;${B}\n", "B=b=c"], (("A", ("x;${B}\n",)), ("B", ("b=c",)))),
+        (["A=1", "A="], (("A", ("1",)), ("A", ("",)))),
+        ({}, ()),
+        ({"A": "x;${B}\n", "B": 10}, (("A", ("x;${B}\n",)), ("B", ("10",)))),
     ],
     "restart": [("no", "no"), ("on-failure", "on-failure"), ("always", "always")],
     "max_restarts": [(0, 0), (1_000_000, 1_000_000)],
@@ -368,12 +383,34 @@ class Environment(Case):
         """PORT counts where it is the number of a port, after ${NAME} is filled in."""
         for text, port in (
             ("PORT=80", 80), ("PORT=65535", 65535), ("PORT=0", None), ("PORT=65536", None),
-            ("PORT=", None), ("PORT= 80", None), ("PORT=8e3", None), ("PORT=-1", None),
+            ("PORT=", None), ("PORT= 80\n", 80), ("PORT=8e3", None), ("PORT=-1", None),
             ("PORT=٣", None), ("PORT=080", 80), ("A=1", None), ("", None),
             ("PORT=80;PORT=81", 81), ("PORT=80;PORT=", None), ("PORT=${PORT}", None),
             ("A=8;PORT=${A}${A}0", 880), ("PORT=8;PORT=${PORT}1", 81), ("PORT=8${HOME}", 8),
+            ({"PORT": "80"}, 80), ({"PORT": 80}, 80), (["PORT=80"], 80), (["PORT=8${A}"], None),
         ):  # fmt: skip
             self.assertEqual(make_spec(startup_env=text).port, port, text)
+
+    def test_a_semicolon(self):
+        """Whoever wants one in a value is told what it does in a string, and what to write."""
+        error = self.refused(document(startup_env='A="host=db;port"'), "a part is 'port\"'")
+        self.assertIn("as an object", error.chain[-1])
+
+    def test_described(self):
+        """Values are shown as they were written."""
+        for written in ("A=x${B}${C}", {"A": "x${B}${C}"}):
+            described = make_spec(startup_env=written).described()
+            self.assertEqual(described["startup_env"], [("A", "x${B}${C}")])
+
+    def test_only_names_are_filled_in(self):
+        """What looks like other shell syntax stays as it is, and what is filled in is not filled
+        in again."""
+        for value in ("$A", "$(A)", "`A`", "${A", "${A:-x}", "${}", "${ A }", "\\${A", "~", "*"):
+            spec = make_spec(startup_env=f"B={value}")
+            self.assertEqual(fill_in(spec.startup_env, {"A": "a"})["B"], value)
+        for value, wanted in (("${A}", "${B}"), ("${${A}}", "${${B}}")):
+            spec = make_spec(startup_env=f"B={value}")
+            self.assertEqual(fill_in(spec.startup_env, {"A": "${B}"})["B"], wanted)
 
     def test_growth(self):
         """Text that doubles itself is refused before it is made."""
@@ -390,7 +427,8 @@ class Environment(Case):
 
     def test_literal(self):
         """What is between the references goes through a function, and only that."""
-        filled = fill_in([("A", "x${B}y"), ("C", "${A}")], {"B": "b"}, str.upper)
+        pairs = [("A", ("x", "B", "y")), ("C", ("", "A", ""))]
+        filled = fill_in(pairs, {"B": "b"}, str.upper)
         self.assertEqual(filled, {"A": "XbY", "B": "b", "C": "XbY"})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from txcontain.identities import COUNT as IDS
 from txcontain.plan import CAPABILITIES, Plan
-from txcontain.spec import fill_in
+from txcontain.spec import Assignment, fill_in
 
 HEAD = """\
 #!/bin/sh
@@ -24,11 +24,10 @@ HEAD = """\
 # Namespaces first: new ones of these kinds, with the rest of this file as PID 1, in a
 # session of its own: it has no terminal. (To end it, and all in it: kill -KILL the unshare.)
 exec unshare --pid --fork --kill-child --uts --ipc{namespaces} \
-    setsid sh -eu /dev/fd/3 3<<'CONTAINER'
+    setsid sh -eu /dev/fd/3 3<<'{end}'
 exec 3<&-
 umask 022
 """
-FOOT = "CONTAINER\n"
 FULL = ["ro", "nosuid", "nodev", "noexec"]
 Lines = list[str]
 
@@ -39,8 +38,7 @@ def explain(plan: Plan) -> str:
     Raises InvalidData where the environment grows too long.
     """
     names = [name for op, arguments in plan if op == "unshare" for name in arguments["namespaces"]]
-    script = HEAD.format(namespaces="".join(f" --{name}" for name in names))
-    shell = _Shell()
+    script, shell = "", _Shell()
     steps = enumerate(plan, 1)
     for op, group in groupby(steps, key=lambda numbered: numbered[1][0]):
         run = list(group)
@@ -48,7 +46,11 @@ def explain(plan: Plan) -> str:
         speak = getattr(shell, op)
         lines = [line for _, (_, arguments) in run for line in speak(**arguments)]
         script += "\n".join([f"\n# {numbers}: {op}", _comment(speak.__doc__), *lines, ""])
-    return script + FOOT
+    end = "CONTAINER"
+    while f"\n{end}\n" in script:  # a line of what is written in it, such as a variable's value
+        end += "_"
+    head = HEAD.format(namespaces="".join(f" --{name}" for name in names), end=end)
+    return f"{head}{script}{end}\n"
 
 
 def _comment(text: str) -> str:
@@ -66,6 +68,12 @@ def _inside(path: str) -> str:
 
 def _remount(target: str, flags: Lines) -> str:
     return f"mount -o {','.join(['remount', 'bind', *flags])} {target}"
+
+
+def _find(who: str) -> str:
+    """An awk(1) program's beginning: the record of this name, or of this number."""
+    condition = f"$3 == {int(who)}" if who.isdecimal() else "$1 == who"
+    return f"awk -F: -v who={quote(who)} '{condition}"
 
 
 class _Shell:
@@ -242,24 +250,33 @@ class _Shell:
 
     def user(self, owner: str, capabilities: list[int]) -> Lines:
         """Who is this? The image's own files say it."""
+        name, _, group = owner.partition(":")
         known = {"root": ":-root:x:0:0::/:"}
-        if owner.isdecimal():
-            known[owner] = f":-{owner}:x:{owner}:{owner}::/:"
-        default = known.get(owner, f":?the image knows no user {owner}")
+        if name.isdecimal():
+            known[name] = f":-{name}:x:{int(name)}:{int(name)}::/:"
+        default = known.get(name, f":?the image knows no user {name}")
         self.powers += ['--regid="$gid"', '--groups="$groups"', "--inh-caps=-all"]
-        who = f"awk -F: -v who={quote(owner)}"
         return [
-            f"account=$({who} '$1 == who || $3 == who {{ print; exit }}' etc/passwd 2>/dev/null"
-            " || true)",
+            f"account=$({_find(name)} {{ print; exit }}' etc/passwd 2>/dev/null || true)",
             "IFS=: read -r user _ uid gid _ home _ <<ACCOUNT",
             f"${{account{default}}}",
             "ACCOUNT",
             "home=${home:-/} && directory=/",
             '[ -d ".$home" ] && directory=$home',
-            """groups=$gid$(awk -F: -v who="$user" """
-            """'index("," $4 ",", "," who ",") { printf ",%s", $3 }' etc/group 2>/dev/null """
-            "|| true)",
+            *self._groups(group),
             *self._own_logs(),
+        ]
+
+    def _groups(self, group: str) -> Lines:
+        if group.isdecimal():
+            return [f"gid={int(group)} groups={int(group)}"]
+        if group:
+            found = f"gid=$({_find(group)} {{ print $3; exit }}' etc/group 2>/dev/null || true)"
+            return [found, f'groups="${{gid:?the image knows no group {group}}}"']
+        return [
+            """groups=$gid$(awk -F: -v who="${account%%:*}" """
+            """'who != "" && index("," $4 ",", "," who ",") { printf ",%s", $3 }' """
+            "etc/group 2>/dev/null || true)"
         ]
 
     def _own_logs(self) -> Lines:
@@ -304,7 +321,7 @@ class _Shell:
         self.powers.append("--no-new-privs")
         return []
 
-    def exec(self, path: str, arguments: Lines, environment: list[tuple[str, str]]) -> Lines:
+    def exec(self, path: str, arguments: Lines, environment: list[Assignment]) -> Lines:
         """With a clean environment and no other powers, inside the new root, as the owner:
         this process becomes the startup script, still as PID 1.
         """
@@ -319,7 +336,7 @@ class _Shell:
             ])
         ]  # fmt: skip
 
-    def idle(self, environment: list[tuple[str, str]]) -> Lines:
+    def idle(self, environment: list[Assignment]) -> Lines:
         """This process becomes one that does nothing, still as PID 1: with a clean environment
         and no other powers, inside the new root.
         """

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
     Strings = list[str]
-    Assignments = list[tuple[str, str]]
+    # A variable's name, and its value in parts: text, NAME, text, .., text.
+    Assignments = list[tuple[str, Strings]]
     Plan = list[tuple[str, dict[str, Any]]]
 
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
@@ -578,7 +579,7 @@ class Container:
         self.kernel.close_from(self.connection.fileno() + 1)
 
     def user(self, owner: str, capabilities: list[int]) -> None:
-        """Become ``owner``, a name of the image's own /etc/passwd or a number."""
+        """Become ``owner``: USER or USER:GROUP, names of the image's own or numbers."""
         account = find_account(owner)
         try:
             if account.uid:
@@ -634,6 +635,7 @@ class Container:
             self.kernel.execve(path, [path, *arguments], variables)
         except OSError as error:
             if error.errno == errno.ENOEXEC and is_script(path):
+                refuse_late_interpreter(path)
                 self._exec_by_shell(path, arguments, variables)
             raise StepError("execve", error.errno, path, *why_no_exec(path, error.errno)) from error
 
@@ -690,15 +692,11 @@ def internet(address: str) -> bytes:
 
 
 class Account:
-    """Who a container runs as: its passwd(5) entry and its groups."""
+    """Who a container runs as."""
 
-    def __init__(self, name: str, uid: int, gid: int, home: str) -> None:
-        self.name, self.uid, self.gid, self.home = name, uid, gid, home
-        self.groups = [gid] + [
-            int(number)
-            for _, _, number, members in database("/etc/group", 4)
-            if name in members.split(",") and int(number) != gid
-        ]
+    def __init__(self, name: str, uid: int, gid: int, home: str, groups: list[int]) -> None:
+        self.name, self.uid, self.home = name, uid, home
+        self.gid, self.groups = gid, [gid, *(number for number in groups if number != gid)]
 
 
 def read_file(path: str) -> str:
@@ -741,50 +739,60 @@ def is_id(text: str) -> bool:
 
 
 def find_account(owner: str) -> Account:
-    """Who ``owner`` is inside of the container.
+    """Who ``owner`` is inside of the container: USER, or USER:GROUP and then in no other group.
 
-    Raises StepError where it is a name that the image does not know.
+    A number is never taken for a name. Raises StepError if the image does not know a name.
     """
+    user, _, group = owner.partition(":")
+    account = find_user(user)
+    if group:
+        return Account(account.name, account.uid, find_group(group), account.home, [])
+    return account
+
+
+def find_user(user: str) -> Account:
+    """A user of the image's /etc/passwd, with all groups; of root and numbers it need not know."""
+    number = int(user) if user.isdecimal() else None
     for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7):
-        if owner in (name, uid) and is_id(gid):
-            return Account(name, int(uid), int(gid), home or "/")
-    if owner.isdecimal():
-        return Account(owner, int(owner), int(owner), "/")
-    if owner == "root":
-        return Account("root", 0, 0, "/")
+        if is_id(gid) and (name == user if number is None else int(uid) == number):
+            return Account(name, int(uid), int(gid), home or "/", groups_of(name))
+    if user == "root":
+        number = 0
+    if number is not None:
+        return Account(user, number, number, "/", [])
     raise StepError(
-        "getpwnam", 0, "/etc/passwd", f"the image knows no user {owner!r}",
+        "getpwnam", 0, "/etc/passwd", f"the image knows no user {user!r}",
         "name a user of its /etc/passwd, or a number, as startup_owner",
     )  # fmt: skip
 
 
-def split_references(value: str) -> Strings:
-    """``value`` cut at each ``${NAME}``: text, NAME, text, NAME, .., text."""
-    parts = [""]
-    while value:
-        before, mark, rest = value.partition("${")
-        name, brace, after = rest.partition("}")
-        if brace and name.isidentifier() and name.isascii():
-            parts[-1] += before
-            parts += [name, ""]
-            value = after
-        else:
-            parts[-1] += before + mark
-            value = rest
-    return parts
+def find_group(group: str) -> int:
+    """The number of a group of the image's /etc/group; a number need not be in there."""
+    if group.isdecimal():
+        return int(group)
+    for name, _, number, _ in database("/etc/group", 4):
+        if name == group:
+            return int(number)
+    raise StepError(
+        "getgrnam", 0, "/etc/group", f"the image knows no group {group!r}",
+        "name a group of its /etc/group, or a number, in startup_owner",
+    )  # fmt: skip
+
+
+def groups_of(name: str) -> list[int]:
+    """The numbers of the groups that a user is a member of."""
+    records = database("/etc/group", 4)
+    return [int(number) for _, _, number, members in records if name in members.split(",")]
 
 
 def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, str]:
-    """``environment`` with the assignments [[NAME, VALUE], ..] on top, in their order.
+    """``environment`` with the assignments on top, in their order.
 
-    ``${NAME}`` in a value is what NAME was before; nothing else is interpreted.
+    A NAME in a value stands for what that variable was before.
     """
     variables, room = dict(environment), LONGEST_ENVIRONMENT
-    for name, value in assignments:
-        words = [
-            variables.get(part, "") if i % 2 else part
-            for i, part in enumerate(split_references(value))
-        ]
+    for name, parts in assignments:
+        words = [variables.get(part, "") if i % 2 else part for i, part in enumerate(parts)]
         room -= sum(map(len, words))
         if room < 0:
             raise StepError(
@@ -800,6 +808,9 @@ def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, 
 
 MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "arm64", 243: "riscv", 22: "s390", 21: "ppc64"}
 OURS = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "armv7l": 40, "s390x": 22, "ppc64le": 21}
+
+
+BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
 def head(path: str) -> bytes:
@@ -818,6 +829,29 @@ def is_script(path: str) -> bool:
     return not start.startswith((b"#!", b"\x7fELF")) and b"\0" not in start
 
 
+def refuse_late_interpreter(path: str) -> None:
+    """Raise StepError if a script has its ``#!`` below its beginning, where the kernel looks.
+
+    /bin/sh would take that for a comment, and run a program of any language.
+    """
+    text = head(path)
+    for line in text.removeprefix(BOM).splitlines():
+        if names_interpreter(line):
+            before = "a byte order mark" if text.startswith(BOM) else "something else"
+            raise StepError(
+                "execve", errno.ENOEXEC, path,
+                f"the #! of {path} is not at the very beginning: {before} is before it",
+                "make #! the first two bytes of the file: else it is not seen",
+            )  # fmt: skip
+        if line.strip() and not line.startswith(b"#"):
+            return
+
+
+def names_interpreter(line: bytes) -> bool:
+    """Whether this line would name an interpreter, if it were the first one."""
+    return line.lstrip().startswith(b"#!") and line.lstrip()[2:].lstrip().startswith(b"/")
+
+
 def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
     """The cause, and what to do, where exec of ``path`` failed with errno ``number``."""
     try:
@@ -827,7 +861,13 @@ def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
             return f"{path} is a symbolic link to {os.readlink(path)}, which is missing", (
                 "correct the link, or name another startup_script"
             )
+        if os.path.exists(path.split()[0]):
+            return f"there is no {path}: startup_script is a path, and takes no arguments", (
+                "name a script that runs it with its arguments"
+            )
         return f"there is no {path} in the container", "correct startup_script, or mount it"
+    except PermissionError:
+        return why_no_entry(path)
     except OSError as error:
         return f"{path} can't be looked at: {error.strerror}", "correct startup_script"
     if not stat.S_ISREG(status.st_mode):
@@ -837,6 +877,16 @@ def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
     if not status.st_mode & 0o111:
         return f"{path} is not executable", f"chmod +x {os.path.basename(path)} and pack it again"
     return _why_no_exec_by_content(path, number)
+
+
+def why_no_entry(path: str) -> tuple[str, str]:
+    """The same where a folder on the way to it may not be entered."""
+    folders = [path[:i] or "/" for i, letter in enumerate(path) if letter == "/"]
+    shut = next((folder for folder in folders if not os.access(folder, os.X_OK)), path)
+    which = "/, the top folder (./) of the image," if shut == "/" else shut
+    return f"{which} may not be entered by this startup_owner", (
+        f"give it the mode 755 in its tarball (it has {os.stat(shut).st_mode & 0o7777:o})"
+    )
 
 
 def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:

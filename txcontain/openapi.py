@@ -78,8 +78,16 @@ CONFIG: Json = {
     "base_image": _string("a file in base_images/", spec.FILE_NAME),
     "mounts": _list(_string("TARBALL /absolute/target READ|READWRITE"), most=spec.MOST_MOUNTS),
     "startup_script": _or_null(_string("the program that becomes PID 1: an absolute path")),
-    "startup_owner": _string("a user of the image, or a number", spec.OWNER),
-    "startup_env": _string("NAME=VALUE;NAME=VALUE"),
+    "startup_owner": _string("USER or USER:GROUP: names in the image, or numbers", spec.OWNER),
+    "startup_env": {
+        "description": "in a string, ${NAME} in a value stands for a variable",
+        "anyOf": [
+            _string("NAME=VALUE;NAME=VALUE"),
+            {"type": "object", "additionalProperties": {"type": ["string", "integer"]},
+             "maxProperties": spec.MOST_VARIABLES},
+            _list(_string("NAME=VALUE"), most=spec.MOST_VARIABLES),
+        ],
+    },
     "restart": _choice("whether to start it again", "no", "on-failure", "always"),
     "max_restarts": _number("how often at most", 0, 1_000_000),
     "stop_timeout": _number("seconds between SIGTERM and SIGKILL", 0, 3600, "number"),

@@ -216,7 +216,8 @@ def make_unpacking_plan(
         ("resources", {"time": UNPACKING_TIME, "memory": UNPACKING_MEMORY, "file": bounds.size}),
         *_user("root", UNPACKING),
         *_seccomp(host),
-        ("exec", {"path": "/usr/bin/tar", "arguments": arguments, "environment": [("PATH", PATH)]}),
+        ("exec", {"path": "/usr/bin/tar", "arguments": arguments,
+                  "environment": [("PATH", (PATH,))]}),
     ]  # fmt: skip
 
 
@@ -359,7 +360,7 @@ def _user(owner: str, capabilities: list[int]) -> Plan:
 
 
 def _start(spec: Spec) -> Step:
-    environment = [("PATH", PATH), ("TERM", "dumb"), *spec.startup_env]
+    environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
     if spec.startup_script is None:
         return ("idle", {"environment": environment})
     return ("exec", {"path": spec.startup_script, "arguments": [], "environment": environment})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address
 from itertools import combinations
@@ -24,17 +24,24 @@ LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a 
 LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
 MOST_MOUNTS = 64
 MOST_PORTS = 64
+MOST_VARIABLES = 1000
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
-OWNER = re.compile(r"[0-9]{1,9}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_WHO = r"([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)"
+OWNER = re.compile(f"{_WHO}(?::{_WHO})?")
+LARGEST_ID = (1 << 32) - 2  # of a user or group: the kernel takes the next one for none
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+SURROGATE = re.compile("[\ud800-\udfff]")
 PORT = re.compile(r"(?:([0-9.]{7,15}):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
+
+# A variable's name, and its value in parts: text, NAME, text, .., text. NAMEs stand for variables.
+Assignment = tuple[str, tuple[str, ...]]
 
 
 @frozen
@@ -95,7 +102,7 @@ class Spec:
     mounts: tuple[Mount, ...] = ()
     startup_script: str | None = None
     startup_owner: str = "root"
-    startup_env: tuple[tuple[str, str], ...] = ()
+    startup_env: tuple[Assignment, ...] = ()
     restart: str = "no"
     max_restarts: int | None = None
     stop_timeout: float = 2.0  # seconds
@@ -116,7 +123,7 @@ class Spec:
     @cached_property
     def port(self) -> int | None:
         """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
-        port = fill_in(self.startup_env, {}).get("PORT", "")
+        port = fill_in(self.startup_env, {}).get("PORT", "").strip()
         return int(port) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
 
     @cached_property
@@ -130,6 +137,7 @@ class Spec:
         """Plain data, defaults filled in, for a person to read."""
         plain = asdict(self)
         del plain["document"]
+        plain["startup_env"] = [(name, _as_written(parts)) for name, parts in self.startup_env]
         return plain
 
 
@@ -186,20 +194,20 @@ def key_of(values: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def fill_in(
-    assignments: Iterable[tuple[str, str]],
+    assignments: Iterable[Assignment],
     environment: Mapping[str, str],
     literal: Callable[[str], str] = str,
 ) -> dict[str, str]:
     """``environment`` with the assignments on top, as ``init.py`` (which shares no code) has it.
 
-    ``${NAME}`` in a value is what NAME was before; what stands between goes through
+    A NAME in a value stands for what that variable was before; the text between goes through
     ``literal``. Raises InvalidData where it all becomes too long.
     """
     variables, room = dict(environment), LONGEST_ENVIRONMENT
-    for name, value in assignments:
+    for name, parts in assignments:
         words = [
             variables.get(part, "") if i % 2 else part and literal(part)
-            for i, part in enumerate(REFERENCE.split(value))
+            for i, part in enumerate(parts)
         ]
         room -= sum(map(len, words))
         if room < 0:
@@ -288,8 +296,35 @@ def _mount(key: str, line: object) -> Mount:
     return Mount(tarball, target, words[2] == "READWRITE")
 
 
-def _environment(key: str, value: object) -> tuple[tuple[str, str], ...]:
-    assignments, whole = [], _text(key, value)
+def _owner(key: str, value: object) -> str:
+    text = _text(key, value)
+    match = OWNER.fullmatch(text)
+    numbers = [int(part) for part in match.groups() if part and part.isdecimal()] if match else []
+    if not match or any(number > LARGEST_ID for number in numbers):
+        _refuse(
+            f"{key} must be USER or USER:GROUP, each a name or a number up to {LARGEST_ID}, "
+            f"not {shown(text)}"
+        )
+    return text
+
+
+def _environment(key: str, value: object) -> tuple[Assignment, ...]:
+    """A string is cut at ``;``, and its ``${NAME}`` are filled in; of the others, nothing is."""
+    if isinstance(value, (list, dict)) and len(value) > MOST_VARIABLES:
+        _refuse(f"{key} has more than {MOST_VARIABLES} variables")
+    if isinstance(value, dict):
+        assignments = tuple(_variable(key, name, text) for name, text in value.items())
+    elif isinstance(value, list):
+        assignments = tuple(_literal_assignment(key, line) for line in value)
+    elif isinstance(value, str):
+        assignments = tuple(_assignments(key, value))
+    else:
+        _refuse(f"{key} must be a string, an object or a list, not {shown(value)}")
+    fill_in(assignments, {})
+    return assignments
+
+
+def _assignments(key: str, whole: str) -> Iterator[Assignment]:
     if len(whole) > LONGEST_ENVIRONMENT:  # before it is split: a mebibyte may be 500,000 of them
         _refuse(f"{key} is longer than {LONGEST_ENVIRONMENT} characters")
     for assignment in whole.split(";"):
@@ -297,10 +332,37 @@ def _environment(key: str, value: object) -> tuple[tuple[str, str], ...]:
             continue
         name, equals, text = assignment.partition("=")
         if not equals or not VARIABLE.fullmatch(name.strip()):
-            _refuse(f"{key} must be 'NAME=VALUE;NAME=VALUE', and a part is {shown(assignment)}")
-        assignments.append((name.strip(), text))
-    fill_in(assignments, {})
-    return tuple(assignments)
+            _refuse(
+                f"{key} must be 'NAME=VALUE;NAME=VALUE', and a part is {shown(assignment)}",
+                f"';' ends a value: to have one in it, write {key} as an object",
+            )
+        yield name.strip(), tuple(REFERENCE.split(_value(key, text)))
+
+
+def _literal_assignment(key: str, line: object) -> Assignment:
+    name, equals, text = line.partition("=") if isinstance(line, str) else ("", "", "")
+    if not equals:
+        _refuse(f"a variable in a list of {key} is 'NAME=VALUE', not {shown(line)}")
+    return _variable(key, name, text)
+
+
+def _variable(key: str, name: str, text: object) -> Assignment:
+    if not VARIABLE.fullmatch(name):
+        _refuse(f"a name in {key} must be letters, digits and '_', not {shown(name)}")
+    return name, (str(text) if type(text) is int else _value(key, text),)
+
+
+def _value(key: str, text: object) -> str:
+    """Any text that execve(2) takes as a part of a string: tabs and line ends too."""
+    if not isinstance(text, str):
+        _refuse(f"a value in {key} must be a string or a whole number, not {shown(text)}")
+    if "\0" in text or SURROGATE.search(text):
+        _refuse(f"a value in {key} has a NUL, or half of a character: {shown(text)}")
+    return text
+
+
+def _as_written(parts: tuple[str, ...]) -> str:
+    return "".join(f"${{{part}}}" if i % 2 else part for i, part in enumerate(parts))
 
 
 def _one_of(*choices: str) -> Callable[[str, object], str]:
@@ -381,7 +443,7 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "base_image": _tarball,
     "mounts": _mounts,
     "startup_script": _script,
-    "startup_owner": _matching(OWNER, "a user's name or number"),
+    "startup_owner": _owner,
     "startup_env": _environment,
     "restart": _one_of("no", "on-failure", "always"),
     "max_restarts": _number(0, 1_000_000, int),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import ManagerCase, fingerprint
-from tests.integration.tarballs import Member, folder, link, pack, small_image
+from tests.integration.tarballs import Member, file, folder, link, pack, small_image
 from tests.support import needs_networks, needs_user_namespaces
 
 LINKS = (
@@ -86,3 +86,55 @@ class Names(ManagerCase):
         """A folder in a file's place is an image's fault, and the answer says so."""
         answer = self.try_to_launch(base_image=self.image("folder.tar", folder("etc/hosts")))
         self.assert_refused(answer, 409, "/etc/hosts", "a folder where a file belongs")
+
+
+class Owners(ManagerCase):
+    """Who a program is."""
+
+    def test_names_and_numbers(self) -> None:
+        """A user comes with its groups, or with one that is named; a number is a number."""
+        passwd = "root:x:0:0::/:/bin/sh\nweb:x:33:34::/:/bin/sh\n1000:x:0:0::/:/bin/sh\n"
+        group = "root:x:0:1000\nlog:x:4:web\n"
+        image = self.image("users.tar", file("etc/passwd", passwd), file("etc/group", group))
+        for owner, wanted in (
+            ("web", "33 34 34 4"),
+            ("web:log", "33 4 4"),
+            ("33:0", "33 0 0"),
+            ("1000", "1000 1000 1000"),
+            ("4294967294", "4294967294 4294967294 4294967294"),
+        ):
+            said = self.inside("id -u; id -g; id -G", base_image=image, startup_owner=owner)
+            self.assertEqual(said.split(), wanted.split(), owner)
+
+    def test_a_root_that_is_shut(self) -> None:
+        """If the image's top folder lets its owner in only, the answer says what to do."""
+        image = self.image("shut.tar", folder(".", 0o700))
+        answer = self.try_to_launch(**self.job("#!/bin/sh\n", base_image=image, startup_owner="33"))
+        self.assert_refused(answer, 409, "top folder (./) of the image", "mode 755")
+
+
+class Variables(ManagerCase):
+    """startup_env."""
+
+    def test_three_ways(self) -> None:
+        """An object and a list are taken as they stand; in a string variables are filled in."""
+        value = "a;${B} 'c'\n\t\u00a0"
+        for written in ({"A": value}, [f"A={value}"]):
+            self.assertEqual(self.inside('printf %s "$A"', startup_env=written), value)
+        said = self.inside('printf %s "$A"', startup_env="B=b;A=a,${B} 'c'\n\t\u00a0")
+        self.assertEqual(said, "a,b 'c'\n\t\u00a0")
+
+
+class Scripts(ManagerCase):
+    """What is run."""
+
+    def test_a_late_interpreter(self) -> None:
+        """A script whose #! the kernel does not see is refused, and not run by a shell."""
+        for before in ("\ufeff", "\n", "# Licence\n"):
+            answer = self.try_to_launch(**self.job(f"{before}#!/bin/sh\n"))
+            self.assert_refused(answer, 409, "not at the very beginning")
+
+    def test_arguments(self) -> None:
+        """Arguments behind a path are not a part of it, and the answer says so."""
+        answer = self.try_to_launch(startup_script="/bin/sleep 1000")
+        self.assert_refused(answer, 409, "takes no arguments")
