@@ -101,7 +101,7 @@ class AsText(SynchronousTestCase):
     def test_limits(self):
         """A limit on open files is set, and a bound on the disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})
-        self.assertIn("ulimit -n 100\n", script)
+        self.assertIn("prlimit --pid $$ --nofile=100\n", script)
         self.assertIn("size=1048576 scratch /private/disk\n", script)
 
     def test_variables_are_filled_in(self):

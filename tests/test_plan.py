@@ -2,6 +2,7 @@
 
 import marshal
 import os
+import resource
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,7 +26,8 @@ from txcontain.plan import (
 )
 
 FILTER = (b"first", b"last")
-HOST = Host("/empty", (("/proc/kcore", False), ("/sys/firmware", True)), ("/proc/sys",), FILTER)
+MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
+HOST = Host("/empty", MASKS, ("/proc/sys",), FILTER, (("msgqueue", 7),))
 ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
 GROUNDWORK = [
@@ -56,6 +58,7 @@ GROUNDWORK = [
     ("mount", {"target": "/dev/mqueue", "fstype": "mqueue",
                "flags": ["nosuid", "nodev", "noexec"]}),
     ("input", {"path": "/scratch/staging/dev/null"}),
+    ("limits", {"most": {"msgqueue": 7}}),
     ("bounding_set", {"keep": ALL}),
     ("seccomp", {"program": b"first"}),
 ]  # fmt: skip
@@ -155,12 +158,12 @@ class Containers(SynchronousTestCase):
         self.assertEqual(
             added,
             [("scratch", {"path": "/private/disk", "size": "1048576"}),
-             ("open_files", {"most": 100})],
+             ("limits", {"most": {"nofile": 100}})],
         )
         self.assertEqual([step for step in plan if step in plain], plain)
         ops = [op for op, _ in plan]
         self.assertLess(plan.index(added[0]), ops.index("root_overlay"))
-        self.assertLess(ops.index("open_files"), ops.index("user"))
+        self.assertLess(plan.index(added[1]), ops.index("user"))
 
     def test_a_network_of_its_own(self):
         """A container without a network has only itself to reach, and no name server."""
@@ -236,6 +239,16 @@ class Containers(SynchronousTestCase):
         self.assertIn("/proc/sys", host.read_only)
         self.assertEqual((host.empty, host.seccomp), ("/empty", FILTER))
 
+    def test_shares(self):
+        """A quarter of what is counted for a user as a whole is the host's, however little."""
+        for most, shares in (
+            ((7, 7), {"msgqueue": 5, "sigpending": 5, "memlock": 5}),
+            ((resource.RLIM_INFINITY,) * 2,
+             {"msgqueue": 614400, "sigpending": 49152, "memlock": 6 << 20}),
+        ):  # fmt: skip
+            self.patch(resource, "getrlimit", lambda which, most=most: most)
+            self.assertEqual(dict(Host.here("/empty", FILTER).limits), shares)
+
 
 class Unpacking(SynchronousTestCase):
     """The plan that unpacks a tarball."""
@@ -249,7 +262,7 @@ class Unpacking(SynchronousTestCase):
         self.assertEqual(
             ops,
             ["unshare", "propagation", "scratch", "root_tmpfs", "bind", "mount", "input", "output",
-             "pivot_root", "bounding_set", "resources", "close_descriptors", "user",
+             "pivot_root", "bounding_set", "limits", "close_descriptors", "user",
              "no_new_privileges", "seccomp", "exec"],
         )  # fmt: skip
         self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)

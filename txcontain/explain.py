@@ -283,9 +283,9 @@ class _Shell:
         streams = "/proc/self/fd/1 /proc/self/fd/2"
         return [] if self.enter else [f'[ "$uid" = 0 ] || chown "$uid" {streams}']
 
-    def open_files(self, most: int) -> Lines:
-        """How many files each process may have open."""
-        return [f"ulimit -n {most}"]
+    def limits(self, most: dict[str, int]) -> Lines:
+        """How much of each resource a process may have; some are counted for a user as a whole."""
+        return [" ".join(["prlimit --pid $$", *(f"--{name}={most[name]}" for name in most)])]
 
     def user_namespace_of(self, first: int, staging: str) -> Lines:
         """A user namespace whose ids from 0 on are the host's from this one on. It is entered at
@@ -305,10 +305,6 @@ class _Shell:
         mapping = f"0,{self.first},{IDS}"
         self.enter = f"/usr/bin/unshare --user --map-users={mapping} --map-groups={mapping} "
         return []
-
-    def resources(self, time: int, memory: int, file: int) -> Lines:
-        """How much time, memory and room for a file each process may take."""
-        return [f"ulimit -t {time} -v {memory >> 10} -f {file >> 9}"]
 
     def seccomp(self, program: bytes) -> Lines:
         """No system calls any more but those of a list. No shell command does this: the init

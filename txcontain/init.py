@@ -62,8 +62,11 @@ MOUNT_FLAGS = {
 }  # fmt: skip
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
-RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_AS = 0, 1, 7, 9
+# <asm-generic/resource.h>
+RLIMITS = {"cpu": 0, "fsize": 1, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11,
+           "msgqueue": 12}  # fmt: skip
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
@@ -153,13 +156,14 @@ class Kernel:
     def make_user_namespace(self, first: int, proc: str) -> int:
         """A descriptor for a new user namespace, whose id 0 is the id ``first`` out here.
 
-        It takes a child to make one without being in it (user_namespaces(7)).
+        It takes a child to make one without being in it (user_namespaces(7)). Whoever makes one
+        is charged for what is used in it, as each of them has a limit on that: so it is made by
+        that id, which no one else has, and not by root.
         """
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            failed = Function(_ctypes.dlsym(LIBC, "unshare"))(CLONE_NEWUSER)
-            os.write(tell, bytes([_ctypes.get_errno() if failed else 0]))
+            os.write(tell, bytes([self._make_user_namespace_as(first)]))
             _signal.pause()
         try:
             number = os.read(told, 1)[0]
@@ -174,6 +178,16 @@ class Kernel:
             os.waitpid(child, 0)
             os.close(told)
             os.close(tell)
+
+    def _make_user_namespace_as(self, user: int) -> int:
+        """Be another user, with all powers still, and in a new user namespace; 0, or an errno."""
+        try:
+            self.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
+            os.seteuid(user)
+            self.unshare(CLONE_NEWUSER)
+        except OSError as error:
+            return error.errno or errno.EPERM
+        return 0
 
     def enter_user_namespace(self, descriptor: int) -> None:
         """setns(2)."""
@@ -615,14 +629,10 @@ class Container:
         """From now on no exec gains anything: setuid bits and file capabilities are void."""
         self.kernel.prctl(PR_SET_NO_NEW_PRIVS, 1)
 
-    def open_files(self, most: int) -> None:
-        """How many descriptors each process may have (RLIMIT_NOFILE)."""
-        self.kernel.limit_resource(RLIMIT_NOFILE, most)
-
-    def resources(self, time: int, memory: int, file: int) -> None:
-        """Seconds of a processor and bytes of memory a process takes, bytes of a file it writes."""
-        for resource, most in ((RLIMIT_CPU, time), (RLIMIT_AS, memory), (RLIMIT_FSIZE, file)):
-            self.kernel.limit_resource(resource, most)
+    def limits(self, most: dict[str, int]) -> None:
+        """How much of each resource (setrlimit(2)) this process and those below it may have."""
+        for name, amount in most.items():
+            self.kernel.limit_resource(RLIMITS[name], amount)
 
     def seccomp(self, program: bytes) -> None:
         """Make no system calls any more but those that the program lets through."""

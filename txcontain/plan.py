@@ -8,6 +8,7 @@ shell, and a failure names a step by its number in this list.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import takewhile
@@ -55,6 +56,8 @@ NO_POWERS = ["nosuid", "nodev"]
 # The steps that wait for a launch, and so do all that follow: they take of what the manager has
 # (an address, a range of ids), or are the launch itself.
 LATE = {"ask_for_link", "user_namespace_of", "exec", "idle"}
+# Bytes of message queues, signals that wait, bytes of memory that is locked: the kernel's defaults.
+COUNTED_PER_USER = {"msgqueue": 819200, "sigpending": 65536, "memlock": 8 << 20}
 # Of each process that unpacks: seconds of a processor's time, bytes of memory.
 UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
 
@@ -67,6 +70,7 @@ class Host:
     masked: tuple[tuple[str, bool], ...] = ()  # those of MASKED that exist; whether a folder
     read_only: tuple[str, ...] = ()  # those of READ_ONLY that exist
     seccomp: tuple[bytes, ...] = (b"", b"")  # the compiled filter: the first and the last part
+    limits: tuple[tuple[str, int], ...] = ()  # of what the kernel counts for a user as a whole
 
     @classmethod
     def here(cls, empty: str, seccomp: Sequence[bytes]) -> Host:
@@ -76,7 +80,18 @@ class Host:
             tuple((path, os.path.isdir(path)) for path in MASKED if os.path.exists(path)),
             tuple(path for path in READ_ONLY if os.path.exists(path)),
             tuple(seccomp),
+            tuple((name, _share(name, default)) for name, default in COUNTED_PER_USER.items()),
         )
+
+
+def _share(name: str, default: int) -> int:
+    """How much of a resource (setrlimit(2)) containers may have: a quarter is left to the host.
+
+    What one user has in all its processes is held against the limit of each: without user
+    namespaces, all roots of containers are the host's root.
+    """
+    most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    return min(default if most == resource.RLIM_INFINITY else most, default) * 3 // 4
 
 
 NOWHERE = Host()
@@ -160,6 +175,7 @@ def make_groundwork(host: Host, scratch: str) -> Plan:
         *_devices(),
         # Its own /dev/null: root could change the mode of the host's one.
         ("input", {"path": f"{scratch}/staging/dev/null"}),
+        ("limits", {"most": dict(host.limits)}),
         ("bounding_set", {"keep": list(CAPABILITIES.values())}),
         _seccomp(host)[0],
     ]
@@ -213,7 +229,8 @@ def make_unpacking_plan(
         ("output", {"stdout": stderr, "stderr": stderr}),
         ("pivot_root", {"path": root}),
         ("bounding_set", {"keep": UNPACKING}),
-        ("resources", {"time": UNPACKING_TIME, "memory": UNPACKING_MEMORY, "file": bounds.size}),
+        ("limits", {"most": {"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY,
+                             "fsize": bounds.size}}),
         *_user("root", UNPACKING),
         *_seccomp(host),
         ("exec", {"path": "/usr/bin/tar", "arguments": arguments,
@@ -292,7 +309,7 @@ def _private(spec: Spec, paths: Paths) -> str:
 
 def _open_files(spec: Spec) -> Plan:
     most = spec.limits.files
-    return [] if most is None else [("open_files", {"most": most})]
+    return [] if most is None else [("limits", {"most": {"nofile": most}})]
 
 
 def _halves(lower: str, private: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from tests.integration.harness import ManagerCase, wait_until
-from tests.integration.probes import ProbeCase
+from tests.integration.probes import TAKE_ALL, ProbeCase
 from tests.integration.tarballs import Member, file, folder
 from tests.support import needs_user_namespaces
 from txcontain.identities import COUNT, FIRST
@@ -118,6 +118,20 @@ tell(given=attempt(os.chown, "/tmp/own", 5, 5), beyond=attempt(os.chown, "/tmp/o
         os.kill(int(before.name), 9)
         wait_until(lambda: not before.exists() and instance in self.running(), "it is restarted")
         self.assertIn(f"Uid:\t{FIRST}\t", (self.process(instance) / "status").read_text())
+
+
+class ShareTests(UserNamespaceCase):
+    """What the kernel counts for a user as a whole."""
+
+    def test_all_of_it(self) -> None:
+        """Who takes all there is of it leaves the next container as much."""
+        said = []
+        for _ in range(2):
+            instance = self.start_probe(TAKE_ALL)
+            wait_until(lambda: self.written(instance), "it has told")  # noqa: B023 (used at once)
+            said.append(json.loads(self.written(instance)))
+        self.assertEqual(said[0], said[1])
+        self.assertGreater(min(said[0].values()), 1)
 
 
 class FileTests(UserNamespaceCase):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import marshal
 import os
 import platform
+import resource
 import shutil
 import signal
 import socket
@@ -335,6 +337,30 @@ tell(queue=libc.mq_open({name.encode()!r}, os.O_RDWR), why=errno.errorcode[ctype
      shared=os.listdir("/dev/shm"), queues=os.listdir("/dev/mqueue"))
 """)
         self.assertEqual(said, {"queue": -1, "why": "ENOENT", "shared": [], "queues": []})
+
+    def test_what_is_counted_for_a_user(self) -> None:
+        """A container without a user namespace, whose root is the host's, leaves that its share."""
+        instance = self.start_probe("""
+how_many(lambda n: libc.mq_open(b"/q%d" % n, os.O_CREAT | os.O_RDWR, 0o600, None))
+tell(why=errno.errorcode[ctypes.get_errno()])
+signal.pause()
+""")
+        wait_until(lambda: self.written(instance), "it has told")
+        self.assertEqual(json.loads(self.written(instance)), {"why": "EMFILE"})
+        libc = ctypes.CDLL(None)
+        name = f"/txcontain-test-{os.getpid()}".encode()
+        queue = libc.mq_open(name, os.O_CREAT | os.O_RDWR, 0o666, None)
+        self.addCleanup(libc.mq_unlink, name)
+        self.assertLessEqual(0, queue)
+        os.close(queue)
+        names = ["RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING", "RLIMIT_MEMLOCK"]
+        said = self.probe(f"""
+tell(**{{name: resource.getrlimit(getattr(resource, name)) for name in {names}}})
+""")
+        for name in names:
+            soft, hard = said[name]
+            ours = resource.getrlimit(getattr(resource, name))[1]
+            self.assertTrue(soft == hard and (hard < ours or ours == resource.RLIM_INFINITY), name)
 
     def test_lease_on_a_log(self) -> None:
         """A lease (fcntl(2)) on the file that is its stdout does not hold up the manager."""
