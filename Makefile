@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench soak packages \
+        api_tests cli_tests bench soak packages coverage wheel \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -78,6 +78,15 @@ cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to 
 
 bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 	@$(ROOT) .venv/bin/python -m bench
+
+coverage: install $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out
+	@$(ROOT) scripts/coverage
+
+wheel: install ## build a wheel of this version into dist/
+	@rm -rf build dist
+	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 soak: install $(BASE) $(MOUNTABLES) ## launch and destroy for a long time, and look for what is left
 	@$(ROOT) .venv/bin/python -m tests.soak

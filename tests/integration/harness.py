@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -147,6 +147,8 @@ class ManagerCase(SynchronousTestCase):
     pool = 0  # warm inits
     options: tuple[str, ...] = ()  # of the manager, beside those that every test needs
     base_image = "small.tar"
+    twistd = Path(sys.executable).with_name("twistd")
+    environment: Mapping[str, str] = {"PATH": os.defpath, "PYTHONPATH": str(PROJECT)}
 
     def setUp(self) -> None:
         """Start the manager."""
@@ -174,13 +176,12 @@ class ManagerCase(SynchronousTestCase):
         """Start the manager; it is stopped when the test ends."""
         arguments = f"-n --pidfile= containerd-lite --state {self.state} --pool {self.pool}"
         folders = ["--base-images", "base_images", "--mountables", "mountables"]
-        twistd = Path(sys.executable).with_name("twistd")
         self.log = open(self.folder / "manager.log", "ab")  # noqa: SIM115 (a cleanup closes it)
         self.addCleanup(self.log.close)
         self.manager = subprocess.Popen(
-            [twistd, *arguments.split(), *folders, "--port", str(self.port), *self.options],
+            [self.twistd, *arguments.split(), *folders, "--port", str(self.port), *self.options],
             cwd=self.folder,
-            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **environment},
+            env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,

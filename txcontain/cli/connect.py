@@ -16,7 +16,7 @@ Way: TypeAlias = Callable[[URI], Any]  # to an address's IStreamClientEndpoint
 QUICK = 15  # seconds until an attempt, or the wait for an answer, is given up
 HERE = ("localhost", "127.0.0.1", "::1")
 UNIT = Path("/etc/systemd/system/txcontain.service")
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @implementer(IAgentEndpointFactory)
