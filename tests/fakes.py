@@ -353,6 +353,7 @@ class FakeInit:
         if self.child is not None:
             self.kernel.reap(self.keeper)
             self.child.processExited(Failure(ProcessDone(None)))
+            self.child.errConnectionLost()
         self._can_be_read(self.keeper)
         self.kernel.reap(self.keeper)
 

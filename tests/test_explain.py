@@ -17,6 +17,7 @@ from txcontain import init
 from txcontain.errors import InvalidData
 from txcontain.explain import _Shell, explain
 from txcontain.plan import INIT, Host, Link, Paths, make_plan, make_unpacking_plan
+from txcontain.programs import Program
 from txcontain.seccomp import compile_filters
 
 PATHS = Paths("/base", ["/potato"], "/private", "/scratch", "/out", "/err", Host("/empty"))
@@ -136,9 +137,11 @@ class AsText(SynchronousTestCase):
 
     def test_unpacking(self):
         """The plan that unpacks a tarball can be read as well."""
-        script = explain(make_unpacking_plan("/a b.tar", "/layer", "/scratch", "/err"))
+        tar = Program("/usr/bin/tar")
+        script = explain(make_unpacking_plan("/a b.tar", "/layer", "/scratch", "/.x", tar))
         flags = ",".join(f"{flag}=recursive" for flag in ("ro", "nosuid", "nodev", "noexec"))
-        self.assertIn(f"""mount -o rbind,{flags} '/a b.tar' "$root"/tarball\n""", script)
+        self.assertIn(f"""mount -o rbind,{flags} '/a b.tar' "$root"/.x/tarball\n""", script)
+        self.assertIn("""mount --bind /layer "$root"\n""", script)
 
 
 @needs_root

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import make_spec
 from txcontain import init, spec
 from txcontain.plan import Host, Link, Paths, make_plan, make_unpacking_plan
+from txcontain.programs import Program
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -176,7 +177,7 @@ PLANS = {
     "container": container_plan(),
     "as root": container_plan(startup_owner="root"),
     "user namespace": container_plan(ids=1 << 20),
-    "unpacking": make_unpacking_plan("/images/base.tar", "/layer", "/scratch", "/err"),
+    "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
 
 
@@ -426,6 +427,21 @@ class FileTree(Case):
         for call in opened[1:]:
             self.assertTrue(call[2] & os.O_APPEND and call[2] & os.O_CREAT)
         self.assertEqual([call[2] for call in calls if call[0] == "dup2"], [0, 1, 2])
+
+    def test_one_stream(self):
+        """What tar says on either stream is one text, in the order in which it is said."""
+        self.assertEqual(self.calls("output_as_error"), [("dup2", 2, 1)])
+
+    def test_a_folder_as_the_root(self):
+        """A folder of the host becomes the root with its flags set, before anything can use it."""
+        calls = self.calls("root_folder", mountpoint="/root", source="/layer", flags=["nosuid"])
+        bind = init.bits(["bind"])
+        self.assertEqual(
+            calls[:3],
+            [("mkdir", "/root", 0o755),
+             ("mount", "/layer", "/root", None, bind, ""),
+             ("mount", None, "/root", None, bind | init.bits(["remount", "nosuid"]), "")],
+        )  # fmt: skip
 
     def test_devices(self):
         """A device may be opened by anyone, whatever the umask is."""

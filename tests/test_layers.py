@@ -13,6 +13,7 @@ from txcontain import layers, unpacking
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.layers import LOOK_EVERY, Layers, last_words
 from txcontain.plan import make_unpacking_plan
+from txcontain.programs import COMPRESSIONS, Program
 from txcontain.unpacking import Bounds
 
 
@@ -27,6 +28,7 @@ class LayersTestCase(MachineTestCase):
         for name in ("layers", "mountables"):
             os.mkdir(os.path.join(self.folder, name))
         self.layers = Layers(os.path.join(self.folder, "layers"), self.pool, maybeDeferred, remove)
+        self.patch(layers, "find", lambda name: Program(f"/usr/bin/{name}"))
 
     def get(self, name="potato.tar", content=b"a tarball"):
         """Ask for a layer of a tarball, which holds this."""
@@ -42,8 +44,7 @@ class LayersTestCase(MachineTestCase):
     @property
     def unpacked(self):
         """The folder that tar unpacks to."""
-        binds = [step for op, step in self.init.plan if op == "bind"]
-        return next(step["source"] for step in binds if step["target"] == "/layer")
+        return dict(self.init.plan)["root_folder"]["source"]
 
     def write(self, *paths):
         """Tar writes these files."""
@@ -52,11 +53,14 @@ class LayersTestCase(MachineTestCase):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             open(path, "w").close()
 
+    def make_hidden(self):
+        """The init makes the folder in which tar is."""
+        os.mkdir(self.unpacked + dict(self.init.plan)["mount"]["target"])
+
     def tar_ends(self, words="Done", complaint=""):
         """Tar has run, and ends."""
-        log = dict(self.init.plan)["output"]["stderr"]
-        with open(log, "w") as file:
-            file.write(complaint)
+        self.make_hidden()
+        self.init.child.errReceived(complaint.encode())
         self.init.carry_out()
         self.init.end(words)
         self.reactor.advance(0)
@@ -73,17 +77,33 @@ class UnpackTests(LayersTestCase):
     def test_unpack(self):
         """A tarball is unpacked by the plan for it, and its layer is what it held."""
         got = self.get()
-        beside = os.path.dirname(self.unpacked)
+        hidden = dict(self.init.plan)["mount"]["target"]
         self.assertEqual(self.init.plan, make_unpacking_plan(
             os.path.join(self.folder, "mountables/potato.tar"), self.unpacked,
-            os.path.join(beside, "scratch"), os.path.join(beside, "log"), self.layers.bounds,
-            self.layers.host,
+            os.path.join(os.path.dirname(self.unpacked), "scratch"), hidden,
+            Program("/usr/bin/tar"), None, self.layers.host,
         ))  # fmt: skip
         self.write("index.html", "a/b")
         self.tar_ends()
         layer = self.successResultOf(got)
         self.assertEqual(sorted(os.listdir(layer)), ["a", "index.html"])
         self.assertNothingElse(os.path.basename(layer))
+
+    def test_compressed(self):
+        """What a tarball is compressed with is seen by its content, whatever its name."""
+        for number, (start, name) in enumerate(COMPRESSIONS.items()):
+            self.get(f"{number}.tar", start + b"...")
+            self.assertIn(f"/usr/bin/{name}", str(self.init.plan[-1][1]["arguments"]))
+
+    def test_hidden(self):
+        """Where tar is, no tarball can know, and no layer shows."""
+        places = set()
+        for name in ("a.tar", "b.tar"):
+            got = self.get(name)
+            places.add(dict(self.init.plan)["mount"]["target"])
+            self.tar_ends()
+            self.assertEqual(os.listdir(self.successResultOf(got)), [])
+        self.assertEqual([len(place) for place in places], [34, 34])
 
     def test_bare(self):
         """Its init has done no container's groundwork."""
@@ -184,6 +204,73 @@ class FailureTests(LayersTestCase):
         self.tar_ends("Killed")
         self.assertIn("SIGKILL", str(self.failureResultOf(got, MachineAtFault).value))
 
+    def test_said(self):
+        """Whatever tar complains of fails it, though its exit status be 0."""
+        got = self.get()
+        self.tar_ends(complaint="/.x/usr/bin/tar: v.img: Cannot truncate: File too large\n")
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertEqual(error.chain[1], "tar: v.img: Cannot truncate: File too large")
+        self.assertNothingElse()
+
+    def test_failed_silently(self):
+        """So does an exit status with no word of why."""
+        got = self.get()
+        self.tar_ends("Done(1)")
+        self.assertIn("tar: exit status 1", str(self.failureResultOf(got, ConfigAtFault).value))
+
+    def test_last_word(self):
+        """What tar has said is waited for, though it has ended before that is read."""
+        got = self.get()
+        child = self.init.child
+        self.make_hidden()
+        self.init.carry_out()
+        self.patch(child, "errConnectionLost", lambda: None)
+        self.init.end()
+        self.assertNoResult(got)
+        child.errReceived(b"tar: too late\n")
+        child.silent.callback(None)
+        self.failureResultOf(got, ConfigAtFault)
+
+    def change(self):
+        """Something writes to the tarball, and leaves its size and its time as they were."""
+        path = os.path.join(self.folder, "mountables/potato.tar")
+        times = os.stat(path)
+        with open(path, "r+b") as file:
+            file.write(b"another!!")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def test_changed(self):
+        """A tarball that changes while it is read is read again, as it is then."""
+        got = self.get()
+        self.write("old")
+        self.change()
+        self.tar_ends(complaint="tar: Unexpected EOF in archive\n")
+        self.write("new")
+        self.tar_ends()
+        self.assertEqual(os.listdir(self.successResultOf(got)), ["new"])
+        self.assertEqual((len(os.listdir(self.layers.folder)), len(self.reactor.inits)), (1, 2))
+
+    def test_changes_all_the_time(self):
+        """One that does not stay as it is while it is read is refused."""
+        got = self.get()
+        for _ in range(layers.TRIES):
+            self.assertNoResult(got)
+            self.change()
+            self.tar_ends()
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertEqual(error.chain[0], "potato.tar changes while it is unpacked")
+        self.assertNothingElse()
+
+    def test_no_program(self):
+        """What this machine lacks to decompress it is named."""
+        def find(name):
+            raise MachineAtFault(f"this machine has no {name}", "install it")
+
+        self.patch(layers, "find", find)
+        error = self.failureResultOf(self.get(), MachineAtFault).value
+        self.assertEqual(error.chain[0], "this machine has no tar")
+        self.assertNothingElse()
+
     def test_step_fails(self):
         """Where a step of the plan fails it is told, with what was being unpacked."""
         got = self.get()
@@ -273,12 +360,12 @@ class ContentTests(LayersTestCase):
                 self.successResultOf(got)
 
     def test_device(self):
-        """A device node is refused."""
+        """What is a device node all the same is a mark that hides files, and refused."""
         self.patch(unpacking, "_walk", lambda folder: iter([(0, 5, os.stat("/dev/null"))]))
         got = self.get()
         self.tar_ends()
         error = self.failureResultOf(got, ConfigAtFault).value
-        self.assertIn("potato.tar holds a device node", error.chain[0])
+        self.assertIn("potato.tar holds a mark that hides files", error.chain[0])
 
     def test_bounds(self):
         """What exceeds the bounds is refused, by the bound that it exceeds."""
@@ -297,6 +384,7 @@ class ContentTests(LayersTestCase):
         """A tar that unpacks without end is killed soon after it has exceeded the bounds."""
         self.layers.bounds = Bounds(entries=2)
         got = self.get()
+        self.make_hidden()
         self.init.carry_out()
         self.write("a", "b")
         self.reactor.advance(LOOK_EVERY)
@@ -334,12 +422,13 @@ class RemoveTests(LayersTestCase):
         self.assertNothingElse()
 
     def test_being_unpacked(self):
-        """One that is being unpacked stays, though its tarball has gone."""
+        """One that is being unpacked stays, though its tarball has gone: but not to be used."""
         got = self.get()
         os.unlink(self.folder + "/mountables/potato.tar")
         self.assertEqual(self.remove_unused(), [])
         self.tar_ends()
-        self.successResultOf(got)
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertIn("there is no potato.tar", str(error))
 
     def test_cut_short(self):
         """What an earlier unpacking was cut short at is removed."""

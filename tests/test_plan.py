@@ -24,6 +24,7 @@ from txcontain.plan import (
     make_plan,
     make_unpacking_plan,
 )
+from txcontain.programs import Program
 
 FILTER = (b"first", b"last")
 MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
@@ -254,33 +255,53 @@ class Unpacking(SynchronousTestCase):
     """The plan that unpacks a tarball."""
 
     def setUp(self):
-        self.plan = make_unpacking_plan("/images/base.tar.gz", "/layers/new", "/scratch", "/err")
+        tar = Program("/usr/bin/tar", "/usr/lib/ld.so", ("/usr/lib/libc.so", "/usr/lib/libacl.so"))
+        xz = Program("/usr/bin/xz", "/usr/lib/ld.so", ("/usr/lib/libc.so", "/opt/liblzma.so"))
+        self.plan = make_unpacking_plan(
+            "/images/base.tar.xz", "/layers/new", "/scratch", "/.x", tar, xz
+        )
 
     def test_the_order(self):
         """tar runs last, in a root of its own, with few powers left."""
         ops = list(dict.fromkeys(op for op, _ in self.plan))
         self.assertEqual(
             ops,
-            ["unshare", "propagation", "scratch", "root_tmpfs", "bind", "mount", "input", "output",
-             "pivot_root", "bounding_set", "limits", "close_descriptors", "user",
+            ["unshare", "propagation", "scratch", "root_folder", "mount", "bind", "input",
+             "output_as_error", "bounding_set", "pivot_root", "limits", "close_descriptors",
+             "user",
              "no_new_privileges", "seccomp", "exec"],
         )  # fmt: skip
         self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
 
     def test_all_but_the_layer_is_read_only(self):
-        """Of what is bound into that root nothing can be written to but the new layer."""
+        """The root is the new layer; of what is bound into it nothing can be written to."""
+        (root,) = [arguments for op, arguments in self.plan if op == "root_folder"]
+        self.assertEqual(root["source"], "/layers/new")
         binds = [arguments for op, arguments in self.plan if op == "bind"]
-        writable = [bind["target"] for bind in binds if "ro" not in bind["flags"]]
-        self.assertEqual(writable, ["/layer"])
-        sources = {bind["target"]: bind["source"] for bind in binds}
-        self.assertEqual(sources["/layer"], "/layers/new")
-        self.assertEqual(sources["/tarball"], "/images/base.tar.gz")
+        self.assertEqual(
+            {bind["target"]: bind["source"] for bind in binds},
+            {"/.x/opt": "/opt", "/.x/usr/bin": "/usr/bin", "/.x/usr/lib": "/usr/lib",
+             "/.x/tarball": "/images/base.tar.xz"},
+        )  # fmt: skip
+        self.assertEqual([bind for bind in binds if "ro" not in bind["flags"]], [])
 
-    def test_devices_are_left_out(self):
-        """What the image holds in /dev is not unpacked, wherever the tarball has its top."""
-        arguments = self.plan[-1][1]["arguments"]
-        excluded = {word.partition("=")[2] for word in arguments if word.startswith("--exclude=")}
-        self.assertEqual(excluded, {"dev/*", "./dev/*", "base/dev/*", "./base/dev/*"})
+    def test_the_programs(self):
+        """tar and what it decompresses with are started by the loader that they are linked for."""
+        step = self.plan[-1][1]
+        words = [step["path"], *step["arguments"]]
+        tar = "/.x/usr/lib/ld.so --library-path /.x/usr/lib /.x/usr/bin/tar".split()
+        self.assertEqual(words[:4], tar)
+        xz = "/.x/usr/lib/ld.so --library-path /.x/usr/lib:/.x/opt /.x/usr/bin/xz"
+        self.assertIn(f"--use-compress-program={xz}", words)
+        self.assertIn("--file=/.x/tarball", words)
+
+    def test_not_compressed(self):
+        """A tarball that is not compressed needs tar alone; one without a loader is run itself."""
+        static = Program("/usr/bin/tar")
+        plan = make_unpacking_plan("/base.tar", "/layers/new", "/scratch", "/.x", static)
+        step = plan[-1][1]
+        self.assertEqual(step["path"], "/.x/usr/bin/tar")
+        self.assertNotIn("--use-compress-program", str(step))
 
 
 class InAdvance(SynchronousTestCase):

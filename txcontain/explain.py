@@ -93,6 +93,10 @@ class _Shell:
         """The container's own output and error (leave this out to see its output here)."""
         return [f"exec >>{quote(stdout)} 2>>{quote(stderr)}"]
 
+    def output_as_error(self) -> Lines:
+        """All output goes to one place."""
+        return ["exec >&2"]
+
     def unshare(self, namespaces: Lines) -> Lines:
         """The first line did this: a shell can't do it to itself."""
         return []
@@ -122,10 +126,10 @@ class _Shell:
         """
         return [*self._new_root(mountpoint), *self._overlay("/", flags, sealed, **layers)]
 
-    def root_tmpfs(self, mountpoint: str, size: str) -> Lines:
-        """An empty file system is to be the root."""
-        options = ["nosuid", "nodev", f"size={size}"]
-        return [*self._new_root(mountpoint), _mount(options, "root", '"$root"', "tmpfs")]
+    def root_folder(self, mountpoint: str, source: str, flags: Lines) -> Lines:
+        """A folder of the host is to be the root."""
+        mount = f'mount --bind {quote(source)} "$root"'
+        return [*self._new_root(mountpoint), mount, _remount('"$root"', flags)]
 
     def _new_root(self, mountpoint: str) -> Lines:
         return [f"root={quote(mountpoint)}", 'mkdir "$root"']

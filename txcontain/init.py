@@ -65,7 +65,7 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
 # <asm-generic/resource.h>
-RLIMITS = {"cpu": 0, "fsize": 1, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11,
+RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11,
            "msgqueue": 12}  # fmt: skip
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
@@ -367,6 +367,10 @@ class Container:
             self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             self._own(number)
 
+    def output_as_error(self) -> None:
+        """Standard output goes to where errors go."""
+        self.kernel.dup2(2, 1)
+
     def _redirect(self, number: int, path: str, flags: int) -> None:
         opened = self.kernel.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         self.kernel.dup2(opened, number)
@@ -424,10 +428,11 @@ class Container:
         if sealed:
             self._seal_later("/", flags)
 
-    def root_tmpfs(self, mountpoint: str, size: str) -> None:
-        """An empty new root."""
+    def root_folder(self, mountpoint: str, source: str, flags: Strings) -> None:
+        """A folder of the host as the new root."""
         self.kernel.mkdir(mountpoint, 0o755)
-        self.kernel.mount("root", mountpoint, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
+        self.kernel.mount(source, mountpoint, None, bits(["bind"]), "")
+        self.kernel.mount(None, mountpoint, None, bits(["remount", "bind", *flags]), "")
         self._hold_root(mountpoint)
 
     def overlay(self, target: str, flags: Strings, sealed: bool, **layers: Any) -> None:

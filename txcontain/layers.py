@@ -1,12 +1,13 @@
 """Tarballs, each unpacked once into a layer that all instances share and none writes to.
 
 A layer is unpacked beside its place and renamed in, so half a one is never seen. It
-is named after the tarball's identity (inode, size, time of change): replace the
+is named after the tarball's identity (inode, size, times of change): replace the
 tarball, and the next launch unpacks the new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Awaitable, Callable
@@ -21,18 +22,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txcontain import failures
+from txcontain.complaints import Complaints
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.kernel import flush_disk
 from txcontain.later import background
 from txcontain.plan import NOWHERE, Host, make_unpacking_plan
 from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
+from txcontain.programs import Program, compression_of, find
 from txcontain.unpacking import DEFAULTS, Bounds, check
 
 UNPACKING = ".unpacking"  # how the name of a layer ends until it is one
-NO_BLOCKS = 16
-LAST_WORDS = 2000  # bytes of tar's complaints that an error quotes
 LOOK_EVERY = 3.0  # seconds between two looks at what tar has unpacked so far
+HIDDEN = 1  # folder that is in a layer for tar's sake, as long as tar runs
+TRIES = 3  # of unpacking a tarball that changes meanwhile
+
+
+class _HasChanged(Exception):
+    """A tarball is not any more what was being unpacked."""
 
 
 @define(eq=False)
@@ -55,10 +62,13 @@ class Layers:
         MachineAtFault where it can't be unpacked here.
         """
         tarball = os.path.join(folder, name)
-        layer = os.path.join(self.folder, _identity(tarball))
-        if os.path.isdir(layer):
-            return layer
-        return await self._unpacked_once(tarball, layer)
+        for _ in range(TRIES):
+            layer = os.path.join(self.folder, _identity(tarball))
+            if os.path.isdir(layer):
+                return layer
+            with contextlib.suppress(_HasChanged):
+                return await self._unpacked_once(tarball, layer)
+        raise ConfigAtFault(f"{name} changes while it is unpacked", "launch again when it is whole")
 
     def _unpacked_once(self, tarball: str, layer: str) -> Deferred[str]:
         waiting: Deferred[str] = Deferred()
@@ -78,17 +88,23 @@ class Layers:
             waiting.callback(outcome)  # a Failure here makes it fail
 
     async def _unpack(self, tarball: str, layer: str) -> str:
-        beside = f"{layer}-{token_hex(4)}{UNPACKING}"
+        name = os.path.basename(tarball)
+        beside = f"{layer}-{token_hex(8)}{UNPACKING}"
+        unpacked = os.path.join(beside, "layer")
         self._log.info("unpacking {tarball}", tarball=tarball)
         try:
-            for name in ("layer", "scratch"):
-                os.makedirs(os.path.join(beside, name), mode=0o755)
-            await self._run_tar(tarball, beside)
-            unpacked = os.path.join(beside, "layer")
-            await self._check_and_flush(os.path.basename(tarball), unpacked)
+            for folder in ("layer", "scratch"):
+                os.makedirs(os.path.join(beside, folder), mode=0o755)
+            hidden = f"/.{token_hex(16)}"
+            complaints = await self._run_tar(tarball, beside, hidden)
+            if await self.threads(_identity, tarball) != os.path.basename(layer):
+                raise _HasChanged
+            _check_words(f"unpacking {name}", complaints)
+            os.rmdir(unpacked + hidden)
+            await self._check_and_flush(name, unpacked)
             await self.threads(_settle, tarball, unpacked, layer)
         except OSError as error:
-            raise MachineAtFault(f"unpacking {os.path.basename(tarball)}", str(error)) from error
+            raise MachineAtFault(f"unpacking {name}", str(error)) from error
         finally:
             await self.remove(beside)
         return layer
@@ -118,17 +134,23 @@ class Layers:
         names = os.listdir(self.folder)
         return [os.path.join(self.folder, name) for name in names if name.endswith(UNPACKING)]
 
-    async def _run_tar(self, tarball: str, beside: str) -> None:
+    async def _run_tar(self, tarball: str, beside: str, hidden: str) -> Complaints:
+        """Have tar unpack it; returns all that it has said.
+
+        Raises ConfigAtFault, MachineAtFault.
+        """
         what = f"unpacking {os.path.basename(tarball)}"
-        log = os.path.join(beside, "log")
         folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
-        plan = make_unpacking_plan(tarball, folder, scratch, log, self.bounds, self.host)
+        tar, decompress = await self.threads(_programs_for, tarball)
+        paths = tarball, folder, scratch, hidden
+        plan = make_unpacking_plan(*paths, tar, decompress, self.host)
         child = await self.pool.take(plan)
-        ended: Deferred[Exit] = Deferred()
-        child.on_exit = ended.callback
+        complaints, ended = Complaints(), Deferred[Exit]()
+        child.on_exit, child.heard = ended.callback, complaints.feed
         try:
             await child.carry_out(plan)
             how = await self._end_within_bounds(child, ended, os.path.basename(tarball), folder)
+            await child.silent
         except StepFailed as failure:
             await ended
             raise failures.of_tool(what, failure) from failure
@@ -138,9 +160,12 @@ class Layers:
             raise MachineAtFault(what, *error.chain) from error
         finally:
             child.clear(self.pool.reactor)
-        if how.failed:
-            complaint = await self.threads(last_words, log, LAST_WORDS)
-            raise _complaint(what, how, complaint, _is_full(beside))
+        complaints.close()
+        if how.signal is not None:
+            raise MachineAtFault(what, "tar", str(how))
+        if how.failed and not complaints.said and not complaints.left_out:
+            raise ConfigAtFault(what, f"tar: {how}")
+        return complaints
 
     async def _end_within_bounds(
         self, child: Child, ended: Deferred[Exit], what: str, folder: str
@@ -155,7 +180,7 @@ class Layers:
             beyond.append(failure)
             child.kill()
 
-        watch = LoopingCall(self.threads, check, what, folder, self.bounds)
+        watch = LoopingCall(self.threads, check, what, folder, self.bounds, HIDDEN)
         watch.clock = self.pool.reactor
         watch.start(LOOK_EVERY, now=False).addErrback(end)
         how = await ended
@@ -179,20 +204,19 @@ def last_words(path: str, most: int) -> str:
     return "\n".join(lines[1:] if size > most else lines).strip()
 
 
-def _is_full(folder: str) -> bool:
-    """Whether there is hardly a block left on a folder's disk (then tar can't even complain)."""
-    return os.statvfs(folder).f_bavail < NO_BLOCKS
+def _programs_for(tarball: str) -> tuple[Program, Program | None]:
+    """The host's tar, and what it decompresses this file with."""
+    compression = compression_of(tarball)
+    return find("tar"), find(compression) if compression else None
 
 
-def _complaint(what: str, how: Exit, complaint: str, full: bool) -> Error:
-    if "No space left on device" in complaint or full:
+def _check_words(what: str, complaints: Complaints) -> None:
+    """Raise the error that there is in what tar has said."""
+    if "No space left on device" in complaints.said:
         hint = "free some space and launch again"
-        return MachineAtFault(what, "tar", "the disk is full", hint)
-    if how.signal is not None:
-        return MachineAtFault(what, "tar", str(how))
-    return ConfigAtFault(
-        what, complaint or f"tar: {how}", "is it a whole tarball, within --layer-size?"
-    )
+        raise MachineAtFault(what, "tar", "the disk is full", hint)
+    if complaints.said:
+        raise ConfigAtFault(what, complaints.said, "is it a whole tarball?")
 
 
 def _identity(tarball: str) -> str:
@@ -208,7 +232,8 @@ def _identity(tarball: str) -> str:
         ) from None
     if not stat.S_ISREG(status.st_mode):
         raise ConfigAtFault(f"{what} is not a file")
-    facts = (what, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    facts = (what, status.st_dev, status.st_ino, status.st_size, *times)
     return sha256(repr(facts).encode()).hexdigest()[:32]
 
 

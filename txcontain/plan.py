@@ -16,8 +16,8 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from txcontain.programs import Program
 from txcontain.spec import Spec
-from txcontain.unpacking import DEFAULTS, Bounds
 
 Step = tuple[str, dict[str, Any]]
 Plan = list[Step]
@@ -60,6 +60,13 @@ LATE = {"ask_for_link", "user_namespace_of", "exec", "idle"}
 COUNTED_PER_USER = {"msgqueue": 819200, "sigpending": 65536, "memlock": 8 << 20}
 # Of each process that unpacks: seconds of a processor's time, bytes of memory.
 UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
+# Of each entry, all that the jail lets it make. By --block-number tar says how the archive ends,
+# for else it does not mind one that is cut short. It warns of what matters here, and no more.
+TAR = ["--extract", "--absolute-names", "--block-number", "--numeric-owner", "--same-owner",
+       "--same-permissions", "--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.*",
+       "--xattrs-exclude=user.overlay.*", "--xattrs-exclude=security.selinux",
+       "--warning=no-timestamp", "--warning=no-unknown-keyword", "--warning=no-alone-zero-block",
+       "--warning=no-contiguous-cast"]  # fmt: skip
 
 
 @frozen
@@ -197,44 +204,43 @@ def make_unpacking_plan(
     tarball: str,
     folder: str,
     scratch: str,
-    stderr: str,
-    bounds: Bounds = DEFAULTS,
+    hidden: str,
+    tar: Program,
+    decompress: Program | None = None,
     host: Host = NOWHERE,
 ) -> Plan:
-    """The steps that unpack ``tarball`` into ``folder`` with tar(1) in a root of its own.
+    """The steps that unpack ``tarball`` into ``folder`` with ``tar``, whose root that folder is.
 
-    Whatever the tarball makes tar do, there is nothing but the folder that it could
-    write to: the rest of its root is the host's programs, read-only. It has no network,
-    and none of the calls that the host's filter refuses.
+    Whatever the tarball makes tar do, there is nothing else that it could write to. So links are
+    made as they come, wherever they lead (-P), and what is placed through one is placed where a
+    container would find it. What tar itself is started from is below ``hidden``, a path that no
+    tarball can know. It has no network, and none of the calls that the host's filter refuses.
     """
     root = f"{scratch}/root"
-    tools = [path for path in ("/usr", "/bin", "/lib", "/lib64") if os.path.isdir(path)]
-    name = os.path.basename(tarball).split(".")[0]
-    skipped = [f"--exclude={prefix}{folder}/*"
-               for prefix in ("", "./") for folder in ("dev", f"{name}/dev")]  # fmt: skip
-    arguments = ["--extract", "--file=/tarball", "--directory=/layer", "--numeric-owner",
-                 "--same-owner", "--same-permissions", "--anchored", *skipped]  # fmt: skip
+    programs = [tar, decompress] if decompress else [tar]
+    folders = sorted({folder for program in programs for folder in program.folders})
+    command = tar.command(hidden)
+    if decompress:
+        command.append("--use-compress-program=" + " ".join(decompress.command(hidden)))
     return [
         ("unshare", {"namespaces": ["mount", "net"]}),
         ("propagation", {"mode": "private"}),
         ("scratch", {"path": scratch, "size": "1m"}),
-        ("root_tmpfs", {"mountpoint": root, "size": "1m"}),
-        *[("bind", {"source": path, "target": path, "flags": ["ro", *NO_POWERS]})
-          for path in tools],
-        ("bind", {"source": tarball, "target": "/tarball", "flags": ["ro", *HARMLESS]}),
-        ("bind", {"source": folder, "target": "/layer", "flags": HARMLESS}),
-        ("mount", {"target": "/proc", "fstype": "proc", "flags": ["ro", *HARMLESS]}),
+        ("root_folder", {"mountpoint": root, "source": folder, "flags": HARMLESS}),
+        ("mount", {"target": hidden, "fstype": "tmpfs", "flags": NO_POWERS, "data": "size=1m"}),
+        *[("bind", {"source": path, "target": hidden + path, "flags": ["ro", *NO_POWERS]})
+          for path in folders],
+        ("bind", {"source": tarball, "target": f"{hidden}/tarball", "flags": ["ro", *HARMLESS]}),
         # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
-        ("input", {"path": f"{root}/tarball"}),
-        ("output", {"stdout": stderr, "stderr": stderr}),
-        ("pivot_root", {"path": root}),
+        ("input", {"path": f"{root}{hidden}/tarball"}),
+        ("output_as_error", {}),
         ("bounding_set", {"keep": UNPACKING}),
-        ("limits", {"most": {"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY,
-                             "fsize": bounds.size}}),
+        ("pivot_root", {"path": root}),
+        ("limits", {"most": {"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY}}),
         *_user("root", UNPACKING),
         *_seccomp(host),
-        ("exec", {"path": "/usr/bin/tar", "arguments": arguments,
-                  "environment": [("PATH", (PATH,))]}),
+        ("exec", {"path": command[0], "environment": [],
+                  "arguments": [*command[1:], f"--file={hidden}/tarball", *TAR]}),
     ]  # fmt: skip
 
 

@@ -256,6 +256,8 @@ class Child(Supervised, ProcessProtocol):
     planned: bool = False  # whether it got the rest of a plan
     stderr: bytes = b""
     gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
+    heard: Callable[[bytes], None] = lambda data: None  # told what comes on stderr
+    silent: Deferred[None] = field(factory=Deferred)  # fires when no one has that open any more
 
     def connectionMade(self) -> None:
         """The keeper runs."""
@@ -315,6 +317,11 @@ class Child(Supervised, ProcessProtocol):
     def errReceived(self, data: bytes) -> None:
         """Keep the complaint."""
         self.stderr = (self.stderr + data)[-LONGEST_STDERR:]
+        self.heard(data)
+
+    def errConnectionLost(self) -> None:
+        """There is no more to complain."""
+        self.silent.callback(None)
 
     def processExited(self, reason: Failure) -> None:
         """The keeper has ended (its pipe may stay open in others: don't wait for that)."""

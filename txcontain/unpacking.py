@@ -50,20 +50,22 @@ def bounds_of(options: Mapping[str, int]) -> Bounds:
     return Bounds(*(options[name] for name, *_ in PARAMETERS))
 
 
-def check(what: str, folder: str, bounds: Bounds) -> None:
+def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> None:
     """Look at all that was unpacked of the tarball ``what``, while tar still runs or after it.
+
+    There are so many ``others`` that are not the tarball's.
 
     Raises ConfigAtFault where something of it may not be.
     """
     size = 0
     counted: set[int] = set()  # inodes of files with several names, which take room once
-    for entries, (depth, path, status) in enumerate(_walk(folder), 1):
+    for entries, (depth, path, status) in enumerate(_walk(folder), 1 - others):
         if status.st_nlink == 1 or status.st_ino not in counted:
             size += status.st_blocks * 512
         if status.st_nlink > 1:
             counted.add(status.st_ino)
         if stat.S_IFMT(status.st_mode) in (stat.S_IFCHR, stat.S_IFBLK):
-            raise ConfigAtFault(f"{what} holds a device node, or a mark that hides files")
+            raise ConfigAtFault(f"{what} holds a mark that hides files (a character device 0, 0)")
         if depth > bounds.depth:
             raise ConfigAtFault(f"{what} holds folders more than {bounds.depth} deep")
         if path > bounds.path:

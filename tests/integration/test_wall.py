@@ -26,6 +26,7 @@ from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
 from tests.integration.tarballs import PASSWD, file, folder, link, pack, script, special
 from tests.support import DISK, PROJECT, needs_networks, needs_root, needs_user_namespaces
 from txcontain.plan import make_unpacking_plan
+from txcontain.programs import find
 from txcontain.seccomp import REFUSED
 
 NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
@@ -476,12 +477,12 @@ class WarmDescriptorTests(DescriptorTests):
     launches = 4
 
 
-# To be run in namespaces of its own: what a plan mounts, where the host has mounts below /usr.
+# To be run in namespaces of its own: what a plan mounts, where the host has a mount at a path.
 JAIL = """
 import marshal, subprocess, sys
 from txcontain import init
 
-subprocess.run(["mount", "-t", "tmpfs", "-o", "suid,dev,exec", "below", "/usr/local"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "suid,dev,exec", "below", sys.argv[1]], check=True)
 container = init.Container(init.Kernel())
 for op, arguments in marshal.load(sys.stdin.buffer):
     getattr(container, op)(**arguments)
@@ -494,16 +495,19 @@ class JailTests(SynchronousTestCase):
     """What tar(1) is kept in."""
 
     def test_mounts_below_the_hosts_programs(self) -> None:
-        """All that the jail shows of the host is read-only, also what is mounted below /usr."""
+        """All that the jail shows of the host is read-only, also what is mounted below it."""
         folder = tempfile.mkdtemp(dir=DISK)
         self.addCleanup(shutil.rmtree, folder)
         for name in ("layer", "scratch"):
             os.mkdir(f"{folder}/{name}")
         Path(f"{folder}/tarball").touch()
-        paths = [f"{folder}/{name}" for name in ("tarball", "layer", "scratch", "log")]
-        plan = make_unpacking_plan(*paths)
+        paths = [f"{folder}/{name}" for name in ("tarball", "layer", "scratch")]
+        tar = find("tar")
+        plan = make_unpacking_plan(*paths, "/.hidden", tar)
+        entries = [entry for path in tar.folders for entry in os.scandir(path)]
+        below = next(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
         mounting = plan[: next(i for i, (op, _) in enumerate(plan) if op == "input")]
-        command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", JAIL]
+        command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", JAIL, below]
         result = subprocess.run(
             command, input=marshal.dumps(mounting), stdout=subprocess.PIPE, check=True,
             env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)},
@@ -512,9 +516,9 @@ class JailTests(SynchronousTestCase):
         mounts = [line.split()[4:6] for line in result.stdout.decode().splitlines() if line]
         jail = {path[len(root) :]: {*flags.split(",")} for path, flags in mounts
                 if path.startswith(root)}  # fmt: skip
-        self.assertIn("/usr/local", jail)
+        self.assertIn(f"/.hidden{below}", jail)
         writable = {path for path, flags in jail.items() if "ro" not in flags}
-        self.assertEqual(writable, {"", "/layer"})
+        self.assertEqual(writable, {"", "/.hidden"})  # the layer, and what is all in memory
         powerful = {path for path, flags in jail.items() if not {"nosuid", "nodev"} <= flags}
         self.assertEqual(powerful, set())
 

@@ -1,0 +1,77 @@
+"""Programs of this machine, and what it takes to run one where nothing else of it is.
+
+In a file tree of an image's own there is no dynamic loader to start tar(1) with, or there is the
+image's. So the loader is named on the command line, and told where the libraries are (ld.so(8)).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+from attrs import frozen
+
+from txcontain.errors import MachineAtFault
+
+# How a compressed file begins, and the program that `PROGRAM -d` unpacks it with.
+COMPRESSIONS = {
+    b"\x1f\x8b": "gzip", b"\x1f\x9d": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
+    b"\x5d\0\0": "xz", b"(\xb5/\xfd": "zstd", b"LZIP": "lzip", b"\x89LZO": "lzop",
+}  # fmt: skip
+
+
+@frozen
+class Program:
+    """A program, with the absolute paths of all files that it is started from."""
+
+    path: str
+    loader: str = ""  # none where it is linked statically
+    libraries: tuple[str, ...] = ()
+
+    @property
+    def folders(self) -> set[str]:
+        """The folders of these files."""
+        return {os.path.dirname(path) for path in (self.path, self.loader, *self.libraries) if path}
+
+    def command(self, root: str) -> list[str]:
+        """The words that start it where those folders are below ``root``."""
+        if not self.loader:
+            return [root + self.path]
+        folders = dict.fromkeys(os.path.dirname(path) for path in self.libraries)
+        places = ":".join(root + folder for folder in folders)
+        return [root + self.loader, "--library-path", places, root + self.path]
+
+
+def find(name: str) -> Program:
+    """The program that this machine has by this name.
+
+    Raises MachineAtFault where it has none.
+    """
+    path = shutil.which(name, path=os.defpath)
+    if path is None:
+        raise MachineAtFault(f"this machine has no {name}", "install it")
+    real = os.path.realpath(path)
+    # What ldd(1) does. (A program without a loader runs: none of ours does anything then.)
+    told = subprocess.run(
+        [real], env={"LD_TRACE_LOADED_OBJECTS": "1"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
+    ).stdout  # fmt: skip
+    loader = re.search(r"^\s*(/\S+) \(0x", told, re.MULTILINE)
+    if loader is None:
+        return Program(real)
+    libraries = re.findall(r"=> (/\S+) \(0x", told)
+    return Program(real, os.path.realpath(loader[1]), tuple(map(_in_real_folder, libraries)))
+
+
+def _in_real_folder(path: str) -> str:
+    """A library under the name that a program knows it by, which may be a link beside it."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def compression_of(path: str) -> str:
+    """The name of the program that a file is compressed with; empty where it is not."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), "")
