@@ -170,7 +170,8 @@ class Contract(Errors):
                 (self.kernel.signal_process, process, 0), (self.kernel.keepers, folder),
                 (self.kernel.catchers, process.pid, signal.SIGTERM),
                 (self.kernel.listening_sockets, 1), (self.kernel.listens, process.pid, 1),
-                (self.kernel.listener, 1), (self.kernel.mounts_below, folder)]  # fmt: skip
+                (self.kernel.surely_listens, process.pid, 1, None), (self.kernel.listener, 1),
+                 (self.kernel.mounts_below, folder)]  # fmt: skip
         for ask in asks:
             with self.room_for(0):
                 self.assert_errno(errno.EMFILE, *ask)
@@ -248,10 +249,12 @@ class Contract(Errors):
         port, process = self.listen()
         self.assertTrue(self.kernel.listens(process.pid, port))
         self.assertFalse(self.kernel.listens(self.begin().pid, port))
+        self.assertIn(self.kernel.surely_listens(process.pid, port, None), (None, True))
         self.assertEqual(len(self.kernel.listening_sockets(port)), 1)
         self.assertEqual(self.kernel.listener(port)[0], process.pid)
         self.listen_no_more()
         self.assertFalse(self.kernel.listens(process.pid, port))
+        self.assertIs(self.kernel.surely_listens(process.pid, port, None), False)
         self.assertEqual(self.kernel.listening_sockets(port), set())
         self.assertIsNone(self.kernel.listener(port))
 

@@ -114,10 +114,35 @@ class HereTests(CgroupsTestCase):
         # Unlike the kernel's, this file is overwritten from its beginning.
         self.put(os.path.join(group, "cgroup.subtree_control"), "########## memory pids")
         cgroups = self.here("/a", version2=self.folder)
-        self.assertEqual(cgroups.unified, {"memory", "pids", "cpuacct"})
+        self.assertEqual(cgroups.unified, {"memory", "pids", "cpuacct", "sockets"})
         self.assertEqual(set(cgroups.tops.values()), {group})
         self.assertEqual(cgroups.keepers, os.path.join(group, "keepers/cgroup.procs"))
         self.assertEqual(cgroups.tokens(), set())
+
+    def test_version_2_without_controllers(self):
+        """Beside version 1, version 2 has a group for each container's sockets."""
+        version2 = os.path.join(self.folder, "unified")
+        cgroups = self.here("/a", module.CONTROLLERS, version2)
+        self.assertEqual((cgroups.unified, cgroups.threads), ({"sockets"}, False))
+        joins = cgroups.make("0123")
+        folder = os.path.join(cgroups.tops["sockets"], "0123")
+        self.assertIn(os.path.join(folder, "cgroup.procs"), joins)
+        self.assertEqual(cgroups.number("0123"), os.stat(folder).st_ino)
+        cgroups.remove("0123")
+        self.assertIsNone(cgroups.number("0123"))
+
+    def test_threads(self):
+        """Where a thread can join it alone, an init does: that takes no grace period of RCU."""
+        group = self.here("/a", module.CONTROLLERS, self.folder).tops["sockets"]
+        for path in (os.path.dirname(group), group):
+            self.put(os.path.join(path, "cgroup.type"))
+        self.assertFalse(self.here("/a", module.CONTROLLERS, self.folder).threads)
+        self.put(os.path.join(group, "cgroup.threads"))
+        cgroups = self.here("/a", module.CONTROLLERS, self.folder)
+        self.assertEqual((cgroups.threads, self.read(f"{group}/cgroup.threads")), (True, "0"))
+        self.put(os.path.join(group, "0123/cgroup.type"))
+        self.assertIn(os.path.join(group, "0123/cgroup.threads"), cgroups.make("0123"))
+        self.assertEqual(self.read(f"{group}/0123/cgroup.type"), "threaded")
 
     def test_not_ours(self):
         """A hierarchy that may only be looked at is done without."""

@@ -26,6 +26,7 @@ ORDER = """
     later
     errors
     kernel seccomp trees access options resolv_conf
+    sockets
 """.split()
 ALONE = "init"  # imports nothing of the project, and nothing imports it
 WITHOUT_TWISTED = (

@@ -6,7 +6,7 @@ import stat
 from itertools import product
 
 from automat import NoTransition
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.fakes import MachineTestCase, make_pool
 from tests.support import make_spec
@@ -306,6 +306,26 @@ class ListenTests(InstanceTestCase):
         instance = self.make(startup_env="PORT=8000")
         self.assertNoResult(self.start(instance.launch()))
         self.assertFalse(instance.ready)
+
+    def test_looked_for_in_a_thread(self):
+        """Where the tables don't tell, one thread at a time looks, and an old look is no news."""
+        self.kernel.tells = False
+        self.kernel.listening[8000] = 1
+        looks = []
+        instance = self.make(startup_env="PORT=8000")
+        instance.threads = lambda *call: looks.append((Deferred(), call)) or looks[-1][0]
+        launched = self.start(instance.launch())
+        self.reactor.pump([0.05] * 10)
+        ((look, call),) = looks
+        self.assertEqual(call, (self.kernel.listens, self.init.process.pid, 8000))
+        look.callback(False)
+        self.reactor.pump([0.05] * 2)
+        self.assertEqual(len(looks), 2)
+        self.init.end("Done(1)")
+        looks[1][0].callback(True)
+        self.reactor.advance(1)
+        self.assertFalse(instance.ready)
+        self.failureResultOf(launched, ConfigAtFault)
 
     def test_never_listens(self):
         """After five seconds the launch answers all the same, and the container runs on."""

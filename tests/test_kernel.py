@@ -1,6 +1,7 @@
 """What the kernel says of real processes and sockets: our own, and children of ours."""
 
 import errno
+import itertools
 import os
 import signal
 import socket
@@ -8,13 +9,14 @@ import subprocess
 import sys
 from inspect import getsource, signature
 from itertools import product
+from unittest import mock
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests import kernel_contract
 from tests.fakes import FakeKernel
 from tests.kernel_contract import Contract, FakeWorld, PrivilegedContract, RealWorld
-from txcontain import kernel
+from txcontain import kernel, sockets
 from txcontain.kernel import Kernel, program
 
 NOT_THE_KERNELS = {"begin", "end", "reap"}  # by these a test of the fake one makes things happen
@@ -247,7 +249,7 @@ class Sockets(Case):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.bind(("127.0.0.1", self.port))
             asked = self.found()
-            self.patch(kernel, "_question_socket", self.refuse)
+            self.patch(sockets, "question_socket", self.refuse)
             self.assertEqual(asked, self.found())
         self.assertEqual([len(inodes) for inodes in asked], [1, 1, 0] * 4)
 
@@ -282,6 +284,44 @@ class Sockets(Case):
         self.assertFalse(self.kernel.holds_socket(os.getpid(), inodes))
         self.assertTrue(self.kernel.holds_socket(child.pid, inodes))
         self.assertTrue(self.kernel.listens(os.getpid(), self.port))
+
+    def test_by_the_tables(self):
+        """A socket's cgroup tells whose it is; in a network of its own, all are the container's."""
+        root, ours, others = sockets.ROOT, 7, 8
+        for shares, found, group, wanted in (
+            (True, [], ours, False),
+            (True, [ours, others], ours, True),
+            (True, [others], ours, False),
+            (True, [others], None, None),  # this container has no such group
+            (True, [root], ours, None),  # an old kernel does not say
+            (False, [others], None, True),
+            (False, [], None, False),
+        ):
+            listeners = [sockets.Socket(b"", "1", number) for number in found]
+            self.patch(sockets, "listeners", lambda *_, listeners=listeners: listeners)
+            self.patch(kernel, "_shares_network", lambda pid, shares=shares: shares)
+            self.assertIs(self.kernel.surely_listens(1, 80, group), wanted)
+
+    def test_very_many_descriptors(self):
+        """However many processes and descriptors a container has, a look is at so many of them."""
+        self.socket.listen()
+        looked = []
+
+        def some_link(path):
+            looked.append(path)
+            return "/dev/null"
+
+        self.patch(kernel, "MOST_FILES", 100)
+        self.patch(kernel, "MOST_PROCESSES", 5)
+        self.patch(self.kernel, "descendants", lambda pid: itertools.repeat(pid))
+        for each, most in ((1000, 100), (3, 5 * 3)):  # of descriptors, and of processes
+            looked.clear()
+            files = mock.patch.object(
+                kernel, "_open_files", lambda pid, each=each: map(some_link, range(each))
+            )
+            with files:
+                self.assertFalse(self.kernel.listens(os.getpid(), self.port))
+            self.assertEqual(len(looked), most)
 
     def test_a_descriptor_closed_meanwhile(self):
         """A file that is closed while a process's files are looked through hides no other."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 
@@ -19,6 +20,9 @@ from attrs import field, frozen
 from txcontain.spec import Limits
 
 GROUP = "txcontain"
+# In version 2, a socket belongs to the group of the process that made it: by that it is known
+# whose it is, also where version 1 has all the controllers.
+SOCKETS = "sockets"
 KEEPERS = "keepers"  # the one group in a manager's that is no container's
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
 V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
@@ -97,6 +101,7 @@ class Cgroups:
     # The file by which a keeper leaves the manager's own group, which a service manager
     # may end as a whole. (In version 1, only systemd's own hierarchy would do.)
     keepers: str = os.devnull
+    threads: bool = False  # whether a single thread can join a group of version 2
 
     @classmethod
     def here(cls, state: str) -> Cgroups:
@@ -108,12 +113,16 @@ class Cgroups:
         if unified and "cpuacct" not in tops:
             unified.append("cpuacct")  # version 2 counts in every group's cpu.stat
         tops.update(dict.fromkeys(unified, version2))
+        if version2:
+            tops[SOCKETS] = version2
         groups = {name: os.path.join(top, group) for name, top in tops.items()}
         ours = {name: path for name, path in groups.items() if _make(path)}
+        version2_has = frozenset(ours) & {*unified, SOCKETS}
         keepers = os.path.join(version2, group, KEEPERS)
         if not unified or not _make(keepers):
-            return cls(ours, frozenset(unified))
-        return cls(ours, frozenset(unified), os.path.join(keepers, "cgroup.procs"))
+            threads = not unified and SOCKETS in ours and _let_threads_join(ours[SOCKETS])
+            return cls(ours, version2_has, threads=threads)
+        return cls(ours, version2_has, os.path.join(keepers, "cgroup.procs"))
 
     def folders(self, token: str) -> list[str]:
         """The folders of a container's group, each once."""
@@ -122,19 +131,28 @@ class Cgroups:
     def make(self, token: str) -> list[str]:
         """Make a container's group, with the limits that all have; returns what it is joined by.
 
-        Version 1 lets a single thread join: to move all of a process's would take a grace
-        period of RCU, 12 ms.
+        Version 1 lets a single thread join, and version 2 does where it has no controllers: to
+        move all of a process's would take a grace period of RCU, 12 ms.
         """
         version2 = {self.tops[name] for name in self.unified}
+        joined_by = "cgroup.threads" if self.threads else "cgroup.procs"
         for folder in self.folders(token):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o755)
+        if self.threads:
+            _write(os.path.join(self.tops[SOCKETS], token, "cgroup.type"), "threaded")
         with contextlib.suppress(OSError):  # where this can't be limited; no one has asked for it
             self._set(token, "pids", DEFAULTS)
         return [
-            os.path.join(top, token, "cgroup.procs" if top in version2 else "tasks")
+            os.path.join(top, token, joined_by if top in version2 else "tasks")
             for top in sorted(set(self.tops.values()))
         ]
+
+    def number(self, token: str) -> int | None:
+        """The number by which the kernel knows a container's sockets; None where it has none."""
+        with contextlib.suppress(KeyError, FileNotFoundError):
+            return os.stat(os.path.join(self.tops[SOCKETS], token)).st_ino
+        return None
 
     def remove(self, token: str) -> list[str]:
         """Remove a container's group; returns the folders that a process still is in."""
@@ -252,6 +270,29 @@ def _enable(top: str, group: str, wanted: list[str]) -> list[str]:
                 _write(os.path.join(folder, "cgroup.subtree_control"), f"+{name}")
     with open(os.path.join(ours, "cgroup.subtree_control")) as file:
         return [name for name in file.read().split() if name in wanted]
+
+
+def _let_threads_join(group: str) -> bool:
+    """Have threads join a group one by one (cgroups(7), thread mode); returns whether they can.
+
+    Only those of a process that is in no other group can, as a thread that does so here shows.
+    """
+    joined = threading.Event()
+
+    def join() -> None:
+        with contextlib.suppress(OSError):
+            _write(os.path.join(group, "cgroup.threads"), "0")
+            joined.set()
+
+    try:
+        for folder in (os.path.dirname(group), group):
+            _write(os.path.join(folder, "cgroup.type"), "threaded")
+    except OSError:
+        return False
+    thread = threading.Thread(target=join)
+    thread.start()
+    thread.join()
+    return joined.is_set()
 
 
 def _make(folder: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from attrs import asdict, define, field
 from automat import TypeMachineBuilder
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 
 from txcontain import failures
@@ -86,6 +86,7 @@ class Instance:
     address: str | None = None  # on the private network
     ids: int | None = None  # the first of its ids, where it has a user namespace
     connect: Connect | None = None  # makes its link to that network
+    threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     state: str = "created"
     since: float = 0.0  # unix time of the state
     launched: float = 0.0  # unix time of the launch
@@ -221,7 +222,7 @@ class Instance:
     async def _listens(self, port: int) -> None:
         """Wait until the container listens on its port, for some seconds at most."""
         async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=LISTEN_WITHIN):
-            if not self.running or self._look_whether_it_listens(port):
+            if not self.running or await self._look_whether_it_listens(port):
                 break
         else:
             self._look_later(port, LOOK_AT_MOST)
@@ -231,9 +232,16 @@ class Instance:
             words = last_words(self.path("stderr"), LAST_WORDS)
             raise failures.of_early_end(str(self.spec.startup_script), port, self.exit, words)
 
-    def _look_whether_it_listens(self, port: int) -> bool:
-        assert self.processes is not None
-        self.ready = self.kernel.listens(self.processes.process.pid, port)
+    async def _look_whether_it_listens(self, port: int) -> bool:
+        processes = self.processes
+        assert processes is not None
+        pid, group = processes.process.pid, processes.cgroups.number(processes.token)
+        listens = self.kernel.surely_listens(pid, port, group)
+        if listens is None:
+            listens = await self.threads(self.kernel.listens, pid, port)
+            if not self.running or self.processes is not processes:
+                return False  # it has ended meanwhile
+        self.ready = listens
         if self.ready:
             self._save_later()
             self._tell(f"it listens on port {port}")
@@ -244,7 +252,10 @@ class Instance:
 
     def _look_again(self, port: int, pause: float) -> None:
         """It takes long: look, with no one waiting, less and less often."""
-        if not self._look_whether_it_listens(port):
+        background(self._look_or_look_later(port, pause), f"looking whether {self.name} listens")
+
+    async def _look_or_look_later(self, port: int, pause: float) -> None:
+        if not await self._look_whether_it_listens(port) and self.running:
             self._look_later(port, min(2 * pause, LOOK_AT_LAST))
 
     # -- going on with what an earlier manager left ------------------------------

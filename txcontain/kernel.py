@@ -15,8 +15,11 @@ import struct
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain, islice
 
 from attrs import frozen
+
+from txcontain import sockets
 
 COLLAPSE_RANGE, PUNCH_HOLE = 0x08, 0x03  # <linux/falloc.h>; a hole keeps the size
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
@@ -25,14 +28,7 @@ SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every archite
 SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "armv7l": 380, "s390x": 345}
 SCHED_FLAG_RESET_ON_FORK, SHORT_SLICE = 1, 100_000  # <linux/sched.h>; nanoseconds
 _libc = ctypes.CDLL(None, use_errno=True)
-# The state of a socket that takes what anyone sends, in /proc/net/tcp and udp (proc_pid_net(5)).
-LISTENING = {"tcp": "0A", "udp": "07"}
-PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-CLONE_NEWNET = 0x40000000
-# <linux/netlink.h>, <linux/sock_diag.h>
-NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
-NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x301, 2, 3
-Found = tuple[bytes, str]  # a socket's address and its inode
+MOST_PROCESSES, MOST_FILES = 256, 4096  # of a container's, in one look at who has a socket
 
 
 @frozen
@@ -230,23 +226,35 @@ class Kernel:
 
         An IPv4 address leaves out those on other addresses; 0.0.0.0 leaves out none.
         """
-        try:
-            sockets = list(_sockets_by_question(port, network_of, protocol))
-        except OSError:  # this kernel, or this process's privilege, does not allow that
-            sockets = list(_sockets_by_table(port, network_of, protocol))
-        return {inode for local, inode in sockets if _overlap(local, address)}
+        found = sockets.listeners(port, network_of, protocol)
+        return {one.inode for one in found if sockets.overlap(one.address, address)}
 
     def holds_socket(self, pid: int, inodes: set[str]) -> bool:
         """Whether a process has one of these sockets open."""
         wanted = {f"socket:[{inode}]" for inode in inodes}
-        return not wanted.isdisjoint(_open_files(pid))
+        return not wanted.isdisjoint(islice(_open_files(pid), MOST_FILES))
+
+    def surely_listens(self, pid: int, port: int, group: int | None) -> bool | None:
+        """Whether the container whose PID 1 is ``pid`` listens on a TCP port, by the tables only.
+
+        None if that can't be told, and ``listens`` can. In a network namespace of its own, all
+        sockets are the container's; on the host's it is known by the number of its cgroup.
+        """
+        found = {one.group for one in sockets.listeners(port, pid)}
+        if not found or group in found or not _shares_network(pid):
+            return bool(found)
+        return None if group is None or sockets.ROOT in found else False
 
     def listens(self, pid: int, port: int) -> bool:
-        """Whether a process of the container whose PID 1 is ``pid`` listens on a TCP port."""
+        """The same by the descriptors of its processes: of many, a part is looked at.
+
+        They are as many as the container likes: not for the reactor's thread.
+        """
         inodes = self.listening_sockets(port, pid)
-        return bool(inodes) and any(
-            self.holds_socket(member, inodes) for member in self.descendants(pid)
-        )
+        members = islice(self.descendants(pid), MOST_PROCESSES) if inodes else ()
+        files = chain.from_iterable(map(_open_files, members))
+        wanted = {f"socket:[{inode}]" for inode in inodes}
+        return not wanted.isdisjoint(islice(files, MOST_FILES))
 
     def listener(
         self, port: int, protocol: str = "tcp", address: str = "0.0.0.0"
@@ -263,79 +271,6 @@ class Kernel:
             if entry.isdecimal() and self.holds_socket(int(entry), inodes):
                 return int(entry), program(int(entry))
         return 0, ""
-
-
-def _sockets_by_table(port: int, network_of: int | str, protocol: str) -> Iterator[Found]:
-    """Those in /proc/net: to read it takes 10 ms, as the kernel looks for connections too."""
-    for table in (protocol, f"{protocol}6"):
-        try:
-            with open(f"/proc/{network_of}/net/{table}") as file:
-                next(file)
-                lines = [line.split(None, 10) for line in file]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for fields in lines:
-            local, _, number = fields[1].partition(":")
-            if fields[3] == LISTENING[protocol] and int(number, 16) == port:
-                words = struct.iter_unpack(">I", bytes.fromhex(local))
-                yield b"".join(struct.pack("=I", *word) for word in words), fields[9]
-
-
-def _sockets_by_question(port: int, network_of: int | str, protocol: str) -> Iterator[Found]:
-    """The same by sock_diag(7), which takes a tenth of a millisecond.
-
-    Raises OSError where it can't be asked.
-    """
-    with _question_socket(network_of) as kernel:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            # struct nlmsghdr, and inet_diag_req_v2 of <linux/inet_diag.h>
-            kernel.send(struct.pack("=IHHII BBBxI HH44x", 72, SOCK_DIAG_BY_FAMILY,
-                                    NLM_F_REQUEST_DUMP, 0, 0, family, PROTOCOLS[protocol], 0,
-                                    1 << int(LISTENING[protocol], 16),
-                                    socket.htons(port), 0))  # fmt: skip
-            yield from _read_answer(kernel, family)
-
-
-def _question_socket(network_of: int | str) -> socket.socket:
-    """A socket for sock_diag(7) in the network namespace of a process."""
-    kind = socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG
-    if network_of == "self":
-        return socket.socket(*kind)
-    with open("/proc/thread-self/ns/net") as here, open(f"/proc/{network_of}/ns/net") as there:
-        _enter(there.fileno())
-        try:
-            return socket.socket(*kind)
-        finally:
-            _enter(here.fileno())
-
-
-def _enter(namespace: int) -> None:
-    """Have this thread be in a network namespace (setns(2))."""
-    if _libc.setns(namespace, CLONE_NEWNET) == -1:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _read_answer(kernel: socket.socket, family: int) -> Iterator[Found]:
-    length = 4 if family == socket.AF_INET else 16
-    while True:
-        answer = kernel.recv(1 << 16)
-        while answer:
-            size, kind = struct.unpack_from("=IH", answer)
-            if kind == NLMSG_DONE:
-                return
-            if kind == NLMSG_ERROR:
-                number = -struct.unpack_from("=i", answer, 16)[0]
-                raise OSError(number, os.strerror(number))
-            inode = struct.unpack_from("=I", answer, 84)[0]  # of struct inet_diag_msg
-            yield answer[24 : 24 + length], str(inode)
-            answer = answer[size:]
-
-
-def _overlap(local: bytes, address: str) -> bool:
-    """Whether a socket's IPv4 or IPv6 address is or covers this IPv4 address."""
-    wanted = socket.inet_aton(address)
-    mapped = local[:-4] in (b"", bytes(12), bytes(10) + b"\xff\xff")  # as ::, ::ffff:a.b.c.d
-    return not any(wanted) or (mapped and local[-4:] in (bytes(4), wanted))
 
 
 @cache
@@ -386,12 +321,19 @@ def program(pid: int) -> str:
 
 
 def _open_files(pid: int) -> Iterator[str]:
-    folder, names = f"/proc/{pid}/fd", []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-        names = os.listdir(folder)
-    for name in names:  # which may have been closed meanwhile, or be none of our business
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            yield os.readlink(f"{folder}/{name}")
+    gone = contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError)
+    with gone, os.scandir(f"/proc/{pid}/fd") as files:  # one by one: there may be very many
+        for file in files:  # which may have been closed meanwhile, or be none of our business
+            with gone:
+                yield os.readlink(file.path)
+
+
+def _shares_network(pid: int) -> bool:
+    """Whether a process is in this network namespace."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net"))
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _children(pid: int) -> Iterator[int]:

@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 from attrs import asdict, define, field
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 
 from txcontain import failures
 from txcontain.ahead import PREPARED, PlanFor, new_name
@@ -34,6 +34,7 @@ from txcontain.process import LOOK_AFTER, LOOK_WITHIN, UNKNOWN, UNSEEN, Adopted,
 from txcontain.spec import LONGEST_DOCUMENT, Port, Spec, from_json
 from txcontain.store import Configs
 
+MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
 WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
 
@@ -62,6 +63,7 @@ class Manager:
     resolv_conf: Callable[[], str] = lambda: ""  # what the host's /etc/resolv.conf says
     user_namespace: bool = False  # whether every instance is to have one
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
+    _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
 
     # -- configs ---------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class Manager:
             address=address,
             ids=ids,
             connect=connect,
+            threads=partial(self._looks.run, self.threads),
         )
 
     def _plan_for(
