@@ -211,7 +211,7 @@ class TokenTests(AccessCase):
         self.assertEqual(self.cli("list", TXCONTAIN_TOKEN="0ther"), (0, ""))
         status, said = self.cli("destroyall", TXCONTAIN_TOKEN="0ther")
         self.assertEqual(status, 1)
-        self.assertIn("Failure\nthis caller may read alone", said)
+        self.assertIn("Failure\nthis caller has read-only access", said)
 
     def test_made_by_the_cli(self):
         """`txcontain token` makes one that is good as soon as its line is in the file."""
@@ -227,7 +227,7 @@ class TokenTests(AccessCase):
         """The CLI does not send a token where others could read it."""
         status, said = self.cli("--url", "http://host.example", "list", TXCONTAIN_TOKEN="s3cret")
         self.assertEqual(status, 1)
-        self.assertIn("could read the token: use https", said)
+        self.assertIn("could read the token over http://host.example: use https", said)
 
 
 class TlsCase(AccessCase):
