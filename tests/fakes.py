@@ -150,7 +150,8 @@ class FakeKernel:
     def catchers(self, pid, number):
         self._needs(1)
         catching = self.catching[pid] if number == self.caught else []
-        return [process for process in catching if process in self.living]
+        living = [process for process in catching if process in self.living]
+        return [process for process in living if process.pid == pid] or living
 
     def peer(self, connection):
         connection.check()

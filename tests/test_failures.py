@@ -115,7 +115,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_port(self):
         """A port that is taken is told with who has it."""
-        error = of_port(Port("0.0.0.0", 8000, 8000, "tcp"), "the instance web-1")
+        error = of_port(Port("127.0.0.1", 8000, 8000, "tcp"), "the instance web-1")
         self.assertEqual(error.chain[:2], ("port 8000 is taken", "by the instance web-1"))
 
     def test_one_line(self):

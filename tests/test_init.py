@@ -167,6 +167,7 @@ def container_plan(ids=None, **changes):
         "startup_script": "/web/run.sh",
         "startup_owner": "www",
         "limits": {"files": 100, "disk": "1M"},
+        "shm_size": "1M",
         "network": "private",
         **changes,
     }

@@ -425,6 +425,14 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGTERM)])
         self.assertEqual(self.events[-1], "ended: exit status 0")
 
+    def test_another_signal(self):
+        """A config may have another signal sent than SIGTERM."""
+        instance = self.launched(stop_signal="QUIT")
+        self.kernel.catching[self.init.process.pid] = [self.init.process]
+        self.kernel.caught = signal.SIGQUIT
+        self.stop(instance)
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGQUIT)])
+
     def test_takes_too_long(self):
         """After stop_timeout seconds SIGKILL follows, not before."""
         instance = self.launched(stop_timeout=1.5)

@@ -201,12 +201,23 @@ class Families(Case):
         self.assertFalse(self.kernel.catches(child.pid, signal.SIGHUP))
 
     def test_catchers(self):
-        """Of a family those are named that catch the signal."""
-        child, grandchild = self.start_shell("cat <&3 & trap : TERM")
-        self.assertEqual(
-            self.kernel.catchers(child.pid, signal.SIGTERM), [self.kernel.identify(child.pid)]
-        )
-        self.assertIn(int(grandchild), self.kernel.descendants(child.pid))
+        """Of a family the first is named if it catches the signal, else all others that do."""
+        worker = "sh -c 'trap : TERM; echo; read line <&3'"
+        for trap, wanted in (("trap : TERM", "parent"), ("trap : HUP", "worker")):
+            child, line = self.start_shell(f"{trap}; {worker} &")
+            lines = [line, child.stdout.readline().decode().strip()]  # the worker's is empty
+            family = {"parent": child.pid, "worker": int("".join(lines))}
+            expected = [self.kernel.identify(family[wanted])]
+            self.assertEqual(self.kernel.catchers(child.pid, signal.SIGTERM), expected)
+
+    def test_blocked(self):
+        """Who blocks a signal may be waiting for it: that is handling it, too."""
+        blocked = {signal.SIGTERM}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+        child = self.start("cat")  # inherits the mask
+        self.assertTrue(self.kernel.catches(child.pid, signal.SIGTERM))
+        self.assertFalse(self.kernel.catches(child.pid, signal.SIGHUP))
 
 
 class Sockets(Case):

@@ -71,7 +71,8 @@ CONFIGS = (
     ({"colour": "red"},
      "a config has no key 'colour' → the keys are name, major, minor, base_image, mounts, "
      "startup_script, startup_owner, startup_env, restart, max_restarts, stop_timeout, "
-     "log_max_size, log_max_files, limits, writable_root, user_namespace, network, ports"),
+     "stop_signal, log_max_size, log_max_files, limits, shm_size, tmp_size, writable_root, "
+     "user_namespace, network, ports"),
     ({"name": 1}, "name must be a string, not 1"),
     ({"name": ["a"]}, "name must be a string, not a list of 1"),
     ({"name": "a/b"},
@@ -103,6 +104,10 @@ CONFIGS = (
      "nothing can be mounted at '/': the container has its own there"),
     ({"mounts": ["a.tar /proc/x READ"]},
      "nothing can be mounted at '/proc/x': the container has its own there"),
+    ({"mounts": ["a.tar /a READ", "b.tar /a READ"]},
+     "mounts has two tarballs at '/a': only one would be seen"),
+    ({"stop_signal": "STOPP"},
+     "stop_signal must be a signal's name or number, as 'TERM' or 15, not 'STOPP'"),
     ({"mounts": ["a.tar /" + "x" * 256 + " READ"]},
      "the target in mounts is longer than 1024 bytes, or a part of it than 255"),
     ({"startup_script": "run.sh"},
@@ -153,7 +158,7 @@ CONFIGS = (
     ({"ports": ["999.0.0.1:80:80"], "network": "private"},
      "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
      "host, or one of them with '/tcp' or '/udp', not '999.0.0.1:80:80'"),
-    ({"ports": ["80:1", "80:2"], "network": "private"}, "ports publishes port 127.0.0.1:80 twice"),
+    ({"ports": ["80:1", "80:2"], "network": "private"}, "ports publishes port 80 twice"),
 )  # fmt: skip
 
 NONE = '{"name": "nobody", "major": "1", "minor": "01"}'
@@ -355,7 +360,7 @@ CALLS = (
      "startup_env (or publish another, in ports)"),
     ("publish a port that an instance has", lambda _: failures.of_port(
         Port("127.0.0.1", 80, 80, "udp"), "the instance web-1"),
-     "port 127.0.0.1:80/udp is taken → by the instance web-1 → end that, or set another "
+     "port 80/udp is taken → by the instance web-1 → end that, or set another "
      "PORT in startup_env (or publish another, in ports)"),
     ("a script ends early", early_end("no disk\nno hope"),
      "/run.sh ended before it listened on port 8000 → exit status 3 → its last words: no "
@@ -533,6 +538,9 @@ ELSEWHERE = (
     ("a port beyond a host that does not forward", "integration/test_network.py:test_no_forwarding",
      "publishing port {} → the host does not forward packets → sysctl net.ipv4.ip_forward=1, or "
      "publish it on 127.0.0.1"),
+    ("a name that differs in its case only", "test_network.py:test_names_without_case",
+     "the name {} is taken on the private network → {} is found by it, as small and capital "
+     "letters are the same there → rename the config"),
     ("destroyed while its link is made", "test_network.py:test_destroyed_meanwhile",
      "making a link → the instance was destroyed meanwhile"),
     ("the machine is overloaded", "test_pool.py:test_too_slow",

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import FakeLinks, FakeNames
 from tests.support import make_spec
 from txcontain import network
-from txcontain.errors import MachineAtFault
+from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.firewall import Firewall
 from txcontain.kernel import Process
 from txcontain.network import NOT_FORWARDING, Links, Network, hardware_address, link_name
@@ -170,6 +170,18 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.release("Web-2"))
         self.network.see("Web-2", runs=True)  # too late: it is not on the network any more
         self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
+
+    def test_names_without_case(self):
+        """A config whose name is another's but for its case, or is an instance's, is refused."""
+        self.network.reserve("web-1", make_spec(network="private", name="web"))
+        self.network.reserve("web-2", make_spec(network="private", name="web"))
+        for name in ("Web", "WEB-2"):
+            with self.assertRaises(ConfigAtFault) as raised:
+                self.network.reserve(f"{name}-3", make_spec(network="private", name=name))
+            self.assertIn(f"the name {name} is taken", str(raised.exception))
+        self.now(self.network.release("web-1"))
+        self.now(self.network.release("web-2"))
+        self.network.reserve("Web-3", make_spec(network="private", name="Web"))
 
     def test_destroyed_meanwhile(self):
         """No link is made for an instance that is gone by the time its init asks for one."""

@@ -55,7 +55,7 @@ GROUNDWORK = [
     ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
                "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
     ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": ["nosuid", "nodev", "noexec"],
-               "data": "mode=1777,size=64m"}),
+               "data": "mode=1777,size=67108864"}),
     ("mount", {"target": "/dev/mqueue", "fstype": "mqueue",
                "flags": ["nosuid", "nodev", "noexec"]}),
     ("input", {"path": "/scratch/staging/dev/null"}),
@@ -75,7 +75,7 @@ REST = [
     ("mount", {"target": "/run", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
                "data": "mode=755,size=64m"}),
     ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
-               "data": "mode=1777,size=256m"}),
+               "data": "mode=1777,size=268435456"}),
     ("overlay", {"lower": "/layers/web", "upper": "/scratch/0-upper", "work": "/scratch/0-work",
                  "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True,
                  "volatile": True}),
@@ -209,6 +209,31 @@ class Containers(SynchronousTestCase):
         self.assertLess(ops.index("ask_for_link"), ops.index("root_overlay"))
         self.assertLess(ops.index("file"), ops.index("seal"))
         self.assertLess(ops.index("link"), ops.index("user"))
+
+    def test_sizes(self):
+        """A /tmp is as large as it is to be, and a /dev/shm becomes so: that is there before."""
+        plain, plan = plan_of(), plan_of(shm_size="1G", tmp_size="1M")
+        self.assertEqual(
+            [step for step in plan if step not in plain],
+            [
+                ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
+                           "data": "mode=1777,size=1048576"}),
+                ("resize", {"path": "/dev/shm", "size": "1073741824",
+                            "flags": ["nosuid", "nodev", "noexec"]}),
+            ],
+        )  # fmt: skip
+        self.assertEqual(plan_of(shm_size="64M"), plain)
+
+    def test_no_mount_hides_another(self):
+        """Mounts follow the config's order, but one comes after those that it is below."""
+        mounts = ["c.tar /a/b/c READ", "z.tar /z READWRITE", "a.tar /a READ", "b.tar /a/b READ"]
+        layers = ("/layers/c", "/layers/z", "/layers/a", "/layers/b")
+        plan = plan_of(*layers, mounts=mounts)
+        steps = [step for op, step in plan if op == "overlay"]
+        self.assertEqual([step["target"] for step in steps], ["/z", "/a", "/a/b", "/a/b/c"])
+        lower = [step["lower"] for step in steps]
+        self.assertEqual(lower, ["/layers/z", "/layers/a", "/layers/b", "/layers/c"])
+        self.assertEqual(steps[0]["upper"], "/private/1-upper")
 
     def test_a_layer_for_each_mount(self):
         """Layers that are not as many as the mounts are an error, and no mount is left out."""

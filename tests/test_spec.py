@@ -42,9 +42,13 @@ REFUSED = {
     "restart": ["", "yes", "NO", True, 1, ["no"], {}],
     "max_restarts": [-1, 1_000_001, 1.0, True, "1", []],
     "stop_timeout": [-1, -0.1, 3601, "2", False, [], 10**400],
+    "stop_signal": ["", "FOO", "SIGSIG", "0", 0, 65, -1, 15.0, True, "TERM ", "TERM+1", "RTMIN+99",
+                    "SIG", "SIG_DFL", [], "1" * 99],
     "log_max_size": ["", "10m", "10 M", "-1", "1.5M", 4095, "4095", "3K", -1, 1e6, True, "9" * 16],
     "log_max_files": [0, 101, 2.0, "3", True],
     "limits": ["256M", 1, True, []],
+    "shm_size": [0, "4095", "x", -1, 1.5, True],
+    "tmp_size": [0, "4095", "x", -1, 1.5, True],
     "writable_root": [0, 1, "true", "", []],
     "user_namespace": [0, 1, "true", "", []],
     "network": ["", "bridge", "Host", 1, True, ["host"], {}],
@@ -132,6 +136,8 @@ TAKEN = {
     "restart": [("no", "no"), ("on-failure", "on-failure"), ("always", "always")],
     "max_restarts": [(0, 0), (1_000_000, 1_000_000)],
     "stop_timeout": [(0, 0), (0.5, 0.5), (3600, 3600)],
+    "stop_signal": [("TERM", 15), ("SIGQUIT", 3), ("usr1", 10), (1, 1), ("64", 64),
+                    ("SIGRTMIN+3", 37), ("RTMIN", 34)],
     "log_max_size": [
         (4096, 4096),
         ("4096", 4096),
@@ -147,6 +153,8 @@ TAKEN = {
         ({"cpus": 0.5, "pids": 1, "io_weight": 100}, Limits(cpus=0.5, pids=1, io_weight=100)),
         ({"files": 3, "disk": 1 << 20}, Limits(files=3, disk=1 << 20)),
     ],
+    "shm_size": [("1G", 1 << 30), (4096, 4096)],
+    "tmp_size": [("1G", 1 << 30), (4096, 4096)],
     "writable_root": [(True, True), (False, False)],
     "user_namespace": [(True, True), (False, False)],
     "network": [("host", "host"), ("none", "none"), ("private", "private")],
@@ -170,9 +178,12 @@ DEFAULTS = {
     "restart": "no",
     "max_restarts": None,
     "stop_timeout": 2.0,
+    "stop_signal": 15,
     "log_max_size": 10 << 20,
     "log_max_files": 3,
     "limits": Limits(),
+    "shm_size": 64 << 20,
+    "tmp_size": 256 << 20,
     "writable_root": False,
     "user_namespace": False,
     "network": "host",
@@ -192,7 +203,7 @@ class Case(SynchronousTestCase):
         error = self.assertRaises(InvalidData, from_json, text, **options)
         self.assertIn(reason, str(error))
         self.assertTrue(str(error).isprintable())
-        self.assertLess(len(str(error)), 300)
+        self.assertLess(len(str(error)), 400)
         return error
 
 
@@ -228,6 +239,7 @@ class Keys(Case):
         """A mount that is malformed, or reaches where no mount may be, is refused."""
         for line in MOUNTS_REFUSED:
             self.refused(document(mounts=["good.tar /good READ", line]), "mount")
+        self.refused(document(mounts=["a.tar /a READ", "b.tar //a/ READWRITE"]), "two tarballs")
 
     def test_ports_refused(self):
         """A port that is none, or is taken twice, or that no private network has, is refused."""
@@ -241,12 +253,12 @@ class Keys(Case):
 
     def test_taken_ports(self):
         """With the host's network PORT is taken of the host's; else those that are published."""
-        port = Port("0.0.0.0", 80, 80, "tcp")
+        port = Port("127.0.0.1", 80, 80, "tcp")
         self.assertEqual(make_spec(startup_env="PORT=80").taken_ports, (port,))
         self.assertEqual(make_spec().taken_ports, ())
         self.assertEqual(make_spec(startup_env="PORT=80", network="private").taken_ports, ())
         published = make_spec(network="private", ports=["81:80", "0.0.0.0:82:80/udp"])
-        self.assertEqual([str(port) for port in published.taken_ports], ["127.0.0.1:81", "82/udp"])
+        self.assertEqual([str(port) for port in published.taken_ports], ["81", "0.0.0.0:82/udp"])
 
     def test_limits_refused(self):
         """A limit that is no good, or that no one knows, is refused by name."""

@@ -169,6 +169,10 @@ class _Shell:
         return [f"mkdir -p {_inside(target)}",
                 _mount([*flags, data], fstype, _inside(target), fstype)]  # fmt: skip
 
+    def resize(self, path: str, size: str, flags: Lines) -> Lines:
+        """As large as the config has it."""
+        return [f"mount -o {','.join(['remount', *flags, f'size={size}'])} {_inside(path)}"]
+
     def bind(self, source: str, target: str, flags: Lines) -> Lines:
         """Files of the host, seen in the container, with all that is mounted below them
         (util-linux 2.39 or later).

@@ -483,6 +483,12 @@ class Container:
         self._mount_on(descriptor, fstype, fstype, flags, data)
         self.kernel.close(descriptor)
 
+    def resize(self, path: str, size: str, flags: Strings) -> None:
+        """Give a tmpfs another size (tmpfs(5)); it keeps all else."""
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH, RESOLVE_NO_SYMLINKS)
+        self._mount_on(descriptor, None, None, ["remount", *flags], f"size={size}")
+        self.kernel.close(descriptor)
+
     def bind(self, source: str, target: str, flags: Strings) -> None:
         """The host's ``source`` at ``target``, with mount flags of its own."""
         is_folder = stat.S_ISDIR(self.kernel.stat(source).st_mode)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -322,7 +321,7 @@ class Instance:
             waiting.callback(None)
 
     async def _terminate(self, processes: Supervised) -> None:
-        """SIGTERM to every process that has a handler for it; SIGKILL to all in the end."""
+        """The config's signal to those that handle it; SIGKILL to all in the end."""
         try:
             await self._ask_to_end(processes)
         except Exception:
@@ -337,9 +336,9 @@ class Instance:
 
     async def _ask_to_end(self, processes: Supervised) -> None:
         patience = self.spec.stop_timeout
-        asked = self.kernel.catchers(processes.process.pid, signal.SIGTERM)
+        asked = self.kernel.catchers(processes.process.pid, self.spec.stop_signal)
         for process in asked:
-            self.kernel.signal_process(process, signal.SIGTERM)
+            self.kernel.signal_process(process, self.spec.stop_signal)
         async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
             if processes.exit or not any(self.kernel.lives(process) for process in asked):
                 break

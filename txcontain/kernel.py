@@ -190,21 +190,29 @@ class Kernel:
             return 0
 
     def catches(self, pid: int, number: int) -> bool:
-        """Whether a process has a handler for a signal (SigCgt, proc_pid_status(5))."""
+        """Whether a process handles a signal (SigCgt, SigBlk: proc_pid_status(5)).
+
+        Who blocks it may be waiting for it, as an init does (sigwait(3), signalfd(2)).
+        """
         try:
             with open(f"/proc/{pid}/status", errors="replace") as file:
-                caught = next(line for line in file if line.startswith("SigCgt:"))
+                lines = [line for line in file if line.startswith(("SigCgt:", "SigBlk:"))]
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+        return any(int(line.split()[1], 16) >> (number - 1) & 1 for line in lines)
 
     def catchers(self, pid: int, number: int) -> list[Process]:
-        """Those of a container's processes that have a handler for a signal."""
+        """Whom to send a signal, of a container's processes: its PID 1, if that handles it.
+
+        That is for it to pass on, or not: a master lets its workers finish. Else all that do.
+        """
         found = []
         for member in self.descendants(pid):
             if self.catches(member, number):
                 with contextlib.suppress(ProcessLookupError):
                     found.append(self.identify(member))
+                if member == pid:
+                    break
         return found
 
     def descendants(self, pid: int) -> Iterator[int]:

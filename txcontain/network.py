@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from txcontain import failures
-from txcontain.errors import MachineAtFault
+from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.firewall import Firewall, Published, find_nft, run_nft
 from txcontain.kernel import Kernel, Process
 from txcontain.later import background
@@ -230,6 +230,7 @@ class Member:
     names: tuple[str, str]  # of the instance and of its config, in small letters
     address: IPv4Address
     ports: tuple[Port, ...]
+    config: str = ""  # its name, as it is written
     runs: bool = False
 
     @property
@@ -264,10 +265,11 @@ class Network:
     def reserve(self, instance: str, spec: Spec) -> str | None:
         """An address for an instance that is to be made; None where it needs none.
 
-        Raises MachineAtFault where it can't be had.
+        Raises MachineAtFault where it can't be had; ConfigAtFault where its name can't.
         """
         if spec.network != "private":
             return None
+        self._check_name(spec.name)
         self.find_nft()
         self._check_forwarding(spec.ports)
         taken = {self.interface.ip, *(member.address for member in self._members.values())}
@@ -282,6 +284,16 @@ class Network:
         background(self._settle(), "making the private network ready")
         return str(address)
 
+    def _check_name(self, config: str) -> None:
+        """Names in DNS have no case (RFC 4343): one must not mean instances of two configs."""
+        for instance, member in self._members.items():
+            if config.lower() in member.names and config != member.config:
+                raise ConfigAtFault(
+                    f"the name {config} is taken on the private network",
+                    f"{instance} is found by it, as small and capital letters are the same there",
+                    "rename the config",
+                )
+
     def _check_forwarding(self, ports: Sequence[Port]) -> None:
         beyond = [port for port in ports if not IPv4Address(port.address).is_loopback]
         if beyond and not self.forwards():
@@ -293,7 +305,7 @@ class Network:
     def adopt(self, instance: str, spec: Spec, address: str) -> None:
         """Take an instance in that has this address."""
         names = (instance.lower(), spec.name.lower())
-        self._members[instance] = Member(names, IPv4Address(address), spec.ports)
+        self._members[instance] = Member(names, IPv4Address(address), spec.ports, spec.name)
 
     def place(self, address: str) -> Link:
         """What the instance of an address has to know."""

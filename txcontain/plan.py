@@ -17,7 +17,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from txcontain.programs import Program
-from txcontain.spec import Spec
+from txcontain.spec import SHM_SIZE, Spec
 
 Step = tuple[str, dict[str, Any]]
 Plan = list[Step]
@@ -147,7 +147,8 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         ("mount", {"target": "/run", "fstype": "tmpfs", "flags": NO_POWERS,
                    "data": f"mode=755,size=64m{owned}"}),
         ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": f"mode=1777,size=256m{owned}"}),
+                   "data": f"mode=1777,size={spec.tmp_size}{owned}"}),
+        *_shared_memory(spec),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
         ("output", {"stdout": paths.stdout, "stderr": paths.stderr}),
@@ -358,19 +359,27 @@ def _devices() -> Plan:
         ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
                    "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
         ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": HARMLESS,
-                   "data": "mode=1777,size=64m"}),
+                   "data": f"mode=1777,size={SHM_SIZE}"}),
         ("mount", {"target": "/dev/mqueue", "fstype": "mqueue", "flags": HARMLESS}),
     ]  # fmt: skip
 
 
+def _shared_memory(spec: Spec) -> Plan:
+    if spec.shm_size == SHM_SIZE:
+        return []
+    return [("resize", {"path": "/dev/shm", "size": str(spec.shm_size), "flags": HARMLESS})]
+
+
 def _mounts(spec: Spec, paths: Paths) -> Plan:
+    """The mounts, in the order of the spec, but none behind one that would hide it."""
     own = _private(spec, paths)
+    mounts = enumerate(zip(spec.mounts, paths.mounts, strict=True))
     return [
         ("overlay", {**_halves(_mapped(paths, layer),
                                f"{own if mount.writable else paths.scratch}/{i}"),
                      "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable,
                      "volatile": _volatile(spec)})
-        for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
+        for i, (mount, layer) in sorted(mounts, key=lambda each: each[1][0].target.count("/"))
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address
@@ -22,6 +23,7 @@ from txcontain.errors import InvalidData, TooLarge
 LONGEST_DOCUMENT = 1 << 20  # bytes
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
 LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
+SHM_SIZE = 64 << 20  # bytes of /dev/shm, if a config does not say
 MOST_MOUNTS = 64
 MOST_PORTS = 64
 MOST_VARIABLES = 1000
@@ -37,6 +39,8 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 SURROGATE = re.compile("[\ud800-\udfff]")
 PORT = re.compile(r"(?:([0-9.]{7,15}):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
+SIGNAL = re.compile(r"(?:SIG)?([A-Z0-9]{1,10})(?:\+([0-9]{1,2}))?")
+SIGNALS = {name[3:]: number.value for name, number in signal.Signals.__members__.items()}
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
 
@@ -87,7 +91,7 @@ class Port:
         return mine == yours and (len(addresses) == 1 or ANY_ADDRESS in addresses)
 
     def __str__(self) -> str:
-        address = "" if self.address == ANY_ADDRESS else f"{self.address}:"
+        address = "" if self.address == LOOPBACK else f"{self.address}:"
         return f"{address}{self.number}" + ("" if self.protocol == "tcp" else f"/{self.protocol}")
 
 
@@ -106,9 +110,12 @@ class Spec:
     restart: str = "no"
     max_restarts: int | None = None
     stop_timeout: float = 2.0  # seconds
+    stop_signal: int = signal.SIGTERM.value
     log_max_size: int = 10 << 20  # bytes
     log_max_files: int = 3
     limits: Limits = Limits()
+    shm_size: int = SHM_SIZE  # bytes, of /dev/shm
+    tmp_size: int = 256 << 20  # bytes, of /tmp
     writable_root: bool = False
     user_namespace: bool = False  # whether root in it is an unprivileged id of the host's
     network: str = "host"
@@ -128,9 +135,13 @@ class Spec:
 
     @cached_property
     def taken_ports(self) -> tuple[Port, ...]:
-        """The ports of the host's that the container takes."""
+        """The ports of the host's that the container takes.
+
+        On its network, a program may listen on an address of its own choice: whoever has the
+        port on another one is not in its way.
+        """
         if self.network == "host" and self.port is not None:
-            return (Port(ANY_ADDRESS, self.port, self.port, "tcp"),)
+            return (Port(LOOPBACK, self.port, self.port, "tcp"),)  # it has to answer there
         return self.ports
 
     def described(self) -> dict[str, Any]:
@@ -279,7 +290,12 @@ def _script(key: str, value: object) -> str | None:
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     if not isinstance(value, list) or len(value) > MOST_MOUNTS:
         _refuse(f"{key} must be a list of up to {MOST_MOUNTS} strings, not {shown(value)}")
-    return tuple(_mount(key, line) for line in value)
+    mounts = tuple(_mount(key, line) for line in value)
+    targets = [mount.target for mount in mounts]
+    for i, target in enumerate(targets):
+        if target in targets[:i]:
+            _refuse(f"{key} has two tarballs at {shown(target)}: only one would be seen")
+    return mounts
 
 
 def _mount(key: str, line: object) -> Mount:
@@ -383,6 +399,19 @@ def _number(least: float, most: float, *kinds: type) -> Callable[[str, object], 
     return check
 
 
+def _signal(key: str, value: object) -> int:
+    match = SIGNAL.fullmatch(str(value).upper()) if type(value) in (int, str) else None
+    name, more = match.groups() if match else ("", None)
+    number = int(name) if name.isdecimal() else SIGNALS.get(name, 0)
+    if more and name == "RTMIN":
+        number += int(more)
+    elif more:
+        number = 0
+    if not 0 < number < signal.NSIG:
+        _refuse(f"{key} must be a signal's name or number, as 'TERM' or 15, not {shown(value)}")
+    return number
+
+
 def _size(least: int) -> Callable[[str, object], int]:
     def check(key: str, value: object) -> int:
         match = SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
@@ -448,9 +477,12 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "restart": _one_of("no", "on-failure", "always"),
     "max_restarts": _number(0, 1_000_000, int),
     "stop_timeout": _number(0, 3600, int, float),
+    "stop_signal": _signal,
     "log_max_size": _size(4096),
     "log_max_files": _number(1, 100, int),
     "limits": _limits,
+    "shm_size": _size(4096),
+    "tmp_size": _size(4096),
     "writable_root": _boolean,
     "user_namespace": _boolean,
     "network": _one_of("host", "none", "private"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import ManagerCase, fingerprint
+from tests.integration.harness import PATIENCE, ManagerCase, fingerprint, free_port, wait_until
 from tests.integration.tarballs import Member, file, folder, link, pack, small_image
 from tests.support import needs_networks, needs_user_namespaces
 
@@ -138,3 +140,73 @@ class Scripts(ManagerCase):
         """Arguments behind a path are not a part of it, and the answer says so."""
         answer = self.try_to_launch(startup_script="/bin/sleep 1000")
         self.assert_refused(answer, 409, "takes no arguments")
+
+
+class Mounts(ManagerCase):
+    """What is where."""
+
+    def test_a_child_before_its_parent(self) -> None:
+        """A mount below another one is seen, also if the config names it first."""
+        outer = self.mountable("outer.tar", file("name", "outer\n"))
+        inner = self.mountable("inner.tar", file("name", "inner\n"))
+        said = self.inside(
+            "cat /a/b/name /a/name", mounts=[f"{inner} /a/b READ", f"{outer} /a READWRITE"]
+        )
+        self.assertEqual(said, "inner\nouter\n")
+
+    def test_sizes(self) -> None:
+        """/tmp and /dev/shm have the sizes that the config gives them, and stay as safe."""
+        look = "grep -E '^[a-z]+ (/tmp|/dev/shm) ' /proc/mounts"
+        for sizes, shm, tmp in (
+            ({}, "65536k", "262144k"),
+            ({"shm_size": "1M", "tmp_size": "2M"}, "1024k", "2048k"),
+            ({"shm_size": "1G", "tmp_size": "1G"}, "1048576k", "1048576k"),
+        ):
+            said = self.inside(look, **sizes)
+            self.assertIn(f"/tmp tmpfs rw,nosuid,nodev,relatime,size={tmp}", said)
+            self.assertIn(f"/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size={shm}", said)
+
+
+class Ends(ManagerCase):
+    """How a container is asked to end."""
+
+    def last_words(self, text: str, **keys: Any) -> str:
+        """Destroy a container that waits after a script; return what it wrote from then on."""
+        script = f"#!/bin/sh\n{text}\necho done; sleep 60 & wait\n"
+        instance = self.launch(**self.job(script, **keys))
+        wait_until(lambda: self.log_of(instance).endswith("done\n"), "the script is done")
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=PATIENCE)
+        self.addCleanup(connection.close)
+        connection.request("GET", f"/instances/{instance}/logs?follow=1")
+        answer = connection.getresponse()
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        return answer.read().decode().partition("done\n")[2]
+
+    def test_a_master(self) -> None:
+        """Only PID 1 is asked, if it handles the signal: its workers end when it tells them."""
+        said = self.last_words(
+            """trap 'kill -USR1 $worker; wait $worker; echo master; exit' TERM
+            (trap 'echo interrupted' TERM; trap 'echo worker; exit' USR1
+             while :; do sleep 0.1; done) &
+            worker=$!"""
+        )
+        self.assertEqual(said, "worker\nmaster\n")
+
+    def test_another_signal(self) -> None:
+        """A program that ends by another signal gets that."""
+        script = "trap 'echo stopped; exit' QUIT; trap 'echo wrong' TERM"
+        self.assertEqual(self.last_words(script, stop_signal="SIGQUIT"), "stopped\n")
+
+
+class Ports(ManagerCase):
+    """PORT on the host's network."""
+
+    def test_on_another_address(self) -> None:
+        """Whoever has the port on an address that no one needs is not in the way."""
+        for address, words in (("127.0.0.2", "ended before it listened"),
+                               ("::1", "ended before it listened"),
+                               ("127.0.0.1", "is taken"), ("0.0.0.0", "is taken")):  # fmt: skip
+            port, family = free_port(), socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.create_server((address, port), family=family):
+                answer = self.try_to_launch(**self.job("", startup_env=f"PORT={port}"))
+                self.assert_refused(answer, 409, f"port {port}", words)
