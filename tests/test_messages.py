@@ -48,7 +48,7 @@ from txcontain.identities import COUNT, FIRST, MOST, free_range
 from txcontain.manager import Manager
 from txcontain.process import Exit, StepFailed
 from txcontain.site import LONGEST_REQUEST
-from txcontain.spec import LONGEST_DOCUMENT, Port, from_json
+from txcontain.spec import KEYS, LONGEST_DOCUMENT, Port, from_json
 from txcontain.tap import Options
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -68,11 +68,7 @@ CONFIGS = (
     (b'{"name": "a", "name": "b"}', "the key 'name' is there twice"),
     (b" " * (LONGEST_DOCUMENT + 1), "the document is longer than 1048576 bytes"),
     ({"name": None}, "the key 'name' is missing"),
-    ({"colour": "red"},
-     "a config has no key 'colour' → the keys are name, major, minor, base_image, mounts, "
-     "startup_script, startup_owner, startup_env, restart, max_restarts, stop_timeout, "
-     "stop_signal, log_max_size, log_max_files, limits, shm_size, tmp_size, writable_root, "
-     "user_namespace, network, ports"),
+    ({"colour": "red"}, "a config has no key 'colour' → the keys are " + ", ".join(KEYS)),
     ({"name": 1}, "name must be a string, not 1"),
     ({"name": ["a"]}, "name must be a string, not a list of 1"),
     ({"name": "a/b"},
