@@ -21,7 +21,7 @@ ORDER = """
     logs instance layers pool process ahead
     network firewall names failures cgroups
     plan spec
-    unpacking identities programs complaints
+    unpacking identities programs complaints content
     events store streams
     later
     errors

@@ -10,6 +10,7 @@ from twisted.internet.defer import maybeDeferred
 
 from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain import layers, unpacking
+from txcontain.content import Content, Place
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.layers import LOOK_EVERY, Layers, last_words
 from txcontain.plan import make_unpacking_plan
@@ -67,7 +68,8 @@ class LayersTestCase(MachineTestCase):
 
     def assertNothingElse(self, *names):
         """The layers are these, and nothing of an unpacking is left."""
-        self.assertEqual(os.listdir(self.layers.folder), list(names))
+        found = [name for name in os.listdir(self.layers.folder) if not name.endswith(".json")]
+        self.assertEqual(found, list(names))
         self.assertEqual((os.listdir(self.pool.slots), self.kernel.living), ([], {}))
 
 
@@ -193,10 +195,11 @@ class FailureTests(LayersTestCase):
         self.successResultOf(got)
 
     def test_disk_full(self):
-        """A full disk is the machine's fault."""
-        got = self.get()
-        self.tar_ends("Done(2)", "tar: a: Cannot write: No space left on device\n")
-        self.assertIn("disk is full", str(self.failureResultOf(got, MachineAtFault).value))
+        """A full disk is the machine's fault, in whatever words tar says it."""
+        for words in ("Cannot write: No space left on device", "Wrote only 512 of 10240 bytes"):
+            got = self.get()
+            self.tar_ends("Done(2)", f"tar: a: {words}\n")
+            self.assertIn("disk is full", str(self.failureResultOf(got, MachineAtFault).value))
 
     def test_killed(self):
         """A tar that was killed is the machine's fault too."""
@@ -248,7 +251,8 @@ class FailureTests(LayersTestCase):
         self.write("new")
         self.tar_ends()
         self.assertEqual(os.listdir(self.successResultOf(got)), ["new"])
-        self.assertEqual((len(os.listdir(self.layers.folder)), len(self.reactor.inits)), (1, 2))
+        self.assertNothingElse(os.path.basename(self.successResultOf(self.ask())))
+        self.assertEqual(len(self.reactor.inits), 2)
 
     def test_changes_all_the_time(self):
         """One that does not stay as it is while it is read is refused."""
@@ -395,6 +399,57 @@ class ContentTests(LayersTestCase):
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertNothingElse()
+
+
+class KnownTests(LayersTestCase):
+    """What is known of a layer, once it is unpacked."""
+
+    def layer(self, **complaints):
+        """The layer of a tarball with a file in its /tmp, and a link for its /run."""
+        got = self.get()
+        self.write("tmp/seed", "var/run/lock/x")
+        os.symlink("var/run", os.path.join(self.unpacked, "run"))
+        self.tar_ends(**complaints)
+        return self.successResultOf(got)
+
+    def test_content(self):
+        """It is looked at once, and another manager reads what was found."""
+        layer = self.layer()
+        content = self.layers.content(layer)
+        self.assertEqual((content.run, content.tmp), (Place("/var/run", True), Place("/tmp", True)))
+        self.assertEqual(content.tarball, os.path.join(self.folder, "mountables/potato.tar"))
+        self.assertGreater(content.size, 0)
+        self.layers._contents.clear()
+        self.assertEqual(self.layers.content(layer), content)
+
+    def test_lost(self):
+        """If the file of it is lost, or scribbled on, what holds for most layers is assumed."""
+        layer = self.layer()
+        for lose in (lambda path: os.truncate(path, 10), os.unlink):
+            lose(f"{layer}.json")
+            self.layers._contents.clear()
+            self.assertEqual(self.layers.content(layer), Content())
+
+    def test_news(self):
+        """What was left out is told once, and kept."""
+        complaint = "tar: dev/null: Cannot mknod: Operation not permitted\n"
+        layer = self.layer(words="Done(2)", complaint=complaint)
+        said = "left out of potato.tar: 1 device nodes (dev/null); see docs/images.md"
+        self.assertEqual(self.layers.news([layer, layer]), [said])
+        self.assertEqual(self.layers.news([layer]), [])
+        nodes = {"count": 1, "names": ["dev/null"]}
+        self.assertEqual(self.layers.content(layer).left_out, {"device nodes": nodes})
+
+    def test_no_root(self):
+        """An archive of layers is no base image, but may be mounted as it is."""
+        got = self.get()
+        self.write("manifest.json", "oci-layout", "blobs/sha256/x")
+        self.tar_ends()
+        layer = self.successResultOf(got)
+        self.assertIn("manifest.json", os.listdir(layer))
+        base = self.layers.get_base(os.path.join(self.folder, "mountables"), "potato.tar")
+        error = self.failureResultOf(self.start(base), ConfigAtFault).value
+        self.assertIn("potato.tar is an archive of `docker save`", error.chain[0])
 
 
 class RemoveTests(LayersTestCase):

@@ -495,6 +495,11 @@ ELSEWHERE = (
      "unpacking {} → {} → is it a whole tarball?"),
     ("a tarball that is being written", "test_layers.py:test_changes_all_the_time",
      "{} changes while it is unpacked → launch again when it is whole"),
+    ("an image as `docker save` makes it", "test_layers.py:test_no_root",
+     "{} is {}: it holds layers, and no root → have Docker make a tarball of the root: "
+     "docker export $(docker create IMAGE) > {}"),
+    ("a /tmp that is a link to itself", "test_content.py:test_circles",
+     "{} is a symbolic link that leads in circles"),
     ("no zstd, and a tarball that takes it", "test_programs.py:test_missing",
      "this machine has no {} → install it"),
     ("no room for a layer", "integration/test_life.py:test_a_layer_that_does_not_fit",

@@ -8,6 +8,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
+from txcontain.content import Place
 from txcontain.plan import (
     CAPABILITIES,
     INIT,
@@ -151,6 +152,27 @@ class Containers(SynchronousTestCase):
             plan = plan_of("/layers/web", mounts=["web.tar /w READWRITE"], restart=restart)
             volatile = {step["volatile"] for op, step in plan if op.endswith("overlay")}
             self.assertEqual(volatile, {restart == "no"})
+
+    def test_files_in_memory(self):
+        """The image's files in /run and /tmp are below what is in memory, wherever those are."""
+        paths = evolve(PATHS, run=Place("/var/run", True), tmp=Place(), ids=1 << 20)
+        plan = make_plan(make_spec(), paths, "web-1")
+        memory = [step for step in plan if "memory" in str(step) or "/tmp" in str(step)]
+        self.assertEqual(
+            memory,
+            [("scratch", {"path": "/scratch/memory-var-run", "size": "64m"}),
+             ("overlay", {"lower": "/scratch/layers/base/var/run",
+                          "upper": "/scratch/memory-var-run/own-upper",
+                          "work": "/scratch/memory-var-run/own-work", "target": "/var/run",
+                          "flags": ["nosuid", "nodev"], "sealed": False, "volatile": True})],
+        )  # fmt: skip
+
+    def test_one_below_the_other(self):
+        """If /run is below /tmp, that is mounted first."""
+        paths = evolve(PATHS, run=Place("/tmp/run"))
+        plan = make_plan(make_spec(), paths, "web-1")
+        targets = [step["target"] for op, step in plan if op == "mount" and "size" in str(step)]
+        self.assertEqual(targets[-2:], ["/tmp", "/tmp/run"])
 
     def test_limits(self):
         """A bound on the disk is there before anything lies on it, one on files before the exec."""

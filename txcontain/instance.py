@@ -93,6 +93,7 @@ class Instance:
     exit: Exit | None = None  # the last one
     restarts: int = 0
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
+    notes: Sequence[str] = ()  # what who launched it should know
     in_advance: int = 0  # how many of the steps its init had carried out before the launch
     processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed

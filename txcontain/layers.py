@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -23,6 +24,7 @@ from twisted.python.failure import Failure
 
 from txcontain import failures
 from txcontain.complaints import Complaints
+from txcontain.content import Content, look, read, top
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.kernel import flush_disk
 from txcontain.later import background
@@ -30,10 +32,14 @@ from txcontain.plan import NOWHERE, Host, make_unpacking_plan
 from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
 from txcontain.programs import Program, compression_of, find
+from txcontain.store import to_json, write
 from txcontain.unpacking import DEFAULTS, Bounds, check
 
 UNPACKING = ".unpacking"  # how the name of a layer ends until it is one
 LOOK_EVERY = 3.0  # seconds between two looks at what tar has unpacked so far
+RECORD, LONGEST_RECORD = ".json", 1 << 20  # what is known of a layer: how its file ends, bytes
+# What tar says of a full disk (it does not always say why it could not write).
+FULL = re.compile("No space left on device|Disk quota exceeded|Wrote only")
 HIDDEN = 1  # folder that is in a layer for tar's sake, as long as tar runs
 TRIES = 3  # of unpacking a tarball that changes meanwhile
 
@@ -53,7 +59,23 @@ class Layers:
     bounds: Bounds = DEFAULTS
     host: Host = NOWHERE
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)
+    _contents: dict[str, Content] = field(factory=dict)  # of layers, by their paths
+    _news: dict[str, str] = field(factory=dict)  # by the same, what no one has been told yet
     _log: Logger = field(factory=Logger)
+
+    async def get_base(self, folder: str, name: str) -> str:
+        """The same as ``get`` for what is to be a root.
+
+        Raises ConfigAtFault, also where it is none.
+        """
+        layer = await self.get(folder, name)
+        archive = self.content(layer).archive
+        if archive:
+            raise ConfigAtFault(
+                f"{name} is {archive}: it holds layers, and no root", "have Docker make a tarball "
+                f"of the root: docker export $(docker create IMAGE) > {name}",
+            )  # fmt: skip
+        return layer
 
     async def get(self, folder: str, name: str) -> str:
         """The path of the layer of the tarball ``name`` in ``folder``; unpacked where new.
@@ -101,21 +123,43 @@ class Layers:
                 raise _HasChanged
             _check_words(f"unpacking {name}", complaints)
             os.rmdir(unpacked + hidden)
-            await self._check_and_flush(name, unpacked)
-            await self.threads(_settle, tarball, unpacked, layer)
+            size = await self._check_and_flush(name, unpacked)
+            found = {"tarball": tarball, "size": size, "left_out": complaints.left_out}
+            content = await self.threads(_settle, unpacked, layer, found)
         except OSError as error:
             raise MachineAtFault(f"unpacking {name}", str(error)) from error
         finally:
             await self.remove(beside)
+        self._contents[layer] = content
+        if content.told:
+            self._news[layer] = content.told
         return layer
 
-    async def _check_and_flush(self, name: str, unpacked: str) -> None:
-        """Both at once; unflushed, a power cut could leave empty files that are taken for whole."""
+    async def _check_and_flush(self, name: str, unpacked: str) -> int:
+        """Both at once; unflushed, a power cut could leave empty files that are taken for whole.
+
+        Returns how many bytes it takes.
+        """
         flushed = self.threads(flush_disk, unpacked)
         try:
-            await self.threads(check, name, unpacked, self.bounds)
+            size: int = await self.threads(check, name, unpacked, self.bounds)
         finally:
             await flushed
+        return size
+
+    def content(self, layer: str) -> Content:
+        """What is known of a layer."""
+        if layer not in self._contents:
+            try:
+                with open(layer + RECORD, "rb") as file:
+                    self._contents[layer] = read(file.read(LONGEST_RECORD))
+            except OSError:
+                return Content()
+        return self._contents[layer]
+
+    def news(self, layers: Sequence[str]) -> list[str]:
+        """What a person should know of these layers, a sentence each, and has not been told yet."""
+        return [self._news.pop(layer) for layer in dict.fromkeys(layers) if layer in self._news]
 
     async def remove_unused(self, used: set[str], tarballs: list[str]) -> list[str]:
         """Remove layers that no instance uses and no tarball stands for any more.
@@ -124,10 +168,11 @@ class Layers:
         """
         kept = {os.path.basename(layer) for layer in used} | {_identity(path) for path in tarballs}
         kept |= {os.path.basename(layer) for layer in self._unpacking}
-        unused = [name for name in os.listdir(self.folder) if name.split("-")[0] not in kept]
+        there = os.listdir(self.folder)
+        unused = [name for name in there if re.split("[-.]", name)[0] not in kept]
         for name in unused:
             await self.remove(os.path.join(self.folder, name))
-        return unused
+        return [name for name in unused if not name.endswith(RECORD)]
 
     def cut_short(self) -> list[str]:
         """The paths of what an earlier manager began to unpack."""
@@ -212,7 +257,7 @@ def _programs_for(tarball: str) -> tuple[Program, Program | None]:
 
 def _check_words(what: str, complaints: Complaints) -> None:
     """Raise the error that there is in what tar has said."""
-    if "No space left on device" in complaints.said:
+    if FULL.search(complaints.said):
         hint = "free some space and launch again"
         raise MachineAtFault(what, "tar", "the disk is full", hint)
     if complaints.said:
@@ -237,12 +282,13 @@ def _identity(tarball: str) -> str:
     return sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def _settle(tarball: str, unpacked: str, layer: str) -> None:
-    """Find where the content of what was unpacked begins, and move that into place."""
-    content = unpacked
-    own_name = os.path.basename(tarball).split(".")[0]
-    if os.listdir(unpacked) == [own_name]:
-        inner = os.path.join(unpacked, own_name)
-        if stat.S_ISDIR(os.lstat(inner).st_mode):
-            content = inner
-    os.rename(content, layer)
+def _settle(unpacked: str, layer: str, found: dict[str, Any]) -> Content:
+    """Find where the content begins, keep what is known of it, and move it into place.
+
+    Raises ConfigAtFault, OSError.
+    """
+    begin = top(found["tarball"], unpacked)
+    content = Content(**found, **look(begin))
+    write(layer + RECORD, to_json(asdict(content)))
+    os.rename(begin, layer)
+    return content

@@ -103,12 +103,13 @@ class Manager:
             raise
         plan_for = self._plan_for(spec, layers, instance.address, instance.ids)
         self.pool.ahead.launched(spec.name, plan_for)
+        instance.notes = self.layers.news(layers)
         return instance
 
     async def _layers(self, spec: Spec) -> list[str]:
-        wanted = [(self.base_images, spec.base_image)]
-        wanted += [(self.mountables, mount.tarball) for mount in spec.mounts]
-        return [await self.layers.get(folder, name) for folder, name in wanted]
+        base = await self.layers.get_base(self.base_images, spec.base_image)
+        tarballs = [mount.tarball for mount in spec.mounts]
+        return [base, *[await self.layers.get(self.mountables, name) for name in tarballs]]
 
     async def _check_ports(self, spec: Spec) -> None:
         if not spec.taken_ports:
@@ -187,7 +188,7 @@ class Manager:
     def _plan(
         self, spec: Spec, layers: list[str], address: str | None, ids: int | None, name: str
     ) -> Plan:
-        folder = os.path.join(self._folder, name)
+        folder, base = os.path.join(self._folder, name), self.layers.content(layers[0])
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
@@ -199,6 +200,8 @@ class Manager:
             link=self.network.place(address) if address else None,
             resolv_conf=self.resolv_conf(),
             ids=ids,
+            run=base.run,
+            tmp=base.tmp,
         )
         return make_plan(spec, paths, name)
 
@@ -240,6 +243,9 @@ class Manager:
         instance = self.find(name)
         record = instance.record()
         del record["document"]
+        contents = [self.layers.content(layer) for layer in instance.layers]
+        record["left_out"] = {os.path.basename(one.tarball): one.left_out
+                              for one in contents if one.left_out}  # fmt: skip
         steps = zip_longest(instance.plan, instance.timeline)
         record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
         for step in record["plan"]:

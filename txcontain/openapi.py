@@ -127,6 +127,7 @@ SCHEMAS: Json = {
         "plan": _list({"type": "object"}, "each step, with the seconds it took"),
         "timeline": _list(_number("seconds", kind="number")),
         "in_advance": _number("steps that a warm init had carried out before the launch"),
+        "left_out": {"type": "object", "description": "what of each tarball is not in it"},
     }),
     "Exit": _object({
         "status": _number("exit status", kind=["integer", "null"]),

@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from txcontain.content import RUN, TMP, Place
 from txcontain.programs import Program
 from txcontain.spec import SHM_SIZE, Spec
 
@@ -126,13 +127,14 @@ class Paths:
     host: Host = NOWHERE
     link: Link | None = None  # where the network is private
     ids: int | None = None  # the first of its range of ids, where it has a user namespace
+    run: Place = RUN  # where the base image has them
+    tmp: Place = TMP
     resolv_conf: str = ""  # what the host's says; empty if there is none
 
 
 def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     """The steps that make the container of ``spec``, the last of which runs its script."""
     root = f"{paths.scratch}/root"
-    owned = "" if paths.ids is None else f",uid={paths.ids},gid={paths.ids}"
     capabilities = list(CAPABILITIES.values())
     return [
         *make_groundwork(paths.host, paths.scratch),
@@ -144,10 +146,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
           for name in ("proc", "dev")],
         ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
         *_masks(paths.host, "/sys"),
-        ("mount", {"target": "/run", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": f"mode=755,size=64m{owned}"}),
-        ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": NO_POWERS,
-                   "data": f"mode=1777,size={spec.tmp_size}{owned}"}),
+        *_in_memory(spec, paths),
         *_shared_memory(spec),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
@@ -301,6 +300,30 @@ def _resolv_conf(spec: Spec, paths: Paths) -> str:
     if paths.link:  # no search: a name is tried as it stands (resolv.conf(5))
         return f"nameserver {paths.link.gateway}\nsearch .\n"
     return paths.resolv_conf
+
+
+def _in_memory(spec: Spec, paths: Paths) -> Plan:
+    """/run and /tmp, wherever they lead; if one is below the other, in this order."""
+    folders = [(paths.run, "mode=755", "64m"), (paths.tmp, "mode=1777", str(spec.tmp_size))]
+    folders.sort(key=lambda folder: folder[0].path)
+    return [step for folder in folders for step in _memory(paths, *folder)]
+
+
+def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
+    """A folder in memory; over the image's own one, if there are files in that."""
+    if not place.path:
+        return []
+    if not place.holds:
+        owned = "" if paths.ids is None else f",uid={paths.ids},gid={paths.ids}"
+        return [("mount", {"target": place.path, "fstype": "tmpfs", "flags": NO_POWERS,
+                           "data": f"{mode},size={size}{owned}"})]  # fmt: skip
+    memory = f"{paths.scratch}/memory{place.path.replace('/', '-')}"
+    halves = _halves(_mapped(paths, paths.base) + place.path, f"{memory}/own")
+    return [
+        ("scratch", {"path": memory, "size": size}),
+        ("overlay", {**halves, "target": place.path, "flags": NO_POWERS, "sealed": False,
+                     "volatile": True}),
+    ]  # fmt: skip
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:

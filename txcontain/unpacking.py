@@ -50,10 +50,10 @@ def bounds_of(options: Mapping[str, int]) -> Bounds:
     return Bounds(*(options[name] for name, *_ in PARAMETERS))
 
 
-def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> None:
+def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
     """Look at all that was unpacked of the tarball ``what``, while tar still runs or after it.
 
-    There are so many ``others`` that are not the tarball's.
+    There are so many ``others`` that are not the tarball's. Returns how many bytes it takes.
 
     Raises ConfigAtFault where something of it may not be.
     """
@@ -74,6 +74,7 @@ def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> None:
             raise ConfigAtFault(f"{what} holds more than {bounds.entries} files and folders")
         if size > bounds.size:
             raise ConfigAtFault(f"{what} holds more than {bounds.size} bytes")
+    return size
 
 
 def _walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:

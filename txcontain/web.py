@@ -61,6 +61,8 @@ class Api:
         """POST /launch."""
         name, major, minor = key_of(read_object(body(request)))
         instance = await self.manager.launch(name, major, minor)
+        for text in instance.notes:
+            note(request, text)
         if instance.spec.port is not None and not instance.ready:
             note(request, f"{instance.name} runs, but does not listen on port {instance.spec.port} "
                           f"yet: `txcontain logs {instance.name}` shows what it says")  # fmt: skip

@@ -49,6 +49,11 @@ class Answer(NamedTuple):
         """Why it refused."""
         return unquote(self.headers.get("Txcontain-Reason", ""))
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of a success."""
+        return [unquote(note) for note in self.headers.get_all("Txcontain-Note", [])]
+
 
 def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     """Ask a manager; a body that is not bytes is sent as JSON, `_` in a header's name is `-`."""

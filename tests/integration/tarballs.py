@@ -47,6 +47,13 @@ def link(name: str, target: str) -> Member:
     return special(name, tarfile.SYMTYPE, target)
 
 
+def device(name: str, kind: bytes, major: int, minor: int) -> Member:
+    """A device node."""
+    member = special(name, kind)
+    member[0].devmajor, member[0].devminor = major, minor
+    return member
+
+
 def pack(path: Path, *members: Member) -> None:
     """Write a tarball of these members, in this order, whatever they are named."""
     with tarfile.open(path, "w") as tarball:

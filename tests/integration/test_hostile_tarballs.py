@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.harness import Answer, ManagerCase, fingerprint
-from tests.integration.tarballs import Member, file, folder, link, special
+from tests.integration.tarballs import Member, device, file, folder, link, special
 
 MEGABYTE = 1 << 20
 
@@ -28,13 +28,6 @@ def packed(*members: Member) -> bytes:
         for member, data in members:
             tarball.addfile(member, io.BytesIO(data))
     return content.getvalue()
-
-
-def device(name: str, kind: bytes, major: int, minor: int) -> Member:
-    """A device node."""
-    member = special(name, kind)
-    member[0].devmajor, member[0].devminor = major, minor
-    return member
 
 
 class HostileCase(ManagerCase):
