@@ -300,7 +300,7 @@ class FakeInit:
         self.stuck = False  # whether not even SIGKILL ends it
         self.groundwork = None
         self.plan = None  # all of it
-        self.linked = False
+        self.asked_for_link = self.linked = False
         self.incoming = b""  # of a message that is not complete
         self.connection = None
         self.closed = []  # its descriptors that the manager has closed
@@ -320,8 +320,12 @@ class FakeInit:
 
     def carry_out(self):
         """Carry out the plan, once it has the link it may ask for; the script runs then."""
+        if self.connection is None or self.process not in self.kernel.living:
+            return
         if ("ask_for_link", {}) in self.plan and not self.linked:
-            self.say({"wants": "link"})
+            if not self.asked_for_link:
+                self.asked_for_link = True
+                self.say({"wants": "link"})
             return
         self.say({"done": [0.001] * len(self.plan)})
         self.hang_up()

@@ -165,9 +165,9 @@ class Pool(Factory):
         return next(fit, "")
 
     def expect_nothing(self) -> None:
-        """Stop preparing what only one config needs.
+        """Of no warm init, more than what all containers share is to be done in advance.
 
-        Inits that have done more are let go: then only instances use layers.
+        Those that have done more are let go: no layer is in use but by instances.
         """
         self.ahead.forget()
         self._look_after(0)

@@ -158,7 +158,7 @@ class UnixSocketTests(AccessCase):
 
 
 class UnixAloneTests(AccessCase):
-    """Only a unix socket."""
+    """A unix socket alone."""
 
     options = ("--unix-socket", "api.sock", "--port", "0")
 

@@ -78,7 +78,7 @@ tell(children=children)
         self.assertEqual(self.probe(count), {"children": 1023})
 
     def test_zombies(self) -> None:
-        """Children that no one waits for fill only the container."""
+        """Children that no one waits for fill the container alone."""
         breed = """
 while True:
     try:
