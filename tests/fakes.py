@@ -98,6 +98,9 @@ class FakeKernel:
     def boot_time(self):
         return self.set_forward - 1.0
 
+    def open_more(self, most):
+        return most if self.most_open is None else self.most_open
+
     def be_prompt(self):
         pass
 

@@ -194,6 +194,14 @@ class Contract(Errors):
             self.opened(process)
             self.assert_errno(errno.EMFILE, self.kernel.open_process, other)
 
+    def test_open_more(self):
+        """As many files may be open as was asked for, or as may be; less is never made of it."""
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE,
+                        resource.getrlimit(resource.RLIMIT_NOFILE))  # fmt: skip
+        self.assertGreaterEqual(self.kernel.open_more(100), 100)
+        before = self.kernel.open_more(100)
+        self.assertGreaterEqual(before + 1, self.kernel.open_more(before + 1))
+
     # -- keepers -------------------------------------------------------------------------
 
     def test_keepers(self):

@@ -18,7 +18,7 @@ ORDER = """
     tap
     listening site web openapi explain rest
     manager
-    logs instance layers pool process ahead
+    logs instance records layers pool process ahead
     network firewall names failures cgroups
     plan spec
     unpacking identities programs complaints content

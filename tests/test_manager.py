@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 from tests.fakes import FakeLinks, ManagerTestCase, make_manager
 from tests.support import document
 from tests.test_process import JSON
+from txcontain import manager, records
 from txcontain.ahead import PREPARED
 from txcontain.cgroups import Cgroups
 from txcontain.errors import (
@@ -23,10 +25,17 @@ from txcontain.errors import (
     NoSuchConfig,
     NoSuchInstance,
 )
-from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, RECORD
+from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, RECORD, Instance
+from txcontain.manager import READ_AGAIN
 from txcontain.pool import REFILL_AFTER
+from txcontain.process import FOLLOW_AGAIN
 
 GONE = "its processes, cgroup and folders are gone"
+
+
+def fail_with(number):
+    """Fail as a system call does."""
+    raise OSError(number, os.strerror(number))
 
 
 class VerbTestCase(ManagerTestCase):
@@ -736,6 +745,74 @@ class RestoreTests(RestoreTestCase):
         self.reactor.advance(0.2)  # the delay is not the first one either
         self.init.end("Done")
         self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "ended"}, 2))
+
+    def test_hardly_any_descriptors(self):
+        """A manager that may open few files finds all that run, at one each, and says so."""
+        names = {self.launch(minor=str(minor)).name for minor in range(20)}
+        self.kernel.most_open = 12
+        done = self.next_manager()
+        self.assertEqual(dict.fromkeys(names, "running"), self.states())
+        self.assertIn("may open 12 files only, which is too few for 20 instances", done[-1])
+        self.kernel.most_open = 24
+        self.reactor.advance(FOLLOW_AGAIN)
+        self.assertEqual(len(self.reactor.readers), 20)
+        for init in self.reactor.inits:
+            init.end("Done")
+        self.assertEqual(set(self.states().values()), {"ended"})
+
+    def test_record_can_not_be_read_yet(self):
+        """One whose record can't be read now is let run, and taken over a moment later."""
+        name = self.launch(minor="1").name
+        with mock.patch.object(records, "read_file", lambda *_: fail_with(5)):
+            done = self.next_manager()
+            self.assertEqual(len(done), 1)
+            self.assertIn(f"can't read the record of {name} yet", done[0])
+            self.assertEqual((self.states(), self.kernel.signals), ({}, []))
+            self.assertEqual(self.now(self.manager.doctor()), [])
+            self.reactor.advance(READ_AGAIN)
+            self.assertEqual(self.states(), {})
+        self.reactor.advance(READ_AGAIN)
+        self.assertEqual(self.states(), {name: "running"})
+        self.now(self.manager.destroy(name))
+        self.assertNothingLeft()
+
+    def test_one_that_breaks_it(self):
+        """One with which something goes wrong (our own error) keeps no other from being found."""
+        first, second = self.launch(minor="1").name, self.launch(minor="2").name
+
+        class Breaking(Instance):
+            def recall(self, record):
+                if self.name == first:
+                    raise ZeroDivisionError
+                super().recall(record)
+
+        self.patch(manager, "Instance", Breaking)
+        done = self.next_manager()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(done, [f"could not go on with {first}: the manager's log says why"])
+        self.assertEqual(self.states()[second], "running")
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_keeper_without_its_child(self):
+        """One whose PID 1 is gone, and whose keeper is about to end, ends in a moment."""
+        name = self.launch().name
+        self.init.end_init()
+        self.kernel.reap(self.init.process)
+        self.next_manager()
+        self.assertEqual(self.manager.find(name).record()["pid"], None)
+        self.init.end("Done(3)")
+        self.assertEqual(self.manager.find(name).exit.status, 3)
+
+    def test_no_files(self):
+        """A folder, pipe or link for a record is none; who has put it there makes no one wait."""
+        for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
+            name = self.launch(minor=str(len(self.folders("configs")))).name
+            path = os.path.join(self.folder, "instances", name, RECORD)
+            self.reactor.advance(2)
+            os.unlink(path)
+            make(path)
+            done = self.next_manager()
+            self.assertIn("it is not a regular file", done[0])
 
     def test_delays(self):
         """The delay before a restart goes on growing, over any number of managers."""

@@ -52,9 +52,9 @@ class ColdTests(PoolTestCase):
         _, *arguments = self.init.arguments
         self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
         self.assertEqual(arguments[4:8], ["/bin/sh", KEEPER, "/dev/null", self.init.slot])
-        self.assertEqual(arguments[9:14], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
+        self.assertEqual(arguments[11:16], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
                                             f"{self.folder}/init.sock"])
-        self.assertEqual(arguments[14], self.init.token)
+        self.assertEqual(arguments[16], self.init.token)
 
     def test_compiled(self):
         """What an init runs is compiled, and Python takes it for a program."""
@@ -75,7 +75,7 @@ class ColdTests(PoolTestCase):
         """Where there is no room for what is compiled, an init runs its source."""
         self.patch(pool, "write_soon", lambda *_: throw(OSError(28, "No space left on device")))
         self.make(size=0).take(PLAN)
-        self.assertEqual(self.init.arguments[13], INIT)
+        self.assertEqual(self.init.arguments[15], INIT)
 
     def test_out_of_the_managers_group(self):
         """Its keeper is told how to leave the manager's cgroup, where a service may be ended."""
@@ -88,7 +88,7 @@ class ColdTests(PoolTestCase):
         """An init runs a Python that it can't write to, by a descriptor of its own."""
         self.make(size=0).take(PLAN)
         folder = self.kernel.folders[self.init.descriptors[3]]
-        path = os.path.join(folder, self.init.arguments[9].removeprefix("/proc/self/fd/3/"))
+        path = os.path.join(folder, self.init.arguments[11].removeprefix("/proc/self/fd/3/"))
         self.assertEqual(path, os.path.realpath(sys.executable))
 
     def test_clean(self):
@@ -108,6 +108,15 @@ class ColdTests(PoolTestCase):
         self.failureResultOf(taken, MachineAtFault)
         self.reactor.advance(0)
         self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+
+    def test_files(self):
+        """Its keeper is told how many files a process may open: as many as the manager might.
+
+        The manager raises its own limits.
+        """
+        pool = self.make(size=0, files=(512, 4096))
+        pool.take(PLAN)
+        self.assertEqual(self.init.arguments[9:11], ["512", "4096"])
 
     def test_connects_too_late(self):
         """One that connects after all, when it is given up, harms no one."""
@@ -318,6 +327,39 @@ class AheadTests(PoolTestCase):
         self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
         self.reactor.advance(RETRY_AFTER)
         self.assertEqual(len(self.prepared()), 1)
+
+    def test_hangs_up(self):
+        """One that has hung up is given to no launch, though its end is yet to be heard of."""
+        pool = self.make(size=1, most=1)
+        self.init.hang_up()
+        self.assertEqual(self.warm(pool), [])
+        taken = pool.take(PLAN)
+        self.assertNotEqual(self.successResultOf(taken).token, self.reactor.inits[0].token)
+
+    def test_hangs_up_when_taken(self):
+        """A launch that was given one, which hangs up before it has its plan, fails."""
+        child = self.successResultOf(self.make(size=0).take(PLAN))
+        self.init.hang_up()
+        self.failureResultOf(child.carry_out(PLAN), MachineAtFault)
+
+    def test_ends_while_it_prepares(self):
+        """One that ends half-way through what is done in advance makes place for another."""
+        self.reactor.prepares = False
+        pool = self.make(size=1, most=1)
+        self.init.end("Killed")
+        self.reactor.prepares = True
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(self.warm(pool), [1])
+
+    def test_never_connects(self):
+        """One that does not connect while the pool is filled makes place for another, in time."""
+        self.reactor.connects = False
+        pool = self.make(size=1, most=1)
+        self.reactor.connects = True
+        self.reactor.advance(CONNECT_WITHIN)
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(self.warm(pool), [1])
+        self.assertEqual(len(self.living), 1)
 
     def test_cannot_be_done(self):
         """Where what was expected can't be done in advance, it is not tried again and again."""

@@ -4,15 +4,27 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import FakeSocket, MachineTestCase, make_pool
-from txcontain import cgroups
+from tests.fakes import FakeSocket, MachineTestCase, make_folder, make_pool
+from txcontain import cgroups, plan, process
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
-from txcontain.process import LOOK_AFTER, LOOK_WITHIN, Adopted, Exit, StepFailed, read_exit
+from txcontain.process import (
+    FOLLOW_AGAIN,
+    LOOK_AFTER,
+    LOOK_WITHIN,
+    UNKNOWN,
+    Adopted,
+    Exit,
+    StepFailed,
+    read_exit,
+)
 
 PLAN = [("output", {}), ("exec", {"path": "/run.sh"})]
 JSON = st.recursive(
@@ -42,7 +54,7 @@ class ExitTests(MachineTestCase):
         """How a container ended whose keeper wrote this."""
         with open(os.path.join(self.folder, "exit"), "wb") as file:
             file.write(content)
-        return read_exit(self.folder)
+        return read_exit(self.folder, 2e9)
 
     def test_words(self):
         """A shell's words about an end are its status or its signal."""
@@ -54,7 +66,7 @@ class ExitTests(MachineTestCase):
         """The time of the end is that at which the keeper wrote it, however long ago."""
         self.read(b"[1] + Done")
         os.utime(os.path.join(self.folder, "exit"), (1000, 1000))
-        self.assertEqual(read_exit(self.folder).at, 1000)
+        self.assertEqual(read_exit(self.folder, 2e9).at, 1000)
 
     def test_nothing_written(self):
         """A keeper that wrote nothing over its blanks was killed too, who knows how long ago."""
@@ -62,11 +74,11 @@ class ExitTests(MachineTestCase):
         for content in (b"", b" " * 64 + b"\n"):
             self.read(content)
             os.utime(path, (1000, 1000))
-            how = read_exit(self.folder)
+            how = read_exit(self.folder, 2e9)
             self.assertIn("keeper was killed too", how.reason)
             self.assertGreater(how.at, 1e9)
         os.unlink(path)
-        self.assertIn("keeper was killed too", read_exit(self.folder).reason)
+        self.assertIn("keeper was killed too", read_exit(self.folder, 2e9).reason)
 
     @given(st.binary(max_size=300))
     def test_garbage(self, content):
@@ -298,12 +310,12 @@ class AdoptedTests(MachineTestCase):
         super().setUp()
         self.keeper, self.process = self.kernel.begin(), self.kernel.begin()
         self.ends = []
-        self.adopted = Adopted(self.kernel, Cgroups(), self.folder, self.process, self.keeper,
-                               reactor=self.reactor, on_exit=self.ends.append)  # fmt: skip
+        self.adopted = Adopted(self.reactor, self.kernel, Cgroups(), self.folder, self.process,
+                               self.keeper, on_exit=self.ends.append)  # fmt: skip
 
     def test_alive(self):
         """One that runs is followed, and its end is noticed with its true status."""
-        self.adopted.watch()
+        self.adopted.follow()
         (watch,) = self.reactor.readers
         with open(os.path.join(self.folder, "exit"), "w") as file:
             file.write("[1] + Done(3)")
@@ -313,24 +325,111 @@ class AdoptedTests(MachineTestCase):
 
     def test_killed(self):
         """SIGKILL goes to its PID 1."""
-        self.adopted.watch()
+        self.adopted.follow()
         self.adopted.kill()
         self.assertEqual(self.kernel.signals, [(self.process.pid, signal.SIGKILL)])
 
     def test_ended(self):
-        """One whose keeper has ended can't be followed, and nothing is left open."""
+        """One whose keeper has ended has too, as is told at once, and nothing is left open."""
         del self.kernel.living[self.keeper]
-        self.assertRaises(ProcessLookupError, self.adopted.watch)
+        self.adopted.follow()
+        self.assertEqual(len(self.ends), 1)
         self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
 
     def test_about_to_end(self):
         """One whose PID 1 has ended, and whose keeper is about to, is followed to its end."""
         del self.kernel.living[self.process]
-        self.adopted.watch()
+        self.adopted.follow()
         self.adopted.kill()
         self.assertEqual(self.kernel.signals, [])
         self.reactor.readers[0].doRead()
         self.assertEqual(len(self.ends), 1)
+
+
+    def test_one_descriptor(self):
+        """It takes one descriptor; another only while it is being ended."""
+        self.adopted.follow()
+        self.assertEqual(list(self.kernel.pidfds.values()), [self.keeper])
+        self.adopted.watch_init(lambda: None)
+        self.assertEqual(set(self.kernel.pidfds.values()), {self.keeper, self.process})
+
+    def test_no_descriptor_left(self):
+        """One that can't be followed, for want of a descriptor, is as soon as there is one."""
+        self.kernel.most_open = 1
+        self.adopted.follow()
+        self.assertEqual((self.ends, self.reactor.readers), ([], []))
+        self.kernel.most_open = None
+        self.reactor.advance(FOLLOW_AGAIN)
+        self.assertEqual((self.ends, len(self.reactor.readers)), ([], 1))
+
+    def test_no_init(self):
+        """One that has a keeper only is about to end: no process 0 is looked for."""
+        asked = []
+        for name in ("open_process", "signal_process", "lives"):
+            real = getattr(self.kernel, name)
+            self.patch(self.kernel, name, lambda process, *rest, real=real: (
+                asked.append(process), real(process, *rest))[1])  # fmt: skip
+        self.adopted.process = UNKNOWN
+        self.adopted.follow()
+        self.adopted.watch_init(lambda: None)
+        self.adopted.kill()
+        self.reactor.readers[0].doRead()
+        self.now(self.adopted.remove())
+        self.assertEqual(set(asked), {self.keeper})
+
+    def test_exit_can_not_be_read(self):
+        """How it ended is read again where that fails; in the end it has ended in any case."""
+        for errors, wanted in ((3, "exit status 3"), (100, "can't be read: EMFILE")):
+            self.ends.clear()
+            os.makedirs(self.folder, exist_ok=True)
+            with open(os.path.join(self.folder, "exit"), "w") as file:
+                file.write("[1] + Done(3)")
+            failing = iter([OSError(24, "Too many open files")] * errors)
+            real = process.open_file
+            self.patch(process, "open_file", lambda path, f=failing, r=real: fail_or(f, r, path))
+            self.adopted.has_ended()
+            self.assertEqual(self.ends, [])
+            self.reactor.pump([LOOK_AFTER] * 50)
+            self.assertEqual(len(self.ends), 1)
+            self.assertIn(wanted, self.ends[0].reason)
+            self.patch(process, "open_file", real)
+
+
+def fail_or(errors, function, *arguments):
+    """Raise the next of some errors; when there is none left, do what is to be done."""
+    for error in errors:
+        raise error
+    return function(*arguments)
+
+
+class KeeperTests(SynchronousTestCase):
+    """The keeper's script, as different shells run it."""
+
+    ENDS = {  # noqa: RUF012 (never changed)
+        "exit 0": (0, None), "exit 3": (3, None), "exit 137": (137, None), "exit 255": (255, None),
+        "kill -9 $$": (None, signal.SIGKILL), "kill -11 $$": (None, signal.SIGSEGV),
+        "kill -10 $$": (None, signal.SIGUSR1), "kill -40 $$": (None, 40),
+    }  # fmt: skip
+
+    def test_every_shell(self):
+        """Whichever shell the host's sh is, a status is told from a signal."""
+        shells = [path for path in map(shutil.which, ("dash", "bash")) if path]
+        self.assertTrue(shells)
+        for shell, (script, wanted) in product(shells, self.ENDS.items()):
+            slot = make_folder(self)
+            command = [shell, plan.KEEPER, os.devnull, slot, "512", "1024", "sh", "-c", script]
+            subprocess.run(command, env={"LC_ALL": "C"}, stderr=subprocess.DEVNULL, check=False)
+            how = read_exit(slot, 2e9)
+            self.assertEqual((how.status, how.signal), wanted, (shell, script))
+
+    def test_limits(self):
+        """What it runs may open as many files as it says, and has none of the shell's open."""
+        for shell in filter(None, map(shutil.which, ("dash", "bash"))):
+            slot = make_folder(self)
+            script = "ulimit -Sn; ulimit -Hn; test -e /proc/$$/fd/9 || echo none"
+            command = [shell, plan.KEEPER, os.devnull, slot, "512", "600", "sh", "-c", script]
+            said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            self.assertEqual(said.split(), ["512", "600", "none"], shell)
 
 
 class RemoveTests(MachineTestCase):
@@ -343,7 +442,7 @@ class RemoveTests(MachineTestCase):
         self.group = os.path.join(self.folder, "cgroup/0123")
         os.makedirs(self.slot)
         os.makedirs(self.group)
-        self.processes = Adopted(self.kernel, self.cgroups, self.slot, reactor=self.reactor)
+        self.processes = Adopted(self.reactor, self.kernel, self.cgroups, self.slot)
         self.patch(cgroups, "_remove", self.remove_group)
 
     def remove_group(self, folder):
@@ -362,7 +461,7 @@ class RemoveTests(MachineTestCase):
     def test_all(self):
         """The slot and the group go at once."""
         open(os.path.join(self.slot, "exit"), "w").close()
-        self.assertEqual(self.now(self.processes.remove(self.reactor)), [])
+        self.assertEqual(self.now(self.processes.remove()), [])
         self.assertEqual(os.listdir(self.folder), ["cgroup"])
         self.assertEqual(os.listdir(os.path.join(self.folder, "cgroup")), [])
 
@@ -370,7 +469,7 @@ class RemoveTests(MachineTestCase):
         """Who is still in the group is killed, whatever became of its keeper."""
         survivor = self.kernel.begin(killed=lambda: self.kernel.living.pop(survivor))
         self.join(survivor)
-        removed = self.start(self.processes.remove(self.reactor))
+        removed = self.start(self.processes.remove())
         self.assertEqual(self.kernel.signals, [(survivor.pid, signal.SIGKILL)])
         self.reactor.advance(LOOK_AFTER)
         self.assertEqual(self.successResultOf(removed), [])
@@ -386,6 +485,6 @@ class RemoveTests(MachineTestCase):
     def test_what_is_no_slot(self):
         """A slot that holds what is not ours is told of, and stops no one."""
         os.mkdir(os.path.join(self.slot, "folder"))
-        removed = self.start(self.processes.remove(self.reactor))
+        removed = self.start(self.processes.remove())
         self.reactor.pump([LOOK_AFTER] * (1 + round(LOOK_WITHIN / LOOK_AFTER)))
         self.assertEqual(self.successResultOf(removed), [self.slot])

@@ -3,11 +3,13 @@
 import errno
 import itertools
 import os
+import socket
 import threading
 
 from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import make_folder
 from txcontain import store
 from txcontain.errors import ConfigExists, NoSuchConfig
 from txcontain.store import DISK, Configs, Disk, remove_leftovers
@@ -140,6 +142,41 @@ class Files(Case):
         self.assertEqual(self.leftovers(), [])
 
 
+class Reading(SynchronousTestCase):
+    """What should be a file may be anything."""
+
+    def setUp(self):
+        self.path = os.path.join(make_folder(self), "x")
+
+    def test_file(self):
+        """A file is read, up to a bound."""
+        store.write(self.path, b"12345")
+        self.assertEqual(store.read_file(self.path, 3), b"123")
+
+    def test_something_else(self):
+        """A folder, a pipe, a link, a socket is refused as that, and no one waits for it."""
+        dangling, folder = os.path.join(self.path, "missing"), os.path.dirname(self.path)
+        for make in (os.mkdir, os.mkfifo, lambda path: os.symlink(dangling, path),
+                     lambda path: os.symlink(__file__, path), listen_at):  # fmt: skip
+            make(self.path)
+            error = self.assertRaises(store.NoFile, store.read_file, self.path, 10)
+            self.assertIn("not a regular file", str(error))
+            os.rename(self.path, os.path.join(make_folder(self), "away"))
+        self.assertEqual(os.listdir(folder), [])
+
+    def test_missing(self):
+        """What is missing is that."""
+        self.assertRaises(FileNotFoundError, store.read_file, self.path, 10)
+
+
+def listen_at(path):
+    """Make a unix socket, by a short path."""
+    with socket.socket(socket.AF_UNIX) as server:
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        server.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        os.close(folder)
+
+
 class CutShort(Case):
     """Writes that fail, or whose process is killed, at each call that they make."""
 
@@ -219,6 +256,12 @@ class CutShort(Case):
                 pass
         self.assertEqual(remove_leftovers(self.folder), [])
         self.assertEqual(len(os.listdir(self.folder)), 3)
+
+
+    def test_a_folder_is_no_leftover(self):
+        """A folder is no leftover, whatever its name."""
+        os.mkdir(os.path.join(self.folder, ".x.1.tmp"))
+        self.assertEqual(remove_leftovers(self.folder), [])
 
 
 class Documents(Case):

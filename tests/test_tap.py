@@ -231,6 +231,20 @@ class ServiceTests(MachineTestCase):
         other.privilegedStartService()
         os.close(other._lock)
 
+    def test_something_in_the_way(self):
+        """What is in the way of the start is named in a sentence, and makes no one wait."""
+        for name, make in (("aside", touch), ("lock", os.mkdir), ("run/init.sock", os.mkdir)):
+            path = os.path.join(self.state, name)
+            if os.path.isdir(path):
+                os.rmdir(path)
+            make(path)
+            error = self.assertRaises(SystemExit, self.start_service)
+            self.assertIn("the manager can't start: E", str(error))
+            self.assertIn(path, str(error))
+            os.rename(path, os.path.join(self.folder, os.path.basename(path)))
+            os.makedirs(os.path.join(self.state, "aside"), exist_ok=True)
+        os.close(self.service._lock)
+
     def test_full_disk(self):
         """A manager starts on a full disk too: its lock need not say whose it is."""
         self.patch(os, "write", lambda *_: throw(OSError(28, "No space left on device")))
@@ -246,6 +260,12 @@ class ServiceTests(MachineTestCase):
             self.start_service()
             self.assertEqual(listener.recv(100), b"READY=1")
         self.stop_service()
+
+
+def touch(path):
+    """Make an empty file."""
+    with open(path, "x"):
+        pass
 
 
 def throw(error):

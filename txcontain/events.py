@@ -28,7 +28,7 @@ from twisted.logger import Logger
 
 from txcontain.errors import logged
 from txcontain.later import Timer, pause
-from txcontain.store import to_json
+from txcontain.store import open_file, to_json
 from txcontain.streams import Stream
 
 LARGEST = 4 << 20  # bytes of each of the two files
@@ -36,6 +36,8 @@ LARGEST_NUMBER = 10**15  # of an event: JSON has it exactly, and 15 digits are w
 SOME = 200  # events that are sent at once
 MOST_WAITING = 10_000  # events kept for a follower that takes none
 WRITE_AFTER = 0.01  # seconds: until then, who asked for the change has its answer
+# To a pipe or a link nothing is written, and no one is waited for.
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
@@ -74,7 +76,7 @@ class Journal:
     def _open(self) -> None:
         for event in self.since(0):
             self.last = max(self.last, event["seq"])
-        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+        with contextlib.suppress(FileNotFoundError), open_file(self.path) as file:
             self._size = file.seek(0, os.SEEK_END)
             file.seek(max(0, self._size - 1))
             self._torn = file.read(1) not in (b"", b"\n")
@@ -106,8 +108,7 @@ class Journal:
         if self._size + len(line) > LARGEST:
             os.replace(self.path, f"{self.path}.old")
             self._size, self._torn = 0, False
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(self.path, flags, 0o600)
+        descriptor = os.open(self.path, APPENDING, 0o600)
         line = b"\n" * self._torn + line
         try:
             written = os.write(descriptor, line)
@@ -120,7 +121,7 @@ class Journal:
         """The events after that number, of those that are still there."""
         self.write()
         for path in (f"{self.path}.old", self.path):
-            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+            with contextlib.suppress(FileNotFoundError), open_file(path) as file:
                 for line in file:
                     event = _parse(line)
                     if event is not None and event["seq"] > number:

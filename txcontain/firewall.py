@@ -14,10 +14,10 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from attrs import define, frozen
-from twisted.internet.utils import getProcessOutputAndValue
 
 from txcontain.errors import MachineAtFault
 from txcontain.spec import ANY_ADDRESS
+from txcontain.trees import complaint_of
 
 PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
 HINT = "the manager must run as root, and the kernel must have nf_tables with NAT"
@@ -183,9 +183,6 @@ async def run_nft(reactor: Any, script: str) -> None:
 
     Raises MachineAtFault, with its first complaint.
     """
-    _, complaint, status = await getProcessOutputAndValue(
-        find_nft(), ["-f", "-"], env={"LC_ALL": "C"}, reactor=reactor, stdinBytes=script.encode()
-    )
-    if status:
-        first = complaint.decode(errors="replace").strip().partition("\n")[0]
-        raise MachineAtFault("changing the packet filter by nft", first or f"{status}", HINT)
+    if complaint := await complaint_of(reactor, find_nft(), ["-f", "-"], script.encode()):
+        first = complaint.partition("\n")[0]
+        raise MachineAtFault("changing the packet filter by nft", first, HINT)

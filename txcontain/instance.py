@@ -25,6 +25,7 @@ from txcontain.layers import last_words
 from txcontain.plan import Plan
 from txcontain.pool import Pool
 from txcontain.process import Connect, Exit, StepFailed, Supervised
+from txcontain.records import RECORD
 from txcontain.spec import Spec
 from txcontain.store import to_json, write_soon
 
@@ -35,7 +36,6 @@ LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
 KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
 STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
-RECORD = "instance.json"
 SAVE_AFTER = 1.0  # seconds
 # How far an instance is, as its folder's mode, in bits that mean nothing there (inode(7)): from
 # one to the next it is a single step, which needs no room on a full disk.
@@ -236,6 +236,8 @@ class Instance:
         processes = self.processes
         assert processes is not None
         pid, group = processes.process.pid, processes.cgroups.number(processes.token)
+        if not pid:
+            return False  # it has ended, and its keeper is about to
         listens = self.kernel.surely_listens(pid, port, group)
         if listens is None:
             listens = await self.threads(self.kernel.listens, pid, port)
@@ -337,7 +339,8 @@ class Instance:
 
     async def _ask_to_end(self, processes: Supervised) -> None:
         patience = self.spec.stop_timeout
-        asked = self.kernel.catchers(processes.process.pid, self.spec.stop_signal)
+        pid = processes.process.pid  # 0: it has ended, and its keeper is about to
+        asked = self.kernel.catchers(pid, self.spec.stop_signal) if pid else []
         for process in asked:
             self.kernel.signal_process(process, self.spec.stop_signal)
         async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
@@ -348,7 +351,7 @@ class Instance:
         """PID 1 has ended, and with it the container."""
         assert self.processes is not None
         if not self.ending:  # else whoever removes the instance does it, and makes sure
-            self.processes.clear(self.reactor)
+            self.processes.clear()
         if self.running and self.reactor.seconds() - self._up_at >= STEADY_AFTER:
             self._delay = FIRST_DELAY
         if not self._launching:  # else who launches it learns of it
@@ -400,7 +403,7 @@ class Instance:
             "since": self.since,
             "launched": self.launched,
             "ready": self.ready,
-            "pid": self.processes.process.pid if self.processes and self.running else None,
+            "pid": (self.running and self.processes and self.processes.process.pid) or None,
             "slot": self.processes.token if self.processes else None,
             "layers": self.layers,
             "address": self.address,
@@ -452,7 +455,7 @@ class Instance:
         self.entered("stopping", "asked to end")
         self.mark_as_ending()
         if self.processes is not None:
-            self.processes.watch_init(self.reactor, self._no_process_is_left)
+            self.processes.watch_init(self._no_process_is_left)
             background(self._terminate(self.processes), f"ending {self.name}")
 
     def mark_as_ending(self) -> None:

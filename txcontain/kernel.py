@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import signal
 import socket
 import struct
@@ -53,6 +54,18 @@ class Kernel:
     def boot_time(self) -> float:
         """When this boot began, in unix time."""
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def open_more(self, most: int) -> int:
+        """Have this process open that many files, or as many as it may (getrlimit(2)).
+
+        Returns how many that is.
+        """
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for wanted in (max(hard, most), hard):
+            with contextlib.suppress(OSError, ValueError):  # it may not raise what it was given
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+                break
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def be_prompt(self) -> None:
         """Have this thread run as soon as it is woken, for short whiles at a time.

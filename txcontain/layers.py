@@ -204,7 +204,7 @@ class Layers:
         except Error as error:
             raise MachineAtFault(what, *error.chain) from error
         finally:
-            child.clear(self.pool.reactor)
+            child.clear()
         complaints.close()
         if how.signal is not None:
             raise MachineAtFault(what, "tar", str(how))

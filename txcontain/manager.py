@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from ipaddress import IPv4Address
 from itertools import zip_longest
-from math import isfinite
 from secrets import token_hex
 from typing import Any
 
 from attrs import asdict, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
+from twisted.logger import Logger
 
 from txcontain import failures
 from txcontain.ahead import PREPARED, PlanFor, new_name
-from txcontain.errors import Error, MachineAtFault, NoSuchInstance
+from txcontain.errors import MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
-from txcontain.identities import free_range, read_range
-from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, RECORD, Instance
+from txcontain.identities import free_range
+from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, Instance
 from txcontain.kernel import Kernel, Process
 from txcontain.later import Timer, background, poll, together
 from txcontain.layers import Layers
@@ -31,13 +29,16 @@ from txcontain.network import Network
 from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
 from txcontain.process import LOOK_AFTER, LOOK_WITHIN, UNKNOWN, UNSEEN, Adopted, Exit
-from txcontain.spec import LONGEST_DOCUMENT, Port, Spec, from_json
+from txcontain.records import RECORD, read_record
+from txcontain.spec import Port, Spec, from_json
 from txcontain.store import Configs
 
 MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
+READ_AGAIN = 5.0  # seconds
+WANTED_FILES, SPARE_FILES = 1 << 16, 256  # one for each instance, and those for all else
 WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
-LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
 
+log = Logger()
 Keepers = dict[str, tuple[Process, Process | None]]  # what Kernel.keepers finds
 
 
@@ -64,6 +65,7 @@ class Manager:
     user_namespace: bool = False  # whether every instance is to have one
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
     _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
+    _unread: list[str] = field(factory=list)  # instances whose records can't be read yet
 
     # -- configs ---------------------------------------------------------------
 
@@ -91,7 +93,7 @@ class Manager:
 
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
-        spec = from_json(self.configs.read(f"{name}-{major}-{minor}.cfg"))
+        spec = from_json(self._read_config(f"{name}-{major}-{minor}.cfg"))
         layers = await self._layers(spec)
         await self._check_ports(spec)
         instance = self._new(spec, layers)
@@ -105,6 +107,12 @@ class Manager:
         self.pool.ahead.launched(spec.name, plan_for)
         instance.notes = self.layers.news(layers)
         return instance
+
+    def _read_config(self, file_name: str) -> bytes:
+        try:
+            return self.configs.read(file_name)
+        except OSError as error:
+            raise MachineAtFault(f"reading {file_name}", failures.of_os(error)) from error
 
     async def _layers(self, spec: Spec) -> list[str]:
         base = await self.layers.get_base(self.base_images, spec.base_image)
@@ -344,7 +352,7 @@ class Manager:
             raise MachineAtFault(f"removing {instance.folder}", failures.of_os(error)) from error
 
     async def _what_is_left(self, instance: Instance) -> list[str]:
-        left = await instance.processes.remove(self.reactor) if instance.processes else []
+        left = await instance.processes.remove() if instance.processes else []
         async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
             links = self.network.left(instance.address)
             if not links:
@@ -365,19 +373,44 @@ class Manager:
 
         Returns what was done, a sentence a thing.
         """
-        keepers = self.kernel.keepers(self.pool.slots)
-        records, done = self._read_records()
-        for record in sorted(records, key=lambda one: float(one["launched"])):
-            self._resume(record, keepers)
-        done += self._end_strangers(keepers)
+        may_open = self.kernel.open_more(WANTED_FILES)
+        done = self._go_on_with(os.listdir(self._folder))
         background(self._recover_network(), "recovering the private network")
         for path in self.layers.cut_short():
             done.append(f"removed {path}, whose unpacking was cut short")
             self._remove_later(path)
         done += [f"removed {name}, a write cut short" for name in self.configs.recover()]
+        if may_open < len(self.instances) + SPARE_FILES:
+            done.append(
+                f"the manager may open {may_open} files only, which is too few for "
+                f"{len(self.instances)} instances: raise LimitNOFILE, or ulimit -n"
+            )
         for what in done:
             self.journal.add("recovered", what)
         return done
+
+    def _go_on_with(self, names: list[str]) -> list[str]:
+        """Take instances over; those whose records can't be read now, a moment later."""
+        keepers = self.kernel.keepers(self.pool.slots)
+        records, done = self._read_records(names)
+        for record in sorted(records, key=lambda one: float(one["launched"])):
+            try:
+                self._resume(record, keepers)
+            except Exception:  # which must keep no other from being found
+                name = record["instance"]
+                log.failure("going on with {name}", name=name)
+                done.append(f"could not go on with {name}: the manager's log says why")
+        if self._unread:
+            Timer(self.reactor, self._read_again).after(READ_AGAIN)
+        else:  # else what runs in a slot may be theirs
+            ours = {record["slot"] for record in records if record["slot"]}
+            done += self._end_strangers(keepers, ours)
+        return done
+
+    def _read_again(self) -> None:
+        names, self._unread = self._unread, []
+        for what in self._go_on_with(names):
+            self.journal.add("recovered", what)
 
     async def _recover_network(self) -> None:
         for what in await self.network.recover():
@@ -386,15 +419,20 @@ class Manager:
     async def doctor(self) -> list[str]:
         """Look for what should not be there, and remove it; returns what was found and done."""
         keepers = await self.threads(self.kernel.keepers, self.pool.slots)
-        done = self._end_strangers(keepers)
-        known = set(self.instances) | self.pool.ahead.names
+        done = [] if self._unread else self._end_strangers(keepers)
+        known = set(self.instances) | self.pool.ahead.names | set(self._unread)
         for name in set(os.listdir(self._folder)) - known:
             await self.remove(os.path.join(self._folder, name))
             done.append(f"removed the folder instances/{name}, of no instance")
         self.pool.expect_nothing()
         used = {layer for instance in self.instances.values() for layer in instance.layers}
-        for name in await self.layers.remove_unused(used, self._tarballs()):
-            done.append(f"removed the layer {name}, which nothing uses")
+        try:
+            tarballs = self._tarballs()
+        except OSError as error:
+            done.append(f"left all layers as they are: {failures.of_os(error)}")
+        else:
+            for name in await self.layers.remove_unused(used, tarballs):
+                done.append(f"removed the layer {name}, which nothing uses")
         done += await self.network.recover()
         for path in self.kernel.mounts_below(self.state):
             done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
@@ -410,17 +448,20 @@ class Manager:
         entries = [*os.scandir(self.base_images), *os.scandir(self.mountables)]
         return [entry.path for entry in entries if entry.is_file()]
 
-    def _read_records(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def _read_records(self, names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
         records, done = [], []
-        for name in os.listdir(self._folder):
+        for name in names:
             path = os.path.join(self._folder, name)
-            mode = stat.S_IMODE(os.lstat(path).st_mode)
             try:
+                mode = stat.S_IMODE(os.lstat(path).st_mode)
                 if mode in (HALF_MADE, PREPARED):
                     raise ValueError("there was no instance yet")
                 record = read_record(name, os.path.join(path, RECORD), self.layers.folder)
             except ValueError as error:
                 done.append(self._put_away(path, mode, error))
+            except OSError as error:
+                self._unread.append(name)
+                done.append(f"can't read the record of {name} yet: {failures.of_os(error)}")
             else:
                 records.append({**record, "ending": mode == ENDING})
         return records, done
@@ -433,7 +474,10 @@ class Manager:
         if mode in (HALF_MADE, ENDING):
             self._remove_later(path)
             return f"rolled back {name}, which was half made or half removed"
-        os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
+        try:
+            os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
+        except OSError as why:
+            return f"could not set {name} aside: {failures.of_os(why)}; {error}"
         return f"set {name} aside: {error}"
 
     def _resume(self, record: dict[str, Any], keepers: Keepers) -> None:
@@ -458,7 +502,7 @@ class Manager:
         if how is None:
             instance.adopt(processes)
             return
-        processes.clear(self.reactor)
+        processes.clear()
         if record["state"] == "waiting":
             instance.go_on_waiting(record["exit"] or how)
             return
@@ -467,24 +511,24 @@ class Manager:
         instance.ended_meanwhile(how)
 
     def _adopted(self, token: str, keepers: Keepers) -> Adopted:
-        slot, machine = os.path.join(self.pool.slots, token), (self.kernel, self.pool.cgroups)
+        slot = os.path.join(self.pool.slots, token)
+        machine = self.reactor, self.kernel, self.pool.cgroups
         keeper, process = keepers.get(token, (UNKNOWN, None))
-        return Adopted(*machine, slot, process or UNKNOWN, keeper, reactor=self.reactor)
+        return Adopted(*machine, slot, process or UNKNOWN, keeper)
 
-    def _end_strangers(self, keepers: Keepers) -> list[str]:
+    def _end_strangers(self, keepers: Keepers, known: Collection[str] = ()) -> list[str]:
         """End what runs in slots that are neither an instance's nor the pool's."""
-        ours = {one.processes.token for one in self.instances.values() if one.processes}
+        ours = set(known)
+        ours |= {one.processes.token for one in self.instances.values() if one.processes}
         done = []
         for token in self.pool.tokens() - ours:
             processes = self._adopted(token, keepers)
             if adopt(processes) is None:
-                pid = processes.process.pid or processes.keeper.pid
-                done.append(f"ended process {pid}, of a launch that was cut short")
-                processes.on_exit = lambda _, processes=processes: processes.clear(self.reactor)
-                processes.kill()
+                processes.on_exit = lambda _, processes=processes: processes.clear()
+                done.append(_end_stranger(processes))
             else:
                 done.append(f"removed the slot {token}, of nothing that runs")
-                processes.clear(self.reactor)
+                processes.clear()
         return done
 
     def _remove_later(self, path: str) -> None:
@@ -501,71 +545,17 @@ class Manager:
         self.journal.write()
 
 
+def _end_stranger(processes: Adopted) -> str:
+    pid = processes.process.pid or processes.keeper.pid
+    what = f"process {pid}, of a launch that was cut short"
+    try:
+        processes.kill()
+    except OSError as error:
+        return f"could not end {what}: {failures.of_os(error)}"
+    return f"ended {what}"
+
+
 def adopt(processes: Adopted) -> Exit | None:
-    """Begin to follow a slot's processes; how they ended, where they did."""
-    try:
-        processes.watch()
-    except ProcessLookupError:
-        processes.has_ended()
-        return processes.exit
-    return None
-
-
-def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
-    """An instance's record, checked: its spec as a Spec and its exit as an Exit.
-
-    Raises ValueError where it is missing, cut short or scribbled on.
-    """
-    try:
-        with open(path, "rb") as file:
-            record = json.loads(file.read(LONGEST_RECORD))
-        spec = from_json(record["document"].encode())
-        folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
-        if len(folders) != 1 + len(spec.mounts):
-            raise ValueError("the layers are not those of the spec")
-        if record["state"] == "ended" and not record["exit"]:
-            raise ValueError("it does not say how it ended")
-        return {
-            "instance": name,
-            "state": str(record["state"]),
-            "boot": str(record["boot"]),
-            "since": _number(record["since"]),
-            "launched": _number(record["launched"]),
-            "ready": bool(record["ready"]),
-            "restarts": int(record["restarts"]),
-            "delay": _number(record.get("delay", 0)),
-            "up_at": _number(record.get("up_at", 0)),
-            "timeline": [_number(seconds) for seconds in record["timeline"]],
-            "in_advance": int(record["in_advance"]),
-            "slot": record["slot"] and _plain(record["slot"]),
-            "layers": folders,
-            "spec": spec,
-            "address": _address(spec, record.get("address")),
-            "ids": read_range(record.get("ids")),
-            "exit": _exit(**record["exit"]) if record["exit"] else None,
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
-            Error) as why:  # fmt: skip
-        raise ValueError(f"its {RECORD} can't be used: {why}") from why
-
-
-def _exit(status: int | None, signal: int | None, reason: str, at: float) -> Exit:
-    status, signal = (None if number is None else int(number) for number in (status, signal))
-    return Exit(status, signal, str(reason), _number(at))
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if not isfinite(number):
-        raise ValueError(f"{number} is no number of seconds")
-    return number
-
-
-def _address(spec: Spec, address: object) -> str | None:
-    return str(IPv4Address(str(address))) if spec.network == "private" else None
-
-
-def _plain(name: str) -> str:
-    if not name.isalnum():
-        raise ValueError(f"{name!r} is no name of ours")
-    return name
+    """Begin to follow a slot's processes; how they ended, if that is known already."""
+    processes.follow()
+    return processes.exit

@@ -11,7 +11,9 @@ import contextlib
 import marshal
 import os
 import sys
+from functools import partial
 from importlib.util import MAGIC_NUMBER
+from resource import RLIMIT_NOFILE, getrlimit
 from secrets import token_hex
 from typing import Any
 
@@ -55,6 +57,8 @@ class Pool(Factory):
     groundwork: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
     most: int = 16  # and at the most, where many were asked for lately
+    # The soft and the hard limit of how many files a container's process may open.
+    files: tuple[int, int] = field(factory=partial(getrlimit, RLIMIT_NOFILE))
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
     _warm: list[Child] = field(factory=list)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
@@ -113,6 +117,9 @@ class Pool(Factory):
         async for _ in poll(self.reactor, LOOK_AFTER, within=STOP_WITHIN):
             if not (self._any_without_plan() or self.ahead.names):
                 break
+        for child in self._living.values():
+            if not child.planned:
+                child.waiting.cancel()  # and so it is killed
         if self._prefix is not None:
             self.kernel.close(self._prefix)
             self._prefix = None
@@ -149,8 +156,6 @@ class Pool(Factory):
             ours = begins_with(plan, self.groundwork)  # else it is no container's
             child = self._spawn(self.groundwork if ours else [])
             taken = child.waiting
-            taken.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
-            taken.addErrback(child.abandon)
         self._look_after(REFILL_AFTER)
         return taken
 
@@ -176,9 +181,12 @@ class Pool(Factory):
         """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
         slot = os.path.join(self.slots, token)
-        child = Child(self.kernel, self.cgroups, slot, groundwork=groundwork, reserved=reserved)
+        machine = self.reactor, self.kernel, self.cgroups
+        child = Child(*machine, slot, groundwork=groundwork, reserved=reserved)
         child.on_exit = lambda _: self._ended_without_plan(child)
-        child.gone = self._forget
+        child.gone, child.lost = self._forget, self._lost
+        child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
+        child.waiting.addErrback(child.abandon)
         self._living[token] = child
         self._known[token] = child
         try:
@@ -193,7 +201,8 @@ class Pool(Factory):
     def _start(self, child: Child) -> None:
         os.mkdir(child.slot, 0o700)
         python = [self._read_only_python(), "-I", "-S", "-B"]
-        keeper = ["/bin/sh", KEEPER, self.cgroups.keepers, child.slot]
+        files = [str(limit) if limit >= 0 else "unlimited" for limit in self.files]
+        keeper = ["/bin/sh", KEEPER, self.cgroups.keepers, child.slot, *files]
         arguments = ["unshare", *NAMESPACES, *keeper, *python]
         arguments += [self._init, self.socket, child.token, *self.cgroups.make(child.token)]
         with open(os.devnull) as null:
@@ -216,11 +225,15 @@ class Pool(Factory):
 
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)
-        child.clear(self.reactor)
+        child.clear()
         self.ahead.drop(child.reserved)
+        self._lost(child)
+
+    def _lost(self, child: Child) -> None:
+        """A warm init has ended, or does: no launch is to be given it."""
         if child in self._warm:
             if self.size:
-                self._log.warn("a warm init was lost ({exit}); another follows", exit=child.exit)
+                self._log.warn("a warm init was lost; another follows")
             self._warm.remove(child)
             self._look_after(RETRY_AFTER)
 
@@ -266,7 +279,8 @@ class Pool(Factory):
             child.hang_up()
 
     def _not_warmed(self, reason: Any) -> None:
-        self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
+        if self.most:
+            self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
         self.ahead.forget()
         self._look_after(RETRY_AFTER)
 

@@ -15,12 +15,11 @@ import marshal
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol, connectionDone
@@ -31,10 +30,11 @@ from zope.interface import implementer
 
 from txcontain import failures
 from txcontain.cgroups import Cgroups
-from txcontain.errors import MachineAtFault
+from txcontain.errors import Error, MachineAtFault
 from txcontain.kernel import Kernel, Process
-from txcontain.later import background, poll
+from txcontain.later import Timer, background, poll
 from txcontain.plan import Plan, begins_with
+from txcontain.store import NoFile, open_file
 
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
@@ -43,6 +43,8 @@ Connect = Callable[[Process], Coroutine[Any, Any, None]]
 UNSEEN = "ended, and its keeper was killed too: no one saw how"
 LOOK_AFTER, LOOK_WITHIN = 0.025, 1.0  # seconds, for what the kernel lets go of in its own time
 log = Logger()
+FOLLOW_AGAIN = 5.0  # seconds
+HEARD_WITHIN = 1.0  # seconds
 BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status where its last command was killed
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 
@@ -65,27 +67,44 @@ class Exit:
         return self.reason
 
 
-def read_exit(slot: str) -> Exit:
-    """What the keeper wrote of the end of the container in this slot."""
+def read_exit(slot: str, now: float) -> Exit:
+    """What the keeper wrote of the end of the container in this slot.
+
+    Raises OSError if that is there, and can't be read.
+    """
     try:
-        with open(os.path.join(slot, "exit")) as file:
-            words = file.read(256)
+        with open_file(os.path.join(slot, "exit")) as file:
+            words = file.read(1024).decode()
             at = os.fstat(file.fileno()).st_mtime
-    except (FileNotFoundError, UnicodeDecodeError):
-        return Exit(reason=UNSEEN, at=time.time())
-    how = _parse(words.rpartition("+")[2].strip())
-    return Exit(*how, at=time.time() if how[2] == UNSEEN else at)  # else as old as the keeper
+    except (FileNotFoundError, NoFile, UnicodeDecodeError):
+        return Exit(reason=UNSEEN, at=now)
+    how = _parse(*words.rsplit("+", 1))
+    return Exit(*how, at=now if how[2] == UNSEEN else at)  # else as old as the keeper
 
 
-def _parse(words: str) -> tuple[int | None, int | None, str]:
-    done = DONE.fullmatch(words)
-    if done:
-        status = int(done[1] or 0)
-        return status, None, f"exit status {status}"
-    number = SIGNALS.get(words.removesuffix("(core dumped)").strip())
+def _parse(before: str, words: str = "") -> tuple[int | None, int | None, str]:
+    """The status or the signal in a shell's words; what bash says of a signal comes before them."""
+    done = DONE.fullmatch(words.strip())
+    status = int(done[1] or 0) if done else 0
+    number = SIGNALS.get(words.replace("(core dumped)", "").strip())
+    if status > 128 and any(SIGNALS.get(said) == status - 128 for said in _said_by_bash(before)):
+        number = status - 128
     if number is not None:
-        return None, number, f"killed by {signal.Signals(number).name}"
-    return None, None, UNSEEN
+        return None, number, f"killed by {_name(number)}"
+    return (status, None, f"exit status {status}") if done else (None, None, UNSEEN)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those between SIGRTMIN and SIGRTMAX
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
+def _said_by_bash(words: str) -> Iterator[str]:
+    """Each piece of a complaint as "sh: line 26: 32028 Killed     COMMAND"."""
+    for said in re.findall(r": +[0-9]+ +(.+?)(?: \(core dumped\))? {2,}", words):
+        yield said.strip()
 
 
 def _with_kills(how: Exit, kills: int) -> Exit:
@@ -146,14 +165,18 @@ class Watch:
 
 @define(eq=False)
 class Supervised:
-    """What an instance holds of its processes, however it came by them."""
+    """What an instance holds of its processes, however it came by them.
 
+    That is one descriptor while they run: a pidfd, of PID 1 or of the keeper.
+    """
+
+    reactor: Any
     kernel: Kernel
     cgroups: Cgroups
     slot: str  # the keeper's folder
     process: Process = UNKNOWN  # PID 1, as seen from here
     keeper: Process = UNKNOWN
-    pidfd: int = -1
+    pidfd: int = -1  # of PID 1, if one is held
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
     killed_because: str = ""  # empty if the manager did not kill it, or says no reason
@@ -165,9 +188,14 @@ class Supervised:
         return os.path.basename(self.slot)
 
     def send_signal(self, number: int) -> None:
-        """Signal PID 1; nothing where it has ended."""
+        """Signal PID 1; nothing if it has ended.
+
+        Raises OSError if it can't be signalled now.
+        """
         if self.pidfd >= 0:
             self.kernel.send_signal(self.pidfd, number)
+        elif self.process != UNKNOWN:
+            self.kernel.signal_process(self.process, number)
 
     def kill(self, because: str = "") -> None:
         """End every process of the container (the pid namespace goes with its PID 1).
@@ -177,32 +205,35 @@ class Supervised:
         self.killed_because = self.killed_because or because
         self.send_signal(signal.SIGKILL)
 
-    def watch_init(self, reactor: Any, ended: Callable[[], None]) -> None:
+    def watch_init(self, ended: Callable[[], None]) -> None:
         """Be told that PID 1 has ended, and all processes with it: the keeper will, in a moment."""
+        if self.pidfd < 0 and self.process != UNKNOWN:
+            with contextlib.suppress(OSError):  # then the keeper's end will do
+                self.pidfd = self.kernel.open_process(self.process)
         if self.pidfd >= 0:
-            self._watch = Watch(reactor, self.pidfd, ended)
+            self._watch = Watch(self.reactor, self.pidfd, ended)
             self._watch.start()
 
-    async def remove(self, reactor: Any) -> list[str]:
+    async def remove(self) -> list[str]:
         """Remove what the end left: the slot's folder and the cgroup, and who still is in it.
 
         Returns what would not go within a second.
         """
-        async for _ in poll(reactor, LOOK_AFTER, within=LOOK_WITHIN):
+        async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
             left = self._discard()
-            if self.kernel.lives(self.process):
+            if self.process != UNKNOWN and self.kernel.lives(self.process):
                 left.append(f"process {self.process.pid}")
             if not left:
                 break
             self._kill_members()
         return left
 
-    def clear(self, reactor: Any) -> None:
+    def clear(self) -> None:
         """The same, where no one waits for it."""
-        background(self._clear(reactor), f"removing {self.slot}")
+        background(self._clear(), f"removing {self.slot}")
 
-    async def _clear(self, reactor: Any) -> None:
-        if left := await self.remove(reactor):
+    async def _clear(self) -> None:
+        if left := await self.remove():
             log.warn("{slot} is empty, but left is: {left}", slot=self.slot, left=", ".join(left))
 
     def _discard(self) -> list[str]:
@@ -224,22 +255,35 @@ class Supervised:
 
     def has_ended(self) -> None:
         """Called when the keeper has ended, and so PID 1 before it."""
-        self.kill()  # it may have called off that it dies with its keeper (prctl(2))
+        with contextlib.suppress(OSError):  # whoever removes the slot looks for it again
+            self.kill()  # it may have called off that it dies with its keeper (prctl(2))
         if self._watch is not None:
             self._watch.stop()
         if self.pidfd >= 0:
             self.kernel.close(self.pidfd)
             self.pidfd = -1
-        self.exit = read_exit(self.slot)
-        if self.exit.failed:
-            kills = self.cgroups.out_of_memory_kills(self.token)
-            if kills:
-                self.exit = _with_kills(self.exit, kills)
-            elif self.killed_because and self.exit.signal == signal.SIGKILL:
-                because = f"{self.killed_because} ({self.exit.reason})"
-                self.exit = evolve(self.exit, reason=because)
+        background(self._tell_how(), f"learning how {self.slot} has ended")
+
+    async def _tell_how(self) -> None:
+        """Read what the keeper wrote, again and again if it can't be read, and tell it once."""
+        async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
+            try:
+                how = read_exit(self.slot, self.kernel.now())
+                break
+            except OSError as error:
+                why = f"ended, and how can't be read: {failures.of_os(error)}"
+                how = Exit(reason=why, at=self.kernel.now())
+        self.exit = self._explained(how)
         if self.on_exit is not None:
             self.on_exit(self.exit)
+
+    def _explained(self, how: Exit) -> Exit:
+        kills = self.cgroups.out_of_memory_kills(self.token) if how.failed else 0
+        if kills:
+            return _with_kills(how, kills)
+        if self.killed_because and how.signal == signal.SIGKILL:
+            return evolve(how, reason=f"{self.killed_because} ({how.reason})")
+        return how
 
 
 @define(eq=False)
@@ -258,10 +302,12 @@ class Child(Supervised, ProcessProtocol):
     gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
     heard: Callable[[bytes], None] = lambda data: None  # told what comes on stderr
     silent: Deferred[None] = field(factory=Deferred)  # fires when no one has that open any more
+    lost: Callable[[Child], None] = lambda child: None  # told that its init can't be given a plan
 
     def connectionMade(self) -> None:
         """The keeper runs."""
-        self.keeper = self.kernel.identify(self.transport.pid)
+        with contextlib.suppress(OSError):  # its end is told by its parent, which this is
+            self.keeper = self.kernel.identify(self.transport.pid)
 
     def init_connected(self, connection: Connection, pid: int) -> None:
         """The init has connected: PID 1 has this pid.
@@ -273,7 +319,7 @@ class Child(Supervised, ProcessProtocol):
             self.pidfd = self.kernel.open_process(self.process)
         except OSError as error:
             why = failures.of_os(error)
-            self.waiting.errback(MachineAtFault("taking note of a container's init", why))
+            self._fail(MachineAtFault("taking note of a container's init", why))
             raise
         self.connection = connection
         connection.send_plan(self.groundwork)
@@ -285,16 +331,27 @@ class Child(Supervised, ProcessProtocol):
 
     def groundwork_failed(self, failure: StepFailed) -> None:
         """The init could not even do what all containers share, and ends."""
+        self._fail(failures.of_step(self.groundwork, failure))
+
+    def hung_up(self) -> None:
+        """The init has closed its connection: its script runs, or it ends."""
+        self.connection = None
+        if not self.planned:
+            self.lost(self)
+            self._fail(MachineAtFault("preparing a container's init", "it ended half-way"))
+
+    def _fail(self, error: Error) -> None:
         if not self.waiting.called:
-            self.waiting.errback(failures.of_step(self.groundwork, failure))
+            self.waiting.errback(error)
 
     def carry_out(self, plan: Plan) -> Deferred[list[float]]:
         """Send what is left of a plan; fires with each step's seconds once its exec has worked.
 
         Fails with StepFailed, or MachineAtFault where the init ended half-way.
         """
-        assert self.connection is not None
         self.planned = True
+        if self.connection is None:
+            return fail(MachineAtFault("carrying out the plan", "the init has ended"))
         assert begins_with(plan, self.groundwork)
         return self.connection.send(plan[len(self.groundwork) :])
 
@@ -326,9 +383,10 @@ class Child(Supervised, ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         """The keeper has ended (its pipe may stay open in others: don't wait for that)."""
         self.gone(self.token)
+        if self.connection is not None:
+            self.connection.expect_the_end(self.reactor)
         self.has_ended()
-        if not self.waiting.called:
-            self.waiting.errback(MachineAtFault(*self._why_it_never_connected()))
+        self._fail(MachineAtFault(*self._why_it_never_connected()))
 
     def _why_it_never_connected(self) -> tuple[str, ...]:
         complaints = self.stderr.decode(errors="replace").strip().splitlines()
@@ -352,6 +410,7 @@ class Connection(LineOnlyReceiver):
         self._child: Child | None = None
         self._outcome: Deferred[list[float]] | None = None
         self._done: list[float] | None = None
+        self._deadline: Timer | None = None
         self._handlers: dict[str, Callable[[Any], None]] = {
             "token": self._token,
             "ready": self._ready,
@@ -371,8 +430,16 @@ class Connection(LineOnlyReceiver):
         steps = marshal.dumps(plan)
         message = len(steps).to_bytes(4, "big") + steps
         # Now, and not in the reactor's next turn: the init works while this one goes on.
-        sent = self._kernel.send(self.transport.getHandle(), message)
+        try:
+            sent = self._kernel.send(self.transport.getHandle(), message)
+        except OSError:  # the init has ended, as will be heard in a moment
+            sent = 0
         self.transport.write(message[sent:])
+
+    def expect_the_end(self, reactor: Any) -> None:
+        """The init has ended: what it has said is heard in a moment, and no more will come."""
+        self._deadline = Timer(reactor, self.transport.abortConnection)
+        self._deadline.after(HEARD_WITHIN)
 
     def lineReceived(self, line: bytes) -> None:
         """A message of the init; one that is none ends the conversation."""
@@ -426,6 +493,10 @@ class Connection(LineOnlyReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End-of-file: the exec has closed the socket, or the init has ended."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._child is not None:
+            self._child.hung_up()
         if self._outcome is None:
             return
         outcome, self._outcome = self._outcome, None
@@ -439,18 +510,23 @@ class Connection(LineOnlyReceiver):
 class Adopted(Supervised):
     """A container that an earlier manager started: its keeper's pidfd tells its end."""
 
-    reactor: Any = None
+    def follow(self) -> None:
+        """Begin to follow it; if it has ended, that is told at once.
 
-    def watch(self) -> None:
-        """Begin to follow it.
-
-        Raises ProcessLookupError where it has ended already.
+        If it can't be followed now, for want of a descriptor or so, that is tried again and again.
         """
-        if not self.kernel.lives(self.keeper):
+        try:
+            self._watch_keeper()
+        except ProcessLookupError:
+            self.has_ended()
+        except OSError as error:
+            log.warn("{slot} can't be watched yet: {error}", slot=self.slot, error=error)
+            Timer(self.reactor, self.follow).after(FOLLOW_AGAIN)
+
+    def _watch_keeper(self) -> None:
+        if self.keeper == UNKNOWN or not self.kernel.lives(self.keeper):
             raise ProcessLookupError(f"process {self.keeper.pid} has ended")
         keeper = self.kernel.open_process(self.keeper)
-        with contextlib.suppress(ProcessLookupError):  # then the keeper ends in a moment too
-            self.pidfd = self.kernel.open_process(self.process)
 
         def keeper_ended() -> None:
             self.kernel.close(keeper)

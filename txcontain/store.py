@@ -8,15 +8,24 @@ at the next start.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
+import stat
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from attrs import frozen
 
 from txcontain.errors import ConfigExists, NoSuchConfig
+
+
+class NoFile(OSError):
+    """Where a regular file should be there is something else."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EBADFD, "it is not a regular file", path)
 
 
 @frozen
@@ -31,6 +40,7 @@ class Disk:
 
 
 DISK = Disk()
+LONGEST = 16 << 20  # bytes of a config; whoever made it longer has done so by hand
 _numbers = itertools.count()  # two writers of one file must not share a temporary
 
 
@@ -47,6 +57,30 @@ def write(path: str, content: bytes, disk: Disk = DISK) -> None:
 def write_soon(path: str, content: bytes, disk: Disk = DISK) -> None:
     """Replace a file so that it survives this process, and a power cut some seconds later."""
     _replace(path, content, disk, flush=False)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file to read it; what is none must not make whoever reads it wait.
+
+    Raises NoFile if it is something else, as a folder, a pipe or a symbolic link; OSError.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket (open(2))
+            raise NoFile(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NoFile(path)
+    return open(descriptor, "rb")
+
+
+def read_file(path: str, most: int) -> bytes:
+    """What is in a regular file, up to ``most`` bytes. Raises as ``open_file`` does."""
+    with open_file(path) as file:
+        return file.read(most)
 
 
 def create(path: str, content: bytes, disk: Disk = DISK) -> None:
@@ -107,7 +141,13 @@ def flush_folder(path: str, disk: Disk = DISK) -> None:
 
 def remove_leftovers(folder: str) -> list[str]:
     """Remove what writes that were cut short left in a folder, and name it."""
-    leftovers = [name for name in os.listdir(folder) if name[0] == "." and name.endswith(".tmp")]
+    with os.scandir(folder) as entries:
+        leftovers = [
+            entry.name
+            for entry in entries
+            if entry.name[0] == "." and entry.name.endswith(".tmp")
+            and not entry.is_dir(follow_symlinks=False)  # which no write of ours leaves
+        ]  # fmt: skip
     for name in leftovers:
         os.unlink(os.path.join(folder, name))
     return leftovers
@@ -152,11 +192,8 @@ class Configs:
     def read(self, file_name: str) -> bytes:
         """A document.
 
-        Raises NoSuchConfig.
+        Raises NoSuchConfig; OSError if it is there, and can't be read.
         """
-        path = os.path.join(self.folder, file_name)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.isfile(path):  # to read a pipe would never end
-                with open(path, "rb", buffering=0) as file:
-                    return file.readall()
+        with contextlib.suppress(FileNotFoundError, NoFile):
+            return read_file(os.path.join(self.folder, file_name), LONGEST)
         raise NoSuchConfig(f"there is no config {file_name}", "upload it first")

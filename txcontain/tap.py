@@ -10,13 +10,14 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.error import CannotListenError
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
@@ -24,6 +25,7 @@ from txcontain import __version__, listening, unpacking
 from txcontain.ahead import Ahead
 from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
+from txcontain.failures import of_os
 from txcontain.kernel import Kernel
 from txcontain.later import be_monotonic
 from txcontain.layers import Layers
@@ -114,11 +116,12 @@ class ManagerService(Service):
     def privilegedStartService(self) -> None:
         """Make the state folder ready."""
         state = self.manager.state
-        os.makedirs(state, mode=0o700, exist_ok=True)
-        for folder in FOLDERS:
-            os.makedirs(os.path.join(state, folder), mode=0o700, exist_ok=True)
-        os.chmod(state, 0o700)
-        self._lock = lock(os.path.join(state, "lock"))
+        with told():
+            os.makedirs(state, mode=0o700, exist_ok=True)
+            for folder in FOLDERS:
+                os.makedirs(os.path.join(state, folder), mode=0o700, exist_ok=True)
+            os.chmod(state, 0o700)
+            self._lock = lock(os.path.join(state, "lock"))
 
     def startService(self) -> None:
         """Go on with what an earlier manager left, and begin to take inits.
@@ -127,11 +130,12 @@ class ManagerService(Service):
         neither left any behind nor taken away those of the other, if that has the same state.
         """
         super().startService()
-        self.manager.pool.cgroups = Cgroups.here(self.manager.state)
-        self.manager.journal.open()
-        self.manager.bounds.start()
-        self.manager.restore()
-        self.manager.pool.start()
+        with told():
+            self.manager.pool.cgroups = Cgroups.here(self.manager.state)
+            self.manager.journal.open()
+            self.manager.bounds.start()
+            self.manager.restore()
+            self.manager.pool.start()
         self.manager.kernel.be_prompt()
         gc.freeze()  # no collection looks again at all that was imported: tens of milliseconds
         notify("READY=1")
@@ -144,6 +148,17 @@ class ManagerService(Service):
         stopped = self.manager.pool.stop()
         stopped.addBoth(lambda _: os.close(self._lock))
         return stopped
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Raises SystemExit with a sentence instead of an OSError: what is in the way, and where."""
+    try:
+        yield
+    except OSError as error:
+        sys.exit(f"the manager can't start: {of_os(error)}")
+    except CannotListenError as error:
+        sys.exit(f"the manager can't start: {error}")
 
 
 def lock(path: str) -> int:
