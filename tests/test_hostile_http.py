@@ -449,6 +449,18 @@ class InjectionTests(HostileCase):
             self.assertLess(len(line), 500)
             self.assertRegex(line, r"eve\\n2026.* ms 404: there is no")
 
+    def test_log_of_a_reason(self):
+        """A reason is told as it was meant, with its arrows, and no odd name gets through."""
+        body = b'{"colour\u2192": "\x1b[31m"}'
+        self.send(b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n%b"
+                  % (len(body), body))  # fmt: skip
+        self.send(b"DELETE /destroy/a%E2%86%92%1b[31m HTTP/1.1\r\n" + HOST + b"\r\n")
+        first, second = self.log_lines()
+        self.assertTrue((first + second).isascii() and (first + second).isprintable())
+        self.assertIn("404: there is no instance a->\\x1b[31m", second)
+        self.send(b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: 12\r\n\r\n{\"colour\":1}")
+        self.assertIn("a config has no key 'colour' -> the keys are name,", self.log_lines()[-1])
+
     def test_log_of_a_refusal(self):
         """So is what can't be read, whatever it is."""
         self.send(b"\x1b[31m\nforged\r\n\r\n")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from urllib.parse import unquote
 
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
@@ -11,6 +12,7 @@ from tests.fakes import ManagerTestCase
 from tests.support import document
 from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
+from txcontain.instance import LISTEN_WITHIN, LOOK_AT_MOST
 from txcontain.logs import log_path
 from txcontain.manager import Manager
 from txcontain.web import make_root
@@ -111,6 +113,20 @@ class CourseTests(WebTestCase):
         self.assertEqual(status, 200)
         self.assertEqual(launched, {"instance": launched["instance"], **WEB})
         self.assertEqual(self.get("/list"), {"instances": [launched]})
+
+    def test_launch_that_does_not_listen_yet(self):
+        """A launch whose container does not listen yet says so, but not in the body."""
+        self.add(startup_script="/run.sh", startup_env="PORT=8000")
+        asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
+        self.reactor.pump([LOOK_AT_MOST] * int(LISTEN_WITHIN / LOOK_AT_MOST + 2))
+        self.http.flush()
+        response = self.successResultOf(asked)
+        (launched,) = self.get("/list")["instances"]
+        self.assertEqual(set(launched), {"instance", *WEB})
+        (note,) = response.headers.getRawHeaders("Txcontain-Note")
+        name = launched["instance"]
+        self.assertEqual(unquote(note), f"{name} runs, but does not listen on port 8000 yet: "
+                                        f"`txcontain logs {name}` shows what it says")  # fmt: skip
 
     def test_launch_without_config(self):
         """A launch of no config is a 404 with an empty body."""
