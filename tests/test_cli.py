@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail
@@ -430,6 +431,18 @@ class NoAnswerTests(Session):
         self.patch(connect, "UNIT", here)
         said = "start the manager with `systemctl start txcontain`"
         self.assertEqual(connect.how_to_start(URL), said)
+
+    def test_request_url(self):
+        """What a request names as its address is a name, whatever the manager's address is."""
+        for url, wanted in {
+            "http://h:8080": "http://h:8080",
+            "http://127.0.0.1": "http://127.0.0.1",
+            "unix:/run/x": "http://localhost",
+            "http://[::1]:18990": "http://localhost:18990",
+            "https://[2001:db8::1]": "https://localhost",
+        }.items():
+            self.assertEqual(connect.request_url(url), wanted)
+            EncodedURL.from_text(wanted).to_uri()  # as treq does
 
     def test_other_failures(self):
         """Every other way to have no connection is a sentence that names the address."""

@@ -29,7 +29,8 @@ REFUSED = {
     "name": ["", "-web", ".web", "a/b", "a b", "..", "é", "a" * 51, "a\n", 1, True, ["web"], {}],
     "major": ["", "1-2", "-1", ".1", "1/2", "1" * 33, 1, 1.0],
     "minor": ["", "01-", "..", "0\x00", "1 ", 1],
-    "base_image": ["", "..", "../x.tar", "/x.tar", "a/b.tar", ".hidden", "-x.tar", 7, []],
+    "base_image": ["", "..", " x", "x\n", "é" * 128, "../x.tar", "/x.tar", "a/b.tar", ".hidden",
+                   "-x.tar", 7, []],
     "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
     "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
     "startup_owner": ["", "-1", "a b", "a:", ":a", "a:b:c", "1:-1", "4294967295", "0:4294967295",
@@ -92,10 +93,12 @@ TAKEN = {
     "name": [("a", "a"), ("web-1.2_x", "web-1.2_x"), ("a" * 50, "a" * 50), ("a--", "a--")],
     "major": [("1", "1"), ("1.2_3", "1.2_3"), ("0" * 32, "0" * 32)],
     "minor": [("01", "01"), ("a.", "a.")],
-    "base_image": [("x", "x"), ("x..tar.gz", "x..tar.gz")],
+    "base_image": [("x", "x"), ("x..tar.gz", "x..tar.gz"), ("a+b~1@2 (3).tar", "a+b~1@2 (3).tar"),
+                   ("é中.tar", "é中.tar"), ("é" * 127, "é" * 127)],
     "mounts": [
         ([], ()),
         (["x.tar /x READ"], (Mount("x.tar", "/x", False),)),
+        (["a b+~ c.tar /x READ"], (Mount("a b+~ c.tar", "/x", False),)),
         (["x.tar //a/./b/ READWRITE"], (Mount("x.tar", "/a/b", True),)),
         ([" x.tar  /tmp READ "], (Mount("x.tar", "/tmp", False),)),
         (["a /x READ", "b /x/y READ"], (Mount("a", "/x", False), Mount("b", "/x/y", False))),
@@ -302,8 +305,12 @@ class Documents(Case):
         """What is no JSON, or more than JSON (NaN), is refused."""
         numbers = b'{"a": ' + b"9" * 5000 + b"}"
         for text in (b"", b"{", b"web", b'{"name": NaN}', b"[Infinity]", b"{} {}", b"{'a': 1}",
-                     b'{"a": "\n"}', b"\xef\xbb\xbf{}", numbers):  # fmt: skip
+                     b'{"a": "\n"}', 2 * b"\xef\xbb\xbf" + b"{}", numbers):  # fmt: skip
             self.refused(text, "JSON")
+
+    def test_mark(self):
+        """A mark of UTF-8 at its beginning, which editors of Windows make, is not part of it."""
+        self.assertEqual(from_json(b"\xef\xbb\xbf" + document()), make_spec())
 
     def test_not_an_object(self):
         """JSON of another kind is refused."""

@@ -28,7 +28,7 @@ MOST_MOUNTS = 64
 MOST_PORTS = 64
 MOST_VARIABLES = 1000
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+FILE_NAME = re.compile(r"[^./\s-][^/]{0,254}")
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
@@ -179,9 +179,8 @@ def read_object(document: bytes) -> dict[str, Any]:
     if len(document) > LONGEST_DOCUMENT:
         raise TooLarge(f"the document is longer than {LONGEST_DOCUMENT} bytes")
     try:
-        values = json.loads(
-            document.decode("utf-8"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant
-        )
+        text = document.decode("utf-8-sig")  # editors of Windows begin with a mark of it
+        values = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise InvalidData(f"the document is not UTF-8: byte {error.start} can't be read") from None
     except RecursionError:
@@ -299,7 +298,7 @@ def _mounts(key: str, value: object) -> tuple[Mount, ...]:
 
 
 def _mount(key: str, line: object) -> Mount:
-    words = _text(key, line).split()
+    words = _text(key, line).strip().rsplit(maxsplit=2)  # a tarball's name may hold spaces
     if len(words) != 3 or words[2] not in ("READ", "READWRITE"):
         _refuse(
             f"a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
@@ -463,7 +462,12 @@ def _port(key: str, value: object) -> Port:
     )
 
 
-_tarball = _matching(FILE_NAME, "the plain name of a file")
+def _tarball(key: str, value: object) -> str:
+    text = _text(key, value)
+    if not FILE_NAME.fullmatch(text) or len(text.encode()) > LONGEST_NAME:
+        _refuse(f"{key} must be the plain name of a file, not {shown(text)}")
+    return text
+
 
 KEYS: dict[str, Callable[[str, object], Any]] = {
     "name": _matching(NAME, "up to 50 letters, digits, '.', '_' and '-'"),

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IResponse
 
-from txcontain.cli.connect import QUICK, agent, distrust, how_to_start
+from txcontain.cli.connect import QUICK, agent, distrust, how_to_start, request_url
 from txcontain.cli.errors import Refused, Trouble
 
 # How many seconds the manager may be silent where it is not QUICK. A launch waits for its
@@ -96,7 +96,7 @@ class Client:
         self, url: str, http: HTTPClient, clock: IReactorTime, token: str | None = None
     ) -> None:
         self._where = url.rstrip("/")
-        self._url = "http://localhost" if url.startswith("unix:") else self._where
+        self._url = request_url(self._where)
         self._http = http
         self._clock = clock
         self.notes: list[str] = []

@@ -41,8 +41,23 @@ def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> An
     if parts.scheme == "unix":
         way = by_unix_socket(reactor, parts.path)
     else:
-        way = over_tls(reactor, **files) if parts.scheme == "https" else over_tcp(reactor)
+        host = parts.hostname or ""
+        way = over_tcp(reactor, host)
+        way = over_tls(way, host, **files) if parts.scheme == "https" else way
     return Agent.usingEndpointFactory(reactor, Endpoints(way))
+
+
+def request_url(url: str) -> str:
+    """Return how requests name a manager, whatever the way to it is.
+
+    They name none in particular if it has no name: treq takes no IPv6 address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return "http://localhost"
+    if ":" not in (parts.hostname or ""):
+        return url
+    return parts._replace(netloc=f"localhost:{parts.port}" if parts.port else "localhost").geturl()
 
 
 def by_unix_socket(reactor: Any, path: str) -> Way:
@@ -50,20 +65,25 @@ def by_unix_socket(reactor: Any, path: str) -> Way:
     return lambda uri: UNIXClientEndpoint(reactor, path, timeout=QUICK)
 
 
-def over_tcp(reactor: Any) -> Way:
+def over_tcp(reactor: Any, host: str) -> Way:
     """Return the way to all addresses of a host at once.
 
     "localhost" often stands for ::1 and for 127.0.0.1, and the manager listens on
     one of them. Twisted's default tries the second 0.3 s after the first.
     """
-    return lambda uri: HostnameEndpoint(reactor, uri.host, uri.port, timeout=QUICK, attemptDelay=0)
+    return lambda uri: HostnameEndpoint(reactor, host, uri.port, timeout=QUICK, attemptDelay=0)
 
 
 def over_tls(
-    reactor: Any, ca: Path | None = None, cert: Path | None = None, key: Path | None = None
+    connect: Way,
+    host: str,
+    ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
 ) -> Way:
     """Return the way to a host that a certificate proves to be the one that is meant.
 
+    :param connect: the way there
     :param ca: whose certificates are believed; those that this system trusts, where None
     :param cert: what this side shows, with its `key`
     :raises Trouble: if a file can't be used
@@ -72,10 +92,9 @@ def over_tls(
 
     trusted = loaded(load_ca, ca) if ca else None
     shown = loaded(load_pair, cert, key or cert) if cert else None
-    connect = over_tcp(reactor)
 
     def way(uri: URI) -> Any:
-        options = optionsForClientTLS(uri.host.decode(), trusted, shown)
+        options = optionsForClientTLS(host, trusted, shown)
         return wrapClientTLS(options, connect(uri))
 
     return way
