@@ -18,6 +18,9 @@ from txcontain.spec import from_json
 PROJECT = Path(__file__).resolve().parents[1]
 DISK = "/var/tmp"  # where tests have the folders of which overlays are made
 CAP_SYS_ADMIN = 21
+# By these a program that a test starts is measured too (scripts/coverage).
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+TWISTD = Path(os.environ.get("COVERAGE_TWISTD") or Path(sys.executable).with_name("twistd"))
 OLDEST_KERNEL = (5, 12)
 LINKS = """
 from pyroute2 import IPRoute

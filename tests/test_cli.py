@@ -25,6 +25,7 @@ from twisted.web.client import ResponseFailed
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from tests.support import MEASURED
 from txcontain import __version__
 from txcontain.cli import commands, connect, main
 from txcontain.cli.client import QUICK, SLOW, Client, fits
@@ -641,7 +642,12 @@ class ParserTests(Session):
 class ExecutableTests(SynchronousTestCase):
     """The files that a person runs."""
 
-    environment: ClassVar = {"PATH": os.defpath, "PYTHONPATH": "/", "PYTHONHOME": "/nowhere"}
+    environment: ClassVar = {
+        "PATH": os.defpath,
+        "PYTHONPATH": "/",
+        "PYTHONHOME": "/nowhere",
+        **MEASURED,
+    }
 
     def run_file(self, file, *words, **environment):
         """Run a file of cli/ from another folder, with an environment that is no help."""

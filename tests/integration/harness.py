@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.tarballs import Member, pack, script, small_image
-from tests.support import DISK, mount_memory, needs_root, on_overlay
+from tests.support import DISK, MEASURED, TWISTD, mount_memory, needs_root, on_overlay
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 30  # seconds, for what takes milliseconds
@@ -152,8 +151,8 @@ class ManagerCase(SynchronousTestCase):
     pool = 0  # warm inits
     options: tuple[str, ...] = ()  # of the manager, beside those that every test needs
     base_image = "small.tar"
-    twistd = Path(sys.executable).with_name("twistd")
-    environment: Mapping[str, str] = {"PATH": os.defpath, "PYTHONPATH": str(PROJECT)}
+    twistd = TWISTD
+    environment: Mapping[str, str] = {"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **MEASURED}
 
     def setUp(self) -> None:
         """Start the manager."""

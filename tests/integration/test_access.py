@@ -7,15 +7,13 @@ import socket
 import ssl
 import stat
 import subprocess
-import sys
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
-from pathlib import Path
 
 from tests.certificates import Authority
 from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, ask_on, listens
+from tests.support import MEASURED, TWISTD
 
-TWISTD = Path(sys.executable).with_name("twistd")
 NOBODY = 65534  # a user and a group of every Debian
 
 
@@ -72,7 +70,7 @@ class AccessCase(ManagerCase):
         """The exit status of a command, and what it says."""
         done = subprocess.run(
             [PROJECT / "cli/run", *words],
-            env={"PATH": os.defpath, "TXCONTAIN_URL": self.url, **environment},
+            env={"PATH": os.defpath, "TXCONTAIN_URL": self.url, **MEASURED, **environment},
             cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr

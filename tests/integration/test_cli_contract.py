@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.integration.harness import PROJECT, free_port, listens
 from tests.integration.test_contract import ContractCase
+from tests.support import MEASURED
 
 
 class CommandCase(ContractCase):
@@ -31,7 +32,7 @@ class CommandCase(ContractCase):
         return subprocess.run(
             ["bash", "-c", '"$0" "$@"', program, "--url", url or self.url, *words],
             cwd=self.elsewhere,
-            env={"PATH": os.defpath},
+            env={"PATH": os.defpath, **MEASURED},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
