@@ -143,7 +143,13 @@ class Kernel:
         self._call("mount", *encoded, Long(flags), os.fsencode(data))
 
     def pivot_root(self, root: str) -> None:
-        """pivot_root(2), with the old root stacked below the new one and then detached."""
+        """pivot_root(2), with the old root stacked below the new one and then detached.
+
+        Python's own files are not below the new one, but an image may hold some in their places.
+        So nothing is imported from here on, nor shown as the source of an error.
+        """
+        sys.meta_path.clear()
+        sys.tracebacklimit = 0
         os.chdir(root)
         self._call("pivot_root", b".", b".", number=PIVOT_ROOT[os.uname().machine])
         self._call("umount2", b".", MNT_DETACH)

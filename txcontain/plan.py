@@ -40,13 +40,15 @@ DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "ur
            "tty": (5, 0)}  # fmt: skip
 LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
          "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}  # fmt: skip
-# What Docker hides and write-protects in /proc and /sys: they tell of, or reach, the host.
+# What Docker hides and write-protects in /proc and /sys: they tell of, or reach, the host. (And
+# dynamic_debug, by which root has the kernel log what it does: that takes no capability.)
 MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
     "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
     "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
 )  # fmt: skip
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+READ_ONLY = ("/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys",
+             "/proc/sysrq-trigger")  # fmt: skip
 # No port is the host's root's alone where there is no host to take it from, and ping works
 # without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
 SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",

@@ -15,7 +15,7 @@ from tests.integration.harness import ManagerCase
 from tests.integration.tarballs import Member, file, folder, link
 
 PYTHON = os.path.realpath(sys.executable)
-MODULES = "ctypes errno fcntl json mmap os resource signal socket struct sys time"
+MODULES = "ctypes errno fcntl json mmap os resource signal socket stat struct sys time"
 PRELUDE = f"""#!/bin/python3
 import {", ".join(MODULES.split())}
 

@@ -15,7 +15,8 @@ MASKED_FILES = """/proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /p
     /proc/timer_list /proc/timer_stats""".split()
 MASKED_FOLDERS = """/proc/acpi /proc/asound /proc/scsi /sys/firmware
     /sys/devices/virtual/powercap""".split()
-READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger /sys".split()
+READ_ONLY = """/proc/bus /proc/dynamic_debug /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger
+    /sys""".split()
 DEVICES = {"full", "null", "random", "tty", "urandom", "zero"}
 LINKS = {"fd", "ptmx", "stderr", "stdin", "stdout"}
 FOLDERS = {"mqueue", "pts", "shm"}

@@ -209,6 +209,30 @@ tell(**{path: attempt(write, path) for path in paths},
         self.assertNotIn("done", said.values())
 
 
+    def test_what_is_meant_to_be_written(self) -> None:
+        """Of all files in /proc and /sys that are not a process's own, none can be written to.
+
+        But for those where a program asks to be told of pressure, as anyone may.
+        """
+        said = self.probe("""
+found, looked = [], 0
+for top in ("/proc", "/sys"):
+    for folder, folders, files in os.walk(top):
+        if folder == "/proc":
+            folders[:] = [name for name in folders if not name.isdecimal() and "self" not in name]
+        for name in files:
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o222:
+                looked += 1
+                if attempt(os.open, path, os.O_WRONLY | os.O_NONBLOCK) == "done":
+                    found.append(path)
+tell(found=found, looked=looked)
+""")
+        self.assertLess(100, said["looked"])
+        self.assertEqual([p for p in said["found"] if not p.startswith("/proc/pressure/")], [])
+
+
 class HostTests(ProbeCase):
     """Nothing of the host or of the manager is within reach."""
 
@@ -488,6 +512,53 @@ for op, arguments in marshal.load(sys.stdin.buffer):
     getattr(container, op)(**arguments)
 print(open("/proc/self/mountinfo").read())
 """
+
+
+# The same for what Python looks for when the root is another one: here with files of the image's.
+LIBRARY = """
+import os, subprocess, sys
+from txcontain import init
+
+root = sys.argv[1]
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "image", root], check=True)
+for folder in {os.path.dirname(os.__file__), *sys.path}:
+    os.makedirs(root + folder + "/encodings", exist_ok=True)
+    for name in ("colorsys", "traceback", "linecache", "encodings/cp037"):
+        with open(f"{root}{folder}/{name}.py", "w") as file:
+            file.write("import os; os.write(1, b'this is the image')")
+shown = root + init.__file__
+os.makedirs(os.path.dirname(shown), exist_ok=True)
+with open(shown, "w") as file:
+    file.write("raise SystemExit('this is the image')\\n" * 2000)
+init.Kernel().pivot_root(root)
+for attempt in (lambda: __import__("colorsys"), lambda: "x".encode("cp037")):
+    try:
+        attempt()
+    except (ImportError, LookupError):
+        os.write(1, b"refused ")
+init.Kernel().open_beneath(-1, "x", 0)
+"""
+
+
+class LibraryTests(SynchronousTestCase):
+    """What Python itself opens by a path."""
+
+    @needs_root
+    def test_nothing_of_the_image_is_imported(self) -> None:
+        """Once the image is the root, no module of it takes the place of one of Python's.
+
+        Nor is a file of it shown as where an error happened.
+        """
+        root = tempfile.mkdtemp(dir=DISK)
+        self.addCleanup(os.rmdir, root)
+        result = subprocess.run(
+            ["unshare", "--mount", sys.executable, "-c", LIBRARY, root],
+            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True,
+        )  # fmt: skip
+        self.assertEqual(result.stdout, "refused refused ", result.stderr)
+        self.assertIn("Error", result.stderr)
+        self.assertNotIn("image", result.stderr)
 
 
 @needs_root
