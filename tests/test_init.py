@@ -344,6 +344,13 @@ class FileTree(Case):
             ],
         )  # fmt: skip
 
+    def test_paths_of_an_overlay(self):
+        """No character of a path ends it: an image could name a folder of the host's else."""
+        calls = self.calls("overlay", lower="/l:/etc", upper="/u,x=y", work="/w\\", target="/t",
+                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        (mount,) = [call for call in calls if call[0] == "mount"]
+        self.assertEqual(mount[-1], r"lowerdir=/l\:/etc,upperdir=/u\,x=y,workdir=/w\\")
+
     def test_layers_that_are_there(self):
         """Private layers of an earlier run are used again; missing folders above are made."""
         kernel = Recorder().fail(3, ENOENT).fail(6, EEXIST)

@@ -471,7 +471,9 @@ class Container:
         like = self.kernel.stat(lower)  # the top folder's owner and mode come from the upper one
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
-        data = f"lowerdir={lower},upperdir={upper},workdir={work}" + ",volatile" * volatile
+        paths = {"lowerdir": lower, "upperdir": upper, "workdir": work}
+        data = ",".join(f"{name}={escaped(path)}" for name, path in paths.items())
+        data += ",volatile" * volatile
         self.kernel.mount("overlay", target, "overlay", bits(flags), data)
 
     def _make(self, path: str) -> None:
@@ -703,6 +705,14 @@ class Idle(Exception):
 def bits(flags: Strings) -> int:
     """The mount(2) flags of these names, as one number."""
     return sum(MOUNT_FLAGS[flag] for flag in flags)
+
+
+def escaped(path: str) -> str:
+    """A path among the options of an overlay, where ``,`` and ``:`` end one: it may be an image's.
+
+    Documentation/filesystems/overlayfs.rst
+    """
+    return "".join("\\" * (mark in "\\,:") + mark for mark in path)
 
 
 def interface(name: str, value: bytes) -> bytes:

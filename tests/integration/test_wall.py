@@ -640,6 +640,21 @@ class ImageTests(ProbeCase):
                 )
                 self.assert_refused(answer, 409, "leads to /", "which is the container's own")
 
+    def test_folders_named_like_options(self) -> None:
+        """A folder of an image, named like an option of its overlay, brings no folder of the host.
+
+        /tmp and /run may be links, and where they lead is part of an overlay.
+        """
+        outside = self.folder / "outside"
+        outside.mkdir()
+        (outside / "secret").touch()
+        for top in (f"a:{outside}", f"a,lowerdir={outside}", f"a\\:{outside}", f"a,x{outside}"):
+            members = [folder("a"), folder("a\\"), folder(top), file(f"{top}/own")]
+            name = self.image(f"named{NEW_NUMBER()}.tar", *members, link("tmp", top))
+            out = self.inside("ls /tmp/; touch /tmp/new", base_image=name)
+            self.assertEqual(out, "own\n", top)
+        self.assertEqual(os.listdir(outside), ["secret"])
+
     def test_mount_that_covers_its_own_way(self) -> None:
         """A READ mount is read-only where it is, though its target now leads elsewhere."""
         base = self.image("turn.tar", folder("a"), folder("b"), link("a/turn", "."))
