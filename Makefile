@@ -1,4 +1,4 @@
-# Every task a person runs, by name. `make` alone lists them.
+# Every task a person runs, by name. `make` without one lists them.
 
 SHELL := bash
 .DEFAULT_GOAL := help

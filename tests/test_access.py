@@ -46,7 +46,7 @@ class TokenCase(SynchronousTestCase):
 
 
 class TokenTests(TokenCase):
-    """Tokens, of which the file holds hashes alone."""
+    """Tokens, of which the file holds only hashes."""
 
     def test_known(self):
         """A token is known by its hash, and stands for its holder and role."""
@@ -244,7 +244,7 @@ class KeyTests(TokenCase, SiteCase):
             self.assertTrue(transport.disconnecting)
 
     def test_reader(self):
-        """Who may read alone is answered, and gets 403 where something would change."""
+        """Who may only read is answered, and gets 403 where something would change."""
         bearer = "Authorization: Bearer 0ther"
         self.assertEqual(self.ask("GET", "/list", bearer)[0], 200)
         for method, path in (("POST", "/config"), ("POST", "/launch"), ("POST", "/doctor"),
@@ -327,7 +327,7 @@ class OptionTests(SynchronousTestCase):
         }
 
     def put(self, name, text):
-        """Write a file that its owner alone may change; return its path."""
+        """Write a file that only its owner may change; return its path."""
         path = os.path.join(self.folder, name)
         with open(path, "w") as file:
             file.write(text)
@@ -373,7 +373,7 @@ class OptionTests(SynchronousTestCase):
             self.parse(f"--interface 0.0.0.0 --tls-cert CERT --tls-key KEY {keys}")
 
     def test_together(self):
-        """Options that mean nothing alone are refused alone."""
+        """Options that mean nothing without another are refused without it."""
         for words, other in (
             ("--tls-cert CERT", "--tls-key"),
             ("--tls-key KEY", "--tls-cert"),

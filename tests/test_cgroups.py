@@ -132,7 +132,7 @@ class HereTests(CgroupsTestCase):
         self.assertIsNone(cgroups.number("0123"))
 
     def test_threads(self):
-        """Where a thread can join it alone, an init does: that takes no grace period of RCU."""
+        """If a thread can join it by itself, an init does: that takes no grace period of RCU."""
         group = self.here("/a", module.CONTROLLERS, self.folder).tops["sockets"]
         for path in (os.path.dirname(group), group):
             self.put(os.path.join(path, "cgroup.type"))
@@ -256,7 +256,7 @@ class LimitTests(CgroupsTestCase):
             self.assertEqual(len(os.listdir(os.path.dirname(os.path.join(self.folder, file)))), 1)
 
     def test_no_share_of_the_disk(self):
-        """Where no file is there, as without BFQ or with CFQ alone, the limit is refused."""
+        """If no file is there, as without BFQ or with only CFQ, the limit is refused."""
         self.put("io/0123/blkio.weight")
         error = self.assertRaises(OSError, self.limit, self.version1(), io_weight=200)
         self.assertEqual(error.filename, "limits.io_weight, blkio.bfq.weight")

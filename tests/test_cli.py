@@ -218,7 +218,7 @@ class CourseTests(Session):
         self.assertEqual(self.out, "web-1: web-1-01.cfg\na: web-1-2.cfg\n")
 
     def test_list_refused(self):
-        """A listing that fails says so on stderr alone."""
+        """A listing that fails says so only on stderr."""
         self.manager.answers_to("GET /list", status=409, Txcontain_Reason="no")
         self.assertEqual((self.run_command("list"), self.out, self.err), (1, "", "no\n"))
 

@@ -37,7 +37,7 @@ LONGER = {"init.py": 1100}  # for it is one file, on purpose
 
 
 def parse(path):
-    """A file's syntax tree, without what is there for the type checker alone."""
+    """A file's syntax tree, without what is there only for the type checker."""
     tree = ast.parse(path.read_text(), str(path))
     tree.body = [node for node in tree.body if not is_for_types(node)]
     return tree

@@ -69,7 +69,7 @@ class WebserverCase(SynchronousTestCase):
 
 
 class TinyTests(WebserverCase):
-    """tiny alone, on a port that the kernel chooses."""
+    """Only tiny, on a port that the kernel chooses."""
 
     def setUp(self) -> None:
         super().setUp()

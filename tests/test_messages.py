@@ -523,7 +523,7 @@ ELSEWHERE = (
      "{} has ended, but something is left"),
     ("a name server of the host's", "integration/test_network.py:test_a_name_server_of_the_host",
      "answering for names on the bridge → {}, port {}: {} → have the host's own name server "
-     "listen on its own addresses alone"),
+     "listen only on its own addresses"),
     ("a bridge of another's", "integration/test_network.py:test_bridge_of_another",
      "using the bridge {} → it is not ours, but of {} → start the manager with another --bridge "
      "and --subnet"),

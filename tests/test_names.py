@@ -339,7 +339,7 @@ class ListenTests(SynchronousTestCase):
         self.names = Names(self.reactor, "10.87.0.1", resolv_conf=path)
 
     def test_address(self):
-        """It listens on the bridge's address alone, over UDP and TCP, however often it starts."""
+        """It listens only on the bridge's address, over UDP and TCP, however often it starts."""
         self.names.start()
         self.names.start()
         self.assertEqual(self.reactor.udp, [("10.87.0.1", 53)])

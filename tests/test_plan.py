@@ -343,7 +343,7 @@ class Unpacking(SynchronousTestCase):
         self.assertIn("--file=/.x/tarball", words)
 
     def test_not_compressed(self):
-        """A tarball that is not compressed needs tar alone; one without a loader is run itself."""
+        """A tarball that is not compressed needs only tar; one without a loader is run itself."""
         static = Program("/usr/bin/tar")
         plan = make_unpacking_plan("/base.tar", "/layers/new", "/scratch", "/.x", static)
         step = plan[-1][1]

@@ -302,7 +302,7 @@ class AheadTests(PoolTestCase):
         self.assertEqual(self.warm(pool), [1, 3])
 
     def test_cold(self):
-        """A new init does the groundwork alone, whatever is expected."""
+        """A new init does only the groundwork, whatever is expected."""
         pool = self.make(size=0)
         for _ in range(3):
             init = self.launch(pool)

@@ -118,7 +118,7 @@ class ChildTests(PoolTestCase):
         self.assertEqual((child.process, child.keeper), (self.init.process, self.init.keeper))
 
     def test_carries_out(self):
-        """Done and then end-of-file is a plan carried out; done alone is not yet."""
+        """Done and then end-of-file is a plan carried out; only done is not yet."""
         outcome = self.connected().carry_out(PLAN)
         self.assertEqual(self.init.plan, PLAN)
         self.init.say({"done": [0.5]})

@@ -59,12 +59,12 @@ def call(name: str, *arguments: int) -> str:
 
 @needs_root
 class FilterTests(SynchronousTestCase):
-    """What the filter alone does: here no lack of a capability refuses anything."""
+    """What the filter does by itself: here no lack of a capability refuses anything."""
 
     programs = compile_filters()
 
     def filtered(self, function: Callable[[], str], parts: int = 2) -> str:
-        """What a function returns behind the filter, or its first part alone."""
+        """What a function returns behind the filter, or only its first part."""
         read, write = os.pipe()
         child = os.fork()
         if child == 0:

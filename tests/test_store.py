@@ -79,7 +79,7 @@ class Files(Case):
     """The three ways to write."""
 
     def test_written(self):
-        """Each makes a file of exactly the content, for its owner alone, and leaves no other."""
+        """Each makes a file of exactly the content, only for its owner, and leaves no other."""
         for write in WRITERS:
             for content in (b"", b"x", b"x" * 300_000):
                 write(self.path, content)

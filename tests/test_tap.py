@@ -50,7 +50,7 @@ class OptionTests(SynchronousTestCase):
     """What a manager can be told."""
 
     def test_defaults(self):
-        """Without any option it answers on this host alone."""
+        """Without any option it answers only on this host."""
         options = parse()
         self.assertEqual((options["interface"], options["port"]), ("127.0.0.1", 8080))
         self.assertEqual(options["state"], "/var/lib/txcontain")
@@ -82,7 +82,7 @@ class OptionTests(SynchronousTestCase):
             self.assertIn(value, str(error))
 
     def test_no_arguments(self):
-        """It takes options alone."""
+        """It takes only options."""
         self.assertRaises(UsageError, parse, "something")
 
 
@@ -177,7 +177,7 @@ class ServiceTests(MachineTestCase):
         self.successResultOf(stopped)
 
     def test_folders(self):
-        """The state folder is made, and is root's alone, whatever it was before."""
+        """The state folder is made, and is only root's, whatever it was before."""
         os.chmod(self.state, 0o777)
         self.service.privilegedStartService()
         self.addCleanup(os.close, self.service._lock)

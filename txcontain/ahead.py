@@ -1,7 +1,7 @@
 """What is expected to be launched next: its name, its folder, and what of its plan is done by then.
 
-The next launch will be as the last two were alike. Where those were of one config, its plan is
-known but for the instance's name: so one is drawn, and its folder made, before it is asked for.
+The next launch is expected to be what the last two had in common. If both were of one config, only
+the instance's name is unknown in its plan: so a name is drawn, and its folder made, in advance.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A cgroup for each container: /txcontain/MANAGER/TOKEN, all below one group of our own.
 
-Three layouts exist in the field (cgroups(7)): version 2 alone, version 1 with a
+Three layouts exist in the field (cgroups(7)): version 2 only, version 1 with a
 hierarchy a controller, and a hybrid of both. A ``Cgroups`` knows for each controller
 in which folder its groups are; the rest of the code does not ask which layout it is.
 """
@@ -183,9 +183,9 @@ class Cgroups:
         return found - {KEEPERS}
 
     def limit(self, token: str, limits: Limits) -> None:
-        """Bound what a container uses, where that is not as with all.
+        """Apply the limits that differ from the defaults.
 
-        Raises OSError where this machine has not what it takes; its filename says what.
+        Raises OSError if this machine can't; its filename says which limit, and which file.
         """
         for name, wanted in attrs.asdict(limits).items():
             if wanted != getattr(DEFAULTS, name) and name in SETTINGS:

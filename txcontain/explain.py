@@ -309,7 +309,7 @@ class _Shell:
                 f"mount --bind -o {mapping} {quote(source)} {quote(target)}"]  # fmt: skip
 
     def enter_user_namespace(self) -> Lines:
-        """Every power is from now on one over the ids of the user namespace alone."""
+        """From now on every power is only over the ids of the user namespace."""
         mapping = f"0,{self.first},{IDS}"
         self.enter = f"/usr/bin/unshare --user --map-users={mapping} --map-groups={mapping} "
         return []

@@ -1,7 +1,7 @@
 """The packet filter: one table of our own in nftables, written by nft(8).
 
 The table says what passes between the bridge, the host and the world beyond. An
-``accept`` in it ends this table's chain alone, and every chain of the host's own
+``accept`` in it ends only this table's chain, and every chain of the host's own
 still has its say: nft(8), "accept". What is dropped here stays dropped.
 """
 

@@ -1,7 +1,7 @@
 """PID 1 of a container: connects to the manager, gets a plan, carries it out.
 
 Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN CGROUP_FILE..``; it uses the
-standard library alone and imports nothing of this project, so that it starts in some
+standard library only and imports nothing of this project, so that it starts in some
 milliseconds and needs nothing installed. ``txcontain/plan.py`` makes the plans.
 
 The protocol, on one unix stream socket::
@@ -110,7 +110,7 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*arguments, **options)
         except OSError as error:
-            error.call = function.__name__  # type: ignore[attr-defined]  # ours alone
+            error.call = function.__name__  # type: ignore[attr-defined]  # only we set it
             raise
 
     return call
@@ -131,7 +131,7 @@ class Kernel:
         result: int = function(*(() if number is None else (number,)), *arguments)
         if result == -1:
             error = OSError(_ctypes.get_errno(), os.strerror(_ctypes.get_errno()))
-            error.call = name  # type: ignore[attr-defined]  # ours alone
+            error.call = name  # type: ignore[attr-defined]  # only we set it
             raise error
         return result
 
@@ -399,7 +399,7 @@ class Container:
         self.kernel.bind(source, target, MOUNT_ATTR_IDMAP, self.user_namespace)
 
     def enter_user_namespace(self) -> None:
-        """Be in the user namespace: every power is from now on one over its ids alone."""
+        """Be in the user namespace: from now on every power is only over its ids."""
         self.kernel.enter_user_namespace(self.user_namespace)
         self.kernel.close(self.user_namespace)
         self.user_namespace = -1

@@ -70,7 +70,7 @@ class Kernel:
     def be_prompt(self) -> None:
         """Have this thread run as soon as it is woken, for short whiles at a time.
 
-        Else it would wait until a script that it has started, or that is busy, pauses. Who asks
+        Otherwise a busy script on the same processor delays it. Whoever asks
         for a shorter slice than others have (sched_setattr(2)) goes first since Linux 6.12; an
         older kernel takes no notice. What this thread starts does not inherit it.
         """
@@ -243,7 +243,7 @@ class Kernel:
         protocol: str = "tcp",
         address: str = "0.0.0.0",
     ) -> set[str]:
-        """The inodes of the sockets that listen on a port, by the kernel's tables alone.
+        """The inodes of the sockets that listen on a port, only by the kernel's tables.
 
         An IPv4 address leaves out those on other addresses; 0.0.0.0 leaves out none.
         """

@@ -57,7 +57,7 @@ class CannotStart(SystemExit, Exception):
     """The manager can't listen where it is to; its text, a sentence, says why and what to do.
 
     It is an error for twistd, which cleans up, and an end of the program for Python, which
-    prints the sentence alone: a traceback would tell an administrator nothing more.
+    prints only the sentence: a traceback would tell an administrator nothing more.
     """
 
 

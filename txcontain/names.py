@@ -295,7 +295,7 @@ class Names:
             self._listen(self.reactor.listenTCP, Shared(TimeoutFactory(server, IDLE)))
         except CannotListenError as error:
             self.stop()
-            hint = "have the host's own name server listen on its own addresses alone"
+            hint = "have the host's own name server listen only on its own addresses"
             why = f"{self.address}, port {PORT}: {error.socketError.strerror}"
             raise MachineAtFault("answering for names on the bridge", why, hint) from error
 

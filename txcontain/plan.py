@@ -49,15 +49,15 @@ MASKED = (
 )  # fmt: skip
 READ_ONLY = ("/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys",
              "/proc/sysrq-trigger")  # fmt: skip
-# No port is the host's root's alone where there is no host to take it from, and ping works
+# In a network of its own any user may take low ports, and ping works
 # without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
 SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
             "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
 NO_RESOLVER = "# There is no network, and so no name server.\n"
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
-# The steps that wait for a launch, and so do all that follow: they take of what the manager has
-# (an address, a range of ids), or are the launch itself.
+# These steps, and all after them, run only at launch: they consume what the manager has (an
+# address, a range of ids), or are the launch itself.
 LATE = {"ask_for_link", "user_namespace_of", "exec", "idle"}
 # Bytes of message queues, signals that wait, bytes of memory that is locked: the kernel's defaults.
 COUNTED_PER_USER = {"msgqueue": 819200, "sigpending": 65536, "memlock": 8 << 20}
@@ -123,7 +123,7 @@ class Paths:
     base: str  # the base image's layer
     mounts: Sequence[str]  # the layer of each mount, in the order of the spec
     private: str  # folder for the instance's own halves of its READWRITE mounts
-    scratch: str  # an existing folder that a tmpfs is put on, inside the container alone
+    scratch: str  # an existing folder that a tmpfs is put on, only inside the container
     stdout: str
     stderr: str
     host: Host = NOWHERE

@@ -170,9 +170,9 @@ class Pool(Factory):
         return next(fit, "")
 
     def expect_nothing(self) -> None:
-        """Of no warm init, more than what all containers share is to be done in advance.
+        """Stop preparing what only one config needs.
 
-        Those that have done more are let go: no layer is in use but by instances.
+        Inits that have done more are let go: then only instances use layers.
         """
         self.ahead.forget()
         self._look_after(0)

@@ -108,9 +108,9 @@ def _said_by_bash(words: str) -> Iterator[str]:
 
 
 def _with_kills(how: Exit, kills: int) -> Exit:
-    """An end, where the kernel has killed so many of the processes for want of memory.
+    """An end, after the kernel has killed so many of the processes for want of memory.
 
-    It need not have come of that: a worker may have been killed days before.
+    The kills may be unrelated to this end: a worker may have been killed days before.
     """
     if how.signal == signal.SIGKILL or how.status == BY_SIGKILL:
         return evolve(how, reason=f"out of memory ({how.reason})")
@@ -295,7 +295,7 @@ class Child(Supervised, ProcessProtocol):
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     connect: Connect | None = None  # makes the link that a private network needs
-    reserved: str = ""  # the name of the instance that it is for, where it is for one alone
+    reserved: str = ""  # the name of the only instance that it is for, if there is one
     in_advance: int = 0  # steps that it has carried out while no one waited for them
     planned: bool = False  # whether it got the rest of a plan
     stderr: bytes = b""

@@ -102,7 +102,7 @@ class Verb(Resource):
             self._methods[b"HEAD"] = self._methods[b"GET"]
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Itself, where the path has but a slash more."""
+        """Accept one trailing slash."""
         return self if path == b"" and not request.postpath else NOWHERE
 
     def render(self, request: Request) -> int | bytes:
@@ -182,7 +182,7 @@ class Nowhere(Resource):
     """A path that leads nowhere: 404 for every method."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Nor does any below it; the root, which is one with children, is not below itself."""
+        """Every child of an unknown path is unknown too (unless it was put there)."""
         return NOWHERE
 
     def render(self, request: Request) -> bytes:
@@ -203,7 +203,7 @@ class ByName(Resource):
         self._make = make
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """The resource of a name, whatever that is: none of those that are there is like it."""
+        """Any name is accepted; the handler decides whether it exists."""
         name = path.decode("utf-8", "backslashreplace")
         return self._make(name) if name else NOWHERE
 
@@ -220,7 +220,7 @@ class NamedOrAll(ByName):
         self._everything = everything
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """The resource of a name; with but a slash more, all."""
+        """The resource of a name; after only a slash, all."""
         return super().getChild(path, request) if path else self._everything
 
     def render(self, request: Request) -> int | bytes:

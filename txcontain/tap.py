@@ -126,8 +126,8 @@ class ManagerService(Service):
     def startService(self) -> None:
         """Go on with what an earlier manager left, and begin to take inits.
 
-        Only now are cgroups made: a manager that could not listen, as another does, has
-        neither left any behind nor taken away those of the other, if that has the same state.
+        Cgroups are made only after listening has succeeded, so that a failed start leaves
+        nothing behind, and takes nothing from another manager.
         """
         super().startService()
         with told():
@@ -174,7 +174,7 @@ def lock(path: str) -> int:
             state = os.path.dirname(path)
             sys.exit(f"another manager, process {other}, uses {state}: give another --state")
         time.sleep(LOCK_AGAIN)
-    with contextlib.suppress(OSError):  # a full disk: it is but for who is told of it
+    with contextlib.suppress(OSError):  # a full disk: the pid is only used in an error message
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
     return descriptor

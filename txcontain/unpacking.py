@@ -78,7 +78,7 @@ def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
 
 
 def _walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
-    """The depth, length of the path and status of all below a folder, by descriptors alone.
+    """The depth, length of the path and status of all below a folder, only by descriptors.
 
     What goes away or becomes something else meanwhile is left out.
     """

@@ -156,7 +156,7 @@ class UnixSocketTests(AccessCase):
 
 
 class UnixAloneTests(AccessCase):
-    """A unix socket alone."""
+    """Only a unix socket."""
 
     options = ("--unix-socket", "api.sock", "--port", "0")
 

@@ -27,7 +27,7 @@ class CommandCase(ContractCase):
         self.elsewhere = Path(elsewhere.name)
 
     def call(self, command: str, *words: str, url: str = "") -> subprocess.CompletedProcess:
-        """Run a command by bash from another folder, with an environment of PATH alone."""
+        """Run a command by bash from another folder, with only PATH in its environment."""
         program = PROJECT / "cli" / command
         return subprocess.run(
             ["bash", "-c", '"$0" "$@"', program, "--url", url or self.url, *words],

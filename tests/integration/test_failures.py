@@ -112,7 +112,7 @@ class ConfigTests(FailureCase):
             self.assertEqual(list(self.state.glob("layers/*[0-9a-f]")), self.known_layers())
 
     def known_layers(self) -> list[Path]:
-        """The layer of the small image alone."""
+        """Only the layer of the small image."""
         return [path for path in self.state.glob("layers/*") if (path / "etc/passwd").exists()]
 
     def test_mended_tarball(self) -> None:

@@ -44,7 +44,7 @@ class ProcessTests(ManagerCase):
         self.assertEqual(socket.gethostname(), before)
 
     def test_namespaces(self) -> None:
-        """Each container has namespaces of its own; the network alone is the host's."""
+        """Each container has namespaces of its own; only the network is the host's."""
         kinds = ("pid", "mnt", "uts", "ipc", "cgroup", "net")
         look = "\n".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
         one = self.log_of(self.running_inside(look)).split()[:-1]
@@ -55,7 +55,7 @@ class ProcessTests(ManagerCase):
 
     def test_signals(self) -> None:
         """The script begins with no signal blocked or ignored, and files are made as 0644."""
-        # By the shell alone: while it starts another program, it blocks signals for a moment.
+        # Only by the shell: while it starts another program, it blocks signals for a moment.
         look = "while read -r name mask; do case $name in Sig[BI]*) echo $mask; esac; done"
         *masks, umask = self.inside(f"{look} </proc/1/status; umask").split()
         ordinary = (1 << 31) - 1  # 32 and 33 are the C library's own

@@ -78,7 +78,7 @@ tell(children=children)
         self.assertEqual(self.probe(count), {"children": 1023})
 
     def test_zombies(self) -> None:
-        """Children that no one waits for fill the container alone."""
+        """Children that no one waits for fill only the container."""
         breed = """
 while True:
     try:

@@ -256,7 +256,7 @@ tell(before=before, after=identity("/"), names=sorted(os.listdir("/")))
         self.assertIn("job", said["names"])
 
     def test_doors_of_proc(self) -> None:
-        """/proc/PID/root, cwd, exe and fd of every process lead to the container alone."""
+        """/proc/PID/root, cwd, exe and fd of every process lead only to the container."""
         said = self.probe("""
 def same(one, other):
     return os.path.samestat(os.stat(one), os.stat(other))

@@ -68,7 +68,7 @@ first() {
     rm -f $state/configs/*.cfg
     expect "it answers" "" "$(cli/list)"
     expect "it comes with each boot" enabled "$(systemctl is-enabled txcontain)"
-    expect "the state is for root alone" 700 "$(stat -c %a $state)"
+    expect "the state is only for root" 700 "$(stat -c %a $state)"
 
     for port in 10001 10002 10003; do config "web$port" "$(web $port)"; launch "web$port"; done
     config idle; launch idle
@@ -84,7 +84,7 @@ first() {
     expect "a fork bomb has a bound" 1024 "$(cat "$group/pids.max")"
     expect "the group is its root, seen from inside" 0::/ \
         "$(nsenter --target "$pid" --pid --mount --cgroup cat /proc/1/cgroup)"
-    expect "the unit holds the manager alone" "$(main_pid)" "$(in_unit)"
+    expect "the unit holds only the manager" "$(main_pid)" "$(in_unit)"
 
     before=$(everything)
     for how in "restart txcontain" "stop txcontain" "kill --signal KILL --kill-who main txcontain" \
@@ -136,7 +136,7 @@ rebooted() {
         esac
     done
     expect "one runs" 1 "$(cli/list | wc -l)"
-    until_so "slots are left of it and of warm ones alone" eval '[ "$(slots)" = 3 ]'
+    until_so "slots are left only of it and of warm ones" eval '[ "$(slots)" = 3 ]'
     until_so "groups too" eval '[ "$(groups)" = 3 ]'
     expect "no mount of this machine is below $state" "" "$(grep " $state" /proc/self/mountinfo)"
     cli/destroyall

@@ -285,5 +285,5 @@ class Client:
 
 def _quoted(instance: str) -> str:
     """Return an instance's name as a part of a path."""
-    # A name from the command line may hold any byte, not text alone.
+    # A name from the command line may hold any byte, not only text.
     return quote(os.fsencode(instance), safe="")

@@ -61,7 +61,7 @@ def die_quietly_of_ctrl_c() -> None:
 
 def open_stdout() -> None:
     """Have a standard output that takes every text, whatever this process was given."""
-    # It is None where the caller has closed it, and may know ASCII alone.
+    # It is None if the caller has closed it, and may know only ASCII.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
