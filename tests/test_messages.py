@@ -437,7 +437,7 @@ ELSEWHERE = (
     ("an environment that grows", "test_init.py:test_growth",
      "setenv(3) → startup_env, filled in, is longer than {} characters → shorten it"),
     ("a bug in a step", "test_init.py:test_an_unknown_step_is_no_silence",
-     "{} → this is a mistake of txcontain's: report it"),
+     "{} → this is a bug in txcontain: report it"),
     ("the manager ends in the middle of a launch", "test_init.py:test_the_manager_ends_meanwhile",
      "recv(2) → ECONNRESET: Connection reset by peer → the manager has ended"),
     ("a script without #!, and no /bin/sh", "test_init.py:test_no_shell",
@@ -466,7 +466,7 @@ ELSEWHERE = (
     ("a script on a file system without programs", "test_init.py:test_mounted_noexec",
      "{} lies on a file system mounted noexec → place it outside of it"),
     ("a script from Windows", "integration/test_failures.py:test_windows_line_ends",
-     "{} has Windows line ends → convert them, as by: sed -i 's/\\r$//'"),
+     "{} has Windows line ends → convert them, as with: sed -i 's/\\r$//'"),
     ("no interpreter", "integration/test_failures.py:test_interpreter_missing",
      "its interpreter {} is not in the container → change the script's first line, or add the "
      "interpreter to the image"),
@@ -545,7 +545,7 @@ ELSEWHERE = (
     ("destroyed while its link is made", "test_network.py:test_destroyed_meanwhile",
      "making a link → the instance was destroyed meanwhile"),
     ("the machine is overloaded", "test_pool.py:test_too_slow",
-     "starting a container's init → it has not connected within {} s → see whether this machine "
+     "starting a container's init → it has not connected within {} s → check whether this machine "
      "is overloaded"),
     ("the machine has no process left", "test_pool.py:test_can_not_spawn",
      "starting a container's init → {}"),

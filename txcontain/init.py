@@ -932,7 +932,7 @@ def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
         words = start[2:].split(b"\n", 1)[0].split()
         interpreter = os.fsdecode(words[0]) if words else "(none)"
         if interpreter.endswith("\r") or (words and b"\r" in start.split(b"\n", 1)[0]):
-            return f"{path} has Windows line ends", "convert them, as by: sed -i 's/\\r$//'"
+            return f"{path} has Windows line ends", "convert them, as with: sed -i 's/\\r$//'"
         if not os.path.exists(interpreter):
             return f"its interpreter {interpreter} is not in the container", (
                 "change the script's first line, or add the interpreter to the image"
@@ -991,7 +991,7 @@ def explained(op: str, arguments: dict[str, Any], error: Exception) -> StepError
         path = arguments.get("target") or arguments.get("path") or error.filename or ""
         return StepError(getattr(error, "call", op), error.errno, str(path))
     said = f"{type(error).__name__}: {error}"
-    return StepError(op, 0, "", said, "this is a mistake of txcontain's: report it")
+    return StepError(op, 0, "", said, "this is a bug in txcontain: report it")
 
 
 def failure(number: int, error: StepError) -> object:

@@ -295,5 +295,5 @@ def compile_init() -> bytes:
 def _too_slow(result: Any, timeout: float) -> None:
     raise MachineAtFault(
         "starting a container's init", f"it has not connected within {timeout:.0f} s",
-        "see whether this machine is overloaded",
+        "check whether this machine is overloaded",
     )  # fmt: skip
