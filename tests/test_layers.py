@@ -6,7 +6,7 @@ import socket
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain import layers, unpacking
@@ -457,24 +457,77 @@ class RemoveTests(LayersTestCase):
 
     def remove_unused(self, *used):
         """Remove what is not needed; returns the names."""
-        tarballs = [entry.path for entry in os.scandir(self.folder + "/mountables")]
-        return self.now(self.layers.remove_unused(set(used), tarballs))
+        return self.now(self.layers.remove_unused(lambda: set(used)))
 
-    def test_needed(self):
-        """A layer stays as long as its tarball does."""
-        self.get()
+    def layer(self, name="potato.tar", content=b"a tarball"):
+        """The layer of a tarball that holds this, which is unpacked."""
+        got = self.get(name, content)
+        with open(os.path.join(self.unpacked, "file"), "wb") as file:
+            file.write(bytes(100_000))
         self.tar_ends()
-        self.assertEqual(self.remove_unused(), [])
+        return self.successResultOf(got)
+
+    def test_newest(self):
+        """Of a tarball that was replaced, only the newest layer stays, with what is known of it."""
+        layers = [self.layer(content=b"%d" % number) for number in range(5)]
+        self.assertTrue(self.layers.is_to_tidy())
+        removed = self.remove_unused()
+        self.assertEqual(sorted(removed), sorted(map(os.path.basename, layers[:-1])))
+        newest = os.path.basename(layers[-1])
+        self.assertEqual(sorted(os.listdir(self.layers.folder)), [newest, f"{newest}.json"])
+        self.assertFalse(self.layers.is_to_tidy())
 
     def test_used(self):
-        """One whose tarball was replaced stays as long as an instance uses it."""
-        got = self.get()
-        self.tar_ends()
-        layer = self.successResultOf(got)
+        """One whose tarball was replaced or is gone stays only as long as an instance uses it."""
+        layer = self.layer()
         os.unlink(self.folder + "/mountables/potato.tar")
         self.assertEqual(self.remove_unused(layer), [])
+        self.assertTrue(self.layers.is_to_tidy())
         self.assertEqual(self.remove_unused(), [os.path.basename(layer)])
         self.assertNothingElse()
+        self.assertFalse(self.layers.is_to_tidy())
+
+    def test_used_since(self):
+        """One that is taken into use after all were looked at stays."""
+        layer = self.layer()
+        os.unlink(self.folder + "/mountables/potato.tar")
+        answers = iter([set(), {layer}])
+        self.assertEqual(self.now(self.layers.remove_unused(lambda: next(answers))), [])
+        self.assertNothingElse(os.path.basename(layer))
+
+    def test_unseen_folder(self):
+        """While the folder of the tarballs is away, as that of a disk may be, all layers stay."""
+        layer = self.layer()
+        os.rename(self.folder + "/mountables", self.folder + "/away")
+        self.assertEqual(self.remove_unused(), [])
+        self.assertNothingElse(os.path.basename(layer))
+
+    def test_keep(self):
+        """Of those that nothing uses, as many bytes stay as are to: what was asked for last."""
+        names = ("a.tar", "b.tar", "c.tar")
+        layers = []
+        for name in names:
+            layers.append(self.layer(name))
+            self.reactor.advance(1)
+        self.ask("a.tar")
+        self.layers.keep = 250_000
+        self.assertEqual(self.remove_unused(), [os.path.basename(layers[1])])
+        self.layers.keep = 0
+        self.assertEqual(self.remove_unused(layers[0]), [os.path.basename(layers[2])])
+        self.assertNothingElse(os.path.basename(layers[0]))
+
+    def test_next_launch(self):
+        """What is being removed is not found: who asks meanwhile has it unpacked anew."""
+        layer = self.layer()
+        self.layers.keep = 0
+        removing = Deferred()
+        self.layers.remove = lambda path: removing
+        self.start(self.layers.remove_unused(set))
+        got = self.ask()
+        self.assertNoResult(got)
+        self.layers.remove = remove
+        self.tar_ends()
+        self.assertEqual(self.successResultOf(got), layer)
 
     def test_being_unpacked(self):
         """One that is being unpacked stays, though its tarball has gone: but not to be used."""

@@ -223,6 +223,22 @@ class PreparedTests(VerbTestCase):
         self.assertEqual(instance.in_advance, len(instance.plan) - 1)
         self.assertNotIn(name, self.prepared)
 
+    def test_layers(self):
+        """Layers that are mounted in advance, or got by a launch, are in use; not of what ended."""
+        instance = self.launch_again(2)
+        self.now(self.manager.destroy(instance.name))
+        used = self.manager._layers_in_use
+        self.assertLessEqual(set(instance.layers), used())
+        self.now(self.manager.destroy_all())
+        self.manager.pool.expect_nothing()
+        self.reactor.pump([REFILL_AFTER] * 5)
+        self.assertFalse(set(instance.layers) & used())
+        self.manager.kernel.listening[80] = 1
+        self.add(minor="2", startup_env="PORT=80")
+        self.patch(self.manager, "threads", lambda *_: Deferred())
+        self.start(self.manager.launch("web", "1", "2"))
+        self.assertLessEqual(set(instance.layers), used())
+
     def test_half_made(self):
         """While it is launched, its folder is that of any other launch."""
         self.launch_again(2)

@@ -11,8 +11,9 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
+from itertools import accumulate
 from secrets import token_hex
 from typing import Any
 
@@ -33,7 +34,7 @@ from txcontain.pool import Pool
 from txcontain.process import Child, Exit, StepFailed
 from txcontain.programs import Program, compression_of, find
 from txcontain.store import to_json, write
-from txcontain.unpacking import DEFAULTS, Bounds, check
+from txcontain.unpacking import DEFAULTS, MOST, Bounds, check
 
 UNPACKING = ".unpacking"  # how the name of a layer ends until it is one
 LOOK_EVERY = 3.0  # seconds between two looks at what tar has unpacked so far
@@ -58,8 +59,12 @@ class Layers:
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     bounds: Bounds = DEFAULTS
     host: Host = NOWHERE
+    keep: int = MOST  # bytes of layers that no instance uses
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)
     _contents: dict[str, Content] = field(factory=dict)  # of layers, by their paths
+    _asked: dict[str, float] = field(factory=dict)  # by the same, when they were asked for last
+    _superseded: set[str] = field(factory=set)  # that go as soon as no instance uses them
+    _grown: bool = True  # whether there are layers that were not there at the last look
     _news: dict[str, str] = field(factory=dict)  # by the same, what no one has been told yet
     _log: Logger = field(factory=Logger)
 
@@ -86,6 +91,7 @@ class Layers:
         tarball = os.path.join(folder, name)
         for _ in range(TRIES):
             layer = os.path.join(self.folder, _identity(tarball))
+            self._asked[layer] = self.pool.reactor.seconds()
             if os.path.isdir(layer):
                 return layer
             with contextlib.suppress(_HasChanged):
@@ -131,6 +137,7 @@ class Layers:
         finally:
             await self.remove(beside)
         self._contents[layer] = content
+        self._grown = True
         if content.told:
             self._news[layer] = content.told
         return layer
@@ -161,18 +168,53 @@ class Layers:
         """What a person should know of these layers, a sentence each, and has not been told yet."""
         return [self._news.pop(layer) for layer in dict.fromkeys(layers) if layer in self._news]
 
-    async def remove_unused(self, used: set[str], tarballs: list[str]) -> list[str]:
-        """Remove layers that no instance uses and no tarball stands for any more.
+    async def remove_unused(self, used: Callable[[], set[str]]) -> list[str]:
+        """Remove what no instance uses: all but the newest layer of each tarball, and what an
+        unpacking that was cut short has left. Of the newest, those stay that were asked for last,
+        up to ``keep`` bytes.
 
-        Returns their names, and those of unpackings that were cut short.
+        Returns the names of what was removed; ``used`` tells the layers that are in use.
         """
-        kept = {os.path.basename(layer) for layer in used} | {_identity(path) for path in tarballs}
-        kept |= {os.path.basename(layer) for layer in self._unpacking}
-        there = os.listdir(self.folder)
-        unused = [name for name in there if re.split("[-.]", name)[0] not in kept]
-        for name in unused:
-            await self.remove(os.path.join(self.folder, name))
-        return [name for name in unused if not name.endswith(RECORD)]
+        found = await self.threads(self._found)
+        in_use = used() | set(self._unpacking)
+        self._superseded = {path for path in in_use if not found.get(path, (0, True))[1]}
+        unused = {path: facts for path, facts in found.items() if path not in in_use}
+        removed = []
+        for path in superfluous(unused, self._asked, self.keep):
+            if path in used() | set(self._unpacking):  # since then
+                continue
+            aside = path if path.endswith(UNPACKING) else f"{path}-{token_hex(8)}{UNPACKING}"
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, aside)  # from now on no launch finds it
+                os.unlink(path + RECORD)
+            self._contents.pop(path, None)
+            await self.remove(aside)
+            removed.append(os.path.basename(path))
+        return removed
+
+    def is_to_tidy(self) -> bool:
+        """Whether there may be something to remove by now."""
+        grown, self._grown = self._grown, False
+        return grown or bool(self._superseded) or self.keep < MOST
+
+    def _found(self) -> dict[str, tuple[int, bool]]:
+        """What is in the folder, but for what is being unpacked: bytes, and whether it is the
+        newest layer of its tarball.
+        """
+        paths = [entry.path for entry in os.scandir(self.folder) if entry.is_dir()]
+        mine = tuple(f"{path}-" for path in self._unpacking)
+        return {
+            path: (self.content(path).size, self._is_newest(path))
+            for path in paths if not path.startswith(mine or " ")
+        }  # fmt: skip
+
+    def _is_newest(self, layer: str) -> bool:
+        """Whether its tarball is still what it was; it is, while its folder can't be seen."""
+        tarball = self.content(layer).tarball
+        try:
+            return _identity(tarball) == os.path.basename(layer)
+        except ConfigAtFault:
+            return bool(tarball) and not os.path.isdir(os.path.dirname(tarball))
 
     def cut_short(self) -> list[str]:
         """The paths of what an earlier manager began to unpack."""
@@ -247,6 +289,19 @@ def last_words(path: str, most: int) -> str:
         return ""
     lines = text.splitlines()
     return "\n".join(lines[1:] if size > most else lines).strip()
+
+
+def superfluous(
+    unused: Mapping[str, tuple[int, bool]], asked: Mapping[str, float], keep: int
+) -> list[str]:
+    """The layers to remove of those that are not used, each with its bytes, and whether it is the
+    newest of its tarball: all that are not, and then those asked for the longest time ago.
+    """
+    newest = [path for path, (_, is_newest) in unused.items() if is_newest]
+    newest.sort(key=lambda path: asked.get(path, 0.0), reverse=True)
+    sizes = accumulate(unused[path][0] for path in newest)
+    kept = {path for path, size in zip(newest, sizes, strict=True) if size <= keep}
+    return [path for path in unused if path not in kept]
 
 
 def _programs_for(tarball: str) -> tuple[Program, Program | None]:

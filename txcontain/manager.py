@@ -11,7 +11,7 @@ from itertools import zip_longest
 from secrets import token_hex
 from typing import Any
 
-from attrs import asdict, define, field
+from attrs import Factory, asdict, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.logger import Logger
 
@@ -36,6 +36,7 @@ from txcontain.store import Configs
 MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
 READ_AGAIN = 5.0  # seconds
 WANTED_FILES, SPARE_FILES = 1 << 16, 256  # one for each instance, and those for all else
+TIDY_AFTER = 1.0  # seconds
 WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
 
 log = Logger()
@@ -65,6 +66,10 @@ class Manager:
     user_namespace: bool = False  # whether every instance is to have one
     instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
     _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
+    _launching: list[list[str]] = field(factory=list)  # the layers that launches have by now
+    _tidying: Timer = field(
+        default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
+    )
     _unread: list[str] = field(factory=list)  # instances whose records can't be read yet
 
     # -- configs ---------------------------------------------------------------
@@ -94,9 +99,14 @@ class Manager:
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
         spec = from_json(self._read_config(f"{name}-{major}-{minor}.cfg"))
-        layers = await self._layers(spec)
-        await self._check_ports(spec)
-        instance = self._new(spec, layers)
+        layers: list[str] = []
+        self._launching.append(layers)
+        try:
+            await self._get_layers(spec, layers)
+            await self._check_ports(spec)
+            instance = self._new(spec, layers)
+        finally:
+            self._launching.remove(layers)
         try:
             await instance.launch()
         except Exception as error:
@@ -114,10 +124,27 @@ class Manager:
         except OSError as error:
             raise MachineAtFault(f"reading {file_name}", failures.of_os(error)) from error
 
-    async def _layers(self, spec: Spec) -> list[str]:
-        base = await self.layers.get_base(self.base_images, spec.base_image)
-        tarballs = [mount.tarball for mount in spec.mounts]
-        return [base, *[await self.layers.get(self.mountables, name) for name in tarballs]]
+    async def _get_layers(self, spec: Spec, layers: list[str]) -> None:
+        """Append the layers of a config: the base image's, then each mount's."""
+        layers.append(await self.layers.get_base(self.base_images, spec.base_image))
+        for mount in spec.mounts:
+            layers.append(await self.layers.get(self.mountables, mount.tarball))
+
+    def _layers_in_use(self) -> set[str]:
+        running = [one.layers for one in self.instances.values() if not one.ended]
+        return self.pool.mounted.union(*running, *self._launching)
+
+    def _tidy_soon(self) -> None:
+        if self.layers.is_to_tidy() and not self._tidying.is_set:
+            self._tidying.after(TIDY_AFTER)
+
+    def _tidy(self) -> None:
+        if not self._unread:  # else it is not known what those use
+            background(self._remove_layers(), "removing layers")
+
+    async def _remove_layers(self) -> None:
+        for name in await self.layers.remove_unused(self._layers_in_use):
+            self.journal.add("layer", f"removed {name}, which nothing uses")
 
     async def _check_ports(self, spec: Spec) -> None:
         if not spec.taken_ports:
@@ -216,6 +243,8 @@ class Manager:
     def _changed(self, instance: Instance, why: str) -> None:
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.see(instance.name, instance.running)
+        if instance.running or instance.ended:
+            self._tidy_soon()
         if instance.running and not instance.ready:
             Timer(self.reactor, self.bounds.watch).after(WATCH_AFTER, instance)
         if instance.ended:
@@ -376,6 +405,7 @@ class Manager:
         may_open = self.kernel.open_more(WANTED_FILES)
         done = self._go_on_with(os.listdir(self._folder))
         background(self._recover_network(), "recovering the private network")
+        self._tidy_soon()
         for path in self.layers.cut_short():
             done.append(f"removed {path}, whose unpacking was cut short")
             self._remove_later(path)
@@ -425,13 +455,8 @@ class Manager:
             await self.remove(os.path.join(self._folder, name))
             done.append(f"removed the folder instances/{name}, of no instance")
         self.pool.expect_nothing()
-        used = {layer for instance in self.instances.values() for layer in instance.layers}
-        try:
-            tarballs = self._tarballs()
-        except OSError as error:
-            done.append(f"left all layers as they are: {failures.of_os(error)}")
-        else:
-            for name in await self.layers.remove_unused(used, tarballs):
+        if not self._unread:
+            for name in await self.layers.remove_unused(self._layers_in_use):
                 done.append(f"removed the layer {name}, which nothing uses")
         done += await self.network.recover()
         for path in self.kernel.mounts_below(self.state):
@@ -443,10 +468,6 @@ class Manager:
     @property
     def _folder(self) -> str:
         return os.path.join(self.state, "instances")
-
-    def _tarballs(self) -> list[str]:
-        entries = [*os.scandir(self.base_images), *os.scandir(self.mountables)]
-        return [entry.path for entry in entries if entry.is_file()]
 
     def _read_records(self, names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
         records, done = [], []
@@ -540,6 +561,7 @@ class Manager:
     def pause(self) -> None:
         """Forget what is to be done later: the manager ends, and the containers run on."""
         self.network.stop()
+        self._tidying.cancel()
         for instance in self.instances.values():
             instance.pause()
         self.journal.write()

@@ -169,6 +169,13 @@ class Pool(Factory):
         )
         return next(fit, "")
 
+    @property
+    def mounted(self) -> set[str]:
+        """The folders of the host that inits have mounted before they have a whole plan."""
+        waiting = [child for child in self._living.values() if not child.planned]
+        steps = [arguments for child in waiting for _, arguments in child.groundwork]
+        return {path for step in steps for path in (step.get("lower"), step.get("source")) if path}
+
     def expect_nothing(self) -> None:
         """Stop preparing what only one config needs.
 

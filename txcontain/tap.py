@@ -68,6 +68,8 @@ class Options(BaseOptions):
         ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
         *listening.PARAMETERS,
         *unpacking.PARAMETERS,
+        number("keep-layers", None, unpacking.MOST,
+               "How many bytes of layers to keep that no instance uses.", 0, unpacking.MOST),
         ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
         ["subnet", None, SUBNET, "IPv4 addresses of private networks.", _subnet],
         number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
@@ -218,6 +220,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             trees.remove,
             unpacking.bounds_of(options),
             host,
+            options["keep-layers"],
         ),
         configs=Configs(os.path.join(state, "configs")),
         network=make_network(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import PROJECT, ManagerCase
+from tests.integration.harness import PROJECT, ManagerCase, wait_until
 from tests.integration.tarballs import Member, device, file, folder, link, pack, special
 from txcontain.programs import find
 
@@ -371,6 +371,29 @@ class ComparedTests(ManagerCase):
         yield file("etc/passwd", "root:x:0:0::/:/bin/sh\n")
 
 
+
+
+class ReplacedTests(ManagerCase):
+    """Layers that nothing uses any more."""
+
+    def layers(self) -> set[str]:
+        """The names of those that there are."""
+        return {path.name for path in self.state.glob("layers/*") if path.suffix != ".json"}
+
+    def test_replaced(self) -> None:
+        """Of a tarball that is made again and again there are the newest layer, and the used."""
+        self.mountable("data.tar", file("number", "first"))
+        used = self.running_inside("cat /data/number", mounts=["data.tar /data READ"])
+        first = self.ask("GET", f"/instances/{used}").json["layers"]
+        for number in range(4):
+            self.mountable("data.tar", file("number", str(number)))
+            newest = self.launch(mounts=["data.tar /data READ"])
+            wanted = {*first, *self.ask("GET", f"/instances/{newest}").json["layers"]}
+            self.ask("DELETE", f"/destroy/{newest}")
+        wait_until(lambda: self.layers() == {Path(path).name for path in wanted}, "two are left")
+        self.ask("DELETE", f"/destroy/{used}")
+        wait_until(lambda: Path(first[1]).name not in self.layers(), "the first is gone")
+        self.assertIn("removed", (self.state / "events.jsonl").read_text())
 
 
 class RootTests(ManagerCase):
