@@ -172,6 +172,32 @@ class Packages(SynchronousTestCase):
         self.assertFalse([*PROJECT.glob("twisted/**/__init__.py")])
 
 
+class Documents(SynchronousTestCase):
+    """What strangers read."""
+
+    def test_links(self):
+        """Every link of a document to a file leads to one."""
+        documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
+        for document in documents:
+            for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", document.read_text()):
+                self.assertTrue((document.parent / link).exists(), f"{document.name}: {link}")
+
+    def test_decisions(self):
+        """Every decision is in the list of them, and has the three parts."""
+        folder = PROJECT / "docs/decisions"
+        listed = re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text())
+        self.assertEqual(sorted(listed), sorted(path.name for path in folder.glob("[0-9]*.md")))
+        for name in listed:
+            parts = re.findall(r"^\*\*(\w+)\.\*\*", (folder / name).read_text(), re.MULTILINE)
+            self.assertEqual(parts, ["Context", "Decision", "Consequences"], name)
+
+    def test_names_of_files(self):
+        """Every file that CONTRIBUTING.md names is there."""
+        text = (PROJECT / "CONTRIBUTING.md").read_text()
+        for name in re.findall(r"`((?:txcontain|tests|cli)/[a-z_/.]+)`", text):
+            self.assertTrue((PROJECT / name).exists(), name)
+
+
 class NeedsRoot(SynchronousTestCase):
     """The decorator of tests that need root."""
 
