@@ -31,6 +31,7 @@ huge:x:1{zeros}:1::/:
 1000:x:0:0::/root:/bin/sh
 group:x:9:99999999999::/:
 minus:x:-1:1::/:
+nul:x:50:50::/a\0b:
 split:x:1:1:\u2028evil:x:0:0::/:
 www:x:33:35:\x85:/srv:/bin/sh
 homeless:x:40:40:::
@@ -538,7 +539,7 @@ class Identity(Case):
 
     def test_unknown(self):
         """A name that the image does not know, or knows by an impossible number, is an error."""
-        for owner in "nobody split evil short bin big huge group minus".split():
+        for owner in "nobody split evil short bin big huge group minus nul".split():
             error = self.assertRaises(init.StepError, init.find_account, owner)
             self.assertIn(repr(owner), error.cause)
             self.assertEqual((error.number, error.path), (0, "/etc/passwd"))

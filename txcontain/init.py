@@ -766,8 +766,8 @@ def database(path: str, fields: int) -> Iterator[list[str]]:
         return
     for line in lines:
         record = line.split(":")
-        if len(record) == fields and is_id(record[2]):
-            yield record
+        if len(record) == fields and is_id(record[2]) and "\0" not in line:
+            yield record  # (what holds a NUL can be no one's HOME or USER)
 
 
 def is_id(text: str) -> bool:
