@@ -642,6 +642,7 @@ class ManagerTestCase(MachineTestCase):
 
     def events(self):
         """What the journal tells of, and why."""
+        self.manager.journal.write()
         return [f"{event['what']}: {event['reason']}" for event in self.manager.journal.since(0)]
 
 

@@ -204,6 +204,7 @@ class SiteCase(ManagerTestCase):
 
     def asked_by(self):
         """What the journal tells of, and who asked for it."""
+        self.manager.journal.write()
         return [(event["what"], event.get("by")) for event in self.manager.journal.since(0)]
 
 

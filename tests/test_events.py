@@ -28,6 +28,7 @@ class JournalTests(MachineTestCase):
 
     def numbers(self, since=0):
         """The numbers of the events that are replayed."""
+        self.journal.write()
         return [event["seq"] for event in self.journal.since(since)]
 
     def fill(self, count):
@@ -40,6 +41,7 @@ class JournalTests(MachineTestCase):
     def test_event(self):
         """An event says what happened to which instance, why, and what else is known."""
         self.journal.add("config", "uploaded", config="web-1-01.cfg")
+        self.journal.write()
         (event,) = self.journal.since(0)
         self.assertEqual(event.pop("time"), 0)
         self.assertEqual(event, {"seq": 1, "instance": None, "what": "config",

@@ -23,7 +23,7 @@ ORDER = """
     plan spec
     unpacking identities programs complaints content
     events store streams
-    later
+    later writing
     errors
     kernel seccomp trees access options resolv_conf
     sockets

@@ -1,6 +1,7 @@
 """One container's life, from state to state, on a fake machine."""
 
 import os
+import shutil
 import signal
 import stat
 from itertools import product
@@ -10,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.fakes import MachineTestCase, make_pool
 from tests.support import make_spec
+from txcontain import instance as instances
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.instance import (
     ENDING,
@@ -70,8 +72,7 @@ class InstanceTestCase(MachineTestCase):
         """An instance of a config with these changes, as the manager makes it."""
         spec = make_spec(startup_script="/run.sh", **changes)
         folder = os.path.join(self.folder, "web-1")
-        os.makedirs(folder, exist_ok=True)
-        os.chmod(folder, HALF_MADE)
+        shutil.rmtree(folder, ignore_errors=True)
         return Instance("web-1", spec, folder, ["/base"], PLAN, self.reactor, self.kernel,
                         self.pool, changed=self.take_note)  # fmt: skip
 
@@ -271,7 +272,7 @@ class LaunchTests(InstanceTestCase):
     def test_disk_full(self):
         """Where the record can't be written nothing runs, and the reason is the disk."""
         instance = self.make()
-        os.rename(instance.folder, f"{instance.folder}.gone")
+        self.patch(instances, "write_soon", no_space)
         error = self.refused(instance.launch(), MachineAtFault)
         self.assertEqual(error.chain[0], "writing instance.json")
         self.assertFalse(self.kernel.lives(self.init.process))
@@ -644,6 +645,11 @@ class RestartTests(InstanceTestCase):
         instance.pause()
         self.reactor.advance(100)
         self.assertEqual((instance.state, len(self.reactor.inits)), ("waiting", 1))
+
+
+def no_space(path, content):
+    """As on a full disk."""
+    raise OSError(28, "No space left on device", path)
 
 
 def fails_once(tries):

@@ -559,6 +559,8 @@ ELSEWHERE = (
      "ended, and how can't be read: {}"),
     ("something is in the way of the start", "test_tap.py:test_something_in_the_way",
      "the manager can't start: {}"),
+    ("a launch while the manager ends", "test_pool.py:test_no_more",
+     "starting a container's init → the manager ends"),
     ("no namespace can be made", "test_process.py:test_never_connects",
      "making the container's namespaces → its init ended before it connected: {} → the manager "
      "must run as root, on Linux 5.12 or later, where namespaces are allowed"),

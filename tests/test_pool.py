@@ -379,6 +379,7 @@ class AheadTests(PoolTestCase):
         pool.ahead.folder = os.path.join(self.folder, "missing")
         self.launch(pool)
         self.launch(pool)
+        self.reactor.pump([RETRY_AFTER] * 2)
         self.assertEqual((self.warm(pool), pool.ahead.names), ([1, 1], set()))
 
     def test_no_init(self):
@@ -446,6 +447,13 @@ class StopTests(PoolTestCase):
         self.reactor.pump([0.01] * 3)
         self.successResultOf(stopped)
         self.assertEqual(self.living, [])
+
+    def test_no_more(self):
+        """Who asks for one when it has been stopped is told that the manager ends."""
+        pool = self.make(size=0)
+        pool.stop()
+        self.failureResultOf(pool.take(PLAN), MachineAtFault)
+        self.assertEqual(self.reactor.inits, [])
 
     def test_stuck(self):
         """One that won't go does not keep the manager from ending."""

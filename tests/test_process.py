@@ -9,6 +9,7 @@ from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeSocket, MachineTestCase, make_folder, make_pool
@@ -310,8 +311,9 @@ class AdoptedTests(MachineTestCase):
         super().setUp()
         self.keeper, self.process = self.kernel.begin(), self.kernel.begin()
         self.ends = []
-        self.adopted = Adopted(self.reactor, self.kernel, Cgroups(), self.folder, self.process,
-                               self.keeper, on_exit=self.ends.append)  # fmt: skip
+        machine = self.reactor, self.kernel, Cgroups(), maybeDeferred
+        self.adopted = Adopted(*machine, self.folder, self.process, self.keeper,
+                               on_exit=self.ends.append)  # fmt: skip
 
     def test_alive(self):
         """One that runs is followed, and its end is noticed with its true status."""
@@ -442,7 +444,7 @@ class RemoveTests(MachineTestCase):
         self.group = os.path.join(self.folder, "cgroup/0123")
         os.makedirs(self.slot)
         os.makedirs(self.group)
-        self.processes = Adopted(self.reactor, self.kernel, self.cgroups, self.slot)
+        self.processes = Adopted(self.reactor, self.kernel, self.cgroups, maybeDeferred, self.slot)
         self.patch(cgroups, "_remove", self.remove_group)
 
     def remove_group(self, folder):

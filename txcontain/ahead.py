@@ -57,9 +57,9 @@ class Ahead:
         )
 
     def draw(self) -> tuple[str, Plan]:
-        """A name, and the steps to be carried out for it in advance; no name where any would do.
+        """A name, and the steps to be carried out for it in advance; no name if any would do.
 
-        No steps where nothing is expected.
+        No steps if nothing is expected. Whoever draws a name makes its folder.
         """
         if len(self._last) < 2:
             return "", []
@@ -68,15 +68,15 @@ class Ahead:
         if steps == self._alike(other):
             return "", steps
         name = self._last[-1][0] + name
-        try:
-            os.mkdir(os.path.join(self.folder, name), PREPARED)
-        except OSError:  # a full disk, as whoever launches something will be told
-            return "", []
         self.names.add(name)
         return name, steps
 
     def _alike(self, digits: str) -> Plan:
         return common_start(*(plan_for(stem + digits) for stem, plan_for in self._last))
+
+    def path(self, name: str) -> str:
+        """The folder of an instance of this name."""
+        return os.path.join(self.folder, name)
 
     def give(self, name: str) -> None:
         """The name and its folder are an instance's from now on."""
@@ -89,7 +89,7 @@ class Ahead:
 
         async def remove() -> None:
             try:
-                await self.remove(os.path.join(self.folder, name))
+                await self.remove(self.path(name))
             finally:
                 self.names.discard(name)
 

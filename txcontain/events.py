@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from txcontain.errors import logged
@@ -54,6 +54,7 @@ class Journal:
     reactor: Any
     path: str
     now: Callable[[], float] = time.time  # of the day
+    writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
     last: int = 0  # the number of the last event
     _new: list[Event] = field(factory=list)  # those that are yet to be written
     _writing: Timer = field(init=False)
@@ -93,18 +94,26 @@ class Journal:
             self._writing.after(WRITE_AFTER)
         return event
 
-    def write(self) -> None:
-        """Write down what is new, tell who listens, and log it."""
+    def write(self) -> Deferred[None]:
+        """Write down what is new, tell who listens, and log it; fires when that is done."""
         self._writing.cancel()
         new, self._new = self._new, []
-        for event in new:
-            with contextlib.suppress(OSError):  # a full disk does not stop the containers
-                self._write(to_json(event))
+        written = self.writes(self._write, [to_json(event) for event in new])
+        written.addCallback(lambda _: self._tell(new))
+        return written
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
             for listener in list(self._listeners):
                 listener(event)
             self._log.info("{line}", line=line_of(event))
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: list[bytes]) -> None:
+        for line in lines:
+            with contextlib.suppress(OSError):  # a full disk does not stop the containers
+                self._append(line)
+
+    def _append(self, line: bytes) -> None:
         if self._size + len(line) > LARGEST:
             os.replace(self.path, f"{self.path}.old")
             self._size, self._torn = 0, False
@@ -118,8 +127,7 @@ class Journal:
         self._torn = written < len(line)
 
     def since(self, number: int) -> Iterator[Event]:
-        """The events after that number, of those that are still there."""
-        self.write()
+        """The events after that number, of those that are written and still there."""
         for path in (f"{self.path}.old", self.path):
             with contextlib.suppress(FileNotFoundError), open_file(path) as file:
                 for line in file:
@@ -157,6 +165,7 @@ class Follower(Stream):
             self.finish()
 
     async def _replay(self) -> None:
+        await self.journal.write()
         events = self.journal.since(self.last)
         while not self.gone and (some := list(islice(events, SOME))):
             await self._write(some)

@@ -7,7 +7,6 @@ created → starting → running → stopping → ended
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from attrs import asdict, define, field
 from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txcontain import failures
 from txcontain.errors import CalledOff, Error, MachineAtFault
@@ -97,6 +97,7 @@ class Instance:
     in_advance: int = 0  # how many of the steps its init had carried out before the launch
     processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed
+    marked: Deferred[Any] | None = None  # fires when a next manager knows that as well
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
     _delay: float = FIRST_DELAY  # before the next restart
     _up_at: float = 0.0  # when its script began to run, by the reactor's clock
@@ -184,11 +185,14 @@ class Instance:
         self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.connect = self._exited, self.connect
         self._limit(child)
+        if self._first_launch and not child.reserved:
+            await self._make_folder()
         steps_done = child.carry_out(self.plan)
         try:
-            self._write_record()  # while the init works
+            await self._keep(was_prepared=bool(child.reserved))  # while the init works
         except OSError as error:
             steps_done.addErrback(lambda _: None)  # its failure follows from this one
+            self.pool.expect_nothing()  # a prepared folder that someone has removed stays so
             raise MachineAtFault(f"writing {RECORD}", failures.of_os(error)) from error
         try:
             self.timeline = await steps_done
@@ -197,9 +201,27 @@ class Instance:
         self._check_that_it_is_wanted()
         child.let_go_of_stderr()
         try:
-            os.chmod(self.folder, WHOLE)
+            await self.pool.writes(os.chmod, self.folder, WHOLE)
         except OSError as error:
             raise MachineAtFault("keeping the instance", failures.of_os(error)) from error
+        self._check_that_it_is_wanted()
+
+    async def _make_folder(self) -> None:
+        try:
+            await self.pool.writes(os.mkdir, self.folder, HALF_MADE)
+        except OSError as error:
+            raise MachineAtFault("making the instance's folder", failures.of_os(error)) from error
+
+    def _keep(self, *, was_prepared: bool) -> Deferred[None]:
+        """Write the first record; a folder that was prepared is an instance's from now on."""
+        record = to_json(self.record())
+
+        def keep() -> None:
+            if was_prepared:
+                os.chmod(self.folder, HALF_MADE)
+            write_soon(self.path(RECORD), record)
+
+        return self.pool.writes(keep)
 
     def _limit(self, child: Supervised) -> None:
         try:
@@ -420,20 +442,21 @@ class Instance:
 
     def save(self) -> None:
         """Keep what a later manager should know (survives this process at once)."""
-        try:
-            self._write_record()
-        except OSError as error:  # the next manager finds the processes all the same
-            log.warn(
-                "the state of {name} can't be kept: {error}", name=self.name, error=error
-            )
+        if not self.ending:  # else it goes in a moment
+            written = self._write_record()
+            written.addErrback(self._not_saved)
+
+    def _not_saved(self, failure: Failure) -> None:
+        failure.trap(OSError)  # the next manager finds the processes all the same
+        log.warn("the state of {name} can't be kept: {why}", name=self.name, why=failure.value)
 
     def _save_later(self) -> None:
         """Keep what is good to know, but nothing that a launch has to wait for."""
         if not self._next_save.is_set:
             self._next_save.after(SAVE_AFTER)
 
-    def _write_record(self) -> None:
-        write_soon(self.path(RECORD), to_json(self.record()))
+    def _write_record(self) -> Deferred[None]:
+        return self.pool.writes(write_soon, self.path(RECORD), to_json(self.record()))
 
     # -- what the state machine does --------------------------------------------
 
@@ -461,8 +484,9 @@ class Instance:
     def mark_as_ending(self) -> None:
         """From now on it is to be removed, by this manager or the next one."""
         self.ending = True
-        with contextlib.suppress(OSError):  # on a disk that broke: the next one lets it run on
-            os.chmod(self.folder, ENDING)
+        self.marked = self.pool.writes(os.chmod, self.folder, ENDING)
+        # On a disk that broke the next one lets it run on.
+        self.marked.addErrback(lambda failure: failure.trap(OSError) and None)
 
     def be_waiting(self, how: Exit) -> None:
         """Take note of an end that a new start follows."""

@@ -43,6 +43,10 @@ log = Logger()
 Keepers = dict[str, tuple[Process, Process | None]]  # what Kernel.keepers finds
 
 
+async def nothing() -> None:
+    """Nothing is yet to be written."""
+
+
 @define(eq=False)
 class Manager:
     """All the instances of one state folder."""
@@ -61,6 +65,7 @@ class Manager:
     state: str  # folder
     base_images: str  # folder
     mountables: str  # folder
+    flush: Callable[[], Awaitable[None]] = nothing  # waits until all is written
     keep_ended: int = 100  # instances
     resolv_conf: Callable[[], str] = lambda: ""  # what the host's /etc/resolv.conf says
     user_namespace: bool = False  # whether every instance is to have one
@@ -179,12 +184,6 @@ class Manager:
         prepared = self.pool.reserved(spec.name, self._plan_for(spec, layers, None, ids))
         name = prepared or new_name(spec.name)
         instance = self._instance(name, spec, layers, self.network.reserve(name, spec), ids)
-        try:
-            (os.chmod if prepared else os.mkdir)(instance.folder, HALF_MADE)
-        except OSError as error:
-            self._release(instance)
-            self.pool.expect_nothing()  # a prepared folder that someone has removed stays so
-            raise MachineAtFault("making the instance's folder", failures.of_os(error)) from error
         instance.changed = self._changed
         self.instances[instance.name] = instance
         return instance
@@ -375,6 +374,8 @@ class Manager:
         return await self._what_is_left(instance)
 
     async def _remove_folder(self, instance: Instance) -> None:
+        if instance.marked is not None:
+            await instance.marked
         try:
             await self.remove(instance.folder)
         except OSError as error:
@@ -533,7 +534,7 @@ class Manager:
 
     def _adopted(self, token: str, keepers: Keepers) -> Adopted:
         slot = os.path.join(self.pool.slots, token)
-        machine = self.reactor, self.kernel, self.pool.cgroups
+        machine = self.reactor, self.kernel, self.pool.cgroups, self.pool.writes
         keeper, process = keepers.get(token, (UNKNOWN, None))
         return Adopted(*machine, slot, process or UNKNOWN, keeper)
 

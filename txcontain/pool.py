@@ -11,6 +11,7 @@ import contextlib
 import marshal
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib.util import MAGIC_NUMBER
 from resource import RLIMIT_NOFILE, getrlimit
@@ -18,13 +19,13 @@ from secrets import token_hex
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from txcontain import failures
-from txcontain.ahead import Ahead, PlanFor, stem_of
+from txcontain.ahead import PREPARED, Ahead, PlanFor, stem_of
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
@@ -59,6 +60,8 @@ class Pool(Factory):
     most: int = 16  # and at the most, where many were asked for lately
     # The soft and the hard limit of how many files a container's process may open.
     files: tuple[int, int] = field(factory=partial(getrlimit, RLIMIT_NOFILE))
+    writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
+    _stopped: bool = False
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
     _warm: list[Child] = field(factory=list)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
@@ -107,6 +110,7 @@ class Pool(Factory):
     def stop(self) -> Deferred[None]:
         """Listen no more, and let every init go that has no plan yet; fires when all are gone."""
         self._refill.cancel()
+        self._stopped = True
         self.size = self.most = 0
         for child in self._warm:
             child.hang_up()
@@ -145,6 +149,8 @@ class Pool(Factory):
 
         Fails with MachineAtFault where none can be had.
         """
+        if self._stopped:
+            return fail(MachineAtFault("starting a container's init", "the manager ends"))
         self._taken.append(self.reactor.seconds())
         fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
         if fit:
@@ -188,7 +194,7 @@ class Pool(Factory):
         """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
         slot = os.path.join(self.slots, token)
-        machine = self.reactor, self.kernel, self.cgroups
+        machine = self.reactor, self.kernel, self.cgroups, self.writes
         child = Child(*machine, slot, groundwork=groundwork, reserved=reserved)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone, child.lost = self._forget, self._lost
@@ -196,17 +202,31 @@ class Pool(Factory):
         child.waiting.addErrback(child.abandon)
         self._living[token] = child
         self._known[token] = child
-        try:
-            self._start(child)
-        except OSError as error:
-            self._forget(token)
-            self._ended_without_plan(child)
-            why = failures.of_os(error)
-            child.waiting.errback(MachineAtFault("starting a container's init", why))
+        background(self._try_to_start(child), "starting a container's init")
         return child
 
-    def _start(self, child: Child) -> None:
+    async def _try_to_start(self, child: Child) -> None:
+        try:
+            await self.writes(self._make_folders, child)
+            if child.waiting.called:
+                self._give_up(child)  # no one waits for it any more
+            else:
+                self._start(child)
+        except OSError as error:
+            self._give_up(child)
+            why = failures.of_os(error)
+            child.fail(MachineAtFault("starting a container's init", why))
+
+    def _give_up(self, child: Child) -> None:
+        self._forget(child.token)
+        self._ended_without_plan(child)
+
+    def _make_folders(self, child: Child) -> None:
         os.mkdir(child.slot, 0o700)
+        if child.reserved:
+            os.mkdir(self.ahead.path(child.reserved), PREPARED)
+
+    def _start(self, child: Child) -> None:
         python = [self._read_only_python(), "-I", "-S", "-B"]
         files = [str(limit) if limit >= 0 else "unlimited" for limit in self.files]
         keeper = ["/bin/sh", KEEPER, self.cgroups.keepers, child.slot, *files]

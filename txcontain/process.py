@@ -19,7 +19,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail as failed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol, connectionDone
@@ -129,6 +130,15 @@ class StepFailed(Exception):
         self.details = {key: kind(details[key]) for key, kind in self.SAYS.items()}
 
 
+def _remove_slot(slot: str) -> bool:
+    """Remove a slot's folder; returns whether it is gone."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(slot):
+            os.unlink(os.path.join(slot, name))
+        os.rmdir(slot)
+    return not os.path.lexists(slot)
+
+
 @implementer(IReadDescriptor)
 @define(eq=False)
 class Watch:
@@ -173,6 +183,7 @@ class Supervised:
     reactor: Any
     kernel: Kernel
     cgroups: Cgroups
+    writes: Callable[..., Deferred[Any]]  # runs a function where it may wait
     slot: str  # the keeper's folder
     process: Process = UNKNOWN  # PID 1, as seen from here
     keeper: Process = UNKNOWN
@@ -220,7 +231,7 @@ class Supervised:
         Returns what would not go within a second.
         """
         async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
-            left = self._discard()
+            left = await self._discard()
             if self.process != UNKNOWN and self.kernel.lives(self.process):
                 left.append(f"process {self.process.pid}")
             if not left:
@@ -236,13 +247,9 @@ class Supervised:
         if left := await self.remove():
             log.warn("{slot} is empty, but left is: {left}", slot=self.slot, left=", ".join(left))
 
-    def _discard(self) -> list[str]:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self.slot):
-                os.unlink(os.path.join(self.slot, name))
-            os.rmdir(self.slot)
+    async def _discard(self) -> list[str]:
         left = self.cgroups.remove(self.token)
-        return [*left, self.slot] if os.path.lexists(self.slot) else left
+        return left if await self.writes(_remove_slot, self.slot) else [*left, self.slot]
 
     def _kill_members(self) -> None:
         """End who is in the cgroup: nobody, but where a keeper's end was survived (prctl(2))."""
@@ -319,7 +326,7 @@ class Child(Supervised, ProcessProtocol):
             self.pidfd = self.kernel.open_process(self.process)
         except OSError as error:
             why = failures.of_os(error)
-            self._fail(MachineAtFault("taking note of a container's init", why))
+            self.fail(MachineAtFault("taking note of a container's init", why))
             raise
         self.connection = connection
         connection.send_plan(self.groundwork)
@@ -331,16 +338,17 @@ class Child(Supervised, ProcessProtocol):
 
     def groundwork_failed(self, failure: StepFailed) -> None:
         """The init could not even do what all containers share, and ends."""
-        self._fail(failures.of_step(self.groundwork, failure))
+        self.fail(failures.of_step(self.groundwork, failure))
 
     def hung_up(self) -> None:
         """The init has closed its connection: its script runs, or it ends."""
         self.connection = None
         if not self.planned:
             self.lost(self)
-            self._fail(MachineAtFault("preparing a container's init", "it ended half-way"))
+            self.fail(MachineAtFault("preparing a container's init", "it ended half-way"))
 
-    def _fail(self, error: Error) -> None:
+    def fail(self, error: Error) -> None:
+        """No plan will be carried out by it; nothing if whoever waits has been told already."""
         if not self.waiting.called:
             self.waiting.errback(error)
 
@@ -351,7 +359,7 @@ class Child(Supervised, ProcessProtocol):
         """
         self.planned = True
         if self.connection is None:
-            return fail(MachineAtFault("carrying out the plan", "the init has ended"))
+            return failed(MachineAtFault("carrying out the plan", "the init has ended"))
         assert begins_with(plan, self.groundwork)
         return self.connection.send(plan[len(self.groundwork) :])
 
@@ -386,7 +394,7 @@ class Child(Supervised, ProcessProtocol):
         if self.connection is not None:
             self.connection.expect_the_end(self.reactor)
         self.has_ended()
-        self._fail(MachineAtFault(*self._why_it_never_connected()))
+        self.fail(MachineAtFault(*self._why_it_never_connected()))
 
     def _why_it_never_connected(self) -> tuple[str, ...]:
         complaints = self.stderr.decode(errors="replace").strip().splitlines()

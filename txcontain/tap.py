@@ -27,7 +27,7 @@ from txcontain.cgroups import Cgroups
 from txcontain.events import Journal
 from txcontain.failures import of_os
 from txcontain.kernel import Kernel
-from txcontain.later import be_monotonic
+from txcontain.later import background, be_monotonic
 from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
@@ -39,6 +39,7 @@ from txcontain.resolv_conf import ResolvConf
 from txcontain.seccomp import compile_filters
 from txcontain.store import Configs
 from txcontain.trees import Trees
+from txcontain.writing import Writer
 
 REFUSED = "Parameter type enforcement failed: "  # what Twisted puts before a reader's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
@@ -147,9 +148,12 @@ class ManagerService(Service):
         super().stopService()
         self.manager.pause()
         self.manager.bounds.stop()
-        stopped = self.manager.pool.stop()
-        stopped.addBoth(lambda _: os.close(self._lock))
-        return stopped
+        return background(self._stop(), "stopping the manager")
+
+    async def _stop(self) -> None:
+        await self.manager.pool.stop()
+        await self.manager.flush()
+        os.close(self._lock)
 
 
 @contextlib.contextmanager
@@ -206,8 +210,10 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     host = Host.here(os.path.join(state, "empty"), compile_filters())
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
+    writer = Writer(reactor)
     ahead = Ahead(os.path.join(state, "instances"), trees.remove)
     pool = Pool(reactor, kernel, Cgroups(), run, ahead, groundwork, options["pool"])
+    pool.writes = writer.write
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
     return Manager(
         reactor=reactor,
@@ -226,10 +232,11 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         network=make_network(
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
         ),
-        journal=Journal(reactor, os.path.join(state, "events.jsonl"), kernel.now),
+        journal=Journal(reactor, os.path.join(state, "events.jsonl"), kernel.now, writer.write),
         bounds=Bounds(reactor, kernel, for_logs),
         threads=trees.in_thread,
         remove=trees.remove,
+        flush=writer.stop,
         host=host,
         state=state,
         base_images=options["base-images"],

@@ -147,8 +147,9 @@ class Adoption(LifeCase):
 
     def test_a_stop_is_finished(self):
         """A destroy during which the manager was killed is finished by the next one."""
-        deaf = "#!/bin/sh\ntrap : TERM\nwhile :; do sleep 0.1; done\n"
+        deaf = "#!/bin/sh\ntrap : TERM\necho deaf\nwhile :; do sleep 0.1; done\n"
         name = self.launch(**self.job(deaf, stop_timeout=60))
+        wait_until(lambda: self.log_of(name) == "deaf\n", "it is deaf")
         self.ask_in_background("DELETE", f"/destroy/{name}")
         wait_until(lambda: self.record(name)["state"] == "stopping", "it is stopping")
         self.kill_manager()
@@ -321,6 +322,48 @@ class Unpacking(LifeCase):
         self.assertEqual(answer.status, 200, answer.reason)
         pid = self.record(answer.json["instance"])["pid"]
         self.assertEqual(len(os.listdir(f"/proc/{pid}/root/many")), 3000)
+
+
+class FrozenDisk(LifeCase):
+    """The state folder's disk takes nothing for a while (fsfreeze(8)), as for a snapshot."""
+
+    def setUp(self):
+        super().setUp()
+        self.stop()
+        image = self.folder / "disk"
+        image.touch()
+        os.truncate(image, 64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", image], check=True)
+        shutil.rmtree(self.state)
+        self.state.mkdir()
+        subprocess.run(["mount", "-o", "loop", image, self.state], check=True)
+        self.addCleanup(subprocess.run, ["umount", "--lazy", self.state], check=True)
+        self.start()
+
+    def test_answers(self):
+        """All that is only to be told is answered at once; what waited is done after the thaw."""
+        self.launch(**self.job("#!/bin/sh\nsleep 1000\n"))
+        ends = self.launch(**self.job("#!/bin/sh\nsleep 1; exit 3\n"))
+        key = self.upload()
+        subprocess.run(["fsfreeze", "-f", self.state], check=True)
+        try:
+            self.ask_in_background("POST", "/launch", key)
+            slowest = max(self.time_of_a_list() for _ in range(300))
+        finally:
+            subprocess.run(["fsfreeze", "-u", self.state], check=True)
+        self.assertLess(slowest, 5)  # seconds; and not until the thaw
+        wait_until(lambda: self.record(ends)["exit"], "the end is noticed")
+        wait_until(lambda: len(self.running()) == 2, "the launch is done")
+        self.restart()
+        self.assertEqual(self.record(ends)["exit"]["status"], 3)
+        self.assertEqual(len(self.running()), 2)
+
+    def time_of_a_list(self):
+        """How long an answer takes, in seconds."""
+        begun = time.monotonic()
+        self.running()
+        time.sleep(0.01)
+        return time.monotonic() - begun
 
 
 class FullDisk(LifeCase):
