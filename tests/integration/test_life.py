@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -151,7 +152,8 @@ class Adoption(LifeCase):
         name = self.launch(**self.job(deaf, stop_timeout=60))
         wait_until(lambda: self.log_of(name) == "deaf\n", "it is deaf")
         self.ask_in_background("DELETE", f"/destroy/{name}")
-        wait_until(lambda: self.record(name)["state"] == "stopping", "it is stopping")
+        folder = self.state / "instances" / name
+        wait_until(lambda: folder.stat().st_mode & stat.S_ISUID, "that it is to go is on the disk")
         self.kill_manager()
         record = self.state / "instances" / name / "instance.json"
         record.write_text(record.read_text().replace("60", "0"))
