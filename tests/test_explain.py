@@ -131,6 +131,12 @@ class AsText(SynchronousTestCase):
         self.assertIn("ip route add default via 10.0.0.1\n", script)
         self.assertIn("nameserver 10.0.0.1\n", script)
 
+    def test_an_init(self):
+        """Where PID 1 is to look after the script, the shell waits for it."""
+        script = script_of(startup_script="/x", init=True)
+        self.assertIn("\nenv -i ", script)
+        self.assertNotIn("exec env", script)
+
     def test_idle(self):
         """A container without a script runs sleep(1)."""
         self.assertIn("    sleep infinity\nCONTAINER\n", script_of())

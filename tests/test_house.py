@@ -33,7 +33,7 @@ WITHOUT_TWISTED = (
     "spec plan explain store errors kernel cgroups failures seccomp init resolv_conf".split()
 )
 LONGEST = 600  # lines
-LONGER = {"init.py": 1100}  # for it is one file, on purpose
+LONGER = {"init.py": 1150}  # for it is one file, on purpose
 
 
 def parse(path):

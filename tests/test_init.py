@@ -100,6 +100,8 @@ class Recorder:
         """What a call returns: descriptors that tell which call opened them."""
         if name == "execve":
             raise Executed
+        if name == "fork":
+            return 0
         if name == "readlink":
             return "../x/"
         if name == "stat":
@@ -117,6 +119,9 @@ class Manager:
 
     def sendall(self, message):
         self.received += message
+
+    def close(self):
+        self.received = None
 
     def fileno(self):
         return 3
@@ -178,6 +183,7 @@ def container_plan(ids=None, **changes):
 PLANS = {
     "container": container_plan(),
     "as root": container_plan(startup_owner="root"),
+    "looked after": container_plan(init=True),
     "user namespace": container_plan(ids=1 << 20),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
@@ -625,6 +631,14 @@ class Executing(Case):
             init.StepError, self.calls, "exec", kernel, path="/x", arguments=[], environment=[]
         )
         self.assertEqual(len(kernel.calls), 1)
+
+    def test_an_init(self):
+        """PID 1 says no more, keeps nothing of the host's to be seen, and ends as its child."""
+        kernel, manager = Recorder(), Manager()
+        self.patch(kernel, "result", lambda name, *_: {"fork": 5, "look_after": 7}.get(name))
+        error = self.assertRaises(SystemExit, init.Container(kernel, manager).look_after)
+        self.assertEqual((error.code, manager.received), (7, None))
+        self.assertEqual(kernel.calls, [("fork",), ("rename", b"init"), ("look_after", 5)])
 
     def test_no_shell(self):
         """A script without #! in an image without a shell fails, and says why."""

@@ -232,6 +232,13 @@ class Containers(SynchronousTestCase):
         self.assertLess(ops.index("file"), ops.index("seal"))
         self.assertLess(ops.index("link"), ops.index("user"))
 
+    def test_an_init(self):
+        """One that looks after the script begins last; without a script there is nothing to do."""
+        plain, plan = plan_of(startup_script="/x"), plan_of(startup_script="/x", init=True)
+        self.assertEqual(plan, [*plain[:-1], ("look_after", {}), plain[-1]])
+        self.assertEqual(plan_of(init=True), plan_of())
+        self.assertEqual(common_start(plan, plan), plain[:-1])
+
     def test_sizes(self):
         """A /tmp is as large as it is to be, and a /dev/shm becomes so: that is there before."""
         plain, plan = plan_of(), plan_of(shm_size="1G", tmp_size="1M")

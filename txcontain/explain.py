@@ -84,6 +84,7 @@ class _Shell:
         self.powers: Lines = []
         self.first = 0  # of the ids of a user namespace
         self.enter = ""  # the command that enters one
+        self.run = "exec "  # or empty, if this shell is to stay
 
     def input(self, path: str) -> Lines:
         """The container's own standard input."""
@@ -325,15 +326,23 @@ class _Shell:
         self.powers.append("--no-new-privs")
         return []
 
+    def look_after(self) -> Lines:
+        """PID 1 is to reap who ends, so this shell stays, and waits. (The real init also passes
+        signals on.)
+        """
+        self.run = ""
+        return []
+
     def exec(self, path: str, arguments: Lines, environment: list[Assignment]) -> Lines:
         """With a clean environment and no other powers, inside the new root, as the owner:
-        this process becomes the startup script, still as PID 1.
+        the startup script is run, as PID 1 if nothing else stays that.
         """
         before = {"HOME": '"$home"', "USER": '"$user"'}
         variables = fill_in(environment, before, quote)
+        words = " ".join(f"{name}={word}" for name, word in variables.items())
         return [
             " \\\n    ".join([
-                "exec env -i " + " ".join(f"{name}={word}" for name, word in variables.items()),
+                f"{self.run}env -i {words}",
                 self.enter + "/usr/bin/setpriv " + " ".join(self.powers),
                 '/usr/bin/unshare --root=. --wd="$directory" --setuid="$uid"',
                 " ".join(map(quote, [path, *arguments])),

@@ -61,6 +61,7 @@ MOUNT_FLAGS = {
     "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19,
 }  # fmt: skip
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
+PR_SET_NAME = 15
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
@@ -270,6 +271,38 @@ class Kernel:
         header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
         low, high = mask & 0xFFFFFFFF, mask >> 32
         self._call("capset", header, struct.pack("IIIIII", low, low, 0, high, high, 0))
+
+    def fork(self) -> int:
+        """fork(2): 0 in the child, which leads a session; here, every signal waits to be read."""
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+        return child
+
+    def rename(self, name: bytes) -> None:
+        """What others see as this process's name and command line: its own tell of the host.
+
+        prctl(2), PR_SET_NAME; the arguments lie between two addresses of proc_pid_stat(5).
+        """
+        self._call("prctl", PR_SET_NAME, name)
+        with open("/proc/self/stat", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()  # from the third one on
+        start, end = int(fields[45]), int(fields[46])
+        shown = name[: end - start - 1].ljust(end - start, b"\0")
+        Function(_ctypes.dlsym(LIBC, "memcpy"))(Long(start), shown, Long(len(shown)))
+
+    def look_after(self, child: int) -> int:
+        """Pass signals on to a child, and reap whoever ends; its exit status, as a shell's."""
+        while True:
+            number = _signal.sigwait(_signal.valid_signals())
+            if number != _signal.SIGCHLD:
+                os.kill(child, number)
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == child:
+                    status = os.waitstatus_to_exitcode(ended[1])
+                    return status if status >= 0 else 128 - status
 
     # What Python has already; here so that a recorder sees it too.
     mkdir = staticmethod(named(os.mkdir))
@@ -656,6 +689,16 @@ class Container:
     def seccomp(self, program: bytes) -> None:
         """Make no system calls any more but those that the program lets through."""
         self.kernel.load_filter(program)
+
+    def look_after(self) -> None:
+        """Leave the rest to a child, and stay PID 1: reap, pass signals on, end as it does."""
+        child = self.kernel.fork()
+        if child == 0:
+            return
+        assert self.connection is not None
+        self.connection.close()  # the child says what becomes of the rest
+        self.kernel.rename(b"init")
+        sys.exit(self.kernel.look_after(child))
 
     def exec(self, path: str, arguments: Strings, environment: Assignments) -> None:
         """Become the program at ``path``; a script without ``#!`` is run by /bin/sh."""

@@ -88,6 +88,7 @@ CONFIG: Json = {
             _list(_string("NAME=VALUE"), most=spec.MOST_VARIABLES),
         ],
     },
+    "init": {"type": "boolean", "description": "PID 1 reaps, and passes signals on to the script"},
     "restart": _choice("whether to start it again", "no", "on-failure", "always"),
     "max_restarts": _number("how often at most", 0, 1_000_000),
     "stop_timeout": _number("seconds between stop_signal and SIGKILL", 0, 3600, "number"),

@@ -58,7 +58,7 @@ HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
 # These steps, and all after them, run only at launch: they consume what the manager has (an
 # address, a range of ids), or are the launch itself.
-LATE = {"ask_for_link", "user_namespace_of", "exec", "idle"}
+LATE = {"ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
 # Bytes of message queues, signals that wait, bytes of memory that is locked: the kernel's defaults.
 COUNTED_PER_USER = {"msgqueue": 819200, "sigpending": 65536, "memlock": 8 << 20}
 # Of each process that unpacks: seconds of a processor's time, bytes of memory.
@@ -162,6 +162,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_enter_user_namespace(paths, capabilities),
         *_user(spec.startup_owner, capabilities),
         _seccomp(paths.host)[1],
+        *_init(spec),
         _start(spec),
     ]  # fmt: skip
 
@@ -414,6 +415,10 @@ def _user(owner: str, capabilities: list[int]) -> Plan:
         ("user", {"owner": owner, "capabilities": capabilities}),
         ("no_new_privileges", {}),
     ]
+
+
+def _init(spec: Spec) -> Plan:
+    return [("look_after", {})] if spec.init and spec.startup_script is not None else []
 
 
 def _start(spec: Spec) -> Step:

@@ -107,6 +107,7 @@ class Spec:
     startup_script: str | None = None
     startup_owner: str = "root"
     startup_env: tuple[Assignment, ...] = ()
+    init: bool = False  # whether PID 1 is a process that looks after the script
     restart: str = "no"
     max_restarts: int | None = None
     stop_timeout: float = 2.0  # seconds
@@ -478,6 +479,7 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "startup_script": _script,
     "startup_owner": _owner,
     "startup_env": _environment,
+    "init": _boolean,
     "restart": _one_of("no", "on-failure", "always"),
     "max_restarts": _number(0, 1_000_000, int),
     "stop_timeout": _number(0, 3600, int, float),

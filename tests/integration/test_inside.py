@@ -195,7 +195,9 @@ class Ends(ManagerCase):
     def test_another_signal(self) -> None:
         """A program that ends by another signal gets that."""
         script = "trap 'echo stopped; exit' QUIT; trap 'echo wrong' TERM"
-        self.assertEqual(self.last_words(script, stop_signal="SIGQUIT"), "stopped\n")
+        for init in (False, True):
+            said = self.last_words(script, stop_signal="SIGQUIT", init=init)
+            self.assertEqual(said, "stopped\n")
 
 
 class Ports(ManagerCase):
@@ -210,3 +212,40 @@ class Ports(ManagerCase):
             with socket.create_server((address, port), family=family):
                 answer = self.try_to_launch(**self.job("", startup_env=f"PORT={port}"))
                 self.assert_refused(answer, 409, f"port {port}", words)
+
+
+class Inits(ManagerCase):
+    """A PID 1 that looks after the script."""
+
+    def test_zombies(self) -> None:
+        """It reaps whoever ends, which a program that is PID 1 need not do."""
+        orphan = "(sleep 0.05 &); (sleep 0.3; grep -h ^State /proc/[0-9]*/status) & exec sleep 0.6"
+        for init, zombies in ((True, False), (False, True)):
+            self.assertEqual("zombie" in self.inside(orphan, init=init), zombies)
+
+    def test_what_is_seen_of_it(self) -> None:
+        """Nothing in the list of processes tells of the host, or of the script."""
+        look = "cat /proc/1/cmdline /proc/1/comm; readlink /proc/self/fd/* | grep socket"
+        for owner in ("root", "worker"):
+            said = self.inside(look, init=True, startup_owner=owner)
+            self.assertEqual(said.replace("\0", ""), "initinit\n")
+
+    def end_of(self, text: str) -> Any:
+        """The exit status of a container with an init that runs a script."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n", init=True))
+        return self.ask("GET", f"/instances/{instance}/wait").json["exit"]["status"]
+
+    def test_its_end(self) -> None:
+        """It ends as the script does, whatever else still runs."""
+        self.assertEqual(self.end_of("sleep 60 & exit 7"), 7)
+        self.assertEqual(self.end_of("kill -KILL $$"), 128 + 9)
+
+    def test_signals(self) -> None:
+        """It passes on what it is sent, from inside as well; the script's own group is not its."""
+        script = "trap 'echo hello' USR1; kill -USR1 1; sleep 0.2; trap exit TERM; kill -TERM 0"
+        self.assertEqual(self.inside(script, init=True), "hello\n")
+
+    def test_a_script_that_is_not_there(self) -> None:
+        """A launch that fails says why, as it does without."""
+        answer = self.try_to_launch(startup_script="/nowhere", init=True)
+        self.assert_refused(answer, 409, "there is no /nowhere in the container")
