@@ -322,7 +322,7 @@ class Lives(RuleBasedStateMachine):
         """From now on inits are stalled at some point, or are not any more."""
         setattr(self.reactor, what, does)
 
-    @rule(call=st.sampled_from([*Faults.CALLS, "thread", "remove", "layer"]),
+    @rule(call=st.sampled_from([*Faults.CALLS, "read", "thread", "remove", "layer"]),
           after=st.integers(0, 3), number=st.sampled_from(ERRORS))  # fmt: skip
     def break_a_call(self, call, after, number):
         """A call will fail, once."""
