@@ -429,10 +429,19 @@ class HostileImageTests(ManagerCase):
 
     def test_kernels_own_folders(self) -> None:
         """An image whose /proc, /sys or /dev is a link or a file is refused; the host's stay."""
-        for name in ("proc", "sys", "dev", "run", "tmp"):
+        for name in ("proc", "sys", "dev"):
             self.refused("link", f"/{name}", base_image=self.image_with(link(name, "/etc")))
             self.refused("link", base_image=self.image_with(link(name, str(self.outside))))
+        for name in ("proc", "sys", "dev", "run", "tmp"):
             self.refused("is a file", base_image=self.image_with(file(name)))
+        for name in ("run", "tmp"):  # which may be links, but to nothing of the host's
+            for target in ("/etc", str(self.outside)):
+                out = self.inside(
+                    f"echo x > /{name}/new && cat {target}/new",
+                    base_image=self.image_with(link(name, target)),
+                )
+                self.assertEqual(out, "x\n")
+        self.assertEqual(os.listdir(self.outside), [])
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         points = {line.split()[4] for line in mounts}
         self.assertEqual(points & {"/etc", str(self.outside)}, set())
