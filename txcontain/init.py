@@ -287,8 +287,8 @@ class Kernel:
         prctl(2), PR_SET_NAME; the arguments lie between two addresses of proc_pid_stat(5).
         """
         self._call("prctl", PR_SET_NAME, name)
-        with open("/proc/self/stat", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()  # from the third one on
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()  # from the third one on
         start, end = int(fields[45]), int(fields[46])
         shown = name[: end - start - 1].ljust(end - start, b"\0")
         Function(_ctypes.dlsym(LIBC, "memcpy"))(Long(start), shown, Long(len(shown)))
