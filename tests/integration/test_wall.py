@@ -326,12 +326,15 @@ tell(folder=os.path.exists(state), socket=attempt(connect, state + "/run/init.so
         """An image whose paths are symbolic links is set up in itself, not where they point to."""
         outside = self.folder / "outside"
         outside.mkdir()
-        self.image("linked.tar", link("out", f"../../../../..{outside}"), link("tmp", str(outside)),
+        self.image("linked.tar", link("out", f"../../../../..{outside}"),
                    link("door", "/proc/1/root/tmp"))  # fmt: skip
         tarball = self.mountable("data.tar", file("data"))
         for target in ("/out/deep", "/door/deep", "/bin/id"):
             mounts = [f"{tarball} {target} READWRITE"]
             self.assert_refused(self.try_to_launch(mounts=mounts, base_image="linked.tar"), 409)
+        self.image("temporary.tar", link("tmp", str(outside)), link("run", f"../..{outside}/run"))
+        out = self.inside("echo mine >/tmp/x; cat /tmp/x", base_image="temporary.tar")
+        self.assertEqual(out, "mine\n")
         self.assertEqual(os.listdir(outside), [])
 
     def test_system_v(self) -> None:
