@@ -17,6 +17,7 @@ TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
 ORDER = """
     tap
     listening site web openapi explain rest
+    callers
     manager
     logs instance records layers pool process ahead
     network firewall names failures cgroups

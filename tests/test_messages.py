@@ -426,6 +426,12 @@ ELSEWHERE = (
     ("a target leads to /proc", "integration/test_wall.py:test_mounts_led_astray",
      "openat2(2) → {} → a symbolic link leads to {}, which is the container's own → mount it "
      "somewhere else, or correct the image"),
+    ("a container asks the manager", "test_callers.py:test_in_a_container",
+     "this request comes from inside of {} → if it is to manage containers, write "
+     '"manage": true in its config'),
+    ("a caller hangs up before it is known", "test_callers.py:test_gone",
+     "whoever sent this request has hung up already, and may have been a container → stay "
+     "connected until the answer is there"),
     ("an owner that the image does not know", "test_init.py:test_unknown",
      "getpwnam(3) → /etc/passwd → the image knows no user {} → name a user of its /etc/passwd, or "
      "a number, as startup_owner"),

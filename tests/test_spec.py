@@ -53,6 +53,7 @@ REFUSED = {
     "tmp_size": [0, "4095", "x", -1, 1.5, True],
     "writable_root": [0, 1, "true", "", []],
     "user_namespace": [0, 1, "true", "", []],
+    "manage": [0, 1, "true", "", []],
     "network": ["", "bridge", "Host", 1, True, ["host"], {}],
     "ports": ["80:80", {}, 1, ["1:1"] * 65, [80], [{}], ["80:81\n"], ["1:1", "127.0.0.1:1:2"]],
 }
@@ -162,6 +163,7 @@ TAKEN = {
     "tmp_size": [("1G", 1 << 30), (4096, 4096)],
     "writable_root": [(True, True), (False, False)],
     "user_namespace": [(True, True), (False, False)],
+    "manage": [(True, True), (False, False)],
     "network": [("host", "host"), ("none", "none"), ("private", "private")],
     "ports": [
         ([], ()),
@@ -192,6 +194,7 @@ DEFAULTS = {
     "tmp_size": 256 << 20,
     "writable_root": False,
     "user_namespace": False,
+    "manage": False,
     "network": "host",
     "ports": (),
 }

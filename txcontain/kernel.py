@@ -264,7 +264,8 @@ class Kernel:
         found = {one.group for one in sockets.listeners(port, pid)}
         if not found or group in found or not _shares_network(pid):
             return bool(found)
-        return None if group is None or sockets.ROOT in found else False
+        untold = group is None or found & {sockets.ROOT, sockets.UNTOLD}
+        return None if untold else False
 
     def listens(self, pid: int, port: int) -> bool:
         """The same by the descriptors of its processes: of many, a part is looked at.

@@ -101,6 +101,7 @@ CONFIG: Json = {
     "tmp_size": _size("what fits into /tmp"),
     "writable_root": {"type": "boolean", "description": "the base image copy-on-write"},
     "user_namespace": {"type": "boolean", "description": "root in it is no one on the host"},
+    "manage": {"type": "boolean", "description": "it may ask the manager for containers"},
     "network": _choice("the host's, none but loopback, or its own", "host", "none", "private"),
     "ports": _list(_string("[ADDRESS:]HOST:CONTAINER[/tcp|/udp]", spec.PORT), most=spec.MOST_PORTS),
 }

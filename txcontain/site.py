@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
@@ -24,8 +24,10 @@ from twisted.web.server import Request, Site
 
 from txcontain import errors
 from txcontain.access import Access, Caller, Loopback
+from txcontain.callers import Callers
 from txcontain.errors import logged
 from txcontain.events import asked_by
+from txcontain.instance import Instance
 from txcontain.later import Timer
 from txcontain.manager import Manager
 from txcontain.rest import encoded, refuse
@@ -93,12 +95,18 @@ class Channel(HTTPChannel):
     _received = 0  # bytes of the request that is being read
     _behind = b""  # what has come behind the request that was answered last
     _turn: Timer | None = None  # for that
+    instance: Instance | None = None  # that it was made in
+    refusal: errors.Forbidden | None = None  # of all that comes on it
     _unread = False  # whether answers wait for the client to read them
 
     def connectionMade(self) -> None:
         """Count it."""
         self.site.connections += 1
         super().connectionMade()
+        try:
+            self.instance = self.site.callers.instance_of(self.transport)
+        except errors.Forbidden as refusal:
+            self.refusal = refusal
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Count it no more."""
@@ -239,7 +247,10 @@ class ApiRequest(Request):
         super().gotLength(length)
         authorization = self.getHeader(b"authorization")
         self.caller = self.channel.site.access.caller(self.channel.transport, authorization)
-        if self.caller is None:  # there is one answer, and no body that takes time to read
+        if self.caller and self.channel.instance:
+            within = f"{self.caller.name} in {self.channel.instance.name}"
+            self.caller = evolve(self.caller, name=within)
+        if self.caller is None or self.channel.refusal:  # one answer, to a body that is not parsed
             self._is_last()
             self.channel.length = length if length and length <= LONGEST_DOCUMENT else 0
 
@@ -271,6 +282,8 @@ class ApiRequest(Request):
     def _checked(self) -> Caller:
         self._read_target()
         self._check_host()
+        if self.channel.refusal:
+            raise self.channel.refusal
         if self._is_cross_site():
             raise CROSS_SITE
         if self.caller is None:
@@ -353,6 +366,7 @@ class ApiSite(Site):
             parsePOSTFormSubmission=False,
         )
         self._names = names
+        self.callers = Callers(manager)
         self.access = access
         self.limits = limits
 

@@ -1,12 +1,13 @@
 """The kernel's tables of sockets: who listens on a port, and who is at the other end.
 
 Since Linux 5.9, sock_diag(7) also tells the cgroup of version 2 that the process was in that
-made a socket: it stays the same, whoever has the socket by now. Where it can't be told it is ROOT.
+made a socket: it stays the same, whoever has the socket by now.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -26,6 +27,7 @@ ANY_STATE, NO_COOKIE, CGROUP_ID = 0xFFFFFFFF, 0xFFFFFFFF, 21
 HEADER, ATTRIBUTES = 16, 16 + 72  # bytes before the message, and before what follows it
 FILEID_KERNFS = 0xFE  # <linux/exportfs.h>
 ROOT = 1  # the number of the cgroup that all others are below
+UNTOLD = 0  # in place of a cgroup's
 MOST_LISTENERS = 1000  # that are looked at: a container may open one port as often as it likes
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,7 +38,7 @@ class Socket:
 
     address: bytes
     inode: str
-    group: int = ROOT  # the number of its cgroup
+    group: int = UNTOLD  # the number of its cgroup; ROOT's also where an old kernel has lost it
 
 
 def listeners(port: int, network_of: int | str = "self", protocol: str = "tcp") -> list[Socket]:
@@ -136,4 +138,58 @@ def _group(attributes: bytes) -> int:
             number: int = struct.unpack_from("=Q", attributes, 4)[0]
             return number
         attributes = attributes[(size + 3) & ~3 :]
-    return ROOT
+    return UNTOLD
+
+
+def group_of_peer(own: tuple[str, int], peer: tuple[str, int]) -> int | None:
+    """The number of the cgroup of the socket at the other end of a TCP connection.
+
+    None if this network namespace has no such socket, or none any more. Raises OSError if that
+    can't be asked.
+    """
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    hosts = [_packed(family, host).ljust(16, b"\0") for host, _ in (peer, own)]
+    sockid = struct.pack(">HH16s16s", peer[1], own[1], *hosts)
+    sockid += struct.pack("=III", 0, NO_COOKIE, NO_COOKIE)
+    with question_socket("self") as kernel:
+        kernel.send(_question(NLM_F_REQUEST, family, socket.IPPROTO_TCP, ANY_STATE, sockid))
+        try:
+            found = _read_answer(kernel.recv(1 << 16), family)
+        except FileNotFoundError:
+            return None
+    # What is left of a connection when its socket was closed (TIME_WAIT) tells no cgroup.
+    return None if (found.inode, found.group) == ("0", UNTOLD) else found.group
+
+
+def _packed(family: int, host: str) -> bytes:
+    return socket.inet_pton(family, host.partition("%")[0])  # without the interface's name
+
+
+def is_own(host: str) -> bool:
+    """Whether an address is one of this host's: only to such a one can a socket be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        try:
+            trial.bind((host, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def path_of_group(some: str, number: int) -> str:
+    """The folder of a cgroup of version 2 (open_by_handle_at(2)); ``some`` is that of another one.
+
+    Raises OSError: ESTALE where it is gone.
+    """
+    handle = ctypes.create_string_buffer(struct.pack("=IiQ", 8, FILEID_KERNFS, number))
+    below = os.open(some, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = _libc.open_by_handle_at(below, handle, os.O_PATH | os.O_CLOEXEC)
+        if found == -1:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(below)
+    try:
+        return os.readlink(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)

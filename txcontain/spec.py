@@ -118,6 +118,7 @@ class Spec:
     shm_size: int = SHM_SIZE  # bytes, of /dev/shm
     tmp_size: int = 256 << 20  # bytes, of /tmp
     writable_root: bool = False
+    manage: bool = False  # whether it may ask the manager for containers
     user_namespace: bool = False  # whether root in it is an unprivileged id of the host's
     network: str = "host"
     ports: tuple[Port, ...] = ()  # that are published
@@ -491,6 +492,7 @@ KEYS: dict[str, Callable[[str, object], Any]] = {
     "tmp_size": _size(4096),
     "writable_root": _boolean,
     "user_namespace": _boolean,
+    "manage": _boolean,
     "network": _one_of("host", "none", "private"),
     "ports": _ports,
 }
