@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench soak packages coverage wheel \
+        api_tests cli_tests bench hostile soak packages coverage wheel \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -87,6 +87,9 @@ wheel: install ## build a wheel of this version into dist/
 	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build
 	@ls dist/*.whl
+
+hostile: install $(BASE) $(MOUNTABLES) ## measure what a caller notices of attacks: ATTACK=keys, or all
+	@$(ROOT) .venv/bin/python -m bench.hostile $(ATTACK)
 
 soak: install $(BASE) $(MOUNTABLES) ## launch and destroy for a long time, and look for what is left
 	@$(ROOT) .venv/bin/python -m tests.soak

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import contestants, measure, packages, processes, report
+from bench import contestants, hostile, measure, packages, processes, report
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
 from bench.manager import BASE, ROOT, make_images, running
 from bench.measure import Figure, Samples, worst
@@ -34,11 +34,12 @@ class Scale:
     first: int  # first launches of a large image
     idle: float  # seconds
     commands: int
+    hostile: float  # seconds of each attack
 
 
 SCALES = {
-    "full": Scale(10, 100, [0, 100, 250, 500, 1000], 25, 3, 15, 10),
-    "quick": Scale(2, 100, [0, 50, 100], 15, 1, 7, 5),
+    "full": Scale(10, 100, [0, 100, 250, 500, 1000], 25, 3, 15, 10, 10),
+    "quick": Scale(2, 100, [0, 50, 100], 15, 1, 7, 5, 3),
 }
 
 
@@ -52,6 +53,8 @@ def main() -> None:
     with work_folder() as folder:
         results = {"mode": mode, "machine": report.machine()}
         results |= run(folder, SCALES[mode])
+        results["hostile"] = hostile.under_attack(folder, SCALES[mode].hostile)
+        print(f"\n{hostile.noticed_table(results['hostile'])}", flush=True)
     print(f"\nKept in {report.save(mode, results).relative_to(ROOT)}.")
     draw(results)
 

@@ -23,9 +23,16 @@ class Connection:
     It does no more than has to be: http.client would be half a millisecond of what is measured.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, token: str = "") -> None:
         self.port = port
+        self.token = token
         self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def connect(self) -> None:
         """Connect; small requests go out at once."""
@@ -50,11 +57,12 @@ class Connection:
     def send_bytes(self, method: str, path: str, body: bytes) -> None:
         """Send a request."""
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json",
-                 f"Content-Length: {len(body)}", "", ""]  # fmt: skip
+                 f"Content-Length: {len(body)}"]  # fmt: skip
+        lines += [f"Authorization: Bearer {self.token}"] if self.token else []
         if self._socket is None:
             self.connect()
         assert self._socket is not None
-        self._socket.sendall("\r\n".join(lines).encode() + body)
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 
     def answer(self) -> Any:
         """Wait for the answer, and return its document; None where it has none.

@@ -43,10 +43,12 @@ def make_images(folder: Path) -> None:
 class Manager:
     """A manager with ``warm`` inits at least, on a state folder and a port of its own."""
 
-    def __init__(self, images: Path, state: Path, warm: int) -> None:
-        self.images, self.state, self.warm = images, state, warm
+    def __init__(
+        self, images: Path, state: Path, warm: int, *options: str, token: str = ""
+    ) -> None:
+        self.images, self.state, self.warm, self.options = images, state, warm, options
         self.port = free_port()
-        self.client = Connection(self.port)
+        self.client = Connection(self.port, token)
 
     def start(self) -> None:
         """Start it; returns at once."""
@@ -55,7 +57,7 @@ class Manager:
             f"--logfile={self.state}.log", "containerd-lite", f"--state={self.state}",
             f"--base-images={self.images / 'base_images'}",
             f"--mountables={self.images / 'mountables'}",
-            f"--port={self.port}", f"--pool={self.warm}",
+            f"--port={self.port}", f"--pool={self.warm}", *self.options,
         ], cwd=ROOT)  # fmt: skip
 
     def stop(self) -> None:
@@ -71,7 +73,7 @@ class Manager:
 
         ask_until(self.client, "/list", is_right, self.process)
 
-    def upload(self, **changes: str) -> dict[str, str]:
+    def upload(self, **changes: Any) -> dict[str, str]:
         """Upload the config with these changes; returns what launches it."""
         config = {**CONFIG, **changes}
         self.client.ask("POST", "/config", config)
@@ -101,9 +103,11 @@ class Manager:
 
 
 @contextmanager
-def running(images: Path, state: Path, warm: int) -> Iterator[Manager]:
+def running(
+    images: Path, state: Path, warm: int, *options: str, token: str = ""
+) -> Iterator[Manager]:
     """A manager that runs; in the end nothing of it is left."""
-    manager = Manager(images, state, warm)
+    manager = Manager(images, state, warm, *options, token=token)
     manager.start()
     try:
         manager.wait_until_listed(0)
