@@ -362,7 +362,8 @@ class Instance:
     async def _ask_to_end(self, processes: Supervised) -> None:
         patience = self.spec.stop_timeout
         pid = processes.process.pid  # 0: it has ended, and its keeper is about to
-        asked = self.kernel.catchers(pid, self.spec.stop_signal) if pid else []
+        catchers = self.kernel.catchers, pid, self.spec.stop_signal
+        asked = await self.threads(*catchers) if pid else []  # there may be very many
         for process in asked:
             self.kernel.signal_process(process, self.spec.stop_signal)
         async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
