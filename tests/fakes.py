@@ -33,7 +33,7 @@ from txcontain.cgroups import Cgroups
 from txcontain.errors import ConfigAtFault
 from txcontain.events import Journal
 from txcontain.firewall import Firewall
-from txcontain.kernel import Process
+from txcontain.kernel import Process, most_held
 from txcontain.layers import Layers
 from txcontain.logs import Bounds
 from txcontain.manager import Manager
@@ -97,6 +97,9 @@ class FakeKernel:
 
     def boot_time(self):
         return self.set_forward - 1.0
+
+    def is_scarce(self, descriptor):
+        return self.most_open is not None and descriptor >= most_held(self.most_open)
 
     def open_more(self, most):
         return most if self.most_open is None else self.most_open

@@ -194,6 +194,12 @@ class Contract(Errors):
             self.opened(process)
             self.assert_errno(errno.EMFILE, self.kernel.open_process, other)
 
+    def test_scarce(self):
+        """A descriptor is scarce if few are left; with any number left, none is."""
+        self.assertFalse(self.kernel.is_scarce(3))
+        with self.room_for(1):
+            self.assertTrue(self.kernel.is_scarce(1 << 20))
+
     def test_open_more(self):
         """As many files may be open as was asked for, or as may be; less is never made of it."""
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE,

@@ -825,7 +825,7 @@ class RestoreTests(RestoreTestCase):
         done = self.next_manager()
         self.assertEqual(dict.fromkeys(names, "running"), self.states())
         self.assertIn("may open 12 files only, which is too few for 20 instances", done[-1])
-        self.kernel.most_open = 24
+        self.kernel.most_open = 64
         self.reactor.advance(FOLLOW_AGAIN)
         self.assertEqual(len(self.reactor.readers), 20)
         for init in self.reactor.inits:

@@ -364,6 +364,15 @@ class AdoptedTests(MachineTestCase):
         self.reactor.advance(FOLLOW_AGAIN)
         self.assertEqual((self.ends, len(self.reactor.readers)), ([], 1))
 
+    def test_descriptors_to_spare(self):
+        """Some descriptors are left for all else; its end is noticed all the same."""
+        self.kernel.most_open = 6
+        self.adopted.follow()
+        self.assertEqual((self.ends, self.kernel.pidfds), ([], {}))
+        del self.kernel.living[self.keeper]
+        self.reactor.advance(FOLLOW_AGAIN)
+        self.assertEqual(len(self.ends), 1)
+
     def test_no_init(self):
         """One that has a keeper only is about to end: no process 0 is looked for."""
         asked = []

@@ -28,6 +28,7 @@ OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 1, 1  # <linux/mount.h>
 SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every architecture
 SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "armv7l": 380, "s390x": 345}
 SCHED_FLAG_RESET_ON_FORK, SHORT_SLICE = 1, 100_000  # <linux/sched.h>; nanoseconds
+SPARE_FILES = 128  # kept for connections, launches and all else that is short
 _libc = ctypes.CDLL(None, use_errno=True)
 MOST_PROCESSES, MOST_FILES = 256, 4096  # of a container's, in one look at who has a socket
 
@@ -66,6 +67,13 @@ class Kernel:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
                 break
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def is_scarce(self, descriptor: int) -> bool:
+        """Whether this descriptor should not be held for long: few are left for all else.
+
+        The lowest that is free is always given (open(2)), so its number tells how many are open.
+        """
+        return descriptor >= most_held(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     def be_prompt(self) -> None:
         """Have this thread run as soon as it is woken, for short whiles at a time.
@@ -311,6 +319,11 @@ def _working_below(top: str, pid: str) -> str:
     # The path alone proves nothing: in another root, it may be another folder's.
     below = os.path.dirname(path) == top and os.path.samestat(os.stat(link), os.stat(path))
     return os.path.basename(path) if below else ""
+
+
+def most_held(most: int) -> int:
+    """How many descriptors may be held for long, of those that may be open."""
+    return most - min(most // 2, SPARE_FILES)
 
 
 def flush_disk(folder: str) -> None:

@@ -21,7 +21,7 @@ from txcontain.errors import MachineAtFault, NoSuchInstance
 from txcontain.events import Journal
 from txcontain.identities import free_range
 from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, Instance
-from txcontain.kernel import Kernel, Process
+from txcontain.kernel import Kernel, Process, most_held
 from txcontain.later import Timer, background, poll, together
 from txcontain.layers import Layers
 from txcontain.logs import Bounds, Reader
@@ -35,7 +35,7 @@ from txcontain.store import Configs
 
 MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
 READ_AGAIN = 5.0  # seconds
-WANTED_FILES, SPARE_FILES = 1 << 16, 256  # one for each instance, and those for all else
+WANTED_FILES = 1 << 16  # one for each instance, and those for all else
 TIDY_AFTER = 1.0  # seconds
 WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
 
@@ -411,7 +411,7 @@ class Manager:
             done.append(f"removed {path}, whose unpacking was cut short")
             self._remove_later(path)
         done += [f"removed {name}, a write cut short" for name in self.configs.recover()]
-        if may_open < len(self.instances) + SPARE_FILES:
+        if most_held(may_open) < len(self.instances):
             done.append(
                 f"the manager may open {may_open} files only, which is too few for "
                 f"{len(self.instances)} instances: raise LimitNOFILE, or ulimit -n"

@@ -10,6 +10,7 @@ manager was there when it happened or not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import marshal
 import os
@@ -216,6 +217,18 @@ class Supervised:
         self.killed_because = self.killed_because or because
         self.send_signal(signal.SIGKILL)
 
+    def hold(self, process: Process) -> int:
+        """A pidfd to be kept for long.
+
+        Raises ProcessLookupError; OSError if there is none to spare: the manager must be able to
+        answer, whatever runs.
+        """
+        pidfd = self.kernel.open_process(process)
+        if self.kernel.is_scarce(pidfd):
+            self.kernel.close(pidfd)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pidfd
+
     def watch_init(self, ended: Callable[[], None]) -> None:
         """Be told that PID 1 has ended, and all processes with it: the keeper will, in a moment."""
         if self.pidfd < 0 and self.process != UNKNOWN:
@@ -323,7 +336,7 @@ class Child(Supervised, ProcessProtocol):
         """
         try:
             self.process = self.kernel.identify(pid)
-            self.pidfd = self.kernel.open_process(self.process)
+            self.pidfd = self.hold(self.process)
         except OSError as error:
             why = failures.of_os(error)
             self.fail(MachineAtFault("taking note of a container's init", why))
@@ -534,7 +547,7 @@ class Adopted(Supervised):
     def _watch_keeper(self) -> None:
         if self.keeper == UNKNOWN or not self.kernel.lives(self.keeper):
             raise ProcessLookupError(f"process {self.keeper.pid} has ended")
-        keeper = self.kernel.open_process(self.keeper)
+        keeper = self.hold(self.keeper)
 
         def keeper_ended() -> None:
             self.kernel.close(keeper)
