@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench hostile soak packages coverage wheel \
+        api_tests cli_tests bench hostile soak torture packages coverage wheel \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -93,3 +93,6 @@ hostile: install $(BASE) $(MOUNTABLES) ## measure what a caller notices of attac
 
 soak: install $(BASE) $(MOUNTABLES) ## launch and destroy for a long time, and look for what is left
 	@$(ROOT) .venv/bin/python -m tests.soak
+
+torture: install $(BASE) $(MOUNTABLES) ## have system calls of the manager fail, for TORTURE_SECONDS
+	@TORTURE_SECONDS=$${TORTURE_SECONDS:-1800} $(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_torture

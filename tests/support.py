@@ -63,6 +63,13 @@ def lacking_for_user_namespaces():
         )  # fmt: skip
 
 
+@functools.cache
+def lacking_for_tracing():
+    """What this machine lacks of what strace takes, to have system calls fail; "" where nothing."""
+    fails = ["-e", "inject=chdir:error=EIO", "sh", "-c", "! cd / 2>/dev/null"]
+    return tried("strace, and leave to trace (ptrace(2))", "strace", "-o", os.devnull, *fails)
+
+
 def tried(what, *command):
     """Why a command failed that takes something of the machine; "" where it did not."""
     path = f"{os.defpath}:/usr/sbin:/sbin"
@@ -113,6 +120,11 @@ def needs_networks(test):
 def needs_user_namespaces(test):
     """The same for one whose containers have user namespaces."""
     return _unless(lacking() or lacking_for_user_namespaces(), test)
+
+
+def needs_tracing(test):
+    """The same for one in which system calls of the manager are made to fail."""
+    return _unless(lacking() or lacking_for_tracing(), test)
 
 
 def _unless(reason, test):

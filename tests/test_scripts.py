@@ -72,7 +72,8 @@ class AsRootTests(ScriptCase):
         self.fake("id", "echo 1000")
         status, said = self.run_script("scripts/as-root", "echo", "-n")
         self.assertEqual(status, 0)
-        self.assertEqual(said, "sudo --preserve-env=CI,SOAK_SEED,SOAK_SECONDS,BENCH,BENCH_PEERS "
+        self.assertEqual(said, "sudo --preserve-env=CI,SOAK_SEED,SOAK_SECONDS,TORTURE_SEED,"
+                               "TORTURE_SECONDS,MACHINE_SEED,MACHINE_LIVES,BENCH,BENCH_PEERS "
                                "-- echo -n\n")  # fmt: skip
 
     def test_as_root(self):
