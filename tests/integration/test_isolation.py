@@ -328,14 +328,16 @@ class FileTests(ManagerCase):
         self.assertEqual(len(list(self.state.glob("layers/*[0-9a-f]"))), 2)
 
     def test_mount_order(self) -> None:
-        """Of two mounts at one place the later one is seen, and one may lie in another."""
+        """One mount may lie in another, whichever is named first; two at one place are refused."""
         self.mountable("a.tar", file("a"), file("sub/a"))
         self.mountable("b.tar", file("b"), file("c"))
         out = self.inside(
             "ls /x /x/sub /y",
-            mounts=["a.tar /x READ", "b.tar /x/sub READ", "a.tar /y READ", "b.tar /y READWRITE"],
+            mounts=["b.tar /x/sub READ", "a.tar /x READ", "b.tar /y READWRITE"],
         )
         self.assertEqual(out, "/x:\na\nsub\n\n/x/sub:\nb\nc\n\n/y:\nb\nc\n")
+        twice = self.config(mounts=["a.tar /y READ", "b.tar /y READWRITE"])
+        self.assert_refused(self.ask("POST", "/config", twice), 409, "two tarballs at '/y'")
 
     def test_made_mount_points(self) -> None:
         """A mount point is made where it is missing, and neither READ mount nor base changes."""
