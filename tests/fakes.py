@@ -35,11 +35,13 @@ from txcontain.events import Journal
 from txcontain.firewall import Firewall
 from txcontain.kernel import Process, most_held
 from txcontain.layers import Layers
-from txcontain.logs import Bounds
+from txcontain.log_process import LogProcess
+from txcontain.logd import LOG, STREAMS, Log
 from txcontain.manager import Manager
 from txcontain.network import Network
 from txcontain.plan import Host, make_groundwork
 from txcontain.pool import Pool
+from txcontain.process import Child
 from txcontain.store import Configs
 from txcontain.tap import FOLDERS
 
@@ -191,9 +193,6 @@ class FakeKernel:
         self._needs(1)
         return [path for path in self.mounts if path.startswith(f"{folder}/")]
 
-    def cut_off(self, descriptor, offset, length):
-        raise NotImplementedError("a test of logs uses the real one")
-
     def _find(self, pid):
         for process in [*self.living, *self.zombies]:
             if process.pid == pid:
@@ -242,10 +241,15 @@ class FakeReactor(Clock):
         self.connects = self.prepares = self.works = True
         self.spawn_error = None
         self.listen_error = None  # an OSError
+        self.log_process = FakeLogProcess()
+        self.spawned = []  # commands that are no inits
 
     def spawnProcess(self, protocol, executable, args=(), env=None, childFDs=None):
         if self.spawn_error is not None:
             raise self.spawn_error
+        if not isinstance(protocol, Child):  # the log process, which is a double of its own
+            self.spawned.append([executable, *args])
+            return None
         self.kernel._needs(2)  # a pipe
         init = FakeInit(self, protocol, [executable, *args], env, childFDs)
         self.inits.append(init)
@@ -259,6 +263,9 @@ class FakeReactor(Clock):
             raise CannotListenError(None, path, self.listen_error)
         self.factory = factory
         return self
+
+    def connectUNIX(self, path, factory):
+        self.log_process.connect(factory)
 
     def listenTCP(self, port, factory, backlog, interface):
         raise CannotListenError(interface, port, self.listen_error)
@@ -440,6 +447,62 @@ class FakeInit:
                 self.reactor.callLater(0, self.carry_out)
 
 
+class FakeLogProcess:
+    """Does what the log process is told, with empty pipes."""
+
+    disconnecting = False
+
+    def __init__(self):
+        self.connection = None
+        self.told = []  # lines
+        self.silent = False  # whether it answers nothing
+
+    def connect(self, factory):
+        """The manager connects."""
+        self.connection = factory.buildProtocol(None)
+        self.connection.makeConnection(self)
+
+    def lose(self):
+        """It is killed."""
+        connection, self.connection = self.connection, None
+        connection.connectionLost(Failure(ConnectionDone()))
+
+    def say(self, *words):
+        """Tell the manager something."""
+        self.connection.dataReceived(" ".join(words).encode() + b"\n")
+
+    ANSWERS = {"open": "opened", "drain": "drained", "close": "closed"}  # noqa: RUF012 (never changed)
+
+    def write(self, data):
+        """The manager says something."""
+        for line in data.decode().splitlines():
+            self.told.append(line)
+            verb, *words = line.split(" ")
+            if verb in self.ANSWERS and not self.silent:
+                self.say(self.ANSWERS[verb], words[0])
+
+    def writeSequence(self, parts):
+        self.write(b"".join(parts))
+
+    def loseConnection(self):
+        if self.connection is not None:
+            self.lose()
+
+
+def write_log(instance, text, stream="stdout"):
+    """An instance writes, and the log process reads it."""
+    log = Log(instance.path(LOG), instance.spec.longest_log)
+    out, into = os.pipe()
+    try:
+        os.write(into, text)
+        os.close(into)
+        while log.take(out, STREAMS.index(stream)):
+            pass
+    finally:
+        os.close(out)
+        log.close()
+
+
 class FakeSocket(StringTransport):
     """The manager's end of an init's connection."""
 
@@ -568,7 +631,8 @@ async def remove(path):
 def make_pool(reactor, folder, **options):
     """A pool whose inits are fake; what is prepared has its folders in the same one."""
     ahead = Ahead(folder, remove)
-    return Pool(reactor, reactor.kernel, Cgroups(), folder, ahead, **options)
+    log_process = LogProcess(reactor, folder, folder, maybeDeferred)
+    return Pool(reactor, reactor.kernel, Cgroups(), folder, ahead, log_process, **options)
 
 
 def make_manager(reactor, folder, **changes):
@@ -578,7 +642,7 @@ def make_manager(reactor, folder, **changes):
     run = os.path.join(folder, "run")
     groundwork = make_groundwork(Host(), os.path.join(run, "scratch"))
     pool = make_pool(reactor, run, groundwork=groundwork, size=0)
-    pool.ahead.folder = os.path.join(folder, "instances")
+    pool.ahead.folder = pool.log_process.instances = os.path.join(folder, "instances")
     return Manager(
         reactor=reactor,
         kernel=reactor.kernel,
@@ -587,7 +651,6 @@ def make_manager(reactor, folder, **changes):
         configs=Configs(os.path.join(folder, "configs")),
         network=make_network(),
         journal=Journal(reactor, os.path.join(folder, "events.jsonl"), reactor.kernel.now),
-        bounds=Bounds(reactor, reactor.kernel, maybeDeferred),
         threads=maybeDeferred,
         remove=remove,
         host=Host(),

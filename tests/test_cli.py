@@ -304,6 +304,23 @@ class LifeTests(Session):
             self.run_command("logs", "-f", "-n", "5", "--stream", "stderr", "web-1"), 0
         )
 
+    def test_several_logs(self):
+        """Several instances, or all, are asked for at once; and times become the query."""
+        self.manager.answers_to("GET /logs?instance=web-1&instance=web-2&since=10m&timestamps=1")
+        self.assertEqual(self.run_command("logs", "-t", "--since", "10m", "web-1", "web-2"), 0)
+        self.manager.answers_to("GET /logs?all=1&until=1h")
+        self.assertEqual(self.run_command("logs", "--all", "--until", "1h"), 0)
+
+    def test_logs_on_a_terminal(self):
+        """What would command the terminal is shown, but for colours; elsewhere all is as it is."""
+        text = b"\x1b[1;32mgreen\x1b[m\x1b]0;title\x07\r\nover\rwritten\x00\xc2\x9b\xc3\xa9\n"
+        self.manager.answers_to("GET /instances/web-1/logs", text)
+        self.patch(self.stdout, "isatty", lambda: True)
+        self.assertEqual(self.run_command("logs", "web-1"), 0)
+        shown = b"\x1b[1;32mgreen\x1b[m\\x1b]0;title\\x07\r\n"
+        shown += b"over\\x0dwritten\\x00\\xc2\\x9b\xc3\xa9\n"
+        self.assertEqual(self.stdout.buffer.getvalue(), shown)
+
     def test_logs_follow(self):
         """A followed log is printed as it comes, and waited for forever."""
         self.manager.answers_to("GET /instances/web-1/logs?follow=1", None)
@@ -407,7 +424,7 @@ class NoAnswerTests(Session):
         file = self.mktemp()
         Path(file).touch()
         self.http = HTTPClient(Broken(ConnectionRefusedError()))
-        words = {"upload": [file], "launch": ["web", "1", "01"]}
+        words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
         for command in commands.COMMANDS:
             if command.run is commands.token:
                 continue  # it asks nobody

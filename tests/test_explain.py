@@ -20,7 +20,7 @@ from txcontain.plan import INIT, Host, Link, Paths, make_plan, make_unpacking_pl
 from txcontain.programs import Program
 from txcontain.seccomp import compile_filters
 
-PATHS = Paths("/base", ["/potato"], "/private", "/scratch", "/out", "/err", Host("/empty"))
+PATHS = Paths("/base", ["/potato"], "/private", "/scratch", Host("/empty"))
 PROBE = """\
 #!/bin/sh
 echo "pid $$, working in $(pwd), argument $0"
@@ -57,7 +57,7 @@ class AsText(SynchronousTestCase):
 
     def test_every_step_is_numbered(self):
         """The comments number the steps as a failed launch does, without a gap."""
-        plan = make_plan(make_spec(), Paths("/b", [], "/p", "/s", "/o", "/e"), "web-1")
+        plan = make_plan(make_spec(), Paths("/b", [], "/p", "/s"), "web-1")
         numbers = re.findall(r"^# (\d+)(?:-(\d+))?: (\w+)$", explain(plan), re.M)
         counted = [
             (number, op)
@@ -171,10 +171,12 @@ class ForReal(SynchronousTestCase):
     def plan(self, **changes):
         mounts = ["layer.tar /data READWRITE", "layer.tar /shared READ"]
         changes = {"mounts": mounts, "startup_script": "/probe", **changes}
-        names = ("private", "scratch", "out", "err")
+        names = ("private", "scratch")
         paths = Paths(self.path("base"), [self.path("layer")] * 2, *map(self.path, names),
                       Host.here(self.path("empty"), compile_filters()))  # fmt: skip
-        return make_plan(make_spec(**changes), paths, "web-1")
+        output = {"stdout": self.path("out"), "stderr": self.path("err")}
+        plan = make_plan(make_spec(**changes), paths, "web-1")
+        return [(op, output if op == "output" else arguments) for op, arguments in plan]
 
     def output(self):
         """What the last container wrote, without what differs from run to run."""

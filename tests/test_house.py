@@ -20,6 +20,7 @@ ORDER = """
     callers
     manager
     logs instance records layers pool process ahead
+    log_process segments
     network firewall names failures cgroups
     plan spec
     unpacking identities programs complaints content
@@ -27,12 +28,12 @@ ORDER = """
     later writing
     errors
     kernel seccomp trees access options resolv_conf
-    sockets
+    sockets logd
 """.split()
 ALONE = "init"  # imports nothing of the project, and nothing imports it
-WITHOUT_TWISTED = (
-    "spec plan explain store errors kernel cgroups failures seccomp init resolv_conf".split()
-)
+WITHOUT_TWISTED = """
+    spec plan explain store errors kernel cgroups failures seccomp init resolv_conf logd segments
+""".split()
 LONGEST = 600  # lines
 LONGER = {"init.py": 1150}  # for it is one file, on purpose
 
@@ -85,6 +86,11 @@ class Arrows(SynchronousTestCase):
         self.assertFalse({"txcontain", "twisted", "attrs"} & names)
         for path in MANAGER + CLI:
             self.assertNotIn(ALONE, modules_of_ours(path), path.name)
+
+    def test_the_log_process_stands_on_nothing(self):
+        """logd.py imports nothing of the project nor of others: it is a program of its own."""
+        names = {name.split(".")[0] for name in imports(PROJECT / "txcontain/logd.py")}
+        self.assertFalse({"txcontain", "twisted", "attrs"} & names)
 
     def test_the_cli_knows_no_module_of_the_manager(self):
         """The commands import of txcontain only one another."""

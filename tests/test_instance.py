@@ -9,7 +9,7 @@ from itertools import product
 from automat import NoTransition
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.fakes import MachineTestCase, make_pool
+from tests.fakes import MachineTestCase, make_pool, write_log
 from tests.support import make_spec
 from txcontain import instance as instances
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
@@ -370,8 +370,7 @@ class ListenTests(InstanceTestCase):
         """A script that ends before it listens fails the launch, with its exit and last words."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
-        with open(instance.path("stderr"), "w") as file:
-            file.write("no such module\n")
+        write_log(instance, b"no such module\n", "stderr")
         self.init.end("Done(3)")
         self.reactor.advance(0.05)
         error = self.failureResultOf(launched, ConfigAtFault).value

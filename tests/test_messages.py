@@ -184,6 +184,10 @@ REQUESTS = (
      "409 Bad Request: the query has no parameter 'last' → the parameters are since, "
      "follow"),
     ("GET /events?since=1&since=2", {}, "409 Bad Request: the query has the parameter since twice"),
+    ("GET /instances/web-9/logs?since=noon", {},
+     "409 Bad Request: since must be a time such as 2026-01-31T12:00:00Z, or a duration such as "
+     "90s, 10m or 2h, not 'noon'"),
+    ("GET /logs", {}, "409 Bad Request: give either instance, once or more, or all=1"),
     ("GET /instances/web-9/logs?stream=stdin", {},
      "409 Bad Request: stream must be stdout or stderr, not 'stdin'"),
     ("GET list", {},
@@ -226,6 +230,7 @@ COMMANDS = (
     (["logs", "-n", "-3", "web-1"], {},
      "txcontain logs: error: argument -n/--lines: it must be a whole number, 0 or more, "
      "not '-3'"),
+    (["logs"], {}, "Name the instances whose logs to show, or give --all."),
     (["events", "--since", "now"], {},
      "txcontain events: error: argument --since: it must be a whole number, 0 or more, not"
      " 'now'"),
@@ -417,6 +422,8 @@ ELSEWHERE = (
     ("the manager's certificate is another's", "integration/test_access.py:test_cli",
      "No trust between {} and this side: {}"),
     ("the reader's disk is full", "test_cli.py:test_full_disk", "Can't write the output: {}."),
+    ("the log process has no descriptor left", "test_pool.py:test_pipes_not_held",
+     "opening the pipes of a container's output → {}"),
     ("nftables is not installed", "test_firewall.py:test_missing",
      'making a container with "network": "private" → the program nft is missing → install the '
      "package nftables"),

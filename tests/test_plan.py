@@ -87,7 +87,7 @@ REST = [
     ("file", {"path": "/etc/hosts",
               "content": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"}),
     ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
-    ("output", {"stdout": "/out", "stderr": "/err"}),
+    ("output", {"stdout": "stdout", "stderr": "stderr"}),
     ("propagation", {"mode": "private"}),
     ("seal", {}),
     ("pivot_root", {"path": "/scratch/root"}),
@@ -102,7 +102,7 @@ REST = [
 ]  # fmt: skip
 
 
-PATHS = Paths("/layers/base", [], "/private", "/scratch", "/out", "/err", HOST,
+PATHS = Paths("/layers/base", [], "/private", "/scratch", HOST,
               resolv_conf="nameserver 127.0.0.53\n")  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from txcontain.ahead import new_name
 from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.plan import INIT, KEEPER
-from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, compile_init
+from txcontain.pool import CONNECT_WITHIN, LATELY, REFILL_AFTER, RETRY_AFTER, compile_program
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
 PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
@@ -60,16 +60,29 @@ class ColdTests(PoolTestCase):
         """What an init runs is compiled, and Python takes it for a program."""
         path = os.path.join(self.folder, "init.pyc")
         with open(path, "wb") as file:
-            file.write(compile_init())
+            file.write(compile_program(INIT))
         command = [sys.executable, "-I", "-S", "-B", path]
         result = subprocess.run(command, capture_output=True, text=True)
         self.assertIn("main() missing 2 required positional arguments", result.stderr)
+
+    def test_pipes_not_held(self):
+        """An init whose output the log process can't hold is not used, and ends."""
+        pool = self.make(size=0)
+        self.reactor.log_process.silent = True
+        taken = pool.take(PLAN)
+        self.assertNoResult(taken)
+        self.reactor.log_process.say("failed", self.init.token, "Too many open files")
+        error = self.failureResultOf(taken, MachineAtFault).value
+        self.assertEqual(error.chain, ("opening the pipes of a container's output",
+                                       "Too many open files"))  # fmt: skip
+        self.reactor.advance(0)
+        self.assertFalse(self.kernel.lives(self.init.process))
 
     def test_cut_short(self):
         """What a manager was writing when it was killed is gone with the next one's start."""
         open(os.path.join(self.folder, ".init.pyc.7.tmp"), "w").close()
         self.make(size=0)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["init.pyc", "slots"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["init.pyc", "logd.pyc", "slots"])
 
     def test_disk_full(self):
         """Where there is no room for what is compiled, an init runs its source."""

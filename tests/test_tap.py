@@ -133,7 +133,7 @@ class WiringTests(MachineTestCase):
         self.patch(Trees, "in_thread", in_thread)
         manager = wire(self.options(), self.reactor)
         for _ in range(20):
-            manager.bounds.threads(str)
+            manager.pool.log_process.threads(str)
         self.assertLess(len(running), reactor.getThreadPool().max)
         manager.threads(str)
         self.assertEqual(len(running), LOG_THREADS + 1)

@@ -8,12 +8,12 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.fakes import ManagerTestCase
+from tests.fakes import ManagerTestCase, write_log
 from tests.support import document
 from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
 from txcontain.instance import LISTEN_WITHIN, LOOK_AT_MOST
-from txcontain.logs import log_path
+from txcontain.logd import STREAMS
 from txcontain.manager import Manager
 from txcontain.web import make_root
 
@@ -31,6 +31,7 @@ METHODS = {
     "/instances/web-1/stats": "GET, HEAD",
     "/instances/web-1/explain": "GET, HEAD",
     "/instances/web-1/wait": "GET, HEAD",
+    "/logs": "GET, HEAD",
     "/stats": "GET, HEAD",
     "/doctor": "POST",
     "/events": "GET, HEAD",
@@ -250,7 +251,8 @@ class MoreTests(WebTestCase):
 
     def test_bad_queries(self):
         """A query that makes no sense is a 409 that says which part."""
-        for query in ("/logs?tail=x", "/logs?tail=-1", "/logs?stream=stdin"):
+        for query in ("/logs?tail=x", "/logs?tail=-1", "/logs?stream=stdin", "/logs?since=x",
+                      "/logs?until=10", "/logs?since=2000-13-01T00:00:00Z"):  # fmt: skip
             status, phrase, body = self.ask("GET", self.path + query)
             self.assertEqual((status, phrase), (409, "Bad Request"))
             self.assertIn("must be", json.loads(body)["detail"])
@@ -258,15 +260,34 @@ class MoreTests(WebTestCase):
 
     def test_logs(self):
         """What an instance wrote is answered: all, the last lines, or one stream."""
-        for stream in ("stdout", "stderr"):
-            with open(log_path(self.instance, stream), "w") as file:
-                file.write(f"1 {stream}\n2 {stream}\n")
-        queries = ("", "?tail=1", "?stream=stderr", "?stream=stdout&tail=0")
+        for stream in STREAMS:
+            write_log(self.instance, f"1 {stream}\n2 {stream}\n".encode(), stream)
+        queries = ("", "?tail=1", "?stream=stderr", "?stream=stdout&tail=0", "?since=1h",
+                   "?until=2000-01-01T00:00:00Z")  # fmt: skip
         logs = [self.ask("GET", f"{self.path}/logs{query}")[2] for query in queries]
         self.assertEqual(logs, [
-            b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"2 stdout\n2 stderr\n",
-            b"1 stderr\n2 stderr\n", b"",
+            b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"2 stderr\n",
+            b"1 stderr\n2 stderr\n", b"", b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"",
         ])  # fmt: skip
+
+    def test_timestamps(self):
+        """Where they are asked for, each line begins with its time."""
+        write_log(self.instance, b"1\n2")
+        body = self.ask("GET", f"{self.path}/logs?timestamps=1")[2]
+        moment = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
+        self.assertRegex(body, b"^" + moment + b" 1\n" + moment + b" 2\n$")
+
+    def test_several_logs(self):
+        """The logs of several instances, or of all, are merged, each line with its instance."""
+        names = [self.instance.name, self.launch(minor="02").name]
+        for text, name in ((b"1\n", names[0]), (b"2\n", names[1]), (b"3\n", names[0])):
+            write_log(self.manager.instances[name], text)
+        wanted = "{0} | 1\n{1} | 2\n{0} | 3\n".format(*names).encode()
+        for query in ("all=1", "&".join(f"instance={name}" for name in names * 2)):
+            self.assertEqual(self.ask("GET", f"/logs?{query}")[2], wanted)
+        self.assertEqual(self.ask("GET", "/logs?instance=none&all=0")[0], 404)
+        for query in ("", "?all=1&instance=x"):
+            self.assertEqual(self.ask("GET", f"/logs{query}")[0], 409)
 
     def test_wait(self):
         """Who waits is answered when the instance ends, with how."""
@@ -392,9 +413,8 @@ class ClientTests(WebTestCase):
     def test_logs(self):
         """Logs come as they were written."""
         instance = self.launch()
-        with open(log_path(instance, "stdout"), "wb") as file:
-            file.write(b"\xff\n")
-        self.assertEqual(self.collect(self.client.logs(instance.name, False)), [b"\xff\n"])
+        write_log(instance, b"\xff\n")
+        self.assertEqual(self.collect(self.client.logs([instance.name], False)), [b"\xff\n"])
 
     def test_follow(self):
         """Events that are followed come as they happen."""

@@ -91,7 +91,7 @@ class _Shell:
         return [f"exec <{quote(path)}"]
 
     def output(self, stdout: str, stderr: str) -> Lines:
-        """The container's own output and error (leave this out to see its output here)."""
+        """Its output and error: pipes of its log, in its slot (leave out to see them here)."""
         return [f"exec >>{quote(stdout)} 2>>{quote(stderr)}"]
 
     def output_as_error(self) -> Lines:
@@ -273,7 +273,6 @@ class _Shell:
             "home=${home:-/} && directory=/",
             '[ -d ".$home" ] && directory=$home',
             *self._groups(group),
-            *self._own_logs(),
         ]
 
     def _groups(self, group: str) -> Lines:
@@ -287,10 +286,6 @@ class _Shell:
             """'who != "" && index("," $4 ",", "," who ",") { printf ",%s", $3 }' """
             "etc/group 2>/dev/null || true)"
         ]
-
-    def _own_logs(self) -> Lines:
-        streams = "/proc/self/fd/1 /proc/self/fd/2"
-        return [] if self.enter else [f'[ "$uid" = 0 ] || chown "$uid" {streams}']
 
     def limits(self, most: dict[str, int]) -> Lines:
         """How much of each resource a process may have; some are counted for a user as a whole."""

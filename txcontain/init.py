@@ -401,10 +401,12 @@ class Container:
         self._redirect(0, path, os.O_RDONLY)
 
     def output(self, stdout: str, stderr: str) -> None:
-        """Open the container's own standard output and error, on paths of the host."""
+        """Open the container's own standard output and error, on paths of the host.
+
+        Relative ones are in the slot of its keeper, where the init works until it has its root.
+        """
         for number, path in ((1, stdout), (2, stderr)):
             self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            self._own(number)
 
     def output_as_error(self) -> None:
         """Standard output goes to where errors go."""
@@ -648,9 +650,6 @@ class Container:
         """Become ``owner``: USER or USER:GROUP, names of the image's own or numbers."""
         account = find_account(owner)
         try:
-            if account.uid:
-                for log in (1, 2):  # so that it may open them by name too, as /dev/stdout
-                    self.kernel.chown(log, account.uid, -1)
             self.kernel.setgroups(account.groups)
             self.kernel.setgid(account.gid)
             self.kernel.setuid(account.uid)

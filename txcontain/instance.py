@@ -21,7 +21,7 @@ from txcontain import failures
 from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.kernel import Kernel
 from txcontain.later import Timer, background, poll
-from txcontain.layers import last_words
+from txcontain.logd import LOG
 from txcontain.plan import Plan
 from txcontain.pool import Pool
 from txcontain.process import Connect, Exit, StepFailed, Supervised
@@ -187,6 +187,7 @@ class Instance:
         self._limit(child)
         if self._first_launch and not child.reserved:
             await self._make_folder()
+        self._name_pipes(child)
         steps_done = child.carry_out(self.plan)
         try:
             await self._keep(was_prepared=bool(child.reserved))  # while the init works
@@ -223,6 +224,10 @@ class Instance:
 
         return self.pool.writes(keep)
 
+    def _name_pipes(self, child: Supervised) -> None:
+        """Have what it writes kept as its log, from its first byte on."""
+        self.pool.log_process.name(child.token, self.name, self.spec.longest_log)
+
     def _limit(self, child: Supervised) -> None:
         try:
             child.cgroups.limit(child.token, self.spec.limits)
@@ -251,7 +256,8 @@ class Instance:
         self._check_that_it_is_wanted()
         if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
-            words = last_words(self.path("stderr"), LAST_WORDS)
+            token = self.processes.token if self.processes else ""
+            words = await self.pool.log_process.last_words(token, self.path(LOG), LAST_WORDS)
             raise failures.of_early_end(str(self.spec.startup_script), port, self.exit, words)
 
     async def _look_whether_it_listens(self, port: int) -> bool:
@@ -373,6 +379,7 @@ class Instance:
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""
         assert self.processes is not None
+        background(self.pool.log_process.close(self.processes.token), f"the log of {self.name}")
         if not self.ending:  # else whoever removes the instance does it, and makes sure
             self.processes.clear()
         if self.running and self.reactor.seconds() - self._up_at >= STEADY_AFTER:

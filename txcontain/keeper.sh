@@ -15,12 +15,14 @@ ulimit -H -n "$4"
 shift 4
 # Room for the words: they must find a place even when the disk is full by then.
 printf '%200s\n' > exit
+# The pipes of its output, which would end with the log process if that is killed.
+exec 5<> stdout 6<> stderr
 if [ -z "$BASH_VERSION" ]; then
-    "$@" &
+    "$@" 5>&- 6>&- &
     wait
     jobs 1<> exit
 else
     exec 9>&2 2<> exit
-    "$@" 2>&9 9>&-
+    "$@" 2>&9 9>&- 5>&- 6>&-
     echo "+ Done($?)" >&2
 fi

@@ -22,7 +22,6 @@ from attrs import frozen
 
 from txcontain import sockets
 
-COLLAPSE_RANGE, PUNCH_HOLE = 0x08, 0x03  # <linux/falloc.h>; a hole keeps the size
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
 OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 1, 1  # <linux/mount.h>
 SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every architecture
@@ -177,18 +176,6 @@ class Kernel:
         with open("/proc/self/mountinfo") as file:
             paths = [line.split()[4] for line in file]
         return [path for path in paths if path.startswith(folder + "/")]
-
-    def cut_off(self, descriptor: int, offset: int, length: int) -> bool:
-        """Take bytes out of a file in place (fallocate(2)); all are multiples of a block.
-
-        Returns whether what follows has moved up; where the file system can't do
-        that, the bytes are now a hole.
-        """
-        for mode in (COLLAPSE_RANGE, PUNCH_HOLE):
-            arguments = (descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length))
-            if _libc.fallocate(*arguments) == 0:
-                return mode == COLLAPSE_RANGE
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def close(self, descriptor: int) -> None:
         """close(2)."""

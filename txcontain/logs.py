@@ -1,361 +1,296 @@
-"""What containers wrote: kept within a bound, read, and followed.
+"""What containers wrote, for whoever asks: the last lines, a time, what follows; several in one.
 
-A container's stdout and stderr are the files themselves: no manager copies a byte, so
-none is lost when there is no manager. The bound is kept from outside: when a file
-holds more than ``log_max_size`` times ``log_max_files``, its oldest ``log_max_size``
-bytes are cut off in place (FALLOC_FL_COLLAPSE_RANGE, fallocate(2)), while the
-container goes on writing to its end. Where a file system can't do that, the bytes
-become a hole, which frees the disk as well.
+``log_process.py`` has it written to files, ``segments.py`` reads these. The files are opened for
+each read: whoever follows a quiet log takes no descriptor, no thread and no time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from bisect import bisect_left
-from collections.abc import Callable
-from threading import Lock
-from typing import Any, TypeVar
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from heapq import heappop, heappush
+from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.internet.inotify import IN_MODIFY, INotify
-from twisted.logger import Logger
-from twisted.python.filepath import FilePath
+from twisted.internet.defer import Deferred, DeferredLock
 
+from txcontain import segments
+from txcontain.errors import InvalidData
 from txcontain.instance import Instance
-from txcontain.kernel import Kernel
-from txcontain.later import Timer, pause
+from txcontain.later import Timer
+from txcontain.log_process import LogProcess
+from txcontain.logd import LOG
+from txcontain.segments import (
+    BEGINNING,
+    EVERYTHING,
+    FOREVER,
+    LONGEST_READ,
+    Lines,
+    Piece,
+    Place,
+    Wanted,
+)
+from txcontain.spec import shown
 from txcontain.streams import Stream
 
-STREAMS = ("stdout", "stderr")
-BLOCK = 65536  # bytes of one read; a multiple of every file system's block
-RESERVABLE = 64 << 20  # bytes: some file systems reserve room for a file that grows
-CHECK_AFTER, CHECK_AT_MOST = 0.1, 1.0  # seconds between two looks at a log that grows
-FOLLOW_EVERY = 0.1  # seconds between two looks of one who follows
-LONGEST_LOOK = 4 << 20  # bytes that a look back for lines reads, before others have their turn
-MOST_HOLDING = 50  # readers that hold logs open between two looks: a descriptor each stream
-Found = TypeVar("Found")
-
-
-def log_path(instance: Instance, stream: str) -> str:
-    """The file that a container's stream goes to."""
-    return instance.path(stream)
-
-
-@define(eq=False)
-class Log:
-    """The file of one stream of a container, and what was done to it."""
-
-    path: str
-    cut: int = 0  # bytes cut off so far
-    cutting: Lock = field(factory=Lock)  # held while the file and ``cut`` may not agree
-    written_before: int = 0  # bytes ever, at the last look
+MOST_HELD = 1 << 20  # bytes of a log that is removed, for each who has not read it to its end
+MOST_READ, LEAST_READ = 4 << 20, 4096  # bytes of all logs that are merged; of each of them
+SECOND = 10**9  # nanoseconds
+LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z
+UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
+DURATION = re.compile("(?:[0-9]{1,9}[smhd])+")
+# RFC 3339, 5.6; in a query that is not quoted, "+" has become a space.
+MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8})(?:\.([0-9]{1,9})[0-9]*)?"
+    r"(?:[Zz]|([+ -][0-9:]{5}))"
+)
 
 
 @define(eq=False)
-class Bounds:
-    """Keeps the logs of all instances within their bounds."""
+class Source:
+    """One instance's log, as someone reads it."""
 
-    reactor: Any
-    kernel: Kernel
-    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread, for readers
-    readers: int = 0  # those that read logs now
-    _logs: dict[str, Log] = field(factory=dict)  # by path
-    _watcher: Any = None
-    _checks: dict[str, Timer] = field(factory=dict)  # by the instance's name
-    _log: Logger = field(factory=Logger)
+    process: LogProcess
+    instance: Instance
+    wanted: Wanted = EVERYTHING
+    most: int = LONGEST_READ  # bytes of one read
+    last: Place = BEGINNING  # up to where there is something to read
+    _place: Place = BEGINNING
+    _held: list[Piece] = field(factory=list)  # the rest of a log that is removed
+    _gone: bool = False  # whether it is
+    _reading: DeferredLock = field(factory=DeferredLock)
 
-    def start(self) -> None:
-        """Begin to watch."""
-        self._watcher = INotify(self.reactor)
-        self._watcher.startReading()
+    @property
+    def _folder(self) -> str:
+        return self.instance.path(LOG)
 
-    def stop(self) -> None:
-        """Watch no more."""
-        for check in self._checks.values():
-            check.cancel()
-        self._checks = {}
-        if self._watcher is not None:
-            self._watcher.loseConnection()
-            self._watcher = None
+    async def settle(self) -> None:
+        """Have all in the files that was written by now."""
+        if self.instance.processes is not None:
+            await self.process.settle(self.instance.processes.token)
 
-    def watch(self, instance: Instance) -> None:
-        """Keep an instance's logs within their bound, for as long as it runs.
+    async def look(self) -> None:
+        """Find out where the log ends now."""
+        if not self._gone:
+            self.last = await self.process.threads(segments.end, self._folder)
 
-        Until something is written, this costs nothing but a look, at what was written
-        before, and a watch (inotify(7)).
-        """
-        self._checks.pop(instance.name, None)
-        if self._watcher is None or instance.ended:
-            return
+    async def go_back(self, lines: int, go_on: Callable[[], Awaitable[bool]]) -> None:
+        """Go to the last lines, unless no one wants them any more."""
+        places = segments.look_back(self._folder, self.last, lines, self.wanted)
+        place = None
+        while place is None and await go_on():
+            place = await self.process.threads(next, places)
+        self._place = place or self.last
 
-        def written(_: Any, path: FilePath[Any], mask: int) -> None:
-            if os.fsdecode(path.basename()) in STREAMS:
-                self._written(instance)
-
-        self._watcher.watch(FilePath(instance.folder), IN_MODIFY, callbacks=[written])
-        self.check(instance)
-
-    def forget(self, instance: Instance) -> None:
-        """The instance has ended: look a last time."""
-        if not instance.ending:  # else they go in a moment
-            self.check(instance)
-        pending = self._checks.pop(instance.name, None)
-        if pending is not None:
-            pending.cancel()
-        if self._watcher is not None:
-            self._unwatch(instance)
-
-    def removed(self, instance: Instance) -> None:
-        """The instance is no more."""
-        for stream in STREAMS:
-            self._logs.pop(log_path(instance, stream), None)
-
-    def log(self, instance: Instance, stream: str) -> Log:
-        """What is known of a stream's log; whoever reads it keeps it, though it be removed."""
-        path = log_path(instance, stream)
-        return self._logs.setdefault(path, Log(path))
-
-    def _unwatch(self, instance: Instance) -> None:
-        folder = FilePath(instance.folder)
-        if self._watcher._isWatched(folder):
-            self._watcher.ignore(folder)
-
-    def _written(self, instance: Instance) -> None:
-        """Something was written: look now and then instead of being told of every write."""
-        if instance.name not in self._checks:
-            self._unwatch(instance)
-            self._check_after(CHECK_AFTER, instance)
-
-    def _check_after(self, seconds: float, instance: Instance) -> None:
-        check = self._checks[instance.name] = Timer(self.reactor, self._check_again)
-        check.after(seconds, seconds, instance)
-
-    def _check_again(self, seconds: float, instance: Instance) -> None:
-        grown = self.check(instance)
-        if grown > instance.spec.log_max_size / 100:
-            self._check_after(CHECK_AFTER, instance)
-        elif grown or seconds < CHECK_AT_MOST:
-            self._check_after(min(2 * seconds, CHECK_AT_MOST), instance)
-        else:
-            self.watch(instance)
-
-    def check(self, instance: Instance) -> int:
-        """Cut what is too long; returns by how many bytes the logs have grown."""
-        return sum(self._check_file(instance, self.log(instance, name)) for name in STREAMS)
-
-    def _check_file(self, instance: Instance, log: Log) -> int:
+    async def read(self) -> list[Piece]:
+        """The next pieces; none at the end."""
+        await self._reading.acquire()
         try:
-            descriptor = os.open(log.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return 0
-        try:
-            grown = _grown(log, descriptor)
-            spec = instance.spec
-            most = spec.log_max_size * spec.log_max_files
-            excess = os.fstat(descriptor).st_size - _next_data(descriptor, 0) - most
-            if excess > 0:
-                parts = -(-excess // spec.log_max_size)
-                self._cut(log, descriptor, parts * spec.log_max_size)
-            status = os.fstat(descriptor)
-            hollow = 0 < status.st_size == _next_data(descriptor, 0)
-            if hollow or status.st_blocks * 512 > 2 * most + RESERVABLE:
-                _cut_all(log, descriptor)
+            pieces, self._held = self._held, []
+            return pieces or await self._read_on()
         finally:
-            os.close(descriptor)
-        return grown
+            self._reading.release()
 
-    def _cut(self, log: Log, descriptor: int, length: int) -> None:
-        length = -(-length // BLOCK) * BLOCK
-        first = _next_data(descriptor, 0) // BLOCK * BLOCK
-        length = min(length, (os.fstat(descriptor).st_size - 1) // BLOCK * BLOCK - first)
-        with log.cutting:
-            if length > 0 and self.kernel.cut_off(descriptor, first, length):
-                log.cut += length
+    async def _read_on(self) -> list[Piece]:
+        if self._gone:
+            return []
+        where = self._folder, self._place, self.last, self.wanted, self.most
+        pieces, self._place = await self.process.threads(segments.read, *where)
+        return pieces  # type: ignore[no-any-return]  # a thread's answer is Any
 
+    def end(self) -> None:
+        """No more is to be read."""
+        readers = self.process.readers
+        readers[self.instance.name].discard(self)
+        if not readers[self.instance.name]:
+            del readers[self.instance.name]
 
-def _grown(log: Log, descriptor: int) -> int:
-    written = os.fstat(descriptor).st_size + log.cut
-    grown = written - log.written_before
-    log.written_before = written
-    return grown
-
-
-def _cut_all(log: Log, descriptor: int) -> None:
-    """The container has reserved room in its log (fallocate(2)), or made it all hole.
-
-    A cut by the bound never leaves a hole alone: it spares the last bytes.
-    """
-    with log.cutting:
-        log.cut += os.fstat(descriptor).st_size
-        os.ftruncate(descriptor, 0)
-
-
-def _next_data(descriptor: int, offset: int) -> int:
-    """The offset of the first byte from there on that is in no hole; the size where all are."""
-    try:
-        return os.lseek(descriptor, offset, os.SEEK_DATA)
-    except OSError:  # ENXIO
-        return os.fstat(descriptor).st_size
-
-
-# -- reading ---------------------------------------------------------------------------
-
-
-@define(eq=False)
-class Cursor:
-    """A place in a log, which is open until ``close``, and then opened again where it is needed.
-
-    So its end can be read though its folder be removed. All but ``close`` may wait for
-    a disk: not for the reactor's thread.
-    """
-
-    log: Log
-    place: int = 0  # counts every byte that was ever written, so it holds across a cut
-    _descriptor: int = -1
-
-    def go_to_end(self, lines: int) -> int:
-        """Go to the end; returns for how many newlines to look back, to be before these lines."""
-        return self._go(_end, lines) if self._opened() else 0
-
-    def look_back(self, newlines: int) -> int:
-        """Go back to the line after so many newlines, or as far as one look goes.
-
-        Returns for how many to look on.
-        """
-        return self._go(_look_back, newlines) if self._opened() else 0
-
-    def read(self) -> bytes:
-        """A block from the place on, which is behind it then; empty where there is none yet."""
-        return self._go(_read) if self._opened() else b""
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _opened(self) -> bool:
-        """Whether there is a file already."""
-        if self._descriptor < 0:
-            with contextlib.suppress(FileNotFoundError):
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._descriptor = os.open(self.log.path, flags)
-        return self._descriptor >= 0
-
-    def _go(self, look: Callable[..., tuple[int, Found]], *arguments: int) -> Found:
-        """Go where a look at the file leads, and return what it finds.
-
-        It begins at an offset, and returns one: so it is done again where the file was
-        cut meanwhile.
-        """
-        while True:
-            cut = self.log.cut
-            offset, found = look(self._descriptor, max(self.place - cut, 0), *arguments)
-            with self.log.cutting:
-                if self.log.cut == cut:
-                    self.place = cut + offset
-                    return found
-
-
-def _end(descriptor: int, _: int, lines: int) -> tuple[int, int]:
-    """See ``Cursor.go_to_end``."""
-    size = os.fstat(descriptor).st_size
-    if not (size and lines):
-        return size, 0
-    return size, lines + (os.pread(descriptor, 1, size - 1) == b"\n")
-
-
-def _look_back(descriptor: int, end: int, newlines: int) -> tuple[int, int]:
-    """See ``Cursor.look_back``. What is in a hole is not read: it may be terabytes."""
-    end = min(end, os.fstat(descriptor).st_size)
-    for _ in range(LONGEST_LOOK // BLOCK):
-        end = _end_of_data(descriptor, end)
-        if not end:
-            return 0, 0
-        begin = (end - 1) // BLOCK * BLOCK
-        block = os.pread(descriptor, end - begin, begin)
-        found = block.count(b"\n")
-        if found >= newlines:
-            return begin + _after_newline(block, newlines), 0
-        end, newlines = begin, newlines - found
-    return end, newlines
-
-
-def _end_of_data(descriptor: int, before: int) -> int:
-    """Where the last data before an offset ends, if not to the byte; 0 where there is none.
-
-    The kernel finds only what follows an offset: what precedes one takes a bisection.
-    """
-
-    def is_behind(block: int) -> bool:
-        return _next_data(descriptor, block * BLOCK) >= before
-
-    return min(before, BLOCK * bisect_left(range(-(-before // BLOCK)), True, key=is_behind))
-
-
-def _after_newline(block: bytes, number: int) -> int:
-    """The position after a newline, which is counted from the end."""
-    position = len(block)
-    for _ in range(number):
-        position = block.rindex(b"\n", 0, position)
-    return position + 1
-
-
-def _read(descriptor: int, offset: int) -> tuple[int, bytes]:
-    """See ``Cursor.read``."""
-    if offset > os.fstat(descriptor).st_size:  # the container has shortened it
-        offset = 0
-    offset = _next_data(descriptor, offset)
-    block = os.pread(descriptor, BLOCK, offset)
-    return offset + len(block), block
+    async def hold_rest(self) -> None:
+        """The log is about to be removed: read what is left now, within a bound."""
+        await self.look()
+        await self._reading.acquire()
+        try:
+            left = MOST_HELD
+            while left > 0 and (pieces := await self._read_on()):
+                self._held += pieces
+                left -= sum(len(piece.data) for piece in pieces)
+            self._gone = True
+        finally:
+            self._reading.release()
 
 
 @define(eq=False)
 class Reader(Stream):
-    """Sends an instance's logs to a consumer, as fast as it takes them."""
+    """Sends the logs of one or more instances to a consumer, as fast as it takes them."""
 
     reactor: Any = field(kw_only=True)
-    bounds: Bounds = field(kw_only=True)
-    instance: Instance = field(kw_only=True)
-    streams: tuple[str, ...] = field(kw_only=True)
+    sources: Sequence[Source] = field(kw_only=True)
+    timestamps: bool = field(default=False, kw_only=True)
+    names: bool = field(default=False, kw_only=True)  # whether each line tells whose it is
+    _lines: list[Lines] = field(init=False)
+    _quiet: set[int] = field(factory=set)  # sources that are waited for, by their index
+    _wake: Deferred[None] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._lines = [Lines() for _ in self.sources]
 
     async def send(self, lines: int | None, follow: bool) -> None:
-        """Send the last ``lines`` lines of each stream (all, where None), and what follows."""
-        cursors = [Cursor(self.bounds.log(self.instance, stream)) for stream in self.streams]
-        self.bounds.readers += 1
+        """Send the last ``lines`` lines of each log (all, where None), and what follows."""
+        at_last = Timer(self.reactor, self._go_on)
+        for source in self.sources:
+            source.process.readers[source.instance.name].add(source)
         self.begin()
         try:
-            for cursor in cursors:
-                await self._go_back(cursor, lines)
-            await self._send(cursors, follow)
+            for source in self.sources:
+                await source.settle()
+                await source.look()
+                if lines is not None:
+                    await source.go_back(lines, self.free)
+            if follow:
+                self._end_with(at_last)
+            await self._send(follow)
         finally:
+            at_last.cancel()
+            self._expect_nothing()
             self.finish()
-            self.bounds.readers -= 1
-            for cursor in cursors:
-                cursor.close()
 
-    async def _go_back(self, cursor: Cursor, lines: int | None) -> None:
-        run = self.bounds.threads
-        newlines = 0 if lines is None else await run(cursor.go_to_end, lines)
-        while newlines and await self.free():
-            newlines = await run(cursor.look_back, newlines)
+    def _end_with(self, at_last: Timer) -> None:
+        until = self.sources[0].wanted.until if self.sources else FOREVER
+        if until < FOREVER:
+            at_last.after(max(0, until - time.time_ns()) / SECOND)
 
-    async def _send(self, cursors: list[Cursor], follow: bool) -> None:
+    async def _send(self, follow: bool) -> None:
         while await self.free():
-            ended = self.instance.ended
-            sent = [await self._send_block(cursor) for cursor in cursors]
-            if any(sent):
-                continue
-            if ended or not follow:
+            over = not follow or self._is_over()
+            await self._send_what_is_there(over)
+            if over:
                 break
-            await pause(self.reactor, FOLLOW_EVERY)
+            await self._something_new()
+            ended = [source for source in self.sources if source.instance.ended]
+            for source in ended:
+                await source.settle()
+            for source in self.sources:
+                await source.look()
 
-    async def _send_block(self, cursor: Cursor) -> bool:
-        block = await self.bounds.threads(cursor.read)
-        if self.bounds.readers > MOST_HOLDING:
-            cursor.close()
-        if block and await self.free():
-            self.consumer.write(block)
-        return bool(block)
+    def _is_over(self) -> bool:
+        """Whether nothing follows any more."""
+        return all(
+            source.instance.ended or source.wanted.until <= time.time_ns()
+            for source in self.sources
+        )
+
+    async def _send_what_is_there(self, over: bool) -> None:
+        if self.timestamps or self.names:
+            await self._merge(over)
+            return
+        for source in self.sources:
+            while (pieces := await source.read()) and await self.free():
+                self.consumer.write(b"".join(piece.data for piece in pieces))
+
+    # -- lines, by their times -------------------------------------------------
+
+    async def _merge(self, over: bool) -> None:
+        """Send the lines of all logs by their times; with what is left of each if it is over."""
+        queues: list[deque[Piece]] = [deque() for _ in self.sources]
+        heads: list[tuple[int, int]] = []  # the time of each one's next line, and its index
+
+        async def refill(index: int) -> None:
+            queue = queues[index]
+            while not queue and (pieces := await self.sources[index].read()):
+                queue.extend(self._lines[index].of(pieces))
+            if not queue and over:
+                queue.extend(self._lines[index].rest())
+            if queue:
+                heappush(heads, (queue[0].time, index))
+
+        for index in range(len(self.sources)):
+            await refill(index)
+        ready, length = [], 0
+        while heads:
+            _, index = heappop(heads)
+            ready.append(self._line(index, queues[index].popleft()))
+            length += len(ready[-1])
+            if length > LONGEST_READ:
+                if not await self.free():
+                    return
+                self.consumer.write(b"".join(ready))
+                ready, length = [], 0
+            if queues[index]:
+                heappush(heads, (queues[index][0].time, index))
+            else:
+                await refill(index)
+        if ready and await self.free():
+            self.consumer.write(b"".join(ready))
+
+    def _line(self, index: int, line: Piece) -> bytes:
+        name = f"{self.sources[index].instance.name} | " if self.names else ""
+        when = f"{timestamp(line.time)} " if self.timestamps else ""
+        return f"{name}{when}".encode() + line.data
+
+    # -- waiting ---------------------------------------------------------------
+
+    async def _something_new(self) -> None:
+        """Wait until one of the logs has grown, or ended, or the consumer is gone."""
+        self._wake = Deferred()
+        for index, source in enumerate(self.sources):
+            if index not in self._quiet and not source.instance.ended:
+                self._quiet.add(index)
+                source.process.follow(source.instance.name, source.last, self, index)
+        if not self.gone:
+            await self._wake
+
+    def grown(self, index: int) -> None:
+        """There is more of a log, or there may be."""
+        self._quiet.discard(index)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake.callback(None)
+
+    def _expect_nothing(self) -> None:
+        for source in self.sources:
+            source.end()
+        for index in self._quiet:
+            source = self.sources[index]
+            source.process.unfollow(source.instance.name, self, index)
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        super().stopProducing()
+        self._go_on()
+
+
+def timestamp(nanoseconds: int) -> str:
+    """A time as RFC 3339 has it, in UTC."""
+    seconds, fraction = divmod(nanoseconds, SECOND)
+    whole = time.gmtime(min(seconds, LAST_SECOND))
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{fraction:09}Z"
+
+
+def read_moment(name: str, text: str, now: int | None = None) -> int:
+    """The nanoseconds since 1970 that a text means: a moment (RFC 3339), or so long ago.
+
+    Raises InvalidData.
+    """
+    if DURATION.fullmatch(text):
+        parts = re.findall("([0-9]+)([smhd])", text)
+        now = time.time_ns() if now is None else now
+        return max(0, now - sum(int(number) * UNITS[unit] for number, unit in parts))
+    match = MOMENT.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        day, clock, fraction, zone = match.groups()
+        zone = (zone or "+00:00").replace(" ", "+")
+        whole = int(datetime.fromisoformat(f"{day}T{clock}{zone}").timestamp())
+    except (ValueError, OverflowError):
+        raise InvalidData(
+            f"{name} must be a time such as 2026-01-31T12:00:00Z, or a duration such as 90s, 10m "
+            f"or 2h, not {shown(text)}"
+        ) from None
+    return max(0, whole * SECOND + int((fraction or "0").ljust(9, "0")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from itertools import zip_longest
 from secrets import token_hex
@@ -24,12 +24,13 @@ from txcontain.instance import END_WITHIN, ENDING, HALF_MADE, Instance
 from txcontain.kernel import Kernel, Process, most_held
 from txcontain.later import Timer, background, poll, together
 from txcontain.layers import Layers
-from txcontain.logs import Bounds, Reader
+from txcontain.logs import LEAST_READ, MOST_READ, Reader, Source
 from txcontain.network import Network
 from txcontain.plan import Host, Paths, Plan, make_plan
 from txcontain.pool import Pool
 from txcontain.process import LOOK_AFTER, LOOK_WITHIN, UNKNOWN, UNSEEN, Adopted, Exit
 from txcontain.records import RECORD, read_record
+from txcontain.segments import LONGEST_READ, Wanted
 from txcontain.spec import Port, Spec, from_json
 from txcontain.store import Configs
 
@@ -37,7 +38,6 @@ MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
 READ_AGAIN = 5.0  # seconds
 WANTED_FILES = 1 << 16  # one for each instance, and those for all else
 TIDY_AFTER = 1.0  # seconds
-WATCH_AFTER = 0.01  # seconds: until then, who asked for the launch has its answer
 
 log = Logger()
 Keepers = dict[str, tuple[Process, Process | None]]  # what Kernel.keepers finds
@@ -58,7 +58,6 @@ class Manager:
     configs: Configs
     network: Network
     journal: Journal
-    bounds: Bounds
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     host: Host
@@ -228,8 +227,6 @@ class Manager:
             mounts=layers[1:],
             private=folder,
             scratch=os.path.join(self.pool.folder, "scratch"),
-            stdout=os.path.join(folder, "stdout"),
-            stderr=os.path.join(folder, "stderr"),
             host=self.host,
             link=self.network.place(address) if address else None,
             resolv_conf=self.resolv_conf(),
@@ -244,10 +241,8 @@ class Manager:
         self.network.see(instance.name, instance.running)
         if instance.running or instance.ended:
             self._tidy_soon()
-        if instance.running and not instance.ready:
-            Timer(self.reactor, self.bounds.watch).after(WATCH_AFTER, instance)
         if instance.ended:
-            self.bounds.forget(instance)
+            self.pool.log_process.wake(instance.name)
             self._release(instance)
             self._forget_oldest()
 
@@ -299,18 +294,17 @@ class Manager:
         figures = self.pool.cgroups.usage(processes.token) if processes else {}
         return {**instance.summary, **figures, "limits": asdict(instance.spec.limits)}
 
-    def log_reader(self, name: str, streams: tuple[str, ...], consumer: Any) -> Reader:
-        """What sends an instance's logs to a consumer.
+    def log_reader(
+        self, instances: Sequence[str], wanted: Wanted, consumer: Any, **looks: Any
+    ) -> Reader:
+        """What sends the logs of instances to a consumer.
 
         Raises NoSuchInstance.
         """
-        return Reader(
-            consumer,
-            reactor=self.reactor,
-            bounds=self.bounds,
-            instance=self.find(name),
-            streams=streams,
-        )
+        most = min(LONGEST_READ, max(LEAST_READ, MOST_READ // max(1, len(instances))))
+        found = [self.find(name) for name in instances]
+        sources = [Source(self.pool.log_process, one, wanted, most) for one in found]
+        return Reader(consumer, reactor=self.reactor, sources=sources, **looks)
 
     # -- destroying --------------------------------------------------------------
 
@@ -363,7 +357,6 @@ class Manager:
         work = self._remove_folder(instance), self._remove_processes(instance)
         _, left = await together(*work)
         self.instances.pop(instance.name, None)
-        self.bounds.removed(instance)
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
 
@@ -374,8 +367,12 @@ class Manager:
         return await self._what_is_left(instance)
 
     async def _remove_folder(self, instance: Instance) -> None:
+        """Remove it; who reads the log gets what is left of it."""
         if instance.marked is not None:
             await instance.marked
+        if instance.processes is not None:
+            await self.pool.log_process.close(instance.processes.token)
+        await self.pool.log_process.removing(instance.name)
         try:
             await self.remove(instance.folder)
         except OSError as error:
@@ -519,11 +516,14 @@ class Manager:
 
     def _follow(self, instance: Instance, record: dict[str, Any], keepers: Keepers) -> None:
         """Find what an instance runs; where that has ended, its policy says what comes next."""
-        processes = self._adopted(record["slot"] or "none", keepers)
+        token, log_process = record["slot"] or "none", self.pool.log_process
+        processes = self._adopted(token, keepers)
+        log_process.adopt(token, instance.name, instance.spec.longest_log)
         how = adopt(processes)
         if how is None:
             instance.adopt(processes)
             return
+        background(log_process.close(token), f"the log of {instance.name}")
         processes.clear()
         if record["state"] == "waiting":
             instance.go_on_waiting(record["exit"] or how)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from txcontain import spec
-from txcontain.logs import STREAMS
+from txcontain.logd import STREAMS
 
 Json = dict[str, Any]
 
@@ -244,6 +244,16 @@ LAUNCH_REFUSED = {
 }
 CONFIG_REFUSED = {"409": "invalid data (Bad Request); or there is a config of this name already"}
 
+MOMENT = {"type": "string", "description": "RFC 3339, or a duration: so long ago"}
+OF_LOGS = [
+    _query("tail", "only the last lines of each", _number("lines", 0, LARGEST_QUERY)),
+    _query("follow", "also what is yet to be written, until it has ended", FLAG),
+    _query("stream", "only one of the two", _choice("which", *STREAMS)),
+    _query("timestamps", "each line begins with its time", FLAG),
+    _query("since", "only what was written from then on", MOMENT),
+    _query("until", "only what was written up to then", MOMENT),
+]
+
 PATHS: Json = {
     "/config": {
         "post": _course("Keep a config", _answer("it is kept"), CONFIG_REFUSED,
@@ -281,11 +291,7 @@ PATHS: Json = {
     "/instances/{instance}/logs": {
         "get": _ours("What an instance wrote", _answer(
             "the bytes that it wrote", {"type": "string", "format": "binary"},
-            "application/octet-stream"), NO_INSTANCE, parameters=[
-                _query("tail", "only the last lines", _number("lines", 0, LARGEST_QUERY)),
-                _query("follow", "also what it goes on to write, until it has ended", FLAG),
-                _query("stream", "only one of the two", _choice("which", *STREAMS)),
-            ]),
+            "application/octet-stream"), NO_INSTANCE, parameters=OF_LOGS),
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/wait": {
@@ -301,6 +307,16 @@ PATHS: Json = {
         "get": _ours("An instance's container as a shell script", _answer(
             "the script", {"type": "string"}, "text/x-shellscript"), NO_INSTANCE),
         "parameters": [INSTANCE],
+    },
+    "/logs": {
+        "get": _ours("What several instances wrote, by time", _answer(
+            "lines, each with its instance", {"type": "string", "format": "binary"},
+            "application/octet-stream"), NO_INSTANCE, parameters=[
+                *OF_LOGS,
+                _query("instance", "one of them; may be given more than once",
+                       {"type": "array", "items": {"type": "string"}}),
+                _query("all", "of all there are", FLAG),
+            ]),
     },
     "/stats": {
         "get": _ours("What all that run use now", _answer(

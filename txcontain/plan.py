@@ -24,7 +24,8 @@ Step = tuple[str, dict[str, Any]]
 Plan = list[Step]
 
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "init.py")
-KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.sh")
+KEEPER = os.path.join(os.path.dirname(INIT), "keeper.sh")
+LOGD = os.path.join(os.path.dirname(INIT), "logd.py")
 
 # capabilities(7), by <linux/capability.h>: what Docker leaves, less MKNOD and NET_RAW.
 CAPABILITIES = {
@@ -124,8 +125,6 @@ class Paths:
     mounts: Sequence[str]  # the layer of each mount, in the order of the spec
     private: str  # folder for the instance's own halves of its READWRITE mounts
     scratch: str  # an existing folder that a tmpfs is put on, only inside the container
-    stdout: str
-    stderr: str
     host: Host = NOWHERE
     link: Link | None = None  # where the network is private
     ids: int | None = None  # the first of its range of ids, where it has a user namespace
@@ -152,7 +151,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_shared_memory(spec),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
-        ("output", {"stdout": paths.stdout, "stderr": paths.stderr}),
+        ("output", {"stdout": "stdout", "stderr": "stderr"}),  # in its slot, where it works
         ("propagation", {"mode": "private"}),
         ("seal", {}),
         ("pivot_root", {"path": root}),

@@ -30,7 +30,8 @@ from txcontain.cgroups import Cgroups
 from txcontain.errors import MachineAtFault
 from txcontain.kernel import Kernel
 from txcontain.later import Timer, background, poll
-from txcontain.plan import INIT, KEEPER, Plan, begins_with
+from txcontain.log_process import LogProcess
+from txcontain.plan import INIT, KEEPER, LOGD, Plan, begins_with
 from txcontain.process import Child, Connection
 from txcontain.store import remove_leftovers, write_soon
 
@@ -55,6 +56,7 @@ class Pool(Factory):
     cgroups: Cgroups
     folder: str
     ahead: Ahead
+    log_process: LogProcess
     groundwork: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
     most: int = 16  # and at the most, where many were asked for lately
@@ -93,18 +95,21 @@ class Pool(Factory):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
         remove_leftovers(self.folder)
-        self._init = self._compiled()
+        self._init = self._compiled(INIT)
+        self.log_process.program = self._compiled(LOGD)
+        self.log_process.group = lambda: self.cgroups.keepers
+        self.log_process.start()
         self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
         self._look_after(0)
 
-    def _compiled(self) -> str:
-        """The init's program; compiled, for a script would be at each start: 8 ms of its 20."""
-        compiled = os.path.join(self.folder, "init.pyc")
+    def _compiled(self, program: str) -> str:
+        """A program of ours; compiled, for a script would be at each start: 8 ms of init's 20."""
+        compiled = os.path.join(self.folder, f"{os.path.basename(program)}c")
         try:
-            write_soon(compiled, compile_init())
+            write_soon(compiled, compile_program(program))
         except OSError as error:  # a full disk
             self._log.warn("starts are slower, for {error}", error=error)
-            return INIT
+            return program
         return compiled
 
     def stop(self) -> Deferred[None]:
@@ -127,6 +132,7 @@ class Pool(Factory):
         if self._prefix is not None:
             self.kernel.close(self._prefix)
             self._prefix = None
+        await self.log_process.stop()
         self.cgroups.give_back()
 
     def _any_without_plan(self) -> bool:
@@ -134,6 +140,7 @@ class Pool(Factory):
 
     def _forget(self, token: str) -> None:
         self._living.pop(token, None)
+        background(self.log_process.close(token), "closing the pipes of an init")
 
     def tokens(self) -> set[str]:
         """Those of all slots and cgroups that this manager has not made itself."""
@@ -199,6 +206,7 @@ class Pool(Factory):
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone, child.lost = self._forget, self._lost
         child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
+        child.waiting.addCallback(self._hold_pipes)
         child.waiting.addErrback(child.abandon)
         self._living[token] = child
         self._known[token] = child
@@ -223,8 +231,20 @@ class Pool(Factory):
 
     def _make_folders(self, child: Child) -> None:
         os.mkdir(child.slot, 0o700)
+        self.log_process.make_pipes(child.slot)
         if child.reserved:
             os.mkdir(self.ahead.path(child.reserved), PREPARED)
+
+    def _hold_pipes(self, child: Child) -> Deferred[Child]:
+        """Have nothing lost of what will be written to the slot's pipes; else don't use it."""
+
+        def is_held(why_not: str) -> Child:
+            if why_not or child.exit is not None:
+                why = why_not or str(child.exit)
+                raise MachineAtFault("opening the pipes of a container's output", why)
+            return child
+
+        return self.log_process.open(child.token).addCallback(is_held)
 
     def _start(self, child: Child) -> None:
         python = [self._read_only_python(), "-I", "-S", "-B"]
@@ -312,10 +332,10 @@ class Pool(Factory):
         self._look_after(RETRY_AFTER)
 
 
-def compile_init() -> bytes:
-    """The init's program as a .pyc file (PEP 552), which Python runs unchecked as a program."""
-    with open(INIT, "rb") as file:
-        code = compile(file.read(), INIT, "exec", dont_inherit=True)
+def compile_program(path: str) -> bytes:
+    """A program as a .pyc file (PEP 552), which Python runs unchecked as a program."""
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
     return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
 
 

@@ -125,6 +125,11 @@ class Spec:
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
 
     @property
+    def longest_log(self) -> int:
+        """How many bytes of what it writes are kept at most."""
+        return self.log_max_size * self.log_max_files
+
+    @property
     def file_name(self) -> str:
         """The file that the document is kept as."""
         return f"{self.name}-{self.major}-{self.minor}.cfg"

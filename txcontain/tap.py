@@ -29,7 +29,7 @@ from txcontain.failures import of_os
 from txcontain.kernel import Kernel
 from txcontain.later import background, be_monotonic
 from txcontain.layers import Layers
-from txcontain.logs import Bounds
+from txcontain.log_process import LogProcess
 from txcontain.manager import Manager
 from txcontain.network import make_network
 from txcontain.options import number
@@ -136,7 +136,6 @@ class ManagerService(Service):
         with told():
             self.manager.pool.cgroups = Cgroups.here(self.manager.state)
             self.manager.journal.open()
-            self.manager.bounds.start()
             self.manager.restore()
             self.manager.pool.start()
         self.manager.kernel.be_prompt()
@@ -147,7 +146,6 @@ class ManagerService(Service):
         """Let go of warm inits; containers run on."""
         super().stopService()
         self.manager.pause()
-        self.manager.bounds.stop()
         return background(self._stop(), "stopping the manager")
 
     async def _stop(self) -> None:
@@ -212,9 +210,10 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
     writer = Writer(reactor)
     ahead = Ahead(os.path.join(state, "instances"), trees.remove)
-    pool = Pool(reactor, kernel, Cgroups(), run, ahead, groundwork, options["pool"])
-    pool.writes = writer.write
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
+    log_process = LogProcess(reactor, run, ahead.folder, for_logs)
+    pool = Pool(reactor, kernel, Cgroups(), run, ahead, log_process, groundwork, options["pool"])
+    pool.writes = writer.write
     return Manager(
         reactor=reactor,
         kernel=kernel,
@@ -233,7 +232,6 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
         ),
         journal=Journal(reactor, os.path.join(state, "events.jsonl"), kernel.now, writer.write),
-        bounds=Bounds(reactor, kernel, for_logs),
         threads=trees.in_thread,
         remove=trees.remove,
         flush=writer.stop,

@@ -8,9 +8,11 @@ from attrs import asdict, define
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from txcontain.errors import InvalidData
 from txcontain.events import Follower
 from txcontain.explain import explain
-from txcontain.logs import STREAMS
+from txcontain.logd import STREAMS
+from txcontain.logs import read_moment
 from txcontain.manager import Manager
 from txcontain.openapi import DOCUMENT
 from txcontain.rest import (
@@ -26,8 +28,17 @@ from txcontain.rest import (
     number,
     query,
 )
+from txcontain.segments import FOREVER, Wanted
 from txcontain.spec import key_of, read_object
 
+OF_LOGS: dict[str, Any] = {
+    "tail": number,
+    "follow": flag,
+    "stream": choice(*STREAMS),
+    "timestamps": flag,
+    "since": read_moment,
+    "until": read_moment,
+}  # the parameters of a log, with their readers
 LISTED = (
     "instance",
     "name",
@@ -103,10 +114,7 @@ class Api:
             return self.manager.inspect(name)
 
         async def logs(request: Request) -> None:
-            asked = query(request, tail=number, follow=flag, stream=choice(*STREAMS))
-            reader = self.manager.log_reader(name, asked["stream"] or STREAMS, request)
-            request.setHeader(b"Content-Type", b"application/octet-stream")
-            await reader.send(asked["tail"], bool(asked["follow"]))
+            await self._send_logs(request, [name], query(request, **OF_LOGS), names=False)
 
         async def stats(request: Request) -> dict[str, Any]:
             return self.manager.usage(name)
@@ -129,6 +137,24 @@ class Api:
         put(b"wait", TellingVerb(GET=wait))
         return resource
 
+    async def logs(self, request: Request) -> None:
+        """GET /logs: of several instances, or of all, by time."""
+        given = request.args.pop(b"instance", [])
+        names = [name.decode("utf-8", "backslashreplace") for name in dict.fromkeys(given)]
+        asked = query(request, all=flag, **OF_LOGS)
+        if bool(asked["all"]) == bool(names):
+            raise InvalidData("give either instance, once or more, or all=1")
+        names = names or list(self.manager.instances)
+        await self._send_logs(request, names, asked, names=True)
+
+    async def _send_logs(
+        self, request: Request, instances: list[str], asked: dict[str, Any], names: bool
+    ) -> None:
+        looks = {"names": names, "timestamps": bool(asked["timestamps"])}
+        reader = self.manager.log_reader(instances, wanted(asked), request, **looks)
+        request.setHeader(b"Content-Type", b"application/octet-stream")
+        await reader.send(asked["tail"], bool(asked["follow"]))
+
     async def doctor(self, request: Request) -> dict[str, list[str]]:
         """POST /doctor."""
         return {"findings": await self.manager.doctor()}
@@ -147,6 +173,13 @@ class Api:
         await follower.send(bool(asked["follow"]))
 
 
+def wanted(asked: dict[str, Any]) -> Wanted:
+    """What of a log a query asks for."""
+    streams = frozenset(map(STREAMS.index, asked["stream"] or STREAMS))
+    until = FOREVER if asked["until"] is None else asked["until"]
+    return Wanted(streams, asked["since"] or 0, until)
+
+
 def make_root(manager: Manager) -> Resource:
     """The tree of all resources."""
     api = Api(manager)
@@ -159,6 +192,7 @@ def make_root(manager: Manager) -> Resource:
     put(b"destroy", ByName(api.destroy))
     put(b"instances", NamedOrAll(TellingVerb(GET=api.instances), api.instance))
     put(b"stats", TellingVerb(GET=api.stats))
+    put(b"logs", TellingVerb(GET=api.logs))
     put(b"doctor", TellingVerb(POST=api.doctor))
     put(b"events", TellingVerb(GET=api.events))
     put(b"openapi.json", TellingVerb(GET=api.openapi))

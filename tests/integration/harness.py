@@ -230,7 +230,7 @@ class ManagerCase(SynchronousTestCase):
     def what_is_left(self) -> list[Any]:
         """The processes, mounts, cgroups and folders of containers that there are."""
         return [
-            *(pid for pid in processes_of(self.folder) if pid != self.manager.pid),
+            *(pid for pid in processes_of(self.folder) if pid not in self.own_processes()),
             *mounts_of(self.folder, Path("/proc/self/mountinfo")),
             *self.cgroups_left(),
             *self.state.glob("instances/*"),
@@ -238,6 +238,21 @@ class ManagerCase(SynchronousTestCase):
             *self.state.glob("run/slots/*"),
             *self.state.glob("layers/*.unpacking"),
         ]
+
+    def own_processes(self) -> set[int]:
+        """The manager and, while it runs, the two of its log process."""
+        if self.manager.poll() is not None:
+            return {self.manager.pid}
+        return {self.manager.pid, *self.log_processes()}
+
+    def log_processes(self) -> list[int]:
+        """The pids of the log process: of the server, and of its holder."""
+        found = []
+        for pid in processes_of(self.folder):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if f"{self.state}/run/logd.pyc" in _text(Path(f"/proc/{pid}/cmdline")):
+                    found.append(pid)
+        return found
 
     def cgroups_left(self) -> list[Path]:
         """The groups of containers; once the manager has stopped, its own as well."""

@@ -108,10 +108,7 @@ class ProbeCase(ManagerCase):
         self.assertTrue(said, self.written(instance, "stderr"))
         return json.loads(said)
 
-    def log_file(self, instance: str, stream: str = "stdout") -> Path:
-        """The file of what an instance has written."""
-        return self.state / "instances" / instance / stream
-
     def written(self, instance: str, stream: str = "stdout") -> str:
         """What an instance has written so far."""
-        return self.log_file(instance, stream).read_text(errors="replace")
+        answer = self.ask("GET", f"/instances/{instance}/logs?stream={stream}")
+        return answer.body.decode(errors="replace")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from tests.integration.harness import cgroups_of, free_port, wait_until
 from tests.integration.probes import ProbeCase
 from tests.integration.tarballs import folder
-from txcontain.logs import RESERVABLE
 
 MEGABYTE = 1 << 20
 SERVE = """
@@ -187,85 +185,6 @@ tell(highest=opened[-1], why=why, raised=attempt(raise_limit))
 
 class DiskTests(NeighbourCase):
     """As many bytes as there can be."""
-
-    BOUND = 4 * MEGABYTE + RESERVABLE  # what a file system may reserve is not the container's
-
-    def used(self, instance: str) -> int:
-        """Bytes of disk that an instance's log takes, with those that are reserved for it."""
-        return self.log_file(instance).stat().st_blocks * 512
-
-    def filled(self, instance: str) -> int:
-        """The same without what is reserved beyond the log's end, if it has no holes."""
-        return min(self.used(instance), self.log_file(instance).stat().st_size)
-
-    def test_log_flood(self) -> None:
-        """A log that grows without an end takes no more disk than its bound."""
-        flood = "while True:\n    os.write(1, bytes(range(256)) * 256)\n    time.sleep(0.001)\n"
-        keys = {"log_max_size": MEGABYTE, "log_max_files": 2}
-        instance = self.start_probe(flood, **keys)
-        for _ in range(3):
-            self.assert_all_well(instance)
-            self.wait_for_cut(instance)
-            self.assertLess(self.used(instance), self.BOUND)
-        self.destroy(instance)
-
-    def wait_for_cut(self, instance: str) -> None:
-        """Wait until an instance's log has become shorter, by what is more than its bound."""
-        sizes = [0]
-
-        def is_cut() -> bool:
-            sizes.append(self.filled(instance))
-            return sizes[-1] < min(max(sizes), 4 * MEGABYTE)
-
-        wait_until(is_cut, "it is cut")
-
-    def test_reserved_log(self) -> None:
-        """Nor does one reserve more of the disk for its log, or hide it behind holes."""
-        keys = {"log_max_size": MEGABYTE, "log_max_files": 2}
-        much = "[os.write(1, bytes(16 << 20)) for i in range(8)]"  # more than BOUND
-        for trick in (
-            "libc.fallocate(1, 1, ctypes.c_long(0), ctypes.c_long(256 << 20))",  # keep the size
-            "libc.fallocate(1, 0, ctypes.c_long(0), ctypes.c_long(256 << 20))",
-            f"os.ftruncate(1, 1 << 40); {much}",
-            "os.write(1, b'x'); os.ftruncate(1, 4 << 40)",
-            f"[os.pwrite(own, b'x', i << 24) for i in range(64)]; {much}",
-        ):
-            instance = self.start_probe(
-                f"""
-own = os.open("/proc/self/fd/1", os.O_WRONLY)
-{trick}
-print("done", file=sys.stderr, flush=True)
-signal.pause()
-""",
-                **keys,
-            )
-            wait_until(lambda: self.written(instance, "stderr"), trick)  # noqa: B023 (called at once)
-            wait_until(lambda: self.used(instance) < self.BOUND, trick)  # noqa: B023 (so too)
-            self.assert_all_well(instance)
-            self.destroy(instance)
-
-    def test_hollow_log(self) -> None:
-        """A log of terabytes of holes is cut, and holds up none who asks for its last lines."""
-        instance = self.start_probe("""
-while True:
-    os.ftruncate(1, 4 << 40)
-    time.sleep(0.01)
-    print("done", file=sys.stderr, flush=True)
-""")
-        wait_until(lambda: self.written(instance, "stderr"), "the log is long")
-        path = f"/instances/{instance}/logs?stream=stdout&tail=1"
-        began = time.monotonic()
-        with ThreadPoolExecutor(20) as clients:
-            answers = list(clients.map(lambda _: self.ask("GET", path).status, range(60)))
-            self.assertEqual(answers, [200] * 60)
-        self.upload()
-        self.assertLess(time.monotonic() - began, 10)
-        self.destroy(instance)
-        instance = self.start_probe("os.ftruncate(1, 4 << 40); time.sleep(60)")
-        log = self.log_file(instance)
-        wait_until(lambda: log.stat().st_size == 4 << 40, "the log is long")
-        wait_until(lambda: log.stat().st_size == 0, "it is cut", 5)
-        self.destroy(instance)
 
     def test_disk(self) -> None:
         """A READWRITE mount takes as many bytes as the limit says; then the disk is full."""

@@ -393,21 +393,6 @@ tell(**{{name: resource.getrlimit(getattr(resource, name)) for name in {names}}}
             ours = resource.getrlimit(getattr(resource, name))[1]
             self.assertTrue(soft == hard and (hard < ours or ours == resource.RLIM_INFINITY), name)
 
-    def test_lease_on_a_log(self) -> None:
-        """A lease (fcntl(2)) on the file that is its stdout does not hold up the manager."""
-        instance = self.start_probe("""
-signal.signal(signal.SIGIO, signal.SIG_IGN)
-log = os.open("/proc/self/fd/1", os.O_RDWR)
-os.close(1)
-print(attempt(fcntl.fcntl, log, fcntl.F_SETLEASE, fcntl.F_WRLCK), file=sys.stderr, flush=True)
-while True:
-    os.write(log, bytes(4096))
-    time.sleep(0.01)
-""")
-        wait_until(lambda: self.written(instance, "stderr"), "the lease is asked for")
-        self.assertNotEqual(self.written(instance, "stderr"), "done\n")
-        self.assertEqual(self.running(), [instance])
-
     def test_end_of_the_keeper(self) -> None:
         """A container that has called off its death with its keeper does not outlive it."""
         instance = self.start_probe("""

@@ -6,7 +6,7 @@ a request is sent, one where it is given up, and one where a failure gets its se
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -170,12 +170,18 @@ class Client:
         shape = {"findings": [str]}
         return (await self._ask("POST", "/doctor", shape=shape, patience=SLOW))["findings"]
 
-    def logs(self, instance: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
-        """Yield what an instance has written; with `follow`, also what it is yet to write.
+    def logs(self, instances: Sequence[str], follow: bool, **params: Any) -> AsyncIterator[bytes]:
+        """Yield what instances have written; with `follow`, also what they are yet to write.
 
-        :param params: tail (a number of lines), stream ("stdout" or "stderr"), or None
+        That of several, or of all (if none is named), is merged by time.
+
+        :param params: tail (a number of lines), stream ("stdout" or "stderr"), since, until
+            (RFC 3339, or a duration), timestamps (1), or None
         """
-        return self._feed(f"/instances/{_quoted(instance)}/logs", follow, **params)
+        if len(instances) == 1:
+            return self._feed(f"/instances/{_quoted(instances[0])}/logs", follow, **params)
+        which: dict[str, Any] = {"instance": list(instances)} if instances else {"all": 1}
+        return self._feed("/logs", follow, **which, **params)
 
     async def events(self, follow: bool, since: int | None = None) -> AsyncIterator[Json]:
         """Yield the events after number `since`; with `follow`, also those to come."""
@@ -194,7 +200,11 @@ class Client:
 
     def _feed(self, path: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
         """Yield a long body; one that is followed may be silent forever."""
-        given = {key: str(value) for key, value in params.items() if value is not None}
+        given = {
+            key: value if isinstance(value, list) else str(value)
+            for key, value in params.items()
+            if value is not None
+        }
         if follow:
             given["follow"] = "1"
         return self._stream("GET", path, params=given, patience=None if follow else QUICK)

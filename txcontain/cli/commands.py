@@ -23,6 +23,10 @@ CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
 EVERY = 1.0  # seconds
 UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
 EVENT_KEYS = ("seq", "time", "instance", "what", "reason")  # of every event; some have more
+# What may command a terminal; only colours (in group 1) are let through (ECMA-48, SGR).
+COMMANDING = re.compile(
+    rb"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]"
+)
 
 # What the course compares.
 
@@ -186,14 +190,27 @@ async def doctor(client: "Client", _: Namespace) -> int:
 
 
 async def logs(client: "Client", arguments: Namespace) -> int:
-    """Print what an instance has written, byte for byte."""
+    """Print what instances have written: byte for byte, but for what would command a terminal."""
+    if arguments.all == bool(arguments.instances):
+        raise Trouble("Name the instances whose logs to show, or give --all.")
     chunks = client.logs(
-        arguments.instance, arguments.follow, tail=arguments.lines, stream=arguments.stream
+        arguments.instances,
+        arguments.follow,
+        tail=arguments.lines,
+        stream=arguments.stream,
+        since=arguments.since,
+        until=arguments.until,
+        timestamps=1 if arguments.timestamps else None,
     )
+    on_terminal = sys.stdout.isatty()
     async for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.write(COMMANDING.sub(_shown, chunk) if on_terminal else chunk)
         sys.stdout.buffer.flush()
     return 0
+
+
+def _shown(match: "re.Match[bytes]") -> bytes:
+    return match[1] or b"".join(b"\\x%02x" % byte for byte in match[0])
 
 
 async def events(client: "Client", arguments: Namespace) -> int:
@@ -351,13 +368,23 @@ COMMANDS = (
     Command("doctor", "look for what should not be there, and remove it", doctor),
     Command(
         "logs",
-        "show what an instance has written",
+        "show what instances have written",
         logs,
         (
             FOLLOW,
-            Argument("-n", "--lines", metavar="N", type=whole_number, help="only the last N lines"),
+            Argument("-n", "--lines", metavar="N", type=whole_number, help="only the last lines"),
+            Argument("--since", metavar="TIME", help="only from then on: RFC 3339, or 10m, 2h ago"),
+            Argument("--until", metavar="TIME", help="only up to then"),
+            Argument("-t", "--timestamps", action="store_true", help="each line with its time"),
             Argument("--stream", choices=("stdout", "stderr"), help="only one of the two"),
-            INSTANCE,
+            Argument("--all", action="store_true", help="all instances, merged by time"),
+            Argument(
+                "instances",
+                metavar="INSTANCE",
+                nargs="*",
+                type=instance_name,
+                help="as launch named it; several are merged by time",
+            ),
         ),
     ),
     Command(

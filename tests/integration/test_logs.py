@@ -1,0 +1,303 @@
+"""What containers write: it is all there, within its bound, whoever is killed meanwhile."""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.integration.harness import ask, wait_until
+from tests.integration.probes import ProbeCase
+
+MEGABYTE = 1 << 20
+BOUND = {"log_max_size": MEGABYTE, "log_max_files": 2}
+MOST = 2 * MEGABYTE + (64 << 10)
+COUNTING = "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo $i; done"
+
+
+class LogCase(ProbeCase):
+    """A test of logs."""
+
+    def on_disk(self, instance: str) -> int:
+        """The bytes of disk that an instance's log takes now."""
+        total = 0
+        for path in (self.state / "instances" / instance / "log").glob("*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # it has been removed meanwhile
+                continue
+            total += max(status.st_size, status.st_blocks * 512)
+        return total
+
+    def watch(self, instances: list[str], seconds: float) -> int:
+        """The most that any of these takes, for so long."""
+        most, deadline = 0, time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            most = max(most, *map(self.on_disk, instances))
+        return most
+
+    def descriptors(self) -> list[str]:
+        """What the manager has open."""
+        folder, found = f"/proc/{self.manager.pid}/fd", []
+        for number in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                found.append(os.readlink(f"{folder}/{number}"))
+        return found
+
+    def kill_log_process(self) -> None:
+        """Kill one of its two processes: the older one, then the one that was the younger."""
+        self.killed = min(self.log_processes())
+        os.kill(self.killed, signal.SIGKILL)
+
+    def read_log(self, instance: str, query: str = "") -> str:
+        """The log of an instance."""
+        answer = self.ask("GET", f"/instances/{instance}/logs{query}")
+        self.assertEqual(answer.status, 200, answer.reason)
+        return answer.body.decode(errors="replace")
+
+
+class BoundTests(LogCase):
+    """However much is written, a log takes no more than its bound."""
+
+    pool = 2
+
+    def test_after_many_lives(self) -> None:
+        """After thirty launches and destroys, and with anyone killed, the bound is kept."""
+        config = self.upload()
+        for _ in range(30):
+            instance = self.ask("POST", "/launch", config).json["instance"]
+            self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        instance = self.launch(**self.job("#!/bin/sh\nyes\n", **BOUND))
+        wait_until(lambda: self.on_disk(instance) > MEGABYTE, "it writes")
+        self.assertLessEqual(self.watch([instance], 1), MOST)
+        for _ in range(3):
+            self.kill_log_process()
+            self.assertLessEqual(self.watch([instance], 0.3), MOST)
+        self.manager.kill()
+        self.manager.wait()
+        self.assertLessEqual(self.watch([instance], 1), MOST)
+        self.start()
+        self.assertLessEqual(self.watch([instance], 0.5), MOST)
+        newest = {path.name for path in (self.state / "instances" / instance / "log").iterdir()}
+        wait_until(lambda: newest.isdisjoint(
+            path.name for path in (self.state / "instances" / instance / "log").iterdir()
+        ), "it is still written")  # fmt: skip
+
+    def test_ten_floods(self) -> None:
+        """Ten that write as fast as they can are each within the bound, at any time."""
+        flood = self.upload(**self.job("#!/bin/sh\nexec cat /dev/zero\n", **BOUND))
+        instances = [self.ask("POST", "/launch", flood).json["instance"] for _ in range(10)]
+        wait_until(lambda: all(self.on_disk(one) > MEGABYTE for one in instances), "all write")
+        self.assertLessEqual(self.watch(instances, 3), MOST)
+        began = time.monotonic()
+        self.assertLessEqual(len(self.read_log(instances[0])), MOST)
+        self.read_log(instances[0], "?tail=3")
+        self.assertLess(time.monotonic() - began, 30)
+
+
+class LinesTests(LogCase):
+    """No line is lost, and each is where it belongs."""
+
+    pool = 1
+
+    def test_opened_by_name(self) -> None:
+        """To open /dev/stdout is to append to it, for every owner."""
+        text = "echo first; echo second; echo third > /dev/stdout; echo fourth >> /dev/stderr"
+        users = {}
+        for owner in ("root", "1000"):
+            for users in ({}, {"user_namespace": True}):
+                instance = self.launch(
+                    **self.job(f"#!/bin/sh\n{text}\n", startup_owner=owner, **users)
+                )
+                self.output_of(instance)
+                self.assertEqual(self.read_log(instance), "first\nsecond\nthird\nfourth\n")
+
+    def test_pipes(self) -> None:
+        """Its output can neither be overwritten, nor cut, nor read back by another user."""
+        said = self.probe(
+            """
+own = os.open("/proc/self/fd/1", os.O_WRONLY)
+tell(write=attempt(os.pwrite, own, b"x", 1 << 30), cut=attempt(os.ftruncate, own, 0),
+     seek=attempt(os.lseek, own, 0, 0), read=attempt(open, "/proc/self/fd/1"))
+""",
+            startup_owner="1000",
+        )
+        self.assertEqual(said, {"write": "ESPIPE", "cut": "EINVAL", "seek": "ESPIPE",
+                                "read": "EACCES"})  # fmt: skip
+
+    def test_nothing_delays_others(self) -> None:
+        """Who writes to its log in any way holds up no one who asks the manager."""
+        instance = self.start_probe("""
+for _ in range(16):
+    if os.fork() == 0:
+        own = os.open("/proc/self/fd/1", os.O_WRONLY)
+        while True:
+            attempt(os.pwrite, own, bytes(1 << 20), 1 << 30)
+            os.write(own, bytes(1 << 16))
+signal.pause()
+""", **BOUND)
+        longest, deadline = 0.0, time.monotonic() + 3
+        while time.monotonic() < deadline:
+            began = time.monotonic()
+            self.assertEqual(self.ask("GET", "/list").status, 200)
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.01)
+        self.assertLess(longest, 2)  # it was 18 s and more; benchmarks say how much it is
+        self.assertEqual(self.running(), [instance])
+
+    def test_both_streams(self) -> None:
+        """Both streams are in the order of writing, each line with a time, and these grow."""
+        text = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.01; echo $i >&2; sleep 0.01; done"
+        instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n"))
+        self.output_of(instance)
+        self.assertEqual(self.read_log(instance).split(), [c for c in "123456" for _ in (1, 2)])
+        self.assertEqual(self.read_log(instance, "?stream=stderr").split(), list("123456"))
+        lines = [line.split(" ") for line in self.read_log(instance, "?timestamps=1").splitlines()]
+        moments = [moment for moment, _ in lines]
+        self.assertEqual(moments, sorted(set(moments)))
+        for moment in moments:
+            self.assertRegex(moment, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$")
+        self.assertEqual(self.read_log(instance, f"?since={moments[6]}"), "4\n4\n5\n5\n6\n6\n")
+        self.assertEqual(self.read_log(instance, f"?until={moments[1]}"), "1\n1\n")
+        self.assertEqual(self.read_log(instance, "?since=1h&tail=3"), "5\n6\n6\n")
+        self.assertEqual(self.read_log(instance, "?until=1h"), "")
+
+    def test_ends(self) -> None:
+        """Without follow, a log that grows is sent up to the end that it had."""
+        instance = self.launch(**self.job("#!/bin/sh\nyes\n", **BOUND))
+        wait_until(lambda: self.on_disk(instance) > MEGABYTE, "it writes")
+        self.assertLess(len(self.read_log(instance)), 3 * MEGABYTE)
+        self.assertLessEqual(len(self.read_log(instance, "?tail=3")), len("y\ny\ny\n"))
+
+    def test_merged(self) -> None:
+        """The logs of all are merged by time, each line with its instance."""
+        text = "#!/bin/sh\nfor i in 1 2 3 4 5; do echo $i; sleep 0.02; done\n"
+        keys = self.upload(**self.job(text))
+        names = [self.ask("POST", "/launch", keys).json["instance"] for _ in range(2)]
+        for name in names:
+            self.output_of(name)
+        answer = self.ask("GET", "/logs?all=1&timestamps=1").body.decode()
+        found = [line.split(" ") for line in answer.splitlines()]
+        self.assertEqual(sorted((name, number) for name, _, _, number in found),
+                         sorted((name, number) for name in names for number in "12345"))
+        moments = [moment for _, _, moment, _ in found]
+        self.assertEqual(moments, sorted(moments))
+
+    def test_last_words(self) -> None:
+        """What a failed launch quotes is what was written to the last."""
+        answer = self.try_to_launch(**self.job("#!/bin/sh\necho no such module >&2; exit 3\n",
+                                               startup_env="PORT=18771"))  # fmt: skip
+        self.assertIn("its last words: no such module", answer.reason)
+
+
+class KilledTests(LogCase):
+    """What is written while someone is killed."""
+
+    pool = 1
+
+    def assert_whole(self, instance: str, count: int) -> None:
+        """Fail where a line is missing, twice there, or out of order."""
+        lines = self.read_log(instance, "?stream=stdout").split()
+        self.assertEqual(lines, [str(number + 1) for number in range(count)])
+
+    def test_log_process(self) -> None:
+        """No line is lost, nor there twice, when either of its processes is killed, often."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
+        for _ in range(8):
+            self.kill_log_process()
+            wait_until(lambda: len(set(self.log_processes()) - {self.killed}) == 2, "both are back")
+        wait_until(lambda: self.read_log(instance).endswith("\n4000\n"), "all is written")
+        self.assert_whole(instance, 4000)
+        self.assertEqual(len(self.log_processes()), 2)
+
+    def test_at_its_end(self) -> None:
+        """What a container wrote just before its end is there, whoever was killed then."""
+        few = COUNTING.replace("4000", "99")
+        config = self.upload(**self.job(f"#!/bin/sh\nsleep 0.1; {few}\n"))
+        for _ in range(5):
+            instance = self.ask("POST", "/launch", config).json["instance"]
+            killer = threading.Timer(0.1, self.kill_log_process)
+            killer.start()
+            self.output_of(instance)
+            killer.join()
+            self.assert_whole(instance, 99)
+
+    def test_all_of_it(self) -> None:
+        """Nor is a line lost when the log process is killed as a whole: the keeper holds it."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
+        pids = self.log_processes()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(self.log_processes()) == 2, "there is another one")
+        wait_until(lambda: self.read_log(instance).endswith("\n4000\n"), "all is written")
+        self.assert_whole(instance, 4000)
+
+    def test_manager(self) -> None:
+        """No line is lost when the manager is killed, and none waits for the next one."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nexit 3\n"))
+        self.manager.kill()
+        self.manager.wait()
+        log = self.state / "instances" / instance / "log"
+        wait_until(lambda: any(b"\n4000\n" in path.read_bytes() for path in log.glob("*.log")),
+                   "all is written though no manager runs")  # fmt: skip
+        self.start()
+        self.assert_whole(instance, 4000)
+        self.assertEqual(self.ask("GET", f"/instances/{instance}").json["exit"]["status"], 3)
+
+    def test_it_ends(self) -> None:
+        """The log process ends by itself when there is neither a manager nor a container."""
+        instance = self.launch()
+        self.manager.kill()
+        self.manager.wait()
+        time.sleep(0.3)
+        self.assertEqual(len(self.log_processes()), 2)
+        self.start()
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        self.manager.terminate()
+        self.manager.wait()
+        wait_until(lambda: not self.log_processes(), "it has ended")
+
+
+class FollowersTests(LogCase):
+    """Those who follow."""
+
+    def test_many_quiet_ones(self) -> None:
+        """Many who follow a quiet log take no time of the manager's, and all hear what comes."""
+        text = "trap 'echo now; exit' TERM; while :; do sleep 0.5; done"
+        instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n", stop_timeout=10))
+        path = f"/instances/{instance}/logs?follow=1&stream=stdout"
+        with ThreadPoolExecutor(100) as clients:
+            answers = [clients.submit(ask, self.url, "GET", path) for _ in range(100)]
+            wait_until(lambda: self.sockets() >= 100, "all follow")
+            time.sleep(0.5)
+            before = self.processor_time()
+            time.sleep(2)
+            self.assertLess(self.processor_time() - before, 20)  # hundredths of a second
+            self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+            self.assertEqual({answer.result().body for answer in answers}, {b"now\n"})
+
+    def sockets(self) -> int:
+        """How many sockets the manager has."""
+        return sum(link.startswith("socket:") for link in self.descriptors())
+
+    def processor_time(self) -> int:
+        """What the manager and the log process have used, in clock ticks."""
+        total = 0
+        for pid in (self.manager.pid, *self.log_processes()):
+            with open(f"/proc/{pid}/stat") as file:
+                fields = re.sub(r".*\)", "", file.read()).split()
+            total += int(fields[11]) + int(fields[12])
+        return total
+
+
+class WatchesTests(LogCase):
+    """What a manager depends on."""
+
+    def test_no_inotify(self) -> None:
+        """It takes no inotify instance: containers could use up those that a user may have."""
+        self.launch()
+        self.assertNotIn("anon_inode:inotify", self.descriptors())
