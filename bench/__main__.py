@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import contestants, hostile, measure, packages, processes, report
+from bench import contestants, hostile, logs, measure, packages, processes, report
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
 from bench.manager import BASE, ROOT, make_images, running
 from bench.measure import Figure, Samples, worst
@@ -101,6 +101,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         together = folder / "first"
         together.mkdir()
         figures.append(measure.first_launches(folder, together, scale.first))
+        figures += logs.figures(folder)
         print(f"\n{report.figure_table(figures)}", flush=True)
     return {"samples": samples, "absent": absent, "timelines": timelines,
             "with_running": latencies, "figures": figures}  # fmt: skip
