@@ -573,6 +573,10 @@ class FakeLinks:
     def __init__(self):
         self.up = False
         self.joined = {}
+        self.left = []  # the names of links that are still there
+
+    def exists(self, name):
+        return name in self.left
 
     def raise_bridge(self):
         self.up = True

@@ -168,6 +168,10 @@ class Links:
             return self._find(connection) is not None
         return False
 
+    def exists(self, name: str) -> bool:
+        """Whether the host has a link of this name."""
+        return exists(name)
+
     def remove_bridge(self) -> None:
         """Remove the bridge."""
         with netlink(f"removing the bridge {self.bridge}") as connection:
@@ -346,7 +350,7 @@ class Network:
         if not address or any(str(one.address) == address for one in self._members.values()):
             return []  # it has none, or another instance has its address by now
         name = link_name(IPv4Address(address))
-        return [f"link {name}"] if exists(name) else []
+        return [f"link {name}"] if self.links.exists(name) else []
 
     async def _settle(self) -> None:
         """Have there what the members need, and nothing where there are none."""
