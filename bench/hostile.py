@@ -30,6 +30,10 @@ GET = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TOKEN = "txcontain_bench"
 GOAL = "p99 ≤ 100 ms, longest ≤ 250 ms"
 SCRIPTS = {
+    "nothing": """
+import time
+time.sleep(1000)
+""",
     "hide": """
 import array, os, socket, time
 for _ in range(15000):
@@ -255,6 +259,11 @@ def under_attack(
                 running(folder, folder / f"hostile-{name}", 2, *options,
                         token=TOKEN if attack.with_tokens else "")
             )  # fmt: skip
+            config = manager.upload(
+                name="first", mounts=["hostile.tar /hostile READ"],
+                startup_script="/hostile/nothing",
+            )  # fmt: skip
+            manager.destroy(manager.launch(config))  # so that all is unpacked
             without = latencies(manager, seconds / 2)
             stack.enter_context(attack.begin(manager))
             found.append(Noticed(attack.what, without, latencies(manager, seconds)))
