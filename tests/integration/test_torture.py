@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import ManagerCase, wait_until
@@ -199,11 +200,17 @@ class Torture(ManagerCase):
     def strays(self) -> list[Any]:
         """What there is beside warm inits, and what is prepared."""
         keepers = self.keepers()
-        folders = [path for path in self.state.glob("instances/*")
-                   if stat.S_IMODE(path.stat().st_mode) != PREPARED]  # fmt: skip
+        folders = [path for path in self.state.glob("instances/*") if not is_prepared(path)]
         slots = {path.name for path in self.state.glob("run/slots/*")} - set(keepers)
         groups = {path.name for path in self.cgroups_left()} - set(keepers)
         return [*self.scripts(), *folders, *slots, *groups]
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder is no instance's yet, or has gone meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(folder.stat().st_mode) == PREPARED
+    return True
 
 
 def is_waiting(pid: int) -> bool:
