@@ -196,6 +196,12 @@ class GroupTests(CgroupsTestCase):
         self.put("memory/cgroup.procs")
         self.assertEqual(cgroups.tokens(), {"a", "b"})
 
+    def test_kills_that_can_not_be_read(self):
+        """A count that can't be read is none: the end of a container does not wait for it."""
+        groups = self.version1()
+        os.makedirs(os.path.join(groups.tops["memory"], "0123", "memory.oom_control"))
+        self.assertEqual(groups.out_of_memory_kills("0123"), 0)
+
     def test_none(self):
         """A machine without cgroups has none, and nothing fails for that."""
         cgroups = Cgroups()

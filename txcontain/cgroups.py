@@ -227,12 +227,12 @@ class Cgroups:
         return self._table(token, "memory", file).get("oom_kill", 0)
 
     def _table(self, token: str, controller: str, file: str) -> dict[str, int]:
-        """A file of lines "NAME NUMBER"; empty where there is none."""
+        """A file of lines "NAME NUMBER"; empty if there is none, or none that can be read."""
         try:
             with open(os.path.join(self.tops[controller], token, file)) as lines:
                 pairs = (line.split() for line in lines)
                 return {name: int(number) for name, number in pairs}
-        except (KeyError, FileNotFoundError):
+        except (KeyError, OSError, ValueError):
             return {}
 
 
