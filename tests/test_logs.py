@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.fakes import FakeConsumer, MachineTestCase, make_folder, write_log
 from tests.support import make_spec
@@ -335,6 +335,26 @@ class ReaderTests(ReaderTestCase):
         self.end()
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"1\n2\n3\n")
+
+    def test_end_while_it_is_sent(self):
+        """Who follows is let go also where the end comes between two looks."""
+        waiting = []
+
+        def thread(function, *arguments):
+            if function is segments.read:
+                waiting.append((Deferred(), arguments))
+                return waiting[-1][0]
+            return maybeDeferred(function, *arguments)
+
+        self.process.threads = thread
+        self.write(b"1\n")
+        sending = self.send(follow=True)
+        self.end()  # it reads now, and so waits for nothing that could be told
+        while waiting:
+            found, arguments = waiting.pop()
+            found.callback(segments.read(*arguments))
+        self.successResultOf(sending)
+        self.assertEqual(self.sent, b"1\n")
 
     def test_quiet(self):
         """While nothing is written, nothing is done, held open, or due."""

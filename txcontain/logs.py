@@ -132,6 +132,7 @@ class Reader(Stream):
     names: bool = field(default=False, kw_only=True)  # whether each line tells whose it is
     _lines: list[Lines] = field(init=False)
     _quiet: set[int] = field(factory=set)  # sources that are waited for, by their index
+    _over: set[int] = field(factory=set)  # those that have ended, as was noticed
     _wake: Deferred[None] | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -234,13 +235,16 @@ class Reader(Stream):
 
     async def _something_new(self) -> None:
         """Wait until one of the logs has grown, or ended, or the consumer is gone."""
-        self._wake = Deferred()
+        wake = self._wake = Deferred()
         for index, source in enumerate(self.sources):
-            if index not in self._quiet and not source.instance.ended:
+            if source.instance.ended and index not in self._over:
+                self._over.add(index)
+                self._go_on()  # once: it may have ended after this looked, and no one tells again
+            elif index not in self._quiet and not source.instance.ended:
                 self._quiet.add(index)
                 source.process.follow(source.instance.name, source.last, self, index)
         if not self.gone:
-            await self._wake
+            await wake
 
     def grown(self, index: int) -> None:
         """There is more of a log, or there may be."""
