@@ -51,7 +51,7 @@ class LogProcess:
         self.folder, self.opened = folder, opened
         (folder / "run/slots").mkdir(parents=True)
         opened.callback(shutil.rmtree, folder)
-        program = str(ROOT / "txcontain/logd.py")
+        program = str(ROOT / "txcontain/logs/logd.py")
         command = [sys.executable, "-I", "-S", "-B", program]
         self.process = processes.start([*command, f"{folder}/run", f"{folder}/logs", os.devnull])
         opened.callback(self.process.wait)

@@ -97,7 +97,7 @@ class Manager:
         record: dict[str, Any] = self.client.ask("GET", f"/instances/{name}")
         return record
 
-    def keepers(self) -> list[int]:
+    def monitors(self) -> list[int]:
         """The pids of the processes outside of containers that it has started."""
         return processes.on_the_host(processes.descendants(self.process.pid))
 

@@ -190,11 +190,11 @@ def list_figure(manager: Manager, count: int, docker: Docker | None) -> Figure:
 
 def pss_figure(manager: Manager, docker: Docker | None) -> Figure:
     """The memory of what stays outside of a container for it."""
-    keepers = manager.keepers()
+    monitors = manager.monitors()
     everything = processes.descendants(os.getpid())
     shims = processes.named(everything, "containerd-shim") if docker else []
     return Figure("PSS per instance outside its script", "MB",
-                  processes.pss(keepers) / max(len(keepers), 1), "a containerd-shim",
+                  processes.pss(monitors) / max(len(monitors), 1), "a containerd-shim",
                   processes.pss(shims) / max(len(shims), 1) or None, "≤ 0.3")  # fmt: skip
 
 

@@ -28,21 +28,22 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import document
-from txcontain.ahead import Ahead
-from txcontain.cgroups import Cgroups
+from txcontain.container.facts import Host
+from txcontain.container.plan import make_groundwork
+from txcontain.engine.configs import Configs
+from txcontain.engine.manager import Manager
 from txcontain.errors import ConfigAtFault
-from txcontain.events import Journal
-from txcontain.firewall import Firewall
-from txcontain.kernel import Process, most_held
-from txcontain.layers import Layers
-from txcontain.log_process import LogProcess
-from txcontain.logd import LOG, STREAMS, Log
-from txcontain.manager import Manager
-from txcontain.network import Network
-from txcontain.plan import Host, make_groundwork
-from txcontain.pool import Pool
-from txcontain.process import Child
-from txcontain.store import Configs
+from txcontain.host.cgroups import Cgroups
+from txcontain.host.kernel import Process, most_held
+from txcontain.images.layers import Layers
+from txcontain.logs.journal import Journal
+from txcontain.logs.log_process import LogProcess
+from txcontain.logs.logd import LOG, STREAMS, Log
+from txcontain.network.firewall import Firewall
+from txcontain.network.network import Network
+from txcontain.runtime.child import Child
+from txcontain.runtime.pool import Pool
+from txcontain.runtime.prepared import Ahead
 from txcontain.tap import FOLDERS
 
 
@@ -56,7 +57,7 @@ class FakeKernel:
         self.boot = "this boot"
         self.living = {}  # Process: what its SIGKILL calls
         self.zombies = set()  # Processes that have ended, and no one has waited for them
-        self.working = {}  # a slot's name: its keeper, and PID 1
+        self.working = {}  # a slot's name: its monitor, and PID 1
         self.pidfds = {}  # descriptor: Process
         self.folders = {}  # descriptor: path
         self.most_open = None  # descriptors; None: any number
@@ -113,12 +114,12 @@ class FakeKernel:
         self._needs(1)
         return self._find(pid)
 
-    def keepers(self, slots):
+    def monitors(self, slots):
         self._needs(1)
         return {
-            name: (keeper, process if self._is_there(process) else None)
-            for name, (keeper, process) in self.working.items()
-            if keeper in self.living
+            name: (monitor, process if self._is_there(process) else None)
+            for name, (monitor, process) in self.working.items()
+            if monitor in self.living
         }
 
     def open_process(self, process):
@@ -300,16 +301,16 @@ class FakeReactor(Clock):
 
 
 class FakeInit:
-    """Plays a keeper, and PID 1 below it; for the manager it is the keeper's transport."""
+    """Plays a monitor, and PID 1 below it; for the manager it is the monitor's transport."""
 
     def __init__(self, reactor, child, arguments, environment, descriptors):
         self.reactor, self.kernel, self.child = reactor, reactor.kernel, child
         self.arguments, self.environment, self.descriptors = arguments, environment, descriptors
         self.slot, self.token = child.slot, child.token
-        self.keeper = self.kernel.begin(killed=self.killed)
+        self.monitor = self.kernel.begin(killed=self.killed)
         self.process = self.kernel.begin(killed=self.killed)
-        self.kernel.working[self.token] = self.keeper, self.process
-        self.pid = self.keeper.pid
+        self.kernel.working[self.token] = self.monitor, self.process
+        self.pid = self.monitor.pid
         self.stuck = False  # whether not even SIGKILL ends it
         self.groundwork = None
         self.plan = None  # all of it
@@ -363,24 +364,24 @@ class FakeInit:
         self.connection = connection
 
     def end(self, words="Done"):
-        """End, as the keeper writes it down in the shell's words."""
-        if self.keeper not in self.kernel.living:
+        """End, as the monitor writes it down in the shell's words."""
+        if self.monitor not in self.kernel.living:
             self.hang_up()
             return
         self.end_init()
         self.write_down(words)
         self.kernel.reap(self.process)
-        self.kernel.end(self.keeper)
+        self.kernel.end(self.monitor)
         self.hang_up()
         if self.child is not None:
-            self.kernel.reap(self.keeper)
+            self.kernel.reap(self.monitor)
             self.child.processExited(Failure(ProcessDone(None)))
             self.child.errConnectionLost()
-        self._can_be_read(self.keeper)
-        self.kernel.reap(self.keeper)
+        self._can_be_read(self.monitor)
+        self.kernel.reap(self.monitor)
 
     def end_init(self):
-        """PID 1 ends, and the keeper has not yet."""
+        """PID 1 ends, and the monitor has not yet."""
         if self.kernel.end(self.process):
             self._can_be_read(self.process)
 
@@ -404,9 +405,9 @@ class FakeInit:
     # -- what the manager calls --------------------------------------------------
 
     def signalProcess(self, name):
-        if self.keeper not in self.kernel.living:
+        if self.monitor not in self.kernel.living:
             raise ProcessExitedAlready
-        self.kernel.signal_process(self.keeper, signal.Signals[f"SIG{name}"])
+        self.kernel.signal_process(self.monitor, signal.Signals[f"SIG{name}"])
 
     def closeChildFD(self, descriptor):
         self.closed.append(descriptor)

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from attrs import evolve
 
 from tests.fakes import FakeInit, FakeReactor, FakeSocket, make_folder
-from txcontain.kernel import Kernel, Process
+from txcontain.host.kernel import Kernel, Process
 
 NEVER = 1 << 22  # a pid past the greatest that Linux gives
 NO_PROCESS = Process(0, 0)
@@ -167,7 +167,7 @@ class Contract(Errors):
         before = self.descriptors()
         asks = [(self.kernel.identify, process.pid), (self.kernel.open_process, process),
                 (self.kernel.lives, process), (self.kernel.lives, NO_PROCESS),
-                (self.kernel.signal_process, process, 0), (self.kernel.keepers, folder),
+                (self.kernel.signal_process, process, 0), (self.kernel.monitors, folder),
                 (self.kernel.catchers, process.pid, signal.SIGTERM),
                 (self.kernel.listening_sockets, 1), (self.kernel.listens, process.pid, 1),
                 (self.kernel.surely_listens, process.pid, 1, None), (self.kernel.listener, 1),
@@ -208,26 +208,26 @@ class Contract(Errors):
         before = self.kernel.open_more(100)
         self.assertGreaterEqual(before + 1, self.kernel.open_more(before + 1))
 
-    # -- keepers -------------------------------------------------------------------------
+    # -- monitors -------------------------------------------------------------------------
 
-    def test_keepers(self):
-        """Keepers are found with the PID 1 below them, those that have none too."""
+    def test_monitors(self):
+        """Monitors are found with the PID 1 below them, those that have none too."""
         slots = make_folder(self)
-        one, two = self.begin_keeper(slots, "one"), self.begin_keeper(slots, "two")
+        one, two = self.begin_monitor(slots, "one"), self.begin_monitor(slots, "two")
         self.begin()
-        self.assertEqual(self.kernel.keepers(slots), {"one": one, "two": two})
+        self.assertEqual(self.kernel.monitors(slots), {"one": one, "two": two})
         self.end(two[1])
-        self.assertEqual(self.kernel.keepers(slots), {"one": one, "two": two})
+        self.assertEqual(self.kernel.monitors(slots), {"one": one, "two": two})
         self.reap(two[1])
-        self.assertEqual(self.kernel.keepers(slots), {"one": one, "two": (two[0], None)})
+        self.assertEqual(self.kernel.monitors(slots), {"one": one, "two": (two[0], None)})
         self.end(two[0])
-        self.assertEqual(self.kernel.keepers(slots), {"one": one})
+        self.assertEqual(self.kernel.monitors(slots), {"one": one})
         self.reap(two[0])
-        self.assertEqual(self.kernel.keepers(slots), {"one": one})
+        self.assertEqual(self.kernel.monitors(slots), {"one": one})
 
     def test_no_slots(self):
-        """Without slots there are no keepers."""
-        self.assertEqual(self.kernel.keepers(make_folder(self)), {})
+        """Without slots there are no monitors."""
+        self.assertEqual(self.kernel.monitors(make_folder(self)), {})
 
     # -- sockets -------------------------------------------------------------------------
 
@@ -339,8 +339,8 @@ class FakeWorld:
         self.kernel.caught = number
         return process
 
-    def begin_keeper(self, slots, name):
-        """A keeper, and the process below it."""
+    def begin_monitor(self, slots, name):
+        """A monitor, and the process below it."""
         self.kernel.working[name] = pair = self.begin(), self.begin()
         return pair
 
@@ -436,8 +436,8 @@ class RealWorld:
         child.stdout.readline()
         return self.kernel.identify(child.pid)
 
-    def begin_keeper(self, slots, name):
-        """A keeper, and the process below it, which it waits for when it is told to."""
+    def begin_monitor(self, slots, name):
+        """A monitor, and the process below it, which it waits for when it is told to."""
         os.mkdir(slot := os.path.join(slots, name))
         script = ("import os, sys; child = os.fork()\nif not child: os.read(0, 1); os._exit(0)\n"
                   "print(child, flush=True)\nos.read(0, 1); os.wait()\n"
@@ -450,7 +450,7 @@ class RealWorld:
     def end(self, process):
         """A process ends, and no one waits for it."""
         child = self.children[process.pid]
-        if child.pid != process.pid:  # it is a keeper's, which waits for it later
+        if child.pid != process.pid:  # it is a monitor's, which waits for it later
             os.kill(process.pid, signal.SIGKILL)
             self.wait_until_it_ended(process)
         else:

@@ -1,6 +1,6 @@
 """An hour's worth of a rough life in a few minutes: ``make soak``.
 
-Launches, destroys, kills of PID 1, of keepers and of the manager, and full disks, in an
+Launches, destroys, kills of PID 1, of monitors and of the manager, and full disks, in an
 order that chance decides (SOAK_SEED; it is printed), for SOAK_SECONDS. At its end the
 host has exactly the processes, mounts, cgroups, descriptors and folders as at the beginning.
 """
@@ -66,7 +66,7 @@ class Soak(ManagerCase):
         """Let things happen, of which some are rare."""
         chance = random.Random(SEED)
         happenings = [self.launch_one] * 40 + [self.destroy_one] * 25 + [self.kill_one] * 10
-        happenings += [self.kill_keeper] * 5 + [self.look] * 20 + [self.kill_manager] * 2
+        happenings += [self.kill_monitor] * 5 + [self.look] * 20 + [self.kill_manager] * 2
         happenings += [self.fill_disk, self.empty_disk, self.empty_disk, self.doctor]
         happenings += [self.destroy_all]
         counts: dict[str, int] = {}
@@ -97,8 +97,8 @@ class Soak(ManagerCase):
         """A PID 1 is killed from outside."""
         self.kill_any([record["pid"] for record in self.records() if record["pid"]], chance)
 
-    def kill_keeper(self, chance):
-        """A keeper is killed: its container goes with it."""
+    def kill_monitor(self, chance):
+        """A monitor is killed: its container goes with it."""
         pids = [record["pid"] for record in self.records() if record["pid"]]
         self.kill_any([parent for pid in pids if (parent := parent_of(pid))], chance)
 

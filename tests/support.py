@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from txcontain.identities import FIRST
-from txcontain.init import MOUNT_ATTR_IDMAP, Kernel
-from txcontain.spec import from_json
+from txcontain.container.facts import FIRST
+from txcontain.container.init import MOUNT_ATTR_IDMAP, Kernel
+from txcontain.container.spec import from_json
 
 PROJECT = Path(__file__).resolve().parents[1]
 DISK = "/var/tmp"  # where tests have the folders of which overlays are made

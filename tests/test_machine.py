@@ -36,11 +36,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeLayers, FakeReactor, make_manager
 from tests.support import document
-from txcontain import ahead, manager, pool
+from txcontain.engine import manager
+from txcontain.engine.manager import read_record
 from txcontain.errors import Error, MachineAtFault
-from txcontain.instance import RECORD, WHOLE, Instance
-from txcontain.manager import read_record
-from txcontain.process import UNSEEN
+from txcontain.runtime import pool, prepared
+from txcontain.runtime.exits import UNSEEN
+from txcontain.runtime.instance import RECORD, WHOLE, Instance
 
 LIVES = int(os.environ.get("MACHINE_LIVES", "60"))
 SEED = int(os.environ.get("MACHINE_SEED", "1"))
@@ -114,7 +115,7 @@ class Lives(RuleBasedStateMachine):
         self.complaints = []  # failures of the manager's own
         numbers = itertools.count(1)
         digits = {module: lambda size: f"{next(numbers):0{2 * size}x}"
-                  for module in (ahead, pool, manager)}  # fmt: skip
+                  for module in (prepared, pool, manager)}  # fmt: skip
         self.patches = [patch.object(module, "token_hex", draw) for module, draw in digits.items()]
         self.patches += self.faults.patches
         for one in self.patches:
@@ -276,7 +277,7 @@ class Lives(RuleBasedStateMachine):
     @rule(pick=PICKS, words=st.sampled_from(list(ENDS)))
     @precondition(lambda self: self.running_inits())
     def end(self, pick, words):
-        """A keeper and its init end, or its keeper is killed before it writes that down."""
+        """A monitor and its init end, or its monitor is killed before it writes that down."""
         init = self.pick(pick, self.running_inits())
         self.end_with(init, words)
 
@@ -290,7 +291,7 @@ class Lives(RuleBasedStateMachine):
     @rule(pick=PICKS)
     @precondition(lambda self: self.running_inits())
     def end_init(self, pick):
-        """An init ends, and its keeper has not noticed yet."""
+        """An init ends, and its monitor has not noticed yet."""
         self.pick(pick, self.running_inits()).end_init()
 
     @rule(pick=PICKS)
@@ -362,7 +363,7 @@ class Lives(RuleBasedStateMachine):
         if words:
             for init in self.running_inits()[:1]:
                 self.end_with(init, words)
-        running = [one.name for one in launched if one.running and self.keeper_runs(one)]
+        running = [one.name for one in launched if one.running and self.monitor_runs(one)]
         self.start_manager()
         for name in before:
             assert name in self.manager.instances, f"{name} was forgotten"
@@ -398,9 +399,9 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def what_is_listed_runs(self):
-        """Of each instance that is listed as running, the keeper runs."""
+        """Of each instance that is listed as running, the monitor runs."""
         for instance in self.manager.running() if self.manager else ():
-            assert self.keeper_runs(instance), f"{instance.name} is listed, and does not run"
+            assert self.monitor_runs(instance), f"{instance.name} is listed, and does not run"
 
     @rule()
     def settle(self):
@@ -413,7 +414,7 @@ class Lives(RuleBasedStateMachine):
             for init in self.half_ended():
                 init.end("Killed")
             for init in self.reactor.inits:
-                if init.keeper not in self.kernel.living:
+                if init.monitor not in self.kernel.living:
                     init.hang_up()
         open_ = [what for what, outcome in self.asked if not outcome]
         assert not open_, f"never answered: {open_}"
@@ -430,10 +431,10 @@ class Lives(RuleBasedStateMachine):
         instances = self.manager.instances.values()
         states = {instance.name: instance.state for instance in instances}
         assert set(states.values()) <= {"running", "waiting", "ended"}, states
-        ours = {instance.processes.keeper for instance in self.manager.running()}
+        ours = {instance.processes.monitor for instance in self.manager.running()}
         assert len(ours) == len(self.manager.running())
-        warm = {child.keeper for child in self.manager.pool._living.values() if not child.planned}
-        running = {init.keeper for init in self.running_inits()}
+        warm = {child.monitor for child in self.manager.pool._living.values() if not child.planned}
+        running = {init.monitor for init in self.running_inits()}
         assert running == ours | warm, "other processes run than those that are known"
         reserved = self.manager.pool.ahead.names
         assert set(os.listdir(self.path("instances"))) == set(states) | reserved
@@ -468,8 +469,8 @@ class Lives(RuleBasedStateMachine):
         return things[number % len(things)]
 
     def running_inits(self):
-        """Those whose keeper runs."""
-        return [init for init in self.reactor.inits if init.keeper in self.kernel.living]
+        """Those whose monitor runs."""
+        return [init for init in self.reactor.inits if init.monitor in self.kernel.living]
 
     def connected(self):
         """Those that are connected."""
@@ -481,12 +482,12 @@ class Lives(RuleBasedStateMachine):
                 if init.plan is not None and init.process in self.kernel.living]  # fmt: skip
 
     def half_ended(self):
-        """Those whose keeper has yet to notice its end."""
+        """Those whose monitor has yet to notice its end."""
         return [init for init in self.running_inits() if init.process not in self.kernel.living]
 
-    def keeper_runs(self, instance):
-        """Whether an instance's keeper does."""
-        return instance.processes.keeper in self.kernel.living
+    def monitor_runs(self, instance):
+        """Whether an instance's monitor does."""
+        return instance.processes.monitor in self.kernel.living
 
 
 class LivesTests(SynchronousTestCase):

@@ -33,22 +33,26 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests import test_cli
+from tests.api.test_hostile_http import HostileCase
+from tests.api.test_verbs import all_errors
+from tests.cli import test_commands as test_cli
 from tests.fakes import ManagerTestCase
 from tests.support import document
-from tests.test_hostile_http import HostileCase
-from tests.test_rest import all_errors
-from txcontain import failures
-from txcontain.access import Caller, read_tokens
+from txcontain.api.access import Caller, read_tokens
+from txcontain.api.server import LONGEST_REQUEST
 from txcontain.cli import connect, main
 from txcontain.cli.client import QUICK, Client
 from txcontain.cli.errors import Trouble
+from txcontain.container.document import LONGEST_DOCUMENT
+from txcontain.container.facts import COUNT, FIRST, MOST
+from txcontain.container.spec import KEYS, Port, from_json
+from txcontain.engine.manager import Manager
 from txcontain.errors import Error
-from txcontain.identities import COUNT, FIRST, MOST, free_range
-from txcontain.manager import Manager
-from txcontain.process import Exit, StepFailed
-from txcontain.site import LONGEST_REQUEST
-from txcontain.spec import KEYS, LONGEST_DOCUMENT, Port, from_json
+from txcontain.host.id_ranges import free_range
+from txcontain.host.os_errors import CAUSES
+from txcontain.runtime import diagnose
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.exits import Exit
 from txcontain.tap import Options
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -306,13 +310,13 @@ def step(number, call, errno_, path="", cause="", hint=""):
     """The error where a step of PLAN fails, as its init tells it."""
     said = {"step": number, "call": call, "errno": errno_, "path": path, "cause": cause,
             "hint": hint}  # fmt: skip
-    return lambda test: failures.of_step(PLAN, StepFailed(said))
+    return lambda test: diagnose.of_step(PLAN, StepFailed(said))
 
 
 def early_end(words):
     """The error where a script ends before it listens."""
     how = Exit(status=3, reason="exit status 3")
-    return lambda test: failures.of_early_end("/run.sh", 8000, how, words)
+    return lambda test: diagnose.of_early_end("/run.sh", 8000, how, words)
 
 
 def launch(**changes):
@@ -359,7 +363,7 @@ CALLS = (
     ("launch on a port that a program has", on_a_taken_port,
      "port 8000 is taken → by other (process 4711) → end that, or set another PORT in "
      "startup_env (or publish another, in ports)"),
-    ("publish a port that an instance has", lambda _: failures.of_port(
+    ("publish a port that an instance has", lambda _: diagnose.of_port(
         Port("127.0.0.1", 80, 80, "udp"), "the instance web-1"),
      "port 80/udp is taken → by the instance web-1 → end that, or set another "
      "PORT in startup_env (or publish another, in ports)"),
@@ -382,7 +386,7 @@ CALLS = (
         "correct startup_script, or mount it"),
      "step 3 of 3, exec /run.sh → execve(2) → ENOENT: No such file or directory → /run.sh "
      "→ there is no /run.sh in the container → correct startup_script, or mount it"),
-    ("the host's tar is missing", lambda _: failures.of_tool("unpacking a.tar", StepFailed(
+    ("the host's tar is missing", lambda _: diagnose.of_tool("unpacking a.tar", StepFailed(
         {"step": 0, "call": "execve", "errno": errno.ENOENT, "path": "/usr/bin/tar", "cause": "",
          "hint": ""})),
      "unpacking a.tar → execve(2) → ENOENT: No such file or directory → /usr/bin/tar"),
@@ -421,71 +425,74 @@ ERRNOS = {
 ELSEWHERE = (
     ("the manager's certificate is another's", "integration/test_access.py:test_cli",
      "No trust between {} and this side: {}"),
-    ("the reader's disk is full", "test_cli.py:test_full_disk", "Can't write the output: {}."),
-    ("the log process has no descriptor left", "test_pool.py:test_pipes_not_held",
+    ("the reader's disk is full", "cli/test_commands.py:test_full_disk",
+     "Can't write the output: {}."),
+    ("the log process has no descriptor left", "runtime/test_pool.py:test_pipes_not_held",
      "opening the pipes of a container's output → {}"),
-    ("nftables is not installed", "test_firewall.py:test_missing",
+    ("nftables is not installed", "network/test_firewall.py:test_missing",
      'making a container with "network": "private" → the program nft is missing → install the '
      "package nftables"),
-    ("the kernel refuses the packet filter", "test_firewall.py:test_failed",
+    ("the kernel refuses the packet filter", "network/test_firewall.py:test_failed",
      "changing the packet filter by nft → {} → the manager must run as root, and the kernel must "
      "have nf_tables with NAT"),
     ("a target leads to /proc", "integration/test_wall.py:test_mounts_led_astray",
      "openat2(2) → {} → a symbolic link leads to {}, which is the container's own → mount it "
      "somewhere else, or correct the image"),
-    ("a container asks the manager", "test_callers.py:test_in_a_container",
+    ("a container asks the manager", "api/test_callers.py:test_in_a_container",
      "this request comes from inside of {} → if it is to manage containers, write "
      '"manage": true in its config'),
-    ("a caller hangs up before it is known", "test_callers.py:test_gone",
+    ("a caller hangs up before it is known", "api/test_callers.py:test_gone",
      "whoever sent this request has hung up already, and may have been a container → stay "
      "connected until the answer is there"),
-    ("an owner that the image does not know", "test_init.py:test_unknown",
+    ("an owner that the image does not know", "container/test_init.py:test_unknown",
      "getpwnam(3) → /etc/passwd → the image knows no user {} → name a user of its /etc/passwd, or "
      "a number, as startup_owner"),
-    ("a group that the image does not know", "test_init.py:test_unknown",
+    ("a group that the image does not know", "container/test_init.py:test_unknown",
      "getgrnam(3) → /etc/group → the image knows no group {} → name a group of its /etc/group, or "
      "a number, in startup_owner"),
     ("an owner beyond the user namespace", "integration/test_user_namespace.py:test_owner",
      "setuid(3) → {} → a user namespace has no ids from {} on → name another startup_owner"),
-    ("an environment that grows", "test_init.py:test_growth",
+    ("an environment that grows", "container/test_init.py:test_growth",
      "setenv(3) → startup_env, filled in, is longer than {} characters → shorten it"),
-    ("a bug in a step", "test_init.py:test_an_unknown_step_is_no_silence",
+    ("a bug in a step", "container/test_init.py:test_an_unknown_step_is_no_silence",
      "{} → this is a bug in txcontain: report it"),
-    ("the manager ends in the middle of a launch", "test_init.py:test_the_manager_ends_meanwhile",
+    ("the manager ends in the middle of a launch",
+     "container/test_init.py:test_the_manager_ends_meanwhile",
      "recv(2) → ECONNRESET: Connection reset by peer → the manager has ended"),
-    ("a script without #!, and no /bin/sh", "test_init.py:test_no_shell",
+    ("a script without #!, and no /bin/sh", "container/test_init.py:test_no_shell",
      "execve(2) → /bin/sh → {} has no #! line and there is no working /bin/sh to run it → give it "
      "a #! line with an interpreter that the image has"),
     ("a script that is not there", "integration/test_failures.py:test_missing",
      "there is no {} in the container → correct startup_script, or mount it"),
-    ("a script with arguments", "test_init.py:test_with_arguments",
+    ("a script with arguments", "container/test_init.py:test_with_arguments",
      "there is no {}: startup_script is a path, and takes no arguments → name a script that runs "
      "it with its arguments"),
     ("a script in a folder that is shut", "integration/test_inside.py:test_a_root_that_is_shut",
      "{} may not be entered by this startup_owner → give it the mode 755 in its tarball (it has "
      "{})"),
-    ("a byte order mark", "test_init.py:test_a_late_interpreter",
+    ("a byte order mark", "container/test_init.py:test_a_late_interpreter",
      "the #! of {} is not at the very beginning: {} is before it → make #! the first two bytes "
      "of the file: else it is not seen"),
     ("a script that is a link to nothing", "integration/test_failures.py:test_dangling_link",
      "{} is a symbolic link to {}, which is missing → correct the link, or name another "
      "startup_script"),
-    ("a script below a file", "test_init.py:test_below_a_file",
+    ("a script below a file", "container/test_init.py:test_below_a_file",
      "{} can't be looked at: {} → correct startup_script"),
     ("a script that is a folder", "integration/test_failures.py:test_folder",
      "{} is not a regular file → name a script or program as startup_script"),
     ("a script that is not executable", "integration/test_failures.py:test_not_executable",
      "{} is not executable → chmod +x {} and pack it again"),
-    ("a script on a file system without programs", "test_init.py:test_mounted_noexec",
+    ("a script on a file system without programs", "container/test_init.py:test_mounted_noexec",
      "{} lies on a file system mounted noexec → place it outside of it"),
     ("a script from Windows", "integration/test_failures.py:test_windows_line_ends",
      "{} has Windows line ends → convert them, as with: sed -i 's/\\r$//'"),
     ("no interpreter", "integration/test_failures.py:test_interpreter_missing",
      "its interpreter {} is not in the container → change the script's first line, or add the "
      "interpreter to the image"),
-    ("an interpreter that is no program", "test_init.py:test_an_interpreter_that_can_not_run",
+    ("an interpreter that is no program",
+     "container/test_init.py:test_an_interpreter_that_can_not_run",
      "its interpreter {} can't be run → check that it is executable"),
-    ("no dynamic loader", "test_init.py:test_no_loader",
+    ("no dynamic loader", "container/test_init.py:test_no_loader",
      "the dynamic loader that {} asks for is not in the container → add its C library to the "
      "image, or link it statically"),
     ("another processor's program", "integration/test_failures.py:test_wrong_architecture",
@@ -494,26 +501,26 @@ ELSEWHERE = (
      "{} may not be run by this startup_owner → check its mode and its folders'"),
     ("a script of garbage", "integration/test_failures.py:test_no_program",
      "the kernel can't run {} → it needs a #! line, or to be a program for this machine"),
-    ("destroyed during its launch", "test_manager.py:test_during_its_launch",
+    ("destroyed during its launch", "engine/test_manager.py:test_during_its_launch",
      "{} was destroyed while it was launched"),
-    ("the disk breaks at the end of a launch", "test_instance.py:test_disk_full",
+    ("the disk breaks at the end of a launch", "runtime/test_instance.py:test_disk_full",
      "keeping the instance → {}"),
-    ("processes that will not end", "test_manager.py:test_stuck_for_long",
+    ("processes that will not end", "engine/test_manager.py:test_stuck_for_long",
      "ending {} → its processes were killed, and do not end → see in /proc/PID/stack what the "
      "kernel waits for, and destroy it again"),
-    ("a limit that the machine does not have", "test_manager.py:test_no_such_limit",
+    ("a limit that the machine does not have", "engine/test_manager.py:test_no_such_limit",
      "limiting the container → {} → leave this limit out: the machine has no such control, or "
      "refuses the value"),
     ("a tarball that is none", "integration/test_failures.py:test_no_tarball",
      "unpacking {} → {} → is it a whole tarball?"),
-    ("a tarball that is being written", "test_layers.py:test_changes_all_the_time",
+    ("a tarball that is being written", "images/test_layers.py:test_changes_all_the_time",
      "{} changes while it is unpacked → launch again when it is whole"),
-    ("an image as `docker save` makes it", "test_layers.py:test_no_root",
+    ("an image as `docker save` makes it", "images/test_layers.py:test_no_root",
      "{} is {}: it holds layers, and no root → have Docker make a tarball of the root: "
      "docker export $(docker create IMAGE) > {}"),
-    ("a /tmp that is a link to itself", "test_content.py:test_circles",
+    ("a /tmp that is a link to itself", "images/test_content.py:test_circles",
      "{} is a symbolic link that leads in circles"),
-    ("no zstd, and a tarball that takes it", "test_programs.py:test_missing",
+    ("no zstd, and a tarball that takes it", "images/test_programs.py:test_missing",
      "this machine has no {} → install it"),
     ("no room for a layer", "integration/test_life.py:test_a_layer_that_does_not_fit",
      "unpacking {} → tar → the disk is full → free some space and launch again"),
@@ -521,18 +528,18 @@ ELSEWHERE = (
      "{} is not a file"),
     ("no tarball", "integration/test_failures.py:test_unknown_tarball",
      "there is no {} in {}/ → put it there, or correct the config"),
-    ("too much in a tarball", "test_unpacking.py:test_any_tree",
+    ("too much in a tarball", "images/test_bounds.py:test_any_tree",
      "{} holds more than {} files and folders"),
-    ("too much in a tarball", "test_unpacking.py:test_size", "{} holds more than {} bytes"),
+    ("too much in a tarball", "images/test_bounds.py:test_size", "{} holds more than {} bytes"),
     ("too deep a tarball", "integration/test_hostile_tarballs.py:test_depth",
      "{} holds folders more than {} deep"),
-    ("too long a path in a tarball", "test_unpacking.py:test_any_tree",
+    ("too long a path in a tarball", "images/test_bounds.py:test_any_tree",
      "{} holds a path of more than {} bytes"),
-    ("an overlay's mark in a tarball", "test_unpacking.py:test_device",
+    ("an overlay's mark in a tarball", "images/test_bounds.py:test_device",
      "{} holds a mark that hides files (a character device 0, 0)"),
-    ("a key that is not the certificate's", "test_access.py:test_unusable_files",
+    ("a key that is not the certificate's", "api/test_access.py:test_unusable_files",
      "--tls-key is not the key of --tls-cert"),
-    ("something will not go", "test_manager.py:test_something_left",
+    ("something will not go", "engine/test_manager.py:test_something_left",
      "{} has ended, but something is left"),
     ("a name server of the host's", "integration/test_network.py:test_a_name_server_of_the_host",
      "answering for names on the bridge → {}, port {}: {} → have the host's own name server "
@@ -546,38 +553,38 @@ ELSEWHERE = (
     ("another --subnet than before", "integration/test_network.py:test_subnet",
      "using the bridge {} → its address is {} → destroy the instances on it, before you start the "
      "manager with another --subnet"),
-    ("all addresses are taken", "test_network.py:test_lowest_free_address",
+    ("all addresses are taken", "network/test_network.py:test_lowest_free_address",
      "finding an address → all of {} are taken → destroy some instances, or start the manager "
      "with a larger --subnet"),
     ("a port beyond a host that does not forward", "integration/test_network.py:test_no_forwarding",
      "publishing port {} → the host does not forward packets → sysctl net.ipv4.ip_forward=1, or "
      "publish it on 127.0.0.1"),
-    ("a name that differs in its case only", "test_network.py:test_names_without_case",
+    ("a name that differs in its case only", "network/test_network.py:test_names_without_case",
      "the name {} is taken on the private network → {} is found by it, as small and capital "
      "letters are the same there → rename the config"),
-    ("destroyed while its link is made", "test_network.py:test_destroyed_meanwhile",
+    ("destroyed while its link is made", "network/test_network.py:test_destroyed_meanwhile",
      "making a link → the instance was destroyed meanwhile"),
-    ("the machine is overloaded", "test_pool.py:test_too_slow",
+    ("the machine is overloaded", "runtime/test_pool.py:test_too_slow",
      "starting a container's init → it has not connected within {} s → check whether this machine "
      "is overloaded"),
-    ("the machine has no process left", "test_pool.py:test_can_not_spawn",
+    ("the machine has no process left", "runtime/test_pool.py:test_can_not_spawn",
      "starting a container's init → {}"),
-    ("an init is killed", "test_instance.py:test_init_dies_half_way",
+    ("an init is killed", "runtime/test_instance.py:test_init_dies_half_way",
      "carrying out the plan → the init was killed half-way"),
-    ("an init is killed while it prepares", "test_pool.py:test_ends_while_it_prepares",
+    ("an init is killed while it prepares", "runtime/test_pool.py:test_ends_while_it_prepares",
      "preparing a container's init → it ended half-way"),
-    ("an init is killed when it is taken", "test_pool.py:test_hangs_up_when_taken",
+    ("an init is killed when it is taken", "runtime/test_pool.py:test_hangs_up_when_taken",
      "carrying out the plan → the init has ended"),
-    ("the keeper's words can't be read", "test_process.py:test_exit_can_not_be_read",
+    ("the monitor's words can't be read", "runtime/test_supervised.py:test_exit_can_not_be_read",
      "ended, and how can't be read: {}"),
     ("something is in the way of the start", "test_tap.py:test_something_in_the_way",
      "the manager can't start: {}"),
-    ("a launch while the manager ends", "test_pool.py:test_no_more",
+    ("a launch while the manager ends", "runtime/test_pool.py:test_no_more",
      "starting a container's init → the manager ends"),
-    ("no namespace can be made", "test_process.py:test_never_connects",
+    ("no namespace can be made", "runtime/test_supervised.py:test_never_connects",
      "making the container's namespaces → its init ended before it connected: {} → the manager "
      "must run as root, on Linux 5.12 or later, where namespaces are allowed"),
-    ("no descriptor is left", "test_process.py:test_dead_when_it_is_heard",
+    ("no descriptor is left", "runtime/test_supervised.py:test_dead_when_it_is_heard",
      "taking note of a container's init → {}"),
     ("another manager has this state", "test_tap.py:test_one_alone",
      "another manager, process {}, uses {}: give another --state"),
@@ -710,7 +717,7 @@ class CallTests(ManagerTestCase, Texts):
 
     def test_errnos(self):
         """Each errno of which more is known than its name has its text."""
-        self.assertEqual(set(ERRNOS), set(failures.CAUSES))
+        self.assertEqual(set(ERRNOS), set(CAUSES))
         self.compare(ERRNOS.items(), self.cause_of)
 
     def cause_of(self, number):

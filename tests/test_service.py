@@ -4,7 +4,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txcontain.plan import CAPABILITIES
+from txcontain.container.plan import CAPABILITIES
 from txcontain.tap import Options
 
 HERE = Path(__file__).resolve().parent.parent

@@ -16,11 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import MachineTestCase, make_manager
 from tests.support import document, make_spec
 from txcontain import tap
-from txcontain.cgroups import Cgroups
-from txcontain.instance import HALF_MADE
+from txcontain.host.cgroups import Cgroups
+from txcontain.host.trees import Trees
+from txcontain.runtime.instance import HALF_MADE
 from txcontain.tap import FOLDERS, LOG_THREADS, ManagerService, Options, makeService
 from txcontain.tap import make_manager as wire
-from txcontain.trees import Trees
 
 
 def parse(*words):
@@ -162,7 +162,7 @@ class ServiceTests(MachineTestCase):
     def make_groups(self, state):
         """As ``Cgroups.here`` does, without a kernel."""
         self.groups.append(state)
-        return Cgroups(keepers="/groups/keepers")
+        return Cgroups(monitors="/groups/monitors")
 
     def start_service(self):
         """Start it as twistd does."""
@@ -191,7 +191,7 @@ class ServiceTests(MachineTestCase):
         self.assertEqual(self.groups, [])
         self.service.startService()
         self.assertEqual(self.groups, [self.state])
-        self.assertEqual(self.manager.pool.cgroups.keepers, "/groups/keepers")
+        self.assertEqual(self.manager.pool.cgroups.monitors, "/groups/monitors")
         self.stop_service()
 
     def test_start_and_stop(self):

@@ -21,25 +21,28 @@ from twisted.internet.error import CannotListenError
 from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
-from txcontain import __version__, listening, unpacking
-from txcontain.ahead import Ahead
-from txcontain.cgroups import Cgroups
-from txcontain.events import Journal
-from txcontain.failures import of_os
-from txcontain.kernel import Kernel
+from txcontain import __version__
+from txcontain.api import listen
+from txcontain.container.facts import Host
+from txcontain.container.plan import make_groundwork
+from txcontain.container.seccomp import compile_filters
+from txcontain.engine.configs import Configs
+from txcontain.engine.manager import Manager
+from txcontain.host.cgroups import Cgroups
+from txcontain.host.kernel import Kernel
+from txcontain.host.os_errors import of_os
+from txcontain.host.resolv_conf import ResolvConf
+from txcontain.host.trees import Trees
+from txcontain.host.writing import Writer
+from txcontain.images import bounds
+from txcontain.images.layers import Layers
 from txcontain.later import background, be_monotonic
-from txcontain.layers import Layers
-from txcontain.log_process import LogProcess
-from txcontain.manager import Manager
-from txcontain.network import make_network
+from txcontain.logs.journal import Journal
+from txcontain.logs.log_process import LogProcess
+from txcontain.network.network import make_network
 from txcontain.options import number
-from txcontain.plan import Host, make_groundwork
-from txcontain.pool import Pool
-from txcontain.resolv_conf import ResolvConf
-from txcontain.seccomp import compile_filters
-from txcontain.store import Configs
-from txcontain.trees import Trees
-from txcontain.writing import Writer
+from txcontain.runtime.pool import Pool
+from txcontain.runtime.prepared import Ahead
 
 REFUSED = "Parameter type enforcement failed: "  # what Twisted puts before a reader's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
@@ -67,10 +70,10 @@ class Options(BaseOptions):
         ["state", "s", "/var/lib/txcontain", "Folder for configs, layers and instances."],
         ["base-images", "b", "base_images", "Folder of the base images."],
         ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
-        *listening.PARAMETERS,
-        *unpacking.PARAMETERS,
-        number("keep-layers", None, unpacking.MOST,
-               "How many bytes of layers to keep that no instance uses.", 0, unpacking.MOST),
+        *listen.PARAMETERS,
+        *bounds.PARAMETERS,
+        number("keep-layers", None, bounds.MOST,
+               "How many bytes of layers to keep that no instance uses.", 0, bounds.MOST),
         ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
         ["subnet", None, SUBNET, "IPv4 addresses of private networks.", _subnet],
         number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
@@ -105,7 +108,7 @@ class Options(BaseOptions):
             raise UsageError(f"--state takes {taken}, not {self['state']}")
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,14}", self["bridge"]):
             raise UsageError("--bridge takes up to 15 letters, digits and '_', a letter first")
-        listening.check(self)
+        listen.check(self)
 
 
 class ManagerService(Service):
@@ -223,7 +226,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             pool,
             trees.in_thread,
             trees.remove,
-            unpacking.bounds_of(options),
+            bounds.bounds_of(options),
             host,
             options["keep-layers"],
         ),
@@ -253,6 +256,6 @@ def makeService(options: Options) -> MultiService:
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager).setServiceParent(services)
-    for listener in listening.listeners(options, manager):
+    for listener in listen.listeners(options, manager):
         listener.setServiceParent(services)
     return services

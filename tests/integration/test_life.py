@@ -229,7 +229,7 @@ class EveryStep(LifeCase):
     def prepare(self):
         """A folder with an init that waits."""
         shutil.copy(SABOTAGE / "init.py", self.folder / "init.py")
-        os.symlink(PROJECT / "txcontain" / "init.py", self.folder / "real")
+        os.symlink(PROJECT / "txcontain/container/init.py", self.folder / "real")
         for name in ("waits", "go"):
             os.mkfifo(self.folder / name)
         waits, go = (os.open(self.folder / name, os.O_RDWR) for name in ("waits", "go"))

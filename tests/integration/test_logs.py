@@ -226,7 +226,7 @@ class KilledTests(LogCase):
             self.assert_whole(instance, 99)
 
     def test_all_of_it(self) -> None:
-        """Nor is a line lost when the log process is killed as a whole: the keeper holds it."""
+        """Nor is a line lost when the log process is killed as a whole: the monitor holds it."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
         pids = self.log_processes()
         for pid in pids:

@@ -21,8 +21,8 @@ from typing import Any
 from tests.integration.harness import free_port, wait_until
 from tests.integration.probes import ProbeCase
 from tests.support import needs_networks
-from txcontain.firewall import find_nft
-from txcontain.network import exists, link_name, netlink
+from txcontain.network.bridge import exists, link_name, netlink
+from txcontain.network.firewall import find_nft
 
 CLONE_NEWNET = 0x40000000
 HERE, BEYOND = "192.0.2.1", "192.0.2.2"  # the host in the outside world, and another one there

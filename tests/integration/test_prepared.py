@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import ManagerCase, wait_until
-from txcontain.ahead import PREPARED
+from txcontain.runtime.prepared import PREPARED
 
 FACTS = """
 cat /proc/sys/kernel/hostname; pwd; id; umask; echo $$; cat /proc/$$/environ; echo

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.integration.harness import PROJECT, ManagerCase, wait_until
 from tests.integration.tarballs import Member, device, file, folder, link, pack, special
-from txcontain.programs import find
+from txcontain.images.programs import find
 
 # In a mount namespace: $1 becomes the root, with the host's below .host, and tar runs in it.
 CHROOT = """

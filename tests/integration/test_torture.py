@@ -24,8 +24,8 @@ from typing import Any
 
 from tests.integration.harness import ManagerCase, wait_until
 from tests.support import needs_tracing
-from txcontain.ahead import PREPARED
-from txcontain.kernel import Kernel
+from txcontain.host.kernel import Kernel
+from txcontain.runtime.prepared import PREPARED
 
 SECONDS = float(os.environ.get("TORTURE_SECONDS", "20"))
 SEED = int(os.environ.get("TORTURE_SEED", time.time()))
@@ -185,12 +185,12 @@ class Torture(ManagerCase):
 
     def scripts(self) -> set[int]:
         """The PID 1 of each container whose script runs."""
-        pids = {init.pid for _, init in self.keepers().values() if init}
+        pids = {init.pid for _, init in self.monitors().values() if init}
         return {pid for pid in pids if not is_waiting(pid)}
 
-    def keepers(self) -> Any:
+    def monitors(self) -> Any:
         """What runs in the slots."""
-        return Kernel().keepers(str(self.state / "run/slots"))
+        return Kernel().monitors(str(self.state / "run/slots"))
 
     def destroys_all(self) -> bool:
         """Whether all instances can be destroyed, and are gone."""
@@ -199,10 +199,10 @@ class Torture(ManagerCase):
 
     def strays(self) -> list[Any]:
         """What there is beside warm inits, and what is prepared."""
-        keepers = self.keepers()
+        monitors = self.monitors()
         folders = [path for path in self.state.glob("instances/*") if not is_prepared(path)]
-        slots = {path.name for path in self.state.glob("run/slots/*")} - set(keepers)
-        groups = {path.name for path in self.cgroups_left()} - set(keepers)
+        slots = {path.name for path in self.state.glob("run/slots/*")} - set(monitors)
+        groups = {path.name for path in self.cgroups_left()} - set(monitors)
         return [*self.scripts(), *folders, *slots, *groups]
 
 

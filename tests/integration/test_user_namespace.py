@@ -11,7 +11,7 @@ from tests.integration.harness import ManagerCase, wait_until
 from tests.integration.probes import TAKE_ALL, ProbeCase
 from tests.integration.tarballs import Member, file, folder
 from tests.support import needs_user_namespaces
-from txcontain.identities import COUNT, FIRST
+from txcontain.container.facts import COUNT, FIRST
 
 
 def owned(member: Member, uid: int, gid: int) -> Member:

@@ -25,9 +25,9 @@ from tests.integration.harness import NEW_NUMBER, ManagerCase, wait_until
 from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
 from tests.integration.tarballs import PASSWD, file, folder, link, pack, script, special
 from tests.support import DISK, PROJECT, needs_networks, needs_root, needs_user_namespaces
-from txcontain.plan import make_unpacking_plan
-from txcontain.programs import find
-from txcontain.seccomp import REFUSED
+from txcontain.container.seccomp import REFUSED
+from txcontain.images.programs import find
+from txcontain.images.unpack import make_unpacking_plan
 
 NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -393,8 +393,8 @@ tell(**{{name: resource.getrlimit(getattr(resource, name)) for name in {names}}}
             ours = resource.getrlimit(getattr(resource, name))[1]
             self.assertTrue(soft == hard and (hard < ours or ours == resource.RLIM_INFINITY), name)
 
-    def test_end_of_the_keeper(self) -> None:
-        """A container that has called off its death with its keeper does not outlive it."""
+    def test_end_of_the_monitor(self) -> None:
+        """A container that has called off its death with its monitor does not outlive it."""
         instance = self.start_probe("""
 PR_SET_PDEATHSIG = 1
 libc.prctl(PR_SET_PDEATHSIG, 0)
@@ -403,8 +403,8 @@ signal.pause()
 """)
         wait_until(lambda: self.written(instance), "it is ready")
         process = self.ask("GET", f"/instances/{instance}").json["pid"]
-        keeper = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(keeper, signal.SIGKILL)
+        monitor = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(monitor, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{process}").exists(), "the container has ended")
         wait_until(lambda: not self.running(), "the manager knows")
 

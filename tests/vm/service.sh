@@ -144,7 +144,7 @@ rebooted() {
     make uninstall-service
     sleep 3
     expect "the unit is gone" "not-found" "$(systemctl show --value --property LoadState txcontain)"
-    expect "no process is left" "" "$(pgrep -f 'keeper.sh|init.py|containerd-lite')"
+    expect "no process is left" "" "$(pgrep -f 'monitor.sh|init.py|containerd-lite')"
     rm $state/before-reboot
 }
 

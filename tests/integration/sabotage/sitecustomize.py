@@ -28,14 +28,14 @@ def dying(calls, number):
 
 
 if "SABOTAGE_DISK" in os.environ:
-    from txcontain import store
+    from txcontain.host import files
 
     number = int(os.environ["SABOTAGE_DISK"])
     wrap = dying([], number)
     for name in ("write", "flush", "rename", "link", "unlink"):
-        object.__setattr__(store.DISK, name, wrap(getattr(store.DISK, name)))
+        object.__setattr__(files.DISK, name, wrap(getattr(files.DISK, name)))
 
 if "SABOTAGE_INIT" in os.environ:
-    from txcontain import pool
+    from txcontain.runtime import pool
 
     pool.INIT = os.environ["SABOTAGE_INIT"]

@@ -1,0 +1,123 @@
+"""The OpenAPI document says what there is: what the resources do, and API.md and spec.py say."""
+
+import json
+import re
+from pathlib import Path
+
+from treq.testing import StubTreq
+
+from tests.fakes import ManagerTestCase
+from txcontain.api import openapi
+from txcontain.api.openapi import DOCUMENT
+from txcontain.api.resources import make_root
+from txcontain.api.verbs import STATUSES, NamedOrAll
+from txcontain.container.spec import KEYS, LIMITS, REQUIRED, from_json
+
+API = (Path(__file__).parents[2] / "API.md").read_text()
+METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
+
+
+def operations():
+    """(path, method) of every operation, such as ("/list", "GET")."""
+    return {(path, method.upper()) for path, item in DOCUMENT["paths"].items()
+            for method in item if method in METHODS}  # fmt: skip
+
+
+def documented_in_api_md():
+    """(path, method) of each of API.md's headings."""
+    return {(path.replace("INSTANCE", "{instance}"), method)
+            for heading in re.findall(r"^### (.*)", API, re.MULTILINE)
+            for method, path in re.findall(r"([A-Z]+) (/[\w/.]+)", heading)}  # fmt: skip
+
+
+def table(title):
+    """The first cell of each row of API.md's first table below a heading."""
+    section = API.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    rows = section[section.index("\n|---|") :].strip().split("\n\n")[0].splitlines()[1:]
+    return [row.split("|")[1].strip() for row in rows]
+
+
+def references(value):
+    """Every $ref in a document."""
+    if isinstance(value, dict):
+        yield from filter(None, [value.get("$ref")])
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
+        yield from references(part)
+
+
+class DocumentTests(ManagerTestCase):
+    """The document against everything that it is about."""
+
+    def setUp(self):
+        super().setUp()
+        self.root = make_root(self.manager)
+        self.http = StubTreq(self.root)
+
+    def ask(self, method, path):
+        """A response and its body."""
+        response = self.successResultOf(self.http.request(method, f"http://localhost{path}"))
+        content = response.content()
+        self.http.flush()
+        return response, self.successResultOf(content)
+
+    def test_served(self):
+        """GET /openapi.json answers with it."""
+        response, body = self.ask("GET", "/openapi.json")
+        self.assertEqual((response.code, json.loads(body)), (200, DOCUMENT))
+        self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
+
+    def test_api_md(self):
+        """Each path and method that API.md describes is in it, and the other way round."""
+        without_head = {(path, method) for path, method in operations() if method != "HEAD"}
+        self.assertEqual(without_head, documented_in_api_md())
+
+    def test_methods(self):
+        """Each path has just the methods that its resource has, as Allow tells."""
+        for path in DOCUMENT["paths"]:
+            response, _ = self.ask("PROPFIND", path.format(instance="web-1"))
+            self.assertEqual(response.code, 405, path)
+            allowed = set(response.headers.getRawHeaders("Allow")[0].split(", "))
+            self.assertEqual({m for p, m in operations() if p == path}, allowed, path)
+
+    def test_resources(self):
+        """Each resource that there is has a path."""
+        found = {f"/{name.decode()}" for name in self.root.listStaticNames()}
+        instances = self.root.getStaticEntity(b"instances")
+        self.assertIsInstance(instances, NamedOrAll)
+        below = instances.getChild(b"web-1", None).listStaticNames()
+        found |= {f"/instances/{{instance}}/{name.decode()}" for name in below}
+        found |= {"/instances/{instance}", "/destroy/{instance}"}
+        self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
+
+    def test_statuses(self):
+        """Each status that a request can get is there, and in API.md."""
+        rows = {int(row[:3]) for row in table("What every request can get")}
+        self.assertEqual(rows, {400, 401, 403, 404, 405, 408, 409, 500, 503})
+        self.assertLessEqual({status for _, status, _ in STATUSES}, rows)
+        for path, item in DOCUMENT["paths"].items():
+            for method in set(item) & set(METHODS):
+                answers = {int(status) for status in item[method]["responses"]}
+                self.assertEqual(rows - {404, 405} | {200}, answers - {404}, (path, method))
+                self.assertEqual(404 in answers, "{" in path or path in ("/launch", "/logs"), path)
+
+    def test_config_keys(self):
+        """The keys of a config and of its limits are spec.py's, and those of API.md's tables."""
+        config = openapi.SCHEMAS["Config"]
+        self.assertEqual(set(config["properties"]), set(KEYS))
+        self.assertEqual(config["required"], list(REQUIRED))
+        self.assertEqual(set(config["properties"]["limits"]["properties"]), set(LIMITS))
+        rows = re.findall(r"`(\w+)`", " ".join(table("A config")))
+        self.assertEqual(set(rows), set(KEYS))
+
+    def test_example(self):
+        """The example of API.md is a config."""
+        example = re.search(r"```json\n(.*?)```", API, re.DOTALL)[1]
+        self.assertEqual(from_json(example.encode()).name, "sensiblename")
+
+    def test_references(self):
+        """Every reference leads somewhere."""
+        for reference in set(references(DOCUMENT)):
+            place = DOCUMENT
+            for name in reference.removeprefix("#/").split("/"):
+                place = place[name]

@@ -1,0 +1,460 @@
+"""The REST API, and the CLI's client of it: the real resources in memory, on a fake machine."""
+
+import json
+import os
+from urllib.parse import unquote
+
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tests.fakes import ManagerTestCase, write_log
+from tests.support import document
+from txcontain.api.resources import make_root
+from txcontain.cli.client import Client
+from txcontain.cli.errors import Refused
+from txcontain.engine.manager import Manager
+from txcontain.logs.logd import STREAMS
+from txcontain.runtime.instance import LISTEN_WITHIN, LOOK_AT_MOST
+
+WEB = {"name": "web", "major": "1", "minor": "01"}
+METHODS = {
+    "/config": "POST",
+    "/cfginfo": "GET, HEAD",
+    "/launch": "POST",
+    "/list": "GET, HEAD",
+    "/destroy/web-1": "DELETE",
+    "/destroyall": "DELETE",
+    "/instances": "GET, HEAD",
+    "/instances/web-1": "GET, HEAD",
+    "/instances/web-1/logs": "GET, HEAD",
+    "/instances/web-1/stats": "GET, HEAD",
+    "/instances/web-1/explain": "GET, HEAD",
+    "/instances/web-1/wait": "GET, HEAD",
+    "/logs": "GET, HEAD",
+    "/stats": "GET, HEAD",
+    "/doctor": "POST",
+    "/events": "GET, HEAD",
+}
+
+
+class WebTestCase(ManagerTestCase):
+    """A test of the resources with a manager behind them."""
+
+    def setUp(self):
+        super().setUp()
+        self.http = StubTreq(make_root(self.manager))
+
+    def settle(self):
+        """Do what is due at once, on both ends of every connection."""
+        for _ in range(3):
+            self.reactor.advance(0)
+            self.http.flush()
+
+    def asked(self, method, path, body=None):
+        """A request that is on its way."""
+        response = self.http.request(method, f"http://localhost:8080{path}", data=body)
+        self.settle()
+        return response
+
+    def ask(self, method, path, body=None):
+        """A request's status, reason phrase and body."""
+        response = self.successResultOf(self.asked(method, path, body))
+        content = response.content()
+        self.settle()
+        return response.code, response.phrase.decode(), self.successResultOf(content)
+
+    def get(self, path):
+        """The JSON that a GET is answered with."""
+        status, _, body = self.ask("GET", path)
+        self.assertEqual(status, 200)
+        return json.loads(body)
+
+    def post_launch(self, **changes):
+        """Ask for a launch."""
+        return self.ask("POST", "/launch", json.dumps({**WEB, **changes}).encode())
+
+
+class CourseTests(WebTestCase):
+    """The course's table, line by line."""
+
+    def test_config(self):
+        """A valid document is kept as it came, and answered with 200 and an empty body."""
+        self.assertEqual(self.ask("POST", "/config", document()), (200, "OK", b""))
+        with open(os.path.join(self.folder, "configs/web-1-01.cfg"), "rb") as file:
+            self.assertEqual(file.read(), document())
+
+    def test_invalid_config(self):
+        """A document that is none is a 409, Bad Request, with an empty body; nothing is kept."""
+        for body in (b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, document(name=None),
+                     document(what=1), document(major=1), document(base_image="../x"),
+                     b'{"name": "a", "name": "b"}', b" " * ((1 << 20) + 1)):  # fmt: skip
+            self.assertEqual(self.ask("POST", "/config", body), (409, "Bad Request", b""))
+        self.assertEqual(self.get("/cfginfo"), {"files": []})
+
+    def test_config_exists(self):
+        """A config that is there already is a 409, and stays as it is."""
+        self.ask("POST", "/config", document())
+        status, _, body = self.ask("POST", "/config", document(base_image="other.tar"))
+        self.assertEqual((status, body), (409, b""))
+        self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
+
+    def test_cfginfo(self):
+        """The configs are listed by their file names, sorted."""
+        self.assertEqual(self.get("/cfginfo"), {"files": []})
+        for minor in ("02", "01"):
+            self.ask("POST", "/config", document(minor=minor))
+        self.assertEqual(self.get("/cfginfo"), {"files": ["web-1-01.cfg", "web-1-02.cfg"]})
+
+    def test_launch(self):
+        """A launch is answered with four keys, to which what /list holds is equal."""
+        self.add()
+        status, _, body = self.post_launch()
+        launched = json.loads(body)
+        self.assertEqual(status, 200)
+        self.assertEqual(launched, {"instance": launched["instance"], **WEB})
+        self.assertEqual(self.get("/list"), {"instances": [launched]})
+
+    def test_launch_that_does_not_listen_yet(self):
+        """A launch whose container does not listen yet says so, but not in the body."""
+        self.add(startup_script="/run.sh", startup_env="PORT=8000")
+        asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
+        self.reactor.pump([LOOK_AT_MOST] * int(LISTEN_WITHIN / LOOK_AT_MOST + 2))
+        self.http.flush()
+        response = self.successResultOf(asked)
+        (launched,) = self.get("/list")["instances"]
+        self.assertEqual(set(launched), {"instance", *WEB})
+        (note,) = response.headers.getRawHeaders("Txcontain-Note")
+        name = launched["instance"]
+        self.assertEqual(unquote(note), f"{name} runs, but does not listen on port 8000 yet: "
+                                        f"`txcontain logs {name}` shows what it says")  # fmt: skip
+
+    def test_launch_without_config(self):
+        """A launch of no config is a 404 with an empty body."""
+        self.assertEqual(self.post_launch(), (404, "Not Found", b""))
+
+    def test_invalid_launch(self):
+        """A launch that is none is a 409, Bad Request, with an empty body."""
+        for body in (b"", b"{}", b"[]", b'"web"', json.dumps({**WEB, "what": 1}).encode(),
+                     json.dumps({**WEB, "major": 1}).encode(),
+                     json.dumps({**WEB, "name": "../web"}).encode()):  # fmt: skip
+            self.assertEqual(self.ask("POST", "/launch", body), (409, "Bad Request", b""))
+
+    def test_launch_that_cannot_work(self):
+        """A launch whose image is missing is a 409, and leaves no instance."""
+        self.add()
+        self.manager.layers.missing = ["basefs.tar.gz"]
+        status, _, body = self.post_launch()
+        self.assertEqual((status, body), (409, b""))
+        self.assertEqual(self.get("/instances"), {"instances": []})
+
+    def test_list(self):
+        """Running instances are listed in the order of their launch; others are not."""
+        self.add()
+        first, second, third = (json.loads(self.post_launch()[2]) for _ in range(3))
+        self.reactor.inits[1].end("Done(1)")
+        self.assertEqual(self.get("/list"), {"instances": [first, third]})
+        self.assertNotIn(second["instance"], str(self.get("/list")))
+
+    def test_destroy(self):
+        """An instance is destroyed, with and without a trailing slash, once."""
+        self.add()
+        for slash in ("", "/"):
+            path = f"/destroy/{json.loads(self.post_launch()[2])['instance']}{slash}"
+            self.assertEqual(self.ask("DELETE", path), (200, "OK", b""))
+            self.assertEqual(self.ask("DELETE", path), (404, "Not Found", b""))
+        self.assertEqual(self.get("/instances"), {"instances": []})
+
+    def test_destroyall(self):
+        """All are destroyed, with and without a trailing slash, also where there are none."""
+        self.add()
+        for path in ("/destroyall", "/destroyall/", "/destroyall"):
+            self.assertEqual(self.ask("DELETE", path), (200, "OK", b""))
+            self.assertEqual(self.get("/list"), {"instances": []})
+            self.post_launch()
+
+    def test_trailing_slashes(self):
+        """A trailing slash makes no difference anywhere."""
+        name = self.launch().name
+        for path in ("cfginfo", "list", "instances", f"instances/{name}", "stats", "events",
+                     f"instances/{name}/logs", f"instances/{name}/stats"):  # fmt: skip
+            self.assertEqual(self.ask("GET", f"/{path}/")[0], 200, path)
+
+    def test_methods(self):
+        """Every path answers every method that it has not with 405 and those it has."""
+        for path, allowed in METHODS.items():
+            for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - set(allowed.split(", ")):
+                response = self.successResultOf(self.asked(method, path))
+                self.assertEqual(response.code, 405, (method, path))
+                self.assertEqual(response.headers.getRawHeaders("Allow"), [allowed])
+
+    def test_mistake_of_ours(self):
+        """An exception that no one thought of is a 500 without a traceback, and is logged."""
+        self.add()
+        self.patch(Manager, "_check_ports", lambda *_: 1 / 0)
+        self.assertEqual(self.post_launch(), (500, "Internal Server Error", b""))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.get("/list"), {"instances": []})
+
+    def test_stuck_instance(self):
+        """While one instance won't end every other request is answered."""
+        stuck = self.launch()
+        self.init.stuck = True
+        destroyed = self.asked("DELETE", f"/destroy/{stuck.name}")
+        self.assertEqual(self.post_launch()[0], 200)
+        self.assertEqual(len(self.get("/list")["instances"]), 1)
+        self.assertNoResult(destroyed)
+        self.reactor.inits[0].end("Killed")
+        self.settle()
+        self.assertEqual(self.successResultOf(destroyed).code, 200)
+
+
+class MoreTests(WebTestCase):
+    """The resources beyond the course's."""
+
+    def setUp(self):
+        super().setUp()
+        self.instance = self.launch(startup_script="/run.sh")
+        self.path = f"/instances/{self.instance.name}"
+
+    def test_instances(self):
+        """Every instance is listed with its state, those that have ended with their exit."""
+        (record,) = self.get("/instances")["instances"]
+        self.assertEqual((record["state"], record["pid"]), ("running", self.init.process.pid))
+        self.init.end("Done(3)")
+        (record,) = self.get("/instances")["instances"]
+        self.assertEqual((record["state"], record["pid"]), ("ended", None))
+        self.assertEqual(record["exit"]["status"], 3)
+        self.assertEqual(record["exit"]["reason"], "exit status 3")
+
+    def test_inspect(self):
+        """An instance tells its spec, and each step of its plan with the seconds it took."""
+        record = self.get(self.path)
+        self.assertEqual(record["spec"]["startup_script"], "/run.sh")
+        self.assertEqual([step["op"] for step in record["plan"]],
+                         [op for op, _ in self.instance.plan])  # fmt: skip
+        self.assertEqual([step["seconds"] for step in record["plan"]],
+                         [0.001] * len(self.instance.plan))  # fmt: skip
+
+    def test_none(self):
+        """What is asked of no instance is a 404 that says so as application/problem+json."""
+        for below in ("", "/logs", "/stats", "/explain", "/wait"):
+            response = self.successResultOf(self.asked("GET", f"/instances/web-9{below}"))
+            content = response.content()
+            self.settle()
+            self.assertEqual(response.headers.getRawHeaders("Content-Type"),
+                             ["application/problem+json"])  # fmt: skip
+            self.assertEqual(json.loads(self.successResultOf(content)), {
+                "title": "Not Found", "status": 404, "detail": "there is no instance web-9",
+                "chain": [],
+            })  # fmt: skip
+
+    def test_bad_queries(self):
+        """A query that makes no sense is a 409 that says which part."""
+        for query in ("/logs?tail=x", "/logs?tail=-1", "/logs?stream=stdin", "/logs?since=x",
+                      "/logs?until=10", "/logs?since=2000-13-01T00:00:00Z"):  # fmt: skip
+            status, phrase, body = self.ask("GET", self.path + query)
+            self.assertEqual((status, phrase), (409, "Bad Request"))
+            self.assertIn("must be", json.loads(body)["detail"])
+        self.assertEqual(self.ask("GET", "/events?since=x")[0], 409)
+
+    def test_logs(self):
+        """What an instance wrote is answered: all, the last lines, or one stream."""
+        for stream in STREAMS:
+            write_log(self.instance, f"1 {stream}\n2 {stream}\n".encode(), stream)
+        queries = ("", "?tail=1", "?stream=stderr", "?stream=stdout&tail=0", "?since=1h",
+                   "?until=2000-01-01T00:00:00Z")  # fmt: skip
+        logs = [self.ask("GET", f"{self.path}/logs{query}")[2] for query in queries]
+        self.assertEqual(logs, [
+            b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"2 stderr\n",
+            b"1 stderr\n2 stderr\n", b"", b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"",
+        ])  # fmt: skip
+
+    def test_timestamps(self):
+        """Where they are asked for, each line begins with its time."""
+        write_log(self.instance, b"1\n2")
+        body = self.ask("GET", f"{self.path}/logs?timestamps=1")[2]
+        moment = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
+        self.assertRegex(body, b"^" + moment + b" 1\n" + moment + b" 2\n$")
+
+    def test_several_logs(self):
+        """The logs of several instances, or of all, are merged, each line with its instance."""
+        names = [self.instance.name, self.launch(minor="02").name]
+        for text, name in ((b"1\n", names[0]), (b"2\n", names[1]), (b"3\n", names[0])):
+            write_log(self.manager.instances[name], text)
+        wanted = "{0} | 1\n{1} | 2\n{0} | 3\n".format(*names).encode()
+        for query in ("all=1", "&".join(f"instance={name}" for name in names * 2)):
+            self.assertEqual(self.ask("GET", f"/logs?{query}")[2], wanted)
+        self.assertEqual(self.ask("GET", "/logs?instance=none&all=0")[0], 404)
+        for query in ("", "?all=1&instance=x"):
+            self.assertEqual(self.ask("GET", f"/logs{query}")[0], 409)
+
+    def test_wait(self):
+        """Who waits is answered when the instance ends, with how."""
+        waiting = self.asked("GET", f"{self.path}/wait")
+        self.assertNoResult(waiting)
+        self.init.end("Killed")
+        self.settle()
+        content = self.successResultOf(waiting).content()
+        self.settle()
+        self.assertEqual(json.loads(self.successResultOf(content))["exit"]["signal"], 9)
+
+    def test_explain(self):
+        """The plan is answered as a shell script."""
+        status, _, body = self.ask("GET", f"{self.path}/explain")
+        self.assertEqual((status, body[:2]), (200, b"#!"))
+
+    def test_stats(self):
+        """What runs tells what it uses."""
+        (usage,) = self.get("/stats")["stats"]
+        self.assertEqual(usage, self.get(f"{self.path}/stats"))
+        self.assertEqual(usage["instance"], self.instance.name)
+
+    def test_doctor(self):
+        """The doctor says what it found and did."""
+        os.mkdir(os.path.join(self.folder, "instances/lost"))
+        _, _, body = self.ask("POST", "/doctor")
+        self.assertEqual(json.loads(body)["findings"],
+                         ["removed the folder instances/lost, of no instance"])  # fmt: skip
+
+    def test_events(self):
+        """The events after a number are answered, a line of JSON each."""
+        _, _, body = self.ask("GET", "/events?since=1")
+        self.assertEqual([json.loads(line)["what"] for line in body.splitlines()],
+                         ["starting", "running"])  # fmt: skip
+
+
+class HangUpTests(WebTestCase):
+    """Clients that do not wait for their answer."""
+
+    def test_launch(self):
+        """A launch goes on where its client has hung up, and is listed."""
+        self.reactor.works = False
+        self.add()
+        asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
+        asked.addErrback(lambda _: None)
+        asked.cancel()
+        self.settle()
+        self.init.carry_out()
+        self.settle()
+        self.assertEqual(len(self.get("/list")["instances"]), 1)
+
+    def test_failed_launch(self):
+        """A launch that fails with no one there to hear of it is forgotten, and nothing logged."""
+        self.reactor.works = False
+        self.add()
+        asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
+        asked.addErrback(lambda _: None)
+        asked.cancel()
+        self.settle()
+        self.init.fail()
+        self.settle()
+        self.assertEqual(self.get("/instances"), {"instances": []})
+
+
+    def test_wait(self):
+        """Nothing is kept of a client that waited for an end, and hung up."""
+        instance = self.launch()
+        asked = self.asked("GET", f"/instances/{instance.name}/wait")
+        asked.addErrback(lambda _: None)
+        self.assertEqual(len(instance._ended), 1)
+        asked.cancel()
+        self.settle()
+        self.assertEqual(instance._ended, [])
+
+
+class ClientTests(WebTestCase):
+    """The CLI's client understands what the real resources answer."""
+
+    def setUp(self):
+        super().setUp()
+        self.client = Client("http://localhost:8080", self.http, Clock())
+
+    def call(self, coroutine):
+        """What a method of the client returns."""
+        called = Deferred.fromCoroutine(coroutine)
+        self.settle()
+        return self.successResultOf(called)
+
+    def refused(self, coroutine):
+        """Why a method of the client was refused."""
+        called = Deferred.fromCoroutine(coroutine)
+        self.settle()
+        return self.failureResultOf(called, Refused).value
+
+    def collect(self, stream):
+        """All that a stream yields."""
+
+        async def collect():
+            return [item async for item in stream]
+
+        return self.call(collect())
+
+    def test_whole_life(self):
+        """Upload, launch, list, inspect, destroy: each answer is understood."""
+        self.call(self.client.upload(document()))
+        self.assertEqual(self.call(self.client.cfginfo()), ["web-1-01.cfg"])
+        launched = self.call(self.client.launch("web", "1", "01"))
+        name = launched["instance"]
+        self.assertEqual(self.call(self.client.list()), [launched])
+        (record,) = self.call(self.client.instances())
+        self.assertEqual((record["instance"], record["state"]), (name, "running"))
+        self.assertEqual(self.call(self.client.inspect(name))["instance"], name)
+        self.assertEqual(self.call(self.client.stats())[0]["instance"], name)
+        self.assertEqual(b"".join(self.collect(self.client.explain(name)))[:2], b"#!")
+        self.init.end("Done(3)")
+        self.assertEqual(self.call(self.client.wait(name))["status"], 3)
+        self.call(self.client.destroy(name))
+        self.call(self.client.destroyall())
+        self.assertEqual(self.call(self.client.doctor()), [])
+        whats = [event["what"] for event in self.collect(self.client.events(follow=False))]
+        self.assertEqual(whats, ["config", "starting", "running", "ended", "destroyed"])
+
+    def test_logs(self):
+        """Logs come as they were written."""
+        instance = self.launch()
+        write_log(instance, b"\xff\n")
+        self.assertEqual(self.collect(self.client.logs([instance.name], False)), [b"\xff\n"])
+
+    def test_follow(self):
+        """Events that are followed come as they happen."""
+        got = []
+
+        async def follow():
+            async for event in self.client.events(follow=True):
+                got.append(event["what"])
+
+        following = Deferred.fromCoroutine(follow())
+        self.settle()
+        self.launch()
+        self.manager.journal.write()
+        self.settle()
+        self.assertEqual(got, ["config", "starting", "running"])
+        self.assertNoResult(following)
+
+    def test_course_refusals(self):
+        """The course's resources tell the client why by their header."""
+        self.assertEqual(self.refused(self.client.upload(b"{")).code, 409)
+        self.assertEqual(str(self.refused(self.client.launch("web", "1", "01"))),
+                         "there is no config web-1-01.cfg → upload it first")  # fmt: skip
+        self.assertEqual(str(self.refused(self.client.destroy("web-9"))),
+                         "there is no instance web-9")  # fmt: skip
+
+    def test_other_refusals(self):
+        """The others tell the client why by their problem."""
+        self.assertIn("there is no instance web-9", str(self.refused(self.client.inspect("web-9"))))
+
+    def test_chain(self):
+        """A chain of causes arrives whole, arrows and all."""
+        self.add(startup_script="/run.sh")
+        self.reactor.works = False
+        launched = Deferred.fromCoroutine(self.client.launch("web", "1", "01"))
+        self.settle()
+        last = len(self.init.plan) - 1
+        self.init.fail(last, "execve", 2, "/run.sh", "its interpreter “zsh” is missing", "try sh")
+        self.settle()
+        self.assertEqual(str(self.failureResultOf(launched, Refused).value), " → ".join([
+            f"step {last + 1} of {last + 1}, exec /run.sh", "execve(2)",
+            "ENOENT: No such file or directory", "/run.sh",
+            "its interpreter “zsh” is missing", "try sh",
+        ]))  # fmt: skip

@@ -1,0 +1,282 @@
+"""HTTP mechanics: errors, methods, paths, queries."""
+
+import json
+from urllib.parse import unquote
+
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Request
+from twisted.web.test.requesthelper import DummyChannel
+
+from txcontain import errors
+from txcontain.api.verbs import (
+    STATUSES,
+    ByName,
+    NamedOrAll,
+    Nowhere,
+    TellingVerb,
+    Verb,
+    choice,
+    flag,
+    number,
+    query,
+)
+
+
+def all_errors(kind=errors.Error):
+    """The domain's errors."""
+    for error in kind.__subclasses__():
+        yield error
+        yield from all_errors(error)
+
+
+class RestTestCase(SynchronousTestCase):
+    """A test of resources in memory."""
+
+    def setUp(self):
+        self.root = Nowhere()
+        self.http = StubTreq(self.root)
+
+    def put(self, path, resource):
+        """Put a resource at a path."""
+        self.root.putChild(path, resource)
+
+    def ask(self, method, path, **options):
+        """A request's response, and its body."""
+        asked = self.http.request(method, f"http://localhost{path}", **options)
+        self.http.flush()
+        response = self.successResultOf(asked)
+        return response, self.successResultOf(response.content())
+
+    def status(self, method, path):
+        """The status that a request is answered with."""
+        return self.ask(method, path)[0].code
+
+
+class ErrorTests(RestTestCase):
+    """From an error to an answer."""
+
+    def refused(self, error, verb=Verb):
+        """The answer where a method raises this."""
+
+        async def method(request):
+            raise error
+
+        self.put(b"x", verb(GET=method))
+        return self.ask("GET", "/x")
+
+    def test_every_error(self):
+        """Each of the domain's errors has a status, and none but the machine's is a 5xx."""
+        for kind in all_errors():
+            response, _ = self.refused(kind("why"))
+            machine = issubclass(kind, errors.MachineAtFault)
+            self.assertEqual(response.code >= 500, machine, kind)
+            self.assertTrue(any(issubclass(kind, listed) for listed, _, _ in STATUSES))
+
+    def test_reason(self):
+        """A refusal's body is empty; its reason is in a header, whatever characters it holds."""
+        reason = "100 % of “x”\r\nSet-Cookie: no → nothing"
+        response, body = self.refused(errors.ConfigAtFault(reason, "do that"))
+        self.assertEqual((body, response.length), (b"", 0))
+        told = response.headers.getRawHeaders("Txcontain-Reason")[0]
+        self.assertEqual(unquote(told), f"{reason} → do that")
+        self.assertTrue(told.isascii() and told.isprintable())
+        self.assertFalse(response.headers.hasHeader("Set-Cookie"))
+
+    def test_long_reason(self):
+        """A reason of any length fits into a header."""
+        response, _ = self.refused(errors.ConfigAtFault("→" * 100_000))
+        told = response.headers.getRawHeaders("Txcontain-Reason")[0]
+        self.assertLessEqual(len(told), 4096)
+        self.assertEqual(unquote(told, errors="strict").strip("→"), "")
+
+    def test_problem(self):
+        """A resource of ours tells it in a body too, as application/problem+json."""
+        response, body = self.refused(errors.NoSuchInstance("no web-9", "see ps"), TellingVerb)
+        self.assertEqual(response.headers.getRawHeaders("Content-Type"),
+                         ["application/problem+json"])  # fmt: skip
+        self.assertEqual(json.loads(body), {"title": "Not Found", "status": 404,
+                                            "detail": "no web-9", "chain": ["see ps"]})  # fmt: skip
+
+    def test_unexpected(self):
+        """An exception of no kind of ours is a 500 that gives nothing away, and is logged."""
+        for verb in (Verb, TellingVerb):
+            response, body = self.refused(ZeroDivisionError("secret"), verb)
+            self.assertEqual(response.code, 500)
+            self.assertNotIn(b"secret", body)
+            self.assertNotIn("secret", str(response.headers))
+            self.assertNotIn(b"Traceback", body)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_after_the_beginning(self):
+        """An error in the middle of an answer ends the connection, and adds nothing to it."""
+
+        async def method(request):
+            request.write(b"half of")
+            raise errors.MachineAtFault("the disk")
+
+        channel, lost = DummyChannel(), []
+        channel.loseConnection = lambda: lost.append(True)
+        request = Request(channel, False)
+        request.method, request.clientproto = b"GET", b"HTTP/1.0"
+        TellingVerb(GET=method).render(request)
+        self.assertTrue(channel.transport.written.getvalue().endswith(b"\r\n\r\nhalf of"))
+        self.assertEqual((lost, request.finished), ([True], 0))
+
+
+class MethodTests(RestTestCase):
+    """What a resource does, and what not."""
+
+    def setUp(self):
+        super().setUp()
+        self.put(b"x", Verb(GET=self.get, DELETE=self.delete))
+
+    async def get(self, request):
+        return {"key": "value"}
+
+    async def delete(self, request):
+        pass
+
+    def test_json(self):
+        """What a method returns is answered as JSON."""
+        response, body = self.ask("GET", "/x")
+        self.assertEqual(json.loads(body), {"key": "value"})
+        self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
+
+    def test_nothing(self):
+        """A method that returns nothing is answered with 200 and an empty body."""
+        response, body = self.ask("DELETE", "/x")
+        self.assertEqual((response.code, body), (200, b""))
+
+    def test_head(self):
+        """HEAD is answered as GET is, without the body."""
+        response, body = self.ask("HEAD", "/x")
+        self.assertEqual((response.code, body), (200, b""))
+        self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
+
+    def test_other_methods(self):
+        """Any other method is answered with 405 and those that there are."""
+        for method in ("POST", "PUT", "PATCH", "OPTIONS", "TRACE", "BREW"):
+            response, body = self.ask(method, "/x")
+            self.assertEqual((response.code, body), (405, b""), method)
+            self.assertEqual(response.headers.getRawHeaders("Allow"), ["DELETE, GET, HEAD"])
+
+    def test_slash(self):
+        """A trailing slash makes no difference, two do, and there is nothing below."""
+        statuses = [self.status("GET", path) for path in ("/x", "/x/", "/x//", "/x/y", "/x/y/")]
+        self.assertEqual(statuses, [200, 200, 404, 404, 404])
+
+    def test_nowhere(self):
+        """A path that leads nowhere is answered with 404, whatever the method."""
+        for method in ("GET", "POST", "DELETE", "HEAD", "BREW"):
+            for path in ("/", "/nothing", "/nothing/below"):
+                response, body = self.ask(method, path)
+                self.assertEqual((response.code, body), (404, b""))
+
+    def test_client_gone(self):
+        """Where the client hangs up what it asked for is done all the same, and not answered."""
+        working = Deferred()
+        done = []
+
+        async def method(request):
+            await working
+            done.append(True)
+            return {"key": "value"}
+
+        channel = DummyChannel()
+        request = Request(channel, False)
+        request.method = b"GET"
+        Verb(GET=method).render(request)
+        request.connectionLost(ConnectionError())
+        working.callback(None)
+        self.assertEqual((done, channel.transport.written.getvalue()), ([True], b""))
+
+
+class PathTests(RestTestCase):
+    """Resources by name."""
+
+    def setUp(self):
+        super().setUp()
+        self.put(b"x", ByName(self.named))
+        self.put(b"y", NamedOrAll(self.named("all"), self.named))
+
+    def named(self, name):
+        async def get(request):
+            return name
+
+        return Verb(GET=get)
+
+    def test_name(self):
+        """A name is a resource, with and without a trailing slash."""
+        for path in ("/x/web-1", "/x/web-1/", "/y/web-1", "/y/web-1/"):
+            self.assertEqual(self.ask("GET", path)[1], b'"web-1"')
+
+    def test_all(self):
+        """Without a name there is nothing, or all."""
+        self.assertEqual([self.status("GET", path) for path in ("/x", "/x/")], [404, 404])
+        self.assertEqual([self.ask("GET", path)[1] for path in ("/y", "/y/")], [b'"all"'] * 2)
+
+    def test_names_that_are_none(self):
+        """A path leads nowhere; any other name, odd as it may be, is for the resource to refuse."""
+        self.assertEqual(self.status("GET", "/x/a/b"), 404)
+        for path, name in (
+            ("/x/%ff", "\\xff"),
+            ("/x/%C3%A9", "é"),
+            ("/x/%00%ff", "\0\\xff"),
+            ("/x/..%2F..%2Fetc", "../../etc"),
+        ):
+            self.assertEqual(json.loads(self.ask("GET", path)[1]), name)
+
+
+class QueryTests(SynchronousTestCase):
+    """What a query asks for."""
+
+    def query(self, *parameters):
+        """What is read of a query with these parameters."""
+        request = Request(DummyChannel(), False)
+        request.args = {}
+        for name, value in parameters:
+            request.args.setdefault(name, []).append(value)
+        readers = {"tail": number, "follow": flag, "stream": choice("stdout", "stderr")}
+        return query(request, **readers)
+
+    def refused(self, *parameters):
+        """Why a query is refused."""
+        return str(self.assertRaises(errors.InvalidData, self.query, *parameters))
+
+    def test_left_out(self):
+        """What is left out is None."""
+        self.assertEqual(self.query(), {"tail": None, "follow": None, "stream": None})
+
+    def test_number(self):
+        """A number is a decimal one of reasonable size."""
+        self.assertEqual(self.query((b"tail", b"12"))["tail"], 12)
+        for text in (b"-1", b"x", b"1e3", b"1" * 16, "²".encode(), "٣".encode(), b"\xff", b""):
+            self.assertIn("a whole number from 0 to 9999", self.refused((b"tail", text)))
+
+    def test_flag(self):
+        """A flag is a yes or a no in the words of JSON, Python and C; anything else is refused."""
+        for text, value in ((b"1", True), (b"true", True), (b"True", True), (b"TRUE", True),
+                            (b"0", False), (b"false", False), (b"False", False)):  # fmt: skip
+            self.assertIs(self.query((b"follow", text))["follow"], value)
+        for text in (b"", b"yes", b"no", b"AAA", b"2", b"\xff"):
+            self.assertIn("must be 1, true, 0 or false, not", self.refused((b"follow", text)))
+
+    def test_choice(self):
+        """A choice is one of those that there are."""
+        self.assertEqual(self.query((b"stream", b"stderr"))["stream"], ("stderr",))
+        for text in (b"stdin", b"\xff", b""):
+            self.assertIn("must be stdout or stderr, not", self.refused((b"stream", text)))
+
+    def test_unknown(self):
+        """A parameter that is misspelt is refused, and those that there are are named."""
+        known = "the parameters are tail, follow, stream"
+        self.assertEqual(
+            self.refused((b"tial", b"3")), f"the query has no parameter 'tial' → {known}"
+        )
+
+    def test_twice(self):
+        """A parameter that is there twice is refused, also with the same value."""
+        twice = [(b"tail", b"3")] * 2
+        self.assertEqual(self.refused(*twice), "the query has the parameter tail twice")

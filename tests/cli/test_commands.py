@@ -1,0 +1,735 @@
+"""The commands, against a fake manager in memory."""
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
+
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError, NoRouteError
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseFailed
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from tests.support import MEASURED
+from txcontain import __version__
+from txcontain.cli import commands, connect, main
+from txcontain.cli.client import QUICK, SLOW, Client, fits
+from txcontain.cli.errors import Refused, Trouble
+
+URL = "http://localhost:8080"
+CLI = Path(__file__).resolve().parents[2] / "cli"
+
+LAUNCHED = {"instance": "web-1", "name": "web", "major": "1", "minor": "01"}
+RUNNING = {
+    **LAUNCHED,
+    "state": "running",
+    "since": 1000,
+    "pid": 4711,
+    "restarts": 0,
+    "exit": None,
+}
+ENDED = {
+    **RUNNING,
+    "instance": "web-2",
+    "state": "ended",
+    "pid": None,
+    "restarts": 3,
+    "exit": {"status": None, "signal": 9, "reason": "out of memory"},
+}
+EVENT = {"seq": 7, "time": 1000.5, "instance": "web-1", "what": "ended", "reason": "status 3"}
+PROBLEM = {
+    "title": "No such instance",
+    "detail": "there is no web-9",
+    "chain": ["inspect web-9", "look at `txcontain ps`"],
+}
+
+
+class Manager(Resource):
+    """Answers each request as its table says, and remembers what it was asked.
+
+    The table goes from "METHOD /path" to a status, headers and body; a body that
+    is no bytes is sent as JSON, and None is never sent.
+    """
+
+    isLeaf = True
+
+    def __init__(self):
+        super().__init__()
+        self.answers = {}
+        self.asked = []
+        self.waiting = []
+
+    def answers_to(self, request, body=b"", status=200, **headers):
+        """Lay down an answer; `_` in a header's name stands for `-`."""
+        self.answers[request] = (status, headers, body)
+
+    def render(self, request):
+        """Answer, and remember the request with what matters of it."""
+        asked = f"{request.method.decode()} {request.uri.decode()}"
+        self.asked.append((asked, request.content.read()))
+        self.headers = request.requestHeaders
+        status, headers, body = self.answers[asked]
+        request.setResponseCode(status)
+        for name, value in headers.items():
+            request.setHeader(name.replace("_", "-"), value)
+        if body is None:
+            self.waiting.append(request)
+            return NOT_DONE_YET
+        return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+class Broken:
+    """An agent whose every request fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def request(self, method, uri, headers=None, bodyProducer=None):
+        """Fail as a real agent does."""
+        return fail(self.error)
+
+
+class Session(SynchronousTestCase):
+    """Types commands, and looks at what comes out."""
+
+    def setUp(self):
+        self.manager = Manager()
+        self.http = StubTreq(self.manager)
+        self.clock = Clock()
+        self.stdout, self.stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+        self.patch(sys, "stdout", self.stdout)
+        self.patch(sys, "stderr", self.stderr)
+
+    def start(self, *words):
+        """Type a command; return the Deferred of its exit status."""
+        arguments = main.parse(list(words), {})
+        client = Client(arguments.url, self.http, self.clock)
+        return Deferred.fromCoroutine(main.carry_out(client, arguments))
+
+    def run_command(self, *words):
+        """Type a command that ends at once; return its exit status."""
+        return self.successResultOf(self.start(*words))
+
+    @property
+    def out(self):
+        """All that was printed."""
+        self.stdout.flush()
+        return self.stdout.buffer.getvalue().decode()
+
+    @property
+    def err(self):
+        """All that was complained about."""
+        return self.stderr.getvalue()
+
+
+class CourseTests(Session):
+    """The six commands whose output the course compares."""
+
+    def test_upload(self):
+        """A file goes to the manager byte for byte, as JSON, and the answer is one word."""
+        file = self.mktemp()
+        Path(file).write_bytes(b'{"name": "\xff" }\r\n')
+        self.manager.answers_to("POST /config")
+        self.assertEqual(self.run_command("upload", file), 0)
+        self.assertEqual(self.manager.asked, [("POST /config", b'{"name": "\xff" }\r\n')])
+        self.assertEqual(self.manager.headers.getRawHeaders("Content-Type"), ["application/json"])
+        self.assertEqual((self.out, self.err), ("Success\n", ""))
+
+    def test_upload_refused(self):
+        """A refused config is `Failure` on stdout, and why on stderr."""
+        file = self.mktemp()
+        Path(file).write_text("no JSON")
+        self.manager.answers_to("POST /config", status=409, Txcontain_Reason=quote("Not “JSON”"))
+        self.assertEqual(self.run_command("upload", file), 1)
+        self.assertEqual((self.out, self.err), ("Failure\n", "Not “JSON”\n"))
+
+    def test_upload_missing_file(self):
+        """A file that is not there is a sentence, and nothing is sent."""
+        self.assertEqual(self.run_command("upload", "no/such.cfg"), 1)
+        self.assertEqual(self.out, "Failure\n")
+        self.assertEqual(self.err, "Can't read no/such.cfg: No such file or directory.\n")
+        self.assertEqual(self.manager.asked, [])
+
+    def test_cfginfo(self):
+        """The stored configs are a line each, and nothing else."""
+        self.manager.answers_to("GET /cfginfo", {"files": ["a-1-01.cfg", "b-2-1.cfg"]})
+        self.assertEqual(self.run_command("cfginfo"), 0)
+        self.assertEqual((self.out, self.err), ("a-1-01.cfg\nb-2-1.cfg\n", ""))
+
+    def test_cfginfo_empty(self):
+        """Where nothing is stored, nothing is printed."""
+        self.manager.answers_to("GET /cfginfo", {"files": []})
+        self.assertEqual((self.run_command("cfginfo"), self.out, self.err), (0, "", ""))
+
+    def test_launch(self):
+        """A launch sends three strings, and prints the instance's name."""
+        self.manager.answers_to("POST /launch", LAUNCHED)
+        self.assertEqual(self.run_command("launch", "web", "1", "01"), 0)
+        [(_, body)] = self.manager.asked
+        self.assertEqual(json.loads(body), {"name": "web", "major": "1", "minor": "01"})
+        self.assertEqual((self.out, self.err), ("Success: web-1\n", ""))
+
+    def test_launch_with_a_note(self):
+        """What a person should know of a success is told on stderr: stdout is compared."""
+        self.manager.answers_to("POST /launch", LAUNCHED, Txcontain_Note=quote("no “port” yet"))
+        self.assertEqual(self.run_command("launch", "web", "1", "01"), 0)
+        self.assertEqual((self.out, self.err), ("Success: web-1\n", "no “port” yet\n"))
+
+    def test_launch_refused(self):
+        """A failed launch prints its reason on stdout, all lines of it."""
+        reason = "port 80 is taken\nby web-7 (pid 12): “tiny”"
+        self.manager.answers_to("POST /launch", status=500, Txcontain_Reason=quote(reason))
+        self.assertEqual(self.run_command("launch", "web", "1", "01"), 1)
+        self.assertEqual((self.out, self.err), (f"Failure: {reason}\n", ""))
+
+    def test_refused_without_reason(self):
+        """A refusal that gives no reason is told by its status line."""
+        self.manager.answers_to("POST /launch", status=404)
+        self.run_command("launch", "web", "1", "01")
+        self.assertEqual(self.out, "Failure: HTTP status 404 Not Found\n")
+
+    def test_terminal_codes(self):
+        """A reason can't command the terminal: it may hold what a container wrote."""
+        reason = "it said: \x1b[2J\u202etxt"
+        self.manager.answers_to("POST /launch", status=500, Txcontain_Reason=quote(reason))
+        self.run_command("launch", "web", "1", "01")
+        self.assertEqual(self.out, "Failure: it said: \\x1b[2J\\x202etxt\n")
+
+    def test_list(self):
+        """The running instances are a line each, in the order they came."""
+        second = {**LAUNCHED, "instance": "a", "minor": "2"}
+        self.manager.answers_to("GET /list", {"instances": [LAUNCHED, second]})
+        self.assertEqual(self.run_command("list"), 0)
+        self.assertEqual(self.out, "web-1: web-1-01.cfg\na: web-1-2.cfg\n")
+
+    def test_list_refused(self):
+        """A listing that fails says so only on stderr."""
+        self.manager.answers_to("GET /list", status=409, Txcontain_Reason="no")
+        self.assertEqual((self.run_command("list"), self.out, self.err), (1, "", "no\n"))
+
+    def test_destroy(self):
+        """An instance's name is one part of the path, whatever it holds."""
+        self.manager.answers_to("DELETE /destroy/a%2F..%3F%FF")
+        self.assertEqual(self.run_command("destroy", "a/..?\udcff"), 0)
+        self.assertEqual((self.out, self.err), ("Success\n", ""))
+
+    def test_destroy_unknown(self):
+        """An unknown instance is `Failure` on stdout, and why on stderr."""
+        self.manager.answers_to("DELETE /destroy/x", status=404, Txcontain_Reason="no%20x")
+        self.assertEqual(self.run_command("destroy", "x"), 1)
+        self.assertEqual((self.out, self.err), ("Failure\n", "no x\n"))
+
+    def test_destroyall(self):
+        """All instances are ended by one request."""
+        self.manager.answers_to("DELETE /destroyall")
+        self.assertEqual((self.run_command("destroyall"), self.out), (0, "Success\n"))
+
+    def test_destroyall_refused(self):
+        """A destroyall that fails is `Failure` on stdout, and why on stderr."""
+        self.manager.answers_to("DELETE /destroyall", status=500, Txcontain_Reason="stuck")
+        self.assertEqual(self.run_command("destroyall"), 1)
+        self.assertEqual((self.out, self.err), ("Failure\n", "stuck\n"))
+
+
+class LifeTests(Session):
+    """The commands that show an instance's life."""
+
+    def test_ps(self):
+        """The table shows what has not ended, in columns."""
+        self.patch(commands.time, "time", lambda: 1075)
+        self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
+        self.assertEqual(self.run_command("ps"), 0)
+        self.assertEqual(
+            self.out,
+            "INSTANCE  CONFIG        STATE    AGE  PID   RESTARTS  EXIT\n"
+            "web-1     web-1-01.cfg  running  1m   4711  0         -\n",
+        )
+
+    def test_ps_all(self):
+        """With -a the ended ones are there too, and why they ended."""
+        self.patch(commands.time, "time", lambda: 1003.9)
+        self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
+        self.assertEqual(self.run_command("ps", "-a"), 0)
+        self.assertEqual(
+            self.out.splitlines()[2],
+            "web-2     web-1-01.cfg  ended    3s   -     3         out of memory",
+        )
+
+    def test_inspect(self):
+        """All that the manager tells of an instance is printed as indented JSON."""
+        self.manager.answers_to("GET /instances/web-1", RUNNING)
+        self.assertEqual(self.run_command("inspect", "web-1"), 0)
+        self.assertEqual(json.loads(self.out), RUNNING)
+        self.assertIn('\n  "pid": 4711,\n', self.out)
+
+    def test_problem(self):
+        """A problem document is told on stderr, with the whole chain."""
+        self.manager.answers_to(
+            "GET /instances/web-9",
+            PROBLEM,
+            status=404,
+            Content_Type="application/problem+json; charset=utf-8",
+        )
+        self.assertEqual((self.run_command("inspect", "web-9"), self.out), (1, ""))
+        self.assertEqual(
+            self.err,
+            "No such instance: there is no web-9\n  inspect web-9\n  look at `txcontain ps`\n",
+        )
+
+    def test_logs(self):
+        """Logs come out byte for byte, be they text or not."""
+        self.manager.answers_to("GET /instances/web-1/logs", b"one\n\xff\x00two")
+        self.assertEqual(self.run_command("logs", "web-1"), 0)
+        self.assertEqual(self.stdout.buffer.getvalue(), b"one\n\xff\x00two")
+
+    def test_logs_options(self):
+        """The options of logs become the query."""
+        self.manager.answers_to("GET /instances/web-1/logs?tail=5&stream=stderr&follow=1")
+        self.assertEqual(
+            self.run_command("logs", "-f", "-n", "5", "--stream", "stderr", "web-1"), 0
+        )
+
+    def test_several_logs(self):
+        """Several instances, or all, are asked for at once; and times become the query."""
+        self.manager.answers_to("GET /logs?instance=web-1&instance=web-2&since=10m&timestamps=1")
+        self.assertEqual(self.run_command("logs", "-t", "--since", "10m", "web-1", "web-2"), 0)
+        self.manager.answers_to("GET /logs?all=1&until=1h")
+        self.assertEqual(self.run_command("logs", "--all", "--until", "1h"), 0)
+
+    def test_logs_on_a_terminal(self):
+        """What would command the terminal is shown, but for colours; elsewhere all is as it is."""
+        text = b"\x1b[1;32mgreen\x1b[m\x1b]0;title\x07\r\nover\rwritten\x00\xc2\x9b\xc3\xa9\n"
+        self.manager.answers_to("GET /instances/web-1/logs", text)
+        self.patch(self.stdout, "isatty", lambda: True)
+        self.assertEqual(self.run_command("logs", "web-1"), 0)
+        shown = b"\x1b[1;32mgreen\x1b[m\\x1b]0;title\\x07\r\n"
+        shown += b"over\\x0dwritten\\x00\\xc2\\x9b\xc3\xa9\n"
+        self.assertEqual(self.stdout.buffer.getvalue(), shown)
+
+    def test_logs_follow(self):
+        """A followed log is printed as it comes, and waited for forever."""
+        self.manager.answers_to("GET /instances/web-1/logs?follow=1", None)
+        status = self.start("logs", "-f", "web-1")
+        [request] = self.manager.waiting
+        request.write(b"one\n")
+        self.http.flush()
+        self.assertEqual(self.out, "one\n")
+        self.clock.advance(1e6)
+        request.write(b"two\n")
+        request.finish()
+        self.http.flush()
+        self.assertEqual((self.successResultOf(status), self.out), (0, "one\ntwo\n"))
+
+    def test_events(self):
+        """An event is a line to read, wherever the stream was cut into chunks."""
+        self.manager.answers_to("GET /events?since=3&follow=1", None)
+        status = self.start("events", "-f", "--since", "3")
+        [request] = self.manager.waiting
+        text = json.dumps(EVENT).encode()
+        for chunk in (text[:9], text[9:] + b"\n" + text, b"\n\n"):
+            request.write(chunk)
+            self.http.flush()
+        request.finish()
+        self.http.flush()
+        self.assertEqual(self.successResultOf(status), 0)
+        first, second = self.out.splitlines()
+        self.assertEqual(first, second)
+        self.assertTrue(re.fullmatch(r"7 19\d\d-\d\d-\d\d [\d:]{8} web-1 ended: status 3", first))
+
+    def test_events_tell_all(self):
+        """What only some events have is told too, such as a config's name and who asked."""
+        event = {**EVENT, "instance": None, "what": "config", "config": "a.cfg", "by": "uid 7"}
+        self.manager.answers_to("GET /events", json.dumps(event).encode() + b"\n")
+        self.assertEqual(self.run_command("events"), 0)
+        self.assertTrue(self.out.endswith(" - config: status 3 (config a.cfg, by uid 7)\n"))
+
+    def test_events_json(self):
+        """With --json an event is passed on whole."""
+        self.manager.answers_to("GET /events", json.dumps(EVENT).encode() + b"\n")
+        self.assertEqual(self.run_command("events", "--json"), 0)
+        self.assertEqual(json.loads(self.out), EVENT)
+
+    def test_wait(self):
+        """Wait says how the instance ended, and exits as it did."""
+        for end, status in (
+            ({"status": 3, "signal": None, "reason": "exit status 3"}, 3),
+            ({"status": 0, "signal": None, "reason": "exit status 0"}, 0),
+            ({"status": None, "signal": 9, "reason": "out of memory"}, 137),
+            ({"status": None, "signal": None, "reason": "the machine went down"}, 125),
+        ):
+            self.manager.answers_to("GET /instances/web-1/wait", {"exit": end})
+            self.assertEqual(self.run_command("wait", "web-1"), status)
+            self.assertEqual(self.out.splitlines()[-1], end["reason"])
+
+    def test_wait_fails(self):
+        """Wait's own failure is none of the statuses that an instance may well end with."""
+        self.manager.answers_to("GET /instances/web-1/wait", status=404)
+        self.assertEqual(self.run_command("wait", "web-1"), 125)
+        self.http = HTTPClient(Broken(ConnectionRefusedError()))
+        self.assertEqual(self.run_command("wait", "web-1"), 125)
+
+    def test_stats(self):
+        """One table tells processor time too, which takes two looks, a second apart."""
+        usage = {**LAUNCHED, "limits": {"memory": 1 << 30}, "memory": 1536, "pids": 3}
+        self.patch(commands.time, "monotonic", self.clock.seconds)
+        self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 10_000}]})
+        for words in (["stats", "--once"], ["stats"]):
+            status = self.start(*words)
+            self.http.flush()
+            self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 260_000}]})
+            self.clock.advance(commands.EVERY)
+            self.assertEqual(self.successResultOf(status), 0)
+        self.assertEqual(
+            self.out.splitlines()[:2],
+            [
+                "INSTANCE  CPU     MEMORY  LIMIT  PEAK  PIDS",
+                "web-1     25.0 %  1.5K    1.0G   -     3",
+            ],
+        )
+
+    def test_usage_of_one_started_again(self):
+        """What was started again has used less than before: that is no share."""
+        usage = {"instance": "web-1", "limits": {}, "cpu_usec": 5}
+        self.assertEqual(commands.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
+        self.assertEqual(commands.usage_row(usage, {}, 1.0)[1], "-")
+
+    def test_wait_is_patient(self):
+        """Wait is not given up, however long the instance runs."""
+        self.manager.answers_to("GET /instances/web-1/wait", None)
+        status = self.start("wait", "web-1")
+        self.clock.advance(1e6)
+        self.assertNoResult(status)
+
+
+class NoAnswerTests(Session):
+    """What is said where there is no answer, or none that can be used."""
+
+    def test_refused_connection(self):
+        """Where nothing listens, every command says how to start the manager."""
+        file = self.mktemp()
+        Path(file).touch()
+        self.http = HTTPClient(Broken(ConnectionRefusedError()))
+        words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
+        for command in commands.COMMANDS:
+            if command.run is commands.token:
+                continue  # it asks nobody
+            takes_instance = commands.INSTANCE in command.arguments
+            given = words.get(command.name, ["web-1"] if takes_instance else [])
+            self.stderr.truncate(0)
+            self.assertEqual(self.run_command(command.name, *given), command.failure)
+            said = self.out.splitlines()[-1] if command.name == "launch" else self.err
+            self.assertIn(f"Nothing listens at {URL}: start the manager with `make manager`", said)
+
+    def test_how_to_start(self):
+        """How a manager is started depends on where it is to run, and on what is installed."""
+        here, folder = Path(__file__).resolve().parents[2], Path(self.mktemp())
+        self.patch(connect, "UNIT", folder / "none")
+        for url in (URL, "unix:/run/x", "https://[::1]:1"):
+            said = f"start the manager with `make manager` in {here}"
+            self.assertEqual(connect.how_to_start(url), said)
+        self.assertEqual(connect.how_to_start("https://h"), "start the manager on that host")
+        self.patch(connect, "CHECKOUT", folder)
+        said = "start the manager with `twistd containerd-lite`"
+        self.assertEqual(connect.how_to_start(URL), said)
+        self.patch(connect, "UNIT", here)
+        said = "start the manager with `systemctl start txcontain`"
+        self.assertEqual(connect.how_to_start(URL), said)
+
+    def test_request_url(self):
+        """What a request names as its address is a name, whatever the manager's address is."""
+        for url, wanted in {
+            "http://h:8080": "http://h:8080",
+            "http://127.0.0.1": "http://127.0.0.1",
+            "unix:/run/x": "http://localhost",
+            "http://[::1]:18990": "http://localhost:18990",
+            "https://[2001:db8::1]": "https://localhost",
+        }.items():
+            self.assertEqual(connect.request_url(url), wanted)
+            EncodedURL.from_text(wanted).to_uri()  # as treq does
+
+    def test_other_failures(self):
+        """Every other way to have no connection is a sentence that names the address."""
+        for error in (
+            DNSLookupError("no such host"),
+            NoRouteError(),
+            ResponseFailed([Failure(ValueError())]),
+            UnicodeError("empty label"),
+        ):
+            self.http = HTTPClient(Broken(error))
+            self.stderr.truncate(0)
+            self.assertEqual((self.run_command("list"), self.out), (1, ""))
+            self.assertIn(URL, self.err)
+            self.assertEqual(self.err.count("\n"), 1)
+
+    def test_silence(self):
+        """A manager that says nothing is given up, and a launch later than a question."""
+        for words, asked, patience in (
+            (["list"], "GET /list", QUICK),
+            (["logs", "web-1"], "GET /instances/web-1/logs", QUICK),
+            (["launch", "web", "1", "01"], "POST /launch", SLOW),
+            (["destroy", "web-1"], "DELETE /destroy/web-1", SLOW),
+        ):
+            self.manager.answers_to(asked, None)
+            status = self.start(*words)
+            self.clock.advance(patience - 1)
+            self.assertNoResult(status)
+            self.clock.advance(1)
+            self.assertEqual(self.successResultOf(status), 1)
+            self.assertIn(f"{URL} did not answer within {patience} s", self.out + self.err)
+
+    def test_half_an_answer(self):
+        """An answer that stops in its middle is given up as well."""
+        self.manager.answers_to("GET /instances/web-1/logs", None)
+        status = self.start("logs", "web-1")
+        self.clock.advance(QUICK - 1)
+        self.manager.waiting[0].write(b"one\n")
+        self.http.flush()
+        self.clock.advance(QUICK - 1)
+        self.assertNoResult(status)
+        self.clock.advance(1)
+        self.assertEqual((self.successResultOf(status), self.out), (1, "one\n"))
+        self.assertIn("did not answer", self.err)
+
+    def test_cut_off(self):
+        """A connection that is lost in the middle of an answer is a sentence."""
+        self.manager.answers_to("GET /events?follow=1", None)
+        status = self.start("events", "-f")
+        [request] = self.manager.waiting
+        request.write(json.dumps(EVENT).encode() + b"\n")
+        request.channel.forceAbortClient()
+        self.http.flush()
+        self.assertEqual(self.successResultOf(status), 1)
+        self.assertIn("web-1 ended", self.out)
+        self.assertIn("hung up before its answer was complete", self.err)
+
+    def test_strange_answers(self):
+        """An answer that is no JSON, or not what it must be, is told from a bug of ours."""
+        for body in (b"<html>", b"\xff", b"", b"[]", b"{}", b'{"instances": [{"instance": 1}]}'):
+            self.manager.answers_to("GET /list", body)
+            self.stderr.truncate(0)
+            self.assertEqual((self.run_command("list"), self.out), (1, ""))
+            self.assertIn(f"What answers at {URL} is not a txcontain manager", self.err)
+
+    def test_strange_problem(self):
+        """A problem document that is none is a strange answer too."""
+        self.manager.answers_to(
+            "GET /instances", b"{}", status=500, Content_Type="application/problem+json"
+        )
+        self.assertEqual(self.run_command("ps"), 1)
+        self.assertIn("is not a txcontain manager", self.err)
+
+    def test_redirect(self):
+        """An answer that sends us elsewhere is not followed."""
+        self.manager.answers_to("GET /list", status=302, Location="http://elsewhere/")
+        self.assertEqual((self.run_command("list"), self.err), (1, "HTTP status 302 Found\n"))
+
+    def test_reader_has_left(self):
+        """Where the reader of the output has left, the command ends without a word."""
+        self.assertEqual(self.failing_output(BrokenPipeError()), (141, ""))
+
+    def test_full_disk(self):
+        """Where the output can't be written, a sentence says why."""
+        status, err = self.failing_output(OSError(28, "No space left on device"))
+        self.assertEqual((status, err), (1, "Can't write the output: No space left on device.\n"))
+
+    def failing_output(self, error):
+        """Run a command whose output fails; return its status and stderr."""
+
+        async def write(client, arguments):
+            raise error
+
+        arguments = Namespace(run=write, failure=1)
+        status = Deferred.fromCoroutine(main.carry_out(None, arguments))
+        return self.successResultOf(status), self.err
+
+
+class ClientTests(SynchronousTestCase):
+    """The client, as other programs may use it."""
+
+    def test_refused(self):
+        """A refusal is an exception that knows its status and its reason."""
+        manager = Manager()
+        manager.answers_to("GET /list", status=409, Txcontain_Reason="one%0Atwo")
+        client = Client(URL + "/", StubTreq(manager), Clock())
+        refused = self.failureResultOf(Deferred.fromCoroutine(client.list()), Refused).value
+        self.assertEqual((refused.code, refused.reason), (409, "one\ntwo"))
+        self.assertIsInstance(refused, Trouble)
+
+    def test_fits(self):
+        """A value fits its shape only if every part does."""
+        shape = {"a": [int], "b": (str, None)}
+        self.assertTrue(fits({"a": [1, 2], "b": None, "more": {}}, shape))
+        self.assertTrue(fits({"a": [], "b": "x"}, shape))
+        for wrong in ([], {"a": [1]}, {"a": 1, "b": None}, {"a": ["1"], "b": ""}, None):
+            self.assertFalse(fits(wrong, shape), wrong)
+
+    def test_age(self):
+        """A duration is told in its largest unit, and never below zero."""
+        for seconds, said in ((-5, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (9e5, "10d")):
+            self.assertEqual(commands.age(seconds), said)
+
+
+class ParserTests(Session):
+    """The command line."""
+
+    environment: ClassVar = {}
+
+    def parse(self, *words):
+        """Return what a command line means."""
+        return main.parse(list(words), self.environment)
+
+    def usage_error(self, *words):
+        """Return what is said of a command line that is wrong."""
+        self.assertEqual(self.assertRaises(SystemExit, self.parse, *words).code, 2)
+        return self.err
+
+    def test_url(self):
+        """The flag wins over the environment, and that over the default, wherever it stands."""
+        other = "http://[::1]:81"
+        self.assertEqual(self.parse("list").url, URL)
+        self.environment = {"TXCONTAIN_URL": "unix:/run/it"}
+        self.assertEqual(self.parse("list").url, "unix:/run/it")
+        self.assertEqual(self.parse("--url", other, "list").url, other)
+        self.assertEqual(self.parse("list", "--url", other).url, other)
+
+    def test_bad_url(self):
+        """An address that is none is a usage error that shows what one looks like."""
+        for url in ("", "localhost:80", "ftp://h", "unix:x", "http://", "http://h:99999",
+                    "http://h/x?y", "http://[h]"):  # fmt: skip
+            said = f"argument --url: {url!r} is not the address of a manager: write http://HOST:"
+            self.assertIn(said, self.usage_error("--url", url, "list"))
+
+    def test_bad_environment(self):
+        """What is wrong with a variable of the environment is told by the variable's name."""
+        for name, value, said in (
+            ("TXCONTAIN_URL", "foo", "'foo' is not the address of a manager"),
+            ("TXCONTAIN_TOKEN", "sécret", "it holds a character that no token has"),
+            ("TXCONTAIN_TOKEN", "a\nb", "it holds a character that no token has"),
+        ):
+            self.environment = {name: value}
+            self.assertIn(f"error: {name}: {said}", self.usage_error("list"))
+            self.assertNotIn("sécret", self.err)
+
+    def test_no_command(self):
+        """Without a command it says which there are, as an error."""
+        said = self.usage_error()
+        for command in commands.COMMANDS:
+            self.assertIn(f"\n    {command.name}", said)
+        self.assertEqual(self.out, "")
+
+    def test_wrong_words(self):
+        """A missing, an unknown and an empty word are usage errors."""
+        self.assertIn("MINOR", self.usage_error("launch", "web", "1"))
+        self.assertIn("invalid choice: 'lunch'", self.usage_error("lunch"))
+        self.assertIn("the name is empty", self.usage_error("destroy", ""))
+        for number in ("x", "-3", "1.5", "²", ""):
+            said = self.usage_error("logs", "-n", number, "web-1")
+            self.assertIn(f"it must be a whole number, 0 or more, not {number!r}", said)
+        self.assertIn("a whole number", self.usage_error("events", "--since", "-1"))
+
+    def test_version(self):
+        """The program knows its version."""
+        self.assertEqual(self.assertRaises(SystemExit, self.parse, "--version").code, 0)
+        self.assertEqual(self.out, f"txcontain {__version__}\n")
+
+    def test_help(self):
+        """Help names every command, and a command's help its arguments."""
+        self.assertEqual(self.assertRaises(SystemExit, self.parse, "--help").code, 0)
+        for command in commands.COMMANDS:
+            self.assertIn(f"\n    {command.name}", self.out)
+        self.assertRaises(SystemExit, self.parse, "launch", "--help")
+        self.assertIn("NAME MAJOR MINOR", self.out)
+
+
+class ExecutableTests(SynchronousTestCase):
+    """The files that a person runs."""
+
+    environment: ClassVar = {
+        "PATH": os.defpath,
+        "PYTHONPATH": "/",
+        "PYTHONHOME": "/nowhere",
+        **MEASURED,
+    }
+
+    def run_file(self, file, *words, **environment):
+        """Run a file of cli/ from another folder, with an environment that is no help."""
+        return subprocess.run(
+            [file, *words],
+            cwd="/",
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def test_each_command(self):
+        """Each command has a file of its own, which runs it."""
+        files = {file.name for file in CLI.iterdir() if file.is_file() and not file.suffix}
+        self.assertEqual(files, {"run", *(command.name for command in commands.COMMANDS)})
+        for name in files:
+            done = self.run_file(CLI / name, "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            program = "txcontain" if name == "run" else f"txcontain {name}"
+            self.assertTrue(done.stdout.startswith(f"usage: {program} [-h]"), done.stdout)
+
+    def test_by_symlink(self):
+        """A file that is reached by a symlink finds its checkout."""
+        link = Path(self.mktemp()).absolute()
+        link.symlink_to(CLI / "launch")
+        self.assertIn("NAME MAJOR MINOR", self.run_file(link, "--help").stdout)
+
+    def test_not_installed(self):
+        """Where nothing is installed, a sentence says what to run."""
+        folder = Path(self.mktemp()).absolute() / "cli"
+        folder.mkdir(parents=True)
+        (folder / "run").write_bytes((CLI / "run").read_bytes())
+        (folder / "run").chmod(0o755)
+        done = self.run_file(folder / "run", "list")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("run `make install`", done.stderr)
+
+    def test_whole_program(self):
+        """The program on a real reactor says what it has to say, and exits."""
+        # Port 0 is one on which nothing can listen.
+        nowhere = "http://127.0.0.1:0"
+        done = self.run_file(CLI / "launch", "web", "1", "01", TXCONTAIN_URL=nowhere)
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertTrue(done.stdout.startswith(f"Failure: Nothing listens at {nowhere}"))
+
+    def test_signals(self):
+        """Ctrl-C and whatever else is sent to end a command ends it, without a word."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self.assertEqual(self.signalled(number), (b"", -number))
+
+    def signalled(self, number):
+        """Send a signal to a command that waits; what it said, and how it ended."""
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            mute.settimeout(60)
+            url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+            command = subprocess.Popen(
+                [CLI / "logs", "-f", "web-1", "--url", url],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # Tests that run in the background are started with SIGINT ignored.
+                preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+            )
+            with command, mute.accept()[0] as connection:
+                connection.recv(1)  # so it is connected, and waits for the answer
+                command.send_signal(number)
+                return command.communicate(timeout=60)[0], command.returncode

@@ -1,0 +1,276 @@
+"""The plan as a shell script: as text, and run for real."""
+
+import marshal
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from inspect import getmembers, isfunction
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import make_layer, make_spec, needs_root
+from txcontain.container import init
+from txcontain.container.explain import _Shell, explain
+from txcontain.container.facts import Host
+from txcontain.container.plan import INIT, Link, Paths, make_plan
+from txcontain.container.seccomp import compile_filters
+from txcontain.errors import InvalidData
+from txcontain.images.programs import Program
+from txcontain.images.unpack import make_unpacking_plan
+
+PATHS = Paths("/base", ["/potato"], "/private", "/scratch", Host("/empty"))
+PROBE = """\
+#!/bin/sh
+echo "pid $$, working in $(pwd), argument $0"
+read -r name < /proc/sys/kernel/hostname
+echo "hostname $name"
+for path in /file /data/file /shared/file /proc/sys/kernel/hostname; do
+    (echo x > $path) 2>/dev/null && echo "writes to $path" || echo "can't write to $path"
+done
+for descriptor in /proc/$$/fd/*; do echo "$descriptor"; done
+for device in /dev/*; do [ -w $device ] && echo "writable $device"; done
+export -p
+while read -r line; do echo "$line"; done < /proc/self/mountinfo
+while read -r line; do echo "$line"; done < /proc/self/status
+"""
+# Of /proc/self/status: counters, and what the script says that it can't do.
+DIFFERS = r"Vm|Rss|\w+_ctxt|Mems|Cpus|Seccomp|Speculation|SigQ"
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/data:/bin/sh\n4711:x:0:0::/:/bin/sh\n"
+GROUP = "root:x:0:\nadm:x:4:other,www,4711\nno:x:5:wwwother\nwww:x:34:\n"
+
+
+def script_of(**changes):
+    """The script of a container whose config is changed in these keys."""
+    changes = {"mounts": ["potato.tar /webserver/potato READ"], **changes}
+    return explain(make_plan(make_spec(**changes), PATHS, "web-1"))
+
+
+class AsText(SynchronousTestCase):
+    """What the script says."""
+
+    def test_every_op_is_explained(self):
+        """There is no op of the init that a plan could hold and the script could not say."""
+        ops = [name for name, _ in getmembers(init.Container, isfunction) if name[0] != "_"]
+        self.assertEqual([op for op in ops if not getattr(_Shell, op).__doc__], [])
+
+    def test_every_step_is_numbered(self):
+        """The comments number the steps as a failed launch does, without a gap."""
+        plan = make_plan(make_spec(), Paths("/b", [], "/p", "/s"), "web-1")
+        numbers = re.findall(r"^# (\d+)(?:-(\d+))?: (\w+)$", explain(plan), re.M)
+        counted = [
+            (number, op)
+            for first, last, op in numbers
+            for number in range(int(first), int(last or first) + 1)
+        ]
+        self.assertEqual(counted, [(i, op) for i, (op, _) in enumerate(plan, 1)])
+
+    def test_the_shell_can_read_it(self):
+        """sh finds no mistake in it, nor in the part that it runs as PID 1."""
+        script = script_of(startup_script="/it's a script", startup_env="A='\";B=$(x)`y`\\")
+        inner = script.split("<<'CONTAINER'\n")[1].removesuffix("CONTAINER\n")
+        for text in (script, inner):
+            checked = subprocess.run(["sh", "-n"], input=text.encode(), capture_output=True)
+            self.assertEqual((checked.returncode, checked.stderr), (0, b""))
+
+    def test_namespaces_come_first(self):
+        """All namespaces, those of the init and of the plan, are made by one command."""
+        (line,) = [line for line in script_of().splitlines() if "exec unshare" in line]
+        wanted = "--pid --fork --kill-child --uts --ipc --mount --cgroup"
+        self.assertIn(wanted, line)
+
+    def test_read_mounts_are_sealed_last(self):
+        """What is READ becomes read-only once all mount points are made; READWRITE never does."""
+        read_only = "mount -o remount,bind,ro,nosuid,nodev "
+        script = script_of()
+        self.assertLess(
+            script.index("upperdir=/scratch/0-upper"), script.index(f'{read_only}"$root"\n')
+        )
+        self.assertIn(f'{read_only}"$root"/webserver/potato\n', script)
+        script = script_of(mounts=["potato.tar /webserver/potato READWRITE"])
+        self.assertNotIn(f'{read_only}"$root"/webserver/potato\n', script)
+        self.assertIn("upperdir=/private/0-upper", script)
+
+    def test_volatile(self):
+        """An overlay that the kernel would mount only once can be mounted again by the script."""
+        script = script_of(mounts=["potato.tar /webserver/potato READWRITE"])
+        mark = "rm -rf /private/0-work/work/incompat/volatile\n"
+        self.assertLess(script.index(mark), script.index("workdir=/private/0-work,volatile"))
+        self.assertNotIn("volatile", script_of(restart="always").replace("(volatile: ", ""))
+
+    def test_limits(self):
+        """A limit on open files is set, and a bound on the disk is a file system of that size."""
+        script = script_of(limits={"files": 100, "disk": "1M"})
+        self.assertIn("prlimit --pid $$ --nofile=100\n", script)
+        self.assertIn("size=1048576 scratch /private/disk\n", script)
+
+    def test_variables_are_filled_in(self):
+        """${NAME} stands for what NAME was before, and nothing else is the shell's to see."""
+        script = script_of(startup_env="A=1 2;B=${A}$A;HOME=${HOME}/x;C=${NONE}")
+        self.assertIn("""A='1 2' B='1 2''$A' C=""", script.replace(' HOME="$home"/x', ""))
+        self.assertIn('exec env -i HOME="$home"/x USER="$user" PATH=/usr/', script)
+
+    def test_an_environment_without_end(self):
+        """A text that doubles itself is refused and not written out."""
+        doubling = ";".join(["A=${PATH}", *["A=${A}${A}"] * 30])
+        self.assertRaises(InvalidData, script_of, startup_env=doubling)
+
+    def test_a_network(self):
+        """A network of its own is one more namespace, and needs a link that another makes."""
+        self.assertNotIn("--net", script_of())
+        script = script_of(network="none")
+        self.assertIn("--mount --cgroup --net ", script)
+        self.assertIn("ip link set lo up\n", script)
+        self.assertIn('127.0.1.1 web-1\n\' >"$root"/etc/hosts\n', script)
+        self.assertNotIn("eth0", script)
+        link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        plan = make_plan(make_spec(network="private"), evolve(PATHS, mounts=[], link=link), "web-1")
+        script = explain(plan)
+        self.assertIn("ip address add 10.0.0.2/255.255.0.0 dev eth0\n", script)
+        self.assertIn("ip route add default via 10.0.0.1\n", script)
+        self.assertIn("nameserver 10.0.0.1\n", script)
+
+    def test_an_init(self):
+        """Where PID 1 is to look after the script, the shell waits for it."""
+        script = script_of(startup_script="/x", init=True)
+        self.assertIn("\nenv -i ", script)
+        self.assertNotIn("exec env", script)
+
+    def test_idle(self):
+        """A container without a script runs sleep(1)."""
+        self.assertIn("    sleep infinity\nCONTAINER\n", script_of())
+
+    def test_unpacking(self):
+        """The plan that unpacks a tarball can be read as well."""
+        tar = Program("/usr/bin/tar")
+        script = explain(make_unpacking_plan("/a b.tar", "/layer", "/scratch", "/.x", tar))
+        flags = ",".join(f"{flag}=recursive" for flag in ("ro", "nosuid", "nodev", "noexec"))
+        self.assertIn(f"""mount -o rbind,{flags} '/a b.tar' "$root"/.x/tarball\n""", script)
+        self.assertIn("""mount --bind /layer "$root"\n""", script)
+
+
+@needs_root
+class ForReal(SynchronousTestCase):
+    """What the script makes."""
+
+    def setUp(self):
+        self.folder = os.path.abspath(self.mktemp())
+        for name in ("base", "layer", "private", "scratch", "empty"):
+            os.makedirs(self.path(name))
+        make_layer(self.path("base"), probe=PROBE)
+        os.mkdir(self.path("base/etc"))
+        for name, text in (("passwd", PASSWD), ("group", GROUP)):
+            with open(self.path(f"base/etc/{name}"), "w") as file:
+                file.write(text)
+        os.chown(self.path("layer"), 33, 34)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def plan(self, **changes):
+        mounts = ["layer.tar /data READWRITE", "layer.tar /shared READ"]
+        changes = {"mounts": mounts, "startup_script": "/probe", **changes}
+        names = ("private", "scratch")
+        paths = Paths(self.path("base"), [self.path("layer")] * 2, *map(self.path, names),
+                      Host.here(self.path("empty"), compile_filters()))  # fmt: skip
+        output = {"stdout": self.path("out"), "stderr": self.path("err")}
+        plan = make_plan(make_spec(**changes), paths, "web-1")
+        return [(op, output if op == "output" else arguments) for op, arguments in plan]
+
+    def output(self):
+        """What the last container wrote, without what differs from run to run."""
+        with open(self.path("err")) as file:
+            self.assertEqual(file.read(), "")
+        with open(self.path("out"), "r+") as file:
+            text = file.read()
+            file.truncate(0)
+        shutil.rmtree(self.path("private"))  # as if it were a new instance
+        os.mkdir(self.path("private"))
+        text = re.sub(r"^(\d+ \d+ \d+:\d+)", "", text, flags=re.M)  # numbers of mounts
+        return [line for line in text.splitlines() if not re.match(DIFFERS, line)]
+
+    def by_shell(self, plan):
+        with open(self.path("script"), "w") as file:
+            file.write(explain(plan))
+        dirty = {**os.environ, "LEAKS": "yes"}
+        subprocess.run(["sh", self.path("script")], check=True, timeout=30, env=dirty)
+        return self.output()
+
+    def by_init(self, plan):
+        server = socket.socket(socket.AF_UNIX)
+        self.addCleanup(server.close)
+        place = os.path.relpath(self.path("socket"))  # a socket's path may not be long
+        server.bind(place)
+        server.listen()
+        server.settimeout(30)
+        command = ["unshare", "--pid", "--fork", "--kill-child", "--uts", "--ipc", sys.executable]
+        process = subprocess.Popen([*command, "-I", "-S", "-B", INIT, place, "token"])
+        self.addCleanup(process.wait)
+        connection = server.accept()[0]
+        os.unlink(place)
+        connection.settimeout(30)
+        with connection, connection.makefile("rwb") as stream:
+            stream.readline()
+            message = marshal.dumps(plan)
+            stream.write(len(message).to_bytes(4, "big") + message)
+            stream.flush()
+            self.assertIn(b"done", stream.readline())
+            self.assertEqual(stream.read(), b"")
+        self.assertEqual(process.wait(30), 0)
+        return self.output()
+
+    def test_the_same_container_as_the_init_makes(self):
+        """Mounts, powers, identity, environment and descriptors are the same, seen from inside."""
+        for changes in (
+            {},
+            {"startup_owner": "www", "startup_env": "PORT=1;A=${HOME}${NO}/${USER} ${PATH}"},
+            {"startup_owner": "4711"},  # there is a user of this name, and a member of a group
+            {"startup_owner": "www:adm", "startup_env": {"A": "a;${B}\nCONTAINER\n\t\u00a0"}},
+            {"startup_owner": "www:4294967294"},
+            {"startup_owner": "034"},
+        ):
+            plan = self.plan(**changes)
+            self.assertEqual(self.by_shell(plan), self.by_init(plan))
+
+    def test_from_inside(self):
+        """It is PID 1 with its own name, few powers, a read-only root and a writable mount."""
+        seen = self.by_shell(self.plan(startup_owner="www"))
+        for line in (
+            "pid 1, working in /data, argument /probe",
+            "hostname web-1",
+            "can't write to /file",
+            "writes to /data/file",
+            "can't write to /shared/file",
+            "can't write to /proc/sys/kernel/hostname",
+            "CapEff:\t0000000000000000",
+            "CapBnd:\t00000000a00405fb",
+            "NoNewPrivs:\t1",
+            "Uid:\t33\t33\t33\t33",
+            "Groups:\t4 34 ",
+        ):
+            self.assertIn(line.strip(), [line.strip() for line in seen])
+        self.assertNotIn("LEAKS", "".join(seen))
+        self.assertEqual(os.listdir(self.path("layer")), [])
+
+    def test_an_unknown_owner(self):
+        """The script stops with a sentence where the image does not know the owner."""
+        with self.assertRaises(subprocess.CalledProcessError):
+            self.by_shell(self.plan(startup_owner="nobody-here"))
+        with open(self.path("err")) as file:
+            self.assertIn("the image knows no user nobody-here", file.read())
+
+    def test_an_unknown_group(self):
+        """Nor where it does not know the owner's group."""
+        with self.assertRaises(subprocess.CalledProcessError):
+            self.by_shell(self.plan(startup_owner="root:nobody-here"))
+        with open(self.path("err")) as file:
+            self.assertIn("the image knows no group nobody-here", file.read())
+
+    def test_nothing_stays_mounted(self):
+        """When the container has ended nothing of it is mounted on the host."""
+        self.assertIn(self.folder, "".join(self.by_shell(self.plan())))  # as seen from inside
+        with open("/proc/self/mountinfo") as file:
+            self.assertNotIn(self.folder, file.read())

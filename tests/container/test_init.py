@@ -1,0 +1,961 @@
+"""PID 1, with a recorder in place of the kernel; and what it makes of real files."""
+
+import contextlib
+import errno
+import json
+import marshal
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import make_spec
+from txcontain.container import init, spec
+from txcontain.container.facts import Host
+from txcontain.container.plan import Link, Paths, make_plan
+from txcontain.images.programs import Program
+from txcontain.images.unpack import make_unpacking_plan
+
+PASSWD = """\
+root:x:0:0:root:/root:/bin/sh
+short:x:1
+bin:x:2:2::/bin:/x:too:long
+big:x:4294967296:1::/:
+huge:x:1{zeros}:1::/:
+1000:x:0:0::/root:/bin/sh
+group:x:9:99999999999::/:
+minus:x:-1:1::/:
+nul:x:50:50::/a\0b:
+split:x:1:1:\u2028evil:x:0:0::/:
+www:x:33:35:\x85:/srv:/bin/sh
+homeless:x:40:40:::
+""".format(zeros="0" * 5000)
+GROUP = """\
+root:x:0:
+adm:x:4:syslog,www,4711
+www:x:35:www
+others:x:36:www-data,xwww,wwww
+twice:x:35:www
+huge:x:99999999999:www
+nonsense
+"""
+FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
+EIO, ENOENT, EEXIST, EINVAL = errno.EIO, errno.ENOENT, errno.EEXIST, errno.EINVAL
+OPENING = ("open", "open_beneath", "open_inside", "make_user_namespace")
+
+
+class Executed(BaseException):
+    """The process is another one now: a real execve(2) that works does not return."""
+
+
+class Recorder:
+    """In place of init.Kernel: remembers each call, and lets some fail."""
+
+    def __init__(self):
+        self.calls = []
+        self.failures = []
+        self.places = {}  # of the descriptors that are open, by their numbers
+
+    def fail(self, which, number):
+        """Let a call, known by its place among all or by itself, fail with an errno."""
+        self.failures.append((which, number))
+        return self
+
+    def __getattr__(self, name):
+        if not callable(getattr(init.Kernel, name)):
+            raise AttributeError(name)
+
+        def record(*arguments, **options):
+            call = (name, *arguments, *options.values())
+            here = (call, len(self.calls))
+            self.calls.append(call)
+            for which, number in self.failures:
+                if which in here:
+                    error = OSError(number, os.strerror(number))
+                    error.call = name
+                    raise error
+            self.follow(name, *arguments)
+            return self.result(name, *arguments)
+
+        return record
+
+    def follow(self, name, *arguments):
+        """Take note of what is open."""
+        number = 1000 + len(self.calls)
+        if name in OPENING:
+            texts = [each for each in arguments if isinstance(each, str)]
+            self.places[number] = texts[0]
+        elif name == "close":
+            self.places.pop(arguments[0], None)
+        elif name == "close_from":
+            self.places.clear()
+
+    def result(self, name, *arguments):
+        """What a call returns: descriptors that tell which call opened them."""
+        if name == "execve":
+            raise Executed
+        if name == "fork":
+            return 0
+        if name == "readlink":
+            return "../x/"
+        if name == "stat":
+            return SimpleNamespace(st_uid=33, st_gid=34, st_mode=stat.S_IFDIR | 0o750)
+        if name == "place":
+            return self.places[arguments[1]]
+        return 1000 + len(self.calls)
+
+
+class Manager:
+    """In place of the socket to the manager, which answers at once."""
+
+    def __init__(self):
+        self.received = b""
+
+    def sendall(self, message):
+        self.received += message
+
+    def close(self):
+        self.received = None
+
+    def fileno(self):
+        return 3
+
+    def recv(self, length, flags):
+        return b"\n"[:length] if b"link" in self.received else b""
+
+
+class Case(SynchronousTestCase):
+    """Replaces the files of the image, and has a folder."""
+
+    maxDiff = None
+
+    def setUp(self):
+        self.files = dict(FILES)
+        self.patch(init, "read_file", self.read_file)
+
+    def read_file(self, path):
+        if path not in self.files:
+            raise FileNotFoundError(ENOENT, "not there", path)
+        return self.files[path]
+
+    def carry_out(self, plan, kernel):
+        """Carry out a plan; returns what was said, and the seconds of each step."""
+        said, durations = [], []
+        clock = iter(range(10_000)).__next__
+        container = init.Container(kernel, Manager())
+        with contextlib.suppress(Executed):
+            self.assertFalse(init.carry_out(plan, container, said.append, durations, clock))
+        return said, durations
+
+    def calls(self, op, kernel=None, **arguments):
+        """The calls that one step makes in a new root."""
+        kernel = kernel or Recorder()
+        with contextlib.suppress(Executed):
+            getattr(init.Container(kernel), op)(**arguments)
+        return kernel.calls
+
+
+def container_plan(ids=None, **changes):
+    """A plan with every op that a container's plan can have."""
+    masked = (("/proc/kcore", False), ("/sys/firmware", True))
+    host = Host("/empty", masked, ("/proc/sys",), (b"x", b"y"))
+    link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+    paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", host, link, ids)
+    changes = {
+        "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
+        "startup_script": "/web/run.sh",
+        "startup_owner": "www",
+        "limits": {"files": 100, "disk": "1M"},
+        "shm_size": "1M",
+        "network": "private",
+        **changes,
+    }
+    return make_plan(make_spec(**changes), paths, "web-1")
+
+
+PLANS = {
+    "container": container_plan(),
+    "as root": container_plan(startup_owner="root"),
+    "looked after": container_plan(init=True),
+    "user namespace": container_plan(ids=1 << 20),
+    "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
+}
+
+
+class WholePlans(Case):
+    """Real plans, that go well or fail somewhere."""
+
+    def test_every_op(self):
+        """The plans of these tests use every op there is, but idle."""
+        used = {op for plan in PLANS.values() for op, _ in plan}
+        ops = {name for name in vars(init.Container) if not name.startswith("_")}
+        self.assertEqual(ops - used, {"idle"})
+
+    def test_success(self):
+        """All steps are done in order, and the last call of all is the exec."""
+        for plan in PLANS.values():
+            kernel = Recorder()
+            said, durations = self.carry_out(plan, kernel)
+            self.assertEqual(said, [{"done": durations}])
+            self.assertEqual(durations, [1] * (len(plan) - 1))
+            self.assertEqual([call[0] for call in kernel.calls].count("execve"), 1)
+            self.assertEqual(kernel.calls[-1][:2], ("execve", plan[-1][1]["path"]))
+
+    def test_done_is_said_before_the_exec(self):
+        """What "done" says holds a time for every step but the exec."""
+        kernel, said = Recorder(), []
+
+        def say(message):
+            said.append((json.dumps(message), kernel.calls[-1][0]))
+
+        plan, container = PLANS["container"], init.Container(kernel, Manager())
+        self.assertRaises(Executed, init.carry_out, plan, container, say, [], lambda: 0.0)
+        wanted = json.dumps({"done": [0.0] * (len(plan) - 1)})
+        self.assertEqual(said, [(wanted, "load_filter")])
+
+    def test_a_plan_in_two_parts(self):
+        """Steps are numbered through the groundwork and what follows, and so are failures."""
+        plan = PLANS["container"]
+        kernel, said, durations = Recorder(), [], []
+        container = init.Container(kernel, Manager())
+        self.assertTrue(init.carry_out(plan[:20], container, said.append, durations))
+        self.assertEqual((said, len(durations)), ([], 20))
+        kernel.fail(len(kernel.calls), EIO)
+        self.assertFalse(init.carry_out(plan[20:], container, said.append, durations))
+        self.assertEqual(said[0]["failed"]["step"], 20)
+
+    def test_a_failure_at_each_call(self):
+        """Whichever call fails, its step is named and nothing is called after it."""
+        for plan in PLANS.values():
+            whose = self.steps_of_calls(plan)
+            self.assertGreater(len(whose), len(plan))
+            for number, step in enumerate(whose):
+                kernel = Recorder().fail(number, EIO)
+                said, durations = self.carry_out(plan, kernel)
+                call = kernel.calls[number]
+                if plan[step][0] == "user" and call[0] in ("open_inside", "chdir", "close"):
+                    continue  # that a home can't be entered is no failure
+                (failed,) = [message["failed"] for message in said if "failed" in message]
+                self.assertEqual((failed["step"], failed["errno"]), (step, EIO), call)
+                self.assertIn(failed["call"], (call[0], "setuid"))
+                self.assertEqual(len(durations), step)
+                later = [name for name, *_ in kernel.calls[number + 1 :]]
+                self.assertEqual(later, ["close"] * len(later), call)
+
+    def test_nothing_stays_open(self):
+        """No step leaves a descriptor open but what a later one is to use; the exec has none."""
+        for name, plan in PLANS.items():
+            kernel = Recorder()
+            container = init.Container(kernel, Manager())
+            for op, arguments in plan[:-1]:
+                getattr(container, op)(**arguments)
+                kept = {container.root, container.user_namespace, *dict(container.to_seal)} - {-1}
+                self.assertEqual(set(kernel.places), kept, (name, op))
+            self.assertEqual(kernel.places, {})
+            self.assertEqual(kernel.calls.count(("close_from", 4)), 1)
+
+    def steps_of_calls(self, plan):
+        """For each call of a plan that goes well: the number of its step."""
+        kernel, whose = Recorder(), []
+        container = init.Container(kernel, Manager())
+        for number, step in enumerate(plan):
+            with contextlib.suppress(Executed):
+                init.carry_out([step], container, [].append, [])
+            whose += [number] * (len(kernel.calls) - len(whose))
+        return whose
+
+    def test_no_privilege_before_its_time(self):
+        """The root is changed, and powers are dropped in an order that leaves no way back."""
+        for name in ("container", "as root"):
+            kernel = Recorder()
+            self.carry_out(PLANS[name], kernel)
+            names = [call[0] for call in kernel.calls]
+            names.reverse()  # to find the last of each
+            order = ["unshare", "mount", "pivot_root", "sethostname", "setgroups", "setgid",
+                     "setuid", "capset", "load_filter", "execve"]  # fmt: skip
+            self.assertEqual(sorted(order, key=names.index, reverse=True), order)
+            no_new_privileges = kernel.calls[::-1].index(("prctl", init.PR_SET_NO_NEW_PRIVS, 1))
+            self.assertGreater(no_new_privileges, names.index("load_filter"))
+
+    def test_an_unknown_step_is_no_silence(self):
+        """An op that is none fails, and is not left out."""
+        (message,) = self.carry_out([("fly", {})], Recorder())[0]
+        self.assertIn("fly", message["failed"]["cause"])
+
+
+class FileTree(Case):
+    """The steps that mount and make, one by one."""
+
+    def test_a_mount_point_that_is_there(self):
+        """A target is opened beneath the root and mounted on by its descriptor, not by its name."""
+        calls = self.calls("mount", target="/a/b", fstype="tmpfs", flags=["nosuid"], data="size=1m")
+        flags = os.O_PATH | os.O_DIRECTORY
+        self.assertEqual(
+            calls,
+            [
+                ("open_beneath", -1, "/a/b", flags, init.RESOLVE_NO_SYMLINKS),
+                ("mount", "tmpfs", "/proc/self/fd/1001", "tmpfs", 2, "size=1m"),
+                ("close", 1001),
+            ],
+        )
+
+    def test_mount_points_are_made(self):
+        """A target that is missing is made, folder by folder, each beneath the root."""
+        kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)  # of the target, and of its parent
+        calls = self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/a/b",
+                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        made = [call for call in calls if call[0] == "mkdir" and len(call) == 4]
+        self.assertEqual([(call[1], call[2]) for call in made], [("a", 0o755), ("b", 0o755)])
+        self.assertEqual(calls[-1][0], "close")
+        self.assertEqual(kernel.places, {})
+
+    def test_a_dangling_mount_point(self):
+        """Where a target is a link to nowhere, what it leads to is made, beneath the root."""
+        kernel = Recorder().fail(0, ENOENT).fail(3, EEXIST)
+        calls = self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/a/link",
+                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        flags = os.O_PATH | os.O_DIRECTORY
+        self.assertEqual(
+            calls[1:6],
+            [
+                ("open_beneath", -1, "/a", flags, 0),
+                ("place", -1, 1002),
+                ("mkdir", "link", 0o755, 1002),
+                ("readlink", "link", 1002),
+                ("open_beneath", -1, "/a/../x", flags, 0),
+            ],
+        )
+        self.assertEqual(kernel.places, {})
+
+    def test_an_overlay(self):
+        """The upper layer is like the lower one at its top, so that owner and mode show."""
+        calls = self.calls("overlay", lower="/l", upper="/u", work="/w", target="/t",
+                           flags=["nosuid", "nodev"], sealed=False, volatile=True)  # fmt: skip
+        self.assertEqual(
+            calls[3:-1],
+            [
+                ("mkdir", "/u", 0o755),
+                ("mkdir", "/w", 0o755),
+                ("stat", "/l"),
+                ("chown", "/u", 33, 34),
+                ("chmod", "/u", 0o750),
+                ("mount", "overlay", "/proc/self/fd/1001", "overlay", 6,
+                 "lowerdir=/l,upperdir=/u,workdir=/w,volatile"),
+            ],
+        )  # fmt: skip
+
+    def test_paths_of_an_overlay(self):
+        """No character of a path ends it: an image could name a folder of the host's else."""
+        calls = self.calls("overlay", lower="/l:/etc", upper="/u,x=y", work="/w\\", target="/t",
+                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        (mount,) = [call for call in calls if call[0] == "mount"]
+        self.assertEqual(mount[-1], r"lowerdir=/l\:/etc,upperdir=/u\,x=y,workdir=/w\\")
+
+    def test_layers_that_are_there(self):
+        """Private layers of an earlier run are used again; missing folders above are made."""
+        kernel = Recorder().fail(3, ENOENT).fail(6, EEXIST)
+        calls = self.calls("overlay", kernel, lower="/l", upper="/p/0/u", work="/p/0/w",
+                           target="/t", flags=[], sealed=False, volatile=False)  # fmt: skip
+        made = [call[1] for call in calls if call[0] == "mkdir"]
+        self.assertEqual(made, ["/p/0/u", "/p/0", "/p/0/u", "/p/0/w"])
+        self.assertIn("mount", [call[0] for call in calls])
+
+    def test_the_containers_own(self):
+        """A target that has led to /proc, /sys, /dev or the top itself is refused, and why."""
+        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        for place in ("/proc/sys", "/sys", "/dev/shm", "/"):
+            kernel = Recorder()
+            self.patch(kernel, "place", lambda *_, place=place: place)
+            plan = [("overlay", {"target": "/data", "flags": [], "sealed": False, **layers})]
+            (message,) = self.carry_out(plan, kernel)[0]
+            self.assertEqual(message["failed"]["path"], "/data")
+            self.assertIn(f"leads to {place}, which is", message["failed"]["cause"])
+            self.assertNotIn("mount", [name for name, *_ in kernel.calls])
+
+    def test_sealing_what_was_mounted(self):
+        """What is sealed is where the target led before the mount, not where it leads now."""
+        kernel = Recorder()
+        self.patch(kernel, "place", lambda *_: "/real")
+        self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/link/x",
+                   flags=[], sealed=True, volatile=False)  # fmt: skip
+        last = ("open_beneath", -1, "/real", os.O_PATH, init.RESOLVE_NO_SYMLINKS)
+        self.assertEqual(kernel.calls[-1], last)
+
+    def test_sealing(self):
+        """READ mounts are made read-only when all is mounted, once, by what was opened before."""
+        kernel = Recorder()
+        container = init.Container(kernel)
+        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        for target, sealed in (("/a", True), ("/b", False)):
+            container.overlay(target, ["nosuid"], sealed, **layers)
+        self.assertFalse([call for call in kernel.calls if call[0] == "mount" and call[4] & 1])
+        (descriptor, _), *more = container.to_seal
+        self.assertEqual(more, [])
+        del kernel.calls[:]
+        container.seal()
+        container.seal()
+        flags = init.bits(["remount", "bind", "ro", "nosuid"])
+        self.assertEqual(
+            kernel.calls,
+            [("mount", None, f"/proc/self/fd/{descriptor}", None, flags, ""),
+             ("close", descriptor)],
+        )  # fmt: skip
+
+    def test_binds(self):
+        """What is bound is there with its flags from the first moment, and so is all below it."""
+        on = "/proc/self/fd/{}".format
+        powerless = init.bits(["ro", "nosuid", "nodev", "noexec"])
+        masking = init.bits(["ro", "nosuid", "noexec"])  # /dev/null is to be read as empty
+        for op, arguments, wanted in (
+            ("bind", {"source": "/usr", "target": "/x", "flags": ["ro"]}, ("/usr", on(1002), 1)),
+            ("mask", {"source": "/empty", "path": "/x"}, ("/empty", on(1001), powerless)),
+            ("mask", {"source": "/dev/null", "path": "/x"}, ("/dev/null", on(1001), masking)),
+            ("read_only_path", {"path": "/x"}, (on(1001), on(1001), powerless)),
+        ):
+            kernel = Recorder()
+            binds = [call[1:] for call in self.calls(op, kernel, **arguments) if call[0] == "bind"]
+            self.assertEqual((binds, kernel.places), ([wanted], {}), op)
+
+    def test_a_file_is_bound_on_a_file(self):
+        """What is no folder is bound on a new empty file."""
+        kernel = Recorder()
+        self.patch(kernel, "stat", lambda path: SimpleNamespace(st_mode=stat.S_IFREG))
+        made = [call for call in self.calls("bind", kernel, source="/tar", target="/x", flags=[])
+                if call[0] == "mknod"]  # fmt: skip
+        self.assertEqual([call[1:3] for call in made], [("x", stat.S_IFREG | 0o644)])
+
+    def test_standard_streams(self):
+        """The logs are appended to, never truncated, and not through a link."""
+        calls = self.calls("input", path="/in") + self.calls("output", stdout="/out", stderr="/err")
+        opened = [call for call in calls if call[0] == "open"]
+        self.assertEqual([call[1] for call in opened], ["/in", "/out", "/err"])
+        for call in opened:
+            self.assertTrue(call[2] & os.O_NOFOLLOW and call[2] & os.O_CLOEXEC)
+            self.assertFalse(call[2] & os.O_TRUNC)
+        for call in opened[1:]:
+            self.assertTrue(call[2] & os.O_APPEND and call[2] & os.O_CREAT)
+        self.assertEqual([call[2] for call in calls if call[0] == "dup2"], [0, 1, 2])
+
+    def test_one_stream(self):
+        """What tar says on either stream is one text, in the order in which it is said."""
+        self.assertEqual(self.calls("output_as_error"), [("dup2", 2, 1)])
+
+    def test_a_folder_as_the_root(self):
+        """A folder of the host becomes the root with its flags set, before anything can use it."""
+        calls = self.calls("root_folder", mountpoint="/root", source="/layer", flags=["nosuid"])
+        bind = init.bits(["bind"])
+        self.assertEqual(
+            calls[:3],
+            [("mkdir", "/root", 0o755),
+             ("mount", "/layer", "/root", None, bind, ""),
+             ("mount", None, "/root", None, bind | init.bits(["remount", "nosuid"]), "")],
+        )  # fmt: skip
+
+    def test_devices(self):
+        """A device may be opened by anyone, whatever the umask is."""
+        calls = self.calls("device", path="/dev/null", major=1, minor=3)
+        number = os.makedev(1, 3)
+        self.assertIn(("mknod", "null", stat.S_IFCHR | 0o666, number, 1001), calls)
+        self.assertIn(("chmod", "null", 0o666, 1001), calls)
+
+
+class Network(Case):
+    """The steps that make a network of the container's own."""
+
+    def test_a_link(self):
+        """The init asks for a link, waits for it, and then sets address, mask, state and route."""
+        kernel, manager = Recorder(), Manager()
+        container = init.Container(kernel, manager)
+        container.ask_for_link()
+        self.assertEqual(json.loads(manager.received), {"wants": "link"})
+        container.link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        requests = [call[1] for call in kernel.calls]
+        self.assertEqual(
+            requests,
+            [init.SIOCSIFADDR, init.SIOCSIFNETMASK, init.SIOCSIFFLAGS, init.SIOCADDRT],
+        )
+        for call, address in zip(kernel.calls, ("10.0.0.2", "255.255.0.0"), strict=False):
+            self.assertEqual(call[2][:5], b"eth0\0")
+            self.assertEqual(call[2][20:24], socket.inet_aton(address))
+        self.assertEqual(len(kernel.calls[0][2]), 40)  # struct ifreq
+        self.assertIn(socket.inet_aton("10.0.0.1"), kernel.calls[-1][2])
+        self.assertGreaterEqual(len(kernel.calls[-1][2]), 120)  # struct rtentry
+
+    def test_the_manager_ends_meanwhile(self):
+        """An end-of-file instead of the link is a failure, and nothing is set up."""
+        kernel = Recorder()
+        container = init.Container(kernel, Manager())
+        addresses = ("10.0.0.2", "255.0.0.0", "10.0.0.1")
+        error = self.assertRaises(init.StepError, container.link, *addresses)
+        self.assertIn("the manager has ended", error.cause)
+        self.assertEqual(kernel.calls, [])
+
+    def test_loopback(self):
+        """The loopback interface is set up."""
+        (call,) = self.calls("loopback")
+        self.assertEqual(call[:2], ("configure_network", init.SIOCSIFFLAGS))
+        self.assertEqual(call[2][:16], b"lo".ljust(16, b"\0"))
+        self.assertEqual(call[2][16], init.IFF_UP)
+
+    def test_setting(self):
+        """A setting is written, and its file not made where there is no such setting."""
+        opened, *others = self.calls("setting", path="/proc/sys/net/x", value="1")
+        self.assertEqual(opened[:3], ("open", "/proc/sys/net/x", os.O_WRONLY | os.O_CLOEXEC))
+        self.assertEqual([call[0] for call in others], ["write", "close"])
+
+    def test_a_file_takes_the_place_of_a_link(self):
+        """What the image has at a path is removed, never written through, missing or not."""
+        for kernel in (Recorder(), Recorder().fail(2, ENOENT)):
+            calls = self.calls("file", kernel, path="/etc/hosts", content="é\n")
+            self.assertEqual(calls[2], ("unlink", "hosts", 1001))
+            self.assertEqual(calls[3][:2], ("open", "hosts"))
+            self.assertTrue(calls[3][2] & os.O_EXCL)
+            self.assertEqual(calls[4], ("write", 1004, "é\n".encode()))
+            self.assertEqual([call[0] for call in calls[5:]], ["close", "close"])
+
+
+class Identity(Case):
+    """Who the container runs as."""
+
+    def test_accounts(self):
+        """A name or number is looked up in the image's files; groups come with it."""
+        for owner, wanted in (
+            ("root", ("root", 0, 0, "/root", [0])),
+            ("0", ("root", 0, 0, "/root", [0])),
+            ("www", ("www", 33, 35, "/srv", [35, 4])),
+            ("homeless", ("homeless", 40, 40, "/", [40])),
+            ("4711", ("4711", 4711, 4711, "/", [4711])),
+            ("1000", ("1000", 1000, 1000, "/", [1000])),  # not the user whose name that is
+            ("033", ("www", 33, 35, "/srv", [35, 4])),
+            ("4294967294", ("4294967294", 4294967294, 4294967294, "/", [4294967294])),
+            ("www:others", ("www", 33, 36, "/srv", [36])),
+            ("www:4", ("www", 33, 4, "/srv", [4])),
+            ("4711:4294967294", ("4711", 4711, 4294967294, "/", [4294967294])),
+        ):
+            account = init.find_account(owner)
+            found = (account.name, account.uid, account.gid, account.home, account.groups)
+            self.assertEqual(found, wanted)
+
+    def test_unknown(self):
+        """A name that the image does not know, or knows by an impossible number, is an error."""
+        for owner in "nobody split evil short bin big huge group minus nul".split():
+            error = self.assertRaises(init.StepError, init.find_account, owner)
+            self.assertIn(repr(owner), error.cause)
+            self.assertEqual((error.number, error.path), (0, "/etc/passwd"))
+        for group in "nobody nonsense huge".split():
+            error = self.assertRaises(init.StepError, init.find_account, f"www:{group}")
+            self.assertIn(repr(group), error.cause)
+            self.assertEqual((error.number, error.path), (0, "/etc/group"))
+
+    def test_an_image_without_files(self):
+        """Where there is no passwd file there are root and numbers."""
+        self.files.clear()
+        self.assertEqual(init.find_account("root").uid, 0)
+        self.assertEqual(init.find_account("33").groups, [33])
+        self.assertRaises(init.StepError, init.find_account, "www")
+
+    def test_root_keeps_capabilities(self):
+        """Root keeps those of the plan, and another user none."""
+        for owner, mask in (("root", 0b1011), ("www", 0), ("4711", 0)):
+            self.assertIn(("capset", mask), self.calls("user", owner=owner, capabilities=[0, 1, 3]))
+
+    def test_the_order(self):
+        """Groups go first and the user last, for only root can change them; then it goes home."""
+        calls = self.calls("user", owner="www", capabilities=[0])
+        self.assertEqual(
+            calls,
+            [("setgroups", [35, 4]), ("setgid", 35), ("setuid", 33), ("capset", 0),
+             ("prctl", init.PR_SET_PDEATHSIG, 9),
+             ("open_inside", "/srv", os.O_PATH | os.O_DIRECTORY), ("chdir", 1006),
+             ("close", 1006)],
+        )  # fmt: skip
+
+    def test_without_a_home(self):
+        """Where its home can't be entered a user works from the top, as the init does by then."""
+        flags = os.O_PATH | os.O_DIRECTORY
+        for failing, wanted in (
+            (("open_inside", "/srv", flags), ["open_inside"]),
+            (("chdir", 1006), ["open_inside", "chdir", "close"]),
+        ):
+            kernel = Recorder().fail(failing, ENOENT)
+            calls = self.calls("user", kernel, owner="www", capabilities=[])
+            self.assertEqual([name for name, *_ in calls[5:]], wanted)
+            self.assertEqual(kernel.places, {})
+
+    def test_the_bounding_set(self):
+        """Every capability that this kernel has is dropped but those to keep.
+
+        How many it has is asked of itself: a file in /proc may not be what it seems.
+        """
+        beyond = ("prctl", init.PR_CAPBSET_DROP, 41)
+        calls = self.calls("bounding_set", Recorder().fail(beyond, EINVAL), keep=[0, 40])
+        wanted = [("prctl", init.PR_CAPBSET_DROP, number) for number in range(1, 40)]
+        self.assertEqual(calls, [*wanted, beyond])
+
+
+class Executing(Case):
+    """The last step."""
+
+    def environment(self, **arguments):
+        (call,) = self.calls("exec", path="/x", arguments=["-a"], **arguments)
+        self.assertEqual(call[:3], ("execve", "/x", ["/x", "-a"]))
+        return call[3]
+
+    def test_the_environment(self):
+        """There is nothing in it but what the plan says and what the account adds."""
+        self.assertEqual(self.environment(environment=[("A", ("1",))]), {"A": "1"})
+        container = init.Container(Recorder())
+        container.user("www", [])
+        environment = [("A", ("", "HOME", "-", "USER", "")), ("HOME", ("/elsewhere",))]
+        self.assertRaises(Executed, container.exec, "/x", [], environment)
+        wanted = {"HOME": "/elsewhere", "USER": "www", "A": "/srv-www"}
+        self.assertEqual(container.kernel.calls[-1][3], wanted)
+
+    def test_a_script_without_an_interpreter(self):
+        """Text without #! is run by /bin/sh; what is no text is not."""
+        self.patch(init, "head", lambda path: b"echo hello\n")
+        kernel = Recorder().fail(0, errno.ENOEXEC)
+        calls = self.calls("exec", kernel, path="/x", arguments=["-a"], environment=[])
+        self.assertEqual(calls[1], ("execve", "/bin/sh", ["/bin/sh", "/x", "-a"], {}))
+        self.patch(init, "head", lambda path: b"\0\1\2")
+        kernel = Recorder().fail(0, errno.ENOEXEC)
+        self.assertRaises(
+            init.StepError, self.calls, "exec", kernel, path="/x", arguments=[], environment=[]
+        )
+        self.assertEqual(len(kernel.calls), 1)
+
+    def test_an_init(self):
+        """PID 1 says no more, keeps nothing of the host's to be seen, and ends as its child."""
+        kernel, manager = Recorder(), Manager()
+        self.patch(kernel, "result", lambda name, *_: {"fork": 5, "look_after": 7}.get(name))
+        error = self.assertRaises(SystemExit, init.Container(kernel, manager).look_after)
+        self.assertEqual((error.code, manager.received), (7, None))
+        self.assertEqual(kernel.calls, [("fork",), ("rename", b"init"), ("look_after", 5)])
+
+    def test_no_shell(self):
+        """A script without #! in an image without a shell fails, and says why."""
+        self.patch(init, "head", lambda path: b"echo hello\n")
+        kernel = Recorder().fail(0, errno.ENOEXEC).fail(1, ENOENT)
+        plan = [("exec", {"path": "/x", "arguments": [], "environment": []})]
+        _, message = self.carry_out(plan, kernel)[0]
+        self.assertEqual(message["failed"]["path"], "/bin/sh")
+        self.assertIn("/x has no #! line", message["failed"]["cause"])
+
+    def test_idle(self):
+        """The image's sleep is run, from wherever it is; without one the init itself goes on."""
+        sleep = ["sleep", "infinity"]
+        for failing, wanted in ((0, ["/bin/sleep"]), (1, ["/bin/sleep", "/usr/bin/sleep"])):
+            kernel = Recorder()
+            for number in range(failing):
+                kernel.fail(number, ENOENT)
+            calls = self.calls("idle", kernel, environment=[("A", ("1",))])
+            self.assertEqual(calls, [("execve", path, sleep, {"A": "1"}) for path in wanted])
+        kernel = Recorder().fail(0, ENOENT).fail(1, errno.EACCES)
+        self.assertRaises(init.Idle, self.calls, "idle", kernel, environment=[])
+
+
+words = st.sampled_from(["${A}", "${B}", "${", "}", "$A", "${A B}", "${1}", "${é}", "x", "$"])
+values = st.lists(words).map("".join).map(spec.REFERENCE.split)
+assignments = st.lists(st.tuples(st.sampled_from("ABC"), values))
+
+
+class Variables(Case):
+    """Variables in the values of others."""
+
+    @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text()))
+    def test_the_same_as_the_specs(self, pairs, before):
+        """The init fills in exactly as the validator does, with which it shares no code."""
+        try:
+            wanted = spec.fill_in(pairs, before)
+        except spec.InvalidData:
+            self.assertRaises(init.StepError, init.fill_in, pairs, before)
+        else:
+            self.assertEqual(init.fill_in(pairs, before), wanted)
+
+    @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text(max_size=9)))
+    def test_the_same_as_a_reference(self, pairs, before):
+        """Each value is a plain substitution in what the variables were before it."""
+        wanted = dict(before)
+        for name, parts in pairs:
+            value = "".join(f"${{{part}}}" if i % 2 else part for i, part in enumerate(parts))
+            wanted[name] = re.sub(
+                r"\$\{([A-Za-z_][A-Za-z_0-9]*)\}", lambda match: wanted.get(match[1], ""), value
+            )
+            if len(wanted[name]) > 2000:
+                return
+        self.assertEqual(init.fill_in(pairs, before), wanted)
+
+    def test_growth(self):
+        """Text that doubles itself is an error of the config, and memory stays bounded."""
+        doubling = [("A", ("x",)), *[("A", ("", "A", "", "A", ""))] * 60]
+        plan = [("exec", {"path": "/x", "arguments": [], "environment": doubling})]
+        kernel = Recorder()
+        _, message = self.carry_out(plan, kernel)[0]
+        self.assertEqual(message["failed"]["errno"], 0)
+        self.assertIn("startup_env", message["failed"]["cause"])
+        self.assertEqual(kernel.calls, [])
+
+    def test_the_limits_agree(self):
+        """The init and the validator have the same bound, which one string of execve can hold."""
+        self.assertEqual(init.LONGEST_ENVIRONMENT, spec.LONGEST_ENVIRONMENT)
+        longest_name = len("A" * 128 + "=")
+        self.assertLess(4 * init.LONGEST_ENVIRONMENT + longest_name, 32 * 4096)  # MAX_ARG_STRLEN
+
+
+class Attempt:
+    """In place of init.Kernel: really executes, but in a process of its own."""
+
+    def execve(self, path, arguments, environment):
+        subprocess.run(arguments, executable=path, env=environment, stdin=subprocess.DEVNULL)
+
+
+class WhyNoExec(SynchronousTestCase):
+    """The cause of an exec that failed, from real files that can't be run."""
+
+    def setUp(self):
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder)
+        self.path = os.path.join(self.folder, "run")
+
+    def put(self, content, mode=0o755):
+        with open(self.path, "wb") as file:
+            file.write(content)
+        os.chmod(self.path, mode)
+
+    def why(self, *words):
+        """Really try to run it, and assert that cause and hint contain these words."""
+        container = init.Container(Attempt())
+        error = self.assertRaises(init.StepError, container.exec, self.path, [], [])
+        self.assertEqual((error.call, error.path), ("execve", self.path))
+        for word in words:
+            self.assertIn(word, f"{error.cause}; {error.hint}")
+        self.assertTrue(error.hint)
+        return error.number
+
+    def test_missing(self):
+        """There is no such file."""
+        self.assertEqual(self.why(f"there is no {self.path}"), ENOENT)
+
+    def test_a_dangling_link(self):
+        """The link leads nowhere, and where is named."""
+        os.symlink("/nowhere/at-all", self.path)
+        self.assertEqual(self.why("symbolic link to /nowhere/at-all"), ENOENT)
+
+    def test_a_link_in_circles(self):
+        """The link leads to itself."""
+        os.symlink(self.path, self.path)
+        self.assertEqual(self.why("can't be looked at"), errno.ELOOP)
+
+    def test_below_a_file(self):
+        """A part of the path is no folder."""
+        self.put(b"#!/bin/sh\n")
+        self.path += "/more"
+        self.assertEqual(self.why("can't be looked at"), errno.ENOTDIR)
+
+    def test_a_folder(self):
+        """It is a folder."""
+        os.mkdir(self.path)
+        self.assertEqual(self.why("not a regular file"), errno.EACCES)
+
+    def test_a_fifo(self):
+        """It is a pipe, which is not waited for."""
+        os.mkfifo(self.path, 0o755)
+        self.assertEqual(self.why("not a regular file"), errno.EACCES)
+
+    def test_mounted_noexec(self):
+        """It lies where nothing can be run."""
+        self.put(b"#!/bin/sh\n", 0o644)
+        status = mock.Mock(f_flag=os.ST_NOEXEC)
+        with mock.patch.object(init.os, "statvfs", lambda path: status):
+            self.why(f"{self.path} lies on a file system mounted noexec; place it outside of it")
+
+    def test_not_executable(self):
+        """It has no execute bit."""
+        self.put(b"#!/bin/sh\n", 0o644)
+        self.assertEqual(self.why("not executable", "chmod +x run"), errno.EACCES)
+
+    def test_no_interpreter(self):
+        """Its interpreter is missing, and which is named."""
+        for line in (b"#!/opt/no/perl -w\n", b"#! /opt/no/perl", b"#!\t/opt/no/perl\t\n"):
+            self.put(line)
+            self.assertEqual(self.why("its interpreter /opt/no/perl is not in"), ENOENT)
+
+    def test_an_interpreter_that_can_not_run(self):
+        """Its interpreter is there and is none."""
+        self.put(b"#!/etc/passwd\n")
+        self.assertEqual(self.why("its interpreter /etc/passwd can't be run"), errno.EACCES)
+
+    def test_windows_line_ends(self):
+        """It was written on Windows."""
+        self.put(b"#!/bin/sh\r\necho hello\r\n")
+        self.assertEqual(self.why("Windows line ends", "sed"), ENOENT)
+
+    def put_elf(self, old, new):
+        """This machine's shell, with some bytes changed near its beginning."""
+        with open("/bin/sh", "rb") as file:
+            content = file.read()
+        self.assertIn(old, content[:4096])
+        self.put(content.replace(old, new, 1))
+
+    def test_another_processor(self):
+        """It is built for another machine, and which is named."""
+        with open("/bin/sh", "rb") as file:
+            start = file.read(18)
+        ours = start + self.number(init.OURS[os.uname().machine])
+        self.put_elf(ours, start + self.number(0xFFF0))  # one that no one emulates
+        self.assertEqual(self.why("is built for 65520,", os.uname().machine), errno.ENOEXEC)
+        self.put_elf(ours, start + self.number(22))
+        self.assertIn("is built for s390,", init.why_no_exec(self.path, errno.ENOEXEC)[0])
+
+    def number(self, machine):
+        return machine.to_bytes(2, sys.byteorder)
+
+    def test_no_loader(self):
+        """The C library's loader that it asks for is missing."""
+        self.put_elf(b"/ld-", b"/no-")
+        self.assertEqual(self.why("dynamic loader", "C library"), ENOENT)
+
+    def test_with_arguments(self):
+        """The path of a program, with its arguments: it takes none."""
+        self.path = "/bin/sleep 1000"
+        self.assertEqual(self.why("there is no /bin/sleep 1000", "takes no arguments"), ENOENT)
+        self.path = "/bin/no-such sleep"
+        self.why("there is no /bin/no-such sleep in the container")
+
+    def test_a_late_interpreter(self):
+        """What is before #! is named, and the script is not run by a shell instead."""
+        python = b"#!/usr/bin/python3\nprint()\n"
+        self.put(b"\xef\xbb\xbf" + python)
+        self.why("not at the very beginning: a byte order mark is before it")
+        for before in (b"\n", b"\r\n \n", b" ", b"# Licence\n#\n\n", b"\xef\xbb\xbf\n"):
+            self.put(before + python)
+            self.assertEqual(self.why("not at the very beginning"), errno.ENOEXEC)
+        for content in (b"echo\n" + python, b"# a\n#!important\n", b"", b"#\n"):
+            self.put(content)
+            init.refuse_late_interpreter(self.path)
+
+    def test_a_folder_that_may_not_be_entered(self):
+        """The first folder on the way that is shut is named, and so is the image's own top."""
+        self.put(b"#!/bin/sh\n")
+        for shut, said in ((self.folder, f"{self.folder} may not"), ("/", "the top folder (./)")):
+            may = {self.folder: True, "/": True, shut: False}
+            self.patch(init.os, "access", lambda path, mode, may=may: may.get(path, True))
+            cause, hint = init.why_no_entry(self.path)
+            self.assertIn(said, cause)
+            self.assertIn("755", hint)
+
+    def test_garbage(self):
+        """It is nothing that could be run."""
+        self.put(b"\0\1\2\3" * 100)
+        self.assertEqual(self.why("the kernel can't run"), errno.ENOEXEC)
+        self.put(b"\x7fELF")
+        self.assertEqual(self.why("the kernel can't run"), errno.ENOEXEC)
+
+    def test_not_for_this_owner(self):
+        """It may be run by others, but not by this one."""
+        self.put(b"echo hello", 0o700)
+        cause, _ = init.why_no_exec(self.path, errno.EACCES)
+        self.assertIn("may not be run by this startup_owner", cause)
+
+    def test_scripts(self):
+        """Only text without a #! line is what a shell runs itself."""
+        for content, wanted in ((b"", True), (b"echo hello", True), (b"# comment\n", True),
+                                (b"#!/bin/sh", False), (b"\x7fELF", False), (b"a\0", False),
+                                ("é".encode(), True)):  # fmt: skip
+            self.put(content)
+            self.assertEqual(init.is_script(self.path), wanted)
+
+    def test_reading_is_bounded(self):
+        """A file of the image is read to a bound, and only if it is a file."""
+        self.put(b"x" * (init.LONGEST_FILE + 5))
+        self.assertEqual(len(init.read_file(self.path)), init.LONGEST_FILE)
+        os.unlink(self.path)
+        os.mkfifo(self.path)
+        self.assertRaises(OSError, init.read_file, self.path)
+        self.assertRaises(OSError, init.read_file, self.folder)
+
+    def test_only_files_are_read(self):
+        """What the kernel makes up, which only looks like a file, and devices are not read."""
+        made_up = ["/proc/version", "/proc/self/fd/0", "/sys/kernel/uevent_seqnum", "/dev/zero"]
+        for target in made_up:
+            self.assertTrue(os.path.exists(target))
+            os.symlink(target, self.path)
+            self.assertRaises(OSError, init.read_file, self.path)
+            os.unlink(self.path)
+        self.put(b"plain")
+        os.symlink("run", self.path + "-link")
+        self.assertEqual(init.read_file(self.path + "-link"), "plain")
+
+
+texts = st.text(st.characters(codec="utf-8"))
+messages = st.recursive(
+    st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+)
+
+
+class Conversation(SynchronousTestCase):
+    """What goes over the socket."""
+
+    def setUp(self):
+        self.here, self.there = socket.socketpair()
+        self.addCleanup(self.here.close)
+        self.addCleanup(self.there.close)
+        self.here.settimeout(10)
+
+    def send(self, *parts):
+        """The manager sends these, and hangs up."""
+        for part in parts:
+            self.there.sendall(part)
+        self.there.close()
+
+    def test_a_plan(self):
+        """A plan arrives as it was sent, and the one behind it too."""
+        plan = container_plan(startup_env="A=é")
+        message = marshal.dumps(plan)
+        framed = len(message).to_bytes(4, "big") + message
+        self.send(framed + framed[:1], framed[1:])
+        self.assertEqual(init.receive_plan(self.here), plan)
+        self.assertEqual(init.receive_plan(self.here), plan)
+        self.assertIsNone(init.receive_plan(self.here))
+
+    def test_hung_up(self):
+        """End-of-file means that no plan comes: at once, or in the middle of a message."""
+        for parts in ([], [b"\0"], [b"\0\0\0\5"], [b"\0\0\0\5", b"abcd"], [b"\0\0\0\0"]):
+            self.send(*parts)
+            self.assertIsNone(init.receive_plan(self.here))
+            self.setUp()
+
+    def test_garbage(self):
+        """What is no plan raises, so that the init ends."""
+        self.send(b"\0\0\0\3???")
+        self.assertRaises((ValueError, EOFError), init.receive_plan, self.here)
+
+    @given(messages)
+    def test_json(self, message):
+        """A message of the init is JSON, in one line."""
+        line = init.to_json(message)
+        self.assertEqual(json.loads(line), message)
+        self.assertNotIn("\n", line)
+
+    def test_failures_are_valid_text(self):
+        """A failure can be shown and sent on, whatever bytes the image's paths hold."""
+        error = init.StepError("execve", ENOENT, "/a\udcff", "no \udcfe", "x\udcfd")
+        failed = json.loads(init.to_json(init.failure(3, error)))["failed"]
+        "".join(map(str, failed.values())).encode()
+        self.assertEqual((failed["step"], failed["errno"], failed["path"]), (3, ENOENT, "/a?"))
+
+    def test_the_call_is_named(self):
+        """A failed call of Python's own is known by the name of its system call."""
+        error = self.assertRaises(OSError, init.Kernel().mkdir, "/proc/nowhere/x")
+        self.assertEqual(error.call, "mkdir")
+        error = self.assertRaises(OSError, init.Kernel().open_beneath, -1, "/x", os.O_PATH)
+        self.assertEqual((error.call, error.errno), ("openat2", errno.EBADF))

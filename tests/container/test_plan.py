@@ -1,0 +1,377 @@
+"""The decision what a container is made of, compared as plain data."""
+
+import marshal
+import os
+import resource
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import make_spec
+from txcontain.container.facts import MASKED, READ_ONLY, Host, Place
+from txcontain.container.plan import (
+    CAPABILITIES,
+    INIT,
+    MONITOR,
+    PATH,
+    SETTINGS,
+    Link,
+    Paths,
+    common_start,
+    make_groundwork,
+    make_plan,
+)
+from txcontain.images.programs import Program
+from txcontain.images.unpack import make_unpacking_plan
+
+FILTER = (b"first", b"last")
+MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
+HOST = Host("/empty", MASKS, ("/proc/sys",), FILTER, (("msgqueue", 7),))
+ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
+
+GROUNDWORK = [
+    ("unshare", {"namespaces": ["mount", "cgroup"]}),
+    ("propagation", {"mode": "slave"}),
+    ("scratch", {"path": "/scratch", "size": "1m"}),
+    ("staging", {"path": "/scratch/staging"}),
+    ("mount", {"target": "/proc", "fstype": "proc", "flags": ["nosuid", "nodev", "noexec"]}),
+    ("read_only_path", {"path": "/proc/sys"}),
+    ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
+    ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
+               "data": "mode=755,size=64k"}),
+    ("device", {"path": "/dev/null", "major": 1, "minor": 3}),
+    ("device", {"path": "/dev/zero", "major": 1, "minor": 5}),
+    ("device", {"path": "/dev/full", "major": 1, "minor": 7}),
+    ("device", {"path": "/dev/random", "major": 1, "minor": 8}),
+    ("device", {"path": "/dev/urandom", "major": 1, "minor": 9}),
+    ("device", {"path": "/dev/tty", "major": 5, "minor": 0}),
+    ("symlink", {"path": "/dev/ptmx", "target": "pts/ptmx"}),
+    ("symlink", {"path": "/dev/fd", "target": "/proc/self/fd"}),
+    ("symlink", {"path": "/dev/stdin", "target": "/proc/self/fd/0"}),
+    ("symlink", {"path": "/dev/stdout", "target": "/proc/self/fd/1"}),
+    ("symlink", {"path": "/dev/stderr", "target": "/proc/self/fd/2"}),
+    ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
+               "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
+    ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": ["nosuid", "nodev", "noexec"],
+               "data": "mode=1777,size=67108864"}),
+    ("mount", {"target": "/dev/mqueue", "fstype": "mqueue",
+               "flags": ["nosuid", "nodev", "noexec"]}),
+    ("input", {"path": "/scratch/staging/dev/null"}),
+    ("limits", {"most": {"msgqueue": 7}}),
+    ("bounding_set", {"keep": ALL}),
+    ("seccomp", {"program": b"first"}),
+]  # fmt: skip
+
+REST = [
+    ("root_overlay", {"lower": "/layers/base", "upper": "/scratch/base-upper",
+                      "work": "/scratch/base-work", "mountpoint": "/scratch/root",
+                      "flags": ["nosuid", "nodev"], "sealed": True, "volatile": True}),
+    ("move", {"source": "/scratch/staging/proc", "target": "/proc"}),
+    ("move", {"source": "/scratch/staging/dev", "target": "/dev"}),
+    ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", "nosuid", "nodev", "noexec"]}),
+    ("mask", {"path": "/sys/firmware", "source": "/empty"}),
+    ("mount", {"target": "/run", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
+               "data": "mode=755,size=64m"}),
+    ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
+               "data": "mode=1777,size=268435456"}),
+    ("overlay", {"lower": "/layers/web", "upper": "/scratch/0-upper", "work": "/scratch/0-work",
+                 "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True,
+                 "volatile": True}),
+    ("overlay", {"lower": "/layers/home", "upper": "/private/1-upper", "work": "/private/1-work",
+                 "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False,
+                 "volatile": True}),
+    ("file", {"path": "/etc/resolv.conf", "content": "nameserver 127.0.0.53\n"}),
+    ("file", {"path": "/etc/hosts",
+              "content": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"}),
+    ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
+    ("output", {"stdout": "stdout", "stderr": "stderr"}),
+    ("propagation", {"mode": "private"}),
+    ("seal", {}),
+    ("pivot_root", {"path": "/scratch/root"}),
+    ("hostname", {"name": "web-1"}),
+    ("close_descriptors", {}),
+    ("user", {"owner": "www-data", "capabilities": ALL}),
+    ("no_new_privileges", {}),
+    ("seccomp", {"program": b"last"}),
+    ("exec", {"path": "/webserver/tiny.sh", "arguments": [],
+              "environment": [("PATH", (PATH,)), ("TERM", ("dumb",)), ("PORT", ("80",)),
+                              ("A", ("", "PORT", "")), ("PATH", ("/x:", "PATH", ""))]}),
+]  # fmt: skip
+
+
+PATHS = Paths("/layers/base", [], "/private", "/scratch", HOST,
+              resolv_conf="nameserver 127.0.0.53\n")  # fmt: skip
+
+
+def plan_of(*layers, link=None, **changes):
+    """The plan of a container whose config is changed in these keys."""
+    paths = evolve(PATHS, mounts=layers, link=link)
+    return make_plan(make_spec(**changes), paths, "web-1")
+
+
+class Containers(SynchronousTestCase):
+    """The plan of a container."""
+
+    maxDiff = None
+
+    def test_the_whole(self):
+        """The example's plan is exactly this, in this order."""
+        plan = plan_of(
+            "/layers/web",
+            "/layers/home",
+            mounts=["webserver.tar /webserver/ READ", "homedir.tar /webserver/home READWRITE"],
+            startup_script="/webserver/tiny.sh",
+            startup_owner="www-data",
+            startup_env="PORT=80;A=${PORT};PATH=/x:${PATH}",
+        )
+        self.assertEqual(plan, GROUNDWORK + REST)
+
+    def test_the_groundwork(self):
+        """What a warm init does in advance is how every plan begins, whatever its config."""
+        groundwork = make_groundwork(HOST, "/scratch")
+        self.assertEqual(groundwork, GROUNDWORK)
+        for changes in ({}, {"writable_root": True, "limits": {"disk": "1M", "files": 9}}):
+            self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
+
+    def test_no_script(self):
+        """Without a script the container idles, in the same environment."""
+        environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), ("A", ("1",))]
+        self.assertEqual(plan_of(startup_env="A=1")[-1], ("idle", {"environment": environment}))
+
+    def test_a_writable_root(self):
+        """A root that may be written to has a layer of the instance's own, and is not sealed."""
+        (root,) = [step for op, step in plan_of(writable_root=True) if op == "root_overlay"]
+        self.assertEqual((root["upper"], root["sealed"]), ("/private/base-upper", False))
+
+    def test_volatile(self):
+        """What is written need not survive a power cut, but where a restart would read it."""
+        for restart in ("no", "on-failure", "always"):
+            plan = plan_of("/layers/web", mounts=["web.tar /w READWRITE"], restart=restart)
+            volatile = {step["volatile"] for op, step in plan if op.endswith("overlay")}
+            self.assertEqual(volatile, {restart == "no"})
+
+    def test_files_in_memory(self):
+        """The image's files in /run and /tmp are below what is in memory, wherever those are."""
+        paths = evolve(PATHS, run=Place("/var/run", True), tmp=Place(), ids=1 << 20)
+        plan = make_plan(make_spec(), paths, "web-1")
+        memory = [step for step in plan if "memory" in str(step) or "/tmp" in str(step)]
+        self.assertEqual(
+            memory,
+            [("scratch", {"path": "/scratch/memory-var-run", "size": "64m"}),
+             ("overlay", {"lower": "/scratch/layers/base/var/run",
+                          "upper": "/scratch/memory-var-run/own-upper",
+                          "work": "/scratch/memory-var-run/own-work", "target": "/var/run",
+                          "flags": ["nosuid", "nodev"], "sealed": False, "volatile": True})],
+        )  # fmt: skip
+
+    def test_one_below_the_other(self):
+        """If /run is below /tmp, that is mounted first."""
+        paths = evolve(PATHS, run=Place("/tmp/run"))
+        plan = make_plan(make_spec(), paths, "web-1")
+        targets = [step["target"] for op, step in plan if op == "mount" and "size" in str(step)]
+        self.assertEqual(targets[-2:], ["/tmp", "/tmp/run"])
+
+    def test_limits(self):
+        """A bound on the disk is there before anything lies on it, one on files before the exec."""
+        plain, plan = plan_of(), plan_of(limits={"disk": "1M", "files": 100, "memory": "1G"})
+        added = [step for step in plan if step not in plain]
+        self.assertEqual(
+            added,
+            [("scratch", {"path": "/private/disk", "size": "1048576"}),
+             ("limits", {"most": {"nofile": 100}})],
+        )
+        self.assertEqual([step for step in plan if step in plain], plain)
+        ops = [op for op, _ in plan]
+        self.assertLess(plan.index(added[0]), ops.index("root_overlay"))
+        self.assertLess(plan.index(added[1]), ops.index("user"))
+
+    def test_a_network_of_its_own(self):
+        """A container without a network has only itself to reach, and no name server."""
+        plain, plan = plan_of(), plan_of(network="none")
+        nothing = "# There is no network, and so no name server.\n"
+        self.assertEqual(
+            [step for step in plan if step not in plain],
+            [
+                ("unshare", {"namespaces": ["net"]}),
+                ("loopback", {}),
+                *[("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()],
+                ("file", {"path": "/etc/resolv.conf", "content": nothing}),
+            ],
+        )
+        resolver = ("file", {"path": "/etc/resolv.conf", "content": PATHS.resolv_conf})
+        left = [step for step in plain if step != resolver]
+        self.assertEqual([step for step in plan if step in plain], left)
+
+    def test_names(self):
+        """Without a resolv.conf of the host's an image keeps its own one."""
+        plan = make_plan(make_spec(), evolve(PATHS, resolv_conf=""), "web-1")
+        paths = [step["path"] for op, step in plan if op == "file"]
+        self.assertEqual(paths, ["/etc/hosts", "/etc/hostname"])
+
+    def test_a_private_network(self):
+        """The link is asked for early, used late, and leads to the gateway for names as well."""
+        link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        none, plan = plan_of(network="none"), plan_of(network="private", link=link)
+        hosts = "127.0.0.1 localhost\n::1 localhost\n10.0.0.2 web-1\n"
+        names = "nameserver 10.0.0.1\nsearch .\n"
+        addresses = {"address": "10.0.0.2", "netmask": "255.255.0.0", "gateway": "10.0.0.1"}
+        self.assertEqual(
+            [step for step in plan if step not in none],
+            [
+                ("ask_for_link", {}),
+                ("file", {"path": "/etc/resolv.conf", "content": names}),
+                ("file", {"path": "/etc/hosts", "content": hosts}),
+                ("link", addresses),
+            ],
+        )
+        ops = [op for op, _ in plan]
+        self.assertLess(ops.index("ask_for_link"), ops.index("root_overlay"))
+        self.assertLess(ops.index("file"), ops.index("seal"))
+        self.assertLess(ops.index("link"), ops.index("user"))
+
+    def test_an_init(self):
+        """One that looks after the script begins last; without a script there is nothing to do."""
+        plain, plan = plan_of(startup_script="/x"), plan_of(startup_script="/x", init=True)
+        self.assertEqual(plan, [*plain[:-1], ("look_after", {}), plain[-1]])
+        self.assertEqual(plan_of(init=True), plan_of())
+        self.assertEqual(common_start(plan, plan), plain[:-1])
+
+    def test_sizes(self):
+        """A /tmp is as large as it is to be, and a /dev/shm becomes so: that is there before."""
+        plain, plan = plan_of(), plan_of(shm_size="1G", tmp_size="1M")
+        self.assertEqual(
+            [step for step in plan if step not in plain],
+            [
+                ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
+                           "data": "mode=1777,size=1048576"}),
+                ("resize", {"path": "/dev/shm", "size": "1073741824",
+                            "flags": ["nosuid", "nodev", "noexec"]}),
+            ],
+        )  # fmt: skip
+        self.assertEqual(plan_of(shm_size="64M"), plain)
+
+    def test_no_mount_hides_another(self):
+        """Mounts follow the config's order, but one comes after those that it is below."""
+        mounts = ["c.tar /a/b/c READ", "z.tar /z READWRITE", "a.tar /a READ", "b.tar /a/b READ"]
+        layers = ("/layers/c", "/layers/z", "/layers/a", "/layers/b")
+        plan = plan_of(*layers, mounts=mounts)
+        steps = [step for op, step in plan if op == "overlay"]
+        self.assertEqual([step["target"] for step in steps], ["/z", "/a", "/a/b", "/a/b/c"])
+        lower = [step["lower"] for step in steps]
+        self.assertEqual(lower, ["/layers/z", "/layers/a", "/layers/b", "/layers/c"])
+        self.assertEqual(steps[0]["upper"], "/private/1-upper")
+
+    def test_a_layer_for_each_mount(self):
+        """Layers that are not as many as the mounts are an error, and no mount is left out."""
+        self.assertRaises(ValueError, plan_of, mounts=["x.tar /x READ"])
+        self.assertRaises(ValueError, plan_of, "/layers/x")
+
+    def test_plain_data(self):
+        """A plan passes through the socket to the init unchanged."""
+        plan = plan_of("/layers/x", mounts=["x.tar /x READWRITE"], startup_env="A=é")
+        self.assertEqual(marshal.loads(marshal.dumps(plan)), plan)
+
+    def test_capabilities(self):
+        """The numbers are those of <linux/capability.h>; none reaches devices or raw sockets."""
+        self.assertEqual(list(CAPABILITIES.values()), ALL)
+        self.assertFalse({"MKNOD", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"} & set(CAPABILITIES))
+
+    def test_the_programs_exist(self):
+        """The init and the monitor lie where the plan says."""
+        self.assertTrue(os.path.isfile(INIT))
+        self.assertTrue(os.path.isfile(MONITOR))
+
+    def test_the_host(self):
+        """Only what this machine has is hidden or write-protected."""
+        host = Host.here("/empty", FILTER)
+        for path, is_folder in host.masked:
+            self.assertIn(path, MASKED)
+            self.assertEqual(os.path.isdir(path), is_folder)
+        self.assertEqual(list(host.read_only), [path for path in READ_ONLY if os.path.exists(path)])
+        self.assertIn("/proc/sys", host.read_only)
+        self.assertEqual((host.empty, host.seccomp), ("/empty", FILTER))
+
+    def test_shares(self):
+        """A quarter of what is counted for a user as a whole is the host's, however little."""
+        for most, shares in (
+            ((7, 7), {"msgqueue": 5, "sigpending": 5, "memlock": 5}),
+            ((resource.RLIM_INFINITY,) * 2,
+             {"msgqueue": 614400, "sigpending": 49152, "memlock": 6 << 20}),
+        ):  # fmt: skip
+            self.patch(resource, "getrlimit", lambda which, most=most: most)
+            self.assertEqual(dict(Host.here("/empty", FILTER).limits), shares)
+
+
+class Unpacking(SynchronousTestCase):
+    """The plan that unpacks a tarball."""
+
+    def setUp(self):
+        tar = Program("/usr/bin/tar", "/usr/lib/ld.so", ("/usr/lib/libc.so", "/usr/lib/libacl.so"))
+        xz = Program("/usr/bin/xz", "/usr/lib/ld.so", ("/usr/lib/libc.so", "/opt/liblzma.so"))
+        self.plan = make_unpacking_plan(
+            "/images/base.tar.xz", "/layers/new", "/scratch", "/.x", tar, xz
+        )
+
+    def test_the_order(self):
+        """tar runs last, in a root of its own, with few powers left."""
+        ops = list(dict.fromkeys(op for op, _ in self.plan))
+        self.assertEqual(
+            ops,
+            ["unshare", "propagation", "scratch", "root_folder", "mount", "bind", "input",
+             "output_as_error", "bounding_set", "pivot_root", "limits", "close_descriptors",
+             "user",
+             "no_new_privileges", "seccomp", "exec"],
+        )  # fmt: skip
+        self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
+
+    def test_all_but_the_layer_is_read_only(self):
+        """The root is the new layer; of what is bound into it nothing can be written to."""
+        (root,) = [arguments for op, arguments in self.plan if op == "root_folder"]
+        self.assertEqual(root["source"], "/layers/new")
+        binds = [arguments for op, arguments in self.plan if op == "bind"]
+        self.assertEqual(
+            {bind["target"]: bind["source"] for bind in binds},
+            {"/.x/opt": "/opt", "/.x/usr/bin": "/usr/bin", "/.x/usr/lib": "/usr/lib",
+             "/.x/tarball": "/images/base.tar.xz"},
+        )  # fmt: skip
+        self.assertEqual([bind for bind in binds if "ro" not in bind["flags"]], [])
+
+    def test_the_programs(self):
+        """tar and what it decompresses with are started by the loader that they are linked for."""
+        step = self.plan[-1][1]
+        words = [step["path"], *step["arguments"]]
+        tar = "/.x/usr/lib/ld.so --library-path /.x/usr/lib /.x/usr/bin/tar".split()
+        self.assertEqual(words[:4], tar)
+        xz = "/.x/usr/lib/ld.so --library-path /.x/usr/lib:/.x/opt /.x/usr/bin/xz"
+        self.assertIn(f"--use-compress-program={xz}", words)
+        self.assertIn("--file=/.x/tarball", words)
+
+    def test_not_compressed(self):
+        """A tarball that is not compressed needs only tar; one without a loader is run itself."""
+        static = Program("/usr/bin/tar")
+        plan = make_unpacking_plan("/base.tar", "/layers/new", "/scratch", "/.x", static)
+        step = plan[-1][1]
+        self.assertEqual(step["path"], "/.x/usr/bin/tar")
+        self.assertNotIn("--use-compress-program", str(step))
+
+
+class InAdvance(SynchronousTestCase):
+    """What may be done before there is a launch."""
+
+    def test_same_plan(self):
+        """All may be done early but the exec, or the idling that stands for one."""
+        for plan in (GROUNDWORK + REST, plan_of()):
+            self.assertEqual(common_start(plan, plan), plan[:-1])
+
+    def test_another_plan(self):
+        """And no more than two plans have in common."""
+        other = [*REST[:3], ("mount", {}), *REST[4:]]
+        self.assertEqual(common_start(REST, other), REST[:3])
+
+    def test_of_the_managers(self):
+        """No address and no range of ids is taken early, and nothing is done that needs it."""
+        plan = plan_of(network="private")
+        unshare = ("unshare", {"namespaces": ["net"]})
+        self.assertEqual(common_start(plan, plan), [*GROUNDWORK, unshare])
+        plan = make_plan(make_spec(), evolve(PATHS, ids=65536), "web-1")
+        self.assertEqual(common_start(plan, plan), GROUNDWORK)

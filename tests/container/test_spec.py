@@ -1,0 +1,496 @@
+"""The validator: what it takes, what it refuses, and the reason that it names."""
+
+import json
+import sys
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import document, make_spec
+from txcontain.container import spec
+from txcontain.container.document import LONGEST_DOCUMENT, _no_key_twice, read_object, shown
+from txcontain.container.spec import KEYS, LIMITS, Limits, Mount, Port, fill_in, from_json, key_of
+from txcontain.errors import InvalidData, TooLarge
+
+# A key's value that is refused, and a part of the reason.
+REFUSED = {
+    "name": ["", "-web", ".web", "a/b", "a b", "..", "é", "a" * 51, "a\n", 1, True, ["web"], {}],
+    "major": ["", "1-2", "-1", ".1", "1/2", "1" * 33, 1, 1.0],
+    "minor": ["", "01-", "..", "0\x00", "1 ", 1],
+    "base_image": ["", "..", " x", "x\n", "é" * 128, "../x.tar", "/x.tar", "a/b.tar", ".hidden",
+                   "-x.tar", 7, []],
+    "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
+    "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
+    "startup_owner": ["", "-1", "a b", "a:", ":a", "a:b:c", "1:-1", "4294967295", "0:4294967295",
+                      "99999999999", "root\n", 0, "é", "$", "٣"],
+    "startup_env": ["A", "=1", "1A=1", "A B=1", "A-B=1", "A=1;B", "A=\x00", "A=\ud800", 1, True,
+                    ["A"], ["=1"], [" A=1"], [1], [None], [["A", "1"]], ["A=\x00"], ["A=\udfff"],
+                    ["A=1"] * 1001, {"": "1"}, {"A=": "1"}, {"1A": "1"},
+                    {"A\n": "1"}, {"A": None}, {"A": True}, {"A": 1.5}, {"A": "\x00"},
+                    {"A": ["1"]}],
+    "init": [0, 1, "true", "", []],
+    "restart": ["", "yes", "NO", True, 1, ["no"], {}],
+    "max_restarts": [-1, 1_000_001, 1.0, True, "1", []],
+    "stop_timeout": [-1, -0.1, 3601, "2", False, [], 10**400],
+    "stop_signal": ["", "FOO", "SIGSIG", "0", 0, 65, -1, 15.0, True, "TERM ", "TERM+1", "RTMIN+99",
+                    "SIG", "SIG_DFL", [], "1" * 99],
+    "log_max_size": ["", "10m", "10 M", "-1", "1.5M", 4095, "4095", "3K", -1, 1e6, True, "9" * 16],
+    "log_max_files": [0, 101, 2.0, "3", True],
+    "limits": ["256M", 1, True, []],
+    "shm_size": [0, "4095", "x", -1, 1.5, True],
+    "tmp_size": [0, "4095", "x", -1, 1.5, True],
+    "writable_root": [0, 1, "true", "", []],
+    "user_namespace": [0, 1, "true", "", []],
+    "manage": [0, 1, "true", "", []],
+    "network": ["", "bridge", "Host", 1, True, ["host"], {}],
+    "ports": ["80:80", {}, 1, ["1:1"] * 65, [80], [{}], ["80:81\n"], ["1:1", "127.0.0.1:1:2"]],
+}
+LIMITS_REFUSED = {
+    "memory": [0, 4096, "1023K", "256m", -1, 1e9, True, "", None, []],
+    "swap": [-1, "x", 0.5, None],
+    "cpus": [0, 0.001, -1, 1025, "1", True, None, {}],
+    "pids": [0, -1, 1.5, "10", (1 << 22) + 1, True, None],
+    "io_weight": [0, 10_001, 1.5, "100", None],
+    "files": [2, (1 << 20) + 1, "100", 10.0, None],
+    "disk": [0, "1023K", True, None],
+}
+MOUNTS_REFUSED = [
+    "",
+    "x.tar",
+    "x.tar /x",
+    "x.tar /x READ more",
+    "x.tar /x read",
+    "x.tar /x WRITE",
+    "x.tar x READ",
+    "x.tar /../x READ",
+    "x.tar /a/.. READ",
+    "../x.tar /x READ",
+    "/x.tar /x READ",
+    "a/x.tar /x READ",
+    ".x.tar /x READ",
+    "x.tar / READ",
+    "x.tar /./ READ",
+    "x.tar /proc READ",
+    "x.tar //proc//sys READ",
+    "x.tar /sys/x READWRITE",
+    "x.tar /dev/./shm READWRITE",
+    "x.tar\t/x READ",
+    "x.tar\u00a0/x READ",
+    "x.tar /\ud800 READ",
+]
+# A key's value that is taken, and what Spec keeps of it.
+TAKEN = {
+    "name": [("a", "a"), ("web-1.2_x", "web-1.2_x"), ("a" * 50, "a" * 50), ("a--", "a--")],
+    "major": [("1", "1"), ("1.2_3", "1.2_3"), ("0" * 32, "0" * 32)],
+    "minor": [("01", "01"), ("a.", "a.")],
+    "base_image": [("x", "x"), ("x..tar.gz", "x..tar.gz"), ("a+b~1@2 (3).tar", "a+b~1@2 (3).tar"),
+                   ("é中.tar", "é中.tar"), ("é" * 127, "é" * 127)],
+    "mounts": [
+        ([], ()),
+        (["x.tar /x READ"], (Mount("x.tar", "/x", False),)),
+        (["a b+~ c.tar /x READ"], (Mount("a b+~ c.tar", "/x", False),)),
+        (["x.tar //a/./b/ READWRITE"], (Mount("x.tar", "/a/b", True),)),
+        ([" x.tar  /tmp READ "], (Mount("x.tar", "/tmp", False),)),
+        (["a /x READ", "b /x/y READ"], (Mount("a", "/x", False), Mount("b", "/x/y", False))),
+        (["x.tar /process READ"], (Mount("x.tar", "/process", False),)),
+    ],
+    "startup_script": [
+        ("/run.sh", "/run.sh"),
+        ("/a b/é", "/a b/é"),
+        ("//a/./b", "/a/b"),
+        ("/a/...", "/a/..."),
+        (None, None),
+    ],
+    "startup_owner": [
+        ("0", "0"),
+        ("4294967294", "4294967294"),
+        ("1000:33", "1000:33"),
+        ("www-data:adm", "www-data:adm"),
+        ("a:b", "a:b"),
+        ("www-data", "www-data"),
+        ("samba$", "samba$"),
+    ],
+    "startup_env": [
+        ("", ()),
+        (" ; ;", ()),
+        ("A=1", (("A", ("1",)),)),
+        ("A=1;B= 2 ;", (("A", ("1",)), ("B", (" 2 ",)))),
+        (" A = 1", (("A", (" 1",)),)),
+        ("A=;A=b=c", (("A", ("",)), ("A", ("b=c",)))),
+        ("A=$(x)`y`'\"é", (("A", ("$(x)`y`'\"é",)),)),
+        ("A=x${B}${C}y", (("A", ("x", "B", "", "C", "y")),)),
+        ("A=\t\u00a0;\n B=\r\n", (("A", ("\t\u00a0",)), ("B", ("\r\n",)))),
+        ([], ()),
+        (["A=x;${B}\n", "B=b=c"], (("A", ("x;${B}\n",)), ("B", ("b=c",)))),
+        (["A=1", "A="], (("A", ("1",)), ("A", ("",)))),
+        ({}, ()),
+        ({"A": "x;${B}\n", "B": 10}, (("A", ("x;${B}\n",)), ("B", ("10",)))),
+    ],
+    "init": [(True, True), (False, False)],
+    "restart": [("no", "no"), ("on-failure", "on-failure"), ("always", "always")],
+    "max_restarts": [(0, 0), (1_000_000, 1_000_000)],
+    "stop_timeout": [(0, 0), (0.5, 0.5), (3600, 3600)],
+    "stop_signal": [("TERM", 15), ("SIGQUIT", 3), ("usr1", 10), (1, 1), ("64", 64),
+                    ("SIGRTMIN+3", 37), ("RTMIN", 34)],
+    "log_max_size": [
+        (4096, 4096),
+        ("4096", 4096),
+        ("4K", 4096),
+        ("10M", 10 << 20),
+        ("1G", 1 << 30),
+        ("1T", 1 << 40),
+    ],
+    "log_max_files": [(1, 1), (100, 100)],
+    "limits": [
+        ({}, Limits()),
+        ({"memory": "256M", "swap": 0}, Limits(memory=256 << 20, swap=0)),
+        ({"cpus": 0.5, "pids": 1, "io_weight": 100}, Limits(cpus=0.5, pids=1, io_weight=100)),
+        ({"files": 3, "disk": 1 << 20}, Limits(files=3, disk=1 << 20)),
+    ],
+    "shm_size": [("1G", 1 << 30), (4096, 4096)],
+    "tmp_size": [("1G", 1 << 30), (4096, 4096)],
+    "writable_root": [(True, True), (False, False)],
+    "user_namespace": [(True, True), (False, False)],
+    "manage": [(True, True), (False, False)],
+    "network": [("host", "host"), ("none", "none"), ("private", "private")],
+    "ports": [
+        ([], ()),
+        (["8080:80"], (Port("127.0.0.1", 8080, 80, "tcp"),)),
+        (["0.0.0.0:1:65535/tcp"], (Port("0.0.0.0", 1, 65535, "tcp"),)),
+        (["1:2", "1:3/udp"], (Port("127.0.0.1", 1, 2, "tcp"), Port("127.0.0.1", 1, 3, "udp"))),
+        (["9.9.9.1:1:2", "9.9.9.2:1:2"],
+         (Port("9.9.9.1", 1, 2, "tcp"), Port("9.9.9.2", 1, 2, "tcp"))),
+    ],
+}  # fmt: skip
+PORTS_REFUSED = ["", "80", "80:", ":80", "0:80", "80:0", "65536:80", "80:65536", "80:80/sctp",
+                 "80:80/", "80-81:80-81", "localhost:80:80", "1.2.3:80:80", "01.2.3.4:80:80",
+                 "256.0.0.1:80:80", "::1:80:80", "-1:80", "8e1:80", " 80:80", "٨٠:80"]  # fmt: skip
+DEFAULTS = {
+    "mounts": (),
+    "startup_script": None,
+    "startup_owner": "root",
+    "startup_env": (),
+    "init": False,
+    "restart": "no",
+    "max_restarts": None,
+    "stop_timeout": 2.0,
+    "stop_signal": 15,
+    "log_max_size": 10 << 20,
+    "log_max_files": 3,
+    "limits": Limits(),
+    "shm_size": 64 << 20,
+    "tmp_size": 256 << 20,
+    "writable_root": False,
+    "user_namespace": False,
+    "manage": False,
+    "network": "host",
+    "ports": (),
+}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+class Case(SynchronousTestCase):
+    """Asserts that a document is refused."""
+
+    def refused(self, text, reason, **options):
+        error = self.assertRaises(InvalidData, from_json, text, **options)
+        self.assertIn(reason, str(error))
+        self.assertTrue(str(error).isprintable())
+        self.assertLess(len(str(error)), 400)
+        return error
+
+
+class Keys(Case):
+    """Each key and its values."""
+
+    def test_every_key_is_in_the_tables(self):
+        """No key is without a value that is taken, one that is refused, and a default."""
+        self.assertEqual(set(TAKEN), set(KEYS))
+        self.assertEqual(set(REFUSED), set(KEYS))
+        self.assertEqual({*DEFAULTS, *spec.REQUIRED}, set(KEYS))
+
+    def test_taken(self):
+        """A good value is kept, in the form that the rest of the program relies on."""
+        for key, pairs in TAKEN.items():
+            for value, kept in pairs:
+                private = {"network": "private"} if key == "ports" else {}
+                text = json.dumps({**json.loads(document(**private)), key: value}).encode()
+                self.assertEqual(getattr(from_json(text), key), kept)
+
+    def test_refused(self):
+        """A bad value is refused by a sentence that names the key."""
+        for key, values in REFUSED.items():
+            for value in values:
+                self.refused(document(**{key: value}), f"{key} ")
+
+    def test_null_is_no_value(self):
+        """null stands for no script, and for nothing else."""
+        for key in set(KEYS) - {"startup_script"}:
+            self.refused(json.dumps({**json.loads(document()), key: None}).encode(), key)
+
+    def test_mounts_refused(self):
+        """A mount that is malformed, or reaches where no mount may be, is refused."""
+        for line in MOUNTS_REFUSED:
+            self.refused(document(mounts=["good.tar /good READ", line]), "mount")
+        self.refused(document(mounts=["a.tar /a READ", "b.tar //a/ READWRITE"]), "two tarballs")
+
+    def test_ports_refused(self):
+        """A port that is none, or is taken twice, or that no private network has, is refused."""
+        for text in PORTS_REFUSED:
+            self.refused(document(network="private", ports=[text]), "a port is 'HOST:CONTAINER'")
+        for one, other in (("1:1", "1:2"), ("1:1", "0.0.0.0:1:1"), ("0.0.0.0:1:1", "9.9.9.9:1:1"),
+                           ("1:1/udp", "127.0.0.1:1:1/udp")):  # fmt: skip
+            self.refused(document(network="private", ports=[one, other]), "ports publishes port")
+        for network in ("host", "none", None):
+            self.refused(document(network=network, ports=["1:1"]), '"network": "private"')
+
+    def test_taken_ports(self):
+        """With the host's network PORT is taken of the host's; else those that are published."""
+        port = Port("127.0.0.1", 80, 80, "tcp")
+        self.assertEqual(make_spec(startup_env="PORT=80").taken_ports, (port,))
+        self.assertEqual(make_spec().taken_ports, ())
+        self.assertEqual(make_spec(startup_env="PORT=80", network="private").taken_ports, ())
+        published = make_spec(network="private", ports=["81:80", "0.0.0.0:82:80/udp"])
+        self.assertEqual([str(port) for port in published.taken_ports], ["81", "0.0.0.0:82/udp"])
+
+    def test_limits_refused(self):
+        """A limit that is no good, or that no one knows, is refused by name."""
+        self.assertEqual(set(LIMITS_REFUSED), set(LIMITS))
+        for limit, values in LIMITS_REFUSED.items():
+            for value in values:
+                limits = {"memory": "256M", limit: value}
+                self.refused(document(limits=limits), f"limits.{limit} must be")
+        error = self.refused(document(limits={"ram": 1}), "there is no limit 'ram'")
+        self.assertIn("memory", error.chain[-1])
+        self.refused(document(limits={"swap": 1}), "limits.swap")
+
+    def test_defaults(self):
+        """What a document leaves out has the documented default."""
+        plain = make_spec()
+        self.assertEqual({key: getattr(plain, key) for key in DEFAULTS}, DEFAULTS)
+
+    def test_required(self):
+        """A required key that is missing is named."""
+        for key in ("name", "major", "minor", "base_image"):
+            self.refused(document(**{key: None}), f"the key {key!r} is missing")
+
+    def test_unknown(self):
+        """A key that no one knows is refused by name, and the known ones are listed."""
+        error = self.refused(document(startup_scrpt="/x"), "a config has no key 'startup_scrpt'")
+        self.assertIn("startup_script", error.chain[-1])
+        self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
+
+    def test_long_paths(self):
+        """A path that no kernel would take is refused at once, counted in bytes."""
+        for path in ("/" + "a" * 256, "/" + "é" * 128, "/a" * 513, "/éé" * 205):
+            self.refused(document(startup_script=path), "startup_script")
+            self.refused(document(mounts=[f"x.tar {path} READ"]), "the target in mounts")
+        make_spec(startup_script="/" + "a" * 255 + "/" + "é" * 127 + "/a" * 256)
+
+
+class Documents(Case):
+    """The document as a whole."""
+
+    def test_not_json(self):
+        """What is no JSON, or more than JSON (NaN), is refused."""
+        numbers = b'{"a": ' + b"9" * 5000 + b"}"
+        for text in (b"", b"{", b"web", b'{"name": NaN}', b"[Infinity]", b"{} {}", b"{'a': 1}",
+                     b'{"a": "\n"}', 2 * b"\xef\xbb\xbf" + b"{}", numbers):  # fmt: skip
+            self.refused(text, "JSON")
+
+    def test_mark(self):
+        """A mark of UTF-8 at its beginning, which editors of Windows make, is not part of it."""
+        self.assertEqual(from_json(b"\xef\xbb\xbf" + document()), make_spec())
+
+    def test_not_an_object(self):
+        """JSON of another kind is refused."""
+        for text in (b"[]", b"1", b"null", b'"name"', b"true"):
+            self.refused(text, "not a JSON object")
+
+    def test_not_utf8(self):
+        """Bytes that are no UTF-8 are refused, and their place is named."""
+        self.refused(b'{"name": "\xff"}', "not UTF-8: byte 10")
+        self.refused(json.dumps({}).encode("utf-16"), "not UTF-8")
+        self.refused(b'"\xed\xa0\x80"', "not UTF-8")
+
+    def test_a_key_twice(self):
+        """A key that is there twice is named, at any depth."""
+        self.refused(document()[:-1] + b', "name": "web"}', "'name' is there twice")
+        self.refused(b'{"a": [{"b": 1, "c": 2, "c": 3}]}', "'c' is there twice")
+
+    def test_very_many_keys(self):
+        """To find the one that is there twice takes no more comparisons than there are keys."""
+        compared = []
+
+        class Key(str):
+            """A key that counts how often it is compared with another."""
+
+            __hash__ = str.__hash__
+
+            def __eq__(self, other):
+                compared.append(other)
+                return str.__eq__(self, other)
+
+        keys = [Key(number) for number in range(1000)] + [Key(999)]
+        self.assertRaises(InvalidData, _no_key_twice, [(key, 0) for key in keys])
+        self.assertLess(len(compared), len(keys))
+
+    def test_nesting(self):
+        """However deep the nesting is, the document is refused and no stack overflows."""
+        limit = sys.getrecursionlimit()
+        for depth in [1, 500, *range(limit - 90, limit + 10), 5000, 100_000]:
+            for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+                value = opening * depth + b"1" + closing * depth
+                for key in (b"mounts", b"restart", b"max_restarts", b"limits", b"unheard-of"):
+                    text = document()[:-1] + b',"%b":%b}' % (key, value)
+                    if len(text) < LONGEST_DOCUMENT:
+                        self.assertRaises(InvalidData, from_json, text)
+
+    def test_a_mebibyte(self):
+        """A document of a mebibyte is read, and one byte more is refused unread."""
+        padded = document() + b" " * ((1 << 20) - len(document()))
+        self.assertEqual(from_json(padded), make_spec())
+        self.assertRaises(TooLarge, from_json, padded + b" ")
+        self.assertRaises(TooLarge, read_object, b"{" * (1 << 21))
+
+    def test_the_document_is_kept(self):
+        """The spec keeps the document to the letter, and is compared without it."""
+        text = json.dumps(json.loads(document(startup_env="A=é")), indent=3, ensure_ascii=False)
+        kept = from_json(text.encode())
+        self.assertEqual(kept.document, text)
+        self.assertEqual(kept, make_spec(startup_env="A=é"))
+        self.assertNotIn("document", kept.described())
+
+    def test_described(self):
+        """A spec describes itself as JSON, defaults included."""
+        described = json.loads(json.dumps(make_spec(mounts=["x.tar /x READ"]).described()))
+        self.assertEqual(
+            described["mounts"], [{"tarball": "x.tar", "target": "/x", "writable": False}]
+        )
+        self.assertEqual(described["stop_timeout"], 2.0)
+
+
+class Launches(Case):
+    """The key of a config, as a launch sends it."""
+
+    def test_taken(self):
+        """Name, major and minor are returned in that order."""
+        self.assertEqual(key_of({"minor": "01", "name": "web", "major": "1"}), ("web", "1", "01"))
+
+    def test_refused(self):
+        """A key missing, a key too many, a bad name and a wrong type are refused."""
+        good = {"name": "web", "major": "1", "minor": "01"}
+        for bad in ({}, {"name": "web"}, {**good, "more": 1}, {**good, "name": "../x"},
+                    {**good, "major": 1}, {**good, "minor": None}):  # fmt: skip
+            self.assertRaises(InvalidData, key_of, bad)
+
+
+class Environment(Case):
+    """startup_env, and what it makes of PORT."""
+
+    def test_port(self):
+        """PORT counts where it is the number of a port, after ${NAME} is filled in."""
+        for text, port in (
+            ("PORT=80", 80), ("PORT=65535", 65535), ("PORT=0", None), ("PORT=65536", None),
+            ("PORT=", None), ("PORT= 80\n", 80), ("PORT=8e3", None), ("PORT=-1", None),
+            ("PORT=٣", None), ("PORT=080", 80), ("A=1", None), ("", None),
+            ("PORT=80;PORT=81", 81), ("PORT=80;PORT=", None), ("PORT=${PORT}", None),
+            ("A=8;PORT=${A}${A}0", 880), ("PORT=8;PORT=${PORT}1", 81), ("PORT=8${HOME}", 8),
+            ({"PORT": "80"}, 80), ({"PORT": 80}, 80), (["PORT=80"], 80), (["PORT=8${A}"], None),
+        ):  # fmt: skip
+            self.assertEqual(make_spec(startup_env=text).port, port, text)
+
+    def test_a_semicolon(self):
+        """Whoever wants one in a value is told what it does in a string, and what to write."""
+        error = self.refused(document(startup_env='A="host=db;port"'), "a part is 'port\"'")
+        self.assertIn("as an object", error.chain[-1])
+
+    def test_described(self):
+        """Values are shown as they were written."""
+        for written in ("A=x${B}${C}", {"A": "x${B}${C}"}):
+            described = make_spec(startup_env=written).described()
+            self.assertEqual(described["startup_env"], [("A", "x${B}${C}")])
+
+    def test_only_names_are_filled_in(self):
+        """What looks like other shell syntax stays as it is, and what is filled in is not filled
+        in again."""
+        for value in ("$A", "$(A)", "`A`", "${A", "${A:-x}", "${}", "${ A }", "\\${A", "~", "*"):
+            spec = make_spec(startup_env=f"B={value}")
+            self.assertEqual(fill_in(spec.startup_env, {"A": "a"})["B"], value)
+        for value, wanted in (("${A}", "${B}"), ("${${A}}", "${${B}}")):
+            spec = make_spec(startup_env=f"B={value}")
+            self.assertEqual(fill_in(spec.startup_env, {"A": "${B}"})["B"], wanted)
+
+    def test_growth(self):
+        """Text that doubles itself is refused before it is made."""
+        doubling = ";".join(["A=12345678", *["A=${A}${A}"] * 60])
+        self.refused(document(startup_env=doubling), "startup_env, filled in, is longer than")
+
+    def test_very_many_variables(self):
+        """A text that is too long is not even split, however short each variable is."""
+        for text in (";", "A=;", "1;"):
+            self.refused(document(startup_env=text * 33_000), "startup_env is longer than 32000")
+        many = "A=" + "x" * 16_000 + ";B=${A};C=${A}"
+        self.refused(document(startup_env=many), "startup_env")
+        make_spec(startup_env="A=" + "x" * 16_000 + ";B=${A}")
+
+    def test_literal(self):
+        """What is between the references goes through a function, and only that."""
+        pairs = [("A", ("x", "B", "y")), ("C", ("", "A", ""))]
+        filled = fill_in(pairs, {"B": "b"}, str.upper)
+        self.assertEqual(filled, {"A": "XbY", "B": "b", "C": "XbY"})
+
+
+class Properties(Case):
+    """What holds for whatever is sent."""
+
+    @given(st.binary() | st.text().map(str.encode))
+    def test_any_bytes(self, text):
+        """Whatever bytes come, the answer is a spec or InvalidData."""
+        self.check(text)
+
+    @given(st.dictionaries(st.sampled_from(list(KEYS)) | st.text(), json_values), st.booleans())
+    def test_any_json(self, values, escaped):
+        """Whatever JSON comes, the answer is a spec or InvalidData."""
+        text = json.dumps({**json.loads(document()), **values}, ensure_ascii=escaped)
+        self.check(text.encode("utf-8", "surrogatepass"))
+
+    @given(st.sampled_from(list(KEYS)), st.data())
+    def test_near_misses(self, key, data):
+        """Values that are put together of the right characters raise InvalidData at most."""
+        text = data.draw(st.text("aA0 ./;=-_${}\n\x00é\ud800MREAD"))
+        lines = st.lists(st.text("ax ./READWRITE"))
+        self.check(document(**{key: text}))
+        self.check(document(mounts=data.draw(lines)))
+
+    def check(self, text):
+        try:
+            accepted = from_json(text)
+        except InvalidData as error:
+            self.assertTrue(str(error).isprintable())
+            return
+        self.assertEqual(from_json(accepted.document.encode()), accepted)
+        json.dumps(accepted.described(), allow_nan=False)
+        self.assertIn(type(accepted.port), (int, type(None)))
+
+    @given(*[st.from_regex(KEYS_PATTERN, fullmatch=True)
+             for KEYS_PATTERN in (spec.NAME, spec.VERSION, spec.VERSION)])  # fmt: skip
+    @settings(max_examples=200)
+    def test_file_names(self, name, major, minor):
+        """NAME-MAJOR-MINOR.cfg reads back in one way only, is short, and leads nowhere."""
+        file_name = make_spec(name=name, major=major, minor=minor).file_name
+        self.assertEqual(tuple(file_name.removesuffix(".cfg").rsplit("-", 2)), (name, major, minor))
+        self.assertNotIn("/", file_name)
+        self.assertNotEqual(file_name[0], ".")
+        self.assertLessEqual(len(file_name), 200)
+
+    @given(json_values)
+    def test_shown(self, value):
+        """Any value can be shown, in a short printable line."""
+        self.assertLessEqual(len(shown(value)), 60)
+        self.assertTrue(shown(value).isprintable())

@@ -1,0 +1,59 @@
+"""Ranges of user ids, and what is said where there can be no user namespace."""
+
+import errno
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txcontain.container.facts import COUNT, FIRST, MOST
+from txcontain.errors import MachineAtFault
+from txcontain.host.id_ranges import free_range, read_range
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.diagnose import of_step
+
+
+class RangeTests(SynchronousTestCase):
+    """One each."""
+
+    def test_free(self):
+        """The first range that no one has is taken, also one that was given back."""
+        self.assertEqual(free_range([]), FIRST)
+        self.assertEqual(free_range([FIRST, FIRST + 2 * COUNT]), FIRST + COUNT)
+
+    def test_all_taken(self):
+        """Where there is none left, the launch fails and says so."""
+        taken = [FIRST + number * COUNT for number in range(MOST)]
+        self.assertIn("4000 ranges", str(self.assertRaises(MachineAtFault, free_range, taken)))
+
+    def test_of_the_host(self):
+        """No range has an id of the host's own, and all are ids (of 32 bits)."""
+        self.assertLess(65536, FIRST)
+        self.assertLess(FIRST + MOST * COUNT, (1 << 31) - 1)
+
+    def test_record(self):
+        """What a record says is believed where it is a range of ours."""
+        self.assertEqual(read_range(FIRST + COUNT), FIRST + COUNT)
+        self.assertIsNone(read_range(None))
+        for value in (0, 1000, FIRST + 1, FIRST - COUNT, FIRST + MOST * COUNT, "1", [], 1.5):
+            self.assertRaises(ValueError, read_range, value)
+
+
+class FailureTests(SynchronousTestCase):
+    """A machine that can't do it."""
+
+    def error(self, op, number):
+        details = {"step": 0, "call": "call", "errno": number, "path": "", "cause": "", "hint": ""}
+        return of_step([(op, {"target": "/layers/1"})], StepFailed(details))
+
+    def test_old_kernel(self):
+        """Where owners can't be mapped, what it takes is said."""
+        for number in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+            error = self.error("idmap", number)
+            self.assertIsInstance(error, MachineAtFault)
+            self.assertIn("Linux 5.19", str(error))
+
+    def test_forbidden(self):
+        """Where no user namespace may be made, the setting is named."""
+        for number in (errno.ENOSPC, errno.EPERM, errno.EINVAL):
+            error = self.error("user_namespace_of", number)
+            self.assertIsInstance(error, MachineAtFault)
+            self.assertIn("user.max_user_namespaces", str(error))

@@ -1,0 +1,43 @@
+"""Programs of the host's that are run beside the reactor."""
+
+import os
+import signal
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from txcontain.host import trees
+from txcontain.host.trees import Trees, complaint_of
+
+
+class ProgramTests(TestCase):
+    """How a program ends is told in words, whatever its end."""
+
+    def run_shell(self, script, stdin=None):
+        """What a shell's end is told as."""
+        return Deferred.fromCoroutine(complaint_of(reactor, "/bin/sh", ["-c", script], stdin))
+
+    async def test_ends(self):
+        """A success, a status, a complaint and a signal."""
+        for script, wanted in (("exit 0", ""), ("echo no >&2", ""), ("exit 3", "exit status 3"),
+                               ("echo no >&2; exit 3", "no"), ("kill -9 $$", "killed by signal 9"),
+                               ("echo no >&2; kill -9 $$", "no")):  # fmt: skip
+            self.assertEqual(await self.run_shell(script), wanted, script)
+
+    async def test_stdin(self):
+        """It is given what it is to read."""
+        self.assertEqual(await self.run_shell("cat >&2; exit 1", b"words"), "words")
+
+    async def test_rm_is_killed(self):
+        """What rm could not remove, since it was killed, is an OSError."""
+        self.patch(trees, "_remove_ordinary", lambda path: False)
+        path = os.path.abspath(self.mktemp())
+        os.makedirs(path)
+
+        async def killed(*arguments):
+            return await complaint_of(reactor, "/bin/sh", ["-c", f"kill -{signal.SIGKILL} $$"])
+
+        self.patch(trees, "complaint_of", killed)
+        removed = Deferred.fromCoroutine(Trees(reactor).remove(path))
+        await self.assertFailure(removed, OSError)

@@ -1,0 +1,79 @@
+"""What tar says is sorted: what was left out, and what makes a layer not what its tarball is."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txcontain.images.complaints import CUT_SHORT, KEPT, LONGEST_LINE, NAMED, Complaints
+
+TAR = "/.x/usr/bin/tar"
+END = "block 9: ** Block of NULs **\n"
+NODE = f"{TAR}: dev/null: Cannot mknod: Operation not permitted\n"
+CAPABILITY = (f"{TAR}: setxattrat: Cannot set 'security.capability' extended attribute for file "
+              "'bin/ping': Operation not permitted\n")  # fmt: skip
+FAILURE = f"{TAR}: Exiting with failure status due to previous errors\n"
+
+
+def heard(*pieces):
+    """The complaints in what was said in these pieces."""
+    complaints = Complaints()
+    for piece in pieces:
+        complaints.feed(piece.encode())
+    complaints.close()
+    return complaints
+
+
+class ComplaintsTests(SynchronousTestCase):
+    """One tar's words."""
+
+    def test_left_out(self):
+        """Device nodes and attributes of the kernel's are counted, and the first ones named."""
+        complaints = heard(NODE, CAPABILITY, NODE.replace("null", "zero"), END, FAILURE)
+        self.assertEqual(complaints.said, "")
+        self.assertEqual(
+            complaints.left_out,
+            {"device nodes": {"count": 2, "names": ["dev/null", "dev/zero"]},
+             "extended attributes": {"count": 1, "names": ["bin/ping"]}},
+        )  # fmt: skip
+
+    def test_all_else(self):
+        """Every other word is a complaint, as tar has it but for where its program is."""
+        for line in ("v.img: Cannot truncate: File too large", "Skipping to next header",
+                     "a: Cannot mknod: No space left on device", "a: Cannot mkdir: Not permitted",
+                     "a: Unknown file type 'Z', extracted as normal file"):  # fmt: skip
+            self.assertEqual(heard(f"{TAR}: {line}\n", END, FAILURE).said, f"tar: {line}")
+        self.assertEqual(heard("/.x/usr/bin/gzip: stdin: crc error\n").said,
+                         "gzip: stdin: crc error")  # fmt: skip
+
+    def test_names_that_lie(self):
+        """A name that ends like a harmless line does not hide a complaint about it."""
+        line = "x: Cannot mknod: Operation not permitted: Cannot open: Not a directory"
+        self.assertEqual(heard(f"{TAR}: {line}\n").said, f"tar: {line}")
+
+    def test_cut_short(self):
+        """An archive without its mark of an end was cut short."""
+        self.assertEqual(heard("block 3: ** End of File **\n").said, CUT_SHORT)
+
+    @given(st.integers(1, 99))
+    def test_pieces(self, length):
+        """It does not matter in which pieces it is heard, nor that the last line has no end."""
+        words = NODE + f"{TAR}: a complaint\n" + CAPABILITY + f"{TAR}: é"
+        pieces = [words.encode()[i : i + length] for i in range(0, len(words) + 1, length)]
+        complaints = Complaints()
+        for piece in pieces:
+            complaints.feed(piece)
+        complaints.close()
+        self.assertEqual(complaints, heard(words))
+
+    def test_bounded(self):
+        """However much is said, little of it is kept: the first words of it."""
+        complaints = Complaints()
+        for number in range(1000):
+            complaints.feed(f"{TAR}: complaint {number}\n{NODE}".encode())
+        for _ in range(100):
+            complaints.feed(bytes(LONGEST_LINE // 10))
+            self.assertLessEqual(len(complaints._rest), LONGEST_LINE)
+        self.assertLessEqual(len(complaints.said), KEPT)
+        self.assertTrue(complaints.said.startswith("tar: complaint 0\ntar: complaint 1\n"))
+        self.assertEqual(len(complaints.left_out["device nodes"]["names"]), NAMED)
+        self.assertEqual(complaints.left_out["device nodes"]["count"], 1000)

@@ -1,0 +1,137 @@
+"""What there is to know of an unpacked tarball."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from attrs import asdict
+from twisted.trial.unittest import SynchronousTestCase
+
+from txcontain.container.facts import Place
+from txcontain.errors import ConfigAtFault
+from txcontain.host.files import to_json
+from txcontain.images.content import Content, archive, place, read, resolve, top
+
+
+class ContentCase(SynchronousTestCase):
+    """A test with a folder in place of what was unpacked."""
+
+    def setUp(self):
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+
+    def make(self, *names):
+        """Make files; folders, where a name ends so; and links, where it is NAME -> TARGET."""
+        for name in names:
+            path, arrow, target = name.partition(" -> ")
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            if arrow:
+                (self.folder / path).symlink_to(target)
+            elif name.endswith("/"):
+                (self.folder / path).mkdir(exist_ok=True)
+            else:
+                (self.folder / path).touch()
+
+
+class PlaceTests(ContentCase):
+    """Where /run and /tmp are."""
+
+    def test_places(self):
+        """A folder, a link of any kind and nothing at all lead where they do in a chroot."""
+        self.make("tmp/", "run/lock/", "var/tmp/x", "a -> var/tmp", "var/run -> /run",
+                  "up -> a/../..", "b -> ../../../var/run", "there -> /not/there",
+                  "deep/c -> ../a")  # fmt: skip
+        for path, wanted in {
+            "/tmp": Place("/tmp", False),
+            "/run": Place("/run", True),
+            "/a": Place("/var/tmp", True),
+            "/b": Place("/run", True),
+            "/deep/c": Place("/var/tmp", True),
+            "/there": Place("/not/there", False),
+            "/none": Place("/none", False),
+            "/up": Place("", False),
+        }.items():
+            self.assertEqual(place(str(self.folder), path), wanted, path)
+
+    def test_the_kernels_own(self):
+        """What leads to where the kernel's file systems are is no place of the image's."""
+        self.make("tmp -> dev/shm", "run -> /proc/1")
+        for path in ("/tmp", "/run"):
+            self.assertEqual(place(str(self.folder), path), Place())
+
+    def test_circles(self):
+        """Links that lead in circles are refused."""
+        self.make("tmp -> run", "run -> /tmp")
+        error = self.assertRaises(ConfigAtFault, resolve, str(self.folder), "/tmp")
+        self.assertEqual(str(error), "/tmp is a symbolic link that leads in circles")
+
+    def test_never_outside(self):
+        """No link leads out: the host's files are not looked at."""
+        self.make(f"out -> {'../' * 30}etc", "abs -> /etc")
+        for path in ("/out", "/abs"):
+            self.assertEqual(place(str(self.folder), path), Place("/etc", False))
+
+
+class TopTests(ContentCase):
+    """Where the content begins."""
+
+    def assert_top(self, tarball, wanted, *names):
+        """Fail unless the content of a tarball with these names begins there."""
+        subprocess.run(["rm", "-rf", self.folder], check=True)
+        self.folder.mkdir()
+        self.make(*names)
+        inner = os.path.relpath(top(f"/x/{tarball}", str(self.folder)), self.folder)
+        self.assertEqual(inner, wanted, (tarball, names))
+
+    def test_own_name(self):
+        """A folder that bears the tarball's name, with or without its ends, is not part of it."""
+        self.assert_top("site.tar", "site", "site/a")
+        self.assert_top("site.tar.gz", "site", "site/a")
+        self.assert_top("debian-12.5.tar.gz", "debian-12.5", "debian-12.5/etc/")
+        self.assert_top("debian-12.5.tar.gz", "debian-12", "debian-12/etc/")
+
+    def test_other_names(self):
+        """Any other is, and a file, a link, or a folder that is not alone."""
+        for names in (["other/a"], ["site"], ["site -> other"], ["site/a", "b"], ["sit/a"], []):
+            self.assert_top("site.tar", ".", *names)
+
+    def test_junk(self):
+        """What a Mac leaves beside the folder that it packs does not count."""
+        junk = ("._site", ".DS_Store", "__MACOSX/._site")
+        self.assert_top("site.tar", "site", "site/a", "site/.DS_Store", *junk)
+        self.assert_top("site.tar", ".", *junk)
+
+
+class ArchiveTests(ContentCase):
+    """What is no root."""
+
+    def test_archives(self):
+        """Archives of layers are known by the files that their formats ask for."""
+        self.make("etc/passwd", "manifest.json")
+        self.assertEqual(archive(str(self.folder)), "")
+        self.make("oci-layout")
+        self.assertEqual(archive(str(self.folder)), "an archive of `docker save`")
+        (self.folder / "manifest.json").unlink()
+        self.assertEqual(archive(str(self.folder)), "an OCI image layout")
+
+
+class KeptTests(SynchronousTestCase):
+    """What is kept of it."""
+
+    def test_read(self):
+        """What was written is read; what is none of it is as if it were not there."""
+        nodes = {"device nodes": {"count": 5, "names": ["a", "b", "c"]}}
+        content = Content("/x/a.tar", 7, nodes, Place("/var/run", True), Place(), "a zoo")
+        self.assertEqual(read(to_json(asdict(content))), content)
+        for document in (b"", b"[]", b"{}", b"null", b'{"run": 1, "tmp": {}}', b"\xff",
+                         b'{"run": {}, "tmp": {}, "other": 1}'):  # fmt: skip
+            self.assertEqual(read(document), Content())
+
+    def test_told(self):
+        """What was left out is told in a sentence; nothing, if that is nothing."""
+        nodes = {"count": 5, "names": ["a", "b", "c"]}
+        content = Content("/x/a.tar", left_out={"device nodes": nodes})
+        self.assertEqual(
+            content.told, "left out of a.tar: 5 device nodes (a, b, c, ..); see docs/images.md"
+        )
+        self.assertEqual(Content("/x/a.tar").told, "")

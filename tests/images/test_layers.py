@@ -1,0 +1,576 @@
+"""Tarballs become layers: each once, checked, and never half."""
+
+import os
+import signal
+import socket
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from tests.fakes import MachineTestCase, make_pool, remove
+from txcontain.container.facts import Place
+from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.images import bounds as unpacking
+from txcontain.images import layers
+from txcontain.images.bounds import Bounds
+from txcontain.images.content import Content
+from txcontain.images.layers import LOOK_EVERY, Layers, last_words
+from txcontain.images.programs import COMPRESSIONS, Program
+from txcontain.images.unpack import make_unpacking_plan
+
+
+class LayersTestCase(MachineTestCase):
+    """A test of layers whose tar does what the test does in its place."""
+
+    def setUp(self):
+        super().setUp()
+        self.reactor.works = False
+        self.pool = make_pool(self.reactor, self.folder, size=0)
+        self.pool.start()
+        for name in ("layers", "mountables"):
+            os.mkdir(os.path.join(self.folder, name))
+        self.layers = Layers(os.path.join(self.folder, "layers"), self.pool, maybeDeferred, remove)
+        self.patch(layers, "find", lambda name: Program(f"/usr/bin/{name}"))
+
+    def get(self, name="potato.tar", content=b"a tarball"):
+        """Ask for a layer of a tarball, which holds this."""
+        folder = os.path.join(self.folder, "mountables")
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+        return self.ask(name)
+
+    def ask(self, name="potato.tar"):
+        """Ask for a layer of a tarball as it is."""
+        return self.start(self.layers.get(os.path.join(self.folder, "mountables"), name))
+
+    @property
+    def unpacked(self):
+        """The folder that tar unpacks to."""
+        return dict(self.init.plan)["root_folder"]["source"]
+
+    def write(self, *paths):
+        """Tar writes these files."""
+        for path in paths:
+            path = os.path.join(self.unpacked, path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            open(path, "w").close()
+
+    def make_hidden(self):
+        """The init makes the folder in which tar is."""
+        os.mkdir(self.unpacked + dict(self.init.plan)["mount"]["target"])
+
+    def tar_ends(self, words="Done", complaint=""):
+        """Tar has run, and ends."""
+        self.make_hidden()
+        self.init.child.errReceived(complaint.encode())
+        self.init.carry_out()
+        self.init.end(words)
+        self.reactor.advance(0)
+
+    def assertNothingElse(self, *names):
+        """The layers are these, and nothing of an unpacking is left."""
+        found = [name for name in os.listdir(self.layers.folder) if not name.endswith(".json")]
+        self.assertEqual(found, list(names))
+        self.assertEqual((os.listdir(self.pool.slots), self.kernel.living), ([], {}))
+
+
+class UnpackTests(LayersTestCase):
+    """Once, however many ask."""
+
+    def test_unpack(self):
+        """A tarball is unpacked by the plan for it, and its layer is what it held."""
+        got = self.get()
+        hidden = dict(self.init.plan)["mount"]["target"]
+        self.assertEqual(self.init.plan, make_unpacking_plan(
+            os.path.join(self.folder, "mountables/potato.tar"), self.unpacked,
+            os.path.join(os.path.dirname(self.unpacked), "scratch"), hidden,
+            Program("/usr/bin/tar"), None, self.layers.host,
+        ))  # fmt: skip
+        self.write("index.html", "a/b")
+        self.tar_ends()
+        layer = self.successResultOf(got)
+        self.assertEqual(sorted(os.listdir(layer)), ["a", "index.html"])
+        self.assertNothingElse(os.path.basename(layer))
+
+    def test_compressed(self):
+        """What a tarball is compressed with is seen by its content, whatever its name."""
+        for number, (start, name) in enumerate(COMPRESSIONS.items()):
+            self.get(f"{number}.tar", start + b"...")
+            self.assertIn(f"/usr/bin/{name}", str(self.init.plan[-1][1]["arguments"]))
+
+    def test_hidden(self):
+        """Where tar is, no tarball can know, and no layer shows."""
+        places = set()
+        for name in ("a.tar", "b.tar"):
+            got = self.get(name)
+            places.add(dict(self.init.plan)["mount"]["target"])
+            self.tar_ends()
+            self.assertEqual(os.listdir(self.successResultOf(got)), [])
+        self.assertEqual([len(place) for place in places], [34, 34])
+
+    def test_bare(self):
+        """Its init has done no container's groundwork."""
+        self.pool.groundwork = [("unshare", {"namespaces": ["mount"]})]
+        self.get()
+        self.assertEqual(self.init.groundwork, [])
+
+    def test_again(self):
+        """A layer that is there is had at once, without a look into the tarball."""
+        first = self.get()
+        self.tar_ends()
+        self.assertEqual(self.successResultOf(self.ask()), self.successResultOf(first))
+        self.assertEqual(len(self.reactor.inits), 1)
+
+    def test_many_at_once(self):
+        """However many ask at the same time, one unpacking serves all."""
+        got = [self.get(), *(self.ask() for _ in range(10))]
+        self.tar_ends()
+        self.assertEqual(len({self.successResultOf(one) for one in got}), 1)
+        self.assertEqual(len(self.reactor.inits), 1)
+
+    def test_half(self):
+        """Until all of it is there a layer is not seen."""
+        self.get()
+        self.write("a")
+        (beside,) = os.listdir(self.layers.folder)
+        self.assertEqual(self.layers.cut_short(), [os.path.join(self.layers.folder, beside)])
+        self.tar_ends()
+        self.assertEqual(self.layers.cut_short(), [])
+
+    def test_power_cut(self):
+        """All of it is on the disk before it has its name, for a layer is never looked at again."""
+        calls = []
+        rename = os.rename
+        self.patch(layers, "flush_disk", lambda folder: calls.append(("flush", folder)))
+        self.patch(os, "rename", lambda *paths: calls.append("rename") or rename(*paths))
+        self.get()
+        self.tar_ends()
+        self.assertEqual(calls, [("flush", self.unpacked), "rename"])
+
+    def test_two_tarballs(self):
+        """Two tarballs are unpacked side by side."""
+        first, second = self.get("a.tar"), self.get("b.tar")
+        self.tar_ends()
+        self.successResultOf(second)
+        self.assertNoResult(first)
+
+    def test_replaced(self):
+        """A tarball that was replaced is unpacked anew, to another layer."""
+        first = self.get()
+        self.tar_ends()
+        second = self.get(content=b"another tarball")
+        self.tar_ends()
+        self.assertNotEqual(self.successResultOf(first), self.successResultOf(second))
+
+    def test_link(self):
+        """A tarball may be a symbolic link to one."""
+        os.rename(self.folder + "/mountables", self.folder + "/elsewhere")
+        os.mkdir(self.folder + "/mountables")
+        os.symlink("../elsewhere/potato.tar", self.folder + "/mountables/potato.tar")
+        open(self.folder + "/elsewhere/potato.tar", "w").close()
+        got = self.ask()
+        self.tar_ends()
+        self.successResultOf(got)
+
+
+class FailureTests(LayersTestCase):
+    """What goes wrong reaches all who ask, and is tried again by the next."""
+
+    def test_reaches_all(self):
+        """Where tar fails all who have asked are told, and nothing is left."""
+        got = [self.get(), self.ask(), self.ask()]
+        self.tar_ends("Done(2)", "tar: This does not look like a tar archive\n")
+        for one in got:
+            error = self.failureResultOf(one, ConfigAtFault).value
+            self.assertEqual(error.chain[0], "unpacking potato.tar")
+            self.assertIn("does not look like a tar archive", str(error))
+        self.assertNothingElse()
+
+    def test_next_try(self):
+        """Who asks later has it unpacked anew."""
+        got = self.get()
+        self.tar_ends("Done(2)")
+        self.failureResultOf(got, ConfigAtFault)
+        got = self.ask()
+        self.tar_ends()
+        self.successResultOf(got)
+
+    def test_disk_full(self):
+        """A full disk is the machine's fault, in whatever words tar says it."""
+        for words in ("Cannot write: No space left on device", "Wrote only 512 of 10240 bytes"):
+            got = self.get()
+            self.tar_ends("Done(2)", f"tar: a: {words}\n")
+            self.assertIn("disk is full", str(self.failureResultOf(got, MachineAtFault).value))
+
+    def test_killed(self):
+        """A tar that was killed is the machine's fault too."""
+        got = self.get()
+        self.tar_ends("Killed")
+        self.assertIn("SIGKILL", str(self.failureResultOf(got, MachineAtFault).value))
+
+    def test_said(self):
+        """Whatever tar complains of fails it, though its exit status be 0."""
+        got = self.get()
+        self.tar_ends(complaint="/.x/usr/bin/tar: v.img: Cannot truncate: File too large\n")
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertEqual(error.chain[1], "tar: v.img: Cannot truncate: File too large")
+        self.assertNothingElse()
+
+    def test_failed_silently(self):
+        """So does an exit status with no word of why."""
+        got = self.get()
+        self.tar_ends("Done(1)")
+        self.assertIn("tar: exit status 1", str(self.failureResultOf(got, ConfigAtFault).value))
+
+    def test_last_word(self):
+        """What tar has said is waited for, though it has ended before that is read."""
+        got = self.get()
+        child = self.init.child
+        self.make_hidden()
+        self.init.carry_out()
+        self.patch(child, "errConnectionLost", lambda: None)
+        self.init.end()
+        self.assertNoResult(got)
+        child.errReceived(b"tar: too late\n")
+        child.silent.callback(None)
+        self.failureResultOf(got, ConfigAtFault)
+
+    def change(self):
+        """Something writes to the tarball, and leaves its size and its time as they were."""
+        path = os.path.join(self.folder, "mountables/potato.tar")
+        times = os.stat(path)
+        with open(path, "r+b") as file:
+            file.write(b"another!!")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def test_changed(self):
+        """A tarball that changes while it is read is read again, as it is then."""
+        got = self.get()
+        self.write("old")
+        self.change()
+        self.tar_ends(complaint="tar: Unexpected EOF in archive\n")
+        self.write("new")
+        self.tar_ends()
+        self.assertEqual(os.listdir(self.successResultOf(got)), ["new"])
+        self.assertNothingElse(os.path.basename(self.successResultOf(self.ask())))
+        self.assertEqual(len(self.reactor.inits), 2)
+
+    def test_changes_all_the_time(self):
+        """One that does not stay as it is while it is read is refused."""
+        got = self.get()
+        for _ in range(layers.TRIES):
+            self.assertNoResult(got)
+            self.change()
+            self.tar_ends()
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertEqual(error.chain[0], "potato.tar changes while it is unpacked")
+        self.assertNothingElse()
+
+    def test_no_program(self):
+        """What this machine lacks to decompress it is named."""
+        def find(name):
+            raise MachineAtFault(f"this machine has no {name}", "install it")
+
+        self.patch(layers, "find", find)
+        error = self.failureResultOf(self.get(), MachineAtFault).value
+        self.assertEqual(error.chain[0], "this machine has no tar")
+        self.assertNothingElse()
+
+    def test_step_fails(self):
+        """Where a step of the plan fails it is told, with what was being unpacked."""
+        got = self.get()
+        self.init.fail(step=1, call="unshare", errno=1)
+        error = self.failureResultOf(got, MachineAtFault).value
+        self.assertEqual(error.chain[:2], ("unpacking potato.tar", "unshare(2)"))
+        self.assertNothingElse()
+
+    def test_init_dies(self):
+        """An init that dies half-way fails it."""
+        got = self.get()
+        self.init.end("Killed")
+        self.failureResultOf(got, MachineAtFault)
+        self.assertNothingElse()
+
+    def test_no_init(self):
+        """Where no init can be had it fails, and the next try may work."""
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        self.failureResultOf(self.get(), MachineAtFault)
+        self.assertNothingElse()
+
+    def test_no_folder(self):
+        """Where nothing can be written the machine is at fault."""
+        os.rmdir(self.layers.folder)
+        open(self.layers.folder, "w").close()
+        self.failureResultOf(self.get(), MachineAtFault)
+
+    def test_no_tarball(self):
+        """A tarball that is missing is told by its name and folder, not by the host's paths."""
+        os.symlink("/nowhere", self.folder + "/mountables/dangling.tar")
+        for name in ("potato.tar", "dangling.tar"):
+            error = self.failureResultOf(self.ask(name), ConfigAtFault).value
+            self.assertEqual(error.chain[0], f"there is no {name} in mountables/")
+
+    def test_not_a_file(self):
+        """A folder or a socket is no tarball."""
+        os.mkdir(self.folder + "/mountables/a.tar")
+        with socket.socket(socket.AF_UNIX) as listener:
+            folder = os.open(self.folder + "/mountables", os.O_RDONLY)
+            self.addCleanup(os.close, folder)
+            listener.bind(f"/proc/self/fd/{folder}/b.tar")
+        for name in ("a.tar", "b.tar"):
+            error = self.failureResultOf(self.ask(name), ConfigAtFault).value
+            self.assertEqual(error.chain[0], f"{name} is not a file")
+        self.assertEqual(self.reactor.inits, [])
+
+
+class ContentTests(LayersTestCase):
+    """Where the content begins, and what may be in it."""
+
+    def content(self, *paths, name="potato.tar"):
+        """What is in the layer of a tarball of these files."""
+        got = self.get(name)
+        self.write(*paths)
+        self.tar_ends()
+        return sorted(os.listdir(self.successResultOf(got)))
+
+    def test_own_folder(self):
+        """A folder that bears the tarball's name, and is all there is, is not part of it."""
+        self.assertEqual(self.content("potato/a", "potato/b"), ["a", "b"])
+        self.assertEqual(self.content("basefs/a", name="basefs.tar.gz"), ["a"])
+
+    def test_other_folders(self):
+        """Any other folder is, as is one that is not alone, or a file of that name."""
+        self.assertEqual(self.content("tomato/a"), ["tomato"])
+        self.assertEqual(self.content("carrot/a", "x", name="carrot.tar"), ["carrot", "x"])
+        self.assertEqual(self.content("leek", name="leek.tar"), ["leek"])
+        self.assertEqual(self.content(name="empty.tar"), [])
+
+    def test_link_of_its_name(self):
+        """A symbolic link of the tarball's name is content, and is not followed."""
+        got = self.get()
+        os.symlink("/", os.path.join(self.unpacked, "potato"))
+        self.tar_ends()
+        self.assertEqual(os.listdir(self.successResultOf(got)), ["potato"])
+
+    def test_deep(self):
+        """Folders more than 256 deep are refused."""
+        for depth, refused in ((256, False), (300, True)):
+            got = self.get(f"deep{depth}.tar")
+            make_deep(self.unpacked, depth)
+            self.tar_ends()
+            if refused:
+                error = self.failureResultOf(got, ConfigAtFault).value
+                self.assertIn("more than 256 deep", error.chain[0])
+            else:
+                self.successResultOf(got)
+
+    def test_device(self):
+        """What is a device node all the same is a mark that hides files, and refused."""
+        self.patch(unpacking, "_walk", lambda folder: iter([(0, 5, os.stat("/dev/null"))]))
+        got = self.get()
+        self.tar_ends()
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertIn("potato.tar holds a mark that hides files", error.chain[0])
+
+    def test_bounds(self):
+        """What exceeds the bounds is refused, by the bound that it exceeds."""
+        for bounds, why in ((Bounds(entries=2), "files and folders"), (Bounds(size=4096), "bytes"),
+                            (Bounds(depth=0), "deep"), (Bounds(path=4), "a path of")):  # fmt: skip
+            self.layers.bounds = bounds
+            got = self.get()
+            self.write("a/bcd")
+            with open(os.path.join(self.unpacked, "c"), "wb") as file:
+                file.write(bytes(8192))
+            self.tar_ends()
+            self.assertIn(why, self.failureResultOf(got, ConfigAtFault).value.chain[0])
+            self.assertNothingElse()
+
+    def test_without_end(self):
+        """A tar that unpacks without end is killed soon after it has exceeded the bounds."""
+        self.layers.bounds = Bounds(entries=2)
+        got = self.get()
+        self.make_hidden()
+        self.init.carry_out()
+        self.write("a", "b")
+        self.reactor.advance(LOOK_EVERY)
+        self.assertEqual(self.kernel.signals, [])
+        self.write("c")
+        self.reactor.advance(LOOK_EVERY)
+        self.assertIn("2 files", str(self.failureResultOf(got, ConfigAtFault).value))
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertNothingElse()
+
+
+class KnownTests(LayersTestCase):
+    """What is known of a layer, once it is unpacked."""
+
+    def layer(self, **complaints):
+        """The layer of a tarball with a file in its /tmp, and a link for its /run."""
+        got = self.get()
+        self.write("tmp/seed", "var/run/lock/x")
+        os.symlink("var/run", os.path.join(self.unpacked, "run"))
+        self.tar_ends(**complaints)
+        return self.successResultOf(got)
+
+    def test_content(self):
+        """It is looked at once, and another manager reads what was found."""
+        layer = self.layer()
+        content = self.layers.content(layer)
+        self.assertEqual((content.run, content.tmp), (Place("/var/run", True), Place("/tmp", True)))
+        self.assertEqual(content.tarball, os.path.join(self.folder, "mountables/potato.tar"))
+        self.assertGreater(content.size, 0)
+        self.layers._contents.clear()
+        self.assertEqual(self.layers.content(layer), content)
+
+    def test_lost(self):
+        """If the file of it is lost, or scribbled on, what holds for most layers is assumed."""
+        layer = self.layer()
+        for lose in (lambda path: os.truncate(path, 10), os.unlink):
+            lose(f"{layer}.json")
+            self.layers._contents.clear()
+            self.assertEqual(self.layers.content(layer), Content())
+
+    def test_news(self):
+        """What was left out is told once, and kept."""
+        complaint = "tar: dev/null: Cannot mknod: Operation not permitted\n"
+        layer = self.layer(words="Done(2)", complaint=complaint)
+        said = "left out of potato.tar: 1 device nodes (dev/null); see docs/images.md"
+        self.assertEqual(self.layers.news([layer, layer]), [said])
+        self.assertEqual(self.layers.news([layer]), [])
+        nodes = {"count": 1, "names": ["dev/null"]}
+        self.assertEqual(self.layers.content(layer).left_out, {"device nodes": nodes})
+
+    def test_no_root(self):
+        """An archive of layers is no base image, but may be mounted as it is."""
+        got = self.get()
+        self.write("manifest.json", "oci-layout", "blobs/sha256/x")
+        self.tar_ends()
+        layer = self.successResultOf(got)
+        self.assertIn("manifest.json", os.listdir(layer))
+        base = self.layers.get_base(os.path.join(self.folder, "mountables"), "potato.tar")
+        error = self.failureResultOf(self.start(base), ConfigAtFault).value
+        self.assertIn("potato.tar is an archive of `docker save`", error.chain[0])
+
+
+class RemoveTests(LayersTestCase):
+    """Layers that no one needs."""
+
+    def remove_unused(self, *used):
+        """Remove what is not needed; returns the names."""
+        return self.now(self.layers.remove_unused(lambda: set(used)))
+
+    def layer(self, name="potato.tar", content=b"a tarball"):
+        """The layer of a tarball that holds this, which is unpacked."""
+        got = self.get(name, content)
+        with open(os.path.join(self.unpacked, "file"), "wb") as file:
+            file.write(bytes(100_000))
+        self.tar_ends()
+        return self.successResultOf(got)
+
+    def test_newest(self):
+        """Of a tarball that was replaced, only the newest layer stays, with what is known of it."""
+        layers = [self.layer(content=b"%d" % number) for number in range(5)]
+        self.assertTrue(self.layers.is_to_tidy())
+        removed = self.remove_unused()
+        self.assertEqual(sorted(removed), sorted(map(os.path.basename, layers[:-1])))
+        newest = os.path.basename(layers[-1])
+        self.assertEqual(sorted(os.listdir(self.layers.folder)), [newest, f"{newest}.json"])
+        self.assertFalse(self.layers.is_to_tidy())
+
+    def test_used(self):
+        """One whose tarball was replaced or is gone stays only as long as an instance uses it."""
+        layer = self.layer()
+        os.unlink(self.folder + "/mountables/potato.tar")
+        self.assertEqual(self.remove_unused(layer), [])
+        self.assertTrue(self.layers.is_to_tidy())
+        self.assertEqual(self.remove_unused(), [os.path.basename(layer)])
+        self.assertNothingElse()
+        self.assertFalse(self.layers.is_to_tidy())
+
+    def test_used_since(self):
+        """One that is taken into use after all were looked at stays."""
+        layer = self.layer()
+        os.unlink(self.folder + "/mountables/potato.tar")
+        answers = iter([set(), {layer}])
+        self.assertEqual(self.now(self.layers.remove_unused(lambda: next(answers))), [])
+        self.assertNothingElse(os.path.basename(layer))
+
+    def test_unseen_folder(self):
+        """While the folder of the tarballs is away, as that of a disk may be, all layers stay."""
+        layer = self.layer()
+        os.rename(self.folder + "/mountables", self.folder + "/away")
+        self.assertEqual(self.remove_unused(), [])
+        self.assertNothingElse(os.path.basename(layer))
+
+    def test_keep(self):
+        """Of those that nothing uses, as many bytes stay as are to: what was asked for last."""
+        names = ("a.tar", "b.tar", "c.tar")
+        layers = []
+        for name in names:
+            layers.append(self.layer(name))
+            self.reactor.advance(1)
+        self.ask("a.tar")
+        self.layers.keep = 250_000
+        self.assertEqual(self.remove_unused(), [os.path.basename(layers[1])])
+        self.layers.keep = 0
+        self.assertEqual(self.remove_unused(layers[0]), [os.path.basename(layers[2])])
+        self.assertNothingElse(os.path.basename(layers[0]))
+
+    def test_next_launch(self):
+        """What is being removed is not found: who asks meanwhile has it unpacked anew."""
+        layer = self.layer()
+        self.layers.keep = 0
+        removing = Deferred()
+        self.layers.remove = lambda path: removing
+        self.start(self.layers.remove_unused(set))
+        got = self.ask()
+        self.assertNoResult(got)
+        self.layers.remove = remove
+        self.tar_ends()
+        self.assertEqual(self.successResultOf(got), layer)
+
+    def test_being_unpacked(self):
+        """One that is being unpacked stays, though its tarball has gone: but not to be used."""
+        got = self.get()
+        os.unlink(self.folder + "/mountables/potato.tar")
+        self.assertEqual(self.remove_unused(), [])
+        self.tar_ends()
+        error = self.failureResultOf(got, ConfigAtFault).value
+        self.assertIn("there is no potato.tar", str(error))
+
+    def test_cut_short(self):
+        """What an earlier unpacking was cut short at is removed."""
+        os.makedirs(os.path.join(self.layers.folder, "0123-4567.unpacking/layer"))
+        self.assertEqual(self.remove_unused(), ["0123-4567.unpacking"])
+
+
+class LastWordsTests(MachineTestCase):
+    """What a program complained of last."""
+
+    @given(st.lists(st.text("ab\u00e9", max_size=9), max_size=9), st.integers(1, 40))
+    def test_reference(self, lines, most):
+        """These are whole lines from the end, of that many bytes at most."""
+        path = os.path.join(self.folder, "log")
+        with open(path, "w") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        words = last_words(path, most)
+        self.assertLessEqual(len(words.encode()), most)
+        whole = "\n".join(["", *lines]).rstrip("\n")
+        self.assertTrue(whole.endswith(f"\n{words}" if words else ""))
+
+    def test_none(self):
+        """Where there is no log there are no words."""
+        self.assertEqual(last_words(os.path.join(self.folder, "log"), 100), "")
+
+
+def make_deep(folder, depth):
+    """Make folders in each other, as deep as that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=descriptor)
+        inner = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)

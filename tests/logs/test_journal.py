@@ -1,0 +1,314 @@
+"""The journal, and who follows it."""
+
+import os
+from itertools import pairwise
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import FakeConsumer, MachineTestCase
+from txcontain.logs import follower
+from txcontain.logs import journal as events
+from txcontain.logs.follower import Follower
+from txcontain.logs.journal import Journal
+
+
+class JournalTests(MachineTestCase):
+    """Every change, on disk."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.folder, "events.jsonl")
+        self.journal = self.opened()
+
+    def opened(self):
+        """The journal as the next manager opens it."""
+        journal = Journal(self.reactor, self.path, self.reactor.seconds)
+        journal.open()
+        return journal
+
+    def numbers(self, since=0):
+        """The numbers of the events that are replayed."""
+        self.journal.write()
+        return [event["seq"] for event in self.journal.since(since)]
+
+    def fill(self, count):
+        """Write some events down; returns the number of the last."""
+        for number in range(count):
+            self.journal.add("running", f"reason {number}", instance="web-1")
+        self.reactor.advance(events.WRITE_AFTER)
+        return self.journal.last
+
+    def test_event(self):
+        """An event says what happened to which instance, why, and what else is known."""
+        self.journal.add("config", "uploaded", config="web-1-01.cfg")
+        self.journal.write()
+        (event,) = self.journal.since(0)
+        self.assertEqual(event.pop("time"), 0)
+        self.assertEqual(event, {"seq": 1, "instance": None, "what": "config",
+                                 "reason": "uploaded", "config": "web-1-01.cfg"})  # fmt: skip
+
+    def test_log(self):
+        """The log has each event as a line, which nothing in it can break."""
+        lines = []
+        self.patch(self.journal, "_log", Recorder(lines))
+        self.journal.add("running", "a\nb", instance="web-1", by="root")
+        self.journal.add("config", "uploaded", config="web-1-01.cfg")
+        self.assertEqual(lines, [])
+        self.journal.write()
+        self.assertEqual(lines, ["web-1 running: a\\nb, by root",
+                                 "config: uploaded, config web-1-01.cfg"])  # fmt: skip
+
+    def test_told_when_written(self):
+        """No one hears of an event before it is on disk, whence the next manager has its number."""
+        heard = []
+        self.journal.listen(lambda event: heard.append((event["seq"], os.stat(self.path).st_size)))
+        self.journal.add("running", "it runs")
+        self.assertEqual(heard, [])
+        self.reactor.advance(events.WRITE_AFTER)
+        self.assertEqual(heard, [(1, os.stat(self.path).st_size)])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_replayed_at_once(self):
+        """Who asks gets what has just happened too, though no one has written it down yet."""
+        self.journal.add("running", "it runs")
+        self.assertEqual(self.numbers(), [1])
+
+    def test_replay(self):
+        """The events after a number are replayed, in order, none twice."""
+        self.fill(5)
+        self.assertEqual(self.numbers(), [1, 2, 3, 4, 5])
+        self.assertEqual(self.numbers(3), [4, 5])
+        self.assertEqual(self.numbers(5), [])
+
+    def test_next_manager(self):
+        """The next manager's events come after the last one's."""
+        self.fill(3)
+        self.journal = self.opened()
+        last = self.fill(1)
+        self.assertEqual(self.numbers(), [1, 2, 3, last])
+        self.assertEqual(self.numbers(3), [last])
+
+    def test_torn_line(self):
+        """A line that a crash cut short is left out, and harms none after it."""
+        self.fill(3)
+        os.truncate(self.path, os.stat(self.path).st_size - 5)
+        self.journal = self.opened()
+        last = self.fill(1)
+        self.assertEqual(self.numbers(), [1, 2, last])
+
+    def test_lost(self):
+        """No number is used again, where the files are garbage, cut or gone, or can't be read."""
+        for spoil in (self.scribble, os.unlink, lambda path: os.truncate(path, 0), self.block):
+            self.fill(3)
+            told = self.journal.last
+            spoil(self.path)
+            self.reactor.advance(1)
+            self.journal = self.opened()
+            self.assertGreater(self.journal.add("running", "it runs")["seq"], told)
+            self.assertLess(self.journal.last, 1e6)
+            self.journal.write()
+
+    def scribble(self, path):
+        """Spoil all that is in a file, but not how much."""
+        with open(path, "r+b") as file:
+            file.write(b"\xff" * os.stat(path).st_size)
+
+    def block(self, path):
+        """Put a folder where a file is."""
+        os.unlink(path)
+        os.mkdir(path)
+
+    def test_told_but_not_written(self):
+        """Nor is one that was told while the disk was full, and is known to no next manager."""
+        self.fill(1)
+        heard = []
+        self.journal.listen(heard.append)
+        with mock.patch("os.write", lambda descriptor, line: fail(28)):
+            self.fill(5)
+        self.reactor.advance(1)
+        self.journal = self.opened()
+        self.assertGreater(self.journal.add("running", "it runs")["seq"], heard[-1]["seq"])
+
+    def test_clock_set_back(self):
+        """Where the clock was set back, the numbers go on from the largest on disk."""
+        self.reactor.advance(1000)
+        self.journal = self.opened()
+        self.fill(3)
+        self.reactor.rightNow = 0
+        self.journal = self.opened()
+        self.fill(1)
+        self.assertEqual(self.numbers(), [1_000_001, 1_000_002, 1_000_003, 1_000_004])
+
+    def test_no_number(self):
+        """What was scribbled in a number's place is none, and spoils none that follows."""
+        with open(self.path, "w") as file:
+            for number in ("true", "-1", "0", "1e3", f"1{'0' * 400}", f"1{'0' * 15}", '"7"'):
+                file.write(f'{{"seq":{number}}}\n')
+        self.journal = self.opened()
+        self.fill(1)
+        self.assertEqual(self.numbers(), [1])
+
+    @given(st.lists(st.binary(max_size=20), max_size=5))
+    def test_scribbled(self, lines):
+        """Whatever is in the file, it is opened, and what is written from then on is replayed."""
+        with open(self.path, "wb") as file:
+            file.write(b"\n".join([*lines, b"[" * 2000]))
+        self.journal = self.opened()
+        number = self.journal.add("running", "it runs")["seq"]
+        self.assertIn(number, self.numbers())
+
+    def test_bound(self):
+        """The journal keeps to twice its bound, and of the latest events at least half of it."""
+        self.patch(events, "LARGEST", 2000)
+        self.fill(100)
+        kept = self.numbers()
+        self.assertEqual(kept, list(range(kept[0], 101)))
+        sizes = [os.stat(path).st_size for path in (self.path, f"{self.path}.old")]
+        self.assertLessEqual(max(sizes), 2000)
+        self.assertGreater(sum(sizes), 2000)
+
+    def test_bound_across_managers(self):
+        """A journal that is opened again knows how full it is."""
+        self.patch(events, "LARGEST", 2000)
+        for _ in range(100):
+            self.fill(1)
+            self.journal = self.opened()
+        self.assertLessEqual(os.stat(self.path).st_size, 2000)
+
+    def test_disk_full(self):
+        """Where an event can't be written who listens hears of it all the same."""
+        heard = []
+        self.journal.listen(heard.append)
+        self.patch(os, "write", lambda descriptor, line: fail(28))
+        self.fill(1)
+        self.assertEqual([event["seq"] for event in heard], [1])
+
+    def test_half_a_write(self):
+        """An event of which the disk took but a part spoils none that follows."""
+        write = os.write
+        self.patch(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
+        self.fill(1)
+        self.patch(os, "write", write)
+        self.fill(1)
+        self.assertEqual(self.numbers(), [2])
+
+    def test_listen(self):
+        """A listener hears each event until it has had enough."""
+        heard = []
+        end = self.journal.listen(heard.append)
+        self.fill(2)
+        end()
+        self.fill(1)
+        self.assertEqual([event["seq"] for event in heard], [1, 2])
+
+
+class Recorder:
+    """A logger that keeps the lines."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def info(self, text, line):
+        self.lines.append(text.format(line=line))
+
+
+def fail(number):
+    """As a system call that fails."""
+    raise OSError(number, os.strerror(number))
+
+
+class FollowerTests(MachineTestCase):
+    """Who asks for events."""
+
+    def setUp(self):
+        super().setUp()
+        self.journal = Journal(
+            self.reactor, os.path.join(self.folder, "events.jsonl"), self.reactor.seconds
+        )
+        self.consumer = FakeConsumer()
+
+    def add(self, count):
+        """Let some things happen."""
+        for _ in range(count):
+            self.journal.add("running", "it runs")
+        self.journal.write()
+
+    def follow(self, since=0, follow=True):
+        """Begin to send the events after a number."""
+        follower = Follower(self.consumer, journal=self.journal, reactor=self.reactor, last=since)
+        return self.start(follower.send(follow))
+
+    def sent(self):
+        """The numbers of the events that were sent."""
+        return [event["seq"] for event in self.consumer.lines()]
+
+    def test_not_followed(self):
+        """Who does not follow gets what is there, and that is the end."""
+        self.add(3)
+        self.successResultOf(self.follow(since=1, follow=False))
+        self.assertEqual(self.sent(), [2, 3])
+        self.assertIsNone(self.consumer.producer)
+
+    def test_followed(self):
+        """Who follows gets what is there, and then each event as it happens."""
+        self.add(2)
+        sending = self.follow()
+        self.add(1)
+        self.assertEqual(self.sent(), [1, 2, 3])
+        self.assertNoResult(sending)
+
+    def test_during_the_replay(self):
+        """What happens during a long replay comes after it, in order, once."""
+        self.add(1000)
+        self.patch(self.reactor, "callLater", self.happens_then(self.reactor.callLater))
+        self.follow()
+        self.assertTrue(all(a + 1 == b for a, b in pairwise(self.sent())))
+        self.assertEqual(self.sent()[-1], self.journal.last)
+        self.assertGreater(self.journal.last, 1000)
+
+    def happens_then(self, call_later):
+        """Let something happen whenever the replay lets others have their turn."""
+
+        def call(delay, *arguments):
+            if delay == 0:
+                self.add(1)
+            return call_later(delay, *arguments)
+
+        return call
+
+    def test_paused(self):
+        """A follower that has enough gets nothing until it takes more, and then all."""
+        self.follow()
+        self.consumer.producer.pauseProducing()
+        self.add(3)
+        self.assertEqual(self.sent(), [])
+        self.consumer.producer.resumeProducing()
+        self.assertEqual(self.sent(), [1, 2, 3])
+
+    def test_gone(self):
+        """A follower that is gone is not sent to, and not told any more."""
+        for paused in (False, True):
+            sending = self.follow(since=self.journal.last)
+            if paused:
+                self.consumer.producer.pauseProducing()
+                self.add(1)
+            self.consumer.producer.stopProducing()
+            self.successResultOf(sending)
+            self.add(1)
+            self.assertEqual((self.sent(), self.journal._listeners), ([], []))
+
+    def test_too_slow(self):
+        """A follower that takes nothing is cut off at its bound; nothing is kept for it then."""
+        self.patch(follower, "MOST_WAITING", 10)
+        sending = self.follow()
+        self.consumer.producer.pauseProducing()
+        self.add(11)
+        self.assertFalse(self.consumer.aborted)
+        (told,) = self.journal._listeners
+        self.add(1)
+        self.assertTrue(self.consumer.aborted)
+        self.successResultOf(sending)
+        self.assertEqual(self.journal._listeners, [])
+        self.assertLessEqual(len(told.__self__._waiting), 10)

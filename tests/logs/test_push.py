@@ -1,0 +1,60 @@
+"""Answers without an end in sight."""
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.fakes import FakeConsumer
+from txcontain.logs.push import Stream
+
+
+class StreamTests(SynchronousTestCase):
+    """Who writes waits for who reads."""
+
+    def setUp(self):
+        self.consumer = FakeConsumer()
+        self.stream = Stream(self.consumer)
+        self.stream.begin()
+
+    def free(self):
+        """Begin to wait until the consumer takes more."""
+        return Deferred.fromCoroutine(self.stream.free())
+
+    def test_interface(self):
+        """A stream is what a transport takes for a producer."""
+        verifyObject(IPushProducer, self.stream)
+        self.assertIs(self.consumer.producer, self.stream)
+
+    def test_free(self):
+        """A consumer that has not had enough takes more at once."""
+        self.assertTrue(self.successResultOf(self.free()))
+
+    def test_paused(self):
+        """A paused stream waits until it is resumed, however often either is said."""
+        self.stream.pauseProducing()
+        self.stream.pauseProducing()
+        waiting = self.free()
+        self.assertNoResult(waiting)
+        self.stream.resumeProducing()
+        self.stream.resumeProducing()
+        self.assertTrue(self.successResultOf(waiting))
+
+    def test_gone(self):
+        """A consumer that is gone ends the wait, and takes no more."""
+        self.stream.pauseProducing()
+        waiting = self.free()
+        self.stream.stopProducing()
+        self.assertFalse(self.successResultOf(waiting))
+        self.assertFalse(self.successResultOf(self.free()))
+
+    def test_finish(self):
+        """At the end the consumer is let go, or when it is gone: once."""
+        self.stream.finish()
+        self.assertIsNone(self.consumer.producer)
+        self.stream.begin()
+        self.stream.stopProducing()
+        self.assertIsNone(self.consumer.producer)
+        self.consumer.producer = "another"
+        self.stream.finish()
+        self.assertEqual(self.consumer.producer, "another")

@@ -1,0 +1,361 @@
+"""The resolver of the bridge: what it answers, to whom, and what it does not take."""
+
+import struct
+from unittest import mock
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.names import dns
+from twisted.names.error import DNSNameError, DNSServerError, ResolverError
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import make_folder
+from txcontain.errors import MachineAtFault
+from txcontain.network.dns import (
+    LONGEST_QUERY,
+    MOST_ADDRESSES,
+    MOST_CONNECTIONS,
+    MOST_FORWARDED,
+    MOST_IN_A_TURN,
+    Answers,
+    Datagrams,
+    Names,
+    Server,
+    Shared,
+    Shares,
+)
+
+OURS = {"web": ["10.87.0.2", "10.87.0.3"], "web-1": ["10.87.0.2"]}
+ASKER = ("10.87.0.9", 1234)
+FORWARDED_OF_ONE = MOST_FORWARDED // 2
+
+
+def query(name=b"web", kind=dns.A):
+    """A query, as it is sent."""
+    message = dns.Message(id=7, recDes=1)
+    message.addQuery(name, kind)
+    return message.toStr()
+
+
+def counted(questions=1, answers=0, flags=0x0100):
+    """The header of a query that says it has so many of both."""
+    return struct.pack(">HHHHHH", 7, flags, questions, answers, 0, 0)
+
+
+class FakeTransport:
+    """Keeps what is sent, as messages."""
+
+    def __init__(self):
+        self.sent = []
+        self.maxThroughput = 1 << 18
+
+    def write(self, data, address=None):
+        message = dns.Message()
+        message.fromStr(data)
+        self.sent.append(message)
+
+
+class Others:
+    """Another resolver, that answers each question when it is told to."""
+
+    def __init__(self):
+        self.asked = []
+
+    def query(self, query, timeout=None):
+        answer = Deferred()
+        self.asked.append((query, answer))
+        return answer
+
+
+class AnswerTests(SynchronousTestCase):
+    """Questions that come as datagrams."""
+
+    def setUp(self):
+        self.others = Others()
+        self.clock = Clock()
+        server = Server(Answers(lambda name: OURS.get(name, []), self.others), self.clock)
+        self.protocol = Datagrams(server, self.clock)
+        self.protocol.makeConnection(FakeTransport())
+        self.protocol.startProtocol()
+
+    def ask(self, name, kind=dns.A, asker=ASKER):
+        """Send a question; return what was answered up to now."""
+        return self.send(query(name, kind), asker)
+
+    def send(self, data, asker=ASKER):
+        """Send a datagram; return what was answered up to now."""
+        self.protocol.datagramReceived(data, asker)
+        return self.protocol.transport.sent
+
+    def test_ours(self):
+        """A name of ours has the addresses of all that bear it, in any case of letters."""
+        for name, wanted in ((b"web", OURS["web"]), (b"WEB-1", OURS["web-1"])):
+            answer = self.ask(name)[-1]
+            self.assertEqual((answer.rCode, answer.id, answer.auth), (dns.OK, 7, 1))
+            self.assertEqual([one.payload.dottedQuad() for one in answer.answers], wanted)
+        self.assertEqual(self.others.asked, [])
+
+    def test_ours_of_another_kind(self):
+        """A name of ours has nothing else, which is not the same as not to be known."""
+        for kind in (dns.AAAA, dns.MX, dns.ALL_RECORDS):
+            answer = self.ask(b"web", kind)[-1]
+            self.assertEqual((answer.rCode, answer.answers), (dns.OK, []))
+
+    def test_others(self):
+        """Any other name is the other resolver's to answer."""
+        self.assertEqual(self.ask(b"example.org"), [])
+        (query, answer), *_ = self.others.asked
+        record = dns.RRHeader(b"example.org", payload=dns.Record_A("192.0.2.7"))
+        answer.callback(([record], [], []))
+        (said,) = self.protocol.transport.sent
+        self.assertEqual((query.name.name, len(said.answers), said.auth), (b"example.org", 1, 0))
+
+    def test_unknown(self):
+        """That it knows no such name is passed on, and that it can't tell as well."""
+        errors = {DNSNameError(): dns.ENAME, DNSServerError(): dns.ESERVER,
+                  ResolverError(): dns.ESERVER}  # fmt: skip
+        for error, code in errors.items():
+            self.ask(b"example.org")
+            self.others.asked[-1][1].errback(error)
+            self.assertEqual(self.protocol.transport.sent[-1].rCode, code)
+
+    def test_too_many(self):
+        """No more are passed on at a time than a bound; past it, it says that it can't tell."""
+        for number in range(FORWARDED_OF_ONE):
+            self.ask(b"%d.example.org" % number)
+        self.assertEqual(self.ask(b"more.example.org")[-1].rCode, dns.ESERVER)
+        self.assertEqual(len(self.others.asked), FORWARDED_OF_ONE)
+        self.others.asked[0][1].callback(([], [], []))
+        self.ask(b"one.example.org")
+        self.assertEqual(len(self.others.asked), FORWARDED_OF_ONE + 1)
+        self.assertEqual(self.ask(b"web")[-1].rCode, dns.OK)
+
+    def test_too_many_of_one(self):
+        """One container that asks very much leaves enough for the others."""
+        for number in range(MOST_FORWARDED):
+            self.ask(b"%d.example.org" % number)
+        for host in range(2, 7):
+            before = len(self.others.asked)
+            self.ask(b"example.org", asker=(f"10.87.0.{host}", 1))
+            self.assertEqual(len(self.others.asked), before + 1)
+
+    def test_very_many_addresses(self):
+        """Of very many addresses the answer has some, and takes no time without a bound."""
+        many = [f"10.87.{number // 250}.{number % 250}" for number in range(9999)]
+        found = Answers(lambda name: many, self.others).query(dns.Query(b"web"), "10.87.0.9")
+        records, _, _ = self.successResultOf(found)
+        self.assertEqual(len({one.payload.dottedQuad() for one in records}), MOST_ADDRESSES)
+
+    def test_no_question(self):
+        """What is no question is not answered, and leaves nothing in the log."""
+        for data in (b"", b"x", dns.Message(id=7, answer=1).toStr(), counted(flags=0x8180)):
+            self.send(data)
+        self.assertEqual(self.protocol.transport.sent, [])
+
+    def test_one_question(self):
+        """Other than one question, or another kind of message, is refused undecoded."""
+        question = query()[12:]
+        for data, code in (
+            (counted(0), dns.EFORMAT),
+            (counted(2) + 2 * question, dns.EFORMAT),
+            (counted(5913) + b"\1a" * 15_000 + b"\0" + b"\0\1\0\1\xc0\x0c" * 5912, dns.EFORMAT),
+            (counted(1, 1) + question, dns.EFORMAT),
+            (counted(flags=0x1000) + question, dns.ENOTIMP),
+            (counted(flags=0x2800) + question, dns.ENOTIMP),
+        ):
+            with mock.patch.object(dns.Name, "decode", side_effect=AssertionError):
+                self.protocol.datagramReceived(data, ASKER)
+            answer = self.protocol.transport.sent[-1]
+            self.assertEqual((answer.id, answer.answer, answer.rCode, answer.recDes),
+                             (7, 1, code, data[2] & 1))  # fmt: skip
+            self.assertEqual(answer.queries, [])
+
+    def test_names(self):
+        """A name is up to 255 bytes long, of labels of up to 63, and points nowhere."""
+        longest = b"\x3f" + b"a" * 63 + (b"\x3f" + b"b" * 63) * 2 + b"\x3d" + b"c" * 61 + b"\0"
+        ones = b"\1a" * 127 + b"\0"
+        self.assertEqual({len(longest), len(ones)}, {255})
+        for name, code in (
+            (longest, None), (ones, None), (b"\0", None),
+            (b"\1a" + longest, dns.EFORMAT), (b"\1a" + ones, dns.EFORMAT),
+            (b"\x40" + b"a" * 64 + b"\0", dns.EFORMAT), (b"\xc0\x0c", dns.EFORMAT),
+            (b"\1a\xc0\x0c", dns.EFORMAT), (b"\3web", dns.EFORMAT), (b"", dns.EFORMAT),
+        ):  # fmt: skip
+            asked, sent = len(self.others.asked), len(self.protocol.transport.sent)
+            self.send(counted() + name + b"\0\1\0\1" * (len(name) != 4))
+            self.assertEqual(len(self.others.asked) - asked, code is None, name)
+            codes = [answer.rCode for answer in self.protocol.transport.sent[sent:]]
+            self.assertEqual(codes, [] if code is None else [code], name)
+
+    def test_options(self):
+        """What stands behind the question is not decoded: EDNS, or whatever else."""
+        data = query() + b"\xc0\x0c" * 500
+        self.assertEqual(self.send(data[:10] + b"\xff\xff" + data[12:])[-1].rCode, dns.OK)
+
+    def test_turns(self):
+        """A turn of the reactor reads so many datagrams, empty ones too, and then no more."""
+        for data in (b"", query()):
+            port = self.protocol.transport
+            for _ in range(MOST_IN_A_TURN):
+                self.assertGreater(port.maxThroughput, 0)
+                self.send(data)
+            self.assertEqual(port.maxThroughput, 0)
+            self.clock.advance(0)
+
+    def test_raises(self):
+        """A resolver that raises is one that can't tell, and counts no longer."""
+        self.others.query = lambda query, timeout=None: fail(DNSServerError())
+        for _ in range(MOST_FORWARDED):
+            self.ask(b"example.org")
+        self.others.query = lambda query, timeout=None: succeed(([], [], []))
+        self.assertEqual(self.ask(b"example.org")[-1].rCode, dns.OK)
+
+
+class StreamTests(SynchronousTestCase):
+    """Questions that come over TCP."""
+
+    def setUp(self):
+        self.others, self.clock = Others(), Clock()
+        answers = Answers(lambda name: OURS.get(name, []), self.others)
+        self.factory = Shared(Server(answers, self.clock))
+
+    def connect(self, host="10.87.0.9"):
+        """A connection and its transport; none where it is refused."""
+        address = IPv4Address("TCP", host, 1234)
+        connection = self.factory.buildProtocol(address)
+        if connection is not None:
+            connection.makeConnection(StringTransport(peerAddress=address))
+        return connection
+
+    def send(self, connection, *queries):
+        """Send queries, all at once."""
+        connection.dataReceived(b"".join(struct.pack(">H", len(q)) + q for q in queries))
+
+    def answers(self, connection):
+        """The codes of what was answered up to now."""
+        data, codes = connection.transport.value(), []
+        while data:
+            (length,) = struct.unpack_from(">H", data)
+            codes.append(data[5] & 15)
+            data = data[2 + length :]
+        return codes
+
+    def test_one_after_the_other(self):
+        """Of queries that come at once one is looked at in a turn, when that before is answered."""
+        connection = self.connect()
+        self.send(connection, query(b"example.org"), query(), counted(0), query())
+        self.clock.advance(1)
+        self.assertEqual(self.answers(connection), [])
+        self.assertEqual(connection.transport.producerState, "paused")
+        self.others.asked[0][1].callback(([], [], []))
+        self.assertEqual(self.answers(connection), [dns.OK])
+        self.clock.advance(1)
+        self.assertEqual(self.answers(connection), [dns.OK, dns.OK, dns.EFORMAT, dns.OK])
+        self.assertEqual(connection.transport.producerState, "producing")
+
+    def test_hung_up_on(self):
+        """Who sends no query, one that is too long, or reads no answer, is hung up on."""
+        for hostile in (
+            lambda connection: self.send(connection, b"x"),
+            lambda connection: connection.dataReceived(struct.pack(">H", LONGEST_QUERY + 1)),
+            lambda connection: connection.transport.producer.pauseProducing(),
+        ):
+            connection = self.connect()
+            hostile(connection)
+            self.assertTrue(connection.transport.disconnected or connection.transport.disconnecting)
+
+    def test_gone(self):
+        """An answer for one who has hung up goes nowhere."""
+        connection = self.connect()
+        self.send(connection, query(b"example.org"))
+        connection.connectionLost(Failure(ConnectionDone()))
+        self.others.asked[0][1].callback(([], [], []))
+        self.assertEqual(self.answers(connection), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_crowd(self):
+        """One container's idle connections leave room for those of others, and go when it does."""
+        crowd = [self.connect() for _ in range(MOST_CONNECTIONS)]
+        taken = [connection for connection in crowd if connection is not None]
+        self.assertEqual(len(taken), MOST_CONNECTIONS // 2)
+        other = self.connect("10.87.0.10")
+        self.send(other, query())
+        self.assertEqual(self.answers(other), [dns.OK])
+        for connection in taken:
+            connection.connectionLost(Failure(ConnectionDone()))
+        self.assertIsNotNone(self.connect())
+
+
+class SharesTests(SynchronousTestCase):
+    """A number of which no one may have more than what is left."""
+
+    def test_newcomers(self):
+        """However much each wants, there is some for the next ones; all can be given back."""
+        shares = Shares(128)
+        for who in "abcdefg":
+            while shares.take(who):
+                pass
+        self.assertEqual(list(shares.taken.values()), [64, 32, 16, 8, 4, 2, 1])
+        for who, number in list(shares.taken.items()):
+            for _ in range(number):
+                shares.give_back(who)
+        self.assertEqual(shares.taken, {})
+
+
+class FakeReactor(MemoryReactorClock):
+    """A reactor that also listens for datagrams."""
+
+    def __init__(self):
+        super().__init__()
+        self.udp = []
+        self.taken = False
+
+    def listenUDP(self, port, protocol, interface=""):
+        self.udp.append((interface, port))
+        return self
+
+    def listenTCP(self, port, factory, backlog=50, interface=""):
+        if self.taken:
+            raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+        super().listenTCP(port, factory, backlog, interface)
+        return self
+
+    def stopListening(self):
+        self.udp = []
+
+
+class ListenTests(SynchronousTestCase):
+    """Where it listens, and when."""
+
+    def setUp(self):
+        self.reactor = FakeReactor()
+        path = f"{make_folder(self)}/resolv.conf"
+        with open(path, "w") as file:
+            file.write("nameserver 192.0.2.53\n")
+        self.names = Names(self.reactor, "10.87.0.1", resolv_conf=path)
+
+    def test_address(self):
+        """It listens only on the bridge's address, over UDP and TCP, however often it starts."""
+        self.names.start()
+        self.names.start()
+        self.assertEqual(self.reactor.udp, [("10.87.0.1", 53)])
+        ((port, _, _, interface),) = self.reactor.tcpServers
+        self.assertEqual((interface, port), ("10.87.0.1", 53))
+
+    def test_stop(self):
+        """When it stops, nothing is left to be done later; and it can start again."""
+        for _ in range(2):
+            self.names.start()
+            self.names.stop()
+            self.assertEqual((self.reactor.udp, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_taken(self):
+        """Where the port is taken it says so, and listens on nothing."""
+        self.reactor.taken = True
+        error = self.assertRaises(MachineAtFault, self.names.start)
+        self.assertIn("10.87.0.1, port 53: Address already in use", str(error))
+        self.assertEqual((self.reactor.udp, self.reactor.getDelayedCalls()), ([], []))

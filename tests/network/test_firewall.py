@@ -1,0 +1,120 @@
+"""The table of the packet filter: what it holds, and what changes it."""
+
+import os
+from ipaddress import IPv4Interface
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.fakes import make_folder
+from txcontain.errors import MachineAtFault
+from txcontain.network import firewall
+from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
+
+ONE = Published("tcp", "127.0.0.1", 8000, "10.87.0.2", 80)
+TWO = Published("udp", "0.0.0.0", 5353, "10.87.0.3", 53)
+
+
+class TableTests(SynchronousTestCase):
+    """A firewall whose scripts are kept instead of run."""
+
+    def setUp(self):
+        self.scripts, self.trouble = [], None
+        self.firewall = Firewall(self.run_script, "br0", IPv4Interface("10.87.0.1/16"))
+
+    async def run_script(self, script):
+        """Keep a script, or fail."""
+        if self.trouble is not None:
+            raise self.trouble
+        self.scripts.append(script)
+
+    def publish(self, *ports):
+        """Have these ports published."""
+        return Deferred.fromCoroutine(self.firewall.publish(frozenset(ports)))
+
+    def test_first(self):
+        """The first script makes the whole table anew, whatever was there, and the ports in it."""
+        self.successResultOf(self.publish(ONE, TWO))
+        (script,) = self.scripts
+        self.assertTrue(script.startswith("add table inet br0\ndelete table inet br0\ntable "))
+        self.assertTrue(
+            script.endswith(
+                "add element inet br0 everywhere { udp . 5353 : 10.87.0.3 . 53 }\n"
+                "add element inet br0 published { tcp . 127.0.0.1 . 8000 : 10.87.0.2 . 80 }\n"
+            )
+        )
+
+    def test_changes(self):
+        """Later scripts say what changes, and where nothing does there is none."""
+        for ports in ([ONE], [TWO], [TWO]):
+            self.successResultOf(self.publish(*ports))
+        self.assertEqual(
+            self.scripts[1:],
+            [
+                "delete element inet br0 published { tcp . 127.0.0.1 . 8000 }\n"
+                "add element inet br0 everywhere { udp . 5353 : 10.87.0.3 . 53 }\n"
+            ],
+        )
+
+    def test_failed(self):
+        """After a script that failed the table may be any, and so the next one is whole."""
+        self.successResultOf(self.publish())
+        self.trouble = MachineAtFault("no")
+        self.failureResultOf(self.publish(ONE), MachineAtFault)
+        self.trouble = None
+        self.successResultOf(self.publish(ONE))
+        self.assertTrue(self.scripts[-1].startswith("add table"))
+
+    def test_doubt(self):
+        """Nor is anything taken for granted where someone else may have changed it."""
+        for _ in range(2):
+            self.successResultOf(self.publish(ONE))
+            self.firewall.doubt()
+        self.assertEqual(self.scripts[0], self.scripts[1])
+
+    def test_removed(self):
+        """The table is removed, also where there is none; what is published then is anew."""
+        self.successResultOf(self.publish(ONE))
+        self.successResultOf(Deferred.fromCoroutine(self.firewall.remove()))
+        self.assertEqual(self.scripts[1], "add table inet br0\ndelete table inet br0\n")
+        self.successResultOf(self.publish(ONE))
+        self.assertEqual(self.scripts[2], self.scripts[0])
+
+
+class ProgramTests(TestCase):
+    """Running nft(8)."""
+
+    def test_missing(self):
+        """Where there is no nft, the package to install is named."""
+        self.patch(firewall, "PATH", "/nowhere")
+        error = self.assertRaises(MachineAtFault, find_nft)
+        self.assertIn("install the package nftables", str(error))
+
+    def be_nft(self, text):
+        """Have this shell script be nft."""
+        path = os.path.join(make_folder(self), "nft")
+        with open(path, "w") as file:
+            file.write(f"#!/bin/sh\n{text}\n")
+        os.chmod(path, 0o755)
+        self.patch(firewall, "find_nft", lambda: path)
+        return path
+
+    def run_nft(self, script):
+        """Run it on a script."""
+        from twisted.internet import reactor
+
+        return Deferred.fromCoroutine(run_nft(reactor, script))
+
+    async def test_works(self):
+        """The script comes on standard input, and no shell sees it."""
+        path = self.be_nft('echo "$@" >"$0.arguments"; cat >"$0.script"')
+        await self.run_nft("add table inet x; $(id)\n")
+        with open(f"{path}.arguments") as arguments, open(f"{path}.script") as script:
+            self.assertEqual(arguments.read(), "-f -\n")
+            self.assertEqual(script.read(), "add table inet x; $(id)\n")
+
+    async def test_complains(self):
+        """Its first complaint is told."""
+        self.be_nft("cat >/dev/null; echo 'Error: no'; echo 'Error: that' >&2; exit 1")
+        error = await self.assertFailure(self.run_nft("x\n"), MachineAtFault)
+        self.assertEqual(error.chain[1], "Error: that")

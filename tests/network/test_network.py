@@ -1,0 +1,285 @@
+"""The private network: who is on it, and what is there for them."""
+
+from ipaddress import IPv4Address, IPv4Interface
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import FakeLinks, FakeNames
+from tests.support import make_spec
+from txcontain.container.plan import Link
+from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.host.kernel import Process
+from txcontain.network.bridge import NOT_FORWARDING, Links, hardware_address, link_name
+from txcontain.network.firewall import Firewall
+from txcontain.network.network import Network
+
+INTERFACE = IPv4Interface("10.87.0.1/29")
+PRIVATE = make_spec(network="private")
+PROCESS = Process(100, 1)
+
+
+class RecordingLinks(FakeLinks):
+    """Notes what is asked of it."""
+
+    def __init__(self, done):
+        super().__init__()
+        self.done = done
+        self.strangers = []
+        self.trouble = None
+
+    def raise_bridge(self):
+        if self.trouble is not None:
+            raise self.trouble
+        super().raise_bridge()
+        self.done.append("bridge")
+
+    def remove_bridge(self):
+        super().remove_bridge()
+        self.done.append("no bridge")
+
+    def remove_strangers(self, known):
+        return sorted(set(self.strangers) - known)
+
+    def join(self, address, process):
+        self.done.append(f"{address} for {process.pid}")
+
+
+class RecordingNames(FakeNames):
+    """Notes whether it is to answer."""
+
+    def __init__(self, done):
+        self.done = done
+        self.answers = False
+
+    def start(self):
+        if not self.answers:
+            self.done.append("names")
+        self.answers = True
+
+    def stop(self):
+        if self.answers:
+            self.done.append("no names")
+        self.answers = False
+
+
+class NetworkTests(SynchronousTestCase):
+    """A network of six addresses, one of which is the bridge's."""
+
+    def setUp(self):
+        self.done = []  # what was done, in order
+        self.host_forwards = True
+        self.links, self.names = RecordingLinks(self.done), RecordingNames(self.done)
+        self.network = self.make_network()
+
+    def make_network(self):
+        """A network as a new manager has it."""
+        return Network(
+            maybeDeferred,
+            INTERFACE,
+            self.links,
+            Firewall(self.filter, "br0", INTERFACE),
+            self.names,
+            find_nft=lambda: None,
+            forwards=lambda: self.host_forwards,
+        )
+
+    async def filter(self, script):
+        """Note what a script is about."""
+        lines = script.splitlines()
+        self.done.append(lines[-1] if "element" in lines[-1] else f"{len(lines)} lines of rules")
+
+    def now(self, coroutine):
+        """What a coroutine returns, which takes no time."""
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def refused(self, coroutine):
+        """What a coroutine raises, which takes no time."""
+        failure = self.failureResultOf(Deferred.fromCoroutine(coroutine), MachineAtFault)
+        return str(failure.value)
+
+    def test_nothing_for_others(self):
+        """Instances on the host's network, or on none, need no address, and nothing is made."""
+        for which in ("host", "none"):
+            self.assertIsNone(self.network.reserve("one", make_spec(network=which)))
+        self.now(self.network.release("one"))
+        self.assertEqual(self.done, [])
+
+    def test_from_first_to_last(self):
+        """All is made for the first instance, in order, and removed with the last, backwards."""
+        self.assertEqual(self.network.reserve("one", PRIVATE), "10.87.0.2")
+        self.now(self.network.connect("one", PROCESS))
+        self.network.reserve("two", PRIVATE)
+        self.now(self.network.release("one"))
+        before = list(self.done)
+        self.now(self.network.release("two"))
+        rules = next(one for one in before if one.endswith("of rules"))
+        self.assertEqual(before, ["bridge", rules, "names", "10.87.0.2 for 100"])
+        self.assertEqual(self.done[4:], ["no names", "2 lines of rules", "no bridge"])
+
+    def test_lowest_free_address(self):
+        """Addresses are used again, the lowest first; the bridge's is never given away."""
+        for number in range(5):
+            address = self.network.reserve(str(number), PRIVATE)
+            self.assertEqual(address, f"10.87.0.{number + 2}")
+        with self.assertRaises(MachineAtFault) as raised:
+            self.network.reserve("more", PRIVATE)
+        self.assertIn("all of 10.87.0.0/29 are taken", str(raised.exception))
+        self.now(self.network.release("2"))
+        self.assertEqual(self.network.reserve("more", PRIVATE), "10.87.0.4")
+
+    def test_ports(self):
+        """Ports are published with the instance, and are not when it is released."""
+        spec = make_spec(network="private", ports=["8000:80"])
+        self.network.reserve("one", PRIVATE)
+        self.network.reserve("two", spec)
+        key = "element inet br0 published { tcp . 127.0.0.1 . 8000"
+        self.assertEqual(self.done[-1], f"add {key} : 10.87.0.3 . 80 }}")
+        self.now(self.network.release("two"))
+        self.assertEqual(self.done[-1], f"delete {key} }}")
+
+    def test_host_that_does_not_forward(self):
+        """Where the host forwards nothing, only loopback can be published on."""
+        self.host_forwards = False
+        self.network.reserve("one", make_spec(network="private", ports=["8000:80"]))
+        for port in ("0.0.0.0:8001:80", "192.0.2.1:8001:80"):
+            spec = make_spec(network="private", ports=[port])
+            error = self.assertRaises(MachineAtFault, self.network.reserve, "two", spec)
+            self.assertIn("sysctl net.ipv4.ip_forward=1", str(error))
+        self.assertIn(NOT_FORWARDING, self.now(self.network.recover()))
+
+    def test_no_bridge_to_be_had(self):
+        """That the bridge can't be made is told when the link is wanted; nothing is left then."""
+        self.links.trouble = MachineAtFault("the subnet is in use")
+        self.network.reserve("one", PRIVATE)
+        self.assertIn("in use", self.refused(self.network.connect("one", PROCESS)))
+        self.now(self.network.release("one"))
+        self.assertEqual((self.done, self.network.find("one")), ([], []))
+        self.links.trouble = None
+        self.network.reserve("one", PRIVATE)
+        self.now(self.network.connect("one", PROCESS))
+
+    def test_names(self):
+        """An instance is found by its name and its config's, while it runs."""
+        for name in ("Web-1", "Web-2"):
+            self.network.reserve(name, make_spec(name="Web", network="private"))
+            self.network.see(name, runs=True)
+        self.assertEqual(self.network.find("web-1"), ["10.87.0.2"])
+        self.assertEqual(self.network.find("web"), ["10.87.0.2", "10.87.0.3"])
+        self.network.see("Web-1", runs=False)
+        self.now(self.network.release("Web-2"))
+        self.network.see("Web-2", runs=True)  # too late: it is not on the network any more
+        self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
+
+    def test_names_without_case(self):
+        """A config whose name is another's but for its case, or is an instance's, is refused."""
+        self.network.reserve("web-1", make_spec(network="private", name="web"))
+        self.network.reserve("web-2", make_spec(network="private", name="web"))
+        for name in ("Web", "WEB-2"):
+            with self.assertRaises(ConfigAtFault) as raised:
+                self.network.reserve(f"{name}-3", make_spec(network="private", name=name))
+            self.assertIn(f"the name {name} is taken", str(raised.exception))
+        self.now(self.network.release("web-1"))
+        self.now(self.network.release("web-2"))
+        self.network.reserve("Web-3", make_spec(network="private", name="Web"))
+
+    def test_destroyed_meanwhile(self):
+        """No link is made for an instance that is gone by the time its init asks for one."""
+        self.network.reserve("one", PRIVATE)
+        self.now(self.network.release("one"))
+        self.assertIn("destroyed", self.refused(self.network.connect("one", PROCESS)))
+
+    def test_left(self):
+        """A link that is there is left of an instance, but not once another has its address."""
+        self.network.links.left = ["tx0a570002"]
+        address = self.network.reserve("one", PRIVATE)
+        self.now(self.network.release("one"))
+        self.assertEqual(self.network.left(address), ["link tx0a570002"])
+        self.assertEqual((self.network.left("10.87.0.3"), self.network.left(None)), ([], []))
+        self.network.reserve("two", PRIVATE)
+        self.assertEqual(self.network.left(address), [])
+
+    def test_place(self):
+        """What an init has to know of its address."""
+        self.assertEqual(
+            self.network.place("10.87.0.2"), Link("10.87.0.2", "255.255.255.248", "10.87.0.1")
+        )
+
+    def test_recovery(self):
+        """A new manager goes on with those that run, and removes the links of others."""
+        self.links.up = True
+        self.links.strangers = [link_name(IPv4Address("10.87.0.3")), "other"]
+        self.network.adopt("one", PRIVATE, "10.87.0.3")
+        done = self.now(self.network.recover())
+        self.assertEqual(done, ["removed the link other, of no instance"])
+        self.assertEqual((self.done[0], self.done[-1]), ("bridge", "names"))
+        self.assertEqual(self.network.reserve("two", PRIVATE), "10.87.0.2")
+
+    def test_recovery_of_nothing(self):
+        """Where no instance needs it any more, all goes; where there is none, nothing is done."""
+        self.links.up = True
+        done = self.now(self.network.recover())
+        self.assertEqual(done, ["removed the bridge txcontain0, which no instance uses"])
+        self.assertEqual(self.done, ["2 lines of rules", "no bridge"])
+        self.assertEqual(self.now(self.network.recover()), [])
+
+    def test_recovery_fails(self):
+        """What stands in its way is told."""
+        self.network.adopt("one", PRIVATE, "10.87.0.3")
+        self.links.trouble = MachineAtFault("it is not ours")
+        self.assertEqual(self.now(self.network.recover()), ["it is not ours"])
+
+    def test_stop(self):
+        """A manager that ends leaves all there but the resolver."""
+        self.network.reserve("one", PRIVATE)
+        self.network.stop()
+        self.assertEqual((self.done[-1], self.links.up), ("no names", True))
+
+
+class Message(dict):
+    """A message of rtnetlink's."""
+
+    get_attr = dict.get
+
+
+class RouteTests(SynchronousTestCase):
+    """Whether the host uses the subnet."""
+
+    def check(self, **route):
+        """Look at a host that has this route."""
+        links = Links(None, "br0", INTERFACE, "/state")
+
+        class Connection:
+            def get_routes(self, family):
+                return [Message(route)]
+
+        links._check_routes(Connection())
+
+    def test_others(self):
+        """Other networks are in no one's way, nor is the default route."""
+        self.check(dst_len=0, RTA_OIF=1)
+        self.check(RTA_DST="192.0.2.0", dst_len=24, RTA_OIF=1)
+        self.check(RTA_DST="10.87.0.8", dst_len=29, RTA_OIF=1)
+
+    def test_overlaps(self):
+        """A route to more than the subnet, or to a part of it, is named."""
+        for destination, length in (("10.0.0.0", 8), ("10.87.0.4", 32)):
+            with self.assertRaises(MachineAtFault) as raised:
+                self.check(RTA_DST=destination, dst_len=length, RTA_OIF=1)
+            self.assertIn(f"route to {destination}/{length} through lo", str(raised.exception))
+
+    def test_through_nothing(self):
+        """So is one that leads to no interface."""
+        with self.assertRaises(MachineAtFault) as raised:
+            self.check(RTA_DST="10.87.0.0", dst_len=16)
+        self.assertIn("route to 10.87.0.0/16", str(raised.exception))
+
+
+class NamingTests(SynchronousTestCase):
+    """What an address is called."""
+
+    def test_names_of_links(self):
+        """A link's name fits an interface (15 bytes), and its hardware address is a local one."""
+        address = IPv4Address("255.255.255.254")
+        self.assertEqual(link_name(address), "txfffffffe")
+        self.assertEqual(hardware_address(address), "02:00:ff:ff:ff:fe")

@@ -1,0 +1,117 @@
+"""What a launch that failed says."""
+
+import errno
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txcontain.container.spec import Port
+from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.host.os_errors import CAUSES, of_os
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.diagnose import FROM_CONFIG, of_early_end, of_port, of_step, of_tool
+from txcontain.runtime.exits import Exit
+
+PLAN = [
+    ("unshare", {"namespaces": ["mount"]}),
+    ("overlay", {"target": "/data", "lower": "/layers/x"}),
+    ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
+    ("user", {"owner": "www", "capabilities": []}),
+    ("exec", {"path": "/run.sh", "arguments": [], "environment": []}),
+]
+
+
+def failed(step=0, call="unshare", number=1, path="", cause="", hint=""):
+    """What an init says of a step that failed."""
+    return StepFailed({"step": step, "call": call, "errno": number, "path": path, "cause": cause,
+                       "hint": hint})  # fmt: skip
+
+
+class StepTests(SynchronousTestCase):
+    """A step of a plan."""
+
+    def test_chain(self):
+        """The chain leads from the step by the call, its errno and the path to cause and hint."""
+        error = of_step(PLAN, failed(4, "execve", errno.ENOENT, "/run.sh", "it is not there",
+                                     "correct startup_script"))  # fmt: skip
+        self.assertEqual(error.chain, (
+            "step 5 of 5, exec /run.sh", "execve(2)", "ENOENT: No such file or directory",
+            "/run.sh", "it is not there", "correct startup_script",
+        ))  # fmt: skip
+
+    def test_objects(self):
+        """A step is named with what it is about: its target, path or owner, if any."""
+        named = [of_step(PLAN, failed(step)).chain[0] for step in range(5)]
+        self.assertEqual(named, [
+            "step 1 of 5, unshare", "step 2 of 5, overlay /data", "step 3 of 5, mask /proc/kcore",
+            "step 4 of 5, user www", "step 5 of 5, exec /run.sh",
+        ])  # fmt: skip
+
+    def test_without_call(self):
+        """Where no system call failed, the function is named, and there is no errno."""
+        error = of_step(PLAN, failed(3, "getpwnam", 0, "/etc/passwd", "no user www is in it"))
+        self.assertEqual(error.chain, ("step 4 of 5, user www", "getpwnam(3)", "/etc/passwd",
+                                       "no user www is in it"))  # fmt: skip
+
+    def test_known_causes(self):
+        """What is known of an errno is said, unless the init has said better."""
+        for number, (cause, hint) in CAUSES.items():
+            self.assertEqual(of_step(PLAN, failed(number=number)).chain[-2:], (cause, hint))
+        self.assertEqual(of_step(PLAN, failed(number=errno.ENOSPC, cause="a", hint="b")).chain[-2:],
+                         ("a", "b"))  # fmt: skip
+
+    def test_unknown_errno(self):
+        """An errno that has no name is shown as a number."""
+        self.assertIn("4095", of_step(PLAN, failed(number=4095)).chain[2])
+
+    def test_whose_fault(self):
+        """A config is at fault for its own steps and for errors it can cause; else the machine."""
+        for step, (op, _) in enumerate(PLAN):
+            for number in errno.errorcode:
+                expected = (
+                    ConfigAtFault
+                    if op in ("overlay", "user", "exec") and number in FROM_CONFIG
+                    else MachineAtFault
+                )
+                self.assertIsInstance(of_step(PLAN, failed(step, number=number)), expected)
+        self.assertIsInstance(of_step(PLAN, failed(3, number=0)), ConfigAtFault)
+        self.assertIsInstance(of_step(PLAN, failed(4, number=errno.ENOSPC)), MachineAtFault)
+
+
+class OtherTests(SynchronousTestCase):
+    """What else can go wrong."""
+
+    def test_os(self):
+        """An error of the operating system is told by name, with its path and its cause."""
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/state/x")
+        self.assertEqual(of_os(error), "ENOSPC: No space left on device → /state/x → "
+                                       "the disk that holds the state folder is full")  # fmt: skip
+        self.assertEqual(of_os(OSError(errno.EIO, "Input/output error")), "EIO: Input/output error")
+
+    def test_os_without_errno(self):
+        """One without an errno is told by its text."""
+        self.assertIn("rm: cannot remove", of_os(OSError("rm: cannot remove x")))
+
+    def test_tool(self):
+        """That a program of the host's own can't be run is the machine's fault."""
+        error = of_tool("unpacking x.tar", failed(4, "execve", errno.ENOENT, "/usr/bin/tar"))
+        self.assertIsInstance(error, MachineAtFault)
+        self.assertEqual(error.chain[:2], ("unpacking x.tar", "execve(2)"))
+
+    def test_early_end(self):
+        """A script that ended too early is told with how, and with its last words if any."""
+        how = Exit(status=3, reason="exit status 3")
+        self.assertEqual(of_early_end("/run.sh", 8000, how, "no such module").chain, (
+            "/run.sh ended before it listened on port 8000", "exit status 3",
+            "its last words: no such module",
+        ))  # fmt: skip
+        self.assertIn("wrote nothing", of_early_end("/run.sh", 8000, how, "").chain[2])
+
+    def test_port(self):
+        """A port that is taken is told with who has it."""
+        error = of_port(Port("127.0.0.1", 8000, 8000, "tcp"), "the instance web-1")
+        self.assertEqual(error.chain[:2], ("port 8000 is taken", "by the instance web-1"))
+
+    def test_one_line(self):
+        """A chain reads as one line, from the outermost to the innermost."""
+        self.assertEqual(str(Error("a", "b", "c")), "a → b → c")

@@ -1,0 +1,488 @@
+"""Warm inits: handed out first, filled up later, let go in the end."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+from twisted.internet.defer import Deferred
+
+from tests.fakes import MachineTestCase, make_pool
+from txcontain.container.plan import INIT, MONITOR
+from txcontain.errors import MachineAtFault
+from txcontain.host.cgroups import Cgroups
+from txcontain.runtime import pool
+from txcontain.runtime.pool import (
+    CONNECT_WITHIN,
+    LATELY,
+    REFILL_AFTER,
+    RETRY_AFTER,
+    compile_program,
+)
+from txcontain.runtime.prepared import new_name
+
+GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
+PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
+
+
+class PoolTestCase(MachineTestCase):
+    """A test of a pool of some size."""
+
+    def make(self, **options):
+        """A pool that has been started, and has warmed its first inits."""
+        pool = make_pool(self.reactor, self.folder, groundwork=GROUNDWORK, **options)
+        pool.start()
+        self.reactor.advance(0)
+        return pool
+
+    @property
+    def living(self):
+        """The inits that have not ended."""
+        return [init for init in self.reactor.inits if init.monitor in self.kernel.living]
+
+
+class ColdTests(PoolTestCase):
+    """An init that is spawned when it is needed."""
+
+    def test_size_0(self):
+        """A pool of size 0 spawns an init when one is taken, and none else, ever."""
+        pool = self.make(size=0)
+        self.assertEqual(self.reactor.inits, [])
+        child = self.successResultOf(pool.take(PLAN))
+        self.reactor.advance(100)
+        self.assertEqual([init.slot for init in self.reactor.inits], [child.slot])
+
+    def test_command(self):
+        """The monitor is run in new namespaces, and it runs the init by its path."""
+        self.make(size=0).take(PLAN)
+        _, *arguments = self.init.arguments
+        self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
+        self.assertEqual(arguments[4:8], ["/bin/sh", MONITOR, "/dev/null", self.init.slot])
+        self.assertEqual(arguments[11:16], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
+                                            f"{self.folder}/init.sock"])
+        self.assertEqual(arguments[16], self.init.token)
+
+    def test_compiled(self):
+        """What an init runs is compiled, and Python takes it for a program."""
+        path = os.path.join(self.folder, "init.pyc")
+        with open(path, "wb") as file:
+            file.write(compile_program(INIT))
+        command = [sys.executable, "-I", "-S", "-B", path]
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertIn("main() missing 2 required positional arguments", result.stderr)
+
+    def test_pipes_not_held(self):
+        """An init whose output the log process can't hold is not used, and ends."""
+        pool = self.make(size=0)
+        self.reactor.log_process.silent = True
+        taken = pool.take(PLAN)
+        self.assertNoResult(taken)
+        self.reactor.log_process.say("failed", self.init.token, "Too many open files")
+        error = self.failureResultOf(taken, MachineAtFault).value
+        self.assertEqual(error.chain, ("opening the pipes of a container's output",
+                                       "Too many open files"))  # fmt: skip
+        self.reactor.advance(0)
+        self.assertFalse(self.kernel.lives(self.init.process))
+
+    def test_cut_short(self):
+        """What a manager was writing when it was killed is gone with the next one's start."""
+        open(os.path.join(self.folder, ".init.pyc.7.tmp"), "w").close()
+        self.make(size=0)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["init.pyc", "logd.pyc", "slots"])
+
+    def test_disk_full(self):
+        """Where there is no room for what is compiled, an init runs its source."""
+        self.patch(pool, "write_soon", lambda *_: throw(OSError(28, "No space left on device")))
+        self.make(size=0).take(PLAN)
+        self.assertEqual(self.init.arguments[15], INIT)
+
+    def test_out_of_the_managers_group(self):
+        """Its monitor is told how to leave the manager's cgroup, where a service may be ended."""
+        pool = self.make(size=0)
+        pool.cgroups = Cgroups(monitors="/groups/monitors/cgroup.procs")
+        pool.take(PLAN)
+        self.assertEqual(self.init.arguments[7], "/groups/monitors/cgroup.procs")
+
+    def test_python(self):
+        """An init runs a Python that it can't write to, by a descriptor of its own."""
+        self.make(size=0).take(PLAN)
+        folder = self.kernel.folders[self.init.descriptors[3]]
+        path = os.path.join(folder, self.init.arguments[11].removeprefix("/proc/self/fd/3/"))
+        self.assertEqual(path, os.path.realpath(sys.executable))
+
+    def test_clean(self):
+        """It gets nothing of the manager's environment, and no descriptor but these."""
+        self.make(size=0).take(PLAN)
+        self.assertEqual(self.init.environment, {"LC_ALL": "C"})
+        self.assertEqual(set(self.init.descriptors), {0, 1, 2, 3})
+
+    def test_too_slow(self):
+        """One that does not connect in time fails, and its monitor is killed and forgotten."""
+        self.reactor.connects = False
+        pool = self.make(size=0)
+        taken = pool.take(PLAN)
+        self.reactor.advance(CONNECT_WITHIN - 1)
+        self.assertNoResult(taken)
+        self.reactor.advance(1)
+        self.failureResultOf(taken, MachineAtFault)
+        self.reactor.advance(0)
+        self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+
+    def test_files(self):
+        """Its monitor is told how many files a process may open: as many as the manager might.
+
+        The manager raises its own limits.
+        """
+        pool = self.make(size=0, files=(512, 4096))
+        pool.take(PLAN)
+        self.assertEqual(self.init.arguments[9:11], ["512", "4096"])
+
+    def test_connects_too_late(self):
+        """One that connects after all, when it is given up, harms no one."""
+        self.reactor.connects = False
+        taken = self.make(size=0).take(PLAN)
+        self.init.stuck = True
+        self.reactor.advance(CONNECT_WITHIN)
+        self.failureResultOf(taken, MachineAtFault)
+        self.init.connect()
+        self.init.end("Killed")
+
+    def test_can_not_spawn(self):
+        """Where none can be spawned the reason is told, and nothing is left of it."""
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        pool = self.make(size=0)
+        error = self.failureResultOf(pool.take(PLAN), MachineAtFault).value
+        self.assertIn("a limit on processes", str(error))
+        self.assertEqual((os.listdir(pool.slots), pool.tokens()), ([], set()))
+
+    def test_tokens(self):
+        """What this manager has spawned is no stranger, as long as it lives."""
+        pool = self.make(size=0)
+        os.mkdir(os.path.join(pool.slots, "stranger"))
+        self.successResultOf(pool.take(PLAN))
+        self.assertEqual(pool.tokens(), {"stranger"})
+
+
+class WarmTests(PoolTestCase):
+    """Inits that wait for their plan."""
+
+    def test_first_ones(self):
+        """A pool warms as many inits as its size, one after the other."""
+        self.reactor.connects = False
+        self.make(size=2)
+        self.assertEqual(len(self.reactor.inits), 1)
+        self.init.connect()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.inits), 2)
+        self.init.connect()
+        self.reactor.advance(100)
+        self.assertEqual(len(self.reactor.inits), 2)
+
+    def test_groundwork(self):
+        """A warm init has done the groundwork; a bare one has done nothing, and is a new one."""
+        pool = self.make(size=1)
+        self.assertEqual(self.init.groundwork, GROUNDWORK)
+        self.successResultOf(pool.take([("unshare", {})]))
+        self.assertEqual((len(self.reactor.inits), self.init.groundwork), (2, []))
+
+    def test_handed_out_first(self):
+        """A warm init is handed out at once, the oldest first."""
+        pool = self.make(size=2)
+        taken = [self.successResultOf(pool.take(PLAN)).token for _ in range(2)]
+        self.assertEqual(taken, [init.token for init in self.reactor.inits])
+
+    def test_refill(self):
+        """Another takes its place a moment after the last launch, not in front of one."""
+        pool = self.make(size=1)
+        for _ in range(3):
+            pool.take(PLAN)
+            count = len(self.reactor.inits)
+            self.reactor.advance(REFILL_AFTER * 0.9)
+            self.assertEqual(len(self.reactor.inits), count)
+        self.reactor.advance(REFILL_AFTER)
+        self.assertGreater(len(self.reactor.inits), count)
+
+    def test_demand(self):
+        """As many are kept warm as were taken lately, up to a bound; later fewer again."""
+        pool = self.make(size=1, most=3)
+        for _ in range(5):
+            self.successResultOf(pool.take(PLAN))
+        taken = len(self.living)
+        self.reactor.pump([REFILL_AFTER] * 10)
+        self.assertEqual(len(self.living), taken + 3)
+        self.reactor.pump([LATELY / 4] * 12)
+        self.assertEqual(len(self.living), taken + 1)
+
+    def test_dead(self):
+        """A warm init that has died is not handed out; another follows after a while."""
+        pool = self.make(size=1)
+        dead = self.init
+        dead.end("Killed")
+        self.assertFalse(os.path.exists(dead.slot))
+        self.reactor.advance(RETRY_AFTER - 1)
+        self.assertEqual(self.reactor.inits, [dead])
+        self.reactor.advance(1)
+        self.assertNotEqual(self.successResultOf(pool.take(PLAN)).token, dead.token)
+
+    def test_none_to_be_had(self):
+        """Where none can be warmed it is tried again and again, and never in a hurry."""
+        tries = []
+
+        def spawn(*arguments, **options):
+            tries.append(self.reactor.seconds())
+            raise OSError(11, "Resource temporarily unavailable")
+
+        self.patch(self.reactor, "spawnProcess", spawn)
+        pool = self.make(size=1)
+        self.reactor.pump([RETRY_AFTER] * 3)
+        self.assertEqual(tries, [0, RETRY_AFTER, 2 * RETRY_AFTER, 3 * RETRY_AFTER])
+        self.assertEqual(os.listdir(pool.slots), [])
+
+    def test_taken_is_none_of_the_pools(self):
+        """One that was handed out and ends is no loss of the pool's."""
+        pool = self.make(size=1)
+        child = self.successResultOf(pool.take(PLAN))
+        child.on_exit = lambda how: None
+        self.reactor.advance(REFILL_AFTER)
+        count = len(self.reactor.inits)
+        self.reactor.inits[0].end("Done")
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(len(self.reactor.inits), count)
+
+
+class AheadTests(PoolTestCase):
+    """Warm inits that have done more than the groundwork."""
+
+    def plan_for(self, image, writable, name):
+        """A plan as the manager makes it: the groundwork, the image, and the instance's own."""
+        return [*GROUNDWORK, ("root_overlay", {"lower": image, "upper": name if writable else ""}),
+                ("hostname", {"name": name}), ("exec", {"path": "/run.sh"})]  # fmt: skip
+
+    def launch(self, pool, image="base", stem="web", *, writable=True):
+        """Launch something as the manager does, and let the pool be filled up again.
+
+        Returns the init that it took.
+        """
+        plan_for = partial(self.plan_for, image, writable)
+        plan = plan_for(pool.reserved(stem, plan_for) or new_name(stem))
+        child = self.successResultOf(pool.take(plan))
+        child.carry_out(plan)
+        pool.ahead.launched(stem, plan_for)
+        self.reactor.pump([REFILL_AFTER] * 5)
+        return next(init for init in self.reactor.inits if init.token == child.token)
+
+    def warm(self, pool):
+        """What the warm inits have done, as numbers of steps."""
+        return sorted(child.in_advance for child in pool._warm)
+
+    def prepared(self):
+        """The names whose folders were made in advance."""
+        return sorted(name for name in os.listdir(self.folder) if "-" in name)
+
+    def test_same_again(self):
+        """When a config is launched again, an init has done all but the exec, by a drawn name."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.assertEqual(self.warm(pool), [1, 1])
+        self.launch(pool)
+        self.assertEqual(self.warm(pool), [1, 3])
+        (name,) = self.prepared()
+        self.assertRegex(name, "^web-[0-9a-f]{8}$")
+        init = self.launch(pool)
+        self.assertEqual(init.groundwork, self.plan_for("base", True, name)[:3])
+        self.assertEqual((len(self.prepared()), len(pool.ahead.names)), (2, 1))
+        self.assertEqual(self.warm(pool), [1, 3])
+
+    def test_image_alone(self):
+        """Two configs of one image have it mounted in advance, and nothing that bears a name."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool, stem="web", writable=False)
+        self.launch(pool, stem="db", writable=False)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 2], []))
+        init = self.launch(pool, stem="web", writable=False)
+        self.assertEqual(len(init.groundwork), 2)
+
+    def test_another_stem(self):
+        """A name is no other config's, be the plan as it may; what was prepared is let go."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.assertEqual(self.launch(pool, stem="db").groundwork, GROUNDWORK)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
+
+    def test_another(self):
+        """For another image there is one that has done no more than all have in common."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.assertEqual(self.launch(pool, "other").groundwork, GROUNDWORK)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
+        self.launch(pool, "other")
+        self.assertEqual(self.warm(pool), [1, 3])
+
+    def test_cold(self):
+        """A new init does only the groundwork, whatever is expected."""
+        pool = self.make(size=0)
+        for _ in range(3):
+            init = self.launch(pool)
+        self.assertEqual((init.groundwork, init.child.in_advance), (GROUNDWORK, 0))
+        self.assertEqual(self.prepared(), [])
+
+    def test_expect_nothing(self):
+        """Who would remove an image has all inits let go that have mounted it."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        pool.expect_nothing()
+        self.reactor.pump([REFILL_AFTER] * 5)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
+
+    def test_dies(self):
+        """One that dies leaves nothing of what it has prepared."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        self.init.end("Killed")
+        self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(len(self.prepared()), 1)
+
+    def test_hangs_up(self):
+        """One that has hung up is given to no launch, though its end is yet to be heard of."""
+        pool = self.make(size=1, most=1)
+        self.init.hang_up()
+        self.assertEqual(self.warm(pool), [])
+        taken = pool.take(PLAN)
+        self.assertNotEqual(self.successResultOf(taken).token, self.reactor.inits[0].token)
+
+    def test_hangs_up_when_taken(self):
+        """A launch that was given one, which hangs up before it has its plan, fails."""
+        child = self.successResultOf(self.make(size=0).take(PLAN))
+        self.init.hang_up()
+        self.failureResultOf(child.carry_out(PLAN), MachineAtFault)
+
+    def test_ends_while_it_prepares(self):
+        """One that ends half-way through what is done in advance makes place for another."""
+        self.reactor.prepares = False
+        pool = self.make(size=1, most=1)
+        self.init.end("Killed")
+        self.reactor.prepares = True
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(self.warm(pool), [1])
+
+    def test_never_connects(self):
+        """One that does not connect while the pool is filled makes place for another, in time."""
+        self.reactor.connects = False
+        pool = self.make(size=1, most=1)
+        self.reactor.connects = True
+        self.reactor.advance(CONNECT_WITHIN)
+        self.reactor.advance(RETRY_AFTER)
+        self.assertEqual(self.warm(pool), [1])
+        self.assertEqual(len(self.living), 1)
+
+    def test_cannot_be_done(self):
+        """Where what was expected can't be done in advance, it is not tried again and again."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.reactor.prepares = False
+        self.launch(pool)
+        self.assertEqual(len(self.prepared()), 1)
+        self.init.fail()
+        self.reactor.prepares = True
+        self.reactor.pump([RETRY_AFTER] * 2)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
+
+    def test_no_folder(self):
+        """Where no folder can be made for it, nothing is prepared."""
+        pool = self.make(size=2, most=2)
+        pool.ahead.folder = os.path.join(self.folder, "missing")
+        self.launch(pool)
+        self.launch(pool)
+        self.reactor.pump([RETRY_AFTER] * 2)
+        self.assertEqual((self.warm(pool), pool.ahead.names), ([1, 1], set()))
+
+    def test_no_init(self):
+        """Where no init can be spawned for it, what was prepared is removed."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        plan_for = partial(self.plan_for, "base", True)
+        self.successResultOf(pool.take(plan_for("web-1"))).carry_out(plan_for("web-1"))
+        pool.ahead.launched("web", plan_for)
+        self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
+        self.reactor.advance(REFILL_AFTER)
+        self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
+
+
+class StopTests(PoolTestCase):
+    """The manager ends."""
+
+    def test_stop(self):
+        """Warm inits are let go, and nothing is left: no slot, no call, no descriptor."""
+        pool = self.make(size=3)
+        stopped = pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual((self.kernel.pidfds, self.kernel.folders), ({}, {}))
+        self.assertIsNone(self.reactor.factory)
+
+    def test_prepared(self):
+        """What was prepared for the next launch is gone before the manager is."""
+        pool = self.make(size=2)
+        for _ in range(2):
+            pool.ahead.launched("web", lambda name: [*GROUNDWORK, ("hostname", {"name": name})])
+        self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
+        self.reactor.pump([REFILL_AFTER] * 3)
+        self.assertEqual(len(pool.ahead.names), 1)
+        removed = Deferred()
+        pool.ahead.remove = lambda path: removed
+        stopped = pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.assertNoResult(stopped)
+        removed.callback(None)
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual(pool.ahead.names, set())
+
+    def test_containers_run_on(self):
+        """Those that have a plan run on."""
+        pool = self.make(size=1)
+        self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
+        self.reactor.advance(0)
+        taken = self.reactor.inits[0]
+        stopped = pool.stop()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual((self.living, self.kernel.signals), ([taken], []))
+
+    def test_about_to_be_warm(self):
+        """One that connects only now is let go too."""
+        self.reactor.connects = False
+        pool = self.make(size=1)
+        stopped = pool.stop()
+        self.reactor.factory = pool
+        self.init.connect()
+        self.reactor.pump([0.01] * 3)
+        self.successResultOf(stopped)
+        self.assertEqual(self.living, [])
+
+    def test_no_more(self):
+        """Who asks for one when it has been stopped is told that the manager ends."""
+        pool = self.make(size=0)
+        pool.stop()
+        self.failureResultOf(pool.take(PLAN), MachineAtFault)
+        self.assertEqual(self.reactor.inits, [])
+
+    def test_stuck(self):
+        """One that won't go does not keep the manager from ending."""
+        self.reactor.connects = False
+        stopped = self.make(size=1).stop()
+        self.reactor.pump([0.1] * 55)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+def throw(error):
+    """Raise it, as a function that fails."""
+    raise error

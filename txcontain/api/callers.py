@@ -1,0 +1,106 @@
+"""Whether a caller is inside of a container: then it may ask only if the config says so.
+
+| it comes by                     | and is known by                                         |
+|---------------------------------|---------------------------------------------------------|
+| TCP, from the host's network    | the cgroup in which its socket was made (sock_diag(7))  |
+| TCP, from the private network   | its address                                             |
+| the unix socket                 | the cgroup of the process that connected (SO_PEERCRED)  |
+
+The first needs cgroup version 2, which may be beside version 1. A socket that was made outside
+and handed in counts as outside, and so does a program there that passes on what it gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import define
+from twisted.internet.interfaces import IAddress
+
+from txcontain.engine.manager import Manager
+from txcontain.errors import Forbidden
+from txcontain.host import sockets
+from txcontain.host.cgroups import GROUP, MONITORS, SOCKETS
+from txcontain.runtime.instance import Instance
+
+HINT = 'if it is to manage containers, write "manage": true in its config'
+GONE = Forbidden(
+    "whoever sent this request has hung up already, and may have been a container",
+    "stay connected until the answer is there",
+)
+
+
+@define
+class Callers:
+    """Tells the callers inside of containers from all others."""
+
+    manager: Manager
+
+    def instance_of(self, transport: Any) -> Instance | None:
+        """The instance in which a connection was made; None where it was in none.
+
+        Raises Forbidden where that may not manage.
+        """
+        peer: IAddress = transport.getPeer()
+        if isinstance(host := getattr(peer, "host", None), str):
+            found = self._by_tcp(transport.getHost(), peer, host)
+        else:
+            found = self._by_process(transport)
+        if found is None:
+            return None
+        instance = next(filter(found, self.manager.instances.values()), None)
+        if instance is None or not instance.spec.manage:
+            name = f"the container {instance.name}" if instance else "a container"
+            raise Forbidden(f"this request comes from inside of {name}", HINT)
+        return instance
+
+    def _by_tcp(self, own: Any, peer: Any, host: str) -> Callable[[Instance], bool] | None:
+        network = self.manager.network.interface
+        address = ip_address(host.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address in network.network and address != network.ip:
+            return lambda instance: instance.address == str(address)
+        top = self.manager.pool.cgroups.tops.get(SOCKETS)
+        if top is None:
+            return None  # this machine can't tell
+        try:
+            group = sockets.group_of_peer((own.host, own.port), (host, peer.port))
+            if group == sockets.UNTOLD:
+                return None
+            path = None if group is None else sockets.path_of_group(top, group)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                return None  # nor can this one
+            path = None
+        if path is None:
+            if sockets.is_own(host):
+                raise GONE
+            return None
+        return _has_group(path)
+
+    def _by_process(self, transport: Any) -> Callable[[Instance], bool] | None:
+        credentials = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, _, _ = struct.unpack("iII", credentials)
+        return next(filter(None, map(_has_group, _groups_of(pid))), None)
+
+
+def _groups_of(pid: int) -> list[str]:
+    """The cgroups of a process (cgroups(7)); none where it has ended."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup") as file:
+        return [line.rstrip("\n").split(":", 2)[2] for line in file]
+    return []
+
+
+def _has_group(path: str) -> Callable[[Instance], bool] | None:
+    """Whether an instance is the one whose cgroup this is; None where it is no container's."""
+    above, token = os.path.split(path)
+    if os.path.basename(os.path.dirname(above)) != GROUP or token == MONITORS:
+        return None
+    return lambda one: one.processes is not None and one.processes.token == token

@@ -1,0 +1,309 @@
+"""What the manager listens on: its options, checked, and the services that they ask for."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import ipaddress
+import os
+import resource
+import shutil
+import socket
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.application.internet import TCPServer, UNIXServer
+from twisted.application.service import Service
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python.usage import UsageError
+
+from txcontain.api.access import Keys, Loopback, Peers, Tokens, read_tokens
+from txcontain.api.server import LOCAL_NAMES, ApiSite, Limits
+from txcontain.engine.manager import Manager
+from txcontain.host.kernel import Kernel
+from txcontain.options import number
+
+MOST = 1_000_000  # connections, seconds
+PARAMETERS: list[list[Any]] = [
+    number("port", "p", 8080, "TCP port to answer on (0: only --unix-socket).", 0, 65535),
+    ["interface", "i", "127.0.0.1", "Address to answer on; beyond loopback with TLS and keys."],
+    ["unix-socket", None, None, "Path of a unix socket to answer on."],
+    ["unix-group", None, None, "Group that may use the unix socket, beside root."],
+    ["tls-cert", None, None, "PEM file of the TLS certificate, and of those up to its CA."],
+    ["tls-key", None, None, "PEM file of the key of --tls-cert."],
+    ["tls-client-ca", None, None, "PEM file of a CA: its client certificates may do everything."],
+    ["tokens", None, None, "File of the tokens that TCP callers need; see docs/access.md."],
+    number("max-connections", None, 1000, "How many connections to take on each socket.",
+           1, MOST),
+    number("request-timeout", None, 30, "Seconds within which a whole request must have arrived.",
+           1, MOST),
+    number("idle-timeout", None, 60, "Seconds after which a silent connection is closed.",
+           1, MOST),
+]  # fmt: skip
+Options = MutableMapping[str, Any]
+
+SOCKET_MODE = 0o660
+BACKLOG = 511  # connections that the kernel keeps until they are taken
+ALL = {"", "0.0.0.0", "::"}  # what stands for every address of the host
+PART = 3  # of the descriptors, which each socket may use: what is left is for containers
+
+log = Logger()
+
+
+class CannotStart(SystemExit, Exception):
+    """The manager can't listen where it is to; its text, a sentence, says why and what to do.
+
+    It is an error for twistd, which cleans up, and an end of the program for Python, which
+    prints only the sentence: a traceback would tell an administrator nothing more.
+    """
+
+
+def check(options: Options) -> None:
+    """Refuse what would let in who should not, and read the keys.
+
+    Raises UsageError, a sentence that says what to do.
+    """
+    for name in ("unix-socket", "tls-cert", "tls-key", "tls-client-ca", "tokens"):
+        options[name] = options[name] and os.path.abspath(options[name])
+    _check_together(options)
+    _check_interface(options)
+    if options["unix-group"]:
+        options["unix-group"] = _group(options["unix-group"])
+    if options["tokens"]:
+        _read(read_tokens, options["tokens"])
+    options["tls"] = _tls(options) if options["tls-cert"] else None
+
+
+def _check_together(options: Options) -> None:
+    for name, other in (
+        ("tls-cert", "tls-key"),
+        ("tls-key", "tls-cert"),
+        ("tls-client-ca", "tls-cert"),
+        ("unix-group", "unix-socket"),
+    ):
+        if options[name] and not options[other]:
+            raise UsageError(f"--{name} needs --{other}")
+    if not options["port"] and not options["unix-socket"]:
+        raise UsageError("--port 0 needs --unix-socket: else no one could ask")
+
+
+def _check_interface(options: Options) -> None:
+    """Beyond loopback, no one is let in unknown, or unencrypted."""
+    if not options["port"] or is_loopback(options["interface"]):
+        return
+    if not _is_address(options["interface"]):
+        raise UsageError(_no_address(options["interface"]))
+    if not options["tls-cert"] or not (options["tokens"] or options["tls-client-ca"]):
+        raise UsageError(
+            f"--interface {options['interface']} can be reached from other hosts: that needs "
+            "--tls-cert and --tls-key, and --tokens or --tls-client-ca (see docs/access.md)"
+        )
+
+
+def is_loopback(interface: str) -> bool:
+    """Whether only this host can reach an address."""
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return interface == "localhost"
+
+
+def _is_address(interface: str) -> bool:
+    """Whether it is one that a host may have; a name is none, for it may lead elsewhere."""
+    with suppress(ValueError):
+        return interface in ALL or bool(ipaddress.ip_address(interface))
+    return False
+
+
+def _no_address(interface: str) -> str:
+    return (f"--interface {interface} is not an address of this host: give one of those that "
+            "`ip address` shows, or leave it out")  # fmt: skip
+
+
+def _group(name: str) -> int:
+    with suppress(KeyError):
+        return grp.getgrgid(int(name)).gr_gid if name.isdecimal() else grp.getgrnam(name).gr_gid
+    raise UsageError(f"--unix-group: this host has no group {name}")
+
+
+def _read(reader: Any, path: str) -> Any:
+    try:
+        return reader(path)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _tls(options: Options) -> Any:
+    """What TLS connections are made with (an IOpenSSLContextFactory)."""
+    from OpenSSL.SSL import Error
+    from twisted.internet.ssl import CertificateOptions
+
+    own, *chain = _certificates(options["tls-cert"])
+    ca = _certificates(options["tls-client-ca"]) if options["tls-client-ca"] else None
+    made = CertificateOptions(
+        privateKey=_key(options["tls-key"]),
+        certificate=own,
+        extraCertChain=chain,
+        verify=bool(ca),
+        caCerts=ca,
+        requireCertificate=not options["tokens"],  # else a token will do as well
+    )
+    try:
+        made.getContext()
+    except Error as error:
+        raise UsageError("--tls-key is not the key of --tls-cert") from error
+    return made
+
+
+def _certificates(path: str) -> list[Any]:
+    """The X509 objects of a PEM file."""
+    from cryptography.x509 import load_pem_x509_certificates
+    from OpenSSL.crypto import X509
+
+    def load(path: str) -> list[Any]:
+        try:
+            found = load_pem_x509_certificates(Path(path).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} holds no certificates in PEM form") from error
+        return [X509.from_cryptography(certificate) for certificate in found]
+
+    certificates: list[Any] = _read(load, path)
+    return certificates
+
+
+def _key(path: str) -> Any:
+    """The PKey object of a PEM file."""
+    from OpenSSL.crypto import FILETYPE_PEM, Error, load_privatekey
+
+    def load(path: str) -> Any:
+        try:
+            return load_privatekey(FILETYPE_PEM, Path(path).read_bytes(), b"")
+        except (Error, ValueError) as error:
+            raise ValueError(f"{path} holds no key in PEM form without a passphrase") from error
+
+    return _read(load, path)
+
+
+def listeners(options: Options, manager: Manager) -> Iterator[Service]:
+    """The services that answer for a manager on each socket."""
+    limits = _limits(options)
+    if options["port"]:
+        keys = _keys(options)
+        # Over TLS a name is proved by the certificate, and no page can make one of its own.
+        names = None if keys and options["tls"] else LOCAL_NAMES | {options["interface"]}
+        factory: Any = ApiSite(manager, names, keys or Loopback(), limits)
+        if options["tls"]:
+            factory = _over_tls(options["tls"], factory)
+        yield TcpServer(options["port"], options["interface"], factory, manager)
+    if options["unix-socket"]:
+        site = ApiSite(manager, None, Peers(), limits)
+        yield UnixServer(options["unix-socket"], options["unix-group"], site, manager.reactor)
+
+
+def _limits(options: Options) -> Limits:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = min(options["max-connections"], most // PART)
+    if connections < options["max-connections"]:
+        log.warn("{few} connections at most: {most} descriptors (ulimit -n) are not enough for "
+                 "more", few=connections, most=most)  # fmt: skip
+    return Limits(connections, options["request-timeout"], options["idle-timeout"])
+
+
+def _keys(options: Options) -> Keys | None:
+    if not options["tokens"] and not options["tls-client-ca"]:
+        return None
+    tokens = Tokens(options["tokens"]) if options["tokens"] else None
+    return Keys(tokens, certificates=bool(options["tls-client-ca"]))
+
+
+def _over_tls(tls: Any, factory: Any) -> Any:
+    from twisted.protocols.tls import TLSMemoryBIOFactory
+
+    return TLSMemoryBIOFactory(tls, False, factory)
+
+
+@contextmanager
+def _explained(explain: Callable[[OSError], str]) -> Iterator[None]:
+    """Raise CannotStart, with what ``explain`` says of the error, where listening fails."""
+    try:
+        yield
+    except CannotListenError as error:
+        raise CannotStart(explain(error.socketError)) from error
+    except OSError as error:
+        raise CannotStart(explain(error)) from error
+
+
+class TcpServer(TCPServer):
+    """Answers on a TCP port."""
+
+    def __init__(self, port: int, interface: str, factory: Any, manager: Manager) -> None:
+        super().__init__(
+            port, factory, backlog=BACKLOG, interface=interface, reactor=manager.reactor
+        )
+        self.port, self.interface, self.kernel = port, interface, manager.kernel
+
+    def privilegedStartService(self) -> None:
+        """Listen. Raises CannotStart."""
+        with _explained(self._explain):
+            super().privilegedStartService()
+
+    def _explain(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            holder = holder_of(self.kernel, self.port, self.interface)
+            return (f"port {self.port} is taken by {holder}: end that, or give the manager "
+                    "another --port")  # fmt: skip
+        if error.errno == errno.EADDRNOTAVAIL:
+            return _no_address(self.interface)
+        return f"--port {self.port} can't be listened on: {error.strerror}"
+
+
+def holder_of(kernel: Kernel, port: int, interface: str) -> str:
+    """Who listens on a TCP port, in words; of an IPv6 address that is not known."""
+    address = "0.0.0.0" if interface in ALL else interface.replace("localhost", "127.0.0.1")
+    with suppress(OSError):
+        if found := kernel.listener(port, address=address):
+            pid, name = found
+            return f"{name} (process {pid})" if pid else "a process that can't be seen from here"
+    return "another program"
+
+
+class UnixServer(UNIXServer):
+    """Answers on a unix socket that root and a group may use."""
+
+    def __init__(self, path: str, group: int | None, site: ApiSite, reactor: Any) -> None:
+        super().__init__(path, site, backlog=BACKLOG, mode=SOCKET_MODE, reactor=reactor)
+        self.path, self.group = path, group
+
+    def privilegedStartService(self) -> None:
+        """Listen, and then let the group in: never anyone before. Raises CannotStart."""
+        with _explained(self._explain):
+            remove_abandoned(self.path)
+            super().privilegedStartService()
+            if self.group is not None:
+                shutil.chown(self.path, group=self.group)
+
+    def _explain(self, error: OSError) -> str:
+        folder = os.path.dirname(self.path)
+        if error.errno == errno.EADDRINUSE:
+            by = "another manager" if Path(self.path).is_socket() else "something that is no socket"
+            why = f"is taken by {by}: end or remove that, or give another path"
+        elif not os.path.isdir(folder):
+            why = f"can't be made: there is no folder {folder}; make it, or give another path"
+        else:  # such as a path of more than 107 bytes, of which only the text tells
+            why = f"can't be made: {error.strerror or error}"
+        return f"--unix-socket {self.path} {why}"
+
+
+def remove_abandoned(path: str) -> None:
+    """Remove a unix socket that no one answers on: a manager that was killed has left it."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(FileNotFoundError):
+        try:
+            connection.connect(path)
+        except ConnectionRefusedError:
+            if Path(path).is_socket():
+                os.unlink(path)

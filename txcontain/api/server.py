@@ -1,0 +1,417 @@
+"""The HTTP server: what it takes from whom, before any resource sees it.
+
+Twisted reads the requests, as RFC 9112 says: 16 KiB of headers and 500 of them at most, one
+length and one only, no control characters, one answer after the other. What it leaves open is
+closed here: how long and how large a whole request may be, how many connections there are,
+who may ask, and what a web page may make a browser send.
+"""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from time import perf_counter
+from typing import Any
+from urllib.parse import unquote
+
+from attrs import define, evolve
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request, Site
+
+from txcontain import errors
+from txcontain.api.access import Access, Caller, Loopback
+from txcontain.api.callers import Callers
+from txcontain.api.resources import make_root
+from txcontain.api.verbs import encoded, refuse
+from txcontain.container.document import LONGEST_DOCUMENT, shown
+from txcontain.engine.manager import Manager
+from txcontain.errors import logged
+from txcontain.later import Timer
+from txcontain.logs.journal import asked_by
+from txcontain.runtime.instance import Instance
+
+LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
+LONGEST_REQUEST = 16 << 20  # bytes; past LONGEST_DOCUMENT they are thrown away as they come
+LONGEST_NUMBER = 18  # digits of a length: more is no length, and Python refuses 4300 of them
+LOG_AFTER = 0.01  # seconds: until then, the answer is out
+LONGEST_SHOWN = 200  # characters of a request's target in the log
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]{0,5})?", re.ASCII)  # RFC 9110, 7.2
+ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)  # RFC 9112, 3.2.2
+
+NO_HTTP = "this is not HTTP/1.1, or not clear enough to be safe (RFC 9112)"
+TOO_SLOW = "the request was not complete in time"
+TOO_LONG = f"the request is longer than {LONGEST_REQUEST} bytes"
+TOO_MANY = "there are too many connections: try again later"
+CROSS_SITE = errors.Forbidden(
+    "a web page of another site sent this request",
+    "no page may: use the CLI, or a program such as curl",
+)
+UNKNOWN = errors.Unauthenticated(
+    "only authenticated callers are served here",
+    "send a token of the manager's --tokens file (TXCONTAIN_TOKEN for the CLI), or a client "
+    "certificate",
+)
+READ_ONLY = errors.Forbidden(
+    "this caller has read-only access",
+    "use a token whose role is write: `txcontain token NAME write` makes one",
+)
+
+log = Logger()
+
+
+@define(frozen=True)
+class Limits:
+    """How much of the manager those who connect may take."""
+
+    connections: int = 1000
+    request: float = 30  # seconds from a request's first byte to its last
+    idle: float = 60  # seconds of silence
+
+
+LOOPBACK, DEFAULTS = Loopback(), Limits()
+
+
+def canned(status: str, why: str) -> bytes:
+    """A whole answer to what can't be answered as a request, after which the connection ends."""
+    reason = encoded(why).decode()
+    head = [f"HTTP/1.1 {status}", "Connection: close", "Content-Length: 0",
+            f"Txcontain-Reason: {reason}", "", ""]  # fmt: skip
+    return "\r\n".join(head).encode()
+
+
+class Channel(HTTPChannel):
+    """A connection: bounds how much is read of a request, and for how long.
+
+    How long its answer takes is not bounded: a launch waits for a port, a follower for events.
+    """
+
+    site: ApiSite
+    transport: Any
+    _due: Timer | None = None  # for the request that is being read
+    _received = 0  # bytes of the request that is being read
+    _behind = b""  # what has come behind the request that was answered last
+    _turn: Timer | None = None  # for that
+    instance: Instance | None = None  # that it was made in
+    refusal: errors.Forbidden | None = None  # of all that comes on it
+    _unread = False  # whether answers wait for the client to read them
+
+    def connectionMade(self) -> None:
+        """Count it."""
+        self.site.connections += 1
+        super().connectionMade()
+        try:
+            self.instance = self.site.callers.instance_of(self.transport)
+        except errors.Forbidden as refusal:
+            self.refusal = refusal
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Count it no more."""
+        self.site.connections -= 1
+        self._is_complete()
+        self._behind = b""
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read on, where the request is neither too long nor refused already."""
+        if self.transport.disconnecting:
+            return  # over TLS, more may come after a refusal
+        if self._behind:
+            self._behind += data
+            return
+        if not self._handlingRequest:
+            self._received += len(data)
+            self._expect_the_rest()
+        if self._received > LONGEST_REQUEST:
+            self.refuse("409 Bad Request", TOO_LONG)
+        else:
+            super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Refuse a header that goes on in a second line, which others may read as two."""
+        if line.startswith((b" ", b"\t")):
+            self._respondToBadRequestAndDisconnect()
+        else:
+            super().lineReceived(line)
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Refuse lengths that Twisted would take, or stumble over."""
+        name, _, value = line.lower().partition(b":")
+        value = value.strip()
+        if (name == b"content-length" and len(value) > LONGEST_NUMBER) or (
+            name == b"transfer-encoding" and value != b"chunked"
+        ):
+            self._respondToBadRequestAndDisconnect()
+            return False
+        return bool(super().headerReceived(line))
+
+    def allHeadersReceived(self) -> None:
+        """Refuse what says that it will be too long, and do not ask for it (100 Continue)."""
+        if (self.length or 0) > LONGEST_REQUEST:
+            self.refuse("409 Bad Request", TOO_LONG)
+        else:
+            super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        """The request is here."""
+        self._received = 0
+        self._is_complete()
+        super().allContentReceived()
+
+    def _expect_the_rest(self) -> None:
+        self._due = self._due or Timer(self.site.reactor, self._is_too_slow)
+        if not self._due.is_set:
+            self._due.after(self.site.limits.request)
+
+    def requestDone(self, request: Request) -> None:
+        """Answer one request in a turn of the reactor: who sends many at once delays no one."""
+        self.paused = True  # LineReceiver only keeps what it gets now
+        super().requestDone(request)
+        self.paused = False
+        self._behind = self.clearLineBuffer()
+        self._go_on_later()
+
+    def pauseProducing(self) -> None:
+        """Answers are unread: until they are, there are no more."""
+        self._unread = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """They are read."""
+        self._unread = False
+        super().resumeProducing()
+        self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        if self._behind and not self.transport.disconnecting:
+            self.transport.pauseProducing()
+            self._turn = self._turn or Timer(self.site.reactor, self._go_on)
+            self._turn.after(0)
+
+    def _go_on(self) -> None:
+        if self._behind and not self._unread and not self.transport.disconnecting:
+            behind, self._behind = self._behind, b""
+            self.transport.resumeProducing()
+            self.dataReceived(behind)
+
+    def _is_complete(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+
+    def _is_too_slow(self) -> None:
+        self.refuse("408 Request Timeout", TOO_SLOW)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """No header is that long."""
+        self._respondToBadRequestAndDisconnect()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """What Twisted calls where it can't understand a request."""
+        self.refuse("400 Bad Request", NO_HTTP)
+
+    def refuse(self, status: str, why: str) -> None:
+        """Answer what is no request, and hang up."""
+        if not self.transport.disconnecting:
+            log.info("{peer} {status}: {why}", peer=self.getPeer(), status=status, why=why)
+            self.transport.write(canned(status, why))
+            self.loseConnection()
+
+
+class Refusal(Protocol):
+    """A connection too many."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Say so and hang up; at once where that would take a handshake first."""
+        if ISSLTransport.providedBy(self.transport):
+            self.transport.abortConnection()
+        else:
+            self.transport.write(canned("503 Service Unavailable", TOO_MANY))
+            self.transport.loseConnection()
+
+
+class ApiRequest(Request):
+    """A request whose body is bounded before it is buffered, and whose caller is checked."""
+
+    channel: Any  # a Channel
+    caller: Caller | None = None  # None: nobody knows
+    too_large = False
+    _received = 0  # bytes of the body
+
+    def gotLength(self, length: int | None) -> None:
+        """All headers are here: see who asks, before the body is kept."""
+        super().gotLength(length)
+        authorization = self.getHeader(b"authorization")
+        self.caller = self.channel.site.access.caller(self.channel.transport, authorization)
+        if self.caller and self.channel.instance:
+            within = f"{self.caller.name} in {self.channel.instance.name}"
+            self.caller = evolve(self.caller, name=within)
+        if self.caller is None or self.channel.refusal:  # one answer, to a body that is not parsed
+            self._is_last()
+            self.channel.length = length if length and length <= LONGEST_DOCUMENT else 0
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a part of the body, as long as the whole is not too long."""
+        self._received += len(data)
+        if self._received > LONGEST_DOCUMENT or self.caller is None:
+            self.too_large = True  # and the rest is read and thrown away
+        else:
+            super().handleContentChunk(data)
+
+    def process(self) -> None:
+        """Find the resource and have it answer, unless the request is to be refused."""
+        self.began = perf_counter()
+        try:
+            caller = self._checked()
+        except errors.Error as error:
+            if isinstance(error, errors.Malformed):  # and so may be what follows it
+                self._is_last()
+            refuse(self, error)
+            self.finish()
+            return
+        before = asked_by.set(caller.name)
+        try:
+            super().process()
+        finally:
+            asked_by.reset(before)
+
+    def _checked(self) -> Caller:
+        self._read_target()
+        self._check_host()
+        if self.channel.refusal:
+            raise self.channel.refusal
+        if self._is_cross_site():
+            raise CROSS_SITE
+        if self.caller is None:
+            self.setHeader(b"WWW-Authenticate", b'Bearer realm="txcontain"')  # RFC 6750, 3
+            raise UNKNOWN
+        if not self.caller.may(self.method):
+            raise READ_ONLY
+        if self.method == b"HEAD":
+            self.args.pop(b"follow", None)  # there is nothing to be had of it
+        return self.caller
+
+    def _read_target(self) -> None:
+        """Take both forms of a target (RFC 9112, 3.2), and make sure of one Host."""
+        hosts = self.requestHeaders.getRawHeaders(b"host", [])
+        if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
+            raise errors.Malformed("a request has one Host header (RFC 9112, 3.2)")
+        if absolute := ABSOLUTE.match(self.uri):
+            self.requestHeaders.setRawHeaders(b"host", [absolute[1]])
+            self.path = self.path[absolute.end():] or b"/"  # fmt: skip
+        elif not self.uri.startswith(b"/") and self.uri != b"*":
+            raise errors.Malformed("a request's target begins with a slash (RFC 9112, 3.2)")
+
+    def _is_last(self) -> None:
+        """End the connection when this has been answered."""
+        self.channel.persistent = False
+        self.setHeader(b"Connection", b"close")
+
+    def abortConnection(self) -> None:
+        """Hang up at once, whatever the client has not read yet."""
+        self.channel.transport.abortConnection()
+
+    def _check_host(self) -> None:
+        """Refuse a name that is not this server's.
+
+        A web page can have a name of its own lead here (DNS rebinding): a browser then takes
+        it for ours, and puts that name in Host.
+        """
+        host = self.getHeader("host")
+        if host is not None and not self.channel.site.is_ours(host):
+            raise errors.Forbidden(
+                f"the Host of this request is {shown(host)}, which is not a name of this manager",
+                "ask for localhost, or for the address that --interface gives",
+            )
+
+    def _is_cross_site(self) -> bool:
+        """Whether a page from elsewhere may have made a browser send this.
+
+        The browser tells by itself, in Sec-Fetch-Site (Fetch Metadata) and Origin (RFC 6454).
+        The port counts: a container's page comes from this host too.
+        """
+        own = f"http{'s' * self.isSecure()}://{self.getHeader('host')}"
+        origins = self.requestHeaders.getRawHeaders("origin", [])
+        sites = self.requestHeaders.getRawHeaders("sec-fetch-site", [])
+        return any(origin.lower() != own.lower() for origin in origins) or any(
+            site not in ("same-origin", "none") for site in sites
+        )
+
+
+class ApiSite(Site):
+    """The resources, as they are served on one listening socket."""
+
+    requestFactory = ApiRequest
+    protocol: Any = Channel  # and no HTTP/2
+    reactor: Any
+    displayTracebacks = False
+    connections = 0
+
+    def __init__(
+        self,
+        manager: Manager,
+        names: set[str] | None = LOCAL_NAMES,
+        access: Access = LOOPBACK,
+        limits: Limits = DEFAULTS,
+    ) -> None:
+        """:param names: what a Host header may name; None where no browser can be misled."""
+        super().__init__(
+            make_root(manager),
+            timeout=limits.idle,
+            reactor=manager.reactor,
+            parsePOSTFormSubmission=False,
+        )
+        self._names = names
+        self.callers = Callers(manager)
+        self.access = access
+        self.limits = limits
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """A connection, or what ends it at once."""
+        if self.connections >= self.limits.connections:
+            log.warn("{peer} 503: {why}", peer=addr, why=TOO_MANY)
+            refusal = Refusal()
+            refusal.factory = self
+            return refusal
+        return super().buildProtocol(addr)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Those that TLS may agree on."""
+        return [b"http/1.1"]
+
+    def getContentFile(self, length: int | None) -> BytesIO:
+        """What keeps a body: never a file, which would take a descriptor."""
+        return BytesIO()
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a Host header names this server."""
+        match = HOST.fullmatch(host)
+        if match is None or self._names is None:
+            return match is not None
+        return (match[1] or match[2]).lower() in self._names
+
+    def startFactory(self) -> None:
+        """Nothing: Twisted's own access log would run a timer."""
+
+    def log(self, request: Any) -> None:
+        """Write down who asked what, how it was answered, how long that took, and why not."""
+        Timer(self.reactor, write_line).after(LOG_AFTER, line_of(request))
+
+
+def write_line(line: str) -> None:
+    """Put a line into the manager's log."""
+    log.info("{line}", line=line)
+
+
+def line_of(request: ApiRequest) -> str:
+    """A request as a line of the log. Nothing in it can pass for another line, or for colours."""
+    milliseconds = 1000 * (perf_counter() - request.began)
+    by = request.caller.name if request.caller else "unknown"
+    asked = f"{by} {request.method.decode()} {request.uri.decode('latin-1')}"
+    reasons = request.responseHeaders.getRawHeaders("txcontain-reason", [])
+    answer = ": ".join([str(request.code), *map(unquote, reasons)])
+    return f"{logged(asked)[:LONGEST_SHOWN]} {milliseconds:.1f} ms {logged(answer)}"

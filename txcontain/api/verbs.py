@@ -1,0 +1,296 @@
+"""HTTP mechanics: from an error to an answer, methods as coroutines, paths, queries.
+
+The course's resources answer with empty bodies where they refuse; why is told in the
+header ``Txcontain-Reason``, percent-encoded (RFC 3986) so that any text fits in. Ours
+say it in a body as well. What a person should know of a success is in ``Txcontain-Note``,
+encoded in the same way; there may be several.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import quote
+
+from attrs import define
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from txcontain import errors
+from txcontain.container.document import LONGEST_DOCUMENT, shown
+from txcontain.host.os_errors import of_os
+from txcontain.later import background
+
+LONGEST_REASON = 4096  # bytes of the header
+DIGITS = 15  # of a number in a query: JSON has it exactly
+FLAGS = {"1": True, "true": True, "0": False, "false": False}
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+# What the user did, or what the machine did: one table from error to status and phrase.
+STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
+    (errors.InvalidData, http.CONFLICT, b"Bad Request"),
+    (errors.ConfigExists, http.CONFLICT, b"Conflict"),
+    (errors.ConfigAtFault, http.CONFLICT, b"Conflict"),
+    (errors.CalledOff, http.CONFLICT, b"Conflict"),
+    (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found"),
+    (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found"),
+    (errors.Malformed, http.BAD_REQUEST, b"Bad Request"),
+    (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized"),
+    (errors.Forbidden, http.FORBIDDEN, b"Forbidden"),
+    (errors.MachineAtFault, http.INTERNAL_SERVER_ERROR, b"Internal Server Error"),
+]
+UNEXPECTED = errors.MachineAtFault(
+    "the manager has a bug, and could not do this", "its log has the details: please report them"
+)
+
+log = Logger()
+
+
+def refuse(request: Request, error: errors.Error) -> None:
+    """Answer with an error: its status, an empty body, and the reason in the header."""
+    status, phrase = next((s, p) for kind, s, p in STATUSES if isinstance(error, kind))
+    request.setResponseCode(status, phrase)
+    request.setHeader(b"Txcontain-Reason", encoded(str(error)))
+    request.setHeader(b"Content-Length", b"0")
+
+
+def note(request: Request, text: str) -> None:
+    """Answer, besides all else, with a sentence that a person should read."""
+    request.responseHeaders.addRawHeader(b"Txcontain-Note", encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """A text as the value of a header; its end is cut off where it is too long."""
+    while len(value := quote(text, safe=PRINTABLE)) > LONGEST_REASON:
+        text = text[: len(text) * LONGEST_REASON // len(value)]
+    return value.encode()
+
+
+def refuse_with_problem(request: Request, error: errors.Error) -> None:
+    """Answer with an error as ``application/problem+json`` (RFC 9457)."""
+    refuse(request, error)
+    problem = {
+        "title": request.code_message.decode(),
+        "status": request.code,
+        "detail": error.chain[0],
+        "chain": list(error.chain[1:]),
+    }
+    send_json(request, b"application/problem+json", problem)
+
+
+def send_json(request: Request, kind: bytes, value: Any) -> None:
+    """Write a whole answer, with its length: a single piece, and not one in chunks."""
+    document = json.dumps(value).encode()
+    request.setHeader(b"Content-Type", kind)
+    request.setHeader(b"Content-Length", str(len(document)).encode())
+    request.write(document)
+
+
+class Verb(Resource):
+    """A resource of one or more methods; every other is answered with 405 and Allow."""
+
+    refuse = staticmethod(refuse)
+
+    def __init__(self, **methods: Callable[[Request], Coroutine[Any, Any, Any]]) -> None:
+        super().__init__()
+        self._methods = {name.encode(): method for name, method in methods.items()}
+        if b"GET" in self._methods:
+            self._methods[b"HEAD"] = self._methods[b"GET"]
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Accept one trailing slash."""
+        return self if path == b"" and not request.postpath else NOWHERE
+
+    def render(self, request: Request) -> int | bytes:
+        """Run the method's coroutine, and answer with what it returns as JSON."""
+        method = self._methods.get(request.method)
+        if method is None:
+            request.setResponseCode(http.NOT_ALLOWED)
+            request.setHeader(b"Allow", b", ".join(sorted(self._methods)))
+            return b""
+        connected = Connected(request, self.refuse)
+        background(self._answer(method(request), connected), f"answering {request.path!r}")
+        return NOT_DONE_YET
+
+    @staticmethod
+    async def _answer(work: Coroutine[Any, Any, Any], connected: Connected) -> None:
+        try:
+            outcome = await work
+        except Exception:
+            outcome = Failure()
+        connected.answer(outcome)
+
+
+class TellingVerb(Verb):
+    """A resource of ours, beside the course's: its errors have a body that says why."""
+
+    refuse = staticmethod(refuse_with_problem)
+
+
+@define
+class Connected:
+    """A request at work. Where its client hangs up, what it asked for is done all the same."""
+
+    request: Request
+    refuse: Callable[[Request, errors.Error], None]
+    gone: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.request.notifyFinish().addErrback(self._hung_up)
+
+    def _hung_up(self, _: Failure) -> None:
+        self.gone = True
+
+    def answer(self, outcome: Any) -> None:
+        """Answer with what the method returned, as JSON, or with its error."""
+        if self.gone and isinstance(outcome, Failure) and outcome.check(CancelledError):
+            return
+        if isinstance(outcome, Failure):
+            outcome = expected(outcome, self.request)
+        if self.gone:
+            return
+        if isinstance(outcome, errors.Error) and self.request.startedWriting:
+            self.request.loseConnection()  # half an answer must not pass for a whole one
+            return
+        if isinstance(outcome, errors.Error):
+            self.refuse(self.request, outcome)
+        elif outcome is not None:
+            send_json(self.request, b"application/json", outcome)
+        self.request.finish()
+
+
+def expected(failure: Failure, request: Request) -> errors.Error:
+    """The domain's error in a failure.
+
+    One of the operating system's is the machine's fault; any other goes to the log, and into no
+    answer.
+    """
+    if isinstance(failure.value, errors.Error):
+        return failure.value
+    if isinstance(failure.value, OSError):
+        log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
+        return errors.MachineAtFault("answering this request", of_os(failure.value))
+    log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
+    return UNEXPECTED
+
+
+class Nowhere(Resource):
+    """A path that leads nowhere: 404 for every method."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Every child of an unknown path is unknown too (unless it was put there)."""
+        return NOWHERE
+
+    def render(self, request: Request) -> bytes:
+        """404, with an empty body."""
+        request.setResponseCode(http.NOT_FOUND)
+        request.setHeader(b"Txcontain-Reason", b"there is no such path; see API.md")
+        return b""
+
+
+NOWHERE = Nowhere()
+
+
+class ByName(Resource):
+    """A resource below which each name is one."""
+
+    def __init__(self, make: Callable[[str], Resource]) -> None:
+        super().__init__()
+        self._make = make
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Any name is accepted; the handler decides whether it exists."""
+        name = path.decode("utf-8", "backslashreplace")
+        return self._make(name) if name else NOWHERE
+
+    def render(self, request: Request) -> int | bytes:
+        """Without a name there is nothing."""
+        return NOWHERE.render(request)
+
+
+class NamedOrAll(ByName):
+    """A resource that is all, and below which each name is one."""
+
+    def __init__(self, everything: Verb, make: Callable[[str], Resource]) -> None:
+        super().__init__(make)
+        self._everything = everything
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The resource of a name; after only a slash, all."""
+        return super().getChild(path, request) if path else self._everything
+
+    def render(self, request: Request) -> int | bytes:
+        """All of them."""
+        return self._everything.render(request)
+
+
+def query(request: Request, **readers: Callable[[str, str], Any]) -> dict[str, Any]:
+    """The parameters of the query, each by its reader; None for those that are left out.
+
+    Raises InvalidData if a value is not what its reader takes, if a parameter is there twice,
+    or if no reader knows it: a misspelt one must not pass for one that is left out.
+    """
+    values: dict[str, Any] = dict.fromkeys(readers)
+    for raw, texts in request.args.items():
+        name = raw.decode("utf-8", "backslashreplace")
+        if name not in readers:
+            known = "the parameters are " + ", ".join(readers)
+            raise errors.InvalidData(f"the query has no parameter {shown(name)}", known)
+        if len(texts) > 1:
+            raise errors.InvalidData(f"the query has the parameter {name} twice")
+        values[name] = readers[name](name, texts[0].decode("utf-8", "backslashreplace"))
+    return values
+
+
+def number(name: str, text: str) -> int:
+    """Read a whole number.
+
+    Raises InvalidData.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
+        raise errors.InvalidData(
+            f"{name} must be a whole number from 0 to {'9' * DIGITS}, not {shown(text)}"
+        )
+    return int(text)
+
+
+def flag(name: str, text: str) -> bool:
+    """Read a yes or a no.
+
+    Raises InvalidData.
+    """
+    try:
+        return FLAGS[text.lower()]
+    except KeyError:
+        raise errors.InvalidData(f"{name} must be 1, true, 0 or false, not {shown(text)}") from None
+
+
+def choice(*choices: str) -> Callable[[str, str], tuple[str, ...]]:
+    """A reader of one of these.
+
+    It raises InvalidData.
+    """
+
+    def read(name: str, text: str) -> tuple[str, ...]:
+        if text not in choices:
+            raise errors.InvalidData(f"{name} must be {' or '.join(choices)}, not {shown(text)}")
+        return (text,)
+
+    return read
+
+
+def body(request: Request) -> bytes:
+    """What the client sent.
+
+    Raises TooLarge where it was more than is taken.
+    """
+    if getattr(request, "too_large", False):
+        raise errors.TooLarge(f"the body is longer than {LONGEST_DOCUMENT} bytes")
+    assert request.content is not None
+    content: bytes = request.content.read()
+    return content

@@ -1,0 +1,1 @@
+"""What a container is: spec, plan, init and explain. Pure data; no Twisted."""

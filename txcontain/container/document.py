@@ -1,0 +1,60 @@
+"""A JSON document of a stranger's, read strictly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from txcontain.errors import InvalidData, TooLarge
+
+LONGEST_DOCUMENT = 1 << 20  # bytes
+
+
+def read_object(document: bytes) -> dict[str, Any]:
+    """The JSON object in ``document``, read strictly (RFC 8259, and no key twice).
+
+    Raises InvalidData; TooLarge, past a mebibyte.
+    """
+    if len(document) > LONGEST_DOCUMENT:
+        raise TooLarge(f"the document is longer than {LONGEST_DOCUMENT} bytes")
+    try:
+        text = document.decode("utf-8-sig")  # editors of Windows begin with a mark of it
+        values = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"the document is not UTF-8: byte {error.start} can't be read") from None
+    except RecursionError:
+        raise InvalidData("the document is nested too deep") from None
+    except ValueError as error:
+        raise InvalidData(f"the document is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        refuse("the document is not a JSON object")
+    return values
+
+
+def shown(value: object) -> str:
+    """``value`` as a message shows it: printable, and not too long."""
+    if isinstance(value, (list, dict)):  # which may be nested as deep as the stack allows
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# -- one check a key: each takes the key's name and value, and returns what Spec keeps --
+
+
+def refuse(*chain: str) -> NoReturn:
+    """Raise InvalidData: the sentences lead from what was read to what is wrong with it."""
+    raise InvalidData(*chain)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:  # each looked up once: a stranger chooses how many there are
+        if key in values:
+            refuse(f"the key {shown(key)} is there twice")
+        values[key] = value
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    refuse(f"{name} is not JSON")

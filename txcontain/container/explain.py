@@ -1,0 +1,351 @@
+"""A plan as the shell commands that a person could type: to be read, and to be run.
+
+Each op of ``init.Container`` has a method here that returns its lines, and whose
+docstring is the comment above them.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import groupby
+from shlex import quote
+from typing import Any
+
+from txcontain.container.facts import COUNT as IDS
+from txcontain.container.plan import CAPABILITIES, Plan
+from txcontain.container.spec import Assignment, fill_in
+
+HEAD = """\
+#!/bin/sh
+# The container by hand. Run it as root: sh FILE
+# (Use an image that you trust: the real init lets no symbolic link of an image lead
+# out of it, which a shell can't promise. And the folders named here must exist.)
+
+# Namespaces first: new ones of these kinds, with the rest of this file as PID 1, in a
+# session of its own: it has no terminal. (To end it, and all in it: kill -KILL the unshare.)
+exec unshare --pid --fork --kill-child --uts --ipc{namespaces} \
+    setsid sh -eu /dev/fd/3 3<<'{end}'
+exec 3<&-
+umask 022
+"""
+FULL = ["ro", "nosuid", "nodev", "noexec"]
+Lines = list[str]
+
+
+def explain(plan: Plan) -> str:
+    """The plan of a container as a POSIX shell script that makes the same container.
+
+    Raises InvalidData where the environment grows too long.
+    """
+    names = [name for op, arguments in plan if op == "unshare" for name in arguments["namespaces"]]
+    script, shell = "", _Shell()
+    steps = enumerate(plan, 1)
+    for op, group in groupby(steps, key=lambda numbered: numbered[1][0]):
+        run = list(group)
+        numbers = "-".join(str(number) for number in dict.fromkeys((run[0][0], run[-1][0])))
+        speak = getattr(shell, op)
+        lines = [line for _, (_, arguments) in run for line in speak(**arguments)]
+        script += "\n".join([f"\n# {numbers}: {op}", _comment(speak.__doc__), *lines, ""])
+    end = "CONTAINER"
+    while f"\n{end}\n" in script:  # a line of what is written in it, such as a variable's value
+        end += "_"
+    head = HEAD.format(namespaces="".join(f" --{name}" for name in names), end=end)
+    return f"{head}{script}{end}\n"
+
+
+def _comment(text: str) -> str:
+    return "\n".join(f"# {line.strip()}" for line in text.strip().splitlines())
+
+
+def _mount(options: Lines, source: str, target: str, fstype: str = "") -> str:
+    kind = f"-t {fstype} " if fstype else ""
+    return f"mount {kind}-o {quote(','.join(filter(None, options)))} {quote(source)} {target}"
+
+
+def _inside(path: str) -> str:
+    return '"$root"' + ("" if path == "/" else quote(path))
+
+
+def _remount(target: str, flags: Lines) -> str:
+    return f"mount -o {','.join(['remount', 'bind', *flags])} {target}"
+
+
+def _find(who: str) -> str:
+    """An awk(1) program's beginning: the record of this name, or of this number."""
+    condition = f"$3 == {int(who)}" if who.isdecimal() else "$1 == who"
+    return f"awk -F: -v who={quote(who)} '{condition}"
+
+
+class _Shell:
+    """Says each step in shell: one method an op, called with the step's arguments."""
+
+    def __init__(self) -> None:
+        self.to_seal: Lines = []
+        self.powers: Lines = []
+        self.first = 0  # of the ids of a user namespace
+        self.enter = ""  # the command that enters one
+        self.run = "exec "  # or empty, if this shell is to stay
+
+    def input(self, path: str) -> Lines:
+        """The container's own standard input."""
+        return [f"exec <{quote(path)}"]
+
+    def output(self, stdout: str, stderr: str) -> Lines:
+        """Its output and error: pipes of its log, in its slot (leave out to see them here)."""
+        return [f"exec >>{quote(stdout)} 2>>{quote(stderr)}"]
+
+    def output_as_error(self) -> Lines:
+        """All output goes to one place."""
+        return ["exec >&2"]
+
+    def unshare(self, namespaces: Lines) -> Lines:
+        """The first line did this: a shell can't do it to itself."""
+        return []
+
+    def propagation(self, mode: str) -> Lines:
+        """What is mounted from here on stays in this mount namespace."""
+        return [f"mount --make-r{mode} /"]
+
+    def scratch(self, path: str, size: str) -> Lines:
+        """A tmpfs that only this namespace sees; it goes with the last process."""
+        mount = _mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")
+        return [f"mkdir -p {quote(path)}", mount]
+
+    def staging(self, path: str) -> Lines:
+        """What all containers share is mounted here, before there is a root to hold it. (The
+        manager has some processes do this in advance: a launch is faster so.)
+        """
+        return self._new_root(path)
+
+    def move(self, source: str, target: str) -> Lines:
+        """To where it belongs."""
+        return [f"mkdir -p {_inside(target)}", f"mount --move {quote(source)} {_inside(target)}"]
+
+    def root_overlay(self, mountpoint: str, flags: Lines, sealed: bool, **layers: Any) -> Lines:
+        """The base image, with a writable layer over it, is to be the root. The image is shared,
+        and is never written to: mount points that are missing are made in the upper layer.
+        """
+        return [*self._new_root(mountpoint), *self._overlay("/", flags, sealed, **layers)]
+
+    def root_folder(self, mountpoint: str, source: str, flags: Lines) -> Lines:
+        """A folder of the host is to be the root."""
+        mount = f'mount --bind {quote(source)} "$root"'
+        return [*self._new_root(mountpoint), mount, _remount('"$root"', flags)]
+
+    def _new_root(self, mountpoint: str) -> Lines:
+        return [f"root={quote(mountpoint)}", 'mkdir "$root"']
+
+    def overlay(self, target: str, flags: Lines, sealed: bool, **layers: Any) -> Lines:
+        """The tarballs of the config, unpacked: copy-on-write, each upper layer takes what is
+        written. (volatile: it need not survive a power cut. What the kernel marks so it mounts
+        only once, but here the instance has had it.)
+        """
+        return [f"mkdir -p {_inside(target)}", *self._overlay(target, flags, sealed, **layers)]
+
+    def _overlay(
+        self,
+        target: str,
+        flags: Lines,
+        sealed: bool,
+        lower: str,
+        upper: str,
+        work: str,
+        volatile: bool,
+    ) -> Lines:
+        if sealed:
+            self.to_seal.append(_remount(_inside(target), ["ro", *flags]))
+        layers = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
+        layers += ["volatile"] * volatile
+        used = f"{work}/work/incompat/volatile"  # a mark of the kernel's: not to be mounted again
+        return [
+            *[f"rm -rf {quote(used)}"] * volatile,
+            f"mkdir -p {quote(upper)} {quote(work)}",
+            f"chown --reference={quote(lower)} {quote(upper)}",
+            f"chmod --reference={quote(lower)} {quote(upper)}",
+            _mount([*flags, *layers], "overlay", _inside(target), "overlay"),
+        ]
+
+    def mount(self, target: str, fstype: str, flags: Lines, data: str = "") -> Lines:
+        """File systems of its own. /proc shows this pid namespace, whose PID 1 we are."""
+        return [f"mkdir -p {_inside(target)}",
+                _mount([*flags, data], fstype, _inside(target), fstype)]  # fmt: skip
+
+    def resize(self, path: str, size: str, flags: Lines) -> Lines:
+        """As large as the config has it."""
+        return [f"mount -o {','.join(['remount', *flags, f'size={size}'])} {_inside(path)}"]
+
+    def bind(self, source: str, target: str, flags: Lines) -> Lines:
+        """Files of the host, seen in the container, with all that is mounted below them
+        (util-linux 2.39 or later).
+        """
+        place = _inside(target)
+        options = ["rbind", *(f"{flag}=recursive" for flag in flags)]
+        return [f"if [ -d {quote(source)} ]; then mkdir -p {place}; else touch {place}; fi",
+                _mount(options, source, place)]  # fmt: skip
+
+    def seal(self) -> Lines:
+        """Every mount point is made by now: what is to be read-only becomes so."""
+        return self.to_seal
+
+    def mask(self, path: str, source: str) -> Lines:
+        """What tells of the host, or reaches it, is hidden behind something empty."""
+        flags = FULL if source != "/dev/null" else [flag for flag in FULL if flag != "nodev"]
+        return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), flags)]
+
+    def read_only_path(self, path: str) -> Lines:
+        """Parts of /proc that even root must not write to: they are the host's settings."""
+        place = _inside(path)
+        return [f"mount --rbind {place} {place}", _remount(place, FULL)]
+
+    def device(self, path: str, major: int, minor: int) -> Lines:
+        """The harmless devices, and no other: the right to make more is dropped below."""
+        return [f"mknod -m 666 {_inside(path)} c {major} {minor}"]
+
+    def symlink(self, path: str, target: str) -> Lines:
+        """Names in /dev that programs expect."""
+        return [f"ln -s {quote(target)} {_inside(path)}"]
+
+    def file(self, path: str, content: str) -> Lines:
+        """Files that say who this is and where names are found, in place of the image's."""
+        place = _inside(path)
+        return [f"mkdir -p {_inside(os.path.dirname(path))} && rm -f {place}",
+                f"printf %s {quote(content)} >{place}"]  # fmt: skip
+
+    def loopback(self) -> Lines:
+        """A network of its own, in which nothing is up yet."""
+        return ["ip link set lo up"]
+
+    def setting(self, path: str, value: str) -> Lines:
+        """In a network of its own, anyone may listen on any port, and ping."""
+        return [f"echo {quote(value)} >{path}"]
+
+    def ask_for_link(self) -> Lines:
+        """The manager makes a link now. By hand, type this in another terminal of the host:
+        ip link add NAME up master BRIDGE type veth peer name eth0 netns PID
+        where PID is that of this shell, as the host sees it.
+        """
+        return []
+
+    def link(self, address: str, netmask: str, gateway: str) -> Lines:
+        """Once the link is there, it gets an address, and is the way to everywhere else."""
+        return ["until ip link show eth0 >/dev/null 2>&1; do sleep 0.1; done",
+                f"ip address add {address}/{netmask} dev eth0",
+                "ip link set eth0 up",
+                f"ip route add default via {gateway}"]  # fmt: skip
+
+    def pivot_root(self, path: str) -> Lines:
+        """The new root takes the place of the old one. The real init does it by
+        pivot_root . . && umount -l .
+        after which no program of the host is left to run. We still need three, and so move
+        the new root on top of the old one, and enter it as the last thing that we do.
+        """
+        return ['cd "$root"', 'mount --move "$root" /']
+
+    def hostname(self, name: str) -> Lines:
+        """A name of its own, in this UTS namespace."""
+        return [f"hostname {quote(name)}"]
+
+    def bounding_set(self, keep: list[int]) -> Lines:
+        """The only capabilities that anything in the container can ever have again: root
+        is no longer almighty. (setpriv, below, drops the others.)
+        """
+        names = [name.lower() for name, number in CAPABILITIES.items() if number in keep]
+        self.powers.append("--bounding-set=" + ",+".join(["-all", *names]))
+        return []
+
+    def close_descriptors(self) -> Lines:
+        """Nothing stays open but the standard streams. (This shell has nothing else open.)"""
+        return []
+
+    def user(self, owner: str, capabilities: list[int]) -> Lines:
+        """Who is this? The image's own files say it."""
+        name, _, group = owner.partition(":")
+        known = {"root": ":-root:x:0:0::/:"}
+        if name.isdecimal():
+            known[name] = f":-{name}:x:{int(name)}:{int(name)}::/:"
+        default = known.get(name, f":?the image knows no user {name}")
+        self.powers += ['--regid="$gid"', '--groups="$groups"', "--inh-caps=-all"]
+        return [
+            f"account=$({_find(name)} {{ print; exit }}' etc/passwd 2>/dev/null || true)",
+            "IFS=: read -r user _ uid gid _ home _ <<ACCOUNT",
+            f"${{account{default}}}",
+            "ACCOUNT",
+            "home=${home:-/} && directory=/",
+            '[ -d ".$home" ] && directory=$home',
+            *self._groups(group),
+        ]
+
+    def _groups(self, group: str) -> Lines:
+        if group.isdecimal():
+            return [f"gid={int(group)} groups={int(group)}"]
+        if group:
+            found = f"gid=$({_find(group)} {{ print $3; exit }}' etc/group 2>/dev/null || true)"
+            return [found, f'groups="${{gid:?the image knows no group {group}}}"']
+        return [
+            """groups=$gid$(awk -F: -v who="${account%%:*}" """
+            """'who != "" && index("," $4 ",", "," who ",") { printf ",%s", $3 }' """
+            "etc/group 2>/dev/null || true)"
+        ]
+
+    def limits(self, most: dict[str, int]) -> Lines:
+        """How much of each resource a process may have; some are counted for a user as a whole."""
+        return [" ".join(["prlimit --pid $$", *(f"--{name}={most[name]}" for name in most)])]
+
+    def user_namespace_of(self, first: int, staging: str) -> Lines:
+        """A user namespace whose ids from 0 on are the host's from this one on. It is entered at
+        the end (the --map-users below); what was made so far gets its root as owner.
+        """
+        self.first = first
+        return [f"chown {first}:{first} {quote(staging)}/dev {quote(staging)}/dev/shm"]
+
+    def idmap(self, source: str, target: str) -> Lines:
+        """The layer, its owners being ids of that user namespace (util-linux 2.39 or later)."""
+        mapping = f"X-mount.idmap=b:0:{self.first}:{IDS}"
+        return [f"mkdir -p {quote(target)}",
+                f"mount --bind -o {mapping} {quote(source)} {quote(target)}"]  # fmt: skip
+
+    def enter_user_namespace(self) -> Lines:
+        """From now on every power is only over the ids of the user namespace."""
+        mapping = f"0,{self.first},{IDS}"
+        self.enter = f"/usr/bin/unshare --user --map-users={mapping} --map-groups={mapping} "
+        return []
+
+    def seccomp(self, program: bytes) -> Lines:
+        """No system calls any more but those of a list. No shell command does this: the init
+        hands the kernel a program that libseccomp has compiled.
+        """
+        return []
+
+    def no_new_privileges(self) -> Lines:
+        """And no exec gains anything, whatever its setuid bit says. (setpriv, below.)"""
+        self.powers.append("--no-new-privs")
+        return []
+
+    def look_after(self) -> Lines:
+        """PID 1 is to reap who ends, so this shell stays, and waits. (The real init also passes
+        signals on.)
+        """
+        self.run = ""
+        return []
+
+    def exec(self, path: str, arguments: Lines, environment: list[Assignment]) -> Lines:
+        """With a clean environment and no other powers, inside the new root, as the owner:
+        the startup script is run, as PID 1 if nothing else stays that.
+        """
+        before = {"HOME": '"$home"', "USER": '"$user"'}
+        variables = fill_in(environment, before, quote)
+        words = " ".join(f"{name}={word}" for name, word in variables.items())
+        return [
+            " \\\n    ".join([
+                f"{self.run}env -i {words}",
+                self.enter + "/usr/bin/setpriv " + " ".join(self.powers),
+                '/usr/bin/unshare --root=. --wd="$directory" --setuid="$uid"',
+                " ".join(map(quote, [path, *arguments])),
+            ])
+        ]  # fmt: skip
+
+    def idle(self, environment: list[Assignment]) -> Lines:
+        """This process becomes one that does nothing, still as PID 1: with a clean environment
+        and no other powers, inside the new root.
+        """
+        return self.exec("sleep", ["infinity"], environment)

@@ -1,0 +1,1108 @@
+"""PID 1 of a container: connects to the manager, gets a plan, carries it out.
+
+Run by its path as ``python3 -I -S -B init.py SOCKET TOKEN CGROUP_FILE..``; it uses the
+standard library only and imports nothing of this project, so that it starts in some
+milliseconds and needs nothing installed. ``txcontain/container/plan.py`` makes the plans.
+
+The protocol, on one unix stream socket::
+
+    init                                   manager
+     | -- {"token": TOKEN} ----------------> |  and SO_PEERCRED: the pid of PID 1
+     | <----------- [(OP, {ARG: ..}), ..] -- |  the groundwork: what all containers share
+     | -- {"ready": STEPS} ----------------> |
+     |            ...waits, warm...          |
+     | <----------- [(OP, {ARG: ..}), ..] -- |  the rest of a plan (end-of-file: not wanted)
+     | -- {"wants": "link"} ---------------> |  it has a network namespace now (private ones)
+     | <-------------------------- newline -- |  and a link to the bridge in it: eth0
+     | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
+     | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
+    or, at any time
+     | -- {"failed": {"step": N, ..}} -----> |  step N failed, and why
+
+The init speaks in lines of JSON. A plan comes as its length (4 bytes, big-endian) and
+then marshalled, which both ends can since they are the same Python: to read JSON would
+take a third of the time from spawn to exec.
+
+The last step of a plan is its ``exec`` (or ``idle``). Whatever fails ends the init, and
+with it the namespaces and every mount in them: there is nothing to undo.
+"""
+
+from __future__ import annotations
+
+# What ctypes, signal, socket and json stand on: importing those would take a third of a start.
+import _ctypes
+import _signal
+import _socket
+import _struct as struct
+import errno
+import marshal
+import os
+import stat
+import sys
+import time
+from _json import encode_basestring_ascii as quoted
+
+TYPE_CHECKING = False  # importing typing would cost a millisecond of every start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+    Strings = list[str]
+    # A variable's name, and its value in parts: text, NAME, text, .., text.
+    Assignments = list[tuple[str, Strings]]
+    Plan = list[tuple[str, dict[str, Any]]]
+
+# <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
+# The first four are those of mount_setattr(2) too, by the same numbers.
+MOUNT_FLAGS = {
+    "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
+    "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19,
+}  # fmt: skip
+NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
+PR_SET_NAME = 15
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
+MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
+# <asm-generic/resource.h>
+RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11,
+           "msgqueue": 12}  # fmt: skip
+SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
+IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
+IDS = 65536  # user and group ids that a user namespace has
+CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_SYMLINKS = 0x04, 0x10
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+# These numbers are the same on every architecture.
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
+SYS_CLOSE_RANGE = 436
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
+CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
+KERNELS_OWN = ("proc", "sys", "dev")  # folders of a container's root
+LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
+LAST_OPS = ("exec", "idle")  # the process is another one after them
+LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
+LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
+LARGEST_ID = (1 << 32) - 2  # of a user or group
+# What functions of libc take beside int and bytes, and what they return: int, long, char *.
+Int, Long, Pointer = (type(c, (_ctypes._SimpleCData,), {"_type_": c}) for c in "iLz")
+FLAGS = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+Function = type("Function", (_ctypes.CFuncPtr,), {"_flags_": FLAGS, "_restype_": Int})
+LIBC = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the stub knows no None
+
+
+class StepError(Exception):
+    """A step failed: the call, its errno (0 where none), the path, and a sentence."""
+
+    def __init__(
+        self, call: str, number: int | None, path: str = "", cause: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(call, number, path, cause, hint)
+        self.call, self.number, self.path = call, number or 0, path
+        self.cause, self.hint = cause, hint
+
+
+def named(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose OSError knows the system call: it is named like the function."""
+
+    def call(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*arguments, **options)
+        except OSError as error:
+            error.call = function.__name__  # type: ignore[attr-defined]  # only we set it
+            raise
+
+    return call
+
+
+readlink = named(os.readlink)
+
+
+class Kernel:
+    """Every privileged call that a plan makes goes through here.
+
+    Each raises OSError. A test puts a recorder in its place.
+    """
+
+    def _call(self, name: str, *arguments: object, number: int | None = None) -> int:
+        """Make a system call, by libc's function or (as syscall(2)) by its number."""
+        function = Function(_ctypes.dlsym(LIBC, name if number is None else "syscall"))
+        result: int = function(*(() if number is None else (number,)), *arguments)
+        if result == -1:
+            error = OSError(_ctypes.get_errno(), os.strerror(_ctypes.get_errno()))
+            error.call = name  # type: ignore[attr-defined]  # only we set it
+            raise error
+        return result
+
+    def mount(
+        self, source: str | None, target: str, fstype: str | None, flags: int, data: str
+    ) -> None:
+        """mount(2)."""
+        encoded = [None if text is None else os.fsencode(text) for text in (source, target, fstype)]
+        self._call("mount", *encoded, Long(flags), os.fsencode(data))
+
+    def pivot_root(self, root: str) -> None:
+        """pivot_root(2), with the old root stacked below the new one and then detached.
+
+        Python's own files are not below the new one, but an image may hold some in their places.
+        So nothing is imported from here on, nor shown as the source of an error.
+        """
+        sys.meta_path.clear()
+        sys.tracebacklimit = 0
+        os.chdir(root)
+        self._call("pivot_root", b".", b".", number=PIVOT_ROOT[os.uname().machine])
+        self._call("umount2", b".", MNT_DETACH)
+        os.chdir("/")
+
+    def unshare(self, flags: int) -> None:
+        """unshare(2)."""
+        self._call("unshare", flags)
+
+    def make_user_namespace(self, first: int, proc: str) -> int:
+        """A descriptor for a new user namespace, whose id 0 is the id ``first`` out here.
+
+        It takes a child to make one without being in it (user_namespaces(7)). Whoever makes one
+        is charged for what is used in it, as each of them has a limit on that: so it is made by
+        that id, which no one else has, and not by root.
+        """
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(tell, bytes([self._make_user_namespace_as(first)]))
+            _signal.pause()
+        try:
+            number = os.read(told, 1)[0]
+            if number:
+                raise OSError(number, os.strerror(number))
+            for table in ("uid_map", "gid_map"):
+                with open(f"{proc}/{child}/{table}", "w") as file:
+                    file.write(f"0 {first} {IDS}")
+            return os.open(f"{proc}/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.kill(child, _signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(told)
+            os.close(tell)
+
+    def _make_user_namespace_as(self, user: int) -> int:
+        """Be another user, with all powers still, and in a new user namespace; 0, or an errno."""
+        try:
+            self.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
+            os.seteuid(user)
+            self.unshare(CLONE_NEWUSER)
+        except OSError as error:
+            return error.errno or errno.EPERM
+        return 0
+
+    def enter_user_namespace(self, descriptor: int) -> None:
+        """setns(2)."""
+        self._call("setns", descriptor, CLONE_NEWUSER)
+
+    def bind(self, source: str, target: str, attributes: int, user_namespace: int = 0) -> None:
+        """Mount what is at ``source``, and all that is mounted below it, at ``target`` as well.
+
+        None of it is to be seen there at any time without the attributes: flags of mount(2), or
+        MOUNT_ATTR_IDMAP, by which owners are what the user namespace has in their place.
+        open_tree(2), mount_setattr(2), move_mount(2).
+        """
+        path, flags = os.fsencode(source), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+        tree = self._call("open_tree", AT_FDCWD, path, flags, number=SYS_OPEN_TREE)
+        try:
+            wanted = struct.pack("QQQQ", attributes, 0, 0, user_namespace)
+            to = (tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, wanted, len(wanted))
+            self._call("mount_setattr", *to, number=SYS_MOUNT_SETATTR)
+            flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
+            move = (tree, b"", AT_FDCWD, os.fsencode(target), flags)
+            self._call("move_mount", *move, number=SYS_MOVE_MOUNT)
+        finally:
+            os.close(tree)
+
+    def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
+        """openat2(2): a descriptor for ``path``, no part of which leaves ``root``."""
+        return self._openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
+
+    def open_inside(self, path: str, flags: int) -> int:
+        """openat2(2), once the container's root is the root: what a path of the image's leads to.
+
+        No magic link is followed (proc(5)): one that stands for a descriptor leads past any root.
+        """
+        return self._openat2(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS)
+
+    def _openat2(self, directory: int, path: str, flags: int, resolve: int) -> int:
+        how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
+        return self._call(
+            "openat2", directory, os.fsencode(path), how, len(how), number=SYS_OPENAT2
+        )
+
+    def place(self, root: int, descriptor: int) -> str:
+        """Where below ``root`` a descriptor is (proc(5)): a path without symbolic links."""
+        top, path = (readlink(f"/proc/self/fd/{each}") for each in (root, descriptor))
+        return path[len(top) :] or "/"
+
+    def close_from(self, first: int) -> None:
+        """close_range(2): no descriptor from this number on is open any more."""
+        self._call("close_range", first, -1, 0, number=SYS_CLOSE_RANGE)
+
+    def prctl(self, option: int, argument: int) -> None:
+        """prctl(2)."""
+        self._call("prctl", option, Long(argument), 0, 0, 0)
+
+    def limit_resource(self, resource: int, most: int) -> None:
+        """prlimit(2), of this process and those below it."""
+        self._call("prlimit", 0, resource, struct.pack("QQ", most, most), None)
+
+    def load_filter(self, program: bytes) -> None:
+        """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""
+        header = struct.pack("H0P", len(program) // 8) + bytes(memoryview(Pointer(program)))
+        self._call("prctl", PR_SET_SECCOMP, Long(SECCOMP_MODE_FILTER), header)
+
+    def configure_network(self, request: int, argument: bytes) -> None:
+        """ioctl(2) on any IPv4 socket of this network namespace (netdevice(7))."""
+        endpoint = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+        try:
+            self._call("ioctl", endpoint.fileno(), Long(request), argument)
+        finally:
+            endpoint.close()
+
+    def capset(self, mask: int) -> None:
+        """capset(2): ``mask`` becomes the permitted and effective set; nothing is inheritable."""
+        header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+        low, high = mask & 0xFFFFFFFF, mask >> 32
+        self._call("capset", header, struct.pack("IIIIII", low, low, 0, high, high, 0))
+
+    def fork(self) -> int:
+        """fork(2): 0 in the child, which leads a session; here, every signal waits to be read."""
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+        return child
+
+    def rename(self, name: bytes) -> None:
+        """What others see as this process's name and command line: its own tell of the host.
+
+        prctl(2), PR_SET_NAME; the arguments lie between two addresses of proc_pid_stat(5).
+        """
+        self._call("prctl", PR_SET_NAME, name)
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()  # from the third one on
+        start, end = int(fields[45]), int(fields[46])
+        shown = name[: end - start - 1].ljust(end - start, b"\0")
+        Function(_ctypes.dlsym(LIBC, "memcpy"))(Long(start), shown, Long(len(shown)))
+
+    def look_after(self, child: int) -> int:
+        """Pass signals on to a child, and reap whoever ends; its exit status, as a shell's."""
+        while True:
+            number = _signal.sigwait(_signal.valid_signals())
+            if number != _signal.SIGCHLD:
+                os.kill(child, number)
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == child:
+                    status = os.waitstatus_to_exitcode(ended[1])
+                    return status if status >= 0 else 128 - status
+
+    # What Python has already; here so that a recorder sees it too.
+    mkdir = staticmethod(named(os.mkdir))
+    mknod = staticmethod(named(os.mknod))
+    symlink = staticmethod(named(os.symlink))
+    readlink = staticmethod(named(os.readlink))
+    unlink = staticmethod(named(os.unlink))
+    open = staticmethod(named(os.open))
+    write = staticmethod(named(os.write))
+    dup2 = staticmethod(named(os.dup2))
+    close = staticmethod(named(os.close))
+    stat = staticmethod(named(os.stat))
+    chown = staticmethod(named(os.chown))
+    chmod = staticmethod(named(os.chmod))
+    sethostname = staticmethod(named(_socket.sethostname))
+    setgroups = staticmethod(named(os.setgroups))
+    setgid = staticmethod(named(os.setgid))
+    setuid = staticmethod(named(os.setuid))
+    chdir = staticmethod(named(os.chdir))
+    execve = staticmethod(named(os.execve))
+
+
+class Container:
+    """Carries out steps: one method an op, called with the step's arguments."""
+
+    def __init__(self, kernel: Kernel, connection: _socket.socket | None = None) -> None:
+        self.kernel = kernel
+        self.connection = connection  # to the manager
+        self.root = -1  # a descriptor of the new root, until it is the root
+        self.user_namespace = -1  # a descriptor of the one to enter last, where there is one
+        self.owner = 0  # the id out here of who is root in the container
+        self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
+        self.environment: dict[str, str] = {}
+
+    # -- paths of the container ------------------------------------------------
+
+    def _directory(self, path: str, resolve: int = 0) -> int:
+        """A descriptor for the container's directory ``path``, made where it is missing.
+
+        It may lead through symbolic links of the image's, if ``resolve`` does not forbid that:
+        but not to where the kernel's own file systems are.
+        """
+        flags = os.O_PATH | os.O_DIRECTORY
+        try:
+            descriptor = self.kernel.open_beneath(self.root, path, flags, resolve)
+            if not resolve & RESOLVE_NO_SYMLINKS:
+                self._refuse_kernels_own(path, descriptor)
+            return descriptor
+        except FileNotFoundError:
+            if path == "/":
+                raise
+        above, name = os.path.split(path)
+        parent = self._directory(above, resolve)
+        try:
+            self.kernel.mkdir(name, 0o755, dir_fd=parent)
+            self._own(name, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:  # it is a link to nowhere: what that leads to is made
+            path = os.path.join(above, self.kernel.readlink(name, dir_fd=parent)).rstrip("/")
+            return self._directory(path, resolve)
+        finally:
+            self.kernel.close(parent)
+        return self.kernel.open_beneath(self.root, path, flags, resolve)
+
+    def _refuse_kernels_own(self, path: str, descriptor: int) -> None:
+        """Raise StepError where ``path`` has led to what is not the image's to lead to."""
+        reached = self.kernel.place(self.root, descriptor)
+        if reached.split("/")[1] in KERNELS_OWN:
+            raise led_astray(path, reached)
+
+    def _hold_root(self, path: str) -> None:
+        """From now on, ``path`` is the root that others are resolved in."""
+        if self.root >= 0:
+            self.kernel.close(self.root)
+        self.root = self.kernel.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _own(self, path: str | int, **options: Any) -> None:
+        """Give a file to who is root in the container, where that is not who is root here."""
+        if self.owner:
+            self.kernel.chown(path, self.owner, self.owner, **options)
+
+    def _mount_on(
+        self,
+        descriptor: int,
+        source: str | None,
+        fstype: str | None,
+        flags: Strings,
+        data: str = "",
+    ) -> None:
+        target = f"/proc/self/fd/{descriptor}"
+        self.kernel.mount(source, target, fstype, bits(flags), data)
+
+    # -- ops: preparing --------------------------------------------------------
+
+    def input(self, path: str) -> None:
+        """Open the container's own standard input, on a path of the host."""
+        self._redirect(0, path, os.O_RDONLY)
+
+    def output(self, stdout: str, stderr: str) -> None:
+        """Open the container's own standard output and error, on paths of the host.
+
+        Relative ones are in the slot of its monitor, where the init works until it has its root.
+        """
+        for number, path in ((1, stdout), (2, stderr)):
+            self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def output_as_error(self) -> None:
+        """Standard output goes to where errors go."""
+        self.kernel.dup2(2, 1)
+
+    def _redirect(self, number: int, path: str, flags: int) -> None:
+        opened = self.kernel.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        self.kernel.dup2(opened, number)
+        self.kernel.close(opened)
+
+    def unshare(self, namespaces: Strings) -> None:
+        """Leave the manager's namespaces of these kinds for new ones."""
+        self.kernel.unshare(sum(NAMESPACES[name] for name in namespaces))
+
+    def user_namespace_of(self, first: int, staging: str) -> None:
+        """Make the user namespace that is to be entered; what is there already gets its owner."""
+        self.user_namespace = self.kernel.make_user_namespace(first, f"{staging}/proc")
+        self.owner = first
+        for path in (f"{staging}/dev", f"{staging}/dev/shm"):
+            self._own(path)
+
+    def idmap(self, source: str, target: str) -> None:
+        """A layer at ``target``, where its owners are ids of the user namespace."""
+        self._make(target)
+        self.kernel.bind(source, target, MOUNT_ATTR_IDMAP, self.user_namespace)
+
+    def enter_user_namespace(self) -> None:
+        """Be in the user namespace: from now on every power is only over its ids."""
+        self.kernel.enter_user_namespace(self.user_namespace)
+        self.kernel.close(self.user_namespace)
+        self.user_namespace = -1
+
+    def propagation(self, mode: str) -> None:
+        """What is mounted here stays here; a slave's mounts still follow the host's."""
+        self.kernel.mount(None, "/", None, bits(["rec", mode]), "")
+
+    def scratch(self, path: str, size: str) -> None:
+        """A tmpfs that only this container's mounts refer to."""
+        self._make(path)
+        self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
+
+    # -- ops: the file tree ----------------------------------------------------
+
+    def staging(self, path: str) -> None:
+        """A folder to mount in, until there is the new root to move those mounts to."""
+        self.kernel.mkdir(path, 0o755)
+        self._hold_root(path)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a mount, and those below it, from ``source`` to the new root's ``target``."""
+        descriptor = self._directory(target, RESOLVE_NO_SYMLINKS)
+        self._mount_on(descriptor, source, None, ["move"])
+        self.kernel.close(descriptor)
+
+    def root_overlay(self, mountpoint: str, flags: Strings, sealed: bool, **layers: Any) -> None:
+        """The base image below a writable layer, mounted as the new root."""
+        self.kernel.mkdir(mountpoint, 0o755)
+        self._overlay(mountpoint, flags, **layers)
+        self._hold_root(mountpoint)
+        if sealed:
+            self._seal_later("/", flags)
+
+    def root_folder(self, mountpoint: str, source: str, flags: Strings) -> None:
+        """A folder of the host as the new root."""
+        self.kernel.mkdir(mountpoint, 0o755)
+        self.kernel.mount(source, mountpoint, None, bits(["bind"]), "")
+        self.kernel.mount(None, mountpoint, None, bits(["remount", "bind", *flags]), "")
+        self._hold_root(mountpoint)
+
+    def overlay(self, target: str, flags: Strings, sealed: bool, **layers: Any) -> None:
+        """A tarball's layer below a writable layer, mounted at ``target``."""
+        descriptor = self._directory(target)
+        place = self.kernel.place(self.root, descriptor)
+        if place == "/":
+            raise led_astray(target, place)
+        self._overlay(f"/proc/self/fd/{descriptor}", flags, **layers)
+        self.kernel.close(descriptor)
+        if sealed:  # where it is, and not where the target leads to now that it is there
+            self._seal_later(place, flags)
+
+    def _seal_later(self, target: str, flags: Strings) -> None:
+        descriptor = self.kernel.open_beneath(self.root, target, os.O_PATH, RESOLVE_NO_SYMLINKS)
+        self.to_seal.append((descriptor, flags))
+
+    def seal(self) -> None:
+        """Make every READ mount read-only, now that the mount points below them are made."""
+        for descriptor, flags in self.to_seal:
+            self._mount_on(descriptor, None, None, ["remount", "bind", "ro", *flags])
+            self.kernel.close(descriptor)
+        self.to_seal = []
+
+    def _overlay(
+        self, target: str, flags: Strings, lower: str, upper: str, work: str, volatile: bool
+    ) -> None:
+        for path in (upper, work):
+            self._make(path)
+        like = self.kernel.stat(lower)  # the top folder's owner and mode come from the upper one
+        self.kernel.chown(upper, like.st_uid, like.st_gid)
+        self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
+        paths = {"lowerdir": lower, "upperdir": upper, "workdir": work}
+        data = ",".join(f"{name}={escaped(path)}" for name, path in paths.items())
+        data += ",volatile" * volatile
+        self.kernel.mount("overlay", target, "overlay", bits(flags), data)
+
+    def _make(self, path: str) -> None:
+        try:
+            self.kernel.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            self._make(os.path.dirname(path))
+            self.kernel.mkdir(path, 0o755)
+
+    def mount(self, target: str, fstype: str, flags: Strings, data: str = "") -> None:
+        """A new file system of a kind, at a path that may not lead through a symlink."""
+        descriptor = self._directory(target, RESOLVE_NO_SYMLINKS)
+        self._mount_on(descriptor, fstype, fstype, flags, data)
+        self.kernel.close(descriptor)
+
+    def resize(self, path: str, size: str, flags: Strings) -> None:
+        """Give a tmpfs another size (tmpfs(5)); it keeps all else."""
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH, RESOLVE_NO_SYMLINKS)
+        self._mount_on(descriptor, None, None, ["remount", *flags], f"size={size}")
+        self.kernel.close(descriptor)
+
+    def bind(self, source: str, target: str, flags: Strings) -> None:
+        """The host's ``source`` at ``target``, with mount flags of its own."""
+        is_folder = stat.S_ISDIR(self.kernel.stat(source).st_mode)
+        self._bind(source, self._directory(target) if is_folder else self._file(target), flags)
+
+    def _file(self, path: str) -> int:
+        parent = self._directory(os.path.dirname(path))
+        self.kernel.mknod(os.path.basename(path), stat.S_IFREG | 0o644, dir_fd=parent)
+        self.kernel.close(parent)
+        return self.kernel.open_beneath(self.root, path, os.O_PATH)
+
+    def _bind(self, source: str, descriptor: int, flags: Strings) -> None:
+        self.kernel.bind(source, f"/proc/self/fd/{descriptor}", bits(flags))
+        self.kernel.close(descriptor)
+
+    def mask(self, path: str, source: str) -> None:
+        """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
+        device = [] if source == "/dev/null" else ["nodev"]  # that is to read as empty
+        self._bind(source, descriptor, ["ro", "nosuid", "noexec", *device])
+
+    def read_only_path(self, path: str) -> None:
+        """Make a part of /proc read-only."""
+        descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
+        flags = ["ro", "nosuid", "nodev", "noexec"]
+        self._bind(f"/proc/self/fd/{descriptor}", descriptor, flags)
+
+    def device(self, path: str, major: int, minor: int) -> None:
+        """A character device that anyone may open."""
+        directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
+        name = os.path.basename(path)
+        self.kernel.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
+        self.kernel.chmod(name, 0o666, dir_fd=directory)  # whatever the umask left of it
+        self.kernel.close(directory)
+
+    def symlink(self, path: str, target: str) -> None:
+        """A symbolic link at ``path``."""
+        directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
+        self.kernel.symlink(target, os.path.basename(path), dir_fd=directory)
+        self.kernel.close(directory)
+
+    def pivot_root(self, path: str) -> None:
+        """Make ``path`` the root, and let go of the old one."""
+        self.kernel.close(self.root)
+        self.root = -1
+        self.kernel.pivot_root(path)
+
+    def file(self, path: str, content: str) -> None:
+        """A file that takes the place of the image's one, or of its symbolic link."""
+        directory, name = self._directory(os.path.dirname(path)), os.path.basename(path)
+        try:  # noqa: SIM105 (contextlib would have to be imported)
+            self.kernel.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = self.kernel.open(name, flags, 0o644, dir_fd=directory)
+        self._own(descriptor)
+        self.kernel.write(descriptor, content.encode())
+        self.kernel.close(descriptor)
+        self.kernel.close(directory)
+
+    # -- ops: the network ------------------------------------------------------
+
+    def loopback(self) -> None:
+        """Let processes of the container reach each other at 127.0.0.1."""
+        self._up("lo")
+
+    def setting(self, path: str, value: str) -> None:
+        """A setting of this network namespace, in the host's /proc/sys/net."""
+        descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self.kernel.write(descriptor, value.encode())
+        self.kernel.close(descriptor)
+
+    def ask_for_link(self) -> None:
+        """Have the manager begin to make the link, since there is a namespace for it now."""
+        assert self.connection is not None
+        self.connection.sendall(to_json({"wants": "link"}).encode() + b"\n")
+
+    def link(self, address: str, netmask: str, gateway: str) -> None:
+        """Wait for the link, and give it its address and the way out."""
+        assert self.connection is not None
+        if not receive(self.connection, 1):
+            raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
+        self.kernel.configure_network(SIOCSIFADDR, interface("eth0", internet(address)))
+        self.kernel.configure_network(SIOCSIFNETMASK, interface("eth0", internet(netmask)))
+        self._up("eth0")
+        ends = [internet(each) for each in ("0.0.0.0", gateway, "0.0.0.0")]  # of struct rtentry
+        route = struct.pack("L16s16s16sH64x", 0, *ends, RTF_UP | RTF_GATEWAY)
+        self.kernel.configure_network(SIOCADDRT, route)
+
+    def _up(self, name: str) -> None:
+        self.kernel.configure_network(SIOCSIFFLAGS, interface(name, struct.pack("H", IFF_UP)))
+
+    # -- ops: the process ------------------------------------------------------
+
+    def hostname(self, name: str) -> None:
+        """The name of the host, as seen in this UTS namespace."""
+        self.kernel.sethostname(name)
+
+    def bounding_set(self, keep: list[int]) -> None:
+        """Drop every capability but those of these numbers from the bounding set."""
+        for capability in sorted({*range(MOST_CAPABILITIES)} - {*keep}):
+            try:
+                self.kernel.prctl(PR_CAPBSET_DROP, capability)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return  # the kernel has no more of them
+
+    def close_descriptors(self) -> None:
+        """Whatever a step has left open: from here on, no descriptor leads out of the root."""
+        assert self.connection is not None
+        self.kernel.close_from(self.connection.fileno() + 1)
+
+    def user(self, owner: str, capabilities: list[int]) -> None:
+        """Become ``owner``: USER or USER:GROUP, names of the image's own or numbers."""
+        account = find_account(owner)
+        try:
+            self.kernel.setgroups(account.groups)
+            self.kernel.setgid(account.gid)
+            self.kernel.setuid(account.uid)
+        except OSError as error:
+            if self.owner and error.errno == errno.EINVAL:
+                cause = f"a user namespace has no ids from {IDS} on"
+                raise StepError("setuid", 0, owner, cause, "name another startup_owner") from error
+            raise StepError("setuid", error.errno, owner) from error
+        kept = capabilities if account.uid == 0 else []
+        self.kernel.capset(sum(1 << number for number in kept))
+        # A change of user clears this: the container ends with its monitor.
+        self.kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
+        self.environment = {"HOME": account.home, "USER": account.name}
+        self._go_home(account.home)
+
+    def _go_home(self, path: str) -> None:
+        """Work in a folder of the container's; where that can't be, at the top as up to now."""
+        try:
+            descriptor = self.kernel.open_inside(path, os.O_PATH | os.O_DIRECTORY)
+            try:
+                self.kernel.chdir(descriptor)
+            finally:
+                self.kernel.close(descriptor)
+        except OSError:
+            pass
+
+    def no_new_privileges(self) -> None:
+        """From now on no exec gains anything: setuid bits and file capabilities are void."""
+        self.kernel.prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+    def limits(self, most: dict[str, int]) -> None:
+        """How much of each resource (setrlimit(2)) this process and those below it may have."""
+        for name, amount in most.items():
+            self.kernel.limit_resource(RLIMITS[name], amount)
+
+    def seccomp(self, program: bytes) -> None:
+        """Make no system calls any more but those that the program lets through."""
+        self.kernel.load_filter(program)
+
+    def look_after(self) -> None:
+        """Leave the rest to a child, and stay PID 1: reap, pass signals on, end as it does."""
+        child = self.kernel.fork()
+        if child == 0:
+            return
+        assert self.connection is not None
+        self.connection.close()  # the child says what becomes of the rest
+        self.kernel.rename(b"init")
+        sys.exit(self.kernel.look_after(child))
+
+    def exec(self, path: str, arguments: Strings, environment: Assignments) -> None:
+        """Become the program at ``path``; a script without ``#!`` is run by /bin/sh."""
+        variables = fill_in(environment, self.environment)
+        try:
+            self.kernel.execve(path, [path, *arguments], variables)
+        except OSError as error:
+            if error.errno == errno.ENOEXEC and is_script(path):
+                refuse_late_interpreter(path)
+                self._exec_by_shell(path, arguments, variables)
+            raise StepError("execve", error.errno, path, *why_no_exec(path, error.errno)) from error
+
+    def _exec_by_shell(self, path: str, arguments: Strings, environment: dict[str, str]) -> None:
+        try:
+            self.kernel.execve("/bin/sh", ["/bin/sh", path, *arguments], environment)
+        except OSError as error:
+            raise StepError(
+                "execve", error.errno, "/bin/sh",
+                f"{path} has no #! line and there is no working /bin/sh to run it",
+                "give it a #! line with an interpreter that the image has",
+            ) from error  # fmt: skip
+
+    def idle(self, environment: Assignments) -> None:
+        """Run nothing, as small as it can be: until the container is destroyed."""
+        variables = fill_in(environment, self.environment)
+        for sleep in ("/bin/sleep", "/usr/bin/sleep"):
+            try:
+                self.kernel.execve(sleep, ["sleep", "infinity"], variables)
+            except OSError:
+                continue
+        raise Idle
+
+
+def led_astray(path: str, reached: str) -> StepError:
+    """The error where a path of the container leads to what is the container's own."""
+    return StepError(
+        "openat2", errno.ELOOP, path,
+        f"a symbolic link leads to {reached}, which is the container's own",
+        "mount it somewhere else, or correct the image",
+    )  # fmt: skip
+
+
+class Idle(Exception):
+    """The image has no program to idle with: this one goes on instead."""
+
+
+def bits(flags: Strings) -> int:
+    """The mount(2) flags of these names, as one number."""
+    return sum(MOUNT_FLAGS[flag] for flag in flags)
+
+
+def escaped(path: str) -> str:
+    """A path among the options of an overlay, where ``,`` and ``:`` end one: it may be an image's.
+
+    Documentation/filesystems/overlayfs.rst
+    """
+    return "".join("\\" * (mark in "\\,:") + mark for mark in path)
+
+
+def interface(name: str, value: bytes) -> bytes:
+    """A struct ifreq (netdevice(7))."""
+    return struct.pack("16s24s", name.encode(), value)
+
+
+def internet(address: str) -> bytes:
+    """A struct sockaddr_in (ip(7))."""
+    return struct.pack("HH4s8x", _socket.AF_INET, 0, _socket.inet_aton(address))
+
+
+# -- what an image says about its users ------------------------------------------
+
+
+class Account:
+    """Who a container runs as."""
+
+    def __init__(self, name: str, uid: int, gid: int, home: str, groups: list[int]) -> None:
+        self.name, self.uid, self.home = name, uid, home
+        self.gid, self.groups = gid, [gid, *(number for number in groups if number != gid)]
+
+
+def read_file(path: str) -> str:
+    """The text of a regular file of the image's, of bounded size.
+
+    It is looked at before it is opened, which may already do something: what is no regular file,
+    or is of the kernel's own making (those file systems have no blocks, statfs(2)), is not.
+    """
+    place = Kernel().open_inside(path, os.O_PATH)
+    try:
+        if not (stat.S_ISREG(os.fstat(place).st_mode) and os.fstatvfs(place).f_blocks):
+            raise OSError(errno.EINVAL, "not a regular file of the image's")
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+    try:
+        text = b""
+        while len(text) < LONGEST_FILE and (part := os.read(descriptor, 1 << 14)):
+            text += part
+    finally:
+        os.close(descriptor)
+    return text.decode("utf-8", "surrogateescape")
+
+
+def database(path: str, fields: int) -> Iterator[list[str]]:
+    """The records of a passwd(5) or group(5) file; none where there is no such file."""
+    try:
+        lines = read_file(path).split("\n")
+    except OSError:
+        return
+    for line in lines:
+        record = line.split(":")
+        if len(record) == fields and is_id(record[2]) and "\0" not in line:
+            yield record  # (what holds a NUL can be no one's HOME or USER)
+
+
+def is_id(text: str) -> bool:
+    """Whether this is the number of a user or group."""
+    return text.isdecimal() and len(text) <= 10 and int(text) <= LARGEST_ID
+
+
+def find_account(owner: str) -> Account:
+    """Who ``owner`` is inside of the container: USER, or USER:GROUP and then in no other group.
+
+    A number is never taken for a name. Raises StepError if the image does not know a name.
+    """
+    user, _, group = owner.partition(":")
+    account = find_user(user)
+    if group:
+        return Account(account.name, account.uid, find_group(group), account.home, [])
+    return account
+
+
+def find_user(user: str) -> Account:
+    """A user of the image's /etc/passwd, with all groups; of root and numbers it need not know."""
+    number = int(user) if user.isdecimal() else None
+    for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7):
+        if is_id(gid) and (name == user if number is None else int(uid) == number):
+            return Account(name, int(uid), int(gid), home or "/", groups_of(name))
+    if user == "root":
+        number = 0
+    if number is not None:
+        return Account(user, number, number, "/", [])
+    raise StepError(
+        "getpwnam", 0, "/etc/passwd", f"the image knows no user {user!r}",
+        "name a user of its /etc/passwd, or a number, as startup_owner",
+    )  # fmt: skip
+
+
+def find_group(group: str) -> int:
+    """The number of a group of the image's /etc/group; a number need not be in there."""
+    if group.isdecimal():
+        return int(group)
+    for name, _, number, _ in database("/etc/group", 4):
+        if name == group:
+            return int(number)
+    raise StepError(
+        "getgrnam", 0, "/etc/group", f"the image knows no group {group!r}",
+        "name a group of its /etc/group, or a number, in startup_owner",
+    )  # fmt: skip
+
+
+def groups_of(name: str) -> list[int]:
+    """The numbers of the groups that a user is a member of."""
+    records = database("/etc/group", 4)
+    return [int(number) for _, _, number, members in records if name in members.split(",")]
+
+
+def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, str]:
+    """``environment`` with the assignments on top, in their order.
+
+    A NAME in a value stands for what that variable was before.
+    """
+    variables, room = dict(environment), LONGEST_ENVIRONMENT
+    for name, parts in assignments:
+        words = [variables.get(part, "") if i % 2 else part for i, part in enumerate(parts)]
+        room -= sum(map(len, words))
+        if room < 0:
+            raise StepError(
+                "setenv", 0, "",
+                f"startup_env, filled in, is longer than {LONGEST_ENVIRONMENT} characters",
+                "shorten it",
+            )  # fmt: skip
+        variables[name] = "".join(words)
+    return variables
+
+
+# -- why a program does not start ------------------------------------------------
+
+MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "arm64", 243: "riscv", 22: "s390", 21: "ppc64"}
+OURS = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "armv7l": 40, "s390x": 22, "ppc64le": 21}
+
+
+BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark
+
+
+def head(path: str) -> bytes:
+    """The first bytes of a file; none where it can't be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
+
+def is_script(path: str) -> bool:
+    """Whether this is text without a ``#!`` line, which shells run themselves."""
+    start = head(path)
+    return not start.startswith((b"#!", b"\x7fELF")) and b"\0" not in start
+
+
+def refuse_late_interpreter(path: str) -> None:
+    """Raise StepError if a script has its ``#!`` below its beginning, where the kernel looks.
+
+    /bin/sh would take that for a comment, and run a program of any language.
+    """
+    text = head(path)
+    for line in text.removeprefix(BOM).splitlines():
+        if names_interpreter(line):
+            before = "a byte order mark" if text.startswith(BOM) else "something else"
+            raise StepError(
+                "execve", errno.ENOEXEC, path,
+                f"the #! of {path} is not at the very beginning: {before} is before it",
+                "make #! the first two bytes of the file: else it is not seen",
+            )  # fmt: skip
+        if line.strip() and not line.startswith(b"#"):
+            return
+
+
+def names_interpreter(line: bytes) -> bool:
+    """Whether this line would name an interpreter, if it were the first one."""
+    return line.lstrip().startswith(b"#!") and line.lstrip()[2:].lstrip().startswith(b"/")
+
+
+def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
+    """The cause, and what to do, where exec of ``path`` failed with errno ``number``."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            return f"{path} is a symbolic link to {os.readlink(path)}, which is missing", (
+                "correct the link, or name another startup_script"
+            )
+        if os.path.exists(path.split()[0]):
+            return f"there is no {path}: startup_script is a path, and takes no arguments", (
+                "name a script that runs it with its arguments"
+            )
+        return f"there is no {path} in the container", "correct startup_script, or mount it"
+    except PermissionError:
+        return why_no_entry(path)
+    except OSError as error:
+        return f"{path} can't be looked at: {error.strerror}", "correct startup_script"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path} is not a regular file", "name a script or program as startup_script"
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return f"{path} lies on a file system mounted noexec", "place it outside of it"
+    if not status.st_mode & 0o111:
+        return f"{path} is not executable", f"chmod +x {os.path.basename(path)} and pack it again"
+    return _why_no_exec_by_content(path, number)
+
+
+def why_no_entry(path: str) -> tuple[str, str]:
+    """The same where a folder on the way to it may not be entered."""
+    folders = [path[:i] or "/" for i, letter in enumerate(path) if letter == "/"]
+    shut = next((folder for folder in folders if not os.access(folder, os.X_OK)), path)
+    which = "/, the top folder (./) of the image," if shut == "/" else shut
+    return f"{which} may not be entered by this startup_owner", (
+        f"give it the mode 755 in its tarball (it has {os.stat(shut).st_mode & 0o7777:o})"
+    )
+
+
+def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
+    start = head(path)
+    if start.startswith(b"#!"):
+        words = start[2:].split(b"\n", 1)[0].split()
+        interpreter = os.fsdecode(words[0]) if words else "(none)"
+        if interpreter.endswith("\r") or (words and b"\r" in start.split(b"\n", 1)[0]):
+            return f"{path} has Windows line ends", "convert them, as with: sed -i 's/\\r$//'"
+        if not os.path.exists(interpreter):
+            return f"its interpreter {interpreter} is not in the container", (
+                "change the script's first line, or add the interpreter to the image"
+            )
+        return f"its interpreter {interpreter} can't be run", "check that it is executable"
+    if start.startswith(b"\x7fELF") and len(start) > 20:
+        if number == errno.ENOENT:
+            return f"the dynamic loader that {path} asks for is not in the container", (
+                "add its C library to the image, or link it statically"
+            )
+        machine = int.from_bytes(start[18:20], "little" if start[5] == 1 else "big")
+        if machine != OURS.get(os.uname().machine, machine):
+            return f"{path} is built for {MACHINES.get(machine, machine)}, not for this machine", (
+                f"build it for {os.uname().machine}"
+            )
+    if number == errno.EACCES:
+        return f"{path} may not be run by this startup_owner", "check its mode and its folders'"
+    return f"the kernel can't run {path}", "it needs a #! line, or to be a program for this machine"
+
+
+# -- the conversation ------------------------------------------------------------
+
+
+def carry_out(
+    plan: Plan,
+    container: Container,
+    say: Callable[[object], None],
+    durations: list[float],
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Carry out the steps of ``plan`` in order; ``say`` takes the messages to the manager.
+
+    ``durations`` takes each step's seconds, after those of earlier plans. Returns whether all
+    went well (after a plan that ends with an exec, no one is left to know).
+    """
+    for op, arguments in plan:
+        if op in LAST_OPS:
+            say({"done": durations})
+        before = clock()
+        try:
+            getattr(container, op)(**arguments)
+        except Idle:
+            raise
+        except Exception as error:
+            say(failure(len(durations), explained(op, arguments, error)))
+            return False
+        durations.append(round(clock() - before, 6))
+    return True
+
+
+def explained(op: str, arguments: dict[str, Any], error: Exception) -> StepError:
+    """A step's error, with all that is known of it."""
+    if isinstance(error, StepError):
+        return error
+    if isinstance(error, OSError):
+        path = arguments.get("target") or arguments.get("path") or error.filename or ""
+        return StepError(getattr(error, "call", op), error.errno, str(path))
+    said = f"{type(error).__name__}: {error}"
+    return StepError(op, 0, "", said, "this is a bug in txcontain: report it")
+
+
+def failure(number: int, error: StepError) -> object:
+    """The message that says that step ``number`` failed."""
+    said = {"call": error.call, "path": error.path, "cause": error.cause, "hint": error.hint}
+    valid = {key: text.encode(errors="replace").decode() for key, text in said.items()}
+    return {"failed": {"step": number, "errno": error.number, **valid}}  # (paths may be no UTF-8)
+
+
+def to_json(value: object) -> str:
+    """A message as JSON."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{quoted(key)}:{to_json(value[key])}" for key in value) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(to_json, value)) + "]"
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def receive(connection: _socket.socket, length: int) -> bytes:
+    """So many bytes; nothing where the other end hung up before."""
+    received = connection.recv(length, _socket.MSG_WAITALL)
+    return received if len(received) == length else b""
+
+
+def receive_plan(connection: _socket.socket) -> Plan | None:
+    """The plan; None where the manager hung up instead."""
+    plan = receive(connection, int.from_bytes(receive(connection, 4), "big"))
+    return marshal.loads(plan) if plan else None
+
+
+def reset_process() -> None:
+    """Undo what a process inherits: signal dispositions, session, descriptors, umask."""
+    for number in range(1, _signal.SIGRTMIN):
+        if number not in (_signal.SIGKILL, _signal.SIGSTOP, *LIBCS_OWN):
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.setsid()
+    os.umask(0o022)
+
+
+def main(path: str, token: str, *cgroups: str) -> None:
+    """Be a container's PID 1, in the cgroups that these files are for joining."""
+    kernel = Kernel()
+    kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
+    reset_process()
+    for procs in cgroups:
+        with open(procs, "w") as file:
+            file.write("0")
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    connection.connect(path)
+
+    def say(message: object) -> None:
+        connection.sendall(to_json(message).encode() + b"\n")
+
+    say({"token": token})
+    container = Container(kernel, connection)
+    durations: list[float] = []
+    try:
+        while (plan := receive_plan(connection)) is not None:
+            if not carry_out(plan, container, say, durations):
+                break
+            say({"ready": len(durations)})
+    except Idle:
+        connection.close()
+        while True:
+            _signal.pause()
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

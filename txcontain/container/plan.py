@@ -1,0 +1,325 @@
+"""What a container is made of: a spec, its layers and the host's facts become a plan.
+
+A plan is a list of steps, and a step is plain data: an op of ``init.Container`` and
+its arguments. This module only decides; ``init.py`` does, ``explain.py`` says it in
+shell, and a failure names a step by its number in this list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import takewhile
+from typing import Any
+
+from attrs import asdict, frozen
+
+from txcontain.container.facts import NOWHERE, RUN, TMP, Host, Place
+from txcontain.container.spec import SHM_SIZE, Spec
+
+Step = tuple[str, dict[str, Any]]
+Plan = list[Step]
+
+INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "init.py")
+MONITOR = os.path.join(os.path.dirname(INIT), "monitor.sh")
+
+# capabilities(7), by <linux/capability.h>: what Docker leaves, less MKNOD and NET_RAW.
+CAPABILITIES = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6,
+    "SETUID": 7, "SETPCAP": 8, "NET_BIND_SERVICE": 10, "SYS_CHROOT": 18, "AUDIT_WRITE": 29,
+    "SETFCAP": 31,
+}  # fmt: skip
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
+           "tty": (5, 0)}  # fmt: skip
+LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
+         "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}  # fmt: skip
+# In a network of its own any user may take low ports, and ping works
+# without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
+SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
+            "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
+NO_RESOLVER = "# There is no network, and so no name server.\n"
+HARMLESS = ["nosuid", "nodev", "noexec"]
+NO_POWERS = ["nosuid", "nodev"]
+# These steps, and all after them, run only at launch: they consume what the manager has (an
+# address, a range of ids), or are the launch itself.
+LATE = {"ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
+
+
+@frozen
+class Link:
+    """A container's place on the bridge: IPv4 addresses."""
+
+    address: str
+    netmask: str
+    gateway: str
+
+
+@frozen
+class Paths:
+    """Where the host keeps what one container is made of."""
+
+    base: str  # the base image's layer
+    mounts: Sequence[str]  # the layer of each mount, in the order of the spec
+    private: str  # folder for the instance's own halves of its READWRITE mounts
+    scratch: str  # an existing folder that a tmpfs is put on, only inside the container
+    host: Host = NOWHERE
+    link: Link | None = None  # where the network is private
+    ids: int | None = None  # the first of its range of ids, where it has a user namespace
+    run: Place = RUN  # where the base image has them
+    tmp: Place = TMP
+    resolv_conf: str = ""  # what the host's says; empty if there is none
+
+
+def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
+    """The steps that make the container of ``spec``, the last of which runs its script."""
+    root = f"{paths.scratch}/root"
+    capabilities = list(CAPABILITIES.values())
+    return [
+        *make_groundwork(paths.host, paths.scratch),
+        *_network(spec),
+        *_user_namespace(paths),
+        *_bounded_disk(spec, paths),
+        _root(spec, paths, root),
+        *[("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
+          for name in ("proc", "dev")],
+        ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
+        *_masks(paths.host, "/sys"),
+        *_in_memory(spec, paths),
+        *_shared_memory(spec),
+        *_mounts(spec, paths),
+        *_names(spec, paths, hostname),
+        ("output", {"stdout": "stdout", "stderr": "stderr"}),  # in its slot, where it works
+        ("propagation", {"mode": "private"}),
+        ("seal", {}),
+        ("pivot_root", {"path": root}),
+        ("hostname", {"name": hostname}),
+        *_link(paths),
+        *_open_files(spec),
+        *_enter_user_namespace(paths, capabilities),
+        *user_steps(spec.startup_owner, capabilities),
+        seccomp_steps(paths.host)[1],
+        *_init(spec),
+        _start(spec),
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=1)  # so that two plans begin with the same objects, which are soon compared
+def make_groundwork(host: Host, scratch: str) -> Plan:
+    """The first steps of every container's plan: they depend on no config.
+
+    A warm init has carried them out before it is needed. Until then it lets go of what the
+    host unmounts: a disk would stay in use by it.
+    """
+    return [
+        ("unshare", {"namespaces": ["mount", "cgroup"]}),
+        ("propagation", {"mode": "slave"}),
+        ("scratch", {"path": scratch, "size": "1m"}),
+        ("staging", {"path": f"{scratch}/staging"}),
+        ("mount", {"target": "/proc", "fstype": "proc", "flags": HARMLESS}),
+        *[("read_only_path", {"path": path}) for path in host.read_only],
+        *_masks(host, "/proc"),
+        *_devices(),
+        # Its own /dev/null: root could change the mode of the host's one.
+        ("input", {"path": f"{scratch}/staging/dev/null"}),
+        ("limits", {"most": dict(host.limits)}),
+        ("bounding_set", {"keep": list(CAPABILITIES.values())}),
+        seccomp_steps(host)[0],
+    ]
+
+
+def begins_with(plan: Plan, start: Plan) -> bool:
+    """Whether these are the first steps of a plan."""
+    return plan[: len(start)] == start
+
+
+def common_start(one: Plan, other: Plan) -> Plan:
+    """The first steps of two plans, as far as an init can do them before there is a launch."""
+    pairs = zip(one, other, strict=False)
+    alike = takewhile(lambda pair: pair[0] == pair[1] and pair[0][0] not in LATE, pairs)
+    return [step for step, _ in alike]
+
+
+def seccomp_steps(host: Host) -> Plan:
+    """Load the filter of system calls, in two parts."""
+    return [("seccomp", {"program": program}) for program in host.seccomp]
+
+
+def _network(spec: Spec) -> Plan:
+    if spec.network == "host":
+        return []
+    asks: Plan = [("ask_for_link", {})] if spec.network == "private" else []
+    settings = [("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()]
+    return [("unshare", {"namespaces": ["net"]}), *asks, ("loopback", {}), *settings]
+
+
+def _user_namespace(paths: Paths) -> Plan:
+    if paths.ids is None:
+        return []
+    layers = [paths.base, *paths.mounts]
+    return [
+        ("user_namespace_of", {"first": paths.ids, "staging": f"{paths.scratch}/staging"}),
+        *[("idmap", {"source": layer, "target": _mapped(paths, layer)})
+          for layer in dict.fromkeys(layers)],
+    ]  # fmt: skip
+
+
+def _mapped(paths: Paths, layer: str) -> str:
+    """Where a layer is mounted with its owners mapped; where it lies, if they are not."""
+    return layer if paths.ids is None else f"{paths.scratch}/layers/{os.path.basename(layer)}"
+
+
+def _enter_user_namespace(paths: Paths, capabilities: list[int]) -> Plan:
+    if paths.ids is None:
+        return []
+    return [("enter_user_namespace", {}), ("bounding_set", {"keep": capabilities})]
+
+
+def _link(paths: Paths) -> Plan:
+    return [("link", asdict(paths.link))] if paths.link else []
+
+
+def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
+    """Who this is, and where names are found; what all instances share comes first."""
+    address = paths.link.address if paths.link else "127.0.1.1"
+    contents = {
+        "/etc/resolv.conf": _resolv_conf(spec, paths),
+        "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n",
+        "/etc/hostname": f"{hostname}\n",
+    }
+    return [("file", {"path": path, "content": text}) for path, text in contents.items() if text]
+
+
+def _resolv_conf(spec: Spec, paths: Paths) -> str:
+    """resolv.conf(5) of a container; empty if it keeps its image's one."""
+    if spec.network == "none":
+        return NO_RESOLVER
+    if paths.link:  # no search: a name is tried as it stands (resolv.conf(5))
+        return f"nameserver {paths.link.gateway}\nsearch .\n"
+    return paths.resolv_conf
+
+
+def _in_memory(spec: Spec, paths: Paths) -> Plan:
+    """/run and /tmp, wherever they lead; if one is below the other, in this order."""
+    folders = [(paths.run, "mode=755", "64m"), (paths.tmp, "mode=1777", str(spec.tmp_size))]
+    folders.sort(key=lambda folder: folder[0].path)
+    return [step for folder in folders for step in _memory(paths, *folder)]
+
+
+def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
+    """A folder in memory; over the image's own one, if there are files in that."""
+    if not place.path:
+        return []
+    if not place.holds:
+        owned = "" if paths.ids is None else f",uid={paths.ids},gid={paths.ids}"
+        return [("mount", {"target": place.path, "fstype": "tmpfs", "flags": NO_POWERS,
+                           "data": f"{mode},size={size}{owned}"})]  # fmt: skip
+    memory = f"{paths.scratch}/memory{place.path.replace('/', '-')}"
+    halves = _halves(_mapped(paths, paths.base) + place.path, f"{memory}/own")
+    return [
+        ("scratch", {"path": memory, "size": size}),
+        ("overlay", {**halves, "target": place.path, "flags": NO_POWERS, "sealed": False,
+                     "volatile": True}),
+    ]  # fmt: skip
+
+
+def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
+    if spec.limits.disk is None:
+        return []
+    return [("scratch", {"path": _private(spec, paths), "size": str(spec.limits.disk)})]
+
+
+def _private(spec: Spec, paths: Paths) -> str:
+    """Where an instance's own halves are: on the disk, or on a part of the memory that is one."""
+    return paths.private if spec.limits.disk is None else f"{paths.private}/disk"
+
+
+def _open_files(spec: Spec) -> Plan:
+    most = spec.limits.files
+    return [] if most is None else [("limits", {"most": {"nofile": most}})]
+
+
+def _halves(lower: str, private: str) -> dict[str, str]:
+    return {"lower": lower, "upper": f"{private}-upper", "work": f"{private}-work"}
+
+
+def _root(spec: Spec, paths: Paths, root: str) -> Step:
+    private = _private(spec, paths) if spec.writable_root else paths.scratch
+    halves = _halves(_mapped(paths, paths.base), f"{private}/base")
+    sealed = not spec.writable_root
+    return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed,
+                             "volatile": _volatile(spec)})  # fmt: skip
+
+
+def _volatile(spec: Spec) -> bool:
+    """Whether what is written need not be on the disk after a power cut.
+
+    Who is not started again will never read it. To be sure of it costs: the kernel writes out
+    all that waits to be written on that disk, when an overlay is unmounted.
+    """
+    return spec.restart == "no"
+
+
+def _masks(host: Host, top: str) -> Plan:
+    return [
+        ("mask", {"path": path, "source": host.empty if is_folder else "/dev/null"})
+        for path, is_folder in host.masked
+        if path.startswith(top)
+    ]
+
+
+def _devices() -> Plan:
+    return [
+        ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
+                   "data": "mode=755,size=64k"}),
+        *[("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
+          for name, (major, minor) in DEVICES.items()],
+        *[("symlink", {"path": f"/dev/{name}", "target": target})
+          for name, target in LINKS.items()],
+        ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
+                   "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
+        ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": HARMLESS,
+                   "data": f"mode=1777,size={SHM_SIZE}"}),
+        ("mount", {"target": "/dev/mqueue", "fstype": "mqueue", "flags": HARMLESS}),
+    ]  # fmt: skip
+
+
+def _shared_memory(spec: Spec) -> Plan:
+    if spec.shm_size == SHM_SIZE:
+        return []
+    return [("resize", {"path": "/dev/shm", "size": str(spec.shm_size), "flags": HARMLESS})]
+
+
+def _mounts(spec: Spec, paths: Paths) -> Plan:
+    """The mounts, in the order of the spec, but none behind one that would hide it."""
+    own = _private(spec, paths)
+    mounts = enumerate(zip(spec.mounts, paths.mounts, strict=True))
+    return [
+        ("overlay", {**_halves(_mapped(paths, layer),
+                               f"{own if mount.writable else paths.scratch}/{i}"),
+                     "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable,
+                     "volatile": _volatile(spec)})
+        for i, (mount, layer) in sorted(mounts, key=lambda each: each[1][0].target.count("/"))
+    ]  # fmt: skip
+
+
+def user_steps(owner: str, capabilities: list[int]) -> Plan:
+    """Become a user of the image, with no power that is not one of these capabilities."""
+    return [
+        ("close_descriptors", {}),
+        ("user", {"owner": owner, "capabilities": capabilities}),
+        ("no_new_privileges", {}),
+    ]
+
+
+def _init(spec: Spec) -> Plan:
+    return [("look_after", {})] if spec.init and spec.startup_script is not None else []
+
+
+def _start(spec: Spec) -> Step:
+    environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
+    if spec.startup_script is None:
+        return ("idle", {"environment": environment})
+    return ("exec", {"path": spec.startup_script, "arguments": [], "environment": environment})

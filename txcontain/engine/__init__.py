@@ -1,0 +1,1 @@
+"""The verbs: what a manager can be asked, and how it recovers."""

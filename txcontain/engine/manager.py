@@ -1,0 +1,587 @@
+"""The verbs: keep a config, launch it, list what runs, destroy it; and find all of it again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from itertools import zip_longest
+from secrets import token_hex
+from typing import Any
+
+from attrs import Factory, asdict, define, field
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
+from twisted.logger import Logger
+
+from txcontain.container.facts import Host
+from txcontain.container.plan import Paths, Plan, make_plan
+from txcontain.container.spec import Port, Spec, from_json
+from txcontain.engine.configs import Configs
+from txcontain.engine.records import read_record
+from txcontain.errors import MachineAtFault, NoSuchInstance
+from txcontain.host.id_ranges import free_range
+from txcontain.host.kernel import Kernel, Process, most_held
+from txcontain.host.os_errors import of_os
+from txcontain.images.layers import Layers
+from txcontain.later import Timer, background, poll, together
+from txcontain.logs.journal import Journal
+from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader, Source
+from txcontain.logs.segments import LONGEST_READ, Wanted
+from txcontain.network.network import Network
+from txcontain.runtime import diagnose
+from txcontain.runtime.exits import UNSEEN, Exit
+from txcontain.runtime.instance import END_WITHIN, ENDING, HALF_MADE, RECORD, Instance
+from txcontain.runtime.pool import Pool
+from txcontain.runtime.prepared import PREPARED, PlanFor, new_name
+from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN, UNKNOWN, Adopted
+
+MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
+READ_AGAIN = 5.0  # seconds
+WANTED_FILES = 1 << 16  # one for each instance, and those for all else
+TIDY_AFTER = 1.0  # seconds
+
+log = Logger()
+Monitors = dict[str, tuple[Process, Process | None]]  # what Kernel.monitors finds
+
+
+async def nothing() -> None:
+    """Nothing is yet to be written."""
+
+
+@define(eq=False)
+class Manager:
+    """All the instances of one state folder."""
+
+    reactor: Any
+    kernel: Kernel
+    pool: Pool
+    layers: Layers
+    configs: Configs
+    network: Network
+    journal: Journal
+    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
+    remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
+    host: Host
+    state: str  # folder
+    base_images: str  # folder
+    mountables: str  # folder
+    flush: Callable[[], Awaitable[None]] = nothing  # waits until all is written
+    keep_ended: int = 100  # instances
+    resolv_conf: Callable[[], str] = lambda: ""  # what the host's /etc/resolv.conf says
+    user_namespace: bool = False  # whether every instance is to have one
+    instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
+    _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
+    _launching: list[list[str]] = field(factory=list)  # the layers that launches have by now
+    _tidying: Timer = field(
+        default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
+    )
+    _unread: list[str] = field(factory=list)  # instances whose records can't be read yet
+
+    # -- configs ---------------------------------------------------------------
+
+    async def add_config(self, document: bytes) -> Spec:
+        """Check and keep a config.
+
+        Raises InvalidData, ConfigExists; MachineAtFault where the disk does not take it.
+        """
+        spec = from_json(document)
+        try:
+            await self.threads(self.configs.add, spec.file_name, document)
+        except OSError as error:
+            raise MachineAtFault(f"keeping {spec.file_name}", of_os(error)) from error
+        self.journal.add("config", f"{spec.file_name} was uploaded", config=spec.file_name)
+        return spec
+
+    def config_names(self) -> list[str]:
+        """The file names of the configs that are kept, sorted."""
+        return self.configs.names()
+
+    # -- launching ---------------------------------------------------------------
+
+    async def launch(self, name: str, major: str, minor: str) -> Instance:
+        """Start a container of a config; returns when its script runs (and listens on PORT).
+
+        Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
+        """
+        spec = from_json(self._read_config(f"{name}-{major}-{minor}.cfg"))
+        layers: list[str] = []
+        self._launching.append(layers)
+        try:
+            await self._get_layers(spec, layers)
+            await self._check_ports(spec)
+            instance = self._new(spec, layers)
+        finally:
+            self._launching.remove(layers)
+        try:
+            await instance.launch()
+        except Exception as error:
+            self.journal.add("refused", str(error), instance=instance.name)
+            await self._forget(instance)
+            raise
+        plan_for = self._plan_for(spec, layers, instance.address, instance.ids)
+        self.pool.ahead.launched(spec.name, plan_for)
+        instance.notes = self.layers.news(layers)
+        return instance
+
+    def _read_config(self, file_name: str) -> bytes:
+        try:
+            return self.configs.read(file_name)
+        except OSError as error:
+            raise MachineAtFault(f"reading {file_name}", of_os(error)) from error
+
+    async def _get_layers(self, spec: Spec, layers: list[str]) -> None:
+        """Append the layers of a config: the base image's, then each mount's."""
+        layers.append(await self.layers.get_base(self.base_images, spec.base_image))
+        for mount in spec.mounts:
+            layers.append(await self.layers.get(self.mountables, mount.tarball))
+
+    def _layers_in_use(self) -> set[str]:
+        running = [one.layers for one in self.instances.values() if not one.ended]
+        return self.pool.mounted.union(*running, *self._launching)
+
+    def _tidy_soon(self) -> None:
+        if self.layers.is_to_tidy() and not self._tidying.is_set:
+            self._tidying.after(TIDY_AFTER)
+
+    def _tidy(self) -> None:
+        if not self._unread:  # else it is not known what those use
+            background(self._remove_layers(), "removing layers")
+
+    async def _remove_layers(self) -> None:
+        for name in await self.layers.remove_unused(self._layers_in_use):
+            self.journal.add("layer", f"removed {name}, which nothing uses")
+
+    async def _check_ports(self, spec: Spec) -> None:
+        if not spec.taken_ports:
+            return
+        holders = [(port, await self._holder(port)) for port in spec.taken_ports]
+        numbers = {port.number for port in spec.taken_ports}
+        taken = (
+            (instance, other)
+            for instance in self.instances.values() if not instance.ended
+            for other in instance.spec.taken_ports if other.number in numbers
+        )  # fmt: skip
+        for instance, other in taken:
+            for port in spec.taken_ports:
+                if port.clashes_with(other):
+                    raise diagnose.of_port(port, f"the instance {instance.name}")
+        for port, holder in holders:
+            if holder is not None:
+                raise diagnose.of_port(port, "{1} (process {0})".format(*holder))
+
+    async def _holder(self, port: Port) -> tuple[int, str] | None:
+        """Who listens on a port of the host's."""
+        which = {"protocol": port.protocol, "address": port.address}
+        if not self.kernel.listening_sockets(port.number, **which):
+            return None
+        held: tuple[int, str] | None = await self.threads(
+            self.kernel.listener, port.number, *which.values()
+        )
+        return held
+
+    def _new(self, spec: Spec, layers: list[str]) -> Instance:
+        ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
+        prepared = self.pool.reserved(spec.name, self._plan_for(spec, layers, None, ids))
+        name = prepared or new_name(spec.name)
+        instance = self._instance(name, spec, layers, self.network.reserve(name, spec), ids)
+        instance.changed = self._changed
+        self.instances[instance.name] = instance
+        return instance
+
+    def _free_ids(self) -> int:
+        """The first id of a range for a user namespace.
+
+        Raises MachineAtFault.
+        """
+        return free_range(one.ids for one in self.instances.values() if one.ids is not None)
+
+    def _instance(
+        self, name: str, spec: Spec, layers: list[str], address: str | None, ids: int | None
+    ) -> Instance:
+        plan = self._plan(spec, layers, address, ids, name)
+        connect = partial(self.network.connect, name)
+        machine = self.reactor, self.kernel, self.pool
+        return Instance(
+            name,
+            spec,
+            os.path.join(self._folder, name),
+            layers,
+            plan,
+            *machine,
+            address=address,
+            ids=ids,
+            connect=connect,
+            threads=partial(self._looks.run, self.threads),
+        )
+
+    def _plan_for(
+        self, spec: Spec, layers: list[str], address: str | None, ids: int | None
+    ) -> PlanFor:
+        return partial(self._plan, spec, layers, address, ids)
+
+    def _plan(
+        self, spec: Spec, layers: list[str], address: str | None, ids: int | None, name: str
+    ) -> Plan:
+        folder, base = os.path.join(self._folder, name), self.layers.content(layers[0])
+        paths = Paths(
+            base=layers[0],
+            mounts=layers[1:],
+            private=folder,
+            scratch=os.path.join(self.pool.folder, "scratch"),
+            host=self.host,
+            link=self.network.place(address) if address else None,
+            resolv_conf=self.resolv_conf(),
+            ids=ids,
+            run=base.run,
+            tmp=base.tmp,
+        )
+        return make_plan(spec, paths, name)
+
+    def _changed(self, instance: Instance, why: str) -> None:
+        self.journal.add(instance.state, why, instance=instance.name)
+        self.network.see(instance.name, instance.running)
+        if instance.running or instance.ended:
+            self._tidy_soon()
+        if instance.ended:
+            self.pool.log_process.wake(instance.name)
+            self._release(instance)
+            self._forget_oldest()
+
+    def _release(self, instance: Instance) -> None:
+        if instance.address:
+            background(self.network.release(instance.name), f"releasing {instance.address}")
+
+    # -- listing -----------------------------------------------------------------
+
+    def running(self) -> list[Instance]:
+        """The instances whose script runs, in the order of their launch."""
+        return [instance for instance in self.instances.values() if instance.running]
+
+    def find(self, name: str) -> Instance:
+        """The instance of this name.
+
+        Raises NoSuchInstance.
+        """
+        try:
+            return self.instances[name]
+        except KeyError:
+            raise NoSuchInstance(f"there is no instance {name}") from None
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """All that is known of an instance, its plan and how long each step took too.
+
+        Raises NoSuchInstance.
+        """
+        instance = self.find(name)
+        record = instance.record()
+        del record["document"]
+        contents = [self.layers.content(layer) for layer in instance.layers]
+        record["left_out"] = {os.path.basename(one.tarball): one.left_out
+                              for one in contents if one.left_out}  # fmt: skip
+        steps = zip_longest(instance.plan, instance.timeline)
+        record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
+        for step in record["plan"]:
+            if "program" in step:
+                step["program"] = f"{len(step['program'])} bytes, see seccomp.py"
+        return record
+
+    def usage(self, name: str) -> dict[str, Any]:
+        """What an instance uses now, and its limits.
+
+        Raises NoSuchInstance.
+        """
+        instance = self.find(name)
+        processes = instance.processes
+        figures = self.pool.cgroups.usage(processes.token) if processes else {}
+        return {**instance.summary, **figures, "limits": asdict(instance.spec.limits)}
+
+    def log_reader(
+        self, instances: Sequence[str], wanted: Wanted, consumer: Any, **looks: Any
+    ) -> Reader:
+        """What sends the logs of instances to a consumer.
+
+        Raises NoSuchInstance.
+        """
+        most = min(LONGEST_READ, max(LEAST_READ, MOST_READ // max(1, len(instances))))
+        found = [self.find(name) for name in instances]
+        sources = [Source(self.pool.log_process, one, wanted, most) for one in found]
+        return Reader(consumer, reactor=self.reactor, sources=sources, **looks)
+
+    # -- destroying --------------------------------------------------------------
+
+    async def destroy(self, name: str) -> None:
+        """End a container and remove all that is left of it.
+
+        Raises NoSuchInstance; MachineAtFault where something of it could not be removed.
+        """
+        instance = self.find(name)
+        async with instance.removing:
+            if self.find(name) is not instance:  # another request has removed it meanwhile
+                raise NoSuchInstance(f"there is no instance {name}")
+            await self._stop(instance)
+            await self._remove(instance)
+        self.journal.add("destroyed", "its processes, cgroup and folders are gone", instance=name)
+
+    async def _stop(self, instance: Instance) -> None:
+        patience = instance.spec.stop_timeout + END_WITHIN
+        stopped = instance.stop()
+        stopped.addTimeout(patience, self.reactor)
+        try:
+            await stopped
+        except TimeoutError as error:
+            raise MachineAtFault(
+                f"ending {instance.name}", "its processes were killed, and do not end",
+                "see in /proc/PID/stack what the kernel waits for, and destroy it again",
+            ) from error  # fmt: skip
+
+    async def destroy_all(self) -> None:
+        """End and remove every instance, all at the same time.
+
+        Raises what ``destroy`` raises, for the first that could not be removed.
+        """
+        await together(*(self._destroy_if_there(name) for name in list(self.instances)))
+
+    async def _destroy_if_there(self, name: str) -> None:
+        with contextlib.suppress(NoSuchInstance):
+            await self.destroy(name)
+
+    async def _forget(self, instance: Instance) -> None:
+        """Remove an instance that has ended or is about to, unless another request has."""
+        async with instance.removing:
+            if self.instances.get(instance.name) is instance:
+                await self._remove(instance)
+
+    async def _remove(self, instance: Instance) -> None:
+        """Remove what is left of an instance, when no process is, and be sure of it."""
+        if not instance.ending:
+            instance.mark_as_ending()
+        work = self._remove_folder(instance), self._remove_processes(instance)
+        _, left = await together(*work)
+        self.instances.pop(instance.name, None)
+        if left:
+            raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
+
+    async def _remove_processes(self, instance: Instance) -> list[str]:
+        await instance.end()
+        if instance.address:
+            await self.network.release(instance.name)
+        return await self._what_is_left(instance)
+
+    async def _remove_folder(self, instance: Instance) -> None:
+        """Remove it; who reads the log gets what is left of it."""
+        if instance.marked is not None:
+            await instance.marked
+        if instance.processes is not None:
+            await self.pool.log_process.close(instance.processes.token)
+        await self.pool.log_process.removing(instance.name)
+        try:
+            await self.remove(instance.folder)
+        except OSError as error:
+            raise MachineAtFault(f"removing {instance.folder}", of_os(error)) from error
+
+    async def _what_is_left(self, instance: Instance) -> list[str]:
+        left = await instance.processes.remove() if instance.processes else []
+        async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
+            links = self.network.left(instance.address)
+            if not links:
+                break
+        return left + links
+
+    def _forget_oldest(self) -> None:
+        """Keep no more than some of those that have ended."""
+        ended = [one for one in self.instances.values() if one.ended and not one.ending]
+        for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
+            instance.mark_as_ending()
+            background(self._forget(instance), f"forgetting {instance.name}")
+
+    # -- finding all again ---------------------------------------------------------
+
+    def restore(self) -> list[str]:
+        """Go on with what an earlier manager left: adopt, finish, or roll back.
+
+        Returns what was done, a sentence a thing.
+        """
+        may_open = self.kernel.open_more(WANTED_FILES)
+        done = self._go_on_with(os.listdir(self._folder))
+        background(self._recover_network(), "recovering the private network")
+        self._tidy_soon()
+        for path in self.layers.cut_short():
+            done.append(f"removed {path}, whose unpacking was cut short")
+            self._remove_later(path)
+        done += [f"removed {name}, a write cut short" for name in self.configs.recover()]
+        if most_held(may_open) < len(self.instances):
+            done.append(
+                f"the manager may open {may_open} files only, which is too few for "
+                f"{len(self.instances)} instances: raise LimitNOFILE, or ulimit -n"
+            )
+        for what in done:
+            self.journal.add("recovered", what)
+        return done
+
+    def _go_on_with(self, names: list[str]) -> list[str]:
+        """Take instances over; those whose records can't be read now, a moment later."""
+        monitors = self.kernel.monitors(self.pool.slots)
+        records, done = self._read_records(names)
+        for record in sorted(records, key=lambda one: float(one["launched"])):
+            try:
+                self._resume(record, monitors)
+            except Exception:  # which must keep no other from being found
+                name = record["instance"]
+                log.failure("going on with {name}", name=name)
+                done.append(f"could not go on with {name}: the manager's log says why")
+        if self._unread:
+            Timer(self.reactor, self._read_again).after(READ_AGAIN)
+        else:  # else what runs in a slot may be theirs
+            ours = {record["slot"] for record in records if record["slot"]}
+            done += self._end_strangers(monitors, ours)
+        return done
+
+    def _read_again(self) -> None:
+        names, self._unread = self._unread, []
+        for what in self._go_on_with(names):
+            self.journal.add("recovered", what)
+
+    async def _recover_network(self) -> None:
+        for what in await self.network.recover():
+            self.journal.add("recovered", what)
+
+    async def doctor(self) -> list[str]:
+        """Look for what should not be there, and remove it; returns what was found and done."""
+        monitors = await self.threads(self.kernel.monitors, self.pool.slots)
+        done = [] if self._unread else self._end_strangers(monitors)
+        known = set(self.instances) | self.pool.ahead.names | set(self._unread)
+        for name in set(os.listdir(self._folder)) - known:
+            await self.remove(os.path.join(self._folder, name))
+            done.append(f"removed the folder instances/{name}, of no instance")
+        self.pool.expect_nothing()
+        if not self._unread:
+            for name in await self.layers.remove_unused(self._layers_in_use):
+                done.append(f"removed the layer {name}, which nothing uses")
+        done += await self.network.recover()
+        for path in self.kernel.mounts_below(self.state):
+            done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
+        for what in done:
+            self.journal.add("doctor", what)
+        return done
+
+    @property
+    def _folder(self) -> str:
+        return os.path.join(self.state, "instances")
+
+    def _read_records(self, names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+        records, done = [], []
+        for name in names:
+            path = os.path.join(self._folder, name)
+            try:
+                mode = stat.S_IMODE(os.lstat(path).st_mode)
+                if mode in (HALF_MADE, PREPARED):
+                    raise ValueError("there was no instance yet")
+                record = read_record(name, os.path.join(path, RECORD), self.layers.folder)
+            except ValueError as error:
+                done.append(self._put_away(path, mode, error))
+            except OSError as error:
+                self._unread.append(name)
+                done.append(f"can't read the record of {name} yet: {of_os(error)}")
+            else:
+                records.append({**record, "ending": mode == ENDING})
+        return records, done
+
+    def _put_away(self, path: str, mode: int, error: ValueError) -> str:
+        name = os.path.basename(path)
+        if mode == PREPARED:
+            self._remove_later(path)
+            return f"removed {name}, which had been prepared for a launch that did not come"
+        if mode in (HALF_MADE, ENDING):
+            self._remove_later(path)
+            return f"rolled back {name}, which was half made or half removed"
+        try:
+            os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
+        except OSError as why:
+            return f"could not set {name} aside: {of_os(why)}; {error}"
+        return f"set {name} aside: {error}"
+
+    def _resume(self, record: dict[str, Any], monitors: Monitors) -> None:
+        name, spec, address = record["instance"], record["spec"], record["address"]
+        instance = self._instance(name, spec, record["layers"], address, record["ids"])
+        if address and record["state"] != "ended":
+            self.network.adopt(name, spec, address)
+        self.instances[instance.name] = instance
+        instance.recall(record)
+        instance.changed = self._changed
+        if record["state"] == "ended":
+            instance.ended_before(record["exit"])
+        else:
+            self._follow(instance, record, monitors)
+        if record["ending"]:
+            background(self.destroy(instance.name), f"going on to destroy {instance.name}")
+
+    def _follow(self, instance: Instance, record: dict[str, Any], monitors: Monitors) -> None:
+        """Find what an instance runs; where that has ended, its policy says what comes next."""
+        token, log_process = record["slot"] or "none", self.pool.log_process
+        processes = self._adopted(token, monitors)
+        log_process.adopt(token, instance.name, instance.spec.longest_log)
+        how = adopt(processes)
+        if how is None:
+            instance.adopt(processes)
+            return
+        background(log_process.close(token), f"the log of {instance.name}")
+        processes.clear()
+        if record["state"] == "waiting":
+            instance.go_on_waiting(record["exit"] or how)
+            return
+        if how.reason == UNSEEN and record["boot"] != self.kernel.boot_id():
+            how = Exit(reason="ended by a reboot of the machine", at=self.kernel.boot_time())
+        instance.ended_meanwhile(how)
+
+    def _adopted(self, token: str, monitors: Monitors) -> Adopted:
+        slot = os.path.join(self.pool.slots, token)
+        machine = self.reactor, self.kernel, self.pool.cgroups, self.pool.writes
+        monitor, process = monitors.get(token, (UNKNOWN, None))
+        return Adopted(*machine, slot, process or UNKNOWN, monitor)
+
+    def _end_strangers(self, monitors: Monitors, known: Collection[str] = ()) -> list[str]:
+        """End what runs in slots that are neither an instance's nor the pool's."""
+        ours = set(known)
+        ours |= {one.processes.token for one in self.instances.values() if one.processes}
+        done = []
+        for token in self.pool.tokens() - ours:
+            processes = self._adopted(token, monitors)
+            if adopt(processes) is None:
+                processes.on_exit = lambda _, processes=processes: processes.clear()
+                done.append(_end_stranger(processes))
+            else:
+                done.append(f"removed the slot {token}, of nothing that runs")
+                processes.clear()
+        return done
+
+    def _remove_later(self, path: str) -> None:
+        async def remove() -> None:
+            await self.remove(path)
+
+        background(remove(), f"removing {path}")
+
+    def pause(self) -> None:
+        """Forget what is to be done later: the manager ends, and the containers run on."""
+        self.network.stop()
+        self._tidying.cancel()
+        for instance in self.instances.values():
+            instance.pause()
+        self.journal.write()
+
+
+def _end_stranger(processes: Adopted) -> str:
+    pid = processes.process.pid or processes.monitor.pid
+    what = f"process {pid}, of a launch that was cut short"
+    try:
+        processes.kill()
+    except OSError as error:
+        return f"could not end {what}: {of_os(error)}"
+    return f"ended {what}"
+
+
+def adopt(processes: Adopted) -> Exit | None:
+    """Begin to follow a slot's processes; how they ended, if that is known already."""
+    processes.follow()
+    return processes.exit

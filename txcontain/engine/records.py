@@ -1,0 +1,78 @@
+"""An instance's record, as the next manager reads it: whatever has become of it, checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from ipaddress import IPv4Address
+from math import isfinite
+from typing import Any
+
+from txcontain.container.document import LONGEST_DOCUMENT
+from txcontain.container.spec import Spec, from_json
+from txcontain.errors import Error
+from txcontain.host.files import NoFile, read_file
+from txcontain.host.id_ranges import read_range
+from txcontain.runtime.exits import Exit
+from txcontain.runtime.instance import RECORD
+
+LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
+
+
+def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
+    """An instance's record, checked: its spec as a Spec and its exit as an Exit.
+
+    Raises ValueError if it is missing, cut short or scribbled on; OSError if it can't be read now.
+    """
+    try:
+        record = json.loads(read_file(path, LONGEST_RECORD))
+        spec = from_json(record["document"].encode())
+        folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
+        if len(folders) != 1 + len(spec.mounts):
+            raise ValueError("the layers are not those of the spec")
+        if record["state"] == "ended" and not record["exit"]:
+            raise ValueError("it does not say how it ended")
+        return {
+            "instance": name,
+            "state": str(record["state"]),
+            "boot": str(record["boot"]),
+            "since": _number(record["since"]),
+            "launched": _number(record["launched"]),
+            "ready": bool(record["ready"]),
+            "restarts": int(record["restarts"]),
+            "delay": _number(record.get("delay", 0)),
+            "up_at": _number(record.get("up_at", 0)),
+            "timeline": [_number(seconds) for seconds in record["timeline"]],
+            "in_advance": int(record["in_advance"]),
+            "slot": record["slot"] and _plain(record["slot"]),
+            "layers": folders,
+            "spec": spec,
+            "address": _address(spec, record.get("address")),
+            "ids": read_range(record.get("ids")),
+            "exit": _exit(**record["exit"]) if record["exit"] else None,
+        }
+    except (FileNotFoundError, NoFile, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError, OverflowError, Error) as why:  # fmt: skip
+        raise ValueError(f"its {RECORD} can't be used: {why}") from why
+
+
+def _exit(status: int | None, signal: int | None, reason: str, at: float) -> Exit:
+    status, signal = (None if number is None else int(number) for number in (status, signal))
+    return Exit(status, signal, str(reason), _number(at))
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError(f"{number} is no number of seconds")
+    return number
+
+
+def _address(spec: Spec, address: object) -> str | None:
+    return str(IPv4Address(str(address))) if spec.network == "private" else None
+
+
+def _plain(name: str) -> str:
+    if not name.isalnum():
+        raise ValueError(f"{name!r} is no name of ours")
+    return name

@@ -1,0 +1,338 @@
+"""A cgroup for each container: /txcontain/MANAGER/TOKEN, all below one group of our own.
+
+Three layouts exist in the field (cgroups(7)): version 2 only, version 1 with a
+hierarchy a controller, and a hybrid of both. A ``Cgroups`` knows for each controller
+in which folder its groups are; the rest of the code does not ask which layout it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+import attrs
+from attrs import field, frozen
+
+from txcontain.container.spec import Limits
+
+GROUP = "txcontain"
+# In version 2, a socket belongs to the group of the process that made it: by that it is known
+# whose it is, also where version 1 has all the controllers.
+SOCKETS = "sockets"
+MONITORS = "keepers"  # the one group in a manager's that is no container's
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
+V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
+DEFAULTS = Limits()
+PERIOD = 100_000  # microseconds in which a container's share of the processors is counted
+BFQ_MOST = 1000  # the largest weight that the I/O scheduler BFQ knows
+Files = dict[str, Callable[[Limits], str]]  # their names, and what is written to them
+
+
+@frozen
+class Setting:
+    """How a limit is set: the controller, then the files and their text, in both versions.
+
+    Which of several files there are is up to the kernel and its modules: all that are there
+    are written to.
+    """
+
+    controller: str
+    version1: Files
+    version2: Files
+
+
+def _quota(limits: Limits) -> str:
+    return str(int((limits.cpus or 0) * PERIOD))
+
+
+def _bfq_weight(limits: Limits) -> str:
+    return str(min(limits.io_weight or 0, BFQ_MOST))
+
+
+# "swap" after "memory": version 1 takes no sum that is less than the memory.
+SETTINGS = {
+    "memory": Setting(
+        "memory",
+        {"memory.limit_in_bytes": lambda limits: str(limits.memory)},
+        {"memory.max": lambda limits: str(limits.memory)},
+    ),
+    "swap": Setting(
+        "memory",
+        {"memory.memsw.limit_in_bytes": lambda limits: str(limits.memory_and_swap)},
+        {"memory.swap.max": lambda limits: str(limits.swap)},
+    ),
+    "cpus": Setting(
+        "cpu",
+        {"cpu.cfs_quota_us": _quota},
+        {"cpu.max": lambda limits: f"{_quota(limits)} {PERIOD}"},
+    ),
+    "pids": Setting(
+        "pids",
+        {"pids.max": lambda limits: str(limits.pids)},
+        {"pids.max": lambda limits: str(limits.pids)},
+    ),
+    # Each disk is shared by iocost, which only version 2 has, or by BFQ, or by none. (What
+    # version 1 calls blkio.weight is of CFQ, which no kernel has any more.)
+    "io_weight": Setting(
+        "io",
+        {"blkio.bfq.weight": _bfq_weight},
+        {"io.weight": lambda limits: str(limits.io_weight), "io.bfq.weight": _bfq_weight},
+    ),
+}
+# What is used: the controller, then (file, key in it or "", divisor), in both versions.
+USAGE = {
+    "memory": ("memory", ("memory.usage_in_bytes", "", 1), ("memory.current", "", 1)),
+    "memory_peak": ("memory", ("memory.max_usage_in_bytes", "", 1), ("memory.peak", "", 1)),
+    "pids": ("pids", ("pids.current", "", 1), ("pids.current", "", 1)),
+    "cpu_usec": ("cpuacct", ("cpuacct.usage", "", 1000), ("cpu.stat", "usage_usec", 1)),
+}
+
+
+@frozen
+class Cgroups:
+    """The groups of this machine's containers."""
+
+    tops: dict[str, str] = field(factory=dict)  # controller: our group's folder
+    unified: frozenset[str] = frozenset()  # the controllers that are of version 2
+    # The file by which a monitor leaves the manager's own group, which a service manager
+    # may end as a whole. (In version 1, only systemd's own hierarchy would do.)
+    monitors: str = os.devnull
+    threads: bool = False  # whether a single thread can join a group of version 2
+
+    @classmethod
+    def here(cls, state: str) -> Cgroups:
+        """What this machine has; the group of the manager of this state folder is made."""
+        group = os.path.join(GROUP, sha256(os.path.realpath(state).encode()).hexdigest()[:8])
+        with open("/proc/self/mountinfo") as file:
+            tops, version2 = find_hierarchies(file)
+        unified = _enable(version2, group, [name for name in CONTROLLERS if name not in tops])
+        if unified and "cpuacct" not in tops:
+            unified.append("cpuacct")  # version 2 counts in every group's cpu.stat
+        tops.update(dict.fromkeys(unified, version2))
+        if version2:
+            tops[SOCKETS] = version2
+        groups = {name: os.path.join(top, group) for name, top in tops.items()}
+        ours = {name: path for name, path in groups.items() if _make(path)}
+        version2_has = frozenset(ours) & {*unified, SOCKETS}
+        monitors = os.path.join(version2, group, MONITORS)
+        if not unified or not _make(monitors):
+            threads = not unified and SOCKETS in ours and _let_threads_join(ours[SOCKETS])
+            return cls(ours, version2_has, threads=threads)
+        return cls(ours, version2_has, os.path.join(monitors, "cgroup.procs"))
+
+    def folders(self, token: str) -> list[str]:
+        """The folders of a container's group, each once."""
+        return [os.path.join(top, token) for top in sorted(set(self.tops.values()))]
+
+    def make(self, token: str) -> list[str]:
+        """Make a container's group, with the limits that all have; returns what it is joined by.
+
+        Version 1 lets a single thread join, and version 2 does where it has no controllers: to
+        move all of a process's would take a grace period of RCU, 12 ms.
+        """
+        version2 = {self.tops[name] for name in self.unified}
+        joined_by = "cgroup.threads" if self.threads else "cgroup.procs"
+        for folder in self.folders(token):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o755)
+        if self.threads:
+            _write(os.path.join(self.tops[SOCKETS], token, "cgroup.type"), "threaded")
+        with contextlib.suppress(OSError):  # where this can't be limited; no one has asked for it
+            self._set(token, "pids", DEFAULTS)
+        return [
+            os.path.join(top, token, joined_by if top in version2 else "tasks")
+            for top in sorted(set(self.tops.values()))
+        ]
+
+    def number(self, token: str) -> int | None:
+        """The number by which the kernel knows a container's sockets; None where it has none."""
+        with contextlib.suppress(KeyError, FileNotFoundError):
+            return os.stat(os.path.join(self.tops[SOCKETS], token)).st_ino
+        return None
+
+    def remove(self, token: str) -> list[str]:
+        """Remove a container's group; returns the folders that a process still is in."""
+        return [folder for folder in self.folders(token) if not _remove(folder)]
+
+    def members(self, token: str) -> set[int]:
+        """The pids of the processes in a container's group."""
+        pids: set[int] = set()
+        for folder in self.folders(token):
+            with contextlib.suppress(OSError), open(os.path.join(folder, "cgroup.procs")) as file:
+                pids.update(map(int, file.read().split()))
+        return pids
+
+    def give_back(self) -> None:
+        """Remove our own groups, where no container is left in them."""
+        for top in set(self.tops.values()):
+            with contextlib.suppress(OSError):
+                _remove(os.path.join(top, MONITORS))
+                os.rmdir(top)
+                os.rmdir(os.path.dirname(top))  # which other managers may still need
+
+    def tokens(self) -> set[str]:
+        """The names of all the groups there are."""
+        found: set[str] = set()
+        for top in set(self.tops.values()):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(entry.name for entry in os.scandir(top) if entry.is_dir())
+        return found - {MONITORS}
+
+    def limit(self, token: str, limits: Limits) -> None:
+        """Apply the limits that differ from the defaults.
+
+        Raises OSError if this machine can't; its filename says which limit, and which file.
+        """
+        for name, wanted in attrs.asdict(limits).items():
+            if wanted != getattr(DEFAULTS, name) and name in SETTINGS:
+                self._set(token, name, limits)
+
+    def _set(self, token: str, name: str, limits: Limits) -> None:
+        setting = SETTINGS[name]
+        files = setting.version2 if setting.controller in self.unified else setting.version1
+        try:
+            folder = os.path.join(self.tops[setting.controller], token)
+            texts = {os.path.join(folder, file): text(limits) for file, text in files.items()}
+            _write_to_all(texts)
+        except (KeyError, OSError) as error:
+            number = getattr(error, "errno", None) or errno.ENOENT
+            what = f"limits.{name}, {' or '.join(files)}"
+            raise OSError(number, os.strerror(number), what) from error
+
+    def usage(self, token: str) -> dict[str, int]:
+        """What a container uses: memory in bytes, time in microseconds, and how many processes.
+
+        A figure that this machine does not count is not there.
+        """
+        figures = {}
+        for name, (controller, version1, version2) in USAGE.items():
+            file, key, divisor = version2 if controller in self.unified else version1
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                figures[name] = self._figure(token, controller, file, key) // divisor
+        return figures
+
+    def _figure(self, token: str, controller: str, file: str, key: str) -> int:
+        if key:
+            return self._table(token, controller, file)[key]
+        with open(os.path.join(self.tops[controller], token, file)) as content:
+            return int(content.read())
+
+    def out_of_memory_kills(self, token: str) -> int:
+        """How many processes of a container the kernel has killed for want of memory."""
+        file = "memory.events" if "memory" in self.unified else "memory.oom_control"
+        return self._table(token, "memory", file).get("oom_kill", 0)
+
+    def _table(self, token: str, controller: str, file: str) -> dict[str, int]:
+        """A file of lines "NAME NUMBER"; empty if there is none, or none that can be read."""
+        try:
+            with open(os.path.join(self.tops[controller], token, file)) as lines:
+                pairs = (line.split() for line in lines)
+                return {name: int(number) for name, number in pairs}
+        except (KeyError, OSError, ValueError):
+            return {}
+
+
+def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:
+    """Where version 1 has each controller, and where version 2 is mounted ("" if nowhere).
+
+    Takes the lines of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+    """
+    version1: dict[str, str] = {}
+    version2 = ""
+    for line in mountinfo:
+        place, _, rest = line.partition(" - ")
+        kind, _, options = rest.split()[:3]
+        path = place.split()[4]
+        if kind == "cgroup2":
+            version2 = version2 or path
+        elif kind == "cgroup":
+            for option in options.split(","):
+                name = V1_NAMES.get(option, option)
+                if name in CONTROLLERS:
+                    version1.setdefault(name, path)
+    return version1, version2
+
+
+def _enable(top: str, group: str, wanted: list[str]) -> list[str]:
+    """Switch controllers on for the groups below ours; returns those that are."""
+    if not top or not wanted:
+        return []
+    ours = os.path.join(top, group)
+    if not _make(ours):
+        return []
+    for folder in (top, os.path.dirname(ours), ours):
+        for name in wanted:
+            with contextlib.suppress(OSError):  # not in this kernel, or not delegated to us
+                _write(os.path.join(folder, "cgroup.subtree_control"), f"+{name}")
+    with open(os.path.join(ours, "cgroup.subtree_control")) as file:
+        return [name for name in file.read().split() if name in wanted]
+
+
+def _let_threads_join(group: str) -> bool:
+    """Have threads join a group one by one (cgroups(7), thread mode); returns whether they can.
+
+    Only those of a process that is in no other group can, as a thread that does so here shows.
+    """
+    joined = threading.Event()
+
+    def join() -> None:
+        with contextlib.suppress(OSError):
+            _write(os.path.join(group, "cgroup.threads"), "0")
+            joined.set()
+
+    try:
+        for folder in (os.path.dirname(group), group):
+            _write(os.path.join(folder, "cgroup.type"), "threaded")
+    except OSError:
+        return False
+    thread = threading.Thread(target=join)
+    thread.start()
+    thread.join()
+    return joined.is_set()
+
+
+def _make(folder: str) -> bool:
+    try:
+        os.makedirs(folder, 0o755, exist_ok=True)
+    except OSError:  # a hierarchy that we may only look at
+        return False
+    return True
+
+
+def _remove(folder: str) -> bool:
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
+def _write_to_all(texts: dict[str, str]) -> None:
+    """Write to those files that are there.
+
+    Raises FileNotFoundError where none is.
+    """
+    missing = []
+    for path, text in texts.items():
+        try:
+            _write(path, text)
+        except FileNotFoundError as error:
+            missing.append(error)
+    if len(missing) == len(texts):
+        raise missing[0]
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never made where it is missing
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""Small files that must survive: written beside their place, flushed, and renamed in.
+
+Whoever reads one sees the whole of an old or of a new content, whenever the writer
+or the machine stops. What a stop leaves behind is named ``.NAME.N.tmp`` and is removed
+at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from attrs import frozen
+
+
+class NoFile(OSError):
+    """Where a regular file should be there is something else."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EBADFD, "it is not a regular file", path)
+
+
+@frozen
+class Disk:
+    """The system calls that a durable write is made of; a test cuts them short."""
+
+    write: Callable[[int, bytes], int] = os.write
+    flush: Callable[[int], None] = os.fsync
+    rename: Callable[[str, str], None] = os.replace
+    link: Callable[[str, str], None] = os.link
+    unlink: Callable[[str], None] = os.unlink
+
+
+DISK = Disk()
+_numbers = itertools.count()  # two writers of one file must not share a temporary
+
+
+def write(path: str, content: bytes, disk: Disk = DISK) -> None:
+    """Replace a file durably: when this returns, the new content survives a power cut.
+
+    Raises OSError, and then the old content is still there (or the new one, where no more
+    than its survival failed).
+    """
+    _replace(path, content, disk, flush=True)
+    flush_folder(os.path.dirname(path), disk)
+
+
+def write_soon(path: str, content: bytes, disk: Disk = DISK) -> None:
+    """Replace a file so that it survives this process, and a power cut some seconds later."""
+    _replace(path, content, disk, flush=False)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file to read it; what is none must not make whoever reads it wait.
+
+    Raises NoFile if it is something else, as a folder, a pipe or a symbolic link; OSError.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket (open(2))
+            raise NoFile(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NoFile(path)
+    return open(descriptor, "rb")
+
+
+def read_file(path: str, most: int) -> bytes:
+    """What is in a regular file, up to ``most`` bytes. Raises as ``open_file`` does."""
+    with open_file(path) as file:
+        return file.read(most)
+
+
+def create(path: str, content: bytes, disk: Disk = DISK) -> None:
+    """Make a file durably.
+
+    Raises FileExistsError where it is there already, and leaves it as it is; OSError, and
+    then it is not there.
+    """
+    temporary = _write_beside(path, content, disk, flush=True)
+    try:
+        disk.link(temporary, path)
+        try:
+            flush_folder(os.path.dirname(path), disk)
+        except OSError:
+            disk.unlink(path)
+            raise
+    finally:
+        disk.unlink(temporary)
+
+
+def _replace(path: str, content: bytes, disk: Disk, *, flush: bool) -> None:
+    temporary = _write_beside(path, content, disk, flush=flush)
+    try:
+        disk.rename(temporary, path)
+    except OSError:
+        disk.unlink(temporary)
+        raise
+
+
+def _write_beside(path: str, content: bytes, disk: Disk, *, flush: bool) -> str:
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{next(_numbers)}.tmp")
+    with contextlib.suppress(FileNotFoundError):  # of a process that was killed: it may be a
+        os.unlink(temporary)  # link to the file itself, and so is never written to
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[disk.write(descriptor, view) :]  # type: ignore[arg-type]
+        if flush:
+            disk.flush(descriptor)
+    except OSError:
+        disk.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    return temporary
+
+
+def flush_folder(path: str, disk: Disk = DISK) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        disk.flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str) -> list[str]:
+    """Remove what writes that were cut short left in a folder, and name it."""
+    with os.scandir(folder) as entries:
+        leftovers = [
+            entry.name
+            for entry in entries
+            if entry.name[0] == "." and entry.name.endswith(".tmp")
+            and not entry.is_dir(follow_symlinks=False)  # which no write of ours leaves
+        ]  # fmt: skip
+    for name in leftovers:
+        os.unlink(os.path.join(folder, name))
+    return leftovers
+
+
+def to_json(value: Any) -> bytes:
+    """Compact JSON, a line of it."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

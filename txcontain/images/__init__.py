@@ -1,0 +1,1 @@
+"""A tarball becomes a layer."""

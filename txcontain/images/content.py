@@ -1,0 +1,114 @@
+"""What a tarball was found to hold, once and for all, when it was unpacked.
+
+A layer is never written again. So what a launch needs to know of it is looked at once, and kept
+in a file beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any
+
+from attrs import field, frozen
+
+from txcontain.container.facts import RUN, TMP, Place
+from txcontain.errors import ConfigAtFault
+
+MOST_LINKS = 40  # symbolic links in a path, as for the kernel (path_resolution(7))
+KERNELS_OWN = {"proc", "sys", "dev"}  # top folders that are never an image's own
+JUNK = {".DS_Store", "__MACOSX"}  # what a Mac puts beside the folder that is packed; and ._NAME
+
+
+@frozen
+class Content:
+    """What is known of a layer."""
+
+    tarball: str = ""  # its path
+    size: int = 0  # bytes on the disk
+    left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
+    run: Place = RUN
+    tmp: Place = TMP
+    archive: str = ""  # what it is, if it is of layers and not of files
+
+    @property
+    def told(self) -> str:
+        """What a person should know of it; empty where that is nothing."""
+        kinds = [
+            f"{left['count']} {kind} ({', '.join(left['names'])}"
+            + (", ..)" if left["count"] > len(left["names"]) else ")")
+            for kind, left in self.left_out.items()
+        ]
+        name = os.path.basename(self.tarball)
+        return f"left out of {name}: {', '.join(kinds)}; see docs/images.md" if kinds else ""
+
+
+def read(document: bytes) -> Content:
+    """What was kept of a layer; of what can't be read, what holds for most.
+
+    Raises nothing.
+    """
+    try:
+        values = json.loads(document)
+        run, tmp = (Place(**values.pop(name)) for name in ("run", "tmp"))
+        return Content(run=run, tmp=tmp, **values)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return Content()
+
+
+def look(folder: str) -> dict[str, Any]:
+    """What there is to know of an unpacked root, as arguments of ``Content``."""
+    return {"run": place(folder, "/run"), "tmp": place(folder, "/tmp"), "archive": archive(folder)}
+
+
+def place(root: str, path: str) -> Place:
+    """Where ``path`` leads in the file tree ``root``."""
+    found = resolve(root, path)
+    if found == "/" or found.split("/")[1] in KERNELS_OWN:
+        return Place()
+    inside = root + found
+    return Place(found, os.path.isdir(inside) and bool(os.listdir(inside)))
+
+
+def resolve(root: str, path: str) -> str:
+    """Where a path leads in a file tree that no one changes, if that were the root.
+
+    Raises ConfigAtFault where it leads in circles.
+    """
+    parts, found, links = path.split("/")[::-1], "", 0
+    while parts:
+        part = parts.pop()
+        if part == "..":
+            found = os.path.dirname(found).rstrip("/")
+        elif part not in ("", ".") and os.path.islink(f"{root}{found}/{part}"):
+            links += 1
+            if links > MOST_LINKS:
+                raise ConfigAtFault(f"{path} is a symbolic link that leads in circles")
+            target = os.readlink(f"{root}{found}/{part}")
+            found = "" if target.startswith("/") else found
+            parts += target.split("/")[::-1]
+        elif part not in ("", "."):
+            found += f"/{part}"
+    return found or "/"
+
+
+def archive(folder: str) -> str:
+    """What else than a root an unpacked tarball is; empty where it may be one."""
+    names = set(os.listdir(folder))
+    if "manifest.json" in names and names & {"repositories", "oci-layout"}:
+        return "an archive of `docker save`"
+    return "an OCI image layout" if "oci-layout" in names else ""
+
+
+def top(tarball: str, unpacked: str) -> str:
+    """Where the content begins of what was unpacked: below a folder that bears its name, or here.
+
+    The tarball's name need not be all of it: debian-12.5.tar.gz may hold debian-12.5, or debian-12.
+    """
+    names = [name for name in os.listdir(unpacked) if name not in JUNK and name[:2] != "._"]
+    if len(names) == 1 and f"{os.path.basename(tarball)}.".startswith(f"{names[0]}."):
+        inner = os.path.join(unpacked, names[0])
+        if stat.S_ISDIR(os.lstat(inner).st_mode):
+            return inner
+    return unpacked

@@ -1,0 +1,1 @@
+"""What containers said, and what happened."""

@@ -1,0 +1,155 @@
+"""The journal: every change with its reason, numbered, kept on disk within a bound.
+
+A line of JSON an event. When the file is full it becomes the old one, and a new one
+begins: between half of the bound and the whole of it is there to be replayed. An event is
+written down, told, and put in the manager's log a moment after it has happened, all in
+this order: so no launch waits for that, and no one hears of what a next manager won't know.
+
+Who follows asks for what comes after the last number it has heard: so no number may be
+used twice, also where the files were damaged, or the disk was full and what was told was not
+written. That a manager begins with the time of its start, in milliseconds, where that is more
+than any number on disk, takes no other file: no manager takes a thousand events a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from txcontain.errors import logged
+from txcontain.host.files import open_file, to_json
+from txcontain.later import Timer
+
+LARGEST = 4 << 20  # bytes of each of the two files
+LARGEST_NUMBER = 10**15  # of an event: JSON has it exactly, and 15 digits are what can be asked
+WRITE_AFTER = 0.01  # seconds: until then, who asked for the change has its answer
+# To a pipe or a link nothing is written, and no one is waited for.
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+Event = dict[str, Any]
+Listener = Callable[[Event], None]
+
+# Who asked for what is being done, where someone did. A coroutine keeps it through all its
+# waits (a Deferred made of it copies the context), and what the reactor begins by itself, such
+# as a restart, has none: so no verb of the manager needs to hand it on.
+asked_by: ContextVar[str | None] = ContextVar("asked_by", default=None)
+
+
+@define(eq=False)
+class Journal:
+    """The events of one state folder."""
+
+    reactor: Any
+    path: str
+    now: Callable[[], float] = time.time  # of the day
+    writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
+    last: int = 0  # the number of the last event
+    _new: list[Event] = field(factory=list)  # those that are yet to be written
+    _writing: Timer = field(init=False)
+    _size: int = 0
+    _torn: bool = False  # whether the last line was cut short, and spoils what would follow it
+    _listeners: list[Listener] = field(factory=list)
+    _log: Logger = field(factory=Logger)
+
+    def __attrs_post_init__(self) -> None:
+        self._writing = Timer(self.reactor, self.write)
+
+    def open(self) -> None:
+        """Go on after every number that has been used; where the files can't be read, say so."""
+        self.last = int(self.now() * 1000)
+        try:
+            self._open()
+        except OSError as error:
+            self._log.warn("the journal can't be read: {error}", error=error)
+
+    def _open(self) -> None:
+        for event in self.since(0):
+            self.last = max(self.last, event["seq"])
+        with contextlib.suppress(FileNotFoundError), open_file(self.path) as file:
+            self._size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, self._size - 1))
+            self._torn = file.read(1) not in (b"", b"\n")
+
+    def add(self, what: str, reason: str, instance: str | None = None, **details: Any) -> Event:
+        """Take note of an event, and of who asked for it."""
+        self.last += 1
+        if by := asked_by.get():
+            details["by"] = by
+        event = {"seq": self.last, "time": self.now(), "instance": instance, "what": what,
+                 "reason": reason, **details}  # fmt: skip
+        self._new.append(event)
+        if not self._writing.is_set:
+            self._writing.after(WRITE_AFTER)
+        return event
+
+    def write(self) -> Deferred[None]:
+        """Write down what is new, tell who listens, and log it; fires when that is done."""
+        self._writing.cancel()
+        new, self._new = self._new, []
+        written = self.writes(self._write, [to_json(event) for event in new])
+        written.addCallback(lambda _: self._tell(new))
+        return written
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            for listener in list(self._listeners):
+                listener(event)
+            self._log.info("{line}", line=line_of(event))
+
+    def _write(self, lines: list[bytes]) -> None:
+        for line in lines:
+            with contextlib.suppress(OSError):  # a full disk does not stop the containers
+                self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        if self._size + len(line) > LARGEST:
+            os.replace(self.path, f"{self.path}.old")
+            self._size, self._torn = 0, False
+        descriptor = os.open(self.path, APPENDING, 0o600)
+        line = b"\n" * self._torn + line
+        try:
+            written = os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        self._size += written
+        self._torn = written < len(line)
+
+    def since(self, number: int) -> Iterator[Event]:
+        """The events after that number, of those that are written and still there."""
+        for path in (f"{self.path}.old", self.path):
+            with contextlib.suppress(FileNotFoundError), open_file(path) as file:
+                for line in file:
+                    event = _parse(line)
+                    if event is not None and event["seq"] > number:
+                        yield event
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with each event from now on; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+def line_of(event: Event) -> str:
+    """An event as a line of the log, as "web-1 running: it listens on port 80, by root"."""
+    known = {"seq", "time", "instance", "what", "reason"}
+    more = "".join(f", {key} {value}" for key, value in event.items() if key not in known)
+    about = f"{event['instance']} " if event["instance"] else ""
+    return logged(f"{about}{event['what']}: {event['reason']}{more}")
+
+
+def _parse(line: bytes) -> Event | None:
+    """The event of a line; nothing where it was cut short or scribbled on."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    number = event.get("seq") if isinstance(event, dict) else None
+    return event if type(number) is int and 0 < number < LARGEST_NUMBER else None

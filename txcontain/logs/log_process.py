@@ -1,0 +1,316 @@
+"""The manager's side of the log process: finds it or starts it, and tells it what to read.
+
+What it is told is kept here until the container's pipes are closed. So whenever the connection is
+made anew, the log process is told all again: it may be another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory, ProcessProtocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from txcontain.later import Timer, poll, together
+from txcontain.logs import segments
+from txcontain.logs.logd import STREAMS
+from txcontain.logs.segments import Place
+
+LOGD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logd.py")
+CONNECT_AGAIN, START_AGAIN = 0.02, 1.0  # seconds
+DRAIN_WITHIN = 5.0  # seconds that who reads a log waits for what is in its pipes
+END_WITHIN = 2.0  # seconds
+MODE = 0o622  # of a FIFO: whoever runs in the container may open it by name, as /dev/stdout
+LOST = "the log process is not to be had"
+
+
+class Follower(Protocol):
+    """Who waits for more of a log."""
+
+    def grown(self, key: int) -> None:
+        """There may be more of the log that it calls so."""
+
+
+class Holder(Protocol):
+    """Who reads a log."""
+
+    async def hold_rest(self) -> None:
+        """Read what is left, for the log is about to be removed."""
+
+
+@define
+class Slot:
+    """What the log process is told of a slot's pipes."""
+
+    name: str = ""  # the words that name them, once there is an instance
+    closing: bool = False
+
+
+@define(eq=False)
+class LogProcess(ClientFactory):
+    """The one log process of a state folder."""
+
+    reactor: Any
+    folder: str  # that of the socket, and of the slots
+    instances: str  # folder
+    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
+    program: str = ""  # compiled; nothing where it is not to be started
+    group: Callable[[], str] = lambda: os.devnull  # the file by which it leaves our cgroup
+    readers: dict[str, set[Holder]] = field(factory=lambda: defaultdict(set))  # by instance
+    _slots: dict[str, Slot] = field(factory=dict)  # by token, until they are closed
+    _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
+    _followers: dict[str, set[tuple[Follower, int]]] = field(factory=lambda: defaultdict(set))
+    _connection: LogConnection | None = None
+    _stopped: bool = False
+    _retry: Timer = field(init=False)
+    _started: float | None = None  # when one was started
+    _log: Logger = field(factory=Logger)
+
+    noisy = False
+
+    def __attrs_post_init__(self) -> None:
+        self._retry = Timer(self.reactor, self._connect)
+
+    @property
+    def socket(self) -> str:
+        """The path of its socket."""
+        return os.path.join(self.folder, "logd.sock")
+
+    # -- finding it ------------------------------------------------------------
+
+    def start(self) -> None:
+        """Find it, or start it; and do so again whenever it is lost."""
+        self._stopped = False
+        self._connect()
+
+    async def stop(self) -> None:
+        """Leave it alone; where it has nothing to do any more, wait until it has ended."""
+        self._stopped = True
+        self._retry.cancel()
+        if self._connection is not None:
+            self._connection.transport.loseConnection()
+        for verb, token in list(self._waiting):
+            self._answer(verb, token, LOST)
+        if all(slot.closing for slot in self._slots.values()):
+            async for _ in poll(self.reactor, 0.01, within=END_WITHIN):
+                if not self._is_there():
+                    break
+
+    def _is_there(self) -> bool:
+        """Whether a log process has the lock."""
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(os.path.join(self.folder, "logd.lock"), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+        return False
+
+    def _connect(self) -> None:
+        self.reactor.connectUNIX(self.socket, self)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        """There is none: start one, and try again in a moment."""
+        if self._stopped:
+            return
+        now = self.reactor.seconds()
+        if self._started is None or now - self._started > START_AGAIN:
+            self._started = now
+            self._spawn()
+        self._retry.after(CONNECT_AGAIN)
+
+    def _spawn(self) -> None:
+        python = os.path.realpath(sys.executable)
+        arguments = [python, "-I", "-S", "-B", self.program, self.folder, self.instances]
+        try:
+            with open(os.devnull, "r+b") as null:
+                descriptors = dict.fromkeys(range(3), null.fileno())
+                self.reactor.spawnProcess(
+                    ProcessProtocol(), python, [*arguments, self.group()],
+                    env={"LC_ALL": "C"}, childFDs=descriptors,
+                )  # fmt: skip
+        except OSError as error:
+            self._log.error("the log process can't be started: {error}", error=error)
+
+    def buildProtocol(self, addr: Any) -> LogConnection:
+        """For the reactor: it is found."""
+        return LogConnection(self)
+
+    def connected(self, connection: LogConnection) -> None:
+        """Tell it all there is to know; who follows looks again."""
+        self._connection, self._started = connection, None
+        self._tell("sync", *self._slots)
+        for token, slot in list(self._slots.items()):
+            self._tell("open", token)
+            if slot.name:
+                self._tell(slot.name)
+            if slot.closing:
+                self._tell("close", token)
+        for verb, token in list(self._waiting):
+            if verb == "drained":
+                self._tell("drain", token)
+        self._wake_all()
+
+    def lost(self) -> None:
+        """It has been killed, or is being replaced."""
+        self._connection = None
+        if not self._stopped:
+            self._retry.after(0)
+
+    def _tell(self, *words: object) -> None:
+        if self._connection is not None:
+            self._connection.sendLine(" ".join(map(str, words)).encode())
+
+    # -- telling it --------------------------------------------------------------
+
+    def make_pipes(self, slot: str) -> None:
+        """Make the FIFOs of a slot.
+
+        Raises OSError.
+        """
+        for stream in STREAMS:
+            path = os.path.join(slot, stream)
+            os.mkfifo(path)
+            os.chmod(path, MODE)  # whatever the umask is
+
+    def open(self, token: str) -> Deferred[str]:
+        """Have it hold a slot's FIFOs; fires with why it does not, or nothing."""
+        self._slots[token] = Slot()
+        return self._ask("open", "opened", token)
+
+    def name(self, token: str, instance: str, most: int) -> None:
+        """The slot is this instance's, of whose output so many bytes are kept."""
+        slot = self._slots.setdefault(token, Slot())
+        slot.name = f"name {token} {instance} {most}"
+        self._tell(slot.name)
+
+    def adopt(self, token: str, instance: str, most: int) -> None:
+        """The same for a slot that an earlier manager has made."""
+        self._slots[token] = Slot()
+        self._tell("open", token)
+        self.name(token, instance, most)
+
+    async def close(self, token: str) -> None:
+        """The container has ended: all it has written is in the files when this returns.
+
+        Or it is not to be had, and then this returns after some seconds.
+        """
+        slot = self._slots.get(token)
+        if slot is None or self._stopped:
+            return
+        if slot.closing:
+            await self._within(self._expect("closed", token))
+        else:
+            slot.closing = True
+            await self._within(self._ask("close", "closed", token))
+
+    async def settle(self, token: str) -> None:
+        """All that is written by now is in the files when this returns; else as ``close``."""
+        slot = self._slots.get(token)
+        if slot is not None and slot.closing:
+            await self.close(token)
+        elif slot is not None and not self._stopped:
+            await self._within(self._ask("drain", "drained", token))
+
+    def follow(self, instance: str, place: Place, follower: Follower, key: int) -> None:
+        """Have a follower's ``grown(key)`` called, once, when there may be more than this."""
+        self._followers[instance].add((follower, key))
+        self._tell("follow", instance, place.segment, place.offset)
+
+    def unfollow(self, instance: str, follower: Follower, key: int) -> None:
+        """Don't."""
+        self._followers[instance].discard((follower, key))
+        if not self._followers[instance]:
+            del self._followers[instance]
+
+    def wake(self, instance: str) -> None:
+        """Have those who follow a log look again."""
+        for follower, key in self._followers.pop(instance, set()):
+            follower.grown(key)
+
+    def _wake_all(self) -> None:
+        for instance in list(self._followers):
+            self.wake(instance)
+
+    async def removing(self, instance: str) -> None:
+        """A log is about to be removed: those who read it hold the rest."""
+        await together(*(reader.hold_rest() for reader in self.readers.pop(instance, set())))
+
+    async def last_words(self, token: str, folder: str, most: int) -> str:
+        """The last lines of stderr in a log."""
+        await self.settle(token)
+        words: str = await self.threads(segments.last_words, folder, "stderr", most)
+        return words
+
+    def _ask(self, verb: str, answer: str, token: str) -> Deferred[str]:
+        waiting = self._expect(answer, token)
+        self._tell(verb, token)
+        return waiting
+
+    def _expect(self, answer: str, token: str) -> Deferred[str]:
+        waiting: Deferred[str] = Deferred()
+        self._waiting[answer, token].append(waiting)
+        return waiting
+
+    def _within(self, waiting: Deferred[str]) -> Deferred[str]:
+        def late(*_: object) -> str:
+            self._log.warn(LOST)
+            return LOST
+
+        return waiting.addTimeout(DRAIN_WITHIN, self.reactor, onTimeoutCancel=late)
+
+    # -- what it says ------------------------------------------------------------
+
+    def heard(self, verb: str, words: list[str]) -> None:
+        """Do what its answer calls for."""
+        if verb == "grew":
+            self.wake(words[0])
+        elif verb == "trouble":
+            why = " ".join(words[1:])
+            self._log.warn("the log of {name} waits: {why}", name=words[0], why=why)
+        elif verb == "failed":
+            self._answer("opened", words[0], " ".join(words[1:]))
+        else:
+            if verb == "closed":
+                self._slots.pop(words[0], None)
+            self._answer(verb, words[0], "")
+
+    def _answer(self, verb: str, token: str, why_not: str) -> None:
+        for waiting in self._waiting.pop((verb, token), []):
+            if not waiting.called:
+                waiting.callback(why_not)
+
+
+class LogConnection(LineOnlyReceiver):
+    """The conversation with the log process (see ``logd.py``)."""
+
+    transport: Any
+    delimiter = b"\n"
+
+    def __init__(self, process: LogProcess) -> None:
+        self._process = process
+
+    def connectionMade(self) -> None:
+        """It is there."""
+        self._process.connected(self)
+
+    def lineReceived(self, line: bytes) -> None:
+        """It says something."""
+        verb, *words = line.decode(errors="replace").split(" ")
+        self._process.heard(verb, words)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is gone."""
+        self._process.lost()

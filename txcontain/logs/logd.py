@@ -1,0 +1,585 @@
+"""The log process: moves what containers write from their pipes to files, within bounds.
+
+Run by its path as ``python3 -I -S -B logd.py RUN INSTANCES CGROUP_FILE``; it uses the standard
+library only. One serves all containers of a state folder. It outlives the manager that has started
+it; the next one finds it by its socket. It ends by itself when no manager is connected and no
+pipe is left.
+
+Each container has two FIFOs in its slot (the folder of its monitor). The monitor holds both open
+for reading and writing, so that no writer is killed (SIGPIPE) and nothing in them is lost while
+there is no log process. A log is a folder of segments, each of two files: NUMBER.log has the bytes
+of both streams as they came; NUMBER.index has a RECORD where another piece begins. A record is
+written first, then the piece is moved by splice(2), which takes out of the pipe only what is in the
+file: so a kill at any moment loses nothing, and repeats nothing.
+
+There are two processes, each of which replaces the other at once when it is killed: the server,
+which does all this, and the holder, which only has the same descriptors: so what is still in the
+pipes of a container that has ended, and has no monitor any more, is not lost with the server.
+
+The manager sends lines to RUN/logd.sock, and gets lines::
+
+    sync TOKEN..                   the slots there are; all others are closed
+    open TOKEN                     take hold of a slot's FIFOs  -> opened TOKEN | failed TOKEN WHY
+    name TOKEN INSTANCE BYTES      read them, into the log of this instance, of so many bytes
+    drain TOKEN                    move what is in them now     -> drained TOKEN
+    close TOKEN                    the same, and let go of them -> closed TOKEN
+    follow INSTANCE SEGMENT BYTE   tell, once, when the log's end is not there -> grew INSTANCE
+    at any time                                                 -> trouble INSTANCE WHY
+
+If the disk is full, nothing is thrown away: what is in a pipe stays there, it is tried again, and
+whoever writes to a full pipe waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False  # importing typing would cost memory
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOG = "log"  # in the folder of an instance: that of its segments
+STREAMS = ("stdout", "stderr")
+# Where a piece begins: twice the time in nanoseconds since 1970, plus 1 for stderr; the offset.
+RECORD = struct.Struct("<QQ")
+LONGEST_PIECE = 1 << 16  # bytes, of one container's, before others have their turn
+LARGEST_PIPE = 1 << 20  # bytes: a container can make its pipes as large (pipe(7), pipe-max-size)
+SAME_TIME = 100_000  # nanoseconds: what one stream gets within these has one record
+MOST_SEGMENTS = 8  # of a log: so many times two files are at most 64 KB of half-used blocks
+LEAST_SEGMENT = 1 << 16  # bytes, where that leaves two
+TRY_AGAIN = 1.0  # seconds, where the disk did not take something
+GRACE = 10.0  # seconds that a new server waits for a manager
+MOST_FILES = 1 << 20  # descriptors: four a container
+LONGEST_LINE = 1 << 20  # bytes: a sync of 50,000 slots
+
+
+class Log:
+    """The segments of one instance; the last one grows."""
+
+    def __init__(self, folder: str, most: int) -> None:
+        """:param most: bytes of all its files together"""
+        self.folder = folder
+        segments = max(2, min(MOST_SEGMENTS, most // LEAST_SEGMENT))
+        self.segments, self.most = segments, most // segments
+        self.data = self.index = -1  # descriptors of the last segment's files
+        self.number = self.size = self.records = 0  # which that is, and what it has
+        self.began, self.stream, self.time = 0, -1, 0  # its last record
+
+    def take(self, fifo: int, stream: int) -> int:
+        """Move a piece from a FIFO to the end; returns its length, 0 where no one can write there.
+
+        Raises BlockingIOError where there is nothing yet; FileNotFoundError where the
+        instance has no folder any more; OSError where the disk refuses.
+        """
+        if self.data < 0:
+            self._open_last()
+        now = time.time_ns()
+        if self._used(one_more := self._is_new(now, stream)) >= self.most:
+            self._begin_next()
+            one_more = True
+        if one_more:
+            self._add_record(now, stream)
+        length = min(LONGEST_PIECE, self.most - self._used(False))
+        offset, flags = self.size, os.SPLICE_F_NONBLOCK
+        moved = os.splice(fifo, self.data, length, offset_dst=offset, flags=flags)
+        self.size += moved
+        return moved
+
+    def _is_new(self, now: int, stream: int) -> bool:
+        """Whether a piece has a record of its own."""
+        return stream != self.stream or not 0 <= now - self.time < SAME_TIME
+
+    def _used(self, one_more: bool) -> int:
+        """How many bytes the segment has, with one record more or as it is."""
+        return self.size + (self.records + one_more) * RECORD.size
+
+    def _add_record(self, now: int, stream: int) -> None:
+        unused = self.records > 0 and self.began == self.size  # no piece came after the last one
+        place = self.records - unused
+        record = RECORD.pack(now << 1 | stream, self.size)
+        if os.pwrite(self.index, record, place * RECORD.size) < RECORD.size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.records = place + 1
+        self.began, self.stream, self.time = self.size, stream, now
+
+    def _open_last(self) -> None:
+        """Go on where an earlier process has stopped; after a power cut, with a new segment."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.folder, 0o700)
+        self._open(max(numbers(self.folder), default=1))
+        if self.records:
+            last = os.pread(self.index, RECORD.size, (self.records - 1) * RECORD.size)
+            self.began = RECORD.unpack(last)[1]
+        if self.began > self.size or (self.size and not self.records):
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        """Begin a segment; the oldest goes before that, where there are enough of them."""
+        older = numbers(self.folder)
+        for number in older[: max(0, len(older) - self.segments + 1)]:
+            for path in paths(self.folder, number):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        self._open(self.number + 1)
+
+    def _open(self, number: int) -> None:
+        self.close()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        data, index = paths(self.folder, number)
+        descriptor = os.open(data, flags, 0o600)
+        try:
+            self.index = os.open(index, flags, 0o600)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self.data, self.number, self.began, self.stream = descriptor, number, 0, -1
+        self.size = os.fstat(self.data).st_size
+        self.records = os.fstat(self.index).st_size // RECORD.size
+
+    def close(self) -> None:
+        """Let go of the files; they are opened again when something comes."""
+        if self.data >= 0:
+            os.close(self.data)
+            os.close(self.index)
+            self.data = self.index = -1
+
+
+def numbers(folder: str) -> list[int]:
+    """The numbers of a log's segments, in their order; none where there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = [name[:-4] for name in names if name.endswith(".log")]
+    return sorted(int(name) for name in found if name.isdecimal())
+
+
+def paths(folder: str, number: int) -> tuple[str, str]:
+    """The files of a segment: the bytes, and the index."""
+    return f"{folder}/{number:08}.log", f"{folder}/{number:08}.index"
+
+
+def end_of(folder: str) -> tuple[int, int]:
+    """Where a log ends now: the number of its last segment, and the offset; 0, 0 if it is empty."""
+    for number in reversed(numbers(folder)):
+        with contextlib.suppress(FileNotFoundError):
+            return number, os.stat(paths(folder, number)[0]).st_size
+    return 0, 0
+
+
+class Slot:
+    """A container's FIFOs. Before it is named, they are held and not read."""
+
+    def __init__(self, fifos: list[int]) -> None:
+        self.fifos = fifos  # descriptors, for stdout and stderr
+        self.instance, self.most = "", 0
+        self.is_over = False  # whether it is to be let go of as soon as the disk takes the rest
+
+    def close(self) -> None:
+        """Let go of the FIFOs."""
+        for fifo in self.fifos:
+            os.close(fifo)
+
+
+Slots = dict[str, Slot]  # by token
+
+
+class Partner:
+    """The other process, as the server tells it what it has to hold."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def tell(self, *words: object, fifos: tuple[int, ...] = ()) -> None:
+        """Send a message, and descriptors with it; nothing where the other has been killed."""
+        message = " ".join(map(str, words)).encode()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self.connection, [message], list(fifos))
+
+
+def hold(connection: socket.socket, slots: Slots) -> bool:
+    """Hold what the server holds; returns whether it was killed, and did not just end."""
+    while True:
+        message, fifos, _, _ = socket.recv_fds(connection, 4096, 2)
+        if not message:
+            return True
+        verb, *words = message.decode().split()
+        if verb == "open":
+            slots[words[0]] = Slot(fifos)
+        elif verb == "name":
+            slots[words[0]].instance, slots[words[0]].most = words[1], int(words[2])
+        elif verb == "close":
+            slots.pop(words[0]).close()
+        else:
+            return False
+
+
+class Server:
+    """Listens to the manager, and reads all FIFOs that are named."""
+
+    def __init__(
+        self, run: str, instances: str, listener: socket.socket, slots: Slots, partner: Partner
+    ) -> None:
+        self.run_folder, self.instances = run, instances
+        self.listener, self.slots, self.partner = listener, slots, partner
+        self.logs: dict[str, Log] = {}  # by instance
+        self.followed: set[str] = set()  # instances whose next piece is to be told of
+        self.waiting: list[tuple[str, int]] = []  # tokens and streams, for which the disk is full
+        self.manager: socket.socket | None = None
+        self.received = self.to_send = b""
+        self.deadline = time.monotonic() + GRACE  # until which a manager is waited for
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
+        self.verbs: dict[str, Callable[..., None]] = {
+            "sync": self.sync, "open": self.open, "name": self.name,
+            "drain": self.drain, "close": self.close, "follow": self.follow,
+        }  # fmt: skip
+        self.add(listener.fileno(), self.accept)
+        for token, slot in slots.items():
+            if slot.instance:
+                self.begin(token)
+
+    # -- what can be read ------------------------------------------------------
+
+    def add(self, descriptor: int, handler: Callable[[], object]) -> None:
+        """Call the handler whenever a descriptor can be read."""
+        self.handlers[descriptor] = handler
+        self.epoll.register(descriptor, select.EPOLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Do so no longer; before it is closed, for the other process has it open too."""
+        if self.handlers.pop(descriptor, None):
+            self.epoll.unregister(descriptor)
+
+    def serve(self) -> None:
+        """Serve until the partner has been killed; ends the process when it is not needed."""
+        self.add(self.partner.connection.fileno(), lambda: None)
+        while True:
+            timeout = TRY_AGAIN if self.waiting or not self.manager else None
+            for descriptor, _ in self.epoll.poll(timeout):
+                if descriptor == self.partner.connection.fileno():
+                    self.remove(descriptor)
+                    return
+                if descriptor in self.handlers:  # and not removed by one before it
+                    self.handlers[descriptor]()
+            self.send()
+            if timeout:
+                self.try_again()
+            if not self.manager and self.is_over():
+                self.partner.tell("end")
+                self.partner.connection.recv(1)  # until it has ended
+                raise SystemExit(0)
+
+    def is_over(self) -> bool:
+        """Whether no one needs this process, as far as can be told."""
+        if time.monotonic() < self.deadline:
+            return False
+        for token in list(self.slots):
+            if all(map(hung_up, self.slots[token].fifos)):
+                self.finish(token)
+        return not self.slots
+
+    def leave(self) -> None:
+        """Close what only a server has: this process is a holder from now on."""
+        self.epoll.close()
+        for log in self.logs.values():
+            log.close()
+        if self.manager is not None:
+            self.manager.close()
+
+    # -- the manager -----------------------------------------------------------
+
+    def accept(self) -> None:
+        """A manager has connected; the one before it is gone."""
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:  # it has gone again
+            return
+        self.hang_up()
+        connection.setblocking(False)
+        self.manager = connection
+        self.add(connection.fileno(), self.receive)
+
+    def hang_up(self) -> None:
+        """The manager is gone."""
+        if self.manager is not None:
+            self.remove(self.manager.fileno())
+            self.manager.close()
+            self.manager, self.received, self.to_send = None, b"", b""
+            self.deadline = 0.0
+
+    def receive(self) -> None:
+        """Do what the manager says."""
+        assert self.manager is not None
+        try:
+            data = self.manager.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        *lines, self.received = (self.received + data).split(b"\n")
+        try:
+            for line in lines:
+                verb, *words = line.decode().split(" ")
+                self.verbs[verb](*words)
+        except (LookupError, TypeError, ValueError):  # no manager speaks like that
+            data = b""
+        if not data or len(self.received) > LONGEST_LINE:
+            self.hang_up()
+
+    def say(self, *words: object) -> None:
+        """Tell the manager something, if there is one."""
+        if self.manager is not None:
+            self.to_send += " ".join(map(str, words)).encode() + b"\n"
+
+    def send(self) -> None:
+        """Send what was said; a manager that takes nothing gets it when it asks for more."""
+        if self.manager is not None and self.to_send:
+            try:
+                self.to_send = self.to_send[self.manager.send(self.to_send) :]
+            except BlockingIOError:
+                return
+            except OSError:
+                self.hang_up()
+
+    # -- what it asks for --------------------------------------------------------
+
+    def sync(self, *tokens: str) -> None:
+        """These are all slots there are."""
+        for token in set(self.slots) - set(tokens):
+            self.finish(token)
+
+    def open(self, token: str) -> None:
+        """Take hold of a slot's FIFOs."""
+        try:
+            if token not in self.slots:
+                fifos = open_fifos(os.path.join(self.run_folder, "slots", token))
+                self.slots[token] = Slot(fifos)
+                self.partner.tell("open", token, fifos=tuple(fifos))
+        except OSError as error:
+            self.say("failed", token, error.strerror)
+        else:
+            self.say("opened", token)
+
+    def name(self, token: str, instance: str, most: str) -> None:
+        """Read a slot's FIFOs from now on."""
+        slot = self.slots.get(token)
+        if slot is None or slot.instance:
+            return
+        slot.instance, slot.most = instance, int(most)
+        self.partner.tell("name", token, instance, most)
+        self.begin(token)
+
+    def begin(self, token: str) -> None:
+        """Read a slot's FIFOs; another slot of the same instance's may have been before it."""
+        slot = self.slots[token]
+        if slot.instance not in self.logs:
+            self.logs[slot.instance] = Log(self.folder(slot.instance), slot.most)
+        for stream in range(len(slot.fifos)):
+            self.read(token, stream)
+
+    def read(self, token: str, stream: int) -> None:
+        """Move what comes on a stream, as it comes."""
+        self.add(self.slots[token].fifos[stream], lambda: self.take(token, stream))
+
+    def drain(self, token: str) -> None:
+        """Move what is in a slot's FIFOs now."""
+        self.empty(token)
+        self.say("drained", token)
+
+    def close(self, token: str) -> None:
+        """The container has ended: move what is there, and be done."""
+        self.finish(token)
+        self.say("closed", token)
+
+    def follow(self, instance: str, segment: str, offset: str) -> None:
+        """Tell when there is more than this; now, where that is so, or nothing is to come."""
+        if end_of(self.folder(instance)) == (int(segment), int(offset)):
+            self.followed.add(instance)
+        else:
+            self.say("grew", instance)
+
+    def folder(self, instance: str) -> str:
+        """Where an instance's log is."""
+        return os.path.join(self.instances, instance, LOG)
+
+    # -- FIFOs -----------------------------------------------------------------
+
+    def finish(self, token: str) -> None:
+        """Move what is there, and be done, where the disk takes it: else as soon as it does."""
+        if token in self.slots:
+            self.empty(token)
+        if token in self.slots:
+            self.slots[token].is_over = True
+            if not self.is_waiting(token):
+                self.let_go(token)
+
+    def is_waiting(self, token: str) -> bool:
+        """Whether the disk did not take something of a slot's."""
+        return any(token == waiting for waiting, _ in self.waiting)
+
+    def empty(self, token: str) -> None:
+        """Move what is in a slot's FIFOs, but no more than a pipe holds."""
+        for stream in range(len(STREAMS)):
+            left = LARGEST_PIPE
+            while left > 0 and (moved := self.take(token, stream)):
+                left -= moved
+
+    def take(self, token: str, stream: int) -> int:
+        """Move a piece; returns its length, 0 where none can be moved now."""
+        slot = self.slots.get(token)
+        if slot is None or not slot.instance:
+            return 0
+        try:
+            moved = self.logs[slot.instance].take(slot.fifos[stream], stream)
+        except BlockingIOError:
+            return 0
+        except FileNotFoundError:  # the instance has been removed
+            self.let_go(token)
+            return 0
+        except OSError as error:
+            return self.wait(token, stream, error)
+        if slot.instance in self.followed:
+            self.followed.discard(slot.instance)
+            self.say("grew", slot.instance)
+        if not moved:  # no one can write to it, or its writer has put in what can't be read
+            self.remove(slot.fifos[stream])
+        return moved
+
+    def wait(self, token: str, stream: int, error: OSError) -> int:
+        """The disk does not take it: try again later; meanwhile the writer waits."""
+        fifo = self.slots[token].fifos[stream]
+        if fifo in self.handlers:
+            self.remove(fifo)
+            self.say("trouble", self.slots[token].instance, error.strerror)
+        if (token, stream) not in self.waiting:
+            self.waiting.append((token, stream))
+        return 0
+
+    def try_again(self) -> None:
+        """See whether the disk takes what it did not take before."""
+        waiting, self.waiting = self.waiting, []
+        for token, stream in waiting:
+            self.take(token, stream)
+            if token in self.slots and (token, stream) not in self.waiting:
+                self.read(token, stream)
+        for token in {token for token, _ in waiting} & set(self.slots):
+            if self.slots[token].is_over:
+                self.finish(token)
+
+    def let_go(self, token: str) -> None:
+        """Close a slot's FIFOs, and its log, where that has no other slot."""
+        slot = self.slots.pop(token)
+        for fifo in slot.fifos:
+            self.remove(fifo)
+        slot.close()
+        self.waiting = [each for each in self.waiting if each[0] != token]
+        self.partner.tell("close", token)
+        if slot.instance and slot.instance not in {one.instance for one in self.slots.values()}:
+            self.logs.pop(slot.instance).close()
+            if slot.instance in self.followed:
+                self.followed.discard(slot.instance)
+                self.say("grew", slot.instance)
+
+
+def open_fifos(slot: str) -> list[int]:
+    """Descriptors for the FIFOs of a slot.
+
+    Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    stdout = os.open(os.path.join(slot, STREAMS[0]), flags)
+    try:
+        return [stdout, os.open(os.path.join(slot, STREAMS[1]), flags)]
+    except OSError:
+        os.close(stdout)
+        raise
+
+
+def hung_up(fifo: int) -> bool:
+    """Whether no one can write to a FIFO any more."""
+    poll = select.poll()
+    poll.register(fifo, 0)
+    return bool(poll.poll(0))
+
+
+def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
+    """Be two processes, each of which replaces the other where it was killed."""
+    slots: Slots = {}
+    server: Server | None = None  # in the process that serves
+    while True:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        is_child = fork() == 0
+        if is_child:
+            ours, theirs = theirs, ours
+        theirs.close()
+        if (server is None) == is_child:  # whoever is new has the part that is not taken
+            if server is None:
+                server = Server(run, instances, listener, slots, Partner(ours))
+            server.partner = Partner(ours)
+            server.serve()
+        else:
+            if server is not None:
+                server.leave()
+                server = None
+            if not hold(ours, slots):
+                return
+        ours.close()
+
+
+def fork() -> int:
+    """fork(2); where there are too many processes, as soon as there are less."""
+    while True:
+        try:
+            return os.fork()
+        except OSError:
+            time.sleep(TRY_AGAIN)
+
+
+def main() -> None:
+    """Serve, unless another process does so already."""
+    run, instances, group = sys.argv[1:]
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")
+    with contextlib.suppress(OSError):  # it leads a session already
+        os.setsid()
+    with contextlib.suppress(OSError), open(group, "w") as file:  # that of the manager is left
+        file.write("0")
+    raise_limit()
+    lock = os.open(os.path.join(run, "logd.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    path = os.path.join(run, "logd.sock")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen()
+    serve_and_hold(run, instances, listener)
+
+
+def raise_limit() -> None:
+    """Have as many descriptors as the kernel allows (RLIMIT_NOFILE)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (max(hard, MOST_FILES), hard):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A bridge, ports and names."""

@@ -1,0 +1,1 @@
+"""One container, made and watched."""

@@ -1,0 +1,135 @@
+"""A container's monitor as a child of this manager."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail as failed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from txcontain.container.plan import Plan, begins_with
+from txcontain.errors import Error, MachineAtFault
+from txcontain.host.os_errors import of_os
+from txcontain.runtime import diagnose
+from txcontain.runtime.conversation import Connect, Connection, StepFailed
+from txcontain.runtime.supervised import Supervised
+
+LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
+
+
+@define(eq=False)
+class Child(Supervised, ProcessProtocol):
+    """The monitor as a child of this manager: told of its end by the reactor."""
+
+    transport: Any = None
+    groundwork: Plan = field(factory=list)  # the steps that it carries out at once
+    waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
+    connection: Connection | None = None
+    connect: Connect | None = None  # makes the link that a private network needs
+    reserved: str = ""  # the name of the only instance that it is for, if there is one
+    in_advance: int = 0  # steps that it has carried out while no one waited for them
+    planned: bool = False  # whether it got the rest of a plan
+    stderr: bytes = b""
+    gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
+    heard: Callable[[bytes], None] = lambda data: None  # told what comes on stderr
+    silent: Deferred[None] = field(factory=Deferred)  # fires when no one has that open any more
+    lost: Callable[[Child], None] = lambda child: None  # told that its init can't be given a plan
+
+    def connectionMade(self) -> None:
+        """The monitor runs."""
+        with contextlib.suppress(OSError):  # its end is told by its parent, which this is
+            self.monitor = self.kernel.identify(self.transport.pid)
+
+    def init_connected(self, connection: Connection, pid: int) -> None:
+        """The init has connected: PID 1 has this pid.
+
+        Raises ProcessLookupError where it is gone again.
+        """
+        try:
+            self.process = self.kernel.identify(pid)
+            self.pidfd = self.hold(self.process)
+        except OSError as error:
+            why = of_os(error)
+            self.fail(MachineAtFault("taking note of a container's init", why))
+            raise
+        self.connection = connection
+        connection.send_plan(self.groundwork)
+
+    def groundwork_done(self) -> None:
+        """The init waits for the rest of a plan."""
+        if not self.waiting.called:
+            self.waiting.callback(self)
+
+    def groundwork_failed(self, failure: StepFailed) -> None:
+        """The init could not even do what all containers share, and ends."""
+        self.fail(diagnose.of_step(self.groundwork, failure))
+
+    def hung_up(self) -> None:
+        """The init has closed its connection: its script runs, or it ends."""
+        self.connection = None
+        if not self.planned:
+            self.lost(self)
+            self.fail(MachineAtFault("preparing a container's init", "it ended half-way"))
+
+    def fail(self, error: Error) -> None:
+        """No plan will be carried out by it; nothing if whoever waits has been told already."""
+        if not self.waiting.called:
+            self.waiting.errback(error)
+
+    def carry_out(self, plan: Plan) -> Deferred[list[float]]:
+        """Send what is left of a plan; fires with each step's seconds once its exec has worked.
+
+        Fails with StepFailed, or MachineAtFault where the init ended half-way.
+        """
+        self.planned = True
+        if self.connection is None:
+            return failed(MachineAtFault("carrying out the plan", "the init has ended"))
+        assert begins_with(plan, self.groundwork)
+        return self.connection.send(plan[len(self.groundwork) :])
+
+    def hang_up(self) -> None:
+        """Tell the init that it is not needed any more."""
+        if self.connection is not None and self.connection.transport is not None:
+            self.connection.transport.loseConnection()
+
+    def abandon(self, reason: Failure) -> Failure:
+        """Kill the monitor of an init that did not connect; the init dies with it."""
+        if self.transport is not None:  # else it could not even be spawned
+            with contextlib.suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
+        return reason
+
+    def let_go_of_stderr(self) -> None:
+        """Close the pipe on which unshare and the init complain: the script runs now."""
+        self.transport.closeChildFD(2)
+
+    def errReceived(self, data: bytes) -> None:
+        """Keep the complaint."""
+        self.stderr = (self.stderr + data)[-LONGEST_STDERR:]
+        self.heard(data)
+
+    def errConnectionLost(self) -> None:
+        """There is no more to complain."""
+        self.silent.callback(None)
+
+    def processExited(self, reason: Failure) -> None:
+        """The monitor has ended (its pipe may stay open in others: don't wait for that)."""
+        self.gone(self.token)
+        if self.connection is not None:
+            self.connection.expect_the_end(self.reactor)
+        self.has_ended()
+        self.fail(MachineAtFault(*self._why_it_never_connected()))
+
+    def _why_it_never_connected(self) -> tuple[str, ...]:
+        complaints = self.stderr.decode(errors="replace").strip().splitlines()
+        return (
+            "making the container's namespaces",
+            complaints[-1] if complaints else f"its init ended before it connected: {self.exit}",
+            "the manager must run as root, on Linux 5.12 or later, where namespaces are allowed",
+        )

@@ -1,0 +1,160 @@
+"""The manager's end of the conversation with one init."""
+
+from __future__ import annotations
+
+import json
+import marshal
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from txcontain.container.plan import Plan
+from txcontain.errors import MachineAtFault
+from txcontain.host.kernel import Kernel, Process
+from txcontain.later import Timer, background
+
+Connect = Callable[[Process], Coroutine[Any, Any, None]]
+HEARD_WITHIN = 1.0  # seconds
+
+
+class StepFailed(Exception):
+    """A step of a plan failed; ``details`` is what the init said of it."""
+
+    SAYS: ClassVar = {"step": int, "call": str, "errno": int, "path": str, "cause": str,
+                      "hint": str}  # fmt: skip
+
+    def __init__(self, details: dict[str, Any]) -> None:
+        super().__init__(details)
+        self.details = {key: kind(details[key]) for key, kind in self.SAYS.items()}
+
+
+class Hearer(Protocol):
+    """Who is told what an init says: the Child that it belongs to."""
+
+    process: Process
+    connect: Connect | None
+
+    def init_connected(self, connection: Connection, pid: int) -> None:
+        """It has connected."""
+
+    def groundwork_done(self) -> None:
+        """It waits for the rest of a plan."""
+
+    def groundwork_failed(self, failure: StepFailed) -> None:
+        """It could not do what it was to do in advance."""
+
+    def hung_up(self) -> None:
+        """The conversation is over."""
+
+
+class Connection(LineOnlyReceiver):
+    """The manager's end of the conversation with one init."""
+
+    transport: Any
+    delimiter = b"\n"
+    MAX_LENGTH = 1 << 16
+
+    def __init__(self, kernel: Kernel, find: Callable[[str], Hearer | None]) -> None:
+        self._kernel = kernel
+        self._find = find
+        self._child: Hearer | None = None
+        self._outcome: Deferred[list[float]] | None = None
+        self._done: list[float] | None = None
+        self._deadline: Timer | None = None
+        self._handlers: dict[str, Callable[[Any], None]] = {
+            "token": self._token,
+            "ready": self._ready,
+            "wants": self._link_wanted,
+            "done": self._steps_done,
+            "failed": self._step_failed,
+        }
+
+    def send(self, plan: Plan) -> Deferred[list[float]]:
+        """Send a plan; fires as ``Child.carry_out`` says."""
+        self._outcome = Deferred()
+        self.send_plan(plan)
+        return self._outcome
+
+    def send_plan(self, plan: Plan) -> None:
+        """Send steps to be carried out now."""
+        steps = marshal.dumps(plan)
+        message = len(steps).to_bytes(4, "big") + steps
+        # Now, and not in the reactor's next turn: the init works while this one goes on.
+        try:
+            sent = self._kernel.send(self.transport.getHandle(), message)
+        except OSError:  # the init has ended, as will be heard in a moment
+            sent = 0
+        self.transport.write(message[sent:])
+
+    def expect_the_end(self, reactor: Any) -> None:
+        """The init has ended: what it has said is heard in a moment, and no more will come."""
+        self._deadline = Timer(reactor, self.transport.abortConnection)
+        self._deadline.after(HEARD_WITHIN)
+
+    def lineReceived(self, line: bytes) -> None:
+        """A message of the init; one that is none ends the conversation."""
+        try:
+            message = json.loads(line)
+            for name, value in message.items():
+                self._handlers[name](value)
+        except (ValueError, RecursionError, AttributeError, TypeError, LookupError, OverflowError,
+                OSError):  # fmt: skip
+            self.transport.abortConnection()
+
+    def _token(self, token: str) -> None:
+        self._child = self._find(token)
+        if self._child is None:
+            raise LookupError(token)
+        self._child.init_connected(self, self._kernel.peer(self.transport.getHandle()))
+
+    def _ready(self, steps: int) -> None:
+        if self._child is None:
+            raise LookupError
+        self._child.groundwork_done()
+
+    def _link_wanted(self, what: str) -> None:
+        if self._child is None or self._child.connect is None:
+            raise LookupError(what)
+        background(self._link(self._child.connect(self._child.process)), "making a link")
+
+    async def _link(self, connecting: Coroutine[Any, Any, None]) -> None:
+        try:
+            await connecting
+        except Exception:
+            self._fail(Failure())
+        else:
+            self.transport.write(b"\n")
+
+    def _fail(self, reason: Any) -> None:
+        if self._outcome is not None:
+            outcome, self._outcome = self._outcome, None
+            outcome.errback(reason)
+
+    def _steps_done(self, durations: list[float]) -> None:
+        self._done = [float(duration) for duration in durations]
+
+    def _step_failed(self, details: dict[str, Any]) -> None:
+        failure = StepFailed(details)
+        if self._outcome is not None:
+            outcome, self._outcome = self._outcome, None
+            outcome.errback(failure)
+        elif self._child is not None:
+            self._child.groundwork_failed(failure)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End-of-file: the exec has closed the socket, or the init has ended."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._child is not None:
+            self._child.hung_up()
+        if self._outcome is None:
+            return
+        outcome, self._outcome = self._outcome, None
+        if self._done is None:
+            outcome.errback(MachineAtFault("carrying out the plan", "the init was killed half-way"))
+        else:
+            outcome.callback(self._done)

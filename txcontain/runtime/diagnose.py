@@ -1,0 +1,71 @@
+"""What a launch that failed says: step, system call, errno, path, cause, what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from txcontain.container.plan import Plan
+from txcontain.container.spec import Port
+from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+
+if TYPE_CHECKING:
+    from txcontain.runtime.conversation import StepFailed
+    from txcontain.runtime.exits import Exit
+from txcontain.host.os_errors import CAUSES
+
+# Errors that come of what a config and its images say, in steps that follow them.
+FROM_CONFIG = {0, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENOEXEC,
+               errno.EISDIR, errno.EEXIST}  # fmt: skip
+FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "exec"}
+# The same for steps that tell more than the error does.
+CAUSES_OF_STEPS = {
+    "user_namespace_of": ("this machine lets no user namespace be made",
+                          'see user.max_user_namespaces, or do without "user_namespace"'),
+    "idmap": ("this kernel can't map the owners of files on the state folder's file system",
+              'take Linux 5.19 and ext4, XFS or Btrfs, or do without "user_namespace"'),
+}  # fmt: skip
+
+
+def of_step(plan: Plan, failure: StepFailed) -> Error:
+    """The error that says why a step of a plan failed."""
+    said = failure.details
+    op, arguments = plan[said["step"]]
+    at_fault = op in FOLLOW_CONFIG and said["errno"] in FROM_CONFIG
+    object_ = arguments.get("target") or arguments.get("path") or arguments.get("owner") or ""
+    step = f"step {said['step'] + 1} of {len(plan)}, {op} {object_}".rstrip()
+    return (ConfigAtFault if at_fault else MachineAtFault)(
+        step, *_chain(failure, CAUSES_OF_STEPS.get(op))
+    )
+
+
+def of_tool(what: str, failure: StepFailed) -> Error:
+    """The error that says why a program of the machine's own could not be run."""
+    return MachineAtFault(what, *_chain(failure))
+
+
+def _chain(failure: StepFailed, known: tuple[str, str] | None = None) -> list[str]:
+    said = failure.details
+    number = said["errno"]
+    cause, hint = known or CAUSES.get(number, ("", ""))
+    parts = [
+        f"{said['call']}(2)" if number else f"{said['call']}(3)",
+        f"{errno.errorcode.get(number, number)}: {os.strerror(number)}" if number else "",
+        said["path"],
+        said["cause"] or cause,
+        said["hint"] or hint,
+    ]
+    return [str(part) for part in parts if part]
+
+
+def of_early_end(script: str, port: int, how: Exit, last_words: str) -> ConfigAtFault:
+    """The error where a script ended before it listened on its PORT."""
+    quoted = f"its last words: {last_words}" if last_words else "it wrote nothing to stderr"
+    return ConfigAtFault(f"{script} ended before it listened on port {port}", str(how), quoted)
+
+
+def of_port(port: Port, holder: str) -> ConfigAtFault:
+    """The error where a port of the host's that a config asks for is taken."""
+    hint = "end that, or set another PORT in startup_env (or publish another, in ports)"
+    return ConfigAtFault(f"port {port} is taken", f"by {holder}", hint)

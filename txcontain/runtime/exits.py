@@ -1,0 +1,86 @@
+"""How a container has ended: what its monitor wrote down, in words."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+from attrs import evolve, frozen
+
+from txcontain.host.files import NoFile, open_file
+
+SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
+UNSEEN = "ended, and its monitor was killed too: no one saw how"
+BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status where its last command was killed
+DONE = re.compile(r"Done(?:\((\d+)\))?")
+
+
+@frozen
+class Exit:
+    """How a container ended: by a status, or by a signal; or in a way that no one saw."""
+
+    status: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    at: float = 0.0  # unix time, seconds
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is anything but exit status 0."""
+        return self.status != 0
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def read_exit(slot: str, now: float) -> Exit:
+    """What the monitor wrote of the end of the container in this slot.
+
+    Raises OSError if that is there, and can't be read.
+    """
+    try:
+        with open_file(os.path.join(slot, "exit")) as file:
+            words = file.read(1024).decode()
+            at = os.fstat(file.fileno()).st_mtime
+    except (FileNotFoundError, NoFile, UnicodeDecodeError):
+        return Exit(reason=UNSEEN, at=now)
+    how = _parse(*words.rsplit("+", 1))
+    return Exit(*how, at=now if how[2] == UNSEEN else at)  # else as old as the monitor
+
+
+def _parse(before: str, words: str = "") -> tuple[int | None, int | None, str]:
+    """The status or the signal in a shell's words; what bash says of a signal comes before them."""
+    done = DONE.fullmatch(words.strip())
+    status = int(done[1] or 0) if done else 0
+    number = SIGNALS.get(words.replace("(core dumped)", "").strip())
+    if status > 128 and any(SIGNALS.get(said) == status - 128 for said in _said_by_bash(before)):
+        number = status - 128
+    if number is not None:
+        return None, number, f"killed by {_name(number)}"
+    return (status, None, f"exit status {status}") if done else (None, None, UNSEEN)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those between SIGRTMIN and SIGRTMAX
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
+def _said_by_bash(words: str) -> Iterator[str]:
+    """Each piece of a complaint as "sh: line 26: 32028 Killed     COMMAND"."""
+    for said in re.findall(r": +[0-9]+ +(.+?)(?: \(core dumped\))? {2,}", words):
+        yield said.strip()
+
+
+def with_kills(how: Exit, kills: int) -> Exit:
+    """An end, after the kernel has killed so many of the processes for want of memory.
+
+    The kills may be unrelated to this end: a worker may have been killed days before.
+    """
+    if how.signal == signal.SIGKILL or how.status == BY_SIGKILL:
+        return evolve(how, reason=f"out of memory ({how.reason})")
+    killed = f"{kills} of its processes had been killed for want of memory"
+    return evolve(how, reason=f"{how.reason}; {killed}")

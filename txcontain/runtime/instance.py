@@ -1,0 +1,589 @@
+"""One container's life: its states, what moves it from one to the next, and its end.
+
+created → starting → running → stopping → ended
+             ↑↓         ↓         ↑
+             waiting ←──┘ ────────┘      (waiting: to be started again)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from attrs import asdict, define, field
+from automat import TypeMachineBuilder
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txcontain.container.plan import Plan
+from txcontain.container.spec import Spec
+from txcontain.errors import CalledOff, Error, MachineAtFault
+from txcontain.host.files import to_json, write_soon
+from txcontain.host.kernel import Kernel
+from txcontain.host.os_errors import of_os
+from txcontain.later import Timer, background, poll
+from txcontain.logs.logd import LOG
+from txcontain.runtime import diagnose
+from txcontain.runtime.conversation import Connect, StepFailed
+from txcontain.runtime.exits import Exit
+from txcontain.runtime.pool import Pool
+from txcontain.runtime.supervised import Supervised
+
+LISTEN_WITHIN = 5.0  # seconds that a launch waits for its script to listen on PORT
+LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up to the second
+LOOK_AT_LAST = 60.0  # seconds, where no one waits any more
+LAST_WORDS = 500  # bytes of stderr that a failure quotes
+FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
+KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
+STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
+SAVE_AFTER = 1.0  # seconds
+# How far an instance is, as its folder's mode, in bits that mean nothing there (inode(7)): from
+# one to the next it is a single step, which needs no room on a full disk.
+HALF_MADE, WHOLE, ENDING = 0o1700, 0o700, 0o4700
+
+RECORD = "instance.json"
+
+log = Logger()
+
+
+class Life(Protocol):
+    """What can happen to a container."""
+
+    def launch(self) -> None:
+        """It is to be made."""
+
+    def up(self, why: str) -> None:
+        """Its script runs."""
+
+    def found(self, why: str) -> None:
+        """It runs, as an earlier manager has left it."""
+
+    def was_over(self, how: Exit) -> None:
+        """It had ended for good when an earlier manager kept its record."""
+
+    def stop(self) -> None:
+        """It is to end for good."""
+
+    def lapsed(self, how: Exit) -> None:
+        """It has ended, or could not be made, and is to be started again."""
+
+    def over(self, how: Exit) -> None:
+        """It has ended, or could not be made, for good."""
+
+
+@define(eq=False)
+class Instance:
+    """A container, from its launch until it is removed."""
+
+    name: str
+    spec: Spec
+    folder: str
+    layers: Sequence[str]  # the base image's, then each mount's
+    plan: Plan
+    reactor: Any
+    kernel: Kernel
+    pool: Pool
+    changed: Callable[[Instance, str], None] = lambda instance, why: None
+    address: str | None = None  # on the private network
+    ids: int | None = None  # the first of its ids, where it has a user namespace
+    connect: Connect | None = None  # makes its link to that network
+    threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
+    state: str = "created"
+    since: float = 0.0  # unix time of the state
+    launched: float = 0.0  # unix time of the launch
+    ready: bool = False  # whether it listens on its PORT
+    exit: Exit | None = None  # the last one
+    restarts: int = 0
+    timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
+    notes: Sequence[str] = ()  # what who launched it should know
+    in_advance: int = 0  # how many of the steps its init had carried out before the launch
+    processes: Supervised | None = None
+    ending: bool = False  # whether it is to be removed
+    marked: Deferred[Any] | None = None  # fires when a next manager knows that as well
+    removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
+    _delay: float = FIRST_DELAY  # before the next restart
+    _up_at: float = 0.0  # when its script began to run, by the reactor's clock
+    _launching: bool = False  # whether it is yet to be heard whether its script runs
+    _next_start: Timer = field(init=False)
+    _next_look: Timer = field(init=False)
+    _next_save: Timer = field(init=False)
+    _first_launch: bool = True  # whether who asked for the launch waits for an answer
+    _life: Life = field(init=False)
+    _ended: list[Deferred[Exit]] = field(factory=list)
+    _stopped: list[Deferred[None]] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self._life = make_life(self)
+        self._next_start = Timer(self.reactor, self._start_again)
+        self._next_look = Timer(self.reactor, self._look_again)
+        self._next_save = Timer(self.reactor, self.save)
+
+    @property
+    def running(self) -> bool:
+        """Whether its script runs and was not asked to end."""
+        return self.state == "running"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs, nor will again."""
+        return self.state == "ended"
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """What a launch answers, and a list holds."""
+        spec = self.spec
+        return {"instance": self.name, "name": spec.name, "major": spec.major, "minor": spec.minor}
+
+    def path(self, name: str) -> str:
+        """A path in the instance's folder."""
+        return os.path.join(self.folder, name)
+
+    # -- beginning -------------------------------------------------------------
+
+    async def launch(self) -> None:
+        """Make the container; returns when its script runs, and listens where it has a PORT.
+
+        Raises ConfigAtFault, MachineAtFault or CalledOff, and then nothing runs any more.
+        """
+        self.launched = self.kernel.now()
+        try:
+            await self._start()
+        finally:
+            self._check_that_it_is_wanted()
+        self._first_launch = False
+
+    def _check_that_it_is_wanted(self) -> None:
+        if self.ending:
+            raise CalledOff(f"{self.name} was destroyed while it was launched")
+
+    async def _start(self) -> None:
+        self.ready, self.processes, self._launching = False, None, True
+        self._life.launch()
+        try:
+            await self._carry_out()
+        except Exception as error:
+            self._launching = False
+            await self._be_sure_that_it_ended(str(error))
+            raise
+        self._be_up()
+        if self.spec.port is not None:
+            await self._listens(self.spec.port)
+
+    def _be_up(self) -> None:
+        """Its script runs, or did: how it ended may be known before it is heard that it ran."""
+        assert self.processes is not None
+        self._launching = False
+        self._life.up("its script runs")
+        if self.spec.port is None:
+            self._first_launch = False
+        if self.processes.exit is not None:
+            self._begin_again_or_end(self.processes.exit)
+
+    async def _carry_out(self) -> None:
+        child = await self.pool.take(self.plan)
+        if self.ending:
+            child.hang_up()
+        self._check_that_it_is_wanted()
+        self.processes, self.in_advance = child, child.in_advance
+        child.on_exit, child.connect = self._exited, self.connect
+        self._limit(child)
+        if self._first_launch and not child.reserved:
+            await self._make_folder()
+        self._name_pipes(child)
+        steps_done = child.carry_out(self.plan)
+        try:
+            await self._keep(was_prepared=bool(child.reserved))  # while the init works
+        except OSError as error:
+            steps_done.addErrback(lambda _: None)  # its failure follows from this one
+            self.pool.expect_nothing()  # a prepared folder that someone has removed stays so
+            raise MachineAtFault(f"writing {RECORD}", of_os(error)) from error
+        try:
+            self.timeline = await steps_done
+        except StepFailed as failure:
+            raise diagnose.of_step(self.plan, failure) from failure
+        self._check_that_it_is_wanted()
+        child.let_go_of_stderr()
+        try:
+            await self.pool.writes(os.chmod, self.folder, WHOLE)
+        except OSError as error:
+            raise MachineAtFault("keeping the instance", of_os(error)) from error
+        self._check_that_it_is_wanted()
+
+    async def _make_folder(self) -> None:
+        try:
+            await self.pool.writes(os.mkdir, self.folder, HALF_MADE)
+        except OSError as error:
+            raise MachineAtFault("making the instance's folder", of_os(error)) from error
+
+    def _keep(self, *, was_prepared: bool) -> Deferred[None]:
+        """Write the first record; a folder that was prepared is an instance's from now on."""
+        record = to_json(self.record())
+
+        def keep() -> None:
+            if was_prepared:
+                os.chmod(self.folder, HALF_MADE)
+            write_soon(self.path(RECORD), record)
+
+        return self.pool.writes(keep)
+
+    def _name_pipes(self, child: Supervised) -> None:
+        """Have what it writes kept as its log, from its first byte on."""
+        self.pool.log_process.name(child.token, self.name, self.spec.longest_log)
+
+    def _limit(self, child: Supervised) -> None:
+        try:
+            child.cgroups.limit(child.token, self.spec.limits)
+        except OSError as error:
+            hint = "leave this limit out: the machine has no such control, or refuses the value"
+            raise MachineAtFault("limiting the container", of_os(error), hint) from error
+
+    async def _be_sure_that_it_ended(self, why: str) -> None:
+        processes = self.processes
+        if processes is None:
+            self._begin_again_or_end(Exit(reason=why, at=self.kernel.now()))
+        elif processes.exit is not None:
+            self._begin_again_or_end(processes.exit)
+        else:
+            processes.kill("its launch failed, so the manager ended it")
+            if self._first_launch:
+                await self.end()
+
+    async def _listens(self, port: int) -> None:
+        """Wait until the container listens on its port, for some seconds at most."""
+        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=LISTEN_WITHIN):
+            if not self.running or await self._look_whether_it_listens(port):
+                break
+        else:
+            self._look_later(port, LOOK_AT_MOST)
+        self._check_that_it_is_wanted()
+        if self._first_launch and self.ended and not self.ready:
+            assert self.exit is not None
+            token = self.processes.token if self.processes else ""
+            words = await self.pool.log_process.last_words(token, self.path(LOG), LAST_WORDS)
+            raise diagnose.of_early_end(str(self.spec.startup_script), port, self.exit, words)
+
+    async def _look_whether_it_listens(self, port: int) -> bool:
+        processes = self.processes
+        assert processes is not None
+        pid, group = processes.process.pid, processes.cgroups.number(processes.token)
+        if not pid:
+            return False  # it has ended, and its monitor is about to
+        listens = self.kernel.surely_listens(pid, port, group)
+        if listens is None:
+            listens = await self.threads(self.kernel.listens, pid, port)
+            if not self.running or self.processes is not processes:
+                return False  # it has ended meanwhile
+        self.ready = listens
+        if self.ready:
+            self._save_later()
+            self._tell(f"it listens on port {port}")
+        return self.ready
+
+    def _look_later(self, port: int, pause: float) -> None:
+        self._next_look.after(pause, port, pause)
+
+    def _look_again(self, port: int, pause: float) -> None:
+        """It takes long: look, with no one waiting, less and less often."""
+        background(self._look_or_look_later(port, pause), f"looking whether {self.name} listens")
+
+    async def _look_or_look_later(self, port: int, pause: float) -> None:
+        if not await self._look_whether_it_listens(port) and self.running:
+            self._look_later(port, min(2 * pause, LOOK_AT_LAST))
+
+    # -- going on with what an earlier manager left ------------------------------
+
+    def recall(self, record: dict[str, Any]) -> None:
+        """Take over what an earlier manager knew: ``record`` is as ``read_record`` returns it."""
+        self._first_launch = False
+        self.launched, self.since = record["launched"], record["since"]
+        self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
+        self.timeline, self.in_advance = record["timeline"], record["in_advance"]
+        self._delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
+        same_boot = record["boot"] == self.kernel.boot_id()  # and so the same clock
+        self._up_at = record["up_at"] if same_boot else self.reactor.seconds()
+
+    def adopt(self, processes: Supervised) -> None:
+        """It runs."""
+        self.processes = processes
+        processes.on_exit = self._exited
+        self._life.found("found again")
+        if self.spec.port is not None and not self.ready:
+            self._look_later(self.spec.port, LOOK_AFTER)
+
+    def ended_meanwhile(self, how: Exit) -> None:
+        """It has ended while no manager ran; its policy may ask for another start."""
+        if how.at - self.since >= STEADY_AFTER:  # no other clock went on
+            self._delay = FIRST_DELAY
+        self._begin_again_or_end(how)
+
+    def go_on_waiting(self, how: Exit) -> None:
+        """It had ended, and waited to be started again."""
+        self._begin_again_or_end(how)
+
+    def ended_before(self, how: Exit) -> None:
+        """It had ended already."""
+        self._life.was_over(how)
+
+    # -- ending ----------------------------------------------------------------
+
+    def end(self) -> Deferred[Exit]:
+        """Fires when the container has ended for good; can be cancelled."""
+        ended: Deferred[Exit] = Deferred(self._ended.remove)  # where no one waits any more
+        if self.ended:
+            assert self.exit is not None
+            ended.callback(self.exit)
+        else:
+            self._ended.append(ended)
+        return ended
+
+    def stop(self) -> Deferred[None]:
+        """Ask the container to end, and make it end after ``stop_timeout`` seconds.
+
+        Fires when no process of it is left, which may be a moment before its end is known.
+        """
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        self._life.stop()
+        if self.ended:
+            self._no_process_is_left()
+        return stopped
+
+    def _no_process_is_left(self) -> None:
+        stopped, self._stopped = self._stopped, []
+        for waiting in stopped:
+            waiting.callback(None)
+
+    async def _terminate(self, processes: Supervised) -> None:
+        """The config's signal to those that handle it; SIGKILL to all in the end."""
+        try:
+            await self._ask_to_end(processes)
+        except Exception:
+            log.failure("asking {name} to end", name=self.name)
+        async for _ in poll(self.reactor, KILL_AGAIN, within=END_WITHIN):
+            if processes.exit is not None:
+                break
+            try:
+                processes.kill("asked to end")
+            except OSError as error:  # as where no descriptor is to be had
+                log.warn("{name} can't be killed: {error}", name=self.name, error=error)
+
+    async def _ask_to_end(self, processes: Supervised) -> None:
+        patience = self.spec.stop_timeout
+        pid = processes.process.pid  # 0: it has ended, and its monitor is about to
+        catchers = self.kernel.catchers, pid, self.spec.stop_signal
+        asked = await self.threads(*catchers) if pid else []  # there may be very many
+        for process in asked:
+            self.kernel.signal_process(process, self.spec.stop_signal)
+        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
+            if processes.exit or not any(self.kernel.lives(process) for process in asked):
+                break
+
+    def _exited(self, how: Exit) -> None:
+        """PID 1 has ended, and with it the container."""
+        assert self.processes is not None
+        background(self.pool.log_process.close(self.processes.token), f"the log of {self.name}")
+        if not self.ending:  # else whoever removes the instance does it, and makes sure
+            self.processes.clear()
+        if self.running and self.reactor.seconds() - self._up_at >= STEADY_AFTER:
+            self._delay = FIRST_DELAY
+        if not self._launching:  # else who launches it learns of it
+            self._begin_again_or_end(how)
+
+    def _begin_again_or_end(self, how: Exit) -> None:
+        if self.state != "stopping" and self._is_to_restart(how):
+            self._life.lapsed(how)
+        else:
+            self._life.over(how)
+
+    def _is_to_restart(self, how: Exit) -> bool:
+        wanted = self.spec.restart == "always" or (self.spec.restart == "on-failure" and how.failed)
+        most = self.spec.max_restarts
+        return wanted and not self._first_launch and (most is None or self.restarts < most)
+
+    # -- beginning again -------------------------------------------------------
+
+    def _start_later(self) -> None:
+        self._next_start.after(self._delay)
+        self._delay = min(self._delay * 2, LONGEST_DELAY)
+
+    def _start_again(self) -> None:
+        self.restarts += 1
+        background(self._try_to_start(), f"starting {self.name} again")
+
+    async def _try_to_start(self) -> None:
+        try:
+            await self._start()
+        except Error as error:
+            self._tell(f"could not be started again: {error}")
+
+    def pause(self) -> None:
+        """Do nothing later: the instance or the manager ends."""
+        self._next_start.cancel()
+        self._next_look.cancel()
+        if self._next_save.is_set:
+            self._next_save.cancel()
+            self.save()
+
+    # -- what is kept ----------------------------------------------------------
+
+    def record(self) -> dict[str, Any]:
+        """All that is known of the instance, as plain data."""
+        return {
+            **self.summary,
+            "state": self.state,
+            "boot": self.kernel.boot_id(),
+            "since": self.since,
+            "launched": self.launched,
+            "ready": self.ready,
+            "pid": (self.running and self.processes and self.processes.process.pid) or None,
+            "slot": self.processes.token if self.processes else None,
+            "layers": self.layers,
+            "address": self.address,
+            "ids": self.ids,
+            "exit": asdict(self.exit) if self.exit else None,
+            "restarts": self.restarts,
+            "delay": self._delay,
+            "up_at": self._up_at,
+            "spec": self.spec.described(),
+            "document": self.spec.document,
+            "timeline": self.timeline,
+            "in_advance": self.in_advance,
+        }
+
+    def save(self) -> None:
+        """Keep what a later manager should know (survives this process at once)."""
+        if not self.ending:  # else it goes in a moment
+            written = self._write_record()
+            written.addErrback(self._not_saved)
+
+    def _not_saved(self, failure: Failure) -> None:
+        failure.trap(OSError)  # the next manager finds the processes all the same
+        log.warn("the state of {name} can't be kept: {why}", name=self.name, why=failure.value)
+
+    def _save_later(self) -> None:
+        """Keep what is good to know, but nothing that a launch has to wait for."""
+        if not self._next_save.is_set:
+            self._next_save.after(SAVE_AFTER)
+
+    def _write_record(self) -> Deferred[None]:
+        return self.pool.writes(write_soon, self.path(RECORD), to_json(self.record()))
+
+    # -- what the state machine does --------------------------------------------
+
+    def entered(self, state: str, why: str) -> None:
+        """Take note of a state."""
+        self.state, self.since = state, self.kernel.now()
+        self._tell(why)
+
+    def _tell(self, why: str) -> None:
+        """Tell of a change; what goes wrong there must keep no one from what comes next."""
+        try:
+            self.changed(self, why)
+        except Exception:
+            log.failure("taking note that {name} is {state}", name=self.name, state=self.state)
+
+    def be_stopping(self) -> None:
+        """Begin to end the container."""
+        self._next_look.cancel()
+        self.entered("stopping", "asked to end")
+        self.mark_as_ending()
+        if self.processes is not None:
+            self.processes.watch_init(self._no_process_is_left)
+            background(self._terminate(self.processes), f"ending {self.name}")
+
+    def mark_as_ending(self) -> None:
+        """From now on it is to be removed, by this manager or the next one."""
+        self.ending = True
+        self.marked = self.pool.writes(os.chmod, self.folder, ENDING)
+        # On a disk that broke the next one lets it run on.
+        self.marked.addErrback(lambda failure: failure.trap(OSError) and None)
+
+    def be_waiting(self, how: Exit) -> None:
+        """Take note of an end that a new start follows."""
+        self._next_look.cancel()
+        self.exit = how
+        self.entered("waiting", f"{how}; to be started again in {self._delay:.1f} s")
+        self.save()
+        self._start_later()
+
+    def be_ended(self, how: Exit) -> None:
+        """Take note of the end."""
+        asked = self.state == "stopping"  # then its folder goes in a moment
+        if asked:
+            self._next_save.cancel()
+        self.pause()
+        self.exit = how
+        self.entered("ended", how.reason)
+        if not asked:
+            self.save()
+        ended, self._ended = self._ended, []
+        for waiting in ended:
+            waiting.callback(how)
+        self._no_process_is_left()
+
+    def stopped_while_waiting(self) -> None:
+        """End for good between an end and the next start."""
+        assert self.exit is not None
+        self.be_ended(self.exit)
+
+
+def _life_machine() -> Callable[[Instance], Life]:
+    builder = TypeMachineBuilder(Life, Instance)
+    created = builder.state("created")
+    starting = builder.state("starting")
+    running = builder.state("running")
+    waiting = builder.state("waiting")
+    stopping = builder.state("stopping")
+    ended = builder.state("ended")
+
+    for state in (created, waiting):
+
+        @state.upon(Life.launch).to(starting)
+        def _(life: Life, instance: Instance) -> None:
+            instance.entered("starting", f"from {instance.spec.file_name}")
+
+    @starting.upon(Life.up).to(running)
+    def _(life: Life, instance: Instance, why: str) -> None:
+        instance._up_at = instance.reactor.seconds()
+        instance.entered("running", why)
+        instance._save_later()
+
+    @created.upon(Life.found).to(running)
+    def _(life: Life, instance: Instance, why: str) -> None:
+        instance.state = "running"
+        instance._tell(why)
+
+    @created.upon(Life.was_over).to(ended)
+    def _(life: Life, instance: Instance, how: Exit) -> None:
+        instance.state, instance.exit = "ended", how
+
+    for state in (starting, running):
+
+        @state.upon(Life.stop).to(stopping)
+        def _(life: Life, instance: Instance) -> None:
+            instance.be_stopping()
+
+    for state in (created, starting, running):
+
+        @state.upon(Life.lapsed).to(waiting)
+        def _(life: Life, instance: Instance, how: Exit) -> None:
+            instance.be_waiting(how)
+
+    @waiting.upon(Life.stop).to(ended)
+    def _(life: Life, instance: Instance) -> None:
+        instance.stopped_while_waiting()
+
+    for state in (created, starting, running, stopping):
+
+        @state.upon(Life.over).to(ended)
+        def _(life: Life, instance: Instance, how: Exit) -> None:
+            instance.be_ended(how)
+
+    stopping.upon(Life.stop).loop().returns(None)
+    ended.upon(Life.stop).loop().returns(None)
+    return builder.build()
+
+
+make_life = _life_machine()

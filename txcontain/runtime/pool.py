@@ -1,0 +1,347 @@
+"""Inits: spawned when needed, and some kept warm, connected and waiting for a plan.
+
+One of them has done what every container's plan begins with. The others have gone on, as far
+as the last two plans were alike: for a config that is launched again and again, that is all
+but the exec, for an instance whose name is drawn in advance (``ahead.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.util import MAGIC_NUMBER
+from resource import RLIMIT_NOFILE, getrlimit
+from secrets import token_hex
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from txcontain.container.plan import INIT, MONITOR, Plan, begins_with
+from txcontain.errors import MachineAtFault
+from txcontain.host.cgroups import Cgroups
+from txcontain.host.files import remove_leftovers, write_soon
+from txcontain.host.kernel import Kernel
+from txcontain.host.os_errors import of_os
+from txcontain.later import Timer, background, poll
+from txcontain.logs.log_process import LOGD, LogProcess
+from txcontain.runtime.child import Child
+from txcontain.runtime.conversation import Connection
+from txcontain.runtime.prepared import PREPARED, Ahead, PlanFor, stem_of
+
+NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
+REFILL_AFTER = 0.05  # seconds without a launch
+RETRY_AFTER = 5.0  # seconds, where a warm init has died
+CONNECT_WITHIN = 20.0  # seconds
+STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
+LATELY = 5.0  # seconds: the demand that the number of warm inits follows
+
+
+@define(eq=False)
+class Pool(Factory):
+    """Spawns inits and hands them out.
+
+    ``folder`` holds the socket that they connect to, and a slot for each: the folder
+    in which its monitor writes down the end.
+    """
+
+    reactor: Any
+    kernel: Kernel
+    cgroups: Cgroups
+    folder: str
+    ahead: Ahead
+    log_process: LogProcess
+    groundwork: Plan = field(factory=list)  # what every container's plan begins with
+    size: int = 2  # warm inits to keep at least; 0: none
+    most: int = 16  # and at the most, where many were asked for lately
+    # The soft and the hard limit of how many files a container's process may open.
+    files: tuple[int, int] = field(factory=partial(getrlimit, RLIMIT_NOFILE))
+    writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
+    _stopped: bool = False
+    _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
+    _warm: list[Child] = field(factory=list)
+    _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
+    _taken: list[float] = field(factory=list)  # when the last ones were
+    _refill: Timer = field(init=False)
+    _init: str = INIT
+    _port: Any = None
+    _prefix: int | None = None  # where this Python is installed, as it is there for inits
+    _log: Logger = field(factory=Logger)
+
+    noisy = False
+
+    def __attrs_post_init__(self) -> None:
+        self._refill = Timer(self.reactor, self._look)
+
+    @property
+    def slots(self) -> str:
+        """The folder of the slots."""
+        return os.path.join(self.folder, "slots")
+
+    @property
+    def socket(self) -> str:
+        """The path of the socket that inits connect to."""
+        return os.path.join(self.folder, "init.sock")
+
+    def start(self) -> None:
+        """Listen for inits and warm the first ones."""
+        os.makedirs(self.slots, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)  # of a manager that was killed
+        remove_leftovers(self.folder)
+        self._init = self._compiled(INIT)
+        self.log_process.program = self._compiled(LOGD)
+        self.log_process.group = lambda: self.cgroups.monitors
+        self.log_process.start()
+        self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
+        self._look_after(0)
+
+    def _compiled(self, program: str) -> str:
+        """A program of ours; compiled, for a script would be at each start: 8 ms of init's 20."""
+        compiled = os.path.join(self.folder, f"{os.path.basename(program)}c")
+        try:
+            write_soon(compiled, compile_program(program))
+        except OSError as error:  # a full disk
+            self._log.warn("starts are slower, for {error}", error=error)
+            return program
+        return compiled
+
+    def stop(self) -> Deferred[None]:
+        """Listen no more, and let every init go that has no plan yet; fires when all are gone."""
+        self._refill.cancel()
+        self._stopped = True
+        self.size = self.most = 0
+        for child in self._warm:
+            child.hang_up()
+        return background(self._stop(), "stopping the warm inits")
+
+    async def _stop(self) -> None:
+        await self._port.stopListening()
+        async for _ in poll(self.reactor, LOOK_AFTER, within=STOP_WITHIN):
+            if not (self._any_without_plan() or self.ahead.names):
+                break
+        for child in self._living.values():
+            if not child.planned:
+                child.waiting.cancel()  # and so it is killed
+        if self._prefix is not None:
+            self.kernel.close(self._prefix)
+            self._prefix = None
+        await self.log_process.stop()
+        self.cgroups.give_back()
+
+    def _any_without_plan(self) -> bool:
+        return not all(child.planned for child in self._living.values())
+
+    def _forget(self, token: str) -> None:
+        self._living.pop(token, None)
+        background(self.log_process.close(token), "closing the pipes of an init")
+
+    def tokens(self) -> set[str]:
+        """Those of all slots and cgroups that this manager has not made itself."""
+        slots = {entry.name for entry in os.scandir(self.slots) if entry.is_dir()}
+        return (slots | self.cgroups.tokens()) - set(self._living)
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        """For the reactor: an init has connected."""
+        return Connection(self.kernel, lambda token: self._known.pop(token, None))
+
+    def take(self, plan: Plan) -> Deferred[Child]:
+        """An init that waits for what is left of ``plan``: a warm one, or else a new one.
+
+        Fails with MachineAtFault where none can be had.
+        """
+        if self._stopped:
+            return fail(MachineAtFault("starting a container's init", "the manager ends"))
+        self._taken.append(self.reactor.seconds())
+        fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
+        if fit:
+            child = max(fit, key=lambda child: len(child.groundwork))
+            self._warm.remove(child)
+            self.ahead.give(child.reserved)
+            taken: Deferred[Child] = succeed(child)
+        else:
+            ours = begins_with(plan, self.groundwork)  # else it is no container's
+            child = self._spawn(self.groundwork if ours else [])
+            taken = child.waiting
+        self._look_after(REFILL_AFTER)
+        return taken
+
+    def reserved(self, stem: str, plan_for: PlanFor) -> str:
+        """The name for which a warm init has prepared such a plan; empty where none has."""
+        fit = (
+            child.reserved
+            for child in self._warm
+            if stem_of(child.reserved) == stem
+            and begins_with(plan_for(child.reserved), child.groundwork)
+        )
+        return next(fit, "")
+
+    @property
+    def mounted(self) -> set[str]:
+        """The folders of the host that inits have mounted before they have a whole plan."""
+        waiting = [child for child in self._living.values() if not child.planned]
+        steps = [arguments for child in waiting for _, arguments in child.groundwork]
+        return {path for step in steps for path in (step.get("lower"), step.get("source")) if path}
+
+    def expect_nothing(self) -> None:
+        """Stop preparing what only one config needs.
+
+        Inits that have done more are let go: then only instances use layers.
+        """
+        self.ahead.forget()
+        self._look_after(0)
+
+    def _spawn(self, groundwork: Plan, reserved: str = "") -> Child:
+        """An init that is being started; where that fails, so does its ``waiting``."""
+        token = token_hex(8)
+        slot = os.path.join(self.slots, token)
+        machine = self.reactor, self.kernel, self.cgroups, self.writes
+        child = Child(*machine, slot, groundwork=groundwork, reserved=reserved)
+        child.on_exit = lambda _: self._ended_without_plan(child)
+        child.gone, child.lost = self._forget, self._lost
+        child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
+        child.waiting.addCallback(self._hold_pipes)
+        child.waiting.addErrback(child.abandon)
+        self._living[token] = child
+        self._known[token] = child
+        background(self._try_to_start(child), "starting a container's init")
+        return child
+
+    async def _try_to_start(self, child: Child) -> None:
+        try:
+            await self.writes(self._make_folders, child)
+            if child.waiting.called:
+                self._give_up(child)  # no one waits for it any more
+            else:
+                self._start(child)
+        except OSError as error:
+            self._give_up(child)
+            why = of_os(error)
+            child.fail(MachineAtFault("starting a container's init", why))
+
+    def _give_up(self, child: Child) -> None:
+        self._forget(child.token)
+        self._ended_without_plan(child)
+
+    def _make_folders(self, child: Child) -> None:
+        os.mkdir(child.slot, 0o700)
+        self.log_process.make_pipes(child.slot)
+        if child.reserved:
+            os.mkdir(self.ahead.path(child.reserved), PREPARED)
+
+    def _hold_pipes(self, child: Child) -> Deferred[Child]:
+        """Have nothing lost of what will be written to the slot's pipes; else don't use it."""
+
+        def is_held(why_not: str) -> Child:
+            if why_not or child.exit is not None:
+                why = why_not or str(child.exit)
+                raise MachineAtFault("opening the pipes of a container's output", why)
+            return child
+
+        return self.log_process.open(child.token).addCallback(is_held)
+
+    def _start(self, child: Child) -> None:
+        python = [self._read_only_python(), "-I", "-S", "-B"]
+        files = [str(limit) if limit >= 0 else "unlimited" for limit in self.files]
+        monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.slot, *files]
+        arguments = ["unshare", *NAMESPACES, *monitor, *python]
+        arguments += [self._init, self.socket, child.token, *self.cgroups.make(child.token)]
+        with open(os.devnull) as null:
+            descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
+            self.reactor.spawnProcess(
+                child, "/usr/bin/unshare", arguments, env={"LC_ALL": "C"}, childFDs=descriptors
+            )
+
+    def _read_only_python(self) -> str:
+        """Where an init, which has ``_prefix`` as descriptor 3, finds this Python.
+
+        A container can have the kernel run whatever its init runs, as /proc/self/exe, and
+        so lay hold of that file: it must not be one that can be written (CVE-2019-5736).
+        """
+        executable = os.path.realpath(sys.executable)
+        prefix = os.path.dirname(os.path.dirname(executable))
+        if self._prefix is None:
+            self._prefix = self.kernel.read_only(prefix)
+        return f"/proc/self/fd/3/{os.path.relpath(executable, prefix)}"
+
+    def _ended_without_plan(self, child: Child) -> None:
+        self._known.pop(child.token, None)
+        child.clear()
+        self.ahead.drop(child.reserved)
+        self._lost(child)
+
+    def _lost(self, child: Child) -> None:
+        """A warm init has ended, or does: no launch is to be given it."""
+        if child in self._warm:
+            if self.size:
+                self._log.warn("a warm init was lost; another follows")
+            self._warm.remove(child)
+            self._look_after(RETRY_AFTER)
+
+    # -- keeping some warm -----------------------------------------------------
+
+    def _wanted(self) -> int:
+        """How many warm inits to have now: as many as were taken lately, within bounds."""
+        since = self.reactor.seconds() - LATELY
+        self._taken = [when for when in self._taken if when > since]
+        return min(max(self.size, len(self._taken)), self.most) if self.size else 0
+
+    def _look_after(self, seconds: float) -> None:
+        if self.most:
+            self._refill.after(seconds)
+
+    def _look(self) -> None:
+        """Warm one more, or let one go that is not needed any more."""
+        wanted = self._wanted()
+        surplus = [child for child in self._warm if not self._is_expected(child)]
+        surplus = surplus or self._warm[wanted:]
+        if surplus:
+            self._warm.remove(surplus[-1])
+            surplus[-1].hang_up()
+            self._look_after(REFILL_AFTER)
+        elif len(self._warm) < wanted:
+            any_plain = any(child.groundwork == self.groundwork for child in self._warm)
+            name, steps = self.ahead.draw() if any_plain else ("", [])
+            child = self._spawn(steps or self.groundwork, name)
+            child.waiting.addCallbacks(self._warmed, self._not_warmed)
+        elif wanted > self.size:
+            self._look_after(LATELY)
+
+    def _is_expected(self, child: Child) -> bool:
+        plain = child.groundwork == self.groundwork
+        return plain or self.ahead.expects(child.reserved, child.groundwork)
+
+    def _warmed(self, child: Child) -> None:
+        if self.most:
+            child.in_advance = len(child.groundwork)
+            self._warm.append(child)
+            self._look_after(0)
+        else:  # the pool has been stopped meanwhile
+            child.hang_up()
+
+    def _not_warmed(self, reason: Any) -> None:
+        if self.most:
+            self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
+        self.ahead.forget()
+        self._look_after(RETRY_AFTER)
+
+
+def compile_program(path: str) -> bytes:
+    """A program as a .pyc file (PEP 552), which Python runs unchecked as a program."""
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+
+
+def _too_slow(result: Any, timeout: float) -> None:
+    raise MachineAtFault(
+        "starting a container's init", f"it has not connected within {timeout:.0f} s",
+        "check whether this machine is overloaded",
+    )  # fmt: skip
