@@ -66,8 +66,9 @@ has-systemd:
 test: install $(BASE) $(MOUNTABLES) ## run all tests
 	@$(ROOT) .venv/bin/python -m twisted.trial tests
 
-lint: install ## check the style and the types
+lint: install ## check the style, the format and the types
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 
 api_tests: install $(BASE) $(MOUNTABLES) ## test the REST API, from a clean start to a clean end

@@ -103,8 +103,13 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures.append(measure.first_launches(folder, together, scale.first))
         figures += logs.figures(folder)
         print(f"\n{report.figure_table(figures)}", flush=True)
-    return {"samples": samples, "absent": absent, "timelines": timelines,
-            "with_running": latencies, "figures": figures}  # fmt: skip
+    return {
+        "samples": samples,
+        "absent": absent,
+        "timelines": timelines,
+        "with_running": latencies,
+        "figures": figures,
+    }
 
 
 def find_peers(

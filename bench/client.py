@@ -56,8 +56,12 @@ class Connection:
 
     def send_bytes(self, method: str, path: str, body: bytes) -> None:
         """Send a request."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json",
-                 f"Content-Length: {len(body)}"]  # fmt: skip
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: localhost",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
         lines += [f"Authorization: Bearer {self.token}"] if self.token else []
         if self._socket is None:
             self.connect()

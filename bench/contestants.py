@@ -174,10 +174,15 @@ class Docker(Contestant):
     name = "docker"
     what = "create, start → answered; DELETE ?force=1 → answered. The host's network"
     options: ClassVar = [
-        "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-        "--ip-masq=false", "--exec-opt=native.cgroupdriver=cgroupfs",
-        f"--cgroup-parent=/{OWN}", "--log-level=error",
-    ]  # fmt: skip
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+        "--ip-masq=false",
+        "--exec-opt=native.cgroupdriver=cgroupfs",
+        f"--cgroup-parent=/{OWN}",
+        "--log-level=error",
+    ]
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.folder = folder / "docker"
@@ -187,10 +192,18 @@ class Docker(Contestant):
         self.environment = packages.environment()
         program = needed("dockerd")
         with open(self.folder / "log", "wb") as log:
-            self.process = processes.start([
-                program, f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",
-                f"--pidfile={self.folder}/pid", f"--host=unix://{self.socket}", *self.options,
-            ], env=self.environment, stderr=log)  # fmt: skip
+            self.process = processes.start(
+                [
+                    program,
+                    f"--data-root={self.folder}/data",
+                    f"--exec-root={self.folder}/exec",
+                    f"--pidfile={self.folder}/pid",
+                    f"--host=unix://{self.socket}",
+                    *self.options,
+                ],
+                env=self.environment,
+                stderr=log,
+            )
         self.client = UnixConnection(self.socket)
         try:
             ask_until(self.client, "/version", lambda answer: True, self.process)
@@ -309,8 +322,18 @@ def unpack_root(tarball: Path, folder: Path) -> Path:
 
 def floor(root: Path) -> list[Contestant]:
     """What every container costs at least."""
-    unshare = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork",
-               "--kill-child", "chroot", str(root)]  # fmt: skip
+    unshare = [
+        "unshare",
+        "--pid",
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--cgroup",
+        "--fork",
+        "--kill-child",
+        "chroot",
+        str(root),
+    ]
     return [
         Foreground(FLOOR, unshare, dict(os.environ)),
         Foreground("no container", [], dict(os.environ)),
@@ -320,11 +343,35 @@ def floor(root: Path) -> list[Contestant]:
 @contextmanager
 def peers(root: Path, folder: Path) -> Iterator[tuple[list[Contestant], dict[str, str]]]:
     """The other programs that work here, and why those that don't do not."""
-    bwrap = ["--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
-             "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup",
-             "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]  # fmt: skip
-    nspawn = ["--quiet", "--register=no", "--keep-unit", "--as-pid2", "--console=pipe",
-              f"--machine={OWN}", f"--directory={root}"]  # fmt: skip
+    bwrap = [
+        "--bind",
+        str(root),
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup",
+        "--die-with-parent",
+        "--clearenv",
+        "--setenv",
+        "PATH",
+        "/usr/bin:/bin",
+    ]
+    nspawn = [
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "--as-pid2",
+        "--console=pipe",
+        f"--machine={OWN}",
+        f"--directory={root}",
+    ]
     variables = packages.environment()
     makers = {
         "docker": lambda: Docker(root, folder),

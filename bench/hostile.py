@@ -129,9 +129,11 @@ def inside(script: str, **keys: str) -> Callable[[Manager], AbstractContextManag
     @contextmanager
     def begin(manager: Manager) -> Iterator[None]:
         config = manager.upload(
-            name=script, mounts=["hostile.tar /hostile READ"],
-            startup_script=f"/hostile/{script}", **keys,
-        )  # fmt: skip
+            name=script,
+            mounts=["hostile.tar /hostile READ"],
+            startup_script=f"/hostile/{script}",
+            **keys,
+        )
         with Connection(manager.port) as launcher:
             launcher.send_off("POST", "/launch", config)  # which may wait for a port
             yield
@@ -216,10 +218,13 @@ def followed(manager: Manager) -> Iterator[None]:
 PORT = free_port()
 ATTACKS = {
     "keys": Attack("B1: configs of 20,000 keys, the last one twice", outside(send_a_key_twice)),
-    "hide": Attack("B2: a hidden socket, 200 processes of 15,000 descriptors",
-                   inside("hide", startup_env=f"PORT={PORT}")),
-    "query": Attack("B3: DNS queries of 65 KB that take long to decode",
-                    inside("query", network="private")),
+    "hide": Attack(
+        "B2: a hidden socket, 200 processes of 15,000 descriptors",
+        inside("hide", startup_env=f"PORT={PORT}"),
+    ),
+    "query": Attack(
+        "B3: DNS queries of 65 KB that take long to decode", inside("query", network="private")
+    ),
     "flood": Attack("B3: empty datagrams to the resolver", inside("flood", network="private")),
     "pipelines": Attack("B4: 50 pipelines of unknown callers", outside(pipeline), True),
     "known": Attack("B4: 50 pipelines of known callers", outside(pipeline)),
@@ -227,7 +232,7 @@ ATTACKS = {
     "idle": Attack("B7: 64 idle connections to the resolver", inside("idle", network="private")),
     "log": Attack("A2: 16 processes that write into the log in place", inside("log")),
     "events": Attack("A6: events for a follower who reads none", outside(cause_events)),
-}  # fmt: skip
+}
 
 
 def latencies(manager: Manager, seconds: float) -> list[float]:
@@ -256,13 +261,19 @@ def under_attack(
         options = [f"--tokens={tokens}"] if attack.with_tokens else []
         with ExitStack() as stack:
             manager = stack.enter_context(
-                running(folder, folder / f"hostile-{name}", 2, *options,
-                        token=TOKEN if attack.with_tokens else "")
-            )  # fmt: skip
+                running(
+                    folder,
+                    folder / f"hostile-{name}",
+                    2,
+                    *options,
+                    token=TOKEN if attack.with_tokens else "",
+                )
+            )
             config = manager.upload(
-                name="first", mounts=["hostile.tar /hostile READ"],
+                name="first",
+                mounts=["hostile.tar /hostile READ"],
                 startup_script="/hostile/nothing",
-            )  # fmt: skip
+            )
             manager.destroy(manager.launch(config))  # so that all is unpacked
             without = latencies(manager, seconds / 2)
             stack.enter_context(attack.begin(manager))
@@ -285,8 +296,9 @@ def noticed_table(found: list[Noticed]) -> str:
     """A row an attack."""
     rows = [["/list, in ms", "without: median", "p99", "longest", "with: median", "p99", "longest"]]
     for one in found:
-        figures = [of(took) * 1e3 for took in (one.without, one.during)
-                   for of in (median, worst, max)]  # fmt: skip
+        figures = [
+            of(took) * 1e3 for took in (one.without, one.during) for of in (median, worst, max)
+        ]
         rows.append([one.what, *map(report.number, figures)])
     return f"{report.table(rows)}\nTo reach: {GOAL}."
 

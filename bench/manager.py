@@ -20,10 +20,15 @@ BASE = "basefs.tar.gz"
 BASES = [BASE, "basefs.again.tar.gz"]  # the same, by two names
 SCRIPT = b"#!/bin/sh\nexec sleep 1000\n"
 CONFIG = {
-    "name": "bench", "major": "1", "minor": "0", "base_image": BASE,
+    "name": "bench",
+    "major": "1",
+    "minor": "0",
+    "base_image": BASE,
     "mounts": ["webserver.tar /webserver READ", "homedir.tar /home READWRITE"],
-    "startup_script": "/webserver/sleep.sh", "startup_owner": "root", "startup_env": "",
-}  # fmt: skip
+    "startup_script": "/webserver/sleep.sh",
+    "startup_owner": "root",
+    "startup_env": "",
+}
 
 
 def make_images(folder: Path) -> None:
@@ -52,13 +57,22 @@ class Manager:
 
     def start(self) -> None:
         """Start it; returns at once."""
-        self.process = processes.start([
-            str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile=",
-            f"--logfile={self.state}.log", "containerd-lite", f"--state={self.state}",
-            f"--base-images={self.images / 'base_images'}",
-            f"--mountables={self.images / 'mountables'}",
-            f"--port={self.port}", f"--pool={self.warm}", *self.options,
-        ], cwd=ROOT)  # fmt: skip
+        self.process = processes.start(
+            [
+                str(Path(sys.executable).parent / "twistd"),
+                "--nodaemon",
+                "--pidfile=",
+                f"--logfile={self.state}.log",
+                "containerd-lite",
+                f"--state={self.state}",
+                f"--base-images={self.images / 'base_images'}",
+                f"--mountables={self.images / 'mountables'}",
+                f"--port={self.port}",
+                f"--pool={self.warm}",
+                *self.options,
+            ],
+            cwd=ROOT,
+        )
 
     def stop(self) -> None:
         """Stop it; its containers run on."""

@@ -168,11 +168,17 @@ def with_many(ours: Txcontain, count: int, docker: Docker | None, idle: float) -
     try:
         return [
             list_figure(manager, count, docker),
-            Figure(f"manager's RSS, {count} running", "MB", processes.rss([manager.process.pid]),
-                   WITH_SOME, processes.rss(daemons) or None, "≤ 150"),
+            Figure(
+                f"manager's RSS, {count} running",
+                "MB",
+                processes.rss([manager.process.pid]),
+                WITH_SOME,
+                processes.rss(daemons) or None,
+                "≤ 150",
+            ),
             pss_figure(manager, docker),
             idle_figure(manager, count, daemons, idle),
-        ]  # fmt: skip
+        ]
     finally:
         for container in containers:
             cast(Docker, docker).end(container)
@@ -184,8 +190,14 @@ def list_figure(manager: Manager, count: int, docker: Docker | None) -> Figure:
     theirs = docker and median(
         seconds(lambda: docker.client.ask("GET", "/containers/json")) for _ in range(50)
     )
-    return Figure(f"GET /list, {count} running", "ms", ours * 1e3, f"docker, {DOCKERS} running",
-                  theirs and theirs * 1e3, "≤ 10")  # fmt: skip
+    return Figure(
+        f"GET /list, {count} running",
+        "ms",
+        ours * 1e3,
+        f"docker, {DOCKERS} running",
+        theirs and theirs * 1e3,
+        "≤ 10",
+    )
 
 
 def pss_figure(manager: Manager, docker: Docker | None) -> Figure:
@@ -193,9 +205,14 @@ def pss_figure(manager: Manager, docker: Docker | None) -> Figure:
     monitors = manager.monitors()
     everything = processes.descendants(os.getpid())
     shims = processes.named(everything, "containerd-shim") if docker else []
-    return Figure("PSS per instance outside its script", "MB",
-                  processes.pss(monitors) / max(len(monitors), 1), "a containerd-shim",
-                  processes.pss(shims) / max(len(shims), 1) or None, "≤ 0.3")  # fmt: skip
+    return Figure(
+        "PSS per instance outside its script",
+        "MB",
+        processes.pss(monitors) / max(len(monitors), 1),
+        "a containerd-shim",
+        processes.pss(shims) / max(len(shims), 1) or None,
+        "≤ 0.3",
+    )
 
 
 def idle_figure(manager: Manager, count: int, daemons: list[int], idle: float) -> Figure:
@@ -206,8 +223,14 @@ def idle_figure(manager: Manager, count: int, daemons: list[int], idle: float) -
     time.sleep(idle)
     after = processes.cpu_seconds(ours), processes.cpu_seconds(theirs)
     shares = [(end - start) / idle * 100 for start, end in zip(before, after, strict=True)]
-    return Figure(f"idle manager's CPU, {count} running", "%", shares[0],
-                  WITH_SOME, shares[1] or None, "≤ 0.1")  # fmt: skip
+    return Figure(
+        f"idle manager's CPU, {count} running",
+        "%",
+        shares[0],
+        WITH_SOME,
+        shares[1] or None,
+        "≤ 0.1",
+    )
 
 
 def restart(manager: Manager, count: int) -> float:
@@ -249,8 +272,14 @@ def first_launches(images: Path, folder: Path, times: int) -> Figure:
             theirs.append(seconds(lambda command=unpack: subprocess.run(command, check=True)))
             os.sync()
             ours.append(seconds(lambda config=config: manager.launch(config)))
-    return Figure("first launch of a 200 MB base image", "s", median(ours), "tar -x of the same",
-                  median(theirs), "≤ 1.3 x")  # fmt: skip
+    return Figure(
+        "first launch of a 200 MB base image",
+        "s",
+        median(ours),
+        "tar -x of the same",
+        median(theirs),
+        "≤ 1.3 x",
+    )
 
 
 def make_large_image(images: Path, folder: Path) -> None:

@@ -48,8 +48,16 @@ def fetch_missing() -> None:
     print(f"Fetching {', '.join(missing)} from Debian into build/peers (BENCH_PEERS=no: don't).")
     archives = PEERS / "debs"
     (archives / "partial").mkdir(parents=True, exist_ok=True)
-    install = ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends",
-               "-o", f"Dir::Cache::archives={archives}", *missing]  # fmt: skip
+    install = [
+        "apt-get",
+        "install",
+        "--yes",
+        "--download-only",
+        "--no-install-recommends",
+        "-o",
+        f"Dir::Cache::archives={archives}",
+        *missing,
+    ]
     if not _works(install) and _works(["apt-get", "update"]):
         _works(install)
     for package in archives.glob("*.deb"):

@@ -24,15 +24,22 @@ milliseconds = FuncFormatter(lambda value, _: f"{value:g} ms")
 def distributions(samples: dict[str, Samples], caption: str) -> None:
     """For each contestant, which share of its launches took no longer than x."""
     figure, axes = pyplot.subplots(figsize=(9, 5))
-    others = iter(["#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#17becf", "#7f7f7f",
-                   "#bcbd22"])  # fmt: skip
+    others = iter(
+        ["#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#17becf", "#7f7f7f", "#bcbd22"]
+    )
     for name, mine in sorted(samples.items(), key=lambda item: median(item[1].launch)):
         values = sorted(value * 1e3 for value in mine.launch)
         shares = [(i + 1) / len(values) for i in range(len(values))]
         ours = name.startswith("txcontain")
-        axes.step(values, shares, where="post", label=f"{name}  {median(values):.1f} ms",
-                  color=OURS if ours else next(others), linewidth=2.5 if ours else 1.5,
-                  linestyle=LINES.get(name.split()[-1], "-"))  # fmt: skip
+        axes.step(
+            values,
+            shares,
+            where="post",
+            label=f"{name}  {median(values):.1f} ms",
+            color=OURS if ours else next(others),
+            linewidth=2.5 if ours else 1.5,
+            linestyle=LINES.get(name.split()[-1], "-"),
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(milliseconds)
     axes.set_xlabel("from the request until the script runs")
@@ -78,8 +85,14 @@ def timelines(timelines: dict[str, dict[str, float]], caption: str) -> None:
         for op in colors
     ]
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colors[op]) for op, _ in rows]
-    figure.legend(handles, [f"{op}  {text} ms" for op, text in rows], ncols=3, frameon=False,
-                  loc="outside lower center", title="  /  ".join(timelines))  # fmt: skip
+    figure.legend(
+        handles,
+        [f"{op}  {text} ms" for op, text in rows],
+        ncols=3,
+        frameon=False,
+        loc="outside lower center",
+        title="  /  ".join(timelines),
+    )
     _save(figure, "launch-timeline.png", "Where a launch's time goes", caption)
 
 

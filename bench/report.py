@@ -41,13 +41,20 @@ def launch_table(
     for one in contestants:
         mine = samples[one.name]
         launch, end = median(mine.launch), median(mine.end)
-        rows.append([
-            one.name, number(launch * 1e3), number(worst(mine.launch) * 1e3),
-            number(launch / median(floor.launch)), number(end * 1e3),
-            number(end / median(floor.end)), one.what,
-        ])  # fmt: skip
-    rows += [[name, "-", "-", "-", "-", "-", f"does not run here: {why}"]
-             for name, why in absent.items()]  # fmt: skip
+        rows.append(
+            [
+                one.name,
+                number(launch * 1e3),
+                number(worst(mine.launch) * 1e3),
+                number(launch / median(floor.launch)),
+                number(end * 1e3),
+                number(end / median(floor.end)),
+                one.what,
+            ]
+        )
+    rows += [
+        [name, "-", "-", "-", "-", "-", f"does not run here: {why}"] for name, why in absent.items()
+    ]
     return table(rows)
 
 

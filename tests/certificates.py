@@ -38,9 +38,14 @@ class Authority:
     def _signed(self, subject, key, extension):
         now = datetime.now(timezone.utc)
         builder = x509.CertificateBuilder(
-            self._name, subject, key.public_key(), x509.random_serial_number(),
-            now - timedelta(hours=1), now + timedelta(hours=1), [],
-        )  # fmt: skip
+            self._name,
+            subject,
+            key.public_key(),
+            x509.random_serial_number(),
+            now - timedelta(hours=1),
+            now + timedelta(hours=1),
+            [],
+        )
         return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
 
     def _kept(self, name, certificate):

@@ -346,8 +346,18 @@ class FakeInit:
 
     def fail(self, step=0, call="open", errno=2, path="/x", cause="", hint=""):
         """Fail at a step of the plan, and end."""
-        self.say({"failed": {"step": step, "call": call, "errno": errno, "path": path,
-                             "cause": cause, "hint": hint}})  # fmt: skip
+        self.say(
+            {
+                "failed": {
+                    "step": step,
+                    "call": call,
+                    "errno": errno,
+                    "path": path,
+                    "cause": cause,
+                    "hint": hint,
+                }
+            }
+        )
         self.end("Done(1)")
 
     def hang_up(self):
@@ -613,8 +623,15 @@ def make_network():
     """A network without a kernel, of five addresses beside the bridge's."""
     interface = IPv4Interface("10.87.0.1/29")
     firewall = Firewall(filter_nothing, FakeLinks.bridge, interface)
-    return Network(maybeDeferred, interface, FakeLinks(), firewall, FakeNames(),
-                   find_nft=lambda: None, forwards=lambda: True)  # fmt: skip
+    return Network(
+        maybeDeferred,
+        interface,
+        FakeLinks(),
+        firewall,
+        FakeNames(),
+        find_nft=lambda: None,
+        forwards=lambda: True,
+    )
 
 
 class FakeLayers(Layers):

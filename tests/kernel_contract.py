@@ -165,13 +165,20 @@ class Contract(Errors):
         process, folder = self.begin(), make_folder(self)
         pidfd = self.opened(process)
         before = self.descriptors()
-        asks = [(self.kernel.identify, process.pid), (self.kernel.open_process, process),
-                (self.kernel.lives, process), (self.kernel.lives, NO_PROCESS),
-                (self.kernel.signal_process, process, 0), (self.kernel.monitors, folder),
-                (self.kernel.catchers, process.pid, signal.SIGTERM),
-                (self.kernel.listening_sockets, 1), (self.kernel.listens, process.pid, 1),
-                (self.kernel.surely_listens, process.pid, 1, None), (self.kernel.listener, 1),
-                 (self.kernel.mounts_below, folder)]  # fmt: skip
+        asks = [
+            (self.kernel.identify, process.pid),
+            (self.kernel.open_process, process),
+            (self.kernel.lives, process),
+            (self.kernel.lives, NO_PROCESS),
+            (self.kernel.signal_process, process, 0),
+            (self.kernel.monitors, folder),
+            (self.kernel.catchers, process.pid, signal.SIGTERM),
+            (self.kernel.listening_sockets, 1),
+            (self.kernel.listens, process.pid, 1),
+            (self.kernel.surely_listens, process.pid, 1, None),
+            (self.kernel.listener, 1),
+            (self.kernel.mounts_below, folder),
+        ]
         for ask in asks:
             with self.room_for(0):
                 self.assert_errno(errno.EMFILE, *ask)
@@ -202,8 +209,9 @@ class Contract(Errors):
 
     def test_open_more(self):
         """As many files may be open as was asked for, or as may be; less is never made of it."""
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE,
-                        resource.getrlimit(resource.RLIMIT_NOFILE))  # fmt: skip
+        self.addCleanup(
+            resource.setrlimit, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)
+        )
         self.assertGreaterEqual(self.kernel.open_more(100), 100)
         before = self.kernel.open_more(100)
         self.assertGreaterEqual(before + 1, self.kernel.open_more(before + 1))
@@ -439,9 +447,11 @@ class RealWorld:
     def begin_monitor(self, slots, name):
         """A monitor, and the process below it, which it waits for when it is told to."""
         os.mkdir(slot := os.path.join(slots, name))
-        script = ("import os, sys; child = os.fork()\nif not child: os.read(0, 1); os._exit(0)\n"
-                  "print(child, flush=True)\nos.read(0, 1); os.wait()\n"
-                  "print(flush=True)\nos.read(0, 1)")  # fmt: skip
+        script = (
+            "import os, sys; child = os.fork()\nif not child: os.read(0, 1); os._exit(0)\n"
+            "print(child, flush=True)\nos.read(0, 1); os.wait()\n"
+            "print(flush=True)\nos.read(0, 1)"
+        )
         child = self.spawn(sys.executable, "-ISc", script, cwd=slot)
         below = self.kernel.identify(int(child.stdout.readline()))
         self.children[below.pid] = child
@@ -503,8 +513,10 @@ class RealWorld:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("")  # an abstract name that the kernel chooses (unix(7))
             listener.listen()
-            script = ("import socket, sys; s = socket.socket(socket.AF_UNIX)\n"
-                      "s.connect(bytes.fromhex(sys.argv[1])); sys.stdin.read()")  # fmt: skip
+            script = (
+                "import socket, sys; s = socket.socket(socket.AF_UNIX)\n"
+                "s.connect(bytes.fromhex(sys.argv[1])); sys.stdin.read()"
+            )
             name = listener.getsockname().hex()
             self.other = self.spawn(sys.executable, "-ISc", script, name)
             self.ours, _ = listener.accept()

@@ -45,8 +45,11 @@ class Soak(ManagerCase):
         self.start()
         self.addCleanup(self.stop)
         data = self.mountable("data.tar", file("file", "begin\n"))
-        self.keys = [self.config_of(text, data, restart) for text in SCRIPTS.values()
-                     for restart in ("no", "always")]  # fmt: skip
+        self.keys = [
+            self.config_of(text, data, restart)
+            for text in SCRIPTS.values()
+            for restart in ("no", "always")
+        ]
         wait_until(self.is_warm, "the first inits wait")
         before = self.descriptors()
         self.live()
@@ -57,10 +60,16 @@ class Soak(ManagerCase):
 
     def config_of(self, text, data, restart):
         """Store a config of a script."""
-        return self.upload(**self.job(
-            text, mounts=[f"{data} /data READWRITE"], restart=restart, stop_timeout=0.5,
-            limits={"memory": "64M", "pids": 50, "disk": "2M"}, log_max_size="64K",
-        ))  # fmt: skip
+        return self.upload(
+            **self.job(
+                text,
+                mounts=[f"{data} /data READWRITE"],
+                restart=restart,
+                stop_timeout=0.5,
+                limits={"memory": "64M", "pids": 50, "disk": "2M"},
+                log_max_size="64K",
+            )
+        )
 
     def live(self):
         """Let things happen, of which some are rare."""

@@ -28,8 +28,10 @@ with IPRoute() as connection:
     connection.link("add", ifname="b", kind="bridge")
     connection.link("add", ifname="v", kind="veth", peer={"ifname": "w"})
 """
-RULES = ("add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; "
-         "add rule ip t c masquerade")  # fmt: skip
+RULES = (
+    "add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; "
+    "add rule ip t c masquerade"
+)
 
 
 def lacking():
@@ -59,8 +61,13 @@ def lacking_for_user_namespaces():
         program = f"from tests.support import map_owners; map_owners({folder!r})"
         return tried(
             f"user namespaces, and in {DISK} a file system that maps owners (Linux 5.19 with "
-            "ext4, XFS or Btrfs)", "unshare", "--mount", sys.executable, "-c", program,
-        )  # fmt: skip
+            "ext4, XFS or Btrfs)",
+            "unshare",
+            "--mount",
+            sys.executable,
+            "-c",
+            program,
+        )
 
 
 @functools.cache
@@ -74,9 +81,12 @@ def tried(what, *command):
     """Why a command failed that takes something of the machine; "" where it did not."""
     path = f"{os.defpath}:/usr/sbin:/sbin"
     result = subprocess.run(
-        command, env={"PATH": path, "PYTHONPATH": str(PROJECT)},
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command,
+        env={"PATH": path, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     said = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
     return f"needs {what}: {said[-1]}" if result.returncode else ""
 

@@ -18,9 +18,19 @@ TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
 ROOMS = "tap api engine images runtime network logs host container later errors options".split()
 PROGRAMS = ("container/init.py", "logs/logd.py")  # run by their path: they stand on nothing
 ALONE = "container.init"  # nothing imports it
-WITHOUT_TWISTED = ["container", "host/cgroups", "host/files", "host/id_ranges", "host/kernel",
-                   "host/os_errors", "host/resolv_conf", "host/sockets", "logs/segments",
-                   "logs/logd", "errors"]
+WITHOUT_TWISTED = [
+    "container",
+    "host/cgroups",
+    "host/files",
+    "host/id_ranges",
+    "host/kernel",
+    "host/os_errors",
+    "host/resolv_conf",
+    "host/sockets",
+    "logs/segments",
+    "logs/logd",
+    "errors",
+]
 LONGEST = 600  # lines
 LONGER = {"init.py": 1250}  # for it is one file, on purpose
 

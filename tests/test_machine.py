@@ -55,8 +55,13 @@ CONFIGS = [  # what is launched, by minor
     {"network": "private", "restart": "always"},
     {"base_image": "missing.tar"},
 ]
-ENDS = {"Done": "exit status 0", "Done(3)": "exit status 3", "Killed": "killed by SIGKILL",
-        "Segmentation fault (core dumped)": "killed by SIGSEGV", UNSEEN: UNSEEN}  # fmt: skip
+ENDS = {
+    "Done": "exit status 0",
+    "Done(3)": "exit status 3",
+    "Killed": "killed by SIGKILL",
+    "Segmentation fault (core dumped)": "killed by SIGSEGV",
+    UNSEEN: UNSEEN,
+}
 ERRORS = [errno.EIO, errno.EMFILE, errno.ENOSPC]
 PICKS = st.integers(0, 5)
 
@@ -114,8 +119,10 @@ class Lives(RuleBasedStateMachine):
         self.lost = []  # managers that were killed: what they had begun must not go on by itself
         self.complaints = []  # failures of the manager's own
         numbers = itertools.count(1)
-        digits = {module: lambda size: f"{next(numbers):0{2 * size}x}"
-                  for module in (prepared, pool, manager)}  # fmt: skip
+        digits = {
+            module: lambda size: f"{next(numbers):0{2 * size}x}"
+            for module in (prepared, pool, manager)
+        }
         self.patches = [patch.object(module, "token_hex", draw) for module, draw in digits.items()]
         self.patches += self.faults.patches
         for one in self.patches:
@@ -183,6 +190,7 @@ class Lives(RuleBasedStateMachine):
 
     def in_thread(self, function, *arguments, **options):
         """What a thread does is done some time later, or it fails."""
+
         async def do():
             await deferLater(self.reactor, 0.001)
             self.faults.check("thread")
@@ -323,8 +331,11 @@ class Lives(RuleBasedStateMachine):
         """From now on inits are stalled at some point, or are not any more."""
         setattr(self.reactor, what, does)
 
-    @rule(call=st.sampled_from([*Faults.CALLS, "read", "thread", "remove", "layer"]),
-          after=st.integers(0, 3), number=st.sampled_from(ERRORS))  # fmt: skip
+    @rule(
+        call=st.sampled_from([*Faults.CALLS, "read", "thread", "remove", "layer"]),
+        after=st.integers(0, 3),
+        number=st.sampled_from(ERRORS),
+    )
     def break_a_call(self, call, after, number):
         """A call will fail, once."""
         self.faults.coming[call] = after, number
@@ -478,8 +489,11 @@ class Lives(RuleBasedStateMachine):
 
     def stalled(self):
         """Those that have a whole plan and don't carry it out."""
-        return [init for init in self.connected()
-                if init.plan is not None and init.process in self.kernel.living]  # fmt: skip
+        return [
+            init
+            for init in self.connected()
+            if init.plan is not None and init.process in self.kernel.living
+        ]
 
     def half_ended(self):
         """Those whose monitor has yet to notice its end."""
@@ -497,9 +511,13 @@ class LivesTests(SynchronousTestCase):
         """In every life that was drawn, all agree and nothing is lost."""
         self.patch(engine, "MAX_SHRINKING_SECONDS", 30)  # to simplify a failure
         drawn = settings(
-            max_examples=LIVES, stateful_step_count=STEPS, database=None, deadline=None,
-            report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+            max_examples=LIVES,
+            stateful_step_count=STEPS,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )
         try:
             run_state_machine_as_test(seed(SEED)(Lives), settings=drawn)
         except BaseException:

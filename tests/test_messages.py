@@ -60,11 +60,12 @@ LONG = "x" * 60
 
 # What is changed in a valid config (or the whole document), and why it is refused.
 CONFIGS = (
-    (b"",
-     "the document is not JSON: Expecting value: line 1 column 1 (char 0)"),
-    (b'{"name": "a",}',
-     "the document is not JSON: Expecting property name enclosed in double quotes: line 1 "
-     "column 14 (char 13)"),
+    (b"", "the document is not JSON: Expecting value: line 1 column 1 (char 0)"),
+    (
+        b'{"name": "a",}',
+        "the document is not JSON: Expecting property name enclosed in double quotes: line 1 "
+        "column 14 (char 13)",
+    ),
     (b'{"name": NaN}', "NaN is not JSON"),
     (b'{"name": "\xff"}', "the document is not UTF-8: byte 10 can't be read"),
     (b"[" * 100_000, "the document is nested too deep"),
@@ -75,241 +76,404 @@ CONFIGS = (
     ({"colour": "red"}, "a config has no key 'colour' → the keys are " + ", ".join(KEYS)),
     ({"name": 1}, "name must be a string, not 1"),
     ({"name": ["a"]}, "name must be a string, not a list of 1"),
-    ({"name": "a/b"},
-     "name must be up to 50 letters, digits, '.', '_' and '-', not 'a/b'"),
+    ({"name": "a/b"}, "name must be up to 50 letters, digits, '.', '_' and '-', not 'a/b'"),
     ({"name": "a\n"}, "name holds a character that can't be printed: 'a\\n'"),
-    ({"name": LONG},
-     "name must be up to 50 letters, digits, '.', '_' and '-', not "
-     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."),
-    ({"major": "1-2"},
-     "major must be up to 32 letters, digits, '.' and '_', not '1-2'"),
+    (
+        {"name": LONG},
+        "name must be up to 50 letters, digits, '.', '_' and '-', not "
+        "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...",
+    ),
+    ({"major": "1-2"}, "major must be up to 32 letters, digits, '.' and '_', not '1-2'"),
     ({"minor": ""}, "minor must be up to 32 letters, digits, '.' and '_', not ''"),
-    ({"base_image": "../etc/passwd"},
-     "base_image must be the plain name of a file, not '../etc/passwd'"),
-    ({"mounts": "a.tar /a READ"},
-     "mounts must be a list of up to 64 strings, not 'a.tar /a READ'"),
-    ({"mounts": ["a.tar /a"]},
-     "a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
-     "not 'a.tar /a'"),
-    ({"mounts": ["a.tar /a WRITE"]},
-     "a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
-     "not 'a.tar /a WRITE'"),
-    ({"mounts": ["b/a.tar /a READ"]},
-     "the tarball in mounts must be the plain name of a file, not 'b/a.tar'"),
-    ({"mounts": ["a.tar a READ"]},
-     "the target in mounts must be an absolute path without '..', not 'a'"),
-    ({"mounts": ["a.tar /a/../b READ"]},
-     "the target in mounts must be an absolute path without '..', not '/a/../b'"),
-    ({"mounts": ["a.tar / READ"]},
-     "nothing can be mounted at '/': the container has its own there"),
-    ({"mounts": ["a.tar /proc/x READ"]},
-     "nothing can be mounted at '/proc/x': the container has its own there"),
-    ({"mounts": ["a.tar /a READ", "b.tar /a READ"]},
-     "mounts has two tarballs at '/a': only one would be seen"),
-    ({"stop_signal": "STOPP"},
-     "stop_signal must be a signal's name or number, as 'TERM' or 15, not 'STOPP'"),
-    ({"mounts": ["a.tar /" + "x" * 256 + " READ"]},
-     "the target in mounts is longer than 1024 bytes, or a part of it than 255"),
-    ({"startup_script": "run.sh"},
-     "startup_script must be an absolute path without '..', not 'run.sh'"),
-    ({"startup_owner": "a b"},
-     "startup_owner must be USER or USER:GROUP, each a name or a number up to 4294967294, not "
-     "'a b'"),
-    ({"startup_env": "A=host=db;port"},
-     "startup_env must be 'NAME=VALUE;NAME=VALUE', and a part is 'port' → ';' ends a value: to "
-     "have one in it, write startup_env as an object"),
+    (
+        {"base_image": "../etc/passwd"},
+        "base_image must be the plain name of a file, not '../etc/passwd'",
+    ),
+    ({"mounts": "a.tar /a READ"}, "mounts must be a list of up to 64 strings, not 'a.tar /a READ'"),
+    (
+        {"mounts": ["a.tar /a"]},
+        "a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
+        "not 'a.tar /a'",
+    ),
+    (
+        {"mounts": ["a.tar /a WRITE"]},
+        "a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
+        "not 'a.tar /a WRITE'",
+    ),
+    (
+        {"mounts": ["b/a.tar /a READ"]},
+        "the tarball in mounts must be the plain name of a file, not 'b/a.tar'",
+    ),
+    (
+        {"mounts": ["a.tar a READ"]},
+        "the target in mounts must be an absolute path without '..', not 'a'",
+    ),
+    (
+        {"mounts": ["a.tar /a/../b READ"]},
+        "the target in mounts must be an absolute path without '..', not '/a/../b'",
+    ),
+    (
+        {"mounts": ["a.tar / READ"]},
+        "nothing can be mounted at '/': the container has its own there",
+    ),
+    (
+        {"mounts": ["a.tar /proc/x READ"]},
+        "nothing can be mounted at '/proc/x': the container has its own there",
+    ),
+    (
+        {"mounts": ["a.tar /a READ", "b.tar /a READ"]},
+        "mounts has two tarballs at '/a': only one would be seen",
+    ),
+    (
+        {"stop_signal": "STOPP"},
+        "stop_signal must be a signal's name or number, as 'TERM' or 15, not 'STOPP'",
+    ),
+    (
+        {"mounts": ["a.tar /" + "x" * 256 + " READ"]},
+        "the target in mounts is longer than 1024 bytes, or a part of it than 255",
+    ),
+    (
+        {"startup_script": "run.sh"},
+        "startup_script must be an absolute path without '..', not 'run.sh'",
+    ),
+    (
+        {"startup_owner": "a b"},
+        "startup_owner must be USER or USER:GROUP, each a name or a number up to 4294967294, not "
+        "'a b'",
+    ),
+    (
+        {"startup_env": "A=host=db;port"},
+        "startup_env must be 'NAME=VALUE;NAME=VALUE', and a part is 'port' → ';' ends a value: to "
+        "have one in it, write startup_env as an object",
+    ),
     ({"startup_env": 1}, "startup_env must be a string, an object or a list, not 1"),
     ({"startup_env": ["A=1"] * 1001}, "startup_env has more than 1000 variables"),
     ({"startup_env": ["PORT"]}, "a variable in a list of startup_env is 'NAME=VALUE', not 'PORT'"),
-    ({"startup_env": {"A B": "1"}},
-     "a name in startup_env must be letters, digits and '_', not 'A B'"),
-    ({"startup_env": {"A": True}},
-     "a value in startup_env must be a string or a whole number, not True"),
-    ({"startup_env": {"A": "\0"}},
-     "a value in startup_env has a NUL, or half of a character: '\\x00'"),
+    (
+        {"startup_env": {"A B": "1"}},
+        "a name in startup_env must be letters, digits and '_', not 'A B'",
+    ),
+    (
+        {"startup_env": {"A": True}},
+        "a value in startup_env must be a string or a whole number, not True",
+    ),
+    (
+        {"startup_env": {"A": "\0"}},
+        "a value in startup_env has a NUL, or half of a character: '\\x00'",
+    ),
     ({"startup_env": "A=" + "x" * 32_001}, "startup_env is longer than 32000 characters"),
-    ({"restart": "sometimes"},
-     "restart must be one of no, on-failure, always, not 'sometimes'"),
+    ({"restart": "sometimes"}, "restart must be one of no, on-failure, always, not 'sometimes'"),
     ({"max_restarts": -1}, "max_restarts must be a number from 0 to 1000000, not -1"),
     ({"stop_timeout": "2"}, "stop_timeout must be a number from 0 to 3600, not '2'"),
-    ({"log_max_size": "1K"},
-     "log_max_size must be 4096 bytes or more, such as '10M', not '1K'"),
-    ({"log_max_size": "10MB"},
-     "log_max_size must be 4096 bytes or more, such as '10M', not '10MB'"),
+    ({"log_max_size": "1K"}, "log_max_size must be 4096 bytes or more, such as '10M', not '1K'"),
+    (
+        {"log_max_size": "10MB"},
+        "log_max_size must be 4096 bytes or more, such as '10M', not '10MB'",
+    ),
     ({"log_max_files": 0}, "log_max_files must be a number from 1 to 100, not 0"),
-    ({"limits": "256M"},
-     "limits must be an object such as {\"memory\": \"256M\"}, not '256M'"),
-    ({"limits": {"ram": "1G"}},
-     "there is no limit 'ram' → the limits are memory, swap, cpus, pids, io_weight, files,"
-     " disk"),
-    ({"limits": {"swap": "1G"}},
-     "limits.swap is what may be swapped beside limits.memory: set limits.memory too"),
-    ({"limits": {"memory": "1K"}},
-     "limits.memory must be 1048576 bytes or more, such as '10M', not '1K'"),
+    ({"limits": "256M"}, 'limits must be an object such as {"memory": "256M"}, not \'256M\''),
+    (
+        {"limits": {"ram": "1G"}},
+        "there is no limit 'ram' → the limits are memory, swap, cpus, pids, io_weight, files, disk",
+    ),
+    (
+        {"limits": {"swap": "1G"}},
+        "limits.swap is what may be swapped beside limits.memory: set limits.memory too",
+    ),
+    (
+        {"limits": {"memory": "1K"}},
+        "limits.memory must be 1048576 bytes or more, such as '10M', not '1K'",
+    ),
     ({"limits": {"cpus": 0}}, "limits.cpus must be a number from 0.01 to 1024, not 0"),
     ({"writable_root": "yes"}, "writable_root must be true or false, not 'yes'"),
     ({"network": "bridge"}, "network must be one of host, none, private, not 'bridge'"),
     ({"ports": ["80:80"]}, 'ports can only be published with "network": "private"'),
-    ({"ports": {"80": 80}, "network": "private"},
-     "ports must be a list of up to 64 strings, not an object of 1"),
-    ({"ports": ["80"], "network": "private"},
-     "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
-     "host, or one of them with '/tcp' or '/udp', not '80'"),
-    ({"ports": ["999.0.0.1:80:80"], "network": "private"},
-     "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
-     "host, or one of them with '/tcp' or '/udp', not '999.0.0.1:80:80'"),
+    (
+        {"ports": {"80": 80}, "network": "private"},
+        "ports must be a list of up to 64 strings, not an object of 1",
+    ),
+    (
+        {"ports": ["80"], "network": "private"},
+        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
+        "host, or one of them with '/tcp' or '/udp', not '80'",
+    ),
+    (
+        {"ports": ["999.0.0.1:80:80"], "network": "private"},
+        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
+        "host, or one of them with '/tcp' or '/udp', not '999.0.0.1:80:80'",
+    ),
     ({"ports": ["80:1", "80:2"], "network": "private"}, "ports publishes port 80 twice"),
-)  # fmt: skip
+)
 
 NONE = '{"name": "nobody", "major": "1", "minor": "01"}'
 # A request, with what else is in it, and its answer.
 REQUESTS = (
-    ("POST /config", {"body": "{"},
-     "409 Bad Request: the document is not JSON: Expecting property name enclosed in "
-     "double quotes: line 1 column 2 (char 1)"),
-    ("POST /config", {"body": " " * (LONGEST_DOCUMENT + 1)},
-     "409 Bad Request: the body is longer than 1048576 bytes"),
-    ("POST /config", {"body": document().decode(), "twice": True},
-     "409 Conflict: web-1-01.cfg exists already → change its minor version, and upload it "
-     "again"),
-    ("POST /launch", {"body": NONE},
-     "404 Not Found: there is no config nobody-1-01.cfg → upload it first"),
-    ("POST /launch", {"body": '{"name": "web"}'},
-     "409 Bad Request: a launch takes the keys name, major and minor, and no other"),
+    (
+        "POST /config",
+        {"body": "{"},
+        "409 Bad Request: the document is not JSON: Expecting property name enclosed in "
+        "double quotes: line 1 column 2 (char 1)",
+    ),
+    (
+        "POST /config",
+        {"body": " " * (LONGEST_DOCUMENT + 1)},
+        "409 Bad Request: the body is longer than 1048576 bytes",
+    ),
+    (
+        "POST /config",
+        {"body": document().decode(), "twice": True},
+        "409 Conflict: web-1-01.cfg exists already → change its minor version, and upload it again",
+    ),
+    (
+        "POST /launch",
+        {"body": NONE},
+        "404 Not Found: there is no config nobody-1-01.cfg → upload it first",
+    ),
+    (
+        "POST /launch",
+        {"body": '{"name": "web"}'},
+        "409 Bad Request: a launch takes the keys name, major and minor, and no other",
+    ),
     ("DELETE /destroy/web-9", {}, "404 Not Found: there is no instance web-9"),
     ("GET /instances/web-9", {}, "404 Not Found: there is no instance web-9"),
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
-    ("GET /events?since=-1", {},
-     "409 Bad Request: since must be a whole number from 0 to 999999999999999, not '-1'"),
-    ("GET /events?follow=yes", {},
-     "409 Bad Request: follow must be 1, true, 0 or false, not 'yes'"),
-    ("GET /events?last=1", {},
-     "409 Bad Request: the query has no parameter 'last' → the parameters are since, "
-     "follow"),
+    (
+        "GET /events?since=-1",
+        {},
+        "409 Bad Request: since must be a whole number from 0 to 999999999999999, not '-1'",
+    ),
+    (
+        "GET /events?follow=yes",
+        {},
+        "409 Bad Request: follow must be 1, true, 0 or false, not 'yes'",
+    ),
+    (
+        "GET /events?last=1",
+        {},
+        "409 Bad Request: the query has no parameter 'last' → the parameters are since, follow",
+    ),
     ("GET /events?since=1&since=2", {}, "409 Bad Request: the query has the parameter since twice"),
-    ("GET /instances/web-9/logs?since=noon", {},
-     "409 Bad Request: since must be a time such as 2026-01-31T12:00:00Z, or a duration such as "
-     "90s, 10m or 2h, not 'noon'"),
+    (
+        "GET /instances/web-9/logs?since=noon",
+        {},
+        "409 Bad Request: since must be a time such as 2026-01-31T12:00:00Z, or a duration such as "
+        "90s, 10m or 2h, not 'noon'",
+    ),
     ("GET /logs", {}, "409 Bad Request: give either instance, once or more, or all=1"),
-    ("GET /instances/web-9/logs?stream=stdin", {},
-     "409 Bad Request: stream must be stdout or stderr, not 'stdin'"),
-    ("GET list", {},
-     "400 Bad Request: a request's target begins with a slash (RFC 9112, 3.2)"),
-    ("GET /list", {"host": "Host: a\r\nHost: b"},
-     "400 Bad Request: a request has one Host header (RFC 9112, 3.2)"),
-    ("GET /list", {"host": "Host: evil.example"},
-     "403 Forbidden: the Host of this request is 'evil.example', which is not a name of "
-     "this manager → ask for localhost, or for the address that --interface gives"),
-    ("GET /list", {"host": "Host: localhost\r\nOrigin: http://evil.example"},
-     "403 Forbidden: a web page of another site sent this request → no page may: use the "
-     "CLI, or a program such as curl"),
-    ("GET /list", {"host": "Host: localhost\r\nContent-Length: x"},
-     "400 Bad Request: this is not HTTP/1.1, or not clear enough to be safe (RFC 9112)"),
-    ("GET /list", {"caller": None},
-     "401 Unauthorized: only authenticated callers are served here → send a token of the "
-     "manager's --tokens file (TXCONTAIN_TOKEN for the CLI), or a client certificate"),
-    ("DELETE /destroyall", {"caller": Caller("ann", "read")},
-     "403 Forbidden: this caller has read-only access → use a token whose role is write: "
-     "`txcontain token NAME write` makes one"),
-    ("POST /config", {"host": f"Host: localhost\r\nContent-Length: {LONGEST_REQUEST + 1}"},
-     "409 Bad Request: the request is longer than 16777216 bytes"),
-    ("POST /config", {"host": "Host: localhost\r\nContent-Length: 9", "seconds": 30},
-     "408 Request Timeout: the request was not complete in time"),
-    ("GET /list", {"raises": OSError(errno.EIO, "Input/output error", "/state/configs")},
-     "500 Internal Server Error: answering this request → EIO: Input/output error → "
-     "/state/configs"),
-    ("GET /list", {"raises": ZeroDivisionError()},
-     "500 Internal Server Error: the manager has a bug, and could not do this → its log "
-     "has the details: please report them"),
-    ("GET /list", {"connections": 3},
-     "503 Service Unavailable: there are too many connections: try again later"),
-)  # fmt: skip
+    (
+        "GET /instances/web-9/logs?stream=stdin",
+        {},
+        "409 Bad Request: stream must be stdout or stderr, not 'stdin'",
+    ),
+    ("GET list", {}, "400 Bad Request: a request's target begins with a slash (RFC 9112, 3.2)"),
+    (
+        "GET /list",
+        {"host": "Host: a\r\nHost: b"},
+        "400 Bad Request: a request has one Host header (RFC 9112, 3.2)",
+    ),
+    (
+        "GET /list",
+        {"host": "Host: evil.example"},
+        "403 Forbidden: the Host of this request is 'evil.example', which is not a name of "
+        "this manager → ask for localhost, or for the address that --interface gives",
+    ),
+    (
+        "GET /list",
+        {"host": "Host: localhost\r\nOrigin: http://evil.example"},
+        "403 Forbidden: a web page of another site sent this request → no page may: use the "
+        "CLI, or a program such as curl",
+    ),
+    (
+        "GET /list",
+        {"host": "Host: localhost\r\nContent-Length: x"},
+        "400 Bad Request: this is not HTTP/1.1, or not clear enough to be safe (RFC 9112)",
+    ),
+    (
+        "GET /list",
+        {"caller": None},
+        "401 Unauthorized: only authenticated callers are served here → send a token of the "
+        "manager's --tokens file (TXCONTAIN_TOKEN for the CLI), or a client certificate",
+    ),
+    (
+        "DELETE /destroyall",
+        {"caller": Caller("ann", "read")},
+        "403 Forbidden: this caller has read-only access → use a token whose role is write: "
+        "`txcontain token NAME write` makes one",
+    ),
+    (
+        "POST /config",
+        {"host": f"Host: localhost\r\nContent-Length: {LONGEST_REQUEST + 1}"},
+        "409 Bad Request: the request is longer than 16777216 bytes",
+    ),
+    (
+        "POST /config",
+        {"host": "Host: localhost\r\nContent-Length: 9", "seconds": 30},
+        "408 Request Timeout: the request was not complete in time",
+    ),
+    (
+        "GET /list",
+        {"raises": OSError(errno.EIO, "Input/output error", "/state/configs")},
+        "500 Internal Server Error: answering this request → EIO: Input/output error → "
+        "/state/configs",
+    ),
+    (
+        "GET /list",
+        {"raises": ZeroDivisionError()},
+        "500 Internal Server Error: the manager has a bug, and could not do this → its log "
+        "has the details: please report them",
+    ),
+    (
+        "GET /list",
+        {"connections": 3},
+        "503 Service Unavailable: there are too many connections: try again later",
+    ),
+)
 
 # What is typed (and how the manager, or the way to it, then is), and what is said.
 COMMANDS = (
-    (["destroy", ""], {},
-     "txcontain destroy: error: argument INSTANCE: the name is empty: `txcontain ps` shows"
-     " the instances"),
-    (["logs", "-n", "-3", "web-1"], {},
-     "txcontain logs: error: argument -n/--lines: it must be a whole number, 0 or more, "
-     "not '-3'"),
+    (
+        ["destroy", ""],
+        {},
+        "txcontain destroy: error: argument INSTANCE: the name is empty: `txcontain ps` shows"
+        " the instances",
+    ),
+    (
+        ["logs", "-n", "-3", "web-1"],
+        {},
+        "txcontain logs: error: argument -n/--lines: it must be a whole number, 0 or more, "
+        "not '-3'",
+    ),
     (["logs"], {}, "Name the instances whose logs to show, or give --all."),
-    (["events", "--since", "now"], {},
-     "txcontain events: error: argument --since: it must be a whole number, 0 or more, not"
-     " 'now'"),
-    (["token", "a b", "read"], {},
-     "txcontain token: error: argument NAME: a name is up to 64 letters, digits, '_', '.',"
-     " '@' and '-'"),
-    (["--url", "foo", "list"], {},
-     "txcontain: error: argument --url: 'foo' is not the address of a manager: write "
-     "http://HOST:PORT, https://HOST:PORT or unix:/PATH"),
-    (["list"], {"TXCONTAIN_URL": "foo"},
-     "txcontain: error: TXCONTAIN_URL: 'foo' is not the address of a manager: write "
-     "http://HOST:PORT, https://HOST:PORT or unix:/PATH"),
-    (["list"], {"TXCONTAIN_TOKEN": "a b"},
-     "txcontain: error: TXCONTAIN_TOKEN: it holds a character that no token has"),
+    (
+        ["events", "--since", "now"],
+        {},
+        "txcontain events: error: argument --since: it must be a whole number, 0 or more, not"
+        " 'now'",
+    ),
+    (
+        ["token", "a b", "read"],
+        {},
+        "txcontain token: error: argument NAME: a name is up to 64 letters, digits, '_', '.',"
+        " '@' and '-'",
+    ),
+    (
+        ["--url", "foo", "list"],
+        {},
+        "txcontain: error: argument --url: 'foo' is not the address of a manager: write "
+        "http://HOST:PORT, https://HOST:PORT or unix:/PATH",
+    ),
+    (
+        ["list"],
+        {"TXCONTAIN_URL": "foo"},
+        "txcontain: error: TXCONTAIN_URL: 'foo' is not the address of a manager: write "
+        "http://HOST:PORT, https://HOST:PORT or unix:/PATH",
+    ),
+    (
+        ["list"],
+        {"TXCONTAIN_TOKEN": "a b"},
+        "txcontain: error: TXCONTAIN_TOKEN: it holds a character that no token has",
+    ),
     (["upload", "/no/such.cfg"], {}, "Can't read /no/such.cfg: No such file or directory."),
-    (["list"], {"error": ConnectionRefusedError()},
-     "Nothing listens at http://localhost:8080: start the manager with `twistd "
-     "containerd-lite`, or name another manager with --url."),
-    (["--url", "http://h:1", "list"], {"error": ConnectionRefusedError()},
-     "Nothing listens at http://h:1: start the manager on that host, or name another "
-     "manager with --url."),
-    (["--url", "http://h:1", "list"], {"error": DNSLookupError("no such host")},
-     "Can't connect to http://h:1: DNS lookup failed: no such host."),
-    (["list"], {"error": ResponseFailed([Failure(ValueError())])},
-     "The manager at http://localhost:8080 hung up before its answer was complete: if it "
-     "was restarted, run this command again."),
-    (["list"], {"answer": b"<html>"},
-     "What answers at http://localhost:8080 is not a txcontain manager, or one of another "
-     "version: its answer can't be read (Expecting value: line 1 column 1 (char 0))."),
-    (["list"], {"answer": b'{"instances": 1}'},
-     "What answers at http://localhost:8080 is not a txcontain manager, or one of another "
-     "version: its answer can't be read (it lacks what such an answer must have)."),
-    (["list"], {"answer": None},
-     "The manager at http://localhost:8080 did not answer within 15 s. It may still do "
-     "what it was asked: `txcontain ps` shows what is running."),
-    (["--url", "http://h:1", "list"], {"TXCONTAIN_TOKEN": "secret"},
-     "Anyone on the way could read the token over http://h:1: use https."),
-    (["--url", "https://h:1", "--ca", "/no/ca.pem", "list"], {},
-     "Can't read /no/ca.pem: No such file or directory."),
-    (["--url", "https://h:1", "--ca", "/dev/null", "list"], {},
-     "/dev/null: this is not what it should be, in PEM form."),
-)  # fmt: skip
+    (
+        ["list"],
+        {"error": ConnectionRefusedError()},
+        "Nothing listens at http://localhost:8080: start the manager with `twistd "
+        "containerd-lite`, or name another manager with --url.",
+    ),
+    (
+        ["--url", "http://h:1", "list"],
+        {"error": ConnectionRefusedError()},
+        "Nothing listens at http://h:1: start the manager on that host, or name another "
+        "manager with --url.",
+    ),
+    (
+        ["--url", "http://h:1", "list"],
+        {"error": DNSLookupError("no such host")},
+        "Can't connect to http://h:1: DNS lookup failed: no such host.",
+    ),
+    (
+        ["list"],
+        {"error": ResponseFailed([Failure(ValueError())])},
+        "The manager at http://localhost:8080 hung up before its answer was complete: if it "
+        "was restarted, run this command again.",
+    ),
+    (
+        ["list"],
+        {"answer": b"<html>"},
+        "What answers at http://localhost:8080 is not a txcontain manager, or one of another "
+        "version: its answer can't be read (Expecting value: line 1 column 1 (char 0)).",
+    ),
+    (
+        ["list"],
+        {"answer": b'{"instances": 1}'},
+        "What answers at http://localhost:8080 is not a txcontain manager, or one of another "
+        "version: its answer can't be read (it lacks what such an answer must have).",
+    ),
+    (
+        ["list"],
+        {"answer": None},
+        "The manager at http://localhost:8080 did not answer within 15 s. It may still do "
+        "what it was asked: `txcontain ps` shows what is running.",
+    ),
+    (
+        ["--url", "http://h:1", "list"],
+        {"TXCONTAIN_TOKEN": "secret"},
+        "Anyone on the way could read the token over http://h:1: use https.",
+    ),
+    (
+        ["--url", "https://h:1", "--ca", "/no/ca.pem", "list"],
+        {},
+        "Can't read /no/ca.pem: No such file or directory.",
+    ),
+    (
+        ["--url", "https://h:1", "--ca", "/dev/null", "list"],
+        {},
+        "/dev/null: this is not what it should be, in PEM form.",
+    ),
+)
 
 # Options of twistd containerd-lite, and why they are refused.
 OPTIONS = (
     ("--port http", "--port takes a whole number from 0 to 65535, not 'http'"),
     ("--pool 1001", "--pool takes a whole number from 0 to 1000, not '1001'"),
-    ("--layer-size 0",
-     "--layer-size takes a whole number from 1 to 1000000000000000000, not '0'"),
-    ("--subnet 10.87.0.0/31",
-     "--subnet takes a network of 4 addresses or more, such as 10.87.0.0/16, not "
-     "'10.87.0.0/31'"),
-    ("--bridge a/b",
-     "--bridge takes up to 15 letters, digits and '_', a letter first"),
+    ("--layer-size 0", "--layer-size takes a whole number from 1 to 1000000000000000000, not '0'"),
+    (
+        "--subnet 10.87.0.0/31",
+        "--subnet takes a network of 4 addresses or more, such as 10.87.0.0/16, not '10.87.0.0/31'",
+    ),
+    ("--bridge a/b", "--bridge takes up to 15 letters, digits and '_', a letter first"),
     ("--state /a,b", "--state takes a path without ',', ':' and '\\', not /a,b"),
     ("--tls-cert x", "--tls-cert needs --tls-key"),
     ("--port 0", "--port 0 needs --unix-socket: else no one could ask"),
-    ("--interface 0.0.0.0",
-     "--interface 0.0.0.0 can be reached from other hosts: that needs --tls-cert and "
-     "--tls-key, and --tokens or --tls-client-ca (see docs/access.md)"),
-    ("--interface here",
-     "--interface here is not an address of this host: give one of those that `ip address`"
-     " shows, or leave it out"),
+    (
+        "--interface 0.0.0.0",
+        "--interface 0.0.0.0 can be reached from other hosts: that needs --tls-cert and "
+        "--tls-key, and --tokens or --tls-client-ca (see docs/access.md)",
+    ),
+    (
+        "--interface here",
+        "--interface here is not an address of this host: give one of those that `ip address`"
+        " shows, or leave it out",
+    ),
     ("--unix-socket x --unix-group nobodies", "--unix-group: this host has no group nobodies"),
     ("--tokens /no/tokens", "/no/tokens can't be read: No such file or directory"),
     ("--nothing", "option --nothing not recognized"),
-)  # fmt: skip
+)
 
 PLAN = [("unshare", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
 
 
 def step(number, call, errno_, path="", cause="", hint=""):
     """The error where a step of PLAN fails, as its init tells it."""
-    said = {"step": number, "call": call, "errno": errno_, "path": path, "cause": cause,
-            "hint": hint}  # fmt: skip
+    said = {
+        "step": number,
+        "call": call,
+        "errno": errno_,
+        "path": path,
+        "cause": cause,
+        "hint": hint,
+    }
     return lambda test: diagnose.of_step(PLAN, StepFailed(said))
 
 
@@ -357,48 +521,100 @@ def tokens(text, mode=0o600):
 # What is done, the call that does it, and what is said.
 CALLS = (
     ("launch without the base image", without_image, "there is no basefs.tar.gz in base_images/"),
-    ("launch without a folder for it", without_folder,
-     "making the instance's folder → ENOENT: No such file or directory → "
-     "FOLDER/instances/web-ID"),
-    ("launch on a port that a program has", on_a_taken_port,
-     "port 8000 is taken → by other (process 4711) → end that, or set another PORT in "
-     "startup_env (or publish another, in ports)"),
-    ("publish a port that an instance has", lambda _: diagnose.of_port(
-        Port("127.0.0.1", 80, 80, "udp"), "the instance web-1"),
-     "port 80/udp is taken → by the instance web-1 → end that, or set another "
-     "PORT in startup_env (or publish another, in ports)"),
-    ("a script ends early", early_end("no disk\nno hope"),
-     "/run.sh ended before it listened on port 8000 → exit status 3 → its last words: no "
-     "disk\nno hope"),
-    ("a script ends early, and is silent", early_end(""),
-     "/run.sh ended before it listened on port 8000 → exit status 3 → it wrote nothing to "
-     "stderr"),
-    ("a step fails, of which no more is known", step(0, "unshare", errno.EIO),
-     "step 1 of 3, unshare → unshare(2) → EIO: Input/output error"),
-    ("a step fails, by the machine", step(0, "unshare", errno.EPERM),
-     "step 1 of 3, unshare → unshare(2) → EPERM: Operation not permitted → the manager "
-     "lacks the privilege → run it as root, outside of a container"),
-    ("a step fails, by the image", step(1, "openat2", errno.ENOTDIR, "/data"),
-     "step 2 of 3, overlay /data → openat2(2) → ENOTDIR: Not a directory → /data → a part "
-     "of this path is a file in the image → mount it somewhere else"),
-    ("a step fails, as its init knows", step(
-        2, "execve", errno.ENOENT, "/run.sh", "there is no /run.sh in the container",
-        "correct startup_script, or mount it"),
-     "step 3 of 3, exec /run.sh → execve(2) → ENOENT: No such file or directory → /run.sh "
-     "→ there is no /run.sh in the container → correct startup_script, or mount it"),
-    ("the host's tar is missing", lambda _: diagnose.of_tool("unpacking a.tar", StepFailed(
-        {"step": 0, "call": "execve", "errno": errno.ENOENT, "path": "/usr/bin/tar", "cause": "",
-         "hint": ""})),
-     "unpacking a.tar → execve(2) → ENOENT: No such file or directory → /usr/bin/tar"),
-    ("the user namespaces are all taken", lambda _: free_range(
-        range(FIRST, FIRST + MOST * COUNT, COUNT)),
-     "all 4000 ranges of user ids are taken → remove instances that have ended, or do "
-     "without user namespaces"),
-    ("the file of tokens has a bad line", tokens("ann admin\n"),
-     "line 1 of FOLDER/tokens is not NAME read|write HASH: `txcontain token`"),
-    ("others can write the file of tokens", tokens("", 0o666),
-     "others than root can write to FOLDER/tokens: chown root, chmod 600"),
-)  # fmt: skip
+    (
+        "launch without a folder for it",
+        without_folder,
+        "making the instance's folder → ENOENT: No such file or directory → "
+        "FOLDER/instances/web-ID",
+    ),
+    (
+        "launch on a port that a program has",
+        on_a_taken_port,
+        "port 8000 is taken → by other (process 4711) → end that, or set another PORT in "
+        "startup_env (or publish another, in ports)",
+    ),
+    (
+        "publish a port that an instance has",
+        lambda _: diagnose.of_port(Port("127.0.0.1", 80, 80, "udp"), "the instance web-1"),
+        "port 80/udp is taken → by the instance web-1 → end that, or set another "
+        "PORT in startup_env (or publish another, in ports)",
+    ),
+    (
+        "a script ends early",
+        early_end("no disk\nno hope"),
+        "/run.sh ended before it listened on port 8000 → exit status 3 → its last words: no "
+        "disk\nno hope",
+    ),
+    (
+        "a script ends early, and is silent",
+        early_end(""),
+        "/run.sh ended before it listened on port 8000 → exit status 3 → it wrote nothing to "
+        "stderr",
+    ),
+    (
+        "a step fails, of which no more is known",
+        step(0, "unshare", errno.EIO),
+        "step 1 of 3, unshare → unshare(2) → EIO: Input/output error",
+    ),
+    (
+        "a step fails, by the machine",
+        step(0, "unshare", errno.EPERM),
+        "step 1 of 3, unshare → unshare(2) → EPERM: Operation not permitted → the manager "
+        "lacks the privilege → run it as root, outside of a container",
+    ),
+    (
+        "a step fails, by the image",
+        step(1, "openat2", errno.ENOTDIR, "/data"),
+        "step 2 of 3, overlay /data → openat2(2) → ENOTDIR: Not a directory → /data → a part "
+        "of this path is a file in the image → mount it somewhere else",
+    ),
+    (
+        "a step fails, as its init knows",
+        step(
+            2,
+            "execve",
+            errno.ENOENT,
+            "/run.sh",
+            "there is no /run.sh in the container",
+            "correct startup_script, or mount it",
+        ),
+        "step 3 of 3, exec /run.sh → execve(2) → ENOENT: No such file or directory → /run.sh "
+        "→ there is no /run.sh in the container → correct startup_script, or mount it",
+    ),
+    (
+        "the host's tar is missing",
+        lambda _: diagnose.of_tool(
+            "unpacking a.tar",
+            StepFailed(
+                {
+                    "step": 0,
+                    "call": "execve",
+                    "errno": errno.ENOENT,
+                    "path": "/usr/bin/tar",
+                    "cause": "",
+                    "hint": "",
+                }
+            ),
+        ),
+        "unpacking a.tar → execve(2) → ENOENT: No such file or directory → /usr/bin/tar",
+    ),
+    (
+        "the user namespaces are all taken",
+        lambda _: free_range(range(FIRST, FIRST + MOST * COUNT, COUNT)),
+        "all 4000 ranges of user ids are taken → remove instances that have ended, or do "
+        "without user namespaces",
+    ),
+    (
+        "the file of tokens has a bad line",
+        tokens("ann admin\n"),
+        "line 1 of FOLDER/tokens is not NAME read|write HASH: `txcontain token`",
+    ),
+    (
+        "others can write the file of tokens",
+        tokens("", 0o666),
+        "others than root can write to FOLDER/tokens: chown root, chmod 600",
+    ),
+)
 
 # An errno of a system call of the manager's or of an init's, and what is said of it.
 ERRNOS = {
@@ -412,183 +628,390 @@ ERRNOS = {
     errno.ENODEV: "the kernel has no such file system, or can't load it → see modprobe(8)",
     errno.ENOTDIR: "a part of this path is a file in the image → mount it somewhere else",
     errno.EISDIR: "the image has a folder where a file belongs → change the image",
-    errno.ELOOP:
-        "a symbolic link in this path leads in circles, or is where none may be → "
-        "correct the image",
-    errno.EINVAL:
-        "the kernel refuses this mount → "
-        "the state folder may lie on an overlay: put it on a real disk (--state)",
-}  # fmt: skip
+    errno.ELOOP: "a symbolic link in this path leads in circles, or is where none may be → "
+    "correct the image",
+    errno.EINVAL: "the kernel refuses this mount → "
+    "the state folder may lie on an overlay: put it on a real disk (--state)",
+}
 
 # What takes a real kernel, network, disk, or another process: the test that provokes it, and what
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
-    ("the manager's certificate is another's", "integration/test_access.py:test_cli",
-     "No trust between {} and this side: {}"),
-    ("the reader's disk is full", "cli/test_commands.py:test_full_disk",
-     "Can't write the output: {}."),
-    ("the log process has no descriptor left", "runtime/test_pool.py:test_pipes_not_held",
-     "opening the pipes of a container's output → {}"),
-    ("nftables is not installed", "network/test_firewall.py:test_missing",
-     'making a container with "network": "private" → the program nft is missing → install the '
-     "package nftables"),
-    ("the kernel refuses the packet filter", "network/test_firewall.py:test_failed",
-     "changing the packet filter by nft → {} → the manager must run as root, and the kernel must "
-     "have nf_tables with NAT"),
-    ("a target leads to /proc", "integration/test_wall.py:test_mounts_led_astray",
-     "openat2(2) → {} → a symbolic link leads to {}, which is the container's own → mount it "
-     "somewhere else, or correct the image"),
-    ("a container asks the manager", "api/test_callers.py:test_in_a_container",
-     "this request comes from inside of {} → if it is to manage containers, write "
-     '"manage": true in its config'),
-    ("a caller hangs up before it is known", "api/test_callers.py:test_gone",
-     "whoever sent this request has hung up already, and may have been a container → stay "
-     "connected until the answer is there"),
-    ("an owner that the image does not know", "container/test_init.py:test_unknown",
-     "getpwnam(3) → /etc/passwd → the image knows no user {} → name a user of its /etc/passwd, or "
-     "a number, as startup_owner"),
-    ("a group that the image does not know", "container/test_init.py:test_unknown",
-     "getgrnam(3) → /etc/group → the image knows no group {} → name a group of its /etc/group, or "
-     "a number, in startup_owner"),
-    ("an owner beyond the user namespace", "integration/test_user_namespace.py:test_owner",
-     "setuid(3) → {} → a user namespace has no ids from {} on → name another startup_owner"),
-    ("an environment that grows", "container/test_init.py:test_growth",
-     "setenv(3) → startup_env, filled in, is longer than {} characters → shorten it"),
-    ("a bug in a step", "container/test_init.py:test_an_unknown_step_is_no_silence",
-     "{} → this is a bug in txcontain: report it"),
-    ("the manager ends in the middle of a launch",
-     "container/test_init.py:test_the_manager_ends_meanwhile",
-     "recv(2) → ECONNRESET: Connection reset by peer → the manager has ended"),
-    ("a script without #!, and no /bin/sh", "container/test_init.py:test_no_shell",
-     "execve(2) → /bin/sh → {} has no #! line and there is no working /bin/sh to run it → give it "
-     "a #! line with an interpreter that the image has"),
-    ("a script that is not there", "integration/test_failures.py:test_missing",
-     "there is no {} in the container → correct startup_script, or mount it"),
-    ("a script with arguments", "container/test_init.py:test_with_arguments",
-     "there is no {}: startup_script is a path, and takes no arguments → name a script that runs "
-     "it with its arguments"),
-    ("a script in a folder that is shut", "integration/test_inside.py:test_a_root_that_is_shut",
-     "{} may not be entered by this startup_owner → give it the mode 755 in its tarball (it has "
-     "{})"),
-    ("a byte order mark", "container/test_init.py:test_a_late_interpreter",
-     "the #! of {} is not at the very beginning: {} is before it → make #! the first two bytes "
-     "of the file: else it is not seen"),
-    ("a script that is a link to nothing", "integration/test_failures.py:test_dangling_link",
-     "{} is a symbolic link to {}, which is missing → correct the link, or name another "
-     "startup_script"),
-    ("a script below a file", "container/test_init.py:test_below_a_file",
-     "{} can't be looked at: {} → correct startup_script"),
-    ("a script that is a folder", "integration/test_failures.py:test_folder",
-     "{} is not a regular file → name a script or program as startup_script"),
-    ("a script that is not executable", "integration/test_failures.py:test_not_executable",
-     "{} is not executable → chmod +x {} and pack it again"),
-    ("a script on a file system without programs", "container/test_init.py:test_mounted_noexec",
-     "{} lies on a file system mounted noexec → place it outside of it"),
-    ("a script from Windows", "integration/test_failures.py:test_windows_line_ends",
-     "{} has Windows line ends → convert them, as with: sed -i 's/\\r$//'"),
-    ("no interpreter", "integration/test_failures.py:test_interpreter_missing",
-     "its interpreter {} is not in the container → change the script's first line, or add the "
-     "interpreter to the image"),
-    ("an interpreter that is no program",
-     "container/test_init.py:test_an_interpreter_that_can_not_run",
-     "its interpreter {} can't be run → check that it is executable"),
-    ("no dynamic loader", "container/test_init.py:test_no_loader",
-     "the dynamic loader that {} asks for is not in the container → add its C library to the "
-     "image, or link it statically"),
-    ("another processor's program", "integration/test_failures.py:test_wrong_architecture",
-     "{} is built for {}, not for this machine → build it for {}"),
-    ("a script of another owner", "integration/test_failures.py:test_not_for_this_owner",
-     "{} may not be run by this startup_owner → check its mode and its folders'"),
-    ("a script of garbage", "integration/test_failures.py:test_no_program",
-     "the kernel can't run {} → it needs a #! line, or to be a program for this machine"),
-    ("destroyed during its launch", "engine/test_manager.py:test_during_its_launch",
-     "{} was destroyed while it was launched"),
-    ("the disk breaks at the end of a launch", "runtime/test_instance.py:test_disk_full",
-     "keeping the instance → {}"),
-    ("processes that will not end", "engine/test_manager.py:test_stuck_for_long",
-     "ending {} → its processes were killed, and do not end → see in /proc/PID/stack what the "
-     "kernel waits for, and destroy it again"),
-    ("a limit that the machine does not have", "engine/test_manager.py:test_no_such_limit",
-     "limiting the container → {} → leave this limit out: the machine has no such control, or "
-     "refuses the value"),
-    ("a tarball that is none", "integration/test_failures.py:test_no_tarball",
-     "unpacking {} → {} → is it a whole tarball?"),
-    ("a tarball that is being written", "images/test_layers.py:test_changes_all_the_time",
-     "{} changes while it is unpacked → launch again when it is whole"),
-    ("an image as `docker save` makes it", "images/test_layers.py:test_no_root",
-     "{} is {}: it holds layers, and no root → have Docker make a tarball of the root: "
-     "docker export $(docker create IMAGE) > {}"),
-    ("a /tmp that is a link to itself", "images/test_content.py:test_circles",
-     "{} is a symbolic link that leads in circles"),
-    ("no zstd, and a tarball that takes it", "images/test_programs.py:test_missing",
-     "this machine has no {} → install it"),
-    ("no room for a layer", "integration/test_life.py:test_a_layer_that_does_not_fit",
-     "unpacking {} → tar → the disk is full → free some space and launch again"),
-    ("a folder for a tarball", "integration/test_failures.py:test_folder_for_a_tarball",
-     "{} is not a file"),
-    ("no tarball", "integration/test_failures.py:test_unknown_tarball",
-     "there is no {} in {}/ → put it there, or correct the config"),
-    ("too much in a tarball", "images/test_bounds.py:test_any_tree",
-     "{} holds more than {} files and folders"),
+    (
+        "the manager's certificate is another's",
+        "integration/test_access.py:test_cli",
+        "No trust between {} and this side: {}",
+    ),
+    (
+        "the reader's disk is full",
+        "cli/test_commands.py:test_full_disk",
+        "Can't write the output: {}.",
+    ),
+    (
+        "the log process has no descriptor left",
+        "runtime/test_pool.py:test_pipes_not_held",
+        "opening the pipes of a container's output → {}",
+    ),
+    (
+        "nftables is not installed",
+        "network/test_firewall.py:test_missing",
+        'making a container with "network": "private" → the program nft is missing → install the '
+        "package nftables",
+    ),
+    (
+        "the kernel refuses the packet filter",
+        "network/test_firewall.py:test_failed",
+        "changing the packet filter by nft → {} → the manager must run as root, and the kernel "
+        "must "
+        "have nf_tables with NAT",
+    ),
+    (
+        "a target leads to /proc",
+        "integration/test_wall.py:test_mounts_led_astray",
+        "openat2(2) → {} → a symbolic link leads to {}, which is the container's own → mount it "
+        "somewhere else, or correct the image",
+    ),
+    (
+        "a container asks the manager",
+        "api/test_callers.py:test_in_a_container",
+        "this request comes from inside of {} → if it is to manage containers, write "
+        '"manage": true in its config',
+    ),
+    (
+        "a caller hangs up before it is known",
+        "api/test_callers.py:test_gone",
+        "whoever sent this request has hung up already, and may have been a container → stay "
+        "connected until the answer is there",
+    ),
+    (
+        "an owner that the image does not know",
+        "container/test_init.py:test_unknown",
+        "getpwnam(3) → /etc/passwd → the image knows no user {} → name a user of its "
+        "/etc/passwd, or "
+        "a number, as startup_owner",
+    ),
+    (
+        "a group that the image does not know",
+        "container/test_init.py:test_unknown",
+        "getgrnam(3) → /etc/group → the image knows no group {} → name a group of its "
+        "/etc/group, or "
+        "a number, in startup_owner",
+    ),
+    (
+        "an owner beyond the user namespace",
+        "integration/test_user_namespace.py:test_owner",
+        "setuid(3) → {} → a user namespace has no ids from {} on → name another startup_owner",
+    ),
+    (
+        "an environment that grows",
+        "container/test_init.py:test_growth",
+        "setenv(3) → startup_env, filled in, is longer than {} characters → shorten it",
+    ),
+    (
+        "a bug in a step",
+        "container/test_init.py:test_an_unknown_step_is_no_silence",
+        "{} → this is a bug in txcontain: report it",
+    ),
+    (
+        "the manager ends in the middle of a launch",
+        "container/test_init.py:test_the_manager_ends_meanwhile",
+        "recv(2) → ECONNRESET: Connection reset by peer → the manager has ended",
+    ),
+    (
+        "a script without #!, and no /bin/sh",
+        "container/test_init.py:test_no_shell",
+        "execve(2) → /bin/sh → {} has no #! line and there is no working /bin/sh to run it → "
+        "give it "
+        "a #! line with an interpreter that the image has",
+    ),
+    (
+        "a script that is not there",
+        "integration/test_failures.py:test_missing",
+        "there is no {} in the container → correct startup_script, or mount it",
+    ),
+    (
+        "a script with arguments",
+        "container/test_init.py:test_with_arguments",
+        "there is no {}: startup_script is a path, and takes no arguments → name a script that "
+        "runs "
+        "it with its arguments",
+    ),
+    (
+        "a script in a folder that is shut",
+        "integration/test_inside.py:test_a_root_that_is_shut",
+        "{} may not be entered by this startup_owner → give it the mode 755 in its tarball (it has "
+        "{})",
+    ),
+    (
+        "a byte order mark",
+        "container/test_init.py:test_a_late_interpreter",
+        "the #! of {} is not at the very beginning: {} is before it → make #! the first two bytes "
+        "of the file: else it is not seen",
+    ),
+    (
+        "a script that is a link to nothing",
+        "integration/test_failures.py:test_dangling_link",
+        "{} is a symbolic link to {}, which is missing → correct the link, or name another "
+        "startup_script",
+    ),
+    (
+        "a script below a file",
+        "container/test_init.py:test_below_a_file",
+        "{} can't be looked at: {} → correct startup_script",
+    ),
+    (
+        "a script that is a folder",
+        "integration/test_failures.py:test_folder",
+        "{} is not a regular file → name a script or program as startup_script",
+    ),
+    (
+        "a script that is not executable",
+        "integration/test_failures.py:test_not_executable",
+        "{} is not executable → chmod +x {} and pack it again",
+    ),
+    (
+        "a script on a file system without programs",
+        "container/test_init.py:test_mounted_noexec",
+        "{} lies on a file system mounted noexec → place it outside of it",
+    ),
+    (
+        "a script from Windows",
+        "integration/test_failures.py:test_windows_line_ends",
+        "{} has Windows line ends → convert them, as with: sed -i 's/\\r$//'",
+    ),
+    (
+        "no interpreter",
+        "integration/test_failures.py:test_interpreter_missing",
+        "its interpreter {} is not in the container → change the script's first line, or add the "
+        "interpreter to the image",
+    ),
+    (
+        "an interpreter that is no program",
+        "container/test_init.py:test_an_interpreter_that_can_not_run",
+        "its interpreter {} can't be run → check that it is executable",
+    ),
+    (
+        "no dynamic loader",
+        "container/test_init.py:test_no_loader",
+        "the dynamic loader that {} asks for is not in the container → add its C library to the "
+        "image, or link it statically",
+    ),
+    (
+        "another processor's program",
+        "integration/test_failures.py:test_wrong_architecture",
+        "{} is built for {}, not for this machine → build it for {}",
+    ),
+    (
+        "a script of another owner",
+        "integration/test_failures.py:test_not_for_this_owner",
+        "{} may not be run by this startup_owner → check its mode and its folders'",
+    ),
+    (
+        "a script of garbage",
+        "integration/test_failures.py:test_no_program",
+        "the kernel can't run {} → it needs a #! line, or to be a program for this machine",
+    ),
+    (
+        "destroyed during its launch",
+        "engine/test_manager.py:test_during_its_launch",
+        "{} was destroyed while it was launched",
+    ),
+    (
+        "the disk breaks at the end of a launch",
+        "runtime/test_instance.py:test_disk_full",
+        "keeping the instance → {}",
+    ),
+    (
+        "processes that will not end",
+        "engine/test_manager.py:test_stuck_for_long",
+        "ending {} → its processes were killed, and do not end → see in /proc/PID/stack what the "
+        "kernel waits for, and destroy it again",
+    ),
+    (
+        "a limit that the machine does not have",
+        "engine/test_manager.py:test_no_such_limit",
+        "limiting the container → {} → leave this limit out: the machine has no such control, or "
+        "refuses the value",
+    ),
+    (
+        "a tarball that is none",
+        "integration/test_failures.py:test_no_tarball",
+        "unpacking {} → {} → is it a whole tarball?",
+    ),
+    (
+        "a tarball that is being written",
+        "images/test_layers.py:test_changes_all_the_time",
+        "{} changes while it is unpacked → launch again when it is whole",
+    ),
+    (
+        "an image as `docker save` makes it",
+        "images/test_layers.py:test_no_root",
+        "{} is {}: it holds layers, and no root → have Docker make a tarball of the root: "
+        "docker export $(docker create IMAGE) > {}",
+    ),
+    (
+        "a /tmp that is a link to itself",
+        "images/test_content.py:test_circles",
+        "{} is a symbolic link that leads in circles",
+    ),
+    (
+        "no zstd, and a tarball that takes it",
+        "images/test_programs.py:test_missing",
+        "this machine has no {} → install it",
+    ),
+    (
+        "no room for a layer",
+        "integration/test_life.py:test_a_layer_that_does_not_fit",
+        "unpacking {} → tar → the disk is full → free some space and launch again",
+    ),
+    (
+        "a folder for a tarball",
+        "integration/test_failures.py:test_folder_for_a_tarball",
+        "{} is not a file",
+    ),
+    (
+        "no tarball",
+        "integration/test_failures.py:test_unknown_tarball",
+        "there is no {} in {}/ → put it there, or correct the config",
+    ),
+    (
+        "too much in a tarball",
+        "images/test_bounds.py:test_any_tree",
+        "{} holds more than {} files and folders",
+    ),
     ("too much in a tarball", "images/test_bounds.py:test_size", "{} holds more than {} bytes"),
-    ("too deep a tarball", "integration/test_hostile_tarballs.py:test_depth",
-     "{} holds folders more than {} deep"),
-    ("too long a path in a tarball", "images/test_bounds.py:test_any_tree",
-     "{} holds a path of more than {} bytes"),
-    ("an overlay's mark in a tarball", "images/test_bounds.py:test_device",
-     "{} holds a mark that hides files (a character device 0, 0)"),
-    ("a key that is not the certificate's", "api/test_access.py:test_unusable_files",
-     "--tls-key is not the key of --tls-cert"),
-    ("something will not go", "engine/test_manager.py:test_something_left",
-     "{} has ended, but something is left"),
-    ("a name server of the host's", "integration/test_network.py:test_a_name_server_of_the_host",
-     "answering for names on the bridge → {}, port {}: {} → have the host's own name server "
-     "listen only on its own addresses"),
-    ("a bridge of another's", "integration/test_network.py:test_bridge_of_another",
-     "using the bridge {} → it is not ours, but of {} → start the manager with another --bridge "
-     "and --subnet"),
-    ("addresses that are in use", "integration/test_network.py:test_subnet",
-     "making the bridge {} → {} is in use: there is a route to {}{} → start the manager with "
-     "another --subnet"),
-    ("another --subnet than before", "integration/test_network.py:test_subnet",
-     "using the bridge {} → its address is {} → destroy the instances on it, before you start the "
-     "manager with another --subnet"),
-    ("all addresses are taken", "network/test_network.py:test_lowest_free_address",
-     "finding an address → all of {} are taken → destroy some instances, or start the manager "
-     "with a larger --subnet"),
-    ("a port beyond a host that does not forward", "integration/test_network.py:test_no_forwarding",
-     "publishing port {} → the host does not forward packets → sysctl net.ipv4.ip_forward=1, or "
-     "publish it on 127.0.0.1"),
-    ("a name that differs in its case only", "network/test_network.py:test_names_without_case",
-     "the name {} is taken on the private network → {} is found by it, as small and capital "
-     "letters are the same there → rename the config"),
-    ("destroyed while its link is made", "network/test_network.py:test_destroyed_meanwhile",
-     "making a link → the instance was destroyed meanwhile"),
-    ("the machine is overloaded", "runtime/test_pool.py:test_too_slow",
-     "starting a container's init → it has not connected within {} s → check whether this machine "
-     "is overloaded"),
-    ("the machine has no process left", "runtime/test_pool.py:test_can_not_spawn",
-     "starting a container's init → {}"),
-    ("an init is killed", "runtime/test_instance.py:test_init_dies_half_way",
-     "carrying out the plan → the init was killed half-way"),
-    ("an init is killed while it prepares", "runtime/test_pool.py:test_ends_while_it_prepares",
-     "preparing a container's init → it ended half-way"),
-    ("an init is killed when it is taken", "runtime/test_pool.py:test_hangs_up_when_taken",
-     "carrying out the plan → the init has ended"),
-    ("the monitor's words can't be read", "runtime/test_supervised.py:test_exit_can_not_be_read",
-     "ended, and how can't be read: {}"),
-    ("something is in the way of the start", "test_tap.py:test_something_in_the_way",
-     "the manager can't start: {}"),
-    ("a launch while the manager ends", "runtime/test_pool.py:test_no_more",
-     "starting a container's init → the manager ends"),
-    ("no namespace can be made", "runtime/test_supervised.py:test_never_connects",
-     "making the container's namespaces → its init ended before it connected: {} → the manager "
-     "must run as root, on Linux 5.12 or later, where namespaces are allowed"),
-    ("no descriptor is left", "runtime/test_supervised.py:test_dead_when_it_is_heard",
-     "taking note of a container's init → {}"),
-    ("another manager has this state", "test_tap.py:test_one_alone",
-     "another manager, process {}, uses {}: give another --state"),
-)  # fmt: skip
+    (
+        "too deep a tarball",
+        "integration/test_hostile_tarballs.py:test_depth",
+        "{} holds folders more than {} deep",
+    ),
+    (
+        "too long a path in a tarball",
+        "images/test_bounds.py:test_any_tree",
+        "{} holds a path of more than {} bytes",
+    ),
+    (
+        "an overlay's mark in a tarball",
+        "images/test_bounds.py:test_device",
+        "{} holds a mark that hides files (a character device 0, 0)",
+    ),
+    (
+        "a key that is not the certificate's",
+        "api/test_access.py:test_unusable_files",
+        "--tls-key is not the key of --tls-cert",
+    ),
+    (
+        "something will not go",
+        "engine/test_manager.py:test_something_left",
+        "{} has ended, but something is left",
+    ),
+    (
+        "a name server of the host's",
+        "integration/test_network.py:test_a_name_server_of_the_host",
+        "answering for names on the bridge → {}, port {}: {} → have the host's own name server "
+        "listen only on its own addresses",
+    ),
+    (
+        "a bridge of another's",
+        "integration/test_network.py:test_bridge_of_another",
+        "using the bridge {} → it is not ours, but of {} → start the manager with another --bridge "
+        "and --subnet",
+    ),
+    (
+        "addresses that are in use",
+        "integration/test_network.py:test_subnet",
+        "making the bridge {} → {} is in use: there is a route to {}{} → start the manager with "
+        "another --subnet",
+    ),
+    (
+        "another --subnet than before",
+        "integration/test_network.py:test_subnet",
+        "using the bridge {} → its address is {} → destroy the instances on it, before you "
+        "start the "
+        "manager with another --subnet",
+    ),
+    (
+        "all addresses are taken",
+        "network/test_network.py:test_lowest_free_address",
+        "finding an address → all of {} are taken → destroy some instances, or start the manager "
+        "with a larger --subnet",
+    ),
+    (
+        "a port beyond a host that does not forward",
+        "integration/test_network.py:test_no_forwarding",
+        "publishing port {} → the host does not forward packets → sysctl net.ipv4.ip_forward=1, or "
+        "publish it on 127.0.0.1",
+    ),
+    (
+        "a name that differs in its case only",
+        "network/test_network.py:test_names_without_case",
+        "the name {} is taken on the private network → {} is found by it, as small and capital "
+        "letters are the same there → rename the config",
+    ),
+    (
+        "destroyed while its link is made",
+        "network/test_network.py:test_destroyed_meanwhile",
+        "making a link → the instance was destroyed meanwhile",
+    ),
+    (
+        "the machine is overloaded",
+        "runtime/test_pool.py:test_too_slow",
+        "starting a container's init → it has not connected within {} s → check whether this "
+        "machine "
+        "is overloaded",
+    ),
+    (
+        "the machine has no process left",
+        "runtime/test_pool.py:test_can_not_spawn",
+        "starting a container's init → {}",
+    ),
+    (
+        "an init is killed",
+        "runtime/test_instance.py:test_init_dies_half_way",
+        "carrying out the plan → the init was killed half-way",
+    ),
+    (
+        "an init is killed while it prepares",
+        "runtime/test_pool.py:test_ends_while_it_prepares",
+        "preparing a container's init → it ended half-way",
+    ),
+    (
+        "an init is killed when it is taken",
+        "runtime/test_pool.py:test_hangs_up_when_taken",
+        "carrying out the plan → the init has ended",
+    ),
+    (
+        "the monitor's words can't be read",
+        "runtime/test_supervised.py:test_exit_can_not_be_read",
+        "ended, and how can't be read: {}",
+    ),
+    (
+        "something is in the way of the start",
+        "test_tap.py:test_something_in_the_way",
+        "the manager can't start: {}",
+    ),
+    (
+        "a launch while the manager ends",
+        "runtime/test_pool.py:test_no_more",
+        "starting a container's init → the manager ends",
+    ),
+    (
+        "no namespace can be made",
+        "runtime/test_supervised.py:test_never_connects",
+        "making the container's namespaces → its init ended before it connected: {} → the manager "
+        "must run as root, on Linux 5.12 or later, where namespaces are allowed",
+    ),
+    (
+        "no descriptor is left",
+        "runtime/test_supervised.py:test_dead_when_it_is_heard",
+        "taking note of a container's init → {}",
+    ),
+    (
+        "another manager has this state",
+        "test_tap.py:test_one_alone",
+        "another manager, process {}, uses {}: give another --state",
+    ),
+)
 
 
 class Texts(SynchronousTestCase):
@@ -753,8 +1176,14 @@ class CompletenessTests(SynchronousTestCase):
 SOURCES = sorted(PROJECT.glob("txcontain/**/*.py"))
 # What is called with the text of an error.
 SPEAKERS = {kind.__name__ for kind in (Error, *all_errors())} | {
-    "_refuse", "UsageError", "Trouble", "ArgumentTypeError", "exit", "StepError", "canned",
-}  # fmt: skip
+    "_refuse",
+    "UsageError",
+    "Trouble",
+    "ArgumentTypeError",
+    "exit",
+    "StepError",
+    "canned",
+}
 STATUS_LINE = re.compile("[1-5][0-9][0-9] [A-Z]")
 
 

@@ -28,9 +28,12 @@ class ScriptCase(SynchronousTestCase):
         """How a script ends, and what it writes."""
         path = f"{self.folder}:{os.defpath}"
         result = subprocess.run(
-            [PROJECT / words[0], *words[1:]], env={"PATH": path, **environment},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        )  # fmt: skip
+            [PROJECT / words[0], *words[1:]],
+            env={"PATH": path, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
         return result.returncode, result.stdout + result.stderr
 
 
@@ -52,8 +55,10 @@ class CiTests(ScriptCase):
 
     def test_skipped(self):
         """A test that was skipped has not passed; nor have tests that were not run."""
-        for line, why in (("PASSED (skips=1, successes=7)", "Tests were skipped"),
-                          ("nothing", "No test has run")):  # fmt: skip
+        for line, why in (
+            ("PASSED (skips=1, successes=7)", "Tests were skipped"),
+            ("nothing", "No test has run"),
+        ):
             status, said = self.ran(line)
             self.assertEqual(status, 1)
             self.assertIn(why, said)
@@ -72,9 +77,12 @@ class AsRootTests(ScriptCase):
         self.fake("id", "echo 1000")
         status, said = self.run_script("scripts/as-root", "echo", "-n")
         self.assertEqual(status, 0)
-        self.assertEqual(said, "sudo --preserve-env=CI,SOAK_SEED,SOAK_SECONDS,TORTURE_SEED,"
-                               "TORTURE_SECONDS,MACHINE_SEED,MACHINE_LIVES,BENCH,BENCH_PEERS "
-                               "-- echo -n\n")  # fmt: skip
+        self.assertEqual(
+            said,
+            "sudo --preserve-env=CI,SOAK_SEED,SOAK_SECONDS,TORTURE_SEED,"
+            "TORTURE_SECONDS,MACHINE_SEED,MACHINE_LIVES,BENCH,BENCH_PEERS "
+            "-- echo -n\n",
+        )
 
     def test_as_root(self):
         """Root needs no sudo."""

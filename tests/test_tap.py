@@ -64,20 +64,34 @@ class OptionTests(SynchronousTestCase):
     def test_bad_values(self):
         """A value that can't be is refused, and its option named."""
         for name, value in (
-            ("port", "-1"), ("port", "65536"), ("pool", "-1"), ("pool", "1001"),
-            ("keep-ended", "-1"), ("state", "/a,b"), ("state", "/a:b"), ("state", "/a\\b"),
-            ("bridge", "x" * 16), ("bridge", "a/b"), ("bridge", ""), ("subnet", "10.87.0.0/31"),
-            ("interface", "0.0.0.0"), ("tls-cert", "/x"), ("max-connections", "0"),
-        ):  # fmt: skip
+            ("port", "-1"),
+            ("port", "65536"),
+            ("pool", "-1"),
+            ("pool", "1001"),
+            ("keep-ended", "-1"),
+            ("state", "/a,b"),
+            ("state", "/a:b"),
+            ("state", "/a\\b"),
+            ("bridge", "x" * 16),
+            ("bridge", "a/b"),
+            ("bridge", ""),
+            ("subnet", "10.87.0.0/31"),
+            ("interface", "0.0.0.0"),
+            ("tls-cert", "/x"),
+            ("max-connections", "0"),
+        ):
             error = self.assertRaises(UsageError, parse, f"--{name}", value)
             self.assertIn(f"--{name}", str(error), value)
 
     def test_no_values(self):
         """A value of another kind, or a file that is not there, is refused and shown."""
         for name, value in (
-            ("port", "http"), ("pool", "many"), ("subnet", "10.87.0.1/16"), ("subnet", "here"),
+            ("port", "http"),
+            ("pool", "many"),
+            ("subnet", "10.87.0.1/16"),
+            ("subnet", "here"),
             ("tokens", "/none"),
-        ):  # fmt: skip
+        ):
             error = self.assertRaises(UsageError, parse, f"--{name}", value)
             self.assertIn(value, str(error))
 
@@ -115,8 +129,12 @@ class WiringTests(MachineTestCase):
 
     def test_manager(self):
         """Each option reaches what it is for."""
-        manager = wire(self.options("--pool", "7", "--keep-ended", "3", "--base-images", "/b",
-                                    "--mountables", "/m"), self.reactor)  # fmt: skip
+        manager = wire(
+            self.options(
+                "--pool", "7", "--keep-ended", "3", "--base-images", "/b", "--mountables", "/m"
+            ),
+            self.reactor,
+        )
         self.assertEqual((manager.pool.size, manager.keep_ended), (7, 3))
         self.assertEqual((manager.base_images, manager.mountables), ("/b", "/m"))
         self.assertEqual(manager.configs.folder, os.path.join(self.folder, "configs"))
@@ -225,8 +243,10 @@ class ServiceTests(MachineTestCase):
         self.start_service()
         other = ManagerService(make_manager(self.reactor, self.state))
         error = self.assertRaises(SystemExit, other.privilegedStartService)
-        self.assertEqual(str(error), f"another manager, process {os.getpid()}, uses {self.state}: "
-                                     "give another --state")  # fmt: skip
+        self.assertEqual(
+            str(error),
+            f"another manager, process {os.getpid()}, uses {self.state}: give another --state",
+        )
         self.stop_service()
         other.privilegedStartService()
         os.close(other._lock)

@@ -72,13 +72,19 @@ class Options(BaseOptions):
         ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
         *listen.PARAMETERS,
         *bounds.PARAMETERS,
-        number("keep-layers", None, bounds.MOST,
-               "How many bytes of layers to keep that no instance uses.", 0, bounds.MOST),
+        number(
+            "keep-layers",
+            None,
+            bounds.MOST,
+            "How many bytes of layers to keep that no instance uses.",
+            0,
+            bounds.MOST,
+        ),
         ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
         ["subnet", None, SUBNET, "IPv4 addresses of private networks.", _subnet],
         number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
         number("keep-ended", None, 100, "How many ended instances to keep (the latest).", 0, 10**5),
-    ]  # fmt: skip
+    ]
 
     optFlags: ClassVar = [
         ["user-namespace", None, "Give every container a user namespace of its own."],

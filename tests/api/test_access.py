@@ -34,8 +34,11 @@ class TokenCase(SynchronousTestCase):
 
     def setUp(self):
         self.path = os.path.join(make_folder(self), "tokens")
-        self.write("# those of the test\n\n", line("ann", "write", b"s3cret"),
-                   line("bob", "read", b"0ther"))  # fmt: skip
+        self.write(
+            "# those of the test\n\n",
+            line("ann", "write", b"s3cret"),
+            line("bob", "read", b"0ther"),
+        )
 
     def write(self, *lines):
         """Replace the file, as an administrator should: at once."""
@@ -92,8 +95,14 @@ class TokenTests(TokenCase):
 
     def test_which_line(self):
         """A mistake is named by its line, without what it says, which may be a token."""
-        for wrong in ("ann write", f"ann admin {'0' * 64}", f"a/b read {'0' * 64}", "TOKEN",
-                      f"ann write {'0' * 63}", f"ann write {'0' * 64} x"):  # fmt: skip
+        for wrong in (
+            "ann write",
+            f"ann admin {'0' * 64}",
+            f"a/b read {'0' * 64}",
+            "TOKEN",
+            f"ann write {'0' * 63}",
+            f"ann write {'0' * 64} x",
+        ):
             self.write("# one\n", f"{wrong}\n")
             error = self.assertRaises(ValueError, read_tokens, self.path)
             self.assertIn("line 2", str(error))
@@ -145,8 +154,16 @@ class CallerTests(TokenCase):
         keys = Keys(Tokens(self.path), certificates=False)
         for right in (b"Bearer s3cret", b"bearer s3cret", b"Bearer  s3cret "):
             self.assertEqual(keys.caller(None, right), Caller("token ann"))
-        for wrong in (None, b"", b"s3cret", b"Basic s3cret", b"Bearer", b"Bearer s3cret x",
-                      b"Bearer s3cret,0ther", b"Bearer \xff"):  # fmt: skip
+        for wrong in (
+            None,
+            b"",
+            b"s3cret",
+            b"Basic s3cret",
+            b"Bearer",
+            b"Bearer s3cret x",
+            b"Bearer s3cret,0ther",
+            b"Bearer \xff",
+        ):
             self.assertIsNone(keys.caller(None, wrong), wrong)
 
     def test_certificate(self):
@@ -248,8 +265,13 @@ class KeyTests(TokenCase, SiteCase):
         """Who may only read is answered, and gets 403 where something would change."""
         bearer = "Authorization: Bearer 0ther"
         self.assertEqual(self.ask("GET", "/list", bearer)[0], 200)
-        for method, path in (("POST", "/config"), ("POST", "/launch"), ("POST", "/doctor"),
-                             ("DELETE", "/destroyall"), ("PUT", "/list")):  # fmt: skip
+        for method, path in (
+            ("POST", "/config"),
+            ("POST", "/launch"),
+            ("POST", "/doctor"),
+            ("DELETE", "/destroyall"),
+            ("PUT", "/list"),
+        ):
             status, told, _ = self.ask(method, path, bearer, body=document())
             self.assertEqual(status, 403, path)
             self.assertIn("role is write", told["txcontain-reason"])
@@ -282,8 +304,12 @@ class AuditTests(SiteCase):
         self.ask("DELETE", f"/destroy/{name}")
         self.reactor.advance(10)
         told = self.asked_by()
-        self.assertEqual({what for what, by in told if by == "token ann"} >= {
-            "config", "starting", "running", "stopping", "destroyed"}, True, told)  # fmt: skip
+        self.assertEqual(
+            {what for what, by in told if by == "token ann"}
+            >= {"config", "starting", "running", "stopping", "destroyed"},
+            True,
+            told,
+        )
 
     def test_by_itself(self):
         """What happens by itself has no name: an end, a start after it."""
@@ -482,8 +508,10 @@ class CannotStartTests(MachineTestCase):
         """An address that is another host's is called that; any other cause is told as it is."""
         said = self.said(errno.EADDRNOTAVAIL, "--interface", "127.0.0.9")
         self.assertIn("--interface 127.0.0.9 is not an address of this host", said)
-        self.assertIn("--port 80 can't be listened on: Permission denied",
-                      self.said(errno.EACCES, "--port", "80"))  # fmt: skip
+        self.assertIn(
+            "--port 80 can't be listened on: Permission denied",
+            self.said(errno.EACCES, "--port", "80"),
+        )
 
     def test_unix_socket(self):
         """A path that is taken, or can't be, is named with the reason."""

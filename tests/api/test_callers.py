@@ -174,6 +174,11 @@ class SocketTests(SynchronousTestCase):
 
     def test_own_addresses(self):
         """An address is this host's if a socket can be bound to it."""
-        for host, own in (("127.0.0.1", True), ("127.9.9.9", True), ("::1", True),
-                          ("192.0.2.1", False), ("2001:db8::1", False)):  # fmt: skip
+        for host, own in (
+            ("127.0.0.1", True),
+            ("127.9.9.9", True),
+            ("::1", True),
+            ("192.0.2.1", False),
+            ("2001:db8::1", False),
+        ):
             self.assertEqual(sockets.is_own(host), own, host)

@@ -110,8 +110,16 @@ class FramingTests(HostileCase):
 
     def test_chunks(self):
         """A chunk that is not as it says is a 400, and the end."""
-        for chunks in (b"g\r\n", b"-1\r\n", b"0x1\r\n", b"1 \r\na\r\n0\r\n\r\n", b"1\r\nabc\r\n",
-                       b"\r\n", b"1;" + b"x" * 2000, b"0\r\n" + b"X: y\r\n" * 20_000):  # fmt: skip
+        for chunks in (
+            b"g\r\n",
+            b"-1\r\n",
+            b"0x1\r\n",
+            b"1 \r\na\r\n0\r\n\r\n",
+            b"1\r\nabc\r\n",
+            b"\r\n",
+            b"1;" + b"x" * 2000,
+            b"0\r\n" + b"X: y\r\n" * 20_000,
+        ):
             answer, closed = self.send(
                 b"POST /config HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks
             )
@@ -120,11 +128,23 @@ class FramingTests(HostileCase):
 
     def test_request_lines(self):
         """What is no request line is a 400, and the end."""
-        for line in (b"GET", b"GET /list", b"GET  /list HTTP/1.1", b"GET /list HTTP/2.0",
-                     b"GET /list http/1.1", b"GET /a b HTTP/1.1", b"G(T /list HTTP/1.1",
-                     b"GET /l\x00st HTTP/1.1", b"GET /l\x1bst HTTP/1.1", b"GET\t/list\tHTTP/1.1",
-                     b" GET /list HTTP/1.1", b"\x16\x03\x01", b"GET /list HTTP/1.10",
-                     b"PRI * HTTP/2.0", b"\r\n\r\n"):  # fmt: skip
+        for line in (
+            b"GET",
+            b"GET /list",
+            b"GET  /list HTTP/1.1",
+            b"GET /list HTTP/2.0",
+            b"GET /list http/1.1",
+            b"GET /a b HTTP/1.1",
+            b"G(T /list HTTP/1.1",
+            b"GET /l\x00st HTTP/1.1",
+            b"GET /l\x1bst HTTP/1.1",
+            b"GET\t/list\tHTTP/1.1",
+            b" GET /list HTTP/1.1",
+            b"\x16\x03\x01",
+            b"GET /list HTTP/1.10",
+            b"PRI * HTTP/2.0",
+            b"\r\n\r\n",
+        ):
             self.assert_bad(line + b"\r\n" + HOST + b"\r\n")
 
     def test_pipelining(self):
@@ -208,13 +228,37 @@ class HostTests(HostileCase):
     def test_odd_hosts(self):
         """Forms that one parser reads as this host, and another as a foreign one, are foreign."""
         for host in (
-            "evil.example@localhost", "localhost@evil.example", "localhost:80@evil.example",
-            "user:pass@localhost", "localhost:8080:80", "localhost:x", "localhost:123456",
-            "localhost/evil.example", "localhost#evil.example", "localhost?", "localhost\\evil",
-            "localhost.", "localhost%00", "localhost evil", "[::1", "::1", "[::1]x", "[::1]@evil",
-            "[::ffff:127.0.0.1]", "[::1%lo]", "127.1", "2130706433", "0x7f.0.0.1", "0.0.0.0",
-            "[::]", "127.0.0.1.nip.io", "l\u00f6calhost", "*", "null", "http://localhost",
-        ):  # fmt: skip
+            "evil.example@localhost",
+            "localhost@evil.example",
+            "localhost:80@evil.example",
+            "user:pass@localhost",
+            "localhost:8080:80",
+            "localhost:x",
+            "localhost:123456",
+            "localhost/evil.example",
+            "localhost#evil.example",
+            "localhost?",
+            "localhost\\evil",
+            "localhost.",
+            "localhost%00",
+            "localhost evil",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]@evil",
+            "[::ffff:127.0.0.1]",
+            "[::1%lo]",
+            "127.1",
+            "2130706433",
+            "0x7f.0.0.1",
+            "0.0.0.0",
+            "[::]",
+            "127.0.0.1.nip.io",
+            "l\u00f6calhost",
+            "*",
+            "null",
+            "http://localhost",
+        ):
             request = f"GET /list HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
             self.assertEqual(self.statuses(request), [403], host)
 
@@ -284,8 +328,10 @@ class CrossSiteTests(HostileCase):
         """A form is no way in either: what looks like one is read as the bytes that it is."""
         body = b"name=x&follow=1"
         for kind in (b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x"):
-            request = (b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Type: %b\r\n"
-                       b"Content-Length: %d\r\n\r\n%b" % (kind, len(body), body))  # fmt: skip
+            request = (
+                b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Type: %b\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (kind, len(body), body)
+            )
             self.assertEqual(self.statuses(request), [409])
 
 
@@ -352,9 +398,11 @@ class AmountTests(HostileCase):
         """What says that it is far too long is refused at once, also where it asks to go on."""
         for more in (b"", b"Expect: 100-continue\r\n"):
             answer, closed = self.send(
-                b"POST /config HTTP/1.1\r\n" + HOST + more
+                b"POST /config HTTP/1.1\r\n"
+                + HOST
+                + more
                 + b"Content-Length: %d\r\n\r\n" % (LONGEST_REQUEST + 1)
-            )  # fmt: skip
+            )
             self.assertTrue(answer.startswith(b"HTTP/1.1 409 Bad Request"), answer)
             self.assertNotIn(b"100 Continue", answer)
             self.assertTrue(closed)
@@ -414,13 +462,28 @@ class InjectionTests(HostileCase):
 
     def test_paths(self):
         """Line ends, NULs, slashes and the like in a path are parts of a name that is not there."""
-        for path in (b"/instances/a%0d%0aX-Evil:%20yes", b"/instances/a%00", b"/instances/%2e%2e",
-                     b"/instances/..%2f..%2fetc%2fpasswd", b"/instances/a%2flogs",
-                     b"/instances/%1b%5b31m", b"/instances/%ff%fe", b"/instances/%",
-                     b"/instances/%zz", b"/instances/%25", b"/instances/a/../b", b"//list",
-                     b"/nowhere/list", b"/%6cist/x", b"/list%2f", b"/list%00", b"/instances/a;b",
-                     b"/instances/a\\b", b"/instances/" + b"a" * 5000,
-                     b"/" + b"a/" * 5000):  # fmt: skip
+        for path in (
+            b"/instances/a%0d%0aX-Evil:%20yes",
+            b"/instances/a%00",
+            b"/instances/%2e%2e",
+            b"/instances/..%2f..%2fetc%2fpasswd",
+            b"/instances/a%2flogs",
+            b"/instances/%1b%5b31m",
+            b"/instances/%ff%fe",
+            b"/instances/%",
+            b"/instances/%zz",
+            b"/instances/%25",
+            b"/instances/a/../b",
+            b"//list",
+            b"/nowhere/list",
+            b"/%6cist/x",
+            b"/list%2f",
+            b"/list%00",
+            b"/instances/a;b",
+            b"/instances/a\\b",
+            b"/instances/" + b"a" * 5000,
+            b"/" + b"a/" * 5000,
+        ):
             answer = self.ask(path)
             self.assertTrue(answer.startswith(b"HTTP/1.1 404 Not Found\r\n"), (path, answer))
             head = answer.partition(b"\r\n\r\n")[0]
@@ -452,13 +515,16 @@ class InjectionTests(HostileCase):
     def test_log_of_a_reason(self):
         """A reason is told as it was meant, with its arrows, and no odd name gets through."""
         body = b'{"colour\u2192": "\x1b[31m"}'
-        self.send(b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n%b"
-                  % (len(body), body))  # fmt: skip
+        self.send(
+            b"POST /config HTTP/1.1\r\n"
+            + HOST
+            + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
         self.send(b"DELETE /destroy/a%E2%86%92%1b[31m HTTP/1.1\r\n" + HOST + b"\r\n")
         first, second = self.log_lines()
         self.assertTrue((first + second).isascii() and (first + second).isprintable())
         self.assertIn("404: there is no instance a->\\x1b[31m", second)
-        self.send(b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: 12\r\n\r\n{\"colour\":1}")
+        self.send(b"POST /config HTTP/1.1\r\n" + HOST + b'Content-Length: 12\r\n\r\n{"colour":1}')
         self.assertIn("a config has no key 'colour' -> the keys are name,", self.log_lines()[-1])
 
     def test_log_of_a_refusal(self):
@@ -498,16 +564,29 @@ class InjectionTests(HostileCase):
             self.assertTrue(answer.endswith(b"\r\n\r\n"), answer)
             self.assertEqual(answer.count(b"\r\n\r\n"), 1)
             self.assertEqual(answer[9:12], self.ask(path.partition(b"?")[0])[9:12])
-        self.assertEqual(self.statuses(b"HEAD /events?follow=1 HTTP/1.1\r\n" + HOST + b"\r\n", GET),
-                         [200, 200])  # fmt: skip
+        self.assertEqual(
+            self.statuses(b"HEAD /events?follow=1 HTTP/1.1\r\n" + HOST + b"\r\n", GET), [200, 200]
+        )
 
     def test_queries(self):
         """No query is too odd to be answered."""
         self.launch(name="job")
         (name,) = self.manager.instances
-        for query in (b"tail=-1", b"tail=1e9", b"tail=%00", b"tail=" + b"9" * 99, b"stream=x",
-                      b"tail=%b2", b"stream=%0d%0aX:y", b"tail=\xc2\xb2", b"=", b"tail=1&tail=2",
-                      b"&".join([b"a=b"] * 2000), b"follow=%0d%0a", b"X%0d%0aX:y=1"):  # fmt: skip
+        for query in (
+            b"tail=-1",
+            b"tail=1e9",
+            b"tail=%00",
+            b"tail=" + b"9" * 99,
+            b"stream=x",
+            b"tail=%b2",
+            b"stream=%0d%0aX:y",
+            b"tail=\xc2\xb2",
+            b"=",
+            b"tail=1&tail=2",
+            b"&".join([b"a=b"] * 2000),
+            b"follow=%0d%0a",
+            b"X%0d%0aX:y=1",
+        ):
             answer = self.ask(b"/instances/%b/logs?%b" % (name.encode(), query))
             self.assertIn(answer[9:12], (b"409", b"400"), query)
             self.assertNotIn(b"\nX:y", answer)

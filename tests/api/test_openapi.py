@@ -19,15 +19,21 @@ METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 
 def operations():
     """(path, method) of every operation, such as ("/list", "GET")."""
-    return {(path, method.upper()) for path, item in DOCUMENT["paths"].items()
-            for method in item if method in METHODS}  # fmt: skip
+    return {
+        (path, method.upper())
+        for path, item in DOCUMENT["paths"].items()
+        for method in item
+        if method in METHODS
+    }
 
 
 def documented_in_api_md():
     """(path, method) of each of API.md's headings."""
-    return {(path.replace("INSTANCE", "{instance}"), method)
-            for heading in re.findall(r"^### (.*)", API, re.MULTILINE)
-            for method, path in re.findall(r"([A-Z]+) (/[\w/.]+)", heading)}  # fmt: skip
+    return {
+        (path.replace("INSTANCE", "{instance}"), method)
+        for heading in re.findall(r"^### (.*)", API, re.MULTILINE)
+        for method, path in re.findall(r"([A-Z]+) (/[\w/.]+)", heading)
+    }
 
 
 def table(title):

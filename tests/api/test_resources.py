@@ -86,9 +86,20 @@ class CourseTests(WebTestCase):
 
     def test_invalid_config(self):
         """A document that is none is a 409, Bad Request, with an empty body; nothing is kept."""
-        for body in (b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, document(name=None),
-                     document(what=1), document(major=1), document(base_image="../x"),
-                     b'{"name": "a", "name": "b"}', b" " * ((1 << 20) + 1)):  # fmt: skip
+        for body in (
+            b"",
+            b"{",
+            b"[]",
+            b"null",
+            b"\xff",
+            b"[" * 100_000,
+            document(name=None),
+            document(what=1),
+            document(major=1),
+            document(base_image="../x"),
+            b'{"name": "a", "name": "b"}',
+            b" " * ((1 << 20) + 1),
+        ):
             self.assertEqual(self.ask("POST", "/config", body), (409, "Bad Request", b""))
         self.assertEqual(self.get("/cfginfo"), {"files": []})
 
@@ -126,8 +137,11 @@ class CourseTests(WebTestCase):
         self.assertEqual(set(launched), {"instance", *WEB})
         (note,) = response.headers.getRawHeaders("Txcontain-Note")
         name = launched["instance"]
-        self.assertEqual(unquote(note), f"{name} runs, but does not listen on port 8000 yet: "
-                                        f"`txcontain logs {name}` shows what it says")  # fmt: skip
+        self.assertEqual(
+            unquote(note),
+            f"{name} runs, but does not listen on port 8000 yet: "
+            f"`txcontain logs {name}` shows what it says",
+        )
 
     def test_launch_without_config(self):
         """A launch of no config is a 404 with an empty body."""
@@ -135,9 +149,15 @@ class CourseTests(WebTestCase):
 
     def test_invalid_launch(self):
         """A launch that is none is a 409, Bad Request, with an empty body."""
-        for body in (b"", b"{}", b"[]", b'"web"', json.dumps({**WEB, "what": 1}).encode(),
-                     json.dumps({**WEB, "major": 1}).encode(),
-                     json.dumps({**WEB, "name": "../web"}).encode()):  # fmt: skip
+        for body in (
+            b"",
+            b"{}",
+            b"[]",
+            b'"web"',
+            json.dumps({**WEB, "what": 1}).encode(),
+            json.dumps({**WEB, "major": 1}).encode(),
+            json.dumps({**WEB, "name": "../web"}).encode(),
+        ):
             self.assertEqual(self.ask("POST", "/launch", body), (409, "Bad Request", b""))
 
     def test_launch_that_cannot_work(self):
@@ -176,8 +196,16 @@ class CourseTests(WebTestCase):
     def test_trailing_slashes(self):
         """A trailing slash makes no difference anywhere."""
         name = self.launch().name
-        for path in ("cfginfo", "list", "instances", f"instances/{name}", "stats", "events",
-                     f"instances/{name}/logs", f"instances/{name}/stats"):  # fmt: skip
+        for path in (
+            "cfginfo",
+            "list",
+            "instances",
+            f"instances/{name}",
+            "stats",
+            "events",
+            f"instances/{name}/logs",
+            f"instances/{name}/stats",
+        ):
             self.assertEqual(self.ask("GET", f"/{path}/")[0], 200, path)
 
     def test_methods(self):
@@ -231,10 +259,12 @@ class MoreTests(WebTestCase):
         """An instance tells its spec, and each step of its plan with the seconds it took."""
         record = self.get(self.path)
         self.assertEqual(record["spec"]["startup_script"], "/run.sh")
-        self.assertEqual([step["op"] for step in record["plan"]],
-                         [op for op, _ in self.instance.plan])  # fmt: skip
-        self.assertEqual([step["seconds"] for step in record["plan"]],
-                         [0.001] * len(self.instance.plan))  # fmt: skip
+        self.assertEqual(
+            [step["op"] for step in record["plan"]], [op for op, _ in self.instance.plan]
+        )
+        self.assertEqual(
+            [step["seconds"] for step in record["plan"]], [0.001] * len(self.instance.plan)
+        )
 
     def test_none(self):
         """What is asked of no instance is a 404 that says so as application/problem+json."""
@@ -242,17 +272,29 @@ class MoreTests(WebTestCase):
             response = self.successResultOf(self.asked("GET", f"/instances/web-9{below}"))
             content = response.content()
             self.settle()
-            self.assertEqual(response.headers.getRawHeaders("Content-Type"),
-                             ["application/problem+json"])  # fmt: skip
-            self.assertEqual(json.loads(self.successResultOf(content)), {
-                "title": "Not Found", "status": 404, "detail": "there is no instance web-9",
-                "chain": [],
-            })  # fmt: skip
+            self.assertEqual(
+                response.headers.getRawHeaders("Content-Type"), ["application/problem+json"]
+            )
+            self.assertEqual(
+                json.loads(self.successResultOf(content)),
+                {
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "there is no instance web-9",
+                    "chain": [],
+                },
+            )
 
     def test_bad_queries(self):
         """A query that makes no sense is a 409 that says which part."""
-        for query in ("/logs?tail=x", "/logs?tail=-1", "/logs?stream=stdin", "/logs?since=x",
-                      "/logs?until=10", "/logs?since=2000-13-01T00:00:00Z"):  # fmt: skip
+        for query in (
+            "/logs?tail=x",
+            "/logs?tail=-1",
+            "/logs?stream=stdin",
+            "/logs?since=x",
+            "/logs?until=10",
+            "/logs?since=2000-13-01T00:00:00Z",
+        ):
             status, phrase, body = self.ask("GET", self.path + query)
             self.assertEqual((status, phrase), (409, "Bad Request"))
             self.assertIn("must be", json.loads(body)["detail"])
@@ -262,13 +304,26 @@ class MoreTests(WebTestCase):
         """What an instance wrote is answered: all, the last lines, or one stream."""
         for stream in STREAMS:
             write_log(self.instance, f"1 {stream}\n2 {stream}\n".encode(), stream)
-        queries = ("", "?tail=1", "?stream=stderr", "?stream=stdout&tail=0", "?since=1h",
-                   "?until=2000-01-01T00:00:00Z")  # fmt: skip
+        queries = (
+            "",
+            "?tail=1",
+            "?stream=stderr",
+            "?stream=stdout&tail=0",
+            "?since=1h",
+            "?until=2000-01-01T00:00:00Z",
+        )
         logs = [self.ask("GET", f"{self.path}/logs{query}")[2] for query in queries]
-        self.assertEqual(logs, [
-            b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"2 stderr\n",
-            b"1 stderr\n2 stderr\n", b"", b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n", b"",
-        ])  # fmt: skip
+        self.assertEqual(
+            logs,
+            [
+                b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n",
+                b"2 stderr\n",
+                b"1 stderr\n2 stderr\n",
+                b"",
+                b"1 stdout\n2 stdout\n1 stderr\n2 stderr\n",
+                b"",
+            ],
+        )
 
     def test_timestamps(self):
         """Where they are asked for, each line begins with its time."""
@@ -314,14 +369,16 @@ class MoreTests(WebTestCase):
         """The doctor says what it found and did."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         _, _, body = self.ask("POST", "/doctor")
-        self.assertEqual(json.loads(body)["findings"],
-                         ["removed the folder instances/lost, of no instance"])  # fmt: skip
+        self.assertEqual(
+            json.loads(body)["findings"], ["removed the folder instances/lost, of no instance"]
+        )
 
     def test_events(self):
         """The events after a number are answered, a line of JSON each."""
         _, _, body = self.ask("GET", "/events?since=1")
-        self.assertEqual([json.loads(line)["what"] for line in body.splitlines()],
-                         ["starting", "running"])  # fmt: skip
+        self.assertEqual(
+            [json.loads(line)["what"] for line in body.splitlines()], ["starting", "running"]
+        )
 
 
 class HangUpTests(WebTestCase):
@@ -350,7 +407,6 @@ class HangUpTests(WebTestCase):
         self.init.fail()
         self.settle()
         self.assertEqual(self.get("/instances"), {"instances": []})
-
 
     def test_wait(self):
         """Nothing is kept of a client that waited for an end, and hung up."""
@@ -435,10 +491,13 @@ class ClientTests(WebTestCase):
     def test_course_refusals(self):
         """The course's resources tell the client why by their header."""
         self.assertEqual(self.refused(self.client.upload(b"{")).code, 409)
-        self.assertEqual(str(self.refused(self.client.launch("web", "1", "01"))),
-                         "there is no config web-1-01.cfg → upload it first")  # fmt: skip
-        self.assertEqual(str(self.refused(self.client.destroy("web-9"))),
-                         "there is no instance web-9")  # fmt: skip
+        self.assertEqual(
+            str(self.refused(self.client.launch("web", "1", "01"))),
+            "there is no config web-1-01.cfg → upload it first",
+        )
+        self.assertEqual(
+            str(self.refused(self.client.destroy("web-9"))), "there is no instance web-9"
+        )
 
     def test_other_refusals(self):
         """The others tell the client why by their problem."""
@@ -453,8 +512,16 @@ class ClientTests(WebTestCase):
         last = len(self.init.plan) - 1
         self.init.fail(last, "execve", 2, "/run.sh", "its interpreter “zsh” is missing", "try sh")
         self.settle()
-        self.assertEqual(str(self.failureResultOf(launched, Refused).value), " → ".join([
-            f"step {last + 1} of {last + 1}, exec /run.sh", "execve(2)",
-            "ENOENT: No such file or directory", "/run.sh",
-            "its interpreter “zsh” is missing", "try sh",
-        ]))  # fmt: skip
+        self.assertEqual(
+            str(self.failureResultOf(launched, Refused).value),
+            " → ".join(
+                [
+                    f"step {last + 1} of {last + 1}, exec /run.sh",
+                    "execve(2)",
+                    "ENOENT: No such file or directory",
+                    "/run.sh",
+                    "its interpreter “zsh” is missing",
+                    "try sh",
+                ]
+            ),
+        )

@@ -44,37 +44,67 @@ class SiteTests(ManagerTestCase):
 
     def test_foreign_host(self):
         """Another name, which a page may have made lead here, is refused."""
-        for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::1",
-                     "10.0.0.1:8080", "", "evil@evil.example"):  # fmt: skip
+        for host in (
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[::1",
+            "10.0.0.1:8080",
+            "",
+            "evil@evil.example",
+        ):
             head, body = self.ask("POST", "/doctor", f"Host: {host}")
             self.assertTrue(head.startswith("HTTP/1.1 403 Forbidden"), (host, head))
             self.assertEqual(body, b"")
 
     def test_own_origin(self):
         """A page of this very server may ask it."""
-        self.assertEqual(self.status("GET", "/list", "Host: localhost:8080",
-                                     "Origin: http://localhost:8080"), 200)  # fmt: skip
+        self.assertEqual(
+            self.status("GET", "/list", "Host: localhost:8080", "Origin: http://localhost:8080"),
+            200,
+        )
 
     def test_foreign_origin(self):
         """A page of any other may not, also where it comes from a container on this host."""
         self.add()
-        for origin in ("http://evil.example", "null", "http://localhost:10000", "http://[",
-                       "https://localhost:8080", "http://127.0.0.1:8080", ""):  # fmt: skip
-            status = self.status("POST", "/launch", "Host: localhost:8080", f"Origin: {origin}",
-                                 body=b'{"name": "web", "major": "1", "minor": "01"}')  # fmt: skip
+        for origin in (
+            "http://evil.example",
+            "null",
+            "http://localhost:10000",
+            "http://[",
+            "https://localhost:8080",
+            "http://127.0.0.1:8080",
+            "",
+        ):
+            status = self.status(
+                "POST",
+                "/launch",
+                "Host: localhost:8080",
+                f"Origin: {origin}",
+                body=b'{"name": "web", "major": "1", "minor": "01"}',
+            )
             self.assertEqual((status, self.reactor.inits), (403, []), origin)
 
     def test_browser(self):
         """What a browser says of where a request comes from is heeded."""
-        for site, status in (("none", 200), ("same-origin", 200), ("cross-site", 403),
-                             ("same-site", 403), ("what", 403)):  # fmt: skip
+        for site, status in (
+            ("none", 200),
+            ("same-origin", 200),
+            ("cross-site", 403),
+            ("same-site", 403),
+            ("what", 403),
+        ):
             headers = "Host: localhost:8080", f"Sec-Fetch-Site: {site}"
             self.assertEqual(self.status("GET", "/list", *headers), status, site)
 
     def test_targets(self):
         """A target is a path or a whole URL of ours; anything else is no HTTP."""
-        for target, status in (("/list", 200), ("http://localhost:8080/list", 200), ("list", 400),
-                               ("http://evil.example/list", 403)):  # fmt: skip
+        for target, status in (
+            ("/list", 200),
+            ("http://localhost:8080/list", 200),
+            ("list", 400),
+            ("http://evil.example/list", 403),
+        ):
             self.assertEqual(self.status("GET", target, "Host: localhost:8080"), status, target)
 
     def test_two_hosts(self):
@@ -85,8 +115,11 @@ class SiteTests(ManagerTestCase):
     def test_malformed(self):
         """After such a request is answered the connection ends, and no other is answered."""
         good = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for target, hosts in ((b"/list", b""), (b"list", b"Host: localhost\r\n"),
-                              (b"/list", b"Host: localhost\r\nHost: localhost\r\n")):  # fmt: skip
+        for target, hosts in (
+            (b"/list", b""),
+            (b"list", b"Host: localhost\r\n"),
+            (b"/list", b"Host: localhost\r\nHost: localhost\r\n"),
+        ):
             connection, transport = self.connect()
             connection.dataReceived(b"GET %b HTTP/1.1\r\n%b\r\n%b" % (target, hosts, good))
             connection.dataReceived(good)
@@ -189,8 +222,9 @@ class SiteTests(ManagerTestCase):
         name = self.launch().name
         for path in ("/events", f"/instances/{name}/logs"):
             connection, transport = self.connect()
-            connection.dataReceived(b"GET %b?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-                                    % path.encode())  # fmt: skip
+            connection.dataReceived(
+                b"GET %b?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode()
+            )
             transport.producer.stopProducing()  # as every transport does where it is lost
             connection.connectionLost(Failure(ConnectionLost()))
             self.reactor.advance(1)

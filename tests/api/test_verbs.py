@@ -94,10 +94,13 @@ class ErrorTests(RestTestCase):
     def test_problem(self):
         """A resource of ours tells it in a body too, as application/problem+json."""
         response, body = self.refused(errors.NoSuchInstance("no web-9", "see ps"), TellingVerb)
-        self.assertEqual(response.headers.getRawHeaders("Content-Type"),
-                         ["application/problem+json"])  # fmt: skip
-        self.assertEqual(json.loads(body), {"title": "Not Found", "status": 404,
-                                            "detail": "no web-9", "chain": ["see ps"]})  # fmt: skip
+        self.assertEqual(
+            response.headers.getRawHeaders("Content-Type"), ["application/problem+json"]
+        )
+        self.assertEqual(
+            json.loads(body),
+            {"title": "Not Found", "status": 404, "detail": "no web-9", "chain": ["see ps"]},
+        )
 
     def test_unexpected(self):
         """An exception of no kind of ours is a 500 that gives nothing away, and is logged."""
@@ -257,8 +260,15 @@ class QueryTests(SynchronousTestCase):
 
     def test_flag(self):
         """A flag is a yes or a no in the words of JSON, Python and C; anything else is refused."""
-        for text, value in ((b"1", True), (b"true", True), (b"True", True), (b"TRUE", True),
-                            (b"0", False), (b"false", False), (b"False", False)):  # fmt: skip
+        for text, value in (
+            (b"1", True),
+            (b"true", True),
+            (b"True", True),
+            (b"TRUE", True),
+            (b"0", False),
+            (b"false", False),
+            (b"False", False),
+        ):
             self.assertIs(self.query((b"follow", text))["follow"], value)
         for text in (b"", b"yes", b"no", b"AAA", b"2", b"\xff"):
             self.assertIn("must be 1, true, 0 or false, not", self.refused((b"follow", text)))

@@ -609,8 +609,16 @@ class ParserTests(Session):
 
     def test_bad_url(self):
         """An address that is none is a usage error that shows what one looks like."""
-        for url in ("", "localhost:80", "ftp://h", "unix:x", "http://", "http://h:99999",
-                    "http://h/x?y", "http://[h]"):  # fmt: skip
+        for url in (
+            "",
+            "localhost:80",
+            "ftp://h",
+            "unix:x",
+            "http://",
+            "http://h:99999",
+            "http://h/x?y",
+            "http://[h]",
+        ):
             said = f"argument --url: {url!r} is not the address of a manager: write http://HOST:"
             self.assertIn(said, self.usage_error("--url", url, "list"))
 

@@ -174,8 +174,12 @@ class ForReal(SynchronousTestCase):
         mounts = ["layer.tar /data READWRITE", "layer.tar /shared READ"]
         changes = {"mounts": mounts, "startup_script": "/probe", **changes}
         names = ("private", "scratch")
-        paths = Paths(self.path("base"), [self.path("layer")] * 2, *map(self.path, names),
-                      Host.here(self.path("empty"), compile_filters()))  # fmt: skip
+        paths = Paths(
+            self.path("base"),
+            [self.path("layer")] * 2,
+            *map(self.path, names),
+            Host.here(self.path("empty"), compile_filters()),
+        )
         output = {"stdout": self.path("out"), "stderr": self.path("err")}
         plan = make_plan(make_spec(**changes), paths, "web-1")
         return [(op, output if op == "output" else arguments) for op, arguments in plan]

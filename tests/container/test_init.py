@@ -279,8 +279,18 @@ class WholePlans(Case):
             self.carry_out(PLANS[name], kernel)
             names = [call[0] for call in kernel.calls]
             names.reverse()  # to find the last of each
-            order = ["unshare", "mount", "pivot_root", "sethostname", "setgroups", "setgid",
-                     "setuid", "capset", "load_filter", "execve"]  # fmt: skip
+            order = [
+                "unshare",
+                "mount",
+                "pivot_root",
+                "sethostname",
+                "setgroups",
+                "setgid",
+                "setuid",
+                "capset",
+                "load_filter",
+                "execve",
+            ]
             self.assertEqual(sorted(order, key=names.index, reverse=True), order)
             no_new_privileges = kernel.calls[::-1].index(("prctl", init.PR_SET_NO_NEW_PRIVS, 1))
             self.assertGreater(no_new_privileges, names.index("load_filter"))
@@ -310,8 +320,17 @@ class FileTree(Case):
     def test_mount_points_are_made(self):
         """A target that is missing is made, folder by folder, each beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)  # of the target, and of its parent
-        calls = self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/a/b",
-                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        calls = self.calls(
+            "overlay",
+            kernel,
+            lower="/l",
+            upper="/u",
+            work="/w",
+            target="/a/b",
+            flags=[],
+            sealed=False,
+            volatile=False,
+        )
         made = [call for call in calls if call[0] == "mkdir" and len(call) == 4]
         self.assertEqual([(call[1], call[2]) for call in made], [("a", 0o755), ("b", 0o755)])
         self.assertEqual(calls[-1][0], "close")
@@ -320,8 +339,17 @@ class FileTree(Case):
     def test_a_dangling_mount_point(self):
         """Where a target is a link to nowhere, what it leads to is made, beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(3, EEXIST)
-        calls = self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/a/link",
-                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        calls = self.calls(
+            "overlay",
+            kernel,
+            lower="/l",
+            upper="/u",
+            work="/w",
+            target="/a/link",
+            flags=[],
+            sealed=False,
+            volatile=False,
+        )
         flags = os.O_PATH | os.O_DIRECTORY
         self.assertEqual(
             calls[1:6],
@@ -337,8 +365,16 @@ class FileTree(Case):
 
     def test_an_overlay(self):
         """The upper layer is like the lower one at its top, so that owner and mode show."""
-        calls = self.calls("overlay", lower="/l", upper="/u", work="/w", target="/t",
-                           flags=["nosuid", "nodev"], sealed=False, volatile=True)  # fmt: skip
+        calls = self.calls(
+            "overlay",
+            lower="/l",
+            upper="/u",
+            work="/w",
+            target="/t",
+            flags=["nosuid", "nodev"],
+            sealed=False,
+            volatile=True,
+        )
         self.assertEqual(
             calls[3:-1],
             [
@@ -347,23 +383,46 @@ class FileTree(Case):
                 ("stat", "/l"),
                 ("chown", "/u", 33, 34),
                 ("chmod", "/u", 0o750),
-                ("mount", "overlay", "/proc/self/fd/1001", "overlay", 6,
-                 "lowerdir=/l,upperdir=/u,workdir=/w,volatile"),
+                (
+                    "mount",
+                    "overlay",
+                    "/proc/self/fd/1001",
+                    "overlay",
+                    6,
+                    "lowerdir=/l,upperdir=/u,workdir=/w,volatile",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     def test_paths_of_an_overlay(self):
         """No character of a path ends it: an image could name a folder of the host's else."""
-        calls = self.calls("overlay", lower="/l:/etc", upper="/u,x=y", work="/w\\", target="/t",
-                           flags=[], sealed=False, volatile=False)  # fmt: skip
+        calls = self.calls(
+            "overlay",
+            lower="/l:/etc",
+            upper="/u,x=y",
+            work="/w\\",
+            target="/t",
+            flags=[],
+            sealed=False,
+            volatile=False,
+        )
         (mount,) = [call for call in calls if call[0] == "mount"]
         self.assertEqual(mount[-1], r"lowerdir=/l\:/etc,upperdir=/u\,x=y,workdir=/w\\")
 
     def test_layers_that_are_there(self):
         """Private layers of an earlier run are used again; missing folders above are made."""
         kernel = Recorder().fail(3, ENOENT).fail(6, EEXIST)
-        calls = self.calls("overlay", kernel, lower="/l", upper="/p/0/u", work="/p/0/w",
-                           target="/t", flags=[], sealed=False, volatile=False)  # fmt: skip
+        calls = self.calls(
+            "overlay",
+            kernel,
+            lower="/l",
+            upper="/p/0/u",
+            work="/p/0/w",
+            target="/t",
+            flags=[],
+            sealed=False,
+            volatile=False,
+        )
         made = [call[1] for call in calls if call[0] == "mkdir"]
         self.assertEqual(made, ["/p/0/u", "/p/0", "/p/0/u", "/p/0/w"])
         self.assertIn("mount", [call[0] for call in calls])
@@ -384,8 +443,17 @@ class FileTree(Case):
         """What is sealed is where the target led before the mount, not where it leads now."""
         kernel = Recorder()
         self.patch(kernel, "place", lambda *_: "/real")
-        self.calls("overlay", kernel, lower="/l", upper="/u", work="/w", target="/link/x",
-                   flags=[], sealed=True, volatile=False)  # fmt: skip
+        self.calls(
+            "overlay",
+            kernel,
+            lower="/l",
+            upper="/u",
+            work="/w",
+            target="/link/x",
+            flags=[],
+            sealed=True,
+            volatile=False,
+        )
         last = ("open_beneath", -1, "/real", os.O_PATH, init.RESOLVE_NO_SYMLINKS)
         self.assertEqual(kernel.calls[-1], last)
 
@@ -405,9 +473,11 @@ class FileTree(Case):
         flags = init.bits(["remount", "bind", "ro", "nosuid"])
         self.assertEqual(
             kernel.calls,
-            [("mount", None, f"/proc/self/fd/{descriptor}", None, flags, ""),
-             ("close", descriptor)],
-        )  # fmt: skip
+            [
+                ("mount", None, f"/proc/self/fd/{descriptor}", None, flags, ""),
+                ("close", descriptor),
+            ],
+        )
 
     def test_binds(self):
         """What is bound is there with its flags from the first moment, and so is all below it."""
@@ -428,8 +498,11 @@ class FileTree(Case):
         """What is no folder is bound on a new empty file."""
         kernel = Recorder()
         self.patch(kernel, "stat", lambda path: SimpleNamespace(st_mode=stat.S_IFREG))
-        made = [call for call in self.calls("bind", kernel, source="/tar", target="/x", flags=[])
-                if call[0] == "mknod"]  # fmt: skip
+        made = [
+            call
+            for call in self.calls("bind", kernel, source="/tar", target="/x", flags=[])
+            if call[0] == "mknod"
+        ]
         self.assertEqual([call[1:3] for call in made], [("x", stat.S_IFREG | 0o644)])
 
     def test_standard_streams(self):
@@ -454,10 +527,12 @@ class FileTree(Case):
         bind = init.bits(["bind"])
         self.assertEqual(
             calls[:3],
-            [("mkdir", "/root", 0o755),
-             ("mount", "/layer", "/root", None, bind, ""),
-             ("mount", None, "/root", None, bind | init.bits(["remount", "nosuid"]), "")],
-        )  # fmt: skip
+            [
+                ("mkdir", "/root", 0o755),
+                ("mount", "/layer", "/root", None, bind, ""),
+                ("mount", None, "/root", None, bind | init.bits(["remount", "nosuid"]), ""),
+            ],
+        )
 
     def test_devices(self):
         """A device may be opened by anyone, whatever the umask is."""
@@ -572,11 +647,17 @@ class Identity(Case):
         calls = self.calls("user", owner="www", capabilities=[0])
         self.assertEqual(
             calls,
-            [("setgroups", [35, 4]), ("setgid", 35), ("setuid", 33), ("capset", 0),
-             ("prctl", init.PR_SET_PDEATHSIG, 9),
-             ("open_inside", "/srv", os.O_PATH | os.O_DIRECTORY), ("chdir", 1006),
-             ("close", 1006)],
-        )  # fmt: skip
+            [
+                ("setgroups", [35, 4]),
+                ("setgid", 35),
+                ("setuid", 33),
+                ("capset", 0),
+                ("prctl", init.PR_SET_PDEATHSIG, 9),
+                ("open_inside", "/srv", os.O_PATH | os.O_DIRECTORY),
+                ("chdir", 1006),
+                ("close", 1006),
+            ],
+        )
 
     def test_without_a_home(self):
         """Where its home can't be entered a user works from the top, as the init does by then."""
@@ -867,9 +948,15 @@ class WhyNoExec(SynchronousTestCase):
 
     def test_scripts(self):
         """Only text without a #! line is what a shell runs itself."""
-        for content, wanted in ((b"", True), (b"echo hello", True), (b"# comment\n", True),
-                                (b"#!/bin/sh", False), (b"\x7fELF", False), (b"a\0", False),
-                                ("é".encode(), True)):  # fmt: skip
+        for content, wanted in (
+            (b"", True),
+            (b"echo hello", True),
+            (b"# comment\n", True),
+            (b"#!/bin/sh", False),
+            (b"\x7fELF", False),
+            (b"a\0", False),
+            ("é".encode(), True),
+        ):
             self.put(content)
             self.assertEqual(init.is_script(self.path), wanted)
 

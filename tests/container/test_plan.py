@@ -37,8 +37,15 @@ GROUNDWORK = [
     ("mount", {"target": "/proc", "fstype": "proc", "flags": ["nosuid", "nodev", "noexec"]}),
     ("read_only_path", {"path": "/proc/sys"}),
     ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
-    ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
-               "data": "mode=755,size=64k"}),
+    (
+        "mount",
+        {
+            "target": "/dev",
+            "fstype": "tmpfs",
+            "flags": ["nosuid", "noexec"],
+            "data": "mode=755,size=64k",
+        },
+    ),
     ("device", {"path": "/dev/null", "major": 1, "minor": 3}),
     ("device", {"path": "/dev/zero", "major": 1, "minor": 5}),
     ("device", {"path": "/dev/full", "major": 1, "minor": 7}),
@@ -50,39 +57,98 @@ GROUNDWORK = [
     ("symlink", {"path": "/dev/stdin", "target": "/proc/self/fd/0"}),
     ("symlink", {"path": "/dev/stdout", "target": "/proc/self/fd/1"}),
     ("symlink", {"path": "/dev/stderr", "target": "/proc/self/fd/2"}),
-    ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
-               "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
-    ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": ["nosuid", "nodev", "noexec"],
-               "data": "mode=1777,size=67108864"}),
-    ("mount", {"target": "/dev/mqueue", "fstype": "mqueue",
-               "flags": ["nosuid", "nodev", "noexec"]}),
+    (
+        "mount",
+        {
+            "target": "/dev/pts",
+            "fstype": "devpts",
+            "flags": ["nosuid", "noexec"],
+            "data": "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        },
+    ),
+    (
+        "mount",
+        {
+            "target": "/dev/shm",
+            "fstype": "tmpfs",
+            "flags": ["nosuid", "nodev", "noexec"],
+            "data": "mode=1777,size=67108864",
+        },
+    ),
+    (
+        "mount",
+        {"target": "/dev/mqueue", "fstype": "mqueue", "flags": ["nosuid", "nodev", "noexec"]},
+    ),
     ("input", {"path": "/scratch/staging/dev/null"}),
     ("limits", {"most": {"msgqueue": 7}}),
     ("bounding_set", {"keep": ALL}),
     ("seccomp", {"program": b"first"}),
-]  # fmt: skip
+]
 
 REST = [
-    ("root_overlay", {"lower": "/layers/base", "upper": "/scratch/base-upper",
-                      "work": "/scratch/base-work", "mountpoint": "/scratch/root",
-                      "flags": ["nosuid", "nodev"], "sealed": True, "volatile": True}),
+    (
+        "root_overlay",
+        {
+            "lower": "/layers/base",
+            "upper": "/scratch/base-upper",
+            "work": "/scratch/base-work",
+            "mountpoint": "/scratch/root",
+            "flags": ["nosuid", "nodev"],
+            "sealed": True,
+            "volatile": True,
+        },
+    ),
     ("move", {"source": "/scratch/staging/proc", "target": "/proc"}),
     ("move", {"source": "/scratch/staging/dev", "target": "/dev"}),
     ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", "nosuid", "nodev", "noexec"]}),
     ("mask", {"path": "/sys/firmware", "source": "/empty"}),
-    ("mount", {"target": "/run", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
-               "data": "mode=755,size=64m"}),
-    ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
-               "data": "mode=1777,size=268435456"}),
-    ("overlay", {"lower": "/layers/web", "upper": "/scratch/0-upper", "work": "/scratch/0-work",
-                 "target": "/webserver", "flags": ["nosuid", "nodev"], "sealed": True,
-                 "volatile": True}),
-    ("overlay", {"lower": "/layers/home", "upper": "/private/1-upper", "work": "/private/1-work",
-                 "target": "/webserver/home", "flags": ["nosuid", "nodev"], "sealed": False,
-                 "volatile": True}),
+    (
+        "mount",
+        {
+            "target": "/run",
+            "fstype": "tmpfs",
+            "flags": ["nosuid", "nodev"],
+            "data": "mode=755,size=64m",
+        },
+    ),
+    (
+        "mount",
+        {
+            "target": "/tmp",
+            "fstype": "tmpfs",
+            "flags": ["nosuid", "nodev"],
+            "data": "mode=1777,size=268435456",
+        },
+    ),
+    (
+        "overlay",
+        {
+            "lower": "/layers/web",
+            "upper": "/scratch/0-upper",
+            "work": "/scratch/0-work",
+            "target": "/webserver",
+            "flags": ["nosuid", "nodev"],
+            "sealed": True,
+            "volatile": True,
+        },
+    ),
+    (
+        "overlay",
+        {
+            "lower": "/layers/home",
+            "upper": "/private/1-upper",
+            "work": "/private/1-work",
+            "target": "/webserver/home",
+            "flags": ["nosuid", "nodev"],
+            "sealed": False,
+            "volatile": True,
+        },
+    ),
     ("file", {"path": "/etc/resolv.conf", "content": "nameserver 127.0.0.53\n"}),
-    ("file", {"path": "/etc/hosts",
-              "content": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"}),
+    (
+        "file",
+        {"path": "/etc/hosts", "content": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"},
+    ),
     ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
     ("output", {"stdout": "stdout", "stderr": "stderr"}),
     ("propagation", {"mode": "private"}),
@@ -93,14 +159,26 @@ REST = [
     ("user", {"owner": "www-data", "capabilities": ALL}),
     ("no_new_privileges", {}),
     ("seccomp", {"program": b"last"}),
-    ("exec", {"path": "/webserver/tiny.sh", "arguments": [],
-              "environment": [("PATH", (PATH,)), ("TERM", ("dumb",)), ("PORT", ("80",)),
-                              ("A", ("", "PORT", "")), ("PATH", ("/x:", "PATH", ""))]}),
-]  # fmt: skip
+    (
+        "exec",
+        {
+            "path": "/webserver/tiny.sh",
+            "arguments": [],
+            "environment": [
+                ("PATH", (PATH,)),
+                ("TERM", ("dumb",)),
+                ("PORT", ("80",)),
+                ("A", ("", "PORT", "")),
+                ("PATH", ("/x:", "PATH", "")),
+            ],
+        },
+    ),
+]
 
 
-PATHS = Paths("/layers/base", [], "/private", "/scratch", HOST,
-              resolv_conf="nameserver 127.0.0.53\n")  # fmt: skip
+PATHS = Paths(
+    "/layers/base", [], "/private", "/scratch", HOST, resolv_conf="nameserver 127.0.0.53\n"
+)
 
 
 def plan_of(*layers, link=None, **changes):
@@ -157,12 +235,22 @@ class Containers(SynchronousTestCase):
         memory = [step for step in plan if "memory" in str(step) or "/tmp" in str(step)]
         self.assertEqual(
             memory,
-            [("scratch", {"path": "/scratch/memory-var-run", "size": "64m"}),
-             ("overlay", {"lower": "/scratch/layers/base/var/run",
-                          "upper": "/scratch/memory-var-run/own-upper",
-                          "work": "/scratch/memory-var-run/own-work", "target": "/var/run",
-                          "flags": ["nosuid", "nodev"], "sealed": False, "volatile": True})],
-        )  # fmt: skip
+            [
+                ("scratch", {"path": "/scratch/memory-var-run", "size": "64m"}),
+                (
+                    "overlay",
+                    {
+                        "lower": "/scratch/layers/base/var/run",
+                        "upper": "/scratch/memory-var-run/own-upper",
+                        "work": "/scratch/memory-var-run/own-work",
+                        "target": "/var/run",
+                        "flags": ["nosuid", "nodev"],
+                        "sealed": False,
+                        "volatile": True,
+                    },
+                ),
+            ],
+        )
 
     def test_one_below_the_other(self):
         """If /run is below /tmp, that is mounted first."""
@@ -177,8 +265,10 @@ class Containers(SynchronousTestCase):
         added = [step for step in plan if step not in plain]
         self.assertEqual(
             added,
-            [("scratch", {"path": "/private/disk", "size": "1048576"}),
-             ("limits", {"most": {"nofile": 100}})],
+            [
+                ("scratch", {"path": "/private/disk", "size": "1048576"}),
+                ("limits", {"most": {"nofile": 100}}),
+            ],
         )
         self.assertEqual([step for step in plan if step in plain], plain)
         ops = [op for op, _ in plan]
@@ -242,12 +332,25 @@ class Containers(SynchronousTestCase):
         self.assertEqual(
             [step for step in plan if step not in plain],
             [
-                ("mount", {"target": "/tmp", "fstype": "tmpfs", "flags": ["nosuid", "nodev"],
-                           "data": "mode=1777,size=1048576"}),
-                ("resize", {"path": "/dev/shm", "size": "1073741824",
-                            "flags": ["nosuid", "nodev", "noexec"]}),
+                (
+                    "mount",
+                    {
+                        "target": "/tmp",
+                        "fstype": "tmpfs",
+                        "flags": ["nosuid", "nodev"],
+                        "data": "mode=1777,size=1048576",
+                    },
+                ),
+                (
+                    "resize",
+                    {
+                        "path": "/dev/shm",
+                        "size": "1073741824",
+                        "flags": ["nosuid", "nodev", "noexec"],
+                    },
+                ),
             ],
-        )  # fmt: skip
+        )
         self.assertEqual(plan_of(shm_size="64M"), plain)
 
     def test_no_mount_hides_another(self):
@@ -295,9 +398,11 @@ class Containers(SynchronousTestCase):
         """A quarter of what is counted for a user as a whole is the host's, however little."""
         for most, shares in (
             ((7, 7), {"msgqueue": 5, "sigpending": 5, "memlock": 5}),
-            ((resource.RLIM_INFINITY,) * 2,
-             {"msgqueue": 614400, "sigpending": 49152, "memlock": 6 << 20}),
-        ):  # fmt: skip
+            (
+                (resource.RLIM_INFINITY,) * 2,
+                {"msgqueue": 614400, "sigpending": 49152, "memlock": 6 << 20},
+            ),
+        ):
             self.patch(resource, "getrlimit", lambda which, most=most: most)
             self.assertEqual(dict(Host.here("/empty", FILTER).limits), shares)
 
@@ -317,11 +422,25 @@ class Unpacking(SynchronousTestCase):
         ops = list(dict.fromkeys(op for op, _ in self.plan))
         self.assertEqual(
             ops,
-            ["unshare", "propagation", "scratch", "root_folder", "mount", "bind", "input",
-             "output_as_error", "bounding_set", "pivot_root", "limits", "close_descriptors",
-             "user",
-             "no_new_privileges", "seccomp", "exec"],
-        )  # fmt: skip
+            [
+                "unshare",
+                "propagation",
+                "scratch",
+                "root_folder",
+                "mount",
+                "bind",
+                "input",
+                "output_as_error",
+                "bounding_set",
+                "pivot_root",
+                "limits",
+                "close_descriptors",
+                "user",
+                "no_new_privileges",
+                "seccomp",
+                "exec",
+            ],
+        )
         self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
 
     def test_all_but_the_layer_is_read_only(self):
@@ -331,9 +450,13 @@ class Unpacking(SynchronousTestCase):
         binds = [arguments for op, arguments in self.plan if op == "bind"]
         self.assertEqual(
             {bind["target"]: bind["source"] for bind in binds},
-            {"/.x/opt": "/opt", "/.x/usr/bin": "/usr/bin", "/.x/usr/lib": "/usr/lib",
-             "/.x/tarball": "/images/base.tar.xz"},
-        )  # fmt: skip
+            {
+                "/.x/opt": "/opt",
+                "/.x/usr/bin": "/usr/bin",
+                "/.x/usr/lib": "/usr/lib",
+                "/.x/tarball": "/images/base.tar.xz",
+            },
+        )
         self.assertEqual([bind for bind in binds if "ro" not in bind["flags"]], [])
 
     def test_the_programs(self):

@@ -38,8 +38,8 @@ STRICTER = {  # what Docker lets a container do, and we do not
     "process_vm_readv": "takes another process's memory",
     "process_vm_writev": "changes another process's memory",
     "socketcall": "its arguments, behind a pointer, can't be looked at: the families that lead "
-                  "around a network namespace would be to be had by it",
-}  # fmt: skip
+    "around a network namespace would be to be had by it",
+}
 
 
 def number(name: str) -> int:
@@ -92,8 +92,9 @@ class FilterTests(SynchronousTestCase):
         """The first part lets an init do what plans take, and refuses everything else already."""
         known = [name for name in REFUSED if number(name) >= 0]
         said = self.filtered(lambda: " ".join(call(name, -1, -1, -1) for name in known), parts=1)
-        allowed = {name for name, answer in zip(known, said.split(), strict=True)
-                   if answer != "EPERM"}  # fmt: skip
+        allowed = {
+            name for name, answer in zip(known, said.split(), strict=True) if answer != "EPERM"
+        }
         self.assertEqual(allowed, {*FOR_PLANS})
 
     def test_unlisted(self) -> None:
@@ -166,8 +167,12 @@ class DriftTests(SynchronousTestCase):
 
     def test_capabilities(self) -> None:
         """What Docker ties to a capability that no container has is not allowed without it."""
-        tied = {name for capability, names in DOCKER["by_capability"].items()
-                if capability not in CAPABILITIES for name in names}  # fmt: skip
+        tied = {
+            name
+            for capability, names in DOCKER["by_capability"].items()
+            if capability not in CAPABILITIES
+            for name in names
+        }
         self.assertIn("mbind", tied)
         self.assertEqual(tied & {*ALLOWED}, set())
 

@@ -18,23 +18,91 @@ REFUSED = {
     "name": ["", "-web", ".web", "a/b", "a b", "..", "é", "a" * 51, "a\n", 1, True, ["web"], {}],
     "major": ["", "1-2", "-1", ".1", "1/2", "1" * 33, 1, 1.0],
     "minor": ["", "01-", "..", "0\x00", "1 ", 1],
-    "base_image": ["", "..", " x", "x\n", "é" * 128, "../x.tar", "/x.tar", "a/b.tar", ".hidden",
-                   "-x.tar", 7, []],
+    "base_image": [
+        "",
+        "..",
+        " x",
+        "x\n",
+        "é" * 128,
+        "../x.tar",
+        "/x.tar",
+        "a/b.tar",
+        ".hidden",
+        "-x.tar",
+        7,
+        [],
+    ],
     "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
     "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
-    "startup_owner": ["", "-1", "a b", "a:", ":a", "a:b:c", "1:-1", "4294967295", "0:4294967295",
-                      "99999999999", "root\n", 0, "é", "$", "٣"],
-    "startup_env": ["A", "=1", "1A=1", "A B=1", "A-B=1", "A=1;B", "A=\x00", "A=\ud800", 1, True,
-                    ["A"], ["=1"], [" A=1"], [1], [None], [["A", "1"]], ["A=\x00"], ["A=\udfff"],
-                    ["A=1"] * 1001, {"": "1"}, {"A=": "1"}, {"1A": "1"},
-                    {"A\n": "1"}, {"A": None}, {"A": True}, {"A": 1.5}, {"A": "\x00"},
-                    {"A": ["1"]}],
+    "startup_owner": [
+        "",
+        "-1",
+        "a b",
+        "a:",
+        ":a",
+        "a:b:c",
+        "1:-1",
+        "4294967295",
+        "0:4294967295",
+        "99999999999",
+        "root\n",
+        0,
+        "é",
+        "$",
+        "٣",
+    ],
+    "startup_env": [
+        "A",
+        "=1",
+        "1A=1",
+        "A B=1",
+        "A-B=1",
+        "A=1;B",
+        "A=\x00",
+        "A=\ud800",
+        1,
+        True,
+        ["A"],
+        ["=1"],
+        [" A=1"],
+        [1],
+        [None],
+        [["A", "1"]],
+        ["A=\x00"],
+        ["A=\udfff"],
+        ["A=1"] * 1001,
+        {"": "1"},
+        {"A=": "1"},
+        {"1A": "1"},
+        {"A\n": "1"},
+        {"A": None},
+        {"A": True},
+        {"A": 1.5},
+        {"A": "\x00"},
+        {"A": ["1"]},
+    ],
     "init": [0, 1, "true", "", []],
     "restart": ["", "yes", "NO", True, 1, ["no"], {}],
     "max_restarts": [-1, 1_000_001, 1.0, True, "1", []],
     "stop_timeout": [-1, -0.1, 3601, "2", False, [], 10**400],
-    "stop_signal": ["", "FOO", "SIGSIG", "0", 0, 65, -1, 15.0, True, "TERM ", "TERM+1", "RTMIN+99",
-                    "SIG", "SIG_DFL", [], "1" * 99],
+    "stop_signal": [
+        "",
+        "FOO",
+        "SIGSIG",
+        "0",
+        0,
+        65,
+        -1,
+        15.0,
+        True,
+        "TERM ",
+        "TERM+1",
+        "RTMIN+99",
+        "SIG",
+        "SIG_DFL",
+        [],
+        "1" * 99,
+    ],
     "log_max_size": ["", "10m", "10 M", "-1", "1.5M", 4095, "4095", "3K", -1, 1e6, True, "9" * 16],
     "log_max_files": [0, 101, 2.0, "3", True],
     "limits": ["256M", 1, True, []],
@@ -84,8 +152,13 @@ TAKEN = {
     "name": [("a", "a"), ("web-1.2_x", "web-1.2_x"), ("a" * 50, "a" * 50), ("a--", "a--")],
     "major": [("1", "1"), ("1.2_3", "1.2_3"), ("0" * 32, "0" * 32)],
     "minor": [("01", "01"), ("a.", "a.")],
-    "base_image": [("x", "x"), ("x..tar.gz", "x..tar.gz"), ("a+b~1@2 (3).tar", "a+b~1@2 (3).tar"),
-                   ("é中.tar", "é中.tar"), ("é" * 127, "é" * 127)],
+    "base_image": [
+        ("x", "x"),
+        ("x..tar.gz", "x..tar.gz"),
+        ("a+b~1@2 (3).tar", "a+b~1@2 (3).tar"),
+        ("é中.tar", "é中.tar"),
+        ("é" * 127, "é" * 127),
+    ],
     "mounts": [
         ([], ()),
         (["x.tar /x READ"], (Mount("x.tar", "/x", False),)),
@@ -131,8 +204,15 @@ TAKEN = {
     "restart": [("no", "no"), ("on-failure", "on-failure"), ("always", "always")],
     "max_restarts": [(0, 0), (1_000_000, 1_000_000)],
     "stop_timeout": [(0, 0), (0.5, 0.5), (3600, 3600)],
-    "stop_signal": [("TERM", 15), ("SIGQUIT", 3), ("usr1", 10), (1, 1), ("64", 64),
-                    ("SIGRTMIN+3", 37), ("RTMIN", 34)],
+    "stop_signal": [
+        ("TERM", 15),
+        ("SIGQUIT", 3),
+        ("usr1", 10),
+        (1, 1),
+        ("64", 64),
+        ("SIGRTMIN+3", 37),
+        ("RTMIN", 34),
+    ],
     "log_max_size": [
         (4096, 4096),
         ("4096", 4096),
@@ -159,13 +239,34 @@ TAKEN = {
         (["8080:80"], (Port("127.0.0.1", 8080, 80, "tcp"),)),
         (["0.0.0.0:1:65535/tcp"], (Port("0.0.0.0", 1, 65535, "tcp"),)),
         (["1:2", "1:3/udp"], (Port("127.0.0.1", 1, 2, "tcp"), Port("127.0.0.1", 1, 3, "udp"))),
-        (["9.9.9.1:1:2", "9.9.9.2:1:2"],
-         (Port("9.9.9.1", 1, 2, "tcp"), Port("9.9.9.2", 1, 2, "tcp"))),
+        (
+            ["9.9.9.1:1:2", "9.9.9.2:1:2"],
+            (Port("9.9.9.1", 1, 2, "tcp"), Port("9.9.9.2", 1, 2, "tcp")),
+        ),
     ],
-}  # fmt: skip
-PORTS_REFUSED = ["", "80", "80:", ":80", "0:80", "80:0", "65536:80", "80:65536", "80:80/sctp",
-                 "80:80/", "80-81:80-81", "localhost:80:80", "1.2.3:80:80", "01.2.3.4:80:80",
-                 "256.0.0.1:80:80", "::1:80:80", "-1:80", "8e1:80", " 80:80", "٨٠:80"]  # fmt: skip
+}
+PORTS_REFUSED = [
+    "",
+    "80",
+    "80:",
+    ":80",
+    "0:80",
+    "80:0",
+    "65536:80",
+    "80:65536",
+    "80:80/sctp",
+    "80:80/",
+    "80-81:80-81",
+    "localhost:80:80",
+    "1.2.3:80:80",
+    "01.2.3.4:80:80",
+    "256.0.0.1:80:80",
+    "::1:80:80",
+    "-1:80",
+    "8e1:80",
+    " 80:80",
+    "٨٠:80",
+]
 DEFAULTS = {
     "mounts": (),
     "startup_script": None,
@@ -243,8 +344,12 @@ class Keys(Case):
         """A port that is none, or is taken twice, or that no private network has, is refused."""
         for text in PORTS_REFUSED:
             self.refused(document(network="private", ports=[text]), "a port is 'HOST:CONTAINER'")
-        for one, other in (("1:1", "1:2"), ("1:1", "0.0.0.0:1:1"), ("0.0.0.0:1:1", "9.9.9.9:1:1"),
-                           ("1:1/udp", "127.0.0.1:1:1/udp")):  # fmt: skip
+        for one, other in (
+            ("1:1", "1:2"),
+            ("1:1", "0.0.0.0:1:1"),
+            ("0.0.0.0:1:1", "9.9.9.9:1:1"),
+            ("1:1/udp", "127.0.0.1:1:1/udp"),
+        ):
             self.refused(document(network="private", ports=[one, other]), "ports publishes port")
         for network in ("host", "none", None):
             self.refused(document(network=network, ports=["1:1"]), '"network": "private"')
@@ -299,8 +404,18 @@ class Documents(Case):
     def test_not_json(self):
         """What is no JSON, or more than JSON (NaN), is refused."""
         numbers = b'{"a": ' + b"9" * 5000 + b"}"
-        for text in (b"", b"{", b"web", b'{"name": NaN}', b"[Infinity]", b"{} {}", b"{'a': 1}",
-                     b'{"a": "\n"}', 2 * b"\xef\xbb\xbf" + b"{}", numbers):  # fmt: skip
+        for text in (
+            b"",
+            b"{",
+            b"web",
+            b'{"name": NaN}',
+            b"[Infinity]",
+            b"{} {}",
+            b"{'a': 1}",
+            b'{"a": "\n"}',
+            2 * b"\xef\xbb\xbf" + b"{}",
+            numbers,
+        ):
             self.refused(text, "JSON")
 
     def test_mark(self):
@@ -385,8 +500,14 @@ class Launches(Case):
     def test_refused(self):
         """A key missing, a key too many, a bad name and a wrong type are refused."""
         good = {"name": "web", "major": "1", "minor": "01"}
-        for bad in ({}, {"name": "web"}, {**good, "more": 1}, {**good, "name": "../x"},
-                    {**good, "major": 1}, {**good, "minor": None}):  # fmt: skip
+        for bad in (
+            {},
+            {"name": "web"},
+            {**good, "more": 1},
+            {**good, "name": "../x"},
+            {**good, "major": 1},
+            {**good, "minor": None},
+        ):
             self.assertRaises(InvalidData, key_of, bad)
 
 
@@ -396,13 +517,29 @@ class Environment(Case):
     def test_port(self):
         """PORT counts where it is the number of a port, after ${NAME} is filled in."""
         for text, port in (
-            ("PORT=80", 80), ("PORT=65535", 65535), ("PORT=0", None), ("PORT=65536", None),
-            ("PORT=", None), ("PORT= 80\n", 80), ("PORT=8e3", None), ("PORT=-1", None),
-            ("PORT=٣", None), ("PORT=080", 80), ("A=1", None), ("", None),
-            ("PORT=80;PORT=81", 81), ("PORT=80;PORT=", None), ("PORT=${PORT}", None),
-            ("A=8;PORT=${A}${A}0", 880), ("PORT=8;PORT=${PORT}1", 81), ("PORT=8${HOME}", 8),
-            ({"PORT": "80"}, 80), ({"PORT": 80}, 80), (["PORT=80"], 80), (["PORT=8${A}"], None),
-        ):  # fmt: skip
+            ("PORT=80", 80),
+            ("PORT=65535", 65535),
+            ("PORT=0", None),
+            ("PORT=65536", None),
+            ("PORT=", None),
+            ("PORT= 80\n", 80),
+            ("PORT=8e3", None),
+            ("PORT=-1", None),
+            ("PORT=٣", None),
+            ("PORT=080", 80),
+            ("A=1", None),
+            ("", None),
+            ("PORT=80;PORT=81", 81),
+            ("PORT=80;PORT=", None),
+            ("PORT=${PORT}", None),
+            ("A=8;PORT=${A}${A}0", 880),
+            ("PORT=8;PORT=${PORT}1", 81),
+            ("PORT=8${HOME}", 8),
+            ({"PORT": "80"}, 80),
+            ({"PORT": 80}, 80),
+            (["PORT=80"], 80),
+            (["PORT=8${A}"], None),
+        ):
             self.assertEqual(make_spec(startup_env=text).port, port, text)
 
     def test_a_semicolon(self):
@@ -478,8 +615,12 @@ class Properties(Case):
         json.dumps(accepted.described(), allow_nan=False)
         self.assertIn(type(accepted.port), (int, type(None)))
 
-    @given(*[st.from_regex(KEYS_PATTERN, fullmatch=True)
-             for KEYS_PATTERN in (spec.NAME, spec.VERSION, spec.VERSION)])  # fmt: skip
+    @given(
+        *[
+            st.from_regex(KEYS_PATTERN, fullmatch=True)
+            for KEYS_PATTERN in (spec.NAME, spec.VERSION, spec.VERSION)
+        ]
+    )
     @settings(max_examples=200)
     def test_file_names(self, name, major, minor):
         """NAME-MAJOR-MINOR.cfg reads back in one way only, is short, and leads nowhere."""

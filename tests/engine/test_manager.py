@@ -97,8 +97,9 @@ class LaunchTests(VerbTestCase):
         self.assertRegex(instance.name, "^web-[0-9a-f]{8}$")
         self.assertEqual(self.names(), [instance.name])
         self.assertEqual(os.stat(instance.folder).st_mode & 0o777, 0o700)
-        self.assertEqual(self.events()[1:],
-                         ["starting: from web-1-01.cfg", "running: its script runs"])  # fmt: skip
+        self.assertEqual(
+            self.events()[1:], ["starting: from web-1-01.cfg", "running: its script runs"]
+        )
 
     def test_plan(self):
         """What the init is sent is the plan of the spec, with its layers in their order."""
@@ -166,8 +167,9 @@ class LaunchTests(VerbTestCase):
         self.reactor.works = False
         self.begin_launch(startup_env="PORT=8000")
         (first,) = self.manager.instances
-        error = self.failureResultOf(self.begin_launch(minor="2", startup_env="PORT=8000"),
-                                     ConfigAtFault).value  # fmt: skip
+        error = self.failureResultOf(
+            self.begin_launch(minor="2", startup_env="PORT=8000"), ConfigAtFault
+        ).value
         self.assertEqual(error.chain[:2], ("port 8000 is taken", f"by the instance {first}"))
 
     def test_port_of_another(self):
@@ -395,10 +397,14 @@ class DestroyTests(VerbTestCase):
         instance = self.launch()
         self.now(self.manager.destroy(instance.name))
         self.assertNothingLeft()
-        self.assertEqual(self.events()[-3:], [
-            "stopping: asked to end", "ended: asked to end (killed by SIGKILL)",
-            "destroyed: its processes, cgroup and folders are gone",
-        ])  # fmt: skip
+        self.assertEqual(
+            self.events()[-3:],
+            [
+                "stopping: asked to end",
+                "ended: asked to end (killed by SIGKILL)",
+                "destroyed: its processes, cgroup and folders are gone",
+            ],
+        )
         self.refused(self.manager.destroy(instance.name), NoSuchInstance)
 
     def test_ended(self):
@@ -763,8 +769,9 @@ class RestoreTests(RestoreTestCase):
         self.boot()
         self.next_manager()
         instance = self.manager.find(name)
-        self.assertEqual((instance.state, instance.exit.reason),
-                         ("ended", "ended by a reboot of the machine"))  # fmt: skip
+        self.assertEqual(
+            (instance.state, instance.exit.reason), ("ended", "ended by a reboot of the machine")
+        )
         self.assertEqual(self.kernel.signals, [])
 
     def test_listens_later(self):
@@ -1145,11 +1152,14 @@ class DoctorTests(VerbTestCase):
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         os.mkdir(os.path.join(self.folder, "layers/0123"))
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
-        self.assertEqual(self.doctor(), [
-            "removed the slot 0123, of nothing that runs",
-            "removed the folder instances/lost, of no instance",
-            "removed the layer 0123, which nothing uses",
-        ])  # fmt: skip
+        self.assertEqual(
+            self.doctor(),
+            [
+                "removed the slot 0123, of nothing that runs",
+                "removed the folder instances/lost, of no instance",
+                "removed the layer 0123, which nothing uses",
+            ],
+        )
         self.assertEqual(self.folders("layers"), [])
         self.assertNothingLeft()
 
@@ -1170,9 +1180,12 @@ class DoctorTests(VerbTestCase):
         """What was done is in the journal."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         self.doctor()
-        self.assertEqual(self.events(), [
-            "doctor: removed the folder instances/lost, of no instance",
-        ])  # fmt: skip
+        self.assertEqual(
+            self.events(),
+            [
+                "doctor: removed the folder instances/lost, of no instance",
+            ],
+        )
 
 
 def plain(value):

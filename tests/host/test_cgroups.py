@@ -168,8 +168,13 @@ class GroupTests(CgroupsTestCase):
     def test_make(self):
         """It is made in each hierarchy once, and joined by the files that are returned."""
         procs = self.version1().make("0123")
-        self.assertEqual(procs, [os.path.join(self.folder, name, "0123/tasks")
-                                 for name in ("cpu", "io", "memory", "pids")])  # fmt: skip
+        self.assertEqual(
+            procs,
+            [
+                os.path.join(self.folder, name, "0123/tasks")
+                for name in ("cpu", "io", "memory", "pids")
+            ],
+        )
         self.assertTrue(all(os.path.isdir(os.path.dirname(path)) for path in procs))
         (procs,) = self.version2().make("0123")
         self.assertEqual(os.path.basename(procs), "cgroup.procs")
@@ -219,9 +224,14 @@ class LimitTests(CgroupsTestCase):
 
     def test_version_2(self):
         """In version 2 each limit is written as its file takes it."""
-        files = {"memory.max": "67108864", "memory.swap.max": "16777216", "pids.max": "50",
-                 "cpu.max": "150000 100000", "io.weight": "200",
-                 "io.bfq.weight": "200"}  # fmt: skip
+        files = {
+            "memory.max": "67108864",
+            "memory.swap.max": "16777216",
+            "pids.max": "50",
+            "cpu.max": "150000 100000",
+            "io.weight": "200",
+            "io.bfq.weight": "200",
+        }
         for name in files:
             self.put(f"0123/{name}")
         self.limit(self.version2(), **LIMITS)
@@ -229,10 +239,13 @@ class LimitTests(CgroupsTestCase):
 
     def test_version_1(self):
         """In version 1 too; there, the limit of swap is one of memory and swap together."""
-        files = {"memory/0123/memory.limit_in_bytes": "67108864",
-                 "memory/0123/memory.memsw.limit_in_bytes": "83886080",
-                 "cpu/0123/cpu.cfs_quota_us": "150000", "pids/0123/pids.max": "50",
-                 "io/0123/blkio.bfq.weight": "200"}  # fmt: skip
+        files = {
+            "memory/0123/memory.limit_in_bytes": "67108864",
+            "memory/0123/memory.memsw.limit_in_bytes": "83886080",
+            "cpu/0123/cpu.cfs_quota_us": "150000",
+            "pids/0123/pids.max": "50",
+            "io/0123/blkio.bfq.weight": "200",
+        }
         for name in files:
             self.put(name)
         self.limit(self.version1(), **LIMITS)
@@ -281,19 +294,26 @@ class LimitTests(CgroupsTestCase):
 
     def test_usage(self):
         """What is used is read in the same units from both."""
-        for name, text in {"memory.current": "4096", "memory.peak": "8192", "pids.current": "3",
-                           "cpu.stat": "usage_usec 1500\nuser_usec 1000"}.items():  # fmt: skip
+        for name, text in {
+            "memory.current": "4096",
+            "memory.peak": "8192",
+            "pids.current": "3",
+            "cpu.stat": "usage_usec 1500\nuser_usec 1000",
+        }.items():
             self.put(f"0123/{name}", f"{text}\n")
         version2 = self.version2().usage("0123")
         self.folder = make_folder(self)
-        for name, text in {"memory/0123/memory.usage_in_bytes": "4096",
-                           "memory/0123/memory.max_usage_in_bytes": "8192",
-                           "pids/0123/pids.current": "3", "cpu/0123/cpuacct.usage": "1500000",
-                           }.items():  # fmt: skip
+        for name, text in {
+            "memory/0123/memory.usage_in_bytes": "4096",
+            "memory/0123/memory.max_usage_in_bytes": "8192",
+            "pids/0123/pids.current": "3",
+            "cpu/0123/cpuacct.usage": "1500000",
+        }.items():
             self.put(name, f"{text}\n")
         self.assertEqual(self.version1().usage("0123"), version2)
-        self.assertEqual(version2, {"memory": 4096, "memory_peak": 8192, "pids": 3,
-                                    "cpu_usec": 1500})  # fmt: skip
+        self.assertEqual(
+            version2, {"memory": 4096, "memory_peak": 8192, "pids": 3, "cpu_usec": 1500}
+        )
 
     def test_not_counted(self):
         """A figure that is not counted here is left out."""

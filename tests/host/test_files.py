@@ -157,8 +157,13 @@ class Reading(SynchronousTestCase):
     def test_something_else(self):
         """A folder, a pipe, a link, a socket is refused as that, and no one waits for it."""
         dangling, folder = os.path.join(self.path, "missing"), os.path.dirname(self.path)
-        for make in (os.mkdir, os.mkfifo, lambda path: os.symlink(dangling, path),
-                     lambda path: os.symlink(__file__, path), listen_at):  # fmt: skip
+        for make in (
+            os.mkdir,
+            os.mkfifo,
+            lambda path: os.symlink(dangling, path),
+            lambda path: os.symlink(__file__, path),
+            listen_at,
+        ):
             make(self.path)
             error = self.assertRaises(files.NoFile, files.read_file, self.path, 10)
             self.assertIn("not a regular file", str(error))
@@ -221,8 +226,9 @@ class CutShort(Case):
         """The old content is there, unless nothing but the last step (tidying up) failed."""
         for write in WRITERS:
             for old in self.old_contents(write):
-                failures = [(failed, self.content())
-                            for _, failed in self.attempts(write, disk_full, old)]  # fmt: skip
+                failures = [
+                    (failed, self.content()) for _, failed in self.attempts(write, disk_full, old)
+                ]
                 for failed, content in failures[: len(failures) - (write is not files.write_soon)]:
                     self.assertEqual(content, old, failed)
 
@@ -258,7 +264,6 @@ class CutShort(Case):
         self.assertEqual(remove_leftovers(self.folder), [])
         self.assertEqual(len(os.listdir(self.folder)), 3)
 
-
     def test_a_folder_is_no_leftover(self):
         """A folder is no leftover, whatever its name."""
         os.mkdir(os.path.join(self.folder, ".x.1.tmp"))
@@ -279,8 +284,14 @@ class Documents(Case):
 
     def test_sorted(self):
         """The names are sorted, and files that are no configs are not among them."""
-        for name in ("web-1-02.cfg", "a-1-1.cfg", "web-1-01.cfg", "notes.txt", ".web.cfg.0.tmp",
-                     ".x.cfg"):  # fmt: skip
+        for name in (
+            "web-1-02.cfg",
+            "a-1-1.cfg",
+            "web-1-01.cfg",
+            "notes.txt",
+            ".web.cfg.0.tmp",
+            ".x.cfg",
+        ):
             with open(os.path.join(self.folder, name), "w"):
                 pass
         self.assertEqual(self.configs.names(), ["a-1-1.cfg", "web-1-01.cfg", "web-1-02.cfg"])
@@ -299,8 +310,11 @@ class Documents(Case):
 
     def test_no_file(self):
         """A folder, a pipe or a dangling link is no config, whatever its name."""
-        for name, make in (("a-1-1.cfg", os.mkdir), ("b-1-1.cfg", os.mkfifo),
-                           ("c-1-1.cfg", lambda path: os.symlink("none", path))):  # fmt: skip
+        for name, make in (
+            ("a-1-1.cfg", os.mkdir),
+            ("b-1-1.cfg", os.mkfifo),
+            ("c-1-1.cfg", lambda path: os.symlink("none", path)),
+        ):
             make(os.path.join(self.folder, name))
             self.assertRaises(NoSuchConfig, self.configs.read, name)
         self.assertEqual(self.configs.names(), [])

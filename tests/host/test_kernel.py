@@ -104,8 +104,9 @@ class Processes(Case):
         lonely = self.start("cat", cwd=os.path.join(slots, "two"))
         self.start("cat", cwd=slots)
         lonely, monitor, child = map(self.kernel.identify, (lonely.pid, monitor.pid, int(child)))
-        self.assertEqual(self.kernel.monitors(slots),
-                         {"one": (monitor, child), "two": (lonely, None)})  # fmt: skip
+        self.assertEqual(
+            self.kernel.monitors(slots), {"one": (monitor, child), "two": (lonely, None)}
+        )
         link = os.path.abspath(self.mktemp())
         os.symlink(slots, link)
         self.assertEqual(len(self.kernel.monitors(link)), 2)
@@ -128,10 +129,12 @@ class Processes(Case):
         slots = os.path.abspath(self.mktemp())
         os.makedirs(os.path.join(slots, "one"))
         self.start("cat", cwd=os.path.join(slots, "one"))
-        script = ("import os\nname = 'x' * 250\n"
-                  "for _ in range(20): os.mkdir(name); os.chdir(name)\n"
-                  "print(flush=True); os.read(0, 1)\n"
-                  "for _ in range(20): os.chdir('..'); os.rmdir(name)")  # fmt: skip
+        script = (
+            "import os\nname = 'x' * 250\n"
+            "for _ in range(20): os.mkdir(name); os.chdir(name)\n"
+            "print(flush=True); os.read(0, 1)\n"
+            "for _ in range(20): os.chdir('..'); os.rmdir(name)"
+        )
         deep = self.start(sys.executable, "-ISc", script, cwd=self.mktemp_folder())
         deep.stdout.readline()
         error = self.assertRaises(OSError, os.readlink, f"/proc/{deep.pid}/cwd")

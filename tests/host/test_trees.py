@@ -20,9 +20,14 @@ class ProgramTests(TestCase):
 
     async def test_ends(self):
         """A success, a status, a complaint and a signal."""
-        for script, wanted in (("exit 0", ""), ("echo no >&2", ""), ("exit 3", "exit status 3"),
-                               ("echo no >&2; exit 3", "no"), ("kill -9 $$", "killed by signal 9"),
-                               ("echo no >&2; kill -9 $$", "no")):  # fmt: skip
+        for script, wanted in (
+            ("exit 0", ""),
+            ("echo no >&2", ""),
+            ("exit 3", "exit status 3"),
+            ("echo no >&2; exit 3", "no"),
+            ("kill -9 $$", "killed by signal 9"),
+            ("echo no >&2; kill -9 $$", "no"),
+        ):
             self.assertEqual(await self.run_shell(script), wanted, script)
 
     async def test_stdin(self):

@@ -16,8 +16,10 @@ class WriterTests(TestCase):
     async def test_order(self):
         """All is done in the order in which it was begun, by one thread beside the reactor's."""
         writer, done = Writer(reactor), []
-        work = [writer.write(lambda at=at: done.append((at, threading.get_ident())))
-                for at in range(100)]  # fmt: skip
+        work = [
+            writer.write(lambda at=at: done.append((at, threading.get_ident())))
+            for at in range(100)
+        ]
         await DeferredList(work)
         await writer.stop()
         self.assertEqual([at for at, _ in done], list(range(100)))

@@ -16,9 +16,10 @@ from txcontain.images import bounds as unpacking
 from txcontain.images.bounds import DEFAULTS, Bounds, bounds_of, check
 
 TREES = st.recursive(
-    st.none(), lambda below: st.dictionaries(st.sampled_from(["a", "bc", "\udcff\n"]), below),
+    st.none(),
+    lambda below: st.dictionaries(st.sampled_from(["a", "bc", "\udcff\n"]), below),
     max_leaves=8,
-).filter(lambda tree: tree is not None)  # fmt: skip
+).filter(lambda tree: tree is not None)
 
 
 def make(folder, tree):

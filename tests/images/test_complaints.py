@@ -9,8 +9,10 @@ from txcontain.images.complaints import CUT_SHORT, KEPT, LONGEST_LINE, NAMED, Co
 TAR = "/.x/usr/bin/tar"
 END = "block 9: ** Block of NULs **\n"
 NODE = f"{TAR}: dev/null: Cannot mknod: Operation not permitted\n"
-CAPABILITY = (f"{TAR}: setxattrat: Cannot set 'security.capability' extended attribute for file "
-              "'bin/ping': Operation not permitted\n")  # fmt: skip
+CAPABILITY = (
+    f"{TAR}: setxattrat: Cannot set 'security.capability' extended attribute for file "
+    "'bin/ping': Operation not permitted\n"
+)
 FAILURE = f"{TAR}: Exiting with failure status due to previous errors\n"
 
 
@@ -32,18 +34,25 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertEqual(complaints.said, "")
         self.assertEqual(
             complaints.left_out,
-            {"device nodes": {"count": 2, "names": ["dev/null", "dev/zero"]},
-             "extended attributes": {"count": 1, "names": ["bin/ping"]}},
-        )  # fmt: skip
+            {
+                "device nodes": {"count": 2, "names": ["dev/null", "dev/zero"]},
+                "extended attributes": {"count": 1, "names": ["bin/ping"]},
+            },
+        )
 
     def test_all_else(self):
         """Every other word is a complaint, as tar has it but for where its program is."""
-        for line in ("v.img: Cannot truncate: File too large", "Skipping to next header",
-                     "a: Cannot mknod: No space left on device", "a: Cannot mkdir: Not permitted",
-                     "a: Unknown file type 'Z', extracted as normal file"):  # fmt: skip
+        for line in (
+            "v.img: Cannot truncate: File too large",
+            "Skipping to next header",
+            "a: Cannot mknod: No space left on device",
+            "a: Cannot mkdir: Not permitted",
+            "a: Unknown file type 'Z', extracted as normal file",
+        ):
             self.assertEqual(heard(f"{TAR}: {line}\n", END, FAILURE).said, f"tar: {line}")
-        self.assertEqual(heard("/.x/usr/bin/gzip: stdin: crc error\n").said,
-                         "gzip: stdin: crc error")  # fmt: skip
+        self.assertEqual(
+            heard("/.x/usr/bin/gzip: stdin: crc error\n").said, "gzip: stdin: crc error"
+        )
 
     def test_names_that_lie(self):
         """A name that ends like a harmless line does not hide a complaint about it."""

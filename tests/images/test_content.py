@@ -38,9 +38,17 @@ class PlaceTests(ContentCase):
 
     def test_places(self):
         """A folder, a link of any kind and nothing at all lead where they do in a chroot."""
-        self.make("tmp/", "run/lock/", "var/tmp/x", "a -> var/tmp", "var/run -> /run",
-                  "up -> a/../..", "b -> ../../../var/run", "there -> /not/there",
-                  "deep/c -> ../a")  # fmt: skip
+        self.make(
+            "tmp/",
+            "run/lock/",
+            "var/tmp/x",
+            "a -> var/tmp",
+            "var/run -> /run",
+            "up -> a/../..",
+            "b -> ../../../var/run",
+            "there -> /not/there",
+            "deep/c -> ../a",
+        )
         for path, wanted in {
             "/tmp": Place("/tmp", False),
             "/run": Place("/run", True),
@@ -123,8 +131,15 @@ class KeptTests(SynchronousTestCase):
         nodes = {"device nodes": {"count": 5, "names": ["a", "b", "c"]}}
         content = Content("/x/a.tar", 7, nodes, Place("/var/run", True), Place(), "a zoo")
         self.assertEqual(read(to_json(asdict(content))), content)
-        for document in (b"", b"[]", b"{}", b"null", b'{"run": 1, "tmp": {}}', b"\xff",
-                         b'{"run": {}, "tmp": {}, "other": 1}'):  # fmt: skip
+        for document in (
+            b"",
+            b"[]",
+            b"{}",
+            b"null",
+            b'{"run": 1, "tmp": {}}',
+            b"\xff",
+            b'{"run": {}, "tmp": {}, "other": 1}',
+        ):
             self.assertEqual(read(document), Content())
 
     def test_told(self):

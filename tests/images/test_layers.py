@@ -82,11 +82,18 @@ class UnpackTests(LayersTestCase):
         """A tarball is unpacked by the plan for it, and its layer is what it held."""
         got = self.get()
         hidden = dict(self.init.plan)["mount"]["target"]
-        self.assertEqual(self.init.plan, make_unpacking_plan(
-            os.path.join(self.folder, "mountables/potato.tar"), self.unpacked,
-            os.path.join(os.path.dirname(self.unpacked), "scratch"), hidden,
-            Program("/usr/bin/tar"), None, self.layers.host,
-        ))  # fmt: skip
+        self.assertEqual(
+            self.init.plan,
+            make_unpacking_plan(
+                os.path.join(self.folder, "mountables/potato.tar"),
+                self.unpacked,
+                os.path.join(os.path.dirname(self.unpacked), "scratch"),
+                hidden,
+                Program("/usr/bin/tar"),
+                None,
+                self.layers.host,
+            ),
+        )
         self.write("index.html", "a/b")
         self.tar_ends()
         layer = self.successResultOf(got)
@@ -269,6 +276,7 @@ class FailureTests(LayersTestCase):
 
     def test_no_program(self):
         """What this machine lacks to decompress it is named."""
+
         def find(name):
             raise MachineAtFault(f"this machine has no {name}", "install it")
 
@@ -375,8 +383,12 @@ class ContentTests(LayersTestCase):
 
     def test_bounds(self):
         """What exceeds the bounds is refused, by the bound that it exceeds."""
-        for bounds, why in ((Bounds(entries=2), "files and folders"), (Bounds(size=4096), "bytes"),
-                            (Bounds(depth=0), "deep"), (Bounds(path=4), "a path of")):  # fmt: skip
+        for bounds, why in (
+            (Bounds(entries=2), "files and folders"),
+            (Bounds(size=4096), "bytes"),
+            (Bounds(depth=0), "deep"),
+            (Bounds(path=4), "a path of"),
+        ):
             self.layers.bounds = bounds
             got = self.get()
             self.write("a/bcd")

@@ -59,8 +59,10 @@ class AccessCase(ManagerCase):
 
     def write_tokens(self, **holders):
         """Replace the file of tokens."""
-        lines = [f"{name} {role} {sha256(token.encode()).hexdigest()}\n"
-                 for name, (role, token) in holders.items()]  # fmt: skip
+        lines = [
+            f"{name} {role} {sha256(token.encode()).hexdigest()}\n"
+            for name, (role, token) in holders.items()
+        ]
         new = self.folder / "tokens.new"
         new.write_text("".join(lines))
         new.chmod(0o600)
@@ -71,8 +73,12 @@ class AccessCase(ManagerCase):
         done = subprocess.run(
             [PROJECT / "cli/run", *words],
             env={"PATH": os.defpath, "TXCONTAIN_URL": self.url, **MEASURED, **environment},
-            cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
-        )  # fmt: skip
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
         return done.returncode, done.stdout + done.stderr
 
     def who(self):
@@ -95,9 +101,13 @@ class LoopbackTests(AccessCase):
         """Beyond loopback without keys there is no manager, but a sentence."""
         words = ["-n", "--pidfile=", "containerd-lite", "--interface", "0.0.0.0"]
         done = subprocess.run(
-            [TWISTD, *words], cwd=PROJECT, capture_output=True, text=True,
-            timeout=PATIENCE, check=False,
-        )  # fmt: skip
+            [TWISTD, *words],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("needs --tls-cert and --tls-key", done.stdout + done.stderr)
         self.assertNotIn("Traceback", done.stdout + done.stderr)

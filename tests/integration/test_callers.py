@@ -132,8 +132,12 @@ class CallerTests(ProbeCase):
         """A process of a container's group is known at the unix socket too."""
         self.launch(**self.job("#!/bin/sh\nsleep 1000\n"))
         groups = [group for top in cgroups_of(self.state) for group in top.glob("[0-9a-f]*/")]
-        joins = [group / name for group in groups for name in ("tasks", "cgroup.procs")
-                 if (group / name).exists()]  # fmt: skip
+        joins = [
+            group / name
+            for group in groups
+            for name in ("tasks", "cgroup.procs")
+            if (group / name).exists()
+        ]
         path = str(self.folder / "manager.sock")
         for join, status in ((os.devnull, b"200"), (joins[0], b"403")):
             script = UNIX.format(join=join, path=path)

@@ -224,9 +224,25 @@ class DestroyTests(ContractCase):
         """No way to write a slash, a dot or a NUL leads to what is not an instance."""
         self.launch()
         for name in (
-            "..", ".", "%2e%2e", "%2F", "..%2Fconfigs", "..%2f..%2f..%2fetc", "%00", "a%00b",
-            "%ff", "%E2%82%AC", "%", "%zz", "a/b", "a//", "../list", ";", "a?b", "%0d%0aX:%20y",
-        ):  # fmt: skip
+            "..",
+            ".",
+            "%2e%2e",
+            "%2F",
+            "..%2Fconfigs",
+            "..%2f..%2f..%2fetc",
+            "%00",
+            "a%00b",
+            "%ff",
+            "%E2%82%AC",
+            "%",
+            "%zz",
+            "a/b",
+            "a//",
+            "../list",
+            ";",
+            "a?b",
+            "%0d%0aX:%20y",
+        ):
             self.assert_refused(self.ask("DELETE", f"/destroy/{name}"), 404)
         for path in ("/destroy", "/destroy/", "/destroy//"):
             self.assert_refused(self.ask("DELETE", path), 404)
@@ -268,9 +284,19 @@ class RequestTests(ContractCase):
     def test_unknown_paths(self) -> None:
         """A path that is none is 404, by every method, and never HTML."""
         for path in (
-            "/", "//", "/nowhere", "/list/more", "/list//", "/config/..", "/%00", "/LIST",
-            "/config/x-1-1.cfg", "/destroyall/x", "/cfginfo.json", "/%6c%69%73%74%2f",
-        ):  # fmt: skip
+            "/",
+            "//",
+            "/nowhere",
+            "/list/more",
+            "/list//",
+            "/config/..",
+            "/%00",
+            "/LIST",
+            "/config/x-1-1.cfg",
+            "/destroyall/x",
+            "/cfginfo.json",
+            "/%6c%69%73%74%2f",
+        ):
             for method in ("GET", "POST", "DELETE"):
                 self.assert_refused(self.ask(method, path), 404)
 
@@ -306,8 +332,9 @@ class RequestTests(ContractCase):
         """Send a body whose length is not told in advance."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
         self.addCleanup(connection.close)
-        connection.request("POST", path, parts, encode_chunked=True,
-                           headers={"Transfer-Encoding": "chunked"})  # fmt: skip
+        connection.request(
+            "POST", path, parts, encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+        )
         answer = connection.getresponse()
         return Answer(answer.status, answer.reason, answer.headers, answer.read())
 

@@ -61,9 +61,11 @@ class RequestTests(HostileCase):
     def test_smuggling(self):
         """A request of two lengths is answered once, and hides no other."""
         answer = self.answer(
-            b"POST /config HTTP/1.1\r\n" + HEAD
-            + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET
-        )  # fmt: skip
+            b"POST /config HTTP/1.1\r\n"
+            + HEAD
+            + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            + GET
+        )
         self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request"))
         self.assertNotIn(b"HTTP/1.1 200", answer)
 

@@ -65,8 +65,12 @@ class HostileCase(ManagerCase):
     def all_but_layers(self) -> dict[str, object]:
         """What no tarball may change."""
         watched = (self.folder / "base_images", self.folder / "mountables", self.outside)
-        return {f"{tree}/{path}": facts for tree in watched
-                for path, facts in fingerprint(tree).items() if path != "."}  # fmt: skip
+        return {
+            f"{tree}/{path}": facts
+            for tree in watched
+            for path, facts in fingerprint(tree).items()
+            if path != "."
+        }
 
     def layer(self, answer: Answer) -> Path:
         """The layer of the tarball that a launch has mounted."""
@@ -80,8 +84,15 @@ class OutsideTests(HostileCase):
 
     def test_dots(self) -> None:
         """'..' and absolute names lead nowhere else."""
-        for name in ("../escaped", "a/../../../escaped", f"{self.outside}/secret", "/etc/passwd",
-                     "..", "/", "./../../../../../../tmp/escaped"):  # fmt: skip
+        for name in (
+            "../escaped",
+            "a/../../../escaped",
+            f"{self.outside}/secret",
+            "/etc/passwd",
+            "..",
+            "/",
+            "./../../../../../../tmp/escaped",
+        ):
             self.mount(file(name, "overwritten"))
             self.assertFalse(os.path.exists("/tmp/escaped"))
         self.assertEqual((self.outside / "secret").read_text(), "untouched")
@@ -89,10 +100,16 @@ class OutsideTests(HostileCase):
     def test_file_through_a_link(self) -> None:
         """Neither a symbolic link to outside nor a chain of them carries a file there."""
         chain = "/".join(["x" * 200] * 15)
-        for target in (str(self.outside), "../" * 20 + str(self.outside)[1:], "/proc/1/root",
-                       "/proc/self/cwd/..", "/layer/.."):  # fmt: skip
-            self.mount(link("door", target), file("door/secret", "overwritten"),
-                       file("door/escaped"))  # fmt: skip
+        for target in (
+            str(self.outside),
+            "../" * 20 + str(self.outside)[1:],
+            "/proc/1/root",
+            "/proc/self/cwd/..",
+            "/layer/..",
+        ):
+            self.mount(
+                link("door", target), file("door/secret", "overwritten"), file("door/escaped")
+            )
         self.mount(
             folder(chain), link("a", f"{chain}/.."), link("b", "a/../.."), file("b/../../escaped")
         )
@@ -106,8 +123,14 @@ class OutsideTests(HostileCase):
 
     def test_hard_links(self) -> None:
         """A hard link to what is outside can't be made, nor written through."""
-        for target in (f"{self.outside}/secret", "/etc/passwd", "/tarball", "../tarball",
-                       "/proc/self/exe", "../../outside/secret"):  # fmt: skip
+        for target in (
+            f"{self.outside}/secret",
+            "/etc/passwd",
+            "/tarball",
+            "../tarball",
+            "/proc/self/exe",
+            "../../outside/secret",
+        ):
             answer = self.mount(special("alias", tarfile.LNKTYPE, target), file("alias", "x"))
             self.assertNotEqual(answer.status, 500)
         self.assertEqual((self.outside / "secret").stat().st_nlink, 1)
@@ -237,8 +260,10 @@ class ShapeTests(HostileCase):
 class BoundTests(HostileCase):
     """More than fits: the manager's bounds are small ones here."""
 
-    options = (*"--layer-entries 200 --layer-size 50000000 --layer-depth 40".split(),
-               *"--layer-path 300".split())  # fmt: skip
+    options = (
+        *"--layer-entries 200 --layer-size 50000000 --layer-depth 40".split(),
+        *"--layer-path 300".split(),
+    )
 
     def test_entries(self) -> None:
         """More entries than the bound are refused."""
@@ -294,9 +319,21 @@ NAMES = st.sampled_from(
 TARGETS = st.one_of(
     NAMES, st.sampled_from(["/tmp", "../../..", "/proc/self/root", "/layer", "a/a"])
 )
-KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE,
-                         tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE, b"M", b"V",
-                         b"D", b"Z"])  # fmt: skip
+KINDS = st.sampled_from(
+    [
+        tarfile.REGTYPE,
+        tarfile.DIRTYPE,
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.CHRTYPE,
+        tarfile.GNUTYPE_SPARSE,
+        b"M",
+        b"V",
+        b"D",
+        b"Z",
+    ]
+)
 
 
 @st.composite
@@ -312,8 +349,9 @@ def entries(draw: st.DrawFn) -> Member:
 class AnyTarballTests(HostileCase):
     """Whatever a tarball is made of."""
 
-    @settings(max_examples=40, deadline=None, database=None,
-              suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+    @settings(
+        max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     @given(
         st.lists(entries(), max_size=8),
         st.lists(st.tuples(st.integers(0, 9000), st.binary(max_size=4)), max_size=3),

@@ -205,9 +205,12 @@ class Ports(ManagerCase):
 
     def test_on_another_address(self) -> None:
         """Whoever has the port on an address that no one needs is not in the way."""
-        for address, words in (("127.0.0.2", "ended before it listened"),
-                               ("::1", "ended before it listened"),
-                               ("127.0.0.1", "is taken"), ("0.0.0.0", "is taken")):  # fmt: skip
+        for address, words in (
+            ("127.0.0.2", "ended before it listened"),
+            ("::1", "ended before it listened"),
+            ("127.0.0.1", "is taken"),
+            ("0.0.0.0", "is taken"),
+        ):
             port, family = free_port(), socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.create_server((address, port), family=family):
                 answer = self.try_to_launch(**self.job("", startup_env=f"PORT={port}"))

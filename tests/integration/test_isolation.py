@@ -50,8 +50,9 @@ class ProcessTests(ManagerCase):
         one = self.log_of(self.running_inside(look)).split()[:-1]
         two = self.inside(look).split()
         host = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
-        self.assertEqual([len({*seen}) for seen in zip(one, two, host, strict=True)],
-                         [3, 3, 3, 3, 3, 1])  # fmt: skip
+        self.assertEqual(
+            [len({*seen}) for seen in zip(one, two, host, strict=True)], [3, 3, 3, 3, 3, 1]
+        )
 
     def test_signals(self) -> None:
         """The script begins with no signal blocked or ignored, and files are made as 0644."""
@@ -208,8 +209,10 @@ class KernelTests(ManagerCase):
         out = self.inside("cat /proc/self/mountinfo")
         flags = {line.split()[4]: line.split()[5].split(",") for line in out.splitlines()}
         self.assertEqual({point for point in flags if "nosuid" not in flags[point]}, set())
-        self.assertEqual({point for point in flags if "nodev" not in flags[point]},
-                         {"/dev", "/dev/pts", *existing(MASKED_FILES)})  # fmt: skip
+        self.assertEqual(
+            {point for point in flags if "nodev" not in flags[point]},
+            {"/dev", "/dev/pts", *existing(MASKED_FILES)},
+        )
         for point in ("/", "/job", "/sys"):
             self.assertIn("ro", flags[point], point)
 
@@ -348,8 +351,10 @@ class FileTests(ManagerCase):
         out = self.inside(tried, mounts=mounts)
         self.assertIn("/data/kept/a/b:\ngone\nkept\nnew\n\n/o/p:\ngone\nkept\n", out)
         self.assertIn("Read-only file system", out)
-        self.assertEqual(self.inside("ls /data/kept /o 2>&1", mounts=["data.tar /data READ"])
-                         .splitlines()[-1], "file")  # fmt: skip
+        self.assertEqual(
+            self.inside("ls /data/kept /o 2>&1", mounts=["data.tar /data READ"]).splitlines()[-1],
+            "file",
+        )
         after = self.layers()
         self.assertEqual({path: after[path] for path in before}, before)
 

@@ -212,8 +212,11 @@ class Warm(LifeCase):
         self.launch()
         wait_until(lambda: len(list(self.state.glob("run/slots/*/exit"))) == 2, "one is warm")
         subprocess.run(["umount", disk], check=True)
-        held = [entry for entry in Path("/proc").glob("[0-9]*/mountinfo")
-                if self.names(entry, str(disk))]  # fmt: skip
+        held = [
+            entry
+            for entry in Path("/proc").glob("[0-9]*/mountinfo")
+            if self.names(entry, str(disk))
+        ]
         self.assertEqual(held, [])
 
     def names(self, file, word):

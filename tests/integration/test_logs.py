@@ -82,9 +82,12 @@ class BoundTests(LogCase):
         self.start()
         self.assertLessEqual(self.watch([instance], 0.5), MOST)
         newest = {path.name for path in (self.state / "instances" / instance / "log").iterdir()}
-        wait_until(lambda: newest.isdisjoint(
-            path.name for path in (self.state / "instances" / instance / "log").iterdir()
-        ), "it is still written")  # fmt: skip
+        wait_until(
+            lambda: newest.isdisjoint(
+                path.name for path in (self.state / "instances" / instance / "log").iterdir()
+            ),
+            "it is still written",
+        )
 
     def test_ten_floods(self) -> None:
         """Ten that write as fast as they can are each within the bound, at any time."""
@@ -125,12 +128,14 @@ tell(write=attempt(os.pwrite, own, b"x", 1 << 30), cut=attempt(os.ftruncate, own
 """,
             startup_owner="1000",
         )
-        self.assertEqual(said, {"write": "ESPIPE", "cut": "EINVAL", "seek": "ESPIPE",
-                                "read": "EACCES"})  # fmt: skip
+        self.assertEqual(
+            said, {"write": "ESPIPE", "cut": "EINVAL", "seek": "ESPIPE", "read": "EACCES"}
+        )
 
     def test_nothing_delays_others(self) -> None:
         """Who writes to its log in any way holds up no one who asks the manager."""
-        instance = self.start_probe("""
+        instance = self.start_probe(
+            """
 for _ in range(16):
     if os.fork() == 0:
         own = os.open("/proc/self/fd/1", os.O_WRONLY)
@@ -138,7 +143,9 @@ for _ in range(16):
             attempt(os.pwrite, own, bytes(1 << 20), 1 << 30)
             os.write(own, bytes(1 << 16))
 signal.pause()
-""", **BOUND)
+""",
+            **BOUND,
+        )
         longest, deadline = 0.0, time.monotonic() + 3
         while time.monotonic() < deadline:
             began = time.monotonic()
@@ -181,15 +188,18 @@ signal.pause()
             self.output_of(name)
         answer = self.ask("GET", "/logs?all=1&timestamps=1").body.decode()
         found = [line.split(" ") for line in answer.splitlines()]
-        self.assertEqual(sorted((name, number) for name, _, _, number in found),
-                         sorted((name, number) for name in names for number in "12345"))
+        self.assertEqual(
+            sorted((name, number) for name, _, _, number in found),
+            sorted((name, number) for name in names for number in "12345"),
+        )
         moments = [moment for _, _, moment, _ in found]
         self.assertEqual(moments, sorted(moments))
 
     def test_last_words(self) -> None:
         """What a failed launch quotes is what was written to the last."""
-        answer = self.try_to_launch(**self.job("#!/bin/sh\necho no such module >&2; exit 3\n",
-                                               startup_env="PORT=18771"))  # fmt: skip
+        answer = self.try_to_launch(
+            **self.job("#!/bin/sh\necho no such module >&2; exit 3\n", startup_env="PORT=18771")
+        )
         self.assertIn("its last words: no such module", answer.reason)
 
 
@@ -243,8 +253,10 @@ class KilledTests(LogCase):
         self.manager.kill()
         self.manager.wait()
         log = self.state / "instances" / instance / "log"
-        wait_until(lambda: any(b"\n4000\n" in path.read_bytes() for path in log.glob("*.log")),
-                   "all is written though no manager runs")  # fmt: skip
+        wait_until(
+            lambda: any(b"\n4000\n" in path.read_bytes() for path in log.glob("*.log")),
+            "all is written though no manager runs",
+        )
         self.start()
         self.assert_whole(instance, 4000)
         self.assertEqual(self.ask("GET", f"/instances/{instance}").json["exit"]["status"], 3)

@@ -150,7 +150,7 @@ def give_address(connection: Any, address: str) -> None:
 
 
 class NoneTests(NetworkCase):
-    """"network": "none"."""
+    """ "network": "none"."""
 
     def test_loopback_alone(self) -> None:
         """There is loopback, and it works."""
@@ -187,7 +187,7 @@ tell(tcp=attempt(socket.create_connection, (b"127.0.0.1", {port})),
 
 
 class PrivateTests(NetworkCase):
-    """"network": "private"."""
+    """ "network": "private"."""
 
     def test_each_has_port_80(self) -> None:
         """Two containers listen on one port, each at its address, and launches wait for both."""
@@ -306,8 +306,10 @@ class OutsideTests(NetworkCase):
         with self.outside():
             self.assertEqual([reach(HERE, port) for port in (8000, 8001)], [web, web])
         self.assertEqual([reach(HERE, 8000), reach("127.0.0.1", 8001)], [web, web])
-        nft("add table inet mine; add chain inet mine forward "
-            "{ type filter hook forward priority 0; policy drop; }")  # fmt: skip
+        nft(
+            "add table inet mine; add chain inet mine forward "
+            "{ type filter hook forward priority 0; policy drop; }"
+        )
         with self.outside():
             self.assertEqual(reach(HERE, 8000), "")
         nft("delete table inet mine")

@@ -23,8 +23,15 @@ CHROOT = """
 mkdir "$1/.host" && mount --rbind -o ro / "$1/.host" && root=$1 && shift && exec chroot "$root" "$@"
 """
 # As root, with every power, and no wall: all that there is in an archive.
-TAR = ["--extract", "--absolute-names", "--same-owner", "--same-permissions", "--numeric-owner",
-       "--xattrs", "--xattrs-include=*"]  # fmt: skip
+TAR = [
+    "--extract",
+    "--absolute-names",
+    "--same-owner",
+    "--same-permissions",
+    "--numeric-owner",
+    "--xattrs",
+    "--xattrs-include=*",
+]
 NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # struct vfs_cap_data: cap_net_raw+ep
 NOT_UNPACKED = ("security.", "trusted.", "user.overlay.")  # attributes: see docs/images.md
 
@@ -71,9 +78,10 @@ def without_what_is_left_out(found: dict[str, dict[str, Any]]) -> dict[str, dict
     kept = {path: dict(one) for path, one in found.items() if not is_node(one)}
     for one in kept.values():
         one["attributes"] = {
-            name: value for name, value in one["attributes"].items()
+            name: value
+            for name, value in one["attributes"].items()
             if not name.startswith(NOT_UNPACKED)
-        }  # fmt: skip
+        }
     return kept
 
 
@@ -104,8 +112,11 @@ class ComparedTests(ManagerCase):
             self.assertEqual(found[path], one, (tarball.name, path))
         top, mine = (by_tar / inner).stat(), layer.stat()
         self.assertEqual((top.st_mode, top.st_uid), (mine.st_mode, mine.st_uid), tarball.name)
-        self.assertEqual(self.left_out.get("device nodes", {}).get("count", 0),
-                         sum(map(is_node, wanted.values())), tarball.name)  # fmt: skip
+        self.assertEqual(
+            self.left_out.get("device nodes", {}).get("count", 0),
+            sum(map(is_node, wanted.values())),
+            tarball.name,
+        )
         shutil.rmtree(by_tar)
         return found
 
@@ -117,8 +128,10 @@ class ComparedTests(ManagerCase):
         with subprocess.Popen(["zcat", "-f", tarball], stdout=subprocess.PIPE) as unpacked:
             subprocess.run(
                 ["unshare", "--mount", "sh", "-c", CHROOT, "sh", root, *tar, *TAR, "--file=-"],
-                stdin=unpacked.stdout, capture_output=True, check=False,
-            )  # fmt: skip
+                stdin=unpacked.stdout,
+                capture_output=True,
+                check=False,
+            )
         (root / ".host").rmdir()
         return root
 
@@ -149,8 +162,14 @@ class ComparedTests(ManagerCase):
     def make_source(self) -> None:
         """One of every kind of file."""
         source = self.source
-        for name, mode in (("plain", 0o644), ("secret", 0o600), ("program", 0o755),
-                           ("setuid", 0o6755), ("none", 0), ("empty", 0o644)):  # fmt: skip
+        for name, mode in (
+            ("plain", 0o644),
+            ("secret", 0o600),
+            ("program", 0o755),
+            ("setuid", 0o6755),
+            ("none", 0),
+            ("empty", 0o644),
+        ):
             (source / name).write_text("" if name == "empty" else name * 700)
             (source / name).chmod(mode)
         for name, mode in (("dir", 0o755), ("sticky", 0o1777), ("closed", 0o555), ("void", 0o2700)):
@@ -256,10 +275,17 @@ class ComparedTests(ManagerCase):
     def test_through_links(self) -> None:
         """What comes after a link, and lies behind it, is where the link leads in a container."""
         for number, target in enumerate(("../run", "/run", "./../run", "../var/../run")):
-            found = self.compare(self.pack(
-                f"link{number}.tar", folder("var"), folder("run"), link("var/run", target),
-                file("var/run/file", "x"), folder("var/run/dir"), file("var/run/dir/y", "y"),
-            ))  # fmt: skip
+            found = self.compare(
+                self.pack(
+                    f"link{number}.tar",
+                    folder("var"),
+                    folder("run"),
+                    link("var/run", target),
+                    file("var/run/file", "x"),
+                    folder("var/run/dir"),
+                    file("var/run/dir/y", "y"),
+                )
+            )
             self.assertEqual(found[b"run/dir/y"]["size"], 1)
             self.assertEqual(found[b"var/run"]["content"], os.fsencode(target))
 
@@ -276,15 +302,28 @@ class ComparedTests(ManagerCase):
             "ids": [large, early],
             "no-parents": [file("a/b/c/d", "deep"), file("a/x", "y")],
             "late-folder": [file("a/b", "b"), folder("a", 0o500), folder("a", 0o511)],
-            "replaced": [file("a", "1"), link("a", "b"), file("b", "2"), folder("c"),
-                         file("c", "3"), file("d", "4"), folder("d"), file("d/e", "5")],
+            "replaced": [
+                file("a", "1"),
+                link("a", "b"),
+                file("b", "2"),
+                folder("c"),
+                file("c", "3"),
+                file("d", "4"),
+                folder("d"),
+                file("d/e", "5"),
+            ],
             "hard-to-link": [link("l", "x"), special("h", tarfile.LNKTYPE, "l")],
             "hard-absolute": [file("f", "x"), special("h", tarfile.LNKTYPE, "/f")],
             "blocks": [file(f"f{size}", "x" * size) for size in (0, 1, 511, 512, 513, 10240)],
             "top": [folder(".", 0o711), file("./a", "a")],
-            "nodes": [device("n", tarfile.CHRTYPE, 1, 3), device("a/b", tarfile.BLKTYPE, 8, 0),
-                      file("n2"), device("n2", tarfile.CHRTYPE, 5, 1), file("dev/null", "x")],
-        }  # fmt: skip
+            "nodes": [
+                device("n", tarfile.CHRTYPE, 1, 3),
+                device("a/b", tarfile.BLKTYPE, 8, 0),
+                file("n2"),
+                device("n2", tarfile.CHRTYPE, 5, 1),
+                file("dev/null", "x"),
+            ],
+        }
         for name, members in odd.items():
             self.compare(self.pack(f"{name}.tar", *members))
         plain = self.pack("one-block.tar", file("a", "a")).read_bytes().rstrip(b"\0")
@@ -330,23 +369,46 @@ class ComparedTests(ManagerCase):
         """The layouts of roots that people have, by the links in them."""
         merged = [link(name, f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")]
         below = [folder(f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")]
-        yield "ubuntu", [
-            folder("usr"), *below, *merged, file("usr/bin/true", "x", 0o755), folder("var"),
-            link("var/run", "/run"), link("var/lock", "/run/lock"), folder("run/lock", 0o1777),
-            link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
-            file("etc/shadow", "x", 0o640), link("etc/mtab", "../proc/self/mounts"),
-            link("etc/alternatives/awk", "/usr/bin/mawk"),
-            link("usr/bin/awk", "/etc/alternatives/awk"), file("bin/late", "x", 0o755),
-            file("var/lock/late", "through two"),
-            folder("tmp", 0o1777), device("dev/console", tarfile.CHRTYPE, 5, 1),
-        ]  # fmt: skip
-        yield "alpine", [
-            file("bin/busybox", "x", 0o755), link("bin/sh", "/bin/busybox"),
-            special("sbin/init", tarfile.LNKTYPE, "bin/busybox"), link("var/run", "../run"),
-            link("var/lock", "../run/lock"), folder("run/lock"), folder("tmp", 0o1777),
-            link("etc/mtab", "../proc/mounts"), folder("var/empty", 0o555), folder("dev"),
-            folder("proc"), file("lib/apk/db/lock", "", 0o600), link("usr/bin/env", "/bin/busybox"),
-        ]  # fmt: skip
+        yield (
+            "ubuntu",
+            [
+                folder("usr"),
+                *below,
+                *merged,
+                file("usr/bin/true", "x", 0o755),
+                folder("var"),
+                link("var/run", "/run"),
+                link("var/lock", "/run/lock"),
+                folder("run/lock", 0o1777),
+                link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
+                file("etc/shadow", "x", 0o640),
+                link("etc/mtab", "../proc/self/mounts"),
+                link("etc/alternatives/awk", "/usr/bin/mawk"),
+                link("usr/bin/awk", "/etc/alternatives/awk"),
+                file("bin/late", "x", 0o755),
+                file("var/lock/late", "through two"),
+                folder("tmp", 0o1777),
+                device("dev/console", tarfile.CHRTYPE, 5, 1),
+            ],
+        )
+        yield (
+            "alpine",
+            [
+                file("bin/busybox", "x", 0o755),
+                link("bin/sh", "/bin/busybox"),
+                special("sbin/init", tarfile.LNKTYPE, "bin/busybox"),
+                link("var/run", "../run"),
+                link("var/lock", "../run/lock"),
+                folder("run/lock"),
+                folder("tmp", 0o1777),
+                link("etc/mtab", "../proc/mounts"),
+                folder("var/empty", 0o555),
+                folder("dev"),
+                folder("proc"),
+                file("lib/apk/db/lock", "", 0o600),
+                link("usr/bin/env", "/bin/busybox"),
+            ],
+        )
 
     def test_roots(self) -> None:
         """Roots with the links of Ubuntu's and of Alpine's, one of busybox, and our Debian."""
@@ -369,8 +431,6 @@ class ComparedTests(ManagerCase):
         """What a root of busybox needs beside a shell."""
         yield file("bin/busybox", program, 0o755)
         yield file("etc/passwd", "root:x:0:0::/:/bin/sh\n")
-
-
 
 
 class ReplacedTests(ManagerCase):
@@ -402,26 +462,36 @@ class RootTests(ManagerCase):
     def test_files(self) -> None:
         """What the image has in them is there, can be written over, and is not changed by that."""
         image = self.image(
-            "full.tar", folder("run"), folder("run/lock", 0o1777), file("run/sshd/pid", "7"),
-            folder("tmp", 0o1777), file("tmp/seed", "seed"), folder("var"),
+            "full.tar",
+            folder("run"),
+            folder("run/lock", 0o1777),
+            file("run/sshd/pid", "7"),
+            folder("tmp", 0o1777),
+            file("tmp/seed", "seed"),
+            folder("var"),
             link("var/lock", "/run/lock"),
-        )  # fmt: skip
+        )
         for _ in range(2):
             for keys in ({}, {"user_namespace": True}, {"startup_owner": "worker"}):
                 out = self.inside(
                     "cat /tmp/seed /run/sshd/pid; echo more > /var/lock/x && cat /run/lock/x\n"
                     "rm -f /tmp/seed; echo new > /tmp/new && ls /tmp",
-                    base_image=image, **keys,
-                )  # fmt: skip
+                    base_image=image,
+                    **keys,
+                )
                 seed = "new\nseed\n" if keys.get("startup_owner") else "new\n"
                 self.assertEqual(out, f"seed7more\n{seed}", keys)
 
     def test_links(self) -> None:
         """If they are links, what is in memory is where they lead."""
         image = self.image(
-            "links.tar", folder("var/tmp"), folder("var/run"), file("var/run/lock/x", "lock"),
-            link("tmp", "var/tmp"), link("run", "var/run"),
-        )  # fmt: skip
+            "links.tar",
+            folder("var/tmp"),
+            folder("var/run"),
+            file("var/run/lock/x", "lock"),
+            link("tmp", "var/tmp"),
+            link("run", "var/run"),
+        )
         text = "cat /run/lock/x; echo a > /tmp/a; echo b > /run/b; cat /var/tmp/a /var/run/b"
         for keys in ({}, {"user_namespace": True}, {"writable_root": True}):
             self.assertEqual(self.inside(text, base_image=image, **keys), "locka\nb\n")
@@ -439,8 +509,10 @@ class RootTests(ManagerCase):
         """What was left out is told by the launch that unpacked it, and by each inspection."""
         null = device("lib/udev/devices/null", tarfile.CHRTYPE, 1, 3)
         image = self.image("nodes.tar", null, device("dev/sda", tarfile.BLKTYPE, 8, 0))
-        note = ("left out of nodes.tar: 2 device nodes (lib/udev/devices/null, dev/sda); "
-                "see docs/images.md")  # fmt: skip
+        note = (
+            "left out of nodes.tar: 2 device nodes (lib/udev/devices/null, dev/sda); "
+            "see docs/images.md"
+        )
         for notes in ([note], []):
             answer = self.try_to_launch(base_image=image)
             self.assertEqual((answer.status, answer.notes), (200, notes))

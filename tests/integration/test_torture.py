@@ -36,23 +36,50 @@ ERRORS = {  # of system calls, as strace names them; "?": not on every architect
     "openat": f"EIO ENOSPC {ROOM}",
     "read": "EIO EINTR",
     "write": f"EINTR {DISK}",
-    "fsync": DISK, "fdatasync": DISK, "?rename,?renameat,renameat2": DISK,
-    "?link,linkat": DISK, "?unlink,unlinkat": DISK, "?rmdir,unlinkat": DISK,
-    "?mkdir,mkdirat": DISK, "?chmod,fchmodat": DISK, "ftruncate": DISK, "fallocate": DISK,
-    "?stat,?lstat,newfstatat,fstat": "EIO ENOMEM", "getdents64": "EIO", "lseek": "EIO",
-    "?readlink,readlinkat": "EIO ENOMEM", "fcntl": "EMFILE", "utimensat": DISK,
-    "pidfd_open": ROOM, "pidfd_send_signal": "EPERM EAGAIN",
-    "?fork,?vfork,clone,?clone3": "EAGAIN ENOMEM", "?pipe,pipe2": "EMFILE ENFILE",
+    "fsync": DISK,
+    "fdatasync": DISK,
+    "?rename,?renameat,renameat2": DISK,
+    "?link,linkat": DISK,
+    "?unlink,unlinkat": DISK,
+    "?rmdir,unlinkat": DISK,
+    "?mkdir,mkdirat": DISK,
+    "?chmod,fchmodat": DISK,
+    "ftruncate": DISK,
+    "fallocate": DISK,
+    "?stat,?lstat,newfstatat,fstat": "EIO ENOMEM",
+    "getdents64": "EIO",
+    "lseek": "EIO",
+    "?readlink,readlinkat": "EIO ENOMEM",
+    "fcntl": "EMFILE",
+    "utimensat": DISK,
+    "pidfd_open": ROOM,
+    "pidfd_send_signal": "EPERM EAGAIN",
+    "?fork,?vfork,clone,?clone3": "EAGAIN ENOMEM",
+    "?pipe,pipe2": "EMFILE ENFILE",
     "wait4": "EINTR",
     "accept4": "EMFILE ENFILE EINTR EAGAIN ECONNABORTED ENOMEM",
     "?epoll_wait,epoll_pwait": "EINTR",  # Twisted takes no error of epoll_ctl
-    "socket": ROOM, "setns": "EPERM", "sendto": "EAGAIN ENOBUFS EPIPE",
-    "sendmsg": "EAGAIN ENOBUFS EPIPE", "recvfrom": "EAGAIN EINTR ECONNRESET",
-    "getsockopt": "ENOBUFS", "ioctl": "EIO",
-}  # fmt: skip
+    "socket": ROOM,
+    "setns": "EPERM",
+    "sendto": "EAGAIN ENOBUFS EPIPE",
+    "sendmsg": "EAGAIN ENOBUFS EPIPE",
+    "recvfrom": "EAGAIN EINTR ECONNRESET",
+    "getsockopt": "ENOBUFS",
+    "ioctl": "EIO",
+}
 # By these the manager loses a client whatever it does.
-CONNECTIONS = {"accept4", "sendto", "sendmsg", "recvfrom", "socket", "fcntl",
-               "read", "write", "getsockopt", "ioctl"}  # fmt: skip
+CONNECTIONS = {
+    "accept4",
+    "sendto",
+    "sendmsg",
+    "recvfrom",
+    "socket",
+    "fcntl",
+    "read",
+    "write",
+    "getsockopt",
+    "ioctl",
+}
 SCRIPTS = {
     "sleeps": ("sleep 1000", {}),
     "ends": ("exit 3", {}),
@@ -71,8 +98,10 @@ class Torture(ManagerCase):
         """Whichever call fails: all is answered, all agree, nothing is left."""
         print(f"TORTURE_SEED={SEED} TORTURE_SECONDS={SECONDS:.0f}", flush=True)
         self.chance = random.Random(SEED)
-        self.keys = {name: self.upload(**self.job(f"#!/bin/sh\n{text}\n", **keys))
-                     for name, (text, keys) in SCRIPTS.items()}  # fmt: skip
+        self.keys = {
+            name: self.upload(**self.job(f"#!/bin/sh\n{text}\n", **keys))
+            for name, (text, keys) in SCRIPTS.items()
+        }
         self.round("nothing", "")  # what is made only once is there
         hits = rounds = 0
         deadline = time.monotonic() + SECONDS
@@ -135,13 +164,16 @@ class Torture(ManagerCase):
     def live(self, may_be_cut_off: bool) -> None:
         """Launches, ends and destroys, some at the same time; each request is answered."""
         with ThreadPoolExecutor(4) as people:
-            asked = [people.submit(self.try_to_ask, "POST", "/launch", self.keys[name])
-                     for name in self.chance.sample(list(SCRIPTS), 3)]  # fmt: skip
+            asked = [
+                people.submit(self.try_to_ask, "POST", "/launch", self.keys[name])
+                for name in self.chance.sample(list(SCRIPTS), 3)
+            ]
             answers = [one.result() for one in asked]
             launched = [answer for answer in answers if answer and answer.status == 200]
             names = [answer.json["instance"] for answer in launched]
-            asked = [people.submit(self.try_to_ask, "DELETE", f"/destroy/{name}")
-                     for name in names[:1]]  # fmt: skip
+            asked = [
+                people.submit(self.try_to_ask, "DELETE", f"/destroy/{name}") for name in names[:1]
+            ]
             asked += [people.submit(self.kill, name) for name in names[1:2]]
             asked += [people.submit(self.try_to_ask, "GET", "/list")]
             asked += [people.submit(self.try_to_ask, "POST", "/launch", self.keys["sleeps"])]

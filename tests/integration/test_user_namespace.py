@@ -145,9 +145,12 @@ def owner(path):
 
     def test_layers(self) -> None:
         """The files of the shared layers have inside the owners that the tarball says."""
-        members = [owned(folder("data"), 0, 0), owned(file("data/of-root"), 0, 0),
-                   owned(file("data/of-worker"), 1000, 2000),
-                   owned(file("data/far"), 70000, 0)]  # fmt: skip
+        members = [
+            owned(folder("data"), 0, 0),
+            owned(file("data/of-root"), 0, 0),
+            owned(file("data/of-worker"), 1000, 2000),
+            owned(file("data/far"), 70000, 0),
+        ]
         for access in ("READ", "READWRITE"):
             mount = f"{self.mountable('data.tar', *members)} /data {access}"
             look = (
@@ -160,9 +163,15 @@ tell(**{name: owner("/data/" + name) for name in (".", "of-root", "of-worker", "
             said = self.probe(look, mounts=[mount])
             self.assertEqual(
                 said,
-                {".": [0, 0], "of-root": [0, 0], "of-worker": [1000, 2000], "far": [65534, 0],
-                 "shell": [0, 0], "root": [0, 0]},
-            )  # fmt: skip
+                {
+                    ".": [0, 0],
+                    "of-root": [0, 0],
+                    "of-worker": [1000, 2000],
+                    "far": [65534, 0],
+                    "shell": [0, 0],
+                    "root": [0, 0],
+                },
+            )
 
     def test_written(self) -> None:
         """What is written to READWRITE data has the right owner, in it and out of it."""

@@ -208,7 +208,6 @@ tell(**{path: attempt(write, path) for path in paths},
         self.assertEqual(said.pop("cgroups"), [])
         self.assertNotIn("done", said.values())
 
-
     def test_what_is_meant_to_be_written(self) -> None:
         """Of all files in /proc and /sys that are not a process's own, none can be written to.
 
@@ -318,16 +317,23 @@ tell(folder=os.path.exists(state), socket=attempt(connect, state + "/run/init.so
 """)
         self.assertEqual(
             said,
-            {"folder": False, "socket": "ENOENT", "abstract": "ECONNREFUSED", "manager": "ESRCH",
-             "variables": [], "mounts": []},
-        )  # fmt: skip
+            {
+                "folder": False,
+                "socket": "ENOENT",
+                "abstract": "ECONNREFUSED",
+                "manager": "ESRCH",
+                "variables": [],
+                "mounts": [],
+            },
+        )
 
     def test_links_of_an_image(self) -> None:
         """An image whose paths are symbolic links is set up in itself, not where they point to."""
         outside = self.folder / "outside"
         outside.mkdir()
-        self.image("linked.tar", link("out", f"../../../../..{outside}"),
-                   link("door", "/proc/1/root/tmp"))  # fmt: skip
+        self.image(
+            "linked.tar", link("out", f"../../../../..{outside}"), link("door", "/proc/1/root/tmp")
+        )
         tarball = self.mountable("data.tar", file("data"))
         for target in ("/door/deep", "/bin/id"):
             mounts = [f"{tarball} {target} READWRITE"]
@@ -434,10 +440,15 @@ class DescriptorTests(ManagerCase):
 
     PLAIN: ClassVar = {"network": "host"}
     VARIANTS: ClassVar = [
-        PLAIN, {"network": "none"}, {"writable_root": True}, {"limits": {"disk": "16M"}},
-        {"startup_owner": "worker"}, {"limits": {"files": 64}, "restart": "always"},
-        {"mounts": ["data.tar /data READ", "data.tar /data/more READWRITE"]}, {"init": True},
-    ]  # fmt: skip
+        PLAIN,
+        {"network": "none"},
+        {"writable_root": True},
+        {"limits": {"disk": "16M"}},
+        {"startup_owner": "worker"},
+        {"limits": {"files": 64}, "restart": "always"},
+        {"mounts": ["data.tar /data READ", "data.tar /data/more READWRITE"]},
+        {"init": True},
+    ]
 
     def add_images(self) -> None:
         """Besides, an image in which there is no program: the init itself goes on in it."""
@@ -545,8 +556,10 @@ class LibraryTests(SynchronousTestCase):
         self.addCleanup(os.rmdir, root)
         result = subprocess.run(
             ["unshare", "--mount", sys.executable, "-c", LIBRARY, root],
-            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True,
-        )  # fmt: skip
+            env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+        )
         self.assertEqual(result.stdout, "refused refused ", result.stderr)
         self.assertIn("Error", result.stderr)
         self.assertNotIn("image", result.stderr)
@@ -571,13 +584,19 @@ class JailTests(SynchronousTestCase):
         mounting = plan[: next(i for i, (op, _) in enumerate(plan) if op == "input")]
         command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", JAIL, below]
         result = subprocess.run(
-            command, input=marshal.dumps(mounting), stdout=subprocess.PIPE, check=True,
+            command,
+            input=marshal.dumps(mounting),
+            stdout=subprocess.PIPE,
+            check=True,
             env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT)},
-        )  # fmt: skip
+        )
         root = f"{folder}/scratch/root"
         mounts = [line.split()[4:6] for line in result.stdout.decode().splitlines() if line]
-        jail = {path[len(root) :]: {*flags.split(",")} for path, flags in mounts
-                if path.startswith(root)}  # fmt: skip
+        jail = {
+            path[len(root) :]: {*flags.split(",")}
+            for path, flags in mounts
+            if path.startswith(root)
+        }
         self.assertIn(f"/.hidden{below}", jail)
         writable = {path for path, flags in jail.items() if "ro" not in flags}
         self.assertEqual(writable, {"", "/.hidden"})  # the layer, and what is all in memory
@@ -593,8 +612,13 @@ class ImageTests(ProbeCase):
 
         This was CVE-2024-21626, by which containers of runc worked in folders of the host.
         """
-        doors = [*(f"/proc/self/fd/{number}" for number in range(10)), "/proc/self/root",
-                 "/proc/self/cwd", "/proc/1/root/tmp", "/way/out"]  # fmt: skip
+        doors = [
+            *(f"/proc/self/fd/{number}" for number in range(10)),
+            "/proc/self/root",
+            "/proc/self/cwd",
+            "/proc/1/root/tmp",
+            "/way/out",
+        ]
         users = "".join(f"u{i}:x:0:0::{home}:/bin/sh\n" for i, home in enumerate(doors))
         self.image("doors.tar", file("etc/passwd", users), link("way", "/proc/self/root/../.."))
         mounts = [f"{self.mountable('data.tar', file('data.txt', 'as it was'))} /data READ"]
@@ -602,8 +626,10 @@ class ImageTests(ProbeCase):
             job = self.job(
                 "#!/bin/sh\nreadlink /proc/$$/cwd; echo changed 2>&- >../0-upper/data.txt\n"
                 "cat /data/data.txt\n",
-                mounts=mounts, startup_owner=f"u{number}", base_image="doors.tar",
-            )  # fmt: skip
+                mounts=mounts,
+                startup_owner=f"u{number}",
+                base_image="doors.tar",
+            )
             self.assertEqual(self.output_of(self.launch(**job)), "/\nas it was", home)
 
     def test_users_from_nowhere(self) -> None:
@@ -618,8 +644,14 @@ class ImageTests(ProbeCase):
 
     def test_mounts_led_astray(self) -> None:
         """No link of an image has a tarball mounted in /proc, /sys, /dev, or over all."""
-        targets = {"proc": "/proc/sys", "self": "/proc/self", "sys": "/sys/kernel", "dev": "/dev",
-                   "shm": "dev/shm", "top": "/"}  # fmt: skip
+        targets = {
+            "proc": "/proc/sys",
+            "self": "/proc/self",
+            "sys": "/sys/kernel",
+            "dev": "/dev",
+            "shm": "dev/shm",
+            "top": "/",
+        }
         links = [link(f"to-{name}", target) for name, target in targets.items()]
         twice = link("to-twice", "to-proc/kernel")
         base = self.image("astray.tar", *links, twice)

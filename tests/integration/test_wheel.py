@@ -84,8 +84,12 @@ class WheelTests(ManagerCase):
 def run(*words: object, cwd: Path | None = None) -> str:
     """Run a program; what it says on stdout."""
     done = subprocess.run(
-        list(map(str, words)), cwd=cwd, capture_output=True, text=True, timeout=SECONDS,
+        list(map(str, words)),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
         env={**WheelTests.environment, "HOME": "/nonexistent"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done
     return done.stdout

@@ -46,8 +46,16 @@ class JournalTests(MachineTestCase):
         self.journal.write()
         (event,) = self.journal.since(0)
         self.assertEqual(event.pop("time"), 0)
-        self.assertEqual(event, {"seq": 1, "instance": None, "what": "config",
-                                 "reason": "uploaded", "config": "web-1-01.cfg"})  # fmt: skip
+        self.assertEqual(
+            event,
+            {
+                "seq": 1,
+                "instance": None,
+                "what": "config",
+                "reason": "uploaded",
+                "config": "web-1-01.cfg",
+            },
+        )
 
     def test_log(self):
         """The log has each event as a line, which nothing in it can break."""
@@ -57,8 +65,9 @@ class JournalTests(MachineTestCase):
         self.journal.add("config", "uploaded", config="web-1-01.cfg")
         self.assertEqual(lines, [])
         self.journal.write()
-        self.assertEqual(lines, ["web-1 running: a\\nb, by root",
-                                 "config: uploaded, config web-1-01.cfg"])  # fmt: skip
+        self.assertEqual(
+            lines, ["web-1 running: a\\nb, by root", "config: uploaded, config web-1-01.cfg"]
+        )
 
     def test_told_when_written(self):
         """No one hears of an event before it is on disk, whence the next manager has its number."""

@@ -101,8 +101,10 @@ class WritingTests(LogTestCase):
         pieces = self.read_all()
         self.assertEqual([piece.stream for piece in pieces], [0, 1] * 10)
         self.assertEqual(sorted(pieces, key=lambda one: one.time), pieces)
-        self.assertEqual(text_of(self.read_all(wanted=Wanted(frozenset([1])))),
-                         b"".join(b"%d\n" % number for number in range(1, 20, 2)))  # fmt: skip
+        self.assertEqual(
+            text_of(self.read_all(wanted=Wanted(frozenset([1])))),
+            b"".join(b"%d\n" % number for number in range(1, 20, 2)),
+        )
 
     def test_bound_of_one_byte_pieces(self):
         """What says where pieces are counts as well, however small those are."""
@@ -134,8 +136,9 @@ class WritingTests(LogTestCase):
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
         self.move(log, b"2\n", 0)
-        self.assertEqual([(one.stream, one.data) for one in self.read_all()],
-                         [(0, b"1\n"), (0, b"2\n")])  # fmt: skip
+        self.assertEqual(
+            [(one.stream, one.data) for one in self.read_all()], [(0, b"1\n"), (0, b"2\n")]
+        )
 
     def test_full_disk(self):
         """Where the disk is full, what is in the pipe stays in it."""
@@ -228,16 +231,20 @@ class ReadingTests(LogTestCase):
         for number in range(50):
             self.move(log, b"%d\n" % number, 1)
             self.move(log, b"not this\n", 0)
-        self.assertEqual(segments.last_words(self.log_folder, "stderr", 1000).split(),
-                         [str(number) for number in range(50)])  # fmt: skip
+        self.assertEqual(
+            segments.last_words(self.log_folder, "stderr", 1000).split(),
+            [str(number) for number in range(50)],
+        )
         self.assertEqual(segments.last_words(self.log_folder, "stderr", 8), "48\n49")
 
     def test_lines(self):
         """A line is whole though it came in pieces, and though the other stream came between."""
         lines = Lines()
         pieces = [Piece(1, 0, b"on"), Piece(2, 1, b"err\nmo"), Piece(3, 0, b"e\ntwo\n")]
-        self.assertEqual([(one.time, one.data) for one in lines.of(pieces)],
-                         [(2, b"err\n"), (1, b"one\n"), (3, b"two\n")])  # fmt: skip
+        self.assertEqual(
+            [(one.time, one.data) for one in lines.of(pieces)],
+            [(2, b"err\n"), (1, b"one\n"), (3, b"two\n")],
+        )
         self.assertEqual([one.data for one in lines.rest()], [b"mo\n"])
         long = [*lines.of([Piece(4, 0, b"x" * 200_000)] * 3)]
         self.assertEqual(len(long), 3)
@@ -259,10 +266,13 @@ class ReaderTestCase(LogTestCase):
         folder = os.path.join(self.folder, name)
         os.mkdir(folder)
         return SimpleNamespace(
-            name=name, spec=make_spec(log_max_size=1 << 20, log_max_files=1), ended=False,
+            name=name,
+            spec=make_spec(log_max_size=1 << 20, log_max_files=1),
+            ended=False,
             processes=SimpleNamespace(token=f"token{name}"),
-            folder=folder, path=lambda name: os.path.join(folder, name),
-        )  # fmt: skip
+            folder=folder,
+            path=lambda name: os.path.join(folder, name),
+        )
 
     def write(self, text, stream="stdout", instance=None):
         """The container writes; who follows is told."""
@@ -297,9 +307,11 @@ class ReaderTests(ReaderTestCase):
         self.write(b"2\n", "stderr")
         self.write(b"3\n")
         for options, wanted in (
-            ({}, b"1\n2\n3\n"), ({"lines": 2}, b"2\n3\n"), ({"lines": 0}, b""),
+            ({}, b"1\n2\n3\n"),
+            ({"lines": 2}, b"2\n3\n"),
+            ({"lines": 0}, b""),
             ({"wanted": Wanted(frozenset([1]))}, b"2\n"),
-        ):  # fmt: skip
+        ):
             self.consumer.written.clear()
             self.successResultOf(self.send(**options))
             self.assertEqual(self.sent, wanted)
@@ -470,18 +482,33 @@ class MomentTests(LogTestCase):
         """A moment or a duration is read, to the nanosecond."""
         now = 1_000_000 * 10**9
         for text, wanted in (
-            ("1970-01-01T00:00:01Z", 10**9), ("1970-01-01t00:00:01.5z", 1_500_000_000),
-            ("1970-01-01T01:00:00.000000001+01:00", 1), ("1970-01-01 01:00:00 01:00", 0),
-            ("1969-01-01T00:00:00Z", 0), ("90s", now - 90 * 10**9),
-            ("1h30m", now - 5400 * 10**9), ("9999d", 0),
-        ):  # fmt: skip
+            ("1970-01-01T00:00:01Z", 10**9),
+            ("1970-01-01t00:00:01.5z", 1_500_000_000),
+            ("1970-01-01T01:00:00.000000001+01:00", 1),
+            ("1970-01-01 01:00:00 01:00", 0),
+            ("1969-01-01T00:00:00Z", 0),
+            ("90s", now - 90 * 10**9),
+            ("1h30m", now - 5400 * 10**9),
+            ("9999d", 0),
+        ):
             self.assertEqual(read_moment("since", text, now), wanted, text)
 
     def test_none(self):
         """What is none is refused, with what would be one."""
-        for text in ("", "10", "m", "1970-01-01", "1970-01-01T00:00:00", "1970-02-30T00:00:00Z",
-                     "1970-01-01T25:00:00Z", "yesterday", "-1s", "1e9s", "\u0661s",
-                     "1970-01-01T00:00:00+99:99"):  # fmt: skip
+        for text in (
+            "",
+            "10",
+            "m",
+            "1970-01-01",
+            "1970-01-01T00:00:00",
+            "1970-02-30T00:00:00Z",
+            "1970-01-01T25:00:00Z",
+            "yesterday",
+            "-1s",
+            "1e9s",
+            "\u0661s",
+            "1970-01-01T00:00:00+99:99",
+        ):
             error = self.assertRaises(InvalidData, read_moment, "since", text, 0)
             self.assertIn("since must be a time such as", str(error))
 
@@ -512,9 +539,17 @@ class ProcessTests(MachineTestCase):
         self.other.told.clear()
         self.other.silent = False
         self.reactor.advance(0)
-        self.assertEqual(self.other.told, [
-            "sync a b", "open a", "name a web-1 100", "close a", "open b", "drain b",
-        ])  # fmt: skip
+        self.assertEqual(
+            self.other.told,
+            [
+                "sync a b",
+                "open a",
+                "name a web-1 100",
+                "close a",
+                "open b",
+                "drain b",
+            ],
+        )
         self.successResultOf(closing)
         self.successResultOf(draining)
         self.other.lose()

@@ -116,8 +116,11 @@ class AnswerTests(SynchronousTestCase):
 
     def test_unknown(self):
         """That it knows no such name is passed on, and that it can't tell as well."""
-        errors = {DNSNameError(): dns.ENAME, DNSServerError(): dns.ESERVER,
-                  ResolverError(): dns.ESERVER}  # fmt: skip
+        errors = {
+            DNSNameError(): dns.ENAME,
+            DNSServerError(): dns.ESERVER,
+            ResolverError(): dns.ESERVER,
+        }
         for error, code in errors.items():
             self.ask(b"example.org")
             self.others.asked[-1][1].errback(error)
@@ -170,8 +173,9 @@ class AnswerTests(SynchronousTestCase):
             with mock.patch.object(dns.Name, "decode", side_effect=AssertionError):
                 self.protocol.datagramReceived(data, ASKER)
             answer = self.protocol.transport.sent[-1]
-            self.assertEqual((answer.id, answer.answer, answer.rCode, answer.recDes),
-                             (7, 1, code, data[2] & 1))  # fmt: skip
+            self.assertEqual(
+                (answer.id, answer.answer, answer.rCode, answer.recDes), (7, 1, code, data[2] & 1)
+            )
             self.assertEqual(answer.queries, [])
 
     def test_names(self):
@@ -180,11 +184,17 @@ class AnswerTests(SynchronousTestCase):
         ones = b"\1a" * 127 + b"\0"
         self.assertEqual({len(longest), len(ones)}, {255})
         for name, code in (
-            (longest, None), (ones, None), (b"\0", None),
-            (b"\1a" + longest, dns.EFORMAT), (b"\1a" + ones, dns.EFORMAT),
-            (b"\x40" + b"a" * 64 + b"\0", dns.EFORMAT), (b"\xc0\x0c", dns.EFORMAT),
-            (b"\1a\xc0\x0c", dns.EFORMAT), (b"\3web", dns.EFORMAT), (b"", dns.EFORMAT),
-        ):  # fmt: skip
+            (longest, None),
+            (ones, None),
+            (b"\0", None),
+            (b"\1a" + longest, dns.EFORMAT),
+            (b"\1a" + ones, dns.EFORMAT),
+            (b"\x40" + b"a" * 64 + b"\0", dns.EFORMAT),
+            (b"\xc0\x0c", dns.EFORMAT),
+            (b"\1a\xc0\x0c", dns.EFORMAT),
+            (b"\3web", dns.EFORMAT),
+            (b"", dns.EFORMAT),
+        ):
             asked, sent = len(self.others.asked), len(self.protocol.transport.sent)
             self.send(counted() + name + b"\0\1\0\1" * (len(name) != 4))
             self.assertEqual(len(self.others.asked) - asked, code is None, name)

@@ -23,8 +23,9 @@ PLAN = [
 
 def failed(step=0, call="unshare", number=1, path="", cause="", hint=""):
     """What an init says of a step that failed."""
-    return StepFailed({"step": step, "call": call, "errno": number, "path": path, "cause": cause,
-                       "hint": hint})  # fmt: skip
+    return StepFailed(
+        {"step": step, "call": call, "errno": number, "path": path, "cause": cause, "hint": hint}
+    )
 
 
 class StepTests(SynchronousTestCase):
@@ -32,33 +33,53 @@ class StepTests(SynchronousTestCase):
 
     def test_chain(self):
         """The chain leads from the step by the call, its errno and the path to cause and hint."""
-        error = of_step(PLAN, failed(4, "execve", errno.ENOENT, "/run.sh", "it is not there",
-                                     "correct startup_script"))  # fmt: skip
-        self.assertEqual(error.chain, (
-            "step 5 of 5, exec /run.sh", "execve(2)", "ENOENT: No such file or directory",
-            "/run.sh", "it is not there", "correct startup_script",
-        ))  # fmt: skip
+        error = of_step(
+            PLAN,
+            failed(
+                4, "execve", errno.ENOENT, "/run.sh", "it is not there", "correct startup_script"
+            ),
+        )
+        self.assertEqual(
+            error.chain,
+            (
+                "step 5 of 5, exec /run.sh",
+                "execve(2)",
+                "ENOENT: No such file or directory",
+                "/run.sh",
+                "it is not there",
+                "correct startup_script",
+            ),
+        )
 
     def test_objects(self):
         """A step is named with what it is about: its target, path or owner, if any."""
         named = [of_step(PLAN, failed(step)).chain[0] for step in range(5)]
-        self.assertEqual(named, [
-            "step 1 of 5, unshare", "step 2 of 5, overlay /data", "step 3 of 5, mask /proc/kcore",
-            "step 4 of 5, user www", "step 5 of 5, exec /run.sh",
-        ])  # fmt: skip
+        self.assertEqual(
+            named,
+            [
+                "step 1 of 5, unshare",
+                "step 2 of 5, overlay /data",
+                "step 3 of 5, mask /proc/kcore",
+                "step 4 of 5, user www",
+                "step 5 of 5, exec /run.sh",
+            ],
+        )
 
     def test_without_call(self):
         """Where no system call failed, the function is named, and there is no errno."""
         error = of_step(PLAN, failed(3, "getpwnam", 0, "/etc/passwd", "no user www is in it"))
-        self.assertEqual(error.chain, ("step 4 of 5, user www", "getpwnam(3)", "/etc/passwd",
-                                       "no user www is in it"))  # fmt: skip
+        self.assertEqual(
+            error.chain,
+            ("step 4 of 5, user www", "getpwnam(3)", "/etc/passwd", "no user www is in it"),
+        )
 
     def test_known_causes(self):
         """What is known of an errno is said, unless the init has said better."""
         for number, (cause, hint) in CAUSES.items():
             self.assertEqual(of_step(PLAN, failed(number=number)).chain[-2:], (cause, hint))
-        self.assertEqual(of_step(PLAN, failed(number=errno.ENOSPC, cause="a", hint="b")).chain[-2:],
-                         ("a", "b"))  # fmt: skip
+        self.assertEqual(
+            of_step(PLAN, failed(number=errno.ENOSPC, cause="a", hint="b")).chain[-2:], ("a", "b")
+        )
 
     def test_unknown_errno(self):
         """An errno that has no name is shown as a number."""
@@ -84,8 +105,11 @@ class OtherTests(SynchronousTestCase):
     def test_os(self):
         """An error of the operating system is told by name, with its path and its cause."""
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/state/x")
-        self.assertEqual(of_os(error), "ENOSPC: No space left on device → /state/x → "
-                                       "the disk that holds the state folder is full")  # fmt: skip
+        self.assertEqual(
+            of_os(error),
+            "ENOSPC: No space left on device → /state/x → "
+            "the disk that holds the state folder is full",
+        )
         self.assertEqual(of_os(OSError(errno.EIO, "Input/output error")), "EIO: Input/output error")
 
     def test_os_without_errno(self):
@@ -101,10 +125,14 @@ class OtherTests(SynchronousTestCase):
     def test_early_end(self):
         """A script that ended too early is told with how, and with its last words if any."""
         how = Exit(status=3, reason="exit status 3")
-        self.assertEqual(of_early_end("/run.sh", 8000, how, "no such module").chain, (
-            "/run.sh ended before it listened on port 8000", "exit status 3",
-            "its last words: no such module",
-        ))  # fmt: skip
+        self.assertEqual(
+            of_early_end("/run.sh", 8000, how, "no such module").chain,
+            (
+                "/run.sh ended before it listened on port 8000",
+                "exit status 3",
+                "its last words: no such module",
+            ),
+        )
         self.assertIn("wrote nothing", of_early_end("/run.sh", 8000, how, "").chain[2])
 
     def test_port(self):

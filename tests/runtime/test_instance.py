@@ -29,8 +29,15 @@ WAYS = {
     "stopping": ["launch", "stop"],
     "ended": ["launch", "over"],
 }
-INPUTS = {"launch": (), "up": ("its script runs",), "stop": (), "lapsed": (STATUS_3,),
-          "over": (STATUS_3,), "found": ("found again",), "was_over": (STATUS_3,)}  # fmt: skip
+INPUTS = {
+    "launch": (),
+    "up": ("its script runs",),
+    "stop": (),
+    "lapsed": (STATUS_3,),
+    "over": (STATUS_3,),
+    "found": ("found again",),
+    "was_over": (STATUS_3,),
+}
 MOVES = {
     ("created", "launch"): "starting",
     ("created", "found"): "running",
@@ -66,8 +73,17 @@ class InstanceTestCase(MachineTestCase):
         spec = make_spec(startup_script="/run.sh", **changes)
         folder = os.path.join(self.folder, "web-1")
         shutil.rmtree(folder, ignore_errors=True)
-        return Instance("web-1", spec, folder, ["/base"], PLAN, self.reactor, self.kernel,
-                        self.pool, changed=self.take_note)  # fmt: skip
+        return Instance(
+            "web-1",
+            spec,
+            folder,
+            ["/base"],
+            PLAN,
+            self.reactor,
+            self.kernel,
+            self.pool,
+            changed=self.take_note,
+        )
 
     def mode(self, instance):
         """What the instance's folder says of how far it is."""
@@ -100,8 +116,11 @@ class StateTests(InstanceTestCase):
                 move(*INPUTS[what])
                 self.assertEqual(instance.state, MOVES[state, what], (state, what))
                 moved = instance.state != state and what != "was_over"  # that is no news
-                self.assertEqual([event.split(":")[0] for event in self.events],
-                                 [instance.state] * moved, (state, what))  # fmt: skip
+                self.assertEqual(
+                    [event.split(":")[0] for event in self.events],
+                    [instance.state] * moved,
+                    (state, what),
+                )
             else:
                 self.assertRaises(NoTransition, move, *INPUTS[what])
                 self.assertEqual((instance.record(), self.events), (before, []), (state, what))
@@ -118,11 +137,14 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(self.init.plan, PLAN)
         self.assertTrue(instance.running)
         self.init.end("Done(3)")
-        self.assertEqual(self.events, [
-            "starting: from web-1-01.cfg",
-            "running: its script runs",
-            "ended: exit status 3",
-        ])  # fmt: skip
+        self.assertEqual(
+            self.events,
+            [
+                "starting: from web-1-01.cfg",
+                "running: its script runs",
+                "ended: exit status 3",
+            ],
+        )
         self.assertEqual(self.successResultOf(instance.end()), instance.exit)
 
     def test_end_known_before_the_start(self):
@@ -139,8 +161,9 @@ class LaunchTests(InstanceTestCase):
             self.successResultOf(launched)
             self.assertEqual((instance.state, instance.exit.status), (state, 3))
             self.assertEqual(self.mode(instance), WHOLE)
-            self.assertEqual([event.split(":")[0] for event in self.events],
-                             ["starting", "running", state])  # fmt: skip
+            self.assertEqual(
+                [event.split(":")[0] for event in self.events], ["starting", "running", state]
+            )
             instance.pause()
 
     def test_end_known_before_a_failure(self):
@@ -248,8 +271,18 @@ class LaunchTests(InstanceTestCase):
         """An init that stays after it has failed is killed, and waited for."""
         self.reactor.works = False
         launched = self.start(self.make().launch())
-        self.init.say({"failed": {"step": 0, "call": "open", "errno": 28, "path": "/x",
-                                  "cause": "", "hint": ""}})  # fmt: skip
+        self.init.say(
+            {
+                "failed": {
+                    "step": 0,
+                    "call": "open",
+                    "errno": 28,
+                    "path": "/x",
+                    "cause": "",
+                    "hint": "",
+                }
+            }
+        )
         self.assertNoResult(launched)
         self.reactor.advance(0)
         self.failureResultOf(launched, MachineAtFault)
@@ -434,8 +467,9 @@ class StopTests(InstanceTestCase):
         self.reactor.pump([0.05] * 29)
         self.assertNoResult(stopped)
         self.reactor.pump([0.05] * 2)
-        self.assertEqual([number for _, number in self.kernel.signals],
-                         [signal.SIGTERM, signal.SIGKILL])  # fmt: skip
+        self.assertEqual(
+            [number for _, number in self.kernel.signals], [signal.SIGTERM, signal.SIGKILL]
+        )
         self.successResultOf(stopped)
 
     def test_child_with_handler(self):
@@ -485,8 +519,9 @@ class StopTests(InstanceTestCase):
         launched = self.start(instance.launch())
         self.successResultOf(self.stop(instance))
         self.failureResultOf(launched, CalledOff)
-        self.assertEqual([event.split(":")[0] for event in self.events],
-                         ["starting", "stopping", "ended"])  # fmt: skip
+        self.assertEqual(
+            [event.split(":")[0] for event in self.events], ["starting", "stopping", "ended"]
+        )
 
     def test_while_the_exec_happens(self):
         """Stopped just before its script would run: it ends and never counts as running."""
@@ -497,8 +532,9 @@ class StopTests(InstanceTestCase):
         self.init.carry_out()
         self.reactor.advance(0)
         self.failureResultOf(launched, CalledOff)
-        self.assertEqual([event.split(":")[0] for event in self.events],
-                         ["starting", "stopping", "ended"])  # fmt: skip
+        self.assertEqual(
+            [event.split(":")[0] for event in self.events], ["starting", "stopping", "ended"]
+        )
 
     def test_while_it_waits(self):
         """Stopped between two starts: it has ended, and no start follows."""
@@ -526,12 +562,15 @@ class RestartTests(InstanceTestCase):
         self.reactor.advance(0.1)
         self.assertEqual((instance.state, instance.restarts), ("running", 1))
         self.init.end("Done")
-        self.assertEqual(self.events, [
-            "waiting: killed by SIGKILL; to be started again in 0.1 s",
-            "starting: from web-1-01.cfg",
-            "running: its script runs",
-            "ended: exit status 0",
-        ])  # fmt: skip
+        self.assertEqual(
+            self.events,
+            [
+                "waiting: killed by SIGKILL; to be started again in 0.1 s",
+                "starting: from web-1-01.cfg",
+                "running: its script runs",
+                "ended: exit status 0",
+            ],
+        )
 
     def test_always(self):
         """With always, success is followed by a start as well."""

@@ -58,8 +58,10 @@ class ColdTests(PoolTestCase):
         _, *arguments = self.init.arguments
         self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
         self.assertEqual(arguments[4:8], ["/bin/sh", MONITOR, "/dev/null", self.init.slot])
-        self.assertEqual(arguments[11:16], ["-I", "-S", "-B", f"{self.folder}/init.pyc",
-                                            f"{self.folder}/init.sock"])
+        self.assertEqual(
+            arguments[11:16],
+            ["-I", "-S", "-B", f"{self.folder}/init.pyc", f"{self.folder}/init.sock"],
+        )
         self.assertEqual(arguments[16], self.init.token)
 
     def test_compiled(self):
@@ -79,8 +81,9 @@ class ColdTests(PoolTestCase):
         self.assertNoResult(taken)
         self.reactor.log_process.say("failed", self.init.token, "Too many open files")
         error = self.failureResultOf(taken, MachineAtFault).value
-        self.assertEqual(error.chain, ("opening the pipes of a container's output",
-                                       "Too many open files"))  # fmt: skip
+        self.assertEqual(
+            error.chain, ("opening the pipes of a container's output", "Too many open files")
+        )
         self.reactor.advance(0)
         self.assertFalse(self.kernel.lives(self.init.process))
 
@@ -255,8 +258,12 @@ class AheadTests(PoolTestCase):
 
     def plan_for(self, image, writable, name):
         """A plan as the manager makes it: the groundwork, the image, and the instance's own."""
-        return [*GROUNDWORK, ("root_overlay", {"lower": image, "upper": name if writable else ""}),
-                ("hostname", {"name": name}), ("exec", {"path": "/run.sh"})]  # fmt: skip
+        return [
+            *GROUNDWORK,
+            ("root_overlay", {"lower": image, "upper": name if writable else ""}),
+            ("hostname", {"name": name}),
+            ("exec", {"path": "/run.sh"}),
+        ]
 
     def launch(self, pool, image="base", stem="web", *, writable=True):
         """Launch something as the manager does, and let the pool be filled up again.

@@ -85,8 +85,10 @@ class ExitTests(MachineTestCase):
 
     def test_failed(self):
         """Only exit status 0 is a success."""
-        self.assertEqual([Exit(0).failed, Exit(1).failed, Exit(None, 9).failed, Exit().failed],
-                         [False, True, True, True])  # fmt: skip
+        self.assertEqual(
+            [Exit(0).failed, Exit(1).failed, Exit(None, 9).failed, Exit().failed],
+            [False, True, True, True],
+        )
 
 
 class PoolTestCase(MachineTestCase):
@@ -259,10 +261,24 @@ class HostileTests(PoolTestCase):
 
     def test_examples(self):
         """Lines that others have tripped over end their connection, and nothing else."""
-        for line in (b"", b"null", b"[1]", b'"token"', b"{", b"[" * 50_000, b"\xff", b"x" * 70_000,
-                     b'{"token": "nobody"}', b'{"token": []}', b'{"token": null}', b'{"what": 1}',
-                     b'{"done": 1}', b'{"done": ["x"]}', b'{"done": [1e999, {}]}',
-                     b'{"token": 1e999}'):  # fmt: skip
+        for line in (
+            b"",
+            b"null",
+            b"[1]",
+            b'"token"',
+            b"{",
+            b"[" * 50_000,
+            b"\xff",
+            b"x" * 70_000,
+            b'{"token": "nobody"}',
+            b'{"token": []}',
+            b'{"token": null}',
+            b'{"what": 1}',
+            b'{"done": 1}',
+            b'{"done": ["x"]}',
+            b'{"done": [1e999, {}]}',
+            b'{"token": 1e999}',
+        ):
             self.assertRefused(line)
 
     def test_token_twice(self):
@@ -307,8 +323,9 @@ class AdoptedTests(MachineTestCase):
         self.monitor, self.process = self.kernel.begin(), self.kernel.begin()
         self.ends = []
         machine = self.reactor, self.kernel, Cgroups(), maybeDeferred
-        self.adopted = Adopted(*machine, self.folder, self.process, self.monitor,
-                               on_exit=self.ends.append)  # fmt: skip
+        self.adopted = Adopted(
+            *machine, self.folder, self.process, self.monitor, on_exit=self.ends.append
+        )
 
     def test_alive(self):
         """One that runs is followed, and its end is noticed with its true status."""
@@ -342,7 +359,6 @@ class AdoptedTests(MachineTestCase):
         self.reactor.readers[0].doRead()
         self.assertEqual(len(self.ends), 1)
 
-
     def test_one_descriptor(self):
         """It takes one descriptor; another only while it is being ended."""
         self.adopted.follow()
@@ -373,8 +389,11 @@ class AdoptedTests(MachineTestCase):
         asked = []
         for name in ("open_process", "signal_process", "lives"):
             real = getattr(self.kernel, name)
-            self.patch(self.kernel, name, lambda process, *rest, real=real: (
-                asked.append(process), real(process, *rest))[1])  # fmt: skip
+            self.patch(
+                self.kernel,
+                name,
+                lambda process, *rest, real=real: (asked.append(process), real(process, *rest))[1],
+            )
         self.adopted.process = UNKNOWN
         self.adopted.follow()
         self.adopted.watch_init(lambda: None)
@@ -412,10 +431,15 @@ class MonitorTests(SynchronousTestCase):
     """The monitor's script, as different shells run it."""
 
     ENDS = {  # noqa: RUF012 (never changed)
-        "exit 0": (0, None), "exit 3": (3, None), "exit 137": (137, None), "exit 255": (255, None),
-        "kill -9 $$": (None, signal.SIGKILL), "kill -11 $$": (None, signal.SIGSEGV),
-        "kill -10 $$": (None, signal.SIGUSR1), "kill -40 $$": (None, 40),
-    }  # fmt: skip
+        "exit 0": (0, None),
+        "exit 3": (3, None),
+        "exit 137": (137, None),
+        "exit 255": (255, None),
+        "kill -9 $$": (None, signal.SIGKILL),
+        "kill -11 $$": (None, signal.SIGSEGV),
+        "kill -10 $$": (None, signal.SIGUSR1),
+        "kill -40 $$": (None, 40),
+    }
 
     def test_every_shell(self):
         """Whichever shell the host's sh is, a status is told from a signal."""

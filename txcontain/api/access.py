@@ -130,8 +130,11 @@ def read_tokens(path: str) -> list[tuple[str, Caller]]:
         if status.st_mode & OTHERS_MAY_WRITE or status.st_uid not in (0, os.geteuid()):
             raise ValueError(f"others than root can write to {path}: chown root, chmod 600")
         lines = [line.strip() for line in file]
-    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)
-            if line and not line.startswith("#")]  # fmt: skip
+    return [
+        _parsed(path, number, line)
+        for number, line in enumerate(lines, 1)
+        if line and not line.startswith("#")
+    ]
 
 
 def _parsed(path: str, number: int, line: str) -> tuple[str, Caller]:

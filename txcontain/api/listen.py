@@ -36,13 +36,17 @@ PARAMETERS: list[list[Any]] = [
     ["tls-key", None, None, "PEM file of the key of --tls-cert."],
     ["tls-client-ca", None, None, "PEM file of a CA: its client certificates may do everything."],
     ["tokens", None, None, "File of the tokens that TCP callers need; see docs/access.md."],
-    number("max-connections", None, 1000, "How many connections to take on each socket.",
-           1, MOST),
-    number("request-timeout", None, 30, "Seconds within which a whole request must have arrived.",
-           1, MOST),
-    number("idle-timeout", None, 60, "Seconds after which a silent connection is closed.",
-           1, MOST),
-]  # fmt: skip
+    number("max-connections", None, 1000, "How many connections to take on each socket.", 1, MOST),
+    number(
+        "request-timeout",
+        None,
+        30,
+        "Seconds within which a whole request must have arrived.",
+        1,
+        MOST,
+    ),
+    number("idle-timeout", None, 60, "Seconds after which a silent connection is closed.", 1, MOST),
+]
 Options = MutableMapping[str, Any]
 
 SOCKET_MODE = 0o660
@@ -119,8 +123,10 @@ def _is_address(interface: str) -> bool:
 
 
 def _no_address(interface: str) -> str:
-    return (f"--interface {interface} is not an address of this host: give one of those that "
-            "`ip address` shows, or leave it out")  # fmt: skip
+    return (
+        f"--interface {interface} is not an address of this host: give one of those that "
+        "`ip address` shows, or leave it out"
+    )
 
 
 def _group(name: str) -> int:
@@ -209,8 +215,11 @@ def _limits(options: Options) -> Limits:
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = min(options["max-connections"], most // PART)
     if connections < options["max-connections"]:
-        log.warn("{few} connections at most: {most} descriptors (ulimit -n) are not enough for "
-                 "more", few=connections, most=most)  # fmt: skip
+        log.warn(
+            "{few} connections at most: {most} descriptors (ulimit -n) are not enough for more",
+            few=connections,
+            most=most,
+        )
     return Limits(connections, options["request-timeout"], options["idle-timeout"])
 
 
@@ -255,8 +264,10 @@ class TcpServer(TCPServer):
     def _explain(self, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             holder = holder_of(self.kernel, self.port, self.interface)
-            return (f"port {self.port} is taken by {holder}: end that, or give the manager "
-                    "another --port")  # fmt: skip
+            return (
+                f"port {self.port} is taken by {holder}: end that, or give the manager "
+                "another --port"
+            )
         if error.errno == errno.EADDRNOTAVAIL:
             return _no_address(self.interface)
         return f"--port {self.port} can't be listened on: {error.strerror}"

@@ -24,16 +24,24 @@ def _string(description: str, pattern: re.Pattern[str] | None = None) -> Json:
     return {**schema, "pattern": f"^(?:{pattern.pattern})$"} if pattern else schema
 
 
-def _number(description: str, least: float | None = None, most: float | None = None,
-            kind: str | list[str] = "integer") -> Json:  # fmt: skip
+def _number(
+    description: str,
+    least: float | None = None,
+    most: float | None = None,
+    kind: str | list[str] = "integer",
+) -> Json:
     bounds = {"minimum": least, "maximum": most}
     given = {name: bound for name, bound in bounds.items() if bound is not None}
     return {"type": kind, "description": description, **given}
 
 
 def _size(description: str) -> Json:
-    return {"type": ["integer", "string"], "pattern": f"^(?:{spec.SIZE.pattern})$", "minimum": 0,
-            "description": f"{description}; bytes, or a string such as 10M"}  # fmt: skip
+    return {
+        "type": ["integer", "string"],
+        "pattern": f"^(?:{spec.SIZE.pattern})$",
+        "minimum": 0,
+        "description": f"{description}; bytes, or a string such as 10M",
+    }
 
 
 def _choice(description: str, *choices: str) -> Json:
@@ -42,16 +50,22 @@ def _choice(description: str, *choices: str) -> Json:
 
 def _list(items: Json, description: str = "", most: int | None = None) -> Json:
     schema = {"type": "array", "items": items}
-    return schema | ({"description": description} if description else {}) | (
-        {"maxItems": most} if most else {}
-    )  # fmt: skip
+    return (
+        schema
+        | ({"description": description} if description else {})
+        | ({"maxItems": most} if most else {})
+    )
 
 
 def _object(properties: Json, *optional: str, closed: bool = False) -> Json:
     """An object; all keys but the optional ones are there, and others only where not closed."""
     required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required,
-            "additionalProperties": not closed}  # fmt: skip
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": not closed,
+    }
 
 
 def _ref(name: str, kind: str = "schemas") -> Json:
@@ -83,8 +97,11 @@ CONFIG: Json = {
         "description": "in a string, ${NAME} in a value stands for a variable",
         "anyOf": [
             _string("NAME=VALUE;NAME=VALUE"),
-            {"type": "object", "additionalProperties": {"type": ["string", "integer"]},
-             "maxProperties": spec.MOST_VARIABLES},
+            {
+                "type": "object",
+                "additionalProperties": {"type": ["string", "integer"]},
+                "maxProperties": spec.MOST_VARIABLES,
+            },
             _list(_string("NAME=VALUE"), most=spec.MOST_VARIABLES),
         ],
     },
@@ -92,8 +109,12 @@ CONFIG: Json = {
     "restart": _choice("whether to start it again", "no", "on-failure", "always"),
     "max_restarts": _number("how often at most", 0, 1_000_000),
     "stop_timeout": _number("seconds between stop_signal and SIGKILL", 0, 3600, "number"),
-    "stop_signal": {"type": ["integer", "string"], "minimum": 1, "maximum": 64,
-                    "description": "what asks it to end: a name, as TERM, or a number"},
+    "stop_signal": {
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "maximum": 64,
+        "description": "what asks it to end: a name, as TERM, or a number",
+    },
     "log_max_size": _size("what is kept of a log, in a file"),
     "log_max_files": _number("how many files are kept of a log", 1, 100),
     "limits": _object(LIMITS, *LIMITS, closed=True),
@@ -122,44 +143,59 @@ SCHEMAS: Json = {
     "Key": _object(KEY, closed=True),
     "Launched": _object(SUMMARY, closed=True),
     "Record": _object(RECORD, closed=True),
-    "Instance": _object({
-        **RECORD,
-        "spec": {"type": "object", "description": "the config, defaults filled in"},
-        "layers": _list(_string("the folder of a tarball")),
-        "plan": _list({"type": "object"}, "each step, with the seconds it took"),
-        "timeline": _list(_number("seconds", kind="number")),
-        "in_advance": _number("steps that a warm init had carried out before the launch"),
-        "left_out": {"type": "object", "description": "what of each tarball is not in it"},
-    }),
-    "Exit": _object({
-        "status": _number("exit status", kind=["integer", "null"]),
-        "signal": _number("signal that ended it", kind=["integer", "null"]),
-        "reason": _string("the same as a sentence"),
-        "at": _number("unix time", kind="number"),
-    }),
-    "Usage": _object({
-        **SUMMARY,
-        "memory": _number("bytes", 0),
-        "memory_peak": _number("bytes", 0),
-        "cpu_usec": _number("microseconds", 0),
-        "pids": _number("processes and threads", 0),
-        "limits": {"type": "object", "description": "as in the config"},
-    }, "memory", "memory_peak", "cpu_usec", "pids"),
-    "Event": _object({
-        "seq": _number("its number", 1),
-        "time": _number("unix time", kind="number"),
-        "instance": {"type": ["string", "null"]},
-        "what": _string("what happened: mostly a state"),
-        "reason": _string("why"),
-        "by": _string("who asked, where someone did: loopback, uid N, token N, certificate N"),
-    }, "by"),
-    "Problem": _object({
-        "title": _string("the status, in words"),
-        "status": _number("the status", 400, 599),
-        "detail": _string("what could not be done"),
-        "chain": _list(_string("what leads from there to the cause, and to what to do")),
-    }),
-}  # fmt: skip
+    "Instance": _object(
+        {
+            **RECORD,
+            "spec": {"type": "object", "description": "the config, defaults filled in"},
+            "layers": _list(_string("the folder of a tarball")),
+            "plan": _list({"type": "object"}, "each step, with the seconds it took"),
+            "timeline": _list(_number("seconds", kind="number")),
+            "in_advance": _number("steps that a warm init had carried out before the launch"),
+            "left_out": {"type": "object", "description": "what of each tarball is not in it"},
+        }
+    ),
+    "Exit": _object(
+        {
+            "status": _number("exit status", kind=["integer", "null"]),
+            "signal": _number("signal that ended it", kind=["integer", "null"]),
+            "reason": _string("the same as a sentence"),
+            "at": _number("unix time", kind="number"),
+        }
+    ),
+    "Usage": _object(
+        {
+            **SUMMARY,
+            "memory": _number("bytes", 0),
+            "memory_peak": _number("bytes", 0),
+            "cpu_usec": _number("microseconds", 0),
+            "pids": _number("processes and threads", 0),
+            "limits": {"type": "object", "description": "as in the config"},
+        },
+        "memory",
+        "memory_peak",
+        "cpu_usec",
+        "pids",
+    ),
+    "Event": _object(
+        {
+            "seq": _number("its number", 1),
+            "time": _number("unix time", kind="number"),
+            "instance": {"type": ["string", "null"]},
+            "what": _string("what happened: mostly a state"),
+            "reason": _string("why"),
+            "by": _string("who asked, where someone did: loopback, uid N, token N, certificate N"),
+        },
+        "by",
+    ),
+    "Problem": _object(
+        {
+            "title": _string("the status, in words"),
+            "status": _number("the status", 400, 599),
+            "detail": _string("what could not be done"),
+            "chain": _list(_string("what leads from there to the cause, and to what to do")),
+        }
+    ),
+}
 
 
 # -- answers -----------------------------------------------------------------------
@@ -256,47 +292,74 @@ OF_LOGS = [
 
 PATHS: Json = {
     "/config": {
-        "post": _course("Keep a config", _answer("it is kept"), CONFIG_REFUSED,
-                        requestBody=_body("Config")),
+        "post": _course(
+            "Keep a config", _answer("it is kept"), CONFIG_REFUSED, requestBody=_body("Config")
+        ),
     },
     "/cfginfo": {
-        "get": _course("The configs that are kept", _answer(
-            "their names, sorted", _object({"files": _list(_string("a name"))}))),
+        "get": _course(
+            "The configs that are kept",
+            _answer("their names, sorted", _object({"files": _list(_string("a name"))})),
+        ),
     },
     "/launch": {
-        "post": _course("Start a container of a config", _answer(
-            "its script runs", _ref("Launched")), LAUNCH_REFUSED, requestBody=_body("Key")),
+        "post": _course(
+            "Start a container of a config",
+            _answer("its script runs", _ref("Launched")),
+            LAUNCH_REFUSED,
+            requestBody=_body("Key"),
+        ),
     },
     "/list": {
-        "get": _course("The instances that run", _answer(
-            "in the order of their launch", _object({"instances": _list(_ref("Launched"))}))),
+        "get": _course(
+            "The instances that run",
+            _answer(
+                "in the order of their launch", _object({"instances": _list(_ref("Launched"))})
+            ),
+        ),
     },
     "/destroy/{instance}": {
-        "delete": _course("End an instance, and remove all of it", _answer("nothing is left"),
-                          NO_INSTANCE),
+        "delete": _course(
+            "End an instance, and remove all of it", _answer("nothing is left"), NO_INSTANCE
+        ),
         "parameters": [INSTANCE],
     },
     "/destroyall": {
         "delete": _course("End and remove every instance", _answer("nothing is left")),
     },
     "/instances": {
-        "get": _ours("All instances, those that have ended too", _answer(
-            "a record each", _object({"instances": _list(_ref("Record"))}))),
+        "get": _ours(
+            "All instances, those that have ended too",
+            _answer("a record each", _object({"instances": _list(_ref("Record"))})),
+        ),
     },
     "/instances/{instance}": {
-        "get": _ours("All that is known of an instance",
-                     _answer("its record, spec, plan", _ref("Instance")), NO_INSTANCE),
+        "get": _ours(
+            "All that is known of an instance",
+            _answer("its record, spec, plan", _ref("Instance")),
+            NO_INSTANCE,
+        ),
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/logs": {
-        "get": _ours("What an instance wrote", _answer(
-            "the bytes that it wrote", {"type": "string", "format": "binary"},
-            "application/octet-stream"), NO_INSTANCE, parameters=OF_LOGS),
+        "get": _ours(
+            "What an instance wrote",
+            _answer(
+                "the bytes that it wrote",
+                {"type": "string", "format": "binary"},
+                "application/octet-stream",
+            ),
+            NO_INSTANCE,
+            parameters=OF_LOGS,
+        ),
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/wait": {
-        "get": _ours("Wait until an instance has ended for good", _answer(
-            "how it ended", _object({"exit": _ref("Exit")})), NO_INSTANCE),
+        "get": _ours(
+            "Wait until an instance has ended for good",
+            _answer("how it ended", _object({"exit": _ref("Exit")})),
+            NO_INSTANCE,
+        ),
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/stats": {
@@ -304,39 +367,61 @@ PATHS: Json = {
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/explain": {
-        "get": _ours("An instance's container as a shell script", _answer(
-            "the script", {"type": "string"}, "text/x-shellscript"), NO_INSTANCE),
+        "get": _ours(
+            "An instance's container as a shell script",
+            _answer("the script", {"type": "string"}, "text/x-shellscript"),
+            NO_INSTANCE,
+        ),
         "parameters": [INSTANCE],
     },
     "/logs": {
-        "get": _ours("What several instances wrote, by time", _answer(
-            "lines, each with its instance", {"type": "string", "format": "binary"},
-            "application/octet-stream"), NO_INSTANCE, parameters=[
+        "get": _ours(
+            "What several instances wrote, by time",
+            _answer(
+                "lines, each with its instance",
+                {"type": "string", "format": "binary"},
+                "application/octet-stream",
+            ),
+            NO_INSTANCE,
+            parameters=[
                 *OF_LOGS,
-                _query("instance", "one of them; may be given more than once",
-                       {"type": "array", "items": {"type": "string"}}),
+                _query(
+                    "instance",
+                    "one of them; may be given more than once",
+                    {"type": "array", "items": {"type": "string"}},
+                ),
                 _query("all", "of all there are", FLAG),
-            ]),
+            ],
+        ),
     },
     "/stats": {
-        "get": _ours("What all that run use now", _answer(
-            "figures", _object({"stats": _list(_ref("Usage"))}))),
+        "get": _ours(
+            "What all that run use now",
+            _answer("figures", _object({"stats": _list(_ref("Usage"))})),
+        ),
     },
     "/events": {
-        "get": _ours("What has happened", _answer(
-            "an Event a line", {"type": "string"}, "application/x-ndjson"), parameters=[
+        "get": _ours(
+            "What has happened",
+            _answer("an Event a line", {"type": "string"}, "application/x-ndjson"),
+            parameters=[
                 _query("since", "only those after this number", _number("seq", 0, LARGEST_QUERY)),
                 _query("follow", "also those to come, without end", FLAG),
-            ]),
+            ],
+        ),
     },
     "/doctor": {
-        "post": _ours("Look for what should not be there, and remove it", _answer(
-            "a sentence each", _object({"findings": _list(_string("what was found and done"))}))),
+        "post": _ours(
+            "Look for what should not be there, and remove it",
+            _answer(
+                "a sentence each", _object({"findings": _list(_string("what was found and done"))})
+            ),
+        ),
     },
     "/openapi.json": {
         "get": _ours("This document", _answer("OpenAPI 3.1", {"type": "object"})),
     },
-}  # fmt: skip
+}
 
 
 def _with_head(operations: Json) -> Json:

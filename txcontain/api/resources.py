@@ -76,8 +76,11 @@ class Api:
         for text in instance.notes:
             note(request, text)
         if instance.spec.port is not None and not instance.ready:
-            note(request, f"{instance.name} runs, but does not listen on port {instance.spec.port} "
-                          f"yet: `txcontain logs {instance.name}` shows what it says")  # fmt: skip
+            note(
+                request,
+                f"{instance.name} runs, but does not listen on port {instance.spec.port} "
+                f"yet: `txcontain logs {instance.name}` shows what it says",
+            )
         return instance.summary
 
     async def list_running(self, request: Request) -> dict[str, list[dict[str, str]]]:

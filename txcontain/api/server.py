@@ -78,8 +78,14 @@ LOOPBACK, DEFAULTS = Loopback(), Limits()
 def canned(status: str, why: str) -> bytes:
     """A whole answer to what can't be answered as a request, after which the connection ends."""
     reason = encoded(why).decode()
-    head = [f"HTTP/1.1 {status}", "Connection: close", "Content-Length: 0",
-            f"Txcontain-Reason: {reason}", "", ""]  # fmt: skip
+    head = [
+        f"HTTP/1.1 {status}",
+        "Connection: close",
+        "Content-Length: 0",
+        f"Txcontain-Reason: {reason}",
+        "",
+        "",
+    ]
     return "\r\n".join(head).encode()
 
 
@@ -302,7 +308,7 @@ class ApiRequest(Request):
             raise errors.Malformed("a request has one Host header (RFC 9112, 3.2)")
         if absolute := ABSOLUTE.match(self.uri):
             self.requestHeaders.setRawHeaders(b"host", [absolute[1]])
-            self.path = self.path[absolute.end():] or b"/"  # fmt: skip
+            self.path = self.path[absolute.end() :] or b"/"
         elif not self.uri.startswith(b"/") and self.uri != b"*":
             raise errors.Malformed("a request's target begins with a slash (RFC 9112, 3.2)")
 

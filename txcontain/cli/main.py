@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 DEFAULT_URL = "http://localhost:8080"
-ADDRESS = re.compile(
-    r"unix:/.+|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?"
-)
+ADDRESS = re.compile(r"unix:/.+|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?")
 FILES = {
     "ca": "the CA of the manager's certificate",
     "cert": "a certificate to be known by",

@@ -167,8 +167,10 @@ class _Shell:
 
     def mount(self, target: str, fstype: str, flags: Lines, data: str = "") -> Lines:
         """File systems of its own. /proc shows this pid namespace, whose PID 1 we are."""
-        return [f"mkdir -p {_inside(target)}",
-                _mount([*flags, data], fstype, _inside(target), fstype)]  # fmt: skip
+        return [
+            f"mkdir -p {_inside(target)}",
+            _mount([*flags, data], fstype, _inside(target), fstype),
+        ]
 
     def resize(self, path: str, size: str, flags: Lines) -> Lines:
         """As large as the config has it."""
@@ -180,8 +182,10 @@ class _Shell:
         """
         place = _inside(target)
         options = ["rbind", *(f"{flag}=recursive" for flag in flags)]
-        return [f"if [ -d {quote(source)} ]; then mkdir -p {place}; else touch {place}; fi",
-                _mount(options, source, place)]  # fmt: skip
+        return [
+            f"if [ -d {quote(source)} ]; then mkdir -p {place}; else touch {place}; fi",
+            _mount(options, source, place),
+        ]
 
     def seal(self) -> Lines:
         """Every mount point is made by now: what is to be read-only becomes so."""
@@ -208,8 +212,10 @@ class _Shell:
     def file(self, path: str, content: str) -> Lines:
         """Files that say who this is and where names are found, in place of the image's."""
         place = _inside(path)
-        return [f"mkdir -p {_inside(os.path.dirname(path))} && rm -f {place}",
-                f"printf %s {quote(content)} >{place}"]  # fmt: skip
+        return [
+            f"mkdir -p {_inside(os.path.dirname(path))} && rm -f {place}",
+            f"printf %s {quote(content)} >{place}",
+        ]
 
     def loopback(self) -> Lines:
         """A network of its own, in which nothing is up yet."""
@@ -228,10 +234,12 @@ class _Shell:
 
     def link(self, address: str, netmask: str, gateway: str) -> Lines:
         """Once the link is there, it gets an address, and is the way to everywhere else."""
-        return ["until ip link show eth0 >/dev/null 2>&1; do sleep 0.1; done",
-                f"ip address add {address}/{netmask} dev eth0",
-                "ip link set eth0 up",
-                f"ip route add default via {gateway}"]  # fmt: skip
+        return [
+            "until ip link show eth0 >/dev/null 2>&1; do sleep 0.1; done",
+            f"ip address add {address}/{netmask} dev eth0",
+            "ip link set eth0 up",
+            f"ip route add default via {gateway}",
+        ]
 
     def pivot_root(self, path: str) -> Lines:
         """The new root takes the place of the old one. The real init does it by
@@ -301,8 +309,10 @@ class _Shell:
     def idmap(self, source: str, target: str) -> Lines:
         """The layer, its owners being ids of that user namespace (util-linux 2.39 or later)."""
         mapping = f"X-mount.idmap=b:0:{self.first}:{IDS}"
-        return [f"mkdir -p {quote(target)}",
-                f"mount --bind -o {mapping} {quote(source)} {quote(target)}"]  # fmt: skip
+        return [
+            f"mkdir -p {quote(target)}",
+            f"mount --bind -o {mapping} {quote(source)} {quote(target)}",
+        ]
 
     def enter_user_namespace(self) -> Lines:
         """From now on every power is only over the ids of the user namespace."""
@@ -336,13 +346,15 @@ class _Shell:
         variables = fill_in(environment, before, quote)
         words = " ".join(f"{name}={word}" for name, word in variables.items())
         return [
-            " \\\n    ".join([
-                f"{self.run}env -i {words}",
-                self.enter + "/usr/bin/setpriv " + " ".join(self.powers),
-                '/usr/bin/unshare --root=. --wd="$directory" --setuid="$uid"',
-                " ".join(map(quote, [path, *arguments])),
-            ])
-        ]  # fmt: skip
+            " \\\n    ".join(
+                [
+                    f"{self.run}env -i {words}",
+                    self.enter + "/usr/bin/setpriv " + " ".join(self.powers),
+                    '/usr/bin/unshare --root=. --wd="$directory" --setuid="$uid"',
+                    " ".join(map(quote, [path, *arguments])),
+                ]
+            )
+        ]
 
     def idle(self, environment: list[Assignment]) -> Lines:
         """This process becomes one that does nothing, still as PID 1: with a clean environment

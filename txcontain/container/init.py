@@ -57,17 +57,25 @@ if TYPE_CHECKING:
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
 # The first four are those of mount_setattr(2) too, by the same numbers.
 MOUNT_FLAGS = {
-    "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024,
-    "bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19,
-}  # fmt: skip
+    "ro": 1,
+    "nosuid": 2,
+    "nodev": 4,
+    "noexec": 8,
+    "remount": 32,
+    "noatime": 1024,
+    "bind": 4096,
+    "move": 8192,
+    "rec": 16384,
+    "private": 1 << 18,
+    "slave": 1 << 19,
+}
 NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
 PR_SET_NAME = 15
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
 # <asm-generic/resource.h>
-RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11,
-           "msgqueue": 12}  # fmt: skip
+RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11, "msgqueue": 12}
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
@@ -715,10 +723,12 @@ class Container:
             self.kernel.execve("/bin/sh", ["/bin/sh", path, *arguments], environment)
         except OSError as error:
             raise StepError(
-                "execve", error.errno, "/bin/sh",
+                "execve",
+                error.errno,
+                "/bin/sh",
                 f"{path} has no #! line and there is no working /bin/sh to run it",
                 "give it a #! line with an interpreter that the image has",
-            ) from error  # fmt: skip
+            ) from error
 
     def idle(self, environment: Assignments) -> None:
         """Run nothing, as small as it can be: until the container is destroyed."""
@@ -734,10 +744,12 @@ class Container:
 def led_astray(path: str, reached: str) -> StepError:
     """The error where a path of the container leads to what is the container's own."""
     return StepError(
-        "openat2", errno.ELOOP, path,
+        "openat2",
+        errno.ELOOP,
+        path,
         f"a symbolic link leads to {reached}, which is the container's own",
         "mount it somewhere else, or correct the image",
-    )  # fmt: skip
+    )
 
 
 class Idle(Exception):
@@ -840,9 +852,12 @@ def find_user(user: str) -> Account:
     if number is not None:
         return Account(user, number, number, "/", [])
     raise StepError(
-        "getpwnam", 0, "/etc/passwd", f"the image knows no user {user!r}",
+        "getpwnam",
+        0,
+        "/etc/passwd",
+        f"the image knows no user {user!r}",
         "name a user of its /etc/passwd, or a number, as startup_owner",
-    )  # fmt: skip
+    )
 
 
 def find_group(group: str) -> int:
@@ -853,9 +868,12 @@ def find_group(group: str) -> int:
         if name == group:
             return int(number)
     raise StepError(
-        "getgrnam", 0, "/etc/group", f"the image knows no group {group!r}",
+        "getgrnam",
+        0,
+        "/etc/group",
+        f"the image knows no group {group!r}",
         "name a group of its /etc/group, or a number, in startup_owner",
-    )  # fmt: skip
+    )
 
 
 def groups_of(name: str) -> list[int]:
@@ -875,10 +893,12 @@ def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, 
         room -= sum(map(len, words))
         if room < 0:
             raise StepError(
-                "setenv", 0, "",
+                "setenv",
+                0,
+                "",
                 f"startup_env, filled in, is longer than {LONGEST_ENVIRONMENT} characters",
                 "shorten it",
-            )  # fmt: skip
+            )
         variables[name] = "".join(words)
     return variables
 
@@ -918,10 +938,12 @@ def refuse_late_interpreter(path: str) -> None:
         if names_interpreter(line):
             before = "a byte order mark" if text.startswith(BOM) else "something else"
             raise StepError(
-                "execve", errno.ENOEXEC, path,
+                "execve",
+                errno.ENOEXEC,
+                path,
                 f"the #! of {path} is not at the very beginning: {before} is before it",
                 "make #! the first two bytes of the file: else it is not seen",
-            )  # fmt: skip
+            )
         if line.strip() and not line.startswith(b"#"):
             return
 

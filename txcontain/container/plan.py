@@ -26,20 +26,42 @@ MONITOR = os.path.join(os.path.dirname(INIT), "monitor.sh")
 
 # capabilities(7), by <linux/capability.h>: what Docker leaves, less MKNOD and NET_RAW.
 CAPABILITIES = {
-    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6,
-    "SETUID": 7, "SETPCAP": 8, "NET_BIND_SERVICE": 10, "SYS_CHROOT": 18, "AUDIT_WRITE": 29,
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+    "SYS_CHROOT": 18,
+    "AUDIT_WRITE": 29,
     "SETFCAP": 31,
-}  # fmt: skip
+}
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
-           "tty": (5, 0)}  # fmt: skip
-LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
-         "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}  # fmt: skip
+DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+LINKS = {
+    "ptmx": "pts/ptmx",
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
 # In a network of its own any user may take low ports, and ping works
 # without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
-SETTINGS = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
-            "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}  # fmt: skip
+SETTINGS = {
+    "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
+    "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
+}
 NO_RESOLVER = "# There is no network, and so no name server.\n"
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
@@ -83,8 +105,10 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_user_namespace(paths),
         *_bounded_disk(spec, paths),
         _root(spec, paths, root),
-        *[("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
-          for name in ("proc", "dev")],
+        *[
+            ("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
+            for name in ("proc", "dev")
+        ],
         ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
         *_masks(paths.host, "/sys"),
         *_in_memory(spec, paths),
@@ -103,7 +127,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         seccomp_steps(paths.host)[1],
         *_init(spec),
         _start(spec),
-    ]  # fmt: skip
+    ]
 
 
 @lru_cache(maxsize=1)  # so that two plans begin with the same objects, which are soon compared
@@ -161,9 +185,11 @@ def _user_namespace(paths: Paths) -> Plan:
     layers = [paths.base, *paths.mounts]
     return [
         ("user_namespace_of", {"first": paths.ids, "staging": f"{paths.scratch}/staging"}),
-        *[("idmap", {"source": layer, "target": _mapped(paths, layer)})
-          for layer in dict.fromkeys(layers)],
-    ]  # fmt: skip
+        *[
+            ("idmap", {"source": layer, "target": _mapped(paths, layer)})
+            for layer in dict.fromkeys(layers)
+        ],
+    ]
 
 
 def _mapped(paths: Paths, layer: str) -> str:
@@ -214,15 +240,26 @@ def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
         return []
     if not place.holds:
         owned = "" if paths.ids is None else f",uid={paths.ids},gid={paths.ids}"
-        return [("mount", {"target": place.path, "fstype": "tmpfs", "flags": NO_POWERS,
-                           "data": f"{mode},size={size}{owned}"})]  # fmt: skip
+        return [
+            (
+                "mount",
+                {
+                    "target": place.path,
+                    "fstype": "tmpfs",
+                    "flags": NO_POWERS,
+                    "data": f"{mode},size={size}{owned}",
+                },
+            )
+        ]
     memory = f"{paths.scratch}/memory{place.path.replace('/', '-')}"
     halves = _halves(_mapped(paths, paths.base) + place.path, f"{memory}/own")
     return [
         ("scratch", {"path": memory, "size": size}),
-        ("overlay", {**halves, "target": place.path, "flags": NO_POWERS, "sealed": False,
-                     "volatile": True}),
-    ]  # fmt: skip
+        (
+            "overlay",
+            {**halves, "target": place.path, "flags": NO_POWERS, "sealed": False, "volatile": True},
+        ),
+    ]
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
@@ -249,8 +286,16 @@ def _root(spec: Spec, paths: Paths, root: str) -> Step:
     private = _private(spec, paths) if spec.writable_root else paths.scratch
     halves = _halves(_mapped(paths, paths.base), f"{private}/base")
     sealed = not spec.writable_root
-    return ("root_overlay", {**halves, "mountpoint": root, "flags": NO_POWERS, "sealed": sealed,
-                             "volatile": _volatile(spec)})  # fmt: skip
+    return (
+        "root_overlay",
+        {
+            **halves,
+            "mountpoint": root,
+            "flags": NO_POWERS,
+            "sealed": sealed,
+            "volatile": _volatile(spec),
+        },
+    )
 
 
 def _volatile(spec: Spec) -> bool:
@@ -272,18 +317,43 @@ def _masks(host: Host, top: str) -> Plan:
 
 def _devices() -> Plan:
     return [
-        ("mount", {"target": "/dev", "fstype": "tmpfs", "flags": ["nosuid", "noexec"],
-                   "data": "mode=755,size=64k"}),
-        *[("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
-          for name, (major, minor) in DEVICES.items()],
-        *[("symlink", {"path": f"/dev/{name}", "target": target})
-          for name, target in LINKS.items()],
-        ("mount", {"target": "/dev/pts", "fstype": "devpts", "flags": ["nosuid", "noexec"],
-                   "data": "newinstance,ptmxmode=0666,mode=0620,gid=5"}),
-        ("mount", {"target": "/dev/shm", "fstype": "tmpfs", "flags": HARMLESS,
-                   "data": f"mode=1777,size={SHM_SIZE}"}),
+        (
+            "mount",
+            {
+                "target": "/dev",
+                "fstype": "tmpfs",
+                "flags": ["nosuid", "noexec"],
+                "data": "mode=755,size=64k",
+            },
+        ),
+        *[
+            ("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
+            for name, (major, minor) in DEVICES.items()
+        ],
+        *[
+            ("symlink", {"path": f"/dev/{name}", "target": target})
+            for name, target in LINKS.items()
+        ],
+        (
+            "mount",
+            {
+                "target": "/dev/pts",
+                "fstype": "devpts",
+                "flags": ["nosuid", "noexec"],
+                "data": "newinstance,ptmxmode=0666,mode=0620,gid=5",
+            },
+        ),
+        (
+            "mount",
+            {
+                "target": "/dev/shm",
+                "fstype": "tmpfs",
+                "flags": HARMLESS,
+                "data": f"mode=1777,size={SHM_SIZE}",
+            },
+        ),
         ("mount", {"target": "/dev/mqueue", "fstype": "mqueue", "flags": HARMLESS}),
-    ]  # fmt: skip
+    ]
 
 
 def _shared_memory(spec: Spec) -> Plan:
@@ -297,12 +367,18 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
     own = _private(spec, paths)
     mounts = enumerate(zip(spec.mounts, paths.mounts, strict=True))
     return [
-        ("overlay", {**_halves(_mapped(paths, layer),
-                               f"{own if mount.writable else paths.scratch}/{i}"),
-                     "target": mount.target, "flags": NO_POWERS, "sealed": not mount.writable,
-                     "volatile": _volatile(spec)})
+        (
+            "overlay",
+            {
+                **_halves(_mapped(paths, layer), f"{own if mount.writable else paths.scratch}/{i}"),
+                "target": mount.target,
+                "flags": NO_POWERS,
+                "sealed": not mount.writable,
+                "volatile": _volatile(spec),
+            },
+        )
         for i, (mount, layer) in sorted(mounts, key=lambda each: each[1][0].target.count("/"))
-    ]  # fmt: skip
+    ]
 
 
 def user_steps(owner: str, capabilities: list[int]) -> Plan:

@@ -160,9 +160,11 @@ class Manager:
         numbers = {port.number for port in spec.taken_ports}
         taken = (
             (instance, other)
-            for instance in self.instances.values() if not instance.ended
-            for other in instance.spec.taken_ports if other.number in numbers
-        )  # fmt: skip
+            for instance in self.instances.values()
+            if not instance.ended
+            for other in instance.spec.taken_ports
+            if other.number in numbers
+        )
         for instance, other in taken:
             for port in spec.taken_ports:
                 if port.clashes_with(other):
@@ -278,8 +280,9 @@ class Manager:
         record = instance.record()
         del record["document"]
         contents = [self.layers.content(layer) for layer in instance.layers]
-        record["left_out"] = {os.path.basename(one.tarball): one.left_out
-                              for one in contents if one.left_out}  # fmt: skip
+        record["left_out"] = {
+            os.path.basename(one.tarball): one.left_out for one in contents if one.left_out
+        }
         steps = zip_longest(instance.plan, instance.timeline)
         record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
         for step in record["plan"]:
@@ -332,9 +335,10 @@ class Manager:
             await stopped
         except TimeoutError as error:
             raise MachineAtFault(
-                f"ending {instance.name}", "its processes were killed, and do not end",
+                f"ending {instance.name}",
+                "its processes were killed, and do not end",
                 "see in /proc/PID/stack what the kernel waits for, and destroy it again",
-            ) from error  # fmt: skip
+            ) from error
 
     async def destroy_all(self) -> None:
         """End and remove every instance, all at the same time.

@@ -51,8 +51,17 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "ids": read_range(record.get("ids")),
             "exit": _exit(**record["exit"]) if record["exit"] else None,
         }
-    except (FileNotFoundError, NoFile, ValueError, KeyError, TypeError, AttributeError,
-            RecursionError, OverflowError, Error) as why:  # fmt: skip
+    except (
+        FileNotFoundError,
+        NoFile,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        Error,
+    ) as why:
         raise ValueError(f"its {RECORD} can't be used: {why}") from why
 
 

@@ -142,9 +142,10 @@ def remove_leftovers(folder: str) -> list[str]:
         leftovers = [
             entry.name
             for entry in entries
-            if entry.name[0] == "." and entry.name.endswith(".tmp")
+            if entry.name[0] == "."
+            and entry.name.endswith(".tmp")
             and not entry.is_dir(follow_symlinks=False)  # which no write of ours leaves
-        ]  # fmt: skip
+        ]
     for name in leftovers:
         os.unlink(os.path.join(folder, name))
     return leftovers

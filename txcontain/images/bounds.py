@@ -34,15 +34,29 @@ DEFAULTS = Bounds()
 
 MOST = 10**18  # more than there is of anything
 PARAMETERS: list[list[Any]] = [  # twistd's options for the bounds, in their order
-    number("layer-entries", None, DEFAULTS.entries,
-           "How many files and folders a tarball may hold.", 1, MOST),
-    number("layer-size", None, DEFAULTS.size, "How many bytes a tarball may take, unpacked.",
-           1, MOST),
-    number("layer-depth", None, DEFAULTS.depth, "How deep folders of a tarball may be nested.",
-           1, MOST),
-    number("layer-path", None, DEFAULTS.path, "How many bytes long a path in a tarball may be.",
-           1, MOST),
-]  # fmt: skip
+    number(
+        "layer-entries",
+        None,
+        DEFAULTS.entries,
+        "How many files and folders a tarball may hold.",
+        1,
+        MOST,
+    ),
+    number(
+        "layer-size", None, DEFAULTS.size, "How many bytes a tarball may take, unpacked.", 1, MOST
+    ),
+    number(
+        "layer-depth", None, DEFAULTS.depth, "How deep folders of a tarball may be nested.", 1, MOST
+    ),
+    number(
+        "layer-path",
+        None,
+        DEFAULTS.path,
+        "How many bytes long a path in a tarball may be.",
+        1,
+        MOST,
+    ),
+]
 
 
 def bounds_of(options: Mapping[str, int]) -> Bounds:

@@ -80,9 +80,10 @@ class Layers:
         archive = self.content(layer).archive
         if archive:
             raise ConfigAtFault(
-                f"{name} is {archive}: it holds layers, and no root", "have Docker make a tarball "
+                f"{name} is {archive}: it holds layers, and no root",
+                "have Docker make a tarball "
                 f"of the root: docker export $(docker create IMAGE) > {name}",
-            )  # fmt: skip
+            )
         return layer
 
     async def get(self, folder: str, name: str) -> str:
@@ -208,8 +209,9 @@ class Layers:
         mine = tuple(f"{path}-" for path in self._unpacking)
         return {
             path: (self.content(path).size, self._is_newest(path))
-            for path in paths if not path.startswith(mine or " ")
-        }  # fmt: skip
+            for path in paths
+            if not path.startswith(mine or " ")
+        }
 
     def _is_newest(self, layer: str) -> bool:
         """Whether its tarball is still what it was; it is, while its folder can't be seen."""

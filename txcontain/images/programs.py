@@ -17,9 +17,15 @@ from txcontain.errors import MachineAtFault
 
 # How a compressed file begins, and the program that `PROGRAM -d` unpacks it with.
 COMPRESSIONS = {
-    b"\x1f\x8b": "gzip", b"\x1f\x9d": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
-    b"\x5d\0\0": "xz", b"(\xb5/\xfd": "zstd", b"LZIP": "lzip", b"\x89LZO": "lzop",
-}  # fmt: skip
+    b"\x1f\x8b": "gzip",
+    b"\x1f\x9d": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x5d\0\0": "xz",
+    b"(\xb5/\xfd": "zstd",
+    b"LZIP": "lzip",
+    b"\x89LZO": "lzop",
+}
 
 
 @frozen
@@ -55,9 +61,14 @@ def find(name: str) -> Program:
     real = os.path.realpath(path)
     # What ldd(1) does. (A program without a loader runs: none of ours does anything then.)
     told = subprocess.run(
-        [real], env={"LD_TRACE_LOADED_OBJECTS": "1"}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
-    ).stdout  # fmt: skip
+        [real],
+        env={"LD_TRACE_LOADED_OBJECTS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    ).stdout
     loader = re.search(r"^\s*(/\S+) \(0x", told, re.MULTILINE)
     if loader is None:
         return Program(real)

@@ -19,11 +19,23 @@ UNPACKING = [CAPABILITIES[name] for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", 
 UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
 # Of each entry, all that the jail lets it make. By --block-number tar says how the archive ends,
 # for else it does not mind one that is cut short. It warns of what matters here, and no more.
-TAR = ["--extract", "--absolute-names", "--block-number", "--numeric-owner", "--same-owner",
-       "--same-permissions", "--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.*",
-       "--xattrs-exclude=user.overlay.*", "--xattrs-exclude=security.selinux",
-       "--warning=no-timestamp", "--warning=no-unknown-keyword", "--warning=no-alone-zero-block",
-       "--warning=no-contiguous-cast"]  # fmt: skip
+TAR = [
+    "--extract",
+    "--absolute-names",
+    "--block-number",
+    "--numeric-owner",
+    "--same-owner",
+    "--same-permissions",
+    "--xattrs",
+    "--xattrs-include=user.*",
+    "--xattrs-include=security.*",
+    "--xattrs-exclude=user.overlay.*",
+    "--xattrs-exclude=security.selinux",
+    "--warning=no-timestamp",
+    "--warning=no-unknown-keyword",
+    "--warning=no-alone-zero-block",
+    "--warning=no-contiguous-cast",
+]
 
 
 def make_unpacking_plan(
@@ -54,8 +66,10 @@ def make_unpacking_plan(
         ("scratch", {"path": scratch, "size": "1m"}),
         ("root_folder", {"mountpoint": root, "source": folder, "flags": HARMLESS}),
         ("mount", {"target": hidden, "fstype": "tmpfs", "flags": NO_POWERS, "data": "size=1m"}),
-        *[("bind", {"source": path, "target": hidden + path, "flags": ["ro", *NO_POWERS]})
-          for path in folders],
+        *[
+            ("bind", {"source": path, "target": hidden + path, "flags": ["ro", *NO_POWERS]})
+            for path in folders
+        ],
         ("bind", {"source": tarball, "target": f"{hidden}/tarball", "flags": ["ro", *HARMLESS]}),
         # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
         ("input", {"path": f"{root}{hidden}/tarball"}),
@@ -65,6 +79,12 @@ def make_unpacking_plan(
         ("limits", {"most": {"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY}}),
         *user_steps("root", UNPACKING),
         *seccomp_steps(host),
-        ("exec", {"path": command[0], "environment": [],
-                  "arguments": [*command[1:], f"--file={hidden}/tarball", *TAR]}),
-    ]  # fmt: skip
+        (
+            "exec",
+            {
+                "path": command[0],
+                "environment": [],
+                "arguments": [*command[1:], f"--file={hidden}/tarball", *TAR],
+            },
+        ),
+    ]

@@ -83,8 +83,14 @@ class Journal:
         self.last += 1
         if by := asked_by.get():
             details["by"] = by
-        event = {"seq": self.last, "time": self.now(), "instance": instance, "what": what,
-                 "reason": reason, **details}  # fmt: skip
+        event = {
+            "seq": self.last,
+            "time": self.now(),
+            "instance": instance,
+            "what": what,
+            "reason": reason,
+            **details,
+        }
         self._new.append(event)
         if not self._writing.is_set:
             self._writing.after(WRITE_AFTER)

@@ -138,9 +138,12 @@ class LogProcess(ClientFactory):
             with open(os.devnull, "r+b") as null:
                 descriptors = dict.fromkeys(range(3), null.fileno())
                 self.reactor.spawnProcess(
-                    ProcessProtocol(), python, [*arguments, self.group()],
-                    env={"LC_ALL": "C"}, childFDs=descriptors,
-                )  # fmt: skip
+                    ProcessProtocol(),
+                    python,
+                    [*arguments, self.group()],
+                    env={"LC_ALL": "C"},
+                    childFDs=descriptors,
+                )
         except OSError as error:
             self._log.error("the log process can't be started: {error}", error=error)
 

@@ -241,9 +241,13 @@ class Server:
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
         self.verbs: dict[str, Callable[..., None]] = {
-            "sync": self.sync, "open": self.open, "name": self.name,
-            "drain": self.drain, "close": self.close, "follow": self.follow,
-        }  # fmt: skip
+            "sync": self.sync,
+            "open": self.open,
+            "name": self.name,
+            "drain": self.drain,
+            "close": self.close,
+            "follow": self.follow,
+        }
         self.add(listener.fileno(), self.accept)
         for token, slot in slots.items():
             if slot.instance:

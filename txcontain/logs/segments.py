@@ -177,9 +177,7 @@ class _Segment:
             low, high = (middle, high) if self._begin_of(middle) <= offset else (low, middle)
         return low
 
-    def read(
-        self, offset: int, end: int, wanted: Wanted, longest: int
-    ) -> tuple[list[Piece], int]:
+    def read(self, offset: int, end: int, wanted: Wanted, longest: int) -> tuple[list[Piece], int]:
         """The pieces that are wanted of what comes next, and the offset where that ends."""
         first = self._record_at(offset)
         after = min(first + MOST_RECORDS, self.records)
@@ -228,8 +226,11 @@ class Lines:
 
     def _add(self, piece: Piece, part: bytes) -> Iterator[Piece]:
         begun = self._begun.pop(piece.stream, None)
-        line = Piece(begun.time, piece.stream, begun.data + part) if begun else (
-            Piece(piece.time, piece.stream, part))  # fmt: skip
+        line = (
+            Piece(begun.time, piece.stream, begun.data + part)
+            if begun
+            else (Piece(piece.time, piece.stream, part))
+        )
         if line.data.endswith(b"\n"):
             yield line
         elif len(line.data) > LONGEST_LINE:

@@ -103,9 +103,10 @@ class Links:
         mac = found.get_attr("IFLA_ADDRESS")
         if owner != self._alias and (owner or mac != hardware_address(self.interface.ip)):
             raise MachineAtFault(
-                f"using the bridge {self.bridge}", f"it is not ours, but of {owner or 'no one'}",
+                f"using the bridge {self.bridge}",
+                f"it is not ours, but of {owner or 'no one'}",
                 "start the manager with another --bridge and --subnet",
-            )  # fmt: skip
+            )
         return found
 
     def _check_routes(self, connection: Any) -> None:
@@ -132,9 +133,10 @@ class Links:
             connection.addr("add", index=index, address=ip, prefixlen=length)
         elif found != {str(self.interface)}:
             raise MachineAtFault(
-                f"using the bridge {self.bridge}", f"its address is {', '.join(found)}",
+                f"using the bridge {self.bridge}",
+                f"its address is {', '.join(found)}",
                 "destroy the instances on it, before you start the manager with another --subnet",
-            )  # fmt: skip
+            )
 
     def _configure(self) -> None:
         """Published ports are at 127.0.0.1 too, and so packets of that address pass here."""
@@ -183,12 +185,19 @@ class Links:
             if not self.kernel.lives(process):  # it may be another process's that has its pid now
                 raise ProcessLookupError(errno.ESRCH, "the init has ended")
             remove(connection, link_name(address))  # of an earlier start, if it is still going
-            eth0 = {"ifname": "eth0", "net_ns_fd": namespace.fileno(),
-                    "address": hardware_address(address)}  # fmt: skip
+            eth0 = {
+                "ifname": "eth0",
+                "net_ns_fd": namespace.fileno(),
+                "address": hardware_address(address),
+            }
             connection.link(
-                "add", ifname=link_name(address), kind="veth", peer=eth0,
-                master=socket.if_nametoindex(self.bridge), state="up",
-            )  # fmt: skip
+                "add",
+                ifname=link_name(address),
+                kind="veth",
+                peer=eth0,
+                master=socket.if_nametoindex(self.bridge),
+                state="up",
+            )
 
 
 def remove(connection: Any, name: str) -> None:

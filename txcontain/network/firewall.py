@@ -172,9 +172,10 @@ def find_nft() -> str:
     path = shutil.which("nft", path=PATH)
     if path is None:
         raise MachineAtFault(
-            'making a container with "network": "private"', "the program nft is missing",
+            'making a container with "network": "private"',
+            "the program nft is missing",
             "install the package nftables",
-        )  # fmt: skip
+        )
     return path
 
 

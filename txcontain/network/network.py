@@ -84,9 +84,10 @@ class Network:
         address = next((one for one in self.interface.network.hosts() if one not in taken), None)
         if address is None:
             raise MachineAtFault(
-                "finding an address", f"all of {self.interface.network} are taken",
+                "finding an address",
+                f"all of {self.interface.network} are taken",
                 "destroy some instances, or start the manager with a larger --subnet",
-            )  # fmt: skip
+            )
         self.adopt(instance, spec, str(address))
         # Begun while the init mounts its root; `connect` waits for it, and tells what went wrong.
         background(self._settle(), "making the private network ready")
@@ -106,9 +107,10 @@ class Network:
         beyond = [port for port in ports if not IPv4Address(port.address).is_loopback]
         if beyond and not self.forwards():
             raise MachineAtFault(
-                f"publishing port {beyond[0]}", "the host does not forward packets",
+                f"publishing port {beyond[0]}",
+                "the host does not forward packets",
                 "sysctl net.ipv4.ip_forward=1, or publish it on 127.0.0.1",
-            )  # fmt: skip
+            )
 
     def adopt(self, instance: str, spec: Spec, address: str) -> None:
         """Take an instance in that has this address."""

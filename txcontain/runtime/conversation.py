@@ -24,8 +24,14 @@ HEARD_WITHIN = 1.0  # seconds
 class StepFailed(Exception):
     """A step of a plan failed; ``details`` is what the init said of it."""
 
-    SAYS: ClassVar = {"step": int, "call": str, "errno": int, "path": str, "cause": str,
-                      "hint": str}  # fmt: skip
+    SAYS: ClassVar = {
+        "step": int,
+        "call": str,
+        "errno": int,
+        "path": str,
+        "cause": str,
+        "hint": str,
+    }
 
     def __init__(self, details: dict[str, Any]) -> None:
         super().__init__(details)
@@ -101,8 +107,15 @@ class Connection(LineOnlyReceiver):
             message = json.loads(line)
             for name, value in message.items():
                 self._handlers[name](value)
-        except (ValueError, RecursionError, AttributeError, TypeError, LookupError, OverflowError,
-                OSError):  # fmt: skip
+        except (
+            ValueError,
+            RecursionError,
+            AttributeError,
+            TypeError,
+            LookupError,
+            OverflowError,
+            OSError,
+        ):
             self.transport.abortConnection()
 
     def _token(self, token: str) -> None:

@@ -16,16 +16,28 @@ if TYPE_CHECKING:
 from txcontain.host.os_errors import CAUSES
 
 # Errors that come of what a config and its images say, in steps that follow them.
-FROM_CONFIG = {0, errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENOEXEC,
-               errno.EISDIR, errno.EEXIST}  # fmt: skip
+FROM_CONFIG = {
+    0,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.ELOOP,
+    errno.ENOEXEC,
+    errno.EISDIR,
+    errno.EEXIST,
+}
 FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "exec"}
 # The same for steps that tell more than the error does.
 CAUSES_OF_STEPS = {
-    "user_namespace_of": ("this machine lets no user namespace be made",
-                          'see user.max_user_namespaces, or do without "user_namespace"'),
-    "idmap": ("this kernel can't map the owners of files on the state folder's file system",
-              'take Linux 5.19 and ext4, XFS or Btrfs, or do without "user_namespace"'),
-}  # fmt: skip
+    "user_namespace_of": (
+        "this machine lets no user namespace be made",
+        'see user.max_user_namespaces, or do without "user_namespace"',
+    ),
+    "idmap": (
+        "this kernel can't map the owners of files on the state folder's file system",
+        'take Linux 5.19 and ext4, XFS or Btrfs, or do without "user_namespace"',
+    ),
+}
 
 
 def of_step(plan: Plan, failure: StepFailed) -> Error:

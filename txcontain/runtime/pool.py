@@ -342,6 +342,7 @@ def compile_program(path: str) -> bytes:
 
 def _too_slow(result: Any, timeout: float) -> None:
     raise MachineAtFault(
-        "starting a container's init", f"it has not connected within {timeout:.0f} s",
+        "starting a container's init",
+        f"it has not connected within {timeout:.0f} s",
         "check whether this machine is overloaded",
-    )  # fmt: skip
+    )
