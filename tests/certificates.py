@@ -18,7 +18,7 @@ def named(name):
 class Authority:
     """Issues certificates, as files in a folder."""
 
-    def __init__(self, folder, name="test CA"):
+    def __init__(self, folder, name="test CA") -> None:
         self.folder = Path(folder)
         self._name, self._key = named(name), ec.generate_private_key(ec.SECP256R1())
         own = self._signed(self._name, self._key, x509.BasicConstraints(True, None))

@@ -53,7 +53,7 @@ class FakeKernel:
     It fails as the real one does: ``kernel_contract.py`` runs the same tests on both.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.boot = "this boot"
         self.living = {}  # Process: what its SIGKILL calls
         self.zombies = set()  # Processes that have ended, and no one has waited for them
@@ -86,7 +86,7 @@ class FakeKernel:
         self.zombies.add(process)
         return True
 
-    def reap(self, process):
+    def reap(self, process) -> None:
         """Its parent has waited for a process: its pid is free."""
         self.zombies.discard(process)
 
@@ -107,7 +107,7 @@ class FakeKernel:
     def open_more(self, most):
         return most if self.most_open is None else self.most_open
 
-    def be_prompt(self):
+    def be_prompt(self) -> None:
         pass
 
     def identify(self, pid):
@@ -141,12 +141,12 @@ class FakeKernel:
         os.stat(folder)
         return self._open(self.folders, folder)
 
-    def send_signal(self, pidfd, number):
+    def send_signal(self, pidfd, number) -> None:
         if pidfd not in self.pidfds:
             raise OSError(errno.EBADF, "Bad file descriptor")
         self._signal(self.pidfds[pidfd], number)
 
-    def signal_process(self, process, number):
+    def signal_process(self, process, number) -> None:
         with contextlib.suppress(ProcessLookupError):
             descriptor = self.open_process(process)
             self.close(descriptor)
@@ -203,7 +203,7 @@ class FakeKernel:
     def _is_there(self, process):
         return process in self.living or process in self.zombies
 
-    def _signal(self, process, number):
+    def _signal(self, process, number) -> None:
         if number not in signal.valid_signals() | {0}:
             raise OSError(errno.EINVAL, "Invalid argument")
         if process in self.living and number:
@@ -217,7 +217,7 @@ class FakeKernel:
         table[descriptor] = what
         return descriptor
 
-    def _needs(self, count):
+    def _needs(self, count) -> None:
         """What follows has so many descriptors open for a moment."""
         opened = len(self.pidfds) + len(self.folders)
         if self.most_open is not None and opened + count > self.most_open:
@@ -231,7 +231,7 @@ class FakeReactor(Clock):
     ``prepares``, it does the groundwork, and where ``works``, the rest of its plan.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.kernel = FakeKernel()
         self.kernel.clock = self.seconds
@@ -265,7 +265,7 @@ class FakeReactor(Clock):
         self.factory = factory
         return self
 
-    def connectUNIX(self, path, factory):
+    def connectUNIX(self, path, factory) -> None:
         self.log_process.connect(factory)
 
     def listenTCP(self, port, factory, backlog, interface):
@@ -275,17 +275,17 @@ class FakeReactor(Clock):
         self.factory = None
         return succeed(None)
 
-    def addReader(self, reader):
+    def addReader(self, reader) -> None:
         self.readers.append(reader)
 
-    def removeReader(self, reader):
+    def removeReader(self, reader) -> None:
         with contextlib.suppress(ValueError):
             self.readers.remove(reader)
 
-    def removeWriter(self, writer):
+    def removeWriter(self, writer) -> None:
         pass
 
-    def lose_manager(self):
+    def lose_manager(self) -> None:
         """The manager has been killed: no one hears of what it had begun.
 
         An init that has no plan yet ends, and the others go on.
@@ -303,7 +303,7 @@ class FakeReactor(Clock):
 class FakeInit:
     """Plays a monitor, and PID 1 below it; for the manager it is the monitor's transport."""
 
-    def __init__(self, reactor, child, arguments, environment, descriptors):
+    def __init__(self, reactor, child, arguments, environment, descriptors) -> None:
         self.reactor, self.kernel, self.child = reactor, reactor.kernel, child
         self.arguments, self.environment, self.descriptors = arguments, environment, descriptors
         self.slot, self.token = child.slot, child.token
@@ -321,18 +321,18 @@ class FakeInit:
 
     # -- what a test makes it do -----------------------------------------------
 
-    def connect(self):
+    def connect(self) -> None:
         """Connect to the manager and wait for a plan."""
         self.socket = FakeSocket(self)
         self.connection = self.reactor.factory.buildProtocol(None)
         self.connection.makeConnection(self.socket)
         self.say({"token": self.token})
 
-    def say(self, message):
+    def say(self, message) -> None:
         """Send a message to the manager."""
         self.connection.dataReceived(json.dumps(message).encode() + b"\n")
 
-    def carry_out(self):
+    def carry_out(self) -> None:
         """Carry out the plan, once it has the link it may ask for; the script runs then."""
         if self.connection is None or self.process not in self.kernel.living:
             return
@@ -344,7 +344,7 @@ class FakeInit:
         self.say({"done": [0.001] * len(self.plan)})
         self.hang_up()
 
-    def fail(self, step=0, call="open", errno=2, path="/x", cause="", hint=""):
+    def fail(self, step=0, call="open", errno=2, path="/x", cause="", hint="") -> None:
         """Fail at a step of the plan, and end."""
         self.say(
             {
@@ -360,20 +360,20 @@ class FakeInit:
         )
         self.end("Done(1)")
 
-    def hang_up(self):
+    def hang_up(self) -> None:
         """Close the connection."""
         if self.connection is not None:
             connection, self.connection = self.connection, None
             self.socket.closed = True
             connection.connectionLost(Failure(ConnectionDone()))
 
-    def end_before_it_is_heard(self, words="Done(1)"):
+    def end_before_it_is_heard(self, words="Done(1)") -> None:
         """End, while what it says is yet to arrive."""
         connection, self.connection = self.connection, None
         self.end(words)
         self.connection = connection
 
-    def end(self, words="Done"):
+    def end(self, words="Done") -> None:
         """End, as the monitor writes it down in the shell's words."""
         if self.monitor not in self.kernel.living:
             self.hang_up()
@@ -390,39 +390,39 @@ class FakeInit:
         self._can_be_read(self.monitor)
         self.kernel.reap(self.monitor)
 
-    def end_init(self):
+    def end_init(self) -> None:
         """PID 1 ends, and the monitor has not yet."""
         if self.kernel.end(self.process):
             self._can_be_read(self.process)
 
-    def _can_be_read(self, process):
+    def _can_be_read(self, process) -> None:
         for reader in list(self.reactor.readers):
             if self.kernel.pidfds.get(reader.fileno()) == process:
                 reader.doRead()
 
-    def write_down(self, words):
+    def write_down(self, words) -> None:
         """Write how it ended, as of now."""
         path = os.path.join(self.slot, "exit")
         with open(path, "w") as file:
             file.write(f"[1] + {words} \n")
         os.utime(path, (self.kernel.now(),) * 2)
 
-    def killed(self):
+    def killed(self) -> None:
         """SIGKILL ends it, if not at once."""
         if not self.stuck:
             self.reactor.callLater(0, self.end, "Killed")
 
     # -- what the manager calls --------------------------------------------------
 
-    def signalProcess(self, name):
+    def signalProcess(self, name) -> None:
         if self.monitor not in self.kernel.living:
             raise ProcessExitedAlready
         self.kernel.signal_process(self.monitor, signal.Signals[f"SIG{name}"])
 
-    def closeChildFD(self, descriptor):
+    def closeChildFD(self, descriptor) -> None:
         self.closed.append(descriptor)
 
-    def received(self, data):
+    def received(self, data) -> None:
         """Some of a message has come."""
         self.incoming += data
         while message := self._next_message():
@@ -441,7 +441,7 @@ class FakeInit:
         message, self.incoming = self.incoming[:length], self.incoming[length:]
         return message
 
-    def carry_on(self, message):
+    def carry_on(self, message) -> None:
         """Steps to carry out, the groundwork and later the rest of a plan; or there is a link."""
         if message == b"\n":
             self.linked = True
@@ -463,28 +463,28 @@ class FakeLogProcess:
 
     disconnecting = False
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.connection = None
         self.told = []  # lines
         self.silent = False  # whether it answers nothing
 
-    def connect(self, factory):
+    def connect(self, factory) -> None:
         """The manager connects."""
         self.connection = factory.buildProtocol(None)
         self.connection.makeConnection(self)
 
-    def lose(self):
+    def lose(self) -> None:
         """It is killed."""
         connection, self.connection = self.connection, None
         connection.connectionLost(Failure(ConnectionDone()))
 
-    def say(self, *words):
+    def say(self, *words) -> None:
         """Tell the manager something."""
         self.connection.dataReceived(" ".join(words).encode() + b"\n")
 
     ANSWERS = {"open": "opened", "drain": "drained", "close": "closed"}  # noqa: RUF012 (never changed)
 
-    def write(self, data):
+    def write(self, data) -> None:
         """The manager says something."""
         for line in data.decode().splitlines():
             self.told.append(line)
@@ -492,15 +492,15 @@ class FakeLogProcess:
             if verb in self.ANSWERS and not self.silent:
                 self.say(self.ANSWERS[verb], words[0])
 
-    def writeSequence(self, parts):
+    def writeSequence(self, parts) -> None:
         self.write(b"".join(parts))
 
-    def loseConnection(self):
+    def loseConnection(self) -> None:
         if self.connection is not None:
             self.lose()
 
 
-def write_log(instance, text, stream="stdout"):
+def write_log(instance, text, stream="stdout") -> None:
     """An instance writes, and the log process reads it."""
     log = Log(instance.path(LOG), instance.spec.longest_log)
     out, into = os.pipe()
@@ -519,12 +519,12 @@ class FakeSocket(StringTransport):
 
     room = 10  # bytes that its buffer takes at once
 
-    def __init__(self, init):
+    def __init__(self, init) -> None:
         super().__init__()
         self.init = init
         self.closed = False
 
-    def check(self):
+    def check(self) -> None:
         """Fail as a socket does that was closed."""
         if self.closed:
             raise OSError(errno.EBADF, "Bad file descriptor")
@@ -534,16 +534,16 @@ class FakeSocket(StringTransport):
             raise AttributeError("socket")
         return self
 
-    def write(self, data):
+    def write(self, data) -> None:
         if self.init.connection is not None and not self.closed:
             super().write(data)
             self.init.received(data)
 
-    def loseConnection(self):
+    def loseConnection(self) -> None:
         super().loseConnection()
         self.init.reactor.callLater(0, self.init.end)
 
-    def abortConnection(self):
+    def abortConnection(self) -> None:
         super().abortConnection()
         self.init.reactor.callLater(0, self.init.end)
 
@@ -551,24 +551,24 @@ class FakeSocket(StringTransport):
 class FakeConsumer:
     """Takes what a stream writes; ``lost`` or ``aborted`` once it was hung up on."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.producer = None
         self.written = []
         self.lost = self.aborted = False
 
-    def registerProducer(self, producer, streaming):
+    def registerProducer(self, producer, streaming) -> None:
         self.producer = producer
 
-    def unregisterProducer(self):
+    def unregisterProducer(self) -> None:
         self.producer = None
 
-    def write(self, data):
+    def write(self, data) -> None:
         self.written.append(data)
 
-    def loseConnection(self):
+    def loseConnection(self) -> None:
         self.lost = True
 
-    def abortConnection(self):
+    def abortConnection(self) -> None:
         self.aborted = True
 
     def lines(self):
@@ -581,7 +581,7 @@ class FakeLinks:
 
     bridge = "txcontain0"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.up = False
         self.joined = {}
         self.left = []  # the names of links that are still there
@@ -589,10 +589,10 @@ class FakeLinks:
     def exists(self, name):
         return name in self.left
 
-    def raise_bridge(self):
+    def raise_bridge(self) -> None:
         self.up = True
 
-    def remove_bridge(self):
+    def remove_bridge(self) -> None:
         self.up = False
 
     def is_ours(self):
@@ -601,21 +601,21 @@ class FakeLinks:
     def remove_strangers(self, known):
         return []
 
-    def join(self, address, process):
+    def join(self, address, process) -> None:
         self.joined[str(address)] = process
 
 
 class FakeNames:
     """Answers for no name."""
 
-    def start(self):
+    def start(self) -> None:
         pass
 
-    def stop(self):
+    def stop(self) -> None:
         pass
 
 
-async def filter_nothing(script):
+async def filter_nothing(script) -> None:
     """As ``firewall.run_nft`` does, without a kernel."""
 
 
@@ -645,7 +645,7 @@ class FakeLayers(Layers):
         return os.path.join(self.folder, name.encode().hex())
 
 
-async def remove(path):
+async def remove(path) -> None:
     """Remove a file tree, as ``Trees.remove`` does."""
     shutil.rmtree(path, ignore_errors=True)
 
@@ -686,7 +686,7 @@ def make_manager(reactor, folder, **changes):
 class MachineTestCase(SynchronousTestCase):
     """A test on a fake machine, with a temporary folder."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.reactor = FakeReactor()
         self.kernel = self.reactor.kernel
         self.folder = make_folder(self)
@@ -714,7 +714,7 @@ class MachineTestCase(SynchronousTestCase):
 class ManagerTestCase(MachineTestCase):
     """A test of a manager on a fake machine."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.manager = make_manager(self.reactor, self.folder)
         self.manager.pool.start()

@@ -28,7 +28,7 @@ NO_PROCESS = Process(0, 0)
 class Errors:
     """What both contracts need."""
 
-    def assert_errno(self, number, function, *arguments):
+    def assert_errno(self, number, function, *arguments) -> None:
         """Fail unless a call fails with just this error."""
         error = self.assertRaises(OSError, function, *arguments)
         self.assertEqual(errno.errorcode.get(error.errno), errno.errorcode[number])
@@ -45,18 +45,18 @@ class Contract(Errors):
 
     # -- who is it? -----------------------------------------------------------------
 
-    def test_a_process_that_runs(self):
+    def test_a_process_that_runs(self) -> None:
         """A running process is identified by its pid, lives, and its pidfd can't be read."""
         process = self.begin()
         self.assertEqual(self.kernel.identify(process.pid), process)
         self.assertTrue(self.kernel.lives(process))
         self.assertFalse(self.readable(self.opened(process)))
 
-    def test_two_processes(self):
+    def test_two_processes(self) -> None:
         """Two processes are not the same."""
         self.assertNotEqual(self.begin(), self.begin())
 
-    def test_a_zombie(self):
+    def test_a_zombie(self) -> None:
         """One that has ended and no one has waited for: it has its pid, but it does not live."""
         process = self.begin()
         before = self.opened(process)
@@ -69,7 +69,7 @@ class Contract(Errors):
         self.kernel.signal_process(process, signal.SIGKILL)
         self.assertEqual(self.kernel.catchers(process.pid, signal.SIGTERM), [])
 
-    def test_a_process_that_is_gone(self):
+    def test_a_process_that_is_gone(self) -> None:
         """One that was waited for is gone: who asks for it is told so, who signals it is not."""
         process = self.begin()
         pidfd = self.opened(process)
@@ -84,14 +84,14 @@ class Contract(Errors):
         self.assertEqual(self.kernel.catchers(process.pid, signal.SIGTERM), [])
         self.assertFalse(self.kernel.listens(process.pid, 1))
 
-    def test_pids_that_no_process_has(self):
+    def test_pids_that_no_process_has(self) -> None:
         """A pid past the greatest is a process that is gone."""
         self.assert_errno(errno.ESRCH, self.kernel.identify, NEVER)
         self.assert_errno(errno.ESRCH, self.kernel.open_process, Process(NEVER, 1))
         self.assertFalse(self.kernel.lives(Process(NEVER, 1)))
         self.kernel.signal_process(Process(NEVER, 1), signal.SIGKILL)
 
-    def test_pids_that_no_process_can_have(self):
+    def test_pids_that_no_process_can_have(self) -> None:
         """Neither 0 nor a negative number is a pid: pidfd_open(2) does not take it."""
         for pid in (0, -1, -NEVER):
             self.assert_errno(errno.ESRCH, self.kernel.identify, pid)
@@ -100,7 +100,7 @@ class Contract(Errors):
             self.assertFalse(self.kernel.lives(Process(pid, 0)))
             self.assertEqual(self.kernel.catchers(pid, signal.SIGTERM), [])
 
-    def test_a_pid_that_is_used_again(self):
+    def test_a_pid_that_is_used_again(self) -> None:
         """A process of that pid with another start time is neither opened nor signalled."""
         process = self.begin()
         other = evolve(process, start_time=process.start_time + 1)
@@ -113,7 +113,7 @@ class Contract(Errors):
 
     # -- signals ---------------------------------------------------------------------
 
-    def test_signal_by_a_pidfd(self):
+    def test_signal_by_a_pidfd(self) -> None:
         """SIGKILL by a pidfd ends the process, and no other one."""
         process, other = self.begin(), self.begin()
         pidfd = self.opened(process)
@@ -122,7 +122,7 @@ class Contract(Errors):
         self.assertTrue(self.readable(pidfd))
         self.assertTrue(self.kernel.lives(other))
 
-    def test_signal_without_a_pidfd(self):
+    def test_signal_without_a_pidfd(self) -> None:
         """So does SIGKILL to a process, and no descriptor is left open."""
         process, other = self.begin(), self.begin()
         before = self.descriptors()
@@ -131,12 +131,12 @@ class Contract(Errors):
         self.assertTrue(self.kernel.lives(other))
         self.assertEqual(self.descriptors(), before)
 
-    def test_no_signal(self):
+    def test_no_signal(self) -> None:
         """What is the number of no signal is refused."""
         pidfd = self.opened(self.begin())
         self.assert_errno(errno.EINVAL, self.kernel.send_signal, pidfd, 999)
 
-    def test_catchers(self):
+    def test_catchers(self) -> None:
         """Those are named that have a handler; not who has none, nor what is not below."""
         catching = self.begin_catching(signal.SIGTERM)
         self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGTERM), [catching])
@@ -145,7 +145,7 @@ class Contract(Errors):
 
     # -- descriptors -------------------------------------------------------------------
 
-    def test_descriptors(self):
+    def test_descriptors(self) -> None:
         """A descriptor that was closed is given again, and till then it is an error."""
         process, other = self.begin(), self.begin()
         pidfd = self.kernel.open_process(process)
@@ -155,12 +155,12 @@ class Contract(Errors):
         self.assertEqual(self.opened(other), pidfd)
         self.assertTrue(self.kernel.lives(process))
 
-    def test_no_descriptor(self):
+    def test_no_descriptor(self) -> None:
         """-1 is no descriptor."""
         self.assert_errno(errno.EBADF, self.kernel.close, -1)
         self.assert_errno(errno.EBADF, self.kernel.send_signal, -1, signal.SIGKILL)
 
-    def test_no_room(self):
+    def test_no_room(self) -> None:
         """With no descriptor left, each method that needs one says so, and leaves none open."""
         process, folder = self.begin(), make_folder(self)
         pidfd = self.opened(process)
@@ -187,7 +187,7 @@ class Contract(Errors):
             self.kernel.send_signal(pidfd, signal.SIGKILL)
         self.wait_until_it_ended(process)
 
-    def test_room_for_one(self):
+    def test_room_for_one(self) -> None:
         """To open a process takes two for a moment; with one left, none is left open."""
         process, other = self.begin(), self.begin()
         before = self.descriptors()
@@ -201,13 +201,13 @@ class Contract(Errors):
             self.opened(process)
             self.assert_errno(errno.EMFILE, self.kernel.open_process, other)
 
-    def test_scarce(self):
+    def test_scarce(self) -> None:
         """A descriptor is scarce if few are left; with any number left, none is."""
         self.assertFalse(self.kernel.is_scarce(3))
         with self.room_for(1):
             self.assertTrue(self.kernel.is_scarce(1 << 20))
 
-    def test_open_more(self):
+    def test_open_more(self) -> None:
         """As many files may be open as was asked for, or as may be; less is never made of it."""
         self.addCleanup(
             resource.setrlimit, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -218,7 +218,7 @@ class Contract(Errors):
 
     # -- monitors -------------------------------------------------------------------------
 
-    def test_monitors(self):
+    def test_monitors(self) -> None:
         """Monitors are found with the PID 1 below them, those that have none too."""
         slots = make_folder(self)
         one, two = self.begin_monitor(slots, "one"), self.begin_monitor(slots, "two")
@@ -233,40 +233,40 @@ class Contract(Errors):
         self.reap(two[0])
         self.assertEqual(self.kernel.monitors(slots), {"one": one})
 
-    def test_no_slots(self):
+    def test_no_slots(self) -> None:
         """Without slots there are no monitors."""
         self.assertEqual(self.kernel.monitors(make_folder(self)), {})
 
     # -- sockets -------------------------------------------------------------------------
 
-    def test_the_peer(self):
+    def test_the_peer(self) -> None:
         """Who connected is known by its pid, also when it has hung up."""
         ours, pid = self.connect()
         self.assertEqual(self.kernel.peer(ours), pid)
         self.hang_up()
         self.assertEqual(self.kernel.peer(ours), pid)
 
-    def test_send(self):
+    def test_send(self) -> None:
         """What fits into the socket's buffer is sent at once; the rest is for later."""
         ours, _ = self.connect()
         sent = self.kernel.send(ours, bytes(1 << 22))
         self.assertTrue(0 < sent < 1 << 22, sent)
         self.assertEqual(self.kernel.send(ours, b"more"), 0)
 
-    def test_send_to_who_has_hung_up(self):
+    def test_send_to_who_has_hung_up(self) -> None:
         """Nothing is sent to who has hung up: its end is told by the socket itself."""
         ours, _ = self.connect()
         self.hang_up()
         self.assertEqual(self.kernel.send(ours, b"a plan"), 0)
 
-    def test_a_closed_socket(self):
+    def test_a_closed_socket(self) -> None:
         """A socket that was closed here is an error."""
         ours, _ = self.connect()
         self.close_ours()
         self.assert_errno(errno.EBADF, self.kernel.send, ours, b"a plan")
         self.assert_errno(errno.EBADF, self.kernel.peer, ours)
 
-    def test_listening(self):
+    def test_listening(self) -> None:
         """A port has a listener, in one process and no other one, until that closes it."""
         port, process = self.listen()
         self.assertTrue(self.kernel.listens(process.pid, port))
@@ -282,14 +282,14 @@ class Contract(Errors):
 
     # -- the machine ------------------------------------------------------------------------
 
-    def test_the_boot(self):
+    def test_the_boot(self) -> None:
         """The boot stays the same, and was before now; to ask takes no descriptor, but at first."""
         boot_id = self.kernel.boot_id()
         with self.room_for(0):
             self.assertEqual(self.kernel.boot_id(), boot_id)
             self.assertLess(self.kernel.boot_time(), self.kernel.now())
 
-    def test_prompt(self):
+    def test_prompt(self) -> None:
         """To ask for promptness is never an error, and takes no descriptor."""
         with self.room_for(0), ThreadPoolExecutor(1) as thread:  # of which it then is
             thread.submit(self.kernel.be_prompt).result()
@@ -298,7 +298,7 @@ class Contract(Errors):
 class PrivilegedContract(Errors):
     """What takes root, with CAP_SYS_ADMIN."""
 
-    def test_read_only(self):
+    def test_read_only(self) -> None:
         """A folder is opened by a descriptor of its own, which is closed like any other."""
         before = self.descriptors()
         descriptor = self.kernel.read_only(make_folder(self))
@@ -306,19 +306,19 @@ class PrivilegedContract(Errors):
         self.kernel.close(descriptor)
         self.assertEqual(self.descriptors(), before)
 
-    def test_read_only_without_room(self):
+    def test_read_only_without_room(self) -> None:
         """With no descriptor left, that is an error."""
         folder = make_folder(self)
         with self.room_for(0):
             self.assert_errno(errno.EMFILE, self.kernel.read_only, folder)
 
-    def test_read_only_of_nothing(self):
+    def test_read_only_of_nothing(self) -> None:
         """What is not there can't be opened, and leaves nothing open."""
         before = self.descriptors()
         self.assert_errno(errno.ENOENT, self.kernel.read_only, "/nowhere")
         self.assertEqual(self.descriptors(), before)
 
-    def test_mounts_below(self):
+    def test_mounts_below(self) -> None:
         """The mounts below a folder are named; not those on it or beside it."""
         folder = make_folder(self)
         for name in ("a", "a/b", "ab"):
@@ -330,7 +330,7 @@ class PrivilegedContract(Errors):
 class FakeWorld:
     """Has a fake kernel."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         """An empty machine."""
         self.reactor = FakeReactor()
         self.kernel = self.reactor.kernel
@@ -352,15 +352,15 @@ class FakeWorld:
         self.kernel.working[name] = pair = self.begin(), self.begin()
         return pair
 
-    def end(self, process):
+    def end(self, process) -> None:
         """A process ends, and no one waits for it."""
         self.kernel.end(process)
 
-    def reap(self, process):
+    def reap(self, process) -> None:
         """Someone has waited for it."""
         self.kernel.reap(process)
 
-    def wait_until_it_ended(self, process):
+    def wait_until_it_ended(self, process) -> None:
         """Fail where a process runs that was killed."""
         self.assertFalse(self.kernel.lives(process))
 
@@ -388,11 +388,11 @@ class FakeWorld:
         FakeSocket.__init__(self.socket, init)
         return self.socket.getHandle(), init.process.pid
 
-    def hang_up(self):
+    def hang_up(self) -> None:
         """The other end is closed."""
         self.socket.init.connection = None
 
-    def close_ours(self):
+    def close_ours(self) -> None:
         """Our end is closed."""
         self.socket.closed = True
 
@@ -402,11 +402,11 @@ class FakeWorld:
         self.kernel.listening[8000] = process.pid
         return 8000, process
 
-    def listen_no_more(self):
+    def listen_no_more(self) -> None:
         """That closes it."""
         self.kernel.listening.clear()
 
-    def mount(self, folder):
+    def mount(self, folder) -> None:
         """Mount something on a folder."""
         self.kernel.mounts.append(folder)
 
@@ -414,7 +414,7 @@ class FakeWorld:
 class RealWorld:
     """Has the kernel that this test runs on, and children that end with the test."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         """No child yet."""
         self.kernel = Kernel()
         self.children = {}
@@ -427,7 +427,7 @@ class RealWorld:
         self.children[child.pid] = child
         return child
 
-    def see_off(self, child):
+    def see_off(self, child) -> None:
         """Let a child end, and wait for it."""
         child.stdin.close()
         child.stdout.close()
@@ -457,7 +457,7 @@ class RealWorld:
         self.children[below.pid] = child
         return self.kernel.identify(child.pid), below
 
-    def end(self, process):
+    def end(self, process) -> None:
         """A process ends, and no one waits for it."""
         child = self.children[process.pid]
         if child.pid != process.pid:  # it is a monitor's, which waits for it later
@@ -467,7 +467,7 @@ class RealWorld:
             child.stdin.close()
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
-    def reap(self, process):
+    def reap(self, process) -> None:
         """Someone has waited for it."""
         child = self.children[process.pid]
         if child.pid != process.pid:
@@ -477,7 +477,7 @@ class RealWorld:
         else:
             child.wait(10)
 
-    def wait_until_it_ended(self, process):
+    def wait_until_it_ended(self, process) -> None:
         """Fail where a process runs on that was killed."""
         pidfd = os.pidfd_open(process.pid)
         try:
@@ -524,11 +524,11 @@ class RealWorld:
         self.ours.setblocking(False)  # as Twisted has it
         return self.ours, self.other.pid
 
-    def hang_up(self):
+    def hang_up(self) -> None:
         """The other end is closed, for its process has ended."""
         self.see_off(self.other)
 
-    def close_ours(self):
+    def close_ours(self) -> None:
         """Our end is closed."""
         self.ours.close()
 
@@ -538,11 +538,11 @@ class RealWorld:
         self.addCleanup(self.listener.close)
         return self.listener.getsockname()[1], self.kernel.identify(os.getpid())
 
-    def listen_no_more(self):
+    def listen_no_more(self) -> None:
         """That closes it."""
         self.listener.close()
 
-    def mount(self, folder):
+    def mount(self, folder) -> None:
         """Mount something on a folder."""
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
         self.addCleanup(subprocess.run, ["umount", folder], check=True)

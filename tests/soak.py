@@ -35,7 +35,7 @@ class Soak(ManagerCase):
 
     pool = 2
 
-    def soak(self):
+    def soak(self) -> None:
         """Live roughly, and leave nothing behind."""
         self.stop()
         subprocess.run(
@@ -71,7 +71,7 @@ class Soak(ManagerCase):
             )
         )
 
-    def live(self):
+    def live(self) -> None:
         """Let things happen, of which some are rare."""
         chance = random.Random(SEED)
         happenings = [self.launch_one] * 40 + [self.destroy_one] * 25 + [self.kill_one] * 10
@@ -86,54 +86,54 @@ class Soak(ManagerCase):
             happening(chance)
         print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
 
-    def launch_one(self, chance):
+    def launch_one(self, chance) -> None:
         """A launch works, or says why not (the disk may be full)."""
         if len(self.records()) < MOST:
             answer = self.ask("POST", "/launch", chance.choice(self.keys))
             self.assertIn(answer.status, (200, 500), answer.reason)
 
-    def destroy_one(self, chance):
+    def destroy_one(self, chance) -> None:
         """A destroy leaves nothing."""
         for record in chance.sample(self.records(), min(1, len(self.records()))):
             status = self.ask("DELETE", f"/destroy/{record['instance']}").status
             self.assertIn(status, (200, 404))
 
-    def destroy_all(self, chance):
+    def destroy_all(self, chance) -> None:
         """Nor does destroying all."""
         self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
 
-    def kill_one(self, chance):
+    def kill_one(self, chance) -> None:
         """A PID 1 is killed from outside."""
         self.kill_any([record["pid"] for record in self.records() if record["pid"]], chance)
 
-    def kill_monitor(self, chance):
+    def kill_monitor(self, chance) -> None:
         """A monitor is killed: its container goes with it."""
         pids = [record["pid"] for record in self.records() if record["pid"]]
         self.kill_any([parent for pid in pids if (parent := parent_of(pid))], chance)
 
-    def kill_any(self, pids, chance):
+    def kill_any(self, pids, chance) -> None:
         """SIGKILL to one of these."""
         if pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(pids), signal.SIGKILL)
 
-    def kill_manager(self, chance):
+    def kill_manager(self, chance) -> None:
         """The manager is killed, and another one started."""
         self.manager.kill()
         self.manager.wait()
         self.start()
 
-    def look(self, chance):
+    def look(self, chance) -> None:
         """Whatever one asks, there is an answer."""
         paths = ["/list", "/cfginfo", "/stats", "/events"]
         paths += [f"/instances/{record['instance']}/logs" for record in self.records()]
         self.assertIn(self.ask("GET", chance.choice(paths)).status, (200, 404))
 
-    def doctor(self, chance):
+    def doctor(self, chance) -> None:
         """The doctor never takes what is needed."""
         self.assertEqual(self.ask("POST", "/doctor").status, 200)
 
-    def fill_disk(self, chance):
+    def fill_disk(self, chance) -> None:
         """The disk is full."""
         with open(self.state / "filler", "wb", buffering=0) as filler:
             try:
@@ -142,7 +142,7 @@ class Soak(ManagerCase):
             except OSError:
                 pass
 
-    def empty_disk(self, chance=None):
+    def empty_disk(self, chance=None) -> None:
         """The disk has room again."""
         (self.state / "filler").unlink(missing_ok=True)
 

@@ -91,7 +91,7 @@ def tried(what, *command):
     return f"needs {what}: {said[-1]}" if result.returncode else ""
 
 
-def map_owners(folder):
+def map_owners(folder) -> None:
     """Mount a folder on itself with other owners, in a mount namespace of this process's own.
 
     Raises OSError where that can't be.
@@ -109,7 +109,7 @@ def on_overlay(folder):
     return subprocess.check_output(command, text=True).strip() == "overlayfs"
 
 
-def mount_memory(folder):
+def mount_memory(folder) -> None:
     """Mount a file system in memory on a folder, where it is named after that."""
     subprocess.run(["mount", "-t", "tmpfs", folder, folder], check=True)
 
@@ -144,7 +144,7 @@ def _unless(reason, test):
         test.skip = reason
         return test
 
-    def fail(self):
+    def fail(self) -> None:
         self.fail(f"{reason}; in CI no test is skipped")
 
     if isinstance(test, type):
@@ -164,7 +164,7 @@ def make_spec(**changes):
     return from_json(document(**changes))
 
 
-def make_layer(folder, **files):
+def make_layer(folder, **files) -> None:
     """A root file system in ``folder`` with a working /bin/sh and these executable files."""
     shell = os.path.realpath("/bin/sh")
     libraries = subprocess.run(["ldd", shell], capture_output=True, text=True, check=True).stdout

@@ -76,12 +76,12 @@ def name_of(path):
 class Arrows(SynchronousTestCase):
     """Imports point one way."""
 
-    def test_every_room_has_its_place(self):
+    def test_every_room_has_its_place(self) -> None:
         """A new room is placed in the order, and one that has gone is taken out."""
         rooms = {name_of(path).split(".")[0] for path in MANAGER}
         self.assertEqual(sorted(rooms - {"__init__"}), sorted(ROOMS))
 
-    def test_downwards(self):
+    def test_downwards(self) -> None:
         """A module imports from its own room, and from rooms below."""
         for path in MANAGER:
             room = name_of(path).split(".")[0]
@@ -89,7 +89,7 @@ class Arrows(SynchronousTestCase):
             used = {name.split(".")[0] for name in modules_of_ours(path)}
             self.assertEqual(used - {*below}, set(), path.name)
 
-    def test_no_circle(self):
+    def test_no_circle(self) -> None:
         """No module imports itself, by way of whatever others."""
         uses = {name_of(path): modules_of_ours(path) for path in MANAGER}
         while free := {name for name, used in uses.items() if not used & {*uses}}:
@@ -97,29 +97,29 @@ class Arrows(SynchronousTestCase):
                 del uses[name]
         self.assertEqual(uses, {})
 
-    def test_the_init_stands_alone(self):
+    def test_the_init_stands_alone(self) -> None:
         """No module imports init.py."""
         for path in MANAGER + CLI:
             self.assertNotIn(ALONE, modules_of_ours(path), path.name)
 
-    def test_programs_stand_on_nothing(self):
+    def test_programs_stand_on_nothing(self) -> None:
         """What is run by its path imports nothing of the project nor of others."""
         for program in PROGRAMS:
             names = {name.split(".")[0] for name in imports(PACKAGE / program)}
             self.assertFalse({"txcontain", "twisted", "attrs"} & names)
 
-    def test_the_cli_knows_no_module_of_the_manager(self):
+    def test_the_cli_knows_no_module_of_the_manager(self) -> None:
         """The commands import of txcontain only one another."""
         for path in CLI:
             others = [name for name in modules_of_ours(path) if not name.startswith("cli")]
             self.assertEqual(others, [], path.name)
 
-    def test_one_place_for_the_reactor(self):
+    def test_one_place_for_the_reactor(self) -> None:
         """Only tap.py, where all is wired, imports the global reactor."""
         found = [path.name for path in MANAGER if "twisted.internet.reactor" in imports(path)]
         self.assertEqual(found, ["tap.py"])
 
-    def test_one_place_for_what_is_done_later(self):
+    def test_one_place_for_what_is_done_later(self) -> None:
         """Only later.py has the reactor call back, or begins a coroutine.
 
         So no timer is kept by hand, no loop looks without end, and no failure is lost.
@@ -128,7 +128,7 @@ class Arrows(SynchronousTestCase):
         found = {path.name for path in MANAGER if wanted.search(path.read_text())}
         self.assertEqual(found, {"later.py"})
 
-    def test_without_twisted(self):
+    def test_without_twisted(self) -> None:
         """What decides, or asks the kernel, is plain Python, which blocks or returns."""
         for path in MANAGER:
             place = str(path.relative_to(PACKAGE).with_suffix(""))
@@ -136,12 +136,12 @@ class Arrows(SynchronousTestCase):
                 used = [name for name in imports(path) if name.startswith("twisted.")]
                 self.assertEqual(used, [], place)
 
-    def test_no_relative_imports(self):
+    def test_no_relative_imports(self) -> None:
         """Every import says whose module it is (what this test reads relies on it)."""
         for path in MANAGER + CLI:
             self.assertFalse([name for name in imports(path) if name.startswith(".")], path.name)
 
-    def test_the_plugin(self):
+    def test_the_plugin(self) -> None:
         """The plugin imports nothing of ours: twistd loads it to list all plugins."""
         self.assertEqual(modules_of_ours(PROJECT / "twisted/plugins/txcontain_plugin.py"), set())
 
@@ -158,20 +158,20 @@ class Files(SynchronousTestCase):
         named = [node for node in nodes if isinstance(node, kinds) and wanted(node.name)]
         return [f"{path.name}: {node.name}" for node in named if not ast.get_docstring(node)]
 
-    def test_the_public_is_documented(self):
+    def test_the_public_is_documented(self) -> None:
         """Every module, and every public class, function and method of it, has a docstring."""
         for path in MANAGER + CLI:
             self.assertTrue(ast.get_docstring(parse(path)), path.name)
             lacking = self.undocumented(path, lambda name: not name.startswith("_"))
             self.assertEqual(lacking, [])
 
-    def test_every_test_says_what_it_proves(self):
+    def test_every_test_says_what_it_proves(self) -> None:
         """Every test has a docstring."""
         self.assertGreater(len(TESTS), 10)
         for path in TESTS:
             self.assertEqual(self.undocumented(path, lambda name: name.startswith("test")), [])
 
-    def test_length(self):
+    def test_length(self) -> None:
         """No module is longer than a person reads at one go."""
         for path in MANAGER + CLI:
             lines = len(path.read_text().splitlines())
@@ -181,19 +181,19 @@ class Files(SynchronousTestCase):
 class Packages(SynchronousTestCase):
     """What is installed: tests/integration/test_wheel.py tries that it works."""
 
-    def test_every_module_is_installed(self):
+    def test_every_module_is_installed(self) -> None:
         """Every folder with a module of the manager's or the CLI's is a package."""
         folders = {path.parent for path in PROJECT.glob("txcontain/**/*.py")}
         self.assertEqual({path for path in folders if not (path / "__init__.py").exists()}, set())
 
-    def test_what_is_no_module_is_installed(self):
+    def test_what_is_no_module_is_installed(self) -> None:
         """What is no Python is of a kind that pyproject.toml names."""
         files = [path for path in PROJECT.glob("txcontain/**/*") if path.is_file()]
         kinds = {path.suffix for path in files if "__pycache__" not in path.parts}
         self.assertEqual(kinds, {".py", ".sh"})
         self.assertIn('"*" = ["*.sh"]', (PROJECT / "pyproject.toml").read_text())
 
-    def test_the_plugin_is_no_package(self):
+    def test_the_plugin_is_no_package(self) -> None:
         """Nothing makes a package of twisted/plugins/: it would hide the other plugins."""
         self.assertFalse([*PROJECT.glob("twisted/**/__init__.py")])
 
@@ -201,14 +201,14 @@ class Packages(SynchronousTestCase):
 class Documents(SynchronousTestCase):
     """What strangers read."""
 
-    def test_links(self):
+    def test_links(self) -> None:
         """Every link of a document to a file leads to one."""
         documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
         for document in documents:
             for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", document.read_text()):
                 self.assertTrue((document.parent / link).exists(), f"{document.name}: {link}")
 
-    def test_decisions(self):
+    def test_decisions(self) -> None:
         """Every decision is in the list of them, and has the three parts."""
         folder = PROJECT / "docs/decisions"
         listed = re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text())
@@ -217,7 +217,7 @@ class Documents(SynchronousTestCase):
             parts = re.findall(r"^\*\*(\w+)\.\*\*", (folder / name).read_text(), re.MULTILINE)
             self.assertEqual(parts, ["Context", "Decision", "Consequences"], name)
 
-    def test_names_of_files(self):
+    def test_names_of_files(self) -> None:
         """Every file that CONTRIBUTING.md names is there."""
         text = (PROJECT / "CONTRIBUTING.md").read_text()
         for name in re.findall(r"`((?:txcontain|tests|cli)/[a-z_/.]+)`", text):
@@ -233,12 +233,12 @@ class NeedsRoot(SynchronousTestCase):
         self.patch(support.os, "environ", {"CI": ci} if ci else {})
 
         class Class(SynchronousTestCase):
-            def test_it(self):
+            def test_it(self) -> None:
                 pass
 
         class Single(SynchronousTestCase):
             @support.needs_root
-            def test_it(self):
+            def test_it(self) -> None:
                 pass
 
         return support.needs_root(Class)("test_it"), Single("test_it")
@@ -251,18 +251,18 @@ class NeedsRoot(SynchronousTestCase):
         skips = [reason for _, reason in result.skips]
         return result.successes, skips, [str(failure.value) for _, failure in result.failures]
 
-    def test_with_all_that_is_needed(self):
+    def test_with_all_that_is_needed(self) -> None:
         """The test runs, in CI and elsewhere."""
         for ci in ("", "true"):
             for test in self.decorated("", ci):
                 self.assertEqual(self.outcome(test), (1, [], []))
 
-    def test_elsewhere(self):
+    def test_elsewhere(self) -> None:
         """Without root the test is skipped, and says why."""
         for test in self.decorated("needs root", ""):
             self.assertEqual(self.outcome(test), (0, ["needs root"], []))
 
-    def test_networks_and_user_namespaces(self):
+    def test_networks_and_user_namespaces(self) -> None:
         """What else a test needs is asked for where there is root, and named."""
         for name in ("networks", "user_namespaces"):
             self.patch(support, f"lacking_for_{name}", lambda: "needs a module")
@@ -271,20 +271,20 @@ class NeedsRoot(SynchronousTestCase):
                 self.patch(support.os, "environ", {})
 
                 class Class(SynchronousTestCase):
-                    def test_it(self):
+                    def test_it(self) -> None:
                         pass
 
                 test = getattr(support, f"needs_{name}")(Class)("test_it")
                 self.assertEqual(self.outcome(test), (0, [reason], []))
 
-    def test_tried(self):
+    def test_tried(self) -> None:
         """What is lacking is found by trying; the reason is the last that was said of it."""
         self.assertEqual(support.tried("a module", "true"), "")
         said = support.tried("a module", "sh", "-c", "echo a >&2; echo b >&2; exit 3")
         self.assertEqual(said, "needs a module: b")
         self.assertEqual(support.tried("a module", "false"), "needs a module: exit status 1")
 
-    def test_in_ci(self):
+    def test_in_ci(self) -> None:
         """In CI a test that can't run fails, and says why."""
         for test in self.decorated("needs root", "true"):
             said = "needs root; in CI no test is skipped"

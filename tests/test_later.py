@@ -14,11 +14,11 @@ from txcontain.later import Timer, background, be_monotonic, poll, together
 class TimerTests(SynchronousTestCase):
     """A call that is made later."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.clock, self.calls = Clock(), []
         self.timer = Timer(self.clock, lambda *arguments: self.calls.append(arguments))
 
-    def test_once(self):
+    def test_once(self) -> None:
         """The call is made when its time has come, once."""
         self.timer.after(2, "a", 1)
         self.assertTrue(self.timer.is_set)
@@ -26,14 +26,14 @@ class TimerTests(SynchronousTestCase):
         self.assertEqual(self.calls, [("a", 1)])
         self.assertFalse(self.timer.is_set)
 
-    def test_moved(self):
+    def test_moved(self) -> None:
         """To set it again is to move it."""
         self.timer.after(2, "early")
         self.timer.after(5, "late")
         self.clock.pump([3, 3])
         self.assertEqual(self.calls, [("late",)])
 
-    def test_cancelled(self):
+    def test_cancelled(self) -> None:
         """It may be cancelled at any time: before, after, twice, and before it was ever set."""
         self.timer.cancel()
         self.timer.after(2)
@@ -46,7 +46,7 @@ class TimerTests(SynchronousTestCase):
         self.timer.cancel()
         self.assertEqual(self.calls, [()])
 
-    def test_set_by_its_own_call(self):
+    def test_set_by_its_own_call(self) -> None:
         """The call may set it again, or cancel it."""
         self.timer.function = lambda: self.calls.append(()) or self.timer.after(1)
         self.timer.after(1)
@@ -64,7 +64,7 @@ class PollTests(SynchronousTestCase):
         """When someone looked, who had seen enough after so many looks."""
         clock, times = Clock(), []
 
-        async def look():
+        async def look() -> None:
             async for _ in poll(clock, *arguments, **bounds):
                 times.append(clock.seconds())
                 if len(times) == enough:
@@ -75,15 +75,15 @@ class PollTests(SynchronousTestCase):
         self.successResultOf(looked)
         return times
 
-    def test_growing_pauses(self):
+    def test_growing_pauses(self) -> None:
         """The first look is now; the pauses double up to a bound; the last is at the deadline."""
         self.assertEqual(self.looks(1, most=4, within=10), [0, 1, 3, 7, 10])
 
-    def test_equal_pauses(self):
+    def test_equal_pauses(self) -> None:
         """Without a bound to grow up to, they are all alike."""
         self.assertEqual(self.looks(1, within=3), [0, 1, 2, 3])
 
-    def test_seen(self):
+    def test_seen(self) -> None:
         """Who has seen it looks no more."""
         self.assertEqual(self.looks(1, within=9, enough=2), [0, 1])
 
@@ -97,18 +97,18 @@ class BackgroundTests(SynchronousTestCase):
     async def wait(self, deferred):
         return await deferred
 
-    def test_failure(self):
+    def test_failure(self) -> None:
         """A failure is logged, with what it was that failed; none goes further."""
         self.successResultOf(background(self.fail(KeyError("x")), "doing this"))
         (failure,) = self.flushLoggedErrors(KeyError)
         self.assertEqual(failure.value.args, ("x",))
 
-    def test_error_of_ours(self):
+    def test_error_of_ours(self) -> None:
         """An error that says its cause is logged as that, without a traceback."""
         self.successResultOf(background(self.fail(MachineAtFault("a", "b")), "doing this"))
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_together(self):
+    def test_together(self) -> None:
         """What is done together is awaited to its end, and returned in order."""
         first, second = Deferred(), Deferred()
         done = Deferred.fromCoroutine(together(self.wait(first), self.wait(second)))
@@ -117,7 +117,7 @@ class BackgroundTests(SynchronousTestCase):
         first.callback(1)
         self.assertEqual(self.successResultOf(done), [1, 2])
 
-    def test_together_with_failures(self):
+    def test_together_with_failures(self) -> None:
         """The first failure is raised when all is over, and every other is logged."""
         last = Deferred()
         works = self.fail(KeyError("x")), self.fail(ValueError("y")), self.wait(last)
@@ -131,12 +131,12 @@ class BackgroundTests(SynchronousTestCase):
 class MonotonicTests(SynchronousTestCase):
     """The clock of a real reactor."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.reactor = SelectReactor()
         self.addCleanup(self.reactor.removeAll)
         self.addCleanup(self.reactor._uninstallHandler)
 
-    def test_time_of_day_set(self):
+    def test_time_of_day_set(self) -> None:
         """A call is made in its time, though the time of day is set back before."""
         be_monotonic(self.reactor)
         calls = []
@@ -146,7 +146,7 @@ class MonotonicTests(SynchronousTestCase):
         self.assertEqual(calls, [1])
         self.assertLess(abs(self.reactor.seconds() - time.monotonic()), 60)
 
-    def test_too_late(self):
+    def test_too_late(self) -> None:
         """A reactor that has something to do already keeps its clock."""
         self.reactor.callLater(5, lambda: None)
         self.assertRaises(RuntimeError, be_monotonic, self.reactor)

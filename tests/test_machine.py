@@ -71,7 +71,7 @@ class Faults:
 
     CALLS = ("open", "mkdir", "chmod", "unlink", "rmdir", "scandir", "listdir")
 
-    def __init__(self, folder):
+    def __init__(self, folder) -> None:
         self.folder = folder
         self.coming = {}  # call: how many are to work yet, and the error of the next
         self.any_failed = False
@@ -91,7 +91,7 @@ class Faults:
 
         return call
 
-    def check(self, name, path=None):
+    def check(self, name, path=None) -> None:
         """Fail where that is due."""
         if name in self.coming:
             left, number = self.coming[name]
@@ -105,7 +105,7 @@ class Faults:
 class Lives(RuleBasedStateMachine):
     """One machine, its managers one after the other, and who asks them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="txcontain-machine-")
         self.reactor = FakeReactor()
@@ -129,12 +129,12 @@ class Lives(RuleBasedStateMachine):
             one.start()
         globalLogPublisher.addObserver(self.hear)
 
-    def hear(self, event):
+    def hear(self, event) -> None:
         """Take note of what the manager takes for a mistake of its own."""
         if "log_failure" in event and not event["log_failure"].check(Error, OSError):
             self.complaints.append(event["log_failure"].getTraceback())
 
-    def teardown(self):
+    def teardown(self) -> None:
         """In the end, all can be destroyed, and nothing is left."""
         try:
             if self.manager is not None:
@@ -149,7 +149,7 @@ class Lives(RuleBasedStateMachine):
             with patch.object(sys, "unraisablehook", lambda _: None):
                 gc.collect()  # what was never answered is gone now, and not in another life
 
-    def end_all(self):
+    def end_all(self) -> None:
         """Destroy all and stop: nothing is left."""
         self.settle()
         self.ask("destroy all", self.manager.destroy_all())
@@ -170,14 +170,14 @@ class Lives(RuleBasedStateMachine):
     # -- managers ----------------------------------------------------------------
 
     @initialize(warm=st.integers(0, 2))
-    def begin(self, warm):
+    def begin(self, warm) -> None:
         """The first manager, of so many warm inits."""
         self.warm = warm
         self.start_manager()
         for minor, keys in enumerate(CONFIGS):
             self.ask("upload", self.manager.add_config(document(minor=str(minor), **keys)))
 
-    def start_manager(self):
+    def start_manager(self) -> None:
         """As tap.py does."""
         self.manager = make_manager(self.reactor, self.folder)
         self.manager.pool.size = self.warm
@@ -198,7 +198,7 @@ class Lives(RuleBasedStateMachine):
 
         return Deferred.fromCoroutine(do())
 
-    async def remove(self, path):
+    async def remove(self, path) -> None:
         """A tree is removed some time later, or that fails half-way."""
         await deferLater(self.reactor, 0.001)
         if os.path.isdir(path):
@@ -217,7 +217,7 @@ class Lives(RuleBasedStateMachine):
             raise MachineAtFault("unpacking", str(error)) from error
         return await FakeLayers.get(self.manager.layers, folder, name)
 
-    def leave(self):
+    def leave(self) -> None:
         """The manager is stopped, as tap.py does it."""
         self.manager.pause()
         stopped = self.manager.pool.stop()
@@ -227,7 +227,7 @@ class Lives(RuleBasedStateMachine):
 
     # -- what people ask for -----------------------------------------------------
 
-    def ask(self, what, coroutine):
+    def ask(self, what, coroutine) -> None:
         """Ask for something."""
         answer = Deferred.fromCoroutine(coroutine)
         outcome = []
@@ -242,54 +242,54 @@ class Lives(RuleBasedStateMachine):
         return answer
 
     @rule(which=st.integers(0, len(CONFIGS) - 1))
-    def launch(self, which):
+    def launch(self, which) -> None:
         """One is launched."""
         self.ask(f"launch {which}", self.manager.launch("web", "1", str(which)))
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.manager.instances)
-    def destroy(self, pick):
+    def destroy(self, pick) -> None:
         """One is destroyed, whatever it is at."""
         name = self.pick(pick, list(self.manager.instances))
         self.launched.discard(name)
         self.ask(f"destroy {name}", self.manager.destroy(name))
 
     @rule()
-    def destroy_all(self):
+    def destroy_all(self) -> None:
         """All are destroyed."""
         self.launched.clear()
         self.ask("destroy all", self.manager.destroy_all())
 
     @rule()
-    def doctor(self):
+    def doctor(self) -> None:
         """The doctor is called."""
         self.ask("doctor", self.manager.doctor())
 
     # -- what happens by itself ----------------------------------------------------
 
     @rule()
-    def take_a_turn(self):
+    def take_a_turn(self) -> None:
         """What is due is done."""
         self.reactor.advance(0)
 
     @rule(seconds=st.sampled_from([0.001, 0.01, 0.1, 1, 6, 25, 100]))
-    def wait(self, seconds):
+    def wait(self, seconds) -> None:
         """Time passes."""
         self.reactor.advance(seconds)
 
     @rule(seconds=st.sampled_from([-3600, 3600]))
-    def set_clock(self, seconds):
+    def set_clock(self, seconds) -> None:
         """Someone sets the time of day."""
         self.kernel.set_forward += seconds
 
     @rule(pick=PICKS, words=st.sampled_from(list(ENDS)))
     @precondition(lambda self: self.running_inits())
-    def end(self, pick, words):
+    def end(self, pick, words) -> None:
         """A monitor and its init end, or its monitor is killed before it writes that down."""
         init = self.pick(pick, self.running_inits())
         self.end_with(init, words)
 
-    def end_with(self, init, words):
+    def end_with(self, init, words) -> None:
         """An init ends so, or in a way that no one writes down."""
         init.words = words
         if words == UNSEEN:
@@ -298,36 +298,36 @@ class Lives(RuleBasedStateMachine):
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.running_inits())
-    def end_init(self, pick):
+    def end_init(self, pick) -> None:
         """An init ends, and its monitor has not noticed yet."""
         self.pick(pick, self.running_inits()).end_init()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.connected())
-    def end_unheard(self, pick):
+    def end_unheard(self, pick) -> None:
         """An init ends, and what tells so has not arrived."""
         self.pick(pick, self.connected()).end_before_it_is_heard()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.stalled())
-    def fail_at_a_step(self, pick):
+    def fail_at_a_step(self, pick) -> None:
         """An init fails at a step of its plan."""
         self.pick(pick, self.stalled()).fail()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.stalled())
-    def go_on(self, pick):
+    def go_on(self, pick) -> None:
         """An init that was stalled carries out its plan."""
         self.pick(pick, self.stalled()).carry_out()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.running_inits())
-    def listen(self, pick):
+    def listen(self, pick) -> None:
         """A container begins to listen on a port."""
         self.kernel.listening[PORT] = self.pick(pick, self.running_inits()).process.pid
 
     @rule(what=st.sampled_from(["connects", "prepares", "works"]), does=st.booleans())
-    def stall(self, what, does):
+    def stall(self, what, does) -> None:
         """From now on inits are stalled at some point, or are not any more."""
         setattr(self.reactor, what, does)
 
@@ -336,32 +336,32 @@ class Lives(RuleBasedStateMachine):
         after=st.integers(0, 3),
         number=st.sampled_from(ERRORS),
     )
-    def break_a_call(self, call, after, number):
+    def break_a_call(self, call, after, number) -> None:
         """A call will fail, once."""
         self.faults.coming[call] = after, number
 
     @rule(room=st.integers(0, 3))
-    def use_up_descriptors(self, room):
+    def use_up_descriptors(self, room) -> None:
         """The manager has room for so many descriptors more."""
         self.kernel.most_open = len(self.kernel.pidfds) + len(self.kernel.folders) + room
 
     @rule()
-    def free_descriptors(self):
+    def free_descriptors(self) -> None:
         """It has enough again."""
         self.kernel.most_open = None
 
     @rule()
-    def spawning_fails(self):
+    def spawning_fails(self) -> None:
         """No process can be made."""
         self.reactor.spawn_error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
     @rule()
-    def spawning_works(self):
+    def spawning_works(self) -> None:
         """Processes can be made again."""
         self.reactor.spawn_error = None
 
     @rule(gracefully=st.booleans(), words=st.none() | st.sampled_from(list(ENDS)))
-    def next_manager(self, gracefully, words):
+    def next_manager(self, gracefully, words) -> None:
         """The manager is stopped or killed, a container may end meanwhile; nothing is lost."""
         self.mend()
         if gracefully:
@@ -388,20 +388,20 @@ class Lives(RuleBasedStateMachine):
         """What does not change by a new manager, of an instance that has ended."""
         return instance.state, instance.since, instance.launched, instance.exit, instance.restarts
 
-    def assert_same(self, before):
+    def assert_same(self, before) -> None:
         """What had ended before is known as it was."""
         for name, facts in before.items():
             if facts[0] == "ended":
                 self.equal(self.facts(self.manager.instances[name]), facts)
 
-    def equal(self, one, other):
+    def equal(self, one, other) -> None:
         """Fail where two values are not the same."""
         assert one == other, f"{one} is not {other}"
 
     # -- what holds ------------------------------------------------------------------
 
     @invariant()
-    def no_mistake(self):
+    def no_mistake(self) -> None:
         """Nothing was a mistake of the manager's own."""
         assert not self.complaints, self.complaints[0]
         for what, outcome in self.asked:
@@ -409,13 +409,13 @@ class Lives(RuleBasedStateMachine):
                 assert outcome[0].check(Error, OSError), f"{what}: {outcome[0].getTraceback()}"
 
     @invariant()
-    def what_is_listed_runs(self):
+    def what_is_listed_runs(self) -> None:
         """Of each instance that is listed as running, the monitor runs."""
         for instance in self.manager.running() if self.manager else ():
             assert self.monitor_runs(instance), f"{instance.name} is listed, and does not run"
 
     @rule()
-    def settle(self):
+    def settle(self) -> None:
         """Where nothing fails any more, all agree after a while."""
         self.mend()
         for pause in [0.001] * 20 + [0.01] * 50 + [0.1] * 50 + [1] * 80:
@@ -437,7 +437,7 @@ class Lives(RuleBasedStateMachine):
         self.no_mistake()
         self.all_agree()
 
-    def all_agree(self):
+    def all_agree(self) -> None:
         """The list, the records and the processes do."""
         instances = self.manager.instances.values()
         states = {instance.name: instance.state for instance in instances}
@@ -452,7 +452,7 @@ class Lives(RuleBasedStateMachine):
         for instance in instances:
             self.agrees_with_its_record(instance)
 
-    def agrees_with_its_record(self, instance):
+    def agrees_with_its_record(self, instance) -> None:
         """What is on disk of an instance is what the next manager has to know."""
         mode = stat.S_IMODE(os.lstat(instance.folder).st_mode)
         assert mode == WHOLE, f"{instance.name} is {instance.state}, and its mode {mode:o}"
@@ -469,7 +469,7 @@ class Lives(RuleBasedStateMachine):
 
     # -- helpers ---------------------------------------------------------------------
 
-    def mend(self):
+    def mend(self) -> None:
         """Nothing fails, nor is stalled."""
         self.faults.coming.clear()
         self.kernel.most_open = self.reactor.spawn_error = None
@@ -507,7 +507,7 @@ class Lives(RuleBasedStateMachine):
 class LivesTests(SynchronousTestCase):
     """Many lives."""
 
-    def test_lives(self):
+    def test_lives(self) -> None:
         """In every life that was drawn, all agree and nothing is lost."""
         self.patch(engine, "MAX_SHRINKING_SECONDS", 30)  # to simplify a failure
         drawn = settings(

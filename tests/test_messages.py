@@ -1019,7 +1019,7 @@ class Texts(SynchronousTestCase):
 
     maxDiff = None
 
-    def compare(self, table, answer):
+    def compare(self, table, answer) -> None:
         """Fail unless each row of a table is answered with its text."""
         for *done, text in table:
             self.assertEqual(answer(*done), text, done)
@@ -1028,7 +1028,7 @@ class Texts(SynchronousTestCase):
 class ConfigTests(Texts):
     """What is said of a config."""
 
-    def test_configs(self):
+    def test_configs(self) -> None:
         """Each config is refused with its text."""
         self.compare(CONFIGS, self.refused)
 
@@ -1041,7 +1041,7 @@ class ConfigTests(Texts):
 class RequestTests(HostileCase, Texts):
     """What is said of a request."""
 
-    def test_requests(self):
+    def test_requests(self) -> None:
         """Each request is answered with its status and text."""
         self.compare(REQUESTS, self.answered)
 
@@ -1071,7 +1071,7 @@ class RequestTests(HostileCase, Texts):
 class CommandTests(test_cli.Session, Texts):
     """What the CLI says."""
 
-    def test_commands(self):
+    def test_commands(self) -> None:
         """Each command line is answered with its text, on stderr."""
         self.patch(connect, "UNIT", Path("/no/unit"))
         self.patch(connect, "CHECKOUT", Path("/no/checkout"))
@@ -1104,7 +1104,7 @@ class CommandTests(test_cli.Session, Texts):
 class OptionTests(Texts):
     """What the manager says of its options."""
 
-    def test_options(self):
+    def test_options(self) -> None:
         """Each option is refused with its text."""
         self.compare(OPTIONS, self.refused)
 
@@ -1118,7 +1118,7 @@ class OptionTests(Texts):
 class CallTests(ManagerTestCase, Texts):
     """What else is said."""
 
-    def test_calls(self):
+    def test_calls(self) -> None:
         """Each call fails with its text."""
         self.compare(CALLS, self.failed)
 
@@ -1138,7 +1138,7 @@ class CallTests(ManagerTestCase, Texts):
         spec = self.add(**changes)
         return spec.name, spec.major, spec.minor
 
-    def test_errnos(self):
+    def test_errnos(self) -> None:
         """Each errno of which more is known than its name has its text."""
         self.assertEqual(set(ERRNOS), set(CAUSES))
         self.compare(ERRNOS.items(), self.cause_of)
@@ -1151,7 +1151,7 @@ class CallTests(ManagerTestCase, Texts):
 class CompletenessTests(SynchronousTestCase):
     """Nothing is left out."""
 
-    def test_nothing_is_left_out(self):
+    def test_nothing_is_left_out(self) -> None:
         """Each text of an error in the sources is in a row."""
         tables = (CONFIGS, REQUESTS, COMMANDS, OPTIONS, CALLS, ERRNOS.items(), ELSEWHERE)
         said = "\n".join(row[-1] for table in tables for row in table)
@@ -1163,7 +1163,7 @@ class CompletenessTests(SynchronousTestCase):
         ]
         self.assertEqual(missing, [], "texts without a row in this module, see its docstring")
 
-    def test_elsewhere(self):
+    def test_elsewhere(self) -> None:
         """What is provoked elsewhere is what the sources say, and the test of it is there."""
         there = [text for path in SOURCES for _, text in texts_of_errors(path)]
         for _, test, said in ELSEWHERE:

@@ -14,10 +14,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 class ScriptCase(SynchronousTestCase):
     """A test of a script, in whose PATH fakes come first."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = make_folder(self)
 
-    def fake(self, name, text):
+    def fake(self, name, text) -> None:
         """Have the script find this instead of a program."""
         path = os.path.join(self.folder, name)
         with open(path, "w") as file:
@@ -45,7 +45,7 @@ class CiTests(ScriptCase):
         self.fake("make", f'echo "$1, CI is $CI"; echo "{line}"')
         return self.run_script(".ci/run")
 
-    def test_passed(self):
+    def test_passed(self) -> None:
         """All tests and the style have to pass; the tests know that they are in CI."""
         status, said = self.ran("PASSED (successes=7)")
         self.assertEqual(status, 0, said)
@@ -53,7 +53,7 @@ class CiTests(ScriptCase):
         self.assertIn("lint, CI is 1\n", said)
         self.assertIn("7 passed, 0 failed", said)
 
-    def test_skipped(self):
+    def test_skipped(self) -> None:
         """A test that was skipped has not passed; nor have tests that were not run."""
         for line, why in (
             ("PASSED (skips=1, successes=7)", "Tests were skipped"),
@@ -68,11 +68,11 @@ class CiTests(ScriptCase):
 class AsRootTests(ScriptCase):
     """scripts/as-root."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.fake("sudo", 'echo "sudo $@"')
 
-    def test_through_sudo(self):
+    def test_through_sudo(self) -> None:
         """sudo keeps what tells the tests and the measurements how to run."""
         self.fake("id", "echo 1000")
         status, said = self.run_script("scripts/as-root", "echo", "-n")
@@ -84,7 +84,7 @@ class AsRootTests(ScriptCase):
             "-- echo -n\n",
         )
 
-    def test_as_root(self):
+    def test_as_root(self) -> None:
         """Root needs no sudo."""
         self.fake("id", "echo 0")
         self.assertEqual(self.run_script("scripts/as-root", "echo", "a  b"), (0, "a  b\n"))

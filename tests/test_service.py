@@ -16,7 +16,7 @@ NOT_FOR_CONTAINERS = ("Private", "Protect", "Restrict", "System", "Lock", "Memor
 class UnitTests(SynchronousTestCase):
     """systemd/txcontain.service.in, with its settings as systemd reads them."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.settings = {}
         text = (HERE / "systemd/txcontain.service.in").read_text()
         for line in text.replace("@HERE@", str(HERE)).splitlines():
@@ -29,29 +29,29 @@ class UnitTests(SynchronousTestCase):
         [value] = self.settings[name]
         return value
 
-    def test_outlived(self):
+    def test_outlived(self) -> None:
         """Containers outlive the manager, which is started again whenever it has failed."""
         self.assertEqual(self.one("KillMode"), "process")
         self.assertEqual(self.one("Delegate"), "yes")
         self.assertEqual(self.one("Restart"), "on-failure")
         self.assertEqual(self.one("StartLimitIntervalSec"), "0")
 
-    def test_ready(self):
+    def test_ready(self) -> None:
         """Who starts the service is told when it answers."""
         self.assertEqual(self.one("Type"), "notify")
 
-    def test_capabilities(self):
+    def test_capabilities(self) -> None:
         """The manager has whatever it is to give a container."""
         given = {f"CAP_{name}" for name in CAPABILITIES}
         has = set(" ".join(self.settings["CapabilityBoundingSet"]).split())
         self.assertLessEqual(given, has)
 
-    def test_nothing_inherited(self):
+    def test_nothing_inherited(self) -> None:
         """Nothing is forbidden to containers on the way."""
         found = [name for name in self.settings if name.startswith(NOT_FOR_CONTAINERS)]
         self.assertEqual(found, [])
 
-    def test_command(self):
+    def test_command(self) -> None:
         """The command is one that the manager understands, and it stays in the foreground."""
         twistd, options = self.one("ExecStart").replace('"', "").split(" containerd-lite ")
         self.assertEqual(twistd.split(), [f"{HERE}/.venv/bin/twistd", "--nodaemon", "--pidfile="])
@@ -61,7 +61,7 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(parsed["base-images"], str(HERE / "base_images"))
         self.assertEqual(parsed["mountables"], str(HERE / "mountables"))
 
-    def test_end(self):
+    def test_end(self) -> None:
         """What runs when the service has stopped is there and can be run."""
         program, argument = self.one("ExecStopPost").replace('"', "").split()
         self.assertIn(f"{argument}() {{", Path(program).read_text())

@@ -33,12 +33,12 @@ def parse(*words):
 class PluginTests(SynchronousTestCase):
     """twistd finds it."""
 
-    def test_found(self):
+    def test_found(self) -> None:
         """It is one of twistd's plugins, once."""
         names = [plugin.tapname for plugin in getPlugins(IServiceMaker)]
         self.assertEqual(names.count("containerd-lite"), 1)
 
-    def test_help(self):
+    def test_help(self) -> None:
         """twistd containerd-lite --help lists every option."""
         self.patch(sys, "stdout", io.StringIO())
         self.assertRaises(SystemExit, ServerOptions().parseOptions, ["containerd-lite", "--help"])
@@ -49,19 +49,19 @@ class PluginTests(SynchronousTestCase):
 class OptionTests(SynchronousTestCase):
     """What a manager can be told."""
 
-    def test_defaults(self):
+    def test_defaults(self) -> None:
         """Without any option it answers only on this host."""
         options = parse()
         self.assertEqual((options["interface"], options["port"]), ("127.0.0.1", 8080))
         self.assertEqual(options["state"], "/var/lib/txcontain")
 
-    def test_paths(self):
+    def test_paths(self) -> None:
         """Folders are made absolute: a daemon has another working directory."""
         options = parse("--state", "x", "--base-images", "../b", "--mountables", "/m/")
         paths = [options[name] for name in ("state", "base-images", "mountables")]
         self.assertEqual(paths, [os.path.abspath("x"), os.path.abspath("../b"), "/m"])
 
-    def test_bad_values(self):
+    def test_bad_values(self) -> None:
         """A value that can't be is refused, and its option named."""
         for name, value in (
             ("port", "-1"),
@@ -83,7 +83,7 @@ class OptionTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parse, f"--{name}", value)
             self.assertIn(f"--{name}", str(error), value)
 
-    def test_no_values(self):
+    def test_no_values(self) -> None:
         """A value of another kind, or a file that is not there, is refused and shown."""
         for name, value in (
             ("port", "http"),
@@ -95,7 +95,7 @@ class OptionTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parse, f"--{name}", value)
             self.assertIn(value, str(error))
 
-    def test_no_arguments(self):
+    def test_no_arguments(self) -> None:
         """It takes only options."""
         self.assertRaises(UsageError, parse, "something")
 
@@ -103,7 +103,7 @@ class OptionTests(SynchronousTestCase):
 class WiringTests(MachineTestCase):
     """What is made of the options."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.patch(Cgroups, "here", lambda state: self.fail("cgroups are made"))
         self.patch(tap, "compile_filters", lambda: [b"a", b"filter"])
@@ -112,7 +112,7 @@ class WiringTests(MachineTestCase):
         """Options for a state folder of the test's."""
         return parse("--state", self.folder, *words)
 
-    def test_services(self):
+    def test_services(self) -> None:
         """The service has two parts: the manager, and what answers for it."""
         service = makeService(self.options("--port", "8081"))
         self.assertIsInstance(service, MultiService)
@@ -121,13 +121,13 @@ class WiringTests(MachineTestCase):
         self.assertEqual((server.args[0], server.kwargs["interface"]), (8081, "127.0.0.1"))
         self.assertIs(manager.manager.reactor, reactor)
 
-    def test_nothing_begins(self):
+    def test_nothing_begins(self) -> None:
         """Until it is started nothing is made, on the disk or of cgroups, and nothing runs."""
         makeService(self.options())
         self.assertEqual(os.listdir(self.folder), [])
         self.assertEqual(reactor.getDelayedCalls(), [])
 
-    def test_manager(self):
+    def test_manager(self) -> None:
         """Each option reaches what it is for."""
         manager = wire(
             self.options(
@@ -140,7 +140,7 @@ class WiringTests(MachineTestCase):
         self.assertEqual(manager.configs.folder, os.path.join(self.folder, "configs"))
         self.assertEqual(manager.pool.folder, os.path.join(self.folder, "run"))
 
-    def test_logs_leave_threads(self):
+    def test_logs_leave_threads(self) -> None:
         """Those who read logs leave most threads to others, and wait for one another."""
         running = []
 
@@ -158,7 +158,7 @@ class WiringTests(MachineTestCase):
         running[0].callback(None)
         self.assertEqual(len(running), LOG_THREADS + 2)
 
-    def test_plans_begin_with_the_groundwork(self):
+    def test_plans_begin_with_the_groundwork(self) -> None:
         """The plan of every container begins with what a warm init has done in advance."""
         manager = wire(self.options(), self.reactor)
         plan = manager._instance("web-1", make_spec(), ["/base"], None, None).plan
@@ -168,7 +168,7 @@ class WiringTests(MachineTestCase):
 class ServiceTests(MachineTestCase):
     """The manager's service."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.state = os.path.join(self.folder, "state")
         self.manager = make_manager(self.reactor, self.state)
@@ -182,19 +182,19 @@ class ServiceTests(MachineTestCase):
         self.groups.append(state)
         return Cgroups(monitors="/groups/monitors")
 
-    def start_service(self):
+    def start_service(self) -> None:
         """Start it as twistd does."""
         self.service.privilegedStartService()
         self.service.startService()
         self.reactor.advance(0)
 
-    def stop_service(self):
+    def stop_service(self) -> None:
         """Stop it as twistd does."""
         stopped = self.service.stopService()
         self.reactor.pump([0.01] * 3)
         self.successResultOf(stopped)
 
-    def test_folders(self):
+    def test_folders(self) -> None:
         """The state folder is made, and is only root's, whatever it was before."""
         os.chmod(self.state, 0o777)
         self.service.privilegedStartService()
@@ -203,7 +203,7 @@ class ServiceTests(MachineTestCase):
         for name in FOLDERS:
             self.assertTrue(os.path.isdir(os.path.join(self.state, name)))
 
-    def test_cgroups(self):
+    def test_cgroups(self) -> None:
         """Its cgroups are made when all sockets are listened on: one that can't leaves none."""
         self.service.privilegedStartService()
         self.assertEqual(self.groups, [])
@@ -212,7 +212,7 @@ class ServiceTests(MachineTestCase):
         self.assertEqual(self.manager.pool.cgroups.monitors, "/groups/monitors")
         self.stop_service()
 
-    def test_start_and_stop(self):
+    def test_start_and_stop(self) -> None:
         """Started, it has its warm inits; stopped, nothing is left of it."""
         self.start_service()
         self.assertEqual(len(self.reactor.inits), 1)
@@ -220,7 +220,7 @@ class ServiceTests(MachineTestCase):
         self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
 
-    def test_stop_while_one_waits(self):
+    def test_stop_while_one_waits(self) -> None:
         """Stopped, it starts nothing again that was waiting to be."""
         self.start_service()
         spec = self.now(self.manager.add_config(document(restart="always")))
@@ -229,14 +229,14 @@ class ServiceTests(MachineTestCase):
         self.stop_service()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_recovers(self):
+    def test_recovers(self) -> None:
         """What an earlier manager left is put in order before anything else."""
         os.mkdir(os.path.join(self.state, "instances/web-1"), HALF_MADE)
         self.start_service()
         self.assertEqual(os.listdir(os.path.join(self.state, "instances")), [])
         self.stop_service()
 
-    def test_one_alone(self):
+    def test_one_alone(self) -> None:
         """A second manager on one state folder does not start, and says whose that is."""
         self.patch(tap, "LOCK_WITHIN", 0)
         self.patch(tap, "LOCK_AGAIN", 0)
@@ -251,7 +251,7 @@ class ServiceTests(MachineTestCase):
         other.privilegedStartService()
         os.close(other._lock)
 
-    def test_something_in_the_way(self):
+    def test_something_in_the_way(self) -> None:
         """What is in the way of the start is named in a sentence, and makes no one wait."""
         for name, make in (("aside", touch), ("lock", os.mkdir), ("run/init.sock", os.mkdir)):
             path = os.path.join(self.state, name)
@@ -265,13 +265,13 @@ class ServiceTests(MachineTestCase):
             os.makedirs(os.path.join(self.state, "aside"), exist_ok=True)
         os.close(self.service._lock)
 
-    def test_full_disk(self):
+    def test_full_disk(self) -> None:
         """A manager starts on a full disk too: its lock need not say whose it is."""
         self.patch(os, "write", lambda *_: throw(OSError(28, "No space left on device")))
         self.service.privilegedStartService()
         os.close(self.service._lock)
 
-    def test_systemd(self):
+    def test_systemd(self) -> None:
         """systemd is told when it is ready, where it has asked for that."""
         address = f"\0txcontain-test-{os.getpid()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -282,7 +282,7 @@ class ServiceTests(MachineTestCase):
         self.stop_service()
 
 
-def touch(path):
+def touch(path) -> None:
     """Make an empty file."""
     with open(path, "x"):
         pass

@@ -32,7 +32,7 @@ def line(name, role, token):
 class TokenCase(SynchronousTestCase):
     """A test with a file of tokens."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.path = os.path.join(make_folder(self), "tokens")
         self.write(
             "# those of the test\n\n",
@@ -40,7 +40,7 @@ class TokenCase(SynchronousTestCase):
             line("bob", "read", b"0ther"),
         )
 
-    def write(self, *lines):
+    def write(self, *lines) -> None:
         """Replace the file, as an administrator should: at once."""
         with open(self.path + ".new", "w") as file:
             file.writelines(lines)
@@ -51,19 +51,19 @@ class TokenCase(SynchronousTestCase):
 class TokenTests(TokenCase):
     """Tokens, of which the file holds only hashes."""
 
-    def test_known(self):
+    def test_known(self) -> None:
         """A token is known by its hash, and stands for its holder and role."""
         tokens = Tokens(self.path)
         self.assertEqual(tokens.caller(b"s3cret"), Caller("token ann", WRITE))
         self.assertEqual(tokens.caller(b"0ther"), Caller("token bob", READ))
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """Another token is no one's; nor is a hash, which may have leaked, a token."""
         tokens = Tokens(self.path)
         for token in (b"", b"s3cre", b"s3crett", sha256(b"s3cret").hexdigest().encode()):
             self.assertIsNone(tokens.caller(token), token)
 
-    def test_read_again(self):
+    def test_read_again(self) -> None:
         """A line that is gone counts no more with the next request, and a new one counts."""
         tokens = Tokens(self.path)
         tokens.caller(b"s3cret")
@@ -71,14 +71,14 @@ class TokenTests(TokenCase):
         self.assertIsNone(tokens.caller(b"s3cret"))
         self.assertEqual(tokens.caller(b"new"), Caller("token eve", READ))
 
-    def test_not_read_again(self):
+    def test_not_read_again(self) -> None:
         """A file that has not changed is read once."""
         tokens = Tokens(self.path)
         tokens.caller(b"s3cret")
         with mock.patch("txcontain.api.access.read_tokens", side_effect=AssertionError):
             self.assertIsNotNone(tokens.caller(b"s3cret"))
 
-    def test_mistakes(self):
+    def test_mistakes(self) -> None:
         """Where the file has a mistake, is gone, or others may write to it, no one is known."""
         mistakes = (
             lambda: self.write(line("ann", "write", b"s3cret"), "what\n"),
@@ -93,7 +93,7 @@ class TokenTests(TokenCase):
             self.write(line("ann", "write", b"s3cret"))
             self.assertIsNotNone(tokens.caller(b"s3cret"), "not mended")
 
-    def test_which_line(self):
+    def test_which_line(self) -> None:
         """A mistake is named by its line, without what it says, which may be a token."""
         for wrong in (
             "ann write",
@@ -108,7 +108,7 @@ class TokenTests(TokenCase):
             self.assertIn("line 2", str(error))
             self.assertNotIn(wrong, str(error))
 
-    def test_made(self):
+    def test_made(self) -> None:
         """What `txcontain token` prints is a token, and the line that makes it known."""
         secrets = set()
         for _ in range(2):
@@ -126,7 +126,7 @@ class TokenTests(TokenCase):
 class FromTransport:
     """A TLS transport that has verified a certificate, or none."""
 
-    def __init__(self, certificate):
+    def __init__(self, certificate) -> None:
         self._certificate = certificate
 
     def getPeerCertificate(self):
@@ -136,12 +136,12 @@ class FromTransport:
 class CallerTests(TokenCase):
     """How each kind of socket knows its callers."""
 
-    def test_loopback(self):
+    def test_loopback(self) -> None:
         """On loopback everyone may do all."""
         self.assertEqual(Loopback().caller(None, None), Caller("loopback"))
         self.assertEqual(Loopback().caller(None, b"Bearer nonsense").role, WRITE)
 
-    def test_peer(self):
+    def test_peer(self) -> None:
         """On a unix socket the kernel says who it is, whatever the request says."""
         here, there = socket.socketpair()
         self.addCleanup(here.close)
@@ -149,7 +149,7 @@ class CallerTests(TokenCase):
         transport = mock.Mock(socket=here)
         self.assertEqual(Peers().caller(transport, b"Bearer x").name, f"uid {os.geteuid()}")
 
-    def test_bearer(self):
+    def test_bearer(self) -> None:
         """A token comes as RFC 6750 says; every other Authorization is no one's."""
         keys = Keys(Tokens(self.path), certificates=False)
         for right in (b"Bearer s3cret", b"bearer s3cret", b"Bearer  s3cret "):
@@ -166,7 +166,7 @@ class CallerTests(TokenCase):
         ):
             self.assertIsNone(keys.caller(None, wrong), wrong)
 
-    def test_certificate(self):
+    def test_certificate(self) -> None:
         """A client certificate stands for its common name; without one it is no one's."""
         authority = Authority(make_folder(self))
         keys = Keys(None, certificates=True)
@@ -177,13 +177,13 @@ class CallerTests(TokenCase):
             self.assertEqual(keys.caller(FromTransport(certificate), None), caller)
         self.assertIsNone(keys.caller(FromTransport(None), b"Bearer s3cret"))
 
-    def test_either(self):
+    def test_either(self) -> None:
         """Where both are asked for, one of them will do."""
         keys = Keys(Tokens(self.path), certificates=True)
         caller = keys.caller(FromTransport(None), b"Bearer 0ther")
         self.assertEqual(caller, Caller("token bob", READ))
 
-    def test_roles(self):
+    def test_roles(self) -> None:
         """Who may read may use the safe methods; who may write, all."""
         reader, writer = Caller("a", READ), Caller("b", WRITE)
         for method in (b"GET", b"HEAD", b"OPTIONS", b"POST", b"DELETE", b"PUT", b"get", b"X"):
@@ -196,7 +196,7 @@ class SiteCase(ManagerTestCase):
 
     access = Loopback()
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.site = ApiSite(self.manager, access=self.access)
 
@@ -228,12 +228,12 @@ class SiteCase(ManagerTestCase):
 class KeyTests(TokenCase, SiteCase):
     """A server that asks for tokens."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         TokenCase.setUp(self)
         self.access = Keys(Tokens(self.path), certificates=False)
         SiteCase.setUp(self)
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """Who shows no token, or a wrong one, gets 401, and is told what is asked for."""
         for headers in ((), ("Authorization: Bearer wrong",)):
             for path in ("/list", "/nowhere", "/openapi.json"):
@@ -241,7 +241,7 @@ class KeyTests(TokenCase, SiteCase):
                 self.assertEqual((status, body), (401, b""))
                 self.assertEqual(told["www-authenticate"], 'Bearer realm="txcontain"')
 
-    def test_nothing_kept(self):
+    def test_nothing_kept(self) -> None:
         """Of what an unknown sends, nothing is kept."""
         connection, _ = self.connect()
         connection.dataReceived(
@@ -250,7 +250,7 @@ class KeyTests(TokenCase, SiteCase):
         (request,) = connection.requests
         self.assertEqual(request.content.seek(0, 2), 0)
 
-    def test_one_answer(self):
+    def test_one_answer(self) -> None:
         """An unknown gets one answer, however much it sends, and no body keeps the manager busy."""
         head = b"POST /config HTTP/1.1\r\nHost: localhost\r\n"
         for headers in (b"", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 9999999\r\n"):
@@ -261,7 +261,7 @@ class KeyTests(TokenCase, SiteCase):
             self.assertIn(b"Connection: close", transport.value())
             self.assertTrue(transport.disconnecting)
 
-    def test_reader(self):
+    def test_reader(self) -> None:
         """Who may only read is answered, and gets 403 where something would change."""
         bearer = "Authorization: Bearer 0ther"
         self.assertEqual(self.ask("GET", "/list", bearer)[0], 200)
@@ -277,7 +277,7 @@ class KeyTests(TokenCase, SiteCase):
             self.assertIn("role is write", told["txcontain-reason"])
         self.assertEqual(self.manager.config_names(), [])
 
-    def test_writer(self):
+    def test_writer(self) -> None:
         """Who may write does, by the name that the token stands for."""
         bearer = "Authorization: Bearer s3cret"
         self.assertEqual(self.ask("POST", "/config", bearer, body=document())[0], 200)
@@ -298,7 +298,7 @@ class AuditTests(SiteCase):
         self.assertEqual(status, 200)
         return json.loads(body)["instance"]
 
-    def test_life(self):
+    def test_life(self) -> None:
         """Every change that was asked for has its name, through all waits of a launch."""
         name = self.launch()
         self.ask("DELETE", f"/destroy/{name}")
@@ -311,7 +311,7 @@ class AuditTests(SiteCase):
             told,
         )
 
-    def test_by_itself(self):
+    def test_by_itself(self) -> None:
         """What happens by itself has no name: an end, a start after it."""
         name = self.launch()
         before = len(self.asked_by())
@@ -322,14 +322,14 @@ class AuditTests(SiteCase):
         self.assertIn(("running", None), told)
         self.assertEqual({by for _, by in told}, {None})
 
-    def test_all(self):
+    def test_all(self) -> None:
         """Each that a destroyall ends is a line with a name."""
         self.launch()
         self.ask("DELETE", "/destroyall")
         self.reactor.advance(10)
         self.assertIn(("destroyed", "token ann"), self.asked_by())
 
-    def test_doctor(self):
+    def test_doctor(self) -> None:
         """What a doctor removes is a line with a name."""
         os.mkdir(os.path.join(self.folder, "instances", "lost"))
         self.ask("POST", "/doctor")
@@ -340,7 +340,7 @@ class AuditTests(SiteCase):
 class OptionTests(SynchronousTestCase):
     """What the manager refuses to begin with."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = make_folder(self)
         self.authority = Authority(self.folder)
         self.cert, self.key = self.authority.issue("manager")
@@ -373,12 +373,12 @@ class OptionTests(SynchronousTestCase):
         self.assertNotIn("\n", reason)
         return reason
 
-    def test_loopback(self):
+    def test_loopback(self) -> None:
         """Every loopback address may be listened on as it is."""
         for interface in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
             self.parse(f"--interface {interface}")
 
-    def test_beyond_loopback(self):
+    def test_beyond_loopback(self) -> None:
         """Every other needs TLS, and keys; what is missing is said."""
         for interface in ("0.0.0.0", "::", "10.0.0.1", "fe80::1%eth0"):
             for words in ("", "--tokens TOKENS", "--tls-cert CERT --tls-key KEY"):
@@ -387,19 +387,19 @@ class OptionTests(SynchronousTestCase):
                     self.assertIn(option, reason)
         self.assertIn("other hosts", self.refused("--interface="))
 
-    def test_no_address(self):
+    def test_no_address(self) -> None:
         """What is no address is called that, with keys or without."""
         for interface in ("nonsense", "host.example", "2130706433", "127.1", "10.0.0.1/8"):
             for keys in ("", "--tls-cert CERT --tls-key KEY --tokens TOKENS"):
                 reason = self.refused(f"--interface {interface} {keys}")
                 self.assertIn(f"--interface {interface} is not an address of this host", reason)
 
-    def test_with_keys(self):
+    def test_with_keys(self) -> None:
         """With TLS and keys, of the one kind or the other or both, any will do."""
         for keys in ("--tokens TOKENS", "--tls-client-ca CA", "--tokens TOKENS --tls-client-ca CA"):
             self.parse(f"--interface 0.0.0.0 --tls-cert CERT --tls-key KEY {keys}")
 
-    def test_together(self):
+    def test_together(self) -> None:
         """Options that mean nothing without another are refused without it."""
         for words, other in (
             ("--tls-cert CERT", "--tls-key"),
@@ -410,7 +410,7 @@ class OptionTests(SynchronousTestCase):
         ):
             self.assertIn(f"needs {other}", self.refused(words))
 
-    def test_unusable_files(self):
+    def test_unusable_files(self) -> None:
         """A file that is missing, or is not what it should be, is named."""
         other_key = self.authority.issue("other")[1]
         garbage, bad_tokens = self.put("garbage", "what"), self.put("bad", "ann write s3cret\n")
@@ -427,7 +427,7 @@ class OptionTests(SynchronousTestCase):
         ):
             self.assertIn(why, self.refused(words))
 
-    def test_numbers(self):
+    def test_numbers(self) -> None:
         """Numbers have bounds, which are told."""
         for name in ("max-connections", "request-timeout", "idle-timeout"):
             for wrong in ("0", "-1", "1000001"):
@@ -436,7 +436,7 @@ class OptionTests(SynchronousTestCase):
                 self.assertEqual(reason, said)
         self.assertIn("65535", self.refused("--port 65536"))
 
-    def test_sockets(self):
+    def test_sockets(self) -> None:
         """The service tree has a service for each socket that is asked for, and no other."""
         manager = mock.Mock()
         for words, kinds in (
@@ -447,7 +447,7 @@ class OptionTests(SynchronousTestCase):
             services = listen.listeners(self.parse(words), manager)
             self.assertEqual([type(service).__name__ for service in services], kinds)
 
-    def test_names(self):
+    def test_names(self) -> None:
         """A Host header need be ours wherever a browser could be misled."""
         manager = mock.Mock()
         for words, names in (
@@ -460,7 +460,7 @@ class OptionTests(SynchronousTestCase):
             site = getattr(factory, "wrappedFactory", factory)
             self.assertEqual(site._names, names)
 
-    def test_descriptors(self):
+    def test_descriptors(self) -> None:
         """Connections never take more than a part of the descriptors there are."""
         with mock.patch("resource.getrlimit", return_value=(300, 300)):
             (service,) = listen.listeners(self.parse(""), mock.Mock())
@@ -481,12 +481,12 @@ class CannotStartTests(MachineTestCase):
         self.assertNotIn("\n", error.code)
         return error.code
 
-    def test_both(self):
+    def test_both(self) -> None:
         """For twistd it is an error, which it cleans up after; for Python it is no traceback."""
         self.assertTrue(issubclass(listen.CannotStart, Exception))
         self.assertTrue(issubclass(listen.CannotStart, SystemExit))
 
-    def test_port(self):
+    def test_port(self) -> None:
         """A port that is taken is named, with who has it where that is known, and what to do."""
         for interface in ("127.0.0.1", "localhost", "127.0.0.2"):
             said = self.said(errno.EADDRINUSE, "--port", "81", "--interface", interface)
@@ -496,7 +496,7 @@ class CannotStartTests(MachineTestCase):
         self.assertIn("port 81 is taken by other (process 4711)", said)
         self.assertIn("another --port", said)
 
-    def test_not_seen(self):
+    def test_not_seen(self) -> None:
         """Who has a port may be out of sight, or on an address that is not looked up."""
         self.kernel.listening[81] = 0
         self.assertIn("can't be seen", self.said(errno.EADDRINUSE, "--port", "81"))
@@ -504,7 +504,7 @@ class CannotStartTests(MachineTestCase):
         said = self.said(errno.EADDRINUSE, "--port", "81", "--interface", "::1")
         self.assertIn("taken by another program", said)
 
-    def test_interface(self):
+    def test_interface(self) -> None:
         """An address that is another host's is called that; any other cause is told as it is."""
         said = self.said(errno.EADDRNOTAVAIL, "--interface", "127.0.0.9")
         self.assertIn("--interface 127.0.0.9 is not an address of this host", said)
@@ -513,7 +513,7 @@ class CannotStartTests(MachineTestCase):
             self.said(errno.EACCES, "--port", "80"),
         )
 
-    def test_unix_socket(self):
+    def test_unix_socket(self) -> None:
         """A path that is taken, or can't be, is named with the reason."""
         for number, path, why in (
             (errno.EADDRINUSE, "/tmp", "is taken by something that is no socket"),
@@ -524,7 +524,7 @@ class CannotStartTests(MachineTestCase):
             self.assertTrue(said.startswith(f"--unix-socket {path} "), said)
             self.assertIn(why, said)
 
-    def test_long_path(self):
+    def test_long_path(self) -> None:
         """A path that is too long for a socket is refused before anything is tried."""
         path = f"/tmp/{'x' * 108}"
         self.assertIn("AF_UNIX path too long", self.said(0, "--unix-socket", path))
@@ -533,13 +533,13 @@ class CannotStartTests(MachineTestCase):
 class AbandonedTests(SynchronousTestCase):
     """The socket of a manager that was killed."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.path = os.path.join(make_folder(self), "s")
         here = os.getcwd()
         os.chdir(os.path.dirname(self.path))  # a socket's path has 107 bytes at most
         self.addCleanup(os.chdir, here)
 
-    def test_abandoned(self):
+    def test_abandoned(self) -> None:
         """Where no one answers any more, it is removed; where there is none, nothing happens."""
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("s")
@@ -547,7 +547,7 @@ class AbandonedTests(SynchronousTestCase):
         self.assertFalse(os.path.exists("s"))
         listen.remove_abandoned("s")
 
-    def test_in_use(self):
+    def test_in_use(self) -> None:
         """Where another manager answers, it stays; so does what is no socket."""
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("s")

@@ -25,7 +25,7 @@ GET = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
 class CallerTests(ManagerTestCase):
     """Callers of a manager with instances."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.manager.pool.cgroups = Cgroups()
         self.groups = {7: "/sys/fs/cgroup/user.slice", sockets.ROOT: "/sys/fs/cgroup"}
@@ -60,7 +60,7 @@ class CallerTests(ManagerTestCase):
         connection.connectionLost(ConnectionError())
         return answer
 
-    def assert_refused(self, answer, *words):
+    def assert_refused(self, answer, *words) -> None:
         """Fail unless there was one answer, a 403 with its reason, and then the end."""
         self.assertEqual(answer.count(b"HTTP/1.1 "), 1, answer)
         self.assertTrue(answer.startswith(b"HTTP/1.1 403"), answer)
@@ -68,7 +68,7 @@ class CallerTests(ManagerTestCase):
         for word in words:
             self.assertIn(word, answer)
 
-    def test_outside(self):
+    def test_outside(self) -> None:
         """Whoever is in no container's group is answered, however many run."""
         self.begin(name="web")
         for self.maker in (7, sockets.ROOT, sockets.UNTOLD):
@@ -77,7 +77,7 @@ class CallerTests(ManagerTestCase):
         self.maker = 8
         self.assertEqual(self.ask().count(b"HTTP/1.1 200"), 2)
 
-    def test_in_a_container(self):
+    def test_in_a_container(self) -> None:
         """Who is in a container is refused, by IPv4 and IPv6, with what to do."""
         instance = self.begin(name="web")
         self.maker = 9
@@ -85,7 +85,7 @@ class CallerTests(ManagerTestCase):
             kind = IPv6Address if ":" in peer else IPv4Address
             self.assert_refused(self.ask(peer, kind), instance.name.encode(), b'"manage": true')
 
-    def test_of_another_manager(self):
+    def test_of_another_manager(self) -> None:
         """So is who is in one of another manager's, or in one that has just ended."""
         self.begin(name="web")
         self.maker = 9
@@ -93,7 +93,7 @@ class CallerTests(ManagerTestCase):
             self.groups[9] = path
             self.assert_refused(self.ask(), b"inside of a container")
 
-    def test_may_manage(self):
+    def test_may_manage(self) -> None:
         """A container whose config says so is answered, and the journal has its name."""
         instance = self.begin(name="web", manage=True)
         self.maker = 9
@@ -107,7 +107,7 @@ class CallerTests(ManagerTestCase):
         self.assertIn(f"loopback in {instance.name}", asked_by)
         channel.connectionLost(ConnectionError())
 
-    def test_gone(self):
+    def test_gone(self) -> None:
         """Whose socket is gone may have been in a container; who is on another host was not."""
         self.begin(name="web")
         for self.maker in (None, 1234):
@@ -116,7 +116,7 @@ class CallerTests(ManagerTestCase):
             self.own = False
             self.assertEqual(self.ask("192.0.2.1").count(b"HTTP/1.1 200"), 2)
 
-    def test_not_to_be_told(self):
+    def test_not_to_be_told(self) -> None:
         """Where the kernel can't be asked, all are outside."""
         self.begin(name="web")
 
@@ -128,7 +128,7 @@ class CallerTests(ManagerTestCase):
         self.manager.pool.cgroups = Cgroups()
         self.assertEqual(self.ask().count(b"HTTP/1.1 200"), 2)
 
-    def test_private(self):
+    def test_private(self) -> None:
         """Who comes from the private network is the instance of that address, or one that was."""
         self.begin(name="web", network="private")
         (instance,) = self.manager.instances.values()
@@ -137,7 +137,7 @@ class CallerTests(ManagerTestCase):
         bridge = str(self.manager.network.interface.ip)
         self.assertEqual(self.ask(bridge).count(b"HTTP/1.1 200"), 2)
 
-    def test_unix(self):
+    def test_unix(self) -> None:
         """Who connects to the unix socket is known by the groups of that process."""
         instance = self.begin(name="web")
         ours, theirs = socket.socketpair()
@@ -153,7 +153,7 @@ class CallerTests(ManagerTestCase):
 class SocketTests(SynchronousTestCase):
     """What the kernel says of real connections."""
 
-    def test_peer(self):
+    def test_peer(self) -> None:
         """The other end of a connection is found, by IPv4, IPv6 and both, until it is gone."""
         known = set()
         for listens, connects in (("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")):
@@ -172,7 +172,7 @@ class SocketTests(SynchronousTestCase):
         self.assertEqual(len(known), 1)  # all are of this process
         self.assertFalse(known & {None, sockets.UNTOLD})
 
-    def test_own_addresses(self):
+    def test_own_addresses(self) -> None:
         """An address is this host's if a socket can be bound to it."""
         for host, own in (
             ("127.0.0.1", True),

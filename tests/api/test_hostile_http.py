@@ -24,7 +24,7 @@ LIMITS = Limits(connections=3, request=30, idle=60)
 class HostileCase(ManagerTestCase):
     """A test of a server with a manager behind it, and of what it logs."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.site = ApiSite(self.manager, limits=LIMITS)
         self.logged = io.StringIO()
@@ -39,7 +39,7 @@ class HostileCase(ManagerTestCase):
         self.addCleanup(self.hang_up, connection)
         return connection, transport
 
-    def hang_up(self, connection):
+    def hang_up(self, connection) -> None:
         """End a connection, once, as a transport would."""
         if not isinstance(connection, Refusal):
             connection.stopProducing()
@@ -59,7 +59,7 @@ class HostileCase(ManagerTestCase):
         """The status of each answer to these bytes."""
         return [int(status) for status in re.findall(STATUS, self.send(*parts)[0])]
 
-    def assert_bad(self, request):
+    def assert_bad(self, request) -> None:
         """Fail unless a request, and what comes with it, is answered with one 400 and the end."""
         answer, closed = self.send(request + GET)
         self.assertEqual(len(re.findall(STATUS, answer)), 1, (request, answer))
@@ -71,7 +71,7 @@ class HostileCase(ManagerTestCase):
 class FramingTests(HostileCase):
     """Where a request ends is beyond doubt, or else it is none (RFC 9112, 6)."""
 
-    def test_smuggling(self):
+    def test_smuggling(self) -> None:
         """Two lengths, or one that is none, could hide a request in another: 400, and the end."""
         for headers in (
             b"Content-Length: 5\r\nTransfer-Encoding: chunked",
@@ -108,7 +108,7 @@ class FramingTests(HostileCase):
         ):
             self.assert_bad(b"POST /config HTTP/1.1\r\n" + HOST + headers + b"\r\n\r\nabcde")
 
-    def test_chunks(self):
+    def test_chunks(self) -> None:
         """A chunk that is not as it says is a 400, and the end."""
         for chunks in (
             b"g\r\n",
@@ -126,7 +126,7 @@ class FramingTests(HostileCase):
             self.assertTrue(answer.startswith(b"HTTP/1.1 400"), (chunks[:20], answer))
             self.assertTrue(closed)
 
-    def test_request_lines(self):
+    def test_request_lines(self) -> None:
         """What is no request line is a 400, and the end."""
         for line in (
             b"GET",
@@ -147,7 +147,7 @@ class FramingTests(HostileCase):
         ):
             self.assert_bad(line + b"\r\n" + HOST + b"\r\n")
 
-    def test_pipelining(self):
+    def test_pipelining(self) -> None:
         """Requests that come at once are answered one by one, in order, however they are cut."""
         post = b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n%b"
         body = document()
@@ -157,7 +157,7 @@ class FramingTests(HostileCase):
             first = 200 if size == 1 else 409  # the config is there already
             self.assertEqual(self.statuses(*cut), [200, first, 409, 200], size)
 
-    def test_behind_a_launch(self):
+    def test_behind_a_launch(self) -> None:
         """What comes while a request is at work waits, and no more of it is read than 16 KiB."""
         connection, transport = self.connect()
         with mock.patch.object(type(self.manager), "destroy_all", lambda _: Deferred()):
@@ -170,7 +170,7 @@ class FramingTests(HostileCase):
         self.assertLess(sum(map(len, connection._dataBuffer)), 20_000)
         self.assertEqual(transport.value(), b"")
 
-    def test_one_a_turn(self):
+    def test_one_a_turn(self) -> None:
         """Of all that has come at once, one request is answered a turn; nothing more is read."""
         connection, transport = self.connect()
         connection.dataReceived(GET * 3 + GET[:-2])
@@ -183,7 +183,7 @@ class FramingTests(HostileCase):
         connection.dataReceived(b"\r\n")
         self.assertEqual(len(re.findall(STATUS, transport.value())), 4)
 
-    def one_turn(self):
+    def one_turn(self) -> None:
         """Make the calls that are due, and none that they ask for."""
         due, self.reactor.calls = self.reactor.calls, []
         for call in due:
@@ -193,7 +193,7 @@ class FramingTests(HostileCase):
             else:
                 self.reactor.calls.append(call)
 
-    def test_unread(self):
+    def test_unread(self) -> None:
         """While a client does not read what it was answered, it is answered no more."""
         connection, transport = self.connect()
         connection.dataReceived(GET)
@@ -211,7 +211,7 @@ class FramingTests(HostileCase):
 class HostTests(HostileCase):
     """Whom a request is for is beyond doubt, and it is this server (RFC 9112, 3.2)."""
 
-    def test_hosts(self):
+    def test_hosts(self) -> None:
         """No Host, or several, or several hidden as one: never answered."""
         for status, headers in (
             (400, b""),
@@ -225,7 +225,7 @@ class HostTests(HostileCase):
             self.assertEqual(self.statuses(b"GET /list HTTP/1.1\r\n" + headers + b"\r\n"), [status])
         self.assertEqual(self.statuses(b"GET /list HTTP/1.0\r\n" + HOST + HOST + b"\r\n"), [400])
 
-    def test_odd_hosts(self):
+    def test_odd_hosts(self) -> None:
         """Forms that one parser reads as this host, and another as a foreign one, are foreign."""
         for host in (
             "evil.example@localhost",
@@ -262,7 +262,7 @@ class HostTests(HostileCase):
             request = f"GET /list HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
             self.assertEqual(self.statuses(request), [403], host)
 
-    def test_targets(self):
+    def test_targets(self) -> None:
         """A target may hold the whole URL: then its host counts, and no other form is taken."""
         for status, target in (
             (200, b"http://localhost/list"),
@@ -287,7 +287,7 @@ class HostTests(HostileCase):
             self.assertEqual(self.statuses(request), [status], target)
         self.assertEqual(self.statuses(b"CONNECT x:1 HTTP/1.1\r\n" + HOST + b"\r\n"), [400])
 
-    def test_target_over_host(self):
+    def test_target_over_host(self) -> None:
         """The Host beside a whole URL neither helps nor harms."""
         for host, status in ((b"localhost", 403), (b"evil.example", 403)):
             request = b"GET http://evil.example/list HTTP/1.1\r\nHost: %b\r\n\r\n" % host
@@ -299,7 +299,7 @@ class HostTests(HostileCase):
 class CrossSiteTests(HostileCase):
     """What a web page can make a browser send."""
 
-    def test_pages(self):
+    def test_pages(self) -> None:
         """A page of another site, host, scheme or port, or of none, is refused; ours is not."""
         for status, headers in (
             (200, b"Sec-Fetch-Site: same-origin\r\nOrigin: http://localhost:8080\r\n"),
@@ -324,7 +324,7 @@ class CrossSiteTests(HostileCase):
             request = b"GET /list HTTP/1.1\r\nHost: localhost:8080\r\n%b\r\n" % headers
             self.assertEqual(self.statuses(request), [status], headers)
 
-    def test_form(self):
+    def test_form(self) -> None:
         """A form is no way in either: what looks like one is read as the bytes that it is."""
         body = b"name=x&follow=1"
         for kind in (b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x"):
@@ -338,7 +338,7 @@ class CrossSiteTests(HostileCase):
 class AmountTests(HostileCase):
     """How much, how long, how many."""
 
-    def test_drip(self):
+    def test_drip(self) -> None:
         """A byte every ten seconds does not hold a connection longer than the deadline."""
         for request in (GET, b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: 99\r\n\r\n"):
             connection, transport = self.connect()
@@ -353,7 +353,7 @@ class AmountTests(HostileCase):
             self.assertTrue(transport.value().startswith(b"HTTP/1.1 408 Request Timeout"))
             self.assertTrue(transport.disconnecting)
 
-    def test_deadline_of_each(self):
+    def test_deadline_of_each(self) -> None:
         """Each request on a connection has the whole time."""
         connection, transport = self.connect()
         for _ in range(3):
@@ -364,14 +364,14 @@ class AmountTests(HostileCase):
         self.assertEqual(transport.value().count(b"HTTP/1.1 200"), 3)
         self.assertFalse(transport.disconnecting)
 
-    def test_slow_answer(self):
+    def test_slow_answer(self) -> None:
         """An answer has no deadline: a follower may wait for days."""
         connection, transport = self.connect()
         connection.dataReceived(b"GET /events?follow=1 HTTP/1.1\r\n" + HOST + b"\r\n")
         self.reactor.pump([1] * 1000)
         self.assertFalse(transport.disconnecting)
 
-    def test_nothing_left(self):
+    def test_nothing_left(self) -> None:
         """After a connection has ended, however it did, no timer is left of it."""
         self.reactor.advance(0)
         before = len(self.reactor.getDelayedCalls())
@@ -381,20 +381,20 @@ class AmountTests(HostileCase):
             self.assertEqual(len(self.reactor.getDelayedCalls()), before, data)
         self.assertEqual(self.site.connections, 0)
 
-    def test_headers(self):
+    def test_headers(self) -> None:
         """More headers, or longer ones, than anyone needs are a 400, and the end."""
         long = b"X" * 17_000
         for headers in (b"X: y\r\n" * 501, b"X: y%b\r\n" % long, b"%b: y\r\n" % long):
             self.assert_bad(b"GET /list HTTP/1.1\r\n" + HOST + headers + b"\r\n")
         self.assert_bad(b"GET /%b HTTP/1.1\r\n" % (b"x" * 17_000) + HOST + b"\r\n")
 
-    def test_no_line_end(self):
+    def test_no_line_end(self) -> None:
         """A header without an end is not kept."""
         answer, closed = self.send(*[b"x" * 1000] * 30)
         self.assertTrue(answer.startswith(b"HTTP/1.1 400"))
         self.assertTrue(closed)
 
-    def test_far_too_long(self):
+    def test_far_too_long(self) -> None:
         """What says that it is far too long is refused at once, also where it asks to go on."""
         for more in (b"", b"Expect: 100-continue\r\n"):
             answer, closed = self.send(
@@ -407,7 +407,7 @@ class AmountTests(HostileCase):
             self.assertNotIn(b"100 Continue", answer)
             self.assertTrue(closed)
 
-    def test_without_end(self):
+    def test_without_end(self) -> None:
         """What does not say so is cut off, whatever its chunks are like."""
         start = b"POST /config HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
         for chunk in (
@@ -422,7 +422,7 @@ class AmountTests(HostileCase):
             self.assertTrue(transport.value().startswith(b"HTTP/1.1 409 Bad Request"))
             self.assertTrue(transport.disconnecting)
 
-    def test_connections(self):
+    def test_connections(self) -> None:
         """One connection too many is told so; when another has ended, the next is taken."""
         connections = [self.connect() for _ in range(3)]
         _, transport = self.connect()
@@ -433,7 +433,7 @@ class AmountTests(HostileCase):
         connection.dataReceived(GET)
         self.assertIn(b"HTTP/1.1 200", transport.value())
 
-    def test_connections_over_tls(self):
+    def test_connections_over_tls(self) -> None:
         """Over TLS one too many is cut off, before the work of a handshake."""
         for _ in range(3):
             self.connect()
@@ -443,7 +443,7 @@ class AmountTests(HostileCase):
         self.assertEqual(transport.value(), b"")
         self.assertTrue(transport.disconnected or transport.disconnecting)
 
-    def test_after_a_refusal(self):
+    def test_after_a_refusal(self) -> None:
         """What comes after a refusal, as it can over TLS, is not looked at."""
         connection, transport = self.connect()
         connection.dataReceived(b"what\r\n\r\n")
@@ -460,7 +460,7 @@ class InjectionTests(HostileCase):
         """The answer to a request."""
         return self.send(b"%b %b HTTP/1.1\r\n" % (method, path) + HOST + headers + b"\r\n")[0]
 
-    def test_paths(self):
+    def test_paths(self) -> None:
         """Line ends, NULs, slashes and the like in a path are parts of a name that is not there."""
         for path in (
             b"/instances/a%0d%0aX-Evil:%20yes",
@@ -499,7 +499,7 @@ class InjectionTests(HostileCase):
         self.reactor.advance(LOG_AFTER)
         return self.logged.getvalue().splitlines()
 
-    def test_log(self):
+    def test_log(self) -> None:
         """A request is one printable line of the log, of a bounded length, with who and how."""
         name = "eve\n2026-01-01 forged \x1b[31m"
         self.site.access = mock.Mock(caller=lambda *_: Caller(name))
@@ -512,7 +512,7 @@ class InjectionTests(HostileCase):
             self.assertLess(len(line), 500)
             self.assertRegex(line, r"eve\\n2026.* ms 404: there is no")
 
-    def test_log_of_a_reason(self):
+    def test_log_of_a_reason(self) -> None:
         """A reason is told as it was meant, with its arrows, and no odd name gets through."""
         body = b'{"colour\u2192": "\x1b[31m"}'
         self.send(
@@ -527,7 +527,7 @@ class InjectionTests(HostileCase):
         self.send(b"POST /config HTTP/1.1\r\n" + HOST + b'Content-Length: 12\r\n\r\n{"colour":1}')
         self.assertIn("a config has no key 'colour' -> the keys are name,", self.log_lines()[-1])
 
-    def test_log_of_a_refusal(self):
+    def test_log_of_a_refusal(self) -> None:
         """So is what can't be read, whatever it is."""
         self.send(b"\x1b[31m\nforged\r\n\r\n")
         (line,) = self.log_lines()
@@ -535,7 +535,7 @@ class InjectionTests(HostileCase):
         self.assertIn("400 Bad Request: this is not HTTP/1.1", line)
         self.assertNotIn("forged", line)
 
-    def test_log_has_no_secrets(self):
+    def test_log_has_no_secrets(self) -> None:
         """Neither a token nor a body goes into the log."""
         self.ask(b"/list", headers=b"Authorization: Bearer s3cret\r\nCookie: s3cret\r\n")
         self.send(b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: 6\r\n\r\ns3cret")
@@ -543,14 +543,14 @@ class InjectionTests(HostileCase):
         self.assertIn("POST /config", "".join(lines))
         self.assertNotIn("s3cret", "".join(lines))
 
-    def test_methods(self):
+    def test_methods(self) -> None:
         """A method that no one knows is a 405, in its own words nowhere."""
         for method in (b"get", b"GETX", b"PROPFIND", b"X" * 5000, b"__class__", b"!#$%&'*+-.^_`|~"):
             answer = self.ask(b"/list", method)
             self.assertTrue(answer.startswith(b"HTTP/1.1 405"), answer)
             self.assertIn(b"Allow: GET, HEAD", answer)
 
-    def test_head(self):
+    def test_head(self) -> None:
         """HEAD has the head of GET, and no body, also where it is refused or would follow."""
         self.launch(name="job")
         for path in (
@@ -568,7 +568,7 @@ class InjectionTests(HostileCase):
             self.statuses(b"HEAD /events?follow=1 HTTP/1.1\r\n" + HOST + b"\r\n", GET), [200, 200]
         )
 
-    def test_queries(self):
+    def test_queries(self) -> None:
         """No query is too odd to be answered."""
         self.launch(name="job")
         (name,) = self.manager.instances

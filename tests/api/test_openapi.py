@@ -55,7 +55,7 @@ def references(value):
 class DocumentTests(ManagerTestCase):
     """The document against everything that it is about."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.root = make_root(self.manager)
         self.http = StubTreq(self.root)
@@ -67,18 +67,18 @@ class DocumentTests(ManagerTestCase):
         self.http.flush()
         return response, self.successResultOf(content)
 
-    def test_served(self):
+    def test_served(self) -> None:
         """GET /openapi.json answers with it."""
         response, body = self.ask("GET", "/openapi.json")
         self.assertEqual((response.code, json.loads(body)), (200, DOCUMENT))
         self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
 
-    def test_api_md(self):
+    def test_api_md(self) -> None:
         """Each path and method that API.md describes is in it, and the other way round."""
         without_head = {(path, method) for path, method in operations() if method != "HEAD"}
         self.assertEqual(without_head, documented_in_api_md())
 
-    def test_methods(self):
+    def test_methods(self) -> None:
         """Each path has just the methods that its resource has, as Allow tells."""
         for path in DOCUMENT["paths"]:
             response, _ = self.ask("PROPFIND", path.format(instance="web-1"))
@@ -86,7 +86,7 @@ class DocumentTests(ManagerTestCase):
             allowed = set(response.headers.getRawHeaders("Allow")[0].split(", "))
             self.assertEqual({m for p, m in operations() if p == path}, allowed, path)
 
-    def test_resources(self):
+    def test_resources(self) -> None:
         """Each resource that there is has a path."""
         found = {f"/{name.decode()}" for name in self.root.listStaticNames()}
         instances = self.root.getStaticEntity(b"instances")
@@ -96,7 +96,7 @@ class DocumentTests(ManagerTestCase):
         found |= {"/instances/{instance}", "/destroy/{instance}"}
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
 
-    def test_statuses(self):
+    def test_statuses(self) -> None:
         """Each status that a request can get is there, and in API.md."""
         rows = {int(row[:3]) for row in table("What every request can get")}
         self.assertEqual(rows, {400, 401, 403, 404, 405, 408, 409, 500, 503})
@@ -107,7 +107,7 @@ class DocumentTests(ManagerTestCase):
                 self.assertEqual(rows - {404, 405} | {200}, answers - {404}, (path, method))
                 self.assertEqual(404 in answers, "{" in path or path in ("/launch", "/logs"), path)
 
-    def test_config_keys(self):
+    def test_config_keys(self) -> None:
         """The keys of a config and of its limits are spec.py's, and those of API.md's tables."""
         config = openapi.SCHEMAS["Config"]
         self.assertEqual(set(config["properties"]), set(KEYS))
@@ -116,12 +116,12 @@ class DocumentTests(ManagerTestCase):
         rows = re.findall(r"`(\w+)`", " ".join(table("A config")))
         self.assertEqual(set(rows), set(KEYS))
 
-    def test_example(self):
+    def test_example(self) -> None:
         """The example of API.md is a config."""
         example = re.search(r"```json\n(.*?)```", API, re.DOTALL)[1]
         self.assertEqual(from_json(example.encode()).name, "sensiblename")
 
-    def test_references(self):
+    def test_references(self) -> None:
         """Every reference leads somewhere."""
         for reference in set(references(DOCUMENT)):
             place = DOCUMENT

@@ -41,11 +41,11 @@ METHODS = {
 class WebTestCase(ManagerTestCase):
     """A test of the resources with a manager behind them."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.http = StubTreq(make_root(self.manager))
 
-    def settle(self):
+    def settle(self) -> None:
         """Do what is due at once, on both ends of every connection."""
         for _ in range(3):
             self.reactor.advance(0)
@@ -78,13 +78,13 @@ class WebTestCase(ManagerTestCase):
 class CourseTests(WebTestCase):
     """The course's table, line by line."""
 
-    def test_config(self):
+    def test_config(self) -> None:
         """A valid document is kept as it came, and answered with 200 and an empty body."""
         self.assertEqual(self.ask("POST", "/config", document()), (200, "OK", b""))
         with open(os.path.join(self.folder, "configs/web-1-01.cfg"), "rb") as file:
             self.assertEqual(file.read(), document())
 
-    def test_invalid_config(self):
+    def test_invalid_config(self) -> None:
         """A document that is none is a 409, Bad Request, with an empty body; nothing is kept."""
         for body in (
             b"",
@@ -103,21 +103,21 @@ class CourseTests(WebTestCase):
             self.assertEqual(self.ask("POST", "/config", body), (409, "Bad Request", b""))
         self.assertEqual(self.get("/cfginfo"), {"files": []})
 
-    def test_config_exists(self):
+    def test_config_exists(self) -> None:
         """A config that is there already is a 409, and stays as it is."""
         self.ask("POST", "/config", document())
         status, _, body = self.ask("POST", "/config", document(base_image="other.tar"))
         self.assertEqual((status, body), (409, b""))
         self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
 
-    def test_cfginfo(self):
+    def test_cfginfo(self) -> None:
         """The configs are listed by their file names, sorted."""
         self.assertEqual(self.get("/cfginfo"), {"files": []})
         for minor in ("02", "01"):
             self.ask("POST", "/config", document(minor=minor))
         self.assertEqual(self.get("/cfginfo"), {"files": ["web-1-01.cfg", "web-1-02.cfg"]})
 
-    def test_launch(self):
+    def test_launch(self) -> None:
         """A launch is answered with four keys, to which what /list holds is equal."""
         self.add()
         status, _, body = self.post_launch()
@@ -126,7 +126,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(launched, {"instance": launched["instance"], **WEB})
         self.assertEqual(self.get("/list"), {"instances": [launched]})
 
-    def test_launch_that_does_not_listen_yet(self):
+    def test_launch_that_does_not_listen_yet(self) -> None:
         """A launch whose container does not listen yet says so, but not in the body."""
         self.add(startup_script="/run.sh", startup_env="PORT=8000")
         asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
@@ -143,11 +143,11 @@ class CourseTests(WebTestCase):
             f"`txcontain logs {name}` shows what it says",
         )
 
-    def test_launch_without_config(self):
+    def test_launch_without_config(self) -> None:
         """A launch of no config is a 404 with an empty body."""
         self.assertEqual(self.post_launch(), (404, "Not Found", b""))
 
-    def test_invalid_launch(self):
+    def test_invalid_launch(self) -> None:
         """A launch that is none is a 409, Bad Request, with an empty body."""
         for body in (
             b"",
@@ -160,7 +160,7 @@ class CourseTests(WebTestCase):
         ):
             self.assertEqual(self.ask("POST", "/launch", body), (409, "Bad Request", b""))
 
-    def test_launch_that_cannot_work(self):
+    def test_launch_that_cannot_work(self) -> None:
         """A launch whose image is missing is a 409, and leaves no instance."""
         self.add()
         self.manager.layers.missing = ["basefs.tar.gz"]
@@ -168,7 +168,7 @@ class CourseTests(WebTestCase):
         self.assertEqual((status, body), (409, b""))
         self.assertEqual(self.get("/instances"), {"instances": []})
 
-    def test_list(self):
+    def test_list(self) -> None:
         """Running instances are listed in the order of their launch; others are not."""
         self.add()
         first, second, third = (json.loads(self.post_launch()[2]) for _ in range(3))
@@ -176,7 +176,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(self.get("/list"), {"instances": [first, third]})
         self.assertNotIn(second["instance"], str(self.get("/list")))
 
-    def test_destroy(self):
+    def test_destroy(self) -> None:
         """An instance is destroyed, with and without a trailing slash, once."""
         self.add()
         for slash in ("", "/"):
@@ -185,7 +185,7 @@ class CourseTests(WebTestCase):
             self.assertEqual(self.ask("DELETE", path), (404, "Not Found", b""))
         self.assertEqual(self.get("/instances"), {"instances": []})
 
-    def test_destroyall(self):
+    def test_destroyall(self) -> None:
         """All are destroyed, with and without a trailing slash, also where there are none."""
         self.add()
         for path in ("/destroyall", "/destroyall/", "/destroyall"):
@@ -193,7 +193,7 @@ class CourseTests(WebTestCase):
             self.assertEqual(self.get("/list"), {"instances": []})
             self.post_launch()
 
-    def test_trailing_slashes(self):
+    def test_trailing_slashes(self) -> None:
         """A trailing slash makes no difference anywhere."""
         name = self.launch().name
         for path in (
@@ -208,7 +208,7 @@ class CourseTests(WebTestCase):
         ):
             self.assertEqual(self.ask("GET", f"/{path}/")[0], 200, path)
 
-    def test_methods(self):
+    def test_methods(self) -> None:
         """Every path answers every method that it has not with 405 and those it has."""
         for path, allowed in METHODS.items():
             for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - set(allowed.split(", ")):
@@ -216,7 +216,7 @@ class CourseTests(WebTestCase):
                 self.assertEqual(response.code, 405, (method, path))
                 self.assertEqual(response.headers.getRawHeaders("Allow"), [allowed])
 
-    def test_mistake_of_ours(self):
+    def test_mistake_of_ours(self) -> None:
         """An exception that no one thought of is a 500 without a traceback, and is logged."""
         self.add()
         self.patch(Manager, "_check_ports", lambda *_: 1 / 0)
@@ -224,7 +224,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.get("/list"), {"instances": []})
 
-    def test_stuck_instance(self):
+    def test_stuck_instance(self) -> None:
         """While one instance won't end every other request is answered."""
         stuck = self.launch()
         self.init.stuck = True
@@ -240,12 +240,12 @@ class CourseTests(WebTestCase):
 class MoreTests(WebTestCase):
     """The resources beyond the course's."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.instance = self.launch(startup_script="/run.sh")
         self.path = f"/instances/{self.instance.name}"
 
-    def test_instances(self):
+    def test_instances(self) -> None:
         """Every instance is listed with its state, those that have ended with their exit."""
         (record,) = self.get("/instances")["instances"]
         self.assertEqual((record["state"], record["pid"]), ("running", self.init.process.pid))
@@ -255,7 +255,7 @@ class MoreTests(WebTestCase):
         self.assertEqual(record["exit"]["status"], 3)
         self.assertEqual(record["exit"]["reason"], "exit status 3")
 
-    def test_inspect(self):
+    def test_inspect(self) -> None:
         """An instance tells its spec, and each step of its plan with the seconds it took."""
         record = self.get(self.path)
         self.assertEqual(record["spec"]["startup_script"], "/run.sh")
@@ -266,7 +266,7 @@ class MoreTests(WebTestCase):
             [step["seconds"] for step in record["plan"]], [0.001] * len(self.instance.plan)
         )
 
-    def test_none(self):
+    def test_none(self) -> None:
         """What is asked of no instance is a 404 that says so as application/problem+json."""
         for below in ("", "/logs", "/stats", "/explain", "/wait"):
             response = self.successResultOf(self.asked("GET", f"/instances/web-9{below}"))
@@ -285,7 +285,7 @@ class MoreTests(WebTestCase):
                 },
             )
 
-    def test_bad_queries(self):
+    def test_bad_queries(self) -> None:
         """A query that makes no sense is a 409 that says which part."""
         for query in (
             "/logs?tail=x",
@@ -300,7 +300,7 @@ class MoreTests(WebTestCase):
             self.assertIn("must be", json.loads(body)["detail"])
         self.assertEqual(self.ask("GET", "/events?since=x")[0], 409)
 
-    def test_logs(self):
+    def test_logs(self) -> None:
         """What an instance wrote is answered: all, the last lines, or one stream."""
         for stream in STREAMS:
             write_log(self.instance, f"1 {stream}\n2 {stream}\n".encode(), stream)
@@ -325,14 +325,14 @@ class MoreTests(WebTestCase):
             ],
         )
 
-    def test_timestamps(self):
+    def test_timestamps(self) -> None:
         """Where they are asked for, each line begins with its time."""
         write_log(self.instance, b"1\n2")
         body = self.ask("GET", f"{self.path}/logs?timestamps=1")[2]
         moment = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
         self.assertRegex(body, b"^" + moment + b" 1\n" + moment + b" 2\n$")
 
-    def test_several_logs(self):
+    def test_several_logs(self) -> None:
         """The logs of several instances, or of all, are merged, each line with its instance."""
         names = [self.instance.name, self.launch(minor="02").name]
         for text, name in ((b"1\n", names[0]), (b"2\n", names[1]), (b"3\n", names[0])):
@@ -344,7 +344,7 @@ class MoreTests(WebTestCase):
         for query in ("", "?all=1&instance=x"):
             self.assertEqual(self.ask("GET", f"/logs{query}")[0], 409)
 
-    def test_wait(self):
+    def test_wait(self) -> None:
         """Who waits is answered when the instance ends, with how."""
         waiting = self.asked("GET", f"{self.path}/wait")
         self.assertNoResult(waiting)
@@ -354,18 +354,18 @@ class MoreTests(WebTestCase):
         self.settle()
         self.assertEqual(json.loads(self.successResultOf(content))["exit"]["signal"], 9)
 
-    def test_explain(self):
+    def test_explain(self) -> None:
         """The plan is answered as a shell script."""
         status, _, body = self.ask("GET", f"{self.path}/explain")
         self.assertEqual((status, body[:2]), (200, b"#!"))
 
-    def test_stats(self):
+    def test_stats(self) -> None:
         """What runs tells what it uses."""
         (usage,) = self.get("/stats")["stats"]
         self.assertEqual(usage, self.get(f"{self.path}/stats"))
         self.assertEqual(usage["instance"], self.instance.name)
 
-    def test_doctor(self):
+    def test_doctor(self) -> None:
         """The doctor says what it found and did."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         _, _, body = self.ask("POST", "/doctor")
@@ -373,7 +373,7 @@ class MoreTests(WebTestCase):
             json.loads(body)["findings"], ["removed the folder instances/lost, of no instance"]
         )
 
-    def test_events(self):
+    def test_events(self) -> None:
         """The events after a number are answered, a line of JSON each."""
         _, _, body = self.ask("GET", "/events?since=1")
         self.assertEqual(
@@ -384,7 +384,7 @@ class MoreTests(WebTestCase):
 class HangUpTests(WebTestCase):
     """Clients that do not wait for their answer."""
 
-    def test_launch(self):
+    def test_launch(self) -> None:
         """A launch goes on where its client has hung up, and is listed."""
         self.reactor.works = False
         self.add()
@@ -396,7 +396,7 @@ class HangUpTests(WebTestCase):
         self.settle()
         self.assertEqual(len(self.get("/list")["instances"]), 1)
 
-    def test_failed_launch(self):
+    def test_failed_launch(self) -> None:
         """A launch that fails with no one there to hear of it is forgotten, and nothing logged."""
         self.reactor.works = False
         self.add()
@@ -408,7 +408,7 @@ class HangUpTests(WebTestCase):
         self.settle()
         self.assertEqual(self.get("/instances"), {"instances": []})
 
-    def test_wait(self):
+    def test_wait(self) -> None:
         """Nothing is kept of a client that waited for an end, and hung up."""
         instance = self.launch()
         asked = self.asked("GET", f"/instances/{instance.name}/wait")
@@ -422,7 +422,7 @@ class HangUpTests(WebTestCase):
 class ClientTests(WebTestCase):
     """The CLI's client understands what the real resources answer."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.client = Client("http://localhost:8080", self.http, Clock())
 
@@ -446,7 +446,7 @@ class ClientTests(WebTestCase):
 
         return self.call(collect())
 
-    def test_whole_life(self):
+    def test_whole_life(self) -> None:
         """Upload, launch, list, inspect, destroy: each answer is understood."""
         self.call(self.client.upload(document()))
         self.assertEqual(self.call(self.client.cfginfo()), ["web-1-01.cfg"])
@@ -466,17 +466,17 @@ class ClientTests(WebTestCase):
         whats = [event["what"] for event in self.collect(self.client.events(follow=False))]
         self.assertEqual(whats, ["config", "starting", "running", "ended", "destroyed"])
 
-    def test_logs(self):
+    def test_logs(self) -> None:
         """Logs come as they were written."""
         instance = self.launch()
         write_log(instance, b"\xff\n")
         self.assertEqual(self.collect(self.client.logs([instance.name], False)), [b"\xff\n"])
 
-    def test_follow(self):
+    def test_follow(self) -> None:
         """Events that are followed come as they happen."""
         got = []
 
-        async def follow():
+        async def follow() -> None:
             async for event in self.client.events(follow=True):
                 got.append(event["what"])
 
@@ -488,7 +488,7 @@ class ClientTests(WebTestCase):
         self.assertEqual(got, ["config", "starting", "running"])
         self.assertNoResult(following)
 
-    def test_course_refusals(self):
+    def test_course_refusals(self) -> None:
         """The course's resources tell the client why by their header."""
         self.assertEqual(self.refused(self.client.upload(b"{")).code, 409)
         self.assertEqual(
@@ -499,11 +499,11 @@ class ClientTests(WebTestCase):
             str(self.refused(self.client.destroy("web-9"))), "there is no instance web-9"
         )
 
-    def test_other_refusals(self):
+    def test_other_refusals(self) -> None:
         """The others tell the client why by their problem."""
         self.assertIn("there is no instance web-9", str(self.refused(self.client.inspect("web-9"))))
 
-    def test_chain(self):
+    def test_chain(self) -> None:
         """A chain of causes arrives whole, arrows and all."""
         self.add(startup_script="/run.sh")
         self.reactor.works = False

@@ -13,7 +13,7 @@ from txcontain.container.document import LONGEST_DOCUMENT
 class SiteTests(ManagerTestCase):
     """The server with a manager behind it."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.site = ApiSite(self.manager)
 
@@ -36,13 +36,13 @@ class SiteTests(ManagerTestCase):
         """The status that a request is answered with."""
         return int(self.ask(*arguments, **options)[0].split()[1])
 
-    def test_ours(self):
+    def test_ours(self) -> None:
         """Every name of this host is taken, with any port or none; so is a request without one."""
         for host in ("localhost:8080", "localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080"):
             self.assertEqual(self.status("GET", "/list", f"Host: {host}"), 200, host)
         self.assertEqual(self.status("GET", "/list", version="1.0"), 200)
 
-    def test_foreign_host(self):
+    def test_foreign_host(self) -> None:
         """Another name, which a page may have made lead here, is refused."""
         for host in (
             "evil.example",
@@ -57,14 +57,14 @@ class SiteTests(ManagerTestCase):
             self.assertTrue(head.startswith("HTTP/1.1 403 Forbidden"), (host, head))
             self.assertEqual(body, b"")
 
-    def test_own_origin(self):
+    def test_own_origin(self) -> None:
         """A page of this very server may ask it."""
         self.assertEqual(
             self.status("GET", "/list", "Host: localhost:8080", "Origin: http://localhost:8080"),
             200,
         )
 
-    def test_foreign_origin(self):
+    def test_foreign_origin(self) -> None:
         """A page of any other may not, also where it comes from a container on this host."""
         self.add()
         for origin in (
@@ -85,7 +85,7 @@ class SiteTests(ManagerTestCase):
             )
             self.assertEqual((status, self.reactor.inits), (403, []), origin)
 
-    def test_browser(self):
+    def test_browser(self) -> None:
         """What a browser says of where a request comes from is heeded."""
         for site, status in (
             ("none", 200),
@@ -97,7 +97,7 @@ class SiteTests(ManagerTestCase):
             headers = "Host: localhost:8080", f"Sec-Fetch-Site: {site}"
             self.assertEqual(self.status("GET", "/list", *headers), status, site)
 
-    def test_targets(self):
+    def test_targets(self) -> None:
         """A target is a path or a whole URL of ours; anything else is no HTTP."""
         for target, status in (
             ("/list", 200),
@@ -107,12 +107,12 @@ class SiteTests(ManagerTestCase):
         ):
             self.assertEqual(self.status("GET", target, "Host: localhost:8080"), status, target)
 
-    def test_two_hosts(self):
+    def test_two_hosts(self) -> None:
         """A request has one Host."""
         self.assertEqual(self.status("GET", "/list"), 400)
         self.assertEqual(self.status("GET", "/list", "Host: localhost", "Host: localhost"), 400)
 
-    def test_malformed(self):
+    def test_malformed(self) -> None:
         """After such a request is answered the connection ends, and no other is answered."""
         good = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for target, hosts in (
@@ -130,17 +130,17 @@ class SiteTests(ManagerTestCase):
             self.assertIn(b"\r\nContent-Length: %d\r\n" % len(body), head + b"\r\n")
             self.assertTrue(transport.disconnecting)
 
-    def test_interface(self):
+    def test_interface(self) -> None:
         """The address that the manager was told to listen on is a name of it too."""
         self.site = ApiSite(self.manager, {"10.0.0.1"})
         self.assertEqual(self.status("GET", "/list", "Host: 10.0.0.1:8080"), 200)
 
-    def test_longest(self):
+    def test_longest(self) -> None:
         """A body of 1 MiB is taken."""
         body = document().ljust(LONGEST_DOCUMENT)
         self.assertEqual(self.status("POST", "/config", "Host: localhost", body=body), 200)
 
-    def test_too_long(self):
+    def test_too_long(self) -> None:
         """One of a byte more is refused, and the next request on the connection is answered."""
         body = document().ljust(LONGEST_DOCUMENT + 1)
         connection, transport = self.connect()
@@ -155,7 +155,7 @@ class SiteTests(ManagerTestCase):
         self.assertIn(b'{"instances": []}', transport.value())
         self.assertEqual(self.manager.config_names(), [])
 
-    def test_half_sent(self):
+    def test_half_sent(self) -> None:
         """Of a long body no more than 1 MiB is kept, chunked or not."""
         for header in (b"Content-Length: 10000000", b"Transfer-Encoding: chunked"):
             connection, _ = self.connect()
@@ -170,7 +170,7 @@ class SiteTests(ManagerTestCase):
             (request,) = connection.requests
             self.assertLessEqual(request.content.seek(0, 2), LONGEST_DOCUMENT)
 
-    def test_without_end(self):
+    def test_without_end(self) -> None:
         """A request without end is refused and hung up on, said in advance or not."""
         connection, transport = self.connect()
         connection.dataReceived(
@@ -185,7 +185,7 @@ class SiteTests(ManagerTestCase):
             connection.dataReceived(b"100000\r\n%b\r\n" % bytes(1 << 20))
         self.assertHungUp(transport, "409 Bad Request")
 
-    def test_drip(self):
+    def test_drip(self) -> None:
         """A request that takes half a minute to arrive is refused, however steadily it comes."""
         connection, transport = self.connect()
         for byte in b"GET /list HTTP/1.1\r\nHost: localhost\r\n":
@@ -193,7 +193,7 @@ class SiteTests(ManagerTestCase):
             self.reactor.advance(1)
         self.assertHungUp(transport, "408 Request Timeout")
 
-    def test_slow_answer(self):
+    def test_slow_answer(self) -> None:
         """An answer may take as long as it takes."""
         name = self.launch().name
         connection, transport = self.connect()
@@ -204,7 +204,7 @@ class SiteTests(ManagerTestCase):
         self.init.end("Done(3)")
         self.assertIn(b'"status": 3', transport.value())
 
-    def test_too_many(self):
+    def test_too_many(self) -> None:
         """Past a number of connections each more is told so and hung up on, until one ends."""
         self.site = ApiSite(self.manager, limits=Limits(connections=2))
         (first, _), _ = self.connect(), self.connect()
@@ -212,12 +212,12 @@ class SiteTests(ManagerTestCase):
         first.connectionLost(Failure(ConnectionLost()))
         self.assertEqual(self.connect()[1].value(), b"")
 
-    def assertHungUp(self, transport, status):
+    def assertHungUp(self, transport, status) -> None:
         """The connection was answered with this, and no more is read of it."""
         self.assertTrue(transport.value().startswith(f"HTTP/1.1 {status}\r\n".encode()))
         self.assertTrue(transport.disconnecting)
 
-    def test_follower_gone(self):
+    def test_follower_gone(self) -> None:
         """Who followed the events and has hung up is not kept."""
         name = self.launch().name
         for path in ("/events", f"/instances/{name}/logs"):
@@ -231,7 +231,7 @@ class SiteTests(ManagerTestCase):
             self.assertEqual(self.manager.journal._listeners, [])
             self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_idle(self):
+    def test_idle(self) -> None:
         """A connection that is silent for a minute is closed."""
         _, transport = self.connect()
         self.reactor.advance(59)
@@ -239,7 +239,7 @@ class SiteTests(ManagerTestCase):
         self.reactor.advance(2)
         self.assertTrue(transport.disconnecting)
 
-    def test_garbage(self):
+    def test_garbage(self) -> None:
         """What is no HTTP is answered with 400, and the server lives on."""
         connection, transport = self.connect()
         connection.dataReceived(b"\x16\x03\x01 what\r\n\r\n")

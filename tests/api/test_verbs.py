@@ -34,11 +34,11 @@ def all_errors(kind=errors.Error):
 class RestTestCase(SynchronousTestCase):
     """A test of resources in memory."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.root = Nowhere()
         self.http = StubTreq(self.root)
 
-    def put(self, path, resource):
+    def put(self, path, resource) -> None:
         """Put a resource at a path."""
         self.root.putChild(path, resource)
 
@@ -66,7 +66,7 @@ class ErrorTests(RestTestCase):
         self.put(b"x", verb(GET=method))
         return self.ask("GET", "/x")
 
-    def test_every_error(self):
+    def test_every_error(self) -> None:
         """Each of the domain's errors has a status, and none but the machine's is a 5xx."""
         for kind in all_errors():
             response, _ = self.refused(kind("why"))
@@ -74,7 +74,7 @@ class ErrorTests(RestTestCase):
             self.assertEqual(response.code >= 500, machine, kind)
             self.assertTrue(any(issubclass(kind, listed) for listed, _, _ in STATUSES))
 
-    def test_reason(self):
+    def test_reason(self) -> None:
         """A refusal's body is empty; its reason is in a header, whatever characters it holds."""
         reason = "100 % of “x”\r\nSet-Cookie: no → nothing"
         response, body = self.refused(errors.ConfigAtFault(reason, "do that"))
@@ -84,14 +84,14 @@ class ErrorTests(RestTestCase):
         self.assertTrue(told.isascii() and told.isprintable())
         self.assertFalse(response.headers.hasHeader("Set-Cookie"))
 
-    def test_long_reason(self):
+    def test_long_reason(self) -> None:
         """A reason of any length fits into a header."""
         response, _ = self.refused(errors.ConfigAtFault("→" * 100_000))
         told = response.headers.getRawHeaders("Txcontain-Reason")[0]
         self.assertLessEqual(len(told), 4096)
         self.assertEqual(unquote(told, errors="strict").strip("→"), "")
 
-    def test_problem(self):
+    def test_problem(self) -> None:
         """A resource of ours tells it in a body too, as application/problem+json."""
         response, body = self.refused(errors.NoSuchInstance("no web-9", "see ps"), TellingVerb)
         self.assertEqual(
@@ -102,7 +102,7 @@ class ErrorTests(RestTestCase):
             {"title": "Not Found", "status": 404, "detail": "no web-9", "chain": ["see ps"]},
         )
 
-    def test_unexpected(self):
+    def test_unexpected(self) -> None:
         """An exception of no kind of ours is a 500 that gives nothing away, and is logged."""
         for verb in (Verb, TellingVerb):
             response, body = self.refused(ZeroDivisionError("secret"), verb)
@@ -112,7 +112,7 @@ class ErrorTests(RestTestCase):
             self.assertNotIn(b"Traceback", body)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_after_the_beginning(self):
+    def test_after_the_beginning(self) -> None:
         """An error in the middle of an answer ends the connection, and adds nothing to it."""
 
         async def method(request):
@@ -131,53 +131,53 @@ class ErrorTests(RestTestCase):
 class MethodTests(RestTestCase):
     """What a resource does, and what not."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.put(b"x", Verb(GET=self.get, DELETE=self.delete))
 
     async def get(self, request):
         return {"key": "value"}
 
-    async def delete(self, request):
+    async def delete(self, request) -> None:
         pass
 
-    def test_json(self):
+    def test_json(self) -> None:
         """What a method returns is answered as JSON."""
         response, body = self.ask("GET", "/x")
         self.assertEqual(json.loads(body), {"key": "value"})
         self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
 
-    def test_nothing(self):
+    def test_nothing(self) -> None:
         """A method that returns nothing is answered with 200 and an empty body."""
         response, body = self.ask("DELETE", "/x")
         self.assertEqual((response.code, body), (200, b""))
 
-    def test_head(self):
+    def test_head(self) -> None:
         """HEAD is answered as GET is, without the body."""
         response, body = self.ask("HEAD", "/x")
         self.assertEqual((response.code, body), (200, b""))
         self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
 
-    def test_other_methods(self):
+    def test_other_methods(self) -> None:
         """Any other method is answered with 405 and those that there are."""
         for method in ("POST", "PUT", "PATCH", "OPTIONS", "TRACE", "BREW"):
             response, body = self.ask(method, "/x")
             self.assertEqual((response.code, body), (405, b""), method)
             self.assertEqual(response.headers.getRawHeaders("Allow"), ["DELETE, GET, HEAD"])
 
-    def test_slash(self):
+    def test_slash(self) -> None:
         """A trailing slash makes no difference, two do, and there is nothing below."""
         statuses = [self.status("GET", path) for path in ("/x", "/x/", "/x//", "/x/y", "/x/y/")]
         self.assertEqual(statuses, [200, 200, 404, 404, 404])
 
-    def test_nowhere(self):
+    def test_nowhere(self) -> None:
         """A path that leads nowhere is answered with 404, whatever the method."""
         for method in ("GET", "POST", "DELETE", "HEAD", "BREW"):
             for path in ("/", "/nothing", "/nothing/below"):
                 response, body = self.ask(method, path)
                 self.assertEqual((response.code, body), (404, b""))
 
-    def test_client_gone(self):
+    def test_client_gone(self) -> None:
         """Where the client hangs up what it asked for is done all the same, and not answered."""
         working = Deferred()
         done = []
@@ -199,7 +199,7 @@ class MethodTests(RestTestCase):
 class PathTests(RestTestCase):
     """Resources by name."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.put(b"x", ByName(self.named))
         self.put(b"y", NamedOrAll(self.named("all"), self.named))
@@ -210,17 +210,17 @@ class PathTests(RestTestCase):
 
         return Verb(GET=get)
 
-    def test_name(self):
+    def test_name(self) -> None:
         """A name is a resource, with and without a trailing slash."""
         for path in ("/x/web-1", "/x/web-1/", "/y/web-1", "/y/web-1/"):
             self.assertEqual(self.ask("GET", path)[1], b'"web-1"')
 
-    def test_all(self):
+    def test_all(self) -> None:
         """Without a name there is nothing, or all."""
         self.assertEqual([self.status("GET", path) for path in ("/x", "/x/")], [404, 404])
         self.assertEqual([self.ask("GET", path)[1] for path in ("/y", "/y/")], [b'"all"'] * 2)
 
-    def test_names_that_are_none(self):
+    def test_names_that_are_none(self) -> None:
         """A path leads nowhere; any other name, odd as it may be, is for the resource to refuse."""
         self.assertEqual(self.status("GET", "/x/a/b"), 404)
         for path, name in (
@@ -248,17 +248,17 @@ class QueryTests(SynchronousTestCase):
         """Why a query is refused."""
         return str(self.assertRaises(errors.InvalidData, self.query, *parameters))
 
-    def test_left_out(self):
+    def test_left_out(self) -> None:
         """What is left out is None."""
         self.assertEqual(self.query(), {"tail": None, "follow": None, "stream": None})
 
-    def test_number(self):
+    def test_number(self) -> None:
         """A number is a decimal one of reasonable size."""
         self.assertEqual(self.query((b"tail", b"12"))["tail"], 12)
         for text in (b"-1", b"x", b"1e3", b"1" * 16, "²".encode(), "٣".encode(), b"\xff", b""):
             self.assertIn("a whole number from 0 to 9999", self.refused((b"tail", text)))
 
-    def test_flag(self):
+    def test_flag(self) -> None:
         """A flag is a yes or a no in the words of JSON, Python and C; anything else is refused."""
         for text, value in (
             (b"1", True),
@@ -273,20 +273,20 @@ class QueryTests(SynchronousTestCase):
         for text in (b"", b"yes", b"no", b"AAA", b"2", b"\xff"):
             self.assertIn("must be 1, true, 0 or false, not", self.refused((b"follow", text)))
 
-    def test_choice(self):
+    def test_choice(self) -> None:
         """A choice is one of those that there are."""
         self.assertEqual(self.query((b"stream", b"stderr"))["stream"], ("stderr",))
         for text in (b"stdin", b"\xff", b""):
             self.assertIn("must be stdout or stderr, not", self.refused((b"stream", text)))
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """A parameter that is misspelt is refused, and those that there are are named."""
         known = "the parameters are tail, follow, stream"
         self.assertEqual(
             self.refused((b"tial", b"3")), f"the query has no parameter 'tial' → {known}"
         )
 
-    def test_twice(self):
+    def test_twice(self) -> None:
         """A parameter that is there twice is refused, also with the same value."""
         twice = [(b"tail", b"3")] * 2
         self.assertEqual(self.refused(*twice), "the query has the parameter tail twice")

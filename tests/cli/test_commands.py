@@ -68,13 +68,13 @@ class Manager(Resource):
 
     isLeaf = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.answers = {}
         self.asked = []
         self.waiting = []
 
-    def answers_to(self, request, body=b"", status=200, **headers):
+    def answers_to(self, request, body=b"", status=200, **headers) -> None:
         """Lay down an answer; `_` in a header's name stands for `-`."""
         self.answers[request] = (status, headers, body)
 
@@ -96,7 +96,7 @@ class Manager(Resource):
 class Broken:
     """An agent whose every request fails."""
 
-    def __init__(self, error):
+    def __init__(self, error) -> None:
         self.error = error
 
     def request(self, method, uri, headers=None, bodyProducer=None):
@@ -107,7 +107,7 @@ class Broken:
 class Session(SynchronousTestCase):
     """Types commands, and looks at what comes out."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.manager = Manager()
         self.http = StubTreq(self.manager)
         self.clock = Clock()
@@ -140,7 +140,7 @@ class Session(SynchronousTestCase):
 class CourseTests(Session):
     """The six commands whose output the course compares."""
 
-    def test_upload(self):
+    def test_upload(self) -> None:
         """A file goes to the manager byte for byte, as JSON, and the answer is one word."""
         file = self.mktemp()
         Path(file).write_bytes(b'{"name": "\xff" }\r\n')
@@ -150,7 +150,7 @@ class CourseTests(Session):
         self.assertEqual(self.manager.headers.getRawHeaders("Content-Type"), ["application/json"])
         self.assertEqual((self.out, self.err), ("Success\n", ""))
 
-    def test_upload_refused(self):
+    def test_upload_refused(self) -> None:
         """A refused config is `Failure` on stdout, and why on stderr."""
         file = self.mktemp()
         Path(file).write_text("no JSON")
@@ -158,25 +158,25 @@ class CourseTests(Session):
         self.assertEqual(self.run_command("upload", file), 1)
         self.assertEqual((self.out, self.err), ("Failure\n", "Not “JSON”\n"))
 
-    def test_upload_missing_file(self):
+    def test_upload_missing_file(self) -> None:
         """A file that is not there is a sentence, and nothing is sent."""
         self.assertEqual(self.run_command("upload", "no/such.cfg"), 1)
         self.assertEqual(self.out, "Failure\n")
         self.assertEqual(self.err, "Can't read no/such.cfg: No such file or directory.\n")
         self.assertEqual(self.manager.asked, [])
 
-    def test_cfginfo(self):
+    def test_cfginfo(self) -> None:
         """The stored configs are a line each, and nothing else."""
         self.manager.answers_to("GET /cfginfo", {"files": ["a-1-01.cfg", "b-2-1.cfg"]})
         self.assertEqual(self.run_command("cfginfo"), 0)
         self.assertEqual((self.out, self.err), ("a-1-01.cfg\nb-2-1.cfg\n", ""))
 
-    def test_cfginfo_empty(self):
+    def test_cfginfo_empty(self) -> None:
         """Where nothing is stored, nothing is printed."""
         self.manager.answers_to("GET /cfginfo", {"files": []})
         self.assertEqual((self.run_command("cfginfo"), self.out, self.err), (0, "", ""))
 
-    def test_launch(self):
+    def test_launch(self) -> None:
         """A launch sends three strings, and prints the instance's name."""
         self.manager.answers_to("POST /launch", LAUNCHED)
         self.assertEqual(self.run_command("launch", "web", "1", "01"), 0)
@@ -184,62 +184,62 @@ class CourseTests(Session):
         self.assertEqual(json.loads(body), {"name": "web", "major": "1", "minor": "01"})
         self.assertEqual((self.out, self.err), ("Success: web-1\n", ""))
 
-    def test_launch_with_a_note(self):
+    def test_launch_with_a_note(self) -> None:
         """What a person should know of a success is told on stderr: stdout is compared."""
         self.manager.answers_to("POST /launch", LAUNCHED, Txcontain_Note=quote("no “port” yet"))
         self.assertEqual(self.run_command("launch", "web", "1", "01"), 0)
         self.assertEqual((self.out, self.err), ("Success: web-1\n", "no “port” yet\n"))
 
-    def test_launch_refused(self):
+    def test_launch_refused(self) -> None:
         """A failed launch prints its reason on stdout, all lines of it."""
         reason = "port 80 is taken\nby web-7 (pid 12): “tiny”"
         self.manager.answers_to("POST /launch", status=500, Txcontain_Reason=quote(reason))
         self.assertEqual(self.run_command("launch", "web", "1", "01"), 1)
         self.assertEqual((self.out, self.err), (f"Failure: {reason}\n", ""))
 
-    def test_refused_without_reason(self):
+    def test_refused_without_reason(self) -> None:
         """A refusal that gives no reason is told by its status line."""
         self.manager.answers_to("POST /launch", status=404)
         self.run_command("launch", "web", "1", "01")
         self.assertEqual(self.out, "Failure: HTTP status 404 Not Found\n")
 
-    def test_terminal_codes(self):
+    def test_terminal_codes(self) -> None:
         """A reason can't command the terminal: it may hold what a container wrote."""
         reason = "it said: \x1b[2J\u202etxt"
         self.manager.answers_to("POST /launch", status=500, Txcontain_Reason=quote(reason))
         self.run_command("launch", "web", "1", "01")
         self.assertEqual(self.out, "Failure: it said: \\x1b[2J\\x202etxt\n")
 
-    def test_list(self):
+    def test_list(self) -> None:
         """The running instances are a line each, in the order they came."""
         second = {**LAUNCHED, "instance": "a", "minor": "2"}
         self.manager.answers_to("GET /list", {"instances": [LAUNCHED, second]})
         self.assertEqual(self.run_command("list"), 0)
         self.assertEqual(self.out, "web-1: web-1-01.cfg\na: web-1-2.cfg\n")
 
-    def test_list_refused(self):
+    def test_list_refused(self) -> None:
         """A listing that fails says so only on stderr."""
         self.manager.answers_to("GET /list", status=409, Txcontain_Reason="no")
         self.assertEqual((self.run_command("list"), self.out, self.err), (1, "", "no\n"))
 
-    def test_destroy(self):
+    def test_destroy(self) -> None:
         """An instance's name is one part of the path, whatever it holds."""
         self.manager.answers_to("DELETE /destroy/a%2F..%3F%FF")
         self.assertEqual(self.run_command("destroy", "a/..?\udcff"), 0)
         self.assertEqual((self.out, self.err), ("Success\n", ""))
 
-    def test_destroy_unknown(self):
+    def test_destroy_unknown(self) -> None:
         """An unknown instance is `Failure` on stdout, and why on stderr."""
         self.manager.answers_to("DELETE /destroy/x", status=404, Txcontain_Reason="no%20x")
         self.assertEqual(self.run_command("destroy", "x"), 1)
         self.assertEqual((self.out, self.err), ("Failure\n", "no x\n"))
 
-    def test_destroyall(self):
+    def test_destroyall(self) -> None:
         """All instances are ended by one request."""
         self.manager.answers_to("DELETE /destroyall")
         self.assertEqual((self.run_command("destroyall"), self.out), (0, "Success\n"))
 
-    def test_destroyall_refused(self):
+    def test_destroyall_refused(self) -> None:
         """A destroyall that fails is `Failure` on stdout, and why on stderr."""
         self.manager.answers_to("DELETE /destroyall", status=500, Txcontain_Reason="stuck")
         self.assertEqual(self.run_command("destroyall"), 1)
@@ -249,7 +249,7 @@ class CourseTests(Session):
 class LifeTests(Session):
     """The commands that show an instance's life."""
 
-    def test_ps(self):
+    def test_ps(self) -> None:
         """The table shows what has not ended, in columns."""
         self.patch(commands.time, "time", lambda: 1075)
         self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
@@ -260,7 +260,7 @@ class LifeTests(Session):
             "web-1     web-1-01.cfg  running  1m   4711  0         -\n",
         )
 
-    def test_ps_all(self):
+    def test_ps_all(self) -> None:
         """With -a the ended ones are there too, and why they ended."""
         self.patch(commands.time, "time", lambda: 1003.9)
         self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
@@ -270,14 +270,14 @@ class LifeTests(Session):
             "web-2     web-1-01.cfg  ended    3s   -     3         out of memory",
         )
 
-    def test_inspect(self):
+    def test_inspect(self) -> None:
         """All that the manager tells of an instance is printed as indented JSON."""
         self.manager.answers_to("GET /instances/web-1", RUNNING)
         self.assertEqual(self.run_command("inspect", "web-1"), 0)
         self.assertEqual(json.loads(self.out), RUNNING)
         self.assertIn('\n  "pid": 4711,\n', self.out)
 
-    def test_problem(self):
+    def test_problem(self) -> None:
         """A problem document is told on stderr, with the whole chain."""
         self.manager.answers_to(
             "GET /instances/web-9",
@@ -291,27 +291,27 @@ class LifeTests(Session):
             "No such instance: there is no web-9\n  inspect web-9\n  look at `txcontain ps`\n",
         )
 
-    def test_logs(self):
+    def test_logs(self) -> None:
         """Logs come out byte for byte, be they text or not."""
         self.manager.answers_to("GET /instances/web-1/logs", b"one\n\xff\x00two")
         self.assertEqual(self.run_command("logs", "web-1"), 0)
         self.assertEqual(self.stdout.buffer.getvalue(), b"one\n\xff\x00two")
 
-    def test_logs_options(self):
+    def test_logs_options(self) -> None:
         """The options of logs become the query."""
         self.manager.answers_to("GET /instances/web-1/logs?tail=5&stream=stderr&follow=1")
         self.assertEqual(
             self.run_command("logs", "-f", "-n", "5", "--stream", "stderr", "web-1"), 0
         )
 
-    def test_several_logs(self):
+    def test_several_logs(self) -> None:
         """Several instances, or all, are asked for at once; and times become the query."""
         self.manager.answers_to("GET /logs?instance=web-1&instance=web-2&since=10m&timestamps=1")
         self.assertEqual(self.run_command("logs", "-t", "--since", "10m", "web-1", "web-2"), 0)
         self.manager.answers_to("GET /logs?all=1&until=1h")
         self.assertEqual(self.run_command("logs", "--all", "--until", "1h"), 0)
 
-    def test_logs_on_a_terminal(self):
+    def test_logs_on_a_terminal(self) -> None:
         """What would command the terminal is shown, but for colours; elsewhere all is as it is."""
         text = b"\x1b[1;32mgreen\x1b[m\x1b]0;title\x07\r\nover\rwritten\x00\xc2\x9b\xc3\xa9\n"
         self.manager.answers_to("GET /instances/web-1/logs", text)
@@ -321,7 +321,7 @@ class LifeTests(Session):
         shown += b"over\\x0dwritten\\x00\\xc2\\x9b\xc3\xa9\n"
         self.assertEqual(self.stdout.buffer.getvalue(), shown)
 
-    def test_logs_follow(self):
+    def test_logs_follow(self) -> None:
         """A followed log is printed as it comes, and waited for forever."""
         self.manager.answers_to("GET /instances/web-1/logs?follow=1", None)
         status = self.start("logs", "-f", "web-1")
@@ -335,7 +335,7 @@ class LifeTests(Session):
         self.http.flush()
         self.assertEqual((self.successResultOf(status), self.out), (0, "one\ntwo\n"))
 
-    def test_events(self):
+    def test_events(self) -> None:
         """An event is a line to read, wherever the stream was cut into chunks."""
         self.manager.answers_to("GET /events?since=3&follow=1", None)
         status = self.start("events", "-f", "--since", "3")
@@ -351,20 +351,20 @@ class LifeTests(Session):
         self.assertEqual(first, second)
         self.assertTrue(re.fullmatch(r"7 19\d\d-\d\d-\d\d [\d:]{8} web-1 ended: status 3", first))
 
-    def test_events_tell_all(self):
+    def test_events_tell_all(self) -> None:
         """What only some events have is told too, such as a config's name and who asked."""
         event = {**EVENT, "instance": None, "what": "config", "config": "a.cfg", "by": "uid 7"}
         self.manager.answers_to("GET /events", json.dumps(event).encode() + b"\n")
         self.assertEqual(self.run_command("events"), 0)
         self.assertTrue(self.out.endswith(" - config: status 3 (config a.cfg, by uid 7)\n"))
 
-    def test_events_json(self):
+    def test_events_json(self) -> None:
         """With --json an event is passed on whole."""
         self.manager.answers_to("GET /events", json.dumps(EVENT).encode() + b"\n")
         self.assertEqual(self.run_command("events", "--json"), 0)
         self.assertEqual(json.loads(self.out), EVENT)
 
-    def test_wait(self):
+    def test_wait(self) -> None:
         """Wait says how the instance ended, and exits as it did."""
         for end, status in (
             ({"status": 3, "signal": None, "reason": "exit status 3"}, 3),
@@ -376,14 +376,14 @@ class LifeTests(Session):
             self.assertEqual(self.run_command("wait", "web-1"), status)
             self.assertEqual(self.out.splitlines()[-1], end["reason"])
 
-    def test_wait_fails(self):
+    def test_wait_fails(self) -> None:
         """Wait's own failure is none of the statuses that an instance may well end with."""
         self.manager.answers_to("GET /instances/web-1/wait", status=404)
         self.assertEqual(self.run_command("wait", "web-1"), 125)
         self.http = HTTPClient(Broken(ConnectionRefusedError()))
         self.assertEqual(self.run_command("wait", "web-1"), 125)
 
-    def test_stats(self):
+    def test_stats(self) -> None:
         """One table tells processor time too, which takes two looks, a second apart."""
         usage = {**LAUNCHED, "limits": {"memory": 1 << 30}, "memory": 1536, "pids": 3}
         self.patch(commands.time, "monotonic", self.clock.seconds)
@@ -402,13 +402,13 @@ class LifeTests(Session):
             ],
         )
 
-    def test_usage_of_one_started_again(self):
+    def test_usage_of_one_started_again(self) -> None:
         """What was started again has used less than before: that is no share."""
         usage = {"instance": "web-1", "limits": {}, "cpu_usec": 5}
         self.assertEqual(commands.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
         self.assertEqual(commands.usage_row(usage, {}, 1.0)[1], "-")
 
-    def test_wait_is_patient(self):
+    def test_wait_is_patient(self) -> None:
         """Wait is not given up, however long the instance runs."""
         self.manager.answers_to("GET /instances/web-1/wait", None)
         status = self.start("wait", "web-1")
@@ -419,7 +419,7 @@ class LifeTests(Session):
 class NoAnswerTests(Session):
     """What is said where there is no answer, or none that can be used."""
 
-    def test_refused_connection(self):
+    def test_refused_connection(self) -> None:
         """Where nothing listens, every command says how to start the manager."""
         file = self.mktemp()
         Path(file).touch()
@@ -435,7 +435,7 @@ class NoAnswerTests(Session):
             said = self.out.splitlines()[-1] if command.name == "launch" else self.err
             self.assertIn(f"Nothing listens at {URL}: start the manager with `make manager`", said)
 
-    def test_how_to_start(self):
+    def test_how_to_start(self) -> None:
         """How a manager is started depends on where it is to run, and on what is installed."""
         here, folder = Path(__file__).resolve().parents[2], Path(self.mktemp())
         self.patch(connect, "UNIT", folder / "none")
@@ -450,7 +450,7 @@ class NoAnswerTests(Session):
         said = "start the manager with `systemctl start txcontain`"
         self.assertEqual(connect.how_to_start(URL), said)
 
-    def test_request_url(self):
+    def test_request_url(self) -> None:
         """What a request names as its address is a name, whatever the manager's address is."""
         for url, wanted in {
             "http://h:8080": "http://h:8080",
@@ -462,7 +462,7 @@ class NoAnswerTests(Session):
             self.assertEqual(connect.request_url(url), wanted)
             EncodedURL.from_text(wanted).to_uri()  # as treq does
 
-    def test_other_failures(self):
+    def test_other_failures(self) -> None:
         """Every other way to have no connection is a sentence that names the address."""
         for error in (
             DNSLookupError("no such host"),
@@ -476,7 +476,7 @@ class NoAnswerTests(Session):
             self.assertIn(URL, self.err)
             self.assertEqual(self.err.count("\n"), 1)
 
-    def test_silence(self):
+    def test_silence(self) -> None:
         """A manager that says nothing is given up, and a launch later than a question."""
         for words, asked, patience in (
             (["list"], "GET /list", QUICK),
@@ -492,7 +492,7 @@ class NoAnswerTests(Session):
             self.assertEqual(self.successResultOf(status), 1)
             self.assertIn(f"{URL} did not answer within {patience} s", self.out + self.err)
 
-    def test_half_an_answer(self):
+    def test_half_an_answer(self) -> None:
         """An answer that stops in its middle is given up as well."""
         self.manager.answers_to("GET /instances/web-1/logs", None)
         status = self.start("logs", "web-1")
@@ -505,7 +505,7 @@ class NoAnswerTests(Session):
         self.assertEqual((self.successResultOf(status), self.out), (1, "one\n"))
         self.assertIn("did not answer", self.err)
 
-    def test_cut_off(self):
+    def test_cut_off(self) -> None:
         """A connection that is lost in the middle of an answer is a sentence."""
         self.manager.answers_to("GET /events?follow=1", None)
         status = self.start("events", "-f")
@@ -517,7 +517,7 @@ class NoAnswerTests(Session):
         self.assertIn("web-1 ended", self.out)
         self.assertIn("hung up before its answer was complete", self.err)
 
-    def test_strange_answers(self):
+    def test_strange_answers(self) -> None:
         """An answer that is no JSON, or not what it must be, is told from a bug of ours."""
         for body in (b"<html>", b"\xff", b"", b"[]", b"{}", b'{"instances": [{"instance": 1}]}'):
             self.manager.answers_to("GET /list", body)
@@ -525,7 +525,7 @@ class NoAnswerTests(Session):
             self.assertEqual((self.run_command("list"), self.out), (1, ""))
             self.assertIn(f"What answers at {URL} is not a txcontain manager", self.err)
 
-    def test_strange_problem(self):
+    def test_strange_problem(self) -> None:
         """A problem document that is none is a strange answer too."""
         self.manager.answers_to(
             "GET /instances", b"{}", status=500, Content_Type="application/problem+json"
@@ -533,16 +533,16 @@ class NoAnswerTests(Session):
         self.assertEqual(self.run_command("ps"), 1)
         self.assertIn("is not a txcontain manager", self.err)
 
-    def test_redirect(self):
+    def test_redirect(self) -> None:
         """An answer that sends us elsewhere is not followed."""
         self.manager.answers_to("GET /list", status=302, Location="http://elsewhere/")
         self.assertEqual((self.run_command("list"), self.err), (1, "HTTP status 302 Found\n"))
 
-    def test_reader_has_left(self):
+    def test_reader_has_left(self) -> None:
         """Where the reader of the output has left, the command ends without a word."""
         self.assertEqual(self.failing_output(BrokenPipeError()), (141, ""))
 
-    def test_full_disk(self):
+    def test_full_disk(self) -> None:
         """Where the output can't be written, a sentence says why."""
         status, err = self.failing_output(OSError(28, "No space left on device"))
         self.assertEqual((status, err), (1, "Can't write the output: No space left on device.\n"))
@@ -561,7 +561,7 @@ class NoAnswerTests(Session):
 class ClientTests(SynchronousTestCase):
     """The client, as other programs may use it."""
 
-    def test_refused(self):
+    def test_refused(self) -> None:
         """A refusal is an exception that knows its status and its reason."""
         manager = Manager()
         manager.answers_to("GET /list", status=409, Txcontain_Reason="one%0Atwo")
@@ -570,7 +570,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((refused.code, refused.reason), (409, "one\ntwo"))
         self.assertIsInstance(refused, Trouble)
 
-    def test_fits(self):
+    def test_fits(self) -> None:
         """A value fits its shape only if every part does."""
         shape = {"a": [int], "b": (str, None)}
         self.assertTrue(fits({"a": [1, 2], "b": None, "more": {}}, shape))
@@ -578,7 +578,7 @@ class ClientTests(SynchronousTestCase):
         for wrong in ([], {"a": [1]}, {"a": 1, "b": None}, {"a": ["1"], "b": ""}, None):
             self.assertFalse(fits(wrong, shape), wrong)
 
-    def test_age(self):
+    def test_age(self) -> None:
         """A duration is told in its largest unit, and never below zero."""
         for seconds, said in ((-5, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (9e5, "10d")):
             self.assertEqual(commands.age(seconds), said)
@@ -598,7 +598,7 @@ class ParserTests(Session):
         self.assertEqual(self.assertRaises(SystemExit, self.parse, *words).code, 2)
         return self.err
 
-    def test_url(self):
+    def test_url(self) -> None:
         """The flag wins over the environment, and that over the default, wherever it stands."""
         other = "http://[::1]:81"
         self.assertEqual(self.parse("list").url, URL)
@@ -607,7 +607,7 @@ class ParserTests(Session):
         self.assertEqual(self.parse("--url", other, "list").url, other)
         self.assertEqual(self.parse("list", "--url", other).url, other)
 
-    def test_bad_url(self):
+    def test_bad_url(self) -> None:
         """An address that is none is a usage error that shows what one looks like."""
         for url in (
             "",
@@ -622,7 +622,7 @@ class ParserTests(Session):
             said = f"argument --url: {url!r} is not the address of a manager: write http://HOST:"
             self.assertIn(said, self.usage_error("--url", url, "list"))
 
-    def test_bad_environment(self):
+    def test_bad_environment(self) -> None:
         """What is wrong with a variable of the environment is told by the variable's name."""
         for name, value, said in (
             ("TXCONTAIN_URL", "foo", "'foo' is not the address of a manager"),
@@ -633,14 +633,14 @@ class ParserTests(Session):
             self.assertIn(f"error: {name}: {said}", self.usage_error("list"))
             self.assertNotIn("sécret", self.err)
 
-    def test_no_command(self):
+    def test_no_command(self) -> None:
         """Without a command it says which there are, as an error."""
         said = self.usage_error()
         for command in commands.COMMANDS:
             self.assertIn(f"\n    {command.name}", said)
         self.assertEqual(self.out, "")
 
-    def test_wrong_words(self):
+    def test_wrong_words(self) -> None:
         """A missing, an unknown and an empty word are usage errors."""
         self.assertIn("MINOR", self.usage_error("launch", "web", "1"))
         self.assertIn("invalid choice: 'lunch'", self.usage_error("lunch"))
@@ -650,12 +650,12 @@ class ParserTests(Session):
             self.assertIn(f"it must be a whole number, 0 or more, not {number!r}", said)
         self.assertIn("a whole number", self.usage_error("events", "--since", "-1"))
 
-    def test_version(self):
+    def test_version(self) -> None:
         """The program knows its version."""
         self.assertEqual(self.assertRaises(SystemExit, self.parse, "--version").code, 0)
         self.assertEqual(self.out, f"txcontain {__version__}\n")
 
-    def test_help(self):
+    def test_help(self) -> None:
         """Help names every command, and a command's help its arguments."""
         self.assertEqual(self.assertRaises(SystemExit, self.parse, "--help").code, 0)
         for command in commands.COMMANDS:
@@ -685,7 +685,7 @@ class ExecutableTests(SynchronousTestCase):
             timeout=60,
         )
 
-    def test_each_command(self):
+    def test_each_command(self) -> None:
         """Each command has a file of its own, which runs it."""
         files = {file.name for file in CLI.iterdir() if file.is_file() and not file.suffix}
         self.assertEqual(files, {"run", *(command.name for command in commands.COMMANDS)})
@@ -695,13 +695,13 @@ class ExecutableTests(SynchronousTestCase):
             program = "txcontain" if name == "run" else f"txcontain {name}"
             self.assertTrue(done.stdout.startswith(f"usage: {program} [-h]"), done.stdout)
 
-    def test_by_symlink(self):
+    def test_by_symlink(self) -> None:
         """A file that is reached by a symlink finds its checkout."""
         link = Path(self.mktemp()).absolute()
         link.symlink_to(CLI / "launch")
         self.assertIn("NAME MAJOR MINOR", self.run_file(link, "--help").stdout)
 
-    def test_not_installed(self):
+    def test_not_installed(self) -> None:
         """Where nothing is installed, a sentence says what to run."""
         folder = Path(self.mktemp()).absolute() / "cli"
         folder.mkdir(parents=True)
@@ -711,7 +711,7 @@ class ExecutableTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("run `make install`", done.stderr)
 
-    def test_whole_program(self):
+    def test_whole_program(self) -> None:
         """The program on a real reactor says what it has to say, and exits."""
         # Port 0 is one on which nothing can listen.
         nowhere = "http://127.0.0.1:0"
@@ -719,7 +719,7 @@ class ExecutableTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (1, ""))
         self.assertTrue(done.stdout.startswith(f"Failure: Nothing listens at {nowhere}"))
 
-    def test_signals(self):
+    def test_signals(self) -> None:
         """Ctrl-C and whatever else is sent to end a command ends it, without a word."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self.assertEqual(self.signalled(number), (b"", -number))

@@ -52,12 +52,12 @@ def script_of(**changes):
 class AsText(SynchronousTestCase):
     """What the script says."""
 
-    def test_every_op_is_explained(self):
+    def test_every_op_is_explained(self) -> None:
         """There is no op of the init that a plan could hold and the script could not say."""
         ops = [name for name, _ in getmembers(init.Container, isfunction) if name[0] != "_"]
         self.assertEqual([op for op in ops if not getattr(_Shell, op).__doc__], [])
 
-    def test_every_step_is_numbered(self):
+    def test_every_step_is_numbered(self) -> None:
         """The comments number the steps as a failed launch does, without a gap."""
         plan = make_plan(make_spec(), Paths("/b", [], "/p", "/s"), "web-1")
         numbers = re.findall(r"^# (\d+)(?:-(\d+))?: (\w+)$", explain(plan), re.M)
@@ -68,7 +68,7 @@ class AsText(SynchronousTestCase):
         ]
         self.assertEqual(counted, [(i, op) for i, (op, _) in enumerate(plan, 1)])
 
-    def test_the_shell_can_read_it(self):
+    def test_the_shell_can_read_it(self) -> None:
         """sh finds no mistake in it, nor in the part that it runs as PID 1."""
         script = script_of(startup_script="/it's a script", startup_env="A='\";B=$(x)`y`\\")
         inner = script.split("<<'CONTAINER'\n")[1].removesuffix("CONTAINER\n")
@@ -76,13 +76,13 @@ class AsText(SynchronousTestCase):
             checked = subprocess.run(["sh", "-n"], input=text.encode(), capture_output=True)
             self.assertEqual((checked.returncode, checked.stderr), (0, b""))
 
-    def test_namespaces_come_first(self):
+    def test_namespaces_come_first(self) -> None:
         """All namespaces, those of the init and of the plan, are made by one command."""
         (line,) = [line for line in script_of().splitlines() if "exec unshare" in line]
         wanted = "--pid --fork --kill-child --uts --ipc --mount --cgroup"
         self.assertIn(wanted, line)
 
-    def test_read_mounts_are_sealed_last(self):
+    def test_read_mounts_are_sealed_last(self) -> None:
         """What is READ becomes read-only once all mount points are made; READWRITE never does."""
         read_only = "mount -o remount,bind,ro,nosuid,nodev "
         script = script_of()
@@ -94,31 +94,31 @@ class AsText(SynchronousTestCase):
         self.assertNotIn(f'{read_only}"$root"/webserver/potato\n', script)
         self.assertIn("upperdir=/private/0-upper", script)
 
-    def test_volatile(self):
+    def test_volatile(self) -> None:
         """An overlay that the kernel would mount only once can be mounted again by the script."""
         script = script_of(mounts=["potato.tar /webserver/potato READWRITE"])
         mark = "rm -rf /private/0-work/work/incompat/volatile\n"
         self.assertLess(script.index(mark), script.index("workdir=/private/0-work,volatile"))
         self.assertNotIn("volatile", script_of(restart="always").replace("(volatile: ", ""))
 
-    def test_limits(self):
+    def test_limits(self) -> None:
         """A limit on open files is set, and a bound on the disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})
         self.assertIn("prlimit --pid $$ --nofile=100\n", script)
         self.assertIn("size=1048576 scratch /private/disk\n", script)
 
-    def test_variables_are_filled_in(self):
+    def test_variables_are_filled_in(self) -> None:
         """${NAME} stands for what NAME was before, and nothing else is the shell's to see."""
         script = script_of(startup_env="A=1 2;B=${A}$A;HOME=${HOME}/x;C=${NONE}")
         self.assertIn("""A='1 2' B='1 2''$A' C=""", script.replace(' HOME="$home"/x', ""))
         self.assertIn('exec env -i HOME="$home"/x USER="$user" PATH=/usr/', script)
 
-    def test_an_environment_without_end(self):
+    def test_an_environment_without_end(self) -> None:
         """A text that doubles itself is refused and not written out."""
         doubling = ";".join(["A=${PATH}", *["A=${A}${A}"] * 30])
         self.assertRaises(InvalidData, script_of, startup_env=doubling)
 
-    def test_a_network(self):
+    def test_a_network(self) -> None:
         """A network of its own is one more namespace, and needs a link that another makes."""
         self.assertNotIn("--net", script_of())
         script = script_of(network="none")
@@ -133,17 +133,17 @@ class AsText(SynchronousTestCase):
         self.assertIn("ip route add default via 10.0.0.1\n", script)
         self.assertIn("nameserver 10.0.0.1\n", script)
 
-    def test_an_init(self):
+    def test_an_init(self) -> None:
         """Where PID 1 is to look after the script, the shell waits for it."""
         script = script_of(startup_script="/x", init=True)
         self.assertIn("\nenv -i ", script)
         self.assertNotIn("exec env", script)
 
-    def test_idle(self):
+    def test_idle(self) -> None:
         """A container without a script runs sleep(1)."""
         self.assertIn("    sleep infinity\nCONTAINER\n", script_of())
 
-    def test_unpacking(self):
+    def test_unpacking(self) -> None:
         """The plan that unpacks a tarball can be read as well."""
         tar = Program("/usr/bin/tar")
         script = explain(make_unpacking_plan("/a b.tar", "/layer", "/scratch", "/.x", tar))
@@ -156,7 +156,7 @@ class AsText(SynchronousTestCase):
 class ForReal(SynchronousTestCase):
     """What the script makes."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
         for name in ("base", "layer", "private", "scratch", "empty"):
             os.makedirs(self.path(name))
@@ -226,7 +226,7 @@ class ForReal(SynchronousTestCase):
         self.assertEqual(process.wait(30), 0)
         return self.output()
 
-    def test_the_same_container_as_the_init_makes(self):
+    def test_the_same_container_as_the_init_makes(self) -> None:
         """Mounts, powers, identity, environment and descriptors are the same, seen from inside."""
         for changes in (
             {},
@@ -239,7 +239,7 @@ class ForReal(SynchronousTestCase):
             plan = self.plan(**changes)
             self.assertEqual(self.by_shell(plan), self.by_init(plan))
 
-    def test_from_inside(self):
+    def test_from_inside(self) -> None:
         """It is PID 1 with its own name, few powers, a read-only root and a writable mount."""
         seen = self.by_shell(self.plan(startup_owner="www"))
         for line in (
@@ -259,21 +259,21 @@ class ForReal(SynchronousTestCase):
         self.assertNotIn("LEAKS", "".join(seen))
         self.assertEqual(os.listdir(self.path("layer")), [])
 
-    def test_an_unknown_owner(self):
+    def test_an_unknown_owner(self) -> None:
         """The script stops with a sentence where the image does not know the owner."""
         with self.assertRaises(subprocess.CalledProcessError):
             self.by_shell(self.plan(startup_owner="nobody-here"))
         with open(self.path("err")) as file:
             self.assertIn("the image knows no user nobody-here", file.read())
 
-    def test_an_unknown_group(self):
+    def test_an_unknown_group(self) -> None:
         """Nor where it does not know the owner's group."""
         with self.assertRaises(subprocess.CalledProcessError):
             self.by_shell(self.plan(startup_owner="root:nobody-here"))
         with open(self.path("err")) as file:
             self.assertIn("the image knows no group nobody-here", file.read())
 
-    def test_nothing_stays_mounted(self):
+    def test_nothing_stays_mounted(self) -> None:
         """When the container has ended nothing of it is mounted on the host."""
         self.assertIn(self.folder, "".join(self.by_shell(self.plan())))  # as seen from inside
         with open("/proc/self/mountinfo") as file:

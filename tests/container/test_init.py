@@ -59,7 +59,7 @@ class Executed(BaseException):
 class Recorder:
     """In place of init.Kernel: remembers each call, and lets some fail."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.calls = []
         self.failures = []
         self.places = {}  # of the descriptors that are open, by their numbers
@@ -87,7 +87,7 @@ class Recorder:
 
         return record
 
-    def follow(self, name, *arguments):
+    def follow(self, name, *arguments) -> None:
         """Take note of what is open."""
         number = 1000 + len(self.calls)
         if name in OPENING:
@@ -116,13 +116,13 @@ class Recorder:
 class Manager:
     """In place of the socket to the manager, which answers at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received = b""
 
-    def sendall(self, message):
+    def sendall(self, message) -> None:
         self.received += message
 
-    def close(self):
+    def close(self) -> None:
         self.received = None
 
     def fileno(self):
@@ -137,7 +137,7 @@ class Case(SynchronousTestCase):
 
     maxDiff = None
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.files = dict(FILES)
         self.patch(init, "read_file", self.read_file)
 
@@ -193,13 +193,13 @@ PLANS = {
 class WholePlans(Case):
     """Real plans, that go well or fail somewhere."""
 
-    def test_every_op(self):
+    def test_every_op(self) -> None:
         """The plans of these tests use every op there is, but idle."""
         used = {op for plan in PLANS.values() for op, _ in plan}
         ops = {name for name in vars(init.Container) if not name.startswith("_")}
         self.assertEqual(ops - used, {"idle"})
 
-    def test_success(self):
+    def test_success(self) -> None:
         """All steps are done in order, and the last call of all is the exec."""
         for plan in PLANS.values():
             kernel = Recorder()
@@ -209,11 +209,11 @@ class WholePlans(Case):
             self.assertEqual([call[0] for call in kernel.calls].count("execve"), 1)
             self.assertEqual(kernel.calls[-1][:2], ("execve", plan[-1][1]["path"]))
 
-    def test_done_is_said_before_the_exec(self):
+    def test_done_is_said_before_the_exec(self) -> None:
         """What "done" says holds a time for every step but the exec."""
         kernel, said = Recorder(), []
 
-        def say(message):
+        def say(message) -> None:
             said.append((json.dumps(message), kernel.calls[-1][0]))
 
         plan, container = PLANS["container"], init.Container(kernel, Manager())
@@ -221,7 +221,7 @@ class WholePlans(Case):
         wanted = json.dumps({"done": [0.0] * (len(plan) - 1)})
         self.assertEqual(said, [(wanted, "load_filter")])
 
-    def test_a_plan_in_two_parts(self):
+    def test_a_plan_in_two_parts(self) -> None:
         """Steps are numbered through the groundwork and what follows, and so are failures."""
         plan = PLANS["container"]
         kernel, said, durations = Recorder(), [], []
@@ -232,7 +232,7 @@ class WholePlans(Case):
         self.assertFalse(init.carry_out(plan[20:], container, said.append, durations))
         self.assertEqual(said[0]["failed"]["step"], 20)
 
-    def test_a_failure_at_each_call(self):
+    def test_a_failure_at_each_call(self) -> None:
         """Whichever call fails, its step is named and nothing is called after it."""
         for plan in PLANS.values():
             whose = self.steps_of_calls(plan)
@@ -250,7 +250,7 @@ class WholePlans(Case):
                 later = [name for name, *_ in kernel.calls[number + 1 :]]
                 self.assertEqual(later, ["close"] * len(later), call)
 
-    def test_nothing_stays_open(self):
+    def test_nothing_stays_open(self) -> None:
         """No step leaves a descriptor open but what a later one is to use; the exec has none."""
         for name, plan in PLANS.items():
             kernel = Recorder()
@@ -272,7 +272,7 @@ class WholePlans(Case):
             whose += [number] * (len(kernel.calls) - len(whose))
         return whose
 
-    def test_no_privilege_before_its_time(self):
+    def test_no_privilege_before_its_time(self) -> None:
         """The root is changed, and powers are dropped in an order that leaves no way back."""
         for name in ("container", "as root"):
             kernel = Recorder()
@@ -295,7 +295,7 @@ class WholePlans(Case):
             no_new_privileges = kernel.calls[::-1].index(("prctl", init.PR_SET_NO_NEW_PRIVS, 1))
             self.assertGreater(no_new_privileges, names.index("load_filter"))
 
-    def test_an_unknown_step_is_no_silence(self):
+    def test_an_unknown_step_is_no_silence(self) -> None:
         """An op that is none fails, and is not left out."""
         (message,) = self.carry_out([("fly", {})], Recorder())[0]
         self.assertIn("fly", message["failed"]["cause"])
@@ -304,7 +304,7 @@ class WholePlans(Case):
 class FileTree(Case):
     """The steps that mount and make, one by one."""
 
-    def test_a_mount_point_that_is_there(self):
+    def test_a_mount_point_that_is_there(self) -> None:
         """A target is opened beneath the root and mounted on by its descriptor, not by its name."""
         calls = self.calls("mount", target="/a/b", fstype="tmpfs", flags=["nosuid"], data="size=1m")
         flags = os.O_PATH | os.O_DIRECTORY
@@ -317,7 +317,7 @@ class FileTree(Case):
             ],
         )
 
-    def test_mount_points_are_made(self):
+    def test_mount_points_are_made(self) -> None:
         """A target that is missing is made, folder by folder, each beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)  # of the target, and of its parent
         calls = self.calls(
@@ -336,7 +336,7 @@ class FileTree(Case):
         self.assertEqual(calls[-1][0], "close")
         self.assertEqual(kernel.places, {})
 
-    def test_a_dangling_mount_point(self):
+    def test_a_dangling_mount_point(self) -> None:
         """Where a target is a link to nowhere, what it leads to is made, beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(3, EEXIST)
         calls = self.calls(
@@ -363,7 +363,7 @@ class FileTree(Case):
         )
         self.assertEqual(kernel.places, {})
 
-    def test_an_overlay(self):
+    def test_an_overlay(self) -> None:
         """The upper layer is like the lower one at its top, so that owner and mode show."""
         calls = self.calls(
             "overlay",
@@ -394,7 +394,7 @@ class FileTree(Case):
             ],
         )
 
-    def test_paths_of_an_overlay(self):
+    def test_paths_of_an_overlay(self) -> None:
         """No character of a path ends it: an image could name a folder of the host's else."""
         calls = self.calls(
             "overlay",
@@ -409,7 +409,7 @@ class FileTree(Case):
         (mount,) = [call for call in calls if call[0] == "mount"]
         self.assertEqual(mount[-1], r"lowerdir=/l\:/etc,upperdir=/u\,x=y,workdir=/w\\")
 
-    def test_layers_that_are_there(self):
+    def test_layers_that_are_there(self) -> None:
         """Private layers of an earlier run are used again; missing folders above are made."""
         kernel = Recorder().fail(3, ENOENT).fail(6, EEXIST)
         calls = self.calls(
@@ -427,7 +427,7 @@ class FileTree(Case):
         self.assertEqual(made, ["/p/0/u", "/p/0", "/p/0/u", "/p/0/w"])
         self.assertIn("mount", [call[0] for call in calls])
 
-    def test_the_containers_own(self):
+    def test_the_containers_own(self) -> None:
         """A target that has led to /proc, /sys, /dev or the top itself is refused, and why."""
         layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
         for place in ("/proc/sys", "/sys", "/dev/shm", "/"):
@@ -439,7 +439,7 @@ class FileTree(Case):
             self.assertIn(f"leads to {place}, which is", message["failed"]["cause"])
             self.assertNotIn("mount", [name for name, *_ in kernel.calls])
 
-    def test_sealing_what_was_mounted(self):
+    def test_sealing_what_was_mounted(self) -> None:
         """What is sealed is where the target led before the mount, not where it leads now."""
         kernel = Recorder()
         self.patch(kernel, "place", lambda *_: "/real")
@@ -457,7 +457,7 @@ class FileTree(Case):
         last = ("open_beneath", -1, "/real", os.O_PATH, init.RESOLVE_NO_SYMLINKS)
         self.assertEqual(kernel.calls[-1], last)
 
-    def test_sealing(self):
+    def test_sealing(self) -> None:
         """READ mounts are made read-only when all is mounted, once, by what was opened before."""
         kernel = Recorder()
         container = init.Container(kernel)
@@ -479,7 +479,7 @@ class FileTree(Case):
             ],
         )
 
-    def test_binds(self):
+    def test_binds(self) -> None:
         """What is bound is there with its flags from the first moment, and so is all below it."""
         on = "/proc/self/fd/{}".format
         powerless = init.bits(["ro", "nosuid", "nodev", "noexec"])
@@ -494,7 +494,7 @@ class FileTree(Case):
             binds = [call[1:] for call in self.calls(op, kernel, **arguments) if call[0] == "bind"]
             self.assertEqual((binds, kernel.places), ([wanted], {}), op)
 
-    def test_a_file_is_bound_on_a_file(self):
+    def test_a_file_is_bound_on_a_file(self) -> None:
         """What is no folder is bound on a new empty file."""
         kernel = Recorder()
         self.patch(kernel, "stat", lambda path: SimpleNamespace(st_mode=stat.S_IFREG))
@@ -505,7 +505,7 @@ class FileTree(Case):
         ]
         self.assertEqual([call[1:3] for call in made], [("x", stat.S_IFREG | 0o644)])
 
-    def test_standard_streams(self):
+    def test_standard_streams(self) -> None:
         """The logs are appended to, never truncated, and not through a link."""
         calls = self.calls("input", path="/in") + self.calls("output", stdout="/out", stderr="/err")
         opened = [call for call in calls if call[0] == "open"]
@@ -517,11 +517,11 @@ class FileTree(Case):
             self.assertTrue(call[2] & os.O_APPEND and call[2] & os.O_CREAT)
         self.assertEqual([call[2] for call in calls if call[0] == "dup2"], [0, 1, 2])
 
-    def test_one_stream(self):
+    def test_one_stream(self) -> None:
         """What tar says on either stream is one text, in the order in which it is said."""
         self.assertEqual(self.calls("output_as_error"), [("dup2", 2, 1)])
 
-    def test_a_folder_as_the_root(self):
+    def test_a_folder_as_the_root(self) -> None:
         """A folder of the host becomes the root with its flags set, before anything can use it."""
         calls = self.calls("root_folder", mountpoint="/root", source="/layer", flags=["nosuid"])
         bind = init.bits(["bind"])
@@ -534,7 +534,7 @@ class FileTree(Case):
             ],
         )
 
-    def test_devices(self):
+    def test_devices(self) -> None:
         """A device may be opened by anyone, whatever the umask is."""
         calls = self.calls("device", path="/dev/null", major=1, minor=3)
         number = os.makedev(1, 3)
@@ -545,7 +545,7 @@ class FileTree(Case):
 class Network(Case):
     """The steps that make a network of the container's own."""
 
-    def test_a_link(self):
+    def test_a_link(self) -> None:
         """The init asks for a link, waits for it, and then sets address, mask, state and route."""
         kernel, manager = Recorder(), Manager()
         container = init.Container(kernel, manager)
@@ -564,7 +564,7 @@ class Network(Case):
         self.assertIn(socket.inet_aton("10.0.0.1"), kernel.calls[-1][2])
         self.assertGreaterEqual(len(kernel.calls[-1][2]), 120)  # struct rtentry
 
-    def test_the_manager_ends_meanwhile(self):
+    def test_the_manager_ends_meanwhile(self) -> None:
         """An end-of-file instead of the link is a failure, and nothing is set up."""
         kernel = Recorder()
         container = init.Container(kernel, Manager())
@@ -573,20 +573,20 @@ class Network(Case):
         self.assertIn("the manager has ended", error.cause)
         self.assertEqual(kernel.calls, [])
 
-    def test_loopback(self):
+    def test_loopback(self) -> None:
         """The loopback interface is set up."""
         (call,) = self.calls("loopback")
         self.assertEqual(call[:2], ("configure_network", init.SIOCSIFFLAGS))
         self.assertEqual(call[2][:16], b"lo".ljust(16, b"\0"))
         self.assertEqual(call[2][16], init.IFF_UP)
 
-    def test_setting(self):
+    def test_setting(self) -> None:
         """A setting is written, and its file not made where there is no such setting."""
         opened, *others = self.calls("setting", path="/proc/sys/net/x", value="1")
         self.assertEqual(opened[:3], ("open", "/proc/sys/net/x", os.O_WRONLY | os.O_CLOEXEC))
         self.assertEqual([call[0] for call in others], ["write", "close"])
 
-    def test_a_file_takes_the_place_of_a_link(self):
+    def test_a_file_takes_the_place_of_a_link(self) -> None:
         """What the image has at a path is removed, never written through, missing or not."""
         for kernel in (Recorder(), Recorder().fail(2, ENOENT)):
             calls = self.calls("file", kernel, path="/etc/hosts", content="é\n")
@@ -600,7 +600,7 @@ class Network(Case):
 class Identity(Case):
     """Who the container runs as."""
 
-    def test_accounts(self):
+    def test_accounts(self) -> None:
         """A name or number is looked up in the image's files; groups come with it."""
         for owner, wanted in (
             ("root", ("root", 0, 0, "/root", [0])),
@@ -619,7 +619,7 @@ class Identity(Case):
             found = (account.name, account.uid, account.gid, account.home, account.groups)
             self.assertEqual(found, wanted)
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """A name that the image does not know, or knows by an impossible number, is an error."""
         for owner in "nobody split evil short bin big huge group minus nul".split():
             error = self.assertRaises(init.StepError, init.find_account, owner)
@@ -630,19 +630,19 @@ class Identity(Case):
             self.assertIn(repr(group), error.cause)
             self.assertEqual((error.number, error.path), (0, "/etc/group"))
 
-    def test_an_image_without_files(self):
+    def test_an_image_without_files(self) -> None:
         """Where there is no passwd file there are root and numbers."""
         self.files.clear()
         self.assertEqual(init.find_account("root").uid, 0)
         self.assertEqual(init.find_account("33").groups, [33])
         self.assertRaises(init.StepError, init.find_account, "www")
 
-    def test_root_keeps_capabilities(self):
+    def test_root_keeps_capabilities(self) -> None:
         """Root keeps those of the plan, and another user none."""
         for owner, mask in (("root", 0b1011), ("www", 0), ("4711", 0)):
             self.assertIn(("capset", mask), self.calls("user", owner=owner, capabilities=[0, 1, 3]))
 
-    def test_the_order(self):
+    def test_the_order(self) -> None:
         """Groups go first and the user last, for only root can change them; then it goes home."""
         calls = self.calls("user", owner="www", capabilities=[0])
         self.assertEqual(
@@ -659,7 +659,7 @@ class Identity(Case):
             ],
         )
 
-    def test_without_a_home(self):
+    def test_without_a_home(self) -> None:
         """Where its home can't be entered a user works from the top, as the init does by then."""
         flags = os.O_PATH | os.O_DIRECTORY
         for failing, wanted in (
@@ -671,7 +671,7 @@ class Identity(Case):
             self.assertEqual([name for name, *_ in calls[5:]], wanted)
             self.assertEqual(kernel.places, {})
 
-    def test_the_bounding_set(self):
+    def test_the_bounding_set(self) -> None:
         """Every capability that this kernel has is dropped but those to keep.
 
         How many it has is asked of itself: a file in /proc may not be what it seems.
@@ -690,7 +690,7 @@ class Executing(Case):
         self.assertEqual(call[:3], ("execve", "/x", ["/x", "-a"]))
         return call[3]
 
-    def test_the_environment(self):
+    def test_the_environment(self) -> None:
         """There is nothing in it but what the plan says and what the account adds."""
         self.assertEqual(self.environment(environment=[("A", ("1",))]), {"A": "1"})
         container = init.Container(Recorder())
@@ -700,7 +700,7 @@ class Executing(Case):
         wanted = {"HOME": "/elsewhere", "USER": "www", "A": "/srv-www"}
         self.assertEqual(container.kernel.calls[-1][3], wanted)
 
-    def test_a_script_without_an_interpreter(self):
+    def test_a_script_without_an_interpreter(self) -> None:
         """Text without #! is run by /bin/sh; what is no text is not."""
         self.patch(init, "head", lambda path: b"echo hello\n")
         kernel = Recorder().fail(0, errno.ENOEXEC)
@@ -713,7 +713,7 @@ class Executing(Case):
         )
         self.assertEqual(len(kernel.calls), 1)
 
-    def test_an_init(self):
+    def test_an_init(self) -> None:
         """PID 1 says no more, keeps nothing of the host's to be seen, and ends as its child."""
         kernel, manager = Recorder(), Manager()
         self.patch(kernel, "result", lambda name, *_: {"fork": 5, "look_after": 7}.get(name))
@@ -721,7 +721,7 @@ class Executing(Case):
         self.assertEqual((error.code, manager.received), (7, None))
         self.assertEqual(kernel.calls, [("fork",), ("rename", b"init"), ("look_after", 5)])
 
-    def test_no_shell(self):
+    def test_no_shell(self) -> None:
         """A script without #! in an image without a shell fails, and says why."""
         self.patch(init, "head", lambda path: b"echo hello\n")
         kernel = Recorder().fail(0, errno.ENOEXEC).fail(1, ENOENT)
@@ -730,7 +730,7 @@ class Executing(Case):
         self.assertEqual(message["failed"]["path"], "/bin/sh")
         self.assertIn("/x has no #! line", message["failed"]["cause"])
 
-    def test_idle(self):
+    def test_idle(self) -> None:
         """The image's sleep is run, from wherever it is; without one the init itself goes on."""
         sleep = ["sleep", "infinity"]
         for failing, wanted in ((0, ["/bin/sleep"]), (1, ["/bin/sleep", "/usr/bin/sleep"])):
@@ -752,7 +752,7 @@ class Variables(Case):
     """Variables in the values of others."""
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text()))
-    def test_the_same_as_the_specs(self, pairs, before):
+    def test_the_same_as_the_specs(self, pairs, before) -> None:
         """The init fills in exactly as the validator does, with which it shares no code."""
         try:
             wanted = spec.fill_in(pairs, before)
@@ -762,7 +762,7 @@ class Variables(Case):
             self.assertEqual(init.fill_in(pairs, before), wanted)
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text(max_size=9)))
-    def test_the_same_as_a_reference(self, pairs, before):
+    def test_the_same_as_a_reference(self, pairs, before) -> None:
         """Each value is a plain substitution in what the variables were before it."""
         wanted = dict(before)
         for name, parts in pairs:
@@ -774,7 +774,7 @@ class Variables(Case):
                 return
         self.assertEqual(init.fill_in(pairs, before), wanted)
 
-    def test_growth(self):
+    def test_growth(self) -> None:
         """Text that doubles itself is an error of the config, and memory stays bounded."""
         doubling = [("A", ("x",)), *[("A", ("", "A", "", "A", ""))] * 60]
         plan = [("exec", {"path": "/x", "arguments": [], "environment": doubling})]
@@ -784,7 +784,7 @@ class Variables(Case):
         self.assertIn("startup_env", message["failed"]["cause"])
         self.assertEqual(kernel.calls, [])
 
-    def test_the_limits_agree(self):
+    def test_the_limits_agree(self) -> None:
         """The init and the validator have the same bound, which one string of execve can hold."""
         self.assertEqual(init.LONGEST_ENVIRONMENT, spec.LONGEST_ENVIRONMENT)
         longest_name = len("A" * 128 + "=")
@@ -794,19 +794,19 @@ class Variables(Case):
 class Attempt:
     """In place of init.Kernel: really executes, but in a process of its own."""
 
-    def execve(self, path, arguments, environment):
+    def execve(self, path, arguments, environment) -> None:
         subprocess.run(arguments, executable=path, env=environment, stdin=subprocess.DEVNULL)
 
 
 class WhyNoExec(SynchronousTestCase):
     """The cause of an exec that failed, from real files that can't be run."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
         self.path = os.path.join(self.folder, "run")
 
-    def put(self, content, mode=0o755):
+    def put(self, content, mode=0o755) -> None:
         with open(self.path, "wb") as file:
             file.write(content)
         os.chmod(self.path, mode)
@@ -821,72 +821,72 @@ class WhyNoExec(SynchronousTestCase):
         self.assertTrue(error.hint)
         return error.number
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         """There is no such file."""
         self.assertEqual(self.why(f"there is no {self.path}"), ENOENT)
 
-    def test_a_dangling_link(self):
+    def test_a_dangling_link(self) -> None:
         """The link leads nowhere, and where is named."""
         os.symlink("/nowhere/at-all", self.path)
         self.assertEqual(self.why("symbolic link to /nowhere/at-all"), ENOENT)
 
-    def test_a_link_in_circles(self):
+    def test_a_link_in_circles(self) -> None:
         """The link leads to itself."""
         os.symlink(self.path, self.path)
         self.assertEqual(self.why("can't be looked at"), errno.ELOOP)
 
-    def test_below_a_file(self):
+    def test_below_a_file(self) -> None:
         """A part of the path is no folder."""
         self.put(b"#!/bin/sh\n")
         self.path += "/more"
         self.assertEqual(self.why("can't be looked at"), errno.ENOTDIR)
 
-    def test_a_folder(self):
+    def test_a_folder(self) -> None:
         """It is a folder."""
         os.mkdir(self.path)
         self.assertEqual(self.why("not a regular file"), errno.EACCES)
 
-    def test_a_fifo(self):
+    def test_a_fifo(self) -> None:
         """It is a pipe, which is not waited for."""
         os.mkfifo(self.path, 0o755)
         self.assertEqual(self.why("not a regular file"), errno.EACCES)
 
-    def test_mounted_noexec(self):
+    def test_mounted_noexec(self) -> None:
         """It lies where nothing can be run."""
         self.put(b"#!/bin/sh\n", 0o644)
         status = mock.Mock(f_flag=os.ST_NOEXEC)
         with mock.patch.object(init.os, "statvfs", lambda path: status):
             self.why(f"{self.path} lies on a file system mounted noexec; place it outside of it")
 
-    def test_not_executable(self):
+    def test_not_executable(self) -> None:
         """It has no execute bit."""
         self.put(b"#!/bin/sh\n", 0o644)
         self.assertEqual(self.why("not executable", "chmod +x run"), errno.EACCES)
 
-    def test_no_interpreter(self):
+    def test_no_interpreter(self) -> None:
         """Its interpreter is missing, and which is named."""
         for line in (b"#!/opt/no/perl -w\n", b"#! /opt/no/perl", b"#!\t/opt/no/perl\t\n"):
             self.put(line)
             self.assertEqual(self.why("its interpreter /opt/no/perl is not in"), ENOENT)
 
-    def test_an_interpreter_that_can_not_run(self):
+    def test_an_interpreter_that_can_not_run(self) -> None:
         """Its interpreter is there and is none."""
         self.put(b"#!/etc/passwd\n")
         self.assertEqual(self.why("its interpreter /etc/passwd can't be run"), errno.EACCES)
 
-    def test_windows_line_ends(self):
+    def test_windows_line_ends(self) -> None:
         """It was written on Windows."""
         self.put(b"#!/bin/sh\r\necho hello\r\n")
         self.assertEqual(self.why("Windows line ends", "sed"), ENOENT)
 
-    def put_elf(self, old, new):
+    def put_elf(self, old, new) -> None:
         """This machine's shell, with some bytes changed near its beginning."""
         with open("/bin/sh", "rb") as file:
             content = file.read()
         self.assertIn(old, content[:4096])
         self.put(content.replace(old, new, 1))
 
-    def test_another_processor(self):
+    def test_another_processor(self) -> None:
         """It is built for another machine, and which is named."""
         with open("/bin/sh", "rb") as file:
             start = file.read(18)
@@ -899,19 +899,19 @@ class WhyNoExec(SynchronousTestCase):
     def number(self, machine):
         return machine.to_bytes(2, sys.byteorder)
 
-    def test_no_loader(self):
+    def test_no_loader(self) -> None:
         """The C library's loader that it asks for is missing."""
         self.put_elf(b"/ld-", b"/no-")
         self.assertEqual(self.why("dynamic loader", "C library"), ENOENT)
 
-    def test_with_arguments(self):
+    def test_with_arguments(self) -> None:
         """The path of a program, with its arguments: it takes none."""
         self.path = "/bin/sleep 1000"
         self.assertEqual(self.why("there is no /bin/sleep 1000", "takes no arguments"), ENOENT)
         self.path = "/bin/no-such sleep"
         self.why("there is no /bin/no-such sleep in the container")
 
-    def test_a_late_interpreter(self):
+    def test_a_late_interpreter(self) -> None:
         """What is before #! is named, and the script is not run by a shell instead."""
         python = b"#!/usr/bin/python3\nprint()\n"
         self.put(b"\xef\xbb\xbf" + python)
@@ -923,7 +923,7 @@ class WhyNoExec(SynchronousTestCase):
             self.put(content)
             init.refuse_late_interpreter(self.path)
 
-    def test_a_folder_that_may_not_be_entered(self):
+    def test_a_folder_that_may_not_be_entered(self) -> None:
         """The first folder on the way that is shut is named, and so is the image's own top."""
         self.put(b"#!/bin/sh\n")
         for shut, said in ((self.folder, f"{self.folder} may not"), ("/", "the top folder (./)")):
@@ -933,20 +933,20 @@ class WhyNoExec(SynchronousTestCase):
             self.assertIn(said, cause)
             self.assertIn("755", hint)
 
-    def test_garbage(self):
+    def test_garbage(self) -> None:
         """It is nothing that could be run."""
         self.put(b"\0\1\2\3" * 100)
         self.assertEqual(self.why("the kernel can't run"), errno.ENOEXEC)
         self.put(b"\x7fELF")
         self.assertEqual(self.why("the kernel can't run"), errno.ENOEXEC)
 
-    def test_not_for_this_owner(self):
+    def test_not_for_this_owner(self) -> None:
         """It may be run by others, but not by this one."""
         self.put(b"echo hello", 0o700)
         cause, _ = init.why_no_exec(self.path, errno.EACCES)
         self.assertIn("may not be run by this startup_owner", cause)
 
-    def test_scripts(self):
+    def test_scripts(self) -> None:
         """Only text without a #! line is what a shell runs itself."""
         for content, wanted in (
             (b"", True),
@@ -960,7 +960,7 @@ class WhyNoExec(SynchronousTestCase):
             self.put(content)
             self.assertEqual(init.is_script(self.path), wanted)
 
-    def test_reading_is_bounded(self):
+    def test_reading_is_bounded(self) -> None:
         """A file of the image is read to a bound, and only if it is a file."""
         self.put(b"x" * (init.LONGEST_FILE + 5))
         self.assertEqual(len(init.read_file(self.path)), init.LONGEST_FILE)
@@ -969,7 +969,7 @@ class WhyNoExec(SynchronousTestCase):
         self.assertRaises(OSError, init.read_file, self.path)
         self.assertRaises(OSError, init.read_file, self.folder)
 
-    def test_only_files_are_read(self):
+    def test_only_files_are_read(self) -> None:
         """What the kernel makes up, which only looks like a file, and devices are not read."""
         made_up = ["/proc/version", "/proc/self/fd/0", "/sys/kernel/uevent_seqnum", "/dev/zero"]
         for target in made_up:
@@ -992,19 +992,19 @@ messages = st.recursive(
 class Conversation(SynchronousTestCase):
     """What goes over the socket."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.here, self.there = socket.socketpair()
         self.addCleanup(self.here.close)
         self.addCleanup(self.there.close)
         self.here.settimeout(10)
 
-    def send(self, *parts):
+    def send(self, *parts) -> None:
         """The manager sends these, and hangs up."""
         for part in parts:
             self.there.sendall(part)
         self.there.close()
 
-    def test_a_plan(self):
+    def test_a_plan(self) -> None:
         """A plan arrives as it was sent, and the one behind it too."""
         plan = container_plan(startup_env="A=é")
         message = marshal.dumps(plan)
@@ -1014,33 +1014,33 @@ class Conversation(SynchronousTestCase):
         self.assertEqual(init.receive_plan(self.here), plan)
         self.assertIsNone(init.receive_plan(self.here))
 
-    def test_hung_up(self):
+    def test_hung_up(self) -> None:
         """End-of-file means that no plan comes: at once, or in the middle of a message."""
         for parts in ([], [b"\0"], [b"\0\0\0\5"], [b"\0\0\0\5", b"abcd"], [b"\0\0\0\0"]):
             self.send(*parts)
             self.assertIsNone(init.receive_plan(self.here))
             self.setUp()
 
-    def test_garbage(self):
+    def test_garbage(self) -> None:
         """What is no plan raises, so that the init ends."""
         self.send(b"\0\0\0\3???")
         self.assertRaises((ValueError, EOFError), init.receive_plan, self.here)
 
     @given(messages)
-    def test_json(self, message):
+    def test_json(self, message) -> None:
         """A message of the init is JSON, in one line."""
         line = init.to_json(message)
         self.assertEqual(json.loads(line), message)
         self.assertNotIn("\n", line)
 
-    def test_failures_are_valid_text(self):
+    def test_failures_are_valid_text(self) -> None:
         """A failure can be shown and sent on, whatever bytes the image's paths hold."""
         error = init.StepError("execve", ENOENT, "/a\udcff", "no \udcfe", "x\udcfd")
         failed = json.loads(init.to_json(init.failure(3, error)))["failed"]
         "".join(map(str, failed.values())).encode()
         self.assertEqual((failed["step"], failed["errno"], failed["path"]), (3, ENOENT, "/a?"))
 
-    def test_the_call_is_named(self):
+    def test_the_call_is_named(self) -> None:
         """A failed call of Python's own is known by the name of its system call."""
         error = self.assertRaises(OSError, init.Kernel().mkdir, "/proc/nowhere/x")
         self.assertEqual(error.call, "mkdir")

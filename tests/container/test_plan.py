@@ -192,7 +192,7 @@ class Containers(SynchronousTestCase):
 
     maxDiff = None
 
-    def test_the_whole(self):
+    def test_the_whole(self) -> None:
         """The example's plan is exactly this, in this order."""
         plan = plan_of(
             "/layers/web",
@@ -204,31 +204,31 @@ class Containers(SynchronousTestCase):
         )
         self.assertEqual(plan, GROUNDWORK + REST)
 
-    def test_the_groundwork(self):
+    def test_the_groundwork(self) -> None:
         """What a warm init does in advance is how every plan begins, whatever its config."""
         groundwork = make_groundwork(HOST, "/scratch")
         self.assertEqual(groundwork, GROUNDWORK)
         for changes in ({}, {"writable_root": True, "limits": {"disk": "1M", "files": 9}}):
             self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
 
-    def test_no_script(self):
+    def test_no_script(self) -> None:
         """Without a script the container idles, in the same environment."""
         environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), ("A", ("1",))]
         self.assertEqual(plan_of(startup_env="A=1")[-1], ("idle", {"environment": environment}))
 
-    def test_a_writable_root(self):
+    def test_a_writable_root(self) -> None:
         """A root that may be written to has a layer of the instance's own, and is not sealed."""
         (root,) = [step for op, step in plan_of(writable_root=True) if op == "root_overlay"]
         self.assertEqual((root["upper"], root["sealed"]), ("/private/base-upper", False))
 
-    def test_volatile(self):
+    def test_volatile(self) -> None:
         """What is written need not survive a power cut, but where a restart would read it."""
         for restart in ("no", "on-failure", "always"):
             plan = plan_of("/layers/web", mounts=["web.tar /w READWRITE"], restart=restart)
             volatile = {step["volatile"] for op, step in plan if op.endswith("overlay")}
             self.assertEqual(volatile, {restart == "no"})
 
-    def test_files_in_memory(self):
+    def test_files_in_memory(self) -> None:
         """The image's files in /run and /tmp are below what is in memory, wherever those are."""
         paths = evolve(PATHS, run=Place("/var/run", True), tmp=Place(), ids=1 << 20)
         plan = make_plan(make_spec(), paths, "web-1")
@@ -252,14 +252,14 @@ class Containers(SynchronousTestCase):
             ],
         )
 
-    def test_one_below_the_other(self):
+    def test_one_below_the_other(self) -> None:
         """If /run is below /tmp, that is mounted first."""
         paths = evolve(PATHS, run=Place("/tmp/run"))
         plan = make_plan(make_spec(), paths, "web-1")
         targets = [step["target"] for op, step in plan if op == "mount" and "size" in str(step)]
         self.assertEqual(targets[-2:], ["/tmp", "/tmp/run"])
 
-    def test_limits(self):
+    def test_limits(self) -> None:
         """A bound on the disk is there before anything lies on it, one on files before the exec."""
         plain, plan = plan_of(), plan_of(limits={"disk": "1M", "files": 100, "memory": "1G"})
         added = [step for step in plan if step not in plain]
@@ -275,7 +275,7 @@ class Containers(SynchronousTestCase):
         self.assertLess(plan.index(added[0]), ops.index("root_overlay"))
         self.assertLess(plan.index(added[1]), ops.index("user"))
 
-    def test_a_network_of_its_own(self):
+    def test_a_network_of_its_own(self) -> None:
         """A container without a network has only itself to reach, and no name server."""
         plain, plan = plan_of(), plan_of(network="none")
         nothing = "# There is no network, and so no name server.\n"
@@ -292,13 +292,13 @@ class Containers(SynchronousTestCase):
         left = [step for step in plain if step != resolver]
         self.assertEqual([step for step in plan if step in plain], left)
 
-    def test_names(self):
+    def test_names(self) -> None:
         """Without a resolv.conf of the host's an image keeps its own one."""
         plan = make_plan(make_spec(), evolve(PATHS, resolv_conf=""), "web-1")
         paths = [step["path"] for op, step in plan if op == "file"]
         self.assertEqual(paths, ["/etc/hosts", "/etc/hostname"])
 
-    def test_a_private_network(self):
+    def test_a_private_network(self) -> None:
         """The link is asked for early, used late, and leads to the gateway for names as well."""
         link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
         none, plan = plan_of(network="none"), plan_of(network="private", link=link)
@@ -319,14 +319,14 @@ class Containers(SynchronousTestCase):
         self.assertLess(ops.index("file"), ops.index("seal"))
         self.assertLess(ops.index("link"), ops.index("user"))
 
-    def test_an_init(self):
+    def test_an_init(self) -> None:
         """One that looks after the script begins last; without a script there is nothing to do."""
         plain, plan = plan_of(startup_script="/x"), plan_of(startup_script="/x", init=True)
         self.assertEqual(plan, [*plain[:-1], ("look_after", {}), plain[-1]])
         self.assertEqual(plan_of(init=True), plan_of())
         self.assertEqual(common_start(plan, plan), plain[:-1])
 
-    def test_sizes(self):
+    def test_sizes(self) -> None:
         """A /tmp is as large as it is to be, and a /dev/shm becomes so: that is there before."""
         plain, plan = plan_of(), plan_of(shm_size="1G", tmp_size="1M")
         self.assertEqual(
@@ -353,7 +353,7 @@ class Containers(SynchronousTestCase):
         )
         self.assertEqual(plan_of(shm_size="64M"), plain)
 
-    def test_no_mount_hides_another(self):
+    def test_no_mount_hides_another(self) -> None:
         """Mounts follow the config's order, but one comes after those that it is below."""
         mounts = ["c.tar /a/b/c READ", "z.tar /z READWRITE", "a.tar /a READ", "b.tar /a/b READ"]
         layers = ("/layers/c", "/layers/z", "/layers/a", "/layers/b")
@@ -364,27 +364,27 @@ class Containers(SynchronousTestCase):
         self.assertEqual(lower, ["/layers/z", "/layers/a", "/layers/b", "/layers/c"])
         self.assertEqual(steps[0]["upper"], "/private/1-upper")
 
-    def test_a_layer_for_each_mount(self):
+    def test_a_layer_for_each_mount(self) -> None:
         """Layers that are not as many as the mounts are an error, and no mount is left out."""
         self.assertRaises(ValueError, plan_of, mounts=["x.tar /x READ"])
         self.assertRaises(ValueError, plan_of, "/layers/x")
 
-    def test_plain_data(self):
+    def test_plain_data(self) -> None:
         """A plan passes through the socket to the init unchanged."""
         plan = plan_of("/layers/x", mounts=["x.tar /x READWRITE"], startup_env="A=é")
         self.assertEqual(marshal.loads(marshal.dumps(plan)), plan)
 
-    def test_capabilities(self):
+    def test_capabilities(self) -> None:
         """The numbers are those of <linux/capability.h>; none reaches devices or raw sockets."""
         self.assertEqual(list(CAPABILITIES.values()), ALL)
         self.assertFalse({"MKNOD", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"} & set(CAPABILITIES))
 
-    def test_the_programs_exist(self):
+    def test_the_programs_exist(self) -> None:
         """The init and the monitor lie where the plan says."""
         self.assertTrue(os.path.isfile(INIT))
         self.assertTrue(os.path.isfile(MONITOR))
 
-    def test_the_host(self):
+    def test_the_host(self) -> None:
         """Only what this machine has is hidden or write-protected."""
         host = Host.here("/empty", FILTER)
         for path, is_folder in host.masked:
@@ -394,7 +394,7 @@ class Containers(SynchronousTestCase):
         self.assertIn("/proc/sys", host.read_only)
         self.assertEqual((host.empty, host.seccomp), ("/empty", FILTER))
 
-    def test_shares(self):
+    def test_shares(self) -> None:
         """A quarter of what is counted for a user as a whole is the host's, however little."""
         for most, shares in (
             ((7, 7), {"msgqueue": 5, "sigpending": 5, "memlock": 5}),
@@ -410,14 +410,14 @@ class Containers(SynchronousTestCase):
 class Unpacking(SynchronousTestCase):
     """The plan that unpacks a tarball."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         tar = Program("/usr/bin/tar", "/usr/lib/ld.so", ("/usr/lib/libc.so", "/usr/lib/libacl.so"))
         xz = Program("/usr/bin/xz", "/usr/lib/ld.so", ("/usr/lib/libc.so", "/opt/liblzma.so"))
         self.plan = make_unpacking_plan(
             "/images/base.tar.xz", "/layers/new", "/scratch", "/.x", tar, xz
         )
 
-    def test_the_order(self):
+    def test_the_order(self) -> None:
         """tar runs last, in a root of its own, with few powers left."""
         ops = list(dict.fromkeys(op for op, _ in self.plan))
         self.assertEqual(
@@ -443,7 +443,7 @@ class Unpacking(SynchronousTestCase):
         )
         self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
 
-    def test_all_but_the_layer_is_read_only(self):
+    def test_all_but_the_layer_is_read_only(self) -> None:
         """The root is the new layer; of what is bound into it nothing can be written to."""
         (root,) = [arguments for op, arguments in self.plan if op == "root_folder"]
         self.assertEqual(root["source"], "/layers/new")
@@ -459,7 +459,7 @@ class Unpacking(SynchronousTestCase):
         )
         self.assertEqual([bind for bind in binds if "ro" not in bind["flags"]], [])
 
-    def test_the_programs(self):
+    def test_the_programs(self) -> None:
         """tar and what it decompresses with are started by the loader that they are linked for."""
         step = self.plan[-1][1]
         words = [step["path"], *step["arguments"]]
@@ -469,7 +469,7 @@ class Unpacking(SynchronousTestCase):
         self.assertIn(f"--use-compress-program={xz}", words)
         self.assertIn("--file=/.x/tarball", words)
 
-    def test_not_compressed(self):
+    def test_not_compressed(self) -> None:
         """A tarball that is not compressed needs only tar; one without a loader is run itself."""
         static = Program("/usr/bin/tar")
         plan = make_unpacking_plan("/base.tar", "/layers/new", "/scratch", "/.x", static)
@@ -481,17 +481,17 @@ class Unpacking(SynchronousTestCase):
 class InAdvance(SynchronousTestCase):
     """What may be done before there is a launch."""
 
-    def test_same_plan(self):
+    def test_same_plan(self) -> None:
         """All may be done early but the exec, or the idling that stands for one."""
         for plan in (GROUNDWORK + REST, plan_of()):
             self.assertEqual(common_start(plan, plan), plan[:-1])
 
-    def test_another_plan(self):
+    def test_another_plan(self) -> None:
         """And no more than two plans have in common."""
         other = [*REST[:3], ("mount", {}), *REST[4:]]
         self.assertEqual(common_start(REST, other), REST[:3])
 
-    def test_of_the_managers(self):
+    def test_of_the_managers(self) -> None:
         """No address and no range of ids is taken early, and nothing is done that needs it."""
         plan = plan_of(network="private")
         unshare = ("unshare", {"namespaces": ["net"]})

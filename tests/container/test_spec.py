@@ -309,13 +309,13 @@ class Case(SynchronousTestCase):
 class Keys(Case):
     """Each key and its values."""
 
-    def test_every_key_is_in_the_tables(self):
+    def test_every_key_is_in_the_tables(self) -> None:
         """No key is without a value that is taken, one that is refused, and a default."""
         self.assertEqual(set(TAKEN), set(KEYS))
         self.assertEqual(set(REFUSED), set(KEYS))
         self.assertEqual({*DEFAULTS, *spec.REQUIRED}, set(KEYS))
 
-    def test_taken(self):
+    def test_taken(self) -> None:
         """A good value is kept, in the form that the rest of the program relies on."""
         for key, pairs in TAKEN.items():
             for value, kept in pairs:
@@ -323,24 +323,24 @@ class Keys(Case):
                 text = json.dumps({**json.loads(document(**private)), key: value}).encode()
                 self.assertEqual(getattr(from_json(text), key), kept)
 
-    def test_refused(self):
+    def test_refused(self) -> None:
         """A bad value is refused by a sentence that names the key."""
         for key, values in REFUSED.items():
             for value in values:
                 self.refused(document(**{key: value}), f"{key} ")
 
-    def test_null_is_no_value(self):
+    def test_null_is_no_value(self) -> None:
         """null stands for no script, and for nothing else."""
         for key in set(KEYS) - {"startup_script"}:
             self.refused(json.dumps({**json.loads(document()), key: None}).encode(), key)
 
-    def test_mounts_refused(self):
+    def test_mounts_refused(self) -> None:
         """A mount that is malformed, or reaches where no mount may be, is refused."""
         for line in MOUNTS_REFUSED:
             self.refused(document(mounts=["good.tar /good READ", line]), "mount")
         self.refused(document(mounts=["a.tar /a READ", "b.tar //a/ READWRITE"]), "two tarballs")
 
-    def test_ports_refused(self):
+    def test_ports_refused(self) -> None:
         """A port that is none, or is taken twice, or that no private network has, is refused."""
         for text in PORTS_REFUSED:
             self.refused(document(network="private", ports=[text]), "a port is 'HOST:CONTAINER'")
@@ -354,7 +354,7 @@ class Keys(Case):
         for network in ("host", "none", None):
             self.refused(document(network=network, ports=["1:1"]), '"network": "private"')
 
-    def test_taken_ports(self):
+    def test_taken_ports(self) -> None:
         """With the host's network PORT is taken of the host's; else those that are published."""
         port = Port("127.0.0.1", 80, 80, "tcp")
         self.assertEqual(make_spec(startup_env="PORT=80").taken_ports, (port,))
@@ -363,7 +363,7 @@ class Keys(Case):
         published = make_spec(network="private", ports=["81:80", "0.0.0.0:82:80/udp"])
         self.assertEqual([str(port) for port in published.taken_ports], ["81", "0.0.0.0:82/udp"])
 
-    def test_limits_refused(self):
+    def test_limits_refused(self) -> None:
         """A limit that is no good, or that no one knows, is refused by name."""
         self.assertEqual(set(LIMITS_REFUSED), set(LIMITS))
         for limit, values in LIMITS_REFUSED.items():
@@ -374,23 +374,23 @@ class Keys(Case):
         self.assertIn("memory", error.chain[-1])
         self.refused(document(limits={"swap": 1}), "limits.swap")
 
-    def test_defaults(self):
+    def test_defaults(self) -> None:
         """What a document leaves out has the documented default."""
         plain = make_spec()
         self.assertEqual({key: getattr(plain, key) for key in DEFAULTS}, DEFAULTS)
 
-    def test_required(self):
+    def test_required(self) -> None:
         """A required key that is missing is named."""
         for key in ("name", "major", "minor", "base_image"):
             self.refused(document(**{key: None}), f"the key {key!r} is missing")
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """A key that no one knows is refused by name, and the known ones are listed."""
         error = self.refused(document(startup_scrpt="/x"), "a config has no key 'startup_scrpt'")
         self.assertIn("startup_script", error.chain[-1])
         self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
 
-    def test_long_paths(self):
+    def test_long_paths(self) -> None:
         """A path that no kernel would take is refused at once, counted in bytes."""
         for path in ("/" + "a" * 256, "/" + "é" * 128, "/a" * 513, "/éé" * 205):
             self.refused(document(startup_script=path), "startup_script")
@@ -401,7 +401,7 @@ class Keys(Case):
 class Documents(Case):
     """The document as a whole."""
 
-    def test_not_json(self):
+    def test_not_json(self) -> None:
         """What is no JSON, or more than JSON (NaN), is refused."""
         numbers = b'{"a": ' + b"9" * 5000 + b"}"
         for text in (
@@ -418,27 +418,27 @@ class Documents(Case):
         ):
             self.refused(text, "JSON")
 
-    def test_mark(self):
+    def test_mark(self) -> None:
         """A mark of UTF-8 at its beginning, which editors of Windows make, is not part of it."""
         self.assertEqual(from_json(b"\xef\xbb\xbf" + document()), make_spec())
 
-    def test_not_an_object(self):
+    def test_not_an_object(self) -> None:
         """JSON of another kind is refused."""
         for text in (b"[]", b"1", b"null", b'"name"', b"true"):
             self.refused(text, "not a JSON object")
 
-    def test_not_utf8(self):
+    def test_not_utf8(self) -> None:
         """Bytes that are no UTF-8 are refused, and their place is named."""
         self.refused(b'{"name": "\xff"}', "not UTF-8: byte 10")
         self.refused(json.dumps({}).encode("utf-16"), "not UTF-8")
         self.refused(b'"\xed\xa0\x80"', "not UTF-8")
 
-    def test_a_key_twice(self):
+    def test_a_key_twice(self) -> None:
         """A key that is there twice is named, at any depth."""
         self.refused(document()[:-1] + b', "name": "web"}', "'name' is there twice")
         self.refused(b'{"a": [{"b": 1, "c": 2, "c": 3}]}', "'c' is there twice")
 
-    def test_very_many_keys(self):
+    def test_very_many_keys(self) -> None:
         """To find the one that is there twice takes no more comparisons than there are keys."""
         compared = []
 
@@ -455,7 +455,7 @@ class Documents(Case):
         self.assertRaises(InvalidData, _no_key_twice, [(key, 0) for key in keys])
         self.assertLess(len(compared), len(keys))
 
-    def test_nesting(self):
+    def test_nesting(self) -> None:
         """However deep the nesting is, the document is refused and no stack overflows."""
         limit = sys.getrecursionlimit()
         for depth in [1, 500, *range(limit - 90, limit + 10), 5000, 100_000]:
@@ -466,14 +466,14 @@ class Documents(Case):
                     if len(text) < LONGEST_DOCUMENT:
                         self.assertRaises(InvalidData, from_json, text)
 
-    def test_a_mebibyte(self):
+    def test_a_mebibyte(self) -> None:
         """A document of a mebibyte is read, and one byte more is refused unread."""
         padded = document() + b" " * ((1 << 20) - len(document()))
         self.assertEqual(from_json(padded), make_spec())
         self.assertRaises(TooLarge, from_json, padded + b" ")
         self.assertRaises(TooLarge, read_object, b"{" * (1 << 21))
 
-    def test_the_document_is_kept(self):
+    def test_the_document_is_kept(self) -> None:
         """The spec keeps the document to the letter, and is compared without it."""
         text = json.dumps(json.loads(document(startup_env="A=é")), indent=3, ensure_ascii=False)
         kept = from_json(text.encode())
@@ -481,7 +481,7 @@ class Documents(Case):
         self.assertEqual(kept, make_spec(startup_env="A=é"))
         self.assertNotIn("document", kept.described())
 
-    def test_described(self):
+    def test_described(self) -> None:
         """A spec describes itself as JSON, defaults included."""
         described = json.loads(json.dumps(make_spec(mounts=["x.tar /x READ"]).described()))
         self.assertEqual(
@@ -493,11 +493,11 @@ class Documents(Case):
 class Launches(Case):
     """The key of a config, as a launch sends it."""
 
-    def test_taken(self):
+    def test_taken(self) -> None:
         """Name, major and minor are returned in that order."""
         self.assertEqual(key_of({"minor": "01", "name": "web", "major": "1"}), ("web", "1", "01"))
 
-    def test_refused(self):
+    def test_refused(self) -> None:
         """A key missing, a key too many, a bad name and a wrong type are refused."""
         good = {"name": "web", "major": "1", "minor": "01"}
         for bad in (
@@ -514,7 +514,7 @@ class Launches(Case):
 class Environment(Case):
     """startup_env, and what it makes of PORT."""
 
-    def test_port(self):
+    def test_port(self) -> None:
         """PORT counts where it is the number of a port, after ${NAME} is filled in."""
         for text, port in (
             ("PORT=80", 80),
@@ -542,18 +542,18 @@ class Environment(Case):
         ):
             self.assertEqual(make_spec(startup_env=text).port, port, text)
 
-    def test_a_semicolon(self):
+    def test_a_semicolon(self) -> None:
         """Whoever wants one in a value is told what it does in a string, and what to write."""
         error = self.refused(document(startup_env='A="host=db;port"'), "a part is 'port\"'")
         self.assertIn("as an object", error.chain[-1])
 
-    def test_described(self):
+    def test_described(self) -> None:
         """Values are shown as they were written."""
         for written in ("A=x${B}${C}", {"A": "x${B}${C}"}):
             described = make_spec(startup_env=written).described()
             self.assertEqual(described["startup_env"], [("A", "x${B}${C}")])
 
-    def test_only_names_are_filled_in(self):
+    def test_only_names_are_filled_in(self) -> None:
         """What looks like other shell syntax stays as it is, and what is filled in is not filled
         in again."""
         for value in ("$A", "$(A)", "`A`", "${A", "${A:-x}", "${}", "${ A }", "\\${A", "~", "*"):
@@ -563,12 +563,12 @@ class Environment(Case):
             spec = make_spec(startup_env=f"B={value}")
             self.assertEqual(fill_in(spec.startup_env, {"A": "${B}"})["B"], wanted)
 
-    def test_growth(self):
+    def test_growth(self) -> None:
         """Text that doubles itself is refused before it is made."""
         doubling = ";".join(["A=12345678", *["A=${A}${A}"] * 60])
         self.refused(document(startup_env=doubling), "startup_env, filled in, is longer than")
 
-    def test_very_many_variables(self):
+    def test_very_many_variables(self) -> None:
         """A text that is too long is not even split, however short each variable is."""
         for text in (";", "A=;", "1;"):
             self.refused(document(startup_env=text * 33_000), "startup_env is longer than 32000")
@@ -576,7 +576,7 @@ class Environment(Case):
         self.refused(document(startup_env=many), "startup_env")
         make_spec(startup_env="A=" + "x" * 16_000 + ";B=${A}")
 
-    def test_literal(self):
+    def test_literal(self) -> None:
         """What is between the references goes through a function, and only that."""
         pairs = [("A", ("x", "B", "y")), ("C", ("", "A", ""))]
         filled = fill_in(pairs, {"B": "b"}, str.upper)
@@ -587,25 +587,25 @@ class Properties(Case):
     """What holds for whatever is sent."""
 
     @given(st.binary() | st.text().map(str.encode))
-    def test_any_bytes(self, text):
+    def test_any_bytes(self, text) -> None:
         """Whatever bytes come, the answer is a spec or InvalidData."""
         self.check(text)
 
     @given(st.dictionaries(st.sampled_from(list(KEYS)) | st.text(), json_values), st.booleans())
-    def test_any_json(self, values, escaped):
+    def test_any_json(self, values, escaped) -> None:
         """Whatever JSON comes, the answer is a spec or InvalidData."""
         text = json.dumps({**json.loads(document()), **values}, ensure_ascii=escaped)
         self.check(text.encode("utf-8", "surrogatepass"))
 
     @given(st.sampled_from(list(KEYS)), st.data())
-    def test_near_misses(self, key, data):
+    def test_near_misses(self, key, data) -> None:
         """Values that are put together of the right characters raise InvalidData at most."""
         text = data.draw(st.text("aA0 ./;=-_${}\n\x00é\ud800MREAD"))
         lines = st.lists(st.text("ax ./READWRITE"))
         self.check(document(**{key: text}))
         self.check(document(mounts=data.draw(lines)))
 
-    def check(self, text):
+    def check(self, text) -> None:
         try:
             accepted = from_json(text)
         except InvalidData as error:
@@ -622,7 +622,7 @@ class Properties(Case):
         ]
     )
     @settings(max_examples=200)
-    def test_file_names(self, name, major, minor):
+    def test_file_names(self, name, major, minor) -> None:
         """NAME-MAJOR-MINOR.cfg reads back in one way only, is short, and leads nowhere."""
         file_name = make_spec(name=name, major=major, minor=minor).file_name
         self.assertEqual(tuple(file_name.removesuffix(".cfg").rsplit("-", 2)), (name, major, minor))
@@ -631,7 +631,7 @@ class Properties(Case):
         self.assertLessEqual(len(file_name), 200)
 
     @given(json_values)
-    def test_shown(self, value):
+    def test_shown(self, value) -> None:
         """Any value can be shown, in a short printable line."""
         self.assertLessEqual(len(shown(value)), 60)
         self.assertTrue(shown(value).isprintable())

@@ -54,7 +54,7 @@ class VerbTestCase(ManagerTestCase):
         """What is in a folder of the state's."""
         return sorted(os.listdir(os.path.join(self.folder, below)))
 
-    def assertNothingLeft(self):
+    def assertNothingLeft(self) -> None:
         """No process, folder, slot, descriptor or call is left of any instance."""
         self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
         self.assertEqual((self.folders("instances"), self.folders("run/slots")), ([], []))
@@ -64,24 +64,24 @@ class VerbTestCase(ManagerTestCase):
 class ConfigTests(VerbTestCase):
     """Configs are kept."""
 
-    def test_add(self):
+    def test_add(self) -> None:
         """A config is kept as it came, and the journal knows."""
         self.add()
         self.assertEqual(self.manager.config_names(), ["web-1-01.cfg"])
         self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
         self.assertEqual(self.events(), ["config: web-1-01.cfg was uploaded"])
 
-    def test_invalid(self):
+    def test_invalid(self) -> None:
         """A document that is none is not kept."""
         self.refused(self.manager.add_config(b"{}"), InvalidData)
         self.assertEqual((self.manager.config_names(), self.events()), ([], []))
 
-    def test_exists(self):
+    def test_exists(self) -> None:
         """A config of the same name, major and minor is refused."""
         self.add()
         self.refused(self.manager.add_config(document(startup_owner="www")), ConfigExists)
 
-    def test_disk_full(self):
+    def test_disk_full(self) -> None:
         """Where the disk takes no config the machine is at fault, and says with which file."""
         shutil.rmtree(self.manager.configs.folder)
         error = self.refused(self.manager.add_config(document()), MachineAtFault)
@@ -91,7 +91,7 @@ class ConfigTests(VerbTestCase):
 class LaunchTests(VerbTestCase):
     """A config becomes an instance."""
 
-    def test_launch(self):
+    def test_launch(self) -> None:
         """A launched instance is listed, with a name of its own, and its folder is private."""
         instance = self.launch()
         self.assertRegex(instance.name, "^web-[0-9a-f]{8}$")
@@ -101,30 +101,30 @@ class LaunchTests(VerbTestCase):
             self.events()[1:], ["starting: from web-1-01.cfg", "running: its script runs"]
         )
 
-    def test_plan(self):
+    def test_plan(self) -> None:
         """What the init is sent is the plan of the spec, with its layers in their order."""
         self.launch(mounts=["b.tar /b READ", "a.tar /a READWRITE"])
         text = str(self.init.plan)
         places = [text.index(name.encode().hex()) for name in ("basefs.tar.gz", "b.tar", "a.tar")]
         self.assertEqual(places, sorted(places))
 
-    def test_order(self):
+    def test_order(self) -> None:
         """Instances are listed in the order of their launch."""
         launched = [self.launch(minor=str(minor)).name for minor in range(3)]
         self.assertEqual(self.names(), launched)
 
-    def test_no_config(self):
+    def test_no_config(self) -> None:
         """What was not uploaded can't be launched."""
         self.refused(self.manager.launch("web", "1", "01"), NoSuchConfig)
 
-    def test_no_image(self):
+    def test_no_image(self) -> None:
         """A missing image or tarball is the config's fault, and nothing is begun."""
         self.manager.layers.missing = ["a.tar"]
         launched = self.begin_launch(mounts=["a.tar /a READ"])
         self.failureResultOf(launched, ConfigAtFault)
         self.assertNothingLeft()
 
-    def test_fails(self):
+    def test_fails(self) -> None:
         """A launch that fails leaves nothing but its reason in the journal."""
         self.reactor.works = False
         launched = self.begin_launch()
@@ -134,13 +134,13 @@ class LaunchTests(VerbTestCase):
         self.assertEqual(self.events()[-1], f"refused: {error}")
         self.assertNothingLeft()
 
-    def test_mistake_of_ours(self):
+    def test_mistake_of_ours(self) -> None:
         """Whatever goes wrong in a launch, the container ends."""
         self.patch(Cgroups, "limit", lambda *_: 1 / 0)
         self.failureResultOf(self.begin_launch(), ZeroDivisionError)
         self.assertNothingLeft()
 
-    def test_no_such_limit(self):
+    def test_no_such_limit(self) -> None:
         """A limit that this machine has no control for is told by its name."""
         missing = OSError(2, "No such file or directory", "limits.memory, memory.max")
         self.patch(Cgroups, "limit", lambda *_: throw(missing))
@@ -148,21 +148,21 @@ class LaunchTests(VerbTestCase):
         self.assertIn("limits.memory", str(error))
         self.assertNothingLeft()
 
-    def test_who_killed_it(self):
+    def test_who_killed_it(self) -> None:
         """Of a launch that failed the journal says who ended the container, and why."""
         self.patch(Cgroups, "limit", lambda *_: throw(OSError(2, "no")))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
         ended = "ended: its launch failed, so the manager ended it (killed by SIGKILL)"
         self.assertEqual(self.events()[-2:], [ended, f"refused: {error}"])
 
-    def test_no_folder(self):
+    def test_no_folder(self) -> None:
         """Where no folder can be made the machine is at fault."""
         os.rmdir(os.path.join(self.folder, "instances"))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
         self.assertEqual(error.chain[0], "making the instance's folder")
         self.assertEqual(self.manager.instances, {})
 
-    def test_port_of_an_instance(self):
+    def test_port_of_an_instance(self) -> None:
         """A port that an instance has is refused, and the instance named."""
         self.reactor.works = False
         self.begin_launch(startup_env="PORT=8000")
@@ -172,14 +172,14 @@ class LaunchTests(VerbTestCase):
         ).value
         self.assertEqual(error.chain[:2], ("port 8000 is taken", f"by the instance {first}"))
 
-    def test_port_of_another(self):
+    def test_port_of_another(self) -> None:
         """A port on which a process of the host listens is refused, and the process named."""
         self.kernel.listening[8000] = 17
         error = self.failureResultOf(self.begin_launch(startup_env="PORT=8000"), ConfigAtFault)
         self.assertEqual(error.value.chain[1], "by other (process 17)")
         self.assertNothingLeft()
 
-    def test_port_is_free_again(self):
+    def test_port_is_free_again(self) -> None:
         """The port of an instance that has ended can be had."""
         self.reactor.works = False
         for minor in ("1", "2"):
@@ -192,7 +192,7 @@ class LaunchTests(VerbTestCase):
 class PreparedTests(VerbTestCase):
     """Launches for which a warm init has done nearly all in advance."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.manager.pool.size = self.manager.pool.most = 2
 
@@ -214,7 +214,7 @@ class PreparedTests(VerbTestCase):
         """That of an instance's folder."""
         return os.stat(os.path.join(self.folder, "instances", name)).st_mode & 0o7777
 
-    def test_launch(self):
+    def test_launch(self) -> None:
         """The instance has the name that was drawn, its folder, and all but the exec is done."""
         self.launch_again(2)
         (name,) = self.prepared
@@ -225,7 +225,7 @@ class PreparedTests(VerbTestCase):
         self.assertEqual(instance.in_advance, len(instance.plan) - 1)
         self.assertNotIn(name, self.prepared)
 
-    def test_layers(self):
+    def test_layers(self) -> None:
         """Layers that are mounted in advance, or got by a launch, are in use; not of what ended."""
         instance = self.launch_again(2)
         self.now(self.manager.destroy(instance.name))
@@ -241,7 +241,7 @@ class PreparedTests(VerbTestCase):
         self.start(self.manager.launch("web", "1", "2"))
         self.assertLessEqual(set(instance.layers), used())
 
-    def test_half_made(self):
+    def test_half_made(self) -> None:
         """While it is launched, its folder is that of any other launch."""
         self.launch_again(2)
         (name,) = self.prepared
@@ -249,7 +249,7 @@ class PreparedTests(VerbTestCase):
         self.start(self.manager.launch("web", "1", "01"))
         self.assertEqual(self.mode(name), HALF_MADE)
 
-    def test_fails(self):
+    def test_fails(self) -> None:
         """Where its exec fails, nothing is left of what was prepared for it."""
         self.launch_again(2)
         (name,) = self.prepared
@@ -261,14 +261,14 @@ class PreparedTests(VerbTestCase):
         self.failureResultOf(launched, MachineAtFault)
         self.assertNotIn(name, self.folders("instances"))
 
-    def test_another_minor(self):
+    def test_another_minor(self) -> None:
         """Of another config, whose plan differs early, it is not."""
         self.launch_again(2)
         prepared = self.prepared
         instance = self.launch(minor="2", startup_owner="www-data")
         self.assertNotIn(instance.name, prepared)
 
-    def test_own_ids(self):
+    def test_own_ids(self) -> None:
         """Who gets a range of ids is none of those that were prepared without."""
         self.launch_again(2)
         prepared = self.prepared
@@ -277,7 +277,7 @@ class PreparedTests(VerbTestCase):
         self.manager.user_namespace = True
         self.assertNotIn(self.launch_again().name, prepared)
 
-    def test_failures_do_not_count(self):
+    def test_failures_do_not_count(self) -> None:
         """What could not be launched is not expected."""
         self.reactor.works = False
         self.add()
@@ -288,7 +288,7 @@ class PreparedTests(VerbTestCase):
             self.failureResultOf(launched)
         self.assertEqual((self.prepared, self.folders("instances")), ([], []))
 
-    def test_removed(self):
+    def test_removed(self) -> None:
         """Where someone has removed a prepared folder, one launch fails, and the next works."""
         self.launch_again(2)
         os.rmdir(os.path.join(self.folder, "instances", *self.prepared))
@@ -296,7 +296,7 @@ class PreparedTests(VerbTestCase):
         self.reactor.pump([REFILL_AFTER] * 5)
         self.launch_again()
 
-    def test_destroy_all(self):
+    def test_destroy_all(self) -> None:
         """When all are destroyed, what is prepared stays; and it goes with the manager."""
         self.launch_again(2)
         self.now(self.manager.destroy_all())
@@ -306,7 +306,7 @@ class PreparedTests(VerbTestCase):
         self.successResultOf(stopped)
         self.assertNothingLeft()
 
-    def test_doctor(self):
+    def test_doctor(self) -> None:
         """What is prepared is none of what the doctor finds, and is let go by it."""
         self.launch_again(2)
         self.assertEqual(self.now(self.manager.doctor()), [])
@@ -317,7 +317,7 @@ class PreparedTests(VerbTestCase):
 class NetworkTests(VerbTestCase):
     """Instances on the private network."""
 
-    def test_link(self):
+    def test_link(self) -> None:
         """A private instance has an address and a link of its own, another has none."""
         first = self.launch(network="private")
         joined = {"10.87.0.2": self.init.process}
@@ -325,7 +325,7 @@ class NetworkTests(VerbTestCase):
         self.assertEqual((first.address, second.address), ("10.87.0.2", None))
         self.assertEqual(self.manager.network.links.joined, joined)
 
-    def test_no_link(self):
+    def test_no_link(self) -> None:
         """Where no link can be made the launch fails with the reason, and nothing is left."""
         why = MachineAtFault("making the link", "EPERM")
         self.patch(FakeLinks, "join", lambda *_: throw(why))
@@ -335,7 +335,7 @@ class NetworkTests(VerbTestCase):
         self.assertNothingLeft()
         self.assertFalse(self.manager.network.links.up)
 
-    def test_no_address(self):
+    def test_no_address(self) -> None:
         """Where all addresses are taken a launch is refused, until one is free again."""
         first, *_ = [self.launch(minor=str(minor), network="private") for minor in range(5)]
         launched = self.begin_launch(minor="6", network="private")
@@ -343,14 +343,14 @@ class NetworkTests(VerbTestCase):
         self.now(self.manager.destroy(first.name))
         self.assertEqual(self.launch(minor="7", network="private").address, first.address)
 
-    def test_destroy(self):
+    def test_destroy(self) -> None:
         """With the last private instance the bridge goes."""
         name = self.launch(network="private").name
         self.assertTrue(self.manager.network.links.up)
         self.now(self.manager.destroy(name))
         self.assertFalse(self.manager.network.links.up)
 
-    def test_restart(self):
+    def test_restart(self) -> None:
         """An instance that is started again has the same address, and a new link."""
         instance = self.launch(network="private", restart="always")
         self.init.end("Done")
@@ -358,7 +358,7 @@ class NetworkTests(VerbTestCase):
         self.assertTrue(instance.running)
         self.assertEqual(self.manager.network.links.joined, {"10.87.0.2": self.init.process})
 
-    def test_published_ports(self):
+    def test_published_ports(self) -> None:
         """A port of the host's is published by one instance at a time."""
         first = self.launch(network="private", ports=["8000:80"])
         launched = self.begin_launch(minor="2", network="private", ports=["8000:81"])
@@ -369,18 +369,18 @@ class NetworkTests(VerbTestCase):
 class FindTests(VerbTestCase):
     """One instance."""
 
-    def test_none(self):
+    def test_none(self) -> None:
         """Of what is not there nothing can be had."""
         for verb in (self.manager.find, self.manager.inspect, self.manager.usage):
             self.assertRaises(NoSuchInstance, verb, "web-1")
 
-    def test_inspect(self):
+    def test_inspect(self) -> None:
         """All that is known of an instance is plain data, but for its document."""
         record = self.manager.inspect(self.launch(startup_env="A=1").name)
         self.assertNotIn("document", record)
         self.assertEqual(json.loads(json.dumps(record))["spec"]["startup_env"], [["A", "1"]])
 
-    def test_half_a_timeline(self):
+    def test_half_a_timeline(self) -> None:
         """Steps that are yet to come have no duration."""
         self.reactor.works = False
         self.begin_launch()
@@ -392,7 +392,7 @@ class FindTests(VerbTestCase):
 class DestroyTests(VerbTestCase):
     """Instances end, and nothing is left."""
 
-    def test_destroy(self):
+    def test_destroy(self) -> None:
         """Nothing is left of a destroyed instance but an event."""
         instance = self.launch()
         self.now(self.manager.destroy(instance.name))
@@ -407,7 +407,7 @@ class DestroyTests(VerbTestCase):
         )
         self.refused(self.manager.destroy(instance.name), NoSuchInstance)
 
-    def test_ended(self):
+    def test_ended(self) -> None:
         """One that had ended is destroyed too."""
         instance = self.launch()
         self.init.end("Done")
@@ -415,7 +415,7 @@ class DestroyTests(VerbTestCase):
         self.now(self.manager.destroy(instance.name))
         self.assertNothingLeft()
 
-    def test_not_before_the_end_is_known(self):
+    def test_not_before_the_end_is_known(self) -> None:
         """Its folder goes as soon as its processes have; who asked is told when all has."""
         instance = self.launch()
         self.init.stuck = True
@@ -429,7 +429,7 @@ class DestroyTests(VerbTestCase):
         self.successResultOf(destroyed)
         self.assertNothingLeft()
 
-    def test_twice_at_once(self):
+    def test_twice_at_once(self) -> None:
         """Of many who destroy an instance one is told that it has; to the others there is none."""
         instance = self.launch()
         first, *others = [
@@ -442,7 +442,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
         self.assertEqual(self.events().count(f"destroyed: {GONE}"), 1)
 
-    def test_all_during_launches(self):
+    def test_all_during_launches(self) -> None:
         """What is launched while all is destroyed says that, and no machine is at fault."""
         self.reactor.works = False
         launches = [self.begin_launch(minor=str(minor)) for minor in range(3)]
@@ -451,7 +451,7 @@ class DestroyTests(VerbTestCase):
             self.failureResultOf(launched, CalledOff)
         self.assertNothingLeft()
 
-    def test_during_its_launch(self):
+    def test_during_its_launch(self) -> None:
         """An instance is destroyed at any point of its launch, which fails."""
         for point in ("connects", "prepares", "works"):
             setattr(self.reactor, point, False)
@@ -468,7 +468,7 @@ class DestroyTests(VerbTestCase):
             self.assertNothingLeft()
             setattr(self.reactor, point, True)
 
-    def test_just_launched(self):
+    def test_just_launched(self) -> None:
         """An instance may be destroyed before it is heard that its script runs."""
         self.reactor.works = False
         launched = self.begin_launch()
@@ -481,7 +481,7 @@ class DestroyTests(VerbTestCase):
         self.failureResultOf(launched, CalledOff)
         self.assertNothingLeft()
 
-    def test_stuck(self):
+    def test_stuck(self) -> None:
         """One that won't end delays neither the others' end nor a launch."""
         stuck, other = self.launch(minor="1"), self.launch(minor="2")
         self.reactor.inits[0].stuck = True
@@ -493,7 +493,7 @@ class DestroyTests(VerbTestCase):
         self.reactor.inits[0].end("Killed")
         self.successResultOf(destroyed)
 
-    def test_stuck_for_long(self):
+    def test_stuck_for_long(self) -> None:
         """Who destroys one that won't end is told so in the end, and may try again."""
         stuck = self.launch()
         self.init.stuck = True
@@ -507,7 +507,7 @@ class DestroyTests(VerbTestCase):
         self.successResultOf(destroyed)
         self.assertNothingLeft()
 
-    def test_all(self):
+    def test_all(self) -> None:
         """All are destroyed, also where there are none."""
         self.now(self.manager.destroy_all())
         for minor in ("1", "2", "3"):
@@ -516,7 +516,7 @@ class DestroyTests(VerbTestCase):
         self.now(self.manager.destroy_all())
         self.assertNothingLeft()
 
-    def test_all_at_once(self):
+    def test_all_at_once(self) -> None:
         """All are given their stop_timeout at the same time, not one after the other."""
         for minor in ("1", "2", "3"):
             self.launch(minor=minor, stop_timeout=2)
@@ -528,11 +528,11 @@ class DestroyTests(VerbTestCase):
         self.successResultOf(destroyed)
         self.assertNothingLeft()
 
-    def test_all_but_one(self):
+    def test_all_but_one(self) -> None:
         """One that can't be removed is told of; the others are gone."""
         first, second = self.launch(minor="1"), self.launch(minor="2")
 
-        async def remove(path):
+        async def remove(path) -> None:
             if first.name in path:
                 raise OSError(5, "Input/output error")
             shutil.rmtree(path)
@@ -542,7 +542,7 @@ class DestroyTests(VerbTestCase):
         self.assertEqual(list(self.manager.instances), [first.name])
         self.assertFalse(os.path.exists(second.folder))
 
-    def test_again(self):
+    def test_again(self) -> None:
         """What could not be removed can be destroyed again."""
         instance, remove = self.launch(), self.manager.remove
 
@@ -555,7 +555,7 @@ class DestroyTests(VerbTestCase):
         self.now(self.manager.destroy(instance.name))
         self.assertNothingLeft()
 
-    def test_something_left(self):
+    def test_something_left(self) -> None:
         """What is left after a second of looking is reported, and waited for until then."""
         instance = self.launch()
         self.patch(Cgroups, "remove", lambda *_: ["/sys/fs/cgroup/txcontain/x"])
@@ -567,7 +567,7 @@ class DestroyTests(VerbTestCase):
         self.assertEqual(error.chain[1:], ("/sys/fs/cgroup/txcontain/x",))
         self.assertEqual(self.manager.instances, {})
 
-    def test_process_left(self):
+    def test_process_left(self) -> None:
         """A process that is still there when its monitor has ended is something left, too."""
         instance = self.launch()
         self.init.end("Killed")
@@ -577,7 +577,7 @@ class DestroyTests(VerbTestCase):
         error = self.failureResultOf(destroyed, MachineAtFault).value
         self.assertEqual(error.chain[1:], (f"process {self.init.process.pid}",))
 
-    def test_gone_a_moment_later(self):
+    def test_gone_a_moment_later(self) -> None:
         """What the kernel takes its time to let go of is no complaint."""
         instance = self.launch()
         answers = iter([["/x"], ["/x"]])
@@ -602,7 +602,7 @@ class FrozenDiskTests(VerbTestCase):
         self.manager.pool.writes = self.manager.journal.writes = write
         return waiting
 
-    def thaw(self, waiting):
+    def thaw(self, waiting) -> None:
         """The disk takes all that waits, in order, and what follows."""
         while waiting:
             written, function, arguments = waiting.pop(0)
@@ -612,7 +612,7 @@ class FrozenDiskTests(VerbTestCase):
                 written.errback()
             self.reactor.advance(0)
 
-    def test_ends(self):
+    def test_ends(self) -> None:
         """Ends are noticed meanwhile, and are on the disk, as all else, when it takes them."""
         ended, runs = self.launch(minor="1"), self.launch(minor="2")
         waiting = self.freeze()
@@ -632,7 +632,7 @@ class FrozenDiskTests(VerbTestCase):
         self.next_manager()
         self.assertEqual(self.states(), {ended.name: "ended", third.name: "running"})
 
-    def next_manager(self):
+    def next_manager(self) -> None:
         """The manager is killed, and another starts."""
         self.reactor.lose_manager()
         self.manager = make_manager(self.reactor, self.folder)
@@ -646,7 +646,7 @@ class FrozenDiskTests(VerbTestCase):
 class KeepTests(VerbTestCase):
     """Those that have ended are kept, up to a number."""
 
-    def test_oldest(self):
+    def test_oldest(self) -> None:
         """Of more than keep_ended, those that ended first are forgotten with all they left."""
         self.manager.keep_ended = 2
         instances = [self.launch(minor=str(minor)) for minor in range(5)]
@@ -658,7 +658,7 @@ class KeepTests(VerbTestCase):
         self.assertEqual(set(self.manager.instances), kept)
         self.assertEqual(set(self.folders("instances")), kept)
 
-    def test_none(self):
+    def test_none(self) -> None:
         """With keep_ended 0 nothing is kept."""
         self.manager.keep_ended = 0
         self.launch()
@@ -680,7 +680,7 @@ class RestoreTestCase(VerbTestCase):
         self.reactor.advance(0)
         return done
 
-    def boot(self):
+    def boot(self) -> None:
         """The machine is booted again: no process is left, and new ones have the old pids."""
         self.kernel.boot = "the next boot"
         self.kernel.working.clear()
@@ -693,11 +693,11 @@ class RestoreTestCase(VerbTestCase):
 class RestoreTests(RestoreTestCase):
     """Every kind of instance that a manager may leave."""
 
-    def test_nothing(self):
+    def test_nothing(self) -> None:
         """Where nothing was left nothing is done."""
         self.assertEqual(self.next_manager(), [])
 
-    def test_running(self):
+    def test_running(self) -> None:
         """Containers run on, listed as before and in the same order."""
         before = []
         for minor in range(5):
@@ -709,14 +709,14 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(plain(after), plain(before))
         self.assertEqual(self.kernel.signals, [])
 
-    def test_private(self):
+    def test_private(self) -> None:
         """A private instance keeps its address, which no other gets."""
         name = self.launch(network="private").name
         self.next_manager()
         self.assertEqual(self.manager.find(name).address, "10.87.0.2")
         self.assertEqual(self.launch(minor="2", network="private").address, "10.87.0.3")
 
-    def test_its_end_is_noticed(self):
+    def test_its_end_is_noticed(self) -> None:
         """The end of a container that was found again is noticed, with its status."""
         name = self.launch().name
         self.next_manager()
@@ -725,7 +725,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual((instance.state, instance.exit.status), ("ended", 3))
         self.assertEqual(self.events()[-2:], ["running: found again", "ended: exit status 3"])
 
-    def test_it_is_destroyed(self):
+    def test_it_is_destroyed(self) -> None:
         """A container that was found again can be destroyed, and nothing is left."""
         name = self.launch().name
         self.next_manager()
@@ -733,7 +733,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
         self.assertNothingLeft()
 
-    def test_again_and_again(self):
+    def test_again_and_again(self) -> None:
         """Any number of managers may follow each other."""
         name = self.launch().name
         for _ in range(3):
@@ -742,7 +742,7 @@ class RestoreTests(RestoreTestCase):
         self.now(self.manager.destroy(name))
         self.assertNothingLeft()
 
-    def test_ended_meanwhile(self):
+    def test_ended_meanwhile(self) -> None:
         """One that ended while no manager ran has ended, with its true status and time."""
         name = self.launch().name
         self.reactor.lose_manager()
@@ -754,7 +754,7 @@ class RestoreTests(RestoreTestCase):
         self.now(self.manager.destroy(name))
         self.assertNothingLeft()
 
-    def test_monitor_killed_too(self):
+    def test_monitor_killed_too(self) -> None:
         """Where no one has seen how it ended, that is said, and it counts as a failure."""
         name = self.launch().name
         self.reactor.lose_manager()
@@ -763,7 +763,7 @@ class RestoreTests(RestoreTestCase):
         self.next_manager()
         self.assertIn("no one saw how", str(self.manager.find(name).exit))
 
-    def test_reboot(self):
+    def test_reboot(self) -> None:
         """After a reboot it has ended by the reboot, whoever has its pids now."""
         name = self.launch().name
         self.boot()
@@ -774,7 +774,7 @@ class RestoreTests(RestoreTestCase):
         )
         self.assertEqual(self.kernel.signals, [])
 
-    def test_listens_later(self):
+    def test_listens_later(self) -> None:
         """That a container listens is noticed by the next manager too."""
         launched = self.begin_launch(startup_env="PORT=8000")
         (name,) = self.names()
@@ -784,7 +784,7 @@ class RestoreTests(RestoreTestCase):
         self.reactor.advance(1)
         self.assertTrue(self.manager.find(name).ready)
 
-    def test_ended_before_a_reboot(self):
+    def test_ended_before_a_reboot(self) -> None:
         """What ended before the reboot, unseen by any manager, has ended as its monitor wrote."""
         name = self.launch().name
         self.reactor.lose_manager()
@@ -793,7 +793,7 @@ class RestoreTests(RestoreTestCase):
         self.next_manager()
         self.assertEqual(self.manager.find(name).exit.status, 3)
 
-    def test_restart_after_a_reboot(self):
+    def test_restart_after_a_reboot(self) -> None:
         """One that is to be restarted always is started again after a reboot."""
         name = self.launch(restart="always").name
         self.boot()
@@ -803,7 +803,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.states(), {name: "running"})
         self.assertEqual(len(self.reactor.inits), 2)
 
-    def test_restart(self):
+    def test_restart(self) -> None:
         """One that ended while no manager ran is started again, if its policy says so."""
         for words, state in (("Done(1)", "waiting"), ("Done", "ended")):
             name = self.launch(minor=state, restart="on-failure").name
@@ -813,7 +813,7 @@ class RestoreTests(RestoreTestCase):
             self.assertEqual(self.states()[name], state)
             self.manager.pause()
 
-    def test_waiting(self):
+    def test_waiting(self) -> None:
         """One that waited for its next start goes on waiting, its restarts counted."""
         name = self.launch(restart="always", max_restarts=2).name
         self.init.end("Done")
@@ -825,7 +825,7 @@ class RestoreTests(RestoreTestCase):
         self.init.end("Done")
         self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "ended"}, 2))
 
-    def test_hardly_any_descriptors(self):
+    def test_hardly_any_descriptors(self) -> None:
         """A manager that may open few files finds all that run, at one each, and says so."""
         names = {self.launch(minor=str(minor)).name for minor in range(20)}
         self.kernel.most_open = 12
@@ -839,7 +839,7 @@ class RestoreTests(RestoreTestCase):
             init.end("Done")
         self.assertEqual(set(self.states().values()), {"ended"})
 
-    def test_record_can_not_be_read_yet(self):
+    def test_record_can_not_be_read_yet(self) -> None:
         """One whose record can't be read now is let run, and taken over a moment later."""
         name = self.launch(minor="1").name
         with mock.patch.object(records, "read_file", lambda *_: fail_with(5)):
@@ -855,12 +855,12 @@ class RestoreTests(RestoreTestCase):
         self.now(self.manager.destroy(name))
         self.assertNothingLeft()
 
-    def test_one_that_breaks_it(self):
+    def test_one_that_breaks_it(self) -> None:
         """One with which something goes wrong (our own error) keeps no other from being found."""
         first, second = self.launch(minor="1").name, self.launch(minor="2").name
 
         class Breaking(Instance):
-            def recall(self, record):
+            def recall(self, record) -> None:
                 if self.name == first:
                     raise ZeroDivisionError
                 super().recall(record)
@@ -872,7 +872,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.states()[second], "running")
         self.assertEqual(self.kernel.signals, [])
 
-    def test_monitor_without_its_child(self):
+    def test_monitor_without_its_child(self) -> None:
         """One whose PID 1 is gone, and whose monitor is about to end, ends in a moment."""
         name = self.launch().name
         self.init.end_init()
@@ -882,7 +882,7 @@ class RestoreTests(RestoreTestCase):
         self.init.end("Done(3)")
         self.assertEqual(self.manager.find(name).exit.status, 3)
 
-    def test_no_files(self):
+    def test_no_files(self) -> None:
         """A folder, pipe or link for a record is none; who has put it there makes no one wait."""
         for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
             name = self.launch(minor=str(len(self.folders("configs")))).name
@@ -893,7 +893,7 @@ class RestoreTests(RestoreTestCase):
             done = self.next_manager()
             self.assertIn("it is not a regular file", done[0])
 
-    def test_delays(self):
+    def test_delays(self) -> None:
         """The delay before a restart goes on growing, over any number of managers."""
         self.launch(restart="always")
         for delay in (0.1, 0.2, 0.4, 0.8):
@@ -905,7 +905,7 @@ class RestoreTests(RestoreTestCase):
             self.assertEqual(len(self.reactor.inits), count + 1)
             self.next_manager()
 
-    def test_steady_over_managers(self):
+    def test_steady_over_managers(self) -> None:
         """That it has run for long counts, whichever managers ran meanwhile."""
         name = self.launch(restart="always").name
         self.init.end("Done")
@@ -917,7 +917,7 @@ class RestoreTests(RestoreTestCase):
         self.assertIn("in 0.1 s", self.events()[-1])
         self.assertEqual(self.manager.find(name).state, "waiting")
 
-    def test_since(self):
+    def test_since(self) -> None:
         """However often managers follow each other, it is known since when one has ended, and how.
 
         So is how one had ended that was started again.
@@ -936,7 +936,7 @@ class RestoreTests(RestoreTestCase):
                 for key in ("since", "launched", "exit", "restarts", "state"):
                     self.assertEqual(after[key], record[key], (name, key))
 
-    def test_stopping(self):
+    def test_stopping(self) -> None:
         """A destroy that was not finished is finished, whether it still ran or not."""
         for ended in (False, True):
             name = self.launch(minor=str(ended)).name
@@ -949,7 +949,7 @@ class RestoreTests(RestoreTestCase):
             self.reactor.pump([0.05] * 42)
             self.assertNothingLeft()
 
-    def test_ended(self):
+    def test_ended(self) -> None:
         """One that had ended has, with its exit and since when."""
         self.reactor.advance(3)
         name = self.launch().name
@@ -961,7 +961,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(plain({**after, "slot": None}), plain({**before, "slot": None}))
         self.assertEqual(self.events()[-1], "ended: killed by SIGKILL")
 
-    def test_half_made(self):
+    def test_half_made(self) -> None:
         """A launch that was cut short at any point is rolled back, its processes ended."""
         for point in ("connects", "prepares", "works"):
             setattr(self.reactor, point, False)
@@ -973,7 +973,7 @@ class RestoreTests(RestoreTestCase):
             self.assertNothingLeft()
             setattr(self.reactor, point, True)
 
-    def test_prepared(self):
+    def test_prepared(self) -> None:
         """What was prepared for a launch that did not come is removed, and is no launch's."""
         os.mkdir(os.path.join(self.folder, "instances/web-1"), PREPARED)
         done = self.next_manager()
@@ -981,7 +981,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(done, [what])
         self.assertNothingLeft()
 
-    def test_half_removed(self):
+    def test_half_removed(self) -> None:
         """A removal that was cut short is finished."""
         folder = os.path.join(self.folder, "instances/web-1")
         os.makedirs(os.path.join(folder, "rw"))
@@ -990,7 +990,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(done, ["rolled back web-1, which was half made or half removed"])
         self.assertNothingLeft()
 
-    def test_hardly_removed(self):
+    def test_hardly_removed(self) -> None:
         """One that had ended, and whose removal was just begun, is removed."""
         instance = self.launch()
         self.init.end("Done")
@@ -998,7 +998,7 @@ class RestoreTests(RestoreTestCase):
         self.next_manager()
         self.assertNothingLeft()
 
-    def test_stranger(self):
+    def test_stranger(self) -> None:
         """A container of which no record is left is ended."""
         instance = self.launch()
         shutil.rmtree(instance.folder)
@@ -1007,13 +1007,13 @@ class RestoreTests(RestoreTestCase):
         self.assertIn(str(self.init.process.pid), done[0])
         self.assertNothingLeft()
 
-    def test_empty_slots(self):
+    def test_empty_slots(self) -> None:
         """A slot that no one is in is removed."""
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
         self.next_manager()
         self.assertNothingLeft()
 
-    def test_leftovers(self):
+    def test_leftovers(self) -> None:
         """What unpacking and uploading were cut short at is removed, and told of."""
         os.makedirs(os.path.join(self.folder, "layers/0123-4567.unpacking/layer"))
         with open(os.path.join(self.folder, "configs/.web-1-01.cfg.1.tmp"), "w") as file:
@@ -1021,13 +1021,13 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(len(self.next_manager()), 2)
         self.assertEqual((self.folders("layers"), self.folders("configs")), ([], []))
 
-    def test_journal(self):
+    def test_journal(self) -> None:
         """What was done is in the journal."""
         os.makedirs(os.path.join(self.folder, "instances/web-1"))
         (what,) = self.next_manager()
         self.assertEqual(self.events(), [f"recovered: {what}"])
 
-    def test_pause(self):
+    def test_pause(self) -> None:
         """A manager that ends leaves nothing to be done, and no container is touched."""
         self.launch()
         self.launch(minor="2", restart="always")
@@ -1037,7 +1037,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(len(self.reactor.inits), 2)
         self.assertEqual((self.reactor.getDelayedCalls(), self.kernel.signals), ([], []))
 
-    def test_largest_config(self):
+    def test_largest_config(self) -> None:
         """The largest config there can be is read back of its instance's record."""
         padded = document().replace(b"{", b"{" + b"\n" * ((1 << 20) - len(document())), 1)
         self.now(self.manager.add_config(padded))
@@ -1049,7 +1049,7 @@ class RestoreTests(RestoreTestCase):
 class ScribbleTests(RestoreTestCase):
     """Records that are none."""
 
-    def restore(self, content):
+    def restore(self, content) -> None:
         """Put this in place of an instance's record, and start the next manager."""
         for name in self.folders("instances"):
             shutil.rmtree(os.path.join(self.folder, "instances", name))
@@ -1064,13 +1064,13 @@ class ScribbleTests(RestoreTestCase):
         self.manager.pause()
 
     @given(st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
-    def test_arbitrary(self, content):
+    def test_arbitrary(self, content) -> None:
         """Whatever is in a record, the manager starts, and what it can't use is set aside."""
         self.restore(content)
         self.assertEqual(self.manager.instances, {})
 
     @given(st.data())
-    def test_changed(self, data):
+    def test_changed(self, data) -> None:
         """Whatever one value of a record is changed to, the manager starts."""
         record = self.a_record()
         key = data.draw(st.sampled_from(sorted(record)))
@@ -1078,14 +1078,14 @@ class ScribbleTests(RestoreTestCase):
         self.restore(json.dumps(record).encode())
 
     @given(st.sampled_from(["status", "signal", "reason", "at"]), JSON | st.just(1e999))
-    def test_changed_exit(self, key, value):
+    def test_changed_exit(self, key, value) -> None:
         """Whatever an end is changed to, the manager starts."""
         record = self.a_record()
         record["exit"][key] = value
         self.restore(json.dumps(record).encode())
 
     @given(st.integers(0, 2000))
-    def test_cut_short(self, length):
+    def test_cut_short(self, length) -> None:
         """A record that was cut short anywhere is set aside."""
         record = json.dumps(self.a_record()).encode()
         self.restore(record[: min(length, len(record) - 1)])
@@ -1099,7 +1099,7 @@ class ScribbleTests(RestoreTestCase):
             self.written = json.dumps(instance.record())
         return json.loads(self.written)
 
-    def test_its_container(self):
+    def test_its_container(self) -> None:
         """The container of a record that is set aside is ended, and its folder kept."""
         instance = self.launch()
         with open(instance.path(RECORD), "w") as file:
@@ -1109,7 +1109,7 @@ class ScribbleTests(RestoreTestCase):
         self.assertEqual(len(self.folders("aside")), 1)
         self.assertNothingLeft()
 
-    def test_slots(self):
+    def test_slots(self) -> None:
         """What is in the folder of the slots and is none harms no one."""
         slots = os.path.join(self.folder, "run/slots")
         os.makedirs(os.path.join(slots, "0123/folder"), exist_ok=True)
@@ -1128,7 +1128,7 @@ class DoctorTests(VerbTestCase):
         self.reactor.advance(0)
         return found
 
-    def test_all_is_well(self):
+    def test_all_is_well(self) -> None:
         """Where all is as it should be nothing is found, whatever runs, waits or has ended."""
         self.launch()
         self.launch(minor="2", restart="always")
@@ -1139,7 +1139,7 @@ class DoctorTests(VerbTestCase):
         self.assertEqual(self.names(), [next(iter(self.manager.instances))])
         self.manager.pause()
 
-    def test_during_a_launch(self):
+    def test_during_a_launch(self) -> None:
         """An instance that is just being made is none of what is found."""
         self.reactor.works = False
         launched = self.begin_launch()
@@ -1147,7 +1147,7 @@ class DoctorTests(VerbTestCase):
         self.init.carry_out()
         self.successResultOf(launched)
 
-    def test_found(self):
+    def test_found(self) -> None:
         """Folders of no instance, slots of no one and unused layers are removed."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         os.mkdir(os.path.join(self.folder, "layers/0123"))
@@ -1163,20 +1163,20 @@ class DoctorTests(VerbTestCase):
         self.assertEqual(self.folders("layers"), [])
         self.assertNothingLeft()
 
-    def test_used_layers(self):
+    def test_used_layers(self) -> None:
         """A layer that an instance uses stays."""
         for layer in self.launch().layers:
             os.mkdir(layer)
         self.assertEqual(self.doctor(), [])
         self.assertEqual(len(self.folders("layers")), 1)
 
-    def test_mounts(self):
+    def test_mounts(self) -> None:
         """A mount of the host's in the state folder is told of, and left alone."""
         self.kernel.mounts = [f"{self.folder}/instances/x"]
         (found,) = self.doctor()
         self.assertIn("/instances/x", found)
 
-    def test_journal(self):
+    def test_journal(self) -> None:
         """What was done is in the journal."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         self.doctor()

@@ -40,21 +40,21 @@ class HierarchyTests(MachineTestCase):
         """What is found in the lines of a mountinfo."""
         return find_hierarchies(mountinfo.splitlines(keepends=True))
 
-    def test_version_1(self):
+    def test_version_1(self) -> None:
         """Version 1 has a hierarchy a controller, some of them shared; others are not ours."""
         self.assertEqual(self.find(VERSION_1), (TREES_OF_VERSION_1, ""))
 
-    def test_version_2(self):
+    def test_version_2(self) -> None:
         """Version 2 has one for all, the first that is mounted."""
         self.assertEqual(self.find(VERSION_2), ({}, "/sys/fs/cgroup"))
 
-    def test_hybrid(self):
+    def test_hybrid(self) -> None:
         """A hybrid has both, and version 1 keeps the controllers."""
         self.assertEqual(
             self.find(VERSION_1 + UNIFIED), (TREES_OF_VERSION_1, "/sys/fs/cgroup/unified")
         )
 
-    def test_none(self):
+    def test_none(self) -> None:
         """Without any there is none, whatever else is mounted."""
         self.assertEqual(self.find("25 30 0:23 / /x rw - tmpfs cgroup2 rw,memory\n"), ({}, ""))
 
@@ -74,7 +74,7 @@ class CgroupsTestCase(MachineTestCase):
         controllers = frozenset(["memory", "pids", "cpu", "cpuacct", "io"])
         return Cgroups(dict.fromkeys(controllers, self.folder), controllers)
 
-    def put(self, path, text=""):
+    def put(self, path, text="") -> None:
         """Have the kernel show a file."""
         path = os.path.join(self.folder, path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -96,7 +96,7 @@ class HereTests(CgroupsTestCase):
         self.patch(module, "find_hierarchies", lambda _: (dict(tops), version2))
         return Cgroups.here(state)
 
-    def test_version_1(self):
+    def test_version_1(self) -> None:
         """Each state folder has a group of its own in each hierarchy, always the same."""
         names = ["memory", "pids"]
         first, again, second = (self.here(state, names) for state in ("/a", "/a", "/b"))
@@ -105,7 +105,7 @@ class HereTests(CgroupsTestCase):
         for path in (*first.tops.values(), *second.tops.values()):
             self.assertEqual(os.listdir(path), [])
 
-    def test_version_2(self):
+    def test_version_2(self) -> None:
         """The controllers that can be switched on for its groups are of version 2."""
         known = self.here("/a", ["x"]).tops["x"]
         group = os.path.join(self.folder, os.path.relpath(known, os.path.join(self.folder, "x")))
@@ -119,7 +119,7 @@ class HereTests(CgroupsTestCase):
         self.assertEqual(cgroups.monitors, os.path.join(group, "keepers/cgroup.procs"))
         self.assertEqual(cgroups.tokens(), set())
 
-    def test_version_2_without_controllers(self):
+    def test_version_2_without_controllers(self) -> None:
         """Beside version 1, version 2 has a group for each container's sockets."""
         version2 = os.path.join(self.folder, "unified")
         cgroups = self.here("/a", module.CONTROLLERS, version2)
@@ -131,7 +131,7 @@ class HereTests(CgroupsTestCase):
         cgroups.remove("0123")
         self.assertIsNone(cgroups.number("0123"))
 
-    def test_threads(self):
+    def test_threads(self) -> None:
         """If a thread can join it by itself, an init does: that takes no grace period of RCU."""
         group = self.here("/a", module.CONTROLLERS, self.folder).tops["sockets"]
         for path in (os.path.dirname(group), group):
@@ -144,12 +144,12 @@ class HereTests(CgroupsTestCase):
         self.assertIn(os.path.join(group, "0123/cgroup.threads"), cgroups.make("0123"))
         self.assertEqual(self.read(f"{group}/0123/cgroup.type"), "threaded")
 
-    def test_not_ours(self):
+    def test_not_ours(self) -> None:
         """A hierarchy that may only be looked at is done without."""
         self.put("pids")
         self.assertEqual(set(self.here("/a", ["memory", "pids"]).tops), {"memory"})
 
-    def test_give_back(self):
+    def test_give_back(self) -> None:
         """Its groups are removed when no container is in them, and no one else's."""
         first, second = (self.here(state, ["memory"]) for state in ("/a", "/b"))
         first.make("0123")
@@ -165,7 +165,7 @@ class HereTests(CgroupsTestCase):
 class GroupTests(CgroupsTestCase):
     """A container's group."""
 
-    def test_make(self):
+    def test_make(self) -> None:
         """It is made in each hierarchy once, and joined by the files that are returned."""
         procs = self.version1().make("0123")
         self.assertEqual(
@@ -179,7 +179,7 @@ class GroupTests(CgroupsTestCase):
         (procs,) = self.version2().make("0123")
         self.assertEqual(os.path.basename(procs), "cgroup.procs")
 
-    def test_remove(self):
+    def test_remove(self) -> None:
         """It is removed from each, and what is gone already is no matter."""
         cgroups = self.version1()
         cgroups.make("0123")
@@ -187,13 +187,13 @@ class GroupTests(CgroupsTestCase):
         self.assertEqual(cgroups.remove("0123"), [])
         self.assertEqual(cgroups.tokens(), set())
 
-    def test_busy(self):
+    def test_busy(self) -> None:
         """A group that a process still is in is reported."""
         cgroups = self.version2()
         self.patch(os, "rmdir", lambda path: fail(16))
         self.assertEqual(cgroups.remove("0123"), [os.path.join(self.folder, "0123")])
 
-    def test_tokens(self):
+    def test_tokens(self) -> None:
         """All groups are known, in whatever hierarchy they are."""
         cgroups = self.version1()
         for path in ("cpu/a", "memory/b", "keepers"):
@@ -201,13 +201,13 @@ class GroupTests(CgroupsTestCase):
         self.put("memory/cgroup.procs")
         self.assertEqual(cgroups.tokens(), {"a", "b"})
 
-    def test_kills_that_can_not_be_read(self):
+    def test_kills_that_can_not_be_read(self) -> None:
         """A count that can't be read is none: the end of a container does not wait for it."""
         groups = self.version1()
         os.makedirs(os.path.join(groups.tops["memory"], "0123", "memory.oom_control"))
         self.assertEqual(groups.out_of_memory_kills("0123"), 0)
 
-    def test_none(self):
+    def test_none(self) -> None:
         """A machine without cgroups has none, and nothing fails for that."""
         cgroups = Cgroups()
         self.assertEqual((cgroups.make("x"), cgroups.remove("x")), ([], []))
@@ -218,11 +218,11 @@ class GroupTests(CgroupsTestCase):
 class LimitTests(CgroupsTestCase):
     """What a container may use."""
 
-    def limit(self, cgroups, **limits):
+    def limit(self, cgroups, **limits) -> None:
         """Set limits as a config has them."""
         cgroups.limit("0123", make_spec(limits=limits).limits)
 
-    def test_version_2(self):
+    def test_version_2(self) -> None:
         """In version 2 each limit is written as its file takes it."""
         files = {
             "memory.max": "67108864",
@@ -237,7 +237,7 @@ class LimitTests(CgroupsTestCase):
         self.limit(self.version2(), **LIMITS)
         self.assertEqual({name: self.read(f"0123/{name}") for name in files}, files)
 
-    def test_version_1(self):
+    def test_version_1(self) -> None:
         """In version 1 too; there, the limit of swap is one of memory and swap together."""
         files = {
             "memory/0123/memory.limit_in_bytes": "67108864",
@@ -251,7 +251,7 @@ class LimitTests(CgroupsTestCase):
         self.limit(self.version1(), **LIMITS)
         self.assertEqual({name: self.read(name) for name in files}, files)
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         """A limit that this machine has no file for fails by its name; no file is made for it."""
         os.mkdir(os.path.join(self.folder, "0123"))
         error = self.assertRaises(OSError, self.limit, self.version2(), memory="64M")
@@ -259,7 +259,7 @@ class LimitTests(CgroupsTestCase):
         self.assertRaises(OSError, self.limit, Cgroups(), memory="64M")
         self.assertEqual(os.listdir(os.path.join(self.folder, "0123")), [])
 
-    def test_share_of_the_disk(self):
+    def test_share_of_the_disk(self) -> None:
         """It is written to whichever file there is, as large a number as that one takes."""
         for version, file, most in (
             (self.version1, "io/0123/blkio.bfq.weight", "1000"),
@@ -274,7 +274,7 @@ class LimitTests(CgroupsTestCase):
                 self.assertEqual(self.read(file), text)
             self.assertEqual(len(os.listdir(os.path.dirname(os.path.join(self.folder, file)))), 1)
 
-    def test_no_share_of_the_disk(self):
+    def test_no_share_of_the_disk(self) -> None:
         """If no file is there, as without BFQ or with only CFQ, the limit is refused."""
         self.put("io/0123/blkio.weight")
         error = self.assertRaises(OSError, self.limit, self.version1(), io_weight=200)
@@ -284,7 +284,7 @@ class LimitTests(CgroupsTestCase):
         error = self.assertRaises(OSError, self.limit, self.version2(), io_weight=200)
         self.assertEqual(error.filename, "limits.io_weight, io.weight or io.bfq.weight")
 
-    def test_default(self):
+    def test_default(self) -> None:
         """The limit that no one has asked for is set where that can be, and only then."""
         Cgroups().make("0123")
         self.assertRaises(OSError, self.limit, Cgroups(), pids=50)
@@ -292,7 +292,7 @@ class LimitTests(CgroupsTestCase):
         self.version2().make("0123")
         self.assertTrue(self.read("0123/pids.max").isdecimal())
 
-    def test_usage(self):
+    def test_usage(self) -> None:
         """What is used is read in the same units from both."""
         for name, text in {
             "memory.current": "4096",
@@ -315,13 +315,13 @@ class LimitTests(CgroupsTestCase):
             version2, {"memory": 4096, "memory_peak": 8192, "pids": 3, "cpu_usec": 1500}
         )
 
-    def test_not_counted(self):
+    def test_not_counted(self) -> None:
         """A figure that is not counted here is left out."""
         self.put("0123/pids.current", "3\n")
         self.put("0123/memory.current", "what")
         self.assertEqual(self.version2().usage("0123"), {"pids": 3})
 
-    def test_out_of_memory(self):
+    def test_out_of_memory(self) -> None:
         """How many processes were killed for want of memory is read from either version."""
         self.put("0123/memory.events", "low 0\noom 4\noom_kill 2\n")
         self.assertEqual(self.version2().out_of_memory_kills("0123"), 2)

@@ -55,12 +55,12 @@ def one_byte_at_a_time(descriptor, content):
 class Case(SynchronousTestCase):
     """Has a folder with a file in it, or without."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = self.mktemp()
         os.mkdir(self.folder)
         self.path = os.path.join(self.folder, "web.cfg")
 
-    def put(self, content):
+    def put(self, content) -> None:
         with open(self.path, "wb") as file:
             file.write(content)
 
@@ -79,7 +79,7 @@ class Case(SynchronousTestCase):
 class Files(Case):
     """The three ways to write."""
 
-    def test_written(self):
+    def test_written(self) -> None:
         """Each makes a file of exactly the content, only for its owner, and leaves no other."""
         for write in WRITERS:
             for content in (b"", b"x", b"x" * 300_000):
@@ -89,14 +89,14 @@ class Files(Case):
                 self.assertEqual(self.leftovers(), [])
                 os.unlink(self.path)
 
-    def test_short_writes(self):
+    def test_short_writes(self) -> None:
         """A disk that takes a byte at a time still gets all of them."""
         for write in WRITERS:
             write(self.path, b"content", Disk(write=one_byte_at_a_time))
             self.assertEqual(self.content(), b"content")
             os.unlink(self.path)
 
-    def test_order(self):
+    def test_order(self) -> None:
         """The content is flushed before it has its name, and the name before the caller goes on."""
         for write, wanted in (
             (files.write, ["write", "flush", "rename", "flush"]),
@@ -108,25 +108,25 @@ class Files(Case):
             self.assertEqual(calls, wanted)
             os.unlink(self.path)
 
-    def test_replaced(self):
+    def test_replaced(self) -> None:
         """A write replaces what was there."""
         for write in (files.write, files.write_soon):
             self.put(b"a longer old content")
             write(self.path, b"new")
             self.assertEqual(self.content(), b"new")
 
-    def test_create_never_overwrites(self):
+    def test_create_never_overwrites(self) -> None:
         """create refuses where the file is there, and leaves it and nothing else."""
         self.put(b"old")
         self.assertRaises(FileExistsError, files.create, self.path, b"new")
         self.assertEqual(self.content(), b"old")
         self.assertEqual(self.leftovers(), [])
 
-    def test_one_creates(self):
+    def test_one_creates(self) -> None:
         """Of many that create one file at the same time one succeeds, and its content is kept."""
         start, made = threading.Barrier(8), []
 
-        def create(content):
+        def create(content) -> None:
             start.wait()
             try:
                 files.create(self.path, content)
@@ -146,15 +146,15 @@ class Files(Case):
 class Reading(SynchronousTestCase):
     """What should be a file may be anything."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.path = os.path.join(make_folder(self), "x")
 
-    def test_file(self):
+    def test_file(self) -> None:
         """A file is read, up to a bound."""
         files.write(self.path, b"12345")
         self.assertEqual(files.read_file(self.path, 3), b"123")
 
-    def test_something_else(self):
+    def test_something_else(self) -> None:
         """A folder, a pipe, a link, a socket is refused as that, and no one waits for it."""
         dangling, folder = os.path.join(self.path, "missing"), os.path.dirname(self.path)
         for make in (
@@ -170,12 +170,12 @@ class Reading(SynchronousTestCase):
             os.rename(self.path, os.path.join(make_folder(self), "away"))
         self.assertEqual(os.listdir(folder), [])
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         """What is missing is that."""
         self.assertRaises(FileNotFoundError, files.read_file, self.path, 10)
 
 
-def listen_at(path):
+def listen_at(path) -> None:
     """Make a unix socket, by a short path."""
     with socket.socket(socket.AF_UNIX) as server:
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
@@ -206,7 +206,7 @@ class CutShort(Case):
     def old_contents(self, write):
         return (None,) if write is files.create else (None, b"old")
 
-    def test_old_or_new(self):
+    def test_old_or_new(self) -> None:
         """Wherever a write ends, the file holds the old content or the new one, and whole."""
         for write in WRITERS:
             for old in self.old_contents(write):
@@ -214,7 +214,7 @@ class CutShort(Case):
                     for _ in self.attempts(write, fail, old):
                         self.assertIn(self.content(), (old, b"new content"))
 
-    def test_a_failure_leaves_nothing(self):
+    def test_a_failure_leaves_nothing(self) -> None:
         """A failed write removes what it had begun, unless it is the removal that fails."""
         for write in WRITERS:
             for old in self.old_contents(write):
@@ -222,7 +222,7 @@ class CutShort(Case):
                     self.assertEqual(bool(self.leftovers()), failed == "unlink")
                     remove_leftovers(self.folder)
 
-    def test_a_failure_changes_nothing(self):
+    def test_a_failure_changes_nothing(self) -> None:
         """The old content is there, unless nothing but the last step (tidying up) failed."""
         for write in WRITERS:
             for old in self.old_contents(write):
@@ -232,7 +232,7 @@ class CutShort(Case):
                 for failed, content in failures[: len(failures) - (write is not files.write_soon)]:
                     self.assertEqual(content, old, failed)
 
-    def test_the_next_start_removes_the_rest(self):
+    def test_the_next_start_removes_the_rest(self) -> None:
         """What a killed write leaves is found by its name and removed, and the file is not."""
         found = 0
         for write in WRITERS:
@@ -245,7 +245,7 @@ class CutShort(Case):
                     found += len(before)
         self.assertGreater(found, 0)
 
-    def test_a_leftover_is_not_written_through(self):
+    def test_a_leftover_is_not_written_through(self) -> None:
         """A temporary that is still linked to a file, as a kill leaves it, does not change it."""
         self.patch(files, "_numbers", itertools.count(7))
         try:
@@ -256,7 +256,7 @@ class CutShort(Case):
         self.assertRaises(FileExistsError, files.create, self.path, b"new")
         self.assertEqual(self.content(), b"old")
 
-    def test_only_leftovers_are_removed(self):
+    def test_only_leftovers_are_removed(self) -> None:
         """Files of other names stay."""
         for name in ("web.cfg", ".hidden", "x.tmp"):
             with open(os.path.join(self.folder, name), "w"):
@@ -264,7 +264,7 @@ class CutShort(Case):
         self.assertEqual(remove_leftovers(self.folder), [])
         self.assertEqual(len(os.listdir(self.folder)), 3)
 
-    def test_a_folder_is_no_leftover(self):
+    def test_a_folder_is_no_leftover(self) -> None:
         """A folder is no leftover, whatever its name."""
         os.mkdir(os.path.join(self.folder, ".x.1.tmp"))
         self.assertEqual(remove_leftovers(self.folder), [])
@@ -273,16 +273,16 @@ class CutShort(Case):
 class Documents(Case):
     """The configs."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.configs = Configs(self.folder)
 
-    def test_kept_as_it_came(self):
+    def test_kept_as_it_came(self) -> None:
         """A document is read back byte for byte."""
         self.configs.add("web-1-01.cfg", b'{ "name":\r\n\t"web" }\n\n')
         self.assertEqual(self.configs.read("web-1-01.cfg"), b'{ "name":\r\n\t"web" }\n\n')
 
-    def test_sorted(self):
+    def test_sorted(self) -> None:
         """The names are sorted, and files that are no configs are not among them."""
         for name in (
             "web-1-02.cfg",
@@ -296,19 +296,19 @@ class Documents(Case):
                 pass
         self.assertEqual(self.configs.names(), ["a-1-1.cfg", "web-1-01.cfg", "web-1-02.cfg"])
 
-    def test_exists(self):
+    def test_exists(self) -> None:
         """A second document of the same name is refused, and the first stays."""
         self.configs.add("web-1-01.cfg", b"first")
         error = self.assertRaises(ConfigExists, self.configs.add, "web-1-01.cfg", b"second")
         self.assertIn("web-1-01.cfg", str(error))
         self.assertEqual(self.configs.read("web-1-01.cfg"), b"first")
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         """A document that is not there is named."""
         error = self.assertRaises(NoSuchConfig, self.configs.read, "web-1-01.cfg")
         self.assertIn("web-1-01.cfg", str(error))
 
-    def test_no_file(self):
+    def test_no_file(self) -> None:
         """A folder, a pipe or a dangling link is no config, whatever its name."""
         for name, make in (
             ("a-1-1.cfg", os.mkdir),
@@ -319,7 +319,7 @@ class Documents(Case):
             self.assertRaises(NoSuchConfig, self.configs.read, name)
         self.assertEqual(self.configs.names(), [])
 
-    def test_a_full_disk(self):
+    def test_a_full_disk(self) -> None:
         """An upload that the disk has no room for is no config, and can be repeated."""
         configs = Configs(self.folder, failing_disk(0, disk_full))
         self.assertRaises(OSError, configs.add, "web-1-01.cfg", b"first")
@@ -327,7 +327,7 @@ class Documents(Case):
         configs.add("web-1-01.cfg", b"first")
         self.assertEqual(configs.read("web-1-01.cfg"), b"first")
 
-    def test_recovery(self):
+    def test_recovery(self) -> None:
         """At the next start what killed uploads left is removed."""
         configs = Configs(self.folder, failing_disk(1, stop))
         self.assertRaises(Stop, configs.add, "web-1-01.cfg", b"first")

@@ -14,22 +14,22 @@ from txcontain.runtime.diagnose import of_step
 class RangeTests(SynchronousTestCase):
     """One each."""
 
-    def test_free(self):
+    def test_free(self) -> None:
         """The first range that no one has is taken, also one that was given back."""
         self.assertEqual(free_range([]), FIRST)
         self.assertEqual(free_range([FIRST, FIRST + 2 * COUNT]), FIRST + COUNT)
 
-    def test_all_taken(self):
+    def test_all_taken(self) -> None:
         """Where there is none left, the launch fails and says so."""
         taken = [FIRST + number * COUNT for number in range(MOST)]
         self.assertIn("4000 ranges", str(self.assertRaises(MachineAtFault, free_range, taken)))
 
-    def test_of_the_host(self):
+    def test_of_the_host(self) -> None:
         """No range has an id of the host's own, and all are ids (of 32 bits)."""
         self.assertLess(65536, FIRST)
         self.assertLess(FIRST + MOST * COUNT, (1 << 31) - 1)
 
-    def test_record(self):
+    def test_record(self) -> None:
         """What a record says is believed where it is a range of ours."""
         self.assertEqual(read_range(FIRST + COUNT), FIRST + COUNT)
         self.assertIsNone(read_range(None))
@@ -44,14 +44,14 @@ class FailureTests(SynchronousTestCase):
         details = {"step": 0, "call": "call", "errno": number, "path": "", "cause": "", "hint": ""}
         return of_step([(op, {"target": "/layers/1"})], StepFailed(details))
 
-    def test_old_kernel(self):
+    def test_old_kernel(self) -> None:
         """Where owners can't be mapped, what it takes is said."""
         for number in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
             error = self.error("idmap", number)
             self.assertIsInstance(error, MachineAtFault)
             self.assertIn("Linux 5.19", str(error))
 
-    def test_forbidden(self):
+    def test_forbidden(self) -> None:
         """Where no user namespace may be made, the setting is named."""
         for number in (errno.ENOSPC, errno.EPERM, errno.EINVAL):
             error = self.error("user_namespace_of", number)

@@ -30,7 +30,7 @@ class RealKernel(RealWorld, Contract, SynchronousTestCase):
 class FakeKernelTests(FakeWorld, Contract, PrivilegedContract, SynchronousTestCase):
     """So does the fake one: what passes on it proves something."""
 
-    def test_nothing_is_left_out(self):
+    def test_nothing_is_left_out(self) -> None:
         """Every method of both is in the contract, and takes the same arguments in both."""
         contract = getsource(kernel_contract)
         for name in vars(FakeKernel).keys() - NOT_THE_KERNELS - NOT_FAKED:
@@ -44,7 +44,7 @@ class FakeKernelTests(FakeWorld, Contract, PrivilegedContract, SynchronousTestCa
 class Case(SynchronousTestCase):
     """Starts children that end with the test."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.kernel = Kernel()
 
     def start(self, *command, **options):
@@ -62,7 +62,7 @@ class Case(SynchronousTestCase):
         child = self.start("sh", "-c", f"exec 3<&0\n{script}\necho $!\nread line || exit 3")
         return child, child.stdout.readline().decode().strip()
 
-    def end(self, child):
+    def end(self, child) -> None:
         """Let a child end, and see it off."""
         child.stdin.close()
         child.stdout.close()
@@ -72,7 +72,7 @@ class Case(SynchronousTestCase):
 class Processes(Case):
     """Pids, and the processes behind them."""
 
-    def test_identity(self):
+    def test_identity(self) -> None:
         """A process is known by its pid and start time, which stay the same."""
         child = self.start("cat")
         ours, its = self.kernel.identify(os.getpid()), self.kernel.identify(child.pid)
@@ -81,7 +81,7 @@ class Processes(Case):
         self.assertGreaterEqual(its.start_time, ours.start_time)
         self.assertTrue(self.kernel.lives(its))
 
-    def test_a_process_that_has_ended(self):
+    def test_a_process_that_has_ended(self) -> None:
         """A process that is gone is neither identified nor opened, and does not live."""
         child = self.start("cat")
         process = self.kernel.identify(child.pid)
@@ -95,7 +95,7 @@ class Processes(Case):
         self.assertEqual(program(child.pid), "")
         self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
 
-    def test_monitors(self):
+    def test_monitors(self) -> None:
         """A monitor is who works in a slot, and its child is PID 1, who may work there too."""
         slots = os.path.abspath(self.mktemp())
         for name in ("one", "two", "three"):
@@ -111,7 +111,7 @@ class Processes(Case):
         os.symlink(slots, link)
         self.assertEqual(len(self.kernel.monitors(link)), 2)
 
-    def test_no_monitor(self):
+    def test_no_monitor(self) -> None:
         """Who works in another folder that has the slot's path, in its own root, is none."""
         folder = os.path.abspath(self.mktemp())
         slot = os.path.join(folder, "one")
@@ -124,7 +124,7 @@ class Processes(Case):
         self.patch(os, "readlink", lambda path: readlink(path).removesuffix(".old"))
         self.assertEqual(self.kernel.monitors(folder), {})
 
-    def test_a_stranger_deep_down(self):
+    def test_a_stranger_deep_down(self) -> None:
         """Who works in a folder whose path is too long to be told keeps no monitor from us."""
         slots = os.path.abspath(self.mktemp())
         os.makedirs(os.path.join(slots, "one"))
@@ -141,7 +141,7 @@ class Processes(Case):
         self.assertEqual(error.errno, errno.ENAMETOOLONG)
         self.assertEqual(list(self.kernel.monitors(slots)), ["one"])
 
-    def test_flush_disk(self):
+    def test_flush_disk(self) -> None:
         """A disk is flushed by any of its folders, and what is none is an error."""
         kernel.flush_disk(self.mktemp_folder())
         self.assertRaises(FileNotFoundError, kernel.flush_disk, self.mktemp())
@@ -151,7 +151,7 @@ class Processes(Case):
         os.mkdir(path := self.mktemp())
         return path
 
-    def test_names_of_any_bytes(self):
+    def test_names_of_any_bytes(self) -> None:
         """A process whose name is no UTF-8, or looks like other fields, is one like any other."""
         name = b"\xff) R 1 ("
         script = f"open('/proc/self/comm', 'wb').write({name})\nprint(flush=True)\nopen(0).read()"
@@ -161,12 +161,12 @@ class Processes(Case):
         self.assertFalse(self.kernel.catches(child.pid, signal.SIGTERM))
         self.assertEqual(program(child.pid), name.decode(errors="replace"))
 
-    def test_the_boot(self):
+    def test_the_boot(self) -> None:
         """The boot has an id that stays the same."""
         self.assertRegex(self.kernel.boot_id(), r"^[0-9a-f-]{36}$")
         self.assertEqual(self.kernel.boot_id(), self.kernel.boot_id())
 
-    def test_prompt(self):
+    def test_prompt(self) -> None:
         """Who is to be prompt keeps its priority, and what it starts is like any other."""
         script = """
 import os
@@ -187,7 +187,7 @@ else:
 class Families(Case):
     """Processes below a process, and the signals that they catch."""
 
-    def test_descendants(self):
+    def test_descendants(self) -> None:
         """A process's children and theirs are found, and it is the first."""
         child, grandchild = self.start_shell("(cat; :) <&3 & ")
         found = list(self.kernel.descendants(child.pid))
@@ -196,14 +196,14 @@ class Families(Case):
         self.assertNotIn(os.getpid(), found)
         self.assertIn(int(grandchild), list(self.kernel.descendants(os.getpid())))
 
-    def test_catches(self):
+    def test_catches(self) -> None:
         """A signal is caught where a handler is installed, and only there."""
         child, _ = self.start_shell("trap : TERM; trap '' INT")
         self.assertTrue(self.kernel.catches(child.pid, signal.SIGTERM))
         self.assertFalse(self.kernel.catches(child.pid, signal.SIGINT))
         self.assertFalse(self.kernel.catches(child.pid, signal.SIGHUP))
 
-    def test_catchers(self):
+    def test_catchers(self) -> None:
         """Of a family the first is named if it catches the signal, else all others that do."""
         worker = "sh -c 'trap : TERM; echo; read line <&3'"
         for trap, wanted in (("trap : TERM", "parent"), ("trap : HUP", "worker")):
@@ -213,7 +213,7 @@ class Families(Case):
             expected = [self.kernel.identify(family[wanted])]
             self.assertEqual(self.kernel.catchers(child.pid, signal.SIGTERM), expected)
 
-    def test_blocked(self):
+    def test_blocked(self) -> None:
         """Who blocks a signal may be waiting for it: that is handling it, too."""
         blocked = {signal.SIGTERM}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
@@ -226,14 +226,14 @@ class Families(Case):
 class Sockets(Case):
     """Who listens on a port."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.socket = socket.socket()
         self.addCleanup(self.socket.close)
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
 
-    def test_bound_is_not_listening(self):
+    def test_bound_is_not_listening(self) -> None:
         """A socket that is bound listens only after listen(2), and no longer when it is closed."""
         self.assertFalse(self.kernel.listens(os.getpid(), self.port))
         self.assertIsNone(self.kernel.listener(self.port))
@@ -243,12 +243,12 @@ class Sockets(Case):
         self.socket.close()
         self.assertFalse(self.kernel.listens(os.getpid(), self.port))
 
-    def test_the_listener(self):
+    def test_the_listener(self) -> None:
         """The process that has a port is named."""
         self.socket.listen()
         self.assertEqual(self.kernel.listener(self.port), (os.getpid(), program(os.getpid())))
 
-    def test_ipv6(self):
+    def test_ipv6(self) -> None:
         """A socket that listens by IPv6 counts as well."""
         try:
             other = socket.create_server(("::1", 0), family=socket.AF_INET6)
@@ -257,7 +257,7 @@ class Sockets(Case):
         with other:
             self.assertTrue(self.kernel.listens(os.getpid(), other.getsockname()[1]))
 
-    def test_two_ways_to_know(self):
+    def test_two_ways_to_know(self) -> None:
         """Where the kernel can't be asked, its tables say the same, but for the time it takes."""
         self.socket.listen()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
@@ -277,19 +277,19 @@ class Sockets(Case):
         """As a kernel without sock_diag(7)."""
         raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
 
-    def test_of_a_process_that_has_ended(self):
+    def test_of_a_process_that_has_ended(self) -> None:
         """Nothing listens any more."""
         child = self.start("true")
         child.wait()
         self.assertEqual(self.kernel.listening_sockets(self.port, child.pid), set())
 
-    def test_a_child_without_the_socket(self):
+    def test_a_child_without_the_socket(self) -> None:
         """A process does not listen because its parent does."""
         self.socket.listen()
         child = self.start("cat")  # to which the socket is not passed on
         self.assertFalse(self.kernel.listens(child.pid, self.port))
 
-    def test_a_child_with_the_socket(self):
+    def test_a_child_with_the_socket(self) -> None:
         """A process listens where one below it holds the socket, though it does not itself."""
         self.socket.listen()
         child = self.start("cat", pass_fds=[self.socket.fileno()])
@@ -299,7 +299,7 @@ class Sockets(Case):
         self.assertTrue(self.kernel.holds_socket(child.pid, inodes))
         self.assertTrue(self.kernel.listens(os.getpid(), self.port))
 
-    def test_by_the_tables(self):
+    def test_by_the_tables(self) -> None:
         """A socket's cgroup tells whose it is; in a network of its own, all are the container's."""
         root, ours, others = sockets.ROOT, 7, 8
         for shares, found, group, wanted in (
@@ -316,7 +316,7 @@ class Sockets(Case):
             self.patch(kernel, "_shares_network", lambda pid, shares=shares: shares)
             self.assertIs(self.kernel.surely_listens(1, 80, group), wanted)
 
-    def test_very_many_descriptors(self):
+    def test_very_many_descriptors(self) -> None:
         """However many processes and descriptors a container has, a look is at so many of them."""
         self.socket.listen()
         looked = []
@@ -337,7 +337,7 @@ class Sockets(Case):
                 self.assertFalse(self.kernel.listens(os.getpid(), self.port))
             self.assertEqual(len(looked), most)
 
-    def test_a_descriptor_closed_meanwhile(self):
+    def test_a_descriptor_closed_meanwhile(self) -> None:
         """A file that is closed while a process's files are looked through hides no other."""
         self.socket.listen()
         readlink = os.readlink

@@ -18,7 +18,7 @@ class ProgramTests(TestCase):
         """What a shell's end is told as."""
         return Deferred.fromCoroutine(complaint_of(reactor, "/bin/sh", ["-c", script], stdin))
 
-    async def test_ends(self):
+    async def test_ends(self) -> None:
         """A success, a status, a complaint and a signal."""
         for script, wanted in (
             ("exit 0", ""),
@@ -30,11 +30,11 @@ class ProgramTests(TestCase):
         ):
             self.assertEqual(await self.run_shell(script), wanted, script)
 
-    async def test_stdin(self):
+    async def test_stdin(self) -> None:
         """It is given what it is to read."""
         self.assertEqual(await self.run_shell("cat >&2; exit 1", b"words"), "words")
 
-    async def test_rm_is_killed(self):
+    async def test_rm_is_killed(self) -> None:
         """What rm could not remove, since it was killed, is an OSError."""
         self.patch(trees, "_remove_ordinary", lambda path: False)
         path = os.path.abspath(self.mktemp())

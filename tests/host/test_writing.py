@@ -13,7 +13,7 @@ from txcontain.host.writing import Writer
 class WriterTests(TestCase):
     """One thread beside the reactor."""
 
-    async def test_order(self):
+    async def test_order(self) -> None:
         """All is done in the order in which it was begun, by one thread beside the reactor's."""
         writer, done = Writer(reactor), []
         work = [
@@ -26,7 +26,7 @@ class WriterTests(TestCase):
         (thread,) = {thread for _, thread in done}
         self.assertNotEqual(thread, threading.get_ident())
 
-    async def test_failure(self):
+    async def test_failure(self) -> None:
         """A failure is that of whoever asked for it, and what follows is done all the same."""
         writer = Writer(reactor)
         failed, done = writer.write(lambda: 1 / 0), writer.write(lambda: 7)
@@ -34,7 +34,7 @@ class WriterTests(TestCase):
         self.assertEqual(await done, 7)
         await writer.stop()
 
-    async def test_frozen(self):
+    async def test_frozen(self) -> None:
         """A disk that takes nothing keeps no manager from ending."""
         self.patch(writing, "STOP_WITHIN", 0.01)
         writer, thawed = Writer(reactor), threading.Event()

@@ -22,7 +22,7 @@ TREES = st.recursive(
 ).filter(lambda tree: tree is not None)
 
 
-def make(folder, tree):
+def make(folder, tree) -> None:
     """Make files (None) and folders (dictionaries) of these names."""
     for name, below in tree.items():
         path = os.path.join(folder, name)
@@ -44,19 +44,19 @@ def measures(tree, depth=0, path=0):
 class CheckTests(SynchronousTestCase):
     """A look at what was unpacked."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def assert_refused(self, why, **bounds):
+    def assert_refused(self, why, **bounds) -> None:
         error = self.assertRaises(ConfigAtFault, check, "x.tar", self.folder, Bounds(**bounds))
         self.assertEqual(str(error), f"x.tar holds {why}")
 
     @given(TREES)
-    def test_any_tree(self, tree):
+    def test_any_tree(self, tree) -> None:
         """A tree is within bounds that are its own measures, and not within any that is less."""
         with TemporaryDirectory() as folder:
             make(folder, tree)
@@ -70,7 +70,7 @@ class CheckTests(SynchronousTestCase):
                 bounds = Bounds(**{**exact, name: most - 1})
                 self.assertRaises(ConfigAtFault, check, "x.tar", folder, bounds)
 
-    def test_size(self):
+    def test_size(self) -> None:
         """Bytes are those on the disk: holes take none, and a hard link no more than its file."""
         with open(self.path("file"), "wb") as file:
             file.write(bytes(100_000))
@@ -79,7 +79,7 @@ class CheckTests(SynchronousTestCase):
         check("x.tar", self.folder, Bounds(size=150_000))
         self.assert_refused("more than 90000 bytes", size=90_000)
 
-    def test_kinds(self):
+    def test_kinds(self) -> None:
         """Links to anywhere, fifos and files that none may read are content."""
         os.symlink("/", self.path("link"))
         os.mkfifo(self.path("fifo"))
@@ -87,18 +87,18 @@ class CheckTests(SynchronousTestCase):
         os.chmod(self.path("setuid"), 0o6000)
         check("x.tar", self.folder, Bounds(entries=3))
 
-    def test_device(self):
+    def test_device(self) -> None:
         """What is a device node all the same is a mark of an overlay's, and is refused."""
         for kind in (stat.S_IFCHR, stat.S_IFBLK):
             status = SimpleNamespace(st_mode=kind, st_nlink=1, st_blocks=0, st_ino=1)
             self.patch(unpacking, "_walk", lambda folder, status=status: [(0, 2, status)])
             self.assert_refused("a mark that hides files (a character device 0, 0)")
 
-    def test_meanwhile(self):
+    def test_meanwhile(self) -> None:
         """Folders that go away or become links while it looks are left out."""
         stop = threading.Event()
 
-        def unrest():
+        def unrest() -> None:
             while not stop.is_set():
                 os.mkdir(self.path("a"))
                 os.rmdir(self.path("a"))
@@ -114,7 +114,7 @@ class CheckTests(SynchronousTestCase):
             stop.set()
             thread.join()
 
-    def test_descriptors(self):
+    def test_descriptors(self) -> None:
         """None is left open, whatever comes of it."""
         make(self.folder, {"a": {"b": {"c": None}}})
         before = os.listdir("/proc/self/fd")
@@ -135,13 +135,13 @@ class OptionTests(SynchronousTestCase):
         options.parseOptions(arguments)
         return bounds_of(options)
 
-    def test_options(self):
+    def test_options(self) -> None:
         """Each has an option, and a default."""
         self.assertEqual(self.parse(), DEFAULTS)
         words = "--layer-entries 1 --layer-size 2 --layer-depth 3 --layer-path 4".split()
         self.assertEqual(self.parse(*words), Bounds(1, 2, 3, 4))
 
-    def test_refused(self):
+    def test_refused(self) -> None:
         """A bound is a number from 1 on."""
         for value in ("0", "-1", "many", ""):
             self.assertRaises(UsageError, self.parse, "--layer-entries", value)

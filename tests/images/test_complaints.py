@@ -28,7 +28,7 @@ def heard(*pieces):
 class ComplaintsTests(SynchronousTestCase):
     """One tar's words."""
 
-    def test_left_out(self):
+    def test_left_out(self) -> None:
         """Device nodes and attributes of the kernel's are counted, and the first ones named."""
         complaints = heard(NODE, CAPABILITY, NODE.replace("null", "zero"), END, FAILURE)
         self.assertEqual(complaints.said, "")
@@ -40,7 +40,7 @@ class ComplaintsTests(SynchronousTestCase):
             },
         )
 
-    def test_all_else(self):
+    def test_all_else(self) -> None:
         """Every other word is a complaint, as tar has it but for where its program is."""
         for line in (
             "v.img: Cannot truncate: File too large",
@@ -54,17 +54,17 @@ class ComplaintsTests(SynchronousTestCase):
             heard("/.x/usr/bin/gzip: stdin: crc error\n").said, "gzip: stdin: crc error"
         )
 
-    def test_names_that_lie(self):
+    def test_names_that_lie(self) -> None:
         """A name that ends like a harmless line does not hide a complaint about it."""
         line = "x: Cannot mknod: Operation not permitted: Cannot open: Not a directory"
         self.assertEqual(heard(f"{TAR}: {line}\n").said, f"tar: {line}")
 
-    def test_cut_short(self):
+    def test_cut_short(self) -> None:
         """An archive without its mark of an end was cut short."""
         self.assertEqual(heard("block 3: ** End of File **\n").said, CUT_SHORT)
 
     @given(st.integers(1, 99))
-    def test_pieces(self, length):
+    def test_pieces(self, length) -> None:
         """It does not matter in which pieces it is heard, nor that the last line has no end."""
         words = NODE + f"{TAR}: a complaint\n" + CAPABILITY + f"{TAR}: é"
         pieces = [words.encode()[i : i + length] for i in range(0, len(words) + 1, length)]
@@ -74,7 +74,7 @@ class ComplaintsTests(SynchronousTestCase):
         complaints.close()
         self.assertEqual(complaints, heard(words))
 
-    def test_bounded(self):
+    def test_bounded(self) -> None:
         """However much is said, little of it is kept: the first words of it."""
         complaints = Complaints()
         for number in range(1000):

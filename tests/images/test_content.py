@@ -16,11 +16,11 @@ from txcontain.images.content import Content, archive, place, read, resolve, top
 class ContentCase(SynchronousTestCase):
     """A test with a folder in place of what was unpacked."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
 
-    def make(self, *names):
+    def make(self, *names) -> None:
         """Make files; folders, where a name ends so; and links, where it is NAME -> TARGET."""
         for name in names:
             path, arrow, target = name.partition(" -> ")
@@ -36,7 +36,7 @@ class ContentCase(SynchronousTestCase):
 class PlaceTests(ContentCase):
     """Where /run and /tmp are."""
 
-    def test_places(self):
+    def test_places(self) -> None:
         """A folder, a link of any kind and nothing at all lead where they do in a chroot."""
         self.make(
             "tmp/",
@@ -61,19 +61,19 @@ class PlaceTests(ContentCase):
         }.items():
             self.assertEqual(place(str(self.folder), path), wanted, path)
 
-    def test_the_kernels_own(self):
+    def test_the_kernels_own(self) -> None:
         """What leads to where the kernel's file systems are is no place of the image's."""
         self.make("tmp -> dev/shm", "run -> /proc/1")
         for path in ("/tmp", "/run"):
             self.assertEqual(place(str(self.folder), path), Place())
 
-    def test_circles(self):
+    def test_circles(self) -> None:
         """Links that lead in circles are refused."""
         self.make("tmp -> run", "run -> /tmp")
         error = self.assertRaises(ConfigAtFault, resolve, str(self.folder), "/tmp")
         self.assertEqual(str(error), "/tmp is a symbolic link that leads in circles")
 
-    def test_never_outside(self):
+    def test_never_outside(self) -> None:
         """No link leads out: the host's files are not looked at."""
         self.make(f"out -> {'../' * 30}etc", "abs -> /etc")
         for path in ("/out", "/abs"):
@@ -83,7 +83,7 @@ class PlaceTests(ContentCase):
 class TopTests(ContentCase):
     """Where the content begins."""
 
-    def assert_top(self, tarball, wanted, *names):
+    def assert_top(self, tarball, wanted, *names) -> None:
         """Fail unless the content of a tarball with these names begins there."""
         subprocess.run(["rm", "-rf", self.folder], check=True)
         self.folder.mkdir()
@@ -91,19 +91,19 @@ class TopTests(ContentCase):
         inner = os.path.relpath(top(f"/x/{tarball}", str(self.folder)), self.folder)
         self.assertEqual(inner, wanted, (tarball, names))
 
-    def test_own_name(self):
+    def test_own_name(self) -> None:
         """A folder that bears the tarball's name, with or without its ends, is not part of it."""
         self.assert_top("site.tar", "site", "site/a")
         self.assert_top("site.tar.gz", "site", "site/a")
         self.assert_top("debian-12.5.tar.gz", "debian-12.5", "debian-12.5/etc/")
         self.assert_top("debian-12.5.tar.gz", "debian-12", "debian-12/etc/")
 
-    def test_other_names(self):
+    def test_other_names(self) -> None:
         """Any other is, and a file, a link, or a folder that is not alone."""
         for names in (["other/a"], ["site"], ["site -> other"], ["site/a", "b"], ["sit/a"], []):
             self.assert_top("site.tar", ".", *names)
 
-    def test_junk(self):
+    def test_junk(self) -> None:
         """What a Mac leaves beside the folder that it packs does not count."""
         junk = ("._site", ".DS_Store", "__MACOSX/._site")
         self.assert_top("site.tar", "site", "site/a", "site/.DS_Store", *junk)
@@ -113,7 +113,7 @@ class TopTests(ContentCase):
 class ArchiveTests(ContentCase):
     """What is no root."""
 
-    def test_archives(self):
+    def test_archives(self) -> None:
         """Archives of layers are known by the files that their formats ask for."""
         self.make("etc/passwd", "manifest.json")
         self.assertEqual(archive(str(self.folder)), "")
@@ -126,7 +126,7 @@ class ArchiveTests(ContentCase):
 class KeptTests(SynchronousTestCase):
     """What is kept of it."""
 
-    def test_read(self):
+    def test_read(self) -> None:
         """What was written is read; what is none of it is as if it were not there."""
         nodes = {"device nodes": {"count": 5, "names": ["a", "b", "c"]}}
         content = Content("/x/a.tar", 7, nodes, Place("/var/run", True), Place(), "a zoo")
@@ -142,7 +142,7 @@ class KeptTests(SynchronousTestCase):
         ):
             self.assertEqual(read(document), Content())
 
-    def test_told(self):
+    def test_told(self) -> None:
         """What was left out is told in a sentence; nothing, if that is nothing."""
         nodes = {"count": 5, "names": ["a", "b", "c"]}
         content = Content("/x/a.tar", left_out={"device nodes": nodes})

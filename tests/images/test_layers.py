@@ -23,7 +23,7 @@ from txcontain.images.unpack import make_unpacking_plan
 class LayersTestCase(MachineTestCase):
     """A test of layers whose tar does what the test does in its place."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.reactor.works = False
         self.pool = make_pool(self.reactor, self.folder, size=0)
@@ -49,18 +49,18 @@ class LayersTestCase(MachineTestCase):
         """The folder that tar unpacks to."""
         return dict(self.init.plan)["root_folder"]["source"]
 
-    def write(self, *paths):
+    def write(self, *paths) -> None:
         """Tar writes these files."""
         for path in paths:
             path = os.path.join(self.unpacked, path)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             open(path, "w").close()
 
-    def make_hidden(self):
+    def make_hidden(self) -> None:
         """The init makes the folder in which tar is."""
         os.mkdir(self.unpacked + dict(self.init.plan)["mount"]["target"])
 
-    def tar_ends(self, words="Done", complaint=""):
+    def tar_ends(self, words="Done", complaint="") -> None:
         """Tar has run, and ends."""
         self.make_hidden()
         self.init.child.errReceived(complaint.encode())
@@ -68,7 +68,7 @@ class LayersTestCase(MachineTestCase):
         self.init.end(words)
         self.reactor.advance(0)
 
-    def assertNothingElse(self, *names):
+    def assertNothingElse(self, *names) -> None:
         """The layers are these, and nothing of an unpacking is left."""
         found = [name for name in os.listdir(self.layers.folder) if not name.endswith(".json")]
         self.assertEqual(found, list(names))
@@ -78,7 +78,7 @@ class LayersTestCase(MachineTestCase):
 class UnpackTests(LayersTestCase):
     """Once, however many ask."""
 
-    def test_unpack(self):
+    def test_unpack(self) -> None:
         """A tarball is unpacked by the plan for it, and its layer is what it held."""
         got = self.get()
         hidden = dict(self.init.plan)["mount"]["target"]
@@ -100,13 +100,13 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(sorted(os.listdir(layer)), ["a", "index.html"])
         self.assertNothingElse(os.path.basename(layer))
 
-    def test_compressed(self):
+    def test_compressed(self) -> None:
         """What a tarball is compressed with is seen by its content, whatever its name."""
         for number, (start, name) in enumerate(COMPRESSIONS.items()):
             self.get(f"{number}.tar", start + b"...")
             self.assertIn(f"/usr/bin/{name}", str(self.init.plan[-1][1]["arguments"]))
 
-    def test_hidden(self):
+    def test_hidden(self) -> None:
         """Where tar is, no tarball can know, and no layer shows."""
         places = set()
         for name in ("a.tar", "b.tar"):
@@ -116,27 +116,27 @@ class UnpackTests(LayersTestCase):
             self.assertEqual(os.listdir(self.successResultOf(got)), [])
         self.assertEqual([len(place) for place in places], [34, 34])
 
-    def test_bare(self):
+    def test_bare(self) -> None:
         """Its init has done no container's groundwork."""
         self.pool.groundwork = [("unshare", {"namespaces": ["mount"]})]
         self.get()
         self.assertEqual(self.init.groundwork, [])
 
-    def test_again(self):
+    def test_again(self) -> None:
         """A layer that is there is had at once, without a look into the tarball."""
         first = self.get()
         self.tar_ends()
         self.assertEqual(self.successResultOf(self.ask()), self.successResultOf(first))
         self.assertEqual(len(self.reactor.inits), 1)
 
-    def test_many_at_once(self):
+    def test_many_at_once(self) -> None:
         """However many ask at the same time, one unpacking serves all."""
         got = [self.get(), *(self.ask() for _ in range(10))]
         self.tar_ends()
         self.assertEqual(len({self.successResultOf(one) for one in got}), 1)
         self.assertEqual(len(self.reactor.inits), 1)
 
-    def test_half(self):
+    def test_half(self) -> None:
         """Until all of it is there a layer is not seen."""
         self.get()
         self.write("a")
@@ -145,7 +145,7 @@ class UnpackTests(LayersTestCase):
         self.tar_ends()
         self.assertEqual(self.layers.cut_short(), [])
 
-    def test_power_cut(self):
+    def test_power_cut(self) -> None:
         """All of it is on the disk before it has its name, for a layer is never looked at again."""
         calls = []
         rename = os.rename
@@ -155,14 +155,14 @@ class UnpackTests(LayersTestCase):
         self.tar_ends()
         self.assertEqual(calls, [("flush", self.unpacked), "rename"])
 
-    def test_two_tarballs(self):
+    def test_two_tarballs(self) -> None:
         """Two tarballs are unpacked side by side."""
         first, second = self.get("a.tar"), self.get("b.tar")
         self.tar_ends()
         self.successResultOf(second)
         self.assertNoResult(first)
 
-    def test_replaced(self):
+    def test_replaced(self) -> None:
         """A tarball that was replaced is unpacked anew, to another layer."""
         first = self.get()
         self.tar_ends()
@@ -170,7 +170,7 @@ class UnpackTests(LayersTestCase):
         self.tar_ends()
         self.assertNotEqual(self.successResultOf(first), self.successResultOf(second))
 
-    def test_link(self):
+    def test_link(self) -> None:
         """A tarball may be a symbolic link to one."""
         os.rename(self.folder + "/mountables", self.folder + "/elsewhere")
         os.mkdir(self.folder + "/mountables")
@@ -184,7 +184,7 @@ class UnpackTests(LayersTestCase):
 class FailureTests(LayersTestCase):
     """What goes wrong reaches all who ask, and is tried again by the next."""
 
-    def test_reaches_all(self):
+    def test_reaches_all(self) -> None:
         """Where tar fails all who have asked are told, and nothing is left."""
         got = [self.get(), self.ask(), self.ask()]
         self.tar_ends("Done(2)", "tar: This does not look like a tar archive\n")
@@ -194,7 +194,7 @@ class FailureTests(LayersTestCase):
             self.assertIn("does not look like a tar archive", str(error))
         self.assertNothingElse()
 
-    def test_next_try(self):
+    def test_next_try(self) -> None:
         """Who asks later has it unpacked anew."""
         got = self.get()
         self.tar_ends("Done(2)")
@@ -203,20 +203,20 @@ class FailureTests(LayersTestCase):
         self.tar_ends()
         self.successResultOf(got)
 
-    def test_disk_full(self):
+    def test_disk_full(self) -> None:
         """A full disk is the machine's fault, in whatever words tar says it."""
         for words in ("Cannot write: No space left on device", "Wrote only 512 of 10240 bytes"):
             got = self.get()
             self.tar_ends("Done(2)", f"tar: a: {words}\n")
             self.assertIn("disk is full", str(self.failureResultOf(got, MachineAtFault).value))
 
-    def test_killed(self):
+    def test_killed(self) -> None:
         """A tar that was killed is the machine's fault too."""
         got = self.get()
         self.tar_ends("Killed")
         self.assertIn("SIGKILL", str(self.failureResultOf(got, MachineAtFault).value))
 
-    def test_said(self):
+    def test_said(self) -> None:
         """Whatever tar complains of fails it, though its exit status be 0."""
         got = self.get()
         self.tar_ends(complaint="/.x/usr/bin/tar: v.img: Cannot truncate: File too large\n")
@@ -224,13 +224,13 @@ class FailureTests(LayersTestCase):
         self.assertEqual(error.chain[1], "tar: v.img: Cannot truncate: File too large")
         self.assertNothingElse()
 
-    def test_failed_silently(self):
+    def test_failed_silently(self) -> None:
         """So does an exit status with no word of why."""
         got = self.get()
         self.tar_ends("Done(1)")
         self.assertIn("tar: exit status 1", str(self.failureResultOf(got, ConfigAtFault).value))
 
-    def test_last_word(self):
+    def test_last_word(self) -> None:
         """What tar has said is waited for, though it has ended before that is read."""
         got = self.get()
         child = self.init.child
@@ -243,7 +243,7 @@ class FailureTests(LayersTestCase):
         child.silent.callback(None)
         self.failureResultOf(got, ConfigAtFault)
 
-    def change(self):
+    def change(self) -> None:
         """Something writes to the tarball, and leaves its size and its time as they were."""
         path = os.path.join(self.folder, "mountables/potato.tar")
         times = os.stat(path)
@@ -251,7 +251,7 @@ class FailureTests(LayersTestCase):
             file.write(b"another!!")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
-    def test_changed(self):
+    def test_changed(self) -> None:
         """A tarball that changes while it is read is read again, as it is then."""
         got = self.get()
         self.write("old")
@@ -263,7 +263,7 @@ class FailureTests(LayersTestCase):
         self.assertNothingElse(os.path.basename(self.successResultOf(self.ask())))
         self.assertEqual(len(self.reactor.inits), 2)
 
-    def test_changes_all_the_time(self):
+    def test_changes_all_the_time(self) -> None:
         """One that does not stay as it is while it is read is refused."""
         got = self.get()
         for _ in range(layers.TRIES):
@@ -274,7 +274,7 @@ class FailureTests(LayersTestCase):
         self.assertEqual(error.chain[0], "potato.tar changes while it is unpacked")
         self.assertNothingElse()
 
-    def test_no_program(self):
+    def test_no_program(self) -> None:
         """What this machine lacks to decompress it is named."""
 
         def find(name):
@@ -285,7 +285,7 @@ class FailureTests(LayersTestCase):
         self.assertEqual(error.chain[0], "this machine has no tar")
         self.assertNothingElse()
 
-    def test_step_fails(self):
+    def test_step_fails(self) -> None:
         """Where a step of the plan fails it is told, with what was being unpacked."""
         got = self.get()
         self.init.fail(step=1, call="unshare", errno=1)
@@ -293,33 +293,33 @@ class FailureTests(LayersTestCase):
         self.assertEqual(error.chain[:2], ("unpacking potato.tar", "unshare(2)"))
         self.assertNothingElse()
 
-    def test_init_dies(self):
+    def test_init_dies(self) -> None:
         """An init that dies half-way fails it."""
         got = self.get()
         self.init.end("Killed")
         self.failureResultOf(got, MachineAtFault)
         self.assertNothingElse()
 
-    def test_no_init(self):
+    def test_no_init(self) -> None:
         """Where no init can be had it fails, and the next try may work."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         self.failureResultOf(self.get(), MachineAtFault)
         self.assertNothingElse()
 
-    def test_no_folder(self):
+    def test_no_folder(self) -> None:
         """Where nothing can be written the machine is at fault."""
         os.rmdir(self.layers.folder)
         open(self.layers.folder, "w").close()
         self.failureResultOf(self.get(), MachineAtFault)
 
-    def test_no_tarball(self):
+    def test_no_tarball(self) -> None:
         """A tarball that is missing is told by its name and folder, not by the host's paths."""
         os.symlink("/nowhere", self.folder + "/mountables/dangling.tar")
         for name in ("potato.tar", "dangling.tar"):
             error = self.failureResultOf(self.ask(name), ConfigAtFault).value
             self.assertEqual(error.chain[0], f"there is no {name} in mountables/")
 
-    def test_not_a_file(self):
+    def test_not_a_file(self) -> None:
         """A folder or a socket is no tarball."""
         os.mkdir(self.folder + "/mountables/a.tar")
         with socket.socket(socket.AF_UNIX) as listener:
@@ -342,26 +342,26 @@ class ContentTests(LayersTestCase):
         self.tar_ends()
         return sorted(os.listdir(self.successResultOf(got)))
 
-    def test_own_folder(self):
+    def test_own_folder(self) -> None:
         """A folder that bears the tarball's name, and is all there is, is not part of it."""
         self.assertEqual(self.content("potato/a", "potato/b"), ["a", "b"])
         self.assertEqual(self.content("basefs/a", name="basefs.tar.gz"), ["a"])
 
-    def test_other_folders(self):
+    def test_other_folders(self) -> None:
         """Any other folder is, as is one that is not alone, or a file of that name."""
         self.assertEqual(self.content("tomato/a"), ["tomato"])
         self.assertEqual(self.content("carrot/a", "x", name="carrot.tar"), ["carrot", "x"])
         self.assertEqual(self.content("leek", name="leek.tar"), ["leek"])
         self.assertEqual(self.content(name="empty.tar"), [])
 
-    def test_link_of_its_name(self):
+    def test_link_of_its_name(self) -> None:
         """A symbolic link of the tarball's name is content, and is not followed."""
         got = self.get()
         os.symlink("/", os.path.join(self.unpacked, "potato"))
         self.tar_ends()
         self.assertEqual(os.listdir(self.successResultOf(got)), ["potato"])
 
-    def test_deep(self):
+    def test_deep(self) -> None:
         """Folders more than 256 deep are refused."""
         for depth, refused in ((256, False), (300, True)):
             got = self.get(f"deep{depth}.tar")
@@ -373,7 +373,7 @@ class ContentTests(LayersTestCase):
             else:
                 self.successResultOf(got)
 
-    def test_device(self):
+    def test_device(self) -> None:
         """What is a device node all the same is a mark that hides files, and refused."""
         self.patch(unpacking, "_walk", lambda folder: iter([(0, 5, os.stat("/dev/null"))]))
         got = self.get()
@@ -381,7 +381,7 @@ class ContentTests(LayersTestCase):
         error = self.failureResultOf(got, ConfigAtFault).value
         self.assertIn("potato.tar holds a mark that hides files", error.chain[0])
 
-    def test_bounds(self):
+    def test_bounds(self) -> None:
         """What exceeds the bounds is refused, by the bound that it exceeds."""
         for bounds, why in (
             (Bounds(entries=2), "files and folders"),
@@ -398,7 +398,7 @@ class ContentTests(LayersTestCase):
             self.assertIn(why, self.failureResultOf(got, ConfigAtFault).value.chain[0])
             self.assertNothingElse()
 
-    def test_without_end(self):
+    def test_without_end(self) -> None:
         """A tar that unpacks without end is killed soon after it has exceeded the bounds."""
         self.layers.bounds = Bounds(entries=2)
         got = self.get()
@@ -426,7 +426,7 @@ class KnownTests(LayersTestCase):
         self.tar_ends(**complaints)
         return self.successResultOf(got)
 
-    def test_content(self):
+    def test_content(self) -> None:
         """It is looked at once, and another manager reads what was found."""
         layer = self.layer()
         content = self.layers.content(layer)
@@ -436,7 +436,7 @@ class KnownTests(LayersTestCase):
         self.layers._contents.clear()
         self.assertEqual(self.layers.content(layer), content)
 
-    def test_lost(self):
+    def test_lost(self) -> None:
         """If the file of it is lost, or scribbled on, what holds for most layers is assumed."""
         layer = self.layer()
         for lose in (lambda path: os.truncate(path, 10), os.unlink):
@@ -444,7 +444,7 @@ class KnownTests(LayersTestCase):
             self.layers._contents.clear()
             self.assertEqual(self.layers.content(layer), Content())
 
-    def test_news(self):
+    def test_news(self) -> None:
         """What was left out is told once, and kept."""
         complaint = "tar: dev/null: Cannot mknod: Operation not permitted\n"
         layer = self.layer(words="Done(2)", complaint=complaint)
@@ -454,7 +454,7 @@ class KnownTests(LayersTestCase):
         nodes = {"count": 1, "names": ["dev/null"]}
         self.assertEqual(self.layers.content(layer).left_out, {"device nodes": nodes})
 
-    def test_no_root(self):
+    def test_no_root(self) -> None:
         """An archive of layers is no base image, but may be mounted as it is."""
         got = self.get()
         self.write("manifest.json", "oci-layout", "blobs/sha256/x")
@@ -481,7 +481,7 @@ class RemoveTests(LayersTestCase):
         self.tar_ends()
         return self.successResultOf(got)
 
-    def test_newest(self):
+    def test_newest(self) -> None:
         """Of a tarball that was replaced, only the newest layer stays, with what is known of it."""
         layers = [self.layer(content=b"%d" % number) for number in range(5)]
         self.assertTrue(self.layers.is_to_tidy())
@@ -491,7 +491,7 @@ class RemoveTests(LayersTestCase):
         self.assertEqual(sorted(os.listdir(self.layers.folder)), [newest, f"{newest}.json"])
         self.assertFalse(self.layers.is_to_tidy())
 
-    def test_used(self):
+    def test_used(self) -> None:
         """One whose tarball was replaced or is gone stays only as long as an instance uses it."""
         layer = self.layer()
         os.unlink(self.folder + "/mountables/potato.tar")
@@ -501,7 +501,7 @@ class RemoveTests(LayersTestCase):
         self.assertNothingElse()
         self.assertFalse(self.layers.is_to_tidy())
 
-    def test_used_since(self):
+    def test_used_since(self) -> None:
         """One that is taken into use after all were looked at stays."""
         layer = self.layer()
         os.unlink(self.folder + "/mountables/potato.tar")
@@ -509,14 +509,14 @@ class RemoveTests(LayersTestCase):
         self.assertEqual(self.now(self.layers.remove_unused(lambda: next(answers))), [])
         self.assertNothingElse(os.path.basename(layer))
 
-    def test_unseen_folder(self):
+    def test_unseen_folder(self) -> None:
         """While the folder of the tarballs is away, as that of a disk may be, all layers stay."""
         layer = self.layer()
         os.rename(self.folder + "/mountables", self.folder + "/away")
         self.assertEqual(self.remove_unused(), [])
         self.assertNothingElse(os.path.basename(layer))
 
-    def test_keep(self):
+    def test_keep(self) -> None:
         """Of those that nothing uses, as many bytes stay as are to: what was asked for last."""
         names = ("a.tar", "b.tar", "c.tar")
         layers = []
@@ -530,7 +530,7 @@ class RemoveTests(LayersTestCase):
         self.assertEqual(self.remove_unused(layers[0]), [os.path.basename(layers[2])])
         self.assertNothingElse(os.path.basename(layers[0]))
 
-    def test_next_launch(self):
+    def test_next_launch(self) -> None:
         """What is being removed is not found: who asks meanwhile has it unpacked anew."""
         layer = self.layer()
         self.layers.keep = 0
@@ -543,7 +543,7 @@ class RemoveTests(LayersTestCase):
         self.tar_ends()
         self.assertEqual(self.successResultOf(got), layer)
 
-    def test_being_unpacked(self):
+    def test_being_unpacked(self) -> None:
         """One that is being unpacked stays, though its tarball has gone: but not to be used."""
         got = self.get()
         os.unlink(self.folder + "/mountables/potato.tar")
@@ -552,7 +552,7 @@ class RemoveTests(LayersTestCase):
         error = self.failureResultOf(got, ConfigAtFault).value
         self.assertIn("there is no potato.tar", str(error))
 
-    def test_cut_short(self):
+    def test_cut_short(self) -> None:
         """What an earlier unpacking was cut short at is removed."""
         os.makedirs(os.path.join(self.layers.folder, "0123-4567.unpacking/layer"))
         self.assertEqual(self.remove_unused(), ["0123-4567.unpacking"])
@@ -562,7 +562,7 @@ class LastWordsTests(MachineTestCase):
     """What a program complained of last."""
 
     @given(st.lists(st.text("ab\u00e9", max_size=9), max_size=9), st.integers(1, 40))
-    def test_reference(self, lines, most):
+    def test_reference(self, lines, most) -> None:
         """These are whole lines from the end, of that many bytes at most."""
         path = os.path.join(self.folder, "log")
         with open(path, "w") as file:
@@ -572,12 +572,12 @@ class LastWordsTests(MachineTestCase):
         whole = "\n".join(["", *lines]).rstrip("\n")
         self.assertTrue(whole.endswith(f"\n{words}" if words else ""))
 
-    def test_none(self):
+    def test_none(self) -> None:
         """Where there is no log there are no words."""
         self.assertEqual(last_words(os.path.join(self.folder, "log"), 100), "")
 
 
-def make_deep(folder, depth):
+def make_deep(folder, depth) -> None:
     """Make folders in each other, as deep as that."""
     descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(depth):

@@ -16,7 +16,7 @@ from txcontain.images.programs import COMPRESSIONS, Program, compression_of, fin
 class FindTests(SynchronousTestCase):
     """Programs of this machine."""
 
-    def test_starts(self):
+    def test_starts(self) -> None:
         """The command starts the program, by its loader and with its libraries."""
         for name in ("tar", "gzip"):
             program = find(name)
@@ -25,7 +25,7 @@ class FindTests(SynchronousTestCase):
             ).stdout
             self.assertIn(name.encode(), said)
 
-    def test_elsewhere(self):
+    def test_elsewhere(self) -> None:
         """Every path in it is below the root that was asked for, and in one of the folders."""
         program = find("tar")
         for word in program.command("/root"):
@@ -34,12 +34,12 @@ class FindTests(SynchronousTestCase):
         for folder in program.folders:
             self.assertEqual(os.path.realpath(folder), folder)
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         """One that is not there is named, with what to do."""
         error = self.assertRaises(MachineAtFault, find, "no-such-program")
         self.assertEqual(error.chain, ("this machine has no no-such-program", "install it"))
 
-    def test_without_a_loader(self):
+    def test_without_a_loader(self) -> None:
         """One that is linked statically is run itself."""
         path = os.path.realpath(sys.executable)
         self.patch(programs.shutil, "which", lambda name, path: sys.executable)
@@ -51,7 +51,7 @@ class FindTests(SynchronousTestCase):
 class CompressionTests(SynchronousTestCase):
     """What a file is compressed with."""
 
-    def test_compressions(self):
+    def test_compressions(self) -> None:
         """It is seen by how the file begins; what begins in another way is not compressed."""
         path = self.mktemp()
         for start, name in [*COMPRESSIONS.items(), (b"", ""), (b"etc/passwd", "")]:

@@ -35,11 +35,11 @@ def acting_as(uid, gid):
 class UnixConnection(HTTPConnection):
     """To a unix socket, as a user of this host."""
 
-    def __init__(self, path, uid=0, gid=0):
+    def __init__(self, path, uid=0, gid=0) -> None:
         super().__init__("localhost", timeout=PATIENCE)
         self.path, self.user = str(path), (uid, gid)
 
-    def connect(self):
+    def connect(self) -> None:
         """Connect: who does is what the kernel keeps."""
         self.sock = socket.socket(socket.AF_UNIX)
         with acting_as(*self.user):
@@ -49,7 +49,7 @@ class UnixConnection(HTTPConnection):
 class AccessCase(ManagerCase):
     """A test with a manager that may have keys."""
 
-    def add_images(self):
+    def add_images(self) -> None:
         """Put keys beside the images."""
         super().add_images()
         os.chmod(self.folder, 0o755)  # others must reach the socket in it
@@ -57,7 +57,7 @@ class AccessCase(ManagerCase):
         self.authority.issue("manager", "127.0.0.1")
         self.write_tokens(ann=("write", "s3cret"), bob=("read", "0ther"))
 
-    def write_tokens(self, **holders):
+    def write_tokens(self, **holders) -> None:
         """Replace the file of tokens."""
         lines = [
             f"{name} {role} {sha256(token.encode()).hexdigest()}\n"
@@ -90,14 +90,14 @@ class AccessCase(ManagerCase):
 class LoopbackTests(AccessCase):
     """As the course has it."""
 
-    def test_journal(self):
+    def test_journal(self) -> None:
         """Every change over TCP is written down as asked for on this host."""
         instance = self.launch()
         self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
         for what in ("config", "starting", "running", "stopping", "destroyed"):
             self.assertIn((what, "loopback"), self.who())
 
-    def test_refuses_to_start(self):
+    def test_refuses_to_start(self) -> None:
         """Beyond loopback without keys there is no manager, but a sentence."""
         words = ["-n", "--pidfile=", "containerd-lite", "--interface", "0.0.0.0"]
         done = subprocess.run(
@@ -118,13 +118,13 @@ class UnixSocketTests(AccessCase):
 
     options = ("--unix-socket", "api.sock", "--unix-group", str(NOBODY))
 
-    def test_mode(self):
+    def test_mode(self) -> None:
         """It is root's and the group's, and no one else's."""
         status = (self.folder / "api.sock").stat()
         self.assertEqual(stat.S_IMODE(status.st_mode), 0o660)
         self.assertEqual((status.st_uid, status.st_gid), (0, NOBODY))
 
-    def test_group(self):
+    def test_group(self) -> None:
         """A member of the group may ask, and the journal has the uid that the kernel saw."""
         for uid, gid in ((1234, NOBODY), (0, 0)):
             connection = UnixConnection(self.folder / "api.sock", uid, gid)
@@ -133,13 +133,13 @@ class UnixSocketTests(AccessCase):
             self.assertEqual(answer.status, 200)
             self.assertIn(("config", f"uid {uid}"), self.who())
 
-    def test_others(self):
+    def test_others(self) -> None:
         """Another user can't even connect."""
         connection = UnixConnection(self.folder / "api.sock", 1234, 1234)
         self.addCleanup(connection.close)
         self.assertRaises(PermissionError, connection.connect)
 
-    def test_killed(self):
+    def test_killed(self) -> None:
         """A manager that was killed leaves its socket; the next one takes its place."""
         self.manager.kill()
         self.manager.wait()
@@ -149,7 +149,7 @@ class UnixSocketTests(AccessCase):
         self.addCleanup(connection.close)
         self.assertEqual(ask_on(connection, "GET", "/list").status, 200)
 
-    def test_cli(self):
+    def test_cli(self) -> None:
         """The CLI speaks through it, and a launch through it is root's."""
         key = self.upload()
         url = f"unix:{self.folder}/api.sock"
@@ -158,7 +158,7 @@ class UnixSocketTests(AccessCase):
         self.assertIn(("running", "uid 0"), self.who())
         self.assertEqual(self.cli("--url", url, "destroyall"), (0, "Success\n"))
 
-    def test_cli_without_manager(self):
+    def test_cli_without_manager(self) -> None:
         """Where there is no such socket, the CLI says which it was looking for."""
         status, said = self.cli("--url", f"unix:{self.folder}/none.sock", "list")
         self.assertEqual(status, 1)
@@ -180,7 +180,7 @@ class UnixAloneTests(AccessCase):
         self.addCleanup(connection.close)
         return ask_on(connection, *request, **headers)
 
-    def test_no_tcp(self):
+    def test_no_tcp(self) -> None:
         """No TCP port is open then: a container on the host's network has no way in."""
         self.assertFalse(listens(self.port))
         self.assertEqual(self.ask("GET", "/list").status, 200)
@@ -196,7 +196,7 @@ class TokenTests(AccessCase):
         """Ask as the holder of a token."""
         return super().ask(*request, Authorization=f"Bearer {self.token}", **headers)
 
-    def test_roles(self):
+    def test_roles(self) -> None:
         """Who has no token is unknown, who may read may not write, and who may write does."""
         for token, reading, writing in (("x", 401, 401), ("0ther", 200, 403), ("s3cret", 200, 200)):
             self.token = token
@@ -204,14 +204,14 @@ class TokenTests(AccessCase):
             self.assertEqual(self.ask("POST", "/config", self.config()).status, writing)
         self.assertEqual({by for what, by in self.who() if what == "config"}, {"token ann"})
 
-    def test_revoked(self):
+    def test_revoked(self) -> None:
         """A line that is taken out of the file counts no more, at once."""
         self.write_tokens(ann=("write", "new"))
         self.assertEqual(self.ask("GET", "/list").status, 401)
         self.token = "new"
         self.assertEqual(self.ask("GET", "/list").status, 200)
 
-    def test_cli(self):
+    def test_cli(self) -> None:
         """The CLI shows TXCONTAIN_TOKEN, and says what is missing without."""
         status, said = self.cli("list")
         self.assertEqual(status, 1)
@@ -221,7 +221,7 @@ class TokenTests(AccessCase):
         self.assertEqual(status, 1)
         self.assertIn("Failure\nthis caller has read-only access", said)
 
-    def test_made_by_the_cli(self):
+    def test_made_by_the_cli(self) -> None:
         """`txcontain token` makes one that is good as soon as its line is in the file."""
         status, said = self.cli("token", "eve", "write")
         token, line = said.splitlines()
@@ -231,7 +231,7 @@ class TokenTests(AccessCase):
         self.token = token.removeprefix("TXCONTAIN_TOKEN=")
         self.assertEqual(self.ask("POST", "/config", self.config()).status, 200)
 
-    def test_in_the_clear(self):
+    def test_in_the_clear(self) -> None:
         """The CLI does not send a token where others could read it."""
         status, said = self.cli("--url", "http://host.example", "list", TXCONTAIN_TOKEN="s3cret")
         self.assertEqual(status, 1)
@@ -243,11 +243,11 @@ class TlsCase(AccessCase):
 
     tls = ("--interface", "0.0.0.0", "--tls-cert", "manager.crt", "--tls-key", "manager.key")
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.context = ssl.create_default_context()
         super().setUp()
 
-    def add_images(self):
+    def add_images(self) -> None:
         """Trust the test's own CA."""
         super().add_images()
         self.context.load_verify_locations(self.authority.certificate)
@@ -266,7 +266,7 @@ class TlsCase(AccessCase):
         finally:
             connection.close()
 
-    def start(self, **environment):
+    def start(self, **environment) -> None:
         """Start the manager; its URL is one of TLS."""
         self.url = f"https://127.0.0.1:{self.port}"
         super().start(**environment)
@@ -285,7 +285,7 @@ class TlsTokenCase(TlsCase):
 class TlsTokenTests(TlsTokenCase):
     """Over TLS with tokens."""
 
-    def test_tokens(self):
+    def test_tokens(self) -> None:
         """Tokens count as on loopback; whatever name the manager is called by."""
         self.assertEqual(self.ask("GET", "/list", Authorization="x").status, 401)
         for host in ("localhost", "host.example:8080", "127.0.0.1"):
@@ -294,7 +294,7 @@ class TlsTokenTests(TlsTokenCase):
         self.assertEqual(self.ask("POST", "/config", self.config()).status, 200)
         self.assertIn(("config", "token ann"), self.who())
 
-    def test_cli(self):
+    def test_cli(self) -> None:
         """The CLI believes the CA it is told of, and no other, and shows its token."""
         words, token = ("--ca", "test CA.pem", "cfginfo"), {"TXCONTAIN_TOKEN": "s3cret"}
         self.assertEqual(self.cli(*words, **token), (0, ""))
@@ -308,14 +308,14 @@ class TlsTokenTests(TlsTokenCase):
         self.assertEqual(status, 1)
         self.assertIn("TXCONTAIN_TOKEN", said)
 
-    def test_plain_http(self):
+    def test_plain_http(self) -> None:
         """Who speaks plain HTTP to it learns nothing, and the next one is answered."""
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
             client.sendall(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self.assertNotIn(b"HTTP/1.1", client.recv(1000))
         self.assertEqual(self.ask("GET", "/list").status, 200)
 
-    def test_old_versions(self):
+    def test_old_versions(self) -> None:
         """No version of TLS before 1.2 is spoken."""
         context = ssl.create_default_context(cafile=self.authority.certificate)
         context.set_ciphers("ALL:@SECLEVEL=0")
@@ -323,7 +323,7 @@ class TlsTokenTests(TlsTokenCase):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
         self.assertRaises(ssl.SSLError, self.connection(context).connect)
 
-    def test_no_handshake(self):
+    def test_no_handshake(self) -> None:
         """Who never finishes the handshake is cut off, and holds no one up meanwhile."""
         clients = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(50)]
         for client in clients:
@@ -338,7 +338,7 @@ class ImpatientTests(TlsTokenCase):
 
     options = (*TlsTokenCase.options, "--idle-timeout", "1")
 
-    def test_cut_off(self):
+    def test_cut_off(self) -> None:
         """A handshake that is not finished is ended by the idle time-out."""
         with socket.create_connection(("127.0.0.1", self.port), 10) as client:
             client.sendall(b"\x16\x03\x01\x02\x00")
@@ -351,7 +351,7 @@ class CertificateCase(TlsCase):
 
     options = (*TlsCase.tls, "--tls-client-ca", "test CA.pem")
 
-    def add_images(self):
+    def add_images(self) -> None:
         """Make certificates: one for us, one from a CA that no one trusts."""
         super().add_images()
         self.context.load_cert_chain(*self.authority.issue("ann"))
@@ -363,19 +363,19 @@ class CertificateCase(TlsCase):
 class CertificateTests(CertificateCase):
     """Over TLS with client certificates."""
 
-    def test_known(self):
+    def test_known(self) -> None:
         """Who shows a certificate of the CA is its common name, and may do all."""
         self.assertEqual(self.ask("POST", "/config", self.config()).status, 200)
         self.assertIn(("config", "certificate ann"), self.who())
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """Who shows none, or another CA's, gets no answer at all."""
         none = ssl.create_default_context(cafile=self.authority.certificate)
         for context in (none, self.strange):
             with self.assertRaises(OSError):  # by TLS 1.3, with the first that is read
                 ask_on(self.connection(context), "GET", "/list")
 
-    def test_cli(self):
+    def test_cli(self) -> None:
         """The CLI shows its certificate."""
         words = ("--ca", "test CA.pem", "--cert", "ann.crt", "--key", "ann.key", "cfginfo")
         self.assertEqual(self.cli(*words), (0, ""))
@@ -389,12 +389,12 @@ class EitherTests(CertificateCase):
 
     options = (*CertificateCase.options, "--tokens", "tokens")
 
-    def test_known(self):
+    def test_known(self) -> None:
         """A certificate will do, without a token."""
         self.assertEqual(self.ask("POST", "/config", self.config()).status, 200)
         self.assertIn(("config", "certificate ann"), self.who())
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """A token will do; neither won't; a certificate that can't be trusted is refused."""
         none = ssl.create_default_context(cafile=self.authority.certificate)
         for token, status in (("Bearer 0ther", 200), ("", 401)):

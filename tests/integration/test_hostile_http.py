@@ -58,7 +58,7 @@ class HostileCase(ManagerCase):
 class RequestTests(HostileCase):
     """Requests that are none, too long, or several at once."""
 
-    def test_smuggling(self):
+    def test_smuggling(self) -> None:
         """A request of two lengths is answered once, and hides no other."""
         answer = self.answer(
             b"POST /config HTTP/1.1\r\n"
@@ -69,14 +69,14 @@ class RequestTests(HostileCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request"))
         self.assertNotIn(b"HTTP/1.1 200", answer)
 
-    def test_hosts(self):
+    def test_hosts(self) -> None:
         """A request of no host, or of two, is answered with 400, and the connection closed."""
         for hosts in (b"", HEAD + HEAD):
             answer = self.answer(b"GET /list HTTP/1.1\r\n" + hosts + b"\r\n")
             self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request"))
             self.assertTrue(answer.endswith(b"\r\n\r\n"))
 
-    def test_pipelining(self):
+    def test_pipelining(self) -> None:
         """A launch, what became of it, and its end, all sent at once, are answered in order."""
         key = self.upload()
         body = json.dumps(key).encode()
@@ -90,7 +90,7 @@ class RequestTests(HostileCase):
         instance = launched.split(b'"instance": "')[1].split(b'"')[0]
         self.assertIn(instance, listed)
 
-    def test_far_too_long(self):
+    def test_far_too_long(self) -> None:
         """17 MiB are not read to their end, and the manager does not keep them."""
         client = self.connect()
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
@@ -103,7 +103,7 @@ class RequestTests(HostileCase):
             peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
         self.assertLess(peak, 150_000)  # KiB
 
-    def test_a_little_too_long(self):
+    def test_a_little_too_long(self) -> None:
         """One byte over a mebibyte is a 409, and the connection goes on."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         self.addCleanup(connection.close)
@@ -111,7 +111,7 @@ class RequestTests(HostileCase):
         self.assert_refused(answer, 409, "longer than 1048576 bytes")
         self.assertEqual(ask_on(connection, "GET", "/list").status, 200)
 
-    def test_log(self):
+    def test_log(self) -> None:
         """The log has a line a request, with who, what, how long and why not; and no other."""
         self.answer(b"GET /a%0aforged\x9b31m HTTP/1.0\r\n" + HEAD + b"User-Agent: \x1b[31m\r\n\r\n")
         # It is written a moment after the answer.
@@ -127,7 +127,7 @@ class PatienceTests(HostileCase):
 
     options = ("--request-timeout", "2", "--idle-timeout", "3")
 
-    def test_drip(self):
+    def test_drip(self) -> None:
         """A byte now and then does not keep a connection: the whole request has its time."""
         client = self.connect()
         client.sendall(GET[:-2] + b"X-Header: ")
@@ -137,18 +137,18 @@ class PatienceTests(HostileCase):
                 client.sendall(b"x")
                 time.sleep(0.2)
 
-    def test_silence(self):
+    def test_silence(self) -> None:
         """A silent connection is closed, before its first request and after it."""
         for request in (b"", GET):
             began, answer = time.monotonic(), self.answer(request)  # within PATIENCE
             self.assertEqual(answer.startswith(b"HTTP/1.1 200"), bool(request))
             self.assertGreater(time.monotonic() - began, 2)
 
-    def test_in_time(self):
+    def test_in_time(self) -> None:
         """A request that was late is told so."""
         self.assertTrue(self.answer(GET[:-2]).startswith(b"HTTP/1.1 408 Request Timeout"))
 
-    def test_answer(self):
+    def test_answer(self) -> None:
         """An answer may take longer than a request: nothing ends who waits for an instance."""
         instance = self.launch(**self.job("#!/bin/sh\nsleep 4\n"))
         self.assertEqual(self.ask("GET", f"/instances/{instance}/wait").json["exit"]["status"], 0)
@@ -159,14 +159,14 @@ class CrowdTests(HostileCase):
 
     options = ("--max-connections", "1000")
 
-    def setUp(self):
+    def setUp(self) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
         super().setUp()
 
-    def test_a_thousand(self):
+    def test_a_thousand(self) -> None:
         """With 999 idle connections the last is served too; one more is told to come later."""
         crowd = [self.connect() for _ in range(999)]
         last = self.connect()
@@ -181,12 +181,12 @@ class CrowdTests(HostileCase):
 class DescriptorTests(HostileCase):
     """A manager that has no descriptor left for a while."""
 
-    def limit(self, number):
+    def limit(self, number) -> None:
         """Leave the manager so many descriptors."""
         _, most = resource.prlimit(self.manager.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.manager.pid, resource.RLIMIT_NOFILE, (number, most))
 
-    def test_none_left(self):
+    def test_none_left(self) -> None:
         """It goes on with whom it knows, does not spin, and takes others when it can again."""
         first = self.connect()
         first.sendall(GET)
@@ -227,7 +227,7 @@ class SchemaTests(HostileCase):
         openapi_checks.response_schema_conformance,
     )
 
-    def test_no_surprises(self):
+    def test_no_surprises(self) -> None:
         """Whatever is asked, no answer is a 500, or one that the document does not tell of."""
         self.launch(**self.job("#!/bin/sh\necho hello; sleep 600\n"))
         schema = schemathesis.openapi.from_url(f"{self.url}/openapi.json")
@@ -252,7 +252,7 @@ class SchemaTests(HostileCase):
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def ask_for(case):
+        def ask_for(case) -> None:
             nonlocal count
             count += 1
             case.query.pop("follow", None)  # an answer without an end has no place here

@@ -27,12 +27,12 @@ while :; do sleep 0.05; done
 class LifeCase(ManagerCase):
     """Tests that kill the manager."""
 
-    def kill_manager(self):
+    def kill_manager(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""
         self.manager.kill()
         self.manager.wait()
 
-    def restart(self, **environment):
+    def restart(self, **environment) -> None:
         """SIGKILL to the manager, and a new one."""
         self.kill_manager()
         self.start(**environment)
@@ -45,10 +45,10 @@ class LifeCase(ManagerCase):
         """All that the manager knows of an instance."""
         return self.ask("GET", f"/instances/{instance}").json
 
-    def ask_in_background(self, *request):
+    def ask_in_background(self, *request) -> None:
         """Send a request that may never be answered."""
 
-        def ask():
+        def ask() -> None:
             with contextlib.suppress(OSError):  # the manager was killed
                 self.ask(*request)
 
@@ -60,7 +60,7 @@ class LifeCase(ManagerCase):
 class Adoption(LifeCase):
     """Containers outlive the manager."""
 
-    def test_running_ones_are_found_again(self):
+    def test_running_ones_are_found_again(self) -> None:
         """After SIGKILL, a new manager lists the same processes in the same order."""
         names = [self.launch() for _ in range(3)]
         pids = [self.record(name)["pid"] for name in names]
@@ -68,7 +68,7 @@ class Adoption(LifeCase):
         self.assertEqual(self.running(), names)
         self.assertEqual([self.record(name)["pid"] for name in names], pids)
 
-    def test_no_line_is_lost(self):
+    def test_no_line_is_lost(self) -> None:
         """A container goes on writing to its log while no manager runs."""
         name = self.launch(**self.job(COUNTING))
         time.sleep(0.2)
@@ -81,7 +81,7 @@ class Adoption(LifeCase):
         self.assertEqual(lines, [b"%d" % (i + 1) for i in range(len(lines))])
         self.assertGreater(len(lines), 8)
 
-    def test_one_that_does_not_listen_yet(self):
+    def test_one_that_does_not_listen_yet(self) -> None:
         """A script that runs is no launch cut short, though its PORT is still waited for."""
         config = self.upload(**self.job("#!/bin/sh\nsleep 1000\n", startup_env="PORT=9"))
         self.ask_in_background("POST", "/launch", config)
@@ -90,7 +90,7 @@ class Adoption(LifeCase):
         self.restart()
         self.assertEqual((self.running(), self.record(name)["pid"]), ([name], pid))
 
-    def test_scribbled_slots(self):
+    def test_scribbled_slots(self) -> None:
         """A container is found by what the kernel says, whatever someone has put into its slot."""
         name = self.launch()
         pid = self.record(name)["pid"]
@@ -105,7 +105,7 @@ class Adoption(LifeCase):
         (slots / "stray").unlink()
         shutil.rmtree(slots / "0123456789abcdef")
 
-    def test_followed_to_its_last_line(self):
+    def test_followed_to_its_last_line(self) -> None:
         """Who follows an instance that is destroyed gets its last words."""
         name = self.launch(**self.job(SAYING_LAST))
         with ThreadPoolExecutor(1) as thread:
@@ -114,7 +114,7 @@ class Adoption(LifeCase):
             self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
             self.assertEqual(following.result().body, b"first\nlast\n")
 
-    def test_an_end_that_no_manager_saw(self):
+    def test_an_end_that_no_manager_saw(self) -> None:
         """What ended meanwhile is told with its true status or signal."""
         status = self.launch(**self.job("#!/bin/sh\nsleep 0.3; exit 137\n"))
         killed = self.launch()
@@ -128,7 +128,7 @@ class Adoption(LifeCase):
         self.assertEqual(self.record(killed)["exit"]["signal"], signal.SIGKILL)
         self.assertLess(abs(self.record(killed)["exit"]["at"] - time.time()), 30)
 
-    def test_an_end_after_the_adoption(self):
+    def test_an_end_after_the_adoption(self) -> None:
         """The end of an adopted container is noticed, though no one asks for it."""
         name = self.launch()
         pid = self.record(name)["pid"]
@@ -136,14 +136,14 @@ class Adoption(LifeCase):
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: self.record(name)["state"] == "ended", "its end is noticed")
 
-    def test_an_adopted_one_can_be_destroyed(self):
+    def test_an_adopted_one_can_be_destroyed(self) -> None:
         """Destroy works, and leaves nothing."""
         name = self.launch()
         self.restart()
         self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
         self.assertEqual(self.ask("GET", f"/instances/{name}").status, 404)
 
-    def test_a_stop_is_finished(self):
+    def test_a_stop_is_finished(self) -> None:
         """A destroy during which the manager was killed is finished by the next one."""
         deaf = "#!/bin/sh\ntrap : TERM\necho deaf\nwhile :; do sleep 0.1; done\n"
         name = self.launch(**self.job(deaf, stop_timeout=60))
@@ -157,7 +157,7 @@ class Adoption(LifeCase):
         self.start()
         wait_until(lambda: self.ask("GET", f"/instances/{name}").status == 404, "it is gone")
 
-    def test_restarts_go_on(self):
+    def test_restarts_go_on(self) -> None:
         """A policy holds across managers: what ended meanwhile is started again."""
         name = self.launch(**self.job("#!/bin/sh\nsleep 0.2\n", restart="always"))
         self.kill_manager()
@@ -165,7 +165,7 @@ class Adoption(LifeCase):
         self.start()
         wait_until(lambda: self.record(name)["restarts"] >= 2, "it is started again")
 
-    def test_a_scribbled_record(self):
+    def test_a_scribbled_record(self) -> None:
         """A record that can't be read is set aside; everything else comes up."""
         whole, spoiled = self.launch(), self.launch()
         self.kill_manager()
@@ -180,13 +180,13 @@ class EndsAtOnce(LifeCase):
 
     pool = 2
 
-    def test_restarted(self):
+    def test_restarted(self) -> None:
         """Each one is started again, as its policy says, however soon it has ended."""
         wanted = self.upload(**self.job("#!/bin/sh\nexit 3\n", restart="always"))
         names = [self.ask("POST", "/launch", wanted).json["instance"] for _ in range(40)]
         wait_until(lambda: all(self.record(name)["restarts"] for name in names), "all restarted")
 
-    def test_kept(self):
+    def test_kept(self) -> None:
         """Each one is kept, with its exit, over a restart of the manager."""
         wanted = self.upload(**self.job("#!/bin/sh\nexit 3\n"))
         names = [self.ask("POST", "/launch", wanted).json["instance"] for _ in range(40)]
@@ -202,7 +202,7 @@ class Warm(LifeCase):
 
     pool = 1
 
-    def test_unmounted_disk(self):
+    def test_unmounted_disk(self) -> None:
         """They let go of a disk that the host unmounts, as does a container."""
         disk = self.folder / "disk"
         disk.mkdir()
@@ -240,7 +240,7 @@ class EveryStep(LifeCase):
         self.addCleanup(os.close, go)
         return waits, go
 
-    def test_every_step(self):
+    def test_every_step(self) -> None:
         """Wherever it was: the next manager has undone it, and launches the same config."""
         waits, go = self.prepare()
         key = self.upload(**self.job("#!/bin/sh\nsleep 1000\n"))
@@ -264,7 +264,7 @@ class EveryStep(LifeCase):
 class EveryWrite(LifeCase):
     """The manager is killed in place of a system call by which it writes a small file."""
 
-    def test_every_write(self):
+    def test_every_write(self) -> None:
         """Whichever it was: a config is there whole or not at all, no half instance is shown."""
         for number in range(1, 100):
             if self.starts(number) and self.survives():
@@ -295,7 +295,7 @@ class EveryWrite(LifeCase):
             self.manager.wait(5)
             return False
 
-    def look(self):
+    def look(self) -> None:
         """What the next manager shows is whole; then begin anew."""
         files = self.ask("GET", "/cfginfo").json["files"]
         self.assertIn(files, ([], ["same-1-1.cfg"]))
@@ -312,7 +312,7 @@ class EveryWrite(LifeCase):
 class Unpacking(LifeCase):
     """The manager is killed while it unpacks."""
 
-    def test_it_is_unpacked_anew(self):
+    def test_it_is_unpacked_anew(self) -> None:
         """Half a layer is never taken for one, and what unpacks it is ended."""
         files = [script(f"f{i}", "x" * 20_000) for i in range(3000)]
         key = self.upload(mounts=[f"{self.mountable('many.tar', *files)} /many READ"])
@@ -329,7 +329,7 @@ class Unpacking(LifeCase):
 class FrozenDisk(LifeCase):
     """The state folder's disk takes nothing for a while (fsfreeze(8)), as for a snapshot."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.stop()
         image = self.folder / "disk"
@@ -342,7 +342,7 @@ class FrozenDisk(LifeCase):
         self.addCleanup(subprocess.run, ["umount", "--lazy", self.state], check=True)
         self.start()
 
-    def test_answers(self):
+    def test_answers(self) -> None:
         """All that is only to be told is answered at once; what waited is done after the thaw."""
         self.launch(**self.job("#!/bin/sh\nsleep 1000\n"))
         ends = self.launch(**self.job("#!/bin/sh\nsleep 1; exit 3\n"))
@@ -371,7 +371,7 @@ class FrozenDisk(LifeCase):
 class FullDisk(LifeCase):
     """The disk that holds the state folder is full."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         """Put the state folder on a small disk."""
         super().setUp()
         self.stop()
@@ -382,7 +382,7 @@ class FullDisk(LifeCase):
         self.start()
         self.addCleanup(self.stop)
 
-    def fill(self):
+    def fill(self) -> None:
         """Leave not a byte."""
         with open(self.state / "filler", "wb", buffering=0) as file:
             try:
@@ -391,7 +391,7 @@ class FullDisk(LifeCase):
             except OSError:
                 return
 
-    def test_all_verbs(self):
+    def test_all_verbs(self) -> None:
         """Uploads and launches say that the disk is full; all else works, and so do they later."""
         key, name = self.upload(), self.launch()
         self.fill()
@@ -406,7 +406,7 @@ class FullDisk(LifeCase):
         (self.state / "filler").unlink()
         self.assertEqual(self.ask("POST", "/launch", key).status, 200)
 
-    def test_a_layer_that_does_not_fit(self):
+    def test_a_layer_that_does_not_fit(self) -> None:
         """A launch whose layer does not fit says so, and leaves nothing of the layer."""
         big = self.mountable("big.tar", script("big", "x" * (40 << 20)))
         refused = self.try_to_launch(mounts=[f"{big} /big READ"])

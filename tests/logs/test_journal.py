@@ -17,7 +17,7 @@ from txcontain.logs.journal import Journal
 class JournalTests(MachineTestCase):
     """Every change, on disk."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.path = os.path.join(self.folder, "events.jsonl")
         self.journal = self.opened()
@@ -40,7 +40,7 @@ class JournalTests(MachineTestCase):
         self.reactor.advance(events.WRITE_AFTER)
         return self.journal.last
 
-    def test_event(self):
+    def test_event(self) -> None:
         """An event says what happened to which instance, why, and what else is known."""
         self.journal.add("config", "uploaded", config="web-1-01.cfg")
         self.journal.write()
@@ -57,7 +57,7 @@ class JournalTests(MachineTestCase):
             },
         )
 
-    def test_log(self):
+    def test_log(self) -> None:
         """The log has each event as a line, which nothing in it can break."""
         lines = []
         self.patch(self.journal, "_log", Recorder(lines))
@@ -69,7 +69,7 @@ class JournalTests(MachineTestCase):
             lines, ["web-1 running: a\\nb, by root", "config: uploaded, config web-1-01.cfg"]
         )
 
-    def test_told_when_written(self):
+    def test_told_when_written(self) -> None:
         """No one hears of an event before it is on disk, whence the next manager has its number."""
         heard = []
         self.journal.listen(lambda event: heard.append((event["seq"], os.stat(self.path).st_size)))
@@ -79,19 +79,19 @@ class JournalTests(MachineTestCase):
         self.assertEqual(heard, [(1, os.stat(self.path).st_size)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_replayed_at_once(self):
+    def test_replayed_at_once(self) -> None:
         """Who asks gets what has just happened too, though no one has written it down yet."""
         self.journal.add("running", "it runs")
         self.assertEqual(self.numbers(), [1])
 
-    def test_replay(self):
+    def test_replay(self) -> None:
         """The events after a number are replayed, in order, none twice."""
         self.fill(5)
         self.assertEqual(self.numbers(), [1, 2, 3, 4, 5])
         self.assertEqual(self.numbers(3), [4, 5])
         self.assertEqual(self.numbers(5), [])
 
-    def test_next_manager(self):
+    def test_next_manager(self) -> None:
         """The next manager's events come after the last one's."""
         self.fill(3)
         self.journal = self.opened()
@@ -99,7 +99,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [1, 2, 3, last])
         self.assertEqual(self.numbers(3), [last])
 
-    def test_torn_line(self):
+    def test_torn_line(self) -> None:
         """A line that a crash cut short is left out, and harms none after it."""
         self.fill(3)
         os.truncate(self.path, os.stat(self.path).st_size - 5)
@@ -107,7 +107,7 @@ class JournalTests(MachineTestCase):
         last = self.fill(1)
         self.assertEqual(self.numbers(), [1, 2, last])
 
-    def test_lost(self):
+    def test_lost(self) -> None:
         """No number is used again, where the files are garbage, cut or gone, or can't be read."""
         for spoil in (self.scribble, os.unlink, lambda path: os.truncate(path, 0), self.block):
             self.fill(3)
@@ -119,17 +119,17 @@ class JournalTests(MachineTestCase):
             self.assertLess(self.journal.last, 1e6)
             self.journal.write()
 
-    def scribble(self, path):
+    def scribble(self, path) -> None:
         """Spoil all that is in a file, but not how much."""
         with open(path, "r+b") as file:
             file.write(b"\xff" * os.stat(path).st_size)
 
-    def block(self, path):
+    def block(self, path) -> None:
         """Put a folder where a file is."""
         os.unlink(path)
         os.mkdir(path)
 
-    def test_told_but_not_written(self):
+    def test_told_but_not_written(self) -> None:
         """Nor is one that was told while the disk was full, and is known to no next manager."""
         self.fill(1)
         heard = []
@@ -140,7 +140,7 @@ class JournalTests(MachineTestCase):
         self.journal = self.opened()
         self.assertGreater(self.journal.add("running", "it runs")["seq"], heard[-1]["seq"])
 
-    def test_clock_set_back(self):
+    def test_clock_set_back(self) -> None:
         """Where the clock was set back, the numbers go on from the largest on disk."""
         self.reactor.advance(1000)
         self.journal = self.opened()
@@ -150,7 +150,7 @@ class JournalTests(MachineTestCase):
         self.fill(1)
         self.assertEqual(self.numbers(), [1_000_001, 1_000_002, 1_000_003, 1_000_004])
 
-    def test_no_number(self):
+    def test_no_number(self) -> None:
         """What was scribbled in a number's place is none, and spoils none that follows."""
         with open(self.path, "w") as file:
             for number in ("true", "-1", "0", "1e3", f"1{'0' * 400}", f"1{'0' * 15}", '"7"'):
@@ -160,7 +160,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [1])
 
     @given(st.lists(st.binary(max_size=20), max_size=5))
-    def test_scribbled(self, lines):
+    def test_scribbled(self, lines) -> None:
         """Whatever is in the file, it is opened, and what is written from then on is replayed."""
         with open(self.path, "wb") as file:
             file.write(b"\n".join([*lines, b"[" * 2000]))
@@ -168,7 +168,7 @@ class JournalTests(MachineTestCase):
         number = self.journal.add("running", "it runs")["seq"]
         self.assertIn(number, self.numbers())
 
-    def test_bound(self):
+    def test_bound(self) -> None:
         """The journal keeps to twice its bound, and of the latest events at least half of it."""
         self.patch(events, "LARGEST", 2000)
         self.fill(100)
@@ -178,7 +178,7 @@ class JournalTests(MachineTestCase):
         self.assertLessEqual(max(sizes), 2000)
         self.assertGreater(sum(sizes), 2000)
 
-    def test_bound_across_managers(self):
+    def test_bound_across_managers(self) -> None:
         """A journal that is opened again knows how full it is."""
         self.patch(events, "LARGEST", 2000)
         for _ in range(100):
@@ -186,7 +186,7 @@ class JournalTests(MachineTestCase):
             self.journal = self.opened()
         self.assertLessEqual(os.stat(self.path).st_size, 2000)
 
-    def test_disk_full(self):
+    def test_disk_full(self) -> None:
         """Where an event can't be written who listens hears of it all the same."""
         heard = []
         self.journal.listen(heard.append)
@@ -194,7 +194,7 @@ class JournalTests(MachineTestCase):
         self.fill(1)
         self.assertEqual([event["seq"] for event in heard], [1])
 
-    def test_half_a_write(self):
+    def test_half_a_write(self) -> None:
         """An event of which the disk took but a part spoils none that follows."""
         write = os.write
         self.patch(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
@@ -203,7 +203,7 @@ class JournalTests(MachineTestCase):
         self.fill(1)
         self.assertEqual(self.numbers(), [2])
 
-    def test_listen(self):
+    def test_listen(self) -> None:
         """A listener hears each event until it has had enough."""
         heard = []
         end = self.journal.listen(heard.append)
@@ -216,10 +216,10 @@ class JournalTests(MachineTestCase):
 class Recorder:
     """A logger that keeps the lines."""
 
-    def __init__(self, lines):
+    def __init__(self, lines) -> None:
         self.lines = lines
 
-    def info(self, text, line):
+    def info(self, text, line) -> None:
         self.lines.append(text.format(line=line))
 
 
@@ -231,14 +231,14 @@ def fail(number):
 class FollowerTests(MachineTestCase):
     """Who asks for events."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.journal = Journal(
             self.reactor, os.path.join(self.folder, "events.jsonl"), self.reactor.seconds
         )
         self.consumer = FakeConsumer()
 
-    def add(self, count):
+    def add(self, count) -> None:
         """Let some things happen."""
         for _ in range(count):
             self.journal.add("running", "it runs")
@@ -253,14 +253,14 @@ class FollowerTests(MachineTestCase):
         """The numbers of the events that were sent."""
         return [event["seq"] for event in self.consumer.lines()]
 
-    def test_not_followed(self):
+    def test_not_followed(self) -> None:
         """Who does not follow gets what is there, and that is the end."""
         self.add(3)
         self.successResultOf(self.follow(since=1, follow=False))
         self.assertEqual(self.sent(), [2, 3])
         self.assertIsNone(self.consumer.producer)
 
-    def test_followed(self):
+    def test_followed(self) -> None:
         """Who follows gets what is there, and then each event as it happens."""
         self.add(2)
         sending = self.follow()
@@ -268,7 +268,7 @@ class FollowerTests(MachineTestCase):
         self.assertEqual(self.sent(), [1, 2, 3])
         self.assertNoResult(sending)
 
-    def test_during_the_replay(self):
+    def test_during_the_replay(self) -> None:
         """What happens during a long replay comes after it, in order, once."""
         self.add(1000)
         self.patch(self.reactor, "callLater", self.happens_then(self.reactor.callLater))
@@ -287,7 +287,7 @@ class FollowerTests(MachineTestCase):
 
         return call
 
-    def test_paused(self):
+    def test_paused(self) -> None:
         """A follower that has enough gets nothing until it takes more, and then all."""
         self.follow()
         self.consumer.producer.pauseProducing()
@@ -296,7 +296,7 @@ class FollowerTests(MachineTestCase):
         self.consumer.producer.resumeProducing()
         self.assertEqual(self.sent(), [1, 2, 3])
 
-    def test_gone(self):
+    def test_gone(self) -> None:
         """A follower that is gone is not sent to, and not told any more."""
         for paused in (False, True):
             sending = self.follow(since=self.journal.last)
@@ -308,7 +308,7 @@ class FollowerTests(MachineTestCase):
             self.add(1)
             self.assertEqual((self.sent(), self.journal._listeners), ([], []))
 
-    def test_too_slow(self):
+    def test_too_slow(self) -> None:
         """A follower that takes nothing is cut off at its bound; nothing is kept for it then."""
         self.patch(follower, "MOST_WAITING", 10)
         sending = self.follow()

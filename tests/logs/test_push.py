@@ -12,7 +12,7 @@ from txcontain.logs.push import Stream
 class StreamTests(SynchronousTestCase):
     """Who writes waits for who reads."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.consumer = FakeConsumer()
         self.stream = Stream(self.consumer)
         self.stream.begin()
@@ -21,16 +21,16 @@ class StreamTests(SynchronousTestCase):
         """Begin to wait until the consumer takes more."""
         return Deferred.fromCoroutine(self.stream.free())
 
-    def test_interface(self):
+    def test_interface(self) -> None:
         """A stream is what a transport takes for a producer."""
         verifyObject(IPushProducer, self.stream)
         self.assertIs(self.consumer.producer, self.stream)
 
-    def test_free(self):
+    def test_free(self) -> None:
         """A consumer that has not had enough takes more at once."""
         self.assertTrue(self.successResultOf(self.free()))
 
-    def test_paused(self):
+    def test_paused(self) -> None:
         """A paused stream waits until it is resumed, however often either is said."""
         self.stream.pauseProducing()
         self.stream.pauseProducing()
@@ -40,7 +40,7 @@ class StreamTests(SynchronousTestCase):
         self.stream.resumeProducing()
         self.assertTrue(self.successResultOf(waiting))
 
-    def test_gone(self):
+    def test_gone(self) -> None:
         """A consumer that is gone ends the wait, and takes no more."""
         self.stream.pauseProducing()
         waiting = self.free()
@@ -48,7 +48,7 @@ class StreamTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(waiting))
         self.assertFalse(self.successResultOf(self.free()))
 
-    def test_finish(self):
+    def test_finish(self) -> None:
         """At the end the consumer is let go, or when it is gone: once."""
         self.stream.finish()
         self.assertIsNone(self.consumer.producer)

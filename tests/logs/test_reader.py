@@ -30,7 +30,7 @@ PIECES = st.lists(
 class LogTestCase(MachineTestCase):
     """A test of logs in a temporary folder, which a pipe is written into."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.log_folder = os.path.join(self.folder, LOG)
         self.pipe, self.into = os.pipe2(os.O_NONBLOCK)
@@ -41,7 +41,7 @@ class LogTestCase(MachineTestCase):
         """How many bytes the files of the log have."""
         return sum(entry.stat().st_size for entry in os.scandir(self.log_folder))
 
-    def move(self, log, data, stream=0):
+    def move(self, log, data, stream=0) -> None:
         """A container writes, and the log process moves it."""
         while data:
             data = data[os.write(self.into, data) :]
@@ -72,7 +72,7 @@ class WritingTests(LogTestCase):
 
     @given(PIECES, st.integers(0, 60), st.integers(100, 3000))
     @settings(max_examples=60)
-    def test_reference(self, pieces, killed_at, most):
+    def test_reference(self, pieces, killed_at, most) -> None:
         """The newest pieces are there in their order, in no more bytes than the bound."""
         self.log_folder = os.path.join(make_folder(self), LOG)
         all_of_it = b""
@@ -92,7 +92,7 @@ class WritingTests(LogTestCase):
         if len(all_of_it) + len(pieces) * RECORD.size < most // 3:
             self.assertEqual(kept, all_of_it)
 
-    def test_each_stream(self):
+    def test_each_stream(self) -> None:
         """Each piece is known by its stream, and no time is before that of an earlier one."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
@@ -106,7 +106,7 @@ class WritingTests(LogTestCase):
             b"".join(b"%d\n" % number for number in range(1, 20, 2)),
         )
 
-    def test_bound_of_one_byte_pieces(self):
+    def test_bound_of_one_byte_pieces(self) -> None:
         """What says where pieces are counts as well, however small those are."""
         log = Log(self.log_folder, 8192)
         self.addCleanup(log.close)
@@ -115,7 +115,7 @@ class WritingTests(LogTestCase):
             self.assertLessEqual(self.on_disk(), 8192)
         self.assertGreater(len(text_of(self.read_all())), 200)
 
-    def test_the_oldest_goes_first(self):
+    def test_the_oldest_goes_first(self) -> None:
         """Before a segment is begun that would be too much, the oldest has gone, and no other."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
@@ -126,7 +126,7 @@ class WritingTests(LogTestCase):
         self.assertGreaterEqual(len(kept), (1 << 20) * 7 // 8 - (1 << 17))
         self.assertEqual(kept[-1:], b"t")
 
-    def test_killed_before_the_piece(self):
+    def test_killed_before_the_piece(self) -> None:
         """A record without its piece is none: the next one takes its place."""
         log = Log(self.log_folder, 1 << 20)
         self.move(log, b"1\n")
@@ -140,7 +140,7 @@ class WritingTests(LogTestCase):
             [(one.stream, one.data) for one in self.read_all()], [(0, b"1\n"), (0, b"2\n")]
         )
 
-    def test_full_disk(self):
+    def test_full_disk(self) -> None:
         """Where the disk is full, what is in the pipe stays in it."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
@@ -153,7 +153,7 @@ class WritingTests(LogTestCase):
         log.take(self.pipe, 0)
         self.assertEqual(text_of(self.read_all()), b"1\n2\n")
 
-    def test_after_a_power_cut(self):
+    def test_after_a_power_cut(self) -> None:
         """What does not fit together any more is left alone: a new segment is begun."""
         for spoil in (lambda data, _: os.truncate(data, 1), lambda _, index: os.unlink(index)):
             log = Log(self.log_folder, 1 << 20)
@@ -166,7 +166,7 @@ class WritingTests(LogTestCase):
             self.move(log, b"after\n")
             self.assertTrue(text_of(self.read_all()).endswith(b"after\n"))
 
-    def test_no_folder(self):
+    def test_no_folder(self) -> None:
         """Where the instance has been removed, that is what is said."""
         log = Log(os.path.join(self.folder, "none", LOG), 1 << 20)
         self.assertRaises(FileNotFoundError, log.take, self.pipe, 0)
@@ -177,7 +177,7 @@ class ReadingTests(LogTestCase):
 
     @given(PIECES, st.integers(0, 10), st.integers(1, 9), st.sets(st.sampled_from([0, 1])))
     @settings(max_examples=60)
-    def test_last_lines(self, pieces, lines, block, streams):
+    def test_last_lines(self, pieces, lines, block, streams) -> None:
         """Whatever the log and the size of a read, these are its last lines and no more."""
         self.log_folder = os.path.join(make_folder(self), LOG)
         log = Log(self.log_folder, 1 << 16)
@@ -194,7 +194,7 @@ class ReadingTests(LogTestCase):
         self.assertEqual(found, b"".join(all_lines[max(0, len(all_lines) - lines) :]))
 
     @given(st.binary(max_size=8 * RECORD.size), st.binary(max_size=40))
-    def test_nonsense(self, index, data):
+    def test_nonsense(self, index, data) -> None:
         """No index is too odd to be read, in a time that its length bounds."""
         folder = make_folder(self)
         for path, content in zip(logd.paths(folder, 1), (data, index), strict=True):
@@ -204,7 +204,7 @@ class ReadingTests(LogTestCase):
         list(segments.look_back(folder, segments.end(folder), 3, EVERYTHING))
         segments.last_words(folder, "stderr", 9)
 
-    def test_times(self):
+    def test_times(self) -> None:
         """Only pieces from one time to another are read."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
@@ -214,7 +214,7 @@ class ReadingTests(LogTestCase):
         found = self.read_all(wanted=Wanted(since=3 * 10**9, until=6 * 10**9))
         self.assertEqual(text_of(found), b"3456")
 
-    def test_removed_meanwhile(self):
+    def test_removed_meanwhile(self) -> None:
         """Who reads goes on with the oldest segment that is still there."""
         log = Log(self.log_folder, 1 << 19)
         self.addCleanup(log.close)
@@ -223,7 +223,7 @@ class ReadingTests(LogTestCase):
         left = self.read_all(Place(1, 7))
         self.assertEqual(text_of(left), text_of(self.read_all()))
 
-    def test_last_words(self):
+    def test_last_words(self) -> None:
         """The last lines of one stream are told, as far as a bound goes."""
         self.assertEqual(segments.last_words(self.log_folder, "stderr", 100), "")
         log = Log(self.log_folder, 1 << 20)
@@ -237,7 +237,7 @@ class ReadingTests(LogTestCase):
         )
         self.assertEqual(segments.last_words(self.log_folder, "stderr", 8), "48\n49")
 
-    def test_lines(self):
+    def test_lines(self) -> None:
         """A line is whole though it came in pieces, and though the other stream came between."""
         lines = Lines()
         pieces = [Piece(1, 0, b"on"), Piece(2, 1, b"err\nmo"), Piece(3, 0, b"e\ntwo\n")]
@@ -253,7 +253,7 @@ class ReadingTests(LogTestCase):
 class ReaderTestCase(LogTestCase):
     """A test of who reads the logs of instances that are but a spec and a folder."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.process = LogProcess(self.reactor, self.folder, self.folder, maybeDeferred)
         self.process.start()
@@ -274,14 +274,14 @@ class ReaderTestCase(LogTestCase):
             path=lambda name: os.path.join(folder, name),
         )
 
-    def write(self, text, stream="stdout", instance=None):
+    def write(self, text, stream="stdout", instance=None) -> None:
         """The container writes; who follows is told."""
         instance = instance or self.instance
         write_log(instance, text, stream)
         if f"follow {instance.name}" in " ".join(self.reactor.log_process.told):
             self.reactor.log_process.say("grew", instance.name)
 
-    def end(self):
+    def end(self) -> None:
         """The container ends."""
         self.instance.ended = True
         self.process.wake(self.instance.name)
@@ -301,7 +301,7 @@ class ReaderTestCase(LogTestCase):
 class ReaderTests(ReaderTestCase):
     """A log, sent."""
 
-    def test_what_is_there(self):
+    def test_what_is_there(self) -> None:
         """All is sent in its order, or the last lines, or one stream."""
         self.write(b"1\n")
         self.write(b"2\n", "stderr")
@@ -316,7 +316,7 @@ class ReaderTests(ReaderTestCase):
             self.successResultOf(self.send(**options))
             self.assertEqual(self.sent, wanted)
 
-    def test_it_is_asked_for_first(self):
+    def test_it_is_asked_for_first(self) -> None:
         """What is still in the pipes is in the files before these are read."""
         self.process.adopt("tokenweb-1", "web-1", 1)
         self.reactor.log_process.silent = True
@@ -327,7 +327,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"just now\n")
 
-    def test_no_log_process(self):
+    def test_no_log_process(self) -> None:
         """Where it does not answer, what is in the files is sent after some seconds."""
         self.process.adopt("tokenweb-1", "web-1", 1)
         self.reactor.log_process.silent = True
@@ -337,7 +337,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"1\n")
 
-    def test_follow(self):
+    def test_follow(self) -> None:
         """Who follows gets what is written when it is, until the instance has ended."""
         self.write(b"1\n")
         sending = self.send(follow=True)
@@ -348,7 +348,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"1\n2\n3\n")
 
-    def test_end_while_it_is_sent(self):
+    def test_end_while_it_is_sent(self) -> None:
         """Who follows is let go also where the end comes between two looks."""
         waiting = []
 
@@ -368,7 +368,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"1\n")
 
-    def test_quiet(self):
+    def test_quiet(self) -> None:
         """While nothing is written, nothing is done, held open, or due."""
         before = len(os.listdir("/proc/self/fd"))
         self.send(follow=True)
@@ -377,7 +377,7 @@ class ReaderTests(ReaderTestCase):
         self.assertEqual(self.reactor.log_process.told.count("follow web-1 0 0"), 1)
         self.end()
 
-    def test_follow_until(self):
+    def test_follow_until(self) -> None:
         """Who follows until a time is let go then."""
         with patch.object(time, "time_ns", return_value=10**9):
             sending = self.send(follow=True, wanted=Wanted(until=3 * 10**9))
@@ -385,7 +385,7 @@ class ReaderTests(ReaderTestCase):
         self.reactor.advance(2)
         self.successResultOf(sending)
 
-    def test_new_log_process(self):
+    def test_new_log_process(self) -> None:
         """Who follows looks again where the log process was killed."""
         sending = self.send(follow=True)
         write_log(self.instance, b"meanwhile\n")
@@ -395,7 +395,7 @@ class ReaderTests(ReaderTestCase):
         self.end()
         self.successResultOf(sending)
 
-    def test_removed(self):
+    def test_removed(self) -> None:
         """Who follows a log that is removed gets the rest of it, within a bound."""
         sending = self.send(follow=True)
         self.consumer.producer.pauseProducing()
@@ -413,7 +413,7 @@ class ReaderTests(ReaderTestCase):
         self.now(source.hold_rest())
         self.assertLess(len(text_of(source._held)), MOST_HELD + segments.LONGEST_READ)
 
-    def test_gone(self):
+    def test_gone(self) -> None:
         """Who is gone is not sent to any more, and nothing is kept for it."""
         for looks in ({}, {"timestamps": True}):
             sending = self.send(lines=0, follow=True, **looks)
@@ -423,7 +423,7 @@ class ReaderTests(ReaderTestCase):
             self.assertEqual((self.sent, self.reactor.getDelayedCalls()), (b"", []))
             self.assertEqual((dict(self.process._followers), dict(self.process.readers)), ({}, {}))
 
-    def test_gone_while_lines_are_looked_for(self):
+    def test_gone_while_lines_are_looked_for(self) -> None:
         """For who is gone no more lines are looked for."""
         for _ in range(4):
             write_log(self.instance, bytes(50_000))
@@ -440,7 +440,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(self.send(lines=1))
         self.assertEqual((len(looks), self.sent), (1, b""))
 
-    def test_paused(self):
+    def test_paused(self) -> None:
         """Who has had enough gets nothing until it takes more, and then all."""
         sending = self.send(follow=True)
         self.consumer.producer.pauseProducing()
@@ -451,13 +451,13 @@ class ReaderTests(ReaderTestCase):
         self.end()
         self.successResultOf(sending)
 
-    def test_unreadable(self):
+    def test_unreadable(self) -> None:
         """Where a log can't be read the consumer is let go, with the error for whoever asked."""
         self.patch(segments, "read", lambda *_: 1 / 0)
         self.failureResultOf(self.send(), ZeroDivisionError)
         self.assertIsNone(self.consumer.producer)
 
-    def test_merged(self):
+    def test_merged(self) -> None:
         """Lines of several instances are sent by their times, also those that follow."""
         other = self.make_instance("db-1")
         for text, instance in ((b"1\n2\n", self.instance), (b"3\n", other), (b"4", self.instance)):
@@ -478,7 +478,7 @@ class ReaderTests(ReaderTestCase):
 class MomentTests(LogTestCase):
     """Times, read and written."""
 
-    def test_moments(self):
+    def test_moments(self) -> None:
         """A moment or a duration is read, to the nanosecond."""
         now = 1_000_000 * 10**9
         for text, wanted in (
@@ -493,7 +493,7 @@ class MomentTests(LogTestCase):
         ):
             self.assertEqual(read_moment("since", text, now), wanted, text)
 
-    def test_none(self):
+    def test_none(self) -> None:
         """What is none is refused, with what would be one."""
         for text in (
             "",
@@ -513,7 +513,7 @@ class MomentTests(LogTestCase):
             self.assertIn("since must be a time such as", str(error))
 
     @given(st.integers(0, 1 << 62))
-    def test_there_and_back(self, moment):
+    def test_there_and_back(self, moment) -> None:
         """What is written is read as the same."""
         self.assertEqual(read_moment("since", timestamp(moment), 0), moment)
 
@@ -521,13 +521,13 @@ class MomentTests(LogTestCase):
 class ProcessTests(MachineTestCase):
     """The manager's side of the log process."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.process = LogProcess(self.reactor, self.folder, self.folder, maybeDeferred)
         self.process.start()
         self.other = self.reactor.log_process
 
-    def test_told_again(self):
+    def test_told_again(self) -> None:
         """Another log process is told all that the one before it knew, and what it was to do."""
         self.assertEqual(self.successResultOf(self.process.open("a")), "")
         self.process.name("a", "web-1", 100)
@@ -556,12 +556,12 @@ class ProcessTests(MachineTestCase):
         self.reactor.advance(0)
         self.assertIn("sync b", self.other.told)
 
-    def test_closed_at_once(self):
+    def test_closed_at_once(self) -> None:
         """What has no pipes has nothing to close or to wait for."""
         self.now(self.process.close("none"))
         self.now(self.process.settle("none"))
 
-    def test_closed_twice(self):
+    def test_closed_twice(self) -> None:
         """Two who close the same pipes are both told."""
         self.process.open("a")
         self.other.silent = True
@@ -571,14 +571,14 @@ class ProcessTests(MachineTestCase):
         for one in closing:
             self.successResultOf(one)
 
-    def test_refused(self):
+    def test_refused(self) -> None:
         """Why pipes can't be held is told."""
         self.other.silent = True
         opening = self.process.open("a")
         self.other.say("failed", "a", "Too many open files")
         self.assertEqual(self.successResultOf(opening), "Too many open files")
 
-    def test_started(self):
+    def test_started(self) -> None:
         """Where there is none it is started, and looked for until it is found."""
         self.reactor.connects = False
         connect = self.other.connect

@@ -49,11 +49,11 @@ def counted(questions=1, answers=0, flags=0x0100):
 class FakeTransport:
     """Keeps what is sent, as messages."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sent = []
         self.maxThroughput = 1 << 18
 
-    def write(self, data, address=None):
+    def write(self, data, address=None) -> None:
         message = dns.Message()
         message.fromStr(data)
         self.sent.append(message)
@@ -62,7 +62,7 @@ class FakeTransport:
 class Others:
     """Another resolver, that answers each question when it is told to."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = []
 
     def query(self, query, timeout=None):
@@ -74,7 +74,7 @@ class Others:
 class AnswerTests(SynchronousTestCase):
     """Questions that come as datagrams."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.others = Others()
         self.clock = Clock()
         server = Server(Answers(lambda name: OURS.get(name, []), self.others), self.clock)
@@ -91,7 +91,7 @@ class AnswerTests(SynchronousTestCase):
         self.protocol.datagramReceived(data, asker)
         return self.protocol.transport.sent
 
-    def test_ours(self):
+    def test_ours(self) -> None:
         """A name of ours has the addresses of all that bear it, in any case of letters."""
         for name, wanted in ((b"web", OURS["web"]), (b"WEB-1", OURS["web-1"])):
             answer = self.ask(name)[-1]
@@ -99,13 +99,13 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual([one.payload.dottedQuad() for one in answer.answers], wanted)
         self.assertEqual(self.others.asked, [])
 
-    def test_ours_of_another_kind(self):
+    def test_ours_of_another_kind(self) -> None:
         """A name of ours has nothing else, which is not the same as not to be known."""
         for kind in (dns.AAAA, dns.MX, dns.ALL_RECORDS):
             answer = self.ask(b"web", kind)[-1]
             self.assertEqual((answer.rCode, answer.answers), (dns.OK, []))
 
-    def test_others(self):
+    def test_others(self) -> None:
         """Any other name is the other resolver's to answer."""
         self.assertEqual(self.ask(b"example.org"), [])
         (query, answer), *_ = self.others.asked
@@ -114,7 +114,7 @@ class AnswerTests(SynchronousTestCase):
         (said,) = self.protocol.transport.sent
         self.assertEqual((query.name.name, len(said.answers), said.auth), (b"example.org", 1, 0))
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         """That it knows no such name is passed on, and that it can't tell as well."""
         errors = {
             DNSNameError(): dns.ENAME,
@@ -126,7 +126,7 @@ class AnswerTests(SynchronousTestCase):
             self.others.asked[-1][1].errback(error)
             self.assertEqual(self.protocol.transport.sent[-1].rCode, code)
 
-    def test_too_many(self):
+    def test_too_many(self) -> None:
         """No more are passed on at a time than a bound; past it, it says that it can't tell."""
         for number in range(FORWARDED_OF_ONE):
             self.ask(b"%d.example.org" % number)
@@ -137,7 +137,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(len(self.others.asked), FORWARDED_OF_ONE + 1)
         self.assertEqual(self.ask(b"web")[-1].rCode, dns.OK)
 
-    def test_too_many_of_one(self):
+    def test_too_many_of_one(self) -> None:
         """One container that asks very much leaves enough for the others."""
         for number in range(MOST_FORWARDED):
             self.ask(b"%d.example.org" % number)
@@ -146,20 +146,20 @@ class AnswerTests(SynchronousTestCase):
             self.ask(b"example.org", asker=(f"10.87.0.{host}", 1))
             self.assertEqual(len(self.others.asked), before + 1)
 
-    def test_very_many_addresses(self):
+    def test_very_many_addresses(self) -> None:
         """Of very many addresses the answer has some, and takes no time without a bound."""
         many = [f"10.87.{number // 250}.{number % 250}" for number in range(9999)]
         found = Answers(lambda name: many, self.others).query(dns.Query(b"web"), "10.87.0.9")
         records, _, _ = self.successResultOf(found)
         self.assertEqual(len({one.payload.dottedQuad() for one in records}), MOST_ADDRESSES)
 
-    def test_no_question(self):
+    def test_no_question(self) -> None:
         """What is no question is not answered, and leaves nothing in the log."""
         for data in (b"", b"x", dns.Message(id=7, answer=1).toStr(), counted(flags=0x8180)):
             self.send(data)
         self.assertEqual(self.protocol.transport.sent, [])
 
-    def test_one_question(self):
+    def test_one_question(self) -> None:
         """Other than one question, or another kind of message, is refused undecoded."""
         question = query()[12:]
         for data, code in (
@@ -178,7 +178,7 @@ class AnswerTests(SynchronousTestCase):
             )
             self.assertEqual(answer.queries, [])
 
-    def test_names(self):
+    def test_names(self) -> None:
         """A name is up to 255 bytes long, of labels of up to 63, and points nowhere."""
         longest = b"\x3f" + b"a" * 63 + (b"\x3f" + b"b" * 63) * 2 + b"\x3d" + b"c" * 61 + b"\0"
         ones = b"\1a" * 127 + b"\0"
@@ -201,12 +201,12 @@ class AnswerTests(SynchronousTestCase):
             codes = [answer.rCode for answer in self.protocol.transport.sent[sent:]]
             self.assertEqual(codes, [] if code is None else [code], name)
 
-    def test_options(self):
+    def test_options(self) -> None:
         """What stands behind the question is not decoded: EDNS, or whatever else."""
         data = query() + b"\xc0\x0c" * 500
         self.assertEqual(self.send(data[:10] + b"\xff\xff" + data[12:])[-1].rCode, dns.OK)
 
-    def test_turns(self):
+    def test_turns(self) -> None:
         """A turn of the reactor reads so many datagrams, empty ones too, and then no more."""
         for data in (b"", query()):
             port = self.protocol.transport
@@ -216,7 +216,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(port.maxThroughput, 0)
             self.clock.advance(0)
 
-    def test_raises(self):
+    def test_raises(self) -> None:
         """A resolver that raises is one that can't tell, and counts no longer."""
         self.others.query = lambda query, timeout=None: fail(DNSServerError())
         for _ in range(MOST_FORWARDED):
@@ -228,7 +228,7 @@ class AnswerTests(SynchronousTestCase):
 class StreamTests(SynchronousTestCase):
     """Questions that come over TCP."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.others, self.clock = Others(), Clock()
         answers = Answers(lambda name: OURS.get(name, []), self.others)
         self.factory = Shared(Server(answers, self.clock))
@@ -241,7 +241,7 @@ class StreamTests(SynchronousTestCase):
             connection.makeConnection(StringTransport(peerAddress=address))
         return connection
 
-    def send(self, connection, *queries):
+    def send(self, connection, *queries) -> None:
         """Send queries, all at once."""
         connection.dataReceived(b"".join(struct.pack(">H", len(q)) + q for q in queries))
 
@@ -254,7 +254,7 @@ class StreamTests(SynchronousTestCase):
             data = data[2 + length :]
         return codes
 
-    def test_one_after_the_other(self):
+    def test_one_after_the_other(self) -> None:
         """Of queries that come at once one is looked at in a turn, when that before is answered."""
         connection = self.connect()
         self.send(connection, query(b"example.org"), query(), counted(0), query())
@@ -267,7 +267,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.answers(connection), [dns.OK, dns.OK, dns.EFORMAT, dns.OK])
         self.assertEqual(connection.transport.producerState, "producing")
 
-    def test_hung_up_on(self):
+    def test_hung_up_on(self) -> None:
         """Who sends no query, one that is too long, or reads no answer, is hung up on."""
         for hostile in (
             lambda connection: self.send(connection, b"x"),
@@ -278,7 +278,7 @@ class StreamTests(SynchronousTestCase):
             hostile(connection)
             self.assertTrue(connection.transport.disconnected or connection.transport.disconnecting)
 
-    def test_gone(self):
+    def test_gone(self) -> None:
         """An answer for one who has hung up goes nowhere."""
         connection = self.connect()
         self.send(connection, query(b"example.org"))
@@ -287,7 +287,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.answers(connection), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_crowd(self):
+    def test_crowd(self) -> None:
         """One container's idle connections leave room for those of others, and go when it does."""
         crowd = [self.connect() for _ in range(MOST_CONNECTIONS)]
         taken = [connection for connection in crowd if connection is not None]
@@ -303,7 +303,7 @@ class StreamTests(SynchronousTestCase):
 class SharesTests(SynchronousTestCase):
     """A number of which no one may have more than what is left."""
 
-    def test_newcomers(self):
+    def test_newcomers(self) -> None:
         """However much each wants, there is some for the next ones; all can be given back."""
         shares = Shares(128)
         for who in "abcdefg":
@@ -319,7 +319,7 @@ class SharesTests(SynchronousTestCase):
 class FakeReactor(MemoryReactorClock):
     """A reactor that also listens for datagrams."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.udp = []
         self.taken = False
@@ -334,21 +334,21 @@ class FakeReactor(MemoryReactorClock):
         super().listenTCP(port, factory, backlog, interface)
         return self
 
-    def stopListening(self):
+    def stopListening(self) -> None:
         self.udp = []
 
 
 class ListenTests(SynchronousTestCase):
     """Where it listens, and when."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.reactor = FakeReactor()
         path = f"{make_folder(self)}/resolv.conf"
         with open(path, "w") as file:
             file.write("nameserver 192.0.2.53\n")
         self.names = Names(self.reactor, "10.87.0.1", resolv_conf=path)
 
-    def test_address(self):
+    def test_address(self) -> None:
         """It listens only on the bridge's address, over UDP and TCP, however often it starts."""
         self.names.start()
         self.names.start()
@@ -356,14 +356,14 @@ class ListenTests(SynchronousTestCase):
         ((port, _, _, interface),) = self.reactor.tcpServers
         self.assertEqual((interface, port), ("10.87.0.1", 53))
 
-    def test_stop(self):
+    def test_stop(self) -> None:
         """When it stops, nothing is left to be done later; and it can start again."""
         for _ in range(2):
             self.names.start()
             self.names.stop()
             self.assertEqual((self.reactor.udp, self.reactor.getDelayedCalls()), ([], []))
 
-    def test_taken(self):
+    def test_taken(self) -> None:
         """Where the port is taken it says so, and listens on nothing."""
         self.reactor.taken = True
         error = self.assertRaises(MachineAtFault, self.names.start)

@@ -18,11 +18,11 @@ TWO = Published("udp", "0.0.0.0", 5353, "10.87.0.3", 53)
 class TableTests(SynchronousTestCase):
     """A firewall whose scripts are kept instead of run."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.scripts, self.trouble = [], None
         self.firewall = Firewall(self.run_script, "br0", IPv4Interface("10.87.0.1/16"))
 
-    async def run_script(self, script):
+    async def run_script(self, script) -> None:
         """Keep a script, or fail."""
         if self.trouble is not None:
             raise self.trouble
@@ -32,7 +32,7 @@ class TableTests(SynchronousTestCase):
         """Have these ports published."""
         return Deferred.fromCoroutine(self.firewall.publish(frozenset(ports)))
 
-    def test_first(self):
+    def test_first(self) -> None:
         """The first script makes the whole table anew, whatever was there, and the ports in it."""
         self.successResultOf(self.publish(ONE, TWO))
         (script,) = self.scripts
@@ -44,7 +44,7 @@ class TableTests(SynchronousTestCase):
             )
         )
 
-    def test_changes(self):
+    def test_changes(self) -> None:
         """Later scripts say what changes, and where nothing does there is none."""
         for ports in ([ONE], [TWO], [TWO]):
             self.successResultOf(self.publish(*ports))
@@ -56,7 +56,7 @@ class TableTests(SynchronousTestCase):
             ],
         )
 
-    def test_failed(self):
+    def test_failed(self) -> None:
         """After a script that failed the table may be any, and so the next one is whole."""
         self.successResultOf(self.publish())
         self.trouble = MachineAtFault("no")
@@ -65,14 +65,14 @@ class TableTests(SynchronousTestCase):
         self.successResultOf(self.publish(ONE))
         self.assertTrue(self.scripts[-1].startswith("add table"))
 
-    def test_doubt(self):
+    def test_doubt(self) -> None:
         """Nor is anything taken for granted where someone else may have changed it."""
         for _ in range(2):
             self.successResultOf(self.publish(ONE))
             self.firewall.doubt()
         self.assertEqual(self.scripts[0], self.scripts[1])
 
-    def test_removed(self):
+    def test_removed(self) -> None:
         """The table is removed, also where there is none; what is published then is anew."""
         self.successResultOf(self.publish(ONE))
         self.successResultOf(Deferred.fromCoroutine(self.firewall.remove()))
@@ -84,7 +84,7 @@ class TableTests(SynchronousTestCase):
 class ProgramTests(TestCase):
     """Running nft(8)."""
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         """Where there is no nft, the package to install is named."""
         self.patch(firewall, "PATH", "/nowhere")
         error = self.assertRaises(MachineAtFault, find_nft)
@@ -105,7 +105,7 @@ class ProgramTests(TestCase):
 
         return Deferred.fromCoroutine(run_nft(reactor, script))
 
-    async def test_works(self):
+    async def test_works(self) -> None:
         """The script comes on standard input, and no shell sees it."""
         path = self.be_nft('echo "$@" >"$0.arguments"; cat >"$0.script"')
         await self.run_nft("add table inet x; $(id)\n")
@@ -113,7 +113,7 @@ class ProgramTests(TestCase):
             self.assertEqual(arguments.read(), "-f -\n")
             self.assertEqual(script.read(), "add table inet x; $(id)\n")
 
-    async def test_complains(self):
+    async def test_complains(self) -> None:
         """Its first complaint is told."""
         self.be_nft("cat >/dev/null; echo 'Error: no'; echo 'Error: that' >&2; exit 1")
         error = await self.assertFailure(self.run_nft("x\n"), MachineAtFault)

@@ -22,42 +22,42 @@ PROCESS = Process(100, 1)
 class RecordingLinks(FakeLinks):
     """Notes what is asked of it."""
 
-    def __init__(self, done):
+    def __init__(self, done) -> None:
         super().__init__()
         self.done = done
         self.strangers = []
         self.trouble = None
 
-    def raise_bridge(self):
+    def raise_bridge(self) -> None:
         if self.trouble is not None:
             raise self.trouble
         super().raise_bridge()
         self.done.append("bridge")
 
-    def remove_bridge(self):
+    def remove_bridge(self) -> None:
         super().remove_bridge()
         self.done.append("no bridge")
 
     def remove_strangers(self, known):
         return sorted(set(self.strangers) - known)
 
-    def join(self, address, process):
+    def join(self, address, process) -> None:
         self.done.append(f"{address} for {process.pid}")
 
 
 class RecordingNames(FakeNames):
     """Notes whether it is to answer."""
 
-    def __init__(self, done):
+    def __init__(self, done) -> None:
         self.done = done
         self.answers = False
 
-    def start(self):
+    def start(self) -> None:
         if not self.answers:
             self.done.append("names")
         self.answers = True
 
-    def stop(self):
+    def stop(self) -> None:
         if self.answers:
             self.done.append("no names")
         self.answers = False
@@ -66,7 +66,7 @@ class RecordingNames(FakeNames):
 class NetworkTests(SynchronousTestCase):
     """A network of six addresses, one of which is the bridge's."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         self.done = []  # what was done, in order
         self.host_forwards = True
         self.links, self.names = RecordingLinks(self.done), RecordingNames(self.done)
@@ -84,7 +84,7 @@ class NetworkTests(SynchronousTestCase):
             forwards=lambda: self.host_forwards,
         )
 
-    async def filter(self, script):
+    async def filter(self, script) -> None:
         """Note what a script is about."""
         lines = script.splitlines()
         self.done.append(lines[-1] if "element" in lines[-1] else f"{len(lines)} lines of rules")
@@ -98,14 +98,14 @@ class NetworkTests(SynchronousTestCase):
         failure = self.failureResultOf(Deferred.fromCoroutine(coroutine), MachineAtFault)
         return str(failure.value)
 
-    def test_nothing_for_others(self):
+    def test_nothing_for_others(self) -> None:
         """Instances on the host's network, or on none, need no address, and nothing is made."""
         for which in ("host", "none"):
             self.assertIsNone(self.network.reserve("one", make_spec(network=which)))
         self.now(self.network.release("one"))
         self.assertEqual(self.done, [])
 
-    def test_from_first_to_last(self):
+    def test_from_first_to_last(self) -> None:
         """All is made for the first instance, in order, and removed with the last, backwards."""
         self.assertEqual(self.network.reserve("one", PRIVATE), "10.87.0.2")
         self.now(self.network.connect("one", PROCESS))
@@ -117,7 +117,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(before, ["bridge", rules, "names", "10.87.0.2 for 100"])
         self.assertEqual(self.done[4:], ["no names", "2 lines of rules", "no bridge"])
 
-    def test_lowest_free_address(self):
+    def test_lowest_free_address(self) -> None:
         """Addresses are used again, the lowest first; the bridge's is never given away."""
         for number in range(5):
             address = self.network.reserve(str(number), PRIVATE)
@@ -128,7 +128,7 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.release("2"))
         self.assertEqual(self.network.reserve("more", PRIVATE), "10.87.0.4")
 
-    def test_ports(self):
+    def test_ports(self) -> None:
         """Ports are published with the instance, and are not when it is released."""
         spec = make_spec(network="private", ports=["8000:80"])
         self.network.reserve("one", PRIVATE)
@@ -138,7 +138,7 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.release("two"))
         self.assertEqual(self.done[-1], f"delete {key} }}")
 
-    def test_host_that_does_not_forward(self):
+    def test_host_that_does_not_forward(self) -> None:
         """Where the host forwards nothing, only loopback can be published on."""
         self.host_forwards = False
         self.network.reserve("one", make_spec(network="private", ports=["8000:80"]))
@@ -148,7 +148,7 @@ class NetworkTests(SynchronousTestCase):
             self.assertIn("sysctl net.ipv4.ip_forward=1", str(error))
         self.assertIn(NOT_FORWARDING, self.now(self.network.recover()))
 
-    def test_no_bridge_to_be_had(self):
+    def test_no_bridge_to_be_had(self) -> None:
         """That the bridge can't be made is told when the link is wanted; nothing is left then."""
         self.links.trouble = MachineAtFault("the subnet is in use")
         self.network.reserve("one", PRIVATE)
@@ -159,7 +159,7 @@ class NetworkTests(SynchronousTestCase):
         self.network.reserve("one", PRIVATE)
         self.now(self.network.connect("one", PROCESS))
 
-    def test_names(self):
+    def test_names(self) -> None:
         """An instance is found by its name and its config's, while it runs."""
         for name in ("Web-1", "Web-2"):
             self.network.reserve(name, make_spec(name="Web", network="private"))
@@ -171,7 +171,7 @@ class NetworkTests(SynchronousTestCase):
         self.network.see("Web-2", runs=True)  # too late: it is not on the network any more
         self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
 
-    def test_names_without_case(self):
+    def test_names_without_case(self) -> None:
         """A config whose name is another's but for its case, or is an instance's, is refused."""
         self.network.reserve("web-1", make_spec(network="private", name="web"))
         self.network.reserve("web-2", make_spec(network="private", name="web"))
@@ -183,13 +183,13 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.release("web-2"))
         self.network.reserve("Web-3", make_spec(network="private", name="Web"))
 
-    def test_destroyed_meanwhile(self):
+    def test_destroyed_meanwhile(self) -> None:
         """No link is made for an instance that is gone by the time its init asks for one."""
         self.network.reserve("one", PRIVATE)
         self.now(self.network.release("one"))
         self.assertIn("destroyed", self.refused(self.network.connect("one", PROCESS)))
 
-    def test_left(self):
+    def test_left(self) -> None:
         """A link that is there is left of an instance, but not once another has its address."""
         self.network.links.left = ["tx0a570002"]
         address = self.network.reserve("one", PRIVATE)
@@ -199,13 +199,13 @@ class NetworkTests(SynchronousTestCase):
         self.network.reserve("two", PRIVATE)
         self.assertEqual(self.network.left(address), [])
 
-    def test_place(self):
+    def test_place(self) -> None:
         """What an init has to know of its address."""
         self.assertEqual(
             self.network.place("10.87.0.2"), Link("10.87.0.2", "255.255.255.248", "10.87.0.1")
         )
 
-    def test_recovery(self):
+    def test_recovery(self) -> None:
         """A new manager goes on with those that run, and removes the links of others."""
         self.links.up = True
         self.links.strangers = [link_name(IPv4Address("10.87.0.3")), "other"]
@@ -215,7 +215,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual((self.done[0], self.done[-1]), ("bridge", "names"))
         self.assertEqual(self.network.reserve("two", PRIVATE), "10.87.0.2")
 
-    def test_recovery_of_nothing(self):
+    def test_recovery_of_nothing(self) -> None:
         """Where no instance needs it any more, all goes; where there is none, nothing is done."""
         self.links.up = True
         done = self.now(self.network.recover())
@@ -223,13 +223,13 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.done, ["2 lines of rules", "no bridge"])
         self.assertEqual(self.now(self.network.recover()), [])
 
-    def test_recovery_fails(self):
+    def test_recovery_fails(self) -> None:
         """What stands in its way is told."""
         self.network.adopt("one", PRIVATE, "10.87.0.3")
         self.links.trouble = MachineAtFault("it is not ours")
         self.assertEqual(self.now(self.network.recover()), ["it is not ours"])
 
-    def test_stop(self):
+    def test_stop(self) -> None:
         """A manager that ends leaves all there but the resolver."""
         self.network.reserve("one", PRIVATE)
         self.network.stop()
@@ -245,7 +245,7 @@ class Message(dict):
 class RouteTests(SynchronousTestCase):
     """Whether the host uses the subnet."""
 
-    def check(self, **route):
+    def check(self, **route) -> None:
         """Look at a host that has this route."""
         links = Links(None, "br0", INTERFACE, "/state")
 
@@ -255,20 +255,20 @@ class RouteTests(SynchronousTestCase):
 
         links._check_routes(Connection())
 
-    def test_others(self):
+    def test_others(self) -> None:
         """Other networks are in no one's way, nor is the default route."""
         self.check(dst_len=0, RTA_OIF=1)
         self.check(RTA_DST="192.0.2.0", dst_len=24, RTA_OIF=1)
         self.check(RTA_DST="10.87.0.8", dst_len=29, RTA_OIF=1)
 
-    def test_overlaps(self):
+    def test_overlaps(self) -> None:
         """A route to more than the subnet, or to a part of it, is named."""
         for destination, length in (("10.0.0.0", 8), ("10.87.0.4", 32)):
             with self.assertRaises(MachineAtFault) as raised:
                 self.check(RTA_DST=destination, dst_len=length, RTA_OIF=1)
             self.assertIn(f"route to {destination}/{length} through lo", str(raised.exception))
 
-    def test_through_nothing(self):
+    def test_through_nothing(self) -> None:
         """So is one that leads to no interface."""
         with self.assertRaises(MachineAtFault) as raised:
             self.check(RTA_DST="10.87.0.0", dst_len=16)
@@ -278,7 +278,7 @@ class RouteTests(SynchronousTestCase):
 class NamingTests(SynchronousTestCase):
     """What an address is called."""
 
-    def test_names_of_links(self):
+    def test_names_of_links(self) -> None:
         """A link's name fits an interface (15 bytes), and its hardware address is a local one."""
         address = IPv4Address("255.255.255.254")
         self.assertEqual(link_name(address), "txfffffffe")

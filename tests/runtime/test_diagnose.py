@@ -31,7 +31,7 @@ def failed(step=0, call="unshare", number=1, path="", cause="", hint=""):
 class StepTests(SynchronousTestCase):
     """A step of a plan."""
 
-    def test_chain(self):
+    def test_chain(self) -> None:
         """The chain leads from the step by the call, its errno and the path to cause and hint."""
         error = of_step(
             PLAN,
@@ -51,7 +51,7 @@ class StepTests(SynchronousTestCase):
             ),
         )
 
-    def test_objects(self):
+    def test_objects(self) -> None:
         """A step is named with what it is about: its target, path or owner, if any."""
         named = [of_step(PLAN, failed(step)).chain[0] for step in range(5)]
         self.assertEqual(
@@ -65,7 +65,7 @@ class StepTests(SynchronousTestCase):
             ],
         )
 
-    def test_without_call(self):
+    def test_without_call(self) -> None:
         """Where no system call failed, the function is named, and there is no errno."""
         error = of_step(PLAN, failed(3, "getpwnam", 0, "/etc/passwd", "no user www is in it"))
         self.assertEqual(
@@ -73,7 +73,7 @@ class StepTests(SynchronousTestCase):
             ("step 4 of 5, user www", "getpwnam(3)", "/etc/passwd", "no user www is in it"),
         )
 
-    def test_known_causes(self):
+    def test_known_causes(self) -> None:
         """What is known of an errno is said, unless the init has said better."""
         for number, (cause, hint) in CAUSES.items():
             self.assertEqual(of_step(PLAN, failed(number=number)).chain[-2:], (cause, hint))
@@ -81,11 +81,11 @@ class StepTests(SynchronousTestCase):
             of_step(PLAN, failed(number=errno.ENOSPC, cause="a", hint="b")).chain[-2:], ("a", "b")
         )
 
-    def test_unknown_errno(self):
+    def test_unknown_errno(self) -> None:
         """An errno that has no name is shown as a number."""
         self.assertIn("4095", of_step(PLAN, failed(number=4095)).chain[2])
 
-    def test_whose_fault(self):
+    def test_whose_fault(self) -> None:
         """A config is at fault for its own steps and for errors it can cause; else the machine."""
         for step, (op, _) in enumerate(PLAN):
             for number in errno.errorcode:
@@ -102,7 +102,7 @@ class StepTests(SynchronousTestCase):
 class OtherTests(SynchronousTestCase):
     """What else can go wrong."""
 
-    def test_os(self):
+    def test_os(self) -> None:
         """An error of the operating system is told by name, with its path and its cause."""
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/state/x")
         self.assertEqual(
@@ -112,17 +112,17 @@ class OtherTests(SynchronousTestCase):
         )
         self.assertEqual(of_os(OSError(errno.EIO, "Input/output error")), "EIO: Input/output error")
 
-    def test_os_without_errno(self):
+    def test_os_without_errno(self) -> None:
         """One without an errno is told by its text."""
         self.assertIn("rm: cannot remove", of_os(OSError("rm: cannot remove x")))
 
-    def test_tool(self):
+    def test_tool(self) -> None:
         """That a program of the host's own can't be run is the machine's fault."""
         error = of_tool("unpacking x.tar", failed(4, "execve", errno.ENOENT, "/usr/bin/tar"))
         self.assertIsInstance(error, MachineAtFault)
         self.assertEqual(error.chain[:2], ("unpacking x.tar", "execve(2)"))
 
-    def test_early_end(self):
+    def test_early_end(self) -> None:
         """A script that ended too early is told with how, and with its last words if any."""
         how = Exit(status=3, reason="exit status 3")
         self.assertEqual(
@@ -135,11 +135,11 @@ class OtherTests(SynchronousTestCase):
         )
         self.assertIn("wrote nothing", of_early_end("/run.sh", 8000, how, "").chain[2])
 
-    def test_port(self):
+    def test_port(self) -> None:
         """A port that is taken is told with who has it."""
         error = of_port(Port("127.0.0.1", 8000, 8000, "tcp"), "the instance web-1")
         self.assertEqual(error.chain[:2], ("port 8000 is taken", "by the instance web-1"))
 
-    def test_one_line(self):
+    def test_one_line(self) -> None:
         """A chain reads as one line, from the outermost to the innermost."""
         self.assertEqual(str(Error("a", "b", "c")), "a → b → c")

@@ -62,7 +62,7 @@ MOVES = {
 class InstanceTestCase(MachineTestCase):
     """A test of an instance that a real pool gives its inits."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.events = []
         self.pool = make_pool(self.reactor, self.folder, size=0)
@@ -89,7 +89,7 @@ class InstanceTestCase(MachineTestCase):
         """What the instance's folder says of how far it is."""
         return stat.S_IMODE(os.stat(instance.folder).st_mode)
 
-    def take_note(self, instance, why):
+    def take_note(self, instance, why) -> None:
         self.events.append(f"{instance.state}: {why}")
 
     def launched(self, **changes):
@@ -103,7 +103,7 @@ class InstanceTestCase(MachineTestCase):
 class StateTests(InstanceTestCase):
     """Every state with every input."""
 
-    def test_every_pair(self):
+    def test_every_pair(self) -> None:
         """A state takes the inputs that it has a move for; any other raises and changes nothing."""
         for state, what in product(WAYS, INPUTS):
             instance = self.make()
@@ -130,7 +130,7 @@ class StateTests(InstanceTestCase):
 class LaunchTests(InstanceTestCase):
     """From the launch to the running script."""
 
-    def test_whole_life(self):
+    def test_whole_life(self) -> None:
         """A container without a restart policy starts, runs and ends, each with its reason."""
         instance = self.make()
         self.now(instance.launch())
@@ -147,7 +147,7 @@ class LaunchTests(InstanceTestCase):
         )
         self.assertEqual(self.successResultOf(instance.end()), instance.exit)
 
-    def test_end_known_before_the_start(self):
+    def test_end_known_before_the_start(self) -> None:
         """A script that is gone before it is heard that it ran has run: its policy counts."""
         for restart, state in (("no", "ended"), ("always", "waiting")):
             self.reactor.works = False
@@ -166,7 +166,7 @@ class LaunchTests(InstanceTestCase):
             )
             instance.pause()
 
-    def test_end_known_before_a_failure(self):
+    def test_end_known_before_a_failure(self) -> None:
         """An init that is gone before its failure is heard has failed, and is not started again."""
         self.reactor.works = False
         instance = self.make(restart="always")
@@ -176,7 +176,7 @@ class LaunchTests(InstanceTestCase):
         self.failureResultOf(launched, ConfigAtFault)
         self.assertEqual(instance.state, "ended")
 
-    def test_destroyed_after_its_end_and_before_its_start(self):
+    def test_destroyed_after_its_end_and_before_its_start(self) -> None:
         """One that is stopped between its end and the news that it ran ends once, called off."""
         self.reactor.works = False
         instance = self.make(restart="always")
@@ -189,7 +189,7 @@ class LaunchTests(InstanceTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.successResultOf(ended).status, 3)
 
-    def test_destroyed_while_it_is_to_listen(self):
+    def test_destroyed_while_it_is_to_listen(self) -> None:
         """A launch that waits for its PORT and is destroyed says so, and blames no script."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
@@ -197,7 +197,7 @@ class LaunchTests(InstanceTestCase):
         self.reactor.advance(1)
         self.failureResultOf(launched, CalledOff)
 
-    def test_who_is_told_fails(self):
+    def test_who_is_told_fails(self) -> None:
         """A failure of who is told of the end keeps no one from hearing of it."""
         instance = self.launched()
         self.patch(instance, "changed", lambda instance, why: 1 / 0)
@@ -206,7 +206,7 @@ class LaunchTests(InstanceTestCase):
         self.successResultOf(ended)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_no_one_waits_for_the_end(self):
+    def test_no_one_waits_for_the_end(self) -> None:
         """Who waits for the end may give up; nothing of that is kept."""
         instance = self.launched()
         first, second = instance.end(), instance.end()
@@ -215,7 +215,7 @@ class LaunchTests(InstanceTestCase):
         self.init.end("Done(3)")
         self.successResultOf(second)
 
-    def test_time_of_day_set(self):
+    def test_time_of_day_set(self) -> None:
         """No wait is longer or shorter where the time of day is set meanwhile."""
         for step in (-3600, 3600):
             self.kernel.set_forward += step
@@ -238,7 +238,7 @@ class LaunchTests(InstanceTestCase):
             self.reactor.pump([0.05] * 2)
             self.successResultOf(stopped)
 
-    def test_launch_leaves_nothing_half_made(self):
+    def test_launch_leaves_nothing_half_made(self) -> None:
         """An instance is marked as half made until its script runs, and no longer."""
         self.reactor.works = False
         instance = self.make(startup_env="PORT=8000")
@@ -249,16 +249,16 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual((self.mode(instance), instance.running), (WHOLE, True))
         self.reactor.pump([0.05] * 102)
 
-    def test_stderr_of_the_tools(self):
+    def test_stderr_of_the_tools(self) -> None:
         """The pipe on which unshare and the init complain is closed when the script runs."""
         self.launched()
         self.assertEqual(self.init.closed, [2])
 
-    def test_timeline(self):
+    def test_timeline(self) -> None:
         """The time that each step took is kept."""
         self.assertEqual(self.launched().timeline, [0.001] * len(PLAN))
 
-    def test_step_fails(self):
+    def test_step_fails(self) -> None:
         """A step that fails ends the instance, with the step and its system call as the reason."""
         self.reactor.works = False
         launched = self.start(self.make().launch())
@@ -267,7 +267,7 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(error.chain[:2], ("step 2 of 3, overlay /data", "mount(2)"))
         self.assertEqual(self.events[-1], "ended: exit status 1")
 
-    def test_step_fails_of_a_stuck_init(self):
+    def test_step_fails_of_a_stuck_init(self) -> None:
         """An init that stays after it has failed is killed, and waited for."""
         self.reactor.works = False
         launched = self.start(self.make().launch())
@@ -288,14 +288,14 @@ class LaunchTests(InstanceTestCase):
         self.failureResultOf(launched, MachineAtFault)
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
 
-    def test_init_dies_half_way(self):
+    def test_init_dies_half_way(self) -> None:
         """An init that ends without a word fails the launch."""
         self.reactor.works = False
         launched = self.start(self.make().launch())
         self.init.end("Killed")
         self.assertIn("half-way", str(self.failureResultOf(launched, MachineAtFault).value))
 
-    def test_disk_full(self):
+    def test_disk_full(self) -> None:
         """Where the record can't be written nothing runs, and the reason is the disk."""
         instance = self.make()
         self.patch(instances, "write_soon", no_space)
@@ -304,7 +304,7 @@ class LaunchTests(InstanceTestCase):
         self.assertFalse(self.kernel.lives(self.init.process))
         self.assertEqual(instance.state, "ended")
 
-    def test_no_init(self):
+    def test_no_init(self) -> None:
         """Where no init can be had the instance ends, and says why."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         instance = self.make()
@@ -316,7 +316,7 @@ class LaunchTests(InstanceTestCase):
 class ListenTests(InstanceTestCase):
     """A launch waits until the container listens on its PORT."""
 
-    def test_listens(self):
+    def test_listens(self) -> None:
         """The launch answers as soon as the container listens, and the instance is ready."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
@@ -327,14 +327,14 @@ class ListenTests(InstanceTestCase):
         self.assertTrue(instance.ready)
         self.assertEqual(self.events[-1], "running: it listens on port 8000")
 
-    def test_another_listens(self):
+    def test_another_listens(self) -> None:
         """That someone else listens on the port makes no container ready."""
         self.kernel.listening[8000] = 1
         instance = self.make(startup_env="PORT=8000")
         self.assertNoResult(self.start(instance.launch()))
         self.assertFalse(instance.ready)
 
-    def test_looked_for_in_a_thread(self):
+    def test_looked_for_in_a_thread(self) -> None:
         """Where the tables don't tell, one thread at a time looks, and an old look is no news."""
         self.kernel.tells = False
         self.kernel.listening[8000] = 1
@@ -354,7 +354,7 @@ class ListenTests(InstanceTestCase):
         self.assertFalse(instance.ready)
         self.failureResultOf(launched, ConfigAtFault)
 
-    def test_never_listens(self):
+    def test_never_listens(self) -> None:
         """After five seconds the launch answers all the same, and the container runs on."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
@@ -364,7 +364,7 @@ class ListenTests(InstanceTestCase):
         self.successResultOf(launched)
         self.assertEqual((instance.state, instance.ready), ("running", False))
 
-    def test_listens_late(self):
+    def test_listens_late(self) -> None:
         """What takes longer than a launch waits is seen all the same, by a look now and then."""
         instance = self.launched_without_listening()
         self.reactor.pump([10] * 10)
@@ -376,7 +376,7 @@ class ListenTests(InstanceTestCase):
         self.reactor.advance(SAVE_AFTER)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_looked_for_no_more(self):
+    def test_looked_for_no_more(self) -> None:
         """No one looks any more when it is asked to end, has ended, or the manager ends."""
         for what in ("stop", "pause", "end"):
             instance = self.launched_without_listening()
@@ -392,7 +392,7 @@ class ListenTests(InstanceTestCase):
         self.successResultOf(launched)
         return instance
 
-    def test_ended_before(self):
+    def test_ended_before(self) -> None:
         """A script that ends before it listens fails the launch, with its exit and last words."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
@@ -414,20 +414,20 @@ class StopTests(InstanceTestCase):
         self.reactor.advance(0)
         return stopped
 
-    def test_marked(self):
+    def test_marked(self) -> None:
         """From when it is asked to end, the next manager knows that it is to be removed."""
         instance = self.launched()
         self.stop(instance)
         self.assertEqual(self.mode(instance), ENDING)
 
-    def test_without_handler(self):
+    def test_without_handler(self) -> None:
         """A container of which no process catches SIGTERM is killed at once."""
         instance = self.launched()
         self.successResultOf(self.stop(instance))
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
         self.assertEqual(self.events, STOPPED)
 
-    def test_monitor_ends_later(self):
+    def test_monitor_ends_later(self) -> None:
         """It has stopped when its PID 1 has ended, and how is known when its monitor has."""
         instance = self.launched()
         self.init.stuck = True
@@ -438,7 +438,7 @@ class StopTests(InstanceTestCase):
         self.init.end("Killed")
         self.assertEqual((instance.state, self.kernel.pidfds), ("ended", {}))
 
-    def test_with_handler(self):
+    def test_with_handler(self) -> None:
         """Who catches SIGTERM gets it and may end by itself; there is no SIGKILL then."""
         instance = self.launched()
         self.kernel.catching[self.init.process.pid] = [self.init.process]
@@ -451,7 +451,7 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGTERM)])
         self.assertEqual(self.events[-1], "ended: exit status 0")
 
-    def test_another_signal(self):
+    def test_another_signal(self) -> None:
         """A config may have another signal sent than SIGTERM."""
         instance = self.launched(stop_signal="QUIT")
         self.kernel.catching[self.init.process.pid] = [self.init.process]
@@ -459,7 +459,7 @@ class StopTests(InstanceTestCase):
         self.stop(instance)
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGQUIT)])
 
-    def test_takes_too_long(self):
+    def test_takes_too_long(self) -> None:
         """After stop_timeout seconds SIGKILL follows, not before."""
         instance = self.launched(stop_timeout=1.5)
         self.kernel.catching[self.init.process.pid] = [self.init.process]
@@ -472,7 +472,7 @@ class StopTests(InstanceTestCase):
         )
         self.successResultOf(stopped)
 
-    def test_child_with_handler(self):
+    def test_child_with_handler(self) -> None:
         """A process below PID 1 that catches SIGTERM is waited for, and no longer than it lives."""
         instance = self.launched()
         worker = self.kernel.begin()
@@ -483,7 +483,7 @@ class StopTests(InstanceTestCase):
         self.reactor.pump([0.05] * 2)
         self.successResultOf(stopped)
 
-    def test_stop_twice(self):
+    def test_stop_twice(self) -> None:
         """Who asks a second time waits for the same end."""
         instance = self.launched()
         self.init.stuck = True
@@ -493,14 +493,14 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.successResultOf(first), self.successResultOf(second))
         self.assertEqual(self.events, STOPPED)
 
-    def test_terminate_fails(self):
+    def test_terminate_fails(self) -> None:
         """Where no one can be asked (our own error), PID 1 is killed, and the error is logged."""
         instance = self.launched()
         self.patch(self.kernel, "catchers", lambda pid, number: 1 / 0)
         self.successResultOf(self.stop(instance))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_while_an_init_is_awaited(self):
+    def test_while_an_init_is_awaited(self) -> None:
         """Stopped before there is an init: the launch fails, and the init is let go."""
         self.reactor.connects = False
         instance = self.make()
@@ -512,7 +512,7 @@ class StopTests(InstanceTestCase):
         self.assertTrue(self.init.socket.disconnecting)
         self.assertEqual(self.init.plan, None)
 
-    def test_while_the_plan_is_carried_out(self):
+    def test_while_the_plan_is_carried_out(self) -> None:
         """Stopped half-way through its plan: it is killed, and the launch fails."""
         self.reactor.works = False
         instance = self.make()
@@ -523,7 +523,7 @@ class StopTests(InstanceTestCase):
             [event.split(":")[0] for event in self.events], ["starting", "stopping", "ended"]
         )
 
-    def test_while_the_exec_happens(self):
+    def test_while_the_exec_happens(self) -> None:
         """Stopped just before its script would run: it ends and never counts as running."""
         self.reactor.works = False
         instance = self.make()
@@ -536,7 +536,7 @@ class StopTests(InstanceTestCase):
             [event.split(":")[0] for event in self.events], ["starting", "stopping", "ended"]
         )
 
-    def test_while_it_waits(self):
+    def test_while_it_waits(self) -> None:
         """Stopped between two starts: it has ended, and no start follows."""
         instance = self.launched(restart="always")
         self.init.end("Done(1)")
@@ -549,13 +549,13 @@ class StopTests(InstanceTestCase):
 class RestartTests(InstanceTestCase):
     """Started again, as its config asks."""
 
-    def test_no(self):
+    def test_no(self) -> None:
         """Without a policy, an instance that fails has ended."""
         instance = self.launched()
         self.init.end("Done(1)")
         self.assertTrue(instance.ended)
 
-    def test_on_failure(self):
+    def test_on_failure(self) -> None:
         """With on-failure, a failure is followed by a start, and success by none."""
         instance = self.launched(restart="on-failure")
         self.init.end("Killed")
@@ -572,14 +572,14 @@ class RestartTests(InstanceTestCase):
             ],
         )
 
-    def test_always(self):
+    def test_always(self) -> None:
         """With always, success is followed by a start as well."""
         self.launched(restart="always")
         self.init.end("Done")
         self.reactor.advance(0.1)
         self.assertEqual(self.events[-1], "running: its script runs")
 
-    def test_max_restarts(self):
+    def test_max_restarts(self) -> None:
         """After max_restarts starts it has ended for good."""
         instance = self.launched(restart="always", max_restarts=2)
         for _ in range(3):
@@ -589,7 +589,7 @@ class RestartTests(InstanceTestCase):
         self.assertEqual((instance.state, instance.restarts), ("ended", 2))
         self.assertEqual(len(self.reactor.inits), 3)
 
-    def test_delay_doubles(self):
+    def test_delay_doubles(self) -> None:
         """The delay doubles from 0.1 s up to a minute; nothing starts before it has passed."""
         self.launched(restart="always")
         for delay in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60, 60):
@@ -600,7 +600,7 @@ class RestartTests(InstanceTestCase):
             self.reactor.advance(0.02)
             self.assertEqual(len(self.reactor.inits), count + 1)
 
-    def test_delay_begins_anew(self):
+    def test_delay_begins_anew(self) -> None:
         """After ten seconds of running the delay is 0.1 s again."""
         self.launched(restart="always")
         for seconds in (1, 9.9, 10.1):
@@ -610,7 +610,7 @@ class RestartTests(InstanceTestCase):
         waits = [event.split()[-2] for event in self.events if event.startswith("waiting")]
         self.assertEqual(waits, ["0.1", "0.2", "0.1"])
 
-    def test_first_launch_fails(self):
+    def test_first_launch_fails(self) -> None:
         """A launch that fails is answered with its failure, and not tried again."""
         self.reactor.works = False
         instance = self.make(restart="always")
@@ -620,7 +620,7 @@ class RestartTests(InstanceTestCase):
         self.reactor.advance(100)
         self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 1))
 
-    def test_start_fails(self):
+    def test_start_fails(self) -> None:
         """A later start that fails at a step is tried again after the next delay."""
         for seen_first in ("failure", "exit"):
             self.launched(restart="always")
@@ -636,7 +636,7 @@ class RestartTests(InstanceTestCase):
             self.assertIn("could not be started again: step 1 of 3, output", "".join(self.events))
             self.assertEqual(self.events[-1], "starting: from web-1-01.cfg")
 
-    def test_no_init_for_a_start(self):
+    def test_no_init_for_a_start(self) -> None:
         """A later start for which no init can be had is tried again after the next delay."""
         instance = self.launched(restart="always")
         self.init.end("Done")
@@ -647,7 +647,7 @@ class RestartTests(InstanceTestCase):
         self.reactor.advance(0.2)
         self.assertTrue(instance.running)
 
-    def test_ends_while_it_starts_again(self):
+    def test_ends_while_it_starts_again(self) -> None:
         """Stopped during a later start, it ends for good."""
         instance = self.launched(restart="always")
         self.reactor.works = False
@@ -658,7 +658,7 @@ class RestartTests(InstanceTestCase):
         self.successResultOf(stopped)
         self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 2))
 
-    def test_killed_again(self):
+    def test_killed_again(self) -> None:
         """What can't be killed at once, for want of a descriptor, is killed a second later."""
         instance = self.launched()
         tries = []
@@ -669,7 +669,7 @@ class RestartTests(InstanceTestCase):
         self.reactor.advance(1)
         self.successResultOf(stopped)
 
-    def test_pause(self):
+    def test_pause(self) -> None:
         """A manager that ends starts nothing again."""
         instance = self.launched(restart="always")
         self.init.end("Done")

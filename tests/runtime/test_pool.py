@@ -44,7 +44,7 @@ class PoolTestCase(MachineTestCase):
 class ColdTests(PoolTestCase):
     """An init that is spawned when it is needed."""
 
-    def test_size_0(self):
+    def test_size_0(self) -> None:
         """A pool of size 0 spawns an init when one is taken, and none else, ever."""
         pool = self.make(size=0)
         self.assertEqual(self.reactor.inits, [])
@@ -52,7 +52,7 @@ class ColdTests(PoolTestCase):
         self.reactor.advance(100)
         self.assertEqual([init.slot for init in self.reactor.inits], [child.slot])
 
-    def test_command(self):
+    def test_command(self) -> None:
         """The monitor is run in new namespaces, and it runs the init by its path."""
         self.make(size=0).take(PLAN)
         _, *arguments = self.init.arguments
@@ -64,7 +64,7 @@ class ColdTests(PoolTestCase):
         )
         self.assertEqual(arguments[16], self.init.token)
 
-    def test_compiled(self):
+    def test_compiled(self) -> None:
         """What an init runs is compiled, and Python takes it for a program."""
         path = os.path.join(self.folder, "init.pyc")
         with open(path, "wb") as file:
@@ -73,7 +73,7 @@ class ColdTests(PoolTestCase):
         result = subprocess.run(command, capture_output=True, text=True)
         self.assertIn("main() missing 2 required positional arguments", result.stderr)
 
-    def test_pipes_not_held(self):
+    def test_pipes_not_held(self) -> None:
         """An init whose output the log process can't hold is not used, and ends."""
         pool = self.make(size=0)
         self.reactor.log_process.silent = True
@@ -87,39 +87,39 @@ class ColdTests(PoolTestCase):
         self.reactor.advance(0)
         self.assertFalse(self.kernel.lives(self.init.process))
 
-    def test_cut_short(self):
+    def test_cut_short(self) -> None:
         """What a manager was writing when it was killed is gone with the next one's start."""
         open(os.path.join(self.folder, ".init.pyc.7.tmp"), "w").close()
         self.make(size=0)
         self.assertEqual(sorted(os.listdir(self.folder)), ["init.pyc", "logd.pyc", "slots"])
 
-    def test_disk_full(self):
+    def test_disk_full(self) -> None:
         """Where there is no room for what is compiled, an init runs its source."""
         self.patch(pool, "write_soon", lambda *_: throw(OSError(28, "No space left on device")))
         self.make(size=0).take(PLAN)
         self.assertEqual(self.init.arguments[15], INIT)
 
-    def test_out_of_the_managers_group(self):
+    def test_out_of_the_managers_group(self) -> None:
         """Its monitor is told how to leave the manager's cgroup, where a service may be ended."""
         pool = self.make(size=0)
         pool.cgroups = Cgroups(monitors="/groups/monitors/cgroup.procs")
         pool.take(PLAN)
         self.assertEqual(self.init.arguments[7], "/groups/monitors/cgroup.procs")
 
-    def test_python(self):
+    def test_python(self) -> None:
         """An init runs a Python that it can't write to, by a descriptor of its own."""
         self.make(size=0).take(PLAN)
         folder = self.kernel.folders[self.init.descriptors[3]]
         path = os.path.join(folder, self.init.arguments[11].removeprefix("/proc/self/fd/3/"))
         self.assertEqual(path, os.path.realpath(sys.executable))
 
-    def test_clean(self):
+    def test_clean(self) -> None:
         """It gets nothing of the manager's environment, and no descriptor but these."""
         self.make(size=0).take(PLAN)
         self.assertEqual(self.init.environment, {"LC_ALL": "C"})
         self.assertEqual(set(self.init.descriptors), {0, 1, 2, 3})
 
-    def test_too_slow(self):
+    def test_too_slow(self) -> None:
         """One that does not connect in time fails, and its monitor is killed and forgotten."""
         self.reactor.connects = False
         pool = self.make(size=0)
@@ -131,7 +131,7 @@ class ColdTests(PoolTestCase):
         self.reactor.advance(0)
         self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
 
-    def test_files(self):
+    def test_files(self) -> None:
         """Its monitor is told how many files a process may open: as many as the manager might.
 
         The manager raises its own limits.
@@ -140,7 +140,7 @@ class ColdTests(PoolTestCase):
         pool.take(PLAN)
         self.assertEqual(self.init.arguments[9:11], ["512", "4096"])
 
-    def test_connects_too_late(self):
+    def test_connects_too_late(self) -> None:
         """One that connects after all, when it is given up, harms no one."""
         self.reactor.connects = False
         taken = self.make(size=0).take(PLAN)
@@ -150,7 +150,7 @@ class ColdTests(PoolTestCase):
         self.init.connect()
         self.init.end("Killed")
 
-    def test_can_not_spawn(self):
+    def test_can_not_spawn(self) -> None:
         """Where none can be spawned the reason is told, and nothing is left of it."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         pool = self.make(size=0)
@@ -158,7 +158,7 @@ class ColdTests(PoolTestCase):
         self.assertIn("a limit on processes", str(error))
         self.assertEqual((os.listdir(pool.slots), pool.tokens()), ([], set()))
 
-    def test_tokens(self):
+    def test_tokens(self) -> None:
         """What this manager has spawned is no stranger, as long as it lives."""
         pool = self.make(size=0)
         os.mkdir(os.path.join(pool.slots, "stranger"))
@@ -169,7 +169,7 @@ class ColdTests(PoolTestCase):
 class WarmTests(PoolTestCase):
     """Inits that wait for their plan."""
 
-    def test_first_ones(self):
+    def test_first_ones(self) -> None:
         """A pool warms as many inits as its size, one after the other."""
         self.reactor.connects = False
         self.make(size=2)
@@ -181,20 +181,20 @@ class WarmTests(PoolTestCase):
         self.reactor.advance(100)
         self.assertEqual(len(self.reactor.inits), 2)
 
-    def test_groundwork(self):
+    def test_groundwork(self) -> None:
         """A warm init has done the groundwork; a bare one has done nothing, and is a new one."""
         pool = self.make(size=1)
         self.assertEqual(self.init.groundwork, GROUNDWORK)
         self.successResultOf(pool.take([("unshare", {})]))
         self.assertEqual((len(self.reactor.inits), self.init.groundwork), (2, []))
 
-    def test_handed_out_first(self):
+    def test_handed_out_first(self) -> None:
         """A warm init is handed out at once, the oldest first."""
         pool = self.make(size=2)
         taken = [self.successResultOf(pool.take(PLAN)).token for _ in range(2)]
         self.assertEqual(taken, [init.token for init in self.reactor.inits])
 
-    def test_refill(self):
+    def test_refill(self) -> None:
         """Another takes its place a moment after the last launch, not in front of one."""
         pool = self.make(size=1)
         for _ in range(3):
@@ -205,7 +205,7 @@ class WarmTests(PoolTestCase):
         self.reactor.advance(REFILL_AFTER)
         self.assertGreater(len(self.reactor.inits), count)
 
-    def test_demand(self):
+    def test_demand(self) -> None:
         """As many are kept warm as were taken lately, up to a bound; later fewer again."""
         pool = self.make(size=1, most=3)
         for _ in range(5):
@@ -216,7 +216,7 @@ class WarmTests(PoolTestCase):
         self.reactor.pump([LATELY / 4] * 12)
         self.assertEqual(len(self.living), taken + 1)
 
-    def test_dead(self):
+    def test_dead(self) -> None:
         """A warm init that has died is not handed out; another follows after a while."""
         pool = self.make(size=1)
         dead = self.init
@@ -227,7 +227,7 @@ class WarmTests(PoolTestCase):
         self.reactor.advance(1)
         self.assertNotEqual(self.successResultOf(pool.take(PLAN)).token, dead.token)
 
-    def test_none_to_be_had(self):
+    def test_none_to_be_had(self) -> None:
         """Where none can be warmed it is tried again and again, and never in a hurry."""
         tries = []
 
@@ -241,7 +241,7 @@ class WarmTests(PoolTestCase):
         self.assertEqual(tries, [0, RETRY_AFTER, 2 * RETRY_AFTER, 3 * RETRY_AFTER])
         self.assertEqual(os.listdir(pool.slots), [])
 
-    def test_taken_is_none_of_the_pools(self):
+    def test_taken_is_none_of_the_pools(self) -> None:
         """One that was handed out and ends is no loss of the pool's."""
         pool = self.make(size=1)
         child = self.successResultOf(pool.take(PLAN))
@@ -286,7 +286,7 @@ class AheadTests(PoolTestCase):
         """The names whose folders were made in advance."""
         return sorted(name for name in os.listdir(self.folder) if "-" in name)
 
-    def test_same_again(self):
+    def test_same_again(self) -> None:
         """When a config is launched again, an init has done all but the exec, by a drawn name."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -300,7 +300,7 @@ class AheadTests(PoolTestCase):
         self.assertEqual((len(self.prepared()), len(pool.ahead.names)), (2, 1))
         self.assertEqual(self.warm(pool), [1, 3])
 
-    def test_image_alone(self):
+    def test_image_alone(self) -> None:
         """Two configs of one image have it mounted in advance, and nothing that bears a name."""
         pool = self.make(size=2, most=2)
         self.launch(pool, stem="web", writable=False)
@@ -309,7 +309,7 @@ class AheadTests(PoolTestCase):
         init = self.launch(pool, stem="web", writable=False)
         self.assertEqual(len(init.groundwork), 2)
 
-    def test_another_stem(self):
+    def test_another_stem(self) -> None:
         """A name is no other config's, be the plan as it may; what was prepared is let go."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -317,7 +317,7 @@ class AheadTests(PoolTestCase):
         self.assertEqual(self.launch(pool, stem="db").groundwork, GROUNDWORK)
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
-    def test_another(self):
+    def test_another(self) -> None:
         """For another image there is one that has done no more than all have in common."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -327,7 +327,7 @@ class AheadTests(PoolTestCase):
         self.launch(pool, "other")
         self.assertEqual(self.warm(pool), [1, 3])
 
-    def test_cold(self):
+    def test_cold(self) -> None:
         """A new init does only the groundwork, whatever is expected."""
         pool = self.make(size=0)
         for _ in range(3):
@@ -335,7 +335,7 @@ class AheadTests(PoolTestCase):
         self.assertEqual((init.groundwork, init.child.in_advance), (GROUNDWORK, 0))
         self.assertEqual(self.prepared(), [])
 
-    def test_expect_nothing(self):
+    def test_expect_nothing(self) -> None:
         """Who would remove an image has all inits let go that have mounted it."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -344,7 +344,7 @@ class AheadTests(PoolTestCase):
         self.reactor.pump([REFILL_AFTER] * 5)
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
-    def test_dies(self):
+    def test_dies(self) -> None:
         """One that dies leaves nothing of what it has prepared."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -354,7 +354,7 @@ class AheadTests(PoolTestCase):
         self.reactor.advance(RETRY_AFTER)
         self.assertEqual(len(self.prepared()), 1)
 
-    def test_hangs_up(self):
+    def test_hangs_up(self) -> None:
         """One that has hung up is given to no launch, though its end is yet to be heard of."""
         pool = self.make(size=1, most=1)
         self.init.hang_up()
@@ -362,13 +362,13 @@ class AheadTests(PoolTestCase):
         taken = pool.take(PLAN)
         self.assertNotEqual(self.successResultOf(taken).token, self.reactor.inits[0].token)
 
-    def test_hangs_up_when_taken(self):
+    def test_hangs_up_when_taken(self) -> None:
         """A launch that was given one, which hangs up before it has its plan, fails."""
         child = self.successResultOf(self.make(size=0).take(PLAN))
         self.init.hang_up()
         self.failureResultOf(child.carry_out(PLAN), MachineAtFault)
 
-    def test_ends_while_it_prepares(self):
+    def test_ends_while_it_prepares(self) -> None:
         """One that ends half-way through what is done in advance makes place for another."""
         self.reactor.prepares = False
         pool = self.make(size=1, most=1)
@@ -377,7 +377,7 @@ class AheadTests(PoolTestCase):
         self.reactor.advance(RETRY_AFTER)
         self.assertEqual(self.warm(pool), [1])
 
-    def test_never_connects(self):
+    def test_never_connects(self) -> None:
         """One that does not connect while the pool is filled makes place for another, in time."""
         self.reactor.connects = False
         pool = self.make(size=1, most=1)
@@ -387,7 +387,7 @@ class AheadTests(PoolTestCase):
         self.assertEqual(self.warm(pool), [1])
         self.assertEqual(len(self.living), 1)
 
-    def test_cannot_be_done(self):
+    def test_cannot_be_done(self) -> None:
         """Where what was expected can't be done in advance, it is not tried again and again."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -399,7 +399,7 @@ class AheadTests(PoolTestCase):
         self.reactor.pump([RETRY_AFTER] * 2)
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
-    def test_no_folder(self):
+    def test_no_folder(self) -> None:
         """Where no folder can be made for it, nothing is prepared."""
         pool = self.make(size=2, most=2)
         pool.ahead.folder = os.path.join(self.folder, "missing")
@@ -408,7 +408,7 @@ class AheadTests(PoolTestCase):
         self.reactor.pump([RETRY_AFTER] * 2)
         self.assertEqual((self.warm(pool), pool.ahead.names), ([1, 1], set()))
 
-    def test_no_init(self):
+    def test_no_init(self) -> None:
         """Where no init can be spawned for it, what was prepared is removed."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
@@ -423,7 +423,7 @@ class AheadTests(PoolTestCase):
 class StopTests(PoolTestCase):
     """The manager ends."""
 
-    def test_stop(self):
+    def test_stop(self) -> None:
         """Warm inits are let go, and nothing is left: no slot, no call, no descriptor."""
         pool = self.make(size=3)
         stopped = pool.stop()
@@ -434,7 +434,7 @@ class StopTests(PoolTestCase):
         self.assertEqual((self.kernel.pidfds, self.kernel.folders), ({}, {}))
         self.assertIsNone(self.reactor.factory)
 
-    def test_prepared(self):
+    def test_prepared(self) -> None:
         """What was prepared for the next launch is gone before the manager is."""
         pool = self.make(size=2)
         for _ in range(2):
@@ -452,7 +452,7 @@ class StopTests(PoolTestCase):
         self.successResultOf(stopped)
         self.assertEqual(pool.ahead.names, set())
 
-    def test_containers_run_on(self):
+    def test_containers_run_on(self) -> None:
         """Those that have a plan run on."""
         pool = self.make(size=1)
         self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
@@ -463,7 +463,7 @@ class StopTests(PoolTestCase):
         self.successResultOf(stopped)
         self.assertEqual((self.living, self.kernel.signals), ([taken], []))
 
-    def test_about_to_be_warm(self):
+    def test_about_to_be_warm(self) -> None:
         """One that connects only now is let go too."""
         self.reactor.connects = False
         pool = self.make(size=1)
@@ -474,14 +474,14 @@ class StopTests(PoolTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.living, [])
 
-    def test_no_more(self):
+    def test_no_more(self) -> None:
         """Who asks for one when it has been stopped is told that the manager ends."""
         pool = self.make(size=0)
         pool.stop()
         self.failureResultOf(pool.take(PLAN), MachineAtFault)
         self.assertEqual(self.reactor.inits, [])
 
-    def test_stuck(self):
+    def test_stuck(self) -> None:
         """One that won't go does not keep the manager from ending."""
         self.reactor.connects = False
         stopped = self.make(size=1).stop()

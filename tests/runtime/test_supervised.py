@@ -52,19 +52,19 @@ class ExitTests(MachineTestCase):
             file.write(content)
         return read_exit(self.folder, 2e9)
 
-    def test_words(self):
+    def test_words(self) -> None:
         """A shell's words about an end are its status or its signal."""
         for words, (status, number, reason) in self.MONITORS_WORDS.items():
             how = self.read(words.encode())
             self.assertEqual((how.status, how.signal, how.reason), (status, number, reason))
 
-    def test_time(self):
+    def test_time(self) -> None:
         """The time of the end is that at which the monitor wrote it, however long ago."""
         self.read(b"[1] + Done")
         os.utime(os.path.join(self.folder, "exit"), (1000, 1000))
         self.assertEqual(read_exit(self.folder, 2e9).at, 1000)
 
-    def test_nothing_written(self):
+    def test_nothing_written(self) -> None:
         """A monitor that wrote nothing over its blanks was killed too, who knows how long ago."""
         path = os.path.join(self.folder, "exit")
         for content in (b"", b" " * 64 + b"\n"):
@@ -77,13 +77,13 @@ class ExitTests(MachineTestCase):
         self.assertIn("monitor was killed too", read_exit(self.folder, 2e9).reason)
 
     @given(st.binary(max_size=300))
-    def test_garbage(self, content):
+    def test_garbage(self, content) -> None:
         """Whatever is in the file, an end is read of it that counts as no success."""
         how = self.read(b"[1] + x" + content)
         self.assertTrue(how.failed)
         self.assertTrue(how.reason)
 
-    def test_failed(self):
+    def test_failed(self) -> None:
         """Only exit status 0 is a success."""
         self.assertEqual(
             [Exit(0).failed, Exit(1).failed, Exit(None, 9).failed, Exit().failed],
@@ -94,7 +94,7 @@ class ExitTests(MachineTestCase):
 class PoolTestCase(MachineTestCase):
     """A test of an init that a real pool spawns, and that does nothing by itself."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.reactor.connects = self.reactor.works = False
         self.pool = make_pool(self.reactor, self.folder, groundwork=PLAN[:1], size=0)
@@ -110,12 +110,12 @@ class PoolTestCase(MachineTestCase):
 class ChildTests(PoolTestCase):
     """An init, from its start to its end."""
 
-    def test_connects(self):
+    def test_connects(self) -> None:
         """An init that says its token is PID 1, and its monitor is who was spawned."""
         child = self.connected()
         self.assertEqual((child.process, child.monitor), (self.init.process, self.init.monitor))
 
-    def test_carries_out(self):
+    def test_carries_out(self) -> None:
         """Done and then end-of-file is a plan carried out; only done is not yet."""
         outcome = self.connected().carry_out(PLAN)
         self.assertEqual(self.init.plan, PLAN)
@@ -124,14 +124,14 @@ class ChildTests(PoolTestCase):
         self.init.hang_up()
         self.assertEqual(self.successResultOf(outcome), [0.5])
 
-    def test_fails(self):
+    def test_fails(self) -> None:
         """A step that failed is told with all that the init said."""
         outcome = self.connected().carry_out(PLAN)
         self.init.fail(step=1, errno=13)
         details = self.failureResultOf(outcome, StepFailed).value.details
         self.assertEqual((details["step"], details["errno"]), (1, 13))
 
-    def test_groundwork(self):
+    def test_groundwork(self) -> None:
         """An init is handed out when it has done the groundwork, not before."""
         self.reactor.prepares = False
         taken = self.pool.take(PLAN)
@@ -141,7 +141,7 @@ class ChildTests(PoolTestCase):
         self.init.say({"ready": 1})
         self.successResultOf(taken)
 
-    def test_groundwork_fails(self):
+    def test_groundwork_fails(self) -> None:
         """An init that can't do the groundwork fails the launch with the step."""
         self.reactor.prepares = False
         taken = self.pool.take(PLAN)
@@ -150,26 +150,26 @@ class ChildTests(PoolTestCase):
         error = self.failureResultOf(taken, MachineAtFault).value
         self.assertEqual(error.chain[0], "step 1 of 1, output")
 
-    def test_says_too_much(self):
+    def test_says_too_much(self) -> None:
         """What an init says of its groundwork later on changes nothing."""
         self.connected()
         self.init.say({"ready": 1})
         self.init.fail(step=0)
 
-    def test_exec_fails(self):
+    def test_exec_fails(self) -> None:
         """An exec that fails after all else was done is a failure."""
         outcome = self.connected().carry_out(PLAN)
         self.init.say({"done": [0.5]})
         self.init.fail(step=1)
         self.failureResultOf(outcome, StepFailed)
 
-    def test_end_of_file_half_way(self):
+    def test_end_of_file_half_way(self) -> None:
         """End-of-file before done is an init that was killed."""
         outcome = self.connected().carry_out(PLAN)
         self.init.hang_up()
         self.failureResultOf(outcome, MachineAtFault)
 
-    def test_signals(self):
+    def test_signals(self) -> None:
         """SIGKILL goes to PID 1 by its pidfd, and nowhere once it has ended."""
         child = self.connected()
         child.kill()
@@ -177,20 +177,20 @@ class ChildTests(PoolTestCase):
         child.kill()
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
 
-    def test_descriptors(self):
+    def test_descriptors(self) -> None:
         """With the end the pidfd is closed."""
         self.connected()
         self.init.end()
         self.assertEqual(self.kernel.pidfds, {})
 
-    def test_ends_once(self):
+    def test_ends_once(self) -> None:
         """The end is told once, with how it happened."""
         child, told = self.connected(), []
         child.on_exit = told.append
         self.init.end("Done(3)")
         self.assertEqual([how.status for how in told], [3])
 
-    def test_out_of_memory(self):
+    def test_out_of_memory(self) -> None:
         """Where the kernel has killed PID 1 for want of memory, or its last child, this is why."""
         self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 2)
         for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
@@ -198,7 +198,7 @@ class ChildTests(PoolTestCase):
             self.init.end(words)
             self.assertEqual(str(child.exit), f"out of memory ({how})")
 
-    def test_others_were_out_of_memory(self):
+    def test_others_were_out_of_memory(self) -> None:
         """Where it has killed other processes, that may or may not be why it ended later."""
         self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 2)
         for words, how in (("Done(3)", "exit status 3"), ("Terminated", "killed by SIGTERM")):
@@ -207,21 +207,21 @@ class ChildTests(PoolTestCase):
             killed = "2 of its processes had been killed for want of memory"
             self.assertEqual(str(child.exit), f"{how}; {killed}")
 
-    def test_not_out_of_memory(self):
+    def test_not_out_of_memory(self) -> None:
         """Where nothing was killed for want of memory, memory is not spoken of."""
         for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
             child = self.connected()
             self.init.end(words)
             self.assertEqual(str(child.exit), how)
 
-    def test_success_is_no_lack_of_memory(self):
+    def test_success_is_no_lack_of_memory(self) -> None:
         """An end with status 0 is one, whatever was killed before it."""
         child = self.connected()
         self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 1)
         self.init.end("Done")
         self.assertEqual(str(child.exit), "exit status 0")
 
-    def test_never_connects(self):
+    def test_never_connects(self) -> None:
         """An init that ends before it connects fails with what it complained of."""
         taken = self.pool.take(PLAN)
         self.reactor.inits[0].child.errReceived(b"unshare: not permitted\n")
@@ -230,14 +230,14 @@ class ChildTests(PoolTestCase):
         why = ("making the container's namespaces", "unshare: not permitted")
         self.assertEqual(error.chain[:2], why)
 
-    def test_complains_without_end(self):
+    def test_complains_without_end(self) -> None:
         """Of a long complaint the end is kept."""
         child = self.connected()
         for _ in range(100):
             child.errReceived(b"x" * 1000)
         self.assertEqual(len(child.stderr), 4096)
 
-    def test_dead_when_it_is_heard(self):
+    def test_dead_when_it_is_heard(self) -> None:
         """An init that is dead by the time that its token is read fails the launch."""
         taken = self.pool.take(PLAN)
         del self.kernel.living[self.init.process]
@@ -250,16 +250,16 @@ class HostileTests(PoolTestCase):
 
     @given(st.binary(max_size=100).filter(lambda line: b"\n" not in line))
     @settings(max_examples=50)
-    def test_garbage(self, line):
+    def test_garbage(self, line) -> None:
         """A line that is no message ends its connection, and nothing else."""
         self.assertRefused(line)
 
     @given(MESSAGES)
-    def test_messages(self, message):
+    def test_messages(self, message) -> None:
         """A message before the token's, or with a value that is none, harms no one."""
         self.assertHarmless(json.dumps(message).encode())
 
-    def test_examples(self):
+    def test_examples(self) -> None:
         """Lines that others have tripped over end their connection, and nothing else."""
         for line in (
             b"",
@@ -281,7 +281,7 @@ class HostileTests(PoolTestCase):
         ):
             self.assertRefused(line)
 
-    def test_token_twice(self):
+    def test_token_twice(self) -> None:
         """A token is good for one connection."""
         taken = self.pool.take(PLAN)
         self.init.connect()
@@ -292,7 +292,7 @@ class HostileTests(PoolTestCase):
         self.successResultOf(taken)
 
     @given(JSON)
-    def test_failures_that_are_none(self, details):
+    def test_failures_that_are_none(self, details) -> None:
         """What a failure lacks to be one makes the launch fail all the same, in words."""
         outcome = self.connected().carry_out(PLAN)
         self.init.say({"failed": details})
@@ -300,7 +300,7 @@ class HostileTests(PoolTestCase):
         self.init.hang_up()
         self.failureResultOf(outcome, MachineAtFault)
 
-    def assertRefused(self, line):
+    def assertRefused(self, line) -> None:
         """The line's connection is ended."""
         self.assertTrue(self.assertHarmless(line).disconnecting, line[:100])
 
@@ -318,7 +318,7 @@ class HostileTests(PoolTestCase):
 class AdoptedTests(MachineTestCase):
     """A container that an earlier manager started."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.monitor, self.process = self.kernel.begin(), self.kernel.begin()
         self.ends = []
@@ -327,7 +327,7 @@ class AdoptedTests(MachineTestCase):
             *machine, self.folder, self.process, self.monitor, on_exit=self.ends.append
         )
 
-    def test_alive(self):
+    def test_alive(self) -> None:
         """One that runs is followed, and its end is noticed with its true status."""
         self.adopted.follow()
         (watch,) = self.reactor.readers
@@ -337,20 +337,20 @@ class AdoptedTests(MachineTestCase):
         self.assertEqual([how.status for how in self.ends], [3])
         self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
 
-    def test_killed(self):
+    def test_killed(self) -> None:
         """SIGKILL goes to its PID 1."""
         self.adopted.follow()
         self.adopted.kill()
         self.assertEqual(self.kernel.signals, [(self.process.pid, signal.SIGKILL)])
 
-    def test_ended(self):
+    def test_ended(self) -> None:
         """One whose monitor has ended has too, as is told at once, and nothing is left open."""
         del self.kernel.living[self.monitor]
         self.adopted.follow()
         self.assertEqual(len(self.ends), 1)
         self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
 
-    def test_about_to_end(self):
+    def test_about_to_end(self) -> None:
         """One whose PID 1 has ended, and whose monitor is about to, is followed to its end."""
         del self.kernel.living[self.process]
         self.adopted.follow()
@@ -359,14 +359,14 @@ class AdoptedTests(MachineTestCase):
         self.reactor.readers[0].doRead()
         self.assertEqual(len(self.ends), 1)
 
-    def test_one_descriptor(self):
+    def test_one_descriptor(self) -> None:
         """It takes one descriptor; another only while it is being ended."""
         self.adopted.follow()
         self.assertEqual(list(self.kernel.pidfds.values()), [self.monitor])
         self.adopted.watch_init(lambda: None)
         self.assertEqual(set(self.kernel.pidfds.values()), {self.monitor, self.process})
 
-    def test_no_descriptor_left(self):
+    def test_no_descriptor_left(self) -> None:
         """One that can't be followed, for want of a descriptor, is as soon as there is one."""
         self.kernel.most_open = 1
         self.adopted.follow()
@@ -375,7 +375,7 @@ class AdoptedTests(MachineTestCase):
         self.reactor.advance(FOLLOW_AGAIN)
         self.assertEqual((self.ends, len(self.reactor.readers)), ([], 1))
 
-    def test_descriptors_to_spare(self):
+    def test_descriptors_to_spare(self) -> None:
         """Some descriptors are left for all else; its end is noticed all the same."""
         self.kernel.most_open = 6
         self.adopted.follow()
@@ -384,7 +384,7 @@ class AdoptedTests(MachineTestCase):
         self.reactor.advance(FOLLOW_AGAIN)
         self.assertEqual(len(self.ends), 1)
 
-    def test_no_init(self):
+    def test_no_init(self) -> None:
         """One that has a monitor only is about to end: no process 0 is looked for."""
         asked = []
         for name in ("open_process", "signal_process", "lives"):
@@ -402,7 +402,7 @@ class AdoptedTests(MachineTestCase):
         self.now(self.adopted.remove())
         self.assertEqual(set(asked), {self.monitor})
 
-    def test_exit_can_not_be_read(self):
+    def test_exit_can_not_be_read(self) -> None:
         """How it ended is read again where that fails; in the end it has ended in any case."""
         for errors, wanted in ((3, "exit status 3"), (100, "can't be read: EMFILE")):
             self.ends.clear()
@@ -441,7 +441,7 @@ class MonitorTests(SynchronousTestCase):
         "kill -40 $$": (None, 40),
     }
 
-    def test_every_shell(self):
+    def test_every_shell(self) -> None:
         """Whichever shell the host's sh is, a status is told from a signal."""
         shells = [path for path in map(shutil.which, ("dash", "bash")) if path]
         self.assertTrue(shells)
@@ -452,7 +452,7 @@ class MonitorTests(SynchronousTestCase):
             how = read_exit(slot, 2e9)
             self.assertEqual((how.status, how.signal), wanted, (shell, script))
 
-    def test_limits(self):
+    def test_limits(self) -> None:
         """What it runs may open as many files as it says, and has none of the shell's open."""
         for shell in filter(None, map(shutil.which, ("dash", "bash"))):
             slot = make_folder(self)
@@ -465,7 +465,7 @@ class MonitorTests(SynchronousTestCase):
 class RemoveTests(MachineTestCase):
     """What is left of a container that has ended."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.slot = os.path.join(self.folder, "0123")
         self.cgroups = Cgroups({"pids": os.path.join(self.folder, "cgroup")})
@@ -483,19 +483,19 @@ class RemoveTests(MachineTestCase):
         shutil.rmtree(folder, ignore_errors=True)
         return True
 
-    def join(self, *processes):
+    def join(self, *processes) -> None:
         """These are in the group."""
         with open(os.path.join(self.group, "cgroup.procs"), "w") as file:
             file.writelines(f"{process.pid}\n" for process in processes)
 
-    def test_all(self):
+    def test_all(self) -> None:
         """The slot and the group go at once."""
         open(os.path.join(self.slot, "exit"), "w").close()
         self.assertEqual(self.now(self.processes.remove()), [])
         self.assertEqual(os.listdir(self.folder), ["cgroup"])
         self.assertEqual(os.listdir(os.path.join(self.folder, "cgroup")), [])
 
-    def test_who_survived(self):
+    def test_who_survived(self) -> None:
         """Who is still in the group is killed, whatever became of its monitor."""
         survivor = self.kernel.begin(killed=lambda: self.kernel.living.pop(survivor))
         self.join(survivor)
@@ -504,7 +504,7 @@ class RemoveTests(MachineTestCase):
         self.reactor.advance(LOOK_AFTER)
         self.assertEqual(self.successResultOf(removed), [])
 
-    def test_who_came_later(self):
+    def test_who_came_later(self) -> None:
         """Whoever has a pid of the group by now, and is not in it, is left alone."""
         stranger = self.kernel.begin()
         listed = iter([{stranger.pid}, set()])
@@ -512,7 +512,7 @@ class RemoveTests(MachineTestCase):
         self.processes._kill_members()
         self.assertEqual(self.kernel.signals, [])
 
-    def test_what_is_no_slot(self):
+    def test_what_is_no_slot(self) -> None:
         """A slot that holds what is not ours is told of, and stops no one."""
         os.mkdir(os.path.join(self.slot, "folder"))
         removed = self.start(self.processes.remove())

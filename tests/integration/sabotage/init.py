@@ -24,13 +24,13 @@ def receive_plan(connection, receive=real.receive_plan):
     return plan
 
 
-def wait(container):
+def wait(container) -> None:
     """A step that waits."""
     os.write(opened[0], b"!")
     os.read(opened[1], 1)
 
 
-def close_from(kernel, first, close=real.Kernel.close_from):
+def close_from(kernel, first, close=real.Kernel.close_from) -> None:
     """Close all but what this waits with."""
     close(kernel, max(first, *(each + 1 for each in opened)))
 
