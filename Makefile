@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench hostile soak torture packages coverage wheel \
+        api_tests cli_tests bench hostile soak torture packages coverage wheel pictures \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -82,6 +82,9 @@ bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 
 coverage: install $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out
 	@$(ROOT) scripts/coverage
+
+pictures: install ## draw the pictures of docs/architecture.md again, from the code
+	@.venv/bin/python scripts/make-pictures
 
 wheel: install ## build a wheel of this version into dist/
 	@rm -rf build dist
