@@ -65,6 +65,7 @@ SETTINGS = {
 NO_RESOLVER = "# There is no network, and so no name server.\n"
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
+OF_DEVICES = ["nosuid", "noexec"]
 # These steps, and all after them, run only at launch: they consume what the manager has (an
 # address, a range of ids), or are the launch itself.
 LATE = {"ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
@@ -95,9 +96,14 @@ class Paths:
     resolv_conf: str = ""  # what the host's says; empty if there is none
 
 
+def step(op: str, /, **arguments: Any) -> Step:
+    """A step of a plan: an op of ``init.Container``, with its arguments."""
+    return op, arguments
+
+
 def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     """The steps that make the container of ``spec``, the last of which runs its script."""
-    root = f"{paths.scratch}/root"
+    root, staging = f"{paths.scratch}/root", f"{paths.scratch}/staging"
     capabilities = list(CAPABILITIES.values())
     return [
         *make_groundwork(paths.host, paths.scratch),
@@ -105,21 +111,19 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_user_namespace(paths),
         *_bounded_disk(spec, paths),
         _root(spec, paths, root),
-        *[
-            ("move", {"source": f"{paths.scratch}/staging/{name}", "target": f"/{name}"})
-            for name in ("proc", "dev")
-        ],
-        ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", *HARMLESS]}),
+        step("move", source=f"{staging}/proc", target="/proc"),
+        step("move", source=f"{staging}/dev", target="/dev"),
+        step("mount", target="/sys", fstype="sysfs", flags=["ro", *HARMLESS]),
         *_masks(paths.host, "/sys"),
         *_in_memory(spec, paths),
         *_shared_memory(spec),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
-        ("output", {"stdout": "stdout", "stderr": "stderr"}),  # in its slot, where it works
-        ("propagation", {"mode": "private"}),
-        ("seal", {}),
-        ("pivot_root", {"path": root}),
-        ("hostname", {"name": hostname}),
+        step("output", stdout="stdout", stderr="stderr"),  # in its slot, where it works
+        step("propagation", mode="private"),
+        step("seal"),
+        step("pivot_root", path=root),
+        step("hostname", name=hostname),
         *_link(paths),
         *_open_files(spec),
         *_enter_user_namespace(paths, capabilities),
@@ -138,18 +142,18 @@ def make_groundwork(host: Host, scratch: str) -> Plan:
     host unmounts: a disk would stay in use by it.
     """
     return [
-        ("unshare", {"namespaces": ["mount", "cgroup"]}),
-        ("propagation", {"mode": "slave"}),
-        ("scratch", {"path": scratch, "size": "1m"}),
-        ("staging", {"path": f"{scratch}/staging"}),
-        ("mount", {"target": "/proc", "fstype": "proc", "flags": HARMLESS}),
-        *[("read_only_path", {"path": path}) for path in host.read_only],
+        step("unshare", namespaces=["mount", "cgroup"]),
+        step("propagation", mode="slave"),
+        step("scratch", path=scratch, size="1m"),
+        step("staging", path=f"{scratch}/staging"),
+        step("mount", target="/proc", fstype="proc", flags=HARMLESS),
+        *[step("read_only_path", path=path) for path in host.read_only],
         *_masks(host, "/proc"),
         *_devices(),
         # Its own /dev/null: root could change the mode of the host's one.
-        ("input", {"path": f"{scratch}/staging/dev/null"}),
-        ("limits", {"most": dict(host.limits)}),
-        ("bounding_set", {"keep": list(CAPABILITIES.values())}),
+        step("input", path=f"{scratch}/staging/dev/null"),
+        step("limits", most=dict(host.limits)),
+        step("bounding_set", keep=list(CAPABILITIES.values())),
         seccomp_steps(host)[0],
     ]
 
@@ -163,32 +167,29 @@ def common_start(one: Plan, other: Plan) -> Plan:
     """The first steps of two plans, as far as an init can do them before there is a launch."""
     pairs = zip(one, other, strict=False)
     alike = takewhile(lambda pair: pair[0] == pair[1] and pair[0][0] not in LATE, pairs)
-    return [step for step, _ in alike]
+    return [one for one, _ in alike]
 
 
 def seccomp_steps(host: Host) -> Plan:
     """Load the filter of system calls, in two parts."""
-    return [("seccomp", {"program": program}) for program in host.seccomp]
+    return [step("seccomp", program=program) for program in host.seccomp]
 
 
 def _network(spec: Spec) -> Plan:
     if spec.network == "host":
         return []
-    asks: Plan = [("ask_for_link", {})] if spec.network == "private" else []
-    settings = [("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()]
-    return [("unshare", {"namespaces": ["net"]}), *asks, ("loopback", {}), *settings]
+    asks = [step("ask_for_link")] if spec.network == "private" else []
+    settings = [step("setting", path=path, value=value) for path, value in SETTINGS.items()]
+    return [step("unshare", namespaces=["net"]), *asks, step("loopback"), *settings]
 
 
 def _user_namespace(paths: Paths) -> Plan:
     if paths.ids is None:
         return []
-    layers = [paths.base, *paths.mounts]
+    layers = dict.fromkeys([paths.base, *paths.mounts])
     return [
-        ("user_namespace_of", {"first": paths.ids, "staging": f"{paths.scratch}/staging"}),
-        *[
-            ("idmap", {"source": layer, "target": _mapped(paths, layer)})
-            for layer in dict.fromkeys(layers)
-        ],
+        step("user_namespace_of", first=paths.ids, staging=f"{paths.scratch}/staging"),
+        *[step("idmap", source=layer, target=_mapped(paths, layer)) for layer in layers],
     ]
 
 
@@ -200,11 +201,11 @@ def _mapped(paths: Paths, layer: str) -> str:
 def _enter_user_namespace(paths: Paths, capabilities: list[int]) -> Plan:
     if paths.ids is None:
         return []
-    return [("enter_user_namespace", {}), ("bounding_set", {"keep": capabilities})]
+    return [step("enter_user_namespace"), step("bounding_set", keep=capabilities)]
 
 
 def _link(paths: Paths) -> Plan:
-    return [("link", asdict(paths.link))] if paths.link else []
+    return [step("link", **asdict(paths.link))] if paths.link else []
 
 
 def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
@@ -215,7 +216,7 @@ def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
         "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n",
         "/etc/hostname": f"{hostname}\n",
     }
-    return [("file", {"path": path, "content": text}) for path, text in contents.items() if text]
+    return [step("file", path=path, content=text) for path, text in contents.items() if text]
 
 
 def _resolv_conf(spec: Spec, paths: Paths) -> str:
@@ -231,7 +232,7 @@ def _in_memory(spec: Spec, paths: Paths) -> Plan:
     """/run and /tmp, wherever they lead; if one is below the other, in this order."""
     folders = [(paths.run, "mode=755", "64m"), (paths.tmp, "mode=1777", str(spec.tmp_size))]
     folders.sort(key=lambda folder: folder[0].path)
-    return [step for folder in folders for step in _memory(paths, *folder)]
+    return [one for folder in folders for one in _memory(paths, *folder)]
 
 
 def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
@@ -240,32 +241,18 @@ def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
         return []
     if not place.holds:
         owned = "" if paths.ids is None else f",uid={paths.ids},gid={paths.ids}"
-        return [
-            (
-                "mount",
-                {
-                    "target": place.path,
-                    "fstype": "tmpfs",
-                    "flags": NO_POWERS,
-                    "data": f"{mode},size={size}{owned}",
-                },
-            )
-        ]
+        data = f"{mode},size={size}{owned}"
+        return [step("mount", target=place.path, fstype="tmpfs", flags=NO_POWERS, data=data)]
     memory = f"{paths.scratch}/memory{place.path.replace('/', '-')}"
     halves = _halves(_mapped(paths, paths.base) + place.path, f"{memory}/own")
-    return [
-        ("scratch", {"path": memory, "size": size}),
-        (
-            "overlay",
-            {**halves, "target": place.path, "flags": NO_POWERS, "sealed": False, "volatile": True},
-        ),
-    ]
+    over = {"target": place.path, "flags": NO_POWERS, "sealed": False, "volatile": True}
+    return [step("scratch", path=memory, size=size), step("overlay", **halves, **over)]
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
     if spec.limits.disk is None:
         return []
-    return [("scratch", {"path": _private(spec, paths), "size": str(spec.limits.disk)})]
+    return [step("scratch", path=_private(spec, paths), size=str(spec.limits.disk))]
 
 
 def _private(spec: Spec, paths: Paths) -> str:
@@ -275,7 +262,7 @@ def _private(spec: Spec, paths: Paths) -> str:
 
 def _open_files(spec: Spec) -> Plan:
     most = spec.limits.files
-    return [] if most is None else [("limits", {"most": {"nofile": most}})]
+    return [] if most is None else [step("limits", most={"nofile": most})]
 
 
 def _halves(lower: str, private: str) -> dict[str, str]:
@@ -284,17 +271,13 @@ def _halves(lower: str, private: str) -> dict[str, str]:
 
 def _root(spec: Spec, paths: Paths, root: str) -> Step:
     private = _private(spec, paths) if spec.writable_root else paths.scratch
-    halves = _halves(_mapped(paths, paths.base), f"{private}/base")
-    sealed = not spec.writable_root
-    return (
+    return step(
         "root_overlay",
-        {
-            **halves,
-            "mountpoint": root,
-            "flags": NO_POWERS,
-            "sealed": sealed,
-            "volatile": _volatile(spec),
-        },
+        **_halves(_mapped(paths, paths.base), f"{private}/base"),
+        mountpoint=root,
+        flags=NO_POWERS,
+        sealed=not spec.writable_root,
+        volatile=_volatile(spec),
     )
 
 
@@ -309,57 +292,32 @@ def _volatile(spec: Spec) -> bool:
 
 def _masks(host: Host, top: str) -> Plan:
     return [
-        ("mask", {"path": path, "source": host.empty if is_folder else "/dev/null"})
+        step("mask", path=path, source=host.empty if is_folder else "/dev/null")
         for path, is_folder in host.masked
         if path.startswith(top)
     ]
 
 
 def _devices() -> Plan:
+    terminals = "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    shm = f"mode=1777,size={SHM_SIZE}"
     return [
-        (
-            "mount",
-            {
-                "target": "/dev",
-                "fstype": "tmpfs",
-                "flags": ["nosuid", "noexec"],
-                "data": "mode=755,size=64k",
-            },
-        ),
+        step("mount", target="/dev", fstype="tmpfs", data="mode=755,size=64k", flags=OF_DEVICES),
         *[
-            ("device", {"path": f"/dev/{name}", "major": major, "minor": minor})
+            step("device", path=f"/dev/{name}", major=major, minor=minor)
             for name, (major, minor) in DEVICES.items()
         ],
-        *[
-            ("symlink", {"path": f"/dev/{name}", "target": target})
-            for name, target in LINKS.items()
-        ],
-        (
-            "mount",
-            {
-                "target": "/dev/pts",
-                "fstype": "devpts",
-                "flags": ["nosuid", "noexec"],
-                "data": "newinstance,ptmxmode=0666,mode=0620,gid=5",
-            },
-        ),
-        (
-            "mount",
-            {
-                "target": "/dev/shm",
-                "fstype": "tmpfs",
-                "flags": HARMLESS,
-                "data": f"mode=1777,size={SHM_SIZE}",
-            },
-        ),
-        ("mount", {"target": "/dev/mqueue", "fstype": "mqueue", "flags": HARMLESS}),
+        *[step("symlink", path=f"/dev/{name}", target=target) for name, target in LINKS.items()],
+        step("mount", target="/dev/pts", fstype="devpts", data=terminals, flags=OF_DEVICES),
+        step("mount", target="/dev/shm", fstype="tmpfs", data=shm, flags=HARMLESS),
+        step("mount", target="/dev/mqueue", fstype="mqueue", flags=HARMLESS),
     ]
 
 
 def _shared_memory(spec: Spec) -> Plan:
     if spec.shm_size == SHM_SIZE:
         return []
-    return [("resize", {"path": "/dev/shm", "size": str(spec.shm_size), "flags": HARMLESS})]
+    return [step("resize", path="/dev/shm", size=str(spec.shm_size), flags=HARMLESS)]
 
 
 def _mounts(spec: Spec, paths: Paths) -> Plan:
@@ -367,15 +325,13 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
     own = _private(spec, paths)
     mounts = enumerate(zip(spec.mounts, paths.mounts, strict=True))
     return [
-        (
+        step(
             "overlay",
-            {
-                **_halves(_mapped(paths, layer), f"{own if mount.writable else paths.scratch}/{i}"),
-                "target": mount.target,
-                "flags": NO_POWERS,
-                "sealed": not mount.writable,
-                "volatile": _volatile(spec),
-            },
+            **_halves(_mapped(paths, layer), f"{own if mount.writable else paths.scratch}/{i}"),
+            target=mount.target,
+            flags=NO_POWERS,
+            sealed=not mount.writable,
+            volatile=_volatile(spec),
         )
         for i, (mount, layer) in sorted(mounts, key=lambda each: each[1][0].target.count("/"))
     ]
@@ -384,18 +340,18 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
 def user_steps(owner: str, capabilities: list[int]) -> Plan:
     """Become a user of the image, with no power that is not one of these capabilities."""
     return [
-        ("close_descriptors", {}),
-        ("user", {"owner": owner, "capabilities": capabilities}),
-        ("no_new_privileges", {}),
+        step("close_descriptors"),
+        step("user", owner=owner, capabilities=capabilities),
+        step("no_new_privileges"),
     ]
 
 
 def _init(spec: Spec) -> Plan:
-    return [("look_after", {})] if spec.init and spec.startup_script is not None else []
+    return [step("look_after")] if spec.init and spec.startup_script is not None else []
 
 
 def _start(spec: Spec) -> Step:
     environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
     if spec.startup_script is None:
-        return ("idle", {"environment": environment})
-    return ("exec", {"path": spec.startup_script, "arguments": [], "environment": environment})
+        return step("idle", environment=environment)
+    return step("exec", path=spec.startup_script, arguments=[], environment=environment)

@@ -9,6 +9,7 @@ from txcontain.container.plan import (
     NO_POWERS,
     Plan,
     seccomp_steps,
+    step,
     user_steps,
 )
 from txcontain.images.programs import Program
@@ -57,34 +58,27 @@ def make_unpacking_plan(
     root = f"{scratch}/root"
     programs = [tar, decompress] if decompress else [tar]
     folders = sorted({folder for program in programs for folder in program.folders})
-    command = tar.command(hidden)
+    command = [*tar.command(hidden), f"--file={hidden}/tarball"]
     if decompress:
         command.append("--use-compress-program=" + " ".join(decompress.command(hidden)))
     return [
-        ("unshare", {"namespaces": ["mount", "net"]}),
-        ("propagation", {"mode": "private"}),
-        ("scratch", {"path": scratch, "size": "1m"}),
-        ("root_folder", {"mountpoint": root, "source": folder, "flags": HARMLESS}),
-        ("mount", {"target": hidden, "fstype": "tmpfs", "flags": NO_POWERS, "data": "size=1m"}),
+        step("unshare", namespaces=["mount", "net"]),
+        step("propagation", mode="private"),
+        step("scratch", path=scratch, size="1m"),
+        step("root_folder", mountpoint=root, source=folder, flags=HARMLESS),
+        step("mount", target=hidden, fstype="tmpfs", flags=NO_POWERS, data="size=1m"),
         *[
-            ("bind", {"source": path, "target": hidden + path, "flags": ["ro", *NO_POWERS]})
+            step("bind", source=path, target=hidden + path, flags=["ro", *NO_POWERS])
             for path in folders
         ],
-        ("bind", {"source": tarball, "target": f"{hidden}/tarball", "flags": ["ro", *HARMLESS]}),
+        step("bind", source=tarball, target=f"{hidden}/tarball", flags=["ro", *HARMLESS]),
         # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
-        ("input", {"path": f"{root}{hidden}/tarball"}),
-        ("output_as_error", {}),
-        ("bounding_set", {"keep": UNPACKING}),
-        ("pivot_root", {"path": root}),
-        ("limits", {"most": {"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY}}),
+        step("input", path=f"{root}{hidden}/tarball"),
+        step("output_as_error"),
+        step("bounding_set", keep=UNPACKING),
+        step("pivot_root", path=root),
+        step("limits", most={"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY}),
         *user_steps("root", UNPACKING),
         *seccomp_steps(host),
-        (
-            "exec",
-            {
-                "path": command[0],
-                "environment": [],
-                "arguments": [*command[1:], f"--file={hidden}/tarball", *TAR],
-            },
-        ),
+        step("exec", path=command[0], arguments=[*command[1:], *TAR], environment=[]),
     ]
