@@ -576,36 +576,36 @@ class FakeConsumer:
         return [json.loads(line) for line in b"".join(self.written).splitlines()]
 
 
-class FakeLinks:
+class FakeBridge:
     """The bridge, and the processes that have a link to it, by their addresses."""
 
-    bridge = "txcontain0"
+    name = "txcontain0"
 
     def __init__(self) -> None:
         self.up = False
-        self.joined = {}
+        self.attached = {}
         self.left = []  # the names of links that are still there
 
-    def exists(self, name):
+    def has_link(self, name):
         return name in self.left
 
-    def raise_bridge(self) -> None:
+    def set_up(self) -> None:
         self.up = True
 
-    def remove_bridge(self) -> None:
+    def remove(self) -> None:
         self.up = False
 
     def is_ours(self):
         return self.up
 
-    def remove_strangers(self, known):
+    def remove_unknown_links(self, known):
         return []
 
-    def join(self, address, process) -> None:
-        self.joined[str(address)] = process
+    def attach(self, address, process) -> None:
+        self.attached[str(address)] = process
 
 
-class FakeNames:
+class FakeResolver:
     """Answers for no name."""
 
     def start(self) -> None:
@@ -622,13 +622,13 @@ async def filter_nothing(script) -> None:
 def make_network():
     """A network without a kernel, of five addresses beside the bridge's."""
     interface = IPv4Interface("10.87.0.1/29")
-    firewall = Firewall(filter_nothing, FakeLinks.bridge, interface)
+    firewall = Firewall(filter_nothing, FakeBridge.name, interface)
     return Network(
         maybeDeferred,
         interface,
-        FakeLinks(),
+        FakeBridge(),
         firewall,
-        FakeNames(),
+        FakeResolver(),
         find_nft=lambda: None,
         forwards=lambda: True,
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from tests.fakes import FakeLinks, ManagerTestCase, make_manager
+from tests.fakes import FakeBridge, ManagerTestCase, make_manager
 from tests.runtime.test_supervised import JSON
 from tests.support import document
 from txcontain.engine import manager, records
@@ -320,20 +320,20 @@ class NetworkTests(VerbTestCase):
     def test_link(self) -> None:
         """A private instance has an address and a link of its own, another has none."""
         first = self.launch(network="private")
-        joined = {"10.87.0.2": self.init.process}
+        attached = {"10.87.0.2": self.init.process}
         second = self.launch(minor="2")
         self.assertEqual((first.address, second.address), ("10.87.0.2", None))
-        self.assertEqual(self.manager.network.links.joined, joined)
+        self.assertEqual(self.manager.network.bridge.attached, attached)
 
     def test_no_link(self) -> None:
         """Where no link can be made the launch fails with the reason, and nothing is left."""
         why = MachineAtFault("making the link", "EPERM")
-        self.patch(FakeLinks, "join", lambda *_: throw(why))
+        self.patch(FakeBridge, "attach", lambda *_: throw(why))
         launched = self.begin_launch(network="private")
         self.reactor.advance(0)
         self.assertEqual(self.failureResultOf(launched, MachineAtFault).value, why)
         self.assertNothingLeft()
-        self.assertFalse(self.manager.network.links.up)
+        self.assertFalse(self.manager.network.bridge.up)
 
     def test_no_address(self) -> None:
         """Where all addresses are taken a launch is refused, until one is free again."""
@@ -346,9 +346,9 @@ class NetworkTests(VerbTestCase):
     def test_destroy(self) -> None:
         """With the last private instance the bridge goes."""
         name = self.launch(network="private").name
-        self.assertTrue(self.manager.network.links.up)
+        self.assertTrue(self.manager.network.bridge.up)
         self.now(self.manager.destroy(name))
-        self.assertFalse(self.manager.network.links.up)
+        self.assertFalse(self.manager.network.bridge.up)
 
     def test_restart(self) -> None:
         """An instance that is started again has the same address, and a new link."""
@@ -356,7 +356,7 @@ class NetworkTests(VerbTestCase):
         self.init.end("Done")
         self.reactor.advance(0.1)
         self.assertTrue(instance.running)
-        self.assertEqual(self.manager.network.links.joined, {"10.87.0.2": self.init.process})
+        self.assertEqual(self.manager.network.bridge.attached, {"10.87.0.2": self.init.process})
 
     def test_published_ports(self) -> None:
         """A port of the host's is published by one instance at a time."""

@@ -23,7 +23,7 @@ from txcontain.network.dns import (
     MOST_IN_A_TURN,
     Answers,
     Datagrams,
-    Names,
+    Resolver,
     Server,
     Shared,
     Shares,
@@ -59,7 +59,7 @@ class FakeTransport:
         self.sent.append(message)
 
 
-class Others:
+class Upstream:
     """Another resolver, that answers each question when it is told to."""
 
     def __init__(self) -> None:
@@ -75,9 +75,9 @@ class AnswerTests(SynchronousTestCase):
     """Questions that come as datagrams."""
 
     def setUp(self) -> None:
-        self.others = Others()
+        self.upstream = Upstream()
         self.clock = Clock()
-        server = Server(Answers(lambda name: OURS.get(name, []), self.others), self.clock)
+        server = Server(Answers(lambda name: OURS.get(name, []), self.upstream), self.clock)
         self.protocol = Datagrams(server, self.clock)
         self.protocol.makeConnection(FakeTransport())
         self.protocol.startProtocol()
@@ -97,7 +97,7 @@ class AnswerTests(SynchronousTestCase):
             answer = self.ask(name)[-1]
             self.assertEqual((answer.rCode, answer.id, answer.auth), (dns.OK, 7, 1))
             self.assertEqual([one.payload.dottedQuad() for one in answer.answers], wanted)
-        self.assertEqual(self.others.asked, [])
+        self.assertEqual(self.upstream.asked, [])
 
     def test_ours_of_another_kind(self) -> None:
         """A name of ours has nothing else, which is not the same as not to be known."""
@@ -108,7 +108,7 @@ class AnswerTests(SynchronousTestCase):
     def test_others(self) -> None:
         """Any other name is the other resolver's to answer."""
         self.assertEqual(self.ask(b"example.org"), [])
-        (query, answer), *_ = self.others.asked
+        (query, answer), *_ = self.upstream.asked
         record = dns.RRHeader(b"example.org", payload=dns.Record_A("192.0.2.7"))
         answer.callback(([record], [], []))
         (said,) = self.protocol.transport.sent
@@ -123,7 +123,7 @@ class AnswerTests(SynchronousTestCase):
         }
         for error, code in errors.items():
             self.ask(b"example.org")
-            self.others.asked[-1][1].errback(error)
+            self.upstream.asked[-1][1].errback(error)
             self.assertEqual(self.protocol.transport.sent[-1].rCode, code)
 
     def test_too_many(self) -> None:
@@ -131,10 +131,10 @@ class AnswerTests(SynchronousTestCase):
         for number in range(FORWARDED_OF_ONE):
             self.ask(b"%d.example.org" % number)
         self.assertEqual(self.ask(b"more.example.org")[-1].rCode, dns.ESERVER)
-        self.assertEqual(len(self.others.asked), FORWARDED_OF_ONE)
-        self.others.asked[0][1].callback(([], [], []))
+        self.assertEqual(len(self.upstream.asked), FORWARDED_OF_ONE)
+        self.upstream.asked[0][1].callback(([], [], []))
         self.ask(b"one.example.org")
-        self.assertEqual(len(self.others.asked), FORWARDED_OF_ONE + 1)
+        self.assertEqual(len(self.upstream.asked), FORWARDED_OF_ONE + 1)
         self.assertEqual(self.ask(b"web")[-1].rCode, dns.OK)
 
     def test_too_many_of_one(self) -> None:
@@ -142,14 +142,14 @@ class AnswerTests(SynchronousTestCase):
         for number in range(MOST_FORWARDED):
             self.ask(b"%d.example.org" % number)
         for host in range(2, 7):
-            before = len(self.others.asked)
+            before = len(self.upstream.asked)
             self.ask(b"example.org", asker=(f"10.87.0.{host}", 1))
-            self.assertEqual(len(self.others.asked), before + 1)
+            self.assertEqual(len(self.upstream.asked), before + 1)
 
     def test_very_many_addresses(self) -> None:
         """Of very many addresses the answer has some, and takes no time without a bound."""
         many = [f"10.87.{number // 250}.{number % 250}" for number in range(9999)]
-        found = Answers(lambda name: many, self.others).query(dns.Query(b"web"), "10.87.0.9")
+        found = Answers(lambda name: many, self.upstream).query(dns.Query(b"web"), "10.87.0.9")
         records, _, _ = self.successResultOf(found)
         self.assertEqual(len({one.payload.dottedQuad() for one in records}), MOST_ADDRESSES)
 
@@ -195,9 +195,9 @@ class AnswerTests(SynchronousTestCase):
             (b"\3web", dns.EFORMAT),
             (b"", dns.EFORMAT),
         ):
-            asked, sent = len(self.others.asked), len(self.protocol.transport.sent)
+            asked, sent = len(self.upstream.asked), len(self.protocol.transport.sent)
             self.send(counted() + name + b"\0\1\0\1" * (len(name) != 4))
-            self.assertEqual(len(self.others.asked) - asked, code is None, name)
+            self.assertEqual(len(self.upstream.asked) - asked, code is None, name)
             codes = [answer.rCode for answer in self.protocol.transport.sent[sent:]]
             self.assertEqual(codes, [] if code is None else [code], name)
 
@@ -218,10 +218,10 @@ class AnswerTests(SynchronousTestCase):
 
     def test_raises(self) -> None:
         """A resolver that raises is one that can't tell, and counts no longer."""
-        self.others.query = lambda query, timeout=None: fail(DNSServerError())
+        self.upstream.query = lambda query, timeout=None: fail(DNSServerError())
         for _ in range(MOST_FORWARDED):
             self.ask(b"example.org")
-        self.others.query = lambda query, timeout=None: succeed(([], [], []))
+        self.upstream.query = lambda query, timeout=None: succeed(([], [], []))
         self.assertEqual(self.ask(b"example.org")[-1].rCode, dns.OK)
 
 
@@ -229,8 +229,8 @@ class StreamTests(SynchronousTestCase):
     """Questions that come over TCP."""
 
     def setUp(self) -> None:
-        self.others, self.clock = Others(), Clock()
-        answers = Answers(lambda name: OURS.get(name, []), self.others)
+        self.upstream, self.clock = Upstream(), Clock()
+        answers = Answers(lambda name: OURS.get(name, []), self.upstream)
         self.factory = Shared(Server(answers, self.clock))
 
     def connect(self, host="10.87.0.9"):
@@ -261,7 +261,7 @@ class StreamTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.answers(connection), [])
         self.assertEqual(connection.transport.producerState, "paused")
-        self.others.asked[0][1].callback(([], [], []))
+        self.upstream.asked[0][1].callback(([], [], []))
         self.assertEqual(self.answers(connection), [dns.OK])
         self.clock.advance(1)
         self.assertEqual(self.answers(connection), [dns.OK, dns.OK, dns.EFORMAT, dns.OK])
@@ -283,7 +283,7 @@ class StreamTests(SynchronousTestCase):
         connection = self.connect()
         self.send(connection, query(b"example.org"))
         connection.connectionLost(Failure(ConnectionDone()))
-        self.others.asked[0][1].callback(([], [], []))
+        self.upstream.asked[0][1].callback(([], [], []))
         self.assertEqual(self.answers(connection), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -346,12 +346,12 @@ class ListenTests(SynchronousTestCase):
         path = f"{make_folder(self)}/resolv.conf"
         with open(path, "w") as file:
             file.write("nameserver 192.0.2.53\n")
-        self.names = Names(self.reactor, "10.87.0.1", resolv_conf=path)
+        self.resolver = Resolver(self.reactor, "10.87.0.1", resolv_conf=path)
 
     def test_address(self) -> None:
         """It listens only on the bridge's address, over UDP and TCP, however often it starts."""
-        self.names.start()
-        self.names.start()
+        self.resolver.start()
+        self.resolver.start()
         self.assertEqual(self.reactor.udp, [("10.87.0.1", 53)])
         ((port, _, _, interface),) = self.reactor.tcpServers
         self.assertEqual((interface, port), ("10.87.0.1", 53))
@@ -359,13 +359,13 @@ class ListenTests(SynchronousTestCase):
     def test_stop(self) -> None:
         """When it stops, nothing is left to be done later; and it can start again."""
         for _ in range(2):
-            self.names.start()
-            self.names.stop()
+            self.resolver.start()
+            self.resolver.stop()
             self.assertEqual((self.reactor.udp, self.reactor.getDelayedCalls()), ([], []))
 
     def test_taken(self) -> None:
         """Where the port is taken it says so, and listens on nothing."""
         self.reactor.taken = True
-        error = self.assertRaises(MachineAtFault, self.names.start)
+        error = self.assertRaises(MachineAtFault, self.resolver.start)
         self.assertIn("10.87.0.1, port 53: Address already in use", str(error))
         self.assertEqual((self.reactor.udp, self.reactor.getDelayedCalls()), ([], []))

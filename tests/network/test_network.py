@@ -5,12 +5,12 @@ from ipaddress import IPv4Address, IPv4Interface
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import FakeLinks, FakeNames
+from tests.fakes import FakeBridge, FakeResolver
 from tests.support import make_spec
 from txcontain.container.plan import Link
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.host.kernel import Process
-from txcontain.network.bridge import NOT_FORWARDING, Links, hardware_address, link_name
+from txcontain.network.bridge import NOT_FORWARDING, Bridge, hardware_address, link_name
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 
@@ -19,33 +19,33 @@ PRIVATE = make_spec(network="private")
 PROCESS = Process(100, 1)
 
 
-class RecordingLinks(FakeLinks):
+class RecordingBridge(FakeBridge):
     """Notes what is asked of it."""
 
     def __init__(self, done) -> None:
         super().__init__()
         self.done = done
-        self.strangers = []
+        self.unknown = []
         self.trouble = None
 
-    def raise_bridge(self) -> None:
+    def set_up(self) -> None:
         if self.trouble is not None:
             raise self.trouble
-        super().raise_bridge()
+        super().set_up()
         self.done.append("bridge")
 
-    def remove_bridge(self) -> None:
-        super().remove_bridge()
+    def remove(self) -> None:
+        super().remove()
         self.done.append("no bridge")
 
-    def remove_strangers(self, known):
-        return sorted(set(self.strangers) - known)
+    def remove_unknown_links(self, known):
+        return sorted(set(self.unknown) - known)
 
-    def join(self, address, process) -> None:
+    def attach(self, address, process) -> None:
         self.done.append(f"{address} for {process.pid}")
 
 
-class RecordingNames(FakeNames):
+class RecordingResolver(FakeResolver):
     """Notes whether it is to answer."""
 
     def __init__(self, done) -> None:
@@ -69,7 +69,7 @@ class NetworkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.done = []  # what was done, in order
         self.host_forwards = True
-        self.links, self.names = RecordingLinks(self.done), RecordingNames(self.done)
+        self.bridge, self.resolver = RecordingBridge(self.done), RecordingResolver(self.done)
         self.network = self.make_network()
 
     def make_network(self):
@@ -77,9 +77,9 @@ class NetworkTests(SynchronousTestCase):
         return Network(
             maybeDeferred,
             INTERFACE,
-            self.links,
+            self.bridge,
             Firewall(self.filter, "br0", INTERFACE),
-            self.names,
+            self.resolver,
             find_nft=lambda: None,
             forwards=lambda: self.host_forwards,
         )
@@ -150,12 +150,12 @@ class NetworkTests(SynchronousTestCase):
 
     def test_no_bridge_to_be_had(self) -> None:
         """That the bridge can't be made is told when the link is wanted; nothing is left then."""
-        self.links.trouble = MachineAtFault("the subnet is in use")
+        self.bridge.trouble = MachineAtFault("the subnet is in use")
         self.network.reserve("one", PRIVATE)
         self.assertIn("in use", self.refused(self.network.connect("one", PROCESS)))
         self.now(self.network.release("one"))
         self.assertEqual((self.done, self.network.find("one")), ([], []))
-        self.links.trouble = None
+        self.bridge.trouble = None
         self.network.reserve("one", PRIVATE)
         self.now(self.network.connect("one", PROCESS))
 
@@ -163,12 +163,12 @@ class NetworkTests(SynchronousTestCase):
         """An instance is found by its name and its config's, while it runs."""
         for name in ("Web-1", "Web-2"):
             self.network.reserve(name, make_spec(name="Web", network="private"))
-            self.network.see(name, runs=True)
+            self.network.set_running(name, runs=True)
         self.assertEqual(self.network.find("web-1"), ["10.87.0.2"])
         self.assertEqual(self.network.find("web"), ["10.87.0.2", "10.87.0.3"])
-        self.network.see("Web-1", runs=False)
+        self.network.set_running("Web-1", runs=False)
         self.now(self.network.release("Web-2"))
-        self.network.see("Web-2", runs=True)  # too late: it is not on the network any more
+        self.network.set_running("Web-2", runs=True)  # too late: it is not on the network any more
         self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
 
     def test_names_without_case(self) -> None:
@@ -191,7 +191,7 @@ class NetworkTests(SynchronousTestCase):
 
     def test_left(self) -> None:
         """A link that is there is left of an instance, but not once another has its address."""
-        self.network.links.left = ["tx0a570002"]
+        self.network.bridge.left = ["tx0a570002"]
         address = self.network.reserve("one", PRIVATE)
         self.now(self.network.release("one"))
         self.assertEqual(self.network.left(address), ["link tx0a570002"])
@@ -199,16 +199,16 @@ class NetworkTests(SynchronousTestCase):
         self.network.reserve("two", PRIVATE)
         self.assertEqual(self.network.left(address), [])
 
-    def test_place(self) -> None:
+    def test_link_of(self) -> None:
         """What an init has to know of its address."""
         self.assertEqual(
-            self.network.place("10.87.0.2"), Link("10.87.0.2", "255.255.255.248", "10.87.0.1")
+            self.network.link_of("10.87.0.2"), Link("10.87.0.2", "255.255.255.248", "10.87.0.1")
         )
 
     def test_recovery(self) -> None:
         """A new manager goes on with those that run, and removes the links of others."""
-        self.links.up = True
-        self.links.strangers = [link_name(IPv4Address("10.87.0.3")), "other"]
+        self.bridge.up = True
+        self.bridge.unknown = [link_name(IPv4Address("10.87.0.3")), "other"]
         self.network.adopt("one", PRIVATE, "10.87.0.3")
         done = self.now(self.network.recover())
         self.assertEqual(done, ["removed the link other, of no instance"])
@@ -217,7 +217,7 @@ class NetworkTests(SynchronousTestCase):
 
     def test_recovery_of_nothing(self) -> None:
         """Where no instance needs it any more, all goes; where there is none, nothing is done."""
-        self.links.up = True
+        self.bridge.up = True
         done = self.now(self.network.recover())
         self.assertEqual(done, ["removed the bridge txcontain0, which no instance uses"])
         self.assertEqual(self.done, ["2 lines of rules", "no bridge"])
@@ -226,14 +226,14 @@ class NetworkTests(SynchronousTestCase):
     def test_recovery_fails(self) -> None:
         """What stands in its way is told."""
         self.network.adopt("one", PRIVATE, "10.87.0.3")
-        self.links.trouble = MachineAtFault("it is not ours")
+        self.bridge.trouble = MachineAtFault("it is not ours")
         self.assertEqual(self.now(self.network.recover()), ["it is not ours"])
 
     def test_stop(self) -> None:
         """A manager that ends leaves all there but the resolver."""
         self.network.reserve("one", PRIVATE)
         self.network.stop()
-        self.assertEqual((self.done[-1], self.links.up), ("no names", True))
+        self.assertEqual((self.done[-1], self.bridge.up), ("no names", True))
 
 
 class Message(dict):
@@ -247,13 +247,13 @@ class RouteTests(SynchronousTestCase):
 
     def check(self, **route) -> None:
         """Look at a host that has this route."""
-        links = Links(None, "br0", INTERFACE, "/state")
+        bridge = Bridge(None, "br0", INTERFACE, "/state")
 
         class Connection:
             def get_routes(self, family):
                 return [Message(route)]
 
-        links._check_routes(Connection())
+        bridge._check_routes(Connection())
 
     def test_others(self) -> None:
         """Other networks are in no one's way, nor is the default route."""

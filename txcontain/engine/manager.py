@@ -233,7 +233,7 @@ class Manager:
             private=folder,
             scratch=os.path.join(self.pool.folder, "scratch"),
             host=self.host,
-            link=self.network.place(address) if address else None,
+            link=self.network.link_of(address) if address else None,
             resolv_conf=self.resolv_conf(),
             ids=ids,
             run=base.run,
@@ -243,7 +243,7 @@ class Manager:
 
     def _changed(self, instance: Instance, why: str) -> None:
         self.journal.add(instance.state, why, instance=instance.name)
-        self.network.see(instance.name, instance.running)
+        self.network.set_running(instance.name, instance.running)
         if instance.running or instance.ended:
             self._tidy_soon()
         if instance.ended:

@@ -68,22 +68,22 @@ def netlink(doing: str) -> Iterator[Any]:
 
 
 @define
-class Links:
+class Bridge:
     """The bridge and what is on it, by netlink: methods block, and may raise MachineAtFault."""
 
     kernel: Kernel
-    bridge: str
+    name: str
     interface: IPv4Interface  # the bridge's address, in its subnet
     owner: str  # written on the bridge, so that no other manager takes it for its own
 
-    def raise_bridge(self) -> None:
+    def set_up(self) -> None:
         """Have the bridge there, with its address and up."""
-        with netlink(f"making the bridge {self.bridge}") as connection:
+        with netlink(f"making the bridge {self.name}") as connection:
             if not self._find(connection):
                 self._check_routes(connection)
                 mac = hardware_address(self.interface.ip)
-                connection.link("add", ifname=self.bridge, kind="bridge", address=mac)
-            index = socket.if_nametoindex(self.bridge)
+                connection.link("add", ifname=self.name, kind="bridge", address=mac)
+            index = socket.if_nametoindex(self.name)
             connection.link("set", index=index, ifalias=self._alias)
             self._give_address(connection, index)
             self._configure()
@@ -95,15 +95,15 @@ class Links:
 
     def _find(self, connection: Any) -> Any:
         """What the kernel says of the bridge; None where there is none."""
-        if not exists(self.bridge):
+        if not exists(self.name):
             return None
-        (found,) = connection.get_links(socket.if_nametoindex(self.bridge))
+        (found,) = connection.get_links(socket.if_nametoindex(self.name))
         # One without an owner, but with our address, is of a manager that was killed just then.
         owner = found.get_attr("IFLA_IFALIAS") or ""
         mac = found.get_attr("IFLA_ADDRESS")
         if owner != self._alias and (owner or mac != hardware_address(self.interface.ip)):
             raise MachineAtFault(
-                f"using the bridge {self.bridge}",
+                f"using the bridge {self.name}",
                 f"it is not ours, but of {owner or 'no one'}",
                 "start the manager with another --bridge and --subnet",
             )
@@ -118,7 +118,7 @@ class Links:
             if known.overlaps(self.interface.network):
                 through = f" through {socket.if_indextoname(index)}" if index else ""
                 raise MachineAtFault(
-                    f"making the bridge {self.bridge}",
+                    f"making the bridge {self.name}",
                     f"{self.interface.network} is in use: there is a route to {known}{through}",
                     "start the manager with another --subnet",
                 )
@@ -133,50 +133,50 @@ class Links:
             connection.addr("add", index=index, address=ip, prefixlen=length)
         elif found != {str(self.interface)}:
             raise MachineAtFault(
-                f"using the bridge {self.bridge}",
+                f"using the bridge {self.name}",
                 f"its address is {', '.join(found)}",
                 "destroy the instances on it, before you start the manager with another --subnet",
             )
 
     def _configure(self) -> None:
         """Published ports are at 127.0.0.1 too, and so packets of that address pass here."""
-        write_setting(f"ipv4/conf/{self.bridge}/route_localnet", "1")
+        write_setting(f"ipv4/conf/{self.name}/route_localnet", "1")
         with contextlib.suppress(FileNotFoundError):  # this kernel has no IPv6
-            write_setting(f"ipv6/conf/{self.bridge}/disable_ipv6", "1")
+            write_setting(f"ipv6/conf/{self.name}/disable_ipv6", "1")
 
     def is_ours(self) -> bool:
         """Whether there is a bridge, of this manager's."""
-        if not exists(self.bridge):
+        if not exists(self.name):
             return False
         with contextlib.suppress(MachineAtFault), netlink("looking for the bridge") as connection:
             return self._find(connection) is not None
         return False
 
-    def exists(self, name: str) -> bool:
+    def has_link(self, name: str) -> bool:
         """Whether the host has a link of this name."""
         return exists(name)
 
-    def remove_bridge(self) -> None:
+    def remove(self) -> None:
         """Remove the bridge."""
-        with netlink(f"removing the bridge {self.bridge}") as connection:
-            connection.link("del", ifname=self.bridge)
+        with netlink(f"removing the bridge {self.name}") as connection:
+            connection.link("del", ifname=self.name)
 
-    def remove_strangers(self, known: Set[str]) -> list[str]:
+    def remove_unknown_links(self, known: Set[str]) -> list[str]:
         """Remove the links on the bridge that are not named here; returns their names."""
         with netlink("removing links") as connection:
-            index = socket.if_nametoindex(self.bridge)
+            index = socket.if_nametoindex(self.name)
             links = connection.get_links()
             names = [
                 link.get_attr("IFLA_IFNAME")
                 for link in links
                 if link.get_attr("IFLA_MASTER") == index
             ]
-            strangers = sorted(set(names) - known)
-            for name in strangers:
-                remove(connection, name)
-            return strangers
+            unknown = sorted(set(names) - known)
+            for name in unknown:
+                remove_link(connection, name)
+            return unknown
 
-    def join(self, address: IPv4Address, process: Process) -> None:
+    def attach(self, address: IPv4Address, process: Process) -> None:
         """Make a link from the bridge to eth0 of the network namespace that a process is in."""
         with (
             netlink(f"making the link {link_name(address)}") as connection,
@@ -184,7 +184,7 @@ class Links:
         ):
             if not self.kernel.lives(process):  # it may be another process's that has its pid now
                 raise ProcessLookupError(errno.ESRCH, "the init has ended")
-            remove(connection, link_name(address))  # of an earlier start, if it is still going
+            remove_link(connection, link_name(address))  # of an earlier start, if it is still going
             eth0 = {
                 "ifname": "eth0",
                 "net_ns_fd": namespace.fileno(),
@@ -195,12 +195,12 @@ class Links:
                 ifname=link_name(address),
                 kind="veth",
                 peer=eth0,
-                master=socket.if_nametoindex(self.bridge),
+                master=socket.if_nametoindex(self.name),
                 state="up",
             )
 
 
-def remove(connection: Any, name: str) -> None:
+def remove_link(connection: Any, name: str) -> None:
     """Remove a link, where there is one: the kernel may be removing it as well."""
     from pyroute2.netlink.exceptions import NetlinkError
 

@@ -18,7 +18,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.names import dns
-from twisted.names.client import Resolver
+from twisted.names.client import Resolver as HostResolver
 from twisted.names.error import DNSNameError, DNSServerError
 from twisted.names.server import DNSServerFactory
 from twisted.protocols.policies import ProtocolWrapper, TimeoutFactory, WrappingFactory
@@ -110,7 +110,7 @@ class Answers:
     """Answers questions about our names, and passes on those about others."""
 
     find: Find  # the addresses of a name, none where it is not ours
-    others: Any  # an IResolver
+    upstream: Any  # an IResolver
     _forwarded: Shares = field(factory=lambda: Shares(MOST_FORWARDED))
 
     def query(self, query: dns.Query, asker: str) -> Deferred[Answer]:
@@ -120,7 +120,7 @@ class Answers:
             return succeed(([] if query.type != dns.A else records(query, addresses), [], []))
         if not self._forwarded.take(asker):
             return fail(DNSServerError("too many questions at a time"))
-        answer: Deferred[Answer] = maybeDeferred(self.others.query, query)
+        answer: Deferred[Answer] = maybeDeferred(self.upstream.query, query)
         return answer.addBoth(self._answered, asker)
 
     def _answered(self, result: Any, asker: str) -> Any:
@@ -271,14 +271,14 @@ class Server(DNSServerFactory):
 
 
 @define(eq=False)
-class Names:
+class Resolver:
     """Listens on the bridge's address, over UDP and TCP, while there is a bridge."""
 
     reactor: Any
     address: str
     find: Find = lambda name: ()
     resolv_conf: str = "/etc/resolv.conf"  # the host's (resolv.conf(5))
-    _others: Any = None
+    _upstream: Any = None
     _ports: list[Any] = field(factory=list)
 
     def start(self) -> None:
@@ -288,8 +288,8 @@ class Names:
         """
         if self._ports:
             return
-        self._others = Resolver(self.resolv_conf, timeout=TIMEOUTS, reactor=self.reactor)
-        server = Server(Answers(self.find, self._others), self.reactor)
+        self._upstream = HostResolver(self.resolv_conf, timeout=TIMEOUTS, reactor=self.reactor)
+        server = Server(Answers(self.find, self._upstream), self.reactor)
         try:
             self._listen(self.reactor.listenUDP, Datagrams(server, self.reactor))
             self._listen(self.reactor.listenTCP, Shared(TimeoutFactory(server, IDLE)))
@@ -308,7 +308,7 @@ class Names:
         ports, self._ports = self._ports, []
         for port in ports:
             port.stopListening()
-        others, self._others = self._others, None
-        if others is not None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
             with contextlib.suppress(Exception):
-                others._parseCall.cancel()  # it looks at resolv.conf once a minute
+                upstream._parseCall.cancel()  # it looks at resolv.conf once a minute

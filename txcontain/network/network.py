@@ -3,7 +3,7 @@
     host                                   container
     txcontain0 10.87.0.1/16 (a bridge) --- tx0a570002 === eth0 10.87.0.2/16
          |  rules: firewall.py                            default via 10.87.0.1
-         |  names: names.py, port 53
+         |  names: dns.py, port 53
 
 The bridge, its rules and its resolver are there while an instance needs them. The
 kernel removes a link with the network namespace that its other end is in, so with the
@@ -26,8 +26,8 @@ from txcontain.container.spec import Port, Spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.host.kernel import Kernel, Process
 from txcontain.later import background
-from txcontain.network.bridge import NOT_FORWARDING, Links, forwards, link_name
-from txcontain.network.dns import Names
+from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, link_name
+from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
 
 
@@ -55,9 +55,9 @@ class Network:
 
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     interface: IPv4Interface
-    links: Links
+    bridge: Bridge
     firewall: Firewall
-    names: Names
+    resolver: Resolver
     find_nft: Callable[[], object] = find_nft  # raises MachineAtFault where there is none
     forwards: Callable[[], bool] = forwards  # whether the host does
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
@@ -66,7 +66,7 @@ class Network:
     _log: Logger = field(factory=Logger)
 
     def __attrs_post_init__(self) -> None:
-        self.names.find = self.find
+        self.resolver.find = self.find
 
     # -- who is on it ------------------------------------------------------------
 
@@ -117,11 +117,11 @@ class Network:
         names = (instance.lower(), spec.name.lower())
         self._members[instance] = Member(names, IPv4Address(address), spec.ports, spec.name)
 
-    def place(self, address: str) -> Link:
+    def link_of(self, address: str) -> Link:
         """What the instance of an address has to know."""
         return Link(address, str(self.interface.netmask), str(self.interface.ip))
 
-    def see(self, instance: str, runs: bool) -> None:
+    def set_running(self, instance: str, runs: bool) -> None:
         """Take note of whether an instance runs: only then is its name answered for."""
         if instance in self._members:
             self._members[instance] = evolve(self._members[instance], runs=runs)
@@ -141,7 +141,7 @@ class Network:
         await self._settle()
         if instance not in self._members:
             raise MachineAtFault("making a link", "the instance was destroyed meanwhile")
-        await self.threads(self.links.join, self._members[instance].address, process)
+        await self.threads(self.bridge.attach, self._members[instance].address, process)
 
     async def release(self, instance: str) -> None:
         """Give an instance's address and ports back.
@@ -156,7 +156,7 @@ class Network:
         if not address or any(str(one.address) == address for one in self._members.values()):
             return []  # it has none, or another instance has its address by now
         name = link_name(IPv4Address(address))
-        return [f"link {name}"] if self.links.exists(name) else []
+        return [f"link {name}"] if self.bridge.has_link(name) else []
 
     async def _settle(self) -> None:
         """Have there what the members need, and nothing where there are none."""
@@ -169,19 +169,19 @@ class Network:
     async def _set_up(self) -> None:
         if not self._up:
             self._up = None
-            await self.threads(self.links.raise_bridge)
+            await self.threads(self.bridge.set_up)
             if not self.forwards():
                 self._log.warn(NOT_FORWARDING)
         published = [port for member in self._members.values() for port in member.published]
         await self.firewall.publish(frozenset(published))
-        self.names.start()
+        self.resolver.start()
         self._up = True
 
     async def _take_down(self) -> None:
-        self.names.stop()
-        if await self.threads(self.links.is_ours):
+        self.resolver.stop()
+        if await self.threads(self.bridge.is_ours):
             await self.firewall.remove()
-            await self.threads(self.links.remove_bridge)
+            await self.threads(self.bridge.remove)
         self._up = False
 
     async def recover(self) -> list[str]:
@@ -191,7 +191,7 @@ class Network:
         """
         done: list[str] = []
         try:
-            if await self.threads(self.links.is_ours):
+            if await self.threads(self.bridge.is_ours):
                 done += await self._clear()
             await self._settle()
         except MachineAtFault as error:
@@ -203,17 +203,17 @@ class Network:
     async def _clear(self) -> list[str]:
         async with self._lock:
             known = {link_name(member.address) for member in self._members.values()}
-            strangers = await self.threads(self.links.remove_strangers, known)
+            unknown = await self.threads(self.bridge.remove_unknown_links, known)
             self.firewall.doubt()
             self._up = None
-        done = [f"removed the link {name}, of no instance" for name in strangers]
+        done = [f"removed the link {name}, of no instance" for name in unknown]
         if not self._members:
-            done.append(f"removed the bridge {self.links.bridge}, which no instance uses")
+            done.append(f"removed the bridge {self.bridge.name}, which no instance uses")
         return done
 
     def stop(self) -> None:
         """Answer for names no longer: the manager ends, and the containers run on."""
-        self.names.stop()
+        self.resolver.stop()
 
 
 def make_network(
@@ -224,7 +224,7 @@ def make_network(
     return Network(
         threads,
         interface,
-        Links(kernel, bridge, interface, owner),
+        Bridge(kernel, bridge, interface, owner),
         Firewall(partial(run_nft, reactor), bridge, interface),
-        Names(reactor, str(interface.ip)),
+        Resolver(reactor, str(interface.ip)),
     )
