@@ -1,4 +1,4 @@
-"""The resolver of the bridge: what it answers, to whom, and what it does not take."""
+"""The resolver on the bridge: what it answers, to whom, and what it refuses."""
 
 import struct
 from unittest import mock
@@ -16,7 +16,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import make_folder
 from txcontain.errors import MachineAtFault
 from txcontain.network.dns import (
-    LONGEST_QUERY,
     MOST_ADDRESSES,
     MOST_CONNECTIONS,
     MOST_FORWARDED,
@@ -28,6 +27,7 @@ from txcontain.network.dns import (
     Shared,
     Shares,
 )
+from txcontain.network.queries import LONGEST
 
 OURS = {"web": ["10.87.0.2", "10.87.0.3"], "web-1": ["10.87.0.2"]}
 ASKER = ("10.87.0.9", 1234)
@@ -35,14 +35,14 @@ FORWARDED_OF_ONE = MOST_FORWARDED // 2
 
 
 def query(name=b"web", kind=dns.A):
-    """A query, as it is sent."""
+    """A query as it is sent."""
     message = dns.Message(id=7, recDes=1)
     message.addQuery(name, kind)
     return message.toStr()
 
 
 def counted(questions=1, answers=0, flags=0x0100):
-    """The header of a query that says it has so many of both."""
+    """The header of a query that claims so many questions and answers."""
     return struct.pack(">HHHHHH", 7, flags, questions, answers, 0, 0)
 
 
@@ -60,7 +60,7 @@ class FakeTransport:
 
 
 class Upstream:
-    """Another resolver, that answers each question when it is told to."""
+    """An upstream resolver that answers each question when it is told to."""
 
     def __init__(self) -> None:
         self.asked = []
@@ -83,16 +83,16 @@ class AnswerTests(SynchronousTestCase):
         self.protocol.startProtocol()
 
     def ask(self, name, kind=dns.A, asker=ASKER):
-        """Send a question; return what was answered up to now."""
+        """Send a question; returns all answers up to now."""
         return self.send(query(name, kind), asker)
 
     def send(self, data, asker=ASKER):
-        """Send a datagram; return what was answered up to now."""
+        """Send a datagram; returns all answers up to now."""
         self.protocol.datagramReceived(data, asker)
         return self.protocol.transport.sent
 
     def test_ours(self) -> None:
-        """A name of ours has the addresses of all that bear it, in any case of letters."""
+        """A name of ours gets the addresses of all who have it; case does not matter."""
         for name, wanted in ((b"web", OURS["web"]), (b"WEB-1", OURS["web-1"])):
             answer = self.ask(name)[-1]
             self.assertEqual((answer.rCode, answer.id, answer.auth), (dns.OK, 7, 1))
@@ -100,13 +100,13 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(self.upstream.asked, [])
 
     def test_ours_of_another_kind(self) -> None:
-        """A name of ours has nothing else, which is not the same as not to be known."""
+        """Any other type of a name of ours gets an empty answer, not an error."""
         for kind in (dns.AAAA, dns.MX, dns.ALL_RECORDS):
             answer = self.ask(b"web", kind)[-1]
             self.assertEqual((answer.rCode, answer.answers), (dns.OK, []))
 
     def test_others(self) -> None:
-        """Any other name is the other resolver's to answer."""
+        """Any other name is forwarded upstream."""
         self.assertEqual(self.ask(b"example.org"), [])
         (query, answer), *_ = self.upstream.asked
         record = dns.RRHeader(b"example.org", payload=dns.Record_A("192.0.2.7"))
@@ -115,7 +115,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual((query.name.name, len(said.answers), said.auth), (b"example.org", 1, 0))
 
     def test_unknown(self) -> None:
-        """That it knows no such name is passed on, and that it can't tell as well."""
+        """The client learns whether upstream knows no such name, or can't tell."""
         errors = {
             DNSNameError(): dns.ENAME,
             DNSServerError(): dns.ESERVER,
@@ -127,7 +127,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(self.protocol.transport.sent[-1].rCode, code)
 
     def test_too_many(self) -> None:
-        """No more are passed on at a time than a bound; past it, it says that it can't tell."""
+        """Only so many questions are forwarded at a time; to others it says that it can't tell."""
         for number in range(FORWARDED_OF_ONE):
             self.ask(b"%d.example.org" % number)
         self.assertEqual(self.ask(b"more.example.org")[-1].rCode, dns.ESERVER)
@@ -138,7 +138,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(self.ask(b"web")[-1].rCode, dns.OK)
 
     def test_too_many_of_one(self) -> None:
-        """One container that asks very much leaves enough for the others."""
+        """One container that asks very often leaves enough for the others."""
         for number in range(MOST_FORWARDED):
             self.ask(b"%d.example.org" % number)
         for host in range(2, 7):
@@ -147,20 +147,20 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(len(self.upstream.asked), before + 1)
 
     def test_very_many_addresses(self) -> None:
-        """Of very many addresses the answer has some, and takes no time without a bound."""
+        """Of very many addresses the answer has only some, so that it stays small."""
         many = [f"10.87.{number // 250}.{number % 250}" for number in range(9999)]
         found = Answers(lambda name: many, self.upstream).query(dns.Query(b"web"), "10.87.0.9")
         records, _, _ = self.successResultOf(found)
         self.assertEqual(len({one.payload.dottedQuad() for one in records}), MOST_ADDRESSES)
 
     def test_no_question(self) -> None:
-        """What is no question is not answered, and leaves nothing in the log."""
+        """What is not a query is not answered, and leaves nothing in the log."""
         for data in (b"", b"x", dns.Message(id=7, answer=1).toStr(), counted(flags=0x8180)):
             self.send(data)
         self.assertEqual(self.protocol.transport.sent, [])
 
     def test_one_question(self) -> None:
-        """Other than one question, or another kind of message, is refused undecoded."""
+        """Any number of questions but one, or another opcode, is refused before it is decoded."""
         question = query()[12:]
         for data, code in (
             (counted(0), dns.EFORMAT),
@@ -202,12 +202,12 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(codes, [] if code is None else [code], name)
 
     def test_options(self) -> None:
-        """What stands behind the question is not decoded: EDNS, or whatever else."""
+        """What follows the question is not decoded: neither EDNS nor anything else."""
         data = query() + b"\xc0\x0c" * 500
         self.assertEqual(self.send(data[:10] + b"\xff\xff" + data[12:])[-1].rCode, dns.OK)
 
     def test_turns(self) -> None:
-        """A turn of the reactor reads so many datagrams, empty ones too, and then no more."""
+        """One turn of the reactor reads only so many datagrams, and empty ones count."""
         for data in (b"", query()):
             port = self.protocol.transport
             for _ in range(MOST_IN_A_TURN):
@@ -217,7 +217,7 @@ class AnswerTests(SynchronousTestCase):
             self.clock.advance(0)
 
     def test_raises(self) -> None:
-        """A resolver that raises is one that can't tell, and counts no longer."""
+        """A question that failed upstream no longer counts as being forwarded."""
         self.upstream.query = lambda query, timeout=None: fail(DNSServerError())
         for _ in range(MOST_FORWARDED):
             self.ask(b"example.org")
@@ -234,7 +234,7 @@ class StreamTests(SynchronousTestCase):
         self.factory = Shared(Server(answers, self.clock))
 
     def connect(self, host="10.87.0.9"):
-        """A connection and its transport; none where it is refused."""
+        """A connection with its transport; None if it is refused."""
         address = IPv4Address("TCP", host, 1234)
         connection = self.factory.buildProtocol(address)
         if connection is not None:
@@ -246,7 +246,7 @@ class StreamTests(SynchronousTestCase):
         connection.dataReceived(b"".join(struct.pack(">H", len(q)) + q for q in queries))
 
     def answers(self, connection):
-        """The codes of what was answered up to now."""
+        """The codes of all answers up to now."""
         data, codes = connection.transport.value(), []
         while data:
             (length,) = struct.unpack_from(">H", data)
@@ -255,7 +255,7 @@ class StreamTests(SynchronousTestCase):
         return codes
 
     def test_one_after_the_other(self) -> None:
-        """Of queries that come at once one is looked at in a turn, when that before is answered."""
+        """Queries that come at once are answered one by one, each after the one before."""
         connection = self.connect()
         self.send(connection, query(b"example.org"), query(), counted(0), query())
         self.clock.advance(1)
@@ -268,10 +268,10 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(connection.transport.producerState, "producing")
 
     def test_hung_up_on(self) -> None:
-        """Who sends no query, one that is too long, or reads no answer, is hung up on."""
+        """A client is cut off if it sends no query or a too long one, or reads no answers."""
         for hostile in (
             lambda connection: self.send(connection, b"x"),
-            lambda connection: connection.dataReceived(struct.pack(">H", LONGEST_QUERY + 1)),
+            lambda connection: connection.dataReceived(struct.pack(">H", LONGEST + 1)),
             lambda connection: connection.transport.producer.pauseProducing(),
         ):
             connection = self.connect()
@@ -279,7 +279,7 @@ class StreamTests(SynchronousTestCase):
             self.assertTrue(connection.transport.disconnected or connection.transport.disconnecting)
 
     def test_gone(self) -> None:
-        """An answer for one who has hung up goes nowhere."""
+        """An answer to a client that has hung up is dropped."""
         connection = self.connect()
         self.send(connection, query(b"example.org"))
         connection.connectionLost(Failure(ConnectionDone()))
@@ -288,7 +288,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_crowd(self) -> None:
-        """One container's idle connections leave room for those of others, and go when it does."""
+        """One container's idle connections leave room for others, until they are closed."""
         crowd = [self.connect() for _ in range(MOST_CONNECTIONS)]
         taken = [connection for connection in crowd if connection is not None]
         self.assertEqual(len(taken), MOST_CONNECTIONS // 2)
@@ -301,10 +301,10 @@ class StreamTests(SynchronousTestCase):
 
 
 class SharesTests(SynchronousTestCase):
-    """A number of which no one may have more than what is left."""
+    """Shares: no one may have more than what is left for the others."""
 
     def test_newcomers(self) -> None:
-        """However much each wants, there is some for the next ones; all can be given back."""
+        """However much each one wants, some is left for the next; all can be given back."""
         shares = Shares(128)
         for who in "abcdefg":
             while shares.take(who):
@@ -349,7 +349,7 @@ class ListenTests(SynchronousTestCase):
         self.resolver = Resolver(self.reactor, "10.87.0.1", resolv_conf=path)
 
     def test_address(self) -> None:
-        """It listens only on the bridge's address, over UDP and TCP, however often it starts."""
+        """It listens once, on the bridge's address only, over UDP and TCP."""
         self.resolver.start()
         self.resolver.start()
         self.assertEqual(self.reactor.udp, [("10.87.0.1", 53)])
@@ -357,14 +357,14 @@ class ListenTests(SynchronousTestCase):
         self.assertEqual((interface, port), ("10.87.0.1", 53))
 
     def test_stop(self) -> None:
-        """When it stops, nothing is left to be done later; and it can start again."""
+        """When it stops, no timer is left; and it can start again."""
         for _ in range(2):
             self.resolver.start()
             self.resolver.stop()
             self.assertEqual((self.reactor.udp, self.reactor.getDelayedCalls()), ([], []))
 
     def test_taken(self) -> None:
-        """Where the port is taken it says so, and listens on nothing."""
+        """If the port is taken, it says so and listens on nothing."""
         self.reactor.taken = True
         error = self.assertRaises(MachineAtFault, self.resolver.start)
         self.assertIn("10.87.0.1, port 53: Address already in use", str(error))

@@ -16,7 +16,7 @@ TWO = Published("udp", "0.0.0.0", 5353, "10.87.0.3", 53)
 
 
 class TableTests(SynchronousTestCase):
-    """A firewall whose scripts are kept instead of run."""
+    """A firewall whose scripts are kept, not run."""
 
     def setUp(self) -> None:
         self.scripts, self.trouble = [], None
@@ -33,7 +33,7 @@ class TableTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.firewall.publish(frozenset(ports)))
 
     def test_first(self) -> None:
-        """The first script makes the whole table anew, whatever was there, and the ports in it."""
+        """The first script makes the whole table anew, with its ports, whatever was there."""
         self.successResultOf(self.publish(ONE, TWO))
         (script,) = self.scripts
         self.assertTrue(script.startswith("add table inet br0\ndelete table inet br0\ntable "))
@@ -45,7 +45,7 @@ class TableTests(SynchronousTestCase):
         )
 
     def test_changes(self) -> None:
-        """Later scripts say what changes, and where nothing does there is none."""
+        """Later scripts only say what changes; if nothing does, there is no script."""
         for ports in ([ONE], [TWO], [TWO]):
             self.successResultOf(self.publish(*ports))
         self.assertEqual(
@@ -57,7 +57,7 @@ class TableTests(SynchronousTestCase):
         )
 
     def test_failed(self) -> None:
-        """After a script that failed the table may be any, and so the next one is whole."""
+        """After a script that failed, the next one makes the whole table anew."""
         self.successResultOf(self.publish())
         self.trouble = MachineAtFault("no")
         self.failureResultOf(self.publish(ONE), MachineAtFault)
@@ -66,14 +66,14 @@ class TableTests(SynchronousTestCase):
         self.assertTrue(self.scripts[-1].startswith("add table"))
 
     def test_doubt(self) -> None:
-        """Nor is anything taken for granted where someone else may have changed it."""
+        """The table is made anew as well if someone else may have changed it."""
         for _ in range(2):
             self.successResultOf(self.publish(ONE))
             self.firewall.doubt()
         self.assertEqual(self.scripts[0], self.scripts[1])
 
     def test_removed(self) -> None:
-        """The table is removed, also where there is none; what is published then is anew."""
+        """Removing works without a table too, and after it the whole table is made anew."""
         self.successResultOf(self.publish(ONE))
         self.successResultOf(Deferred.fromCoroutine(self.firewall.remove()))
         self.assertEqual(self.scripts[1], "add table inet br0\ndelete table inet br0\n")
@@ -85,7 +85,7 @@ class ProgramTests(TestCase):
     """Running nft(8)."""
 
     def test_missing(self) -> None:
-        """Where there is no nft, the package to install is named."""
+        """If there is no nft, the error names the package to install."""
         self.patch(firewall, "PATH", "/nowhere")
         error = self.assertRaises(MachineAtFault, find_nft)
         self.assertIn("install the package nftables", str(error))
@@ -106,7 +106,7 @@ class ProgramTests(TestCase):
         return Deferred.fromCoroutine(run_nft(reactor, script))
 
     async def test_works(self) -> None:
-        """The script comes on standard input, and no shell sees it."""
+        """The script is passed on standard input, and no shell reads it."""
         path = self.be_nft('echo "$@" >"$0.arguments"; cat >"$0.script"')
         await self.run_nft("add table inet x; $(id)\n")
         with open(f"{path}.arguments") as arguments, open(f"{path}.script") as script:
@@ -114,7 +114,7 @@ class ProgramTests(TestCase):
             self.assertEqual(script.read(), "add table inet x; $(id)\n")
 
     async def test_complains(self) -> None:
-        """Its first complaint is told."""
+        """The error has its first complaint."""
         self.be_nft("cat >/dev/null; echo 'Error: no'; echo 'Error: that' >&2; exit 1")
         error = await self.assertFailure(self.run_nft("x\n"), MachineAtFault)
         self.assertEqual(error.chain[1], "Error: that")

@@ -1,4 +1,4 @@
-"""The private network: who is on it, and what is there for them."""
+"""The private network: who is on it, and what is set up for them."""
 
 from ipaddress import IPv4Address, IPv4Interface
 
@@ -20,7 +20,7 @@ PROCESS = Process(100, 1)
 
 
 class RecordingBridge(FakeBridge):
-    """Notes what is asked of it."""
+    """A bridge that notes what is done to it."""
 
     def __init__(self, done) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class RecordingBridge(FakeBridge):
 
 
 class RecordingResolver(FakeResolver):
-    """Notes whether it is to answer."""
+    """A resolver that notes when it starts and stops."""
 
     def __init__(self, done) -> None:
         self.done = done
@@ -73,7 +73,7 @@ class NetworkTests(SynchronousTestCase):
         self.network = self.make_network()
 
     def make_network(self):
-        """A network as a new manager has it."""
+        """A network, as a new manager makes it."""
         return Network(
             maybeDeferred,
             INTERFACE,
@@ -90,23 +90,23 @@ class NetworkTests(SynchronousTestCase):
         self.done.append(lines[-1] if "element" in lines[-1] else f"{len(lines)} lines of rules")
 
     def now(self, coroutine):
-        """What a coroutine returns, which takes no time."""
+        """What a coroutine returns that need not wait."""
         return self.successResultOf(Deferred.fromCoroutine(coroutine))
 
     def refused(self, coroutine):
-        """What a coroutine raises, which takes no time."""
+        """What a coroutine raises that need not wait."""
         failure = self.failureResultOf(Deferred.fromCoroutine(coroutine), MachineAtFault)
         return str(failure.value)
 
     def test_nothing_for_others(self) -> None:
-        """Instances on the host's network, or on none, need no address, and nothing is made."""
+        """For instances with the host's network, or with none, nothing is reserved or made."""
         for which in ("host", "none"):
             self.assertIsNone(self.network.reserve("one", make_spec(network=which)))
         self.now(self.network.release("one"))
         self.assertEqual(self.done, [])
 
     def test_from_first_to_last(self) -> None:
-        """All is made for the first instance, in order, and removed with the last, backwards."""
+        """All is set up for the first instance, and taken down in reverse order with the last."""
         self.assertEqual(self.network.reserve("one", PRIVATE), "10.87.0.2")
         self.now(self.network.connect("one", PROCESS))
         self.network.reserve("two", PRIVATE)
@@ -118,7 +118,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.done[4:], ["no names", "2 lines of rules", "no bridge"])
 
     def test_lowest_free_address(self) -> None:
-        """Addresses are used again, the lowest first; the bridge's is never given away."""
+        """Addresses are used again, the lowest first; the bridge's own is never given to anyone."""
         for number in range(5):
             address = self.network.reserve(str(number), PRIVATE)
             self.assertEqual(address, f"10.87.0.{number + 2}")
@@ -129,7 +129,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.network.reserve("more", PRIVATE), "10.87.0.4")
 
     def test_ports(self) -> None:
-        """Ports are published with the instance, and are not when it is released."""
+        """Ports are published with the instance, until it is released."""
         spec = make_spec(network="private", ports=["8000:80"])
         self.network.reserve("one", PRIVATE)
         self.network.reserve("two", spec)
@@ -139,7 +139,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.done[-1], f"delete {key} }}")
 
     def test_host_that_does_not_forward(self) -> None:
-        """Where the host forwards nothing, only loopback can be published on."""
+        """If the host does not forward packets, ports are published only on loopback."""
         self.host_forwards = False
         self.network.reserve("one", make_spec(network="private", ports=["8000:80"]))
         for port in ("0.0.0.0:8001:80", "192.0.2.1:8001:80"):
@@ -149,7 +149,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertIn(NOT_FORWARDING, self.now(self.network.recover()))
 
     def test_no_bridge_to_be_had(self) -> None:
-        """That the bridge can't be made is told when the link is wanted; nothing is left then."""
+        """If the bridge can't be made, the request for a link fails, and nothing is left."""
         self.bridge.trouble = MachineAtFault("the subnet is in use")
         self.network.reserve("one", PRIVATE)
         self.assertIn("in use", self.refused(self.network.connect("one", PROCESS)))
@@ -160,7 +160,7 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.connect("one", PROCESS))
 
     def test_names(self) -> None:
-        """An instance is found by its name and its config's, while it runs."""
+        """An instance is found by its own name and its config's, while it runs."""
         for name in ("Web-1", "Web-2"):
             self.network.reserve(name, make_spec(name="Web", network="private"))
             self.network.set_running(name, runs=True)
@@ -172,7 +172,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
 
     def test_names_without_case(self) -> None:
-        """A config whose name is another's but for its case, or is an instance's, is refused."""
+        """A name is refused that differs only in case from another config's or an instance's."""
         self.network.reserve("web-1", make_spec(network="private", name="web"))
         self.network.reserve("web-2", make_spec(network="private", name="web"))
         for name in ("Web", "WEB-2"):
@@ -184,13 +184,13 @@ class NetworkTests(SynchronousTestCase):
         self.network.reserve("Web-3", make_spec(network="private", name="Web"))
 
     def test_destroyed_meanwhile(self) -> None:
-        """No link is made for an instance that is gone by the time its init asks for one."""
+        """No link is made for an instance that was destroyed before its init asked for one."""
         self.network.reserve("one", PRIVATE)
         self.now(self.network.release("one"))
         self.assertIn("destroyed", self.refused(self.network.connect("one", PROCESS)))
 
     def test_left(self) -> None:
-        """A link that is there is left of an instance, but not once another has its address."""
+        """A link counts as left of an instance, until another instance has its address."""
         self.network.bridge.left = ["tx0a570002"]
         address = self.network.reserve("one", PRIVATE)
         self.now(self.network.release("one"))
@@ -200,13 +200,13 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.network.left(address), [])
 
     def test_link_of(self) -> None:
-        """What an init has to know of its address."""
+        """What an init needs to know of its link."""
         self.assertEqual(
             self.network.link_of("10.87.0.2"), Link("10.87.0.2", "255.255.255.248", "10.87.0.1")
         )
 
     def test_recovery(self) -> None:
-        """A new manager goes on with those that run, and removes the links of others."""
+        """A new manager keeps the links of those that run, and removes all others."""
         self.bridge.up = True
         self.bridge.unknown = [link_name(IPv4Address("10.87.0.3")), "other"]
         self.network.adopt("one", PRIVATE, "10.87.0.3")
@@ -216,7 +216,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.network.reserve("two", PRIVATE), "10.87.0.2")
 
     def test_recovery_of_nothing(self) -> None:
-        """Where no instance needs it any more, all goes; where there is none, nothing is done."""
+        """If no instance needs the bridge, it goes; if there is none, nothing is done."""
         self.bridge.up = True
         done = self.now(self.network.recover())
         self.assertEqual(done, ["removed the bridge txcontain0, which no instance uses"])
@@ -224,26 +224,26 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(self.now(self.network.recover()), [])
 
     def test_recovery_fails(self) -> None:
-        """What stands in its way is told."""
+        """Recovery reports why it failed."""
         self.network.adopt("one", PRIVATE, "10.87.0.3")
         self.bridge.trouble = MachineAtFault("it is not ours")
         self.assertEqual(self.now(self.network.recover()), ["it is not ours"])
 
     def test_stop(self) -> None:
-        """A manager that ends leaves all there but the resolver."""
+        """A manager that ends stops only the resolver."""
         self.network.reserve("one", PRIVATE)
         self.network.stop()
         self.assertEqual((self.done[-1], self.bridge.up), ("no names", True))
 
 
 class Message(dict):
-    """A message of rtnetlink's."""
+    """A message of rtnetlink."""
 
     get_attr = dict.get
 
 
 class RouteTests(SynchronousTestCase):
-    """Whether the host uses the subnet."""
+    """Whether the subnet is in use on the host."""
 
     def check(self, **route) -> None:
         """Look at a host that has this route."""
@@ -256,30 +256,30 @@ class RouteTests(SynchronousTestCase):
         bridge._check_routes(Connection())
 
     def test_others(self) -> None:
-        """Other networks are in no one's way, nor is the default route."""
+        """Routes to other networks and the default route do no harm."""
         self.check(dst_len=0, RTA_OIF=1)
         self.check(RTA_DST="192.0.2.0", dst_len=24, RTA_OIF=1)
         self.check(RTA_DST="10.87.0.8", dst_len=29, RTA_OIF=1)
 
     def test_overlaps(self) -> None:
-        """A route to more than the subnet, or to a part of it, is named."""
+        """A route that covers the subnet, or a part of it, is named in the error."""
         for destination, length in (("10.0.0.0", 8), ("10.87.0.4", 32)):
             with self.assertRaises(MachineAtFault) as raised:
                 self.check(RTA_DST=destination, dst_len=length, RTA_OIF=1)
             self.assertIn(f"route to {destination}/{length} through lo", str(raised.exception))
 
     def test_through_nothing(self) -> None:
-        """So is one that leads to no interface."""
+        """So is a route without an interface."""
         with self.assertRaises(MachineAtFault) as raised:
             self.check(RTA_DST="10.87.0.0", dst_len=16)
         self.assertIn("route to 10.87.0.0/16", str(raised.exception))
 
 
 class NamingTests(SynchronousTestCase):
-    """What an address is called."""
+    """Names that are made of an address."""
 
     def test_names_of_links(self) -> None:
-        """A link's name fits an interface (15 bytes), and its hardware address is a local one."""
+        """A link's name fits into 15 bytes, and its MAC address is a locally administered one."""
         address = IPv4Address("255.255.255.254")
         self.assertEqual(link_name(address), "txfffffffe")
         self.assertEqual(hardware_address(address), "02:00:ff:ff:ff:fe")

@@ -1,1 +1,1 @@
-"""A bridge, ports and names."""
+"""The private network: a bridge, published ports, and names."""

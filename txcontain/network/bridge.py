@@ -1,4 +1,4 @@
-"""The bridge, and the links that join containers to it (rtnetlink(7))."""
+"""The bridge, and the links that attach containers to it (rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from txcontain.errors import MachineAtFault
 from txcontain.host.kernel import Kernel, Process
 from txcontain.host.os_errors import of_os
 
-LONGEST_ALIAS = 255  # bytes, IFALIASZ in <linux/if.h>
+LONGEST_ALIAS = 255  # bytes; IFALIASZ in <linux/if.h>
 HINTS = {
     errno.EXFULL: "a bridge takes 1023 links: destroy some instances",
     errno.EOPNOTSUPP: "the kernel lacks bridges or veth: load these modules",
@@ -27,12 +27,12 @@ NOT_FORWARDING = "net.ipv4.ip_forward is 0: private containers reach no further 
 
 
 def hardware_address(address: IPv4Address) -> str:
-    """The MAC address that goes with an IPv4 address: the same whenever that is used again."""
+    """The MAC address that belongs to an IPv4 address: always the same one."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + address.packed)
 
 
 def link_name(address: IPv4Address) -> str:
-    """What the host's end of a container's link is named."""
+    """The name of the host's end of a container's link."""
     return f"tx{int(address):08x}"
 
 
@@ -46,15 +46,15 @@ def exists(name: str) -> bool:
 
 
 def forwards() -> bool:
-    """Whether the host passes packets on, between interfaces (ip(7), ip_forward)."""
+    """Whether the host forwards packets (ip(7), ip_forward)."""
     with open(FORWARDING) as file:
         return file.read().strip() != "0"
 
 
 @contextlib.contextmanager
 def netlink(doing: str) -> Iterator[Any]:
-    """A socket for rtnetlink(7); what goes wrong on it raises MachineAtFault."""
-    from pyroute2 import IPRoute  # takes 0.15 s: not for those who have no private network
+    """A socket for rtnetlink(7). Errors on it raise MachineAtFault."""
+    from pyroute2 import IPRoute  # takes 0.15 s: only for those who have a private network
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -69,15 +69,15 @@ def netlink(doing: str) -> Iterator[Any]:
 
 @define
 class Bridge:
-    """The bridge and what is on it, by netlink: methods block, and may raise MachineAtFault."""
+    """The bridge and the links on it, by netlink. Methods block, and may raise MachineAtFault."""
 
     kernel: Kernel
     name: str
     interface: IPv4Interface  # the bridge's address, in its subnet
-    owner: str  # written on the bridge, so that no other manager takes it for its own
+    owner: str  # written on the bridge, so that no other manager uses it
 
     def set_up(self) -> None:
-        """Have the bridge there, with its address and up."""
+        """Make the bridge if there is none, give it its address, and bring it up."""
         with netlink(f"making the bridge {self.name}") as connection:
             if not self._find(connection):
                 self._check_routes(connection)
@@ -94,11 +94,11 @@ class Bridge:
         return self.owner[-LONGEST_ALIAS:]
 
     def _find(self, connection: Any) -> Any:
-        """What the kernel says of the bridge; None where there is none."""
+        """What the kernel says of the bridge; None if there is none."""
         if not exists(self.name):
             return None
         (found,) = connection.get_links(socket.if_nametoindex(self.name))
-        # One without an owner, but with our address, is of a manager that was killed just then.
+        # Without an owner but with our address: a manager was killed while it made it.
         owner = found.get_attr("IFLA_IFALIAS") or ""
         mac = found.get_attr("IFLA_ADDRESS")
         if owner != self._alias and (owner or mac != hardware_address(self.interface.ip)):
@@ -113,7 +113,7 @@ class Bridge:
         for route in connection.get_routes(family=socket.AF_INET):
             destination, index = route.get_attr("RTA_DST"), route.get_attr("RTA_OIF")
             if not destination:
-                continue  # the way to all that has no other
+                continue  # the default route
             known = IPv4Network((destination, route["dst_len"]), strict=False)
             if known.overlaps(self.interface.network):
                 through = f" through {socket.if_indextoname(index)}" if index else ""
@@ -139,13 +139,13 @@ class Bridge:
             )
 
     def _configure(self) -> None:
-        """Published ports are at 127.0.0.1 too, and so packets of that address pass here."""
+        """Let packets from 127.0.0.1 pass, since ports are published there too; no IPv6."""
         write_setting(f"ipv4/conf/{self.name}/route_localnet", "1")
         with contextlib.suppress(FileNotFoundError):  # this kernel has no IPv6
             write_setting(f"ipv6/conf/{self.name}/disable_ipv6", "1")
 
     def is_ours(self) -> bool:
-        """Whether there is a bridge, of this manager's."""
+        """Whether there is a bridge, and it is this manager's."""
         if not exists(self.name):
             return False
         with contextlib.suppress(MachineAtFault), netlink("looking for the bridge") as connection:
@@ -162,7 +162,7 @@ class Bridge:
             connection.link("del", ifname=self.name)
 
     def remove_unknown_links(self, known: Set[str]) -> list[str]:
-        """Remove the links on the bridge that are not named here; returns their names."""
+        """Remove all links on the bridge but the known ones; returns the names of those removed."""
         with netlink("removing links") as connection:
             index = socket.if_nametoindex(self.name)
             links = connection.get_links()
@@ -177,14 +177,14 @@ class Bridge:
             return unknown
 
     def attach(self, address: IPv4Address, process: Process) -> None:
-        """Make a link from the bridge to eth0 of the network namespace that a process is in."""
+        """Make a link from the bridge to eth0 in the network namespace of a process."""
         with (
             netlink(f"making the link {link_name(address)}") as connection,
             open(f"/proc/{process.pid}/ns/net") as namespace,
         ):
-            if not self.kernel.lives(process):  # it may be another process's that has its pid now
+            if not self.kernel.lives(process):  # another process may have its pid now
                 raise ProcessLookupError(errno.ESRCH, "the init has ended")
-            remove_link(connection, link_name(address))  # of an earlier start, if it is still going
+            remove_link(connection, link_name(address))  # of an earlier start, if it is still there
             eth0 = {
                 "ifname": "eth0",
                 "net_ns_fd": namespace.fileno(),
@@ -201,7 +201,7 @@ class Bridge:
 
 
 def remove_link(connection: Any, name: str) -> None:
-    """Remove a link, where there is one: the kernel may be removing it as well."""
+    """Remove a link if there is one. The kernel may be removing it at the same time."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -213,6 +213,6 @@ def remove_link(connection: Any, name: str) -> None:
 
 
 def write_setting(name: str, value: str) -> None:
-    """Change a setting of the network, below /proc/sys/net."""
+    """Change a setting below /proc/sys/net."""
     with open(f"/proc/sys/net/{name}", "w") as file:
         file.write(value)

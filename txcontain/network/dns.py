@@ -1,15 +1,13 @@
-"""The resolver of the bridge: containers find each other by name, and others as the host does.
+"""The resolver on the bridge: it answers for containers, and asks the host's resolvers the rest.
 
-What a container sends is a stranger's. Of a query no more is decoded than its header and one
-question with a name of 255 bytes (RFC 1035, 2.3.4): Twisted's decoder has no such bounds. And
-a turn of the reactor answers only so many.
+Every query is hostile input (``queries.py`` says what of it is decoded), one container must not
+take what the others need, and one turn of the reactor answers only a few queries.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,80 +24,34 @@ from twisted.python.failure import Failure
 
 from txcontain.errors import MachineAtFault
 from txcontain.later import Timer
+from txcontain.network.queries import LONGEST, Refused, cut_down, is_query, refusal
 
 PORT = 53
-TTL = 1  # seconds: a name may mean another container soon
-TIMEOUTS = (1, 3)  # seconds for the host's resolvers, at the first and at the second try
-MOST_FORWARDED = 128  # questions at a time: each takes a descriptor of the manager's
+TTL = 1  # seconds: the name may soon mean another container
+TIMEOUTS = (1, 3)  # seconds for the host's resolvers: the first and the second try
+MOST_FORWARDED = 128  # questions at a time: each takes a descriptor of the manager
 MOST_CONNECTIONS, IDLE = 128, 10  # over TCP, and seconds
 MOST_IN_A_TURN = 16  # datagrams
 MOST_ADDRESSES = 64  # in an answer
-HEADER = struct.Struct(">HHHHHH")  # RFC 1035, 4.1.1: its number, flags, and four counts
-RESPONSE, OPCODE, OPCODE_AND_WISH = 0x8000, 0x7800, 0x7900  # of the flags
-LONGEST_NAME, LONGEST_LABEL = 255, 63  # bytes
-LONGEST_QUERY = 4096  # bytes: a question, and the options of its sender's
 Find = Callable[[str], Sequence[str]]
 Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
 
-class Refused(Exception):
-    """A query that is not looked at; the code says why (RFC 1035, 4.1.1)."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-def cut_down(query: bytes) -> bytes:
-    """A query's header and its question, without all that may follow them.
-
-    Raises Refused.
-    """
-    number, flags, questions, answers, *_ = HEADER.unpack_from(query)
-    if flags & OPCODE:
-        raise Refused(dns.ENOTIMP)
-    if questions != 1 or answers:
-        raise Refused(dns.EFORMAT)
-    end = HEADER.size
-    try:
-        while length := query[end]:
-            end += 1 + length
-            if length > LONGEST_LABEL or end - HEADER.size >= LONGEST_NAME:
-                raise Refused(dns.EFORMAT)
-    except IndexError:
-        raise Refused(dns.EFORMAT) from None
-    end += 1 + 4  # the root's label, the type and the class
-    if end > len(query):
-        raise Refused(dns.EFORMAT)
-    return HEADER.pack(number, flags, 1, 0, 0, 0) + query[HEADER.size : end]
-
-
-def is_query(message: bytes) -> bool:
-    """Whether a message is one that is to be answered."""
-    return len(message) >= HEADER.size and not HEADER.unpack_from(message)[1] & RESPONSE
-
-
-def refusal(query: bytes, code: int) -> bytes:
-    """The answer to a query that is not looked at: a header only."""
-    number, flags, *_ = HEADER.unpack_from(query)
-    return HEADER.pack(number, RESPONSE | flags & OPCODE_AND_WISH | code, 0, 0, 0, 0)
-
-
 @define(eq=False)
 class Shares:
-    """A number of something, of which no one may have more than what is left for others."""
+    """Shares of a number of things: no one may have more than what is left for the others."""
 
     most: int
     taken: Counter[str] = field(factory=Counter)  # by who has them
 
     def take(self, who: str) -> bool:
-        """Take one; returns whether there was one to be had."""
+        """Take one; returns whether it was granted."""
         granted = self.taken[who] < self.most - self.taken.total()
         self.taken[who] += granted
         return granted
 
     def give_back(self, who: str) -> None:
-        """Have one less."""
+        """Give one back."""
         self.taken[who] -= 1
         if not self.taken[who]:
             del self.taken[who]
@@ -107,14 +59,14 @@ class Shares:
 
 @define(eq=False)
 class Answers:
-    """Answers questions about our names, and passes on those about others."""
+    """Answers questions about our names, and forwards all others."""
 
-    find: Find  # the addresses of a name, none where it is not ours
+    find: Find  # the addresses of a name; none if it is not ours
     upstream: Any  # an IResolver
     _forwarded: Shares = field(factory=lambda: Shares(MOST_FORWARDED))
 
     def query(self, query: dns.Query, asker: str) -> Deferred[Answer]:
-        """The answer, additional records and all; fails with what the client's resolver does."""
+        """The answer: three lists of records. Fails as the upstream resolver fails."""
         addresses = self.find(query.name.name.decode("latin-1").lower())
         if addresses:
             return succeed(([] if query.type != dns.A else records(query, addresses), [], []))
@@ -129,7 +81,7 @@ class Answers:
 
 
 def records(query: dns.Query, addresses: Sequence[str]) -> list[dns.RRHeader]:
-    """A record an address; of very many, some that are drawn by lot."""
+    """A record for each address; of very many, a random sample."""
     many = len(addresses) > MOST_ADDRESSES
     some = random.sample(addresses, MOST_ADDRESSES) if many else addresses
     return [
@@ -143,14 +95,14 @@ def _record(address: str) -> Any:
 
 
 class Datagrams(dns.DNSDatagramProtocol):
-    """Queries over UDP, only so many in a turn."""
+    """Queries over UDP, a few in each turn of the reactor."""
 
     transport: Any  # a udp.Port
     _left = MOST_IN_A_TURN
     _turn: Timer | None = None
 
     def datagramReceived(self, data: bytes, addr: Any) -> None:
-        """Have a query answered."""
+        """Answer a query."""
         self._count()
         if not is_query(data):
             return
@@ -160,9 +112,9 @@ class Datagrams(dns.DNSDatagramProtocol):
             self.transport.write(refusal(data, refused.code), addr)
 
     def _count(self) -> None:
-        """Read no more in this turn if it is enough.
+        """Stop reading after enough datagrams in one turn.
 
-        Twisted counts bytes: of empty datagrams it would read for as long as there are any.
+        Twisted only counts bytes: it would read empty datagrams as long as there are any.
         """
         self._left -= 1
         if not self._left:
@@ -177,23 +129,23 @@ class Datagrams(dns.DNSDatagramProtocol):
 
 
 class Conversation(dns.DNSProtocol):
-    """Queries over TCP, one after the other. Who reads no answers is hung up on."""
+    """Queries over TCP, one after the other. A client that reads no answers is cut off."""
 
     transport: Any
-    MAX_LENGTH = LONGEST_QUERY
+    MAX_LENGTH = LONGEST
     _turn: Timer | None = None
 
     def connectionMade(self) -> None:
-        """Be told of answers that are not read."""
+        """Ask to be told if answers are not read."""
         super().connectionMade()
         self.transport.registerProducer(self, True)
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full of them."""
+        """The buffer is full of answers that are not read."""
         self.transport.abortConnection()
 
     def stringReceived(self, data: bytes) -> None:
-        """Have a query answered, before the next one is looked at."""
+        """Answer a query before looking at the next one."""
         if not is_query(data):
             self.transport.abortConnection()
             return
@@ -220,13 +172,13 @@ class Conversation(dns.DNSProtocol):
             self.resumeProducing()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """The client has hung up, or was hung up on."""
+        """The client has hung up, or was cut off."""
         self.connected = 0
         super().connectionLost(reason)
 
 
 class Shared(WrappingFactory[ProtocolWrapper]):
-    """Takes connections: no one may have more of them than what is left for others."""
+    """Accepts connections: no one may have more of them than what is left for the others."""
 
     noisy = False
 
@@ -235,7 +187,7 @@ class Shared(WrappingFactory[ProtocolWrapper]):
         self._connections = Shares(MOST_CONNECTIONS)
 
     def buildProtocol(self, addr: Any) -> Any:
-        """A connection; None, which ends it, where there is none to be had."""
+        """A connection; None, which closes it, if this client has enough of them."""
         return super().buildProtocol(addr) if self._connections.take(addr.host) else None
 
     def unregisterProtocol(self, p: Any) -> None:
@@ -245,7 +197,7 @@ class Shared(WrappingFactory[ProtocolWrapper]):
 
 
 class Server(DNSServerFactory):
-    """Speaks DNS; a container can't make it fill the manager's log."""
+    """Speaks DNS. A container can't make it fill the manager's log."""
 
     noisy = False
     protocol = Conversation
@@ -256,7 +208,7 @@ class Server(DNSServerFactory):
         self.resolver, self.reactor = answers, reactor
 
     def handleQuery(self, message: dns.Message, protocol: Any, address: Any) -> Deferred[Any]:
-        """Answer the question of a message; ``address`` is the sender's of a datagram."""
+        """Answer the question of a message; ``address`` is a datagram's sender, None over TCP."""
         asker = address[0] if address else protocol.transport.getPeer().host
         answer: Deferred[Any] = self.resolver.query(message.queries[0], asker)
         answer.addCallback(self.gotResolverResponse, protocol, message, address)
@@ -265,7 +217,7 @@ class Server(DNSServerFactory):
     def gotResolverError(
         self, failure: Failure, protocol: Any, message: dns.Message, address: Any
     ) -> None:
-        """Say that the name is not known, or that the answer could not be had."""
+        """Say that there is no such name, or that the upstream resolver gave no answer."""
         code = dns.ENAME if failure.check(DNSNameError) else dns.ESERVER
         self.sendReply(protocol, self._responseFromMessage(message, rCode=code), address)
 
@@ -282,9 +234,9 @@ class Resolver:
     _ports: list[Any] = field(factory=list)
 
     def start(self) -> None:
-        """Begin to answer; nothing where this has begun already.
+        """Begin to answer, if it has not begun yet.
 
-        Raises MachineAtFault where the port is taken.
+        Raises MachineAtFault if the port is taken.
         """
         if self._ports:
             return
@@ -304,11 +256,11 @@ class Resolver:
         self._ports.append(listen(PORT, what, interface=self.address))
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         ports, self._ports = self._ports, []
         for port in ports:
             port.stopListening()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             with contextlib.suppress(Exception):
-                upstream._parseCall.cancel()  # it looks at resolv.conf once a minute
+                upstream._parseCall.cancel()  # it reads resolv.conf once a minute

@@ -1,8 +1,8 @@
-"""The packet filter: one table of our own in nftables, written by nft(8).
+"""The packet filter: one nftables table of our own, written by nft(8).
 
-The table says what passes between the bridge, the host and the world beyond. An
-``accept`` in it ends only this table's chain, and every chain of the host's own
-still has its say: nft(8), "accept". What is dropped here stays dropped.
+The table says what passes between the bridge, the host and the outside world. An ``accept`` in it
+ends only this table's chain: the host's own chains decide after it (nft(8), "accept"). What is
+dropped here stays dropped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from txcontain.host.trees import complaint_of
 PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
 HINT = "the manager must run as root, and the kernel must have nf_tables with NAT"
 
-# Two maps, since "everywhere" means each of the host's addresses, whichever they are by now.
-# Not the bridge's: there the resolver answers, whatever is published.
+# Two maps, since "everywhere" means each address that the host has at that moment. The bridge's
+# address is not one of them: only the resolver answers there.
 TABLE = """\
 add table inet {bridge}
 delete table inet {bridge}
@@ -81,16 +81,16 @@ table inet {bridge} {{
 
 @frozen
 class Published:
-    """A port of the host's that leads to a container."""
+    """A port of the host that leads to a container."""
 
     protocol: str
-    address: str  # of the host; ANY_ADDRESS for all
+    address: str  # of the host; ANY_ADDRESS: all of them
     port: int
     target: str  # the container's address
     target_port: int
 
     def element(self, bridge: str) -> str:
-        """Where it is looked up: the map, and the key in it."""
+        """The map in which it is looked up, and its key there."""
         key = f"{self.protocol} . {self.address} . {self.port}"
         if self.address == ANY_ADDRESS:
             return f"inet {bridge} everywhere {{ {self.protocol} . {self.port}"
@@ -110,17 +110,17 @@ def added(bridge: str, ports: Set[Published]) -> str:
 
 
 def deleted(bridge: str, ports: Set[Published]) -> str:
-    """The commands that publish these ports no longer."""
+    """The commands that stop publishing these ports."""
     return "".join(f"delete element {port.element(bridge)} }}\n" for port in sorted_(ports))
 
 
 def sorted_(ports: Set[Published]) -> list[Published]:
-    """Always in the same order."""
+    """The ports, always in the same order."""
     return sorted(ports, key=lambda port: (port.address, port.port, port.protocol))
 
 
 def table(bridge: str, interface: IPv4Interface) -> str:
-    """The commands that make the table anew, in one transaction with what follows them.
+    """The commands that make the table anew. What follows them is in the same transaction.
 
     ``interface`` is the bridge's address, in its subnet.
     """
@@ -129,12 +129,12 @@ def table(bridge: str, interface: IPv4Interface) -> str:
 
 @define(eq=False)
 class Firewall:
-    """The table of one bridge: told what it should be, it changes what is not so."""
+    """The table of one bridge. Told which ports to publish, it changes only what differs."""
 
-    run: Callable[[str], Awaitable[None]]  # nft(8) on a script: all of it happens, or nothing
+    run: Callable[[str], Awaitable[None]]  # runs nft(8) on a script: all of it is done, or nothing
     bridge: str
     interface: IPv4Interface
-    _ports: frozenset[Published] | None = None  # in the kernel; None where that is not known
+    _ports: frozenset[Published] | None = None  # in the kernel; None if that is not known
 
     async def publish(self, ports: frozenset[Published]) -> None:
         """Have the table publish these ports and no others.
@@ -152,11 +152,11 @@ class Firewall:
         self._ports = ports
 
     def doubt(self) -> None:
-        """The table may be any: the next one is written as a whole."""
+        """The table may have been changed: write all of it the next time."""
         self._ports = None
 
     async def remove(self) -> None:
-        """Remove the table, where there is one.
+        """Remove the table if there is one.
 
         Raises MachineAtFault.
         """
@@ -167,7 +167,7 @@ class Firewall:
 def find_nft() -> str:
     """The path of nft(8).
 
-    Raises MachineAtFault where there is none.
+    Raises MachineAtFault if there is none.
     """
     path = shutil.which("nft", path=PATH)
     if path is None:

@@ -1,13 +1,12 @@
-"""The private network: a bridge of ours, and a link from it to each container that is on it.
+"""The private network: a bridge, and a link from it to each of its containers.
 
     host                                   container
     txcontain0 10.87.0.1/16 (a bridge) --- tx0a570002 === eth0 10.87.0.2/16
          |  rules: firewall.py                            default via 10.87.0.1
          |  names: dns.py, port 53
 
-The bridge, its rules and its resolver are there while an instance needs them. The
-kernel removes a link with the network namespace that its other end is in, so with the
-container's last process.
+The bridge, its rules and its resolver are there while an instance needs them. The kernel removes a
+link together with the network namespace of its other end: when the container's last process ends.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
 class Member:
     """An instance on the bridge, from its launch until it ends for good."""
 
-    names: tuple[str, str]  # of the instance and of its config, in small letters
+    names: tuple[str, str]  # of the instance and of its config, in lower case
     address: IPv4Address
     ports: tuple[Port, ...]
-    config: str = ""  # its name, as it is written
+    config: str = ""  # its name as it is written
     runs: bool = False
 
     @property
@@ -58,10 +57,10 @@ class Network:
     bridge: Bridge
     firewall: Firewall
     resolver: Resolver
-    find_nft: Callable[[], object] = find_nft  # raises MachineAtFault where there is none
+    find_nft: Callable[[], object] = find_nft  # raises MachineAtFault if there is none
     forwards: Callable[[], bool] = forwards  # whether the host does
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
-    _up: bool | None = False  # whether the bridge is there; None where that is not known
+    _up: bool | None = False  # whether the bridge is there; None if that is not known
     _lock: DeferredLock = field(factory=DeferredLock)
     _log: Logger = field(factory=Logger)
 
@@ -71,9 +70,9 @@ class Network:
     # -- who is on it ------------------------------------------------------------
 
     def reserve(self, instance: str, spec: Spec) -> str | None:
-        """An address for an instance that is to be made; None where it needs none.
+        """Reserve an address for a new instance; None if it needs none.
 
-        Raises MachineAtFault where it can't be had; ConfigAtFault where its name can't.
+        Raises MachineAtFault if there is none left; ConfigAtFault if its name is taken.
         """
         if spec.network != "private":
             return None
@@ -89,12 +88,12 @@ class Network:
                 "destroy some instances, or start the manager with a larger --subnet",
             )
         self.adopt(instance, spec, str(address))
-        # Begun while the init mounts its root; `connect` waits for it, and tells what went wrong.
+        # Done while the init mounts its root. `connect` waits for it, and raises what went wrong.
         background(self._settle(), "making the private network ready")
         return str(address)
 
     def _check_name(self, config: str) -> None:
-        """Names in DNS have no case (RFC 4343): one must not mean instances of two configs."""
+        """DNS ignores case (RFC 4343): a name must not stand for two configs."""
         for instance, member in self._members.items():
             if config.lower() in member.names and config != member.config:
                 raise ConfigAtFault(
@@ -113,28 +112,28 @@ class Network:
             )
 
     def adopt(self, instance: str, spec: Spec, address: str) -> None:
-        """Take an instance in that has this address."""
+        """Take in an instance that has this address."""
         names = (instance.lower(), spec.name.lower())
         self._members[instance] = Member(names, IPv4Address(address), spec.ports, spec.name)
 
     def link_of(self, address: str) -> Link:
-        """What the instance of an address has to know."""
+        """What an instance needs to know of its link."""
         return Link(address, str(self.interface.netmask), str(self.interface.ip))
 
     def set_running(self, instance: str, runs: bool) -> None:
-        """Take note of whether an instance runs: only then is its name answered for."""
+        """Take note of whether an instance runs: its name is known only while it does."""
         if instance in self._members:
             self._members[instance] = evolve(self._members[instance], runs=runs)
 
     def find(self, name: str) -> list[str]:
-        """The addresses of the instances that have this name, or are of this config."""
+        """The addresses of the running instances of this name, or of the config of this name."""
         members = self._members.values()
         return [str(one.address) for one in members if one.runs and name in one.names]
 
     # -- what is there for them ----------------------------------------------------
 
     async def connect(self, instance: str, process: Process) -> None:
-        """Make the link to a container's network namespace, and all that it needs.
+        """Make the link to a container's network namespace, and whatever it needs.
 
         Raises MachineAtFault.
         """
@@ -146,20 +145,20 @@ class Network:
     async def release(self, instance: str) -> None:
         """Give an instance's address and ports back.
 
-        Raises MachineAtFault; it can be tried again then.
+        Raises MachineAtFault; then it can be tried again.
         """
         self._members.pop(instance, None)
         await self._settle()
 
     def left(self, address: str | None) -> list[str]:
-        """The links of an instance that has ended which are still there."""
+        """The links that are left of an instance that has ended."""
         if not address or any(str(one.address) == address for one in self._members.values()):
-            return []  # it has none, or another instance has its address by now
+            return []  # it had none, or another instance has its address now
         name = link_name(IPv4Address(address))
         return [f"link {name}"] if self.bridge.has_link(name) else []
 
     async def _settle(self) -> None:
-        """Have there what the members need, and nothing where there are none."""
+        """Set up what the members need, or take all of it down if there are none."""
         async with self._lock:
             if self._members:
                 await self._set_up()
@@ -185,9 +184,9 @@ class Network:
         self._up = False
 
     async def recover(self) -> list[str]:
-        """Make all as the members need it, whatever is there.
+        """Set up all that the members need, whatever is there already.
 
-        Returns what was done, a sentence a thing.
+        Returns what was done, a sentence each.
         """
         done: list[str] = []
         try:
@@ -212,14 +211,14 @@ class Network:
         return done
 
     def stop(self) -> None:
-        """Answer for names no longer: the manager ends, and the containers run on."""
+        """Stop answering for names: the manager ends, and the containers run on."""
         self.resolver.stop()
 
 
 def make_network(
     reactor: Any, kernel: Kernel, threads: Any, owner: str, bridge: str, subnet: IPv4Network
 ) -> Network:
-    """The network on a bridge of this name; it is made when the first instance needs it."""
+    """The network on a bridge of this name, which is made when the first instance needs it."""
     interface = IPv4Interface((next(subnet.hosts()), subnet.prefixlen))
     return Network(
         threads,
