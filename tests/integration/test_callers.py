@@ -53,7 +53,7 @@ os.kill(os.getpid(), 9)
 PASS_ON = """
 import array
 to = socket.socket(socket.AF_UNIX)
-to.connect("\\0{name}")
+to.connect("\\x00{name}")
 sock = connect()
 passed = array.array("i", [sock.fileno()])
 to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
