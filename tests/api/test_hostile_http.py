@@ -514,7 +514,7 @@ class InjectionTests(HostileCase):
 
     def test_log_of_a_reason(self) -> None:
         """A reason is told as it was meant, with its arrows, and no odd name gets through."""
-        body = b'{"colour\u2192": "\x1b[31m"}'
+        body = b'{"colour\\u2192": "\x1b[31m"}'
         self.send(
             b"POST /config HTTP/1.1\r\n"
             + HOST
