@@ -791,6 +791,50 @@ class Variables(Case):
         self.assertLess(4 * init.LONGEST_ENVIRONMENT + longest_name, 32 * 4096)  # MAX_ARG_STRLEN
 
 
+class ForReal(SynchronousTestCase):
+    """The init as a process, with steps that need no root and change nothing.
+
+    It uses private modules of the standard library (_ctypes, _json, _signal, _socket, _struct),
+    which another Python may lack or have changed.
+    """
+
+    def carry_out(self, *plan):
+        """Send an init a plan; return its messages, once it has ended."""
+        path = os.path.relpath(self.mktemp())
+        with socket.socket(socket.AF_UNIX) as manager:
+            manager.bind(path)
+            manager.listen()
+            manager.settimeout(60)
+            command = [sys.executable, "-I", "-S", "-B", init.__file__, path, "token"]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            connection, _ = manager.accept()
+            with connection:
+                connection.settimeout(60)
+                text = marshal.dumps(plan)
+                connection.sendall(len(text).to_bytes(4, "big") + text)
+                with connection.makefile() as messages:
+                    return [json.loads(line) for line in messages]
+
+    def test_becomes_a_program(self):
+        """An init carries out steps, says so, and becomes the program."""
+        token, done = self.carry_out(
+            ("no_new_privileges", {}),
+            ("exec", {"path": "/bin/true", "arguments": [], "environment": []}),
+        )
+        self.assertEqual(token, {"token": "token"})
+        self.assertEqual(len(done["done"]), 1)
+
+    def test_what_the_kernel_refuses(self):
+        """It says which system call failed, and by which error."""
+        _, message = self.carry_out(("move", {"source": "", "target": "/nowhere"}))
+        failed = {key: message["failed"][key] for key in ("step", "errno", "call", "path")}
+        self.assertEqual(
+            failed, {"step": 0, "errno": errno.EBADF, "call": "openat2", "path": "/nowhere"}
+        )
+
+
 class Attempt:
     """In place of init.Kernel: really executes, but in a process of its own."""
 
