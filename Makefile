@@ -10,7 +10,8 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench hostile soak torture packages coverage wheel pictures \
+        api_tests cli_tests bench hostile soak torture matrix lowest packages coverage wheel \
+        pictures \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -65,6 +66,12 @@ has-systemd:
 
 test: install $(BASE) $(MOUNTABLES) ## run all tests
 	@$(ROOT) .venv/bin/python -m twisted.trial tests
+
+lowest: install ## run the tests that need no real containers, with the lowest packages that are allowed
+	@$(ROOT) .venv/bin/python -m tests.matrix lowest
+
+matrix: install ## the same on several Pythons, in containers: PYTHONS="3.13 /path/of/a/python3.10", or all
+	@$(ROOT) .venv/bin/python -m tests.matrix $(PYTHONS)
 
 lint: install ## check the style, the format and the types
 	@.venv/bin/ruff check .
