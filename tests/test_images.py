@@ -256,8 +256,8 @@ class TinyShTests(WebserverCase):
         status, _, body = self.server.ask("/cgi-bin/pkill.sh")
         self.assertEqual(status, 200)
         self.assertIn(b"ends now", body)
-        self.assertFalse(self.server.is_listening())
         self.assertEqual(self.shell.wait(timeout=10), 0)
+        self.assertFalse(self.server.is_listening())
 
     def test_sigterm(self) -> None:
         """SIGTERM to tiny.sh ends both."""
