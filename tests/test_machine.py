@@ -36,12 +36,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeLayers, FakeReactor, make_manager
 from tests.support import document
-from txcontain.engine import manager
-from txcontain.engine.manager import read_record
+from txcontain.engine import recovery
+from txcontain.engine.recovery import doctor, restore
 from txcontain.errors import Error, MachineAtFault
 from txcontain.runtime import pool, prepared
 from txcontain.runtime.exits import UNSEEN
-from txcontain.runtime.instance import RECORD, WHOLE, Instance
+from txcontain.runtime.instance import Instance
+from txcontain.runtime.phase import Phase
+from txcontain.runtime.records import RECORD, read_record
 
 LIVES = int(os.environ.get("MACHINE_LIVES", "60"))
 SEED = int(os.environ.get("MACHINE_SEED", "1"))
@@ -121,7 +123,7 @@ class Lives(RuleBasedStateMachine):
         numbers = itertools.count(1)
         digits = {
             module: lambda size: f"{next(numbers):0{2 * size}x}"
-            for module in (prepared, pool, manager)
+            for module in (prepared, pool, recovery)
         }
         self.patches = [patch.object(module, "token_hex", draw) for module, draw in digits.items()]
         self.patches += self.faults.patches
@@ -185,7 +187,7 @@ class Lives(RuleBasedStateMachine):
         self.manager.remove = self.manager.pool.ahead.remove = self.remove
         self.manager.layers.get = self.get_layer
         self.manager.journal.open()
-        self.manager.restore()
+        restore(self.manager)
         self.manager.pool.start()
 
     def in_thread(self, function, *arguments, **options):
@@ -263,7 +265,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def doctor(self) -> None:
         """The doctor is called."""
-        self.ask("doctor", self.manager.doctor())
+        self.ask("doctor", doctor(self.manager))
 
     # -- what happens by itself ----------------------------------------------------
 
@@ -431,7 +433,7 @@ class Lives(RuleBasedStateMachine):
         assert not open_, f"never answered: {open_}"
         self.asked = []
         self.no_mistake()
-        self.ask("doctor", self.manager.doctor())
+        self.ask("doctor", doctor(self.manager))
         for _ in range(100):
             self.reactor.advance(0.05)
         self.no_mistake()
@@ -455,7 +457,7 @@ class Lives(RuleBasedStateMachine):
     def agrees_with_its_record(self, instance) -> None:
         """What is on disk of an instance is what the next manager has to know."""
         mode = stat.S_IMODE(os.lstat(instance.folder).st_mode)
-        assert mode == WHOLE, f"{instance.name} is {instance.state}, and its mode {mode:o}"
+        assert mode == Phase.WHOLE, f"{instance.name} is {instance.state}, and its mode {mode:o}"
         path = os.path.join(instance.folder, RECORD)
         record = read_record(instance.name, path, self.manager.layers.folder)
         if not self.faults.any_failed:

@@ -18,7 +18,7 @@ from tests.support import document, make_spec
 from txcontain import tap
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.trees import Trees
-from txcontain.runtime.instance import HALF_MADE
+from txcontain.runtime.phase import Phase
 from txcontain.tap import FOLDERS, LOG_THREADS, ManagerService, Options, makeService
 from txcontain.tap import make_manager as wire
 
@@ -161,7 +161,7 @@ class WiringTests(MachineTestCase):
     def test_plans_begin_with_the_groundwork(self) -> None:
         """The plan of every container begins with what a warm init has done in advance."""
         manager = wire(self.options(), self.reactor)
-        plan = manager._instance("web-1", make_spec(), ["/base"], None, None).plan
+        plan = manager.make_instance("web-1", make_spec(), ["/base"], None, None).plan
         self.assertEqual(plan[: len(manager.pool.groundwork)], manager.pool.groundwork)
 
 
@@ -231,7 +231,7 @@ class ServiceTests(MachineTestCase):
 
     def test_recovers(self) -> None:
         """What an earlier manager left is put in order before anything else."""
-        os.mkdir(os.path.join(self.state, "instances/web-1"), HALF_MADE)
+        os.mkdir(os.path.join(self.state, "instances/web-1"), Phase.HALF_MADE)
         self.start_service()
         self.assertEqual(os.listdir(os.path.join(self.state, "instances")), [])
         self.stop_service()

@@ -28,6 +28,7 @@ from txcontain.container.plan import make_groundwork
 from txcontain.container.seccomp import compile_filters
 from txcontain.engine.configs import Configs
 from txcontain.engine.manager import Manager
+from txcontain.engine.recovery import restore
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
@@ -145,7 +146,7 @@ class ManagerService(Service):
         with told():
             self.manager.pool.cgroups = Cgroups.here(self.manager.state)
             self.manager.journal.open()
-            self.manager.restore()
+            restore(self.manager)
             self.manager.pool.start()
         self.manager.kernel.be_prompt()
         gc.freeze()  # no collection looks again at all that was imported: tens of milliseconds

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import ManagerCase, wait_until
-from txcontain.runtime.prepared import PREPARED
+from txcontain.runtime.phase import Phase, phase_of
 
 FACTS = """
 cat /proc/sys/kernel/hostname; pwd; id; umask; echo $$; cat /proc/$$/environ; echo
@@ -42,7 +41,7 @@ class PreparedCase(ManagerCase):
     def prepared(self) -> list[Path]:
         """The folders that were made in advance."""
         folders = self.state.glob("instances/*")
-        return [path for path in folders if stat.S_IMODE(path.stat().st_mode) == PREPARED]
+        return [path for path in folders if phase_of(path) == Phase.PREPARED]
 
     def launch_prepared(self, config: dict[str, str]) -> str:
         """Launch a config until all but the exec was done in advance; return that instance."""

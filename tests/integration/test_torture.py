@@ -14,7 +14,6 @@ import itertools
 import os
 import random
 import signal
-import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from typing import Any
 from tests.integration.harness import ManagerCase, wait_until
 from tests.support import needs_tracing
 from txcontain.host.kernel import Kernel
-from txcontain.runtime.prepared import PREPARED
+from txcontain.runtime.phase import Phase, phase_of
 
 SECONDS = float(os.environ.get("TORTURE_SECONDS", "20"))
 SEED = int(os.environ.get("TORTURE_SEED", time.time()))
@@ -241,7 +240,7 @@ class Torture(ManagerCase):
 def is_prepared(folder: Path) -> bool:
     """Whether a folder is no instance's yet, or has gone meanwhile."""
     with contextlib.suppress(FileNotFoundError):
-        return stat.S_IMODE(folder.stat().st_mode) == PREPARED
+        return phase_of(folder) == Phase.PREPARED
     return True
 
 

@@ -14,7 +14,9 @@ from tests.support import make_spec
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.runtime import instance as instances
 from txcontain.runtime.exits import Exit
-from txcontain.runtime.instance import ENDING, HALF_MADE, LOOK_AT_LAST, SAVE_AFTER, WHOLE, Instance
+from txcontain.runtime.instance import LOOK_AT_LAST, SAVE_AFTER, Instance
+from txcontain.runtime.phase import Phase
+from txcontain.runtime.records import record_of
 
 STOPPED = ["stopping: asked to end", "ended: asked to end (killed by SIGKILL)"]
 PLAN = [("output", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
@@ -110,7 +112,7 @@ class StateTests(InstanceTestCase):
             for step in WAYS[state]:
                 getattr(instance._life, step)(*INPUTS[step])
             self.assertEqual(instance.state, state)
-            before, self.events = instance.record(), []
+            before, self.events = record_of(instance), []
             move = getattr(instance._life, what)
             if (state, what) in MOVES:
                 move(*INPUTS[what])
@@ -123,7 +125,7 @@ class StateTests(InstanceTestCase):
                 )
             else:
                 self.assertRaises(NoTransition, move, *INPUTS[what])
-                self.assertEqual((instance.record(), self.events), (before, []), (state, what))
+                self.assertEqual((record_of(instance), self.events), (before, []), (state, what))
             instance.pause()
 
 
@@ -160,7 +162,7 @@ class LaunchTests(InstanceTestCase):
             self.init.hang_up()
             self.successResultOf(launched)
             self.assertEqual((instance.state, instance.exit.status), (state, 3))
-            self.assertEqual(self.mode(instance), WHOLE)
+            self.assertEqual(self.mode(instance), Phase.WHOLE)
             self.assertEqual(
                 [event.split(":")[0] for event in self.events], ["starting", "running", state]
             )
@@ -243,10 +245,10 @@ class LaunchTests(InstanceTestCase):
         self.reactor.works = False
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
-        self.assertEqual(self.mode(instance), HALF_MADE)
+        self.assertEqual(self.mode(instance), Phase.HALF_MADE)
         self.init.carry_out()
         self.assertNoResult(launched)
-        self.assertEqual((self.mode(instance), instance.running), (WHOLE, True))
+        self.assertEqual((self.mode(instance), instance.running), (Phase.WHOLE, True))
         self.reactor.pump([0.05] * 102)
 
     def test_stderr_of_the_tools(self) -> None:
@@ -418,7 +420,7 @@ class StopTests(InstanceTestCase):
         """From when it is asked to end, the next manager knows that it is to be removed."""
         instance = self.launched()
         self.stop(instance)
-        self.assertEqual(self.mode(instance), ENDING)
+        self.assertEqual(self.mode(instance), Phase.ENDING)
 
     def test_without_handler(self) -> None:
         """A container of which no process catches SIGTERM is killed at once."""

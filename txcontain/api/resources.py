@@ -26,11 +26,13 @@ from txcontain.container.document import read_object
 from txcontain.container.explain import explain
 from txcontain.container.spec import key_of
 from txcontain.engine.manager import Manager
+from txcontain.engine.recovery import doctor
 from txcontain.errors import InvalidData
 from txcontain.logs.follower import Follower
 from txcontain.logs.logd import STREAMS
 from txcontain.logs.reader import read_moment
 from txcontain.logs.segments import FOREVER, Wanted
+from txcontain.runtime.records import record_of
 
 OF_LOGS: dict[str, Any] = {
     "tail": number,
@@ -103,7 +105,7 @@ class Api:
 
     async def instances(self, request: Request) -> dict[str, Any]:
         """GET /instances: all, those that have ended too."""
-        records = [instance.record() for instance in self.manager.instances.values()]
+        records = [record_of(instance) for instance in self.manager.instances.values()]
         return {"instances": [{key: record[key] for key in LISTED} for record in records]}
 
     async def stats(self, request: Request) -> dict[str, Any]:
@@ -161,7 +163,7 @@ class Api:
 
     async def doctor(self, request: Request) -> dict[str, list[str]]:
         """POST /doctor."""
-        return {"findings": await self.manager.doctor()}
+        return {"findings": await doctor(self.manager)}
 
     async def openapi(self, request: Request) -> dict[str, Any]:
         """GET /openapi.json."""

@@ -1,28 +1,24 @@
-"""The verbs: keep a config, launch it, list what runs, destroy it; and find all of it again."""
+"""The verbs: keep a config, launch it, list what runs, destroy it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import zip_longest
-from secrets import token_hex
 from typing import Any
 
 from attrs import Factory, asdict, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
-from twisted.logger import Logger
 
 from txcontain.container.facts import Host
 from txcontain.container.plan import Paths, Plan, make_plan
 from txcontain.container.spec import Port, Spec, from_json
 from txcontain.engine.configs import Configs
-from txcontain.engine.records import read_record
 from txcontain.errors import MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
-from txcontain.host.kernel import Kernel, Process, most_held
+from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.images.layers import Layers
 from txcontain.later import Timer, background, poll, together
@@ -31,19 +27,14 @@ from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader, Source
 from txcontain.logs.segments import LONGEST_READ, Wanted
 from txcontain.network.network import Network
 from txcontain.runtime import diagnose
-from txcontain.runtime.exits import UNSEEN, Exit
-from txcontain.runtime.instance import END_WITHIN, ENDING, HALF_MADE, RECORD, Instance
+from txcontain.runtime.instance import END_WITHIN, Instance
 from txcontain.runtime.pool import Pool
-from txcontain.runtime.prepared import PREPARED, PlanFor, new_name
-from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN, UNKNOWN, Adopted
+from txcontain.runtime.prepared import PlanFor, new_name
+from txcontain.runtime.records import record_of
+from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
 
 MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
-READ_AGAIN = 5.0  # seconds
-WANTED_FILES = 1 << 16  # one for each instance, and those for all else
 TIDY_AFTER = 1.0  # seconds
-
-log = Logger()
-Monitors = dict[str, tuple[Process, Process | None]]  # what Kernel.monitors finds
 
 
 async def nothing() -> None:
@@ -77,7 +68,12 @@ class Manager:
     _tidying: Timer = field(
         default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
     )
-    _unread: list[str] = field(factory=list)  # instances whose records can't be read yet
+    unread: list[str] = field(factory=list)  # instances whose records can't be read yet
+
+    @property
+    def folder(self) -> str:
+        """The folder of the instances' folders."""
+        return os.path.join(self.state, "instances")
 
     # -- configs ---------------------------------------------------------------
 
@@ -137,20 +133,22 @@ class Manager:
         for mount in spec.mounts:
             layers.append(await self.layers.get(self.mountables, mount.tarball))
 
-    def _layers_in_use(self) -> set[str]:
+    def layers_in_use(self) -> set[str]:
+        """The folders of those that instances, launches and warm inits use."""
         running = [one.layers for one in self.instances.values() if not one.ended]
         return self.pool.mounted.union(*running, *self._launching)
 
-    def _tidy_soon(self) -> None:
+    def tidy_soon(self) -> None:
+        """Remove layers that nothing uses, a moment later, if there are too many."""
         if self.layers.is_to_tidy() and not self._tidying.is_set:
             self._tidying.after(TIDY_AFTER)
 
     def _tidy(self) -> None:
-        if not self._unread:  # else it is not known what those use
+        if not self.unread:  # else it is not known what those use
             background(self._remove_layers(), "removing layers")
 
     async def _remove_layers(self) -> None:
-        for name in await self.layers.remove_unused(self._layers_in_use):
+        for name in await self.layers.remove_unused(self.layers_in_use):
             self.journal.add("layer", f"removed {name}, which nothing uses")
 
     async def _check_ports(self, spec: Spec) -> None:
@@ -187,8 +185,8 @@ class Manager:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
         prepared = self.pool.reserved(spec.name, self._plan_for(spec, layers, None, ids))
         name = prepared or new_name(spec.name)
-        instance = self._instance(name, spec, layers, self.network.reserve(name, spec), ids)
-        instance.changed = self._changed
+        instance = self.make_instance(name, spec, layers, self.network.reserve(name, spec), ids)
+        instance.changed = self.changed
         self.instances[instance.name] = instance
         return instance
 
@@ -199,16 +197,17 @@ class Manager:
         """
         return free_range(one.ids for one in self.instances.values() if one.ids is not None)
 
-    def _instance(
+    def make_instance(
         self, name: str, spec: Spec, layers: list[str], address: str | None, ids: int | None
     ) -> Instance:
+        """An instance, not yet launched or found again."""
         plan = self._plan(spec, layers, address, ids, name)
         connect = partial(self.network.connect, name)
         machine = self.reactor, self.kernel, self.pool
         return Instance(
             name,
             spec,
-            os.path.join(self._folder, name),
+            os.path.join(self.folder, name),
             layers,
             plan,
             *machine,
@@ -226,7 +225,7 @@ class Manager:
     def _plan(
         self, spec: Spec, layers: list[str], address: str | None, ids: int | None, name: str
     ) -> Plan:
-        folder, base = os.path.join(self._folder, name), self.layers.content(layers[0])
+        folder, base = os.path.join(self.folder, name), self.layers.content(layers[0])
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
@@ -241,11 +240,12 @@ class Manager:
         )
         return make_plan(spec, paths, name)
 
-    def _changed(self, instance: Instance, why: str) -> None:
+    def changed(self, instance: Instance, why: str) -> None:
+        """Do what follows from an instance's new state."""
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.set_running(instance.name, instance.running)
         if instance.running or instance.ended:
-            self._tidy_soon()
+            self.tidy_soon()
         if instance.ended:
             self.pool.log_process.wake(instance.name)
             self._release(instance)
@@ -277,7 +277,7 @@ class Manager:
         Raises NoSuchInstance.
         """
         instance = self.find(name)
-        record = instance.record()
+        record = record_of(instance)
         del record["document"]
         contents = [self.layers.content(layer) for layer in instance.layers]
         record["left_out"] = {
@@ -400,172 +400,6 @@ class Manager:
             instance.mark_as_ending()
             background(self._forget(instance), f"forgetting {instance.name}")
 
-    # -- finding all again ---------------------------------------------------------
-
-    def restore(self) -> list[str]:
-        """Go on with what an earlier manager left: adopt, finish, or roll back.
-
-        Returns what was done, a sentence a thing.
-        """
-        may_open = self.kernel.open_more(WANTED_FILES)
-        done = self._go_on_with(os.listdir(self._folder))
-        background(self._recover_network(), "recovering the private network")
-        self._tidy_soon()
-        for path in self.layers.cut_short():
-            done.append(f"removed {path}, whose unpacking was cut short")
-            self._remove_later(path)
-        done += [f"removed {name}, a write cut short" for name in self.configs.recover()]
-        if most_held(may_open) < len(self.instances):
-            done.append(
-                f"the manager may open {may_open} files only, which is too few for "
-                f"{len(self.instances)} instances: raise LimitNOFILE, or ulimit -n"
-            )
-        for what in done:
-            self.journal.add("recovered", what)
-        return done
-
-    def _go_on_with(self, names: list[str]) -> list[str]:
-        """Take instances over; those whose records can't be read now, a moment later."""
-        monitors = self.kernel.monitors(self.pool.slots)
-        records, done = self._read_records(names)
-        for record in sorted(records, key=lambda one: float(one["launched"])):
-            try:
-                self._resume(record, monitors)
-            except Exception:  # which must keep no other from being found
-                name = record["instance"]
-                log.failure("going on with {name}", name=name)
-                done.append(f"could not go on with {name}: the manager's log says why")
-        if self._unread:
-            Timer(self.reactor, self._read_again).after(READ_AGAIN)
-        else:  # else what runs in a slot may be theirs
-            ours = {record["slot"] for record in records if record["slot"]}
-            done += self._end_strangers(monitors, ours)
-        return done
-
-    def _read_again(self) -> None:
-        names, self._unread = self._unread, []
-        for what in self._go_on_with(names):
-            self.journal.add("recovered", what)
-
-    async def _recover_network(self) -> None:
-        for what in await self.network.recover():
-            self.journal.add("recovered", what)
-
-    async def doctor(self) -> list[str]:
-        """Look for what should not be there, and remove it; returns what was found and done."""
-        monitors = await self.threads(self.kernel.monitors, self.pool.slots)
-        done = [] if self._unread else self._end_strangers(monitors)
-        known = set(self.instances) | self.pool.ahead.names | set(self._unread)
-        for name in set(os.listdir(self._folder)) - known:
-            await self.remove(os.path.join(self._folder, name))
-            done.append(f"removed the folder instances/{name}, of no instance")
-        self.pool.expect_nothing()
-        if not self._unread:
-            for name in await self.layers.remove_unused(self._layers_in_use):
-                done.append(f"removed the layer {name}, which nothing uses")
-        done += await self.network.recover()
-        for path in self.kernel.mounts_below(self.state):
-            done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
-        for what in done:
-            self.journal.add("doctor", what)
-        return done
-
-    @property
-    def _folder(self) -> str:
-        return os.path.join(self.state, "instances")
-
-    def _read_records(self, names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-        records, done = [], []
-        for name in names:
-            path = os.path.join(self._folder, name)
-            try:
-                mode = stat.S_IMODE(os.lstat(path).st_mode)
-                if mode in (HALF_MADE, PREPARED):
-                    raise ValueError("there was no instance yet")
-                record = read_record(name, os.path.join(path, RECORD), self.layers.folder)
-            except ValueError as error:
-                done.append(self._put_away(path, mode, error))
-            except OSError as error:
-                self._unread.append(name)
-                done.append(f"can't read the record of {name} yet: {of_os(error)}")
-            else:
-                records.append({**record, "ending": mode == ENDING})
-        return records, done
-
-    def _put_away(self, path: str, mode: int, error: ValueError) -> str:
-        name = os.path.basename(path)
-        if mode == PREPARED:
-            self._remove_later(path)
-            return f"removed {name}, which had been prepared for a launch that did not come"
-        if mode in (HALF_MADE, ENDING):
-            self._remove_later(path)
-            return f"rolled back {name}, which was half made or half removed"
-        try:
-            os.rename(path, os.path.join(self.state, "aside", f"{name}-{token_hex(4)}"))
-        except OSError as why:
-            return f"could not set {name} aside: {of_os(why)}; {error}"
-        return f"set {name} aside: {error}"
-
-    def _resume(self, record: dict[str, Any], monitors: Monitors) -> None:
-        name, spec, address = record["instance"], record["spec"], record["address"]
-        instance = self._instance(name, spec, record["layers"], address, record["ids"])
-        if address and record["state"] != "ended":
-            self.network.adopt(name, spec, address)
-        self.instances[instance.name] = instance
-        instance.recall(record)
-        instance.changed = self._changed
-        if record["state"] == "ended":
-            instance.ended_before(record["exit"])
-        else:
-            self._follow(instance, record, monitors)
-        if record["ending"]:
-            background(self.destroy(instance.name), f"going on to destroy {instance.name}")
-
-    def _follow(self, instance: Instance, record: dict[str, Any], monitors: Monitors) -> None:
-        """Find what an instance runs; where that has ended, its policy says what comes next."""
-        token, log_process = record["slot"] or "none", self.pool.log_process
-        processes = self._adopted(token, monitors)
-        log_process.adopt(token, instance.name, instance.spec.longest_log)
-        how = adopt(processes)
-        if how is None:
-            instance.adopt(processes)
-            return
-        background(log_process.close(token), f"the log of {instance.name}")
-        processes.clear()
-        if record["state"] == "waiting":
-            instance.go_on_waiting(record["exit"] or how)
-            return
-        if how.reason == UNSEEN and record["boot"] != self.kernel.boot_id():
-            how = Exit(reason="ended by a reboot of the machine", at=self.kernel.boot_time())
-        instance.ended_meanwhile(how)
-
-    def _adopted(self, token: str, monitors: Monitors) -> Adopted:
-        slot = os.path.join(self.pool.slots, token)
-        machine = self.reactor, self.kernel, self.pool.cgroups, self.pool.writes
-        monitor, process = monitors.get(token, (UNKNOWN, None))
-        return Adopted(*machine, slot, process or UNKNOWN, monitor)
-
-    def _end_strangers(self, monitors: Monitors, known: Collection[str] = ()) -> list[str]:
-        """End what runs in slots that are neither an instance's nor the pool's."""
-        ours = set(known)
-        ours |= {one.processes.token for one in self.instances.values() if one.processes}
-        done = []
-        for token in self.pool.tokens() - ours:
-            processes = self._adopted(token, monitors)
-            if adopt(processes) is None:
-                processes.on_exit = lambda _, processes=processes: processes.clear()
-                done.append(_end_stranger(processes))
-            else:
-                done.append(f"removed the slot {token}, of nothing that runs")
-                processes.clear()
-        return done
-
-    def _remove_later(self, path: str) -> None:
-        async def remove() -> None:
-            await self.remove(path)
-
-        background(remove(), f"removing {path}")
-
     def pause(self) -> None:
         """Forget what is to be done later: the manager ends, and the containers run on."""
         self.network.stop()
@@ -573,19 +407,3 @@ class Manager:
         for instance in self.instances.values():
             instance.pause()
         self.journal.write()
-
-
-def _end_stranger(processes: Adopted) -> str:
-    pid = processes.process.pid or processes.monitor.pid
-    what = f"process {pid}, of a launch that was cut short"
-    try:
-        processes.kill()
-    except OSError as error:
-        return f"could not end {what}: {of_os(error)}"
-    return f"ended {what}"
-
-
-def adopt(processes: Adopted) -> Exit | None:
-    """Begin to follow a slot's processes; how they ended, if that is known already."""
-    processes.follow()
-    return processes.exit

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from attrs import asdict, define, field
+from attrs import define, field
 from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
@@ -28,7 +28,9 @@ from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
 from txcontain.runtime.conversation import Connect, StepFailed
 from txcontain.runtime.exits import Exit
+from txcontain.runtime.phase import Phase
 from txcontain.runtime.pool import Pool
+from txcontain.runtime.records import RECORD, record_of
 from txcontain.runtime.supervised import Supervised
 
 LISTEN_WITHIN = 5.0  # seconds that a launch waits for its script to listen on PORT
@@ -39,11 +41,6 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each
 KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
 STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
 SAVE_AFTER = 1.0  # seconds
-# How far an instance is, as its folder's mode, in bits that mean nothing there (inode(7)): from
-# one to the next it is a single step, which needs no room on a full disk.
-HALF_MADE, WHOLE, ENDING = 0o1700, 0o700, 0o4700
-
-RECORD = "instance.json"
 
 log = Logger()
 
@@ -103,8 +100,8 @@ class Instance:
     ending: bool = False  # whether it is to be removed
     marked: Deferred[Any] | None = None  # fires when a next manager knows that as well
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
-    _delay: float = FIRST_DELAY  # before the next restart
-    _up_at: float = 0.0  # when its script began to run, by the reactor's clock
+    delay: float = FIRST_DELAY  # before the next restart
+    up_at: float = 0.0  # when its script began to run, by the reactor's clock
     _launching: bool = False  # whether it is yet to be heard whether its script runs
     _next_start: Timer = field(init=False)
     _next_look: Timer = field(init=False)
@@ -206,24 +203,24 @@ class Instance:
         self._check_that_it_is_wanted()
         child.let_go_of_stderr()
         try:
-            await self.pool.writes(os.chmod, self.folder, WHOLE)
+            await self.pool.writes(os.chmod, self.folder, Phase.WHOLE)
         except OSError as error:
             raise MachineAtFault("keeping the instance", of_os(error)) from error
         self._check_that_it_is_wanted()
 
     async def _make_folder(self) -> None:
         try:
-            await self.pool.writes(os.mkdir, self.folder, HALF_MADE)
+            await self.pool.writes(os.mkdir, self.folder, Phase.HALF_MADE)
         except OSError as error:
             raise MachineAtFault("making the instance's folder", of_os(error)) from error
 
     def _keep(self, *, was_prepared: bool) -> Deferred[None]:
         """Write the first record; a folder that was prepared is an instance's from now on."""
-        record = to_json(self.record())
+        record = to_json(record_of(self))
 
         def keep() -> None:
             if was_prepared:
-                os.chmod(self.folder, HALF_MADE)
+                os.chmod(self.folder, Phase.HALF_MADE)
             write_soon(self.path(RECORD), record)
 
         return self.pool.writes(keep)
@@ -300,9 +297,9 @@ class Instance:
         self.launched, self.since = record["launched"], record["since"]
         self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
         self.timeline, self.in_advance = record["timeline"], record["in_advance"]
-        self._delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
+        self.delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
         same_boot = record["boot"] == self.kernel.boot_id()  # and so the same clock
-        self._up_at = record["up_at"] if same_boot else self.reactor.seconds()
+        self.up_at = record["up_at"] if same_boot else self.reactor.seconds()
 
     def adopt(self, processes: Supervised) -> None:
         """It runs."""
@@ -315,7 +312,7 @@ class Instance:
     def ended_meanwhile(self, how: Exit) -> None:
         """It has ended while no manager ran; its policy may ask for another start."""
         if how.at - self.since >= STEADY_AFTER:  # no other clock went on
-            self._delay = FIRST_DELAY
+            self.delay = FIRST_DELAY
         self._begin_again_or_end(how)
 
     def go_on_waiting(self, how: Exit) -> None:
@@ -386,8 +383,8 @@ class Instance:
         background(self.pool.log_process.close(self.processes.token), f"the log of {self.name}")
         if not self.ending:  # else whoever removes the instance does it, and makes sure
             self.processes.clear()
-        if self.running and self.reactor.seconds() - self._up_at >= STEADY_AFTER:
-            self._delay = FIRST_DELAY
+        if self.running and self.reactor.seconds() - self.up_at >= STEADY_AFTER:
+            self.delay = FIRST_DELAY
         if not self._launching:  # else who launches it learns of it
             self._begin_again_or_end(how)
 
@@ -405,8 +402,8 @@ class Instance:
     # -- beginning again -------------------------------------------------------
 
     def _start_later(self) -> None:
-        self._next_start.after(self._delay)
-        self._delay = min(self._delay * 2, LONGEST_DELAY)
+        self._next_start.after(self.delay)
+        self.delay = min(self.delay * 2, LONGEST_DELAY)
 
     def _start_again(self) -> None:
         self.restarts += 1
@@ -428,30 +425,6 @@ class Instance:
 
     # -- what is kept ----------------------------------------------------------
 
-    def record(self) -> dict[str, Any]:
-        """All that is known of the instance, as plain data."""
-        return {
-            **self.summary,
-            "state": self.state,
-            "boot": self.kernel.boot_id(),
-            "since": self.since,
-            "launched": self.launched,
-            "ready": self.ready,
-            "pid": (self.running and self.processes and self.processes.process.pid) or None,
-            "slot": self.processes.token if self.processes else None,
-            "layers": self.layers,
-            "address": self.address,
-            "ids": self.ids,
-            "exit": asdict(self.exit) if self.exit else None,
-            "restarts": self.restarts,
-            "delay": self._delay,
-            "up_at": self._up_at,
-            "spec": self.spec.described(),
-            "document": self.spec.document,
-            "timeline": self.timeline,
-            "in_advance": self.in_advance,
-        }
-
     def save(self) -> None:
         """Keep what a later manager should know (survives this process at once)."""
         if not self.ending:  # else it goes in a moment
@@ -468,7 +441,7 @@ class Instance:
             self._next_save.after(SAVE_AFTER)
 
     def _write_record(self) -> Deferred[None]:
-        return self.pool.writes(write_soon, self.path(RECORD), to_json(self.record()))
+        return self.pool.writes(write_soon, self.path(RECORD), to_json(record_of(self)))
 
     # -- what the state machine does --------------------------------------------
 
@@ -496,7 +469,7 @@ class Instance:
     def mark_as_ending(self) -> None:
         """From now on it is to be removed, by this manager or the next one."""
         self.ending = True
-        self.marked = self.pool.writes(os.chmod, self.folder, ENDING)
+        self.marked = self.pool.writes(os.chmod, self.folder, Phase.ENDING)
         # On a disk that broke the next one lets it run on.
         self.marked.addErrback(lambda failure: failure.trap(OSError) and None)
 
@@ -504,7 +477,7 @@ class Instance:
         """Take note of an end that a new start follows."""
         self._next_look.cancel()
         self.exit = how
-        self.entered("waiting", f"{how}; to be started again in {self._delay:.1f} s")
+        self.entered("waiting", f"{how}; to be started again in {self.delay:.1f} s")
         self.save()
         self._start_later()
 
@@ -546,7 +519,7 @@ def _life_machine() -> Callable[[Instance], Life]:
 
     @starting.upon(Life.up).to(running)
     def _(life: Life, instance: Instance, why: str) -> None:
-        instance._up_at = instance.reactor.seconds()
+        instance.up_at = instance.reactor.seconds()
         instance.entered("running", why)
         instance._save_later()
 

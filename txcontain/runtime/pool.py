@@ -34,7 +34,8 @@ from txcontain.later import Timer, background, poll
 from txcontain.logs.log_process import LOGD, LogProcess
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connection
-from txcontain.runtime.prepared import PREPARED, Ahead, PlanFor, stem_of
+from txcontain.runtime.phase import Phase
+from txcontain.runtime.prepared import Ahead, PlanFor, stem_of
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
 REFILL_AFTER = 0.05  # seconds without a launch
@@ -234,7 +235,7 @@ class Pool(Factory):
         os.mkdir(child.slot, 0o700)
         self.log_process.make_pipes(child.slot)
         if child.reserved:
-            os.mkdir(self.ahead.path(child.reserved), PREPARED)
+            os.mkdir(self.ahead.path(child.reserved), Phase.PREPARED)
 
     def _hold_pipes(self, child: Child) -> Deferred[Child]:
         """Have nothing lost of what will be written to the slot's pipes; else don't use it."""

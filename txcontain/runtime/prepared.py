@@ -15,10 +15,6 @@ from attrs import define, field
 from txcontain.container.plan import Plan, begins_with, common_start
 from txcontain.later import background
 
-# The mode of a folder that is no instance's yet (see those in instance.py): one that mkdir(2) can
-# set. That its owner may not write there means nothing to root.
-PREPARED = 0o1500
-
 PlanFor = Callable[[str], Plan]  # the plan of some instance, as if this were its name
 
 

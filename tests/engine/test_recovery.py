@@ -1,0 +1,553 @@
+"""Finding everything again, on a fake machine."""
+
+import json
+import os
+import shutil
+import signal
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engine.test_manager import VerbTestCase
+from tests.fakes import make_manager
+from tests.runtime.test_supervised import JSON
+from tests.support import document
+from txcontain.engine import manager
+from txcontain.engine.recovery import READ_AGAIN, doctor, restore
+from txcontain.runtime import records
+from txcontain.runtime.instance import Instance
+from txcontain.runtime.phase import Phase
+from txcontain.runtime.records import RECORD, record_of
+from txcontain.runtime.supervised import FOLLOW_AGAIN
+
+
+def fail_with(number) -> None:
+    """Fail as a system call does."""
+    raise OSError(number, os.strerror(number))
+
+
+class RestoreTestCase(VerbTestCase):
+    """A test of what the next manager makes of what the last one left."""
+
+    def next_manager(self):
+        """The manager is killed, and another starts; returns what it did."""
+        self.reactor.lose_manager()
+        self.manager = make_manager(self.reactor, self.folder)
+        self.manager.journal.open()
+        done = restore(self.manager)
+        self.manager.pool.start()
+        self.reactor.advance(0)
+        return done
+
+    def boot(self) -> None:
+        """The machine is booted again: no process is left, and new ones have the old pids."""
+        self.kernel.boot = "the next boot"
+        self.kernel.working.clear()
+
+    def states(self):
+        """The state of each instance, by its name."""
+        return {instance.name: instance.state for instance in self.manager.instances.values()}
+
+
+class RestoreTests(RestoreTestCase):
+    """Every kind of instance that a manager may leave."""
+
+    def test_nothing(self) -> None:
+        """Where nothing was left nothing is done."""
+        self.assertEqual(self.next_manager(), [])
+
+    def test_running(self) -> None:
+        """Containers run on, listed as before and in the same order."""
+        before = []
+        for minor in range(5):
+            self.reactor.advance(1)
+            before.append(record_of(self.launch(minor=str(minor))))
+        self.reactor.advance(2)  # when the last one's timeline is kept too
+        self.assertEqual(self.next_manager(), [])
+        after = [record_of(instance) for instance in self.manager.running()]
+        self.assertEqual(plain(after), plain(before))
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_private(self) -> None:
+        """A private instance keeps its address, which no other gets."""
+        name = self.launch(network="private").name
+        self.next_manager()
+        self.assertEqual(self.manager.find(name).address, "10.87.0.2")
+        self.assertEqual(self.launch(minor="2", network="private").address, "10.87.0.3")
+
+    def test_its_end_is_noticed(self) -> None:
+        """The end of a container that was found again is noticed, with its status."""
+        name = self.launch().name
+        self.next_manager()
+        self.init.end("Done(3)")
+        instance = self.manager.find(name)
+        self.assertEqual((instance.state, instance.exit.status), ("ended", 3))
+        self.assertEqual(self.events()[-2:], ["running: found again", "ended: exit status 3"])
+
+    def test_it_is_destroyed(self) -> None:
+        """A container that was found again can be destroyed, and nothing is left."""
+        name = self.launch().name
+        self.next_manager()
+        self.now(self.manager.destroy(name))
+        self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
+        self.assertNothingLeft()
+
+    def test_again_and_again(self) -> None:
+        """Any number of managers may follow each other."""
+        name = self.launch().name
+        for _ in range(3):
+            self.next_manager()
+        self.assertEqual(self.states(), {name: "running"})
+        self.now(self.manager.destroy(name))
+        self.assertNothingLeft()
+
+    def test_ended_meanwhile(self) -> None:
+        """One that ended while no manager ran has ended, with its true status and time."""
+        name = self.launch().name
+        self.reactor.lose_manager()
+        self.reactor.advance(7)
+        self.init.end("Done(3)")
+        self.next_manager()
+        instance = self.manager.find(name)
+        self.assertEqual((instance.state, instance.exit.status, instance.exit.at), ("ended", 3, 7))
+        self.now(self.manager.destroy(name))
+        self.assertNothingLeft()
+
+    def test_monitor_killed_too(self) -> None:
+        """Where no one has seen how it ended, that is said, and it counts as a failure."""
+        name = self.launch().name
+        self.reactor.lose_manager()
+        self.init.end()
+        os.unlink(os.path.join(self.init.slot, "exit"))
+        self.next_manager()
+        self.assertIn("no one saw how", str(self.manager.find(name).exit))
+
+    def test_reboot(self) -> None:
+        """After a reboot it has ended by the reboot, whoever has its pids now."""
+        name = self.launch().name
+        self.boot()
+        self.next_manager()
+        instance = self.manager.find(name)
+        self.assertEqual(
+            (instance.state, instance.exit.reason), ("ended", "ended by a reboot of the machine")
+        )
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_listens_later(self) -> None:
+        """That a container listens is noticed by the next manager too."""
+        launched = self.begin_launch(startup_env="PORT=8000")
+        (name,) = self.names()
+        self.next_manager()
+        self.assertNoResult(launched)
+        self.kernel.listening[8000] = self.init.process.pid
+        self.reactor.advance(1)
+        self.assertTrue(self.manager.find(name).ready)
+
+    def test_ended_before_a_reboot(self) -> None:
+        """What ended before the reboot, unseen by any manager, has ended as its monitor wrote."""
+        name = self.launch().name
+        self.reactor.lose_manager()
+        self.init.end("Done(3)")
+        self.boot()
+        self.next_manager()
+        self.assertEqual(self.manager.find(name).exit.status, 3)
+
+    def test_restart_after_a_reboot(self) -> None:
+        """One that is to be restarted always is started again after a reboot."""
+        name = self.launch(restart="always").name
+        self.boot()
+        self.next_manager()
+        self.assertEqual(self.states(), {name: "waiting"})
+        self.reactor.advance(0.1)
+        self.assertEqual(self.states(), {name: "running"})
+        self.assertEqual(len(self.reactor.inits), 2)
+
+    def test_restart(self) -> None:
+        """One that ended while no manager ran is started again, if its policy says so."""
+        for words, state in (("Done(1)", "waiting"), ("Done", "ended")):
+            name = self.launch(minor=state, restart="on-failure").name
+            self.reactor.lose_manager()
+            self.init.end(words)
+            self.next_manager()
+            self.assertEqual(self.states()[name], state)
+            self.manager.pause()
+
+    def test_waiting(self) -> None:
+        """One that waited for its next start goes on waiting, its restarts counted."""
+        name = self.launch(restart="always", max_restarts=2).name
+        self.init.end("Done")
+        self.reactor.advance(0.1)
+        self.init.end("Done")
+        self.next_manager()
+        self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "waiting"}, 1))
+        self.reactor.advance(0.2)  # the delay is not the first one either
+        self.init.end("Done")
+        self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "ended"}, 2))
+
+    def test_hardly_any_descriptors(self) -> None:
+        """A manager that may open few files finds all that run, at one each, and says so."""
+        names = {self.launch(minor=str(minor)).name for minor in range(20)}
+        self.kernel.most_open = 12
+        done = self.next_manager()
+        self.assertEqual(dict.fromkeys(names, "running"), self.states())
+        self.assertIn("may open 12 files only, which is too few for 20 instances", done[-1])
+        self.kernel.most_open = 64
+        self.reactor.advance(FOLLOW_AGAIN)
+        self.assertEqual(len(self.reactor.readers), 20)
+        for init in self.reactor.inits:
+            init.end("Done")
+        self.assertEqual(set(self.states().values()), {"ended"})
+
+    def test_record_can_not_be_read_yet(self) -> None:
+        """One whose record can't be read now is let run, and taken over a moment later."""
+        name = self.launch(minor="1").name
+        with mock.patch.object(records, "read_file", lambda *_: fail_with(5)):
+            done = self.next_manager()
+            self.assertEqual(len(done), 1)
+            self.assertIn(f"can't read the record of {name} yet", done[0])
+            self.assertEqual((self.states(), self.kernel.signals), ({}, []))
+            self.assertEqual(self.now(doctor(self.manager)), [])
+            self.reactor.advance(READ_AGAIN)
+            self.assertEqual(self.states(), {})
+        self.reactor.advance(READ_AGAIN)
+        self.assertEqual(self.states(), {name: "running"})
+        self.now(self.manager.destroy(name))
+        self.assertNothingLeft()
+
+    def test_one_that_breaks_it(self) -> None:
+        """One with which something goes wrong (our own error) keeps no other from being found."""
+        first, second = self.launch(minor="1").name, self.launch(minor="2").name
+
+        class Breaking(Instance):
+            def recall(self, record) -> None:
+                if self.name == first:
+                    raise ZeroDivisionError
+                super().recall(record)
+
+        self.patch(manager, "Instance", Breaking)
+        done = self.next_manager()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(done, [f"could not go on with {first}: the manager's log says why"])
+        self.assertEqual(self.states()[second], "running")
+        self.assertEqual(self.kernel.signals, [])
+
+    def test_monitor_without_its_child(self) -> None:
+        """One whose PID 1 is gone, and whose monitor is about to end, ends in a moment."""
+        name = self.launch().name
+        self.init.end_init()
+        self.kernel.reap(self.init.process)
+        self.next_manager()
+        self.assertEqual(record_of(self.manager.find(name))["pid"], None)
+        self.init.end("Done(3)")
+        self.assertEqual(self.manager.find(name).exit.status, 3)
+
+    def test_no_files(self) -> None:
+        """A folder, pipe or link for a record is none; who has put it there makes no one wait."""
+        for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
+            name = self.launch(minor=str(len(self.folders("configs")))).name
+            path = os.path.join(self.folder, "instances", name, RECORD)
+            self.reactor.advance(2)
+            os.unlink(path)
+            make(path)
+            done = self.next_manager()
+            self.assertIn("it is not a regular file", done[0])
+
+    def test_delays(self) -> None:
+        """The delay before a restart goes on growing, over any number of managers."""
+        self.launch(restart="always")
+        for delay in (0.1, 0.2, 0.4, 0.8):
+            self.init.end("Done")
+            self.next_manager()
+            self.reactor.advance(delay - 0.01)
+            count = len(self.reactor.inits)
+            self.reactor.advance(0.02)
+            self.assertEqual(len(self.reactor.inits), count + 1)
+            self.next_manager()
+
+    def test_steady_over_managers(self) -> None:
+        """That it has run for long counts, whichever managers ran meanwhile."""
+        name = self.launch(restart="always").name
+        self.init.end("Done")
+        self.reactor.advance(1)
+        self.reactor.advance(6)
+        self.next_manager()
+        self.reactor.advance(6)
+        self.init.end("Done")
+        self.assertIn("in 0.1 s", self.events()[-1])
+        self.assertEqual(self.manager.find(name).state, "waiting")
+
+    def test_since(self) -> None:
+        """However often managers follow each other, it is known since when one has ended, and how.
+
+        So is how one had ended that was started again.
+        """
+        ended, again = self.launch(minor="1").name, None
+        self.init.end("Done(3)")
+        again = self.launch(minor="2", restart="always").name
+        self.init.end("Done(4)")
+        self.reactor.advance(1.5)
+        before = {name: record_of(self.manager.find(name)) for name in (ended, again)}
+        for _ in range(3):
+            self.reactor.advance(5)
+            self.next_manager()
+            for name, record in before.items():
+                after = record_of(self.manager.find(name))
+                for key in ("since", "launched", "exit", "restarts", "state"):
+                    self.assertEqual(after[key], record[key], (name, key))
+
+    def test_stopping(self) -> None:
+        """A destroy that was not finished is finished, whether it still ran or not."""
+        for ended in (False, True):
+            name = self.launch(minor=str(ended)).name
+            self.kernel.catching[self.init.process.pid] = [self.init.process]
+            self.start(self.manager.destroy(name))
+            self.reactor.lose_manager()
+            if ended:
+                self.init.end("Done")
+            self.next_manager()
+            self.reactor.pump([0.05] * 42)
+            self.assertNothingLeft()
+
+    def test_ended(self) -> None:
+        """One that had ended has, with its exit and since when."""
+        self.reactor.advance(3)
+        name = self.launch().name
+        self.init.end("Killed")
+        before = record_of(self.manager.find(name))
+        self.reactor.advance(3)
+        self.next_manager()
+        after = record_of(self.manager.find(name))
+        self.assertEqual(plain({**after, "slot": None}), plain({**before, "slot": None}))
+        self.assertEqual(self.events()[-1], "ended: killed by SIGKILL")
+
+    def test_half_made(self) -> None:
+        """A launch that was cut short at any point is rolled back, its processes ended."""
+        for point in ("connects", "prepares", "works"):
+            setattr(self.reactor, point, False)
+            self.begin_launch(minor=point)
+            (name,) = self.manager.instances
+            done = self.next_manager()
+            if point == "works":  # before, there was no more of it than an init
+                self.assertIn(f"rolled back {name}, which was half made or half removed", done)
+            self.assertNothingLeft()
+            setattr(self.reactor, point, True)
+
+    def test_prepared(self) -> None:
+        """What was prepared for a launch that did not come is removed, and is no launch's."""
+        os.mkdir(os.path.join(self.folder, "instances/web-1"), Phase.PREPARED)
+        done = self.next_manager()
+        what = "removed web-1, which had been prepared for a launch that did not come"
+        self.assertEqual(done, [what])
+        self.assertNothingLeft()
+
+    def test_half_removed(self) -> None:
+        """A removal that was cut short is finished."""
+        folder = os.path.join(self.folder, "instances/web-1")
+        os.makedirs(os.path.join(folder, "rw"))
+        os.chmod(folder, Phase.ENDING)
+        done = self.next_manager()
+        self.assertEqual(done, ["rolled back web-1, which was half made or half removed"])
+        self.assertNothingLeft()
+
+    def test_hardly_removed(self) -> None:
+        """One that had ended, and whose removal was just begun, is removed."""
+        instance = self.launch()
+        self.init.end("Done")
+        os.chmod(instance.folder, Phase.ENDING)
+        self.next_manager()
+        self.assertNothingLeft()
+
+    def test_stranger(self) -> None:
+        """A container of which no record is left is ended."""
+        instance = self.launch()
+        shutil.rmtree(instance.folder)
+        done = self.next_manager()
+        self.assertEqual(len(done), 1)
+        self.assertIn(str(self.init.process.pid), done[0])
+        self.assertNothingLeft()
+
+    def test_empty_slots(self) -> None:
+        """A slot that no one is in is removed."""
+        os.mkdir(os.path.join(self.folder, "run/slots/0123"))
+        self.next_manager()
+        self.assertNothingLeft()
+
+    def test_leftovers(self) -> None:
+        """What unpacking and uploading were cut short at is removed, and told of."""
+        os.makedirs(os.path.join(self.folder, "layers/0123-4567.unpacking/layer"))
+        with open(os.path.join(self.folder, "configs/.web-1-01.cfg.1.tmp"), "w") as file:
+            file.write("{")
+        self.assertEqual(len(self.next_manager()), 2)
+        self.assertEqual((self.folders("layers"), self.folders("configs")), ([], []))
+
+    def test_journal(self) -> None:
+        """What was done is in the journal."""
+        os.makedirs(os.path.join(self.folder, "instances/web-1"))
+        (what,) = self.next_manager()
+        self.assertEqual(self.events(), [f"recovered: {what}"])
+
+    def test_pause(self) -> None:
+        """A manager that ends leaves nothing to be done, and no container is touched."""
+        self.launch()
+        self.launch(minor="2", restart="always")
+        self.init.end("Done")
+        self.manager.pause()
+        self.reactor.advance(100)
+        self.assertEqual(len(self.reactor.inits), 2)
+        self.assertEqual((self.reactor.getDelayedCalls(), self.kernel.signals), ([], []))
+
+    def test_largest_config(self) -> None:
+        """The largest config there can be is read back of its instance's record."""
+        padded = document().replace(b"{", b"{" + b"\n" * ((1 << 20) - len(document())), 1)
+        self.now(self.manager.add_config(padded))
+        name = self.now(self.manager.launch("web", "1", "01")).name
+        self.next_manager()
+        self.assertEqual(self.states(), {name: "running"})
+
+
+class ScribbleTests(RestoreTestCase):
+    """Records that are none."""
+
+    def restore(self, content) -> None:
+        """Put this in place of an instance's record, and start the next manager."""
+        for name in self.folders("instances"):
+            shutil.rmtree(os.path.join(self.folder, "instances", name))
+        os.mkdir(os.path.join(self.folder, "instances/web-1"))
+        with open(os.path.join(self.folder, "instances/web-1", RECORD), "wb") as file:
+            file.write(content)
+        aside = len(self.folders("aside"))
+        self.next_manager()
+        for instance in self.manager.instances.values():
+            json.dumps(record_of(instance), allow_nan=False)
+        self.assertEqual(len(self.manager.instances) + len(self.folders("aside")), aside + 1)
+        self.manager.pause()
+
+    @given(st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
+    def test_arbitrary(self, content) -> None:
+        """Whatever is in a record, the manager starts, and what it can't use is set aside."""
+        self.restore(content)
+        self.assertEqual(self.manager.instances, {})
+
+    @given(st.data())
+    def test_changed(self, data) -> None:
+        """Whatever one value of a record is changed to, the manager starts."""
+        record = self.a_record()
+        key = data.draw(st.sampled_from(sorted(record)))
+        record[key] = data.draw(JSON | st.sampled_from([1e999, "../../etc", "x" * 300, [{}]]))
+        self.restore(json.dumps(record).encode())
+
+    @given(st.sampled_from(["status", "signal", "reason", "at"]), JSON | st.just(1e999))
+    def test_changed_exit(self, key, value) -> None:
+        """Whatever an end is changed to, the manager starts."""
+        record = self.a_record()
+        record["exit"][key] = value
+        self.restore(json.dumps(record).encode())
+
+    @given(st.integers(0, 2000))
+    def test_cut_short(self, length) -> None:
+        """A record that was cut short anywhere is set aside."""
+        record = json.dumps(self.a_record()).encode()
+        self.restore(record[: min(length, len(record) - 1)])
+        self.assertEqual(self.manager.instances, {})
+
+    def a_record(self):
+        """A record as it is written."""
+        if not hasattr(self, "written"):
+            instance = self.launch()
+            self.init.end("Done(3)")
+            self.written = json.dumps(record_of(instance))
+        return json.loads(self.written)
+
+    def test_its_container(self) -> None:
+        """The container of a record that is set aside is ended, and its folder kept."""
+        instance = self.launch()
+        with open(instance.path(RECORD), "w") as file:
+            file.write("{")
+        done = self.next_manager()
+        self.assertEqual(len(done), 2)
+        self.assertEqual(len(self.folders("aside")), 1)
+        self.assertNothingLeft()
+
+    def test_slots(self) -> None:
+        """What is in the folder of the slots and is none harms no one."""
+        slots = os.path.join(self.folder, "run/slots")
+        os.makedirs(os.path.join(slots, "0123/folder"), exist_ok=True)
+        open(os.path.join(slots, "stray"), "w").close()
+        self.assertEqual(self.next_manager(), ["removed the slot 0123, of nothing that runs"])
+        self.reactor.pump([0.025] * 40)
+        self.launch()
+
+
+class DoctorTests(VerbTestCase):
+    """What should not be there is found and removed."""
+
+    def doctor(self):
+        """What the doctor finds and does."""
+        found = self.now(doctor(self.manager))
+        self.reactor.advance(0)
+        return found
+
+    def test_all_is_well(self) -> None:
+        """Where all is as it should be nothing is found, whatever runs, waits or has ended."""
+        self.launch()
+        self.launch(minor="2", restart="always")
+        self.init.end("Done")
+        self.launch(minor="3")
+        self.init.end("Done")
+        self.assertEqual(self.doctor(), [])
+        self.assertEqual(self.names(), [next(iter(self.manager.instances))])
+        self.manager.pause()
+
+    def test_during_a_launch(self) -> None:
+        """An instance that is just being made is none of what is found."""
+        self.reactor.works = False
+        launched = self.begin_launch()
+        self.assertEqual(self.doctor(), [])
+        self.init.carry_out()
+        self.successResultOf(launched)
+
+    def test_found(self) -> None:
+        """Folders of no instance, slots of no one and unused layers are removed."""
+        os.mkdir(os.path.join(self.folder, "instances/lost"))
+        os.mkdir(os.path.join(self.folder, "layers/0123"))
+        os.mkdir(os.path.join(self.folder, "run/slots/0123"))
+        self.assertEqual(
+            self.doctor(),
+            [
+                "removed the slot 0123, of nothing that runs",
+                "removed the folder instances/lost, of no instance",
+                "removed the layer 0123, which nothing uses",
+            ],
+        )
+        self.assertEqual(self.folders("layers"), [])
+        self.assertNothingLeft()
+
+    def test_used_layers(self) -> None:
+        """A layer that an instance uses stays."""
+        for layer in self.launch().layers:
+            os.mkdir(layer)
+        self.assertEqual(self.doctor(), [])
+        self.assertEqual(len(self.folders("layers")), 1)
+
+    def test_mounts(self) -> None:
+        """A mount of the host's in the state folder is told of, and left alone."""
+        self.kernel.mounts = [f"{self.folder}/instances/x"]
+        (found,) = self.doctor()
+        self.assertIn("/instances/x", found)
+
+    def test_journal(self) -> None:
+        """What was done is in the journal."""
+        os.mkdir(os.path.join(self.folder, "instances/lost"))
+        self.doctor()
+        self.assertEqual(
+            self.events(),
+            [
+                "doctor: removed the folder instances/lost, of no instance",
+            ],
+        )
+
+
+def plain(value):
+    """A value as it is read back from JSON."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,217 @@
+"""How a manager goes on with what an earlier one left, and finds what should not be there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+from twisted.logger import Logger
+
+from txcontain.engine.manager import Manager
+from txcontain.host.kernel import Process, most_held
+from txcontain.host.os_errors import of_os
+from txcontain.later import Timer, background
+from txcontain.runtime.exits import UNSEEN, Exit
+from txcontain.runtime.instance import Instance
+from txcontain.runtime.phase import Phase, phase_of
+from txcontain.runtime.records import RECORD, read_record
+from txcontain.runtime.supervised import UNKNOWN, Adopted
+
+READ_AGAIN = 5.0  # seconds
+WANTED_FILES = 1 << 16  # one for each instance, and those for all else
+
+log = Logger()
+Monitors = dict[str, tuple[Process, Process | None]]  # what Kernel.monitors finds
+
+
+def restore(manager: Manager) -> list[str]:
+    """Go on with what an earlier manager left: adopt, finish, or roll back.
+
+    Returns what was done, a sentence a thing.
+    """
+    may_open = manager.kernel.open_more(WANTED_FILES)
+    done = _go_on_with(manager, os.listdir(manager.folder))
+    background(_recover_network(manager), "recovering the private network")
+    manager.tidy_soon()
+    for path in manager.layers.cut_short():
+        done.append(f"removed {path}, whose unpacking was cut short")
+        _remove_later(manager, path)
+    done += [f"removed {name}, a write cut short" for name in manager.configs.recover()]
+    if most_held(may_open) < len(manager.instances):
+        done.append(
+            f"the manager may open {may_open} files only, which is too few for "
+            f"{len(manager.instances)} instances: raise LimitNOFILE, or ulimit -n"
+        )
+    for what in done:
+        manager.journal.add("recovered", what)
+    return done
+
+
+def _go_on_with(manager: Manager, names: list[str]) -> list[str]:
+    """Take instances over; those whose records can't be read now, a moment later."""
+    monitors = manager.kernel.monitors(manager.pool.slots)
+    records, done = _read_records(manager, names)
+    for record in sorted(records, key=lambda one: float(one["launched"])):
+        try:
+            _resume(manager, record, monitors)
+        except Exception:  # which must keep no other from being found
+            name = record["instance"]
+            log.failure("going on with {name}", name=name)
+            done.append(f"could not go on with {name}: the manager's log says why")
+    if manager.unread:
+        Timer(manager.reactor, partial(_read_again, manager)).after(READ_AGAIN)
+    else:  # else what runs in a slot may be theirs
+        ours = {record["slot"] for record in records if record["slot"]}
+        done += _end_strangers(manager, monitors, ours)
+    return done
+
+
+def _read_again(manager: Manager) -> None:
+    names, manager.unread = manager.unread, []
+    for what in _go_on_with(manager, names):
+        manager.journal.add("recovered", what)
+
+
+async def _recover_network(manager: Manager) -> None:
+    for what in await manager.network.recover():
+        manager.journal.add("recovered", what)
+
+
+async def doctor(manager: Manager) -> list[str]:
+    """Look for what should not be there, and remove it; returns what was found and done."""
+    monitors = await manager.threads(manager.kernel.monitors, manager.pool.slots)
+    done = [] if manager.unread else _end_strangers(manager, monitors)
+    known = set(manager.instances) | manager.pool.ahead.names | set(manager.unread)
+    for name in set(os.listdir(manager.folder)) - known:
+        await manager.remove(os.path.join(manager.folder, name))
+        done.append(f"removed the folder instances/{name}, of no instance")
+    manager.pool.expect_nothing()
+    if not manager.unread:
+        for name in await manager.layers.remove_unused(manager.layers_in_use):
+            done.append(f"removed the layer {name}, which nothing uses")
+    done += await manager.network.recover()
+    for path in manager.kernel.mounts_below(manager.state):
+        done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
+    for what in done:
+        manager.journal.add("doctor", what)
+    return done
+
+
+def _read_records(manager: Manager, names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    records, done = [], []
+    for name in names:
+        path = os.path.join(manager.folder, name)
+        try:
+            phase = phase_of(path)
+            if phase in (Phase.HALF_MADE, Phase.PREPARED):
+                raise ValueError("there was no instance yet")
+            record = read_record(name, os.path.join(path, RECORD), manager.layers.folder)
+        except ValueError as error:
+            done.append(_put_away(manager, path, phase, error))
+        except OSError as error:
+            manager.unread.append(name)
+            done.append(f"can't read the record of {name} yet: {of_os(error)}")
+        else:
+            records.append({**record, "ending": phase == Phase.ENDING})
+    return records, done
+
+
+def _put_away(manager: Manager, path: str, phase: int, error: ValueError) -> str:
+    name = os.path.basename(path)
+    if phase == Phase.PREPARED:
+        _remove_later(manager, path)
+        return f"removed {name}, which had been prepared for a launch that did not come"
+    if phase in (Phase.HALF_MADE, Phase.ENDING):
+        _remove_later(manager, path)
+        return f"rolled back {name}, which was half made or half removed"
+    try:
+        os.rename(path, os.path.join(manager.state, "aside", f"{name}-{token_hex(4)}"))
+    except OSError as why:
+        return f"could not set {name} aside: {of_os(why)}; {error}"
+    return f"set {name} aside: {error}"
+
+
+def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> None:
+    name, spec, address = record["instance"], record["spec"], record["address"]
+    instance = manager.make_instance(name, spec, record["layers"], address, record["ids"])
+    if address and record["state"] != "ended":
+        manager.network.adopt(name, spec, address)
+    manager.instances[instance.name] = instance
+    instance.recall(record)
+    instance.changed = manager.changed
+    if record["state"] == "ended":
+        instance.ended_before(record["exit"])
+    else:
+        _follow(manager, instance, record, monitors)
+    if record["ending"]:
+        background(manager.destroy(instance.name), f"going on to destroy {instance.name}")
+
+
+def _follow(
+    manager: Manager, instance: Instance, record: dict[str, Any], monitors: Monitors
+) -> None:
+    """Find what an instance runs; where that has ended, its policy says what comes next."""
+    token, log_process = record["slot"] or "none", manager.pool.log_process
+    processes = _adopted(manager, token, monitors)
+    log_process.adopt(token, instance.name, instance.spec.longest_log)
+    how = _adopt(processes)
+    if how is None:
+        instance.adopt(processes)
+        return
+    background(log_process.close(token), f"the log of {instance.name}")
+    processes.clear()
+    if record["state"] == "waiting":
+        instance.go_on_waiting(record["exit"] or how)
+        return
+    if how.reason == UNSEEN and record["boot"] != manager.kernel.boot_id():
+        how = Exit(reason="ended by a reboot of the machine", at=manager.kernel.boot_time())
+    instance.ended_meanwhile(how)
+
+
+def _adopted(manager: Manager, token: str, monitors: Monitors) -> Adopted:
+    slot = os.path.join(manager.pool.slots, token)
+    machine = manager.reactor, manager.kernel, manager.pool.cgroups, manager.pool.writes
+    monitor, process = monitors.get(token, (UNKNOWN, None))
+    return Adopted(*machine, slot, process or UNKNOWN, monitor)
+
+
+def _end_strangers(manager: Manager, monitors: Monitors, known: Collection[str] = ()) -> list[str]:
+    """End what runs in slots that are neither an instance's nor the pool's."""
+    ours = set(known)
+    ours |= {one.processes.token for one in manager.instances.values() if one.processes}
+    done = []
+    for token in manager.pool.tokens() - ours:
+        processes = _adopted(manager, token, monitors)
+        if _adopt(processes) is None:
+            processes.on_exit = lambda _, processes=processes: processes.clear()
+            done.append(_end_stranger(processes))
+        else:
+            done.append(f"removed the slot {token}, of nothing that runs")
+            processes.clear()
+    return done
+
+
+def _remove_later(manager: Manager, path: str) -> None:
+    async def remove() -> None:
+        await manager.remove(path)
+
+    background(remove(), f"removing {path}")
+
+
+def _end_stranger(processes: Adopted) -> str:
+    pid = processes.process.pid or processes.monitor.pid
+    what = f"process {pid}, of a launch that was cut short"
+    try:
+        processes.kill()
+    except OSError as error:
+        return f"could not end {what}: {of_os(error)}"
+    return f"ended {what}"
+
+
+def _adopt(processes: Adopted) -> Exit | None:
+    """Begin to follow a slot's processes; how they ended, if that is known already."""
+    processes.follow()
+    return processes.exit
