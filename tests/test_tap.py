@@ -161,7 +161,7 @@ class WiringTests(MachineTestCase):
     def test_plans_begin_with_the_groundwork(self) -> None:
         """The plan of every container begins with what a warm init has done in advance."""
         manager = wire(self.options(), self.reactor)
-        plan = manager.make_instance("web-1", make_spec(), ["/base"], None, None).plan
+        plan = manager.blueprint(make_spec(), ["/base"], None, None).plan("web-1")
         self.assertEqual(plan[: len(manager.pool.groundwork)], manager.pool.groundwork)
 
 

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from functools import partial
 
 from twisted.internet.defer import Deferred
 
 from tests.fakes import MachineTestCase, make_pool
+from tests.support import make_spec
 from txcontain.container.plan import INIT, MONITOR
 from txcontain.errors import MachineAtFault
 from txcontain.host.cgroups import Cgroups
@@ -23,6 +23,22 @@ from txcontain.runtime.prepared import new_name
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
 PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
+
+
+class FakeBlueprint:
+    """Its plans are the groundwork, the image, and the instance's own."""
+
+    def __init__(self, name, image, writable) -> None:
+        self.spec = make_spec(name=name)
+        self.image, self.writable = image, writable
+
+    def plan(self, name):
+        return [
+            *GROUNDWORK,
+            ("root_overlay", {"lower": self.image, "upper": name if self.writable else ""}),
+            ("hostname", {"name": name}),
+            ("exec", {"path": "/run.sh"}),
+        ]
 
 
 class PoolTestCase(MachineTestCase):
@@ -256,25 +272,17 @@ class WarmTests(PoolTestCase):
 class AheadTests(PoolTestCase):
     """Warm inits that have done more than the groundwork."""
 
-    def plan_for(self, image, writable, name):
-        """A plan as the manager makes it: the groundwork, the image, and the instance's own."""
-        return [
-            *GROUNDWORK,
-            ("root_overlay", {"lower": image, "upper": name if writable else ""}),
-            ("hostname", {"name": name}),
-            ("exec", {"path": "/run.sh"}),
-        ]
-
     def launch(self, pool, image="base", stem="web", *, writable=True):
         """Launch something as the manager does, and let the pool be filled up again.
 
         Returns the init that it took.
         """
-        plan_for = partial(self.plan_for, image, writable)
-        plan = plan_for(pool.reserved(stem, plan_for) or new_name(stem))
-        child = self.successResultOf(pool.take(plan))
+        blueprint = FakeBlueprint(stem, image, writable)
+        leased = pool.lease(blueprint)
+        plan = blueprint.plan(leased.reserved if leased else new_name(stem))
+        child = self.successResultOf(pool.take(plan, leased))
         child.carry_out(plan)
-        pool.ahead.launched(stem, plan_for)
+        pool.ahead.launched(blueprint)
         self.reactor.pump([REFILL_AFTER] * 5)
         return next(init for init in self.reactor.inits if init.token == child.token)
 
@@ -296,9 +304,33 @@ class AheadTests(PoolTestCase):
         (name,) = self.prepared()
         self.assertRegex(name, "^web-[0-9a-f]{8}$")
         init = self.launch(pool)
-        self.assertEqual(init.groundwork, self.plan_for("base", True, name)[:3])
+        self.assertEqual(init.groundwork, FakeBlueprint("web", "base", True).plan(name)[:3])
         self.assertEqual((len(self.prepared()), len(pool.ahead.names)), (2, 1))
         self.assertEqual(self.warm(pool), [1, 3])
+
+    def test_lease(self) -> None:
+        """What one launch has leased no other is given, until it is given back."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        blueprint = FakeBlueprint("web", "base", True)
+        leased = pool.lease(blueprint)
+        plan = blueprint.plan(leased.reserved)
+        self.assertIsNone(pool.lease(blueprint))
+        self.assertIsNot(self.successResultOf(pool.take(plan)), leased)
+        pool.give_back(leased)
+        self.assertIs(pool.lease(blueprint), leased)
+        self.assertIs(self.successResultOf(pool.take(plan, leased)), leased)
+
+    def test_lost_lease(self) -> None:
+        """One that has ended meanwhile is not given back."""
+        pool = self.make(size=2, most=2)
+        self.launch(pool)
+        self.launch(pool)
+        leased = pool.lease(FakeBlueprint("web", "base", True))
+        self.init.end("Killed")
+        pool.give_back(leased)
+        self.assertNotIn(leased, pool._warm)
 
     def test_image_alone(self) -> None:
         """Two configs of one image have it mounted in advance, and nothing that bears a name."""
@@ -412,9 +444,10 @@ class AheadTests(PoolTestCase):
         """Where no init can be spawned for it, what was prepared is removed."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
-        plan_for = partial(self.plan_for, "base", True)
-        self.successResultOf(pool.take(plan_for("web-1"))).carry_out(plan_for("web-1"))
-        pool.ahead.launched("web", plan_for)
+        blueprint = FakeBlueprint("web", "base", True)
+        plan = blueprint.plan("web-1")
+        self.successResultOf(pool.take(plan)).carry_out(plan)
+        pool.ahead.launched(blueprint)
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         self.reactor.advance(REFILL_AFTER)
         self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
@@ -438,7 +471,7 @@ class StopTests(PoolTestCase):
         """What was prepared for the next launch is gone before the manager is."""
         pool = self.make(size=2)
         for _ in range(2):
-            pool.ahead.launched("web", lambda name: [*GROUNDWORK, ("hostname", {"name": name})])
+            pool.ahead.launched(FakeBlueprint("web", "base", True))
         self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
         self.reactor.pump([REFILL_AFTER] * 3)
         self.assertEqual(len(pool.ahead.names), 1)

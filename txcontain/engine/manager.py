@@ -12,8 +12,9 @@ from typing import Any
 from attrs import Factory, asdict, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 
+from txcontain.container.blueprint import Blueprint
 from txcontain.container.facts import Host
-from txcontain.container.plan import Paths, Plan, make_plan
+from txcontain.container.plan import Paths
 from txcontain.container.spec import Port, Spec, from_json
 from txcontain.engine.configs import Configs
 from txcontain.errors import MachineAtFault, NoSuchInstance
@@ -29,7 +30,7 @@ from txcontain.network.network import Network
 from txcontain.runtime import diagnose
 from txcontain.runtime.instance import END_WITHIN, Instance
 from txcontain.runtime.pool import Pool
-from txcontain.runtime.prepared import PlanFor, new_name
+from txcontain.runtime.prepared import new_name
 from txcontain.runtime.records import record_of
 from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
 
@@ -116,8 +117,8 @@ class Manager:
             self.journal.add("refused", str(error), instance=instance.name)
             await self._forget(instance)
             raise
-        plan_for = self._plan_for(spec, layers, instance.address, instance.ids)
-        self.pool.ahead.launched(spec.name, plan_for)
+        blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
+        self.pool.ahead.launched(blueprint)
         instance.notes = self.layers.news(layers)
         return instance
 
@@ -183,10 +184,15 @@ class Manager:
 
     def _new(self, spec: Spec, layers: list[str]) -> Instance:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
-        prepared = self.pool.reserved(spec.name, self._plan_for(spec, layers, None, ids))
-        name = prepared or new_name(spec.name)
-        instance = self.make_instance(name, spec, layers, self.network.reserve(name, spec), ids)
-        instance.changed = self.changed
+        prepared = self.pool.lease(self.blueprint(spec, layers, None, ids))
+        name = prepared.reserved if prepared else new_name(spec.name)
+        try:
+            address = self.network.reserve(name, spec)
+        except Exception:
+            self.pool.give_back(prepared)
+            raise
+        instance = self.make_instance(name, self.blueprint(spec, layers, address, ids))
+        instance.prepared, instance.changed = prepared, self.changed
         self.instances[instance.name] = instance
         return instance
 
@@ -197,39 +203,32 @@ class Manager:
         """
         return free_range(one.ids for one in self.instances.values() if one.ids is not None)
 
-    def make_instance(
-        self, name: str, spec: Spec, layers: list[str], address: str | None, ids: int | None
-    ) -> Instance:
+    def make_instance(self, name: str, blueprint: Blueprint) -> Instance:
         """An instance, not yet launched or found again."""
-        plan = self._plan(spec, layers, address, ids, name)
-        connect = partial(self.network.connect, name)
-        machine = self.reactor, self.kernel, self.pool
         return Instance(
             name,
-            spec,
-            os.path.join(self.folder, name),
-            layers,
-            plan,
-            *machine,
-            address=address,
-            ids=ids,
-            connect=connect,
+            blueprint.spec,
+            blueprint.folder(name),
+            blueprint.layers,
+            blueprint.plan(name),
+            self.reactor,
+            self.kernel,
+            self.pool,
+            address=blueprint.address,
+            ids=blueprint.ids,
+            connect=partial(self.network.connect, name),
             threads=partial(self._looks.run, self.threads),
         )
 
-    def _plan_for(
-        self, spec: Spec, layers: list[str], address: str | None, ids: int | None
-    ) -> PlanFor:
-        return partial(self._plan, spec, layers, address, ids)
-
-    def _plan(
-        self, spec: Spec, layers: list[str], address: str | None, ids: int | None, name: str
-    ) -> Plan:
-        folder, base = os.path.join(self.folder, name), self.layers.content(layers[0])
+    def blueprint(
+        self, spec: Spec, layers: Sequence[str], address: str | None, ids: int | None
+    ) -> Blueprint:
+        """What instances are made from that have all this in common."""
+        base = self.layers.content(layers[0])
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
-            private=folder,
+            private=self.folder,
             scratch=os.path.join(self.pool.folder, "scratch"),
             host=self.host,
             link=self.network.link_of(address) if address else None,
@@ -238,7 +237,7 @@ class Manager:
             run=base.run,
             tmp=base.tmp,
         )
-        return make_plan(spec, paths, name)
+        return Blueprint(spec, paths)
 
     def changed(self, instance: Instance, why: str) -> None:
         """Do what follows from an instance's new state."""

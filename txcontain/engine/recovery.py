@@ -136,7 +136,8 @@ def _put_away(manager: Manager, path: str, phase: int, error: ValueError) -> str
 
 def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> None:
     name, spec, address = record["instance"], record["spec"], record["address"]
-    instance = manager.make_instance(name, spec, record["layers"], address, record["ids"])
+    blueprint = manager.blueprint(spec, record["layers"], address, record["ids"])
+    instance = manager.make_instance(name, blueprint)
     if address and record["state"] != "ended":
         manager.network.adopt(name, spec, address)
     manager.instances[instance.name] = instance

@@ -26,6 +26,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.later import Timer, background, poll
 from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
+from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connect, StepFailed
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.phase import Phase
@@ -96,6 +97,7 @@ class Instance:
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
     notes: Sequence[str] = ()  # what who launched it should know
     in_advance: int = 0  # how many of the steps its init had carried out before the launch
+    prepared: Child | None = None  # a warm init that its launch has leased
     processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed
     marked: Deferred[Any] | None = None  # fires when a next manager knows that as well
@@ -179,7 +181,8 @@ class Instance:
             self._begin_again_or_end(self.processes.exit)
 
     async def _carry_out(self) -> None:
-        child = await self.pool.take(self.plan)
+        prepared, self.prepared = self.prepared, None
+        child = await self.pool.take(self.plan, prepared)
         if self.ending:
             child.hang_up()
         self._check_that_it_is_wanted()

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from txcontain.container.blueprint import Blueprint
 from txcontain.container.plan import INIT, MONITOR, Plan, begins_with
 from txcontain.errors import MachineAtFault
 from txcontain.host.cgroups import Cgroups
@@ -35,7 +36,7 @@ from txcontain.logs.log_process import LOGD, LogProcess
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connection
 from txcontain.runtime.phase import Phase
-from txcontain.runtime.prepared import Ahead, PlanFor, stem_of
+from txcontain.runtime.prepared import Ahead, stem_of
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
 REFILL_AFTER = 0.05  # seconds without a launch
@@ -153,36 +154,48 @@ class Pool(Factory):
         """For the reactor: an init has connected."""
         return Connection(self.kernel, lambda token: self._known.pop(token, None))
 
-    def take(self, plan: Plan) -> Deferred[Child]:
-        """An init that waits for what is left of ``plan``: a warm one, or else a new one.
+    def lease(self, blueprint: Blueprint) -> Child | None:
+        """A warm init that has prepared such an instance, by the name that it has reserved.
 
-        Fails with MachineAtFault where none can be had.
+        No other launch is given it: whoever leases one takes it, or gives it back.
+        """
+        for child in self._warm:
+            name = child.reserved
+            if stem_of(name) == blueprint.spec.name and begins_with(
+                blueprint.plan(name), child.groundwork
+            ):
+                self._warm.remove(child)
+                return child
+        return None
+
+    def give_back(self, leased: Child | None) -> None:
+        """No launch came of a lease."""
+        if leased is not None and leased.connection is not None:
+            self._warm.append(leased)
+
+    def take(self, plan: Plan, leased: Child | None = None) -> Deferred[Child]:
+        """An init that waits for what is left of ``plan``: the leased, a warm or a new one.
+
+        Fails with MachineAtFault if none can be had.
         """
         if self._stopped:
             return fail(MachineAtFault("starting a container's init", "the manager ends"))
         self._taken.append(self.reactor.seconds())
-        fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
-        if fit:
-            child = max(fit, key=lambda child: len(child.groundwork))
-            self._warm.remove(child)
-            self.ahead.give(child.reserved)
-            taken: Deferred[Child] = succeed(child)
-        else:
-            ours = begins_with(plan, self.groundwork)  # else it is no container's
-            child = self._spawn(self.groundwork if ours else [])
-            taken = child.waiting
         self._look_after(REFILL_AFTER)
-        return taken
+        child = leased or self._take_warm(plan)
+        if child is not None:
+            self.ahead.give(child.reserved)
+            return succeed(child)
+        ours = begins_with(plan, self.groundwork)  # else it is no container's
+        return self._spawn(self.groundwork if ours else []).waiting
 
-    def reserved(self, stem: str, plan_for: PlanFor) -> str:
-        """The name for which a warm init has prepared such a plan; empty where none has."""
-        fit = (
-            child.reserved
-            for child in self._warm
-            if stem_of(child.reserved) == stem
-            and begins_with(plan_for(child.reserved), child.groundwork)
-        )
-        return next(fit, "")
+    def _take_warm(self, plan: Plan) -> Child | None:
+        """The one that has done most of a plan."""
+        fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
+        child = max(fit, key=lambda child: len(child.groundwork), default=None)
+        if child is not None:
+            self._warm.remove(child)
+        return child
 
     @property
     def mounted(self) -> set[str]:

@@ -12,10 +12,9 @@ from secrets import token_hex
 
 from attrs import define, field
 
+from txcontain.container.blueprint import Blueprint
 from txcontain.container.plan import Plan, begins_with, common_start
 from txcontain.later import background
-
-PlanFor = Callable[[str], Plan]  # the plan of some instance, as if this were its name
 
 
 def new_name(stem: str) -> str:
@@ -35,11 +34,11 @@ class Ahead:
     folder: str  # in which instances have theirs
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     names: set[str] = field(factory=set)  # that have a folder, and are no instance's yet
-    _last: list[tuple[str, PlanFor]] = field(factory=list)  # the last two launches, with stems
+    _last: list[Blueprint] = field(factory=list)  # of the last two launches
 
-    def launched(self, stem: str, plan_for: PlanFor) -> None:
+    def launched(self, blueprint: Blueprint) -> None:
         """There was a launch."""
-        self._last = [*self._last, (stem, plan_for)][-2:]
+        self._last = [*self._last, blueprint][-2:]
 
     def forget(self) -> None:
         """Expect nothing, until there are two more launches."""
@@ -48,8 +47,8 @@ class Ahead:
     def expects(self, name: str, steps: Plan) -> bool:
         """Whether a launch like the last one, of this name, would begin with these steps."""
         return any(
-            (not name or stem_of(name) == stem) and begins_with(plan_for(name), steps)
-            for stem, plan_for in self._last[-1:]
+            (not name or stem_of(name) == last.spec.name) and begins_with(last.plan(name), steps)
+            for last in self._last[-1:]
         )
 
     def draw(self) -> tuple[str, Plan]:
@@ -63,12 +62,12 @@ class Ahead:
         steps = self._alike(name)
         if steps == self._alike(other):
             return "", steps
-        name = self._last[-1][0] + name
+        name = self._last[-1].spec.name + name
         self.names.add(name)
         return name, steps
 
     def _alike(self, digits: str) -> Plan:
-        return common_start(*(plan_for(stem + digits) for stem, plan_for in self._last))
+        return common_start(*(last.plan(last.spec.name + digits) for last in self._last))
 
     def path(self, name: str) -> str:
         """The folder of an instance of this name."""
