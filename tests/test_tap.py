@@ -1,4 +1,4 @@
-"""``twistd containerd-lite``: its options, and what it is wired of."""
+"""``twistd containerd-lite``: its options, and how everything is wired."""
 
 import io
 import os
@@ -47,22 +47,22 @@ class PluginTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """What a manager can be told."""
+    """The options of a manager."""
 
     def test_defaults(self) -> None:
-        """Without any option it answers only on this host."""
+        """By default it listens only on this host."""
         options = parse()
         self.assertEqual((options["interface"], options["port"]), ("127.0.0.1", 8080))
         self.assertEqual(options["state"], "/var/lib/txcontain")
 
     def test_paths(self) -> None:
-        """Folders are made absolute: a daemon has another working directory."""
+        """Paths are made absolute: a daemon has another working directory."""
         options = parse("--state", "x", "--base-images", "../b", "--mountables", "/m/")
         paths = [options[name] for name in ("state", "base-images", "mountables")]
         self.assertEqual(paths, [os.path.abspath("x"), os.path.abspath("../b"), "/m"])
 
     def test_bad_values(self) -> None:
-        """A value that can't be is refused, and its option named."""
+        """An impossible value is refused, and the error names the option."""
         for name, value in (
             ("port", "-1"),
             ("port", "65536"),
@@ -84,7 +84,7 @@ class OptionTests(SynchronousTestCase):
             self.assertIn(f"--{name}", str(error), value)
 
     def test_no_values(self) -> None:
-        """A value of another kind, or a file that is not there, is refused and shown."""
+        """A value of the wrong kind, or a missing file, is refused, and the error shows it."""
         for name, value in (
             ("port", "http"),
             ("pool", "many"),
@@ -96,12 +96,12 @@ class OptionTests(SynchronousTestCase):
             self.assertIn(value, str(error))
 
     def test_no_arguments(self) -> None:
-        """It takes only options."""
+        """It takes no arguments except options."""
         self.assertRaises(UsageError, parse, "something")
 
 
 class WiringTests(MachineTestCase):
-    """What is made of the options."""
+    """What is made from the options."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -109,11 +109,11 @@ class WiringTests(MachineTestCase):
         self.patch(tap, "compile_filters", lambda: [b"a", b"filter"])
 
     def options(self, *words):
-        """Options for a state folder of the test's."""
+        """Options with a state folder of this test."""
         return parse("--state", self.folder, *words)
 
     def test_services(self) -> None:
-        """The service has two parts: the manager, and what answers for it."""
+        """The service has two parts: the manager, and its listener."""
         service = makeService(self.options("--port", "8081"))
         self.assertIsInstance(service, MultiService)
         manager, server = service
@@ -122,13 +122,13 @@ class WiringTests(MachineTestCase):
         self.assertIs(manager.manager.reactor, reactor)
 
     def test_nothing_begins(self) -> None:
-        """Until it is started nothing is made, on the disk or of cgroups, and nothing runs."""
+        """Before the service starts, nothing is created or run."""
         makeService(self.options())
         self.assertEqual(os.listdir(self.folder), [])
         self.assertEqual(reactor.getDelayedCalls(), [])
 
     def test_manager(self) -> None:
-        """Each option reaches what it is for."""
+        """Each option reaches the part that it is for."""
         manager = wire(
             self.options(
                 "--pool", "7", "--keep-ended", "3", "--base-images", "/b", "--mountables", "/m"
@@ -141,7 +141,7 @@ class WiringTests(MachineTestCase):
         self.assertEqual(manager.pool.folder, os.path.join(self.folder, "run"))
 
     def test_logs_leave_threads(self) -> None:
-        """Those who read logs leave most threads to others, and wait for one another."""
+        """Readers of logs leave most threads to others, and wait for one another."""
         running = []
 
         def in_thread(trees, function):
@@ -159,7 +159,7 @@ class WiringTests(MachineTestCase):
         self.assertEqual(len(running), LOG_THREADS + 2)
 
     def test_plans_begin_with_the_groundwork(self) -> None:
-        """The plan of every container begins with what a warm init has done in advance."""
+        """Every container's plan begins with what a warm init has done in advance."""
         manager = wire(self.options(), self.reactor)
         plan = manager.blueprint(make_spec(), ["/base"], None, None).plan("web-1")
         self.assertEqual(plan[: len(manager.pool.groundwork)], manager.pool.groundwork)
@@ -183,19 +183,19 @@ class ServiceTests(MachineTestCase):
         return Cgroups(monitors="/groups/monitors")
 
     def start_service(self) -> None:
-        """Start it as twistd does."""
+        """Start the service as twistd does."""
         self.service.privilegedStartService()
         self.service.startService()
         self.reactor.advance(0)
 
     def stop_service(self) -> None:
-        """Stop it as twistd does."""
+        """Stop the service as twistd does."""
         stopped = self.service.stopService()
         self.reactor.pump([0.01] * 3)
         self.successResultOf(stopped)
 
     def test_folders(self) -> None:
-        """The state folder is made, and is only root's, whatever it was before."""
+        """The state folder is created, and only root may enter it, whatever its mode was."""
         os.chmod(self.state, 0o777)
         self.service.privilegedStartService()
         self.addCleanup(os.close, self.service._lock)
@@ -204,7 +204,7 @@ class ServiceTests(MachineTestCase):
             self.assertTrue(os.path.isdir(os.path.join(self.state, name)))
 
     def test_cgroups(self) -> None:
-        """Its cgroups are made when all sockets are listened on: one that can't leaves none."""
+        """Cgroups are created after listening has succeeded: a failed start leaves none."""
         self.service.privilegedStartService()
         self.assertEqual(self.groups, [])
         self.service.startService()
@@ -213,7 +213,7 @@ class ServiceTests(MachineTestCase):
         self.stop_service()
 
     def test_start_and_stop(self) -> None:
-        """Started, it has its warm inits; stopped, nothing is left of it."""
+        """A started service has its warm inits; a stopped one leaves nothing."""
         self.start_service()
         self.assertEqual(len(self.reactor.inits), 1)
         self.stop_service()
@@ -221,7 +221,7 @@ class ServiceTests(MachineTestCase):
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
 
     def test_stop_while_one_waits(self) -> None:
-        """Stopped, it starts nothing again that was waiting to be."""
+        """A stopped service starts no waiting instance again."""
         self.start_service()
         spec = self.now(self.manager.add_config(document(restart="always")))
         self.now(self.manager.launch(spec.name, spec.major, spec.minor))
@@ -230,14 +230,14 @@ class ServiceTests(MachineTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_recovers(self) -> None:
-        """What an earlier manager left is put in order before anything else."""
+        """What an earlier manager left is recovered first."""
         os.mkdir(os.path.join(self.state, "instances/web-1"), Phase.HALF_MADE)
         self.start_service()
         self.assertEqual(os.listdir(os.path.join(self.state, "instances")), [])
         self.stop_service()
 
     def test_one_alone(self) -> None:
-        """A second manager on one state folder does not start, and says whose that is."""
+        """A second manager on a state folder refuses to start, and names the first."""
         self.patch(tap, "LOCK_WITHIN", 0)
         self.patch(tap, "LOCK_AGAIN", 0)
         self.start_service()
@@ -252,7 +252,7 @@ class ServiceTests(MachineTestCase):
         os.close(other._lock)
 
     def test_something_in_the_way(self) -> None:
-        """What is in the way of the start is named in a sentence, and makes no one wait."""
+        """If something prevents the start, the error is one sentence, and comes at once."""
         for name, make in (("aside", touch), ("lock", os.mkdir), ("run/init.sock", os.mkdir)):
             path = os.path.join(self.state, name)
             if os.path.isdir(path):
@@ -266,13 +266,13 @@ class ServiceTests(MachineTestCase):
         os.close(self.service._lock)
 
     def test_full_disk(self) -> None:
-        """A manager starts on a full disk too: its lock need not say whose it is."""
+        """A manager starts on a full disk too: the pid in its lock is only for a message."""
         self.patch(os, "write", lambda *_: throw(OSError(28, "No space left on device")))
         self.service.privilegedStartService()
         os.close(self.service._lock)
 
     def test_systemd(self) -> None:
-        """systemd is told when it is ready, where it has asked for that."""
+        """systemd is told when the manager is ready, if it asked for that."""
         address = f"\0txcontain-test-{os.getpid()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(address)
@@ -283,11 +283,11 @@ class ServiceTests(MachineTestCase):
 
 
 def touch(path) -> None:
-    """Make an empty file."""
+    """Create an empty file."""
     with open(path, "x"):
         pass
 
 
 def throw(error):
-    """Raise it, as a function that fails."""
+    """Raise an error, as a function that fails."""
     raise error

@@ -1,4 +1,4 @@
-"""``twistd containerd-lite``: its options, and the one place where everything is wired."""
+"""``twistd containerd-lite``: its options, and the one place that wires everything."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ from txcontain.options import number
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import Ahead
 
-REFUSED = "Parameter type enforcement failed: "  # what Twisted puts before a reader's error
-SUBNET = IPv4Network("10.87.0.0/16")  # not one of those that Docker, Podman, LXC begin with
+REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
+SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
-LOG_THREADS = 4  # of the reactor's ten: however many read logs, all else goes on
+LOG_THREADS = 4  # of the reactor's ten: readers of logs must not use them up
 FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
 
 
@@ -63,7 +63,7 @@ def _subnet(text: str) -> IPv4Network:
 
 
 class Options(BaseOptions):
-    """What a manager can be told."""
+    """The options of a manager."""
 
     synopsis = "[options]"
     longdesc = "Manages containers and answers the REST API that API.md describes. Needs root."
@@ -99,7 +99,7 @@ class Options(BaseOptions):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read a command line.
 
-        Raises UsageError, a sentence that names the option: without Twisted's own words before it.
+        Raises UsageError, a sentence that names the option, without Twisted's prefix.
         """
         try:
             super().parseOptions(options)
@@ -107,10 +107,10 @@ class Options(BaseOptions):
             raise UsageError(str(error).removeprefix(REFUSED)) from error
 
     def postOptions(self) -> None:
-        """Check what can be checked before anything is made."""
+        """Check what can be checked before anything is created."""
         for name in ("state", "base-images", "mountables"):
             self[name] = os.path.abspath(self[name])
-        if set(self["state"]) & set(",:\\"):  # they separate the mount options of an overlay
+        if set(self["state"]) & set(",:\\"):  # they separate mount options
             taken = "a path without ',', ':' and '\\'"
             raise UsageError(f"--state takes {taken}, not {self['state']}")
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,14}", self["bridge"]):
@@ -119,7 +119,7 @@ class Options(BaseOptions):
 
 
 class ManagerService(Service):
-    """Starts and stops what a manager is made of."""
+    """Starts and stops a manager."""
 
     name = "manager"
 
@@ -127,7 +127,7 @@ class ManagerService(Service):
         self.manager = manager
 
     def privilegedStartService(self) -> None:
-        """Make the state folder ready."""
+        """Create and lock the state folder."""
         state = self.manager.state
         with told():
             os.makedirs(state, mode=0o700, exist_ok=True)
@@ -137,10 +137,10 @@ class ManagerService(Service):
             self._lock = lock(os.path.join(state, "lock"))
 
     def startService(self) -> None:
-        """Go on with what an earlier manager left, and begin to take inits.
+        """Recover what an earlier manager left, and start the pool of inits.
 
-        Cgroups are made only after listening has succeeded, so that a failed start leaves
-        nothing behind, and takes nothing from another manager.
+        Cgroups are created only after listening has succeeded, so that a failed start leaves
+        nothing behind and takes nothing from another manager.
         """
         super().startService()
         with told():
@@ -149,11 +149,11 @@ class ManagerService(Service):
             restore(self.manager)
             self.manager.pool.start()
         self.manager.kernel.be_prompt()
-        gc.freeze()  # no collection looks again at all that was imported: tens of milliseconds
+        gc.freeze()  # a collection skips everything imported so far: it saves tens of milliseconds
         notify("READY=1")
 
     def stopService(self) -> Deferred[None] | None:
-        """Let go of warm inits; containers run on."""
+        """End the warm inits; containers run on."""
         super().stopService()
         self.manager.pause()
         return background(self._stop(), "stopping the manager")
@@ -166,7 +166,7 @@ class ManagerService(Service):
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Raises SystemExit with a sentence instead of an OSError: what is in the way, and where."""
+    """Turn an OSError into a SystemExit that says what went wrong, and with which path."""
     try:
         yield
     except OSError as error:
@@ -176,9 +176,9 @@ def told() -> Iterator[None]:
 
 
 def lock(path: str) -> int:
-    """A descriptor that keeps any other manager away from this state folder, while it is open.
+    """Lock a state folder (flock(2)) against other managers, as long as the descriptor is open.
 
-    Raises SystemExit where there is one (flock(2)), after a while: it may be about to end.
+    Raises SystemExit if another one still has the lock after some seconds: it may be ending.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + LOCK_WITHIN
@@ -203,7 +203,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it has started this (sd_notify(3))."""
+    """Tell systemd the state, if it has started this process (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
@@ -212,7 +212,7 @@ def notify(state: str) -> None:
 
 
 def make_manager(options: Options, reactor: Any) -> Manager:
-    """A manager of everything that these options name."""
+    """A manager with these options."""
     state = options["state"]
     kernel, trees = Kernel(), Trees(reactor)
     host = Host.here(os.path.join(state, "empty"), compile_filters())
@@ -222,8 +222,17 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     ahead = Ahead(os.path.join(state, "instances"), trees.remove)
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
     log_process = LogProcess(reactor, run, ahead.folder, for_logs)
-    pool = Pool(reactor, kernel, Cgroups(), run, ahead, log_process, groundwork, options["pool"])
-    pool.writes = writer.write
+    pool = Pool(
+        reactor,
+        kernel,
+        Cgroups(),
+        run,
+        ahead,
+        log_process,
+        groundwork,
+        options["pool"],
+        writes=writer.write,
+    )
     return Manager(
         reactor=reactor,
         kernel=kernel,
@@ -256,7 +265,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
 
 
 def makeService(options: Options) -> MultiService:
-    """The service tree that twistd runs."""
+    """The services that twistd runs."""
     from twisted.internet import reactor
 
     be_monotonic(reactor)

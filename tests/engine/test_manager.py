@@ -1,4 +1,4 @@
-"""The verbs, on a fake machine."""
+"""What a manager can be asked to do, on a fake machine."""
 
 import json
 import os
@@ -28,50 +28,50 @@ GONE = "its processes, cgroup and folders are gone"
 
 
 class VerbTestCase(ManagerTestCase):
-    """A test of what a manager is asked to do."""
+    """A test of one of the manager's verbs."""
 
     def begin_launch(self, **changes):
-        """A launch that is on its way."""
+        """A launch in progress."""
         spec = self.add(**changes)
         return self.start(self.manager.launch(spec.name, spec.major, spec.minor))
 
     def names(self):
-        """The instances that are listed as running."""
+        """The names of the running instances."""
         return [instance.name for instance in self.manager.running()]
 
     def folders(self, below):
-        """What is in a folder of the state's."""
+        """What is in a folder of the state folder."""
         return sorted(os.listdir(os.path.join(self.folder, below)))
 
     def assertNothingLeft(self) -> None:
-        """No process, folder, slot, descriptor or call is left of any instance."""
+        """No process, folder, slot, descriptor or timer is left of any instance."""
         self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
         self.assertEqual((self.folders("instances"), self.folders("run/slots")), ([], []))
         self.assertEqual((self.manager.instances, self.reactor.readers), ({}, []))
 
 
 class ConfigTests(VerbTestCase):
-    """Configs are kept."""
+    """Configs are stored."""
 
     def test_add(self) -> None:
-        """A config is kept as it came, and the journal knows."""
+        """A config is stored as it came, and the journal has an event."""
         self.add()
         self.assertEqual(self.manager.config_names(), ["web-1-01.cfg"])
         self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
         self.assertEqual(self.events(), ["config: web-1-01.cfg was uploaded"])
 
     def test_invalid(self) -> None:
-        """A document that is none is not kept."""
+        """An invalid document is not stored."""
         self.refused(self.manager.add_config(b"{}"), InvalidData)
         self.assertEqual((self.manager.config_names(), self.events()), ([], []))
 
     def test_exists(self) -> None:
-        """A config of the same name, major and minor is refused."""
+        """A second config with the same name, major and minor is refused."""
         self.add()
         self.refused(self.manager.add_config(document(startup_owner="www")), ConfigExists)
 
     def test_disk_full(self) -> None:
-        """Where the disk takes no config the machine is at fault, and says with which file."""
+        """If the disk refuses a config, the error blames the machine and names the file."""
         shutil.rmtree(self.manager.configs.folder)
         error = self.refused(self.manager.add_config(document()), MachineAtFault)
         self.assertEqual(error.chain[0], "keeping web-1-01.cfg")
@@ -81,7 +81,7 @@ class LaunchTests(VerbTestCase):
     """A config becomes an instance."""
 
     def test_launch(self) -> None:
-        """A launched instance is listed, with a name of its own, and its folder is private."""
+        """A launched instance is listed under its own name, and its folder is private."""
         instance = self.launch()
         self.assertRegex(instance.name, "^web-[0-9a-f]{8}$")
         self.assertEqual(self.names(), [instance.name])
@@ -91,30 +91,30 @@ class LaunchTests(VerbTestCase):
         )
 
     def test_plan(self) -> None:
-        """What the init is sent is the plan of the spec, with its layers in their order."""
+        """The init receives the plan of the spec, with the layers in their order."""
         self.launch(mounts=["b.tar /b READ", "a.tar /a READWRITE"])
         text = str(self.init.plan)
         places = [text.index(name.encode().hex()) for name in ("basefs.tar.gz", "b.tar", "a.tar")]
         self.assertEqual(places, sorted(places))
 
     def test_order(self) -> None:
-        """Instances are listed in the order of their launch."""
+        """Instances are listed in launch order."""
         launched = [self.launch(minor=str(minor)).name for minor in range(3)]
         self.assertEqual(self.names(), launched)
 
     def test_no_config(self) -> None:
-        """What was not uploaded can't be launched."""
+        """A config that was not uploaded can't be launched."""
         self.refused(self.manager.launch("web", "1", "01"), NoSuchConfig)
 
     def test_no_image(self) -> None:
-        """A missing image or tarball is the config's fault, and nothing is begun."""
+        """A missing image or tarball is the config's fault, and nothing is started."""
         self.manager.layers.missing = ["a.tar"]
         launched = self.begin_launch(mounts=["a.tar /a READ"])
         self.failureResultOf(launched, ConfigAtFault)
         self.assertNothingLeft()
 
     def test_fails(self) -> None:
-        """A launch that fails leaves nothing but its reason in the journal."""
+        """A failed launch leaves only its reason in the journal."""
         self.reactor.works = False
         launched = self.begin_launch()
         self.init.fail(call="unshare", errno=1)
@@ -130,7 +130,7 @@ class LaunchTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_no_such_limit(self) -> None:
-        """A limit that this machine has no control for is told by its name."""
+        """If the machine lacks the control for a limit, the error names the limit."""
         missing = OSError(2, "No such file or directory", "limits.memory, memory.max")
         self.patch(Cgroups, "limit", lambda *_: throw(missing))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
@@ -138,21 +138,21 @@ class LaunchTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_who_killed_it(self) -> None:
-        """Of a launch that failed the journal says who ended the container, and why."""
+        """After a failed launch, the journal says who ended the container, and why."""
         self.patch(Cgroups, "limit", lambda *_: throw(OSError(2, "no")))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
         ended = "ended: its launch failed, so the manager ended it (killed by SIGKILL)"
         self.assertEqual(self.events()[-2:], [ended, f"refused: {error}"])
 
     def test_no_folder(self) -> None:
-        """Where no folder can be made the machine is at fault."""
+        """If the folder can't be made, the error blames the machine."""
         os.rmdir(os.path.join(self.folder, "instances"))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
         self.assertEqual(error.chain[0], "making the instance's folder")
         self.assertEqual(self.manager.instances, {})
 
     def test_port_of_an_instance(self) -> None:
-        """A port that an instance has is refused, and the instance named."""
+        """A port that another instance uses is refused, and the error names the instance."""
         self.reactor.works = False
         self.begin_launch(startup_env="PORT=8000")
         (first,) = self.manager.instances
@@ -162,14 +162,14 @@ class LaunchTests(VerbTestCase):
         self.assertEqual(error.chain[:2], ("port 8000 is taken", f"by the instance {first}"))
 
     def test_port_of_another(self) -> None:
-        """A port on which a process of the host listens is refused, and the process named."""
+        """A port that a process of the host uses is refused, and the error names the process."""
         self.kernel.listening[8000] = 17
         error = self.failureResultOf(self.begin_launch(startup_env="PORT=8000"), ConfigAtFault)
         self.assertEqual(error.value.chain[1], "by other (process 17)")
         self.assertNothingLeft()
 
     def test_port_is_free_again(self) -> None:
-        """The port of an instance that has ended can be had."""
+        """The port of an ended instance is free again."""
         self.reactor.works = False
         for minor in ("1", "2"):
             self.begin_launch(minor=minor, startup_env="PORT=8000")
@@ -179,14 +179,14 @@ class LaunchTests(VerbTestCase):
 
 
 class PreparedTests(VerbTestCase):
-    """Launches for which a warm init has done nearly all in advance."""
+    """Launches for which a warm init has done nearly everything in advance."""
 
     def setUp(self) -> None:
         super().setUp()
         self.manager.pool.size = self.manager.pool.most = 2
 
     def launch_again(self, times=1, **changes):
-        """Launch what was launched before, some times; returns the last instance."""
+        """Launch the same config several times; returns the last instance."""
         if not self.manager.config_names():
             self.add(**changes)
         for _ in range(times):
@@ -196,15 +196,15 @@ class PreparedTests(VerbTestCase):
 
     @property
     def prepared(self):
-        """The names that are drawn for the next launches."""
+        """The names that are reserved for the next launches."""
         return sorted(self.manager.pool.ahead.names)
 
     def mode(self, name):
-        """That of an instance's folder."""
+        """The mode of an instance's folder."""
         return os.stat(os.path.join(self.folder, "instances", name)).st_mode & 0o7777
 
     def test_launch(self) -> None:
-        """The instance has the name that was drawn, its folder, and all but the exec is done."""
+        """The instance gets the reserved name and folder, and only the exec is left to do."""
         self.launch_again(2)
         (name,) = self.prepared
         self.assertEqual(self.mode(name), Phase.PREPARED)
@@ -215,7 +215,7 @@ class PreparedTests(VerbTestCase):
         self.assertNotIn(name, self.prepared)
 
     def test_layers(self) -> None:
-        """Layers that are mounted in advance, or got by a launch, are in use; not of what ended."""
+        """Layers of launches and of warm inits are in use; those of ended instances are not."""
         instance = self.launch_again(2)
         self.now(self.manager.destroy(instance.name))
         used = self.manager.layers_in_use
@@ -231,7 +231,7 @@ class PreparedTests(VerbTestCase):
         self.assertLessEqual(set(instance.layers), used())
 
     def test_half_made(self) -> None:
-        """While it is launched, its folder is that of any other launch."""
+        """During its launch, its folder has the same mode as in any other launch."""
         self.launch_again(2)
         (name,) = self.prepared
         self.reactor.works = False
@@ -239,7 +239,7 @@ class PreparedTests(VerbTestCase):
         self.assertEqual(self.mode(name), Phase.HALF_MADE)
 
     def test_fails(self) -> None:
-        """Where its exec fails, nothing is left of what was prepared for it."""
+        """If its exec fails, nothing prepared for it is left."""
         self.launch_again(2)
         (name,) = self.prepared
         self.reactor.works = False
@@ -251,14 +251,14 @@ class PreparedTests(VerbTestCase):
         self.assertNotIn(name, self.folders("instances"))
 
     def test_another_minor(self) -> None:
-        """Of another config, whose plan differs early, it is not."""
+        """A launch of a config with another plan does not get it."""
         self.launch_again(2)
         prepared = self.prepared
         instance = self.launch(minor="2", startup_owner="www-data")
         self.assertNotIn(instance.name, prepared)
 
     def test_own_ids(self) -> None:
-        """Who gets a range of ids is none of those that were prepared without."""
+        """A launch with a user namespace does not get one that was prepared without."""
         self.launch_again(2)
         prepared = self.prepared
         self.assertNotIn(self.launch(minor="2", user_namespace=True).name, prepared)
@@ -267,7 +267,7 @@ class PreparedTests(VerbTestCase):
         self.assertNotIn(self.launch_again().name, prepared)
 
     def test_failures_do_not_count(self) -> None:
-        """What could not be launched is not expected."""
+        """A failed launch does not make the manager expect another one."""
         self.reactor.works = False
         self.add()
         for _ in range(3):
@@ -278,7 +278,7 @@ class PreparedTests(VerbTestCase):
         self.assertEqual((self.prepared, self.folders("instances")), ([], []))
 
     def test_removed(self) -> None:
-        """Where someone has removed a prepared folder, one launch fails, and the next works."""
+        """If someone has removed a prepared folder, one launch fails, and the next one works."""
         self.launch_again(2)
         os.rmdir(os.path.join(self.folder, "instances", *self.prepared))
         self.refused(self.manager.launch("web", "1", "01"), MachineAtFault)
@@ -286,7 +286,7 @@ class PreparedTests(VerbTestCase):
         self.launch_again()
 
     def test_destroy_all(self) -> None:
-        """When all are destroyed, what is prepared stays; and it goes with the manager."""
+        """Destroying all instances leaves what is prepared; stopping the manager removes it."""
         self.launch_again(2)
         self.now(self.manager.destroy_all())
         self.assertEqual(self.folders("instances"), self.prepared)
@@ -296,7 +296,7 @@ class PreparedTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_doctor(self) -> None:
-        """What is prepared is none of what the doctor finds, and is let go by it."""
+        """The doctor does not report what is prepared, but lets it go."""
         self.launch_again(2)
         self.assertEqual(self.now(doctor(self.manager)), [])
         self.reactor.pump([REFILL_AFTER] * 5)
@@ -307,7 +307,7 @@ class NetworkTests(VerbTestCase):
     """Instances on the private network."""
 
     def test_link(self) -> None:
-        """A private instance has an address and a link of its own, another has none."""
+        """A private instance has its own address and link; any other has none."""
         first = self.launch(network="private")
         attached = {"10.87.0.2": self.init.process}
         second = self.launch(minor="2")
@@ -315,7 +315,7 @@ class NetworkTests(VerbTestCase):
         self.assertEqual(self.manager.network.bridge.attached, attached)
 
     def test_no_link(self) -> None:
-        """Where no link can be made the launch fails with the reason, and nothing is left."""
+        """If the link can't be made, the launch fails with the reason, and nothing is left."""
         why = MachineAtFault("making the link", "EPERM")
         self.patch(FakeBridge, "attach", lambda *_: throw(why))
         launched = self.begin_launch(network="private")
@@ -325,7 +325,7 @@ class NetworkTests(VerbTestCase):
         self.assertFalse(self.manager.network.bridge.up)
 
     def test_no_address(self) -> None:
-        """Where all addresses are taken a launch is refused, until one is free again."""
+        """If all addresses are taken, a launch is refused until one is free."""
         first, *_ = [self.launch(minor=str(minor), network="private") for minor in range(5)]
         launched = self.begin_launch(minor="6", network="private")
         self.failureResultOf(launched, MachineAtFault)
@@ -333,14 +333,14 @@ class NetworkTests(VerbTestCase):
         self.assertEqual(self.launch(minor="7", network="private").address, first.address)
 
     def test_destroy(self) -> None:
-        """With the last private instance the bridge goes."""
+        """The bridge is removed with the last private instance."""
         name = self.launch(network="private").name
         self.assertTrue(self.manager.network.bridge.up)
         self.now(self.manager.destroy(name))
         self.assertFalse(self.manager.network.bridge.up)
 
     def test_restart(self) -> None:
-        """An instance that is started again has the same address, and a new link."""
+        """A restarted instance keeps its address and gets a new link."""
         instance = self.launch(network="private", restart="always")
         self.init.end("Done")
         self.reactor.advance(0.1)
@@ -348,7 +348,7 @@ class NetworkTests(VerbTestCase):
         self.assertEqual(self.manager.network.bridge.attached, {"10.87.0.2": self.init.process})
 
     def test_published_ports(self) -> None:
-        """A port of the host's is published by one instance at a time."""
+        """Only one instance at a time can publish a port of the host."""
         first = self.launch(network="private", ports=["8000:80"])
         launched = self.begin_launch(minor="2", network="private", ports=["8000:81"])
         error = self.failureResultOf(launched, ConfigAtFault).value
@@ -359,18 +359,18 @@ class FindTests(VerbTestCase):
     """One instance."""
 
     def test_none(self) -> None:
-        """Of what is not there nothing can be had."""
+        """An unknown instance can't be inspected, measured or destroyed."""
         for verb in (self.manager.find, self.manager.inspect, self.manager.usage):
             self.assertRaises(NoSuchInstance, verb, "web-1")
 
     def test_inspect(self) -> None:
-        """All that is known of an instance is plain data, but for its document."""
+        """An inspected instance is plain data, without its document."""
         record = self.manager.inspect(self.launch(startup_env="A=1").name)
         self.assertNotIn("document", record)
         self.assertEqual(json.loads(json.dumps(record))["spec"]["startup_env"], [["A", "1"]])
 
     def test_half_a_timeline(self) -> None:
-        """Steps that are yet to come have no duration."""
+        """Steps that are not done yet have no duration."""
         self.reactor.works = False
         self.begin_launch()
         (name,) = self.manager.instances
@@ -379,10 +379,10 @@ class FindTests(VerbTestCase):
 
 
 class DestroyTests(VerbTestCase):
-    """Instances end, and nothing is left."""
+    """Instances end, and nothing is left of them."""
 
     def test_destroy(self) -> None:
-        """Nothing is left of a destroyed instance but an event."""
+        """A destroyed instance leaves only an event."""
         instance = self.launch()
         self.now(self.manager.destroy(instance.name))
         self.assertNothingLeft()
@@ -397,7 +397,7 @@ class DestroyTests(VerbTestCase):
         self.refused(self.manager.destroy(instance.name), NoSuchInstance)
 
     def test_ended(self) -> None:
-        """One that had ended is destroyed too."""
+        """An ended instance can be destroyed."""
         instance = self.launch()
         self.init.end("Done")
         self.assertEqual(self.names(), [])
@@ -405,7 +405,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_not_before_the_end_is_known(self) -> None:
-        """Its folder goes as soon as its processes have; who asked is told when all has."""
+        """The folder goes when the processes have ended; the answer comes when all is gone."""
         instance = self.launch()
         self.init.stuck = True
         destroyed = self.start(self.manager.destroy(instance.name))
@@ -419,7 +419,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_twice_at_once(self) -> None:
-        """Of many who destroy an instance one is told that it has; to the others there is none."""
+        """If many requests destroy one instance, one succeeds; the others get NoSuchInstance."""
         instance = self.launch()
         first, *others = [
             Deferred.fromCoroutine(self.manager.destroy(instance.name)) for _ in range(20)
@@ -432,7 +432,7 @@ class DestroyTests(VerbTestCase):
         self.assertEqual(self.events().count(f"destroyed: {GONE}"), 1)
 
     def test_all_during_launches(self) -> None:
-        """What is launched while all is destroyed says that, and no machine is at fault."""
+        """A launch during destroy_all is called off, and the machine is not blamed."""
         self.reactor.works = False
         launches = [self.begin_launch(minor=str(minor)) for minor in range(3)]
         self.now(self.manager.destroy_all())
@@ -441,7 +441,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_during_its_launch(self) -> None:
-        """An instance is destroyed at any point of its launch, which fails."""
+        """An instance can be destroyed at any point of its launch, which then fails."""
         for point in ("connects", "prepares", "works"):
             setattr(self.reactor, point, False)
             launched = self.begin_launch(minor=point)
@@ -458,7 +458,7 @@ class DestroyTests(VerbTestCase):
             setattr(self.reactor, point, True)
 
     def test_just_launched(self) -> None:
-        """An instance may be destroyed before it is heard that its script runs."""
+        """An instance can be destroyed before the manager hears that its script runs."""
         self.reactor.works = False
         launched = self.begin_launch()
         (name,) = self.manager.instances
@@ -471,7 +471,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_stuck(self) -> None:
-        """One that won't end delays neither the others' end nor a launch."""
+        """A container that won't end delays neither other ends nor a launch."""
         stuck, other = self.launch(minor="1"), self.launch(minor="2")
         self.reactor.inits[0].stuck = True
         destroyed = self.start(self.manager.destroy(stuck.name))
@@ -483,7 +483,7 @@ class DestroyTests(VerbTestCase):
         self.successResultOf(destroyed)
 
     def test_stuck_for_long(self) -> None:
-        """Who destroys one that won't end is told so in the end, and may try again."""
+        """Destroying a container that won't end fails after a while, and can be tried again."""
         stuck = self.launch()
         self.init.stuck = True
         destroyed = self.start(self.manager.destroy(stuck.name))
@@ -497,7 +497,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_all(self) -> None:
-        """All are destroyed, also where there are none."""
+        """All instances are destroyed, even if there are none."""
         self.now(self.manager.destroy_all())
         for minor in ("1", "2", "3"):
             self.launch(minor=minor)
@@ -506,7 +506,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_all_at_once(self) -> None:
-        """All are given their stop_timeout at the same time, not one after the other."""
+        """The stop_timeouts of all instances run at the same time."""
         for minor in ("1", "2", "3"):
             self.launch(minor=minor, stop_timeout=2)
             self.kernel.catching[self.init.process.pid] = [self.init.process]
@@ -518,7 +518,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_all_but_one(self) -> None:
-        """One that can't be removed is told of; the others are gone."""
+        """If one can't be removed, the error says so; the others are gone."""
         first, second = self.launch(minor="1"), self.launch(minor="2")
 
         async def remove(path) -> None:
@@ -532,7 +532,7 @@ class DestroyTests(VerbTestCase):
         self.assertFalse(os.path.exists(second.folder))
 
     def test_again(self) -> None:
-        """What could not be removed can be destroyed again."""
+        """After a failed removal, destroy can be tried again."""
         instance, remove = self.launch(), self.manager.remove
 
         async def fail(path) -> None:
@@ -545,7 +545,7 @@ class DestroyTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_something_left(self) -> None:
-        """What is left after a second of looking is reported, and waited for until then."""
+        """The manager looks for a second, then reports what is left."""
         instance = self.launch()
         self.patch(Cgroups, "remove", lambda *_: ["/sys/fs/cgroup/txcontain/x"])
         destroyed = self.start(self.manager.destroy(instance.name))
@@ -557,7 +557,7 @@ class DestroyTests(VerbTestCase):
         self.assertEqual(self.manager.instances, {})
 
     def test_process_left(self) -> None:
-        """A process that is still there when its monitor has ended is something left, too."""
+        """A process that is still there after its monitor has ended is reported too."""
         instance = self.launch()
         self.init.end("Killed")
         self.kernel.living[self.init.process] = lambda: None
@@ -567,7 +567,7 @@ class DestroyTests(VerbTestCase):
         self.assertEqual(error.chain[1:], (f"process {self.init.process.pid}",))
 
     def test_gone_a_moment_later(self) -> None:
-        """What the kernel takes its time to let go of is no complaint."""
+        """What the kernel removes a moment later is not reported."""
         instance = self.launch()
         answers = iter([["/x"], ["/x"]])
         self.patch(Cgroups, "remove", lambda *_: next(answers, []))
@@ -577,10 +577,10 @@ class DestroyTests(VerbTestCase):
 
 
 class FrozenDiskTests(VerbTestCase):
-    """A disk that takes nothing for a while (fsfreeze)."""
+    """The disk accepts no writes for a while (fsfreeze)."""
 
     def freeze(self):
-        """From now on all that is written waits; returns what was to be."""
+        """From now on all writes wait; returns the list of them."""
         waiting = []
 
         def write(function, *arguments):
@@ -592,7 +592,7 @@ class FrozenDiskTests(VerbTestCase):
         return waiting
 
     def thaw(self, waiting) -> None:
-        """The disk takes all that waits, in order, and what follows."""
+        """The disk does all waiting writes in order, and those that follow."""
         while waiting:
             written, function, arguments = waiting.pop(0)
             try:
@@ -602,7 +602,7 @@ class FrozenDiskTests(VerbTestCase):
             self.reactor.advance(0)
 
     def test_ends(self) -> None:
-        """Ends are noticed meanwhile, and are on the disk, as all else, when it takes them."""
+        """Ends are noticed during the freeze, and written after it like everything else."""
         ended, runs = self.launch(minor="1"), self.launch(minor="2")
         waiting = self.freeze()
         self.reactor.inits[0].end("Done(3)")
@@ -622,21 +622,21 @@ class FrozenDiskTests(VerbTestCase):
         self.assertEqual(self.states(), {ended.name: "ended", third.name: "running"})
 
     def next_manager(self) -> None:
-        """The manager is killed, and another starts."""
+        """Kill the manager and start another."""
         self.reactor.lose_manager()
         self.manager = make_manager(self.reactor, self.folder)
         restore(self.manager)
 
     def states(self):
-        """The state of each instance, by its name."""
+        """The state of each instance, by name."""
         return {one.name: one.state for one in self.manager.instances.values()}
 
 
 class KeepTests(VerbTestCase):
-    """Those that have ended are kept, up to a number."""
+    """Only a number of ended instances is kept."""
 
     def test_oldest(self) -> None:
-        """Of more than keep_ended, those that ended first are forgotten with all they left."""
+        """Beyond keep_ended, those that ended first are removed with everything they left."""
         self.manager.keep_ended = 2
         instances = [self.launch(minor=str(minor)) for minor in range(5)]
         for init in [self.reactor.inits[at] for at in (3, 0, 2, 1)]:
@@ -648,7 +648,7 @@ class KeepTests(VerbTestCase):
         self.assertEqual(set(self.folders("instances")), kept)
 
     def test_none(self) -> None:
-        """With keep_ended 0 nothing is kept."""
+        """With keep_ended 0, nothing is kept."""
         self.manager.keep_ended = 0
         self.launch()
         self.init.end("Done")
@@ -657,5 +657,5 @@ class KeepTests(VerbTestCase):
 
 
 def throw(error) -> None:
-    """Raise it, as a function that fails."""
+    """Raise an error, as a function that fails."""
     raise error

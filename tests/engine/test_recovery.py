@@ -1,4 +1,4 @@
-"""Finding everything again, on a fake machine."""
+"""Recovery after a restart, and the doctor, on a fake machine."""
 
 import json
 import os
@@ -28,10 +28,10 @@ def fail_with(number) -> None:
 
 
 class RestoreTestCase(VerbTestCase):
-    """A test of what the next manager makes of what the last one left."""
+    """A test of what the next manager does with what the last one left."""
 
     def next_manager(self):
-        """The manager is killed, and another starts; returns what it did."""
+        """Kill the manager and start another; returns what it did."""
         self.reactor.lose_manager()
         self.manager = make_manager(self.reactor, self.folder)
         self.manager.journal.open()
@@ -41,24 +41,24 @@ class RestoreTestCase(VerbTestCase):
         return done
 
     def boot(self) -> None:
-        """The machine is booted again: no process is left, and new ones have the old pids."""
+        """Reboot the machine: all processes are gone, and new ones may get the old pids."""
         self.kernel.boot = "the next boot"
         self.kernel.working.clear()
 
     def states(self):
-        """The state of each instance, by its name."""
+        """The state of each instance, by name."""
         return {instance.name: instance.state for instance in self.manager.instances.values()}
 
 
 class RestoreTests(RestoreTestCase):
-    """Every kind of instance that a manager may leave."""
+    """Every kind of instance that a manager may leave behind."""
 
     def test_nothing(self) -> None:
-        """Where nothing was left nothing is done."""
+        """If nothing was left, nothing is done."""
         self.assertEqual(self.next_manager(), [])
 
     def test_running(self) -> None:
-        """Containers run on, listed as before and in the same order."""
+        """Containers run on, and are listed as before in the same order."""
         before = []
         for minor in range(5):
             self.reactor.advance(1)
@@ -70,14 +70,14 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.kernel.signals, [])
 
     def test_private(self) -> None:
-        """A private instance keeps its address, which no other gets."""
+        """A private instance keeps its address, and no other gets it."""
         name = self.launch(network="private").name
         self.next_manager()
         self.assertEqual(self.manager.find(name).address, "10.87.0.2")
         self.assertEqual(self.launch(minor="2", network="private").address, "10.87.0.3")
 
     def test_its_end_is_noticed(self) -> None:
-        """The end of a container that was found again is noticed, with its status."""
+        """The end of an adopted container is noticed, with its status."""
         name = self.launch().name
         self.next_manager()
         self.init.end("Done(3)")
@@ -86,7 +86,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.events()[-2:], ["running: found again", "ended: exit status 3"])
 
     def test_it_is_destroyed(self) -> None:
-        """A container that was found again can be destroyed, and nothing is left."""
+        """An adopted container can be destroyed, and nothing is left."""
         name = self.launch().name
         self.next_manager()
         self.now(self.manager.destroy(name))
@@ -94,7 +94,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_again_and_again(self) -> None:
-        """Any number of managers may follow each other."""
+        """Any number of managers may follow one another."""
         name = self.launch().name
         for _ in range(3):
             self.next_manager()
@@ -103,7 +103,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_ended_meanwhile(self) -> None:
-        """One that ended while no manager ran has ended, with its true status and time."""
+        """If a container ends while no manager runs, its true status and time are known."""
         name = self.launch().name
         self.reactor.lose_manager()
         self.reactor.advance(7)
@@ -115,7 +115,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_monitor_killed_too(self) -> None:
-        """Where no one has seen how it ended, that is said, and it counts as a failure."""
+        """If no one saw how it ended, the exit says so, and it counts as a failure."""
         name = self.launch().name
         self.reactor.lose_manager()
         self.init.end()
@@ -124,7 +124,7 @@ class RestoreTests(RestoreTestCase):
         self.assertIn("no one saw how", str(self.manager.find(name).exit))
 
     def test_reboot(self) -> None:
-        """After a reboot it has ended by the reboot, whoever has its pids now."""
+        """After a reboot, the exit names the reboot, and no process with an old pid is killed."""
         name = self.launch().name
         self.boot()
         self.next_manager()
@@ -135,7 +135,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.kernel.signals, [])
 
     def test_listens_later(self) -> None:
-        """That a container listens is noticed by the next manager too."""
+        """The next manager notices, too, when a container begins to listen."""
         launched = self.begin_launch(startup_env="PORT=8000")
         (name,) = self.names()
         self.next_manager()
@@ -145,7 +145,7 @@ class RestoreTests(RestoreTestCase):
         self.assertTrue(self.manager.find(name).ready)
 
     def test_ended_before_a_reboot(self) -> None:
-        """What ended before the reboot, unseen by any manager, has ended as its monitor wrote."""
+        """If it ended before the reboot, the exit is the one that its monitor wrote."""
         name = self.launch().name
         self.reactor.lose_manager()
         self.init.end("Done(3)")
@@ -154,7 +154,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.manager.find(name).exit.status, 3)
 
     def test_restart_after_a_reboot(self) -> None:
-        """One that is to be restarted always is started again after a reboot."""
+        """With restart "always", it is started again after a reboot."""
         name = self.launch(restart="always").name
         self.boot()
         self.next_manager()
@@ -164,7 +164,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(len(self.reactor.inits), 2)
 
     def test_restart(self) -> None:
-        """One that ended while no manager ran is started again, if its policy says so."""
+        """If it ended while no manager ran, its restart policy is followed."""
         for words, state in (("Done(1)", "waiting"), ("Done", "ended")):
             name = self.launch(minor=state, restart="on-failure").name
             self.reactor.lose_manager()
@@ -174,7 +174,7 @@ class RestoreTests(RestoreTestCase):
             self.manager.pause()
 
     def test_waiting(self) -> None:
-        """One that waited for its next start goes on waiting, its restarts counted."""
+        """An instance that waits for its restart goes on waiting, and keeps its count."""
         name = self.launch(restart="always", max_restarts=2).name
         self.init.end("Done")
         self.reactor.advance(0.1)
@@ -186,7 +186,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual((self.states(), self.manager.find(name).restarts), ({name: "ended"}, 2))
 
     def test_hardly_any_descriptors(self) -> None:
-        """A manager that may open few files finds all that run, at one each, and says so."""
+        """A manager with few descriptors adopts all instances with one each, and reports it."""
         names = {self.launch(minor=str(minor)).name for minor in range(20)}
         self.kernel.most_open = 12
         done = self.next_manager()
@@ -200,7 +200,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(set(self.states().values()), {"ended"})
 
     def test_record_can_not_be_read_yet(self) -> None:
-        """One whose record can't be read now is let run, and taken over a moment later."""
+        """If a record can't be read now, its container runs on and is adopted later."""
         name = self.launch(minor="1").name
         with mock.patch.object(records, "read_file", lambda *_: fail_with(5)):
             done = self.next_manager()
@@ -216,7 +216,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_one_that_breaks_it(self) -> None:
-        """One with which something goes wrong (our own error) keeps no other from being found."""
+        """If adopting one instance fails by a bug, the others are adopted all the same."""
         first, second = self.launch(minor="1").name, self.launch(minor="2").name
 
         class Breaking(Instance):
@@ -233,7 +233,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.kernel.signals, [])
 
     def test_monitor_without_its_child(self) -> None:
-        """One whose PID 1 is gone, and whose monitor is about to end, ends in a moment."""
+        """If its PID 1 is gone but its monitor is still there, it ends when the monitor does."""
         name = self.launch().name
         self.init.end_init()
         self.kernel.reap(self.init.process)
@@ -243,7 +243,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.manager.find(name).exit.status, 3)
 
     def test_no_files(self) -> None:
-        """A folder, pipe or link for a record is none; who has put it there makes no one wait."""
+        """A folder, pipe or link in place of a record is refused, and blocks no one."""
         for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
             name = self.launch(minor=str(len(self.folders("configs")))).name
             path = os.path.join(self.folder, "instances", name, RECORD)
@@ -254,7 +254,7 @@ class RestoreTests(RestoreTestCase):
             self.assertIn("it is not a regular file", done[0])
 
     def test_delays(self) -> None:
-        """The delay before a restart goes on growing, over any number of managers."""
+        """The restart delay keeps growing across any number of managers."""
         self.launch(restart="always")
         for delay in (0.1, 0.2, 0.4, 0.8):
             self.init.end("Done")
@@ -266,7 +266,7 @@ class RestoreTests(RestoreTestCase):
             self.next_manager()
 
     def test_steady_over_managers(self) -> None:
-        """That it has run for long counts, whichever managers ran meanwhile."""
+        """The time that it has run counts across managers."""
         name = self.launch(restart="always").name
         self.init.end("Done")
         self.reactor.advance(1)
@@ -278,10 +278,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.manager.find(name).state, "waiting")
 
     def test_since(self) -> None:
-        """However often managers follow each other, it is known since when one has ended, and how.
-
-        So is how one had ended that was started again.
-        """
+        """However many managers follow, the times and the last exit of an instance stay known."""
         ended, again = self.launch(minor="1").name, None
         self.init.end("Done(3)")
         again = self.launch(minor="2", restart="always").name
@@ -297,7 +294,7 @@ class RestoreTests(RestoreTestCase):
                     self.assertEqual(after[key], record[key], (name, key))
 
     def test_stopping(self) -> None:
-        """A destroy that was not finished is finished, whether it still ran or not."""
+        """An interrupted destroy is finished, whether the container still runs or not."""
         for ended in (False, True):
             name = self.launch(minor=str(ended)).name
             self.kernel.catching[self.init.process.pid] = [self.init.process]
@@ -310,7 +307,7 @@ class RestoreTests(RestoreTestCase):
             self.assertNothingLeft()
 
     def test_ended(self) -> None:
-        """One that had ended has, with its exit and since when."""
+        """An ended instance keeps its exit and the time of its end."""
         self.reactor.advance(3)
         name = self.launch().name
         self.init.end("Killed")
@@ -322,7 +319,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual(self.events()[-1], "ended: killed by SIGKILL")
 
     def test_half_made(self) -> None:
-        """A launch that was cut short at any point is rolled back, its processes ended."""
+        """A launch that was interrupted at any point is rolled back, its processes ended."""
         for point in ("connects", "prepares", "works"):
             setattr(self.reactor, point, False)
             self.begin_launch(minor=point)
@@ -334,7 +331,7 @@ class RestoreTests(RestoreTestCase):
             setattr(self.reactor, point, True)
 
     def test_prepared(self) -> None:
-        """What was prepared for a launch that did not come is removed, and is no launch's."""
+        """What was prepared for an expected launch is removed."""
         os.mkdir(os.path.join(self.folder, "instances/web-1"), Phase.PREPARED)
         done = self.next_manager()
         what = "removed web-1, which had been prepared for a launch that did not come"
@@ -342,7 +339,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_half_removed(self) -> None:
-        """A removal that was cut short is finished."""
+        """An interrupted removal is finished."""
         folder = os.path.join(self.folder, "instances/web-1")
         os.makedirs(os.path.join(folder, "rw"))
         os.chmod(folder, Phase.ENDING)
@@ -351,7 +348,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_hardly_removed(self) -> None:
-        """One that had ended, and whose removal was just begun, is removed."""
+        """An ended instance whose removal had just begun is removed."""
         instance = self.launch()
         self.init.end("Done")
         os.chmod(instance.folder, Phase.ENDING)
@@ -359,7 +356,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_stranger(self) -> None:
-        """A container of which no record is left is ended."""
+        """A container without a record is ended."""
         instance = self.launch()
         shutil.rmtree(instance.folder)
         done = self.next_manager()
@@ -368,13 +365,13 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_empty_slots(self) -> None:
-        """A slot that no one is in is removed."""
+        """An empty slot is removed."""
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
         self.next_manager()
         self.assertNothingLeft()
 
     def test_leftovers(self) -> None:
-        """What unpacking and uploading were cut short at is removed, and told of."""
+        """What interrupted unpackings and uploads left is removed and reported."""
         os.makedirs(os.path.join(self.folder, "layers/0123-4567.unpacking/layer"))
         with open(os.path.join(self.folder, "configs/.web-1-01.cfg.1.tmp"), "w") as file:
             file.write("{")
@@ -382,13 +379,13 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual((self.folders("layers"), self.folders("configs")), ([], []))
 
     def test_journal(self) -> None:
-        """What was done is in the journal."""
+        """The journal has an event for everything that was done."""
         os.makedirs(os.path.join(self.folder, "instances/web-1"))
         (what,) = self.next_manager()
         self.assertEqual(self.events(), [f"recovered: {what}"])
 
     def test_pause(self) -> None:
-        """A manager that ends leaves nothing to be done, and no container is touched."""
+        """A manager that ends leaves no timer and touches no container."""
         self.launch()
         self.launch(minor="2", restart="always")
         self.init.end("Done")
@@ -398,7 +395,7 @@ class RestoreTests(RestoreTestCase):
         self.assertEqual((self.reactor.getDelayedCalls(), self.kernel.signals), ([], []))
 
     def test_largest_config(self) -> None:
-        """The largest config there can be is read back of its instance's record."""
+        """The largest possible config can be read back from a record."""
         padded = document().replace(b"{", b"{" + b"\n" * ((1 << 20) - len(document())), 1)
         self.now(self.manager.add_config(padded))
         name = self.now(self.manager.launch("web", "1", "01")).name
@@ -407,10 +404,10 @@ class RestoreTests(RestoreTestCase):
 
 
 class ScribbleTests(RestoreTestCase):
-    """Records that are none."""
+    """Damaged records."""
 
     def restore(self, content) -> None:
-        """Put this in place of an instance's record, and start the next manager."""
+        """Write this in place of an instance's record, and start the next manager."""
         for name in self.folders("instances"):
             shutil.rmtree(os.path.join(self.folder, "instances", name))
         os.mkdir(os.path.join(self.folder, "instances/web-1"))
@@ -425,13 +422,13 @@ class ScribbleTests(RestoreTestCase):
 
     @given(st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
     def test_arbitrary(self, content) -> None:
-        """Whatever is in a record, the manager starts, and what it can't use is set aside."""
+        """Whatever is in a record, the manager starts, and sets aside what it can't use."""
         self.restore(content)
         self.assertEqual(self.manager.instances, {})
 
     @given(st.data())
     def test_changed(self, data) -> None:
-        """Whatever one value of a record is changed to, the manager starts."""
+        """Whatever one value of a record becomes, the manager starts."""
         record = self.a_record()
         key = data.draw(st.sampled_from(sorted(record)))
         record[key] = data.draw(JSON | st.sampled_from([1e999, "../../etc", "x" * 300, [{}]]))
@@ -439,14 +436,14 @@ class ScribbleTests(RestoreTestCase):
 
     @given(st.sampled_from(["status", "signal", "reason", "at"]), JSON | st.just(1e999))
     def test_changed_exit(self, key, value) -> None:
-        """Whatever an end is changed to, the manager starts."""
+        """Whatever one value of an exit becomes, the manager starts."""
         record = self.a_record()
         record["exit"][key] = value
         self.restore(json.dumps(record).encode())
 
     @given(st.integers(0, 2000))
     def test_cut_short(self, length) -> None:
-        """A record that was cut short anywhere is set aside."""
+        """A truncated record is set aside."""
         record = json.dumps(self.a_record()).encode()
         self.restore(record[: min(length, len(record) - 1)])
         self.assertEqual(self.manager.instances, {})
@@ -460,7 +457,7 @@ class ScribbleTests(RestoreTestCase):
         return json.loads(self.written)
 
     def test_its_container(self) -> None:
-        """The container of a record that is set aside is ended, and its folder kept."""
+        """If a record is set aside, its container is ended and its folder kept."""
         instance = self.launch()
         with open(instance.path(RECORD), "w") as file:
             file.write("{")
@@ -470,7 +467,7 @@ class ScribbleTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_slots(self) -> None:
-        """What is in the folder of the slots and is none harms no one."""
+        """Stray files and folders among the slots do no harm."""
         slots = os.path.join(self.folder, "run/slots")
         os.makedirs(os.path.join(slots, "0123/folder"), exist_ok=True)
         open(os.path.join(slots, "stray"), "w").close()
@@ -489,7 +486,7 @@ class DoctorTests(VerbTestCase):
         return found
 
     def test_all_is_well(self) -> None:
-        """Where all is as it should be nothing is found, whatever runs, waits or has ended."""
+        """In a healthy state nothing is found, whether instances run, wait or have ended."""
         self.launch()
         self.launch(minor="2", restart="always")
         self.init.end("Done")
@@ -500,7 +497,7 @@ class DoctorTests(VerbTestCase):
         self.manager.pause()
 
     def test_during_a_launch(self) -> None:
-        """An instance that is just being made is none of what is found."""
+        """An instance in the middle of its launch is not reported."""
         self.reactor.works = False
         launched = self.begin_launch()
         self.assertEqual(self.doctor(), [])
@@ -508,7 +505,7 @@ class DoctorTests(VerbTestCase):
         self.successResultOf(launched)
 
     def test_found(self) -> None:
-        """Folders of no instance, slots of no one and unused layers are removed."""
+        """Folders of no instance, unused slots and unused layers are removed."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         os.mkdir(os.path.join(self.folder, "layers/0123"))
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
@@ -524,20 +521,20 @@ class DoctorTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_used_layers(self) -> None:
-        """A layer that an instance uses stays."""
+        """A layer that an instance uses is kept."""
         for layer in self.launch().layers:
             os.mkdir(layer)
         self.assertEqual(self.doctor(), [])
         self.assertEqual(len(self.folders("layers")), 1)
 
     def test_mounts(self) -> None:
-        """A mount of the host's in the state folder is told of, and left alone."""
+        """A mount in the state folder is reported and left alone."""
         self.kernel.mounts = [f"{self.folder}/instances/x"]
         (found,) = self.doctor()
         self.assertIn("/instances/x", found)
 
     def test_journal(self) -> None:
-        """What was done is in the journal."""
+        """The journal has an event for everything that was done."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         self.doctor()
         self.assertEqual(
@@ -549,5 +546,5 @@ class DoctorTests(VerbTestCase):
 
 
 def plain(value):
-    """A value as it is read back from JSON."""
+    """A value after a round trip through JSON."""
     return json.loads(json.dumps(value))

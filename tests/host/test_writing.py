@@ -1,4 +1,4 @@
-"""The thread that writes, with a real one."""
+"""The writing thread, with a real one."""
 
 import threading
 
@@ -11,10 +11,10 @@ from txcontain.host.writing import Writer
 
 
 class WriterTests(TestCase):
-    """One thread beside the reactor."""
+    """One thread for all writes."""
 
     async def test_order(self) -> None:
-        """All is done in the order in which it was begun, by one thread beside the reactor's."""
+        """All writes are done in order, by one thread that is not the reactor's."""
         writer, done = Writer(reactor), []
         work = [
             writer.write(lambda at=at: done.append((at, threading.get_ident())))
@@ -27,7 +27,7 @@ class WriterTests(TestCase):
         self.assertNotEqual(thread, threading.get_ident())
 
     async def test_failure(self) -> None:
-        """A failure is that of whoever asked for it, and what follows is done all the same."""
+        """A failed write is told to the caller, and the writes after it are done."""
         writer = Writer(reactor)
         failed, done = writer.write(lambda: 1 / 0), writer.write(lambda: 7)
         await self.assertFailure(failed, ZeroDivisionError)
@@ -35,7 +35,7 @@ class WriterTests(TestCase):
         await writer.stop()
 
     async def test_frozen(self) -> None:
-        """A disk that takes nothing keeps no manager from ending."""
+        """A frozen disk does not keep a manager from ending."""
         self.patch(writing, "STOP_WITHIN", 0.01)
         writer, thawed = Writer(reactor), threading.Event()
         written = writer.write(thawed.wait)

@@ -1,4 +1,4 @@
-"""What an instance is made from: all that its plan says, but its name."""
+"""Everything that a plan depends on, except the name of the instance."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from txcontain.container.spec import Spec
 
 @frozen
 class Blueprint:
-    """A plan with a blank for the name."""
+    """Makes the plan for any name."""
 
     spec: Spec
-    paths: Paths  # ``private`` is the folder in which each instance has its own
+    paths: Paths  # ``private`` is the parent of the instances' folders
 
     @property
     def layers(self) -> Sequence[str]:
-        """The base image's, then each mount's."""
+        """The folders of the base image's layer, then of each mount's."""
         return [self.paths.base, *self.paths.mounts]
 
     @property
     def address(self) -> str | None:
-        """On the private network."""
+        """The IPv4 address on the private network, if there is one."""
         return self.paths.link.address if self.paths.link else None
 
     @property
     def ids(self) -> int | None:
-        """The first of its ids, if it has a user namespace."""
+        """The first id of the user namespace, if there is one."""
         return self.paths.ids
 
     def folder(self, name: str) -> str:
-        """That of the instance of this name."""
+        """The folder of an instance with this name."""
         return os.path.join(self.paths.private, name)
 
     def plan(self, name: str) -> Plan:
-        """The plan of the instance of this name."""
+        """The plan of an instance with this name."""
         return make_plan(self.spec, evolve(self.paths, private=self.folder(name)), name)

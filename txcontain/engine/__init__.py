@@ -1,1 +1,1 @@
-"""The verbs: what a manager can be asked, and how it recovers."""
+"""What a manager can be asked to do, and how it recovers after a restart."""

@@ -1,4 +1,4 @@
-"""The configs that are kept: the documents as they were uploaded."""
+"""Stores configs: the documents exactly as they were uploaded."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from attrs import frozen
 from txcontain.errors import ConfigExists, NoSuchConfig
 from txcontain.host.files import DISK, Disk, NoFile, create, read_file, remove_leftovers
 
-LONGEST = 16 << 20  # bytes of a config; whoever made it longer has done so by hand
+LONGEST = 16 << 20  # bytes read of a config; uploads are shorter
 
 
 @frozen
 class Configs:
-    """The documents that were uploaded, each as it came, by NAME-MAJOR-MINOR.cfg."""
+    """The uploaded documents, each in a file NAME-MAJOR-MINOR.cfg."""
 
     folder: str
     disk: Disk = DISK
 
     def add(self, file_name: str, document: bytes) -> None:
-        """Keep a document.
+        """Store a document.
 
-        Raises ConfigExists where there is one of that name.
+        Raises ConfigExists if there is one of that name; OSError if it can't be written.
         """
         try:
             create(os.path.join(self.folder, file_name), document, self.disk)
@@ -32,11 +32,11 @@ class Configs:
             raise ConfigExists(f"{file_name} exists already", hint) from None
 
     def recover(self) -> list[str]:
-        """Remove what uploads that were cut short have left; returns its names."""
+        """Remove the temporary files of interrupted uploads; returns their names."""
         return remove_leftovers(self.folder)
 
     def names(self) -> list[str]:
-        """The file names of all, sorted; what is no regular file is no config."""
+        """All file names, sorted; only regular files count."""
         with os.scandir(self.folder) as entries:
             return sorted(
                 entry.name
@@ -47,7 +47,7 @@ class Configs:
     def read(self, file_name: str) -> bytes:
         """A document.
 
-        Raises NoSuchConfig; OSError if it is there, and can't be read.
+        Raises NoSuchConfig; OSError if it exists but can't be read.
         """
         with contextlib.suppress(FileNotFoundError, NoFile):
             return read_file(os.path.join(self.folder, file_name), LONGEST)

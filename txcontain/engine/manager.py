@@ -1,4 +1,4 @@
-"""The verbs: keep a config, launch it, list what runs, destroy it."""
+"""What a manager can be asked: store a config, launch it, list instances, destroy them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from txcontain.runtime.prepared import new_name
 from txcontain.runtime.records import record_of
 from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
 
-MOST_LOOKS = 2  # at a time, through the descriptors of a container's processes
+MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
 TIDY_AFTER = 1.0  # seconds
 
 
 async def nothing() -> None:
-    """Nothing is yet to be written."""
+    """Wait for nothing: all is written at once."""
 
 
 @define(eq=False)
@@ -59,17 +59,19 @@ class Manager:
     state: str  # folder
     base_images: str  # folder
     mountables: str  # folder
-    flush: Callable[[], Awaitable[None]] = nothing  # waits until all is written
-    keep_ended: int = 100  # instances
-    resolv_conf: Callable[[], str] = lambda: ""  # what the host's /etc/resolv.conf says
-    user_namespace: bool = False  # whether every instance is to have one
-    instances: dict[str, Instance] = field(factory=dict)  # in the order of their launch
+    flush: Callable[[], Awaitable[None]] = nothing  # waits until everything is written
+    keep_ended: int = 100  # ended instances
+    resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
+    user_namespace: bool = False  # whether every instance gets one
+    instances: dict[str, Instance] = field(factory=dict)  # in launch order
     _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
-    _launching: list[list[str]] = field(factory=list)  # the layers that launches have by now
+    _launching: list[list[str]] = field(
+        factory=list
+    )  # layers of launches that have no instance yet
     _tidying: Timer = field(
         default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
     )
-    unread: list[str] = field(factory=list)  # instances whose records can't be read yet
+    unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property
     def folder(self) -> str:
@@ -79,9 +81,9 @@ class Manager:
     # -- configs ---------------------------------------------------------------
 
     async def add_config(self, document: bytes) -> Spec:
-        """Check and keep a config.
+        """Check and store a config.
 
-        Raises InvalidData, ConfigExists; MachineAtFault where the disk does not take it.
+        Raises InvalidData, ConfigExists; MachineAtFault if it can't be written.
         """
         spec = from_json(document)
         try:
@@ -92,13 +94,13 @@ class Manager:
         return spec
 
     def config_names(self) -> list[str]:
-        """The file names of the configs that are kept, sorted."""
+        """The file names of all configs, sorted."""
         return self.configs.names()
 
     # -- launching ---------------------------------------------------------------
 
     async def launch(self, name: str, major: str, minor: str) -> Instance:
-        """Start a container of a config; returns when its script runs (and listens on PORT).
+        """Start a container of a config; returns when its script runs (and listens on its PORT).
 
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
@@ -129,23 +131,23 @@ class Manager:
             raise MachineAtFault(f"reading {file_name}", of_os(error)) from error
 
     async def _get_layers(self, spec: Spec, layers: list[str]) -> None:
-        """Append the layers of a config: the base image's, then each mount's."""
+        """Append the layers of a config: the base image's first, then each mount's."""
         layers.append(await self.layers.get_base(self.base_images, spec.base_image))
         for mount in spec.mounts:
             layers.append(await self.layers.get(self.mountables, mount.tarball))
 
     def layers_in_use(self) -> set[str]:
-        """The folders of those that instances, launches and warm inits use."""
+        """The folders of layers that instances, launches or warm inits use."""
         running = [one.layers for one in self.instances.values() if not one.ended]
         return self.pool.mounted.union(*running, *self._launching)
 
     def tidy_soon(self) -> None:
-        """Remove layers that nothing uses, a moment later, if there are too many."""
+        """Remove unused layers in a moment, if there are too many."""
         if self.layers.is_to_tidy() and not self._tidying.is_set:
             self._tidying.after(TIDY_AFTER)
 
     def _tidy(self) -> None:
-        if not self.unread:  # else it is not known what those use
+        if not self.unread:  # or else we don't know which layers those use
             background(self._remove_layers(), "removing layers")
 
     async def _remove_layers(self) -> None:
@@ -173,7 +175,7 @@ class Manager:
                 raise diagnose.of_port(port, "{1} (process {0})".format(*holder))
 
     async def _holder(self, port: Port) -> tuple[int, str] | None:
-        """Who listens on a port of the host's."""
+        """The process that listens on a port of the host: its pid and name."""
         which = {"protocol": port.protocol, "address": port.address}
         if not self.kernel.listening_sockets(port.number, **which):
             return None
@@ -197,14 +199,14 @@ class Manager:
         return instance
 
     def _free_ids(self) -> int:
-        """The first id of a range for a user namespace.
+        """The first id of a free range for a user namespace.
 
         Raises MachineAtFault.
         """
         return free_range(one.ids for one in self.instances.values() if one.ids is not None)
 
     def make_instance(self, name: str, blueprint: Blueprint) -> Instance:
-        """An instance, not yet launched or found again."""
+        """An instance that is neither launched nor found again yet."""
         return Instance(
             name,
             blueprint.spec,
@@ -223,7 +225,7 @@ class Manager:
     def blueprint(
         self, spec: Spec, layers: Sequence[str], address: str | None, ids: int | None
     ) -> Blueprint:
-        """What instances are made from that have all this in common."""
+        """What instances with these values are made from."""
         base = self.layers.content(layers[0])
         paths = Paths(
             base=layers[0],
@@ -240,7 +242,7 @@ class Manager:
         return Blueprint(spec, paths)
 
     def changed(self, instance: Instance, why: str) -> None:
-        """Do what follows from an instance's new state."""
+        """React to the new state of an instance."""
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.set_running(instance.name, instance.running)
         if instance.running or instance.ended:
@@ -257,11 +259,11 @@ class Manager:
     # -- listing -----------------------------------------------------------------
 
     def running(self) -> list[Instance]:
-        """The instances whose script runs, in the order of their launch."""
+        """The instances whose script runs, in launch order."""
         return [instance for instance in self.instances.values() if instance.running]
 
     def find(self, name: str) -> Instance:
-        """The instance of this name.
+        """The instance with this name.
 
         Raises NoSuchInstance.
         """
@@ -271,7 +273,7 @@ class Manager:
             raise NoSuchInstance(f"there is no instance {name}") from None
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """All that is known of an instance, its plan and how long each step took too.
+        """Everything known about an instance, with its plan and the seconds that each step took.
 
         Raises NoSuchInstance.
         """
@@ -290,7 +292,7 @@ class Manager:
         return record
 
     def usage(self, name: str) -> dict[str, Any]:
-        """What an instance uses now, and its limits.
+        """What an instance uses now, with its limits.
 
         Raises NoSuchInstance.
         """
@@ -302,7 +304,7 @@ class Manager:
     def log_reader(
         self, instances: Sequence[str], wanted: Wanted, consumer: Any, **looks: Any
     ) -> Reader:
-        """What sends the logs of instances to a consumer.
+        """A reader that sends the logs of instances to a consumer.
 
         Raises NoSuchInstance.
         """
@@ -314,13 +316,13 @@ class Manager:
     # -- destroying --------------------------------------------------------------
 
     async def destroy(self, name: str) -> None:
-        """End a container and remove all that is left of it.
+        """End a container and remove everything of it.
 
-        Raises NoSuchInstance; MachineAtFault where something of it could not be removed.
+        Raises NoSuchInstance; MachineAtFault if something could not be removed.
         """
         instance = self.find(name)
         async with instance.removing:
-            if self.find(name) is not instance:  # another request has removed it meanwhile
+            if self.find(name) is not instance:  # another request has removed it
                 raise NoSuchInstance(f"there is no instance {name}")
             await self._stop(instance)
             await self._remove(instance)
@@ -340,9 +342,9 @@ class Manager:
             ) from error
 
     async def destroy_all(self) -> None:
-        """End and remove every instance, all at the same time.
+        """End and remove all instances at the same time.
 
-        Raises what ``destroy`` raises, for the first that could not be removed.
+        Raises what ``destroy`` raises, for the first one that could not be removed.
         """
         await together(*(self._destroy_if_there(name) for name in list(self.instances)))
 
@@ -351,13 +353,13 @@ class Manager:
             await self.destroy(name)
 
     async def _forget(self, instance: Instance) -> None:
-        """Remove an instance that has ended or is about to, unless another request has."""
+        """Remove an instance that has ended or is ending, unless another request did."""
         async with instance.removing:
             if self.instances.get(instance.name) is instance:
                 await self._remove(instance)
 
     async def _remove(self, instance: Instance) -> None:
-        """Remove what is left of an instance, when no process is, and be sure of it."""
+        """Wait until no process is left, remove everything else, and check that it is gone."""
         if not instance.ending:
             instance.mark_as_ending()
         work = self._remove_folder(instance), self._remove_processes(instance)
@@ -373,7 +375,7 @@ class Manager:
         return await self._what_is_left(instance)
 
     async def _remove_folder(self, instance: Instance) -> None:
-        """Remove it; who reads the log gets what is left of it."""
+        """Remove the folder; readers of the log get the rest of it first."""
         if instance.marked is not None:
             await instance.marked
         if instance.processes is not None:
@@ -393,14 +395,14 @@ class Manager:
         return left + links
 
     def _forget_oldest(self) -> None:
-        """Keep no more than some of those that have ended."""
+        """Remove the oldest ended instances, beyond ``keep_ended``."""
         ended = [one for one in self.instances.values() if one.ended and not one.ending]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
             instance.mark_as_ending()
             background(self._forget(instance), f"forgetting {instance.name}")
 
     def pause(self) -> None:
-        """Forget what is to be done later: the manager ends, and the containers run on."""
+        """Cancel all timers: the manager ends, and the containers run on."""
         self.network.stop()
         self._tidying.cancel()
         for instance in self.instances.values():

@@ -1,4 +1,4 @@
-"""How a manager goes on with what an earlier one left, and finds what should not be there."""
+"""Recovery: adopt the instances of an earlier manager, and remove what belongs to none."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from txcontain.runtime.records import RECORD, read_record
 from txcontain.runtime.supervised import UNKNOWN, Adopted
 
 READ_AGAIN = 5.0  # seconds
-WANTED_FILES = 1 << 16  # one for each instance, and those for all else
+WANTED_FILES = 1 << 16  # descriptors: one per instance, and those for everything else
 
 log = Logger()
-Monitors = dict[str, tuple[Process, Process | None]]  # what Kernel.monitors finds
+Monitors = dict[str, tuple[Process, Process | None]]  # by token, as Kernel.monitors finds them
 
 
 def restore(manager: Manager) -> list[str]:
-    """Go on with what an earlier manager left: adopt, finish, or roll back.
+    """Adopt, finish or roll back everything that an earlier manager left.
 
-    Returns what was done, a sentence a thing.
+    Returns what was done, one sentence each.
     """
     may_open = manager.kernel.open_more(WANTED_FILES)
     done = _go_on_with(manager, os.listdir(manager.folder))
@@ -51,19 +51,19 @@ def restore(manager: Manager) -> list[str]:
 
 
 def _go_on_with(manager: Manager, names: list[str]) -> list[str]:
-    """Take instances over; those whose records can't be read now, a moment later."""
+    """Adopt instances now; retry later those whose records can't be read."""
     monitors = manager.kernel.monitors(manager.pool.slots)
     records, done = _read_records(manager, names)
     for record in sorted(records, key=lambda one: float(one["launched"])):
         try:
             _resume(manager, record, monitors)
-        except Exception:  # which must keep no other from being found
+        except Exception:  # one broken instance must not stop the others
             name = record["instance"]
             log.failure("going on with {name}", name=name)
             done.append(f"could not go on with {name}: the manager's log says why")
     if manager.unread:
         Timer(manager.reactor, partial(_read_again, manager)).after(READ_AGAIN)
-    else:  # else what runs in a slot may be theirs
+    else:  # only now: a slot may belong to a record that could not be read
         ours = {record["slot"] for record in records if record["slot"]}
         done += _end_strangers(manager, monitors, ours)
     return done
@@ -81,7 +81,7 @@ async def _recover_network(manager: Manager) -> None:
 
 
 async def doctor(manager: Manager) -> list[str]:
-    """Look for what should not be there, and remove it; returns what was found and done."""
+    """Find and remove what should not be there; returns what was found and done."""
     monitors = await manager.threads(manager.kernel.monitors, manager.pool.slots)
     done = [] if manager.unread else _end_strangers(manager, monitors)
     known = set(manager.instances) | manager.pool.ahead.names | set(manager.unread)
@@ -154,7 +154,7 @@ def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> Non
 def _follow(
     manager: Manager, instance: Instance, record: dict[str, Any], monitors: Monitors
 ) -> None:
-    """Find what an instance runs; where that has ended, its policy says what comes next."""
+    """Adopt an instance's processes; if they have ended, its restart policy decides."""
     token, log_process = record["slot"] or "none", manager.pool.log_process
     processes = _adopted(manager, token, monitors)
     log_process.adopt(token, instance.name, instance.spec.longest_log)
@@ -180,7 +180,7 @@ def _adopted(manager: Manager, token: str, monitors: Monitors) -> Adopted:
 
 
 def _end_strangers(manager: Manager, monitors: Monitors, known: Collection[str] = ()) -> list[str]:
-    """End what runs in slots that are neither an instance's nor the pool's."""
+    """End what runs in slots of no instance and no warm init."""
     ours = set(known)
     ours |= {one.processes.token for one in manager.instances.values() if one.processes}
     done = []
@@ -213,6 +213,6 @@ def _end_stranger(processes: Adopted) -> str:
 
 
 def _adopt(processes: Adopted) -> Exit | None:
-    """Begin to follow a slot's processes; how they ended, if that is known already."""
+    """Follow a slot's processes; returns how they ended, if that is already known."""
     processes.follow()
     return processes.exit

@@ -1,7 +1,6 @@
-"""One thread for what is written to the state's disk: in order, and beside the reactor.
+"""One thread for all writes to the state folder: in order, and off the reactor.
 
-A disk may take its time, or be frozen (fsfreeze(8)): then all that is written waits, and nothing
-else does.
+A disk may be slow, or frozen (fsfreeze(8)): then only the writes wait.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ log = Logger()
 
 
 class Daemon(Thread):
-    """A thread that keeps no process from ending: what a frozen disk holds up is given up."""
+    """A thread that the process does not wait for: a frozen disk must not keep it alive."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(daemon=True, **arguments)
 
 
 class OneThread(ThreadPool):
-    """A single thread, which does one thing after the other."""
+    """A pool of one thread."""
 
     threadFactory: Any = Daemon
 
@@ -39,24 +38,24 @@ class OneThread(ThreadPool):
 
 @define(eq=False)
 class Writer:
-    """The thread, which begins with the first thing to write."""
+    """The thread, started by the first write."""
 
     reactor: Any
     _thread: OneThread = field(factory=OneThread)
 
     def write(self, function: Any, *arguments: Any) -> Deferred[Any]:
-        """Run a function when all is done that was begun before it."""
+        """Run a function after all earlier writes."""
         if not self._thread.started:
             self._thread.start()
         return deferToThreadPool(self.reactor, self._thread, function, *arguments)
 
     async def stop(self) -> None:
-        """Wait until all is written, if not for long."""
+        """Wait a few seconds until everything is written."""
         written = self.write(int)
         written.addTimeout(STOP_WITHIN, self.reactor)
         try:
             await written
         except TimeoutError:
-            log.warn("the disk of the state folder takes no more: some records may be lost")
+            log.warn("the state folder's disk does not respond: some records may be lost")
         else:
             self._thread.stop()

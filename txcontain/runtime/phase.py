@@ -1,4 +1,4 @@
-"""How far an instance's folder is, told by the folder's own mode."""
+"""The phase of an instance's folder, kept as the mode of that folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from enum import IntEnum
 
 
 class Phase(IntEnum):
-    """A phase is a mode, in bits that mean nothing for a folder of root's (inode(7)).
+    """A mode each, in bits that have no effect for root (inode(7)).
 
-    To go from one to the next is a single step, which needs no room on a full disk.
+    A change is one atomic chmod(2), which works on a full disk too.
     """
 
-    PREPARED = 0o1500  # for a launch that is expected: no instance yet
+    PREPARED = 0o1500  # for an expected launch: not an instance yet
     HALF_MADE = 0o1700
     WHOLE = 0o700
     ENDING = 0o4700  # to be removed
 
 
 def phase_of(path: str | os.PathLike[str]) -> int:
-    """The phase of a folder; another number if someone has changed its mode.
+    """The phase of a folder; any other mode if someone has changed it.
 
     Raises OSError.
     """

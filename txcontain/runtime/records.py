@@ -1,4 +1,4 @@
-"""An instance's record: how it is written, and how the next manager reads it."""
+"""The record of an instance: how it is written, and how the next manager reads it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from txcontain.runtime.instance import Instance
 
 RECORD = "instance.json"
-LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document, quoted, and what that says
+LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document as a JSON string, and the spec
 
 
 def record_of(instance: Instance) -> dict[str, Any]:
-    """All that is known of an instance, as plain data."""
+    """Everything known about an instance, as plain data."""
     processes, spec = instance.processes, instance.spec
     return {
         **instance.summary,
@@ -51,9 +51,9 @@ def record_of(instance: Instance) -> dict[str, Any]:
 
 
 def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
-    """An instance's record, checked: its spec as a Spec and its exit as an Exit.
+    """A checked record, with a Spec and an Exit in it.
 
-    Raises ValueError if it is missing, cut short or scribbled on; OSError if it can't be read now.
+    Raises ValueError if it is missing or damaged; OSError if it can't be read now.
     """
     try:
         record = json.loads(read_file(path, LONGEST_RECORD))
