@@ -6,6 +6,7 @@ from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.fakes import FakeConsumer, MachineTestCase
 from txcontain.logs import follower
@@ -193,6 +194,29 @@ class JournalTests(MachineTestCase):
         self.patch(os, "write", lambda descriptor, line: fail(28))
         self.fill(1)
         self.assertEqual([event["seq"] for event in heard], [1])
+
+    def test_frozen_disk(self) -> None:
+        """While the disk takes nothing, a bounded number of events waits; the rest is counted."""
+        self.patch(events, "MOST_WAITING", 3)
+        waiting = []
+
+        def write(function, *arguments):
+            waiting.append(Deferred().addCallback(lambda _: function(*arguments)))
+            return waiting[-1]
+
+        self.journal.writes = write
+        first = self.fill(2)
+        self.fill(7)
+        self.assertEqual(len(waiting), 2)
+        self.journal.writes = maybeDeferred
+        for written in waiting:
+            written.callback(None)
+        reasons = [event["reason"] for event in self.journal.since(first - 2)]
+        self.assertEqual(reasons, ["reason 0", "reason 1", "reason 0"])
+        self.reactor.advance(events.WRITE_AFTER)
+        *_, told = self.journal.since(first)
+        self.assertEqual(told["reason"], "6 events came while the disk took none")
+        self.assertEqual(self.fill(1), told["seq"] + 1)
 
     def test_half_a_write(self) -> None:
         """An event of which the disk took but a part spoils none that follows."""

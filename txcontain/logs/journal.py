@@ -31,6 +31,7 @@ from txcontain.later import Timer
 
 LARGEST = 4 << 20  # bytes of each of the two files
 LARGEST_NUMBER = 10**15  # of an event: JSON has it exactly, and 15 digits are what can be asked
+MOST_WAITING = 10_000  # events, on a disk that takes none for a while
 WRITE_AFTER = 0.01  # seconds: until then, who asked for the change has its answer
 # To a pipe or a link nothing is written, and no one is waited for.
 APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -53,6 +54,8 @@ class Journal:
     writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
     last: int = 0  # the number of the last event
     _new: list[Event] = field(factory=list)  # those that are yet to be written
+    _waiting: int = 0  # events that are yet to be written
+    _lost: int = 0  # events that were too many to wait
     _writing: Timer = field(init=False)
     _size: int = 0
     _torn: bool = False  # whether the last line was cut short, and spoils what would follow it
@@ -91,6 +94,10 @@ class Journal:
             "reason": reason,
             **details,
         }
+        if self._waiting >= MOST_WAITING:
+            self._lost += 1
+            return event
+        self._waiting += 1
         self._new.append(event)
         if not self._writing.is_set:
             self._writing.after(WRITE_AFTER)
@@ -101,8 +108,15 @@ class Journal:
         self._writing.cancel()
         new, self._new = self._new, []
         written = self.writes(self._write, [to_json(event) for event in new])
-        written.addCallback(lambda _: self._tell(new))
+        written.addCallback(lambda _: self._written(new))
         return written
+
+    def _written(self, events: list[Event]) -> None:
+        self._tell(events)
+        self._waiting -= len(events)
+        if self._lost and not self._waiting:
+            lost, self._lost = self._lost, 0
+            self.add("lost", f"{lost} events came while the disk took none")
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
