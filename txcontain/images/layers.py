@@ -125,14 +125,13 @@ class Layers:
         unpacked = os.path.join(beside, "layer")
         self._log.info("unpacking {tarball}", tarball=tarball)
         try:
-            for folder in ("layer", "scratch"):
-                os.makedirs(os.path.join(beside, folder), mode=0o755)
+            await self.pool.writes(_make_folders, beside)
             hidden = f"/.{token_hex(16)}"
             complaints = await self._run_tar(tarball, beside, hidden)
             if await self.threads(_identity, tarball) != os.path.basename(layer):
                 raise _HasChanged
             _check_words(f"unpacking {name}", complaints)
-            os.rmdir(unpacked + hidden)
+            await self.pool.writes(os.rmdir, unpacked + hidden)
             size = await self._check_and_flush(name, unpacked)
             found = {"tarball": tarball, "size": size, "left_out": complaints.left_out}
             content = await self.threads(_settle, unpacked, layer, found)
@@ -281,6 +280,11 @@ class Layers:
         for failure in beyond:
             failure.raiseException()
         return how
+
+
+def _make_folders(beside: str) -> None:
+    for folder in ("layer", "scratch"):
+        os.makedirs(os.path.join(beside, folder), mode=0o755)
 
 
 def last_words(path: str, most: int) -> str:
