@@ -364,7 +364,7 @@ class RefusalTests(NetworkCase):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             answer = self.try_to_launch(network="private", ports=[f"{port}:80"])
-        self.assert_refused(answer, 409, f"127.0.0.1:{port} is taken", f"(process {os.getpid()})")
+        self.assert_refused(answer, 409, f"port {port} is taken", f"(process {os.getpid()})")
         self.assertFalse(exists("txcontain0"))
 
     def test_port_of_another_address(self) -> None:
