@@ -51,7 +51,7 @@ def main() -> None:
     mode = "quick" if os.environ.get("BENCH") == "quick" else "full"
     processes.adopt_orphans()
     with work_folder() as folder:
-        results = {"mode": mode, "machine": report.machine()}
+        results: dict[str, Any] = {"mode": mode, "machine": report.machine()}
         results |= run(folder, SCALES[mode])
         results["hostile"] = hostile.under_attack(folder, SCALES[mode].hostile)
         print(f"\n{hostile.noticed_table(results['hostile'])}", flush=True)

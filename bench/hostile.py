@@ -190,9 +190,9 @@ def follow(port: int) -> None:
     with Connection(port) as client:
         name = client.ask("GET", "/list")["instances"][0]["instance"]
     request = f"GET /instances/{name}/logs?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(900)]
-    for client in clients:
-        client.sendall(request)
+    followers = [socket.create_connection(("127.0.0.1", port)) for _ in range(900)]
+    for follower in followers:
+        follower.sendall(request)
     time.sleep(1000)
 
 

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -134,7 +135,7 @@ def seconds_by_op(plan: list[dict[str, Any]]) -> dict[str, float]:
 
 def launches_with_many(ours: Txcontain, steps: list[int], each: int) -> dict[int, list[float]]:
     """Launch latencies with these numbers of instances running; leaves the last one's running."""
-    latencies = {}
+    latencies: dict[int, list[float]] = {}
     count = 0
     for wanted in steps:
         fill(ours, wanted - count)
@@ -187,15 +188,16 @@ def with_many(ours: Txcontain, count: int, docker: Docker | None, idle: float) -
 def list_figure(manager: Manager, count: int, docker: Docker | None) -> Figure:
     """GET /list."""
     ours = median(seconds(lambda: manager.client.ask("GET", "/list")) for _ in range(50))
-    theirs = docker and median(
-        seconds(lambda: docker.client.ask("GET", "/containers/json")) for _ in range(50)
-    )
+    theirs = None
+    if docker:
+        containers = partial(docker.client.ask, "GET", "/containers/json")
+        theirs = median(seconds(containers) for _ in range(50)) * 1e3
     return Figure(
         f"GET /list, {count} running",
         "ms",
         ours * 1e3,
         f"docker, {DOCKERS} running",
-        theirs and theirs * 1e3,
+        theirs,
         "≤ 10",
     )
 
@@ -269,9 +271,9 @@ def first_launches(images: Path, folder: Path, times: int) -> Figure:
             target.mkdir()
             unpack = ["tar", "-xzf", str(images / "base_images" / name), "-C", str(target)]
             os.sync()
-            theirs.append(seconds(lambda command=unpack: subprocess.run(command, check=True)))
+            theirs.append(seconds(partial(subprocess.run, unpack, check=True)))
             os.sync()
-            ours.append(seconds(lambda config=config: manager.launch(config)))
+            ours.append(seconds(partial(manager.launch, config)))
     return Figure(
         "first launch of a 200 MB base image",
         "s",

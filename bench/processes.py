@@ -38,7 +38,7 @@ def stop(process: Popen[bytes], number: int = signal.SIGTERM) -> None:
 
 def children(pid: int) -> list[int]:
     """The pids of a process's children."""
-    found = []
+    found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found += map(int, path.read_text().split())
