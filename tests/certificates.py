@@ -3,6 +3,7 @@
 import ipaddress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def named(name):
+def named(name: str) -> Any:
     """A subject of this common name; of none where it is empty."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
 
@@ -18,13 +19,13 @@ def named(name):
 class Authority:
     """Issues certificates, as files in a folder."""
 
-    def __init__(self, folder, name="test CA") -> None:
+    def __init__(self, folder: str | Path, name: str = "test CA") -> None:
         self.folder = Path(folder)
         self._name, self._key = named(name), ec.generate_private_key(ec.SECP256R1())
         own = self._signed(self._name, self._key, x509.BasicConstraints(True, None))
         self.certificate = self._kept(f"{name}.pem", own)
 
-    def issue(self, name, *hosts):
+    def issue(self, name: str, *hosts: Any) -> tuple[str, str]:
         """A certificate and its key (the paths of them) for a name and IP addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         addresses = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts]
@@ -35,7 +36,7 @@ class Authority:
         (self.folder / f"{name}.key").write_bytes(secret)
         return self._kept(f"{name}.crt", certificate), str(self.folder / f"{name}.key")
 
-    def _signed(self, subject, key, extension):
+    def _signed(self, subject: Any, key: Any, extension: Any) -> Any:
         now = datetime.now(timezone.utc)
         builder = x509.CertificateBuilder(
             self._name,
@@ -48,7 +49,7 @@ class Authority:
         )
         return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
 
-    def _kept(self, name, certificate):
+    def _kept(self, name: str, certificate: Any) -> str:
         path = self.folder / name
         path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return str(path)

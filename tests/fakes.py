@@ -4,6 +4,8 @@ Only what touches the operating system is a double here. Whatever the manager is
 runs for real on top of it, with files in a temporary folder.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import itertools
@@ -13,7 +15,9 @@ import os
 import shutil
 import signal
 from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import IPv4Interface
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import (
@@ -28,8 +32,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import document
+from txcontain.api.server import ApiSite
 from txcontain.container.facts import Host
 from txcontain.container.plan import make_groundwork
+from txcontain.container.spec import Spec
 from txcontain.engine.configs import Configs
 from txcontain.engine.manager import Manager
 from txcontain.errors import ConfigAtFault
@@ -39,12 +45,18 @@ from txcontain.images.layers import Layers
 from txcontain.logs.journal import Journal
 from txcontain.logs.log_process import LogProcess
 from txcontain.logs.logd import LOG, STREAMS, Log
+from txcontain.network.bridge import Bridge
+from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 from txcontain.runtime.child import Child
+from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import Ahead
+from txcontain.runtime.supervised import Watch
 from txcontain.tap import FOLDERS
+
+T = TypeVar("T")
 
 
 class FakeKernel:
@@ -55,66 +67,71 @@ class FakeKernel:
 
     def __init__(self) -> None:
         self.boot = "this boot"
-        self.living = {}  # Process: what its SIGKILL calls
-        self.zombies = set()  # Processes that have ended, and no one has waited for them
-        self.working = {}  # a slot's name: its monitor, and PID 1
-        self.pidfds = {}  # descriptor: Process
-        self.folders = {}  # descriptor: path
-        self.most_open = None  # descriptors; None: any number
-        self.signals = []  # (pid, number), as they were sent
-        self.catching = defaultdict(list)  # PID 1's pid: the Processes with a handler for it
-        self.caught = signal.SIGTERM
-        self.listening = {}  # port: pid
+        self.living: dict[Process, Callable[[], object]] = {}  # and what SIGKILL calls
+        self.zombies: set[Process] = (
+            set()
+        )  # Processes that have ended, and no one has waited for them
+        # By a slot's name: its monitor, and PID 1.
+        self.working: dict[str, tuple[Process, Process]] = {}
+        self.pidfds: dict[int, Process] = {}  # descriptor: Process
+        self.folders: dict[int, str] = {}  # descriptor: path
+        self.most_open: int | None = None  # descriptors; None: any number
+        self.signals: list[tuple[int, int]] = []  # (pid, number), as they were sent
+        self.catching: defaultdict[Any, list[Any]] = defaultdict(
+            list
+        )  # PID 1's pid: the Processes with a handler for it
+        self.caught: int = signal.SIGTERM
+        self.listening: dict[int, int] = {}  # port: pid
         self.tells = True  # whether the tables tell whose a socket is
-        self.mounts = []
-        self.clock = lambda: 0.0  # the reactor's
+        self.mounts: list[str] = []
+        self.clock: Callable[[], float] = lambda: 0.0  # the reactor's
         self.set_forward = 0.0  # seconds by which the time of day was set
         self._pids = itertools.count(100)
 
     # -- what a test makes happen ----------------------------------------------
 
-    def begin(self, killed=lambda: None):
+    def begin(self, killed: Callable[[], object] = lambda: None) -> Process:
         """A new process."""
         process = Process(next(self._pids), 1)
         self.living[process] = killed
         return process
 
-    def end(self, process):
+    def end(self, process: Process) -> bool:
         """A process ends; returns whether it ran."""
         if self.living.pop(process, None) is None:
             return False
         self.zombies.add(process)
         return True
 
-    def reap(self, process) -> None:
+    def reap(self, process: Process) -> None:
         """Its parent has waited for a process: its pid is free."""
         self.zombies.discard(process)
 
     # -- what the manager asks ---------------------------------------------------
 
-    def boot_id(self):
+    def boot_id(self) -> str:
         return self.boot
 
-    def now(self):
+    def now(self) -> float:
         return self.clock() + self.set_forward
 
-    def boot_time(self):
+    def boot_time(self) -> float:
         return self.set_forward - 1.0
 
-    def is_scarce(self, descriptor):
+    def is_scarce(self, descriptor: int) -> bool:
         return self.most_open is not None and descriptor >= most_held(self.most_open)
 
-    def open_more(self, most):
+    def open_more(self, most: int) -> int:
         return most if self.most_open is None else self.most_open
 
     def be_prompt(self) -> None:
         pass
 
-    def identify(self, pid):
+    def identify(self, pid: int) -> Process:
         self._needs(1)
         return self._find(pid)
 
-    def monitors(self, slots):
+    def monitors(self, slots: str) -> dict[str, tuple[Process, Process | None]]:
         self._needs(1)
         return {
             name: (monitor, process if self._is_there(process) else None)
@@ -122,7 +139,7 @@ class FakeKernel:
             if monitor in self.living
         }
 
-    def open_process(self, process):
+    def open_process(self, process: Process) -> int:
         if process.pid <= 0:
             raise OSError(errno.EINVAL, "Invalid argument")
         found = self._find(process.pid)
@@ -131,42 +148,42 @@ class FakeKernel:
             raise ProcessLookupError(errno.ESRCH, f"process {process.pid} is another one now")
         return self._open(self.pidfds, process)
 
-    def close(self, descriptor):
+    def close(self, descriptor: int) -> None:
         if self.pidfds.pop(descriptor, None) or self.folders.pop(descriptor, None):
             return
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    def read_only(self, folder):
+    def read_only(self, folder: str) -> int:
         self._needs(1)
         os.stat(folder)
         return self._open(self.folders, folder)
 
-    def send_signal(self, pidfd, number) -> None:
+    def send_signal(self, pidfd: int, number: int) -> None:
         if pidfd not in self.pidfds:
             raise OSError(errno.EBADF, "Bad file descriptor")
         self._signal(self.pidfds[pidfd], number)
 
-    def signal_process(self, process, number) -> None:
+    def signal_process(self, process: Process, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             descriptor = self.open_process(process)
             self.close(descriptor)
             self._signal(process, number)
 
-    def lives(self, process):
+    def lives(self, process: Process) -> bool:
         self._needs(1)
         return process in self.living
 
-    def catchers(self, pid, number):
+    def catchers(self, pid: int, number: int) -> list[Process]:
         self._needs(1)
         catching = self.catching[pid] if number == self.caught else []
         living = [process for process in catching if process in self.living]
         return [process for process in living if process.pid == pid] or living
 
-    def peer(self, connection):
+    def peer(self, connection: FakeSocket) -> int:
         connection.check()
         return connection.init.process.pid
 
-    def send(self, connection, message):
+    def send(self, connection: FakeSocket, message: bytes) -> int:
         connection.check()
         if connection.init.connection is None:  # it has hung up
             return 0
@@ -175,35 +192,39 @@ class FakeKernel:
         connection.init.received(message[:sent])
         return sent
 
-    def listening_sockets(self, port, network_of="self", protocol="tcp", address="0.0.0.0"):
+    def listening_sockets(
+        self, port: int, network_of: str = "self", protocol: str = "tcp", address: str = "0.0.0.0"
+    ) -> set[str]:
         self._needs(1)
         return {"4711"} if port in self.listening else set()
 
-    def surely_listens(self, pid, port, group):
+    def surely_listens(self, pid: int, port: int, group: str) -> bool | None:
         return self.listens(pid, port) if self.tells or port not in self.listening else None
 
-    def listens(self, pid, port):
+    def listens(self, pid: int, port: int) -> bool:
         self._needs(1)
         return self.listening.get(port) == pid
 
-    def listener(self, port, protocol="tcp", address="0.0.0.0"):
+    def listener(
+        self, port: int, protocol: str = "tcp", address: str = "0.0.0.0"
+    ) -> tuple[int, str] | None:
         self._needs(1)
         return (self.listening[port], "other") if port in self.listening else None
 
-    def mounts_below(self, folder):
+    def mounts_below(self, folder: str) -> list[str]:
         self._needs(1)
         return [path for path in self.mounts if path.startswith(f"{folder}/")]
 
-    def _find(self, pid):
+    def _find(self, pid: int) -> Process:
         for process in [*self.living, *self.zombies]:
             if process.pid == pid:
                 return process
         raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}")
 
-    def _is_there(self, process):
+    def _is_there(self, process: Process) -> bool:
         return process in self.living or process in self.zombies
 
-    def _signal(self, process, number) -> None:
+    def _signal(self, process: Process, number: int) -> None:
         if number not in signal.valid_signals() | {0}:
             raise OSError(errno.EINVAL, "Invalid argument")
         if process in self.living and number:
@@ -211,13 +232,13 @@ class FakeKernel:
             if number == signal.SIGKILL:
                 self.living[process]()
 
-    def _open(self, table, what):
+    def _open(self, table: dict[int, T], what: T) -> int:
         used = {*self.pidfds, *self.folders}
         descriptor = next(number for number in itertools.count(3) if number not in used)
         table[descriptor] = what
         return descriptor
 
-    def _needs(self, count) -> None:
+    def _needs(self, count: int) -> None:
         """What follows has so many descriptors open for a moment."""
         opened = len(self.pidfds) + len(self.folders)
         if self.most_open is not None and opened + count > self.most_open:
@@ -235,17 +256,24 @@ class FakeReactor(Clock):
         super().__init__()
         self.kernel = FakeKernel()
         self.kernel.clock = self.seconds
-        self.inits = []
-        self.readers = []
-        self.factory = None  # of the unix socket
-        self.ports = []  # TCP ports listened on
+        self.inits: list[FakeInit] = []
+        self.readers: list[Watch] = []
+        self.factory: Any = None  # of the unix socket
+        self.ports: list[int] = []  # TCP ports listened on
         self.connects = self.prepares = self.works = True
-        self.spawn_error = None
-        self.listen_error = None  # an OSError
+        self.spawn_error: OSError | None = None
+        self.listen_error: OSError | None = None
         self.log_process = FakeLogProcess()
-        self.spawned = []  # commands that are no inits
+        self.spawned: list[list[str]] = []  # commands that are no inits
 
-    def spawnProcess(self, protocol, executable, args=(), env=None, childFDs=None):
+    def spawnProcess(
+        self,
+        protocol: Any,
+        executable: str,
+        args: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+        childFDs: dict[int, Any] | None = None,
+    ) -> FakeInit | None:
         if self.spawn_error is not None:
             raise self.spawn_error
         if not isinstance(protocol, Child):  # the log process, which is a double of its own
@@ -259,30 +287,30 @@ class FakeReactor(Clock):
             init.connect()
         return init
 
-    def listenUNIX(self, path, factory, mode, backlog):
+    def listenUNIX(self, path: str, factory: object, mode: int, backlog: int) -> FakeReactor:
         if self.listen_error is not None:
             raise CannotListenError(None, path, self.listen_error)
         self.factory = factory
         return self
 
-    def connectUNIX(self, path, factory) -> None:
+    def connectUNIX(self, path: str, factory: LogProcess) -> None:
         self.log_process.connect(factory)
 
-    def listenTCP(self, port, factory, backlog, interface):
+    def listenTCP(self, port: int, factory: ApiSite, backlog: int, interface: str) -> None:
         raise CannotListenError(interface, port, self.listen_error)
 
-    def stopListening(self):
+    def stopListening(self) -> Deferred[None]:
         self.factory = None
         return succeed(None)
 
-    def addReader(self, reader) -> None:
+    def addReader(self, reader: Watch) -> None:
         self.readers.append(reader)
 
-    def removeReader(self, reader) -> None:
+    def removeReader(self, reader: Watch) -> None:
         with contextlib.suppress(ValueError):
             self.readers.remove(reader)
 
-    def removeWriter(self, writer) -> None:
+    def removeWriter(self, writer: Any) -> None:
         pass
 
     def lose_manager(self) -> None:
@@ -294,7 +322,8 @@ class FakeReactor(Clock):
             init.child = init.connection = None
             if init.plan is None:
                 init.end("Done(1)")
-        for call in list(self.getDelayedCalls()):
+        calls: list[Any] = list(self.getDelayedCalls())
+        for call in calls:
             call.cancel()
         self.readers = []
         self.kernel.pidfds, self.kernel.folders = {}, {}
@@ -303,8 +332,16 @@ class FakeReactor(Clock):
 class FakeInit:
     """Plays a monitor, and PID 1 below it; for the manager it is the monitor's transport."""
 
-    def __init__(self, reactor, child, arguments, environment, descriptors) -> None:
-        self.reactor, self.kernel, self.child = reactor, reactor.kernel, child
+    def __init__(
+        self,
+        reactor: FakeReactor,
+        child: Child,
+        arguments: list[str],
+        environment: dict[str, str] | None,
+        descriptors: dict[int, Any] | None,
+    ) -> None:
+        self.reactor, self.kernel = reactor, reactor.kernel
+        self.child: Child | None = child
         self.arguments, self.environment, self.descriptors = arguments, environment, descriptors
         self.slot, self.token = child.slot, child.token
         self.monitor = self.kernel.begin(killed=self.killed)
@@ -312,12 +349,12 @@ class FakeInit:
         self.kernel.working[self.token] = self.monitor, self.process
         self.pid = self.monitor.pid
         self.stuck = False  # whether not even SIGKILL ends it
-        self.groundwork = None
-        self.plan = None  # all of it
+        self.groundwork: list[Any] | None = None
+        self.plan: Any = None  # all of it
         self.asked_for_link = self.linked = False
         self.incoming = b""  # of a message that is not complete
-        self.connection = None
-        self.closed = []  # its descriptors that the manager has closed
+        self.connection: Any = None
+        self.closed: list[int] = []  # its descriptors that the manager has closed
 
     # -- what a test makes it do -----------------------------------------------
 
@@ -328,7 +365,7 @@ class FakeInit:
         self.connection.makeConnection(self.socket)
         self.say({"token": self.token})
 
-    def say(self, message) -> None:
+    def say(self, message: dict[str, Any]) -> None:
         """Send a message to the manager."""
         self.connection.dataReceived(json.dumps(message).encode() + b"\n")
 
@@ -344,7 +381,15 @@ class FakeInit:
         self.say({"done": [0.001] * len(self.plan)})
         self.hang_up()
 
-    def fail(self, step=0, call="open", errno=2, path="/x", cause="", hint="") -> None:
+    def fail(
+        self,
+        step: int = 0,
+        call: str = "open",
+        errno: int = 2,
+        path: str = "/x",
+        cause: str = "",
+        hint: str = "",
+    ) -> None:
         """Fail at a step of the plan, and end."""
         self.say(
             {
@@ -367,13 +412,13 @@ class FakeInit:
             self.socket.closed = True
             connection.connectionLost(Failure(ConnectionDone()))
 
-    def end_before_it_is_heard(self, words="Done(1)") -> None:
+    def end_before_it_is_heard(self, words: str = "Done(1)") -> None:
         """End, while what it says is yet to arrive."""
         connection, self.connection = self.connection, None
         self.end(words)
         self.connection = connection
 
-    def end(self, words="Done") -> None:
+    def end(self, words: str = "Done") -> None:
         """End, as the monitor writes it down in the shell's words."""
         if self.monitor not in self.kernel.living:
             self.hang_up()
@@ -395,12 +440,12 @@ class FakeInit:
         if self.kernel.end(self.process):
             self._can_be_read(self.process)
 
-    def _can_be_read(self, process) -> None:
+    def _can_be_read(self, process: Process) -> None:
         for reader in list(self.reactor.readers):
             if self.kernel.pidfds.get(reader.fileno()) == process:
                 reader.doRead()
 
-    def write_down(self, words) -> None:
+    def write_down(self, words: str) -> None:
         """Write how it ended, as of now."""
         path = os.path.join(self.slot, "exit")
         with open(path, "w") as file:
@@ -414,21 +459,21 @@ class FakeInit:
 
     # -- what the manager calls --------------------------------------------------
 
-    def signalProcess(self, name) -> None:
+    def signalProcess(self, name: str) -> None:
         if self.monitor not in self.kernel.living:
             raise ProcessExitedAlready
         self.kernel.signal_process(self.monitor, signal.Signals[f"SIG{name}"])
 
-    def closeChildFD(self, descriptor) -> None:
+    def closeChildFD(self, descriptor: int) -> None:
         self.closed.append(descriptor)
 
-    def received(self, data) -> None:
+    def received(self, data: bytes) -> None:
         """Some of a message has come."""
         self.incoming += data
         while message := self._next_message():
             self.carry_on(message)
 
-    def _next_message(self):
+    def _next_message(self) -> bytes:
         """One that is complete: a line, or steps after their length."""
         if self.incoming.startswith(b"\n"):
             length = 1
@@ -441,7 +486,7 @@ class FakeInit:
         message, self.incoming = self.incoming[:length], self.incoming[length:]
         return message
 
-    def carry_on(self, message) -> None:
+    def carry_on(self, message: bytes) -> None:
         """Steps to carry out, the groundwork and later the rest of a plan; or there is a link."""
         if message == b"\n":
             self.linked = True
@@ -464,11 +509,11 @@ class FakeLogProcess:
     disconnecting = False
 
     def __init__(self) -> None:
-        self.connection = None
-        self.told = []  # lines
+        self.connection: Any = None
+        self.told: list[str] = []  # lines
         self.silent = False  # whether it answers nothing
 
-    def connect(self, factory) -> None:
+    def connect(self, factory: LogProcess) -> None:
         """The manager connects."""
         self.connection = factory.buildProtocol(None)
         self.connection.makeConnection(self)
@@ -478,13 +523,13 @@ class FakeLogProcess:
         connection, self.connection = self.connection, None
         connection.connectionLost(Failure(ConnectionDone()))
 
-    def say(self, *words) -> None:
+    def say(self, *words: str) -> None:
         """Tell the manager something."""
         self.connection.dataReceived(" ".join(words).encode() + b"\n")
 
     ANSWERS = {"open": "opened", "drain": "drained", "close": "closed"}  # noqa: RUF012 (never changed)
 
-    def write(self, data) -> None:
+    def write(self, data: bytes) -> None:
         """The manager says something."""
         for line in data.decode().splitlines():
             self.told.append(line)
@@ -492,7 +537,7 @@ class FakeLogProcess:
             if verb in self.ANSWERS and not self.silent:
                 self.say(self.ANSWERS[verb], words[0])
 
-    def writeSequence(self, parts) -> None:
+    def writeSequence(self, parts: tuple[bytes, bytes]) -> None:
         self.write(b"".join(parts))
 
     def loseConnection(self) -> None:
@@ -500,7 +545,7 @@ class FakeLogProcess:
             self.lose()
 
 
-def write_log(instance, text, stream="stdout") -> None:
+def write_log(instance: Instance, text: bytes, stream: str = "stdout") -> None:
     """An instance writes, and the log process reads it."""
     log = Log(instance.path(LOG), instance.spec.longest_log)
     out, into = os.pipe()
@@ -519,7 +564,7 @@ class FakeSocket(StringTransport):
 
     room = 10  # bytes that its buffer takes at once
 
-    def __init__(self, init) -> None:
+    def __init__(self, init: FakeInit) -> None:
         super().__init__()
         self.init = init
         self.closed = False
@@ -529,12 +574,12 @@ class FakeSocket(StringTransport):
         if self.closed:
             raise OSError(errno.EBADF, "Bad file descriptor")
 
-    def getHandle(self):
+    def getHandle(self) -> FakeSocket:
         if self.closed:  # as with Twisted's, which has no socket any more
             raise AttributeError("socket")
         return self
 
-    def write(self, data) -> None:
+    def write(self, data: bytes) -> None:
         if self.init.connection is not None and not self.closed:
             super().write(data)
             self.init.received(data)
@@ -552,17 +597,17 @@ class FakeConsumer:
     """Takes what a stream writes; ``lost`` or ``aborted`` once it was hung up on."""
 
     def __init__(self) -> None:
-        self.producer = None
-        self.written = []
+        self.producer: Any = None
+        self.written: list[bytes] = []
         self.lost = self.aborted = False
 
-    def registerProducer(self, producer, streaming) -> None:
+    def registerProducer(self, producer: Any, streaming: Any) -> None:
         self.producer = producer
 
     def unregisterProducer(self) -> None:
         self.producer = None
 
-    def write(self, data) -> None:
+    def write(self, data: bytes) -> None:
         self.written.append(data)
 
     def loseConnection(self) -> None:
@@ -571,7 +616,7 @@ class FakeConsumer:
     def abortConnection(self) -> None:
         self.aborted = True
 
-    def lines(self):
+    def lines(self) -> list[Any]:
         """What was written, a value of JSON a line."""
         return [json.loads(line) for line in b"".join(self.written).splitlines()]
 
@@ -583,10 +628,10 @@ class FakeBridge:
 
     def __init__(self) -> None:
         self.up = False
-        self.attached = {}
-        self.left = []  # the names of links that are still there
+        self.attached: dict[str, Process] = {}
+        self.left: list[str] = []  # the names of links that are still there
 
-    def has_link(self, name):
+    def has_link(self, name: Any) -> Any:
         return name in self.left
 
     def set_up(self) -> None:
@@ -595,13 +640,13 @@ class FakeBridge:
     def remove(self) -> None:
         self.up = False
 
-    def is_ours(self):
+    def is_ours(self) -> bool:
         return self.up
 
-    def remove_unknown_links(self, known):
+    def remove_unknown_links(self, known: Any) -> Any:
         return []
 
-    def attach(self, address, process) -> None:
+    def attach(self, address: Any, process: Any) -> None:
         self.attached[str(address)] = process
 
 
@@ -615,20 +660,20 @@ class FakeResolver:
         pass
 
 
-async def filter_nothing(script) -> None:
+async def filter_nothing(script: str) -> None:
     """As ``firewall.run_nft`` does, without a kernel."""
 
 
-def make_network():
+def make_network() -> Network:
     """A network without a kernel, of five addresses beside the bridge's."""
     interface = IPv4Interface("10.87.0.1/29")
     firewall = Firewall(filter_nothing, FakeBridge.name, interface)
     return Network(
         maybeDeferred,
         interface,
-        FakeBridge(),
+        cast(Bridge, FakeBridge()),
         firewall,
-        FakeResolver(),
+        cast(Resolver, FakeResolver()),
         find_nft=lambda: None,
         forwards=lambda: True,
     )
@@ -637,27 +682,27 @@ def make_network():
 class FakeLayers(Layers):
     """Has every tarball unpacked already, but for those that are missing."""
 
-    missing = ()
+    missing: Sequence[str] = ()
 
-    async def get(self, folder, name):
+    async def get(self, folder: str, name: str) -> str:
         if name in self.missing:
             raise ConfigAtFault(f"there is no {name} in {os.path.basename(folder)}/")
         return os.path.join(self.folder, name.encode().hex())
 
 
-async def remove(path) -> None:
+async def remove(path: str) -> None:
     """Remove a file tree, as ``Trees.remove`` does."""
     shutil.rmtree(path, ignore_errors=True)
 
 
-def make_pool(reactor, folder, **options):
+def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:
     """A pool whose inits are fake; what is prepared has its folders in the same one."""
     ahead = Ahead(folder, remove)
     log_process = LogProcess(reactor, folder, folder, maybeDeferred)
     return Pool(reactor, reactor.kernel, Cgroups(), folder, ahead, log_process, **options)
 
 
-def make_manager(reactor, folder, **changes):
+def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:
     """A manager of a state folder, as ``tap.make_manager`` wires it, on a fake machine."""
     for name in (*FOLDERS, "base_images", "mountables"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
@@ -691,22 +736,22 @@ class MachineTestCase(SynchronousTestCase):
         self.kernel = self.reactor.kernel
         self.folder = make_folder(self)
 
-    def start(self, coroutine):
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Deferred[Any]:
         """Begin something, and do what is due at once."""
         begun = Deferred.fromCoroutine(coroutine)
         self.reactor.advance(0)
         return begun
 
-    def now(self, coroutine):
+    def now(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """What a coroutine returns, which takes no time."""
         return self.successResultOf(self.start(coroutine))
 
-    def refused(self, coroutine, kind):
+    def refused(self, coroutine: Coroutine[Any, Any, Any], kind: type[BaseException]) -> Any:
         """What a coroutine raises, which takes no time."""
         return self.failureResultOf(self.start(coroutine), kind).value
 
     @property
-    def init(self):
+    def init(self) -> FakeInit:
         """The last one that was spawned."""
         return self.reactor.inits[-1]
 
@@ -719,22 +764,32 @@ class ManagerTestCase(MachineTestCase):
         self.manager = make_manager(self.reactor, self.folder)
         self.manager.pool.start()
 
-    def add(self, **changes):
+    @property
+    def layers(self) -> FakeLayers:
+        """The manager's."""
+        return cast(FakeLayers, self.manager.layers)
+
+    @property
+    def bridge(self) -> FakeBridge:
+        """Its network's."""
+        return cast(FakeBridge, self.manager.network.bridge)
+
+    def add(self, **changes: Any) -> Spec:
         """Keep a config."""
         return self.now(self.manager.add_config(document(**changes)))
 
-    def launch(self, **changes):
+    def launch(self, **changes: Any) -> Instance:
         """Keep a config and launch it."""
         spec = self.add(**changes)
         return self.now(self.manager.launch(spec.name, spec.major, spec.minor))
 
-    def events(self):
+    def events(self) -> list[str]:
         """What the journal tells of, and why."""
         self.manager.journal.write()
         return [f"{event['what']}: {event['reason']}" for event in self.manager.journal.since(0)]
 
 
-def make_folder(test):
+def make_folder(test: SynchronousTestCase) -> str:
     """A temporary folder."""
     path = os.path.abspath(test.mktemp())
     os.makedirs(path)

@@ -112,7 +112,7 @@ def run(*command: str | Path) -> str:
     return result.stdout
 
 
-def cached(name: str, make: Callable[[Path], None], lasts: float = float("inf")) -> Path:
+def cached(name: str, make: Callable[[Path], object], lasts: float = float("inf")) -> Path:
     """The file of this name in the cache; made if it is not there, or older than it lasts."""
     path = CACHE / name
     if not path.exists() or time.time() - path.stat().st_mtime > lasts:
@@ -173,7 +173,7 @@ def find_local(version: str) -> Local:
     """The Python of this version that is on PATH, or else one of pyenv's."""
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = [shutil.which(name), *sorted(pyenv.glob(f"versions/{version}.*/bin/{name}"))]
+    found: list[Any] = [shutil.which(name), *sorted(pyenv.glob(f"versions/{version}.*/bin/{name}"))]
     for program in filter(None, found):
         try:
             return Local.of(Path(program))

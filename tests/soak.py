@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 import unittest
+from typing import Any
 
 from tests.integration.harness import ManagerCase, wait_until
 from tests.integration.tarballs import file
+from tests.support import unmount
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
 SEED = int(os.environ.get("SOAK_SEED", time.time()))
@@ -41,7 +43,7 @@ class Soak(ManagerCase):
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=256m,mode=700", "tmpfs", self.state], check=True
         )
-        self.addCleanup(subprocess.run, ["umount", self.state], check=True)
+        self.addCleanup(unmount, self.state)
         self.start()
         self.addCleanup(self.stop)
         data = self.mountable("data.tar", file("file", "begin\n"))
@@ -58,7 +60,7 @@ class Soak(ManagerCase):
         self.assertEqual(self.ask("GET", "/instances").json, {"instances": []})
         wait_until(lambda: len(self.descriptors()) <= len(before), "its descriptors are closed")
 
-    def config_of(self, text, data, restart):
+    def config_of(self, text: str, data: Any, restart: Any) -> Any:
         """Store a config of a script."""
         return self.upload(
             **self.job(
@@ -86,54 +88,54 @@ class Soak(ManagerCase):
             happening(chance)
         print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
 
-    def launch_one(self, chance) -> None:
+    def launch_one(self, chance: Any) -> None:
         """A launch works, or says why not (the disk may be full)."""
         if len(self.records()) < MOST:
             answer = self.ask("POST", "/launch", chance.choice(self.keys))
             self.assertIn(answer.status, (200, 500), answer.reason)
 
-    def destroy_one(self, chance) -> None:
+    def destroy_one(self, chance: Any) -> None:
         """A destroy leaves nothing."""
         for record in chance.sample(self.records(), min(1, len(self.records()))):
             status = self.ask("DELETE", f"/destroy/{record['instance']}").status
             self.assertIn(status, (200, 404))
 
-    def destroy_all(self, chance) -> None:
+    def destroy_all(self, chance: Any) -> None:
         """Nor does destroying all."""
         self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
 
-    def kill_one(self, chance) -> None:
+    def kill_one(self, chance: Any) -> None:
         """A PID 1 is killed from outside."""
         self.kill_any([record["pid"] for record in self.records() if record["pid"]], chance)
 
-    def kill_monitor(self, chance) -> None:
+    def kill_monitor(self, chance: Any) -> None:
         """A monitor is killed: its container goes with it."""
         pids = [record["pid"] for record in self.records() if record["pid"]]
         self.kill_any([parent for pid in pids if (parent := parent_of(pid))], chance)
 
-    def kill_any(self, pids, chance) -> None:
+    def kill_any(self, pids: Any, chance: Any) -> None:
         """SIGKILL to one of these."""
         if pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(pids), signal.SIGKILL)
 
-    def kill_manager(self, chance) -> None:
+    def kill_manager(self, chance: Any) -> None:
         """The manager is killed, and another one started."""
         self.manager.kill()
         self.manager.wait()
         self.start()
 
-    def look(self, chance) -> None:
+    def look(self, chance: Any) -> None:
         """Whatever one asks, there is an answer."""
         paths = ["/list", "/cfginfo", "/stats", "/events"]
         paths += [f"/instances/{record['instance']}/logs" for record in self.records()]
         self.assertIn(self.ask("GET", chance.choice(paths)).status, (200, 404))
 
-    def doctor(self, chance) -> None:
+    def doctor(self, chance: Any) -> None:
         """The doctor never takes what is needed."""
         self.assertEqual(self.ask("POST", "/doctor").status, 200)
 
-    def fill_disk(self, chance) -> None:
+    def fill_disk(self, chance: Any) -> None:
         """The disk is full."""
         with open(self.state / "filler", "wb", buffering=0) as filler:
             try:
@@ -142,19 +144,19 @@ class Soak(ManagerCase):
             except OSError:
                 pass
 
-    def empty_disk(self, chance=None) -> None:
+    def empty_disk(self, chance: Any = None) -> None:
         """The disk has room again."""
         (self.state / "filler").unlink(missing_ok=True)
 
-    def is_warm(self):
+    def is_warm(self) -> Any:
         """Whether as many inits have connected as there are to be."""
         return self.descriptors().count("anon_inode:[pidfd]") == self.pool
 
-    def records(self):
+    def records(self) -> Any:
         """What the manager knows of all instances."""
         return self.ask("GET", "/instances").json["instances"]
 
-    def descriptors(self):
+    def descriptors(self) -> Any:
         """What the manager has open."""
         folder, found = f"/proc/{self.manager.pid}/fd", []
         for number in os.listdir(folder):
@@ -163,7 +165,7 @@ class Soak(ManagerCase):
         return found
 
 
-def parent_of(pid):
+def parent_of(pid: Any) -> Any:
     """The parent of a process; None where it has ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, TypeVar
 
 from txcontain.container.facts import FIRST
 from txcontain.container.init import MOUNT_ATTR_IDMAP, Kernel
-from txcontain.container.spec import from_json
+from txcontain.container.spec import Spec, from_json
 
 PROJECT = Path(__file__).resolve().parents[1]
 DISK = "/var/tmp"  # where tests have the folders of which overlays are made
@@ -33,11 +34,13 @@ RULES = (
     "add rule ip t c masquerade"
 )
 
+T = TypeVar("T")  # a test, or a class of tests
 
-def lacking():
+
+def lacking() -> str:
     """What this process lacks of being root on a kernel that is new enough; "" where nothing."""
     with open("/proc/self/status") as file:
-        capabilities = int(re.search(r"CapEff:\s*(\w+)", file.read())[1], 16)
+        capabilities = int(re.findall(r"CapEff:\s*(\w+)", file.read())[0], 16)
     if os.geteuid() != 0 or not capabilities >> CAP_SYS_ADMIN & 1:
         return "needs root, with CAP_SYS_ADMIN"
     if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < OLDEST_KERNEL:
@@ -46,7 +49,7 @@ def lacking():
 
 
 @functools.cache
-def lacking_for_networks():
+def lacking_for_networks() -> str:
     """What this machine lacks of what private networks take; "" where nothing."""
     links = [sys.executable, "-c", LINKS]
     return tried("bridges and veth (kernel modules)", "unshare", "--net", *links) or tried(
@@ -55,7 +58,7 @@ def lacking_for_networks():
 
 
 @functools.cache
-def lacking_for_user_namespaces():
+def lacking_for_user_namespaces() -> str:
     """What this machine lacks of what user namespaces take; "" where nothing."""
     with tempfile.TemporaryDirectory(dir=DISK) as folder:
         program = f"from tests.support import map_owners; map_owners({folder!r})"
@@ -71,13 +74,13 @@ def lacking_for_user_namespaces():
 
 
 @functools.cache
-def lacking_for_tracing():
+def lacking_for_tracing() -> str:
     """What this machine lacks of what strace takes, to have system calls fail; "" where nothing."""
     fails = ["-e", "inject=chdir:error=EIO", "sh", "-c", "! cd / 2>/dev/null"]
     return tried("strace, and leave to trace (ptrace(2))", "strace", "-o", os.devnull, *fails)
 
 
-def tried(what, *command):
+def tried(what: str, *command: str) -> str:
     """Why a command failed that takes something of the machine; "" where it did not."""
     path = f"{os.defpath}:/usr/sbin:/sbin"
     result = subprocess.run(
@@ -91,7 +94,7 @@ def tried(what, *command):
     return f"needs {what}: {said[-1]}" if result.returncode else ""
 
 
-def map_owners(folder) -> None:
+def map_owners(folder: str) -> None:
     """Mount a folder on itself with other owners, in a mount namespace of this process's own.
 
     Raises OSError where that can't be.
@@ -103,18 +106,23 @@ def map_owners(folder) -> None:
     kernel.bind(folder, folder, MOUNT_ATTR_IDMAP, namespace)
 
 
-def on_overlay(folder):
+def on_overlay(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is on an overlay, whose folders can't be the upper half of another."""
     command = ["stat", "--file-system", "--format=%T", folder]
     return subprocess.check_output(command, text=True).strip() == "overlayfs"
 
 
-def mount_memory(folder) -> None:
+def mount_memory(folder: str | os.PathLike[str]) -> None:
     """Mount a file system in memory on a folder, where it is named after that."""
     subprocess.run(["mount", "-t", "tmpfs", folder, folder], check=True)
 
 
-def needs_root(test):
+def unmount(folder: str | os.PathLike[str], *options: str) -> None:
+    """Unmount what is on a folder."""
+    subprocess.run(["umount", *options, folder], check=True)
+
+
+def needs_root(test: T) -> T:
     """Decorate a test, or a class of tests, that makes real containers.
 
     It is skipped where that can't be; in CI (where CI is set) it fails instead.
@@ -122,49 +130,49 @@ def needs_root(test):
     return _unless(lacking(), test)
 
 
-def needs_networks(test):
+def needs_networks(test: T) -> T:
     """The same for one whose containers have private networks."""
     return _unless(lacking() or lacking_for_networks(), test)
 
 
-def needs_user_namespaces(test):
+def needs_user_namespaces(test: T) -> T:
     """The same for one whose containers have user namespaces."""
     return _unless(lacking() or lacking_for_user_namespaces(), test)
 
 
-def needs_tracing(test):
+def needs_tracing(test: T) -> T:
     """The same for one in which system calls of the manager are made to fail."""
     return _unless(lacking() or lacking_for_tracing(), test)
 
 
-def _unless(reason, test):
+def _unless(reason: str, test: Any) -> Any:
     if not reason:
         return test
     if not os.environ.get("CI"):
         test.skip = reason
         return test
 
-    def fail(self) -> None:
+    def fail(self: Any) -> None:
         self.fail(f"{reason}; in CI no test is skipped")
 
-    if isinstance(test, type):
-        test.setUp = fail
-        return test
-    return functools.wraps(test)(fail)
+    if not isinstance(test, type):
+        return functools.wraps(test)(fail)
+    test.setUp = fail  # type: ignore[attr-defined]
+    return test
 
 
-def document(**changes):
+def document(**changes: Any) -> bytes:
     """A small valid config as JSON, with these keys changed; a key set to None is left out."""
     values = {"name": "web", "major": "1", "minor": "01", "base_image": "basefs.tar.gz", **changes}
     return json.dumps({key: value for key, value in values.items() if value is not None}).encode()
 
 
-def make_spec(**changes):
+def make_spec(**changes: Any) -> Spec:
     """The spec of ``document(**changes)``."""
     return from_json(document(**changes))
 
 
-def make_layer(folder, **files) -> None:
+def make_layer(folder: str, **files: str) -> None:
     """A root file system in ``folder`` with a working /bin/sh and these executable files."""
     shell = os.path.realpath("/bin/sh")
     libraries = subprocess.run(["ldd", shell], capture_output=True, text=True, check=True).stdout

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any, cast
 
 from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,18 +36,18 @@ LONGEST = 600  # lines
 LONGER = {"init.py": 1250}  # for it is one file, on purpose
 
 
-def parse(path):
+def parse(path: Any) -> Any:
     """A file's syntax tree, without what is there only for the type checker."""
     tree = ast.parse(path.read_text(), str(path))
     tree.body = [node for node in tree.body if not is_for_types(node)]
     return tree
 
 
-def is_for_types(node):
+def is_for_types(node: Any) -> Any:
     return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
 
 
-def imports(path):
+def imports(path: Any) -> Any:
     """The full names of all that a file imports, at its top or inside of its functions."""
     names = set()
     for node in ast.walk(parse(path)):
@@ -57,7 +58,7 @@ def imports(path):
     return names
 
 
-def modules_of_ours(path):
+def modules_of_ours(path: Any) -> Any:
     """The modules that a file imports of txcontain: ``room.module``, or one that is a room."""
     found = set()
     for name in imports(path):
@@ -68,7 +69,7 @@ def modules_of_ours(path):
     return found
 
 
-def name_of(path):
+def name_of(path: Any) -> Any:
     """A module of the manager, as ``modules_of_ours`` names it."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
@@ -149,7 +150,7 @@ class Arrows(SynchronousTestCase):
 class Files(SynchronousTestCase):
     """What every file has."""
 
-    def undocumented(self, path, wanted):
+    def undocumented(self, path: Any, wanted: Any) -> Any:
         """The names in a file of what is wanted and has no docstring."""
         tree = parse(path)
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -227,7 +228,7 @@ class Documents(SynchronousTestCase):
 class NeedsRoot(SynchronousTestCase):
     """The decorator of tests that need root."""
 
-    def decorated(self, reason, ci):
+    def decorated(self, reason: str, ci: Any) -> Any:
         """A decorated test, and a class of one, on a machine that lacks what the reason says."""
         self.patch(support, "lacking", lambda: reason)
         self.patch(support.os, "environ", {"CI": ci} if ci else {})
@@ -243,13 +244,17 @@ class NeedsRoot(SynchronousTestCase):
 
         return support.needs_root(Class)("test_it"), Single("test_it")
 
-    def outcome(self, test):
+    def outcome(self, test: Any) -> Any:
         """What becomes of a test: successes, and the reasons of skips and of failures."""
         result = TestResult()
         test.run(result)
         self.assertEqual(result.errors, [])
         skips = [reason for _, reason in result.skips]
-        return result.successes, skips, [str(failure.value) for _, failure in result.failures]
+        return (
+            result.successes,
+            skips,
+            [str(failure.value) for _, failure in cast(Any, result.failures)],
+        )
 
     def test_with_all_that_is_needed(self) -> None:
         """The test runs, in CI and elsewhere."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +19,7 @@ SECRET = b"nobody may read this\n"
 class Server:
     """A process that prints on which port of the loopback it listens."""
 
-    def __init__(self, case: SynchronousTestCase, *command: str, **options: object) -> None:
+    def __init__(self, case: SynchronousTestCase, *command: str, **options: Any) -> None:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options
         )
@@ -302,7 +303,7 @@ class FetchTests(SynchronousTestCase):
         self.target = self.folder / "target"
 
     def fetch(self, url: str, digest: str) -> subprocess.CompletedProcess[str]:
-        command = [PROJECT / "scripts/fetch", url, digest, self.target]
+        command = [str(PROJECT / "scripts/fetch"), url, digest, str(self.target)]
         return subprocess.run(command, capture_output=True, text=True)
 
     def test_good(self) -> None:

@@ -1,6 +1,7 @@
 """What is done later, by a clock in memory."""
 
 import time
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.selectreactor import SelectReactor
@@ -15,7 +16,8 @@ class TimerTests(SynchronousTestCase):
     """A call that is made later."""
 
     def setUp(self) -> None:
-        self.clock, self.calls = Clock(), []
+        self.clock = Clock()
+        self.calls: list[Any] = []
         self.timer = Timer(self.clock, lambda *arguments: self.calls.append(arguments))
 
     def test_once(self) -> None:
@@ -60,7 +62,7 @@ class TimerTests(SynchronousTestCase):
 class PollTests(SynchronousTestCase):
     """Times to look at something."""
 
-    def looks(self, *arguments, enough=100, **bounds):
+    def looks(self, *arguments: Any, enough: int = 100, **bounds: Any) -> Any:
         """When someone looked, who had seen enough after so many looks."""
         clock, times = Clock(), []
 
@@ -91,26 +93,27 @@ class PollTests(SynchronousTestCase):
 class BackgroundTests(SynchronousTestCase):
     """Coroutines that no one waits for."""
 
-    async def fail(self, error):
+    async def fail_with(self, error: Any) -> None:
         raise error
 
-    async def wait(self, deferred):
+    async def wait(self, deferred: Any) -> Any:
         return await deferred
 
     def test_failure(self) -> None:
         """A failure is logged, with what it was that failed; none goes further."""
-        self.successResultOf(background(self.fail(KeyError("x")), "doing this"))
+        self.successResultOf(background(self.fail_with(KeyError("x")), "doing this"))
         (failure,) = self.flushLoggedErrors(KeyError)
         self.assertEqual(failure.value.args, ("x",))
 
     def test_error_of_ours(self) -> None:
         """An error that says its cause is logged as that, without a traceback."""
-        self.successResultOf(background(self.fail(MachineAtFault("a", "b")), "doing this"))
+        self.successResultOf(background(self.fail_with(MachineAtFault("a", "b")), "doing this"))
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_together(self) -> None:
         """What is done together is awaited to its end, and returned in order."""
-        first, second = Deferred(), Deferred()
+        first: Deferred[Any] = Deferred()
+        second: Deferred[Any] = Deferred()
         done = Deferred.fromCoroutine(together(self.wait(first), self.wait(second)))
         second.callback(2)
         self.assertNoResult(done)
@@ -119,8 +122,8 @@ class BackgroundTests(SynchronousTestCase):
 
     def test_together_with_failures(self) -> None:
         """The first failure is raised when all is over, and every other is logged."""
-        last = Deferred()
-        works = self.fail(KeyError("x")), self.fail(ValueError("y")), self.wait(last)
+        last: Deferred[Any] = Deferred()
+        works = self.fail_with(KeyError("x")), self.fail_with(ValueError("y")), self.wait(last)
         done = Deferred.fromCoroutine(together(*works))
         self.assertNoResult(done)
         last.callback(None)
@@ -139,7 +142,7 @@ class MonotonicTests(SynchronousTestCase):
     def test_time_of_day_set(self) -> None:
         """A call is made in its time, though the time of day is set back before."""
         be_monotonic(self.reactor)
-        calls = []
+        calls: list[Any] = []
         self.reactor.callLater(0, calls.append, 1)
         self.patch(time, "time", lambda: 0.0)
         self.reactor.runUntilCurrent()

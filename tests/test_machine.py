@@ -16,6 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from typing import Any, cast
 from unittest.mock import patch
 
 from hypothesis import HealthCheck, seed, settings
@@ -49,7 +50,7 @@ LIVES = int(os.environ.get("MACHINE_LIVES", "60"))
 SEED = int(os.environ.get("MACHINE_SEED", "1"))
 STEPS = 40  # of a life, at most
 PORT = 8000
-CONFIGS = [  # what is launched, by minor
+CONFIGS: list[dict[str, Any]] = [  # what is launched, by minor
     {},
     {"restart": "always", "stop_timeout": 1},
     {"restart": "on-failure", "max_restarts": 1},
@@ -73,19 +74,21 @@ class Faults:
 
     CALLS = ("open", "mkdir", "chmod", "unlink", "rmdir", "scandir", "listdir")
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder: Any) -> None:
         self.folder = folder
-        self.coming = {}  # call: how many are to work yet, and the error of the next
+        self.coming: dict[
+            Any, Any
+        ] = {}  # call: how many are to work yet, and the error of the next
         self.any_failed = False
         self.real = {name: getattr(os, name) for name in self.CALLS}
         self.patches = [patch.object(os, name, self.failing(name)) for name in self.CALLS]
         self.patches.append(patch.object(builtins, "open", self.failing("read", builtins.open)))
 
-    def failing(self, name, real=None):
+    def failing(self, name: str, real: Any = None) -> Any:
         """A system call that fails when it is its turn."""
         real = real or self.real[name]
 
-        def call(path, *arguments, **options):
+        def call(path: Any, *arguments: Any, **options: Any) -> Any:
             ours = str(path).startswith(self.folder) and "w" not in arguments  # no fake's
             if ours and name in self.coming:
                 self.check(name, path)
@@ -93,7 +96,7 @@ class Faults:
 
         return call
 
-    def check(self, name, path=None) -> None:
+    def check(self, name: str, path: Any = None) -> None:
         """Fail where that is due."""
         if name in self.coming:
             left, number = self.coming[name]
@@ -111,15 +114,18 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="txcontain-machine-")
         self.reactor = FakeReactor()
+        self.time: Any = self.reactor
         self.kernel = self.reactor.kernel
         ticks = itertools.count()  # no two moments are the same
         self.kernel.clock = lambda: self.reactor.seconds() + next(ticks) * 1e-7
         self.faults = Faults(self.folder)
-        self.asked = []  # what was asked of this manager, and the Deferred of its answer
-        self.manager = None
-        self.launched = set()  # names of instances whose launch has answered
-        self.lost = []  # managers that were killed: what they had begun must not go on by itself
-        self.complaints = []  # failures of the manager's own
+        self.asked: list[Any] = []  # what was asked of this manager, and the Deferred of its answer
+        self.manager: Any = None
+        self.launched: set[Any] = set()  # names of instances whose launch has answered
+        self.lost: list[
+            Any
+        ] = []  # managers that were killed: what they had begun must not go on by itself
+        self.complaints: list[str] = []  # failures of the manager's own
         numbers = itertools.count(1)
         digits = {
             module: lambda size: f"{next(numbers):0{2 * size}x}"
@@ -129,9 +135,10 @@ class Lives(RuleBasedStateMachine):
         self.patches += self.faults.patches
         for one in self.patches:
             one.start()
-        globalLogPublisher.addObserver(self.hear)
+        self.observer = cast(Any, self.hear)
+        globalLogPublisher.addObserver(self.observer)
 
-    def hear(self, event) -> None:
+    def hear(self, event: Any) -> None:
         """Take note of what the manager takes for a mistake of its own."""
         if "log_failure" in event and not event["log_failure"].check(Error, OSError):
             self.complaints.append(event["log_failure"].getTraceback())
@@ -142,7 +149,7 @@ class Lives(RuleBasedStateMachine):
             if self.manager is not None:
                 self.end_all()
         finally:
-            globalLogPublisher.removeObserver(self.hear)
+            globalLogPublisher.removeObserver(self.observer)
             for one in self.patches:
                 one.stop()
             shutil.rmtree(self.folder)
@@ -165,14 +172,14 @@ class Lives(RuleBasedStateMachine):
         assert os.listdir(self.path("instances")) == []
         assert os.listdir(self.path("run/slots")) == []
 
-    def path(self, *names):
+    def path(self, *names: Any) -> Any:
         """A path in the state folder."""
         return os.path.join(self.folder, *names)
 
     # -- managers ----------------------------------------------------------------
 
     @initialize(warm=st.integers(0, 2))
-    def begin(self, warm) -> None:
+    def begin(self, warm: Any) -> None:
         """The first manager, of so many warm inits."""
         self.warm = warm
         self.start_manager()
@@ -190,19 +197,19 @@ class Lives(RuleBasedStateMachine):
         restore(self.manager)
         self.manager.pool.start()
 
-    def in_thread(self, function, *arguments, **options):
+    def in_thread(self, function: Any, *arguments: Any, **options: Any) -> Any:
         """What a thread does is done some time later, or it fails."""
 
-        async def do():
-            await deferLater(self.reactor, 0.001)
+        async def do() -> Any:
+            await deferLater(self.time, 0.001)
             self.faults.check("thread")
             return await maybeDeferred(function, *arguments, **options)
 
         return Deferred.fromCoroutine(do())
 
-    async def remove(self, path) -> None:
+    async def remove(self, path: Any) -> None:
         """A tree is removed some time later, or that fails half-way."""
-        await deferLater(self.reactor, 0.001)
+        await deferLater(self.time, 0.001)
         if os.path.isdir(path):
             for name in os.listdir(path)[:1]:
                 if name != RECORD:
@@ -210,9 +217,9 @@ class Lives(RuleBasedStateMachine):
         self.faults.check("remove")
         shutil.rmtree(path, ignore_errors=True)
 
-    async def get_layer(self, folder, name):
+    async def get_layer(self, folder: Any, name: str) -> Any:
         """A layer is there some time later, or can't be made."""
-        await deferLater(self.reactor, 0.001)
+        await deferLater(self.time, 0.001)
         try:
             self.faults.check("layer")
         except OSError as error:
@@ -229,28 +236,28 @@ class Lives(RuleBasedStateMachine):
 
     # -- what people ask for -----------------------------------------------------
 
-    def ask(self, what, coroutine) -> None:
+    def ask(self, what: str, coroutine: Any) -> None:
         """Ask for something."""
         answer = Deferred.fromCoroutine(coroutine)
-        outcome = []
+        outcome: list[Any] = []
         answer.addCallback(self.take_note)
         answer.addBoth(outcome.append)
         self.asked.append((what, outcome))
 
-    def take_note(self, answer):
+    def take_note(self, answer: Any) -> Any:
         """Of an instance, if a launch has answered that there is one."""
         if isinstance(answer, Instance):
             self.launched.add(answer.name)
         return answer
 
     @rule(which=st.integers(0, len(CONFIGS) - 1))
-    def launch(self, which) -> None:
+    def launch(self, which: Any) -> None:
         """One is launched."""
         self.ask(f"launch {which}", self.manager.launch("web", "1", str(which)))
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.manager.instances)
-    def destroy(self, pick) -> None:
+    def destroy(self, pick: Any) -> None:
         """One is destroyed, whatever it is at."""
         name = self.pick(pick, list(self.manager.instances))
         self.launched.discard(name)
@@ -275,23 +282,23 @@ class Lives(RuleBasedStateMachine):
         self.reactor.advance(0)
 
     @rule(seconds=st.sampled_from([0.001, 0.01, 0.1, 1, 6, 25, 100]))
-    def wait(self, seconds) -> None:
+    def wait(self, seconds: float) -> None:
         """Time passes."""
         self.reactor.advance(seconds)
 
     @rule(seconds=st.sampled_from([-3600, 3600]))
-    def set_clock(self, seconds) -> None:
+    def set_clock(self, seconds: float) -> None:
         """Someone sets the time of day."""
         self.kernel.set_forward += seconds
 
     @rule(pick=PICKS, words=st.sampled_from(list(ENDS)))
     @precondition(lambda self: self.running_inits())
-    def end(self, pick, words) -> None:
+    def end(self, pick: Any, words: str) -> None:
         """A monitor and its init end, or its monitor is killed before it writes that down."""
         init = self.pick(pick, self.running_inits())
         self.end_with(init, words)
 
-    def end_with(self, init, words) -> None:
+    def end_with(self, init: Any, words: str) -> None:
         """An init ends so, or in a way that no one writes down."""
         init.words = words
         if words == UNSEEN:
@@ -300,36 +307,36 @@ class Lives(RuleBasedStateMachine):
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.running_inits())
-    def end_init(self, pick) -> None:
+    def end_init(self, pick: Any) -> None:
         """An init ends, and its monitor has not noticed yet."""
         self.pick(pick, self.running_inits()).end_init()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.connected())
-    def end_unheard(self, pick) -> None:
+    def end_unheard(self, pick: Any) -> None:
         """An init ends, and what tells so has not arrived."""
         self.pick(pick, self.connected()).end_before_it_is_heard()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.stalled())
-    def fail_at_a_step(self, pick) -> None:
+    def fail_at_a_step(self, pick: Any) -> None:
         """An init fails at a step of its plan."""
         self.pick(pick, self.stalled()).fail()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.stalled())
-    def go_on(self, pick) -> None:
+    def go_on(self, pick: Any) -> None:
         """An init that was stalled carries out its plan."""
         self.pick(pick, self.stalled()).carry_out()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.running_inits())
-    def listen(self, pick) -> None:
+    def listen(self, pick: Any) -> None:
         """A container begins to listen on a port."""
         self.kernel.listening[PORT] = self.pick(pick, self.running_inits()).process.pid
 
     @rule(what=st.sampled_from(["connects", "prepares", "works"]), does=st.booleans())
-    def stall(self, what, does) -> None:
+    def stall(self, what: str, does: Any) -> None:
         """From now on inits are stalled at some point, or are not any more."""
         setattr(self.reactor, what, does)
 
@@ -338,12 +345,12 @@ class Lives(RuleBasedStateMachine):
         after=st.integers(0, 3),
         number=st.sampled_from(ERRORS),
     )
-    def break_a_call(self, call, after, number) -> None:
+    def break_a_call(self, call: Any, after: Any, number: int) -> None:
         """A call will fail, once."""
         self.faults.coming[call] = after, number
 
     @rule(room=st.integers(0, 3))
-    def use_up_descriptors(self, room) -> None:
+    def use_up_descriptors(self, room: Any) -> None:
         """The manager has room for so many descriptors more."""
         self.kernel.most_open = len(self.kernel.pidfds) + len(self.kernel.folders) + room
 
@@ -363,7 +370,7 @@ class Lives(RuleBasedStateMachine):
         self.reactor.spawn_error = None
 
     @rule(gracefully=st.booleans(), words=st.none() | st.sampled_from(list(ENDS)))
-    def next_manager(self, gracefully, words) -> None:
+    def next_manager(self, gracefully: Any, words: str) -> None:
         """The manager is stopped or killed, a container may end meanwhile; nothing is lost."""
         self.mend()
         if gracefully:
@@ -386,17 +393,17 @@ class Lives(RuleBasedStateMachine):
             self.assert_same(before)
         self.faults.any_failed = False
 
-    def facts(self, instance):
+    def facts(self, instance: Instance) -> Any:
         """What does not change by a new manager, of an instance that has ended."""
         return instance.state, instance.since, instance.launched, instance.exit, instance.restarts
 
-    def assert_same(self, before) -> None:
+    def assert_same(self, before: Any) -> None:
         """What had ended before is known as it was."""
         for name, facts in before.items():
             if facts[0] == "ended":
                 self.equal(self.facts(self.manager.instances[name]), facts)
 
-    def equal(self, one, other) -> None:
+    def equal(self, one: Any, other: Any) -> None:
         """Fail where two values are not the same."""
         assert one == other, f"{one} is not {other}"
 
@@ -454,7 +461,7 @@ class Lives(RuleBasedStateMachine):
         for instance in instances:
             self.agrees_with_its_record(instance)
 
-    def agrees_with_its_record(self, instance) -> None:
+    def agrees_with_its_record(self, instance: Instance) -> None:
         """What is on disk of an instance is what the next manager has to know."""
         mode = stat.S_IMODE(os.lstat(instance.folder).st_mode)
         assert mode == Phase.WHOLE, f"{instance.name} is {instance.state}, and its mode {mode:o}"
@@ -477,19 +484,19 @@ class Lives(RuleBasedStateMachine):
         self.kernel.most_open = self.reactor.spawn_error = None
         self.reactor.connects = self.reactor.prepares = self.reactor.works = True
 
-    def pick(self, number, things):
+    def pick(self, number: int, things: Any) -> Any:
         """One of these."""
         return things[number % len(things)]
 
-    def running_inits(self):
+    def running_inits(self) -> Any:
         """Those whose monitor runs."""
         return [init for init in self.reactor.inits if init.monitor in self.kernel.living]
 
-    def connected(self):
+    def connected(self) -> Any:
         """Those that are connected."""
         return [init for init in self.running_inits() if init.connection is not None]
 
-    def stalled(self):
+    def stalled(self) -> Any:
         """Those that have a whole plan and don't carry it out."""
         return [
             init
@@ -497,11 +504,11 @@ class Lives(RuleBasedStateMachine):
             if init.plan is not None and init.process in self.kernel.living
         ]
 
-    def half_ended(self):
+    def half_ended(self) -> Any:
         """Those whose monitor has yet to notice its end."""
         return [init for init in self.running_inits() if init.process not in self.kernel.living]
 
-    def monitor_runs(self, instance):
+    def monitor_runs(self, instance: Instance) -> Any:
         """Whether an instance's monitor does."""
         return instance.processes.monitor in self.kernel.living
 

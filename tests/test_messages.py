@@ -20,7 +20,9 @@ import ast
 import errno
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 from unittest import mock
 from urllib.parse import unquote
 
@@ -206,7 +208,7 @@ CONFIGS = (
 
 NONE = '{"name": "nobody", "major": "1", "minor": "01"}'
 # A request, with what else is in it, and its answer.
-REQUESTS = (
+REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /config",
         {"body": "{"},
@@ -330,7 +332,7 @@ REQUESTS = (
 )
 
 # What is typed (and how the manager, or the way to it, then is), and what is said.
-COMMANDS = (
+COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["destroy", ""],
         {},
@@ -463,7 +465,9 @@ OPTIONS = (
 PLAN = [("unshare", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
 
 
-def step(number, call, errno_, path="", cause="", hint=""):
+def step(
+    number: int, call: str, errno_: int, path: str = "", cause: str = "", hint: str = ""
+) -> Callable[..., Any]:
     """The error where a step of PLAN fails, as its init tells it."""
     said = {
         "step": number,
@@ -476,39 +480,39 @@ def step(number, call, errno_, path="", cause="", hint=""):
     return lambda test: diagnose.of_step(PLAN, StepFailed(said))
 
 
-def early_end(words):
+def early_end(words: str) -> Callable[..., Any]:
     """The error where a script ends before it listens."""
     how = Exit(status=3, reason="exit status 3")
     return lambda test: diagnose.of_early_end("/run.sh", 8000, how, words)
 
 
-def launch(**changes):
+def launch(**changes: Any) -> Any:
     """Launch a config, with a manager on which all goes well but for what a row prepares."""
     return lambda test: test.manager.launch(*test.keep(**changes))
 
 
-def without_image(test):
+def without_image(test: Any) -> Any:
     """The base image is not there."""
     test.manager.layers.missing = ["basefs.tar.gz"]
     return launch()(test)
 
 
-def without_folder(test):
+def without_folder(test: Any) -> Any:
     """The folder of the instances is not there."""
     os.rmdir(os.path.join(test.folder, "instances"))
     return launch()(test)
 
 
-def on_a_taken_port(test):
+def on_a_taken_port(test: Any) -> Any:
     """A program of the host's listens on PORT."""
     test.kernel.listening[8000] = 4711
     return launch(startup_env="PORT=8000")(test)
 
 
-def tokens(text, mode=0o600):
+def tokens(text: str, mode: int = 0o600) -> Callable[..., Any]:
     """Read a file of tokens."""
 
-    def read(test):
+    def read(test: Any) -> Any:
         path = Path(test.folder, "tokens")
         path.write_text(text)
         path.chmod(mode)
@@ -1018,7 +1022,7 @@ class Texts(SynchronousTestCase):
 
     maxDiff = None
 
-    def compare(self, table, answer) -> None:
+    def compare(self, table: Any, answer: Any) -> None:
         """Fail unless each row of a table is answered with its text."""
         for *done, text in table:
             self.assertEqual(answer(*done), text, done)
@@ -1031,7 +1035,7 @@ class ConfigTests(Texts):
         """Each config is refused with its text."""
         self.compare(CONFIGS, self.refused)
 
-    def refused(self, changes):
+    def refused(self, changes: Any) -> Any:
         """Why a config is refused."""
         whole = changes if isinstance(changes, bytes) else document(**changes)
         return str(self.assertRaises(Error, from_json, whole))
@@ -1044,7 +1048,7 @@ class RequestTests(HostileCase, Texts):
         """Each request is answered with its status and text."""
         self.compare(REQUESTS, self.answered)
 
-    def answered(self, asked, options):
+    def answered(self, asked: Any, options: Any) -> Any:
         """The status and reason of the last answer to a request."""
         self.site.access.caller = lambda *_: options.get("caller", Caller("loopback"))
         body = options.get("body", "")
@@ -1076,12 +1080,12 @@ class CommandTests(test_cli.Session, Texts):
         self.patch(connect, "CHECKOUT", Path("/no/checkout"))
         self.compare(COMMANDS, self.said)
 
-    def said(self, words, given):
+    def said(self, words: list[str], given: Any) -> Any:
         """What is said of a command line, without the usage that argparse shows before it."""
         self.manager.answers_to("GET /list", given.get("answer", b""))
         self.http = StubTreq(self.manager)
         if "error" in given:
-            self.http = HTTPClient(test_cli.Broken(given["error"]))
+            self.http = HTTPClient(cast(Any, test_cli.Broken(given["error"])))
         self.stderr.truncate(0)
         self.stderr.seek(0)
         try:
@@ -1107,7 +1111,7 @@ class OptionTests(Texts):
         """Each option is refused with its text."""
         self.compare(OPTIONS, self.refused)
 
-    def refused(self, words):
+    def refused(self, words: str) -> Any:
         """Why a command line is refused."""
         path = f"{os.getcwd()}/"
         error = self.assertRaises(UsageError, Options().parseOptions, words.split())
@@ -1121,7 +1125,7 @@ class CallTests(ManagerTestCase, Texts):
         """Each call fails with its text."""
         self.compare(CALLS, self.failed)
 
-    def failed(self, _, call):
+    def failed(self, _: Any, call: Any) -> Any:
         """Why a call fails: it returns the error, or a coroutine, or raises."""
         self.setUp()  # no row sees what another has done
         try:
@@ -1132,7 +1136,7 @@ class CallTests(ManagerTestCase, Texts):
             outcome = error
         return re.sub("web-[0-9a-f]{8}", "web-ID", str(outcome).replace(self.folder, "FOLDER"))
 
-    def keep(self, **changes):
+    def keep(self, **changes: Any) -> Any:
         """Keep a config; return what a launch of it takes."""
         spec = self.add(**changes)
         return spec.name, spec.major, spec.minor
@@ -1142,7 +1146,7 @@ class CallTests(ManagerTestCase, Texts):
         self.assertEqual(set(ERRNOS), set(CAUSES))
         self.compare(ERRNOS.items(), self.cause_of)
 
-    def cause_of(self, number):
+    def cause_of(self, number: int) -> Any:
         """What is said of an errno, beside its name."""
         return " → ".join(step(0, "mount", number)(self).chain[3:])
 
@@ -1186,10 +1190,10 @@ SPEAKERS = {kind.__name__ for kind in (Error, *all_errors())} | {
 STATUS_LINE = re.compile("[1-5][0-9][0-9] [A-Z]")
 
 
-def texts_of_errors(path):
+def texts_of_errors(path: Any) -> Iterator[Any]:
     """The line and text of each argument of SPEAKERS in a file, `{}` for what varies in it."""
     tree = ast.parse(path.read_text())
-    named = {}
+    named: dict[Any, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             named.setdefault(node.targets[0].id, []).extend(texts(node.value))
@@ -1197,8 +1201,8 @@ def texts_of_errors(path):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             for argument in node.args if name in SPEAKERS else ():
-                constant = isinstance(argument, ast.Name)
-                for text in named.get(argument.id, []) if constant else texts(argument):
+                constant = argument.id if isinstance(argument, ast.Name) else None
+                for text in named.get(constant, []) if constant else texts(argument):
                     if " " in text.strip("{} ") and not STATUS_LINE.match(text):
                         yield node.lineno, text
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):  # cause and hint
@@ -1207,13 +1211,15 @@ def texts_of_errors(path):
                 yield from ((node.lineno, text) for text in found if " " in text.strip("{} "))
 
 
-def texts(node):
+def texts(node: Any) -> Iterator[Any]:
     """The texts that an expression may be, as far as it says."""
     match node:
         case ast.Constant(value=str(text)):
             yield text
         case ast.JoinedStr(values=parts):
-            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in parts)
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts
+            )
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             for one in texts(left):
                 yield from (one + other for other in [*texts(right)] or ["{}"])
@@ -1223,6 +1229,6 @@ def texts(node):
             yield from (text for value in values for text in texts(value))
 
 
-def pattern(text):
+def pattern(text: str) -> Any:
     """A regular expression for a text with `{}` in it."""
     return ".*".join(map(re.escape, text.split("{}")))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,14 +18,14 @@ class ScriptCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
 
-    def fake(self, name, text) -> None:
+    def fake(self, name: str, text: str) -> None:
         """Have the script find this instead of a program."""
         path = os.path.join(self.folder, name)
         with open(path, "w") as file:
             file.write(f"#!/bin/sh\n{text}\n")
         os.chmod(path, 0o755)
 
-    def run_script(self, *words, **environment):
+    def run_script(self, *words: str, **environment: str) -> Any:
         """How a script ends, and what it writes."""
         path = f"{self.folder}:{os.defpath}"
         result = subprocess.run(
@@ -40,7 +41,7 @@ class ScriptCase(SynchronousTestCase):
 class CiTests(ScriptCase):
     """.ci/run, where make plays the tests."""
 
-    def ran(self, line):
+    def ran(self, line: Any) -> Any:
         """How it ends when the tests end with this line."""
         self.fake("make", f'echo "$1, CI is $CI"; [ "$1" = lint ] || echo "{line}"')
         return self.run_script(".ci/run")

@@ -1,6 +1,7 @@
 """The unit file: what of it the containers' lives hang on."""
 
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,14 +18,14 @@ class UnitTests(SynchronousTestCase):
     """systemd/txcontain.service.in, with its settings as systemd reads them."""
 
     def setUp(self) -> None:
-        self.settings = {}
+        self.settings: dict[Any, Any] = {}
         text = (HERE / "systemd/txcontain.service.in").read_text()
         for line in text.replace("@HERE@", str(HERE)).splitlines():
             name, equals, value = line.partition("=")
             if equals and not line.startswith("#"):
                 self.settings.setdefault(name, []).append(value)
 
-    def one(self, name):
+    def one(self, name: str) -> Any:
         """The value of a setting that is there once."""
         [value] = self.settings[name]
         return value

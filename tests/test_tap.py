@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import sys
+from typing import Any, cast
 
 from twisted.application.service import IServiceMaker, MultiService
 from twisted.internet import reactor
@@ -23,7 +24,7 @@ from txcontain.tap import FOLDERS, LOG_THREADS, ManagerService, Options, makeSer
 from txcontain.tap import make_manager as wire
 
 
-def parse(*words):
+def parse(*words: str) -> Any:
     """The options of a command line."""
     options = Options()
     options.parseOptions(words)
@@ -40,10 +41,10 @@ class PluginTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """twistd containerd-lite --help lists every option."""
-        self.patch(sys, "stdout", io.StringIO())
+        self.patch(sys, "stdout", stdout := io.StringIO())
         self.assertRaises(SystemExit, ServerOptions().parseOptions, ["containerd-lite", "--help"])
         for name, *_ in Options.optParameters:
-            self.assertIn(f"--{name}=", sys.stdout.getvalue())
+            self.assertIn(f"--{name}=", stdout.getvalue())
 
 
 class OptionTests(SynchronousTestCase):
@@ -108,7 +109,7 @@ class WiringTests(MachineTestCase):
         self.patch(Cgroups, "here", lambda state: self.fail("cgroups are made"))
         self.patch(tap, "compile_filters", lambda: [b"a", b"filter"])
 
-    def options(self, *words):
+    def options(self, *words: str) -> Any:
         """Options with a state folder of this test."""
         return parse("--state", self.folder, *words)
 
@@ -125,7 +126,7 @@ class WiringTests(MachineTestCase):
         """Before the service starts, nothing is created or run."""
         makeService(self.options())
         self.assertEqual(os.listdir(self.folder), [])
-        self.assertEqual(reactor.getDelayedCalls(), [])
+        self.assertEqual(cast(Any, reactor).getDelayedCalls(), [])
 
     def test_manager(self) -> None:
         """Each option reaches the part that it is for."""
@@ -142,9 +143,9 @@ class WiringTests(MachineTestCase):
 
     def test_logs_leave_threads(self) -> None:
         """Readers of logs leave most threads to others, and wait for one another."""
-        running = []
+        running: list[Any] = []
 
-        def in_thread(trees, function):
+        def in_thread(trees: Any, function: Any) -> Any:
             running.append(Deferred())
             return running[-1]
 
@@ -173,11 +174,11 @@ class ServiceTests(MachineTestCase):
         self.state = os.path.join(self.folder, "state")
         self.manager = make_manager(self.reactor, self.state)
         self.manager.pool.size = 1
-        self.groups = []  # that were made
+        self.groups: list[Any] = []  # that were made
         self.patch(Cgroups, "here", self.make_groups)
         self.service = ManagerService(self.manager)
 
-    def make_groups(self, state):
+    def make_groups(self, state: Any) -> Any:
         """As ``Cgroups.here`` does, without a kernel."""
         self.groups.append(state)
         return Cgroups(monitors="/groups/monitors")
@@ -190,7 +191,7 @@ class ServiceTests(MachineTestCase):
 
     def stop_service(self) -> None:
         """Stop the service as twistd does."""
-        stopped = self.service.stopService()
+        stopped: Any = self.service.stopService()
         self.reactor.pump([0.01] * 3)
         self.successResultOf(stopped)
 
@@ -282,12 +283,12 @@ class ServiceTests(MachineTestCase):
         self.stop_service()
 
 
-def touch(path) -> None:
+def touch(path: Any) -> None:
     """Create an empty file."""
     with open(path, "x"):
         pass
 
 
-def throw(error):
+def throw(error: Any) -> None:
     """Raise an error, as a function that fails."""
     raise error

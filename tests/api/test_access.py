@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from hashlib import sha256
+from typing import Any, cast
 from unittest import mock
 
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
@@ -18,13 +19,14 @@ from tests.fakes import MachineTestCase, ManagerTestCase, make_folder
 from tests.support import document
 from txcontain.api import listen
 from txcontain.api.access import READ, WRITE, Caller, Keys, Loopback, Peers, Tokens, read_tokens
-from txcontain.api.server import ApiSite
+from txcontain.api.server import ApiSite, Channel
 from txcontain.cli import commands, main
+from txcontain.cli.client import Client
 from txcontain.host.kernel import Kernel
 from txcontain.tap import Options
 
 
-def line(name, role, token):
+def line(name: str, role: str, token: bytes) -> str:
     """A line of a file of tokens."""
     return f"{name} {role} {sha256(token).hexdigest()}\n"
 
@@ -40,7 +42,7 @@ class TokenCase(SynchronousTestCase):
             line("bob", "read", b"0ther"),
         )
 
-    def write(self, *lines) -> None:
+    def write(self, *lines: str) -> None:
         """Replace the file, as an administrator should: at once."""
         with open(self.path + ".new", "w") as file:
             file.writelines(lines)
@@ -114,7 +116,9 @@ class TokenTests(TokenCase):
         for _ in range(2):
             with mock.patch("builtins.print") as printed:
                 arguments = main.parse(["token", "ann", "read"], {})
-                self.successResultOf(Deferred.fromCoroutine(commands.token(None, arguments)))
+                self.successResultOf(
+                    Deferred.fromCoroutine(commands.token(cast(Client, None), arguments))
+                )
             (shown,), (known,) = (call.args for call in printed.call_args_list)
             self.write(known + "\n")
             token = shown.removeprefix("TXCONTAIN_TOKEN=").encode()
@@ -126,10 +130,10 @@ class TokenTests(TokenCase):
 class FromTransport:
     """A TLS transport that has verified a certificate, or none."""
 
-    def __init__(self, certificate) -> None:
+    def __init__(self, certificate: Any) -> None:
         self._certificate = certificate
 
-    def getPeerCertificate(self):
+    def getPeerCertificate(self) -> Any:
         return self._certificate
 
 
@@ -194,20 +198,22 @@ class CallerTests(TokenCase):
 class SiteCase(ManagerTestCase):
     """A test of a server and its manager, from the bytes of a request to the journal."""
 
-    access = Loopback()
+    access: Any = Loopback()
 
     def setUp(self) -> None:
         super().setUp()
         self.site = ApiSite(self.manager, access=self.access)
 
-    def connect(self):
+    def connect(self) -> tuple[Channel, StringTransport]:
         """A connection and what is sent on it."""
         connection, transport = self.site.buildProtocol(None), StringTransport()
         connection.makeConnection(transport)
         self.addCleanup(connection.connectionLost, ConnectionError())
         return connection, transport
 
-    def ask(self, method, path, *headers, body=b""):
+    def ask(
+        self, method: str, path: str, *headers: str, body: bytes = b""
+    ) -> tuple[int, dict[str, str], bytes]:
         """A request's status, headers (in lower case) and body."""
         connection, transport = self.connect()
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
@@ -219,7 +225,7 @@ class SiteCase(ManagerTestCase):
         named = dict(field.split(": ", 1) for field in fields)
         return int(status.split()[1]), {k.lower(): v for k, v in named.items()}, content
 
-    def asked_by(self):
+    def asked_by(self) -> list[Any]:
         """What the journal tells of, and who asked for it."""
         self.manager.journal.write()
         return [(event["what"], event.get("by")) for event in self.manager.journal.since(0)]
@@ -289,7 +295,7 @@ class AuditTests(SiteCase):
 
     access = mock.Mock(caller=lambda *_: Caller("token ann"))
 
-    def launch(self):
+    def launch_by_http(self) -> str:
         """Launch a container over HTTP; return its name."""
         self.ask("POST", "/config", body=document(restart="always"))
         status, _, body = self.ask(
@@ -300,7 +306,7 @@ class AuditTests(SiteCase):
 
     def test_life(self) -> None:
         """Every change that was asked for has its name, through all waits of a launch."""
-        name = self.launch()
+        name = self.launch_by_http()
         self.ask("DELETE", f"/destroy/{name}")
         self.reactor.advance(10)
         told = self.asked_by()
@@ -313,7 +319,7 @@ class AuditTests(SiteCase):
 
     def test_by_itself(self) -> None:
         """What happens by itself has no name: an end, a start after it."""
-        name = self.launch()
+        name = self.launch_by_http()
         before = len(self.asked_by())
         self.manager.find(name).processes.kill()
         self.reactor.advance(1)
@@ -324,7 +330,7 @@ class AuditTests(SiteCase):
 
     def test_all(self) -> None:
         """Each that a destroyall ends is a line with a name."""
-        self.launch()
+        self.launch_by_http()
         self.ask("DELETE", "/destroyall")
         self.reactor.advance(10)
         self.assertIn(("destroyed", "token ann"), self.asked_by())
@@ -353,7 +359,7 @@ class OptionTests(SynchronousTestCase):
             "TOKENS": self.tokens,
         }
 
-    def put(self, name, text):
+    def put(self, name: str, text: str) -> str:
         """Write a file that only its owner may change; return its path."""
         path = os.path.join(self.folder, name)
         with open(path, "w") as file:
@@ -361,13 +367,13 @@ class OptionTests(SynchronousTestCase):
         os.chmod(path, 0o600)
         return path
 
-    def parse(self, words):
+    def parse(self, words: str) -> Options:
         """The options of a command line, in which CERT, KEY, CA and TOKENS are files."""
         options = Options()
         options.parseOptions([self.files.get(word, word) for word in words.split()])
         return options
 
-    def refused(self, words):
+    def refused(self, words: str) -> str:
         """Why a command line is refused: one sentence."""
         reason = str(self.assertRaises(UsageError, self.parse, words))
         self.assertNotIn("\n", reason)
@@ -455,6 +461,7 @@ class OptionTests(SynchronousTestCase):
             ("--tokens TOKENS", {"localhost", "127.0.0.1", "::1"}),
             ("--interface 0.0.0.0 --tls-cert CERT --tls-key KEY --tokens TOKENS", None),
         ):
+            service: Any
             (service,) = listen.listeners(self.parse(words), manager)
             _, factory = service.args
             site = getattr(factory, "wrappedFactory", factory)
@@ -463,6 +470,7 @@ class OptionTests(SynchronousTestCase):
     def test_descriptors(self) -> None:
         """Connections never take more than a part of the descriptors there are."""
         with mock.patch("resource.getrlimit", return_value=(300, 300)):
+            service: Any
             (service,) = listen.listeners(self.parse(""), mock.Mock())
         self.assertEqual(service.args[1].limits.connections, 100)
 
@@ -470,7 +478,7 @@ class OptionTests(SynchronousTestCase):
 class CannotStartTests(MachineTestCase):
     """What is said where a socket can't be listened on."""
 
-    def said(self, number, *words, reason=None):
+    def said(self, number: int, *words: str, reason: str | None = None) -> str:
         """What a manager says whose listening fails with this error: one sentence."""
         self.reactor.listen_error = OSError(number, reason or os.strerror(number))
         options = Options()

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from types import SimpleNamespace
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.testing import StringTransport
@@ -16,6 +17,7 @@ from txcontain.api.server import ApiSite
 from txcontain.errors import Forbidden
 from txcontain.host import sockets
 from txcontain.host.cgroups import SOCKETS, Cgroups
+from txcontain.runtime.instance import Instance
 
 GROUPS = "/sys/fs/cgroup/txcontain"
 TOP = f"{GROUPS}/0123"
@@ -29,26 +31,26 @@ class CallerTests(ManagerTestCase):
         super().setUp()
         self.manager.pool.cgroups = Cgroups()
         self.groups = {7: "/sys/fs/cgroup/user.slice", sockets.ROOT: "/sys/fs/cgroup"}
-        self.maker = 7
+        self.maker: int | None = 7
         self.own = True
         self.patch(sockets, "group_of_peer", lambda own, peer: self.maker)
         self.patch(sockets, "path_of_group", self.path_of_group)
         self.patch(sockets, "is_own", lambda host: self.own)
 
-    def path_of_group(self, some, number):
+    def path_of_group(self, some: str, number: int) -> str:
         if number not in self.groups:
             raise OSError(errno.ESTALE, "Stale file handle")
         return self.groups[number]
 
-    def begin(self, **keys):
+    def begin(self, **keys: Any) -> Instance:
         """An instance, whose sockets are of group 9."""
         self.launch(**keys)
         instance = list(self.manager.instances.values())[-1]
         self.groups[9] = f"{TOP}/{instance.processes.token}"
-        self.manager.pool.cgroups = Cgroups({SOCKETS: TOP}, {SOCKETS})
+        self.manager.pool.cgroups = Cgroups({SOCKETS: TOP}, frozenset({SOCKETS}))
         return instance
 
-    def ask(self, peer="127.0.0.1", kind=IPv4Address):
+    def ask(self, peer: str = "127.0.0.1", kind: type[Any] = IPv4Address) -> bytes:
         """The answer to a request from this address."""
         connection = ApiSite(self.manager).buildProtocol(None)
         own = kind("TCP", peer, 8080)
@@ -60,7 +62,7 @@ class CallerTests(ManagerTestCase):
         connection.connectionLost(ConnectionError())
         return answer
 
-    def assert_refused(self, answer, *words) -> None:
+    def assert_refused(self, answer: bytes, *words: bytes) -> None:
         """Fail unless there was one answer, a 403 with its reason, and then the end."""
         self.assertEqual(answer.count(b"HTTP/1.1 "), 1, answer)
         self.assertTrue(answer.startswith(b"HTTP/1.1 403"), answer)
@@ -110,7 +112,8 @@ class CallerTests(ManagerTestCase):
     def test_gone(self) -> None:
         """Whose socket is gone may have been in a container; who is on another host was not."""
         self.begin(name="web")
-        for self.maker in (None, 1234):
+        for maker in (None, 1234):
+            self.maker = maker
             self.own = True
             self.assert_refused(self.ask(), b"hung up")
             self.own = False
@@ -120,7 +123,7 @@ class CallerTests(ManagerTestCase):
         """Where the kernel can't be asked, all are outside."""
         self.begin(name="web")
 
-        def refuse(own, peer):
+        def refuse(own: tuple[str, int], peer: tuple[str, int]) -> None:
             raise OSError(errno.EPERM, "Operation not permitted")
 
         self.patch(sockets, "group_of_peer", refuse)
@@ -132,7 +135,7 @@ class CallerTests(ManagerTestCase):
         """Who comes from the private network is the instance of that address, or one that was."""
         self.begin(name="web", network="private")
         (instance,) = self.manager.instances.values()
-        self.assert_refused(self.ask(instance.address), instance.name.encode())
+        self.assert_refused(self.ask(instance.address or ""), instance.name.encode())
         self.assert_refused(self.ask("10.87.0.6"), b"inside of a container")
         bridge = str(self.manager.network.interface.ip)
         self.assertEqual(self.ask(bridge).count(b"HTTP/1.1 200"), 2)

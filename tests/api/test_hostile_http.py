@@ -2,18 +2,20 @@
 
 import io
 import re
+from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import INegotiated
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher, textFileLogObserver
+from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from tests.fakes import ManagerTestCase
 from tests.support import document
 from txcontain.api.access import Caller
-from txcontain.api.server import LOG_AFTER, LONGEST_REQUEST, ApiSite, Limits, Refusal
+from txcontain.api.server import LOG_AFTER, LONGEST_REQUEST, ApiSite, Channel, Limits, Refusal
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -28,25 +30,25 @@ class HostileCase(ManagerTestCase):
         super().setUp()
         self.site = ApiSite(self.manager, limits=LIMITS)
         self.logged = io.StringIO()
-        observer = textFileLogObserver(self.logged)
+        observer: Any = textFileLogObserver(self.logged)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def connect(self):
+    def connect(self) -> tuple[Any, ...]:
         """A connection and what is sent on it."""
         connection, transport = self.site.buildProtocol(None), StringTransport()
         connection.makeConnection(transport)
         self.addCleanup(self.hang_up, connection)
         return connection, transport
 
-    def hang_up(self, connection) -> None:
+    def hang_up(self, connection: Channel | Refusal) -> None:
         """End a connection, once, as a transport would."""
         if not isinstance(connection, Refusal):
             connection.stopProducing()
-        connection.connectionLost(ConnectionError())
+        connection.connectionLost(Failure(ConnectionError()))
         connection.connectionLost = connection.stopProducing = lambda *_: None
 
-    def send(self, *parts):
+    def send(self, *parts: bytes) -> tuple[bytes, bool]:
         """All that is answered to these bytes, and whether the connection is closed then."""
         connection, transport = self.connect()
         for part in parts:
@@ -55,11 +57,11 @@ class HostileCase(ManagerTestCase):
         self.hang_up(connection)
         return transport.value(), transport.disconnecting
 
-    def statuses(self, *parts):
+    def statuses(self, *parts: bytes) -> list[int]:
         """The status of each answer to these bytes."""
         return [int(status) for status in re.findall(STATUS, self.send(*parts)[0])]
 
-    def assert_bad(self, request) -> None:
+    def assert_bad(self, request: bytes) -> None:
         """Fail unless a request, and what comes with it, is answered with one 400 and the end."""
         answer, closed = self.send(request + GET)
         self.assertEqual(len(re.findall(STATUS, answer)), 1, (request, answer))
@@ -456,7 +458,7 @@ class AmountTests(HostileCase):
 class InjectionTests(HostileCase):
     """What comes in does not become a line of the log, or a header of an answer."""
 
-    def ask(self, path, method=b"GET", headers=b""):
+    def ask(self, path: bytes, method: bytes = b"GET", headers: bytes = b"") -> bytes:
         """The answer to a request."""
         return self.send(b"%b %b HTTP/1.1\r\n" % (method, path) + HOST + headers + b"\r\n")[0]
 
@@ -494,7 +496,7 @@ class InjectionTests(HostileCase):
             self.assertNotIn(b"<html", answer)
         self.assertEqual(self.ask(b"/%6cist")[:12], b"HTTP/1.1 200")  # that is /list
 
-    def log_lines(self):
+    def log_lines(self) -> list[str]:
         """What was logged, once the answers are out."""
         self.reactor.advance(LOG_AFTER)
         return self.logged.getvalue().splitlines()

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from treq.testing import StubTreq
 
@@ -17,7 +19,7 @@ API = (Path(__file__).parents[2] / "API.md").read_text()
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 
 
-def operations():
+def operations() -> set[tuple[str, str]]:
     """(path, method) of every operation, such as ("/list", "GET")."""
     return {
         (path, method.upper())
@@ -27,7 +29,7 @@ def operations():
     }
 
 
-def documented_in_api_md():
+def documented_in_api_md() -> set[tuple[str, str]]:
     """(path, method) of each of API.md's headings."""
     return {
         (path.replace("INSTANCE", "{instance}"), method)
@@ -36,14 +38,14 @@ def documented_in_api_md():
     }
 
 
-def table(title):
+def table(title: str) -> list[str]:
     """The first cell of each row of API.md's first table below a heading."""
     section = API.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
     rows = section[section.index("\n|---|") :].strip().split("\n\n")[0].splitlines()[1:]
     return [row.split("|")[1].strip() for row in rows]
 
 
-def references(value):
+def references(value: Any) -> Iterator[str]:
     """Every $ref in a document."""
     if isinstance(value, dict):
         yield from filter(None, [value.get("$ref")])
@@ -58,9 +60,9 @@ class DocumentTests(ManagerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = make_root(self.manager)
-        self.http = StubTreq(self.root)
+        self.http: Any = StubTreq(self.root)
 
-    def ask(self, method, path):
+    def ask(self, method: str, path: str) -> tuple[Any, bytes]:
         """A response and its body."""
         response = self.successResultOf(self.http.request(method, f"http://localhost{path}"))
         content = response.content()
@@ -118,7 +120,7 @@ class DocumentTests(ManagerTestCase):
 
     def test_example(self) -> None:
         """The example of API.md is a config."""
-        example = re.search(r"```json\n(.*?)```", API, re.DOTALL)[1]
+        example = re.findall(r"```json\n(.*?)```", API, re.DOTALL)[0]
         self.assertEqual(from_json(example.encode()).name, "sensiblename")
 
     def test_references(self) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Coroutine
+from typing import Any, cast
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
@@ -43,7 +45,7 @@ class WebTestCase(ManagerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.http = StubTreq(make_root(self.manager))
+        self.http: Any = StubTreq(make_root(self.manager))
 
     def settle(self) -> None:
         """Do what is due at once, on both ends of every connection."""
@@ -51,26 +53,26 @@ class WebTestCase(ManagerTestCase):
             self.reactor.advance(0)
             self.http.flush()
 
-    def asked(self, method, path, body=None):
+    def asked(self, method: str, path: str, body: bytes | None = None) -> Deferred[Any]:
         """A request that is on its way."""
         response = self.http.request(method, f"http://localhost:8080{path}", data=body)
         self.settle()
         return response
 
-    def ask(self, method, path, body=None):
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str, bytes]:
         """A request's status, reason phrase and body."""
         response = self.successResultOf(self.asked(method, path, body))
         content = response.content()
         self.settle()
         return response.code, response.phrase.decode(), self.successResultOf(content)
 
-    def get(self, path):
+    def get(self, path: str) -> dict[str, Any]:
         """The JSON that a GET is answered with."""
         status, _, body = self.ask("GET", path)
         self.assertEqual(status, 200)
         return json.loads(body)
 
-    def post_launch(self, **changes):
+    def post_launch(self, **changes: Any) -> tuple[int, str, bytes]:
         """Ask for a launch."""
         return self.ask("POST", "/launch", json.dumps({**WEB, **changes}).encode())
 
@@ -163,7 +165,7 @@ class CourseTests(WebTestCase):
     def test_launch_that_cannot_work(self) -> None:
         """A launch whose image is missing is a 409, and leaves no instance."""
         self.add()
-        self.manager.layers.missing = ["basefs.tar.gz"]
+        self.layers.missing = ["basefs.tar.gz"]
         status, _, body = self.post_launch()
         self.assertEqual((status, body), (409, b""))
         self.assertEqual(self.get("/instances"), {"instances": []})
@@ -424,24 +426,24 @@ class ClientTests(WebTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.client = Client("http://localhost:8080", self.http, Clock())
+        self.client = Client("http://localhost:8080", self.http, cast(Any, Clock()))
 
-    def call(self, coroutine):
+    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """What a method of the client returns."""
         called = Deferred.fromCoroutine(coroutine)
         self.settle()
         return self.successResultOf(called)
 
-    def refused(self, coroutine):
+    def why_refused(self, coroutine: Coroutine[Any, Any, Any]) -> Refused:
         """Why a method of the client was refused."""
         called = Deferred.fromCoroutine(coroutine)
         self.settle()
         return self.failureResultOf(called, Refused).value
 
-    def collect(self, stream):
+    def collect(self, stream: Any) -> list[Any]:
         """All that a stream yields."""
 
-        async def collect():
+        async def collect() -> list[Any]:
             return [item async for item in stream]
 
         return self.call(collect())
@@ -490,18 +492,20 @@ class ClientTests(WebTestCase):
 
     def test_course_refusals(self) -> None:
         """The course's resources tell the client why by their header."""
-        self.assertEqual(self.refused(self.client.upload(b"{")).code, 409)
+        self.assertEqual(self.why_refused(self.client.upload(b"{")).code, 409)
         self.assertEqual(
-            str(self.refused(self.client.launch("web", "1", "01"))),
+            str(self.why_refused(self.client.launch("web", "1", "01"))),
             "there is no config web-1-01.cfg → upload it first",
         )
         self.assertEqual(
-            str(self.refused(self.client.destroy("web-9"))), "there is no instance web-9"
+            str(self.why_refused(self.client.destroy("web-9"))), "there is no instance web-9"
         )
 
     def test_other_refusals(self) -> None:
         """The others tell the client why by their problem."""
-        self.assertIn("there is no instance web-9", str(self.refused(self.client.inspect("web-9"))))
+        self.assertIn(
+            "there is no instance web-9", str(self.why_refused(self.client.inspect("web-9")))
+        )
 
     def test_chain(self) -> None:
         """A chain of causes arrives whole, arrows and all."""

@@ -1,5 +1,7 @@
 """What the HTTP server takes from whom, byte by byte."""
 
+from typing import Any
+
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -17,13 +19,15 @@ class SiteTests(ManagerTestCase):
         super().setUp()
         self.site = ApiSite(self.manager)
 
-    def connect(self):
+    def connect(self) -> tuple[Any, ...]:
         """A client's connection, and what is sent to it."""
         connection, transport = self.site.buildProtocol(None), StringTransport()
         connection.makeConnection(transport)
         return connection, transport
 
-    def ask(self, method, path, *headers, body=b"", version="1.1"):
+    def ask(
+        self, method: str, path: str, *headers: str, body: bytes = b"", version: str = "1.1"
+    ) -> tuple[str, bytes]:
         """Send a request; returns the head of the answer and its body."""
         connection, transport = self.connect()
         lines = [f"{method} {path} HTTP/{version}", *headers, f"Content-Length: {len(body)}"]
@@ -32,7 +36,7 @@ class SiteTests(ManagerTestCase):
         head, _, body = transport.value().partition(b"\r\n\r\n")
         return head.decode(), body
 
-    def status(self, *arguments, **options):
+    def status(self, *arguments: str, **options: Any) -> int:
         """The status that a request is answered with."""
         return int(self.ask(*arguments, **options)[0].split()[1])
 
@@ -212,7 +216,7 @@ class SiteTests(ManagerTestCase):
         first.connectionLost(Failure(ConnectionLost()))
         self.assertEqual(self.connect()[1].value(), b"")
 
-    def assertHungUp(self, transport, status) -> None:
+    def assertHungUp(self, transport: StringTransport, status: str) -> None:
         """The connection was answered with this, and no more is read of it."""
         self.assertTrue(transport.value().startswith(f"HTTP/1.1 {status}\r\n".encode()))
         self.assertTrue(transport.disconnecting)

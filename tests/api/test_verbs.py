@@ -1,6 +1,8 @@
 """HTTP mechanics: errors, methods, paths, queries."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
@@ -24,7 +26,7 @@ from txcontain.api.verbs import (
 )
 
 
-def all_errors(kind=errors.Error):
+def all_errors(kind: Any = errors.Error) -> Iterator[Any]:
     """The domain's errors."""
     for error in kind.__subclasses__():
         yield error
@@ -36,20 +38,20 @@ class RestTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.root = Nowhere()
-        self.http = StubTreq(self.root)
+        self.http: Any = StubTreq(self.root)
 
-    def put(self, path, resource) -> None:
+    def put(self, path: bytes, resource: Any) -> None:
         """Put a resource at a path."""
         self.root.putChild(path, resource)
 
-    def ask(self, method, path, **options):
+    def ask(self, method: str, path: str, **options: Any) -> tuple[Any, bytes]:
         """A request's response, and its body."""
         asked = self.http.request(method, f"http://localhost{path}", **options)
         self.http.flush()
         response = self.successResultOf(asked)
         return response, self.successResultOf(response.content())
 
-    def status(self, method, path):
+    def status(self, method: str, path: str) -> int:
         """The status that a request is answered with."""
         return self.ask(method, path)[0].code
 
@@ -57,10 +59,10 @@ class RestTestCase(SynchronousTestCase):
 class ErrorTests(RestTestCase):
     """From an error to an answer."""
 
-    def refused(self, error, verb=Verb):
+    def refused(self, error: Any, verb: type[TellingVerb] | type[Verb] = Verb) -> tuple[Any, bytes]:
         """The answer where a method raises this."""
 
-        async def method(request):
+        async def method(request: Any) -> None:
             raise error
 
         self.put(b"x", verb(GET=method))
@@ -115,7 +117,7 @@ class ErrorTests(RestTestCase):
     def test_after_the_beginning(self) -> None:
         """An error in the middle of an answer ends the connection, and adds nothing to it."""
 
-        async def method(request):
+        async def method(request: Any) -> None:
             request.write(b"half of")
             raise errors.MachineAtFault("the disk")
 
@@ -135,10 +137,10 @@ class MethodTests(RestTestCase):
         super().setUp()
         self.put(b"x", Verb(GET=self.get, DELETE=self.delete))
 
-    async def get(self, request):
+    async def get(self, request: Any) -> dict[str, str]:
         return {"key": "value"}
 
-    async def delete(self, request) -> None:
+    async def delete(self, request: Any) -> None:
         pass
 
     def test_json(self) -> None:
@@ -179,10 +181,10 @@ class MethodTests(RestTestCase):
 
     def test_client_gone(self) -> None:
         """Where the client hangs up what it asked for is done all the same, and not answered."""
-        working = Deferred()
+        working: Deferred[Any] = Deferred()
         done = []
 
-        async def method(request):
+        async def method(request: Any) -> dict[str, str]:
             await working
             done.append(True)
             return {"key": "value"}
@@ -204,8 +206,8 @@ class PathTests(RestTestCase):
         self.put(b"x", ByName(self.named))
         self.put(b"y", NamedOrAll(self.named("all"), self.named))
 
-    def named(self, name):
-        async def get(request):
+    def named(self, name: str) -> Verb:
+        async def get(request: Any) -> str:
             return name
 
         return Verb(GET=get)
@@ -235,7 +237,7 @@ class PathTests(RestTestCase):
 class QueryTests(SynchronousTestCase):
     """What a query asks for."""
 
-    def query(self, *parameters):
+    def query(self, *parameters: tuple[bytes, bytes]) -> dict[str, Any]:
         """What is read of a query with these parameters."""
         request = Request(DummyChannel(), False)
         request.args = {}
@@ -244,7 +246,7 @@ class QueryTests(SynchronousTestCase):
         readers = {"tail": number, "follow": flag, "stream": choice("stdout", "stderr")}
         return query(request, **readers)
 
-    def refused(self, *parameters):
+    def refused(self, *parameters: tuple[bytes, bytes]) -> str:
         """Why a query is refused."""
         return str(self.assertRaises(errors.InvalidData, self.query, *parameters))
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 from urllib.parse import quote
 
 from hyperlink import EncodedURL
@@ -70,15 +70,21 @@ class Manager(Resource):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers = {}
-        self.asked = []
-        self.waiting = []
+        self.answers: dict[Any, Any] = {}
+        self.asked: list[Any] = []
+        self.waiting: list[Any] = []
 
-    def answers_to(self, request, body=b"", status=200, **headers) -> None:
+    def answers_to(
+        self,
+        request: str,
+        body: bytes | dict[str, Any] | None = b"",
+        status: int = 200,
+        **headers: str,
+    ) -> None:
         """Lay down an answer; `_` in a header's name stands for `-`."""
         self.answers[request] = (status, headers, body)
 
-    def render(self, request):
+    def render(self, request: Any) -> bytes | int:
         """Answer, and remember the request with what matters of it."""
         asked = f"{request.method.decode()} {request.uri.decode()}"
         self.asked.append((asked, request.content.read()))
@@ -96,10 +102,12 @@ class Manager(Resource):
 class Broken:
     """An agent whose every request fails."""
 
-    def __init__(self, error) -> None:
+    def __init__(self, error: Any) -> None:
         self.error = error
 
-    def request(self, method, uri, headers=None, bodyProducer=None):
+    def request(
+        self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
+    ) -> Deferred[Any]:
         """Fail as a real agent does."""
         return fail(self.error)
 
@@ -109,30 +117,30 @@ class Session(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.manager = Manager()
-        self.http = StubTreq(self.manager)
-        self.clock = Clock()
+        self.http: Any = StubTreq(self.manager)
+        self.clock: Any = Clock()
         self.stdout, self.stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
 
-    def start(self, *words):
+    def start(self, *words: str) -> Deferred[Any]:
         """Type a command; return the Deferred of its exit status."""
         arguments = main.parse(list(words), {})
         client = Client(arguments.url, self.http, self.clock)
         return Deferred.fromCoroutine(main.carry_out(client, arguments))
 
-    def run_command(self, *words):
+    def run_command(self, *words: str) -> int:
         """Type a command that ends at once; return its exit status."""
         return self.successResultOf(self.start(*words))
 
     @property
-    def out(self):
+    def out(self) -> str:
         """All that was printed."""
         self.stdout.flush()
         return self.stdout.buffer.getvalue().decode()
 
     @property
-    def err(self):
+    def err(self) -> str:
         """All that was complained about."""
         return self.stderr.getvalue()
 
@@ -380,7 +388,7 @@ class LifeTests(Session):
         """Wait's own failure is none of the statuses that an instance may well end with."""
         self.manager.answers_to("GET /instances/web-1/wait", status=404)
         self.assertEqual(self.run_command("wait", "web-1"), 125)
-        self.http = HTTPClient(Broken(ConnectionRefusedError()))
+        self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         self.assertEqual(self.run_command("wait", "web-1"), 125)
 
     def test_stats(self) -> None:
@@ -423,7 +431,7 @@ class NoAnswerTests(Session):
         """Where nothing listens, every command says how to start the manager."""
         file = self.mktemp()
         Path(file).touch()
-        self.http = HTTPClient(Broken(ConnectionRefusedError()))
+        self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
         for command in commands.COMMANDS:
             if command.run is commands.token:
@@ -470,7 +478,7 @@ class NoAnswerTests(Session):
             ResponseFailed([Failure(ValueError())]),
             UnicodeError("empty label"),
         ):
-            self.http = HTTPClient(Broken(error))
+            self.http = HTTPClient(cast(Any, Broken(error)))
             self.stderr.truncate(0)
             self.assertEqual((self.run_command("list"), self.out), (1, ""))
             self.assertIn(URL, self.err)
@@ -547,14 +555,14 @@ class NoAnswerTests(Session):
         status, err = self.failing_output(OSError(28, "No space left on device"))
         self.assertEqual((status, err), (1, "Can't write the output: No space left on device.\n"))
 
-    def failing_output(self, error):
+    def failing_output(self, error: BrokenPipeError | OSError) -> tuple[int, str]:
         """Run a command whose output fails; return its status and stderr."""
 
-        async def write(client, arguments):
+        async def write(client: Any, arguments: Any) -> None:
             raise error
 
         arguments = Namespace(run=write, failure=1)
-        status = Deferred.fromCoroutine(main.carry_out(None, arguments))
+        status = Deferred.fromCoroutine(main.carry_out(cast(Client, None), arguments))
         return self.successResultOf(status), self.err
 
 
@@ -565,7 +573,9 @@ class ClientTests(SynchronousTestCase):
         """A refusal is an exception that knows its status and its reason."""
         manager = Manager()
         manager.answers_to("GET /list", status=409, Txcontain_Reason="one%0Atwo")
-        client = Client(URL + "/", StubTreq(manager), Clock())
+        http: Any = StubTreq(manager)
+        clock: Any = Clock()
+        client = Client(URL + "/", http, clock)
         refused = self.failureResultOf(Deferred.fromCoroutine(client.list()), Refused).value
         self.assertEqual((refused.code, refused.reason), (409, "one\ntwo"))
         self.assertIsInstance(refused, Trouble)
@@ -575,7 +585,8 @@ class ClientTests(SynchronousTestCase):
         shape = {"a": [int], "b": (str, None)}
         self.assertTrue(fits({"a": [1, 2], "b": None, "more": {}}, shape))
         self.assertTrue(fits({"a": [], "b": "x"}, shape))
-        for wrong in ([], {"a": [1]}, {"a": 1, "b": None}, {"a": ["1"], "b": ""}, None):
+        answers: list[Any] = [[], {"a": [1]}, {"a": 1, "b": None}, {"a": ["1"], "b": ""}, None]
+        for wrong in answers:
             self.assertFalse(fits(wrong, shape), wrong)
 
     def test_age(self) -> None:
@@ -587,13 +598,15 @@ class ClientTests(SynchronousTestCase):
 class ParserTests(Session):
     """The command line."""
 
-    environment: ClassVar = {}
+    def setUp(self) -> None:
+        super().setUp()
+        self.environment: dict[str, str] = {}
 
-    def parse(self, *words):
+    def parse(self, *words: str) -> Any:
         """Return what a command line means."""
         return main.parse(list(words), self.environment)
 
-    def usage_error(self, *words):
+    def usage_error(self, *words: str) -> str:
         """Return what is said of a command line that is wrong."""
         self.assertEqual(self.assertRaises(SystemExit, self.parse, *words).code, 2)
         return self.err
@@ -674,7 +687,9 @@ class ExecutableTests(SynchronousTestCase):
         **MEASURED,
     }
 
-    def run_file(self, file, *words, **environment):
+    def run_file(
+        self, file: Path, *words: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a file of cli/ from another folder, with an environment that is no help."""
         return subprocess.run(
             [file, *words],
@@ -724,7 +739,7 @@ class ExecutableTests(SynchronousTestCase):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self.assertEqual(self.signalled(number), (b"", -number))
 
-    def signalled(self, number):
+    def signalled(self, number: int) -> tuple[bytes, int]:
         """Send a signal to a command that waits; what it said, and how it ended."""
         with socket.create_server(("127.0.0.1", 0)) as mute:
             mute.settimeout(60)

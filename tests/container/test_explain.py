@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from inspect import getmembers, isfunction
+from typing import Any
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
@@ -43,7 +44,7 @@ PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/data:/bin/sh\n4711:x:0
 GROUP = "root:x:0:\nadm:x:4:other,www,4711\nno:x:5:wwwother\nwww:x:34:\n"
 
 
-def script_of(**changes):
+def script_of(**changes: Any) -> str:
     """The script of a container whose config is changed in these keys."""
     changes = {"mounts": ["potato.tar /webserver/potato READ"], **changes}
     return explain(make_plan(make_spec(**changes), PATHS, "web-1"))
@@ -167,24 +168,24 @@ class ForReal(SynchronousTestCase):
                 file.write(text)
         os.chown(self.path("layer"), 33, 34)
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def plan(self, **changes):
+    def plan(self, **changes: Any) -> list[tuple[Any, ...]]:
         mounts = ["layer.tar /data READWRITE", "layer.tar /shared READ"]
         changes = {"mounts": mounts, "startup_script": "/probe", **changes}
-        names = ("private", "scratch")
         paths = Paths(
             self.path("base"),
             [self.path("layer")] * 2,
-            *map(self.path, names),
+            self.path("private"),
+            self.path("scratch"),
             Host.here(self.path("empty"), compile_filters()),
         )
         output = {"stdout": self.path("out"), "stderr": self.path("err")}
         plan = make_plan(make_spec(**changes), paths, "web-1")
         return [(op, output if op == "output" else arguments) for op, arguments in plan]
 
-    def output(self):
+    def output(self) -> list[str]:
         """What the last container wrote, without what differs from run to run."""
         with open(self.path("err")) as file:
             self.assertEqual(file.read(), "")
@@ -196,14 +197,14 @@ class ForReal(SynchronousTestCase):
         text = re.sub(r"^(\d+ \d+ \d+:\d+)", "", text, flags=re.M)  # numbers of mounts
         return [line for line in text.splitlines() if not re.match(DIFFERS, line)]
 
-    def by_shell(self, plan):
+    def by_shell(self, plan: list[tuple[Any, ...]]) -> list[str]:
         with open(self.path("script"), "w") as file:
             file.write(explain(plan))
         dirty = {**os.environ, "LEAKS": "yes"}
         subprocess.run(["sh", self.path("script")], check=True, timeout=30, env=dirty)
         return self.output()
 
-    def by_init(self, plan):
+    def by_init(self, plan: list[tuple[Any, ...]]) -> list[str]:
         server = socket.socket(socket.AF_UNIX)
         self.addCleanup(server.close)
         place = os.path.relpath(self.path("socket"))  # a socket's path may not be long

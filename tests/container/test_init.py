@@ -1,5 +1,7 @@
 """PID 1, with a recorder in place of the kernel; and what it makes of real files."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -10,7 +12,9 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from hypothesis import given
@@ -21,6 +25,7 @@ from tests.support import make_spec
 from txcontain.container import init, spec
 from txcontain.container.facts import Host
 from txcontain.container.plan import Link, Paths, make_plan
+from txcontain.errors import InvalidData
 from txcontain.images.programs import Program
 from txcontain.images.unpack import make_unpacking_plan
 
@@ -60,26 +65,26 @@ class Recorder:
     """In place of init.Kernel: remembers each call, and lets some fail."""
 
     def __init__(self) -> None:
-        self.calls = []
-        self.failures = []
-        self.places = {}  # of the descriptors that are open, by their numbers
+        self.calls: list[Any] = []
+        self.failures: list[Any] = []
+        self.places: dict[Any, Any] = {}  # of the descriptors that are open, by their numbers
 
-    def fail(self, which, number):
+    def fail(self, which: int | tuple[Any, ...], number: int) -> Recorder:
         """Let a call, known by its place among all or by itself, fail with an errno."""
         self.failures.append((which, number))
         return self
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if not callable(getattr(init.Kernel, name)):
             raise AttributeError(name)
 
-        def record(*arguments, **options):
+        def record(*arguments: Any, **options: int) -> Any:
             call = (name, *arguments, *options.values())
             here = (call, len(self.calls))
             self.calls.append(call)
             for which, number in self.failures:
                 if which in here:
-                    error = OSError(number, os.strerror(number))
+                    error: Any = OSError(number, os.strerror(number))
                     error.call = name
                     raise error
             self.follow(name, *arguments)
@@ -87,7 +92,7 @@ class Recorder:
 
         return record
 
-    def follow(self, name, *arguments) -> None:
+    def follow(self, name: str, *arguments: Any) -> None:
         """Take note of what is open."""
         number = 1000 + len(self.calls)
         if name in OPENING:
@@ -98,7 +103,7 @@ class Recorder:
         elif name == "close_from":
             self.places.clear()
 
-    def result(self, name, *arguments):
+    def result(self, name: str, *arguments: Any) -> Any:
         """What a call returns: descriptors that tell which call opened them."""
         if name == "execve":
             raise Executed
@@ -113,22 +118,27 @@ class Recorder:
         return 1000 + len(self.calls)
 
 
+def make_container(kernel: Any, manager: Any = None) -> init.Container:
+    """A container on doubles."""
+    return init.Container(kernel, manager)
+
+
 class Manager:
     """In place of the socket to the manager, which answers at once."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received: Any = b""
 
-    def sendall(self, message) -> None:
+    def sendall(self, message: bytes) -> None:
         self.received += message
 
     def close(self) -> None:
         self.received = None
 
-    def fileno(self):
+    def fileno(self) -> int:
         return 3
 
-    def recv(self, length, flags):
+    def recv(self, length: int, flags: int) -> bytes:
         return b"\n"[:length] if b"link" in self.received else b""
 
 
@@ -141,29 +151,30 @@ class Case(SynchronousTestCase):
         self.files = dict(FILES)
         self.patch(init, "read_file", self.read_file)
 
-    def read_file(self, path):
+    def read_file(self, path: str) -> str:
         if path not in self.files:
             raise FileNotFoundError(ENOENT, "not there", path)
         return self.files[path]
 
-    def carry_out(self, plan, kernel):
+    def carry_out(self, plan: list[Any], kernel: Recorder) -> tuple[Any, ...]:
         """Carry out a plan; returns what was said, and the seconds of each step."""
-        said, durations = [], []
+        said: list[Any] = []
+        durations: list[float] = []
         clock = iter(range(10_000)).__next__
-        container = init.Container(kernel, Manager())
+        container = make_container(kernel, Manager())
         with contextlib.suppress(Executed):
             self.assertFalse(init.carry_out(plan, container, said.append, durations, clock))
         return said, durations
 
-    def calls(self, op, kernel=None, **arguments):
+    def calls(self, op: str, kernel: Recorder | None = None, **arguments: Any) -> list[Any]:
         """The calls that one step makes in a new root."""
         kernel = kernel or Recorder()
         with contextlib.suppress(Executed):
-            getattr(init.Container(kernel), op)(**arguments)
+            getattr(make_container(kernel), op)(**arguments)
         return kernel.calls
 
 
-def container_plan(ids=None, **changes):
+def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ...]]:
     """A plan with every op that a container's plan can have."""
     masked = (("/proc/kcore", False), ("/sys/firmware", True))
     host = Host("/empty", masked, ("/proc/sys",), (b"x", b"y"))
@@ -213,10 +224,10 @@ class WholePlans(Case):
         """What "done" says holds a time for every step but the exec."""
         kernel, said = Recorder(), []
 
-        def say(message) -> None:
+        def say(message: dict[str, list[float]]) -> None:
             said.append((json.dumps(message), kernel.calls[-1][0]))
 
-        plan, container = PLANS["container"], init.Container(kernel, Manager())
+        plan, container = PLANS["container"], make_container(kernel, Manager())
         self.assertRaises(Executed, init.carry_out, plan, container, say, [], lambda: 0.0)
         wanted = json.dumps({"done": [0.0] * (len(plan) - 1)})
         self.assertEqual(said, [(wanted, "load_filter")])
@@ -224,8 +235,10 @@ class WholePlans(Case):
     def test_a_plan_in_two_parts(self) -> None:
         """Steps are numbered through the groundwork and what follows, and so are failures."""
         plan = PLANS["container"]
-        kernel, said, durations = Recorder(), [], []
-        container = init.Container(kernel, Manager())
+        kernel = Recorder()
+        said: list[Any] = []
+        durations: list[float] = []
+        container = make_container(kernel, Manager())
         self.assertTrue(init.carry_out(plan[:20], container, said.append, durations))
         self.assertEqual((said, len(durations)), ([], 20))
         kernel.fail(len(kernel.calls), EIO)
@@ -254,7 +267,7 @@ class WholePlans(Case):
         """No step leaves a descriptor open but what a later one is to use; the exec has none."""
         for name, plan in PLANS.items():
             kernel = Recorder()
-            container = init.Container(kernel, Manager())
+            container = make_container(kernel, Manager())
             for op, arguments in plan[:-1]:
                 getattr(container, op)(**arguments)
                 kept = {container.root, container.user_namespace, *dict(container.to_seal)} - {-1}
@@ -262,13 +275,14 @@ class WholePlans(Case):
             self.assertEqual(kernel.places, {})
             self.assertEqual(kernel.calls.count(("close_from", 4)), 1)
 
-    def steps_of_calls(self, plan):
+    def steps_of_calls(self, plan: list[tuple[Any, ...]]) -> list[int]:
         """For each call of a plan that goes well: the number of its step."""
-        kernel, whose = Recorder(), []
-        container = init.Container(kernel, Manager())
+        kernel = Recorder()
+        whose: list[Any] = []
+        container = make_container(kernel, Manager())
         for number, step in enumerate(plan):
             with contextlib.suppress(Executed):
-                init.carry_out([step], container, [].append, [])
+                init.carry_out([step], container, lambda _: None, [])
             whose += [number] * (len(kernel.calls) - len(whose))
         return whose
 
@@ -460,7 +474,7 @@ class FileTree(Case):
     def test_sealing(self) -> None:
         """READ mounts are made read-only when all is mounted, once, by what was opened before."""
         kernel = Recorder()
-        container = init.Container(kernel)
+        container = make_container(kernel)
         layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
         for target, sealed in (("/a", True), ("/b", False)):
             container.overlay(target, ["nosuid"], sealed, **layers)
@@ -548,7 +562,7 @@ class Network(Case):
     def test_a_link(self) -> None:
         """The init asks for a link, waits for it, and then sets address, mask, state and route."""
         kernel, manager = Recorder(), Manager()
-        container = init.Container(kernel, manager)
+        container = make_container(kernel, manager)
         container.ask_for_link()
         self.assertEqual(json.loads(manager.received), {"wants": "link"})
         container.link("10.0.0.2", "255.255.0.0", "10.0.0.1")
@@ -567,7 +581,7 @@ class Network(Case):
     def test_the_manager_ends_meanwhile(self) -> None:
         """An end-of-file instead of the link is a failure, and nothing is set up."""
         kernel = Recorder()
-        container = init.Container(kernel, Manager())
+        container = make_container(kernel, Manager())
         addresses = ("10.0.0.2", "255.0.0.0", "10.0.0.1")
         error = self.assertRaises(init.StepError, container.link, *addresses)
         self.assertIn("the manager has ended", error.cause)
@@ -685,7 +699,7 @@ class Identity(Case):
 class Executing(Case):
     """The last step."""
 
-    def environment(self, **arguments):
+    def environment(self, **arguments: Any) -> dict[str, str]:
         (call,) = self.calls("exec", path="/x", arguments=["-a"], **arguments)
         self.assertEqual(call[:3], ("execve", "/x", ["/x", "-a"]))
         return call[3]
@@ -693,12 +707,13 @@ class Executing(Case):
     def test_the_environment(self) -> None:
         """There is nothing in it but what the plan says and what the account adds."""
         self.assertEqual(self.environment(environment=[("A", ("1",))]), {"A": "1"})
-        container = init.Container(Recorder())
+        kernel = Recorder()
+        container = make_container(kernel)
         container.user("www", [])
         environment = [("A", ("", "HOME", "-", "USER", "")), ("HOME", ("/elsewhere",))]
         self.assertRaises(Executed, container.exec, "/x", [], environment)
         wanted = {"HOME": "/elsewhere", "USER": "www", "A": "/srv-www"}
-        self.assertEqual(container.kernel.calls[-1][3], wanted)
+        self.assertEqual(kernel.calls[-1][3], wanted)
 
     def test_a_script_without_an_interpreter(self) -> None:
         """Text without #! is run by /bin/sh; what is no text is not."""
@@ -717,7 +732,7 @@ class Executing(Case):
         """PID 1 says no more, keeps nothing of the host's to be seen, and ends as its child."""
         kernel, manager = Recorder(), Manager()
         self.patch(kernel, "result", lambda name, *_: {"fork": 5, "look_after": 7}.get(name))
-        error = self.assertRaises(SystemExit, init.Container(kernel, manager).look_after)
+        error = self.assertRaises(SystemExit, make_container(kernel, manager).look_after)
         self.assertEqual((error.code, manager.received), (7, None))
         self.assertEqual(kernel.calls, [("fork",), ("rename", b"init"), ("look_after", 5)])
 
@@ -752,17 +767,21 @@ class Variables(Case):
     """Variables in the values of others."""
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text()))
-    def test_the_same_as_the_specs(self, pairs, before) -> None:
+    def test_the_same_as_the_specs(
+        self, pairs: list[tuple[str, Any]], before: dict[str, str]
+    ) -> None:
         """The init fills in exactly as the validator does, with which it shares no code."""
         try:
             wanted = spec.fill_in(pairs, before)
-        except spec.InvalidData:
+        except InvalidData:
             self.assertRaises(init.StepError, init.fill_in, pairs, before)
         else:
             self.assertEqual(init.fill_in(pairs, before), wanted)
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text(max_size=9)))
-    def test_the_same_as_a_reference(self, pairs, before) -> None:
+    def test_the_same_as_a_reference(
+        self, pairs: list[tuple[str, Any]], before: dict[str, str]
+    ) -> None:
         """Each value is a plain substitution in what the variables were before it."""
         wanted = dict(before)
         for name, parts in pairs:
@@ -798,7 +817,7 @@ class ForReal(SynchronousTestCase):
     which another Python may lack or have changed.
     """
 
-    def carry_out(self, *plan):
+    def carry_out(self, *plan: tuple[str, dict[str, Any]]) -> list[Any]:
         """Send an init a plan; return its messages, once it has ended."""
         path = os.path.relpath(self.mktemp())
         with socket.socket(socket.AF_UNIX) as manager:
@@ -817,7 +836,7 @@ class ForReal(SynchronousTestCase):
                 with connection.makefile() as messages:
                     return [json.loads(line) for line in messages]
 
-    def test_becomes_a_program(self):
+    def test_becomes_a_program(self) -> None:
         """An init carries out steps, says so, and becomes the program."""
         token, done = self.carry_out(
             ("no_new_privileges", {}),
@@ -826,7 +845,7 @@ class ForReal(SynchronousTestCase):
         self.assertEqual(token, {"token": "token"})
         self.assertEqual(len(done["done"]), 1)
 
-    def test_what_the_kernel_refuses(self):
+    def test_what_the_kernel_refuses(self) -> None:
         """It says which system call failed, and by which error."""
         _, message = self.carry_out(("move", {"source": "", "target": "/nowhere"}))
         failed = {key: message["failed"][key] for key in ("step", "errno", "call", "path")}
@@ -838,7 +857,7 @@ class ForReal(SynchronousTestCase):
 class Attempt:
     """In place of init.Kernel: really executes, but in a process of its own."""
 
-    def execve(self, path, arguments, environment) -> None:
+    def execve(self, path: str, arguments: list[str], environment: dict[str, Any]) -> None:
         subprocess.run(arguments, executable=path, env=environment, stdin=subprocess.DEVNULL)
 
 
@@ -850,14 +869,14 @@ class WhyNoExec(SynchronousTestCase):
         os.mkdir(self.folder)
         self.path = os.path.join(self.folder, "run")
 
-    def put(self, content, mode=0o755) -> None:
+    def put(self, content: bytes, mode: int = 0o755) -> None:
         with open(self.path, "wb") as file:
             file.write(content)
         os.chmod(self.path, mode)
 
-    def why(self, *words):
+    def why(self, *words: str) -> int:
         """Really try to run it, and assert that cause and hint contain these words."""
-        container = init.Container(Attempt())
+        container = make_container(Attempt())
         error = self.assertRaises(init.StepError, container.exec, self.path, [], [])
         self.assertEqual((error.call, error.path), ("execve", self.path))
         for word in words:
@@ -923,7 +942,7 @@ class WhyNoExec(SynchronousTestCase):
         self.put(b"#!/bin/sh\r\necho hello\r\n")
         self.assertEqual(self.why("Windows line ends", "sed"), ENOENT)
 
-    def put_elf(self, old, new) -> None:
+    def put_elf(self, old: bytes, new: bytes) -> None:
         """This machine's shell, with some bytes changed near its beginning."""
         with open("/bin/sh", "rb") as file:
             content = file.read()
@@ -940,7 +959,7 @@ class WhyNoExec(SynchronousTestCase):
         self.put_elf(ours, start + self.number(22))
         self.assertIn("is built for s390,", init.why_no_exec(self.path, errno.ENOEXEC)[0])
 
-    def number(self, machine):
+    def number(self, machine: int) -> bytes:
         return machine.to_bytes(2, sys.byteorder)
 
     def test_no_loader(self) -> None:
@@ -1042,7 +1061,7 @@ class Conversation(SynchronousTestCase):
         self.addCleanup(self.there.close)
         self.here.settimeout(10)
 
-    def send(self, *parts) -> None:
+    def send(self, *parts: bytes) -> None:
         """The manager sends these, and hangs up."""
         for part in parts:
             self.there.sendall(part)
@@ -1071,7 +1090,7 @@ class Conversation(SynchronousTestCase):
         self.assertRaises((ValueError, EOFError), init.receive_plan, self.here)
 
     @given(messages)
-    def test_json(self, message) -> None:
+    def test_json(self, message: Any) -> None:
         """A message of the init is JSON, in one line."""
         line = init.to_json(message)
         self.assertEqual(json.loads(line), message)

@@ -3,6 +3,7 @@
 import marshal
 import os
 import resource
+from typing import Any
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,7 +30,7 @@ MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
 HOST = Host("/empty", MASKS, ("/proc/sys",), FILTER, (("msgqueue", 7),))
 ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
-GROUNDWORK = [
+GROUNDWORK: list[tuple[str, dict[str, Any]]] = [
     ("unshare", {"namespaces": ["mount", "cgroup"]}),
     ("propagation", {"mode": "slave"}),
     ("scratch", {"path": "/scratch", "size": "1m"}),
@@ -85,7 +86,7 @@ GROUNDWORK = [
     ("seccomp", {"program": b"first"}),
 ]
 
-REST = [
+REST: list[tuple[str, dict[str, Any]]] = [
     (
         "root_overlay",
         {
@@ -181,7 +182,7 @@ PATHS = Paths(
 )
 
 
-def plan_of(*layers, link=None, **changes):
+def plan_of(*layers: str, link: Link | None = None, **changes: Any) -> list[tuple[Any, ...]]:
     """The plan of a container whose config is changed in these keys."""
     paths = evolve(PATHS, mounts=layers, link=link)
     return make_plan(make_spec(**changes), paths, "web-1")
@@ -208,7 +209,11 @@ class Containers(SynchronousTestCase):
         """What a warm init does in advance is how every plan begins, whatever its config."""
         groundwork = make_groundwork(HOST, "/scratch")
         self.assertEqual(groundwork, GROUNDWORK)
-        for changes in ({}, {"writable_root": True, "limits": {"disk": "1M", "files": 9}}):
+        every: list[dict[str, Any]] = [
+            {},
+            {"writable_root": True, "limits": {"disk": "1M", "files": 9}},
+        ]
+        for changes in every:
             self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
 
     def test_no_script(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,7 +149,7 @@ MOUNTS_REFUSED = [
     "x.tar /\ud800 READ",
 ]
 # A key's value that is taken, and what Spec keeps of it.
-TAKEN = {
+TAKEN: dict[str, Any] = {
     "name": [("a", "a"), ("web-1.2_x", "web-1.2_x"), ("a" * 50, "a" * 50), ("a--", "a--")],
     "major": [("1", "1"), ("1.2_3", "1.2_3"), ("0" * 32, "0" * 32)],
     "minor": [("01", "01"), ("a.", "a.")],
@@ -298,7 +299,7 @@ json_values = st.recursive(
 class Case(SynchronousTestCase):
     """Asserts that a document is refused."""
 
-    def refused(self, text, reason, **options):
+    def refused(self, text: bytes, reason: str, **options: Any) -> InvalidData:
         error = self.assertRaises(InvalidData, from_json, text, **options)
         self.assertIn(reason, str(error))
         self.assertTrue(str(error).isprintable())
@@ -447,7 +448,7 @@ class Documents(Case):
 
             __hash__ = str.__hash__
 
-            def __eq__(self, other):
+            def __eq__(self, other: Any) -> Any:
                 compared.append(other)
                 return str.__eq__(self, other)
 
@@ -587,25 +588,25 @@ class Properties(Case):
     """What holds for whatever is sent."""
 
     @given(st.binary() | st.text().map(str.encode))
-    def test_any_bytes(self, text) -> None:
+    def test_any_bytes(self, text: bytes) -> None:
         """Whatever bytes come, the answer is a spec or InvalidData."""
         self.check(text)
 
     @given(st.dictionaries(st.sampled_from(list(KEYS)) | st.text(), json_values), st.booleans())
-    def test_any_json(self, values, escaped) -> None:
+    def test_any_json(self, values: Any, escaped: Any) -> None:
         """Whatever JSON comes, the answer is a spec or InvalidData."""
         text = json.dumps({**json.loads(document()), **values}, ensure_ascii=escaped)
         self.check(text.encode("utf-8", "surrogatepass"))
 
     @given(st.sampled_from(list(KEYS)), st.data())
-    def test_near_misses(self, key, data) -> None:
+    def test_near_misses(self, key: Any, data: Any) -> None:
         """Values that are put together of the right characters raise InvalidData at most."""
         text = data.draw(st.text("aA0 ./;=-_${}\n\x00é\ud800MREAD"))
         lines = st.lists(st.text("ax ./READWRITE"))
         self.check(document(**{key: text}))
         self.check(document(mounts=data.draw(lines)))
 
-    def check(self, text) -> None:
+    def check(self, text: bytes) -> None:
         try:
             accepted = from_json(text)
         except InvalidData as error:
@@ -622,7 +623,7 @@ class Properties(Case):
         ]
     )
     @settings(max_examples=200)
-    def test_file_names(self, name, major, minor) -> None:
+    def test_file_names(self, name: str, major: Any, minor: Any) -> None:
         """NAME-MAJOR-MINOR.cfg reads back in one way only, is short, and leads nowhere."""
         file_name = make_spec(name=name, major=major, minor=minor).file_name
         self.assertEqual(tuple(file_name.removesuffix(".cfg").rsplit("-", 2)), (name, major, minor))
@@ -631,7 +632,7 @@ class Properties(Case):
         self.assertLessEqual(len(file_name), 200)
 
     @given(json_values)
-    def test_shown(self, value) -> None:
+    def test_shown(self, value: Any) -> None:
         """Any value can be shown, in a short printable line."""
         self.assertLessEqual(len(shown(value)), 60)
         self.assertTrue(shown(value).isprintable())

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -30,16 +31,16 @@ GONE = "its processes, cgroup and folders are gone"
 class VerbTestCase(ManagerTestCase):
     """A test of one of the manager's verbs."""
 
-    def begin_launch(self, **changes):
+    def begin_launch(self, **changes: Any) -> Any:
         """A launch in progress."""
         spec = self.add(**changes)
         return self.start(self.manager.launch(spec.name, spec.major, spec.minor))
 
-    def names(self):
+    def names(self) -> Any:
         """The names of the running instances."""
         return [instance.name for instance in self.manager.running()]
 
-    def folders(self, below):
+    def folders(self, below: Any) -> Any:
         """What is in a folder of the state folder."""
         return sorted(os.listdir(os.path.join(self.folder, below)))
 
@@ -108,7 +109,7 @@ class LaunchTests(VerbTestCase):
 
     def test_no_image(self) -> None:
         """A missing image or tarball is the config's fault, and nothing is started."""
-        self.manager.layers.missing = ["a.tar"]
+        self.layers.missing = ["a.tar"]
         launched = self.begin_launch(mounts=["a.tar /a READ"])
         self.failureResultOf(launched, ConfigAtFault)
         self.assertNothingLeft()
@@ -185,7 +186,7 @@ class PreparedTests(VerbTestCase):
         super().setUp()
         self.manager.pool.size = self.manager.pool.most = 2
 
-    def launch_again(self, times=1, **changes):
+    def launch_again(self, times: int = 1, **changes: Any) -> Any:
         """Launch the same config several times; returns the last instance."""
         if not self.manager.config_names():
             self.add(**changes)
@@ -195,11 +196,11 @@ class PreparedTests(VerbTestCase):
         return instance
 
     @property
-    def prepared(self):
+    def prepared(self) -> Any:
         """The names that are reserved for the next launches."""
         return sorted(self.manager.pool.ahead.names)
 
-    def mode(self, name):
+    def mode(self, name: str) -> Any:
         """The mode of an instance's folder."""
         return os.stat(os.path.join(self.folder, "instances", name)).st_mode & 0o7777
 
@@ -224,7 +225,7 @@ class PreparedTests(VerbTestCase):
         self.manager.pool.expect_nothing()
         self.reactor.pump([REFILL_AFTER] * 5)
         self.assertFalse(set(instance.layers) & used())
-        self.manager.kernel.listening[80] = 1
+        self.kernel.listening[80] = 1
         self.add(minor="2", startup_env="PORT=80")
         self.patch(self.manager, "threads", lambda *_: Deferred())
         self.start(self.manager.launch("web", "1", "2"))
@@ -312,7 +313,7 @@ class NetworkTests(VerbTestCase):
         attached = {"10.87.0.2": self.init.process}
         second = self.launch(minor="2")
         self.assertEqual((first.address, second.address), ("10.87.0.2", None))
-        self.assertEqual(self.manager.network.bridge.attached, attached)
+        self.assertEqual(self.bridge.attached, attached)
 
     def test_no_link(self) -> None:
         """If the link can't be made, the launch fails with the reason, and nothing is left."""
@@ -322,7 +323,7 @@ class NetworkTests(VerbTestCase):
         self.reactor.advance(0)
         self.assertEqual(self.failureResultOf(launched, MachineAtFault).value, why)
         self.assertNothingLeft()
-        self.assertFalse(self.manager.network.bridge.up)
+        self.assertFalse(self.bridge.up)
 
     def test_no_address(self) -> None:
         """If all addresses are taken, a launch is refused until one is free."""
@@ -335,9 +336,9 @@ class NetworkTests(VerbTestCase):
     def test_destroy(self) -> None:
         """The bridge is removed with the last private instance."""
         name = self.launch(network="private").name
-        self.assertTrue(self.manager.network.bridge.up)
+        self.assertTrue(self.bridge.up)
         self.now(self.manager.destroy(name))
-        self.assertFalse(self.manager.network.bridge.up)
+        self.assertFalse(self.bridge.up)
 
     def test_restart(self) -> None:
         """A restarted instance keeps its address and gets a new link."""
@@ -345,7 +346,7 @@ class NetworkTests(VerbTestCase):
         self.init.end("Done")
         self.reactor.advance(0.1)
         self.assertTrue(instance.running)
-        self.assertEqual(self.manager.network.bridge.attached, {"10.87.0.2": self.init.process})
+        self.assertEqual(self.bridge.attached, {"10.87.0.2": self.init.process})
 
     def test_published_ports(self) -> None:
         """Only one instance at a time can publish a port of the host."""
@@ -521,7 +522,7 @@ class DestroyTests(VerbTestCase):
         """If one can't be removed, the error says so; the others are gone."""
         first, second = self.launch(minor="1"), self.launch(minor="2")
 
-        async def remove(path) -> None:
+        async def remove(path: Any) -> None:
             if first.name in path:
                 raise OSError(5, "Input/output error")
             shutil.rmtree(path)
@@ -535,7 +536,7 @@ class DestroyTests(VerbTestCase):
         """After a failed removal, destroy can be tried again."""
         instance, remove = self.launch(), self.manager.remove
 
-        async def fail(path) -> None:
+        async def fail(path: Any) -> None:
             raise OSError(5, "Input/output error")
 
         self.manager.remove = fail
@@ -579,19 +580,19 @@ class DestroyTests(VerbTestCase):
 class FrozenDiskTests(VerbTestCase):
     """The disk accepts no writes for a while (fsfreeze)."""
 
-    def freeze(self):
+    def freeze(self) -> Any:
         """From now on all writes wait; returns the list of them."""
         waiting = []
 
-        def write(function, *arguments):
-            written = Deferred()
+        def write(function: Any, *arguments: Any) -> Any:
+            written: Deferred[Any] = Deferred()
             waiting.append((written, function, arguments))
             return written
 
         self.manager.pool.writes = self.manager.journal.writes = write
         return waiting
 
-    def thaw(self, waiting) -> None:
+    def thaw(self, waiting: Any) -> None:
         """The disk does all waiting writes in order, and those that follow."""
         while waiting:
             written, function, arguments = waiting.pop(0)
@@ -627,7 +628,7 @@ class FrozenDiskTests(VerbTestCase):
         self.manager = make_manager(self.reactor, self.folder)
         restore(self.manager)
 
-    def states(self):
+    def states(self) -> Any:
         """The state of each instance, by name."""
         return {one.name: one.state for one in self.manager.instances.values()}
 
@@ -656,6 +657,6 @@ class KeepTests(VerbTestCase):
         self.assertNothingLeft()
 
 
-def throw(error) -> None:
+def throw(error: Any) -> None:
     """Raise an error, as a function that fails."""
     raise error

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from typing import Any
 from unittest import mock
 
 from hypothesis import given
@@ -22,7 +23,7 @@ from txcontain.runtime.records import RECORD, record_of
 from txcontain.runtime.supervised import FOLLOW_AGAIN
 
 
-def fail_with(number) -> None:
+def fail_with(number: int) -> None:
     """Fail as a system call does."""
     raise OSError(number, os.strerror(number))
 
@@ -30,7 +31,7 @@ def fail_with(number) -> None:
 class RestoreTestCase(VerbTestCase):
     """A test of what the next manager does with what the last one left."""
 
-    def next_manager(self):
+    def next_manager(self) -> Any:
         """Kill the manager and start another; returns what it did."""
         self.reactor.lose_manager()
         self.manager = make_manager(self.reactor, self.folder)
@@ -45,7 +46,7 @@ class RestoreTestCase(VerbTestCase):
         self.kernel.boot = "the next boot"
         self.kernel.working.clear()
 
-    def states(self):
+    def states(self) -> Any:
         """The state of each instance, by name."""
         return {instance.name: instance.state for instance in self.manager.instances.values()}
 
@@ -220,7 +221,7 @@ class RestoreTests(RestoreTestCase):
         first, second = self.launch(minor="1").name, self.launch(minor="2").name
 
         class Breaking(Instance):
-            def recall(self, record) -> None:
+            def recall(self, record: Any) -> None:
                 if self.name == first:
                     raise ZeroDivisionError
                 super().recall(record)
@@ -406,7 +407,7 @@ class RestoreTests(RestoreTestCase):
 class ScribbleTests(RestoreTestCase):
     """Damaged records."""
 
-    def restore(self, content) -> None:
+    def restore(self, content: Any) -> None:
         """Write this in place of an instance's record, and start the next manager."""
         for name in self.folders("instances"):
             shutil.rmtree(os.path.join(self.folder, "instances", name))
@@ -421,13 +422,13 @@ class ScribbleTests(RestoreTestCase):
         self.manager.pause()
 
     @given(st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
-    def test_arbitrary(self, content) -> None:
+    def test_arbitrary(self, content: Any) -> None:
         """Whatever is in a record, the manager starts, and sets aside what it can't use."""
         self.restore(content)
         self.assertEqual(self.manager.instances, {})
 
     @given(st.data())
-    def test_changed(self, data) -> None:
+    def test_changed(self, data: Any) -> None:
         """Whatever one value of a record becomes, the manager starts."""
         record = self.a_record()
         key = data.draw(st.sampled_from(sorted(record)))
@@ -435,20 +436,20 @@ class ScribbleTests(RestoreTestCase):
         self.restore(json.dumps(record).encode())
 
     @given(st.sampled_from(["status", "signal", "reason", "at"]), JSON | st.just(1e999))
-    def test_changed_exit(self, key, value) -> None:
+    def test_changed_exit(self, key: Any, value: Any) -> None:
         """Whatever one value of an exit becomes, the manager starts."""
         record = self.a_record()
         record["exit"][key] = value
         self.restore(json.dumps(record).encode())
 
     @given(st.integers(0, 2000))
-    def test_cut_short(self, length) -> None:
+    def test_cut_short(self, length: Any) -> None:
         """A truncated record is set aside."""
         record = json.dumps(self.a_record()).encode()
         self.restore(record[: min(length, len(record) - 1)])
         self.assertEqual(self.manager.instances, {})
 
-    def a_record(self):
+    def a_record(self) -> Any:
         """A record as it is written."""
         if not hasattr(self, "written"):
             instance = self.launch()
@@ -479,7 +480,7 @@ class ScribbleTests(RestoreTestCase):
 class DoctorTests(VerbTestCase):
     """What should not be there is found and removed."""
 
-    def doctor(self):
+    def doctor(self) -> Any:
         """What the doctor finds and does."""
         found = self.now(doctor(self.manager))
         self.reactor.advance(0)
@@ -545,6 +546,6 @@ class DoctorTests(VerbTestCase):
         )
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """A value after a round trip through JSON."""
     return json.loads(json.dumps(value))

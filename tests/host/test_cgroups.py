@@ -1,6 +1,7 @@
 """Cgroups: which hierarchies a machine has, and what is written where."""
 
 import os
+from typing import Any
 
 from tests.fakes import MachineTestCase, make_folder
 from tests.support import make_spec
@@ -36,7 +37,7 @@ LIMITS = {"memory": "64M", "swap": "16M", "cpus": 1.5, "pids": 50, "io_weight": 
 class HierarchyTests(MachineTestCase):
     """The three layouts that exist."""
 
-    def find(self, mountinfo):
+    def find(self, mountinfo: Any) -> Any:
         """What is found in the lines of a mountinfo."""
         return find_hierarchies(mountinfo.splitlines(keepends=True))
 
@@ -62,26 +63,26 @@ class HierarchyTests(MachineTestCase):
 class CgroupsTestCase(MachineTestCase):
     """A test on folders that stand for hierarchies."""
 
-    def version1(self):
+    def version1(self) -> Any:
         """A machine with a hierarchy for memory and pids each, and one for cpu and cpuacct."""
         tops = {name: os.path.join(self.folder, name) for name in ("memory", "pids", "cpu", "io")}
         for top in tops.values():
             os.makedirs(top, exist_ok=True)
         return Cgroups({**tops, "cpuacct": tops["cpu"]})
 
-    def version2(self):
+    def version2(self) -> Any:
         """A machine with one for all."""
         controllers = frozenset(["memory", "pids", "cpu", "cpuacct", "io"])
         return Cgroups(dict.fromkeys(controllers, self.folder), controllers)
 
-    def put(self, path, text="") -> None:
+    def put(self, path: Any, text: str = "") -> None:
         """Have the kernel show a file."""
         path = os.path.join(self.folder, path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
             file.write(text)
 
-    def read(self, path):
+    def read(self, path: Any) -> Any:
         """What was written to a file."""
         with open(os.path.join(self.folder, path)) as file:
             return file.read()
@@ -90,7 +91,7 @@ class CgroupsTestCase(MachineTestCase):
 class HereTests(CgroupsTestCase):
     """The manager's own groups."""
 
-    def here(self, state, version1=(), version2=""):
+    def here(self, state: Any, version1: Any = (), version2: str = "") -> Any:
         """What a manager of a state folder finds on a machine of these hierarchies."""
         tops = {name: os.path.join(self.folder, name) for name in version1}
         self.patch(module, "find_hierarchies", lambda _: (dict(tops), version2))
@@ -218,7 +219,7 @@ class GroupTests(CgroupsTestCase):
 class LimitTests(CgroupsTestCase):
     """What a container may use."""
 
-    def limit(self, cgroups, **limits) -> None:
+    def limit(self, cgroups: Any, **limits: Any) -> None:
         """Set limits as a config has them."""
         cgroups.limit("0123", make_spec(limits=limits).limits)
 
@@ -330,6 +331,6 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual(self.version2().out_of_memory_kills("gone"), 0)
 
 
-def fail(number):
+def fail(number: int) -> None:
     """As a system call that fails."""
     raise OSError(number, os.strerror(number))

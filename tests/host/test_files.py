@@ -5,6 +5,8 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,23 +24,23 @@ class Stop(BaseException):
     """The process is killed here."""
 
 
-def disk_full(*arguments):
+def disk_full(*arguments: Any) -> None:
     """What a call does when the disk is full."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def stop(*arguments):
+def stop(*arguments: Any) -> None:
     """What a call does when the process is killed in it."""
     raise Stop
 
 
-def failing_disk(number, fail, calls=None):
+def failing_disk(number: int | None, fail: Any, calls: Any = None) -> Any:
     """A disk whose call of this number, counted from 0, fails; ``calls`` takes their names."""
     counter = itertools.count()
     calls = [] if calls is None else calls
 
-    def counted(name, call):
-        def function(*arguments):
+    def counted(name: str, call: Any) -> Any:
+        def function(*arguments: Any) -> Any:
             calls.append(name)
             return (fail if next(counter) == number else call)(*arguments)
 
@@ -47,7 +49,7 @@ def failing_disk(number, fail, calls=None):
     return Disk(**{name: counted(name, call) for name, call in asdict(DISK).items()})
 
 
-def one_byte_at_a_time(descriptor, content):
+def one_byte_at_a_time(descriptor: Any, content: Any) -> Any:
     """A write that is as short as it can be."""
     return os.write(descriptor, content[:1])
 
@@ -60,11 +62,11 @@ class Case(SynchronousTestCase):
         os.mkdir(self.folder)
         self.path = os.path.join(self.folder, "web.cfg")
 
-    def put(self, content) -> None:
+    def put(self, content: Any) -> None:
         with open(self.path, "wb") as file:
             file.write(content)
 
-    def content(self):
+    def content(self) -> Any:
         """What is in the file; nothing where there is none."""
         try:
             with open(self.path, "rb") as file:
@@ -72,7 +74,7 @@ class Case(SynchronousTestCase):
         except FileNotFoundError:
             return None
 
-    def leftovers(self):
+    def leftovers(self) -> Any:
         return [name for name in os.listdir(self.folder) if name != "web.cfg"]
 
 
@@ -103,7 +105,7 @@ class Files(Case):
             (files.create, ["write", "flush", "link", "flush", "unlink"]),
             (files.write_soon, ["write", "rename"]),
         ):
-            calls = []
+            calls: list[Any] = []
             write(self.path, b"content", failing_disk(None, None, calls))
             self.assertEqual(calls, wanted)
             os.unlink(self.path)
@@ -126,7 +128,7 @@ class Files(Case):
         """Of many that create one file at the same time one succeeds, and its content is kept."""
         start, made = threading.Barrier(8), []
 
-        def create(content) -> None:
+        def create(content: Any) -> None:
             start.wait()
             try:
                 files.create(self.path, content)
@@ -175,7 +177,7 @@ class Reading(SynchronousTestCase):
         self.assertRaises(FileNotFoundError, files.read_file, self.path, 10)
 
 
-def listen_at(path) -> None:
+def listen_at(path: Any) -> None:
     """Make a unix socket, by a short path."""
     with socket.socket(socket.AF_UNIX) as server:
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
@@ -186,14 +188,14 @@ def listen_at(path) -> None:
 class CutShort(Case):
     """Writes that fail, or whose process is killed, at each call that they make."""
 
-    def attempts(self, write, fail, old):
+    def attempts(self, write: Any, fail: Any, old: Any) -> Iterator[Any]:
         """Write once for each call to fail, until none is left; yields the error and the call."""
         for number in itertools.count():
             if old is None and self.content() is not None:
                 os.unlink(self.path)
             elif old is not None:
                 self.put(old)
-            calls = []
+            calls: list[Any] = []
             disk = failing_disk(number, fail, calls)
             try:
                 write(self.path, b"new content", disk)
@@ -203,7 +205,7 @@ class CutShort(Case):
                 self.assertEqual(number, len(calls))
                 return
 
-    def old_contents(self, write):
+    def old_contents(self, write: Any) -> Any:
         return (None,) if write is files.create else (None, b"old")
 
     def test_old_or_new(self) -> None:

@@ -1,6 +1,7 @@
 """Ranges of user ids, and what is said where there can be no user namespace."""
 
 import errno
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,14 +34,15 @@ class RangeTests(SynchronousTestCase):
         """What a record says is believed where it is a range of ours."""
         self.assertEqual(read_range(FIRST + COUNT), FIRST + COUNT)
         self.assertIsNone(read_range(None))
-        for value in (0, 1000, FIRST + 1, FIRST - COUNT, FIRST + MOST * COUNT, "1", [], 1.5):
+        numbers = [0, 1000, FIRST + 1, FIRST - COUNT, FIRST + MOST * COUNT]
+        for value in [*numbers, "1", [], 1.5]:
             self.assertRaises(ValueError, read_range, value)
 
 
 class FailureTests(SynchronousTestCase):
     """A machine that can't do it."""
 
-    def error(self, op, number):
+    def error(self, op: Any, number: int) -> Any:
         details = {"step": 0, "call": "call", "errno": number, "path": "", "cause": "", "hint": ""}
         return of_step([(op, {"target": "/layers/1"})], StepFailed(details))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from inspect import getsource, signature
 from itertools import product
+from typing import Any
 from unittest import mock
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -47,14 +48,14 @@ class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.kernel = Kernel()
 
-    def start(self, *command, **options):
+    def start(self, *command: str, **options: Any) -> Any:
         """A child that ends when its stdin is closed."""
         pipe = subprocess.PIPE
         child = subprocess.Popen(command, stdin=pipe, stdout=pipe, **options)
         self.addCleanup(self.end, child)
         return child
 
-    def start_shell(self, script):
+    def start_shell(self, script: str) -> Any:
         """A shell that runs a script, and then waits; returns it and the line that it wrote.
 
         What the script starts with ``&`` finds its stdin as descriptor 3: as 0 it has none.
@@ -62,7 +63,7 @@ class Case(SynchronousTestCase):
         child = self.start("sh", "-c", f"exec 3<&0\n{script}\necho $!\nread line || exit 3")
         return child, child.stdout.readline().decode().strip()
 
-    def end(self, child) -> None:
+    def end(self, child: Any) -> None:
         """Let a child end, and see it off."""
         child.stdin.close()
         child.stdout.close()
@@ -146,7 +147,7 @@ class Processes(Case):
         kernel.flush_disk(self.mktemp_folder())
         self.assertRaises(FileNotFoundError, kernel.flush_disk, self.mktemp())
 
-    def mktemp_folder(self):
+    def mktemp_folder(self) -> Any:
         """A folder."""
         os.mkdir(path := self.mktemp())
         return path
@@ -154,7 +155,7 @@ class Processes(Case):
     def test_names_of_any_bytes(self) -> None:
         """A process whose name is no UTF-8, or looks like other fields, is one like any other."""
         name = b"\xff) R 1 ("
-        script = f"open('/proc/self/comm', 'wb').write({name})\nprint(flush=True)\nopen(0).read()"
+        script = f"open('/proc/self/comm', 'wb').write({name!r})\nprint(flush=True)\nopen(0).read()"
         child = self.start(sys.executable, "-ISc", script)
         child.stdout.readline()
         self.assertTrue(self.kernel.lives(self.kernel.identify(child.pid)))
@@ -267,13 +268,13 @@ class Sockets(Case):
             self.assertEqual(asked, self.found())
         self.assertEqual([len(inodes) for inodes in asked], [1, 1, 0] * 4)
 
-    def found(self):
+    def found(self) -> Any:
         """The sockets that listen on the port, by process, protocol and address."""
         addresses = ("0.0.0.0", "127.0.0.1", "127.0.0.2")
-        every = product(("self", os.getpid()), ("tcp", "udp"), addresses)
+        every = product(("self", str(os.getpid())), ("tcp", "udp"), addresses)
         return [self.kernel.listening_sockets(self.port, *which) for which in every]
 
-    def refuse(self, network_of):
+    def refuse(self, network_of: Any) -> None:
         """As a kernel without sock_diag(7)."""
         raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
 
@@ -321,7 +322,7 @@ class Sockets(Case):
         self.socket.listen()
         looked = []
 
-        def some_link(path):
+        def some_link(path: Any) -> Any:
             looked.append(path)
             return "/dev/null"
 
@@ -342,7 +343,7 @@ class Sockets(Case):
         self.socket.listen()
         readlink = os.readlink
 
-        def vanished(path):
+        def vanished(path: Any) -> Any:
             if "socket" not in readlink(path):
                 raise FileNotFoundError(path)
             return readlink(path)

@@ -1,6 +1,7 @@
 """The host's resolv.conf: read once, and again when it has changed."""
 
 import os
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,7 +16,7 @@ class Reading(SynchronousTestCase):
         self.path = self.mktemp()
         self.file = ResolvConf(self.path)
 
-    def put(self, content) -> None:
+    def put(self, content: Any) -> None:
         """Replace the file, as resolvconf(8) and systemd do."""
         with open(self.path + ".new", "wb") as file:
             file.write(content)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -14,7 +15,7 @@ from txcontain.host.trees import Trees, complaint_of
 class ProgramTests(TestCase):
     """How a program ends is told in words, whatever its end."""
 
-    def run_shell(self, script, stdin=None):
+    def run_shell(self, script: str, stdin: Any = None) -> Any:
         """What a shell's end is told as."""
         return Deferred.fromCoroutine(complaint_of(reactor, "/bin/sh", ["-c", script], stdin))
 
@@ -40,7 +41,7 @@ class ProgramTests(TestCase):
         path = os.path.abspath(self.mktemp())
         os.makedirs(path)
 
-        async def killed(*arguments):
+        async def killed(*arguments: Any) -> Any:
             return await complaint_of(reactor, "/bin/sh", ["-c", f"kill -{signal.SIGKILL} $$"])
 
         self.patch(trees, "complaint_of", killed)

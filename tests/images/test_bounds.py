@@ -3,8 +3,10 @@
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ TREES = st.recursive(
 ).filter(lambda tree: tree is not None)
 
 
-def make(folder, tree) -> None:
+def make(folder: Any, tree: Any) -> None:
     """Make files (None) and folders (dictionaries) of these names."""
     for name, below in tree.items():
         path = os.path.join(folder, name)
@@ -33,7 +35,7 @@ def make(folder, tree) -> None:
             make(path, below)
 
 
-def measures(tree, depth=0, path=0):
+def measures(tree: Any, depth: int = 0, path: int = 0) -> Iterator[Any]:
     """How deep each entry of such a tree lies, and how long its path is."""
     for name, below in tree.items():
         length = path + len(os.fsencode(name)) + 1
@@ -48,15 +50,15 @@ class CheckTests(SynchronousTestCase):
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
 
-    def path(self, name):
+    def path(self, name: str) -> Any:
         return os.path.join(self.folder, name)
 
-    def assert_refused(self, why, **bounds) -> None:
+    def assert_refused(self, why: str, **bounds: Any) -> None:
         error = self.assertRaises(ConfigAtFault, check, "x.tar", self.folder, Bounds(**bounds))
         self.assertEqual(str(error), f"x.tar holds {why}")
 
     @given(TREES)
-    def test_any_tree(self, tree) -> None:
+    def test_any_tree(self, tree: Any) -> None:
         """A tree is within bounds that are its own measures, and not within any that is less."""
         with TemporaryDirectory() as folder:
             make(folder, tree)
@@ -130,7 +132,7 @@ class BoundOptions(Options):
 class OptionTests(SynchronousTestCase):
     """The bounds as options of the manager."""
 
-    def parse(self, *arguments):
+    def parse(self, *arguments: Any) -> Any:
         options = BoundOptions()
         options.parseOptions(arguments)
         return bounds_of(options)

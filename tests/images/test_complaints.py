@@ -1,5 +1,7 @@
 """What tar says is sorted: what was left out, and what makes a layer not what its tarball is."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +18,7 @@ CAPABILITY = (
 FAILURE = f"{TAR}: Exiting with failure status due to previous errors\n"
 
 
-def heard(*pieces):
+def heard(*pieces: Any) -> Any:
     """The complaints in what was said in these pieces."""
     complaints = Complaints()
     for piece in pieces:
@@ -64,7 +66,7 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertEqual(heard("block 3: ** End of File **\n").said, CUT_SHORT)
 
     @given(st.integers(1, 99))
-    def test_pieces(self, length) -> None:
+    def test_pieces(self, length: Any) -> None:
         """It does not matter in which pieces it is heard, nor that the last line has no end."""
         words = NODE + f"{TAR}: a complaint\n" + CAPABILITY + f"{TAR}: é"
         pieces = [words.encode()[i : i + length] for i in range(0, len(words) + 1, length)]

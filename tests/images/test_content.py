@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,7 +21,7 @@ class ContentCase(SynchronousTestCase):
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
 
-    def make(self, *names) -> None:
+    def make(self, *names: Any) -> None:
         """Make files; folders, where a name ends so; and links, where it is NAME -> TARGET."""
         for name in names:
             path, arrow, target = name.partition(" -> ")
@@ -83,7 +84,7 @@ class PlaceTests(ContentCase):
 class TopTests(ContentCase):
     """Where the content begins."""
 
-    def assert_top(self, tarball, wanted, *names) -> None:
+    def assert_top(self, tarball: Any, wanted: Any, *names: Any) -> None:
         """Fail unless the content of a tarball with these names begins there."""
         subprocess.run(["rm", "-rf", self.folder], check=True)
         self.folder.mkdir()

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,23 +34,23 @@ class LayersTestCase(MachineTestCase):
         self.layers = Layers(os.path.join(self.folder, "layers"), self.pool, maybeDeferred, remove)
         self.patch(layers, "find", lambda name: Program(f"/usr/bin/{name}"))
 
-    def get(self, name="potato.tar", content=b"a tarball"):
+    def get(self, name: str = "potato.tar", content: bytes = b"a tarball") -> Any:
         """Ask for a layer of a tarball, which holds this."""
         folder = os.path.join(self.folder, "mountables")
         with open(os.path.join(folder, name), "wb") as file:
             file.write(content)
         return self.ask(name)
 
-    def ask(self, name="potato.tar"):
+    def ask(self, name: str = "potato.tar") -> Any:
         """Ask for a layer of a tarball as it is."""
         return self.start(self.layers.get(os.path.join(self.folder, "mountables"), name))
 
     @property
-    def unpacked(self):
+    def unpacked(self) -> Any:
         """The folder that tar unpacks to."""
         return dict(self.init.plan)["root_folder"]["source"]
 
-    def write(self, *paths) -> None:
+    def write(self, *paths: Any) -> None:
         """Tar writes these files."""
         for path in paths:
             path = os.path.join(self.unpacked, path)
@@ -60,7 +61,7 @@ class LayersTestCase(MachineTestCase):
         """The init makes the folder in which tar is."""
         os.mkdir(self.unpacked + dict(self.init.plan)["mount"]["target"])
 
-    def tar_ends(self, words="Done", complaint="") -> None:
+    def tar_ends(self, words: str = "Done", complaint: str = "") -> None:
         """Tar has run, and ends."""
         self.make_hidden()
         self.init.child.errReceived(complaint.encode())
@@ -68,7 +69,7 @@ class LayersTestCase(MachineTestCase):
         self.init.end(words)
         self.reactor.advance(0)
 
-    def assertNothingElse(self, *names) -> None:
+    def assertNothingElse(self, *names: Any) -> None:
         """The layers are these, and nothing of an unpacking is left."""
         found = [name for name in os.listdir(self.layers.folder) if not name.endswith(".json")]
         self.assertEqual(found, list(names))
@@ -147,7 +148,7 @@ class UnpackTests(LayersTestCase):
 
     def test_power_cut(self) -> None:
         """All of it is on the disk before it has its name, for a layer is never looked at again."""
-        calls = []
+        calls: list[Any] = []
         rename = os.rename
         self.patch(layers, "flush_disk", lambda folder: calls.append(("flush", folder)))
         self.patch(os, "rename", lambda *paths: calls.append("rename") or rename(*paths))
@@ -277,7 +278,7 @@ class FailureTests(LayersTestCase):
     def test_no_program(self) -> None:
         """What this machine lacks to decompress it is named."""
 
-        def find(name):
+        def find(name: str) -> None:
             raise MachineAtFault(f"this machine has no {name}", "install it")
 
         self.patch(layers, "find", find)
@@ -335,7 +336,7 @@ class FailureTests(LayersTestCase):
 class ContentTests(LayersTestCase):
     """Where the content begins, and what may be in it."""
 
-    def content(self, *paths, name="potato.tar"):
+    def content(self, *paths: Any, name: str = "potato.tar") -> Any:
         """What is in the layer of a tarball of these files."""
         got = self.get(name)
         self.write(*paths)
@@ -418,7 +419,7 @@ class ContentTests(LayersTestCase):
 class KnownTests(LayersTestCase):
     """What is known of a layer, once it is unpacked."""
 
-    def layer(self, **complaints):
+    def layer(self, **complaints: Any) -> Any:
         """The layer of a tarball with a file in its /tmp, and a link for its /run."""
         got = self.get()
         self.write("tmp/seed", "var/run/lock/x")
@@ -469,11 +470,11 @@ class KnownTests(LayersTestCase):
 class RemoveTests(LayersTestCase):
     """Layers that no one needs."""
 
-    def remove_unused(self, *used):
+    def remove_unused(self, *used: Any) -> Any:
         """Remove what is not needed; returns the names."""
         return self.now(self.layers.remove_unused(lambda: set(used)))
 
-    def layer(self, name="potato.tar", content=b"a tarball"):
+    def layer(self, name: str = "potato.tar", content: bytes = b"a tarball") -> Any:
         """The layer of a tarball that holds this, which is unpacked."""
         got = self.get(name, content)
         with open(os.path.join(self.unpacked, "file"), "wb") as file:
@@ -534,7 +535,7 @@ class RemoveTests(LayersTestCase):
         """What is being removed is not found: who asks meanwhile has it unpacked anew."""
         layer = self.layer()
         self.layers.keep = 0
-        removing = Deferred()
+        removing: Deferred[Any] = Deferred()
         self.layers.remove = lambda path: removing
         self.start(self.layers.remove_unused(set))
         got = self.ask()
@@ -562,7 +563,7 @@ class LastWordsTests(MachineTestCase):
     """What a program complained of last."""
 
     @given(st.lists(st.text("ab\u00e9", max_size=9), max_size=9), st.integers(1, 40))
-    def test_reference(self, lines, most) -> None:
+    def test_reference(self, lines: Any, most: Any) -> None:
         """These are whole lines from the end, of that many bytes at most."""
         path = os.path.join(self.folder, "log")
         with open(path, "w") as file:
@@ -577,7 +578,7 @@ class LastWordsTests(MachineTestCase):
         self.assertEqual(last_words(os.path.join(self.folder, "log"), 100), "")
 
 
-def make_deep(folder, depth) -> None:
+def make_deep(folder: Any, depth: Any) -> None:
     """Make folders in each other, as deep as that."""
     descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(depth):

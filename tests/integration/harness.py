@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.tarballs import Member, pack, script, small_image
-from tests.support import DISK, MEASURED, TWISTD, mount_memory, needs_root, on_overlay
+from tests.support import DISK, MEASURED, TWISTD, mount_memory, needs_root, on_overlay, unmount
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 30  # seconds, for what takes milliseconds
@@ -160,7 +160,7 @@ class ManagerCase(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         if on_overlay(self.folder):  # as where the tests themselves are in a container
             mount_memory(self.folder)
-            self.addCleanup(subprocess.run, ["umount", self.folder], check=True)
+            self.addCleanup(unmount, self.folder)
         self.state = self.folder / "state"
         for name in ("base_images", "mountables"):
             (self.folder / name).mkdir()

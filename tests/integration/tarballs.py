@@ -64,7 +64,7 @@ def pack(path: Path, *members: Member) -> None:
 @cache
 def small_image() -> tuple[Member, ...]:
     """A root filesystem of the host's shell and a few tools, with the libraries they need."""
-    tools = {f"bin/{name}": shutil.which(name) for name in TOOLS.split()}
+    tools = {f"bin/{name}": str(shutil.which(name)) for name in TOOLS.split()}
     linked = subprocess.run(["ldd", *tools.values()], capture_output=True, text=True).stdout
     libraries = {path.lstrip("/"): path for path in re.findall(r"(/\S+) \(0x", linked)}
     return (

@@ -7,8 +7,10 @@ import socket
 import ssl
 import stat
 import subprocess
+from collections.abc import Iterator
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPSConnection
+from typing import Any
 
 from tests.certificates import Authority
 from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, ask_on, listens
@@ -18,7 +20,7 @@ NOBODY = 65534  # a user and a group of every Debian
 
 
 @contextlib.contextmanager
-def acting_as(uid, gid):
+def acting_as(uid: Any, gid: Any) -> Iterator[None]:
     """Be another user, as the kernel sees it, for a while."""
     groups = os.getgroups()
     os.setgroups([])
@@ -35,7 +37,7 @@ def acting_as(uid, gid):
 class UnixConnection(HTTPConnection):
     """To a unix socket, as a user of this host."""
 
-    def __init__(self, path, uid=0, gid=0) -> None:
+    def __init__(self, path: Any, uid: int = 0, gid: int = 0) -> None:
         super().__init__("localhost", timeout=PATIENCE)
         self.path, self.user = str(path), (uid, gid)
 
@@ -57,7 +59,7 @@ class AccessCase(ManagerCase):
         self.authority.issue("manager", "127.0.0.1")
         self.write_tokens(ann=("write", "s3cret"), bob=("read", "0ther"))
 
-    def write_tokens(self, **holders) -> None:
+    def write_tokens(self, **holders: Any) -> None:
         """Replace the file of tokens."""
         lines = [
             f"{name} {role} {sha256(token.encode()).hexdigest()}\n"
@@ -68,7 +70,7 @@ class AccessCase(ManagerCase):
         new.chmod(0o600)
         new.rename(self.folder / "tokens")
 
-    def cli(self, *words, **environment):
+    def cli(self, *words: str, **environment: str) -> Any:
         """The exit status of a command, and what it says."""
         done = subprocess.run(
             [PROJECT / "cli/run", *words],
@@ -81,7 +83,7 @@ class AccessCase(ManagerCase):
         )
         return done.returncode, done.stdout + done.stderr
 
-    def who(self):
+    def who(self) -> Any:
         """What the journal tells of, and who asked for it."""
         events = map(json.loads, self.ask("GET", "/events").body.splitlines())
         return {(event["what"], event.get("by")) for event in events}
@@ -116,7 +118,7 @@ class LoopbackTests(AccessCase):
 class UnixSocketTests(AccessCase):
     """A unix socket, beside TCP."""
 
-    options = ("--unix-socket", "api.sock", "--unix-group", str(NOBODY))
+    options: tuple[str, ...] = ("--unix-socket", "api.sock", "--unix-group", str(NOBODY))
 
     def test_mode(self) -> None:
         """It is root's and the group's, and no one else's."""
@@ -168,13 +170,13 @@ class UnixSocketTests(AccessCase):
 class UnixAloneTests(AccessCase):
     """Only a unix socket."""
 
-    options = ("--unix-socket", "api.sock", "--port", "0")
+    options: tuple[str, ...] = ("--unix-socket", "api.sock", "--port", "0")
 
-    def answers(self):
+    def answers(self) -> Any:
         """Whether the manager answers already."""
         return (self.folder / "api.sock").exists()
 
-    def ask(self, *request, **headers):
+    def ask(self, *request: Any, **headers: str) -> Any:
         """Ask the manager."""
         connection = UnixConnection(self.folder / "api.sock")
         self.addCleanup(connection.close)
@@ -189,10 +191,10 @@ class UnixAloneTests(AccessCase):
 class TokenTests(AccessCase):
     """Tokens on loopback, which then no one passes without."""
 
-    options = ("--tokens", "tokens")
+    options: tuple[str, ...] = ("--tokens", "tokens")
     token = "s3cret"
 
-    def ask(self, *request, **headers):
+    def ask(self, *request: Any, **headers: str) -> Any:
         """Ask as the holder of a token."""
         return super().ask(*request, Authorization=f"Bearer {self.token}", **headers)
 
@@ -252,13 +254,13 @@ class TlsCase(AccessCase):
         super().add_images()
         self.context.load_verify_locations(self.authority.certificate)
 
-    def connection(self, context=None):
+    def connection(self, context: Any = None) -> Any:
         """A connection to the manager."""
         return HTTPSConnection(
             "127.0.0.1", self.port, timeout=PATIENCE, context=context or self.context
         )
 
-    def ask(self, method, path, body=None, **headers):
+    def ask(self, method: str, path: Any, body: Any = None, **headers: str) -> Any:
         """Ask the manager over TLS."""
         connection = self.connection()
         try:
@@ -266,7 +268,7 @@ class TlsCase(AccessCase):
         finally:
             connection.close()
 
-    def start(self, **environment) -> None:
+    def start(self, **environment: str) -> None:
         """Start the manager; its URL is one of TLS."""
         self.url = f"https://127.0.0.1:{self.port}"
         super().start(**environment)
@@ -275,9 +277,9 @@ class TlsCase(AccessCase):
 class TlsTokenCase(TlsCase):
     """A manager that is asked over TLS with a token."""
 
-    options = (*TlsCase.tls, "--tokens", "tokens")
+    options: tuple[str, ...] = (*TlsCase.tls, "--tokens", "tokens")
 
-    def ask(self, *request, **headers):
+    def ask(self, *request: Any, **headers: str) -> Any:
         """Ask as one who may write, unless the test says otherwise."""
         return super().ask(*request, **{"Authorization": "Bearer s3cret", **headers})
 
@@ -336,7 +338,7 @@ class TlsTokenTests(TlsTokenCase):
 class ImpatientTests(TlsTokenCase):
     """Over TLS with little patience."""
 
-    options = (*TlsTokenCase.options, "--idle-timeout", "1")
+    options: tuple[str, ...] = (*TlsTokenCase.options, "--idle-timeout", "1")
 
     def test_cut_off(self) -> None:
         """A handshake that is not finished is ended by the idle time-out."""
@@ -349,7 +351,7 @@ class ImpatientTests(TlsTokenCase):
 class CertificateCase(TlsCase):
     """A manager that is asked over TLS with a client certificate."""
 
-    options = (*TlsCase.tls, "--tls-client-ca", "test CA.pem")
+    options: tuple[str, ...] = (*TlsCase.tls, "--tls-client-ca", "test CA.pem")
 
     def add_images(self) -> None:
         """Make certificates: one for us, one from a CA that no one trusts."""
@@ -387,7 +389,7 @@ class CertificateTests(CertificateCase):
 class EitherTests(CertificateCase):
     """Over TLS with client certificates or tokens."""
 
-    options = (*CertificateCase.options, "--tokens", "tokens")
+    options: tuple[str, ...] = (*CertificateCase.options, "--tokens", "tokens")
 
     def test_known(self) -> None:
         """A certificate will do, without a token."""

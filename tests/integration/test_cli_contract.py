@@ -26,7 +26,7 @@ class CommandCase(ContractCase):
         self.addCleanup(elsewhere.cleanup)
         self.elsewhere = Path(elsewhere.name)
 
-    def call(self, command: str, *words: str, url: str = "") -> subprocess.CompletedProcess:
+    def call(self, command: str, *words: str, url: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command by bash from another folder, with only PATH in its environment."""
         program = PROJECT / "cli" / command
         return subprocess.run(
@@ -152,7 +152,7 @@ class InstanceCommandTests(CommandCase):
             ("Failure\n", "destroy", "a"),
             ("Failure\n", "destroyall"),
         ):
-            words = self.assert_fails(said, command, *words, url=url)
-            self.assertIn("make manager", words)
-            self.assertIn(url, words)
+            why = self.assert_fails(said, command, *words, url=url)
+            self.assertIn("make manager", why)
+            self.assertIn(url, why)
         self.assertFalse(listens(port))

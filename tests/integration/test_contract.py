@@ -45,16 +45,17 @@ class ContractCase(ManagerCase):
     """A test against a manager of its own, or against the one that TXCONTAIN_URL names."""
 
     base_image = "basefs.tar.gz"
-    stored: ClassVar[list[str]] = []  # the configs that these tests have left in TXCONTAIN_URL
+    STORED: ClassVar[list[str]] = []  # the configs that these tests have left in TXCONTAIN_URL
 
     def setUp(self) -> None:
         """Have a manager that runs nothing."""
         given = os.environ.get("TXCONTAIN_URL")
         if given:
             self.url = given.rstrip("/")
+            self.stored = self.STORED
             self.addCleanup(self.leave_clean)
         else:
-            self.stored = []
+            self.stored = list[str]()
             super().setUp()
         self.assertEqual(self.ask("GET", "/list").json, {"instances": []})
 
@@ -120,7 +121,7 @@ class ConfigTests(ContractCase):
 
     def test_invalid(self) -> None:
         """Values of a wrong kind, unknown keys, and paths that lead out are invalid data."""
-        for wrong in (
+        every: tuple[dict[str, Any], ...] = (
             {"name": "../../etc"},
             {"name": ""},
             {"name": "a/b"},
@@ -155,7 +156,8 @@ class ConfigTests(ContractCase):
             {"startup_env": "A=\0"},
             {"restart": "sometimes"},
             {"no such key": True},
-        ):
+        )
+        for wrong in every:
             self.assert_bad_request(self.ask("POST", "/config", self.config(**wrong)))
         self.assertEqual(self.ask("GET", "/cfginfo").json, {"files": sorted(self.stored)})
 
@@ -357,7 +359,7 @@ class RequestTests(ContractCase):
 
     def test_not_http(self) -> None:
         """What is no HTTP gets an error or a closed connection, and the next one is served."""
-        address = ("127.0.0.1", urlsplit(self.url).port)
+        address = ("127.0.0.1", int(urlsplit(self.url).port or 80))
         for words in (
             b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
             b"GET\r\n\r\n",
@@ -380,7 +382,7 @@ class RequestTests(ContractCase):
     def test_client_that_leaves(self) -> None:
         """What a client asked for is done, also where it does not wait for the answer."""
         key = json.dumps(self.upload()).encode()
-        with socket.create_connection(("127.0.0.1", urlsplit(self.url).port)) as client:
+        with socket.create_connection(("127.0.0.1", int(urlsplit(self.url).port or 80))) as client:
             head = f"POST /launch HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(key)}"
             client.sendall(f"{head}\r\n\r\n".encode() + key)
         wait_until(self.running, "the instance runs")

@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.integration.harness import (
     PATIENCE,
@@ -17,7 +18,7 @@ from tests.integration.harness import (
     fingerprint,
     free_port,
 )
-from tests.integration.tarballs import file, folder, link, pack, script, special
+from tests.integration.tarballs import Member, file, folder, link, pack, script, special
 
 
 class FailureCase(ManagerCase):
@@ -31,7 +32,7 @@ class FailureCase(ManagerCase):
         self.assertEqual(self.running(), [])
         return answer
 
-    def assert_script_fails(self, *words: str, script: tuple, **keys: object) -> None:
+    def assert_script_fails(self, *words: str, script: Member, **keys: Any) -> None:
         """Fail unless a startup script is refused for these reasons."""
         tarball = self.mountable(f"{os.urandom(4).hex()}.tar", script, file("beside"))
         mounts = [f"{tarball} /job READ"]
@@ -255,7 +256,7 @@ class HostileTarballTests(FailureCase):
         (self.outside / "secret").write_text("secret")
         self.before = fingerprint(self.outside)
 
-    def hostile(self) -> Iterator[tuple[str, list]]:
+    def hostile(self) -> Iterator[tuple[str, list[Any]]]:
         """Tarballs by name: the member that reaches out, and what prepares it."""
         target = f"{self.outside}/reached"
         up = "../" * 12

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import time
+from typing import Any
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -24,13 +25,13 @@ EXAMPLES = 25  # of each operation
 class HostileCase(ManagerCase):
     """A test that speaks to the manager byte by byte."""
 
-    def connect(self):
+    def connect(self) -> Any:
         """A connection to the manager."""
         client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
         self.addCleanup(client.close)
         return client
 
-    def read(self, client):
+    def read(self, client: Any) -> Any:
         """What is answered until the connection is closed, by the one word or the other."""
         parts = []
         with contextlib.suppress(ConnectionResetError):
@@ -38,19 +39,19 @@ class HostileCase(ManagerCase):
                 parts.append(part)
         return b"".join(parts)
 
-    def answer(self, request):
+    def answer(self, request: Any) -> Any:
         """What is answered to a request until the connection is closed."""
         client = self.connect()
         client.sendall(request)
         return self.read(client)
 
-    def processor_time(self):
+    def processor_time(self) -> Any:
         """Seconds of processor time that the manager has used."""
         with open(f"/proc/{self.manager.pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
-    def log_text(self):
+    def log_text(self) -> Any:
         """What the manager has logged."""
         return (self.folder / "manager.log").read_text()
 
@@ -181,7 +182,7 @@ class CrowdTests(HostileCase):
 class DescriptorTests(HostileCase):
     """A manager that has no descriptor left for a while."""
 
-    def limit(self, number) -> None:
+    def limit(self, number: int) -> None:
         """Leave the manager so many descriptors."""
         _, most = resource.prlimit(self.manager.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.manager.pid, resource.RLIMIT_NOFILE, (number, most))
@@ -210,7 +211,7 @@ class DescriptorTests(HostileCase):
         wait_until(self.answers_again, "it takes connections again")
         self.assertEqual(self.ask("POST", "/launch", key).status, 200)
 
-    def answers_again(self):
+    def answers_again(self) -> Any:
         """Whether a new connection is answered."""
         with contextlib.suppress(OSError):
             return ask(self.url, "GET", "/list").status == 200
@@ -239,7 +240,7 @@ class SchemaTests(HostileCase):
         self.assertGreater(asked, EXAMPLES * 10)
         self.assertNotIn("Traceback", self.log_text())
 
-    def try_out(self, operation):
+    def try_out(self, operation: Any) -> Any:
         """Ask for an operation in many ways; return how many."""
         count = 0
 
@@ -252,7 +253,7 @@ class SchemaTests(HostileCase):
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def ask_for(case) -> None:
+        def ask_for(case: Any) -> None:
             nonlocal count
             count += 1
             case.query.pop("follow", None)  # an answer without an end has no place here

@@ -302,7 +302,7 @@ class BoundTests(HostileCase):
                 sparse.truncate(size)
                 sparse.seek(size)
                 sparse.write(end)
-            command = ["tar", "-c", "--sparse", "-C", self.folder, "sparse"]
+            command = ["tar", "-c", "--sparse", "-C", str(self.folder), "sparse"]
             content = subprocess.run(command, capture_output=True, check=True).stdout
             self.assertLess(len(content), MEGABYTE)
             unpacked = self.layer(self.mount_raw(content)) / "sparse"

@@ -4,9 +4,10 @@ import os
 import socket
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from tests.integration.harness import ManagerCase, fingerprint
-from tests.integration.tarballs import file, folder, link, script, small_image, special
+from tests.integration.tarballs import Member, file, folder, link, script, small_image, special
 
 # capabilities(7): CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP
 # NET_BIND_SERVICE SYS_CHROOT AUDIT_WRITE SETFCAP
@@ -261,7 +262,7 @@ class FileTests(ManagerCase):
         super().add_images()
         self.mountable("data.tar", folder("kept"), file("kept/file", "old"), file("gone", "old"))
 
-    def layers(self) -> dict:
+    def layers(self) -> dict[str, Any]:
         """All that the shared layers hold."""
         return fingerprint(self.state / "layers")
 
@@ -379,7 +380,7 @@ class HostileImageTests(ManagerCase):
         self.outside.mkdir()
         self.mountable("data.tar", file("mark", "in place"), file("more"))
 
-    def image_with(self, *members: tuple) -> str:
+    def image_with(self, *members: Member) -> str:
         """A base image of a name of its own."""
         return self.image(f"image{len(os.listdir(self.folder / 'base_images'))}.tar", *members)
 

@@ -10,9 +10,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.integration.harness import ManagerCase, listens, wait_until
 from tests.integration.tarballs import script
+from tests.support import unmount
 
 SABOTAGE = Path(__file__).with_name("sabotage")
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,20 +34,20 @@ class LifeCase(ManagerCase):
         self.manager.kill()
         self.manager.wait()
 
-    def restart(self, **environment) -> None:
+    def restart(self, **environment: str) -> None:
         """SIGKILL to the manager, and a new one."""
         self.kill_manager()
         self.start(**environment)
 
-    def sabotaged(self, **settings):
+    def sabotaged(self, **settings: Any) -> Any:
         """The environment of a manager that dies at a chosen point."""
         return {"PYTHONPATH": f"{SABOTAGE}:{PROJECT}", **settings}
 
-    def record(self, instance):
+    def record(self, instance: str) -> Any:
         """All that the manager knows of an instance."""
         return self.ask("GET", f"/instances/{instance}").json
 
-    def ask_in_background(self, *request) -> None:
+    def ask_in_background(self, *request: Any) -> None:
         """Send a request that may never be answered."""
 
         def ask() -> None:
@@ -207,7 +209,8 @@ class Warm(LifeCase):
         disk = self.folder / "disk"
         disk.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "disk", disk], check=True)
-        self.addCleanup(subprocess.run, ["umount", disk], stderr=subprocess.DEVNULL)
+        unmount_again = ["umount", str(disk)]
+        self.addCleanup(lambda: subprocess.run(unmount_again, stderr=subprocess.DEVNULL))
         self.restart()
         self.launch()
         wait_until(lambda: len(list(self.state.glob("run/slots/*/exit"))) == 2, "one is warm")
@@ -219,7 +222,7 @@ class Warm(LifeCase):
         ]
         self.assertEqual(held, [])
 
-    def names(self, file, word):
+    def names(self, file: Any, word: Any) -> Any:
         """Whether a file of /proc has a word in it; not where its process has ended."""
         with contextlib.suppress(OSError):
             return word in file.read_text(errors="replace")
@@ -229,7 +232,7 @@ class Warm(LifeCase):
 class EveryStep(LifeCase):
     """The manager is killed while the init is at a step of the plan."""
 
-    def prepare(self):
+    def prepare(self) -> Any:
         """A folder with an init that waits."""
         shutil.copy(SABOTAGE / "init.py", self.folder / "init.py")
         os.symlink(PROJECT / "txcontain/container/init.py", self.folder / "real")
@@ -275,14 +278,14 @@ class EveryWrite(LifeCase):
         record = ["write", "rename"]
         self.assertEqual(number, len(programs + config + record) + 1)
 
-    def starts(self, number):
+    def starts(self, number: int) -> Any:
         """Start a manager that dies at this call; returns whether it has lived until it answers."""
         with contextlib.suppress(self.failureException):
             self.restart(**self.sabotaged(SABOTAGE_DISK=str(number)))
             return True
         return False
 
-    def survives(self):
+    def survives(self) -> Any:
         """Upload, launch and destroy; returns whether the manager has lived through it."""
         config = self.config(name="same", minor="1")
         key = {name: config[name] for name in ("name", "major", "minor")}
@@ -339,7 +342,7 @@ class FrozenDisk(LifeCase):
         shutil.rmtree(self.state)
         self.state.mkdir()
         subprocess.run(["mount", "-o", "loop", image, self.state], check=True)
-        self.addCleanup(subprocess.run, ["umount", "--lazy", self.state], check=True)
+        self.addCleanup(unmount, self.state, "--lazy")
         self.start()
 
     def test_answers(self) -> None:
@@ -360,7 +363,7 @@ class FrozenDisk(LifeCase):
         self.assertEqual(self.record(ends)["exit"]["status"], 3)
         self.assertEqual(len(self.running()), 2)
 
-    def time_of_a_list(self):
+    def time_of_a_list(self) -> Any:
         """How long an answer takes, in seconds."""
         begun = time.monotonic()
         self.running()
@@ -378,7 +381,7 @@ class FullDisk(LifeCase):
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", self.state], check=True
         )
-        self.addCleanup(subprocess.run, ["umount", self.state], check=True)
+        self.addCleanup(unmount, self.state)
         self.start()
         self.addCleanup(self.stop)
 

@@ -36,7 +36,7 @@ NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # struct vfs_cap_dat
 NOT_UNPACKED = ("security.", "trusted.", "user.overlay.")  # attributes: see docs/images.md
 
 
-def facts_of(root: Path) -> dict[str, dict[str, Any]]:
+def facts_of(root: Path) -> dict[Any, dict[str, Any]]:
     """Each path below a folder with all that is to be said of it; the paths are of any bytes."""
     found, names = {}, defaultdict(list)
     for folder_, folders, files in os.walk(os.fsencode(root)):
@@ -73,7 +73,7 @@ def facts(path: bytes, status: os.stat_result) -> dict[str, Any]:
     }
 
 
-def without_what_is_left_out(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def without_what_is_left_out(found: dict[str, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
     """The same without device nodes, and attributes that are not unpacked."""
     kept = {path: dict(one) for path, one in found.items() if not is_node(one)}
     for one in kept.values():
@@ -100,7 +100,7 @@ class ComparedTests(ManagerCase):
 
     # -- comparing ----------------------------------------------------------------
 
-    def compare(self, tarball: Path, inner: str = "") -> dict[str, dict[str, Any]]:
+    def compare(self, tarball: Path, inner: str = "") -> dict[Any, dict[str, Any]]:
         """Fail unless its layer is what a chroot has; return what it has."""
         by_tar = self.by_tar(tarball)
         wanted = facts_of(by_tar / inner)
@@ -149,7 +149,7 @@ class ComparedTests(ManagerCase):
     def tar(self, name: str, *options: str, paths: tuple[str, ...] = (".",)) -> Path:
         """A tarball that tar makes of the source."""
         path = self.folder / "mountables" / name
-        command = ["tar", "--create", f"--file={path}", "--directory", self.source]
+        command = ["tar", "--create", f"--file={path}", "--directory", str(self.source)]
         subprocess.run([*command, *options, *paths], check=True, capture_output=True)
         return path
 

@@ -79,7 +79,7 @@ CONNECTIONS = {
     "getsockopt",
     "ioctl",
 }
-SCRIPTS = {
+SCRIPTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sleeps": ("sleep 1000", {}),
     "ends": ("exit 3", {}),
     "again": ("sleep 0.05; exit 3", {"restart": "always"}),
@@ -142,7 +142,7 @@ class Torture(ManagerCase):
         """Meanwhile, a call of the manager's fails."""
         threads = os.listdir(f"/proc/{self.manager.pid}/task")
         attached = [option for thread in threads for option in ("-p", thread)]
-        command = ["strace", "-q", "-o", self.folder / "strace.log", "-e", f"inject={fault}"]
+        command = ["strace", "-q", "-o", str(self.folder / "strace.log"), "-e", f"inject={fault}"]
         tracer = subprocess.Popen([*command, *attached], stderr=subprocess.DEVNULL)
         try:
             wait_until(lambda: all(map(self.is_traced, threads)), "strace has attached")

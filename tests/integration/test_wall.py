@@ -385,9 +385,9 @@ signal.pause()
         wait_until(lambda: self.written(instance), "it has told")
         self.assertEqual(json.loads(self.written(instance)), {"why": "EMFILE"})
         libc = ctypes.CDLL(None)
-        name = f"/txcontain-test-{os.getpid()}".encode()
-        queue = libc.mq_open(name, os.O_CREAT | os.O_RDWR, 0o666, None)
-        self.addCleanup(libc.mq_unlink, name)
+        path = f"/txcontain-test-{os.getpid()}".encode()
+        queue = libc.mq_open(path, os.O_CREAT | os.O_RDWR, 0o666, None)
+        self.addCleanup(libc.mq_unlink, path)
         self.assertLessEqual(0, queue)
         os.close(queue)
         names = ["RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING", "RLIMIT_MEMLOCK"]
@@ -439,7 +439,7 @@ class DescriptorTests(ManagerCase):
     """What the init has open when the program gets control."""
 
     PLAIN: ClassVar = {"network": "host"}
-    VARIANTS: ClassVar = [
+    VARIANTS: ClassVar[list[dict[str, Any]]] = [
         PLAIN,
         {"network": "none"},
         {"writable_root": True},
@@ -576,7 +576,7 @@ class JailTests(SynchronousTestCase):
         for name in ("layer", "scratch"):
             os.mkdir(f"{folder}/{name}")
         Path(f"{folder}/tarball").touch()
-        paths = [f"{folder}/{name}" for name in ("tarball", "layer", "scratch")]
+        paths = f"{folder}/tarball", f"{folder}/layer", f"{folder}/scratch"
         tar = find("tar")
         plan = make_unpacking_plan(*paths, "/.hidden", tar)
         entries = [entry for path in tar.folders for entry in os.scandir(path)]

@@ -2,6 +2,7 @@
 
 import os
 from itertools import pairwise
+from typing import Any
 from unittest import mock
 
 from hypothesis import given
@@ -23,18 +24,18 @@ class JournalTests(MachineTestCase):
         self.path = os.path.join(self.folder, "events.jsonl")
         self.journal = self.opened()
 
-    def opened(self):
+    def opened(self) -> Any:
         """The journal as the next manager opens it."""
         journal = Journal(self.reactor, self.path, self.reactor.seconds)
         journal.open()
         return journal
 
-    def numbers(self, since=0):
+    def numbers(self, since: int = 0) -> Any:
         """The numbers of the events that are replayed."""
         self.journal.write()
         return [event["seq"] for event in self.journal.since(since)]
 
-    def fill(self, count):
+    def fill(self, count: int) -> Any:
         """Write some events down; returns the number of the last."""
         for number in range(count):
             self.journal.add("running", f"reason {number}", instance="web-1")
@@ -60,7 +61,7 @@ class JournalTests(MachineTestCase):
 
     def test_log(self) -> None:
         """The log has each event as a line, which nothing in it can break."""
-        lines = []
+        lines: list[Any] = []
         self.patch(self.journal, "_log", Recorder(lines))
         self.journal.add("running", "a\nb", instance="web-1", by="root")
         self.journal.add("config", "uploaded", config="web-1-01.cfg")
@@ -120,12 +121,12 @@ class JournalTests(MachineTestCase):
             self.assertLess(self.journal.last, 1e6)
             self.journal.write()
 
-    def scribble(self, path) -> None:
+    def scribble(self, path: Any) -> None:
         """Spoil all that is in a file, but not how much."""
         with open(path, "r+b") as file:
             file.write(b"\xff" * os.stat(path).st_size)
 
-    def block(self, path) -> None:
+    def block(self, path: Any) -> None:
         """Put a folder where a file is."""
         os.unlink(path)
         os.mkdir(path)
@@ -133,7 +134,7 @@ class JournalTests(MachineTestCase):
     def test_told_but_not_written(self) -> None:
         """Nor is one that was told while the disk was full, and is known to no next manager."""
         self.fill(1)
-        heard = []
+        heard: list[Any] = []
         self.journal.listen(heard.append)
         with mock.patch("os.write", lambda descriptor, line: fail(28)):
             self.fill(5)
@@ -161,7 +162,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [1])
 
     @given(st.lists(st.binary(max_size=20), max_size=5))
-    def test_scribbled(self, lines) -> None:
+    def test_scribbled(self, lines: Any) -> None:
         """Whatever is in the file, it is opened, and what is written from then on is replayed."""
         with open(self.path, "wb") as file:
             file.write(b"\n".join([*lines, b"[" * 2000]))
@@ -189,7 +190,7 @@ class JournalTests(MachineTestCase):
 
     def test_disk_full(self) -> None:
         """Where an event can't be written who listens hears of it all the same."""
-        heard = []
+        heard: list[Any] = []
         self.journal.listen(heard.append)
         self.patch(os, "write", lambda descriptor, line: fail(28))
         self.fill(1)
@@ -200,7 +201,7 @@ class JournalTests(MachineTestCase):
         self.patch(events, "MOST_WAITING", 3)
         waiting = []
 
-        def write(function, *arguments):
+        def write(function: Any, *arguments: Any) -> Any:
             waiting.append(Deferred().addCallback(lambda _: function(*arguments)))
             return waiting[-1]
 
@@ -229,7 +230,7 @@ class JournalTests(MachineTestCase):
 
     def test_listen(self) -> None:
         """A listener hears each event until it has had enough."""
-        heard = []
+        heard: list[Any] = []
         end = self.journal.listen(heard.append)
         self.fill(2)
         end()
@@ -240,14 +241,14 @@ class JournalTests(MachineTestCase):
 class Recorder:
     """A logger that keeps the lines."""
 
-    def __init__(self, lines) -> None:
+    def __init__(self, lines: Any) -> None:
         self.lines = lines
 
-    def info(self, text, line) -> None:
+    def info(self, text: str, line: Any) -> None:
         self.lines.append(text.format(line=line))
 
 
-def fail(number):
+def fail(number: int) -> None:
     """As a system call that fails."""
     raise OSError(number, os.strerror(number))
 
@@ -262,18 +263,18 @@ class FollowerTests(MachineTestCase):
         )
         self.consumer = FakeConsumer()
 
-    def add(self, count) -> None:
+    def add(self, count: int) -> None:
         """Let some things happen."""
         for _ in range(count):
             self.journal.add("running", "it runs")
         self.journal.write()
 
-    def follow(self, since=0, follow=True):
+    def follow(self, since: int = 0, follow: bool = True) -> Any:
         """Begin to send the events after a number."""
         follower = Follower(self.consumer, journal=self.journal, reactor=self.reactor, last=since)
         return self.start(follower.send(follow))
 
-    def sent(self):
+    def sent(self) -> Any:
         """The numbers of the events that were sent."""
         return [event["seq"] for event in self.consumer.lines()]
 
@@ -301,10 +302,10 @@ class FollowerTests(MachineTestCase):
         self.assertEqual(self.sent()[-1], self.journal.last)
         self.assertGreater(self.journal.last, 1000)
 
-    def happens_then(self, call_later):
+    def happens_then(self, call_later: Any) -> Any:
         """Let something happen whenever the replay lets others have their turn."""
 
-        def call(delay, *arguments):
+        def call(delay: Any, *arguments: Any) -> Any:
             if delay == 0:
                 self.add(1)
             return call_later(delay, *arguments)
@@ -339,7 +340,7 @@ class FollowerTests(MachineTestCase):
         self.consumer.producer.pauseProducing()
         self.add(11)
         self.assertFalse(self.consumer.aborted)
-        (told,) = self.journal._listeners
+        told: Any = self.journal._listeners[0]
         self.add(1)
         self.assertTrue(self.consumer.aborted)
         self.successResultOf(sending)

@@ -1,5 +1,7 @@
 """Answers without an end in sight."""
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +19,7 @@ class StreamTests(SynchronousTestCase):
         self.stream = Stream(self.consumer)
         self.stream.begin()
 
-    def free(self):
+    def free(self) -> Any:
         """Begin to wait until the consumer takes more."""
         return Deferred.fromCoroutine(self.stream.free())
 

@@ -3,11 +3,13 @@
 import os
 import time
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from tests.fakes import FakeConsumer, MachineTestCase, make_folder, write_log
 from tests.support import make_spec
@@ -37,11 +39,11 @@ class LogTestCase(MachineTestCase):
         self.addCleanup(os.close, self.pipe)
         self.addCleanup(os.close, self.into)
 
-    def on_disk(self):
+    def on_disk(self) -> Any:
         """How many bytes the files of the log have."""
         return sum(entry.stat().st_size for entry in os.scandir(self.log_folder))
 
-    def move(self, log, data, stream=0) -> None:
+    def move(self, log: Any, data: Any, stream: int = 0) -> None:
         """A container writes, and the log process moves it."""
         while data:
             data = data[os.write(self.into, data) :]
@@ -51,10 +53,13 @@ class LogTestCase(MachineTestCase):
             except BlockingIOError:
                 pass
 
-    def read_all(self, place=segments.BEGINNING, wanted=EVERYTHING, folder=None):
+    def read_all(
+        self, place: Any = segments.BEGINNING, wanted: Any = EVERYTHING, folder: Any = None
+    ) -> Any:
         """All pieces that are there from a place on."""
         folder = folder or self.log_folder
-        found, last = [], segments.end(folder)
+        found: list[Any] = []
+        last = segments.end(folder)
         while True:
             pieces, place = segments.read(folder, place, last, wanted)
             if not pieces:
@@ -62,7 +67,7 @@ class LogTestCase(MachineTestCase):
             found += pieces
 
 
-def text_of(pieces):
+def text_of(pieces: Any) -> Any:
     """The bytes of pieces."""
     return b"".join(piece.data for piece in pieces)
 
@@ -72,7 +77,7 @@ class WritingTests(LogTestCase):
 
     @given(PIECES, st.integers(0, 60), st.integers(100, 3000))
     @settings(max_examples=60)
-    def test_reference(self, pieces, killed_at, most) -> None:
+    def test_reference(self, pieces: Any, killed_at: Any, most: Any) -> None:
         """The newest pieces are there in their order, in no more bytes than the bound."""
         self.log_folder = os.path.join(make_folder(self), LOG)
         all_of_it = b""
@@ -177,7 +182,7 @@ class ReadingTests(LogTestCase):
 
     @given(PIECES, st.integers(0, 10), st.integers(1, 9), st.sets(st.sampled_from([0, 1])))
     @settings(max_examples=60)
-    def test_last_lines(self, pieces, lines, block, streams) -> None:
+    def test_last_lines(self, pieces: Any, lines: Any, block: Any, streams: Any) -> None:
         """Whatever the log and the size of a read, these are its last lines and no more."""
         self.log_folder = os.path.join(make_folder(self), LOG)
         log = Log(self.log_folder, 1 << 16)
@@ -194,7 +199,7 @@ class ReadingTests(LogTestCase):
         self.assertEqual(found, b"".join(all_lines[max(0, len(all_lines) - lines) :]))
 
     @given(st.binary(max_size=8 * RECORD.size), st.binary(max_size=40))
-    def test_nonsense(self, index, data) -> None:
+    def test_nonsense(self, index: Any, data: Any) -> None:
         """No index is too odd to be read, in a time that its length bounds."""
         folder = make_folder(self)
         for path, content in zip(logd.paths(folder, 1), (data, index), strict=True):
@@ -261,7 +266,7 @@ class ReaderTestCase(LogTestCase):
         self.instance = self.make_instance("web-1")
         self.consumer = FakeConsumer()
 
-    def make_instance(self, name):
+    def make_instance(self, name: str) -> Any:
         """An instance."""
         folder = os.path.join(self.folder, name)
         os.mkdir(folder)
@@ -274,7 +279,7 @@ class ReaderTestCase(LogTestCase):
             path=lambda name: os.path.join(folder, name),
         )
 
-    def write(self, text, stream="stdout", instance=None) -> None:
+    def write(self, text: bytes, stream: str = "stdout", instance: Any = None) -> None:
         """The container writes; who follows is told."""
         instance = instance or self.instance
         write_log(instance, text, stream)
@@ -286,14 +291,21 @@ class ReaderTestCase(LogTestCase):
         self.instance.ended = True
         self.process.wake(self.instance.name)
 
-    def send(self, lines=None, follow=False, instances=(), wanted=EVERYTHING, **looks):
+    def send(
+        self,
+        lines: Any = None,
+        follow: bool = False,
+        instances: Any = (),
+        wanted: Any = EVERYTHING,
+        **looks: Any,
+    ) -> Any:
         """Begin to send."""
         sources = [Source(self.process, one, wanted) for one in instances or [self.instance]]
         reader = Reader(self.consumer, reactor=self.reactor, sources=sources, **looks)
         return self.start(reader.send(lines, follow))
 
     @property
-    def sent(self):
+    def sent(self) -> Any:
         """All that was sent."""
         return b"".join(self.consumer.written)
 
@@ -350,9 +362,9 @@ class ReaderTests(ReaderTestCase):
 
     def test_end_while_it_is_sent(self) -> None:
         """Who follows is let go also where the end comes between two looks."""
-        waiting = []
+        waiting: list[Any] = []
 
-        def thread(function, *arguments):
+        def thread(function: Any, *arguments: Any) -> Any:
             if function is segments.read:
                 waiting.append((Deferred(), arguments))
                 return waiting[-1][0]
@@ -430,7 +442,7 @@ class ReaderTests(ReaderTestCase):
         self.patch(segments, "LONGEST_LOOK", 1)
         looks = []
 
-        def thread(function, *arguments):
+        def thread(function: Any, *arguments: Any) -> Any:
             if function is next:
                 looks.append(function)
                 self.consumer.producer.stopProducing()
@@ -462,7 +474,7 @@ class ReaderTests(ReaderTestCase):
         other = self.make_instance("db-1")
         for text, instance in ((b"1\n2\n", self.instance), (b"3\n", other), (b"4", self.instance)):
             self.write(text, instance=instance)
-        both = {"instances": [self.instance, other], "names": True}
+        both: dict[str, Any] = {"instances": [self.instance, other], "names": True}
         self.successResultOf(self.send(**both))
         self.assertEqual(self.sent, b"web-1 | 1\nweb-1 | 2\ndb-1 | 3\nweb-1 | 4\n")
         self.consumer.written.clear()
@@ -513,7 +525,7 @@ class MomentTests(LogTestCase):
             self.assertIn("since must be a time such as", str(error))
 
     @given(st.integers(0, 1 << 62))
-    def test_there_and_back(self, moment) -> None:
+    def test_there_and_back(self, moment: Any) -> None:
         """What is written is read as the same."""
         self.assertEqual(read_moment("since", timestamp(moment), 0), moment)
 
@@ -582,7 +594,9 @@ class ProcessTests(MachineTestCase):
         """Where there is none it is started, and looked for until it is found."""
         self.reactor.connects = False
         connect = self.other.connect
-        self.other.connect = lambda factory: factory.clientConnectionFailed(None, None)
+        self.other.connect = lambda factory: factory.clientConnectionFailed(
+            None, Failure(ConnectionRefusedError())
+        )
         self.other.lose()
         for _ in range(20):
             self.reactor.advance(CONNECT_AGAIN)

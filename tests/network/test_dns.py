@@ -1,11 +1,13 @@
 """The resolver on the bridge: what it answers, to whom, and what it refuses."""
 
 import struct
+from typing import Any, cast
 from unittest import mock
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.names import dns
@@ -34,14 +36,14 @@ ASKER = ("10.87.0.9", 1234)
 FORWARDED_OF_ONE = MOST_FORWARDED // 2
 
 
-def query(name=b"web", kind=dns.A):
+def query(name: bytes = b"web", kind: Any = dns.A) -> Any:
     """A query as it is sent."""
     message = dns.Message(id=7, recDes=1)
     message.addQuery(name, kind)
     return message.toStr()
 
 
-def counted(questions=1, answers=0, flags=0x0100):
+def counted(questions: int = 1, answers: int = 0, flags: int = 0x0100) -> Any:
     """The header of a query that claims so many questions and answers."""
     return struct.pack(">HHHHHH", 7, flags, questions, answers, 0, 0)
 
@@ -50,10 +52,10 @@ class FakeTransport:
     """Keeps what is sent, as messages."""
 
     def __init__(self) -> None:
-        self.sent = []
+        self.sent: list[Any] = []
         self.maxThroughput = 1 << 18
 
-    def write(self, data, address=None) -> None:
+    def write(self, data: Any, address: Any = None) -> None:
         message = dns.Message()
         message.fromStr(data)
         self.sent.append(message)
@@ -63,10 +65,10 @@ class Upstream:
     """An upstream resolver that answers each question when it is told to."""
 
     def __init__(self) -> None:
-        self.asked = []
+        self.asked: list[Any] = []
 
-    def query(self, query, timeout=None):
-        answer = Deferred()
+    def query(self, query: Any, timeout: Any = None) -> Any:
+        answer: Deferred[Any] = Deferred()
         self.asked.append((query, answer))
         return answer
 
@@ -79,14 +81,14 @@ class AnswerTests(SynchronousTestCase):
         self.clock = Clock()
         server = Server(Answers(lambda name: OURS.get(name, []), self.upstream), self.clock)
         self.protocol = Datagrams(server, self.clock)
-        self.protocol.makeConnection(FakeTransport())
+        self.protocol.makeConnection(cast(IUDPTransport, FakeTransport()))
         self.protocol.startProtocol()
 
-    def ask(self, name, kind=dns.A, asker=ASKER):
+    def ask(self, name: bytes, kind: Any = dns.A, asker: Any = ASKER) -> Any:
         """Send a question; returns all answers up to now."""
         return self.send(query(name, kind), asker)
 
-    def send(self, data, asker=ASKER):
+    def send(self, data: Any, asker: Any = ASKER) -> Any:
         """Send a datagram; returns all answers up to now."""
         self.protocol.datagramReceived(data, asker)
         return self.protocol.transport.sent
@@ -109,7 +111,7 @@ class AnswerTests(SynchronousTestCase):
         """Any other name is forwarded upstream."""
         self.assertEqual(self.ask(b"example.org"), [])
         (query, answer), *_ = self.upstream.asked
-        record = dns.RRHeader(b"example.org", payload=dns.Record_A("192.0.2.7"))
+        record = dns.RRHeader(b"example.org", payload=cast(Any, dns.Record_A("192.0.2.7")))
         answer.callback(([record], [], []))
         (said,) = self.protocol.transport.sent
         self.assertEqual((query.name.name, len(said.answers), said.auth), (b"example.org", 1, 0))
@@ -233,7 +235,7 @@ class StreamTests(SynchronousTestCase):
         answers = Answers(lambda name: OURS.get(name, []), self.upstream)
         self.factory = Shared(Server(answers, self.clock))
 
-    def connect(self, host="10.87.0.9"):
+    def connect(self, host: str = "10.87.0.9") -> Any:
         """A connection with its transport; None if it is refused."""
         address = IPv4Address("TCP", host, 1234)
         connection = self.factory.buildProtocol(address)
@@ -241,11 +243,11 @@ class StreamTests(SynchronousTestCase):
             connection.makeConnection(StringTransport(peerAddress=address))
         return connection
 
-    def send(self, connection, *queries) -> None:
+    def send(self, connection: Any, *queries: Any) -> None:
         """Send queries, all at once."""
         connection.dataReceived(b"".join(struct.pack(">H", len(q)) + q for q in queries))
 
-    def answers(self, connection):
+    def answers(self, connection: Any) -> Any:
         """The codes of all answers up to now."""
         data, codes = connection.transport.value(), []
         while data:
@@ -321,14 +323,14 @@ class FakeReactor(MemoryReactorClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.udp = []
+        self.udp: list[Any] = []
         self.taken = False
 
-    def listenUDP(self, port, protocol, interface=""):
+    def listenUDP(self, port: int, protocol: Any, interface: str = "") -> Any:
         self.udp.append((interface, port))
         return self
 
-    def listenTCP(self, port, factory, backlog=50, interface=""):
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         if self.taken:
             raise CannotListenError(interface, port, OSError(98, "Address already in use"))
         super().listenTCP(port, factory, backlog, interface)

@@ -2,6 +2,7 @@
 
 import os
 from ipaddress import IPv4Interface
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -19,16 +20,17 @@ class TableTests(SynchronousTestCase):
     """A firewall whose scripts are kept, not run."""
 
     def setUp(self) -> None:
-        self.scripts, self.trouble = [], None
+        self.scripts: list[str] = []
+        self.trouble: MachineAtFault | None = None
         self.firewall = Firewall(self.run_script, "br0", IPv4Interface("10.87.0.1/16"))
 
-    async def run_script(self, script) -> None:
+    async def run_script(self, script: str) -> None:
         """Keep a script, or fail."""
         if self.trouble is not None:
             raise self.trouble
         self.scripts.append(script)
 
-    def publish(self, *ports):
+    def publish(self, *ports: Any) -> Any:
         """Have these ports published."""
         return Deferred.fromCoroutine(self.firewall.publish(frozenset(ports)))
 
@@ -90,7 +92,7 @@ class ProgramTests(TestCase):
         error = self.assertRaises(MachineAtFault, find_nft)
         self.assertIn("install the package nftables", str(error))
 
-    def be_nft(self, text):
+    def be_nft(self, text: str) -> Any:
         """Have this shell script be nft."""
         path = os.path.join(make_folder(self), "nft")
         with open(path, "w") as file:
@@ -99,7 +101,7 @@ class ProgramTests(TestCase):
         self.patch(firewall, "find_nft", lambda: path)
         return path
 
-    def run_nft(self, script):
+    def run_nft(self, script: str) -> Any:
         """Run it on a script."""
         from twisted.internet import reactor
 

@@ -1,6 +1,7 @@
 """The private network: who is on it, and what is set up for them."""
 
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,8 +10,9 @@ from tests.fakes import FakeBridge, FakeResolver
 from tests.support import make_spec
 from txcontain.container.plan import Link
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.host.kernel import Process
+from txcontain.host.kernel import Kernel, Process
 from txcontain.network.bridge import NOT_FORWARDING, Bridge, hardware_address, link_name
+from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 
@@ -22,11 +24,11 @@ PROCESS = Process(100, 1)
 class RecordingBridge(FakeBridge):
     """A bridge that notes what is done to it."""
 
-    def __init__(self, done) -> None:
+    def __init__(self, done: Any) -> None:
         super().__init__()
         self.done = done
-        self.unknown = []
-        self.trouble = None
+        self.unknown: list[str] = []
+        self.trouble: MachineAtFault | None = None
 
     def set_up(self) -> None:
         if self.trouble is not None:
@@ -38,17 +40,17 @@ class RecordingBridge(FakeBridge):
         super().remove()
         self.done.append("no bridge")
 
-    def remove_unknown_links(self, known):
+    def remove_unknown_links(self, known: Any) -> Any:
         return sorted(set(self.unknown) - known)
 
-    def attach(self, address, process) -> None:
+    def attach(self, address: Any, process: Any) -> None:
         self.done.append(f"{address} for {process.pid}")
 
 
 class RecordingResolver(FakeResolver):
     """A resolver that notes when it starts and stops."""
 
-    def __init__(self, done) -> None:
+    def __init__(self, done: Any) -> None:
         self.done = done
         self.answers = False
 
@@ -67,33 +69,33 @@ class NetworkTests(SynchronousTestCase):
     """A network of six addresses, one of which is the bridge's."""
 
     def setUp(self) -> None:
-        self.done = []  # what was done, in order
+        self.done: list[Any] = []  # what was done, in order
         self.host_forwards = True
         self.bridge, self.resolver = RecordingBridge(self.done), RecordingResolver(self.done)
         self.network = self.make_network()
 
-    def make_network(self):
+    def make_network(self) -> Any:
         """A network, as a new manager makes it."""
         return Network(
             maybeDeferred,
             INTERFACE,
-            self.bridge,
+            cast(Bridge, self.bridge),
             Firewall(self.filter, "br0", INTERFACE),
-            self.resolver,
+            cast(Resolver, self.resolver),
             find_nft=lambda: None,
             forwards=lambda: self.host_forwards,
         )
 
-    async def filter(self, script) -> None:
+    async def filter(self, script: str) -> None:
         """Note what a script is about."""
         lines = script.splitlines()
         self.done.append(lines[-1] if "element" in lines[-1] else f"{len(lines)} lines of rules")
 
-    def now(self, coroutine):
+    def now(self, coroutine: Any) -> Any:
         """What a coroutine returns that need not wait."""
         return self.successResultOf(Deferred.fromCoroutine(coroutine))
 
-    def refused(self, coroutine):
+    def refused(self, coroutine: Any) -> Any:
         """What a coroutine raises that need not wait."""
         failure = self.failureResultOf(Deferred.fromCoroutine(coroutine), MachineAtFault)
         return str(failure.value)
@@ -236,7 +238,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual((self.done[-1], self.bridge.up), ("no names", True))
 
 
-class Message(dict):
+class Message(dict[str, Any]):
     """A message of rtnetlink."""
 
     get_attr = dict.get
@@ -245,12 +247,12 @@ class Message(dict):
 class RouteTests(SynchronousTestCase):
     """Whether the subnet is in use on the host."""
 
-    def check(self, **route) -> None:
+    def check(self, **route: Any) -> None:
         """Look at a host that has this route."""
-        bridge = Bridge(None, "br0", INTERFACE, "/state")
+        bridge = Bridge(cast(Kernel, None), "br0", INTERFACE, "/state")
 
         class Connection:
-            def get_routes(self, family):
+            def get_routes(self, family: Any) -> Any:
                 return [Message(route)]
 
         bridge._check_routes(Connection())

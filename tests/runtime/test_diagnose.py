@@ -2,6 +2,7 @@
 
 import errno
 import os
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,7 +13,7 @@ from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.diagnose import FROM_CONFIG, of_early_end, of_port, of_step, of_tool
 from txcontain.runtime.exits import Exit
 
-PLAN = [
+PLAN: list[tuple[str, dict[str, Any]]] = [
     ("unshare", {"namespaces": ["mount"]}),
     ("overlay", {"target": "/data", "lower": "/layers/x"}),
     ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
@@ -21,7 +22,14 @@ PLAN = [
 ]
 
 
-def failed(step=0, call="unshare", number=1, path="", cause="", hint=""):
+def failed(
+    step: int = 0,
+    call: str = "unshare",
+    number: int = 1,
+    path: str = "",
+    cause: str = "",
+    hint: str = "",
+) -> Any:
     """What an init says of a step that failed."""
     return StepFailed(
         {"step": step, "call": call, "errno": number, "path": path, "cause": cause, "hint": hint}

@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 from itertools import product
+from typing import Any, cast
 
 from automat import NoTransition
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.fakes import MachineTestCase, make_pool, write_log
 from tests.support import make_spec
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
+from txcontain.host.kernel import Kernel
 from txcontain.runtime import instance as instances
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import LOOK_AT_LAST, SAVE_AFTER, Instance
@@ -66,11 +68,11 @@ class InstanceTestCase(MachineTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.events = []
+        self.events: list[Any] = []
         self.pool = make_pool(self.reactor, self.folder, size=0)
         self.pool.start()
 
-    def make(self, **changes):
+    def make(self, **changes: Any) -> Any:
         """An instance of a config with these changes, as the manager makes it."""
         spec = make_spec(startup_script="/run.sh", **changes)
         folder = os.path.join(self.folder, "web-1")
@@ -82,19 +84,19 @@ class InstanceTestCase(MachineTestCase):
             ["/base"],
             PLAN,
             self.reactor,
-            self.kernel,
+            cast(Kernel, self.kernel),
             self.pool,
             changed=self.take_note,
         )
 
-    def mode(self, instance):
+    def mode(self, instance: Instance) -> Any:
         """What the instance's folder says of how far it is."""
         return stat.S_IMODE(os.stat(instance.folder).st_mode)
 
-    def take_note(self, instance, why) -> None:
+    def take_note(self, instance: Instance, why: str) -> None:
         self.events.append(f"{instance.state}: {why}")
 
-    def launched(self, **changes):
+    def launched(self, **changes: Any) -> Any:
         """An instance whose script runs."""
         instance = self.make(**changes)
         self.now(instance.launch())
@@ -340,7 +342,7 @@ class ListenTests(InstanceTestCase):
         """Where the tables don't tell, one thread at a time looks, and an old look is no news."""
         self.kernel.tells = False
         self.kernel.listening[8000] = 1
-        looks = []
+        looks: list[Any] = []
         instance = self.make(startup_env="PORT=8000")
         instance.threads = lambda *call: looks.append((Deferred(), call)) or looks[-1][0]
         launched = self.start(instance.launch())
@@ -386,7 +388,7 @@ class ListenTests(InstanceTestCase):
             self.reactor.advance(LOOK_AT_LAST)
             self.assertEqual(self.reactor.getDelayedCalls(), [], what)
 
-    def launched_without_listening(self):
+    def launched_without_listening(self) -> Any:
         """An instance whose script has not listened on its port for too long."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
@@ -410,7 +412,7 @@ class ListenTests(InstanceTestCase):
 class StopTests(InstanceTestCase):
     """Asked to end."""
 
-    def stop(self, instance):
+    def stop(self, instance: Instance) -> Any:
         """Ask it to end, and do what is due at once."""
         stopped = instance.stop()
         self.reactor.advance(0)
@@ -663,7 +665,7 @@ class RestartTests(InstanceTestCase):
     def test_killed_again(self) -> None:
         """What can't be killed at once, for want of a descriptor, is killed a second later."""
         instance = self.launched()
-        tries = []
+        tries: list[Any] = []
         self.patch(self.kernel, "send_signal", lambda *_: fails_once(tries))
         stopped = instance.stop()
         self.assertNoResult(stopped)
@@ -680,12 +682,12 @@ class RestartTests(InstanceTestCase):
         self.assertEqual((instance.state, len(self.reactor.inits)), ("waiting", 1))
 
 
-def no_space(path, content):
+def no_space(path: Any, content: Any) -> None:
     """As on a full disk."""
     raise OSError(28, "No space left on device", path)
 
 
-def fails_once(tries):
+def fails_once(tries: Any) -> None:
     """As where all descriptors are in use."""
     tries.append(1)
     raise OSError(24, "Too many open files")

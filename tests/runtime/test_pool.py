@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -28,11 +29,11 @@ PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
 class FakeBlueprint:
     """Its plans are the groundwork, the image, and the instance's own."""
 
-    def __init__(self, name, image, writable) -> None:
+    def __init__(self, name: Any, image: Any, writable: Any) -> None:
         self.spec = make_spec(name=name)
         self.image, self.writable = image, writable
 
-    def plan(self, name):
+    def plan(self, name: Any) -> Any:
         return [
             *GROUNDWORK,
             ("root_overlay", {"lower": self.image, "upper": name if self.writable else ""}),
@@ -44,7 +45,7 @@ class FakeBlueprint:
 class PoolTestCase(MachineTestCase):
     """A test of a pool of some size."""
 
-    def make(self, **options):
+    def make(self, **options: Any) -> Any:
         """A pool that has been started, and has warmed its first inits."""
         pool = make_pool(self.reactor, self.folder, groundwork=GROUNDWORK, **options)
         pool.start()
@@ -52,7 +53,7 @@ class PoolTestCase(MachineTestCase):
         return pool
 
     @property
-    def living(self):
+    def living(self) -> Any:
         """The inits that have not ended."""
         return [init for init in self.reactor.inits if init.monitor in self.kernel.living]
 
@@ -125,7 +126,7 @@ class ColdTests(PoolTestCase):
     def test_python(self) -> None:
         """An init runs a Python that it can't write to, by a descriptor of its own."""
         self.make(size=0).take(PLAN)
-        folder = self.kernel.folders[self.init.descriptors[3]]
+        folder = self.kernel.folders[(self.init.descriptors or {})[3]]
         path = os.path.join(folder, self.init.arguments[11].removeprefix("/proc/self/fd/3/"))
         self.assertEqual(path, os.path.realpath(sys.executable))
 
@@ -133,7 +134,7 @@ class ColdTests(PoolTestCase):
         """It gets nothing of the manager's environment, and no descriptor but these."""
         self.make(size=0).take(PLAN)
         self.assertEqual(self.init.environment, {"LC_ALL": "C"})
-        self.assertEqual(set(self.init.descriptors), {0, 1, 2, 3})
+        self.assertEqual(set(self.init.descriptors or ()), {0, 1, 2, 3})
 
     def test_too_slow(self) -> None:
         """One that does not connect in time fails, and its monitor is killed and forgotten."""
@@ -247,7 +248,7 @@ class WarmTests(PoolTestCase):
         """Where none can be warmed it is tried again and again, and never in a hurry."""
         tries = []
 
-        def spawn(*arguments, **options):
+        def spawn(*arguments: Any, **options: Any) -> None:
             tries.append(self.reactor.seconds())
             raise OSError(11, "Resource temporarily unavailable")
 
@@ -272,7 +273,9 @@ class WarmTests(PoolTestCase):
 class AheadTests(PoolTestCase):
     """Warm inits that have done more than the groundwork."""
 
-    def launch(self, pool, image="base", stem="web", *, writable=True):
+    def launch(
+        self, pool: Any, image: str = "base", stem: str = "web", *, writable: bool = True
+    ) -> Any:
         """Launch something as the manager does, and let the pool be filled up again.
 
         Returns the init that it took.
@@ -286,11 +289,11 @@ class AheadTests(PoolTestCase):
         self.reactor.pump([REFILL_AFTER] * 5)
         return next(init for init in self.reactor.inits if init.token == child.token)
 
-    def warm(self, pool):
+    def warm(self, pool: Any) -> Any:
         """What the warm inits have done, as numbers of steps."""
         return sorted(child.in_advance for child in pool._warm)
 
-    def prepared(self):
+    def prepared(self) -> Any:
         """The names whose folders were made in advance."""
         return sorted(name for name in os.listdir(self.folder) if "-" in name)
 
@@ -475,7 +478,7 @@ class StopTests(PoolTestCase):
         self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
         self.reactor.pump([REFILL_AFTER] * 3)
         self.assertEqual(len(pool.ahead.names), 1)
-        removed = Deferred()
+        removed: Deferred[Any] = Deferred()
         pool.ahead.remove = lambda path: removed
         stopped = pool.stop()
         self.reactor.pump([0.01] * 3)
@@ -523,6 +526,6 @@ class StopTests(PoolTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
-def throw(error):
+def throw(error: Any) -> None:
     """Raise it, as a function that fails."""
     raise error

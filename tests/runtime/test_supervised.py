@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from itertools import product
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from txcontain.container import plan
 from txcontain.errors import MachineAtFault
 from txcontain.host import cgroups
 from txcontain.host.cgroups import Cgroups
+from txcontain.host.kernel import Kernel
 from txcontain.runtime import exits
 from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.exits import Exit, read_exit
@@ -46,7 +48,7 @@ class ExitTests(MachineTestCase):
         "[1] + Done(3) \n                \n": (3, None, "exit status 3"),  # written over blanks
     }
 
-    def read(self, content):
+    def read(self, content: Any) -> Any:
         """How a container ended whose monitor wrote this."""
         with open(os.path.join(self.folder, "exit"), "wb") as file:
             file.write(content)
@@ -77,7 +79,7 @@ class ExitTests(MachineTestCase):
         self.assertIn("monitor was killed too", read_exit(self.folder, 2e9).reason)
 
     @given(st.binary(max_size=300))
-    def test_garbage(self, content) -> None:
+    def test_garbage(self, content: Any) -> None:
         """Whatever is in the file, an end is read of it that counts as no success."""
         how = self.read(b"[1] + x" + content)
         self.assertTrue(how.failed)
@@ -100,7 +102,7 @@ class PoolTestCase(MachineTestCase):
         self.pool = make_pool(self.reactor, self.folder, groundwork=PLAN[:1], size=0)
         self.pool.start()
 
-    def connected(self):
+    def connected(self) -> Any:
         """An init that has connected."""
         taken = self.pool.take(PLAN)
         self.init.connect()
@@ -185,7 +187,8 @@ class ChildTests(PoolTestCase):
 
     def test_ends_once(self) -> None:
         """The end is told once, with how it happened."""
-        child, told = self.connected(), []
+        child = self.connected()
+        told: list[Any] = []
         child.on_exit = told.append
         self.init.end("Done(3)")
         self.assertEqual([how.status for how in told], [3])
@@ -250,12 +253,12 @@ class HostileTests(PoolTestCase):
 
     @given(st.binary(max_size=100).filter(lambda line: b"\n" not in line))
     @settings(max_examples=50)
-    def test_garbage(self, line) -> None:
+    def test_garbage(self, line: Any) -> None:
         """A line that is no message ends its connection, and nothing else."""
         self.assertRefused(line)
 
     @given(MESSAGES)
-    def test_messages(self, message) -> None:
+    def test_messages(self, message: Any) -> None:
         """A message before the token's, or with a value that is none, harms no one."""
         self.assertHarmless(json.dumps(message).encode())
 
@@ -292,7 +295,7 @@ class HostileTests(PoolTestCase):
         self.successResultOf(taken)
 
     @given(JSON)
-    def test_failures_that_are_none(self, details) -> None:
+    def test_failures_that_are_none(self, details: Any) -> None:
         """What a failure lacks to be one makes the launch fail all the same, in words."""
         outcome = self.connected().carry_out(PLAN)
         self.init.say({"failed": details})
@@ -300,11 +303,11 @@ class HostileTests(PoolTestCase):
         self.init.hang_up()
         self.failureResultOf(outcome, MachineAtFault)
 
-    def assertRefused(self, line) -> None:
+    def assertRefused(self, line: Any) -> None:
         """The line's connection is ended."""
         self.assertTrue(self.assertHarmless(line).disconnecting, line[:100])
 
-    def assertHarmless(self, line):
+    def assertHarmless(self, line: Any) -> Any:
         """An init that connects meanwhile is not harmed by a line on another connection."""
         taken = self.pool.take(PLAN)
         connection, socket = self.pool.buildProtocol(None), FakeSocket(self.init)
@@ -321,10 +324,16 @@ class AdoptedTests(MachineTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.monitor, self.process = self.kernel.begin(), self.kernel.begin()
-        self.ends = []
-        machine = self.reactor, self.kernel, Cgroups(), maybeDeferred
+        self.ends: list[Any] = []
         self.adopted = Adopted(
-            *machine, self.folder, self.process, self.monitor, on_exit=self.ends.append
+            self.reactor,
+            cast(Kernel, self.kernel),
+            Cgroups(),
+            maybeDeferred,
+            self.folder,
+            self.process,
+            self.monitor,
+            on_exit=self.ends.append,
         )
 
     def test_alive(self) -> None:
@@ -420,7 +429,7 @@ class AdoptedTests(MachineTestCase):
             self.patch(exits, "open_file", real)
 
 
-def fail_or(errors, function, *arguments):
+def fail_or(errors: Any, function: Any, *arguments: Any) -> Any:
     """Raise the next of some errors; when there is none left, do what is to be done."""
     for error in errors:
         raise error
@@ -472,10 +481,12 @@ class RemoveTests(MachineTestCase):
         self.group = os.path.join(self.folder, "cgroup/0123")
         os.makedirs(self.slot)
         os.makedirs(self.group)
-        self.processes = Adopted(self.reactor, self.kernel, self.cgroups, maybeDeferred, self.slot)
+        self.processes = Adopted(
+            self.reactor, cast(Kernel, self.kernel), self.cgroups, maybeDeferred, self.slot
+        )
         self.patch(cgroups, "_remove", self.remove_group)
 
-    def remove_group(self, folder):
+    def remove_group(self, folder: Any) -> Any:
         """As the kernel does: a group goes when no one is in it, whatever files it has."""
         members = self.cgroups.members("0123")
         if any(process.pid in members for process in self.kernel.living):
@@ -483,7 +494,7 @@ class RemoveTests(MachineTestCase):
         shutil.rmtree(folder, ignore_errors=True)
         return True
 
-    def join(self, *processes) -> None:
+    def join(self, *processes: Any) -> None:
         """These are in the group."""
         with open(os.path.join(self.group, "cgroup.procs"), "w") as file:
             file.writelines(f"{process.pid}\n" for process in processes)

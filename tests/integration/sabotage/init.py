@@ -7,13 +7,14 @@ the step) and two fifos: it writes to ``waits``, and then reads of ``go``.
 import os
 import sys
 from importlib.machinery import SourceFileLoader
+from typing import Any
 
 here = os.path.dirname(sys._getframe().f_code.co_filename)  # __file__ is the compiled one
-real = SourceFileLoader("real", os.path.join(here, "real")).load_module()
-opened = []
+real: Any = SourceFileLoader("real", os.path.join(here, "real")).load_module()
+opened: list[Any] = []
 
 
-def receive_plan(connection, receive=real.receive_plan):
+def receive_plan(connection: Any, receive: Any = real.receive_plan) -> Any:
     """The plan, with steps that wait before the chosen one."""
     if not opened:  # the init has closed all that it was given; after pivot_root it is too late
         opened.extend(os.open(os.path.join(here, name), os.O_RDWR) for name in ("waits", "go"))
@@ -24,13 +25,13 @@ def receive_plan(connection, receive=real.receive_plan):
     return plan
 
 
-def wait(container) -> None:
+def wait(container: Any) -> None:
     """A step that waits."""
     os.write(opened[0], b"!")
     os.read(opened[1], 1)
 
 
-def close_from(kernel, first, close=real.Kernel.close_from) -> None:
+def close_from(kernel: Any, first: int, close: Any = real.Kernel.close_from) -> None:
     """Close all but what this waits with."""
     close(kernel, max(first, *(each + 1 for each in opened)))
 

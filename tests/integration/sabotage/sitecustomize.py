@@ -10,13 +10,14 @@ knows of it. The environment says what to do:
 
 import os
 import signal
+from typing import Any
 
 
-def dying(calls, number):
+def dying(calls: list[Any], number: int) -> Any:
     """The system call, which ends this process instead when it would be the N-th of all."""
 
-    def counted(function):
-        def call(*arguments):
+    def counted(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
             calls.append(function)
             if len(calls) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
