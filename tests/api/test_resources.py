@@ -17,7 +17,7 @@ from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
 from txcontain.engine.manager import Manager
 from txcontain.logs.logd import STREAMS
-from txcontain.runtime.instance import LISTEN_WITHIN, LOOK_AT_MOST
+from txcontain.runtime.readiness import LISTEN_WITHIN, LOOK_AT_MOST
 
 WEB = {"name": "web", "major": "1", "minor": "01"}
 METHODS = {

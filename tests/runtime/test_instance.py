@@ -16,8 +16,9 @@ from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.host.kernel import Kernel
 from txcontain.runtime import instance as instances
 from txcontain.runtime.exits import Exit
-from txcontain.runtime.instance import LOOK_AT_LAST, SAVE_AFTER, Instance
+from txcontain.runtime.instance import SAVE_AFTER, Instance
 from txcontain.runtime.phase import Phase
+from txcontain.runtime.readiness import LOOK_AT_LAST
 from txcontain.runtime.records import record_of
 
 STOPPED = ["stopping: asked to end", "ended: asked to end (killed by SIGKILL)"]
@@ -35,11 +36,11 @@ WAYS = {
 }
 INPUTS = {
     "launch": (),
-    "up": ("its script runs",),
+    "up": (),
     "stop": (),
     "lapsed": (STATUS_3,),
     "over": (STATUS_3,),
-    "found": ("found again",),
+    "found": (),
     "was_over": (STATUS_3,),
 }
 MOVES = {
@@ -344,7 +345,7 @@ class ListenTests(InstanceTestCase):
         self.kernel.listening[8000] = 1
         looks: list[Any] = []
         instance = self.make(startup_env="PORT=8000")
-        instance.threads = lambda *call: looks.append((Deferred(), call)) or looks[-1][0]
+        instance._readiness.threads = lambda *call: looks.append((Deferred(), call)) or looks[-1][0]
         launched = self.start(instance.launch())
         self.reactor.pump([0.05] * 10)
         ((look, call),) = looks
@@ -356,6 +357,16 @@ class ListenTests(InstanceTestCase):
         looks[1][0].callback(True)
         self.reactor.advance(1)
         self.assertFalse(instance.ready)
+        self.failureResultOf(launched, ConfigAtFault)
+
+    def test_ended_before_it_is_looked_for(self) -> None:
+        """Nobody looks if the end is known before it is heard that the script ran."""
+        self.reactor.works = False
+        instance = self.make(startup_env="PORT=8000")
+        launched = self.start(instance.launch())
+        self.init.say({"done": [0.001] * len(PLAN)})
+        self.init.end_before_it_is_heard("Done(3)")
+        self.init.hang_up()
         self.failureResultOf(launched, ConfigAtFault)
 
     def test_never_listens(self) -> None:

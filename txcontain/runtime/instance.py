@@ -1,18 +1,12 @@
-"""One container's life: its states, what moves it from one to the next, and its end.
-
-created → starting → running → stopping → ended
-             ↑↓         ↓         ↑
-             waiting ←──┘ ────────┘      (waiting: to be started again)
-"""
+"""A container, from its launch until it is removed: what it does in each state of its life."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import define, field
-from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -29,14 +23,14 @@ from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connect, StepFailed
 from txcontain.runtime.exits import Exit
+from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.pool import Pool
+from txcontain.runtime.readiness import Readiness
 from txcontain.runtime.records import RECORD, record_of
 from txcontain.runtime.supervised import Supervised
 
-LISTEN_WITHIN = 5.0  # seconds that a launch waits for its script to listen on PORT
 LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up to the second
-LOOK_AT_LAST = 60.0  # seconds, where no one waits any more
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
 KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
@@ -44,31 +38,6 @@ STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
 SAVE_AFTER = 1.0  # seconds
 
 log = Logger()
-
-
-class Life(Protocol):
-    """What can happen to a container."""
-
-    def launch(self) -> None:
-        """It is to be made."""
-
-    def up(self, why: str) -> None:
-        """Its script runs."""
-
-    def found(self, why: str) -> None:
-        """It runs, as an earlier manager has left it."""
-
-    def was_over(self, how: Exit) -> None:
-        """It had ended for good when an earlier manager kept its record."""
-
-    def stop(self) -> None:
-        """It is to end for good."""
-
-    def lapsed(self, how: Exit) -> None:
-        """It has ended, or could not be made, and is to be started again."""
-
-    def over(self, how: Exit) -> None:
-        """It has ended, or could not be made, for good."""
 
 
 @define(eq=False)
@@ -106,7 +75,7 @@ class Instance:
     up_at: float = 0.0  # when its script began to run, by the reactor's clock
     _launching: bool = False  # whether it is yet to be heard whether its script runs
     _next_start: Timer = field(init=False)
-    _next_look: Timer = field(init=False)
+    _readiness: Readiness = field(init=False)
     _next_save: Timer = field(init=False)
     _first_launch: bool = True  # whether who asked for the launch waits for an answer
     _life: Life = field(init=False)
@@ -116,7 +85,8 @@ class Instance:
     def __attrs_post_init__(self) -> None:
         self._life = make_life(self)
         self._next_start = Timer(self.reactor, self._start_again)
-        self._next_look = Timer(self.reactor, self._look_again)
+        looks = self.reactor, self.kernel, self.threads, self._listens
+        self._readiness = Readiness(*looks)
         self._next_save = Timer(self.reactor, self.save)
 
     @property
@@ -168,13 +138,13 @@ class Instance:
             raise
         self._be_up()
         if self.spec.port is not None:
-            await self._listens(self.spec.port)
+            await self._wait_until_it_listens(self.spec.port)
 
     def _be_up(self) -> None:
         """Its script runs, or did: how it ended may be known before it is heard that it ran."""
         assert self.processes is not None
         self._launching = False
-        self._life.up("its script runs")
+        self._life.up()
         if self.spec.port is None:
             self._first_launch = False
         if self.processes.exit is not None:
@@ -250,13 +220,9 @@ class Instance:
             if self._first_launch:
                 await self.end()
 
-    async def _listens(self, port: int) -> None:
-        """Wait until the container listens on its port, for some seconds at most."""
-        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=LISTEN_WITHIN):
-            if not self.running or await self._look_whether_it_listens(port):
-                break
-        else:
-            self._look_later(port, LOOK_AT_MOST)
+    async def _wait_until_it_listens(self, port: int) -> None:
+        if self.running and self.processes is not None:
+            await self._readiness.wait(self.processes, port)
         self._check_that_it_is_wanted()
         if self._first_launch and self.ended and not self.ready:
             assert self.exit is not None
@@ -264,33 +230,10 @@ class Instance:
             words = await self.pool.log_process.last_words(token, self.path(LOG), LAST_WORDS)
             raise diagnose.of_early_end(str(self.spec.startup_script), port, self.exit, words)
 
-    async def _look_whether_it_listens(self, port: int) -> bool:
-        processes = self.processes
-        assert processes is not None
-        pid, group = processes.process.pid, processes.cgroups.number(processes.token)
-        if not pid:
-            return False  # it has ended, and its monitor is about to
-        listens = self.kernel.surely_listens(pid, port, group)
-        if listens is None:
-            listens = await self.threads(self.kernel.listens, pid, port)
-            if not self.running or self.processes is not processes:
-                return False  # it has ended meanwhile
-        self.ready = listens
-        if self.ready:
-            self._save_later()
-            self._tell(f"it listens on port {port}")
-        return self.ready
-
-    def _look_later(self, port: int, pause: float) -> None:
-        self._next_look.after(pause, port, pause)
-
-    def _look_again(self, port: int, pause: float) -> None:
-        """It takes long: look, with no one waiting, less and less often."""
-        background(self._look_or_look_later(port, pause), f"looking whether {self.name} listens")
-
-    async def _look_or_look_later(self, port: int, pause: float) -> None:
-        if not await self._look_whether_it_listens(port) and self.running:
-            self._look_later(port, min(2 * pause, LOOK_AT_LAST))
+    def _listens(self, port: int) -> None:
+        self.ready = True
+        self._save_later()
+        self._tell(f"it listens on port {port}")
 
     # -- going on with what an earlier manager left ------------------------------
 
@@ -308,9 +251,9 @@ class Instance:
         """It runs."""
         self.processes = processes
         processes.on_exit = self._exited
-        self._life.found("found again")
+        self._life.found()
         if self.spec.port is not None and not self.ready:
-            self._look_later(self.spec.port, LOOK_AFTER)
+            self._readiness.watch(processes, self.spec.port)
 
     def ended_meanwhile(self, how: Exit) -> None:
         """It has ended while no manager ran; its policy may ask for another start."""
@@ -421,7 +364,7 @@ class Instance:
     def pause(self) -> None:
         """Do nothing later: the instance or the manager ends."""
         self._next_start.cancel()
-        self._next_look.cancel()
+        self._readiness.stop()
         if self._next_save.is_set:
             self._next_save.cancel()
             self.save()
@@ -448,8 +391,26 @@ class Instance:
 
     # -- what the state machine does --------------------------------------------
 
-    def entered(self, state: str, why: str) -> None:
-        """Take note of a state."""
+    def be_starting(self) -> None:
+        """Take note of a start."""
+        self._enter("starting", f"from {self.spec.file_name}")
+
+    def be_running(self) -> None:
+        """Take note that its script runs."""
+        self.up_at = self.reactor.seconds()
+        self._enter("running", "its script runs")
+        self._save_later()
+
+    def be_found(self) -> None:
+        """Take note that its script runs, as an earlier manager knew."""
+        self.state = "running"
+        self._tell("found again")
+
+    def be_found_ended(self, how: Exit) -> None:
+        """Take note of the end, as an earlier manager has."""
+        self.state, self.exit = "ended", how
+
+    def _enter(self, state: str, why: str) -> None:
         self.state, self.since = state, self.kernel.now()
         self._tell(why)
 
@@ -462,8 +423,8 @@ class Instance:
 
     def be_stopping(self) -> None:
         """Begin to end the container."""
-        self._next_look.cancel()
-        self.entered("stopping", "asked to end")
+        self._readiness.stop()
+        self._enter("stopping", "asked to end")
         self.mark_as_ending()
         if self.processes is not None:
             self.processes.watch_init(self._no_process_is_left)
@@ -478,88 +439,25 @@ class Instance:
 
     def be_waiting(self, how: Exit) -> None:
         """Take note of an end that a new start follows."""
-        self._next_look.cancel()
+        self._readiness.stop()
         self.exit = how
-        self.entered("waiting", f"{how}; to be started again in {self.delay:.1f} s")
+        self._enter("waiting", f"{how}; to be started again in {self.delay:.1f} s")
         self.save()
         self._start_later()
 
-    def be_ended(self, how: Exit) -> None:
-        """Take note of the end."""
+    def be_ended(self, how: Exit | None = None) -> None:
+        """Take note of the end; of the last one if it was waiting to be started again."""
+        how = how or self.exit
+        assert how is not None
         asked = self.state == "stopping"  # then its folder goes in a moment
         if asked:
             self._next_save.cancel()
         self.pause()
         self.exit = how
-        self.entered("ended", how.reason)
+        self._enter("ended", how.reason)
         if not asked:
             self.save()
         ended, self._ended = self._ended, []
         for waiting in ended:
             waiting.callback(how)
         self._no_process_is_left()
-
-    def stopped_while_waiting(self) -> None:
-        """End for good between an end and the next start."""
-        assert self.exit is not None
-        self.be_ended(self.exit)
-
-
-def _life_machine() -> Callable[[Instance], Life]:
-    builder = TypeMachineBuilder(Life, Instance)
-    created = builder.state("created")
-    starting = builder.state("starting")
-    running = builder.state("running")
-    waiting = builder.state("waiting")
-    stopping = builder.state("stopping")
-    ended = builder.state("ended")
-
-    for state in (created, waiting):
-
-        @state.upon(Life.launch).to(starting)
-        def _(life: Life, instance: Instance) -> None:
-            instance.entered("starting", f"from {instance.spec.file_name}")
-
-    @starting.upon(Life.up).to(running)
-    def _(life: Life, instance: Instance, why: str) -> None:
-        instance.up_at = instance.reactor.seconds()
-        instance.entered("running", why)
-        instance._save_later()
-
-    @created.upon(Life.found).to(running)
-    def _(life: Life, instance: Instance, why: str) -> None:
-        instance.state = "running"
-        instance._tell(why)
-
-    @created.upon(Life.was_over).to(ended)
-    def _(life: Life, instance: Instance, how: Exit) -> None:
-        instance.state, instance.exit = "ended", how
-
-    for state in (starting, running):
-
-        @state.upon(Life.stop).to(stopping)
-        def _(life: Life, instance: Instance) -> None:
-            instance.be_stopping()
-
-    for state in (created, starting, running):
-
-        @state.upon(Life.lapsed).to(waiting)
-        def _(life: Life, instance: Instance, how: Exit) -> None:
-            instance.be_waiting(how)
-
-    @waiting.upon(Life.stop).to(ended)
-    def _(life: Life, instance: Instance) -> None:
-        instance.stopped_while_waiting()
-
-    for state in (created, starting, running, stopping):
-
-        @state.upon(Life.over).to(ended)
-        def _(life: Life, instance: Instance, how: Exit) -> None:
-            instance.be_ended(how)
-
-    stopping.upon(Life.stop).loop().returns(None)
-    ended.upon(Life.stop).loop().returns(None)
-    return builder.build()
-
-
-make_life = _life_machine()

@@ -1,0 +1,122 @@
+"""The states of a container, and what moves it from one to the next.
+
+created → starting → running → stopping → ended
+             ↑↓         ↓         ↑
+             waiting ←──┘ ────────┘      (waiting: to be started again)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from automat import TypeMachineBuilder
+
+from txcontain.runtime.exits import Exit
+
+
+class Life(Protocol):
+    """What can happen to a container."""
+
+    def launch(self) -> None:
+        """It is to be started."""
+
+    def up(self) -> None:
+        """Its script runs."""
+
+    def found(self) -> None:
+        """It runs, as an earlier manager left it."""
+
+    def was_over(self, how: Exit) -> None:
+        """It had ended for good before this manager started."""
+
+    def stop(self) -> None:
+        """It is to end for good."""
+
+    def lapsed(self, how: Exit) -> None:
+        """It has ended, or could not be started, and is to be started again."""
+
+    def over(self, how: Exit) -> None:
+        """It has ended, or could not be started, for good."""
+
+
+class Living(Protocol):
+    """What a container does as it enters each state."""
+
+    def be_starting(self) -> None:
+        """Enter the state "starting"."""
+
+    def be_running(self) -> None:
+        """Enter the state "running"."""
+
+    def be_found(self) -> None:
+        """Enter the state "running", which is not new."""
+
+    def be_stopping(self) -> None:
+        """Enter the state "stopping"."""
+
+    def be_waiting(self, how: Exit) -> None:
+        """Enter the state "waiting", after this end."""
+
+    def be_ended(self, how: Exit | None = None) -> None:
+        """Enter the state "ended", after this end (or else after the last one)."""
+
+    def be_found_ended(self, how: Exit) -> None:
+        """Enter the state "ended", which is not new."""
+
+
+def _life_machine() -> Callable[[Living], Life]:
+    builder = TypeMachineBuilder(Life, Living)  # type: ignore[type-abstract]
+    created = builder.state("created")
+    starting = builder.state("starting")
+    running = builder.state("running")
+    waiting = builder.state("waiting")
+    stopping = builder.state("stopping")
+    ended = builder.state("ended")
+
+    for state in (created, waiting):
+
+        @state.upon(Life.launch).to(starting)
+        def start(life: Life, container: Living) -> None:
+            container.be_starting()
+
+    @starting.upon(Life.up).to(running)
+    def run(life: Life, container: Living) -> None:
+        container.be_running()
+
+    @created.upon(Life.found).to(running)
+    def go_on(life: Life, container: Living) -> None:
+        container.be_found()
+
+    @created.upon(Life.was_over).to(ended)
+    def stay(life: Life, container: Living, how: Exit) -> None:
+        container.be_found_ended(how)
+
+    for state in (starting, running):
+
+        @state.upon(Life.stop).to(stopping)
+        def stop(life: Life, container: Living) -> None:
+            container.be_stopping()
+
+    for state in (created, starting, running):
+
+        @state.upon(Life.lapsed).to(waiting)
+        def wait(life: Life, container: Living, how: Exit) -> None:
+            container.be_waiting(how)
+
+    @waiting.upon(Life.stop).to(ended)
+    def give_up(life: Life, container: Living) -> None:
+        container.be_ended()
+
+    for state in (created, starting, running, stopping):
+
+        @state.upon(Life.over).to(ended)
+        def end(life: Life, container: Living, how: Exit) -> None:
+            container.be_ended(how)
+
+    for state in (stopping, ended):
+        state.upon(Life.stop).loop().returns(None)
+    return builder.build()
+
+
+make_life = _life_machine()
