@@ -15,12 +15,12 @@ from txcontain.host.cgroups import Cgroups
 from txcontain.runtime import pool
 from txcontain.runtime.pool import (
     CONNECT_WITHIN,
-    LATELY,
     REFILL_AFTER,
     RETRY_AFTER,
     compile_program,
 )
 from txcontain.runtime.prepared import new_name
+from txcontain.runtime.refill import LATELY
 
 GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
 PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]

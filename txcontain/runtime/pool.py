@@ -37,13 +37,13 @@ from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connection
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.prepared import Ahead, stem_of
+from txcontain.runtime.refill import LATELY, Drop, Spawn, Warm, decide
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
 REFILL_AFTER = 0.05  # seconds without a launch
 RETRY_AFTER = 5.0  # seconds, where a warm init has died
 CONNECT_WITHIN = 20.0  # seconds
 STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
-LATELY = 5.0  # seconds: the demand that the number of warm inits follows
 
 
 @define(eq=False)
@@ -312,25 +312,23 @@ class Pool(Factory):
             self._refill.after(seconds)
 
     def _look(self) -> None:
-        """Warm one more, or let one go that is not needed any more."""
         wanted = self._wanted()
-        surplus = [child for child in self._warm if not self._is_expected(child)]
-        surplus = surplus or self._warm[wanted:]
-        if surplus:
-            self._warm.remove(surplus[-1])
-            surplus[-1].hang_up()
+        decision = decide([self._good_for(child) for child in self._warm], wanted, self.size)
+        if isinstance(decision, Drop):
+            self._warm.pop(decision.which).hang_up()
             self._look_after(REFILL_AFTER)
-        elif len(self._warm) < wanted:
-            any_plain = any(child.groundwork == self.groundwork for child in self._warm)
-            name, steps = self.ahead.draw() if any_plain else ("", [])
+        elif isinstance(decision, Spawn):
+            name, steps = self.ahead.draw() if decision.prepared else ("", [])
             child = self._spawn(steps or self.groundwork, name)
             child.waiting.addCallbacks(self._warmed, self._not_warmed)
-        elif wanted > self.size:
-            self._look_after(LATELY)
+        elif decision.seconds is not None:
+            self._look_after(decision.seconds)
 
-    def _is_expected(self, child: Child) -> bool:
-        plain = child.groundwork == self.groundwork
-        return plain or self.ahead.expects(child.reserved, child.groundwork)
+    def _good_for(self, child: Child) -> Warm:
+        if child.groundwork == self.groundwork:
+            return Warm.PLAIN
+        expected = self.ahead.expects(child.reserved, child.groundwork)
+        return Warm.EXPECTED if expected else Warm.STALE
 
     def _warmed(self, child: Child) -> None:
         if self.most:
