@@ -17,10 +17,10 @@ from tests.support import document
 from txcontain.engine import manager
 from txcontain.engine.recovery import READ_AGAIN, doctor, restore
 from txcontain.runtime import records
+from txcontain.runtime.adopted import FOLLOW_AGAIN
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.records import RECORD, record_of
-from txcontain.runtime.supervised import FOLLOW_AGAIN
 
 
 def fail_with(number: int) -> None:

@@ -20,9 +20,10 @@ from txcontain.host import cgroups
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.runtime import exits
+from txcontain.runtime.adopted import FOLLOW_AGAIN, Adopted
 from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.exits import Exit, read_exit
-from txcontain.runtime.supervised import FOLLOW_AGAIN, LOOK_AFTER, LOOK_WITHIN, UNKNOWN, Adopted
+from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN, UNKNOWN
 
 PLAN = [("output", {}), ("exec", {"path": "/run.sh"})]
 JSON = st.recursive(

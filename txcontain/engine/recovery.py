@@ -14,11 +14,12 @@ from txcontain.engine.manager import Manager
 from txcontain.host.kernel import Process, most_held
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer, background
+from txcontain.runtime.adopted import Adopted
 from txcontain.runtime.exits import UNSEEN, Exit
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.phase import Phase, phase_of
 from txcontain.runtime.records import RECORD, read_record
-from txcontain.runtime.supervised import UNKNOWN, Adopted
+from txcontain.runtime.supervised import UNKNOWN
 
 READ_AGAIN = 5.0  # seconds
 WANTED_FILES = 1 << 16  # descriptors: one per instance, and those for everything else

@@ -1,10 +1,8 @@
 """A container's processes as the manager holds them: the monitor, and PID 1 below it.
 
-``Child`` is one that this manager has started and that carries out a plan (the
-protocol is drawn at the top of ``init.py``); ``Adopted`` is one that an earlier
-manager started. Both are signalled by a pidfd, and both tell their end once, which
-they learn from the file that the monitor has written: it is the same whether the
-manager was there when it happened or not.
+``Child`` (child.py) was started by this manager, and carries out a plan; ``Adopted`` (adopted.py)
+was started by an earlier one. Both are signalled by a pidfd. Both tell their end once, as the
+monitor wrote it into a file: so it is the same whether a manager ran when it happened or not.
 """
 
 from __future__ import annotations
@@ -18,21 +16,18 @@ from typing import Any
 
 from attrs import define, evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel, Process
 from txcontain.host.os_errors import of_os
-from txcontain.later import Timer, background, poll
+from txcontain.later import background, poll
 from txcontain.runtime.exits import Exit, read_exit, with_kills
+from txcontain.runtime.watch import Watch
 
 UNKNOWN = Process(0, 0)
 LOOK_AFTER, LOOK_WITHIN = 0.025, 1.0  # seconds, for what the kernel lets go of in its own time
 log = Logger()
-FOLLOW_AGAIN = 5.0  # seconds
 
 
 def _remove_slot(slot: str) -> bool:
@@ -42,40 +37,6 @@ def _remove_slot(slot: str) -> bool:
             os.unlink(os.path.join(slot, name))
         os.rmdir(slot)
     return not os.path.lexists(slot)
-
-
-@implementer(IReadDescriptor)
-@define(eq=False)
-class Watch:
-    """Tells, once, that a process has ended: its pidfd can be read from then on (pidfd_open(2))."""
-
-    reactor: Any
-    pidfd: int
-    ended: Callable[[], None]
-
-    def start(self) -> None:
-        """Begin to watch."""
-        self.reactor.addReader(self)
-
-    def stop(self) -> None:
-        """Watch no longer: the pidfd may be closed."""
-        self.reactor.removeReader(self)
-
-    def fileno(self) -> int:
-        """For the reactor."""
-        return self.pidfd
-
-    def doRead(self) -> None:
-        """The process has ended."""
-        self.stop()
-        self.ended()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """For the reactor."""
-
-    def logPrefix(self) -> str:
-        """For the reactor."""
-        return "watch"
 
 
 @define(eq=False)
@@ -208,32 +169,3 @@ class Supervised:
         if self.killed_because and how.signal == signal.SIGKILL:
             return evolve(how, reason=f"{self.killed_because} ({how.reason})")
         return how
-
-
-@define(eq=False)
-class Adopted(Supervised):
-    """A container that an earlier manager started: its monitor's pidfd tells its end."""
-
-    def follow(self) -> None:
-        """Begin to follow it; if it has ended, that is told at once.
-
-        If it can't be followed now, for want of a descriptor or so, that is tried again and again.
-        """
-        try:
-            self._watch_monitor()
-        except ProcessLookupError:
-            self.has_ended()
-        except OSError as error:
-            log.warn("{slot} can't be watched yet: {error}", slot=self.slot, error=error)
-            Timer(self.reactor, self.follow).after(FOLLOW_AGAIN)
-
-    def _watch_monitor(self) -> None:
-        if self.monitor == UNKNOWN or not self.kernel.lives(self.monitor):
-            raise ProcessLookupError(f"process {self.monitor.pid} has ended")
-        monitor = self.hold(self.monitor)
-
-        def monitor_ended() -> None:
-            self.kernel.close(monitor)
-            self.has_ended()
-
-        Watch(self.reactor, monitor, monitor_ended).start()
