@@ -52,7 +52,7 @@ from txcontain.network.network import Network
 from txcontain.runtime.child import Child
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
-from txcontain.runtime.prepared import Ahead
+from txcontain.runtime.prepared import Prepared
 from txcontain.runtime.supervised import Watch
 from txcontain.tap import FOLDERS
 
@@ -697,9 +697,9 @@ async def remove(path: str) -> None:
 
 def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:
     """A pool whose inits are fake; what is prepared has its folders in the same one."""
-    ahead = Ahead(folder, remove)
+    prepared = Prepared(folder, remove)
     log_process = LogProcess(reactor, folder, folder, maybeDeferred)
-    return Pool(reactor, reactor.kernel, Cgroups(), folder, ahead, log_process, **options)
+    return Pool(reactor, reactor.kernel, Cgroups(), folder, prepared, log_process, **options)
 
 
 def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:
@@ -709,7 +709,7 @@ def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:
     run = os.path.join(folder, "run")
     groundwork = make_groundwork(Host(), os.path.join(run, "scratch"))
     pool = make_pool(reactor, run, groundwork=groundwork, size=0)
-    pool.ahead.folder = pool.log_process.instances = os.path.join(folder, "instances")
+    pool.prepared.folder = pool.log_process.instances = os.path.join(folder, "instances")
     return Manager(
         reactor=reactor,
         kernel=reactor.kernel,

@@ -191,7 +191,7 @@ class Lives(RuleBasedStateMachine):
         self.manager = make_manager(self.reactor, self.folder)
         self.manager.pool.size = self.warm
         self.manager.threads = self.manager.network.threads = self.in_thread
-        self.manager.remove = self.manager.pool.ahead.remove = self.remove
+        self.manager.remove = self.manager.pool.prepared.remove = self.remove
         self.manager.layers.get = self.get_layer
         self.manager.journal.open()
         restore(self.manager)
@@ -456,7 +456,7 @@ class Lives(RuleBasedStateMachine):
         warm = {child.monitor for child in self.manager.pool._living.values() if not child.planned}
         running = {init.monitor for init in self.running_inits()}
         assert running == ours | warm, "other processes run than those that are known"
-        reserved = self.manager.pool.ahead.names
+        reserved = self.manager.pool.prepared.names
         assert set(os.listdir(self.path("instances"))) == set(states) | reserved
         for instance in instances:
             self.agrees_with_its_record(instance)

@@ -43,7 +43,7 @@ from txcontain.logs.log_process import LogProcess
 from txcontain.network.network import make_network
 from txcontain.options import number
 from txcontain.runtime.pool import Pool
-from txcontain.runtime.prepared import Ahead
+from txcontain.runtime.prepared import Prepared
 
 REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
@@ -219,15 +219,15 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     run = os.path.join(state, "run")
     groundwork = make_groundwork(host, os.path.join(run, "scratch"))
     writer = Writer(reactor)
-    ahead = Ahead(os.path.join(state, "instances"), trees.remove)
+    prepared = Prepared(os.path.join(state, "instances"), trees.remove)
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
-    log_process = LogProcess(reactor, run, ahead.folder, for_logs)
+    log_process = LogProcess(reactor, run, prepared.folder, for_logs)
     pool = Pool(
         reactor,
         kernel,
         Cgroups(),
         run,
-        ahead,
+        prepared,
         log_process,
         groundwork,
         options["pool"],

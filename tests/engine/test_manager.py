@@ -198,7 +198,7 @@ class PreparedTests(VerbTestCase):
     @property
     def prepared(self) -> Any:
         """The names that are reserved for the next launches."""
-        return sorted(self.manager.pool.ahead.names)
+        return sorted(self.manager.pool.prepared.names)
 
     def mode(self, name: str) -> Any:
         """The mode of an instance's folder."""

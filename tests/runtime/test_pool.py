@@ -270,7 +270,7 @@ class WarmTests(PoolTestCase):
         self.assertEqual(len(self.reactor.inits), count)
 
 
-class AheadTests(PoolTestCase):
+class PreparedTests(PoolTestCase):
     """Warm inits that have done more than the groundwork."""
 
     def launch(
@@ -285,7 +285,7 @@ class AheadTests(PoolTestCase):
         plan = blueprint.plan(leased.reserved if leased else new_name(stem))
         child = self.successResultOf(pool.take(plan, leased))
         child.carry_out(plan)
-        pool.ahead.launched(blueprint)
+        pool.prepared.launched(blueprint)
         self.reactor.pump([REFILL_AFTER] * 5)
         return next(init for init in self.reactor.inits if init.token == child.token)
 
@@ -308,7 +308,7 @@ class AheadTests(PoolTestCase):
         self.assertRegex(name, "^web-[0-9a-f]{8}$")
         init = self.launch(pool)
         self.assertEqual(init.groundwork, FakeBlueprint("web", "base", True).plan(name)[:3])
-        self.assertEqual((len(self.prepared()), len(pool.ahead.names)), (2, 1))
+        self.assertEqual((len(self.prepared()), len(pool.prepared.names)), (2, 1))
         self.assertEqual(self.warm(pool), [1, 3])
 
     def test_lease(self) -> None:
@@ -385,7 +385,7 @@ class AheadTests(PoolTestCase):
         self.launch(pool)
         self.launch(pool)
         self.init.end("Killed")
-        self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
+        self.assertEqual((self.prepared(), pool.prepared.names), ([], set()))
         self.reactor.advance(RETRY_AFTER)
         self.assertEqual(len(self.prepared()), 1)
 
@@ -437,11 +437,11 @@ class AheadTests(PoolTestCase):
     def test_no_folder(self) -> None:
         """Where no folder can be made for it, nothing is prepared."""
         pool = self.make(size=2, most=2)
-        pool.ahead.folder = os.path.join(self.folder, "missing")
+        pool.prepared.folder = os.path.join(self.folder, "missing")
         self.launch(pool)
         self.launch(pool)
         self.reactor.pump([RETRY_AFTER] * 2)
-        self.assertEqual((self.warm(pool), pool.ahead.names), ([1, 1], set()))
+        self.assertEqual((self.warm(pool), pool.prepared.names), ([1, 1], set()))
 
     def test_no_init(self) -> None:
         """Where no init can be spawned for it, what was prepared is removed."""
@@ -450,10 +450,10 @@ class AheadTests(PoolTestCase):
         blueprint = FakeBlueprint("web", "base", True)
         plan = blueprint.plan("web-1")
         self.successResultOf(pool.take(plan)).carry_out(plan)
-        pool.ahead.launched(blueprint)
+        pool.prepared.launched(blueprint)
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         self.reactor.advance(REFILL_AFTER)
-        self.assertEqual((self.prepared(), pool.ahead.names), ([], set()))
+        self.assertEqual((self.prepared(), pool.prepared.names), ([], set()))
 
 
 class StopTests(PoolTestCase):
@@ -474,19 +474,19 @@ class StopTests(PoolTestCase):
         """What was prepared for the next launch is gone before the manager is."""
         pool = self.make(size=2)
         for _ in range(2):
-            pool.ahead.launched(FakeBlueprint("web", "base", True))
+            pool.prepared.launched(FakeBlueprint("web", "base", True))
         self.successResultOf(pool.take(PLAN)).carry_out(PLAN)
         self.reactor.pump([REFILL_AFTER] * 3)
-        self.assertEqual(len(pool.ahead.names), 1)
+        self.assertEqual(len(pool.prepared.names), 1)
         removed: Deferred[Any] = Deferred()
-        pool.ahead.remove = lambda path: removed
+        pool.prepared.remove = lambda path: removed
         stopped = pool.stop()
         self.reactor.pump([0.01] * 3)
         self.assertNoResult(stopped)
         removed.callback(None)
         self.reactor.pump([0.01] * 3)
         self.successResultOf(stopped)
-        self.assertEqual(pool.ahead.names, set())
+        self.assertEqual(pool.prepared.names, set())
 
     def test_containers_run_on(self) -> None:
         """Those that have a plan run on."""

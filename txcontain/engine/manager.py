@@ -120,7 +120,7 @@ class Manager:
             await self._forget(instance)
             raise
         blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
-        self.pool.ahead.launched(blueprint)
+        self.pool.prepared.launched(blueprint)
         instance.notes = self.layers.news(layers)
         return instance
 

@@ -85,7 +85,7 @@ async def doctor(manager: Manager) -> list[str]:
     """Find and remove what should not be there; returns what was found and done."""
     monitors = await manager.threads(manager.kernel.monitors, manager.pool.slots)
     done = [] if manager.unread else _end_strangers(manager, monitors)
-    known = set(manager.instances) | manager.pool.ahead.names | set(manager.unread)
+    known = set(manager.instances) | manager.pool.prepared.names | set(manager.unread)
     for name in set(os.listdir(manager.folder)) - known:
         await manager.remove(os.path.join(manager.folder, name))
         done.append(f"removed the folder instances/{name}, of no instance")

@@ -2,7 +2,7 @@
 
 One of them has done what every container's plan begins with. The others have gone on, as far
 as the last two plans were alike: for a config that is launched again and again, that is all
-but the exec, for an instance whose name is drawn in advance (``ahead.py``).
+but the exec, for an instance whose name is drawn in advance (``prepared.py``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from txcontain.logs.log_process import LOGD, LogProcess
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connection
 from txcontain.runtime.phase import Phase
-from txcontain.runtime.prepared import Ahead, stem_of
+from txcontain.runtime.prepared import Prepared, stem_of
 from txcontain.runtime.refill import LATELY, Drop, Spawn, Warm, decide
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
@@ -58,7 +58,7 @@ class Pool(Factory):
     kernel: Kernel
     cgroups: Cgroups
     folder: str
-    ahead: Ahead
+    prepared: Prepared
     log_process: LogProcess
     groundwork: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
@@ -127,7 +127,7 @@ class Pool(Factory):
     async def _stop(self) -> None:
         await self._port.stopListening()
         async for _ in poll(self.reactor, LOOK_AFTER, within=STOP_WITHIN):
-            if not (self._any_without_plan() or self.ahead.names):
+            if not (self._any_without_plan() or self.prepared.names):
                 break
         for child in self._living.values():
             if not child.planned:
@@ -184,7 +184,7 @@ class Pool(Factory):
         self._look_after(REFILL_AFTER)
         child = leased or self._take_warm(plan)
         if child is not None:
-            self.ahead.give(child.reserved)
+            self.prepared.give(child.reserved)
             return succeed(child)
         ours = begins_with(plan, self.groundwork)  # else it is no container's
         return self._spawn(self.groundwork if ours else []).waiting
@@ -209,7 +209,7 @@ class Pool(Factory):
 
         Inits that have done more are let go: then only instances use layers.
         """
-        self.ahead.forget()
+        self.prepared.forget()
         self._look_after(0)
 
     def _spawn(self, groundwork: Plan, reserved: str = "") -> Child:
@@ -248,7 +248,7 @@ class Pool(Factory):
         os.mkdir(child.slot, 0o700)
         self.log_process.make_pipes(child.slot)
         if child.reserved:
-            os.mkdir(self.ahead.path(child.reserved), Phase.PREPARED)
+            os.mkdir(self.prepared.path(child.reserved), Phase.PREPARED)
 
     def _hold_pipes(self, child: Child) -> Deferred[Child]:
         """Have nothing lost of what will be written to the slot's pipes; else don't use it."""
@@ -288,7 +288,7 @@ class Pool(Factory):
     def _ended_without_plan(self, child: Child) -> None:
         self._known.pop(child.token, None)
         child.clear()
-        self.ahead.drop(child.reserved)
+        self.prepared.drop(child.reserved)
         self._lost(child)
 
     def _lost(self, child: Child) -> None:
@@ -318,7 +318,7 @@ class Pool(Factory):
             self._warm.pop(decision.which).hang_up()
             self._look_after(REFILL_AFTER)
         elif isinstance(decision, Spawn):
-            name, steps = self.ahead.draw() if decision.prepared else ("", [])
+            name, steps = self.prepared.draw() if decision.prepared else ("", [])
             child = self._spawn(steps or self.groundwork, name)
             child.waiting.addCallbacks(self._warmed, self._not_warmed)
         elif decision.seconds is not None:
@@ -327,7 +327,7 @@ class Pool(Factory):
     def _good_for(self, child: Child) -> Warm:
         if child.groundwork == self.groundwork:
             return Warm.PLAIN
-        expected = self.ahead.expects(child.reserved, child.groundwork)
+        expected = self.prepared.expects(child.reserved, child.groundwork)
         return Warm.EXPECTED if expected else Warm.STALE
 
     def _warmed(self, child: Child) -> None:
@@ -341,7 +341,7 @@ class Pool(Factory):
     def _not_warmed(self, reason: Any) -> None:
         if self.most:
             self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
-        self.ahead.forget()
+        self.prepared.forget()
         self._look_after(RETRY_AFTER)
 
 

@@ -28,7 +28,7 @@ def stem_of(name: str) -> str:
 
 
 @define(eq=False)
-class Ahead:
+class Prepared:
     """Expects launches, and draws up what can be done for the next one."""
 
     folder: str  # in which instances have theirs
