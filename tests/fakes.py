@@ -34,7 +34,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import document
 from txcontain.api.server import ApiSite
 from txcontain.container.facts import Host
-from txcontain.container.plan import make_groundwork
+from txcontain.container.plan import make_base_plan
 from txcontain.container.spec import Spec
 from txcontain.engine.configs import Configs
 from txcontain.engine.manager import Manager
@@ -249,7 +249,7 @@ class FakeReactor(Clock):
     """A clock that also spawns, listens and reads, without an operating system.
 
     What it spawns is a ``FakeInit``. Where ``connects``, it connects by itself; where
-    ``prepares``, it does the groundwork, and where ``works``, the rest of its plan.
+    ``prepares``, it does the base plan, and where ``works``, the rest of its plan.
     """
 
     def __init__(self) -> None:
@@ -349,7 +349,7 @@ class FakeInit:
         self.kernel.working[self.token] = self.monitor, self.process
         self.pid = self.monitor.pid
         self.stuck = False  # whether not even SIGKILL ends it
-        self.groundwork: list[Any] | None = None
+        self.early_steps: list[Any] | None = None
         self.plan: Any = None  # all of it
         self.asked_for_link = self.linked = False
         self.incoming = b""  # of a message that is not complete
@@ -487,18 +487,18 @@ class FakeInit:
         return message
 
     def carry_on(self, message: bytes) -> None:
-        """Steps to carry out, the groundwork and later the rest of a plan; or there is a link."""
+        """Steps to carry out, the base plan and later the rest of a plan; or there is a link."""
         if message == b"\n":
             self.linked = True
             self.reactor.callLater(0, self.carry_out)
             return
         steps = marshal.loads(message[4:])
-        if self.groundwork is None:
-            self.groundwork = steps
+        if self.early_steps is None:
+            self.early_steps = steps
             if self.reactor.prepares:
                 self.say({"ready": len(steps)})
         else:
-            self.plan = self.groundwork + steps
+            self.plan = self.early_steps + steps
             if self.reactor.works:
                 self.reactor.callLater(0, self.carry_out)
 
@@ -707,8 +707,8 @@ def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:
     for name in (*FOLDERS, "base_images", "mountables"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
     run = os.path.join(folder, "run")
-    groundwork = make_groundwork(Host(), os.path.join(run, "scratch"))
-    pool = make_pool(reactor, run, groundwork=groundwork, size=0)
+    base_plan = make_base_plan(Host(), os.path.join(run, "scratch"))
+    pool = make_pool(reactor, run, base_plan=base_plan, size=0)
     pool.prepared.folder = pool.log_process.instances = os.path.join(folder, "instances")
     return Manager(
         reactor=reactor,

@@ -159,11 +159,11 @@ class WiringTests(MachineTestCase):
         running[0].callback(None)
         self.assertEqual(len(running), LOG_THREADS + 2)
 
-    def test_plans_begin_with_the_groundwork(self) -> None:
+    def test_plans_begin_with_the_base_plan(self) -> None:
         """Every container's plan begins with what a warm init has done in advance."""
         manager = wire(self.options(), self.reactor)
         plan = manager.blueprint(make_spec(), ["/base"], None, None).plan("web-1")
-        self.assertEqual(plan[: len(manager.pool.groundwork)], manager.pool.groundwork)
+        self.assertEqual(plan[: len(manager.pool.base_plan)], manager.pool.base_plan)
 
 
 class ServiceTests(MachineTestCase):

@@ -24,7 +24,7 @@ from twisted.python.usage import UsageError
 from txcontain import __version__
 from txcontain.api import listen
 from txcontain.container.facts import Host
-from txcontain.container.plan import make_groundwork
+from txcontain.container.plan import make_base_plan
 from txcontain.container.seccomp import compile_filters
 from txcontain.engine.configs import Configs
 from txcontain.engine.manager import Manager
@@ -217,7 +217,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     kernel, trees = Kernel(), Trees(reactor)
     host = Host.here(os.path.join(state, "empty"), compile_filters())
     run = os.path.join(state, "run")
-    groundwork = make_groundwork(host, os.path.join(run, "scratch"))
+    base_plan = make_base_plan(host, os.path.join(run, "scratch"))
     writer = Writer(reactor)
     prepared = Prepared(os.path.join(state, "instances"), trees.remove)
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
@@ -229,7 +229,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         run,
         prepared,
         log_process,
-        groundwork,
+        base_plan,
         options["pool"],
         writes=writer.write,
     )

@@ -233,7 +233,7 @@ class WholePlans(Case):
         self.assertEqual(said, [(wanted, "load_filter")])
 
     def test_a_plan_in_two_parts(self) -> None:
-        """Steps are numbered through the groundwork and what follows, and so are failures."""
+        """Steps are numbered through the base plan and what follows, and so are failures."""
         plan = PLANS["container"]
         kernel = Recorder()
         said: list[Any] = []

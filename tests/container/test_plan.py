@@ -19,7 +19,7 @@ from txcontain.container.plan import (
     Link,
     Paths,
     common_start,
-    make_groundwork,
+    make_base_plan,
     make_plan,
 )
 from txcontain.images.programs import Program
@@ -30,7 +30,7 @@ MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
 HOST = Host("/empty", MASKS, ("/proc/sys",), FILTER, (("msgqueue", 7),))
 ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
-GROUNDWORK: list[tuple[str, dict[str, Any]]] = [
+BASE_PLAN: list[tuple[str, dict[str, Any]]] = [
     ("unshare", {"namespaces": ["mount", "cgroup"]}),
     ("propagation", {"mode": "slave"}),
     ("scratch", {"path": "/scratch", "size": "1m"}),
@@ -203,18 +203,18 @@ class Containers(SynchronousTestCase):
             startup_owner="www-data",
             startup_env="PORT=80;A=${PORT};PATH=/x:${PATH}",
         )
-        self.assertEqual(plan, GROUNDWORK + REST)
+        self.assertEqual(plan, BASE_PLAN + REST)
 
-    def test_the_groundwork(self) -> None:
+    def test_base_plan(self) -> None:
         """What a warm init does in advance is how every plan begins, whatever its config."""
-        groundwork = make_groundwork(HOST, "/scratch")
-        self.assertEqual(groundwork, GROUNDWORK)
+        base_plan = make_base_plan(HOST, "/scratch")
+        self.assertEqual(base_plan, BASE_PLAN)
         every: list[dict[str, Any]] = [
             {},
             {"writable_root": True, "limits": {"disk": "1M", "files": 9}},
         ]
         for changes in every:
-            self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
+            self.assertEqual(plan_of(**changes)[: len(base_plan)], base_plan)
 
     def test_no_script(self) -> None:
         """Without a script the container idles, in the same environment."""
@@ -488,7 +488,7 @@ class InAdvance(SynchronousTestCase):
 
     def test_same_plan(self) -> None:
         """All may be done early but the exec, or the idling that stands for one."""
-        for plan in (GROUNDWORK + REST, plan_of()):
+        for plan in (BASE_PLAN + REST, plan_of()):
             self.assertEqual(common_start(plan, plan), plan[:-1])
 
     def test_another_plan(self) -> None:
@@ -500,6 +500,6 @@ class InAdvance(SynchronousTestCase):
         """No address and no range of ids is taken early, and nothing is done that needs it."""
         plan = plan_of(network="private")
         unshare = ("unshare", {"namespaces": ["net"]})
-        self.assertEqual(common_start(plan, plan), [*GROUNDWORK, unshare])
+        self.assertEqual(common_start(plan, plan), [*BASE_PLAN, unshare])
         plan = make_plan(make_spec(), evolve(PATHS, ids=65536), "web-1")
-        self.assertEqual(common_start(plan, plan), GROUNDWORK)
+        self.assertEqual(common_start(plan, plan), BASE_PLAN)

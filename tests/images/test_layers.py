@@ -118,10 +118,10 @@ class UnpackTests(LayersTestCase):
         self.assertEqual([len(place) for place in places], [34, 34])
 
     def test_bare(self) -> None:
-        """Its init has done no container's groundwork."""
-        self.pool.groundwork = [("unshare", {"namespaces": ["mount"]})]
+        """Its init has done no container's base plan."""
+        self.pool.base_plan = [("unshare", {"namespaces": ["mount"]})]
         self.get()
-        self.assertEqual(self.init.groundwork, [])
+        self.assertEqual(self.init.early_steps, [])
 
     def test_again(self) -> None:
         """A layer that is there is had at once, without a look into the tarball."""

@@ -22,12 +22,12 @@ from txcontain.runtime.pool import (
 from txcontain.runtime.prepared import new_name
 from txcontain.runtime.refill import LATELY
 
-GROUNDWORK = [("unshare", {"namespaces": ["mount"]})]
-PLAN = [*GROUNDWORK, ("exec", {"path": "/run.sh"})]
+BASE_PLAN = [("unshare", {"namespaces": ["mount"]})]
+PLAN = [*BASE_PLAN, ("exec", {"path": "/run.sh"})]
 
 
 class FakeBlueprint:
-    """Its plans are the groundwork, the image, and the instance's own."""
+    """Its plans are the base plan, the image, and the instance's own."""
 
     def __init__(self, name: Any, image: Any, writable: Any) -> None:
         self.spec = make_spec(name=name)
@@ -35,7 +35,7 @@ class FakeBlueprint:
 
     def plan(self, name: Any) -> Any:
         return [
-            *GROUNDWORK,
+            *BASE_PLAN,
             ("root_overlay", {"lower": self.image, "upper": name if self.writable else ""}),
             ("hostname", {"name": name}),
             ("exec", {"path": "/run.sh"}),
@@ -47,7 +47,7 @@ class PoolTestCase(MachineTestCase):
 
     def make(self, **options: Any) -> Any:
         """A pool that has been started, and has warmed its first inits."""
-        pool = make_pool(self.reactor, self.folder, groundwork=GROUNDWORK, **options)
+        pool = make_pool(self.reactor, self.folder, base_plan=BASE_PLAN, **options)
         pool.start()
         self.reactor.advance(0)
         return pool
@@ -198,12 +198,12 @@ class WarmTests(PoolTestCase):
         self.reactor.advance(100)
         self.assertEqual(len(self.reactor.inits), 2)
 
-    def test_groundwork(self) -> None:
-        """A warm init has done the groundwork; a bare one has done nothing, and is a new one."""
+    def test_early_steps(self) -> None:
+        """A warm init has done the base plan; a bare one has done nothing, and is a new one."""
         pool = self.make(size=1)
-        self.assertEqual(self.init.groundwork, GROUNDWORK)
+        self.assertEqual(self.init.early_steps, BASE_PLAN)
         self.successResultOf(pool.take([("unshare", {})]))
-        self.assertEqual((len(self.reactor.inits), self.init.groundwork), (2, []))
+        self.assertEqual((len(self.reactor.inits), self.init.early_steps), (2, []))
 
     def test_handed_out_first(self) -> None:
         """A warm init is handed out at once, the oldest first."""
@@ -271,7 +271,7 @@ class WarmTests(PoolTestCase):
 
 
 class PreparedTests(PoolTestCase):
-    """Warm inits that have done more than the groundwork."""
+    """Warm inits that have done more than the base plan."""
 
     def launch(
         self, pool: Any, image: str = "base", stem: str = "web", *, writable: bool = True
@@ -307,7 +307,7 @@ class PreparedTests(PoolTestCase):
         (name,) = self.prepared()
         self.assertRegex(name, "^web-[0-9a-f]{8}$")
         init = self.launch(pool)
-        self.assertEqual(init.groundwork, FakeBlueprint("web", "base", True).plan(name)[:3])
+        self.assertEqual(init.early_steps, FakeBlueprint("web", "base", True).plan(name)[:3])
         self.assertEqual((len(self.prepared()), len(pool.prepared.names)), (2, 1))
         self.assertEqual(self.warm(pool), [1, 3])
 
@@ -342,14 +342,14 @@ class PreparedTests(PoolTestCase):
         self.launch(pool, stem="db", writable=False)
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 2], []))
         init = self.launch(pool, stem="web", writable=False)
-        self.assertEqual(len(init.groundwork), 2)
+        self.assertEqual(len(init.early_steps), 2)
 
     def test_another_stem(self) -> None:
         """A name is no other config's, be the plan as it may; what was prepared is let go."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
-        self.assertEqual(self.launch(pool, stem="db").groundwork, GROUNDWORK)
+        self.assertEqual(self.launch(pool, stem="db").early_steps, BASE_PLAN)
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
     def test_another(self) -> None:
@@ -357,17 +357,17 @@ class PreparedTests(PoolTestCase):
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
-        self.assertEqual(self.launch(pool, "other").groundwork, GROUNDWORK)
+        self.assertEqual(self.launch(pool, "other").early_steps, BASE_PLAN)
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
         self.launch(pool, "other")
         self.assertEqual(self.warm(pool), [1, 3])
 
     def test_cold(self) -> None:
-        """A new init does only the groundwork, whatever is expected."""
+        """A new init does only the base plan, whatever is expected."""
         pool = self.make(size=0)
         for _ in range(3):
             init = self.launch(pool)
-        self.assertEqual((init.groundwork, init.child.in_advance), (GROUNDWORK, 0))
+        self.assertEqual((init.early_steps, init.child.in_advance), (BASE_PLAN, 0))
         self.assertEqual(self.prepared(), [])
 
     def test_expect_nothing(self) -> None:

@@ -100,7 +100,7 @@ class PoolTestCase(MachineTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.reactor.connects = self.reactor.works = False
-        self.pool = make_pool(self.reactor, self.folder, groundwork=PLAN[:1], size=0)
+        self.pool = make_pool(self.reactor, self.folder, base_plan=PLAN[:1], size=0)
         self.pool.start()
 
     def connected(self) -> Any:
@@ -134,18 +134,18 @@ class ChildTests(PoolTestCase):
         details = self.failureResultOf(outcome, StepFailed).value.details
         self.assertEqual((details["step"], details["errno"]), (1, 13))
 
-    def test_groundwork(self) -> None:
-        """An init is handed out when it has done the groundwork, not before."""
+    def test_early_steps(self) -> None:
+        """An init is handed out when it has done the base plan, not before."""
         self.reactor.prepares = False
         taken = self.pool.take(PLAN)
         self.init.connect()
-        self.assertEqual(self.init.groundwork, PLAN[:1])
+        self.assertEqual(self.init.early_steps, PLAN[:1])
         self.assertNoResult(taken)
         self.init.say({"ready": 1})
         self.successResultOf(taken)
 
-    def test_groundwork_fails(self) -> None:
-        """An init that can't do the groundwork fails the launch with the step."""
+    def test_early_steps_fails(self) -> None:
+        """An init that can't do the base plan fails the launch with the step."""
         self.reactor.prepares = False
         taken = self.pool.take(PLAN)
         self.init.connect()
@@ -154,7 +154,7 @@ class ChildTests(PoolTestCase):
         self.assertEqual(error.chain[0], "step 1 of 1, output")
 
     def test_says_too_much(self) -> None:
-        """What an init says of its groundwork later on changes nothing."""
+        """What an init says of its base plan later on changes nothing."""
         self.connected()
         self.init.say({"ready": 1})
         self.init.fail(step=0)

@@ -8,7 +8,7 @@ The protocol, on one unix stream socket::
 
     init                                   manager
      | -- {"token": TOKEN} ----------------> |  and SO_PEERCRED: the pid of PID 1
-     | <----------- [(OP, {ARG: ..}), ..] -- |  the groundwork: what all containers share
+     | <----------- [(OP, {ARG: ..}), ..] -- |  the base plan: what all containers share
      | -- {"ready": STEPS} ----------------> |
      |            ...waits, warm...          |
      | <----------- [(OP, {ARG: ..}), ..] -- |  the rest of a plan (end-of-file: not wanted)

@@ -106,7 +106,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     root, staging = f"{paths.scratch}/root", f"{paths.scratch}/staging"
     capabilities = list(CAPABILITIES.values())
     return [
-        *make_groundwork(paths.host, paths.scratch),
+        *make_base_plan(paths.host, paths.scratch),
         *_network(spec),
         *_user_namespace(paths),
         *_bounded_disk(spec, paths),
@@ -135,7 +135,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
 
 
 @lru_cache(maxsize=1)  # so that two plans begin with the same objects, which are soon compared
-def make_groundwork(host: Host, scratch: str) -> Plan:
+def make_base_plan(host: Host, scratch: str) -> Plan:
     """The first steps of every container's plan: they depend on no config.
 
     A warm init has carried them out before it is needed. Until then it lets go of what the

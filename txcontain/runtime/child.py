@@ -28,7 +28,7 @@ class Child(Supervised, ProcessProtocol):
     """The monitor as a child of this manager: told of its end by the reactor."""
 
     transport: Any = None
-    groundwork: Plan = field(factory=list)  # the steps that it carries out at once
+    early_steps: Plan = field(factory=list)  # the steps that it carries out at once
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     connect: Connect | None = None  # makes the link that a private network needs
@@ -59,16 +59,16 @@ class Child(Supervised, ProcessProtocol):
             self.fail(MachineAtFault("taking note of a container's init", why))
             raise
         self.connection = connection
-        connection.send_plan(self.groundwork)
+        connection.send_plan(self.early_steps)
 
-    def groundwork_done(self) -> None:
+    def early_steps_done(self) -> None:
         """The init waits for the rest of a plan."""
         if not self.waiting.called:
             self.waiting.callback(self)
 
-    def groundwork_failed(self, failure: StepFailed) -> None:
+    def early_steps_failed(self, failure: StepFailed) -> None:
         """The init could not even do what all containers share, and ends."""
-        self.fail(diagnose.of_step(self.groundwork, failure))
+        self.fail(diagnose.of_step(self.early_steps, failure))
 
     def hung_up(self) -> None:
         """The init has closed its connection: its script runs, or it ends."""
@@ -90,8 +90,8 @@ class Child(Supervised, ProcessProtocol):
         self.planned = True
         if self.connection is None:
             return failed(MachineAtFault("carrying out the plan", "the init has ended"))
-        assert begins_with(plan, self.groundwork)
-        return self.connection.send(plan[len(self.groundwork) :])
+        assert begins_with(plan, self.early_steps)
+        return self.connection.send(plan[len(self.early_steps) :])
 
     def hang_up(self) -> None:
         """Tell the init that it is not needed any more."""

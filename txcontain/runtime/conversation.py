@@ -47,10 +47,10 @@ class Hearer(Protocol):
     def init_connected(self, connection: Connection, pid: int) -> None:
         """It has connected."""
 
-    def groundwork_done(self) -> None:
+    def early_steps_done(self) -> None:
         """It waits for the rest of a plan."""
 
-    def groundwork_failed(self, failure: StepFailed) -> None:
+    def early_steps_failed(self, failure: StepFailed) -> None:
         """It could not do what it was to do in advance."""
 
     def hung_up(self) -> None:
@@ -127,7 +127,7 @@ class Connection(LineOnlyReceiver):
     def _ready(self, steps: int) -> None:
         if self._child is None:
             raise LookupError
-        self._child.groundwork_done()
+        self._child.early_steps_done()
 
     def _link_wanted(self, what: str) -> None:
         if self._child is None or self._child.connect is None:
@@ -156,7 +156,7 @@ class Connection(LineOnlyReceiver):
             outcome, self._outcome = self._outcome, None
             outcome.errback(failure)
         elif self._child is not None:
-            self._child.groundwork_failed(failure)
+            self._child.early_steps_failed(failure)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End-of-file: the exec has closed the socket, or the init has ended."""

@@ -60,7 +60,7 @@ class Pool(Factory):
     folder: str
     prepared: Prepared
     log_process: LogProcess
-    groundwork: Plan = field(factory=list)  # what every container's plan begins with
+    base_plan: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
     most: int = 16  # and at the most, where many were asked for lately
     # The soft and the hard limit of how many files a container's process may open.
@@ -162,7 +162,7 @@ class Pool(Factory):
         for child in self._warm:
             name = child.reserved
             if stem_of(name) == blueprint.spec.name and begins_with(
-                blueprint.plan(name), child.groundwork
+                blueprint.plan(name), child.early_steps
             ):
                 self._warm.remove(child)
                 return child
@@ -186,13 +186,13 @@ class Pool(Factory):
         if child is not None:
             self.prepared.give(child.reserved)
             return succeed(child)
-        ours = begins_with(plan, self.groundwork)  # else it is no container's
-        return self._spawn(self.groundwork if ours else []).waiting
+        ours = begins_with(plan, self.base_plan)  # else it is no container's
+        return self._spawn(self.base_plan if ours else []).waiting
 
     def _take_warm(self, plan: Plan) -> Child | None:
         """The one that has done most of a plan."""
-        fit = [child for child in self._warm if begins_with(plan, child.groundwork)]
-        child = max(fit, key=lambda child: len(child.groundwork), default=None)
+        fit = [child for child in self._warm if begins_with(plan, child.early_steps)]
+        child = max(fit, key=lambda child: len(child.early_steps), default=None)
         if child is not None:
             self._warm.remove(child)
         return child
@@ -201,7 +201,7 @@ class Pool(Factory):
     def mounted(self) -> set[str]:
         """The folders of the host that inits have mounted before they have a whole plan."""
         waiting = [child for child in self._living.values() if not child.planned]
-        steps = [arguments for child in waiting for _, arguments in child.groundwork]
+        steps = [arguments for child in waiting for _, arguments in child.early_steps]
         return {path for step in steps for path in (step.get("lower"), step.get("source")) if path}
 
     def expect_nothing(self) -> None:
@@ -212,12 +212,12 @@ class Pool(Factory):
         self.prepared.forget()
         self._look_after(0)
 
-    def _spawn(self, groundwork: Plan, reserved: str = "") -> Child:
+    def _spawn(self, steps: Plan, reserved: str = "") -> Child:
         """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
         slot = os.path.join(self.slots, token)
         machine = self.reactor, self.kernel, self.cgroups, self.writes
-        child = Child(*machine, slot, groundwork=groundwork, reserved=reserved)
+        child = Child(*machine, slot, early_steps=steps, reserved=reserved)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone, child.lost = self._forget, self._lost
         child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
@@ -319,20 +319,20 @@ class Pool(Factory):
             self._look_after(REFILL_AFTER)
         elif isinstance(decision, Spawn):
             name, steps = self.prepared.draw() if decision.prepared else ("", [])
-            child = self._spawn(steps or self.groundwork, name)
+            child = self._spawn(steps or self.base_plan, name)
             child.waiting.addCallbacks(self._warmed, self._not_warmed)
         elif decision.seconds is not None:
             self._look_after(decision.seconds)
 
     def _good_for(self, child: Child) -> Warm:
-        if child.groundwork == self.groundwork:
+        if child.early_steps == self.base_plan:
             return Warm.PLAIN
-        expected = self.prepared.expects(child.reserved, child.groundwork)
+        expected = self.prepared.expects(child.reserved, child.early_steps)
         return Warm.EXPECTED if expected else Warm.STALE
 
     def _warmed(self, child: Child) -> None:
         if self.most:
-            child.in_advance = len(child.groundwork)
+            child.in_advance = len(child.early_steps)
             self._warm.append(child)
             self._look_after(0)
         else:  # the pool has been stopped meanwhile
