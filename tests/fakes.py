@@ -71,7 +71,7 @@ class FakeKernel:
         self.zombies: set[Process] = (
             set()
         )  # Processes that have ended, and no one has waited for them
-        # By a slot's name: its monitor, and PID 1.
+        # By the name of a run directory: its monitor, and PID 1.
         self.working: dict[str, tuple[Process, Process]] = {}
         self.pidfds: dict[int, Process] = {}  # descriptor: Process
         self.folders: dict[int, str] = {}  # descriptor: path
@@ -343,7 +343,7 @@ class FakeInit:
         self.reactor, self.kernel = reactor, reactor.kernel
         self.child: Child | None = child
         self.arguments, self.environment, self.descriptors = arguments, environment, descriptors
-        self.slot, self.token = child.slot, child.token
+        self.folder, self.token = child.folder, child.token
         self.monitor = self.kernel.begin(killed=self.killed)
         self.process = self.kernel.begin(killed=self.killed)
         self.kernel.working[self.token] = self.monitor, self.process
@@ -447,7 +447,7 @@ class FakeInit:
 
     def write_down(self, words: str) -> None:
         """Write how it ended, as of now."""
-        path = os.path.join(self.slot, "exit")
+        path = os.path.join(self.folder, "exit")
         with open(path, "w") as file:
             file.write(f"[1] + {words} \n")
         os.utime(path, (self.kernel.now(),) * 2)

@@ -45,7 +45,7 @@ class VerbTestCase(ManagerTestCase):
         return sorted(os.listdir(os.path.join(self.folder, below)))
 
     def assertNothingLeft(self) -> None:
-        """No process, folder, slot, descriptor or timer is left of any instance."""
+        """No process, folder, run directory, descriptor or timer is left of any instance."""
         self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
         self.assertEqual((self.folders("instances"), self.folders("run/slots")), ([], []))
         self.assertEqual((self.manager.instances, self.reactor.readers), ({}, []))

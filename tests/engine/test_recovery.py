@@ -120,7 +120,7 @@ class RestoreTests(RestoreTestCase):
         name = self.launch().name
         self.reactor.lose_manager()
         self.init.end()
-        os.unlink(os.path.join(self.init.slot, "exit"))
+        os.unlink(os.path.join(self.init.folder, "exit"))
         self.next_manager()
         self.assertIn("no one saw how", str(self.manager.find(name).exit))
 
@@ -366,7 +366,7 @@ class RestoreTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_empty_slots(self) -> None:
-        """An empty slot is removed."""
+        """An empty run directory is removed."""
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
         self.next_manager()
         self.assertNothingLeft()
@@ -468,11 +468,13 @@ class ScribbleTests(RestoreTestCase):
         self.assertNothingLeft()
 
     def test_slots(self) -> None:
-        """Stray files and folders among the slots do no harm."""
-        slots = os.path.join(self.folder, "run/slots")
-        os.makedirs(os.path.join(slots, "0123/folder"), exist_ok=True)
-        open(os.path.join(slots, "stray"), "w").close()
-        self.assertEqual(self.next_manager(), ["removed the slot 0123, of nothing that runs"])
+        """Stray files and folders among the run directories do no harm."""
+        folder = os.path.join(self.folder, "run/slots")
+        os.makedirs(os.path.join(folder, "0123/folder"), exist_ok=True)
+        open(os.path.join(folder, "stray"), "w").close()
+        self.assertEqual(
+            self.next_manager(), ["removed the run directory 0123, which nothing uses"]
+        )
         self.reactor.pump([0.025] * 40)
         self.launch()
 
@@ -506,14 +508,14 @@ class DoctorTests(VerbTestCase):
         self.successResultOf(launched)
 
     def test_found(self) -> None:
-        """Folders of no instance, unused slots and unused layers are removed."""
+        """Folders of no instance, unused run directories and unused layers are removed."""
         os.mkdir(os.path.join(self.folder, "instances/lost"))
         os.mkdir(os.path.join(self.folder, "layers/0123"))
         os.mkdir(os.path.join(self.folder, "run/slots/0123"))
         self.assertEqual(
             self.doctor(),
             [
-                "removed the slot 0123, of nothing that runs",
+                "removed the run directory 0123, which nothing uses",
                 "removed the folder instances/lost, of no instance",
                 "removed the layer 0123, which nothing uses",
             ],

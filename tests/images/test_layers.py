@@ -73,7 +73,7 @@ class LayersTestCase(MachineTestCase):
         """The layers are these, and nothing of an unpacking is left."""
         found = [name for name in os.listdir(self.layers.folder) if not name.endswith(".json")]
         self.assertEqual(found, list(names))
-        self.assertEqual((os.listdir(self.pool.slots), self.kernel.living), ([], {}))
+        self.assertEqual((os.listdir(self.pool.run_directories), self.kernel.living), ([], {}))
 
 
 class UnpackTests(LayersTestCase):

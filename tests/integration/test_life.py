@@ -92,20 +92,20 @@ class Adoption(LifeCase):
         self.restart()
         self.assertEqual((self.running(), self.record(name)["pid"]), ([name], pid))
 
-    def test_scribbled_slots(self) -> None:
-        """A container is found by what the kernel says, whatever someone has put into its slot."""
+    def test_scribbled_run_directories(self) -> None:
+        """A container is found by what the kernel says, whatever is put into its run directory."""
         name = self.launch()
         pid = self.record(name)["pid"]
         self.kill_manager()
-        slots = self.state / "run/slots"
-        (slots / "stray").write_text("nothing of ours")
-        (slots / "0123456789abcdef/folder").mkdir(parents=True)
-        (slot,) = slots.glob("*/exit")
-        slot.with_name("stray").write_text("nothing of ours")
+        folder = self.state / "run/slots"
+        (folder / "stray").write_text("nothing of ours")
+        (folder / "0123456789abcdef/folder").mkdir(parents=True)
+        (exit_file,) = folder.glob("*/exit")
+        exit_file.with_name("stray").write_text("nothing of ours")
         self.start()
         self.assertEqual((self.running(), self.record(name)["pid"]), ([name], pid))
-        (slots / "stray").unlink()
-        shutil.rmtree(slots / "0123456789abcdef")
+        (folder / "stray").unlink()
+        shutil.rmtree(folder / "0123456789abcdef")
 
     def test_followed_to_its_last_line(self) -> None:
         """Who follows an instance that is destroyed gets its last words."""

@@ -67,14 +67,14 @@ class ColdTests(PoolTestCase):
         self.assertEqual(self.reactor.inits, [])
         child = self.successResultOf(pool.take(PLAN))
         self.reactor.advance(100)
-        self.assertEqual([init.slot for init in self.reactor.inits], [child.slot])
+        self.assertEqual([init.folder for init in self.reactor.inits], [child.folder])
 
     def test_command(self) -> None:
         """The monitor is run in new namespaces, and it runs the init by its path."""
         self.make(size=0).take(PLAN)
         _, *arguments = self.init.arguments
         self.assertEqual(arguments[:4], ["unshare", "--pid", "--uts", "--ipc"])
-        self.assertEqual(arguments[4:8], ["/bin/sh", MONITOR, "/dev/null", self.init.slot])
+        self.assertEqual(arguments[4:8], ["/bin/sh", MONITOR, "/dev/null", self.init.folder])
         self.assertEqual(
             arguments[11:16],
             ["-I", "-S", "-B", f"{self.folder}/init.pyc", f"{self.folder}/init.sock"],
@@ -146,7 +146,7 @@ class ColdTests(PoolTestCase):
         self.reactor.advance(1)
         self.failureResultOf(taken, MachineAtFault)
         self.reactor.advance(0)
-        self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+        self.assertEqual((self.living, os.listdir(pool.run_directories)), ([], []))
 
     def test_files(self) -> None:
         """Its monitor is told how many files a process may open: as many as the manager might.
@@ -173,12 +173,12 @@ class ColdTests(PoolTestCase):
         pool = self.make(size=0)
         error = self.failureResultOf(pool.take(PLAN), MachineAtFault).value
         self.assertIn("a limit on processes", str(error))
-        self.assertEqual((os.listdir(pool.slots), pool.tokens()), ([], set()))
+        self.assertEqual((os.listdir(pool.run_directories), pool.tokens()), ([], set()))
 
     def test_tokens(self) -> None:
         """What this manager has spawned is no stranger, as long as it lives."""
         pool = self.make(size=0)
-        os.mkdir(os.path.join(pool.slots, "stranger"))
+        os.mkdir(os.path.join(pool.run_directories, "stranger"))
         self.successResultOf(pool.take(PLAN))
         self.assertEqual(pool.tokens(), {"stranger"})
 
@@ -238,7 +238,7 @@ class WarmTests(PoolTestCase):
         pool = self.make(size=1)
         dead = self.init
         dead.end("Killed")
-        self.assertFalse(os.path.exists(dead.slot))
+        self.assertFalse(os.path.exists(dead.folder))
         self.reactor.advance(RETRY_AFTER - 1)
         self.assertEqual(self.reactor.inits, [dead])
         self.reactor.advance(1)
@@ -256,7 +256,7 @@ class WarmTests(PoolTestCase):
         pool = self.make(size=1)
         self.reactor.pump([RETRY_AFTER] * 3)
         self.assertEqual(tries, [0, RETRY_AFTER, 2 * RETRY_AFTER, 3 * RETRY_AFTER])
-        self.assertEqual(os.listdir(pool.slots), [])
+        self.assertEqual(os.listdir(pool.run_directories), [])
 
     def test_taken_is_none_of_the_pools(self) -> None:
         """One that was handed out and ends is no loss of the pool's."""
@@ -460,12 +460,12 @@ class StopTests(PoolTestCase):
     """The manager ends."""
 
     def test_stop(self) -> None:
-        """Warm inits are let go, and nothing is left: no slot, no call, no descriptor."""
+        """Warm inits are let go, and nothing is left: no run directory, no call, no descriptor."""
         pool = self.make(size=3)
         stopped = pool.stop()
         self.reactor.pump([0.01] * 3)
         self.successResultOf(stopped)
-        self.assertEqual((self.living, os.listdir(pool.slots)), ([], []))
+        self.assertEqual((self.living, os.listdir(pool.run_directories)), ([], []))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual((self.kernel.pidfds, self.kernel.folders), ({}, {}))
         self.assertIsNone(self.reactor.factory)

@@ -456,18 +456,18 @@ class MonitorTests(SynchronousTestCase):
         shells = [path for path in map(shutil.which, ("dash", "bash")) if path]
         self.assertTrue(shells)
         for shell, (script, wanted) in product(shells, self.ENDS.items()):
-            slot = make_folder(self)
-            command = [shell, plan.MONITOR, os.devnull, slot, "512", "1024", "sh", "-c", script]
+            folder = make_folder(self)
+            command = [shell, plan.MONITOR, os.devnull, folder, "512", "1024", "sh", "-c", script]
             subprocess.run(command, env={"LC_ALL": "C"}, stderr=subprocess.DEVNULL, check=False)
-            how = read_exit(slot, 2e9)
+            how = read_exit(folder, 2e9)
             self.assertEqual((how.status, how.signal), wanted, (shell, script))
 
     def test_limits(self) -> None:
         """What it runs may open as many files as it says, and has none of the shell's open."""
         for shell in filter(None, map(shutil.which, ("dash", "bash"))):
-            slot = make_folder(self)
+            folder = make_folder(self)
             script = "ulimit -Sn; ulimit -Hn; test -e /proc/$$/fd/9 || echo none"
-            command = [shell, plan.MONITOR, os.devnull, slot, "512", "600", "sh", "-c", script]
+            command = [shell, plan.MONITOR, os.devnull, folder, "512", "600", "sh", "-c", script]
             said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
             self.assertEqual(said.split(), ["512", "600", "none"], shell)
 
@@ -477,13 +477,13 @@ class RemoveTests(MachineTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.slot = os.path.join(self.folder, "0123")
+        self.run_directory = os.path.join(self.folder, "0123")
         self.cgroups = Cgroups({"pids": os.path.join(self.folder, "cgroup")})
         self.group = os.path.join(self.folder, "cgroup/0123")
-        os.makedirs(self.slot)
+        os.makedirs(self.run_directory)
         os.makedirs(self.group)
         self.processes = Adopted(
-            self.reactor, cast(Kernel, self.kernel), self.cgroups, maybeDeferred, self.slot
+            self.reactor, cast(Kernel, self.kernel), self.cgroups, maybeDeferred, self.run_directory
         )
         self.patch(cgroups, "_remove", self.remove_group)
 
@@ -501,8 +501,8 @@ class RemoveTests(MachineTestCase):
             file.writelines(f"{process.pid}\n" for process in processes)
 
     def test_all(self) -> None:
-        """The slot and the group go at once."""
-        open(os.path.join(self.slot, "exit"), "w").close()
+        """The run directory and the group go at once."""
+        open(os.path.join(self.run_directory, "exit"), "w").close()
         self.assertEqual(self.now(self.processes.remove()), [])
         self.assertEqual(os.listdir(self.folder), ["cgroup"])
         self.assertEqual(os.listdir(os.path.join(self.folder, "cgroup")), [])
@@ -525,8 +525,8 @@ class RemoveTests(MachineTestCase):
         self.assertEqual(self.kernel.signals, [])
 
     def test_what_is_no_slot(self) -> None:
-        """A slot that holds what is not ours is told of, and stops no one."""
-        os.mkdir(os.path.join(self.slot, "folder"))
+        """A run directory that holds what is not ours is told of, and stops no one."""
+        os.mkdir(os.path.join(self.run_directory, "folder"))
         removed = self.start(self.processes.remove())
         self.reactor.pump([LOOK_AFTER] * (1 + round(LOOK_WITHIN / LOOK_AFTER)))
-        self.assertEqual(self.successResultOf(removed), [self.slot])
+        self.assertEqual(self.successResultOf(removed), [self.run_directory])

@@ -91,7 +91,7 @@ class _Shell:
         return [f"exec <{quote(path)}"]
 
     def output(self, stdout: str, stderr: str) -> Lines:
-        """Its output and error: pipes of its log, in its slot (leave out to see them here)."""
+        """Its output and error: pipes of its log (leave this out to see them here)."""
         return [f"exec >>{quote(stdout)} 2>>{quote(stderr)}"]
 
     def output_as_error(self) -> Lines:

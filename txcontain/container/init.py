@@ -411,7 +411,7 @@ class Container:
     def output(self, stdout: str, stderr: str) -> None:
         """Open the container's own standard output and error, on paths of the host.
 
-        Relative ones are in the slot of its monitor, where the init works until it has its root.
+        Relative ones are in its run directory, where the init works until it has its root.
         """
         for number, path in ((1, stdout), (2, stderr)):
             self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

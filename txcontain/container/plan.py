@@ -119,7 +119,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_shared_memory(spec),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
-        step("output", stdout="stdout", stderr="stderr"),  # in its slot, where it works
+        step("output", stdout="stdout", stderr="stderr"),  # in its run directory, where it works
         step("propagation", mode="private"),
         step("seal"),
         step("pivot_root", path=root),

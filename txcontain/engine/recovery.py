@@ -53,7 +53,7 @@ def restore(manager: Manager) -> list[str]:
 
 def _go_on_with(manager: Manager, names: list[str]) -> list[str]:
     """Adopt instances now; retry later those whose records can't be read."""
-    monitors = manager.kernel.monitors(manager.pool.slots)
+    monitors = manager.kernel.monitors(manager.pool.run_directories)
     records, done = _read_records(manager, names)
     for record in sorted(records, key=lambda one: float(one["launched"])):
         try:
@@ -64,7 +64,7 @@ def _go_on_with(manager: Manager, names: list[str]) -> list[str]:
             done.append(f"could not go on with {name}: the manager's log says why")
     if manager.unread:
         Timer(manager.reactor, partial(_read_again, manager)).after(READ_AGAIN)
-    else:  # only now: a slot may belong to a record that could not be read
+    else:  # only now: a run directory may belong to a record that could not be read
         ours = {record["slot"] for record in records if record["slot"]}
         done += _end_strangers(manager, monitors, ours)
     return done
@@ -83,7 +83,7 @@ async def _recover_network(manager: Manager) -> None:
 
 async def doctor(manager: Manager) -> list[str]:
     """Find and remove what should not be there; returns what was found and done."""
-    monitors = await manager.threads(manager.kernel.monitors, manager.pool.slots)
+    monitors = await manager.threads(manager.kernel.monitors, manager.pool.run_directories)
     done = [] if manager.unread else _end_strangers(manager, monitors)
     known = set(manager.instances) | manager.pool.prepared.names | set(manager.unread)
     for name in set(os.listdir(manager.folder)) - known:
@@ -174,14 +174,14 @@ def _follow(
 
 
 def _adopted(manager: Manager, token: str, monitors: Monitors) -> Adopted:
-    slot = os.path.join(manager.pool.slots, token)
+    folder = os.path.join(manager.pool.run_directories, token)
     machine = manager.reactor, manager.kernel, manager.pool.cgroups, manager.pool.writes
     monitor, process = monitors.get(token, (UNKNOWN, None))
-    return Adopted(*machine, slot, process or UNKNOWN, monitor)
+    return Adopted(*machine, folder, process or UNKNOWN, monitor)
 
 
 def _end_strangers(manager: Manager, monitors: Monitors, known: Collection[str] = ()) -> list[str]:
-    """End what runs in slots of no instance and no warm init."""
+    """End what runs in run directories of no instance and no warm init."""
     ours = set(known)
     ours |= {one.processes.token for one in manager.instances.values() if one.processes}
     done = []
@@ -191,7 +191,7 @@ def _end_strangers(manager: Manager, monitors: Monitors, known: Collection[str] 
             processes.on_exit = lambda _, processes=processes: processes.clear()
             done.append(_end_stranger(processes))
         else:
-            done.append(f"removed the slot {token}, of nothing that runs")
+            done.append(f"removed the run directory {token}, which nothing uses")
             processes.clear()
     return done
 
@@ -214,6 +214,6 @@ def _end_stranger(processes: Adopted) -> str:
 
 
 def _adopt(processes: Adopted) -> Exit | None:
-    """Follow a slot's processes; returns how they ended, if that is already known."""
+    """Follow a run directory's processes; returns how they ended, if that is already known."""
     processes.follow()
     return processes.exit

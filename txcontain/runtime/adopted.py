@@ -27,7 +27,7 @@ class Adopted(Supervised):
         except ProcessLookupError:
             self.has_ended()
         except OSError as error:
-            log.warn("{slot} can't be watched yet: {error}", slot=self.slot, error=error)
+            log.warn("{folder} can't be watched yet: {error}", folder=self.folder, error=error)
             Timer(self.reactor, self.follow).after(FOLLOW_AGAIN)
 
     def _watch_monitor(self) -> None:

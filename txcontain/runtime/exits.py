@@ -35,13 +35,13 @@ class Exit:
         return self.reason
 
 
-def read_exit(slot: str, now: float) -> Exit:
-    """What the monitor wrote of the end of the container in this slot.
+def read_exit(folder: str, now: float) -> Exit:
+    """What the monitor wrote of the end of the container in this run directory.
 
     Raises OSError if that is there, and can't be read.
     """
     try:
-        with open_file(os.path.join(slot, "exit")) as file:
+        with open_file(os.path.join(folder, "exit")) as file:
             words = file.read(1024).decode()
             at = os.fstat(file.fileno()).st_mtime
     except (FileNotFoundError, NoFile, UnicodeDecodeError):

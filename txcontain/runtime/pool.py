@@ -50,7 +50,7 @@ STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
 class Pool(Factory):
     """Spawns inits and hands them out.
 
-    ``folder`` holds the socket that they connect to, and a slot for each: the folder
+    ``folder`` holds the socket that they connect to, and a run directory for each: the folder
     in which its monitor writes down the end.
     """
 
@@ -83,8 +83,8 @@ class Pool(Factory):
         self._refill = Timer(self.reactor, self._look)
 
     @property
-    def slots(self) -> str:
-        """The folder of the slots."""
+    def run_directories(self) -> str:
+        """The folder of the run directories."""
         return os.path.join(self.folder, "slots")
 
     @property
@@ -94,7 +94,7 @@ class Pool(Factory):
 
     def start(self) -> None:
         """Listen for inits and warm the first ones."""
-        os.makedirs(self.slots, mode=0o700, exist_ok=True)
+        os.makedirs(self.run_directories, mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # of a manager that was killed
         remove_leftovers(self.folder)
@@ -146,9 +146,9 @@ class Pool(Factory):
         background(self.log_process.close(token), "closing the pipes of an init")
 
     def tokens(self) -> set[str]:
-        """Those of all slots and cgroups that this manager has not made itself."""
-        slots = {entry.name for entry in os.scandir(self.slots) if entry.is_dir()}
-        return (slots | self.cgroups.tokens()) - set(self._living)
+        """The tokens of all run directories and cgroups that this manager did not make."""
+        directories = {entry.name for entry in os.scandir(self.run_directories) if entry.is_dir()}
+        return (directories | self.cgroups.tokens()) - set(self._living)
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         """For the reactor: an init has connected."""
@@ -215,9 +215,9 @@ class Pool(Factory):
     def _spawn(self, steps: Plan, reserved: str = "") -> Child:
         """An init that is being started; where that fails, so does its ``waiting``."""
         token = token_hex(8)
-        slot = os.path.join(self.slots, token)
+        folder = os.path.join(self.run_directories, token)
         machine = self.reactor, self.kernel, self.cgroups, self.writes
-        child = Child(*machine, slot, early_steps=steps, reserved=reserved)
+        child = Child(*machine, folder, early_steps=steps, reserved=reserved)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone, child.lost = self._forget, self._lost
         child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
@@ -245,13 +245,13 @@ class Pool(Factory):
         self._ended_without_plan(child)
 
     def _make_folders(self, child: Child) -> None:
-        os.mkdir(child.slot, 0o700)
-        self.log_process.make_pipes(child.slot)
+        os.mkdir(child.folder, 0o700)
+        self.log_process.make_pipes(child.folder)
         if child.reserved:
             os.mkdir(self.prepared.path(child.reserved), Phase.PREPARED)
 
     def _hold_pipes(self, child: Child) -> Deferred[Child]:
-        """Have nothing lost of what will be written to the slot's pipes; else don't use it."""
+        """Have the log process hold its pipes, so that no output is lost; else don't use it."""
 
         def is_held(why_not: str) -> Child:
             if why_not or child.exit is not None:
@@ -264,7 +264,7 @@ class Pool(Factory):
     def _start(self, child: Child) -> None:
         python = [self._read_only_python(), "-I", "-S", "-B"]
         files = [str(limit) if limit >= 0 else "unlimited" for limit in self.files]
-        monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.slot, *files]
+        monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *files]
         arguments = ["unshare", *NAMESPACES, *monitor, *python]
         arguments += [self._init, self.socket, child.token, *self.cgroups.make(child.token)]
         with open(os.devnull) as null:

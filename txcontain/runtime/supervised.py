@@ -30,13 +30,13 @@ LOOK_AFTER, LOOK_WITHIN = 0.025, 1.0  # seconds, for what the kernel lets go of 
 log = Logger()
 
 
-def _remove_slot(slot: str) -> bool:
-    """Remove a slot's folder; returns whether it is gone."""
+def _remove_folder(folder: str) -> bool:
+    """Remove a run directory; returns whether it is gone."""
     with contextlib.suppress(OSError):
-        for name in os.listdir(slot):
-            os.unlink(os.path.join(slot, name))
-        os.rmdir(slot)
-    return not os.path.lexists(slot)
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    return not os.path.lexists(folder)
 
 
 @define(eq=False)
@@ -50,7 +50,7 @@ class Supervised:
     kernel: Kernel
     cgroups: Cgroups
     writes: Callable[..., Deferred[Any]]  # runs a function where it may wait
-    slot: str  # the monitor's folder
+    folder: str  # the run directory, in which its monitor works
     process: Process = UNKNOWN  # PID 1, as seen from here
     monitor: Process = UNKNOWN
     pidfd: int = -1  # of PID 1, if one is held
@@ -61,8 +61,8 @@ class Supervised:
 
     @property
     def token(self) -> str:
-        """The name of the slot, and of the container's cgroup."""
-        return os.path.basename(self.slot)
+        """The name of the run directory, and of the container's cgroup."""
+        return os.path.basename(self.folder)
 
     def send_signal(self, number: int) -> None:
         """Signal PID 1; nothing if it has ended.
@@ -104,7 +104,7 @@ class Supervised:
             self._watch.start()
 
     async def remove(self) -> list[str]:
-        """Remove what the end left: the slot's folder and the cgroup, and who still is in it.
+        """Remove what the end left: the run directory and the cgroup, and who still is in it.
 
         Returns what would not go within a second.
         """
@@ -119,15 +119,19 @@ class Supervised:
 
     def clear(self) -> None:
         """The same, where no one waits for it."""
-        background(self._clear(), f"removing {self.slot}")
+        background(self._clear(), f"removing {self.folder}")
 
     async def _clear(self) -> None:
         if left := await self.remove():
-            log.warn("{slot} is empty, but left is: {left}", slot=self.slot, left=", ".join(left))
+            log.warn(
+                "{folder} has ended, but something is left: {left}",
+                folder=self.folder,
+                left=", ".join(left),
+            )
 
     async def _discard(self) -> list[str]:
         left = self.cgroups.remove(self.token)
-        return left if await self.writes(_remove_slot, self.slot) else [*left, self.slot]
+        return left if await self.writes(_remove_folder, self.folder) else [*left, self.folder]
 
     def _kill_members(self) -> None:
         """End who is in the cgroup: nobody, but where a monitor's end was survived (prctl(2))."""
@@ -140,20 +144,20 @@ class Supervised:
 
     def has_ended(self) -> None:
         """Called when the monitor has ended, and so PID 1 before it."""
-        with contextlib.suppress(OSError):  # whoever removes the slot looks for it again
+        with contextlib.suppress(OSError):  # its removal looks for it again
             self.kill()  # it may have called off that it dies with its monitor (prctl(2))
         if self._watch is not None:
             self._watch.stop()
         if self.pidfd >= 0:
             self.kernel.close(self.pidfd)
             self.pidfd = -1
-        background(self._tell_how(), f"learning how {self.slot} has ended")
+        background(self._tell_how(), f"learning how {self.folder} has ended")
 
     async def _tell_how(self) -> None:
         """Read what the monitor wrote, again and again if it can't be read, and tell it once."""
         async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
             try:
-                how = read_exit(self.slot, self.kernel.now())
+                how = read_exit(self.folder, self.kernel.now())
                 break
             except OSError as error:
                 why = f"ended, and how can't be read: {of_os(error)}"
