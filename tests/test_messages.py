@@ -986,7 +986,7 @@ ELSEWHERE = (
     (
         "the monitor's words can't be read",
         "runtime/test_supervised.py:test_exit_can_not_be_read",
-        "ended, and how can't be read: {}",
+        "ended, but its exit can't be read: {}",
     ),
     (
         "something is in the way of the start",
@@ -1002,7 +1002,7 @@ ELSEWHERE = (
         "no namespace can be made",
         "runtime/test_supervised.py:test_never_connects",
         "making the container's namespaces → its init ended before it connected: {} → the manager "
-        "must run as root, on Linux 5.12 or later, where namespaces are allowed",
+        "must run as root, on Linux 5.12 or later, with namespaces allowed",
     ),
     (
         "no descriptor is left",

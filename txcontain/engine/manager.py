@@ -218,7 +218,7 @@ class Manager:
             self.pool,
             address=blueprint.address,
             ids=blueprint.ids,
-            connect=partial(self.network.connect, name),
+            make_link=partial(self.network.connect, name),
             threads=partial(self._looks.run, self.threads),
         )
 

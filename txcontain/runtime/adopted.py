@@ -15,12 +15,12 @@ log = Logger()
 
 @define(eq=False)
 class Adopted(Supervised):
-    """A container that an earlier manager started: its monitor's pidfd tells its end."""
+    """The monitor's pidfd tells the end, because the monitor is no child of this manager."""
 
     def follow(self) -> None:
-        """Begin to follow it; if it has ended, that is told at once.
+        """Begin to follow it; if it has ended already, say so at once.
 
-        If it can't be followed now, for want of a descriptor or so, that is tried again and again.
+        If it can't be followed now, for want of a descriptor for example, try again later.
         """
         try:
             self._watch_monitor()

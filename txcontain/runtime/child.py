@@ -17,7 +17,7 @@ from txcontain.container.plan import Plan, begins_with
 from txcontain.errors import Error, MachineAtFault
 from txcontain.host.os_errors import of_os
 from txcontain.runtime import diagnose
-from txcontain.runtime.conversation import Connect, Connection, StepFailed
+from txcontain.runtime.conversation import Connection, MakeLink, StepFailed
 from txcontain.runtime.supervised import Supervised
 
 LONGEST_STDERR = 4096  # bytes kept of what unshare or the init complains of
@@ -28,28 +28,28 @@ class Child(Supervised, ProcessProtocol):
     """The monitor as a child of this manager: told of its end by the reactor."""
 
     transport: Any = None
-    early_steps: Plan = field(factory=list)  # the steps that it carries out at once
+    early_steps: Plan = field(factory=list)  # those that it carries out at once
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
-    connect: Connect | None = None  # makes the link that a private network needs
-    reserved: str = ""  # the name of the only instance that it is for, if there is one
-    in_advance: int = 0  # steps that it has carried out while no one waited for them
+    make_link: MakeLink | None = None  # to the private network, if the plan asks for it
+    reserved: str = ""  # the name of the one instance that it was prepared for, if any
+    in_advance: int = 0  # steps that it carried out before a launch needed them
     planned: bool = False  # whether it got the rest of a plan
     stderr: bytes = b""
-    gone: Callable[[str], None] = lambda token: None  # told its token when it has ended
+    gone: Callable[[str], None] = lambda token: None  # told the token when the monitor has ended
     heard: Callable[[bytes], None] = lambda data: None  # told what comes on stderr
-    silent: Deferred[None] = field(factory=Deferred)  # fires when no one has that open any more
-    lost: Callable[[Child], None] = lambda child: None  # told that its init can't be given a plan
+    silent: Deferred[None] = field(factory=Deferred)  # fires when stderr is closed
+    lost: Callable[[Child], None] = lambda child: None  # told that the init takes no plan any more
 
     def connectionMade(self) -> None:
         """The monitor runs."""
-        with contextlib.suppress(OSError):  # its end is told by its parent, which this is
+        with contextlib.suppress(OSError):  # as its parent we hear of its end anyway
             self.monitor = self.kernel.identify(self.transport.pid)
 
     def init_connected(self, connection: Connection, pid: int) -> None:
         """The init has connected: PID 1 has this pid.
 
-        Raises ProcessLookupError where it is gone again.
+        Raises ProcessLookupError if it has ended already.
         """
         try:
             self.process = self.kernel.identify(pid)
@@ -67,7 +67,7 @@ class Child(Supervised, ProcessProtocol):
             self.waiting.callback(self)
 
     def early_steps_failed(self, failure: StepFailed) -> None:
-        """The init could not even do what all containers share, and ends."""
+        """The init could not carry out its early steps, and ends."""
         self.fail(diagnose.of_step(self.early_steps, failure))
 
     def hung_up(self) -> None:
@@ -78,14 +78,14 @@ class Child(Supervised, ProcessProtocol):
             self.fail(MachineAtFault("preparing a container's init", "it ended half-way"))
 
     def fail(self, error: Error) -> None:
-        """No plan will be carried out by it; nothing if whoever waits has been told already."""
+        """Tell the waiting launch, unless it was told already, that this init takes no plan."""
         if not self.waiting.called:
             self.waiting.errback(error)
 
     def carry_out(self, plan: Plan) -> Deferred[list[float]]:
         """Send what is left of a plan; fires with each step's seconds once its exec has worked.
 
-        Fails with StepFailed, or MachineAtFault where the init ended half-way.
+        Fails with StepFailed, or MachineAtFault if the init ended half-way.
         """
         self.planned = True
         if self.connection is None:
@@ -100,13 +100,13 @@ class Child(Supervised, ProcessProtocol):
 
     def abandon(self, reason: Failure) -> Failure:
         """Kill the monitor of an init that did not connect; the init dies with it."""
-        if self.transport is not None:  # else it could not even be spawned
+        if self.transport is not None:  # else it was never spawned
             with contextlib.suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")
         return reason
 
     def let_go_of_stderr(self) -> None:
-        """Close the pipe on which unshare and the init complain: the script runs now."""
+        """Close the pipe for complaints of unshare and the init: the script runs now."""
         self.transport.closeChildFD(2)
 
     def errReceived(self, data: bytes) -> None:
@@ -115,11 +115,11 @@ class Child(Supervised, ProcessProtocol):
         self.heard(data)
 
     def errConnectionLost(self) -> None:
-        """There is no more to complain."""
+        """No more complaints can come."""
         self.silent.callback(None)
 
     def processExited(self, reason: Failure) -> None:
-        """The monitor has ended (its pipe may stay open in others: don't wait for that)."""
+        """The monitor has ended; others may still hold its pipe open, so don't wait for that."""
         self.gone(self.token)
         if self.connection is not None:
             self.connection.expect_the_end(self.reactor)
@@ -131,5 +131,5 @@ class Child(Supervised, ProcessProtocol):
         return (
             "making the container's namespaces",
             complaints[-1] if complaints else f"its init ended before it connected: {self.exit}",
-            "the manager must run as root, on Linux 5.12 or later, where namespaces are allowed",
+            "the manager must run as root, on Linux 5.12 or later, with namespaces allowed",
         )

@@ -17,7 +17,7 @@ from txcontain.errors import MachineAtFault
 from txcontain.host.kernel import Kernel, Process
 from txcontain.later import Timer, background
 
-Connect = Callable[[Process], Coroutine[Any, Any, None]]
+MakeLink = Callable[[Process], Coroutine[Any, Any, None]]  # to the private network
 HEARD_WITHIN = 1.0  # seconds
 
 
@@ -38,20 +38,20 @@ class StepFailed(Exception):
         self.details = {key: kind(details[key]) for key, kind in self.SAYS.items()}
 
 
-class Hearer(Protocol):
-    """Who is told what an init says: the Child that it belongs to."""
+class InitHandler(Protocol):
+    """Is told what an init says: the Child that the init belongs to."""
 
     process: Process
-    connect: Connect | None
+    make_link: MakeLink | None
 
     def init_connected(self, connection: Connection, pid: int) -> None:
-        """It has connected."""
+        """The init has connected."""
 
     def early_steps_done(self) -> None:
-        """It waits for the rest of a plan."""
+        """The init waits for the rest of a plan."""
 
     def early_steps_failed(self, failure: StepFailed) -> None:
-        """It could not do what it was to do in advance."""
+        """The init could not carry out its early steps."""
 
     def hung_up(self) -> None:
         """The conversation is over."""
@@ -64,10 +64,10 @@ class Connection(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = 1 << 16
 
-    def __init__(self, kernel: Kernel, find: Callable[[str], Hearer | None]) -> None:
+    def __init__(self, kernel: Kernel, find: Callable[[str], InitHandler | None]) -> None:
         self._kernel = kernel
         self._find = find
-        self._child: Hearer | None = None
+        self._child: InitHandler | None = None
         self._outcome: Deferred[list[float]] | None = None
         self._done: list[float] | None = None
         self._deadline: Timer | None = None
@@ -89,20 +89,20 @@ class Connection(LineOnlyReceiver):
         """Send steps to be carried out now."""
         steps = marshal.dumps(plan)
         message = len(steps).to_bytes(4, "big") + steps
-        # Now, and not in the reactor's next turn: the init works while this one goes on.
+        # Send it now, not in the reactor's next turn: so the init works while this turn goes on.
         try:
             sent = self._kernel.send(self.transport.getHandle(), message)
-        except OSError:  # the init has ended, as will be heard in a moment
+        except OSError:  # the init has ended: connectionLost comes in a moment
             sent = 0
         self.transport.write(message[sent:])
 
     def expect_the_end(self, reactor: Any) -> None:
-        """The init has ended: what it has said is heard in a moment, and no more will come."""
+        """The init has ended: wait a moment for its last words, then close."""
         self._deadline = Timer(reactor, self.transport.abortConnection)
         self._deadline.after(HEARD_WITHIN)
 
     def lineReceived(self, line: bytes) -> None:
-        """A message of the init; one that is none ends the conversation."""
+        """A message of the init; an invalid one ends the conversation."""
         try:
             message = json.loads(line)
             for name, value in message.items():
@@ -130,9 +130,9 @@ class Connection(LineOnlyReceiver):
         self._child.early_steps_done()
 
     def _link_wanted(self, what: str) -> None:
-        if self._child is None or self._child.connect is None:
+        if self._child is None or self._child.make_link is None:
             raise LookupError(what)
-        background(self._link(self._child.connect(self._child.process)), "making a link")
+        background(self._link(self._child.make_link(self._child.process)), "making a link")
 
     async def _link(self, connecting: Coroutine[Any, Any, None]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a launch that failed says: step, system call, errno, path, cause, what to do."""
+"""Why a launch failed: the step, the system call, errno, path, cause, and what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from txcontain.runtime.exits import Exit
 from txcontain.host.os_errors import CAUSES
 
-# Errors that come of what a config and its images say, in steps that follow them.
+# Errors that are the fault of a config and its images, in steps that follow them.
 FROM_CONFIG = {
     0,
     errno.ENOENT,
@@ -27,15 +27,15 @@ FROM_CONFIG = {
     errno.EEXIST,
 }
 FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "exec"}
-# The same for steps that tell more than the error does.
+# Steps that explain more than their error does.
 CAUSES_OF_STEPS = {
     "user_namespace_of": (
-        "this machine lets no user namespace be made",
-        'see user.max_user_namespaces, or do without "user_namespace"',
+        "this machine allows no user namespace",
+        'raise user.max_user_namespaces (sysctl), or leave "user_namespace" out',
     ),
     "idmap": (
         "this kernel can't map the owners of files on the state folder's file system",
-        'take Linux 5.19 and ext4, XFS or Btrfs, or do without "user_namespace"',
+        'use Linux 5.19 or later with ext4, XFS or Btrfs, or leave "user_namespace" out',
     ),
 }
 
@@ -53,7 +53,7 @@ def of_step(plan: Plan, failure: StepFailed) -> Error:
 
 
 def of_tool(what: str, failure: StepFailed) -> Error:
-    """The error that says why a program of the machine's own could not be run."""
+    """The error that says why a program of this machine could not be run."""
     return MachineAtFault(what, *_chain(failure))
 
 
@@ -72,12 +72,12 @@ def _chain(failure: StepFailed, known: tuple[str, str] | None = None) -> list[st
 
 
 def of_early_end(script: str, port: int, how: Exit, last_words: str) -> ConfigAtFault:
-    """The error where a script ended before it listened on its PORT."""
+    """The error of a script that ended before it listened on its PORT."""
     quoted = f"its last words: {last_words}" if last_words else "it wrote nothing to stderr"
     return ConfigAtFault(f"{script} ended before it listened on port {port}", str(how), quoted)
 
 
 def of_port(port: Port, holder: str) -> ConfigAtFault:
-    """The error where a port of the host's that a config asks for is taken."""
+    """The error of a port of the host that a config asks for and that is taken."""
     hint = "end that, or set another PORT in startup_env (or publish another, in ports)"
     return ConfigAtFault(f"port {port} is taken", f"by {holder}", hint)

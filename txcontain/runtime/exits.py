@@ -13,13 +13,13 @@ from txcontain.host.files import NoFile, open_file
 
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
 UNSEEN = "ended, and its monitor was killed too: no one saw how"
-BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status where its last command was killed
+BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status if its last command was killed
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 
 
 @frozen
 class Exit:
-    """How a container ended: by a status, or by a signal; or in a way that no one saw."""
+    """How a container ended: with a status, by a signal, or unknown."""
 
     status: int | None = None
     signal: int | None = None
@@ -38,7 +38,7 @@ class Exit:
 def read_exit(folder: str, now: float) -> Exit:
     """What the monitor wrote of the end of the container in this run directory.
 
-    Raises OSError if that is there, and can't be read.
+    Raises OSError if it is there but can't be read.
     """
     try:
         with open_file(os.path.join(folder, "exit")) as file:
@@ -47,11 +47,11 @@ def read_exit(folder: str, now: float) -> Exit:
     except (FileNotFoundError, NoFile, UnicodeDecodeError):
         return Exit(reason=UNSEEN, at=now)
     how = _parse(*words.rsplit("+", 1))
-    return Exit(*how, at=now if how[2] == UNSEEN else at)  # else as old as the monitor
+    return Exit(*how, at=now if how[2] == UNSEEN else at)  # else the file is as old as the monitor
 
 
 def _parse(before: str, words: str = "") -> tuple[int | None, int | None, str]:
-    """The status or the signal in a shell's words; what bash says of a signal comes before them."""
+    """The status or the signal in a shell's words; bash names the signal before them."""
     done = DONE.fullmatch(words.strip())
     status = int(done[1] or 0) if done else 0
     number = SIGNALS.get(words.replace("(core dumped)", "").strip())
@@ -76,9 +76,9 @@ def _said_by_bash(words: str) -> Iterator[str]:
 
 
 def with_kills(how: Exit, kills: int) -> Exit:
-    """An end, after the kernel has killed so many of the processes for want of memory.
+    """This exit, if the kernel killed so many of the processes for want of memory.
 
-    The kills may be unrelated to this end: a worker may have been killed days before.
+    The kills may be unrelated to it: a worker may have been killed days before.
     """
     if how.signal == signal.SIGKILL or how.status == BY_SIGKILL:
         return evolve(how, reason=f"out of memory ({how.reason})")

@@ -21,7 +21,7 @@ from txcontain.later import Timer, background, poll
 from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
-from txcontain.runtime.conversation import Connect, StepFailed
+from txcontain.runtime.conversation import MakeLink, StepFailed
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.phase import Phase
@@ -34,7 +34,7 @@ LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up 
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
 KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
-STEADY_AFTER = 10.0  # seconds of running, after which the delay begins anew
+STEADY_AFTER = 10.0  # seconds of running after which the delay is short again
 SAVE_AFTER = 1.0  # seconds
 
 log = Logger()
@@ -54,8 +54,8 @@ class Instance:
     pool: Pool
     changed: Callable[[Instance, str], None] = lambda instance, why: None
     address: str | None = None  # on the private network
-    ids: int | None = None  # the first of its ids, where it has a user namespace
-    connect: Connect | None = None  # makes its link to that network
+    ids: int | None = None  # the first of its ids, if it has a user namespace
+    make_link: MakeLink | None = None  # to that network
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     state: str = "created"
     since: float = 0.0  # unix time of the state
@@ -64,20 +64,20 @@ class Instance:
     exit: Exit | None = None  # the last one
     restarts: int = 0
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
-    notes: Sequence[str] = ()  # what who launched it should know
-    in_advance: int = 0  # how many of the steps its init had carried out before the launch
+    notes: Sequence[str] = ()  # for the person who launched it
+    in_advance: int = 0  # how many steps its init had carried out before the launch
     prepared: Child | None = None  # a warm init that its launch has leased
     processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed
-    marked: Deferred[Any] | None = None  # fires when a next manager knows that as well
+    marked: Deferred[Any] | None = None  # fires when this is on disk, for the next manager
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
     delay: float = FIRST_DELAY  # before the next restart
     up_at: float = 0.0  # when its script began to run, by the reactor's clock
-    _launching: bool = False  # whether it is yet to be heard whether its script runs
+    _launching: bool = False  # whether its script has yet to run
     _next_start: Timer = field(init=False)
     _readiness: Readiness = field(init=False)
     _next_save: Timer = field(init=False)
-    _first_launch: bool = True  # whether who asked for the launch waits for an answer
+    _first_launch: bool = True  # whether a client waits for it
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
     _stopped: list[Deferred[None]] = field(factory=list)
@@ -85,8 +85,8 @@ class Instance:
     def __attrs_post_init__(self) -> None:
         self._life = make_life(self)
         self._next_start = Timer(self.reactor, self._start_again)
-        looks = self.reactor, self.kernel, self.threads, self._listens
-        self._readiness = Readiness(*looks)
+        machine = self.reactor, self.kernel, self.threads
+        self._readiness = Readiness(*machine, ready=self._listens)
         self._next_save = Timer(self.reactor, self.save)
 
     @property
@@ -112,7 +112,7 @@ class Instance:
     # -- beginning -------------------------------------------------------------
 
     async def launch(self) -> None:
-        """Make the container; returns when its script runs, and listens where it has a PORT.
+        """Make the container; returns when its script runs, and listens if it has a PORT.
 
         Raises ConfigAtFault, MachineAtFault or CalledOff, and then nothing runs any more.
         """
@@ -141,7 +141,7 @@ class Instance:
             await self._wait_until_it_listens(self.spec.port)
 
     def _be_up(self) -> None:
-        """Its script runs, or did: how it ended may be known before it is heard that it ran."""
+        """Its script runs, or ran: news of its end may come before news of its start."""
         assert self.processes is not None
         self._launching = False
         self._life.up()
@@ -157,7 +157,7 @@ class Instance:
             child.hang_up()
         self._check_that_it_is_wanted()
         self.processes, self.in_advance = child, child.in_advance
-        child.on_exit, child.connect = self._exited, self.connect
+        child.on_exit, child.make_link = self._exited, self.make_link
         self._limit(child)
         if self._first_launch and not child.reserved:
             await self._make_folder()
@@ -166,8 +166,8 @@ class Instance:
         try:
             await self._keep(was_prepared=bool(child.reserved))  # while the init works
         except OSError as error:
-            steps_done.addErrback(lambda _: None)  # its failure follows from this one
-            self.pool.expect_nothing()  # a prepared folder that someone has removed stays so
+            steps_done.addErrback(lambda _: None)  # its failure is a result of this one
+            self.pool.expect_nothing()  # someone may have removed its prepared folder
             raise MachineAtFault(f"writing {RECORD}", of_os(error)) from error
         try:
             self.timeline = await steps_done
@@ -188,7 +188,7 @@ class Instance:
             raise MachineAtFault("making the instance's folder", of_os(error)) from error
 
     def _keep(self, *, was_prepared: bool) -> Deferred[None]:
-        """Write the first record; a folder that was prepared is an instance's from now on."""
+        """Write the first record. From now on a prepared folder is an instance's."""
         record = to_json(record_of(self))
 
         def keep() -> None:
@@ -199,7 +199,7 @@ class Instance:
         return self.pool.writes(keep)
 
     def _name_pipes(self, child: Supervised) -> None:
-        """Have what it writes kept as its log, from its first byte on."""
+        """Keep what it writes as its log, from the first byte on."""
         self.pool.log_process.name(child.token, self.name, self.spec.longest_log)
 
     def _limit(self, child: Supervised) -> None:
@@ -248,7 +248,7 @@ class Instance:
         self.up_at = record["up_at"] if same_boot else self.reactor.seconds()
 
     def adopt(self, processes: Supervised) -> None:
-        """It runs."""
+        """It runs: follow these processes."""
         self.processes = processes
         processes.on_exit = self._exited
         self._life.found()
@@ -257,7 +257,7 @@ class Instance:
 
     def ended_meanwhile(self, how: Exit) -> None:
         """It has ended while no manager ran; its policy may ask for another start."""
-        if how.at - self.since >= STEADY_AFTER:  # no other clock went on
+        if how.at - self.since >= STEADY_AFTER:  # the only clock that both managers share
             self.delay = FIRST_DELAY
         self._begin_again_or_end(how)
 
@@ -273,7 +273,7 @@ class Instance:
 
     def end(self) -> Deferred[Exit]:
         """Fires when the container has ended for good; can be cancelled."""
-        ended: Deferred[Exit] = Deferred(self._ended.remove)  # where no one waits any more
+        ended: Deferred[Exit] = Deferred(self._ended.remove)  # when cancelled
         if self.ended:
             assert self.exit is not None
             ended.callback(self.exit)
@@ -284,7 +284,7 @@ class Instance:
     def stop(self) -> Deferred[None]:
         """Ask the container to end, and make it end after ``stop_timeout`` seconds.
 
-        Fires when no process of it is left, which may be a moment before its end is known.
+        Fires when none of its processes is left, which may be shortly before its exit is known.
         """
         stopped: Deferred[None] = Deferred()
         self._stopped.append(stopped)
@@ -299,7 +299,7 @@ class Instance:
             waiting.callback(None)
 
     async def _terminate(self, processes: Supervised) -> None:
-        """The config's signal to those that handle it; SIGKILL to all in the end."""
+        """Send the config's signal to those that handle it, and in the end SIGKILL to all."""
         try:
             await self._ask_to_end(processes)
         except Exception:
@@ -309,12 +309,12 @@ class Instance:
                 break
             try:
                 processes.kill("asked to end")
-            except OSError as error:  # as where no descriptor is to be had
+            except OSError as error:  # such as no free descriptor
                 log.warn("{name} can't be killed: {error}", name=self.name, error=error)
 
     async def _ask_to_end(self, processes: Supervised) -> None:
         patience = self.spec.stop_timeout
-        pid = processes.process.pid  # 0: it has ended, and its monitor is about to
+        pid = processes.process.pid  # 0 once it has ended, before its monitor does
         catchers = self.kernel.catchers, pid, self.spec.stop_signal
         asked = await self.threads(*catchers) if pid else []  # there may be very many
         for process in asked:
@@ -327,11 +327,11 @@ class Instance:
         """PID 1 has ended, and with it the container."""
         assert self.processes is not None
         background(self.pool.log_process.close(self.processes.token), f"the log of {self.name}")
-        if not self.ending:  # else whoever removes the instance does it, and makes sure
+        if not self.ending:  # else it is cleared, and that is checked, as the instance is removed
             self.processes.clear()
         if self.running and self.reactor.seconds() - self.up_at >= STEADY_AFTER:
             self.delay = FIRST_DELAY
-        if not self._launching:  # else who launches it learns of it
+        if not self._launching:  # else the launch itself goes on with it
             self._begin_again_or_end(how)
 
     def _begin_again_or_end(self, how: Exit) -> None:
@@ -362,7 +362,7 @@ class Instance:
             self._tell(f"could not be started again: {error}")
 
     def pause(self) -> None:
-        """Do nothing later: the instance or the manager ends."""
+        """Do nothing later, because the instance or the manager ends."""
         self._next_start.cancel()
         self._readiness.stop()
         if self._next_save.is_set:
@@ -372,17 +372,17 @@ class Instance:
     # -- what is kept ----------------------------------------------------------
 
     def save(self) -> None:
-        """Keep what a later manager should know (survives this process at once)."""
-        if not self.ending:  # else it goes in a moment
+        """Write the record for the next manager; it outlives this process at once."""
+        if not self.ending:  # else it is about to be removed
             written = self._write_record()
             written.addErrback(self._not_saved)
 
     def _not_saved(self, failure: Failure) -> None:
-        failure.trap(OSError)  # the next manager finds the processes all the same
+        failure.trap(OSError)  # the next manager finds the processes anyway
         log.warn("the state of {name} can't be kept: {why}", name=self.name, why=failure.value)
 
     def _save_later(self) -> None:
-        """Keep what is good to know, but nothing that a launch has to wait for."""
+        """Write the record soon: no launch has to wait for this."""
         if not self._next_save.is_set:
             self._next_save.after(SAVE_AFTER)
 
@@ -415,7 +415,7 @@ class Instance:
         self._tell(why)
 
     def _tell(self, why: str) -> None:
-        """Tell of a change; what goes wrong there must keep no one from what comes next."""
+        """Tell of a change. If that fails, what comes next happens all the same."""
         try:
             self.changed(self, why)
         except Exception:
@@ -431,14 +431,14 @@ class Instance:
             background(self._terminate(self.processes), f"ending {self.name}")
 
     def mark_as_ending(self) -> None:
-        """From now on it is to be removed, by this manager or the next one."""
+        """It is to be removed from now on, by this manager or the next."""
         self.ending = True
         self.marked = self.pool.writes(os.chmod, self.folder, Phase.ENDING)
-        # On a disk that broke the next one lets it run on.
+        # If the disk is broken, the next manager lets the container run on.
         self.marked.addErrback(lambda failure: failure.trap(OSError) and None)
 
     def be_waiting(self, how: Exit) -> None:
-        """Take note of an end that a new start follows."""
+        """Take note of an end, and start again later."""
         self._readiness.stop()
         self.exit = how
         self._enter("waiting", f"{how}; to be started again in {self.delay:.1f} s")
@@ -449,7 +449,7 @@ class Instance:
         """Take note of the end; of the last one if it was waiting to be started again."""
         how = how or self.exit
         assert how is not None
-        asked = self.state == "stopping"  # then its folder goes in a moment
+        asked = self.state == "stopping"  # then its folder is about to be removed
         if asked:
             self._next_save.cancel()
         self.pause()

@@ -1,8 +1,8 @@
 """Inits: spawned when needed, and some kept warm, connected and waiting for a plan.
 
-One of them has done what every container's plan begins with. The others have gone on, as far
-as the last two plans were alike: for a config that is launched again and again, that is all
-but the exec, for an instance whose name is drawn in advance (``prepared.py``).
+One of them has carried out only the base plan. The others went on as far as the last two plans
+were alike: for a config that is launched again and again, that is everything up to the exec, for
+an instance whose name is drawn in advance (prepared.py).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from txcontain.runtime.phase import Phase
 from txcontain.runtime.prepared import Prepared, stem_of
 from txcontain.runtime.refill import LATELY, Drop, Spawn, Warm, decide
 
-NAMESPACES = ("--pid", "--uts", "--ipc")  # those that cost nothing to have early
+NAMESPACES = ("--pid", "--uts", "--ipc")  # it costs nothing to have them early
 REFILL_AFTER = 0.05  # seconds without a launch
-RETRY_AFTER = 5.0  # seconds, where a warm init has died
+RETRY_AFTER = 5.0  # seconds after a warm init was lost
 CONNECT_WITHIN = 20.0  # seconds
 STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
 
@@ -50,8 +50,8 @@ STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
 class Pool(Factory):
     """Spawns inits and hands them out.
 
-    ``folder`` holds the socket that they connect to, and a run directory for each: the folder
-    in which its monitor writes down the end.
+    ``folder`` holds the socket that they connect to, and a run directory for each: there its
+    monitor works, and writes down the end.
     """
 
     reactor: Any
@@ -62,7 +62,7 @@ class Pool(Factory):
     log_process: LogProcess
     base_plan: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
-    most: int = 16  # and at the most, where many were asked for lately
+    most: int = 16  # and at most, if many were taken lately
     # The soft and the hard limit of how many files a container's process may open.
     files: tuple[int, int] = field(factory=partial(getrlimit, RLIMIT_NOFILE))
     writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
@@ -74,7 +74,7 @@ class Pool(Factory):
     _refill: Timer = field(init=False)
     _init: str = INIT
     _port: Any = None
-    _prefix: int | None = None  # where this Python is installed, as it is there for inits
+    _prefix: int | None = None  # a descriptor of the folder where this Python is installed
     _log: Logger = field(factory=Logger)
 
     noisy = False
@@ -106,17 +106,17 @@ class Pool(Factory):
         self._look_after(0)
 
     def _compiled(self, program: str) -> str:
-        """A program of ours; compiled, for a script would be at each start: 8 ms of init's 20."""
+        """A program of ours, compiled once: compiling at each start takes 8 of an init's 20 ms."""
         compiled = os.path.join(self.folder, f"{os.path.basename(program)}c")
         try:
             write_soon(compiled, compile_program(program))
         except OSError as error:  # a full disk
-            self._log.warn("starts are slower, for {error}", error=error)
+            self._log.warn("starts are slower, because of {error}", error=error)
             return program
         return compiled
 
     def stop(self) -> Deferred[None]:
-        """Listen no more, and let every init go that has no plan yet; fires when all are gone."""
+        """Stop listening, and let go of every init that has no plan; fires when all are gone."""
         self._refill.cancel()
         self._stopped = True
         self.size = self.most = 0
@@ -155,9 +155,9 @@ class Pool(Factory):
         return Connection(self.kernel, lambda token: self._known.pop(token, None))
 
     def lease(self, blueprint: Blueprint) -> Child | None:
-        """A warm init that has prepared such an instance, by the name that it has reserved.
+        """A warm init that has prepared such an instance, under a reserved name.
 
-        No other launch is given it: whoever leases one takes it, or gives it back.
+        No other launch gets it. The caller takes it, or gives it back.
         """
         for child in self._warm:
             name = child.reserved
@@ -169,12 +169,12 @@ class Pool(Factory):
         return None
 
     def give_back(self, leased: Child | None) -> None:
-        """No launch came of a lease."""
+        """The launch that leased it does not take place."""
         if leased is not None and leased.connection is not None:
             self._warm.append(leased)
 
     def take(self, plan: Plan, leased: Child | None = None) -> Deferred[Child]:
-        """An init that waits for what is left of ``plan``: the leased, a warm or a new one.
+        """An init that waits for what is left of ``plan``: the leased one, a warm or a new one.
 
         Fails with MachineAtFault if none can be had.
         """
@@ -186,11 +186,11 @@ class Pool(Factory):
         if child is not None:
             self.prepared.give(child.reserved)
             return succeed(child)
-        ours = begins_with(plan, self.base_plan)  # else it is no container's
+        ours = begins_with(plan, self.base_plan)  # else the plan is not a container's
         return self._spawn(self.base_plan if ours else []).waiting
 
     def _take_warm(self, plan: Plan) -> Child | None:
-        """The one that has done most of a plan."""
+        """The one that has carried out most of a plan."""
         fit = [child for child in self._warm if begins_with(plan, child.early_steps)]
         child = max(fit, key=lambda child: len(child.early_steps), default=None)
         if child is not None:
@@ -199,21 +199,21 @@ class Pool(Factory):
 
     @property
     def mounted(self) -> set[str]:
-        """The folders of the host that inits have mounted before they have a whole plan."""
+        """The host's folders that inits without a whole plan have mounted."""
         waiting = [child for child in self._living.values() if not child.planned]
         steps = [arguments for child in waiting for _, arguments in child.early_steps]
         return {path for step in steps for path in (step.get("lower"), step.get("source")) if path}
 
     def expect_nothing(self) -> None:
-        """Stop preparing what only one config needs.
+        """Stop preparing config-specific steps.
 
-        Inits that have done more are let go: then only instances use layers.
+        Inits that have carried out such steps are let go: then only instances use layers.
         """
         self.prepared.forget()
         self._look_after(0)
 
     def _spawn(self, steps: Plan, reserved: str = "") -> Child:
-        """An init that is being started; where that fails, so does its ``waiting``."""
+        """An init that is being started; if that fails, so does its ``waiting``."""
         token = token_hex(8)
         folder = os.path.join(self.run_directories, token)
         machine = self.reactor, self.kernel, self.cgroups, self.writes
@@ -232,7 +232,7 @@ class Pool(Factory):
         try:
             await self.writes(self._make_folders, child)
             if child.waiting.called:
-                self._give_up(child)  # no one waits for it any more
+                self._give_up(child)  # it took too long
             else:
                 self._start(child)
         except OSError as error:
@@ -274,10 +274,10 @@ class Pool(Factory):
             )
 
     def _read_only_python(self) -> str:
-        """Where an init, which has ``_prefix`` as descriptor 3, finds this Python.
+        """The path of this Python for an init, which has ``_prefix`` as descriptor 3.
 
-        A container can have the kernel run whatever its init runs, as /proc/self/exe, and
-        so lay hold of that file: it must not be one that can be written (CVE-2019-5736).
+        A container can open the file that its init runs, as /proc/self/exe: so that must be a file
+        that nobody can write (CVE-2019-5736).
         """
         executable = os.path.realpath(sys.executable)
         prefix = os.path.dirname(os.path.dirname(executable))
@@ -292,17 +292,17 @@ class Pool(Factory):
         self._lost(child)
 
     def _lost(self, child: Child) -> None:
-        """A warm init has ended, or does: no launch is to be given it."""
+        """A warm init has ended, or is ending: no launch may get it."""
         if child in self._warm:
             if self.size:
-                self._log.warn("a warm init was lost; another follows")
+                self._log.warn("a warm init has ended; another will be started")
             self._warm.remove(child)
             self._look_after(RETRY_AFTER)
 
     # -- keeping some warm -----------------------------------------------------
 
     def _wanted(self) -> int:
-        """How many warm inits to have now: as many as were taken lately, within bounds."""
+        """How many warm inits to have now: as many as were taken lately, within limits."""
         since = self.reactor.seconds() - LATELY
         self._taken = [when for when in self._taken if when > since]
         return min(max(self.size, len(self._taken)), self.most) if self.size else 0
@@ -340,7 +340,7 @@ class Pool(Factory):
 
     def _not_warmed(self, reason: Any) -> None:
         if self.most:
-            self._log.warn("no warm init could be had: {why}", why=reason.getErrorMessage())
+            self._log.warn("no warm init could be started: {why}", why=reason.getErrorMessage())
         self.prepared.forget()
         self._look_after(RETRY_AFTER)
 

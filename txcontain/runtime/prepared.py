@@ -1,7 +1,7 @@
-"""What is expected to be launched next: its name, its folder, and what of its plan is done by then.
+"""What the next launch will probably need: a name, a folder, and the steps to carry out early.
 
-The next launch is expected to be what the last two had in common. If both were of one config, only
-the instance's name is unknown in its plan: so a name is drawn, and its folder made, in advance.
+The next launch is expected to be like the last two. If both were of one config, only the
+instance's name is unknown: so a name is drawn, and its folder made, in advance.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def stem_of(name: str) -> str:
 
 @define(eq=False)
 class Prepared:
-    """Expects launches, and draws up what can be done for the next one."""
+    """Says what can be prepared for the next launch."""
 
     folder: str  # in which instances have theirs
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
-    names: set[str] = field(factory=set)  # that have a folder, and are no instance's yet
+    names: set[str] = field(factory=set)  # those that have a folder and no instance yet
     _last: list[Blueprint] = field(factory=list)  # of the last two launches
 
     def launched(self, blueprint: Blueprint) -> None:
@@ -52,9 +52,9 @@ class Prepared:
         )
 
     def draw(self) -> tuple[str, Plan]:
-        """A name, and the steps to be carried out for it in advance; no name if any would do.
+        """A name, and the steps to carry out for it; no name if the steps don't depend on it.
 
-        No steps if nothing is expected. Whoever draws a name makes its folder.
+        No steps if nothing is expected. The caller makes the folder of the name.
         """
         if len(self._last) < 2:
             return "", []
@@ -74,11 +74,11 @@ class Prepared:
         return os.path.join(self.folder, name)
 
     def give(self, name: str) -> None:
-        """The name and its folder are an instance's from now on."""
+        """From now on the name and its folder belong to an instance."""
         self.names.discard(name)
 
     def drop(self, name: str) -> None:
-        """The name will be no instance's: remove its folder, if it has one."""
+        """No instance will have this name: remove its folder, if it has one."""
         if name not in self.names:
             return
 

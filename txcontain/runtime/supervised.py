@@ -26,7 +26,7 @@ from txcontain.runtime.exits import Exit, read_exit, with_kills
 from txcontain.runtime.watch import Watch
 
 UNKNOWN = Process(0, 0)
-LOOK_AFTER, LOOK_WITHIN = 0.025, 1.0  # seconds, for what the kernel lets go of in its own time
+LOOK_AFTER, LOOK_WITHIN = 0.025, 1.0  # seconds: the kernel lets go of things in its own time
 log = Logger()
 
 
@@ -41,9 +41,9 @@ def _remove_folder(folder: str) -> bool:
 
 @define(eq=False)
 class Supervised:
-    """What an instance holds of its processes, however it came by them.
+    """The processes of an instance, as the manager holds them.
 
-    That is one descriptor while they run: a pidfd, of PID 1 or of the monitor.
+    While they run this takes one descriptor: a pidfd, of PID 1 or of the monitor.
     """
 
     reactor: Any
@@ -56,7 +56,7 @@ class Supervised:
     pidfd: int = -1  # of PID 1, if one is held
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
-    killed_because: str = ""  # empty if the manager did not kill it, or says no reason
+    killed_because: str = ""  # empty if the manager did not kill it, or gave no reason
     _watch: Watch | None = None  # of PID 1
 
     @property
@@ -77,16 +77,16 @@ class Supervised:
     def kill(self, because: str = "") -> None:
         """End every process of the container (the pid namespace goes with its PID 1).
 
-        :param because: what the end's reason will say, so that no one looks for another killer
+        :param because: why, as the exit will say, so that nobody looks for another killer
         """
         self.killed_because = self.killed_because or because
         self.send_signal(signal.SIGKILL)
 
     def hold(self, process: Process) -> int:
-        """A pidfd to be kept for long.
+        """A pidfd to keep for long.
 
-        Raises ProcessLookupError; OSError if there is none to spare: the manager must be able to
-        answer, whatever runs.
+        Raises ProcessLookupError; OSError if too few descriptors are left, because the manager
+        must be able to answer however many containers run.
         """
         pidfd = self.kernel.open_process(process)
         if self.kernel.is_scarce(pidfd):
@@ -95,18 +95,18 @@ class Supervised:
         return pidfd
 
     def watch_init(self, ended: Callable[[], None]) -> None:
-        """Be told that PID 1 has ended, and all processes with it: the monitor will end soon."""
+        """Call ``ended`` when PID 1 has ended, and with it all processes but the monitor."""
         if self.pidfd < 0 and self.process != UNKNOWN:
-            with contextlib.suppress(OSError):  # then the monitor's end will do
+            with contextlib.suppress(OSError):  # then we learn it from the monitor's end
                 self.pidfd = self.kernel.open_process(self.process)
         if self.pidfd >= 0:
             self._watch = Watch(self.reactor, self.pidfd, ended)
             self._watch.start()
 
     async def remove(self) -> list[str]:
-        """Remove what the end left: the run directory and the cgroup, and who still is in it.
+        """Remove what is left after the end: the run directory, and the cgroup with all in it.
 
-        Returns what would not go within a second.
+        Returns what could not be removed within a second.
         """
         async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
             left = await self._discard()
@@ -118,7 +118,7 @@ class Supervised:
         return left
 
     def clear(self) -> None:
-        """The same, where no one waits for it."""
+        """The same in the background."""
         background(self._clear(), f"removing {self.folder}")
 
     async def _clear(self) -> None:
@@ -134,18 +134,18 @@ class Supervised:
         return left if await self.writes(_remove_folder, self.folder) else [*left, self.folder]
 
     def _kill_members(self) -> None:
-        """End who is in the cgroup: nobody, but where a monitor's end was survived (prctl(2))."""
+        """Kill what is in the cgroup: only a process that survived its monitor (prctl(2))."""
         members = {}
         for pid in self.cgroups.members(self.token):
             with contextlib.suppress(ProcessLookupError):
                 members[pid] = self.kernel.identify(pid)
-        for pid in self.cgroups.members(self.token) & set(members):  # it was none other's pid
+        for pid in self.cgroups.members(self.token) & set(members):  # still the same processes
             self.kernel.signal_process(members[pid], signal.SIGKILL)
 
     def has_ended(self) -> None:
         """Called when the monitor has ended, and so PID 1 before it."""
         with contextlib.suppress(OSError):  # its removal looks for it again
-            self.kill()  # it may have called off that it dies with its monitor (prctl(2))
+            self.kill()  # it may have undone that it dies with its monitor (prctl(2))
         if self._watch is not None:
             self._watch.stop()
         if self.pidfd >= 0:
@@ -154,13 +154,13 @@ class Supervised:
         background(self._tell_how(), f"learning how {self.folder} has ended")
 
     async def _tell_how(self) -> None:
-        """Read what the monitor wrote, again and again if it can't be read, and tell it once."""
+        """Read what the monitor wrote, retrying if that fails, and tell it once."""
         async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
             try:
                 how = read_exit(self.folder, self.kernel.now())
                 break
             except OSError as error:
-                why = f"ended, and how can't be read: {of_os(error)}"
+                why = f"ended, but its exit can't be read: {of_os(error)}"
                 how = Exit(reason=why, at=self.kernel.now())
         self.exit = self._explained(how)
         if self.on_exit is not None:

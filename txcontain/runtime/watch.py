@@ -14,7 +14,7 @@ from zope.interface import implementer
 @implementer(IReadDescriptor)
 @define(eq=False)
 class Watch:
-    """Tells, once, that a process has ended: its pidfd can be read from then on (pidfd_open(2))."""
+    """Tells once that a process has ended: from then on its pidfd is readable (pidfd_open(2))."""
 
     reactor: Any
     pidfd: int
