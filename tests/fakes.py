@@ -68,9 +68,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.boot = "this boot"
         self.living: dict[Process, Callable[[], object]] = {}  # and what SIGKILL calls
-        self.zombies: set[Process] = (
-            set()
-        )  # Processes that have ended, and no one has waited for them
+        self.zombies: set[Process] = set()  # Processes that have ended and were not waited for
         # By the name of a run directory: its monitor, and PID 1.
         self.working: dict[str, tuple[Process, Process]] = {}
         self.pidfds: dict[int, Process] = {}  # descriptor: Process
@@ -82,7 +80,7 @@ class FakeKernel:
         )  # PID 1's pid: the Processes with a handler for it
         self.caught: int = signal.SIGTERM
         self.listening: dict[int, int] = {}  # port: pid
-        self.tells = True  # whether the tables tell whose a socket is
+        self.tells = True  # whether the tables tell the owner of a socket
         self.mounts: list[str] = []
         self.clock: Callable[[], float] = lambda: 0.0  # the reactor's
         self.set_forward = 0.0  # seconds by which the time of day was set
@@ -239,7 +237,7 @@ class FakeKernel:
         return descriptor
 
     def _needs(self, count: int) -> None:
-        """What follows has so many descriptors open for a moment."""
+        """Fail unless so many more descriptors can be opened."""
         opened = len(self.pidfds) + len(self.folders)
         if self.most_open is not None and opened + count > self.most_open:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -248,8 +246,8 @@ class FakeKernel:
 class FakeReactor(Clock):
     """A clock that also spawns, listens and reads, without an operating system.
 
-    What it spawns is a ``FakeInit``. Where ``connects``, it connects by itself; where
-    ``prepares``, it does the base plan, and where ``works``, the rest of its plan.
+    What it spawns is a ``FakeInit``. If ``connects``, it connects by itself; if ``prepares``, it
+    carries out its early steps, and if ``works``, the rest of its plan.
     """
 
     def __init__(self) -> None:
@@ -314,7 +312,7 @@ class FakeReactor(Clock):
         pass
 
     def lose_manager(self) -> None:
-        """The manager has been killed: no one hears of what it had begun.
+        """The manager has been killed: what it had begun is never finished.
 
         An init that has no plan yet ends, and the others go on.
         """
@@ -413,7 +411,7 @@ class FakeInit:
             connection.connectionLost(Failure(ConnectionDone()))
 
     def end_before_it_is_heard(self, words: str = "Done(1)") -> None:
-        """End, while what it says is yet to arrive."""
+        """End before what it said has arrived."""
         connection, self.connection = self.connection, None
         self.end(words)
         self.connection = connection
@@ -436,7 +434,7 @@ class FakeInit:
         self.kernel.reap(self.monitor)
 
     def end_init(self) -> None:
-        """PID 1 ends, and the monitor has not yet."""
+        """PID 1 ends, but not yet the monitor."""
         if self.kernel.end(self.process):
             self._can_be_read(self.process)
 
@@ -453,7 +451,7 @@ class FakeInit:
         os.utime(path, (self.kernel.now(),) * 2)
 
     def killed(self) -> None:
-        """SIGKILL ends it, if not at once."""
+        """SIGKILL ends it, a moment later."""
         if not self.stuck:
             self.reactor.callLater(0, self.end, "Killed")
 
@@ -468,13 +466,13 @@ class FakeInit:
         self.closed.append(descriptor)
 
     def received(self, data: bytes) -> None:
-        """Some of a message has come."""
+        """A part of a message has come."""
         self.incoming += data
         while message := self._next_message():
             self.carry_on(message)
 
     def _next_message(self) -> bytes:
-        """One that is complete: a line, or steps after their length."""
+        """A complete one: a line, or steps after their length."""
         if self.incoming.startswith(b"\n"):
             length = 1
         elif len(self.incoming) < 4:
@@ -487,7 +485,7 @@ class FakeInit:
         return message
 
     def carry_on(self, message: bytes) -> None:
-        """Steps to carry out, the base plan and later the rest of a plan; or there is a link."""
+        """Steps to carry out: the early ones, then the rest; or an empty line: there is a link."""
         if message == b"\n":
             self.linked = True
             self.reactor.callLater(0, self.carry_out)
@@ -570,7 +568,7 @@ class FakeSocket(StringTransport):
         self.closed = False
 
     def check(self) -> None:
-        """Fail as a socket does that was closed."""
+        """Fail as a closed socket does."""
         if self.closed:
             raise OSError(errno.EBADF, "Bad file descriptor")
 
@@ -680,7 +678,7 @@ def make_network() -> Network:
 
 
 class FakeLayers(Layers):
-    """Has every tarball unpacked already, but for those that are missing."""
+    """Has every tarball unpacked already, except those that are missing."""
 
     missing: Sequence[str] = ()
 
@@ -696,7 +694,7 @@ async def remove(path: str) -> None:
 
 
 def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:
-    """A pool whose inits are fake; what is prepared has its folders in the same one."""
+    """A pool whose inits are fake; prepared instances have their folders in the same one."""
     prepared = Prepared(folder, remove)
     log_process = LogProcess(reactor, folder, folder, maybeDeferred)
     return Pool(reactor, reactor.kernel, Cgroups(), folder, prepared, log_process, **options)
@@ -784,7 +782,7 @@ class ManagerTestCase(MachineTestCase):
         return self.now(self.manager.launch(spec.name, spec.major, spec.minor))
 
     def events(self) -> list[str]:
-        """What the journal tells of, and why."""
+        """The journal's events, each with its reason."""
         self.manager.journal.write()
         return [f"{event['what']}: {event['reason']}" for event in self.manager.journal.since(0)]
 

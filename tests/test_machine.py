@@ -1,10 +1,10 @@
-"""Whatever happens, in whatever order: the list, the records on disk and the processes agree.
+"""The list, the records on disk and the processes agree, whatever happens in whatever order.
 
-Hypothesis draws up lives of a whole manager on a fake machine, step by step: launches and
-destroys, ends at every moment, calls that fail, managers that are stopped or killed. After each
-step what must always hold is checked; once things have settled, that all is answered and that
-nothing is lost nor left. A failure prints its steps, and MACHINE_SEED and MACHINE_LIVES, which say
-what lives are drawn, and how many.
+Hypothesis draws lives of a whole manager on a fake machine, step by step: launches and destroys,
+ends at every moment, calls that fail, managers that are stopped or killed. After each step it
+checks what must always hold; once things have settled, also that every request was answered and
+nothing is lost or left over. A failure prints its steps, with the MACHINE_SEED and MACHINE_LIVES
+to draw the same lives again.
 """
 
 import builtins
@@ -70,15 +70,13 @@ PICKS = st.integers(0, 5)
 
 
 class Faults:
-    """System calls that are to fail, each once; they are those of a state folder's files alone."""
+    """System calls that are to fail, each once, and only on files of the state folder."""
 
     CALLS = ("open", "mkdir", "chmod", "unlink", "rmdir", "scandir", "listdir")
 
     def __init__(self, folder: Any) -> None:
         self.folder = folder
-        self.coming: dict[
-            Any, Any
-        ] = {}  # call: how many are to work yet, and the error of the next
+        self.coming: dict[Any, Any] = {}  # call: how many still work, and the error of the next
         self.any_failed = False
         self.real = {name: getattr(os, name) for name in self.CALLS}
         self.patches = [patch.object(os, name, self.failing(name)) for name in self.CALLS]
@@ -97,7 +95,7 @@ class Faults:
         return call
 
     def check(self, name: str, path: Any = None) -> None:
-        """Fail where that is due."""
+        """Fail if that is due."""
         if name in self.coming:
             left, number = self.coming[name]
             self.coming[name] = left - 1, number
@@ -108,7 +106,7 @@ class Faults:
 
 
 class Lives(RuleBasedStateMachine):
-    """One machine, its managers one after the other, and who asks them."""
+    """One machine, its managers one after the other, and what they are asked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,9 +120,7 @@ class Lives(RuleBasedStateMachine):
         self.asked: list[Any] = []  # what was asked of this manager, and the Deferred of its answer
         self.manager: Any = None
         self.launched: set[Any] = set()  # names of instances whose launch has answered
-        self.lost: list[
-            Any
-        ] = []  # managers that were killed: what they had begun must not go on by itself
+        self.lost: list[Any] = []  # killed managers, kept so that nothing they began goes on
         self.complaints: list[str] = []  # failures of the manager's own
         numbers = itertools.count(1)
         digits = {
@@ -139,12 +135,12 @@ class Lives(RuleBasedStateMachine):
         globalLogPublisher.addObserver(self.observer)
 
     def hear(self, event: Any) -> None:
-        """Take note of what the manager takes for a mistake of its own."""
+        """Take note of what the manager logs as its own mistake."""
         if "log_failure" in event and not event["log_failure"].check(Error, OSError):
             self.complaints.append(event["log_failure"].getTraceback())
 
     def teardown(self) -> None:
-        """In the end, all can be destroyed, and nothing is left."""
+        """In the end all can be destroyed, and nothing is left."""
         try:
             if self.manager is not None:
                 self.end_all()
@@ -156,7 +152,7 @@ class Lives(RuleBasedStateMachine):
             self.lost.clear()
             self.manager = None
             with patch.object(sys, "unraisablehook", lambda _: None):
-                gc.collect()  # what was never answered is gone now, and not in another life
+                gc.collect()  # what was never answered is collected now, not in another life
 
     def end_all(self) -> None:
         """Destroy all and stop: nothing is left."""
@@ -165,7 +161,7 @@ class Lives(RuleBasedStateMachine):
         self.settle()
         assert not self.manager.instances
         self.leave()
-        for init in self.running_inits():  # which have not found whom to connect to
+        for init in self.running_inits():  # they found no one to connect to
             assert init.plan is None
             init.end("Done(1)")
         assert (self.kernel.pidfds, self.kernel.folders) == ({}, {})
@@ -180,7 +176,7 @@ class Lives(RuleBasedStateMachine):
 
     @initialize(warm=st.integers(0, 2))
     def begin(self, warm: Any) -> None:
-        """The first manager, of so many warm inits."""
+        """The first manager, with so many warm inits."""
         self.warm = warm
         self.start_manager()
         for minor, keys in enumerate(CONFIGS):
@@ -198,7 +194,7 @@ class Lives(RuleBasedStateMachine):
         self.manager.pool.start()
 
     def in_thread(self, function: Any, *arguments: Any, **options: Any) -> Any:
-        """What a thread does is done some time later, or it fails."""
+        """A thread does its work some time later, or fails."""
 
         async def do() -> Any:
             await deferLater(self.time, 0.001)
@@ -208,7 +204,7 @@ class Lives(RuleBasedStateMachine):
         return Deferred.fromCoroutine(do())
 
     async def remove(self, path: Any) -> None:
-        """A tree is removed some time later, or that fails half-way."""
+        """A tree is removed some time later, or half of it."""
         await deferLater(self.time, 0.001)
         if os.path.isdir(path):
             for name in os.listdir(path)[:1]:
@@ -258,7 +254,7 @@ class Lives(RuleBasedStateMachine):
     @rule(pick=PICKS)
     @precondition(lambda self: self.manager.instances)
     def destroy(self, pick: Any) -> None:
-        """One is destroyed, whatever it is at."""
+        """One is destroyed, in whatever state it is."""
         name = self.pick(pick, list(self.manager.instances))
         self.launched.discard(name)
         self.ask(f"destroy {name}", self.manager.destroy(name))
@@ -308,13 +304,13 @@ class Lives(RuleBasedStateMachine):
     @rule(pick=PICKS)
     @precondition(lambda self: self.running_inits())
     def end_init(self, pick: Any) -> None:
-        """An init ends, and its monitor has not noticed yet."""
+        """An init ends, but its monitor has not noticed yet."""
         self.pick(pick, self.running_inits()).end_init()
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.connected())
     def end_unheard(self, pick: Any) -> None:
-        """An init ends, and what tells so has not arrived."""
+        """An init ends, but the news has not arrived."""
         self.pick(pick, self.connected()).end_before_it_is_heard()
 
     @rule(pick=PICKS)
@@ -337,7 +333,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(what=st.sampled_from(["connects", "prepares", "works"]), does=st.booleans())
     def stall(self, what: str, does: Any) -> None:
-        """From now on inits are stalled at some point, or are not any more."""
+        """From now on inits stall at some point, or no longer do."""
         setattr(self.reactor, what, does)
 
     @rule(
@@ -351,7 +347,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(room=st.integers(0, 3))
     def use_up_descriptors(self, room: Any) -> None:
-        """The manager has room for so many descriptors more."""
+        """The manager may open only so many more descriptors."""
         self.kernel.most_open = len(self.kernel.pidfds) + len(self.kernel.folders) + room
 
     @rule()
@@ -394,24 +390,24 @@ class Lives(RuleBasedStateMachine):
         self.faults.any_failed = False
 
     def facts(self, instance: Instance) -> Any:
-        """What does not change by a new manager, of an instance that has ended."""
+        """What a new manager must not change in an instance that has ended."""
         return instance.state, instance.since, instance.launched, instance.exit, instance.restarts
 
     def assert_same(self, before: Any) -> None:
-        """What had ended before is known as it was."""
+        """What had ended before is still known as it was."""
         for name, facts in before.items():
             if facts[0] == "ended":
                 self.equal(self.facts(self.manager.instances[name]), facts)
 
     def equal(self, one: Any, other: Any) -> None:
-        """Fail where two values are not the same."""
+        """Fail if two values differ."""
         assert one == other, f"{one} is not {other}"
 
     # -- what holds ------------------------------------------------------------------
 
     @invariant()
     def no_mistake(self) -> None:
-        """Nothing was a mistake of the manager's own."""
+        """The manager made no mistake of its own."""
         assert not self.complaints, self.complaints[0]
         for what, outcome in self.asked:
             if outcome and hasattr(outcome[0], "getTraceback"):
@@ -419,13 +415,13 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def what_is_listed_runs(self) -> None:
-        """Of each instance that is listed as running, the monitor runs."""
+        """The monitor of each instance that is listed as running runs."""
         for instance in self.manager.running() if self.manager else ():
             assert self.monitor_runs(instance), f"{instance.name} is listed, and does not run"
 
     @rule()
     def settle(self) -> None:
-        """Where nothing fails any more, all agree after a while."""
+        """Once nothing fails any more, all agree after a while."""
         self.mend()
         for pause in [0.001] * 20 + [0.01] * 50 + [0.1] * 50 + [1] * 80:
             self.reactor.advance(pause)
@@ -462,7 +458,7 @@ class Lives(RuleBasedStateMachine):
             self.agrees_with_its_record(instance)
 
     def agrees_with_its_record(self, instance: Instance) -> None:
-        """What is on disk of an instance is what the next manager has to know."""
+        """An instance's record and mode are what the next manager has to know."""
         mode = stat.S_IMODE(os.lstat(instance.folder).st_mode)
         assert mode == Phase.WHOLE, f"{instance.name} is {instance.state}, and its mode {mode:o}"
         path = os.path.join(instance.folder, RECORD)
@@ -479,7 +475,7 @@ class Lives(RuleBasedStateMachine):
     # -- helpers ---------------------------------------------------------------------
 
     def mend(self) -> None:
-        """Nothing fails, nor is stalled."""
+        """Nothing fails or stalls from now on."""
         self.faults.coming.clear()
         self.kernel.most_open = self.reactor.spawn_error = None
         self.reactor.connects = self.reactor.prepares = self.reactor.works = True
@@ -497,7 +493,7 @@ class Lives(RuleBasedStateMachine):
         return [init for init in self.running_inits() if init.connection is not None]
 
     def stalled(self) -> Any:
-        """Those that have a whole plan and don't carry it out."""
+        """Those that have a whole plan but don't carry it out."""
         return [
             init
             for init in self.connected()
@@ -505,7 +501,7 @@ class Lives(RuleBasedStateMachine):
         ]
 
     def half_ended(self) -> Any:
-        """Those whose monitor has yet to notice its end."""
+        """Those whose monitor has not noticed their end yet."""
         return [init for init in self.running_inits() if init.process not in self.kernel.living]
 
     def monitor_runs(self, instance: Instance) -> Any:
@@ -517,7 +513,7 @@ class LivesTests(SynchronousTestCase):
     """Many lives."""
 
     def test_lives(self) -> None:
-        """In every life that was drawn, all agree and nothing is lost."""
+        """In every life that is drawn, all agree and nothing is lost."""
         self.patch(engine, "MAX_SHRINKING_SECONDS", 30)  # to simplify a failure
         drawn = settings(
             max_examples=LIVES,

@@ -1,4 +1,4 @@
-"""What a launch that failed says."""
+"""What a failed launch says."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def failed(
     cause: str = "",
     hint: str = "",
 ) -> Any:
-    """What an init says of a step that failed."""
+    """What an init says of a failed step."""
     return StepFailed(
         {"step": step, "call": call, "errno": number, "path": path, "cause": cause, "hint": hint}
     )
@@ -74,7 +74,7 @@ class StepTests(SynchronousTestCase):
         )
 
     def test_without_call(self) -> None:
-        """Where no system call failed, the function is named, and there is no errno."""
+        """If no system call failed, the function is named, and there is no errno."""
         error = of_step(PLAN, failed(3, "getpwnam", 0, "/etc/passwd", "no user www is in it"))
         self.assertEqual(
             error.chain,
@@ -82,7 +82,7 @@ class StepTests(SynchronousTestCase):
         )
 
     def test_known_causes(self) -> None:
-        """What is known of an errno is said, unless the init has said better."""
+        """What is known of an errno is said, unless the init said something better."""
         for number, (cause, hint) in CAUSES.items():
             self.assertEqual(of_step(PLAN, failed(number=number)).chain[-2:], (cause, hint))
         self.assertEqual(
@@ -125,13 +125,13 @@ class OtherTests(SynchronousTestCase):
         self.assertIn("rm: cannot remove", of_os(OSError("rm: cannot remove x")))
 
     def test_tool(self) -> None:
-        """That a program of the host's own can't be run is the machine's fault."""
+        """If a program of the host can't be run, the machine is at fault."""
         error = of_tool("unpacking x.tar", failed(4, "execve", errno.ENOENT, "/usr/bin/tar"))
         self.assertIsInstance(error, MachineAtFault)
         self.assertEqual(error.chain[:2], ("unpacking x.tar", "execve(2)"))
 
     def test_early_end(self) -> None:
-        """A script that ended too early is told with how, and with its last words if any."""
+        """The error of a script that ended too early has its exit, and its last words if any."""
         how = Exit(status=3, reason="exit status 3")
         self.assertEqual(
             of_early_end("/run.sh", 8000, how, "no such module").chain,
@@ -144,7 +144,7 @@ class OtherTests(SynchronousTestCase):
         self.assertIn("wrote nothing", of_early_end("/run.sh", 8000, how, "").chain[2])
 
     def test_port(self) -> None:
-        """A port that is taken is told with who has it."""
+        """The error of a taken port says which process has it."""
         error = of_port(Port("127.0.0.1", 8000, 8000, "tcp"), "the instance web-1")
         self.assertEqual(error.chain[:2], ("port 8000 is taken", "by the instance web-1"))
 

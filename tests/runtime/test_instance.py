@@ -153,7 +153,7 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(self.successResultOf(instance.end()), instance.exit)
 
     def test_end_known_before_the_start(self) -> None:
-        """A script that is gone before it is heard that it ran has run: its policy counts."""
+        """A script that ended before the news of its start has run: its policy applies."""
         for restart, state in (("no", "ended"), ("always", "waiting")):
             self.reactor.works = False
             self.events.clear()
@@ -172,7 +172,7 @@ class LaunchTests(InstanceTestCase):
             instance.pause()
 
     def test_end_known_before_a_failure(self) -> None:
-        """An init that is gone before its failure is heard has failed, and is not started again."""
+        """An init that ended before the news of its failure has failed; it is not started again."""
         self.reactor.works = False
         instance = self.make(restart="always")
         launched = self.start(instance.launch())
@@ -182,7 +182,7 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(instance.state, "ended")
 
     def test_destroyed_after_its_end_and_before_its_start(self) -> None:
-        """One that is stopped between its end and the news that it ran ends once, called off."""
+        """Stopped between its end and the news of its start, it ends once, called off."""
         self.reactor.works = False
         instance = self.make(restart="always")
         launched = self.start(instance.launch())
@@ -195,7 +195,7 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(self.successResultOf(ended).status, 3)
 
     def test_destroyed_while_it_is_to_listen(self) -> None:
-        """A launch that waits for its PORT and is destroyed says so, and blames no script."""
+        """Destroyed while its launch waits for PORT: the launch says so, and blames no script."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
         instance.stop()
@@ -203,7 +203,7 @@ class LaunchTests(InstanceTestCase):
         self.failureResultOf(launched, CalledOff)
 
     def test_who_is_told_fails(self) -> None:
-        """A failure of who is told of the end keeps no one from hearing of it."""
+        """If telling of the end fails, everyone who waits for it still hears of it."""
         instance = self.launched()
         self.patch(instance, "changed", lambda instance, why: 1 / 0)
         ended = instance.end()
@@ -212,7 +212,7 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_no_one_waits_for_the_end(self) -> None:
-        """Who waits for the end may give up; nothing of that is kept."""
+        """Waiting for the end can be cancelled, and nothing of it is kept."""
         instance = self.launched()
         first, second = instance.end(), instance.end()
         first.cancel()
@@ -221,7 +221,7 @@ class LaunchTests(InstanceTestCase):
         self.successResultOf(second)
 
     def test_time_of_day_set(self) -> None:
-        """No wait is longer or shorter where the time of day is set meanwhile."""
+        """Setting the time of day makes no wait longer or shorter."""
         for step in (-3600, 3600):
             self.kernel.set_forward += step
             instance = self.make(startup_env="PORT=8000", restart="always", stop_timeout=1)
@@ -301,7 +301,7 @@ class LaunchTests(InstanceTestCase):
         self.assertIn("half-way", str(self.failureResultOf(launched, MachineAtFault).value))
 
     def test_disk_full(self) -> None:
-        """Where the record can't be written nothing runs, and the reason is the disk."""
+        """If the record can't be written, nothing runs, and the reason is the disk."""
         instance = self.make()
         self.patch(instances, "write_soon", no_space)
         error = self.refused(instance.launch(), MachineAtFault)
@@ -310,7 +310,7 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual(instance.state, "ended")
 
     def test_no_init(self) -> None:
-        """Where no init can be had the instance ends, and says why."""
+        """If no init can be started, the instance ends, and says why."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         instance = self.make()
         self.refused(instance.launch(), MachineAtFault)
@@ -340,7 +340,7 @@ class ListenTests(InstanceTestCase):
         self.assertFalse(instance.ready)
 
     def test_looked_for_in_a_thread(self) -> None:
-        """Where the tables don't tell, one thread at a time looks, and an old look is no news."""
+        """If the tables don't tell, one thread at a time looks, and an outdated look is ignored."""
         self.kernel.tells = False
         self.kernel.listening[8000] = 1
         looks: list[Any] = []
@@ -370,7 +370,7 @@ class ListenTests(InstanceTestCase):
         self.failureResultOf(launched, ConfigAtFault)
 
     def test_never_listens(self) -> None:
-        """After five seconds the launch answers all the same, and the container runs on."""
+        """After five seconds the launch answers anyway, and the container runs on."""
         instance = self.make(startup_env="PORT=8000")
         launched = self.start(instance.launch())
         self.reactor.pump([0.05] * 99)
@@ -380,7 +380,7 @@ class ListenTests(InstanceTestCase):
         self.assertEqual((instance.state, instance.ready), ("running", False))
 
     def test_listens_late(self) -> None:
-        """What takes longer than a launch waits is seen all the same, by a look now and then."""
+        """A script that listens later than a launch waits is noticed by a look now and then."""
         instance = self.launched_without_listening()
         self.reactor.pump([10] * 10)
         self.assertFalse(instance.ready)
@@ -430,7 +430,7 @@ class StopTests(InstanceTestCase):
         return stopped
 
     def test_marked(self) -> None:
-        """From when it is asked to end, the next manager knows that it is to be removed."""
+        """Once it is asked to end, the next manager knows that it is to be removed."""
         instance = self.launched()
         self.stop(instance)
         self.assertEqual(self.mode(instance), Phase.ENDING)
@@ -443,7 +443,7 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.events, STOPPED)
 
     def test_monitor_ends_later(self) -> None:
-        """It has stopped when its PID 1 has ended, and how is known when its monitor has."""
+        """It has stopped when PID 1 has ended; its exit is known when the monitor has."""
         instance = self.launched()
         self.init.stuck = True
         stopped = self.stop(instance)
@@ -454,7 +454,7 @@ class StopTests(InstanceTestCase):
         self.assertEqual((instance.state, self.kernel.pidfds), ("ended", {}))
 
     def test_with_handler(self) -> None:
-        """Who catches SIGTERM gets it and may end by itself; there is no SIGKILL then."""
+        """A process that catches SIGTERM gets it and may end by itself, without SIGKILL."""
         instance = self.launched()
         self.kernel.catching[self.init.process.pid] = [self.init.process]
         stopped = self.stop(instance)
@@ -499,7 +499,7 @@ class StopTests(InstanceTestCase):
         self.successResultOf(stopped)
 
     def test_stop_twice(self) -> None:
-        """Who asks a second time waits for the same end."""
+        """A second request waits for the same end."""
         instance = self.launched()
         self.init.stuck = True
         first, second = self.stop(instance), self.stop(instance)
@@ -509,7 +509,7 @@ class StopTests(InstanceTestCase):
         self.assertEqual(self.events, STOPPED)
 
     def test_terminate_fails(self) -> None:
-        """Where no one can be asked (our own error), PID 1 is killed, and the error is logged."""
+        """If asking fails (our own error), PID 1 is killed, and the error is logged."""
         instance = self.launched()
         self.patch(self.kernel, "catchers", lambda pid, number: 1 / 0)
         self.successResultOf(self.stop(instance))
@@ -674,7 +674,7 @@ class RestartTests(InstanceTestCase):
         self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 2))
 
     def test_killed_again(self) -> None:
-        """What can't be killed at once, for want of a descriptor, is killed a second later."""
+        """If it can't be killed at once, for want of a descriptor, it is killed a second later."""
         instance = self.launched()
         tries: list[Any] = []
         self.patch(self.kernel, "send_signal", lambda *_: fails_once(tries))
@@ -699,6 +699,6 @@ def no_space(path: Any, content: Any) -> None:
 
 
 def fails_once(tries: Any) -> None:
-    """As where all descriptors are in use."""
+    """As if all descriptors were in use."""
     tries.append(1)
     raise OSError(24, "Too many open files")

@@ -62,7 +62,7 @@ class ColdTests(PoolTestCase):
     """An init that is spawned when it is needed."""
 
     def test_size_0(self) -> None:
-        """A pool of size 0 spawns an init when one is taken, and none else, ever."""
+        """A pool of size 0 spawns an init only when one is taken."""
         pool = self.make(size=0)
         self.assertEqual(self.reactor.inits, [])
         child = self.successResultOf(pool.take(PLAN))
@@ -82,7 +82,7 @@ class ColdTests(PoolTestCase):
         self.assertEqual(arguments[16], self.init.token)
 
     def test_compiled(self) -> None:
-        """What an init runs is compiled, and Python takes it for a program."""
+        """What an init runs is compiled, and Python runs it as a program."""
         path = os.path.join(self.folder, "init.pyc")
         with open(path, "wb") as file:
             file.write(compile_program(INIT))
@@ -105,26 +105,26 @@ class ColdTests(PoolTestCase):
         self.assertFalse(self.kernel.lives(self.init.process))
 
     def test_cut_short(self) -> None:
-        """What a manager was writing when it was killed is gone with the next one's start."""
+        """What a manager was writing when it was killed is removed when the next one starts."""
         open(os.path.join(self.folder, ".init.pyc.7.tmp"), "w").close()
         self.make(size=0)
         self.assertEqual(sorted(os.listdir(self.folder)), ["init.pyc", "logd.pyc", "slots"])
 
     def test_disk_full(self) -> None:
-        """Where there is no room for what is compiled, an init runs its source."""
+        """If there is no room for the compiled program, an init runs its source."""
         self.patch(pool, "write_soon", lambda *_: throw(OSError(28, "No space left on device")))
         self.make(size=0).take(PLAN)
         self.assertEqual(self.init.arguments[15], INIT)
 
     def test_out_of_the_managers_group(self) -> None:
-        """Its monitor is told how to leave the manager's cgroup, where a service may be ended."""
+        """Its monitor is told how to leave the manager's cgroup, which systemd may end."""
         pool = self.make(size=0)
         pool.cgroups = Cgroups(monitors="/groups/monitors/cgroup.procs")
         pool.take(PLAN)
         self.assertEqual(self.init.arguments[7], "/groups/monitors/cgroup.procs")
 
     def test_python(self) -> None:
-        """An init runs a Python that it can't write to, by a descriptor of its own."""
+        """An init runs a Python that it can't write to, through a descriptor of its own."""
         self.make(size=0).take(PLAN)
         folder = self.kernel.folders[(self.init.descriptors or {})[3]]
         path = os.path.join(folder, self.init.arguments[11].removeprefix("/proc/self/fd/3/"))
@@ -158,7 +158,7 @@ class ColdTests(PoolTestCase):
         self.assertEqual(self.init.arguments[9:11], ["512", "4096"])
 
     def test_connects_too_late(self) -> None:
-        """One that connects after all, when it is given up, harms no one."""
+        """One that connects after it was given up does no harm."""
         self.reactor.connects = False
         taken = self.make(size=0).take(PLAN)
         self.init.stuck = True
@@ -168,7 +168,7 @@ class ColdTests(PoolTestCase):
         self.init.end("Killed")
 
     def test_can_not_spawn(self) -> None:
-        """Where none can be spawned the reason is told, and nothing is left of it."""
+        """If none can be spawned, the error says why, and nothing is left."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         pool = self.make(size=0)
         error = self.failureResultOf(pool.take(PLAN), MachineAtFault).value
@@ -176,7 +176,7 @@ class ColdTests(PoolTestCase):
         self.assertEqual((os.listdir(pool.run_directories), pool.tokens()), ([], set()))
 
     def test_tokens(self) -> None:
-        """What this manager has spawned is no stranger, as long as it lives."""
+        """What this manager has spawned is not a stranger, as long as it lives."""
         pool = self.make(size=0)
         os.mkdir(os.path.join(pool.run_directories, "stranger"))
         self.successResultOf(pool.take(PLAN))
@@ -245,7 +245,7 @@ class WarmTests(PoolTestCase):
         self.assertNotEqual(self.successResultOf(pool.take(PLAN)).token, dead.token)
 
     def test_none_to_be_had(self) -> None:
-        """Where none can be warmed it is tried again and again, and never in a hurry."""
+        """If none can be warmed, it is tried again and again, but never in a hurry."""
         tries = []
 
         def spawn(*arguments: Any, **options: Any) -> None:
@@ -259,7 +259,7 @@ class WarmTests(PoolTestCase):
         self.assertEqual(os.listdir(pool.run_directories), [])
 
     def test_taken_is_none_of_the_pools(self) -> None:
-        """One that was handed out and ends is no loss of the pool's."""
+        """If one that was handed out ends, the pool does not replace it."""
         pool = self.make(size=1)
         child = self.successResultOf(pool.take(PLAN))
         child.on_exit = lambda how: None
@@ -312,7 +312,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual(self.warm(pool), [1, 3])
 
     def test_lease(self) -> None:
-        """What one launch has leased no other is given, until it is given back."""
+        """No other launch gets what one has leased, until it is given back."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
@@ -336,7 +336,7 @@ class PreparedTests(PoolTestCase):
         self.assertNotIn(leased, pool._warm)
 
     def test_image_alone(self) -> None:
-        """Two configs of one image have it mounted in advance, and nothing that bears a name."""
+        """The image that two configs share is mounted in advance, and no step that needs a name."""
         pool = self.make(size=2, most=2)
         self.launch(pool, stem="web", writable=False)
         self.launch(pool, stem="db", writable=False)
@@ -345,7 +345,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual(len(init.early_steps), 2)
 
     def test_another_stem(self) -> None:
-        """A name is no other config's, be the plan as it may; what was prepared is let go."""
+        """A reserved name fits no other config, whatever its plan; what was prepared is let go."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
@@ -353,7 +353,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
     def test_another(self) -> None:
-        """For another image there is one that has done no more than all have in common."""
+        """For another image there is one that has carried out only the base plan."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
@@ -371,7 +371,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual(self.prepared(), [])
 
     def test_expect_nothing(self) -> None:
-        """Who would remove an image has all inits let go that have mounted it."""
+        """Before an image is removed, all inits that have mounted it are let go."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
@@ -390,7 +390,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual(len(self.prepared()), 1)
 
     def test_hangs_up(self) -> None:
-        """One that has hung up is given to no launch, though its end is yet to be heard of."""
+        """No launch gets one that has hung up, even before the news of its end."""
         pool = self.make(size=1, most=1)
         self.init.hang_up()
         self.assertEqual(self.warm(pool), [])
@@ -398,13 +398,13 @@ class PreparedTests(PoolTestCase):
         self.assertNotEqual(self.successResultOf(taken).token, self.reactor.inits[0].token)
 
     def test_hangs_up_when_taken(self) -> None:
-        """A launch that was given one, which hangs up before it has its plan, fails."""
+        """A launch fails if its init hangs up before it has the plan."""
         child = self.successResultOf(self.make(size=0).take(PLAN))
         self.init.hang_up()
         self.failureResultOf(child.carry_out(PLAN), MachineAtFault)
 
     def test_ends_while_it_prepares(self) -> None:
-        """One that ends half-way through what is done in advance makes place for another."""
+        """One that ends half-way through its early steps is replaced."""
         self.reactor.prepares = False
         pool = self.make(size=1, most=1)
         self.init.end("Killed")
@@ -413,7 +413,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual(self.warm(pool), [1])
 
     def test_never_connects(self) -> None:
-        """One that does not connect while the pool is filled makes place for another, in time."""
+        """One that does not connect while the pool is filled is replaced after a while."""
         self.reactor.connects = False
         pool = self.make(size=1, most=1)
         self.reactor.connects = True
@@ -423,7 +423,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual(len(self.living), 1)
 
     def test_cannot_be_done(self) -> None:
-        """Where what was expected can't be done in advance, it is not tried again and again."""
+        """If early steps fail, they are not tried again and again."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.reactor.prepares = False
@@ -435,7 +435,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual((self.warm(pool), self.prepared()), ([1, 1], []))
 
     def test_no_folder(self) -> None:
-        """Where no folder can be made for it, nothing is prepared."""
+        """If no folder can be made for it, nothing is prepared."""
         pool = self.make(size=2, most=2)
         pool.prepared.folder = os.path.join(self.folder, "missing")
         self.launch(pool)
@@ -444,7 +444,7 @@ class PreparedTests(PoolTestCase):
         self.assertEqual((self.warm(pool), pool.prepared.names), ([1, 1], set()))
 
     def test_no_init(self) -> None:
-        """Where no init can be spawned for it, what was prepared is removed."""
+        """If no init can be spawned for it, what was prepared is removed."""
         pool = self.make(size=2, most=2)
         self.launch(pool)
         blueprint = FakeBlueprint("web", "base", True)
@@ -511,14 +511,14 @@ class StopTests(PoolTestCase):
         self.assertEqual(self.living, [])
 
     def test_no_more(self) -> None:
-        """Who asks for one when it has been stopped is told that the manager ends."""
+        """After it has been stopped, taking one fails because the manager ends."""
         pool = self.make(size=0)
         pool.stop()
         self.failureResultOf(pool.take(PLAN), MachineAtFault)
         self.assertEqual(self.reactor.inits, [])
 
     def test_stuck(self) -> None:
-        """One that won't go does not keep the manager from ending."""
+        """One that does not end does not keep the manager from ending."""
         self.reactor.connects = False
         stopped = self.make(size=1).stop()
         self.reactor.pump([0.1] * 55)

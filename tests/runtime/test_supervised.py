@@ -1,4 +1,4 @@
-"""What the manager holds of a container's processes: how they end, and what an init says."""
+"""A container's processes, as the manager holds them: how they end, and what an init says."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class ExitTests(MachineTestCase):
     }
 
     def read(self, content: Any) -> Any:
-        """How a container ended whose monitor wrote this."""
+        """The exit of a container whose monitor wrote this."""
         with open(os.path.join(self.folder, "exit"), "wb") as file:
             file.write(content)
         return read_exit(self.folder, 2e9)
@@ -62,13 +62,13 @@ class ExitTests(MachineTestCase):
             self.assertEqual((how.status, how.signal, how.reason), (status, number, reason))
 
     def test_time(self) -> None:
-        """The time of the end is that at which the monitor wrote it, however long ago."""
+        """The time of the end is when the monitor wrote it, however long ago."""
         self.read(b"[1] + Done")
         os.utime(os.path.join(self.folder, "exit"), (1000, 1000))
         self.assertEqual(read_exit(self.folder, 2e9).at, 1000)
 
     def test_nothing_written(self) -> None:
-        """A monitor that wrote nothing over its blanks was killed too, who knows how long ago."""
+        """A monitor that left its blanks was killed too, at an unknown time."""
         path = os.path.join(self.folder, "exit")
         for content in (b"", b" " * 64 + b"\n"):
             self.read(content)
@@ -81,7 +81,7 @@ class ExitTests(MachineTestCase):
 
     @given(st.binary(max_size=300))
     def test_garbage(self, content: Any) -> None:
-        """Whatever is in the file, an end is read of it that counts as no success."""
+        """Whatever is in the file, it is read as an exit that is not a success."""
         how = self.read(b"[1] + x" + content)
         self.assertTrue(how.failed)
         self.assertTrue(how.reason)
@@ -95,7 +95,7 @@ class ExitTests(MachineTestCase):
 
 
 class PoolTestCase(MachineTestCase):
-    """A test of an init that a real pool spawns, and that does nothing by itself."""
+    """A test of an init that a real pool spawns and that does nothing by itself."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -114,12 +114,12 @@ class ChildTests(PoolTestCase):
     """An init, from its start to its end."""
 
     def test_connects(self) -> None:
-        """An init that says its token is PID 1, and its monitor is who was spawned."""
+        """An init that says its token is PID 1, and the process that was spawned is its monitor."""
         child = self.connected()
         self.assertEqual((child.process, child.monitor), (self.init.process, self.init.monitor))
 
     def test_carries_out(self) -> None:
-        """Done and then end-of-file is a plan carried out; only done is not yet."""
+        """ "done", then end-of-file, is a plan carried out; "done" only is not yet."""
         outcome = self.connected().carry_out(PLAN)
         self.assertEqual(self.init.plan, PLAN)
         self.init.say({"done": [0.5]})
@@ -128,7 +128,7 @@ class ChildTests(PoolTestCase):
         self.assertEqual(self.successResultOf(outcome), [0.5])
 
     def test_fails(self) -> None:
-        """A step that failed is told with all that the init said."""
+        """The error of a failed step has all that the init said."""
         outcome = self.connected().carry_out(PLAN)
         self.init.fail(step=1, errno=13)
         details = self.failureResultOf(outcome, StepFailed).value.details
@@ -144,7 +144,7 @@ class ChildTests(PoolTestCase):
         self.init.say({"ready": 1})
         self.successResultOf(taken)
 
-    def test_early_steps_fails(self) -> None:
+    def test_early_steps_fail(self) -> None:
         """An init that can't do the base plan fails the launch with the step."""
         self.reactor.prepares = False
         taken = self.pool.take(PLAN)
@@ -160,14 +160,14 @@ class ChildTests(PoolTestCase):
         self.init.fail(step=0)
 
     def test_exec_fails(self) -> None:
-        """An exec that fails after all else was done is a failure."""
+        """An exec that fails after all else worked is a failure."""
         outcome = self.connected().carry_out(PLAN)
         self.init.say({"done": [0.5]})
         self.init.fail(step=1)
         self.failureResultOf(outcome, StepFailed)
 
     def test_end_of_file_half_way(self) -> None:
-        """End-of-file before done is an init that was killed."""
+        """End-of-file before "done" is an init that was killed."""
         outcome = self.connected().carry_out(PLAN)
         self.init.hang_up()
         self.failureResultOf(outcome, MachineAtFault)
@@ -195,7 +195,7 @@ class ChildTests(PoolTestCase):
         self.assertEqual([how.status for how in told], [3])
 
     def test_out_of_memory(self) -> None:
-        """Where the kernel has killed PID 1 for want of memory, or its last child, this is why."""
+        """If the kernel killed PID 1 or its last child for want of memory, the exit says so."""
         self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 2)
         for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
             child = self.connected()
@@ -203,7 +203,7 @@ class ChildTests(PoolTestCase):
             self.assertEqual(str(child.exit), f"out of memory ({how})")
 
     def test_others_were_out_of_memory(self) -> None:
-        """Where it has killed other processes, that may or may not be why it ended later."""
+        """If it killed other processes, that may or may not be why the container ended later."""
         self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 2)
         for words, how in (("Done(3)", "exit status 3"), ("Terminated", "killed by SIGTERM")):
             child = self.connected()
@@ -212,14 +212,14 @@ class ChildTests(PoolTestCase):
             self.assertEqual(str(child.exit), f"{how}; {killed}")
 
     def test_not_out_of_memory(self) -> None:
-        """Where nothing was killed for want of memory, memory is not spoken of."""
+        """If nothing was killed for want of memory, the exit doesn't mention memory."""
         for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
             child = self.connected()
             self.init.end(words)
             self.assertEqual(str(child.exit), how)
 
     def test_success_is_no_lack_of_memory(self) -> None:
-        """An end with status 0 is one, whatever was killed before it."""
+        """An exit with status 0 is a success, whatever was killed before it."""
         child = self.connected()
         self.patch(Cgroups, "out_of_memory_kills", lambda self, token: 1)
         self.init.end("Done")
@@ -235,14 +235,14 @@ class ChildTests(PoolTestCase):
         self.assertEqual(error.chain[:2], why)
 
     def test_complains_without_end(self) -> None:
-        """Of a long complaint the end is kept."""
+        """Only the end of a long complaint is kept."""
         child = self.connected()
         for _ in range(100):
             child.errReceived(b"x" * 1000)
         self.assertEqual(len(child.stderr), 4096)
 
     def test_dead_when_it_is_heard(self) -> None:
-        """An init that is dead by the time that its token is read fails the launch."""
+        """An init that is dead when its token is read fails the launch."""
         taken = self.pool.take(PLAN)
         del self.kernel.living[self.init.process]
         self.init.connect()
@@ -250,17 +250,17 @@ class ChildTests(PoolTestCase):
 
 
 class HostileTests(PoolTestCase):
-    """What an init may say that it should not."""
+    """What an init must not say, but may."""
 
     @given(st.binary(max_size=100).filter(lambda line: b"\n" not in line))
     @settings(max_examples=50)
     def test_garbage(self, line: Any) -> None:
-        """A line that is no message ends its connection, and nothing else."""
+        """A line that is not a message ends its connection, and nothing else."""
         self.assertRefused(line)
 
     @given(MESSAGES)
     def test_messages(self, message: Any) -> None:
-        """A message before the token's, or with a value that is none, harms no one."""
+        """A message before the token's, or with an invalid value, does no harm."""
         self.assertHarmless(json.dumps(message).encode())
 
     def test_examples(self) -> None:
@@ -297,7 +297,7 @@ class HostileTests(PoolTestCase):
 
     @given(JSON)
     def test_failures_that_are_none(self, details: Any) -> None:
-        """What a failure lacks to be one makes the launch fail all the same, in words."""
+        """A failure with parts missing still makes the launch fail, with an error in words."""
         outcome = self.connected().carry_out(PLAN)
         self.init.say({"failed": details})
         self.assertTrue(self.init.socket.disconnecting)
@@ -354,14 +354,14 @@ class AdoptedTests(MachineTestCase):
         self.assertEqual(self.kernel.signals, [(self.process.pid, signal.SIGKILL)])
 
     def test_ended(self) -> None:
-        """One whose monitor has ended has too, as is told at once, and nothing is left open."""
+        """If its monitor has ended, it has too: that is told at once, and nothing is left open."""
         del self.kernel.living[self.monitor]
         self.adopted.follow()
         self.assertEqual(len(self.ends), 1)
         self.assertEqual((self.reactor.readers, self.kernel.pidfds), ([], {}))
 
     def test_about_to_end(self) -> None:
-        """One whose PID 1 has ended, and whose monitor is about to, is followed to its end."""
+        """If PID 1 has ended, and its monitor is about to, it is followed to its end."""
         del self.kernel.living[self.process]
         self.adopted.follow()
         self.adopted.kill()
@@ -377,7 +377,7 @@ class AdoptedTests(MachineTestCase):
         self.assertEqual(set(self.kernel.pidfds.values()), {self.monitor, self.process})
 
     def test_no_descriptor_left(self) -> None:
-        """One that can't be followed, for want of a descriptor, is as soon as there is one."""
+        """If no descriptor is free, it is followed as soon as there is one."""
         self.kernel.most_open = 1
         self.adopted.follow()
         self.assertEqual((self.ends, self.reactor.readers), ([], []))
@@ -386,7 +386,7 @@ class AdoptedTests(MachineTestCase):
         self.assertEqual((self.ends, len(self.reactor.readers)), ([], 1))
 
     def test_descriptors_to_spare(self) -> None:
-        """Some descriptors are left for all else; its end is noticed all the same."""
+        """Some descriptors are kept for everything else; its end is noticed anyway."""
         self.kernel.most_open = 6
         self.adopted.follow()
         self.assertEqual((self.ends, self.kernel.pidfds), ([], {}))
@@ -395,7 +395,7 @@ class AdoptedTests(MachineTestCase):
         self.assertEqual(len(self.ends), 1)
 
     def test_no_init(self) -> None:
-        """One that has a monitor only is about to end: no process 0 is looked for."""
+        """One that has only a monitor is about to end: nobody looks for a process 0."""
         asked = []
         for name in ("open_process", "signal_process", "lives"):
             real = getattr(self.kernel, name)
@@ -413,7 +413,7 @@ class AdoptedTests(MachineTestCase):
         self.assertEqual(set(asked), {self.monitor})
 
     def test_exit_can_not_be_read(self) -> None:
-        """How it ended is read again where that fails; in the end it has ended in any case."""
+        """If its exit can't be read, that is tried again; in the end it counts as ended anyway."""
         for errors, wanted in ((3, "exit status 3"), (100, "can't be read: EMFILE")):
             self.ends.clear()
             os.makedirs(self.folder, exist_ok=True)
@@ -431,7 +431,7 @@ class AdoptedTests(MachineTestCase):
 
 
 def fail_or(errors: Any, function: Any, *arguments: Any) -> Any:
-    """Raise the next of some errors; when there is none left, do what is to be done."""
+    """Raise the next of some errors; when none is left, do the work."""
     for error in errors:
         raise error
     return function(*arguments)
@@ -452,7 +452,7 @@ class MonitorTests(SynchronousTestCase):
     }
 
     def test_every_shell(self) -> None:
-        """Whichever shell the host's sh is, a status is told from a signal."""
+        """Whatever shell the host's sh is, a status is told from a signal."""
         shells = [path for path in map(shutil.which, ("dash", "bash")) if path]
         self.assertTrue(shells)
         for shell, (script, wanted) in product(shells, self.ENDS.items()):
@@ -463,7 +463,7 @@ class MonitorTests(SynchronousTestCase):
             self.assertEqual((how.status, how.signal), wanted, (shell, script))
 
     def test_limits(self) -> None:
-        """What it runs may open as many files as it says, and has none of the shell's open."""
+        """Its command may open as many files as it says, and inherits none of the shell's."""
         for shell in filter(None, map(shutil.which, ("dash", "bash"))):
             folder = make_folder(self)
             script = "ulimit -Sn; ulimit -Hn; test -e /proc/$$/fd/9 || echo none"
@@ -488,7 +488,7 @@ class RemoveTests(MachineTestCase):
         self.patch(cgroups, "_remove", self.remove_group)
 
     def remove_group(self, folder: Any) -> Any:
-        """As the kernel does: a group goes when no one is in it, whatever files it has."""
+        """As the kernel does: an empty group can be removed, whatever files it has."""
         members = self.cgroups.members("0123")
         if any(process.pid in members for process in self.kernel.living):
             return False
@@ -508,7 +508,7 @@ class RemoveTests(MachineTestCase):
         self.assertEqual(os.listdir(os.path.join(self.folder, "cgroup")), [])
 
     def test_who_survived(self) -> None:
-        """Who is still in the group is killed, whatever became of its monitor."""
+        """A process that is still in the group is killed, whatever became of its monitor."""
         survivor = self.kernel.begin(killed=lambda: self.kernel.living.pop(survivor))
         self.join(survivor)
         removed = self.start(self.processes.remove())
@@ -517,7 +517,7 @@ class RemoveTests(MachineTestCase):
         self.assertEqual(self.successResultOf(removed), [])
 
     def test_who_came_later(self) -> None:
-        """Whoever has a pid of the group by now, and is not in it, is left alone."""
+        """A process outside the group that got a pid from it meanwhile is left alone."""
         stranger = self.kernel.begin()
         listed = iter([{stranger.pid}, set()])
         self.patch(Cgroups, "members", lambda *_: next(listed))
@@ -525,7 +525,7 @@ class RemoveTests(MachineTestCase):
         self.assertEqual(self.kernel.signals, [])
 
     def test_what_is_no_slot(self) -> None:
-        """A run directory that holds what is not ours is told of, and stops no one."""
+        """A run directory that holds other files is reported, and delays nothing."""
         os.mkdir(os.path.join(self.run_directory, "folder"))
         removed = self.start(self.processes.remove())
         self.reactor.pump([LOOK_AFTER] * (1 + round(LOOK_WITHIN / LOOK_AFTER)))
