@@ -40,7 +40,8 @@ from txcontain.engine.configs import Configs
 from txcontain.engine.manager import Manager
 from txcontain.errors import ConfigAtFault
 from txcontain.host.cgroups import Cgroups
-from txcontain.host.kernel import Process, most_held
+from txcontain.host.kernel import most_held
+from txcontain.host.processes import Process
 from txcontain.images.layers import Layers
 from txcontain.logs.journal import Journal
 from txcontain.logs.log_process import LogProcess

@@ -15,7 +15,7 @@ from txcontain.api import callers
 from txcontain.api.callers import Callers
 from txcontain.api.server import ApiSite
 from txcontain.errors import Forbidden
-from txcontain.host import sockets
+from txcontain.host import sockets, syscalls
 from txcontain.host.cgroups import SOCKETS, Cgroups
 from txcontain.runtime.instance import Instance
 
@@ -34,7 +34,7 @@ class CallerTests(ManagerTestCase):
         self.maker: int | None = 7
         self.own = True
         self.patch(sockets, "group_of_peer", lambda own, peer: self.maker)
-        self.patch(sockets, "path_of_group", self.path_of_group)
+        self.patch(syscalls, "path_of_group", self.path_of_group)
         self.patch(sockets, "is_own", lambda host: self.own)
 
     def path_of_group(self, some: str, number: int) -> str:

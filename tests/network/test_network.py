@@ -10,7 +10,8 @@ from tests.fakes import FakeBridge, FakeResolver
 from tests.support import make_spec
 from txcontain.container.plan import Link
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.host.kernel import Kernel, Process
+from txcontain.host.kernel import Kernel
+from txcontain.host.processes import Process
 from txcontain.network.bridge import NOT_FORWARDING, Bridge, hardware_address, link_name
 from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall

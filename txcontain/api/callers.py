@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IAddress
 
 from txcontain.engine.manager import Manager
 from txcontain.errors import Forbidden
-from txcontain.host import sockets
+from txcontain.host import sockets, syscalls
 from txcontain.host.cgroups import GROUP, MONITORS, SOCKETS
 from txcontain.runtime.instance import Instance
 
@@ -74,7 +74,7 @@ class Callers:
             group = sockets.group_of_peer((own.host, own.port), (host, peer.port))
             if group == sockets.UNTOLD:
                 return None
-            path = None if group is None else sockets.path_of_group(top, group)
+            path = None if group is None else syscalls.path_of_group(top, group)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 return None  # nor can this one

@@ -6,7 +6,6 @@ made a socket: it stays the same, whoever has the socket by now.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
@@ -16,20 +15,19 @@ from itertools import islice
 
 from attrs import frozen
 
+from txcontain.host.syscalls import enter_network
+
 # The state of a socket that takes what anyone sends, in /proc/net/tcp and udp (proc_pid_net(5)).
 LISTENING = {"tcp": "0A", "udp": "07"}
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-CLONE_NEWNET = 0x40000000
 # <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 NLM_F_REQUEST, NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x1, 0x301, 2, 3
 ANY_STATE, NO_COOKIE, CGROUP_ID = 0xFFFFFFFF, 0xFFFFFFFF, 21
 HEADER, ATTRIBUTES = 16, 16 + 72  # bytes before the message, and before what follows it
-FILEID_KERNFS = 0xFE  # <linux/exportfs.h>
 ROOT = 1  # the number of the cgroup that all others are below
 UNTOLD = 0  # in place of a cgroup's
 MOST_LISTENERS = 1000  # that are looked at: a container may open one port as often as it likes
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @frozen
@@ -97,17 +95,11 @@ def question_socket(network_of: int | str) -> socket.socket:
     if network_of == "self":
         return socket.socket(*kind)
     with open("/proc/thread-self/ns/net") as here, open(f"/proc/{network_of}/ns/net") as there:
-        _enter(there.fileno())
+        enter_network(there.fileno())
         try:
             return socket.socket(*kind)
         finally:
-            _enter(here.fileno())
-
-
-def _enter(namespace: int) -> None:
-    """Have this thread be in a network namespace (setns(2))."""
-    if _libc.setns(namespace, CLONE_NEWNET) == -1:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            enter_network(here.fileno())
 
 
 def _read_answers(kernel: socket.socket, family: int) -> Iterator[Socket]:
@@ -174,22 +166,3 @@ def is_own(host: str) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRNOTAVAIL
     return True
-
-
-def path_of_group(some: str, number: int) -> str:
-    """The folder of a cgroup of version 2 (open_by_handle_at(2)); ``some`` is that of another one.
-
-    Raises OSError: ESTALE where it is gone.
-    """
-    handle = ctypes.create_string_buffer(struct.pack("=IiQ", 8, FILEID_KERNFS, number))
-    below = os.open(some, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = _libc.open_by_handle_at(below, handle, os.O_PATH | os.O_CLOEXEC)
-        if found == -1:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(below)
-    try:
-        return os.readlink(f"/proc/self/fd/{found}")
-    finally:
-        os.close(found)

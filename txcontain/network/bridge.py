@@ -13,8 +13,9 @@ from typing import Any
 from attrs import define
 
 from txcontain.errors import MachineAtFault
-from txcontain.host.kernel import Kernel, Process
+from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
+from txcontain.host.processes import Process
 
 LONGEST_ALIAS = 255  # bytes; IFALIASZ in <linux/if.h>
 HINTS = {

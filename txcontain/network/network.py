@@ -23,7 +23,8 @@ from twisted.logger import Logger
 from txcontain.container.plan import Link
 from txcontain.container.spec import Port, Spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.host.kernel import Kernel, Process
+from txcontain.host.kernel import Kernel
+from txcontain.host.processes import Process
 from txcontain.later import background
 from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, link_name
 from txcontain.network.dns import Resolver

@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 
 from txcontain.container.plan import Plan
 from txcontain.errors import MachineAtFault
-from txcontain.host.kernel import Kernel, Process
+from txcontain.host.kernel import Kernel
+from txcontain.host.processes import Process
 from txcontain.later import Timer, background
 
 MakeLink = Callable[[Process], Coroutine[Any, Any, None]]  # to the private network

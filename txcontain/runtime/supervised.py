@@ -19,8 +19,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txcontain.host.cgroups import Cgroups
-from txcontain.host.kernel import Kernel, Process
+from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
+from txcontain.host.processes import Process
 from txcontain.later import background, poll
 from txcontain.runtime.exits import Exit, read_exit, with_kills
 from txcontain.runtime.watch import Watch

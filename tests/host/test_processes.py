@@ -1,0 +1,133 @@
+"""What is known of real processes: our own, and children of ours."""
+
+import errno
+import os
+import signal
+import sys
+
+from tests.fakes import make_folder
+from tests.host.children import ChildrenCase
+from txcontain.host.listeners import holds_socket
+from txcontain.host.processes import catches, descendants, program
+
+
+class Processes(ChildrenCase):
+    """Pids, and the processes behind them."""
+
+    def test_identity(self) -> None:
+        """A process is known by its pid and start time, which stay the same."""
+        child = self.start("cat")
+        ours, its = self.kernel.identify(os.getpid()), self.kernel.identify(child.pid)
+        self.assertEqual(ours, self.kernel.identify(os.getpid()))
+        self.assertEqual(its.pid, child.pid)
+        self.assertGreaterEqual(its.start_time, ours.start_time)
+        self.assertTrue(self.kernel.lives(its))
+
+    def test_a_process_that_has_ended(self) -> None:
+        """A process that is gone is neither identified nor opened, and does not live."""
+        child = self.start("cat")
+        process = self.kernel.identify(child.pid)
+        self.end(child)
+        self.assertRaises(ProcessLookupError, self.kernel.identify, child.pid)
+        self.assertRaises(ProcessLookupError, self.kernel.open_process, process)
+        self.assertFalse(self.kernel.lives(process))
+        self.assertFalse(catches(child.pid, signal.SIGTERM))
+        self.assertFalse(holds_socket(child.pid, {"1"}))
+        self.assertEqual(list(descendants(child.pid)), [child.pid])
+        self.assertEqual(program(child.pid), "")
+        self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
+
+    def test_monitors(self) -> None:
+        """A monitor is who works in a slot, and its child is PID 1, who may work there too."""
+        slots = os.path.abspath(self.mktemp())
+        for name in ("one", "two", "three"):
+            os.makedirs(os.path.join(slots, name))
+        monitor, child = self.start_shell(f"cd {slots}/one; cat <&3 &")
+        lonely = self.start("cat", cwd=os.path.join(slots, "two"))
+        self.start("cat", cwd=slots)
+        lonely, monitor, child = map(self.kernel.identify, (lonely.pid, monitor.pid, int(child)))
+        self.assertEqual(
+            self.kernel.monitors(slots), {"one": (monitor, child), "two": (lonely, None)}
+        )
+        link = os.path.abspath(self.mktemp())
+        os.symlink(slots, link)
+        self.assertEqual(len(self.kernel.monitors(link)), 2)
+
+    def test_no_monitor(self) -> None:
+        """Who works in another folder that has the slot's path, in its own root, is none."""
+        folder = os.path.abspath(self.mktemp())
+        slot = os.path.join(folder, "one")
+        os.makedirs(slot)
+        self.start("cat", cwd=slot)
+        self.assertEqual(len(self.kernel.monitors(folder)), 1)
+        readlink = os.readlink
+        os.rename(slot, f"{slot}.old")
+        os.mkdir(slot)
+        self.patch(os, "readlink", lambda path: readlink(path).removesuffix(".old"))
+        self.assertEqual(self.kernel.monitors(folder), {})
+
+    def test_a_stranger_deep_down(self) -> None:
+        """Who works in a folder whose path is too long to be told keeps no monitor from us."""
+        slots = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(slots, "one"))
+        self.start("cat", cwd=os.path.join(slots, "one"))
+        script = (
+            "import os\nname = 'x' * 250\n"
+            "for _ in range(20): os.mkdir(name); os.chdir(name)\n"
+            "print(flush=True); os.read(0, 1)\n"
+            "for _ in range(20): os.chdir('..'); os.rmdir(name)"
+        )
+        deep = self.start(sys.executable, "-ISc", script, cwd=make_folder(self))
+        deep.stdout.readline()
+        error = self.assertRaises(OSError, os.readlink, f"/proc/{deep.pid}/cwd")
+        self.assertEqual(error.errno, errno.ENAMETOOLONG)
+        self.assertEqual(list(self.kernel.monitors(slots)), ["one"])
+
+    def test_names_of_any_bytes(self) -> None:
+        """A process whose name is no UTF-8, or looks like other fields, is one like any other."""
+        name = b"\xff) R 1 ("
+        script = f"open('/proc/self/comm', 'wb').write({name})\nprint(flush=True)\nopen(0).read()"
+        child = self.start(sys.executable, "-ISc", script)
+        child.stdout.readline()
+        self.assertTrue(self.kernel.lives(self.kernel.identify(child.pid)))
+        self.assertFalse(catches(child.pid, signal.SIGTERM))
+        self.assertEqual(program(child.pid), name.decode(errors="replace"))
+
+
+class Families(ChildrenCase):
+    """Processes below a process, and the signals that they catch."""
+
+    def test_descendants(self) -> None:
+        """A process's children and theirs are found, and it is the first."""
+        child, grandchild = self.start_shell("(cat; :) <&3 & ")
+        found = list(descendants(child.pid))
+        self.assertEqual(found[0], child.pid)
+        self.assertIn(int(grandchild), found)
+        self.assertNotIn(os.getpid(), found)
+        self.assertIn(int(grandchild), list(descendants(os.getpid())))
+
+    def test_catches(self) -> None:
+        """A signal is caught where a handler is installed, and only there."""
+        child, _ = self.start_shell("trap : TERM; trap '' INT")
+        self.assertTrue(catches(child.pid, signal.SIGTERM))
+        self.assertFalse(catches(child.pid, signal.SIGINT))
+        self.assertFalse(catches(child.pid, signal.SIGHUP))
+
+    def test_catchers(self) -> None:
+        """Of a family the first is named if it catches the signal, else all others that do."""
+        worker = "sh -c 'trap : TERM; echo; read line <&3'"
+        for trap, wanted in (("trap : TERM", "parent"), ("trap : HUP", "worker")):
+            child, line = self.start_shell(f"{trap}; {worker} &")
+            lines = [line, child.stdout.readline().decode().strip()]  # the worker's is empty
+            family = {"parent": child.pid, "worker": int("".join(lines))}
+            expected = [self.kernel.identify(family[wanted])]
+            self.assertEqual(self.kernel.catchers(child.pid, signal.SIGTERM), expected)
+
+    def test_blocked(self) -> None:
+        """Who blocks a signal may be waiting for it: that is handling it, too."""
+        blocked = {signal.SIGTERM}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+        child = self.start("cat")  # inherits the mask
+        self.assertTrue(catches(child.pid, signal.SIGTERM))
+        self.assertFalse(catches(child.pid, signal.SIGHUP))

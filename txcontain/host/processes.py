@@ -1,0 +1,182 @@
+"""Processes: who they are, whether they run, which signals they catch, and sending them one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from functools import cache
+
+from attrs import frozen
+
+
+@frozen
+class Process:
+    """A process that no other can be taken for: a pid is used again, this pair is not."""
+
+    pid: int
+    start_time: int  # clock ticks since boot (proc_pid_stat(5), field 22)
+
+
+@cache
+def boot_id() -> str:
+    """Which boot this is (random(4)): pids and start times are those of one boot."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def identify(pid: int) -> Process:
+    """The process that has this pid now.
+
+    Raises ProcessLookupError.
+    """
+    return Process(pid, int(_stat(pid)[19]))
+
+
+def monitors(slots: str) -> dict[str, tuple[Process, Process | None]]:
+    """The monitors that run, by their slots' names, each with the PID 1 below it.
+
+    A monitor works in its slot (proc_pid_cwd(5)), where no one gets but root. Of the
+    processes that do, it is the oldest: an init is there too, until it has its own root.
+    """
+    top = os.path.realpath(slots)
+    workers = []
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if name := _working_below(top, entry):
+                workers.append((name, identify(int(entry))))
+    workers.sort(key=lambda each: (each[1].start_time, each[1].pid), reverse=True)
+    oldest = dict(workers)  # for of equal keys the last one counts
+    return {name: (monitor, _first_child(monitor)) for name, monitor in oldest.items()}
+
+
+def _first_child(process: Process) -> Process | None:
+    for child in _children(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            return identify(child)
+    return None
+
+
+def _working_below(top: str, pid: str) -> str:
+    """The name of the folder right below ``top`` that a process works in; nothing where in none."""
+    link = f"/proc/{pid}/cwd"
+    try:
+        path = os.readlink(link)
+    except OSError:  # it has ended, or is none that we may look at, or its path is too long
+        return ""
+    # The path alone proves nothing: in another root, it may be another folder's.
+    below = os.path.dirname(path) == top and os.path.samestat(os.stat(link), os.stat(path))
+    return os.path.basename(path) if below else ""
+
+
+def open_process(process: Process) -> int:
+    """A pidfd (pidfd_open(2)): it becomes readable when the process ends.
+
+    Raises ProcessLookupError where that process is gone, whoever has its pid now; OSError
+    where no process can have this pid, or no descriptor is left.
+    """
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        if identify(process.pid) != process:
+            raise _gone(process.pid)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def send_signal(pidfd: int, number: int) -> None:
+    """Signal the process of a pidfd; nothing where it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def signal_process(process: Process, number: int) -> None:
+    """Signal a process that no pidfd is held of; nothing where it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = open_process(process)
+        try:
+            send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def lives(process: Process) -> bool:
+    """Whether a process still runs (a zombie does not)."""
+    try:
+        fields = _stat(process.pid)
+    except ProcessLookupError:
+        return False
+    return int(fields[19]) == process.start_time and fields[0] not in "ZX"
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process handles a signal (SigCgt, SigBlk: proc_pid_status(5)).
+
+    Who blocks it may be waiting for it, as an init does (sigwait(3), signalfd(2)).
+    """
+    try:
+        with open(f"/proc/{pid}/status", errors="replace") as file:
+            lines = [line for line in file if line.startswith(("SigCgt:", "SigBlk:"))]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return any(int(line.split()[1], 16) >> (number - 1) & 1 for line in lines)
+
+
+def catchers(pid: int, number: int) -> list[Process]:
+    """Whom to send a signal, of a container's processes: its PID 1, if that handles it.
+
+    That is for it to pass on, or not: a master lets its workers finish. Else all that do.
+    """
+    found = []
+    for member in descendants(pid):
+        if catches(member, number):
+            with contextlib.suppress(ProcessLookupError):
+                found.append(identify(member))
+            if member == pid:
+                break
+    return found
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """``pid`` and all below it; of a container's PID 1, this is the whole container."""
+    waiting = [pid]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += _children(pid)
+
+
+def program(pid: int) -> str:
+    """A process's name (comm); nothing where it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _children(pid: int) -> Iterator[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except FileNotFoundError:
+        return
+    for thread in threads:
+        path = f"/proc/{pid}/task/{thread}/children"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(path) as file:
+            yield from map(int, file.read().split())
+
+
+def _stat(pid: int) -> list[str]:
+    # From field 3 on: field 2 is a name in parentheses, which may hold any byte.
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except FileNotFoundError:
+        raise _gone(pid) from None
+
+
+def _gone(pid: int) -> ProcessLookupError:
+    return ProcessLookupError(errno.ESRCH, f"process {pid} is gone")

@@ -1,0 +1,92 @@
+"""System calls that Python has no function for."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+
+AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
+OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 1, 1  # <linux/mount.h>
+CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+FILEID_KERNFS = 0xFE  # <linux/exportfs.h>
+SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every architecture
+SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "armv7l": 380, "s390x": 345}
+SCHED_FLAG_RESET_ON_FORK, SHORT_SLICE = 1, 100_000  # <linux/sched.h>; nanoseconds
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: object) -> int:
+    """Call a function of libc. Raises OSError."""
+    result: int = getattr(_libc, name)(*arguments)
+    if result == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def be_prompt() -> None:
+    """Have this thread run as soon as it is woken, for short whiles at a time.
+
+    Otherwise a busy script on the same processor delays it. Since Linux 6.12 the thread that asks
+    for a shorter slice than the others (sched_setattr(2)) goes first; an older kernel takes no
+    notice. What this thread starts does not inherit it.
+    """
+    number, nice = SYS_SCHED_SETATTR.get(os.uname().machine), os.nice(0)
+    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    flags = SCHED_FLAG_RESET_ON_FORK
+    wanted = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, flags, nice, 0, SHORT_SLICE, 0, 0)
+    with contextlib.suppress(OSError):  # it would only be slower
+        _call("syscall", number, 0, wanted, 0)
+
+
+def read_only(folder: str) -> int:
+    """A descriptor for a folder by which nothing in it can be written, whoever tries.
+
+    It is a mount of its own that is not attached to any file tree (open_tree(2),
+    mount_setattr(2); Linux 5.12). Raises OSError.
+    """
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC
+    descriptor = _call("syscall", SYS_OPEN_TREE, AT_FDCWD, os.fsencode(folder), flags)
+    wanted = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    try:
+        _call("syscall", SYS_MOUNT_SETATTR, descriptor, b"", AT_EMPTY_PATH, wanted, len(wanted))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def flush_disk(folder: str) -> None:
+    """Make all that was written to a folder's disk survive a power cut (syncfs(2)).
+
+    Raises OSError. It takes its time: not for the reactor's thread.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _call("syncfs", descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def enter_network(namespace: int) -> None:
+    """Move this thread to the network namespace of a descriptor (setns(2)). Raises OSError."""
+    _call("setns", namespace, CLONE_NEWNET)
+
+
+def path_of_group(some: str, number: int) -> str:
+    """The folder of a cgroup of version 2 (open_by_handle_at(2)); ``some`` is that of another one.
+
+    Raises OSError: ESTALE if it is gone.
+    """
+    handle = ctypes.create_string_buffer(struct.pack("=IiQ", 8, FILEID_KERNFS, number))
+    below = os.open(some, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = _call("open_by_handle_at", below, handle, os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.close(below)
+    try:
+        return os.readlink(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)
