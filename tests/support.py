@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
-from txcontain.container.facts import FIRST
+from txcontain.container.facts import FIRST_ID
 from txcontain.container.init import MOUNT_ATTR_IDMAP, Kernel
 from txcontain.container.spec import Spec, from_json
 
@@ -102,7 +102,7 @@ def map_owners(folder: str) -> None:
     if on_overlay(folder):
         mount_memory(folder)
     kernel = Kernel()
-    namespace = kernel.make_user_namespace(FIRST, "/proc")
+    namespace = kernel.make_user_namespace(FIRST_ID, "/proc")
     kernel.bind(folder, folder, MOUNT_ATTR_IDMAP, namespace)
 
 

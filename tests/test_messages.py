@@ -46,7 +46,7 @@ from txcontain.cli import connect, main
 from txcontain.cli.client import QUICK, Client
 from txcontain.cli.errors import Trouble
 from txcontain.container.document import LONGEST_DOCUMENT
-from txcontain.container.facts import COUNT, FIRST, MOST
+from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.container.spec import KEYS, Port, from_json
 from txcontain.engine.manager import Manager
 from txcontain.errors import Error
@@ -603,7 +603,7 @@ CALLS = (
     ),
     (
         "the user namespaces are all taken",
-        lambda _: free_range(range(FIRST, FIRST + MOST * COUNT, COUNT)),
+        lambda _: free_range(range(FIRST_ID, FIRST_ID + MOST_RANGES * IDS, IDS)),
         "all 4000 ranges of user ids are taken → remove instances that have ended, or do "
         "without user namespaces",
     ),

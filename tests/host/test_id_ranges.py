@@ -1,11 +1,10 @@
 """Ranges of user ids, and what is said where there can be no user namespace."""
 
 import errno
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txcontain.container.facts import COUNT, FIRST, MOST
+from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.errors import MachineAtFault
 from txcontain.host.id_ranges import free_range, read_range
 from txcontain.runtime.conversation import StepFailed
@@ -17,32 +16,40 @@ class RangeTests(SynchronousTestCase):
 
     def test_free(self) -> None:
         """The first range that no one has is taken, also one that was given back."""
-        self.assertEqual(free_range([]), FIRST)
-        self.assertEqual(free_range([FIRST, FIRST + 2 * COUNT]), FIRST + COUNT)
+        self.assertEqual(free_range([]), FIRST_ID)
+        self.assertEqual(free_range([FIRST_ID, FIRST_ID + 2 * IDS]), FIRST_ID + IDS)
 
     def test_all_taken(self) -> None:
         """Where there is none left, the launch fails and says so."""
-        taken = [FIRST + number * COUNT for number in range(MOST)]
+        taken = [FIRST_ID + number * IDS for number in range(MOST_RANGES)]
         self.assertIn("4000 ranges", str(self.assertRaises(MachineAtFault, free_range, taken)))
 
     def test_of_the_host(self) -> None:
         """No range has an id of the host's own, and all are ids (of 32 bits)."""
-        self.assertLess(65536, FIRST)
-        self.assertLess(FIRST + MOST * COUNT, (1 << 31) - 1)
+        self.assertLess(65536, FIRST_ID)
+        self.assertLess(FIRST_ID + MOST_RANGES * IDS, (1 << 31) - 1)
 
     def test_record(self) -> None:
         """What a record says is believed where it is a range of ours."""
-        self.assertEqual(read_range(FIRST + COUNT), FIRST + COUNT)
+        self.assertEqual(read_range(FIRST_ID + IDS), FIRST_ID + IDS)
         self.assertIsNone(read_range(None))
-        numbers = [0, 1000, FIRST + 1, FIRST - COUNT, FIRST + MOST * COUNT]
-        for value in [*numbers, "1", [], 1.5]:
+        for value in (
+            0,
+            1000,
+            FIRST_ID + 1,
+            FIRST_ID - IDS,
+            FIRST_ID + MOST_RANGES * IDS,
+            "1",
+            [],
+            1.5,
+        ):
             self.assertRaises(ValueError, read_range, value)
 
 
 class FailureTests(SynchronousTestCase):
     """A machine that can't do it."""
 
-    def error(self, op: Any, number: int) -> Any:
+    def error(self, op, number):
         details = {"step": 0, "call": "call", "errno": number, "path": "", "cause": "", "hint": ""}
         return of_step([(op, {"target": "/layers/1"})], StepFailed(details))
 

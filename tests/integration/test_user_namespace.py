@@ -11,7 +11,7 @@ from tests.integration.harness import ManagerCase, wait_until
 from tests.integration.probes import TAKE_ALL, ProbeCase
 from tests.integration.tarballs import Member, file, folder
 from tests.support import needs_user_namespaces
-from txcontain.container.facts import COUNT, FIRST
+from txcontain.container.facts import FIRST_ID, IDS
 
 
 def owned(member: Member, uid: int, gid: int) -> Member:
@@ -51,7 +51,7 @@ signal.pause()
         said = json.loads(self.written(instance))
         first = self.first_id(instance)
         self.assertEqual((said["uid"], said["gid"], said["groups"]), (0, 0, [0]))
-        self.assertEqual(said["map"], ["0", str(first), str(COUNT)])
+        self.assertEqual(said["map"], ["0", str(first), str(IDS)])
         status = (self.process(instance) / "status").read_text()
         for kind in ("Uid", "Gid"):
             (ids,) = re.findall(rf"{kind}:(.*)", status)
@@ -101,10 +101,10 @@ tell(given=attempt(os.chown, "/tmp/own", 5, 5), beyond=attempt(os.chown, "/tmp/o
     def test_ranges(self) -> None:
         """Each instance has a range of its own, and one that is free again is used again."""
         one, two = (self.launch(user_namespace=True) for _ in range(2))
-        self.assertEqual([self.first_id(one), self.first_id(two)], [FIRST, FIRST + COUNT])
+        self.assertEqual([self.first_id(one), self.first_id(two)], [FIRST_ID, FIRST_ID + IDS])
         self.ask("DELETE", f"/destroy/{one}")
         three = self.launch(user_namespace=True)
-        self.assertEqual(self.first_id(three), FIRST)
+        self.assertEqual(self.first_id(three), FIRST_ID)
 
     def test_next_manager(self) -> None:
         """The next manager knows the ranges, and a restart keeps its own."""
@@ -112,12 +112,12 @@ tell(given=attempt(os.chown, "/tmp/own", 5, 5), beyond=attempt(os.chown, "/tmp/o
         self.manager.terminate()
         self.manager.wait()
         self.start()
-        self.assertEqual(self.first_id(instance), FIRST)
-        self.assertEqual(self.first_id(self.launch(user_namespace=True)), FIRST + COUNT)
+        self.assertEqual(self.first_id(instance), FIRST_ID)
+        self.assertEqual(self.first_id(self.launch(user_namespace=True)), FIRST_ID + IDS)
         before = self.process(instance)
         os.kill(int(before.name), 9)
         wait_until(lambda: not before.exists() and instance in self.running(), "it is restarted")
-        self.assertIn(f"Uid:\t{FIRST}\t", (self.process(instance) / "status").read_text())
+        self.assertIn(f"Uid:\t{FIRST_ID}\t", (self.process(instance) / "status").read_text())
 
 
 class ShareTests(UserNamespaceCase):
@@ -249,5 +249,5 @@ class EveryoneTests(ManagerCase):
     def test_everyone(self) -> None:
         """Every container of such a manager has one, and comes and goes as usual."""
         out = self.inside("cat /proc/self/uid_map; id -u; ls -ln /bin/sh")
-        self.assertIn(str(FIRST), out)
+        self.assertIn(str(FIRST_ID), out)
         self.assertIn("\n0\n", out)

@@ -11,7 +11,7 @@ from itertools import groupby
 from shlex import quote
 from typing import Any
 
-from txcontain.container.facts import COUNT as IDS
+from txcontain.container.facts import IDS
 from txcontain.container.plan import CAPABILITIES, Plan
 from txcontain.container.spec import Assignment, fill_in
 

@@ -11,7 +11,7 @@ from attrs import frozen
 
 @frozen
 class Place:
-    """A folder of a root that is to be in memory: where it is; nowhere, if among the kernel's."""
+    """A folder of the image that will be in memory; no path if it is one of the kernel's own."""
 
     path: str = ""
     holds: bool = False  # whether the image has files there
@@ -20,8 +20,8 @@ class Place:
 RUN, TMP = Place("/run"), Place("/tmp")
 
 
-# What Docker hides and write-protects in /proc and /sys: they tell of, or reach, the host. (And
-# dynamic_debug, by which root has the kernel log what it does: that takes no capability.)
+# What Docker hides and write-protects in /proc and /sys: it shows the host, or changes it. (We add
+# dynamic_debug, by which root makes the kernel log its work, without any capability.)
 MASKED = (
     "/proc/acpi",
     "/proc/asound",
@@ -44,7 +44,7 @@ READ_ONLY = (
     "/proc/sys",
     "/proc/sysrq-trigger",
 )
-# Bytes of message queues, signals that wait, bytes of memory that is locked: the kernel's defaults.
+# Bytes of message queues, pending signals, bytes of locked memory: the kernel's defaults.
 COUNTED_PER_USER = {"msgqueue": 819200, "sigpending": 65536, "memlock": 8 << 20}
 
 
@@ -71,10 +71,10 @@ class Host:
 
 
 def _share(name: str, default: int) -> int:
-    """How much of a resource (setrlimit(2)) containers may have: a quarter is left to the host.
+    """How much of a resource (setrlimit(2)) containers may have: a quarter stays for the host.
 
-    What one user has in all its processes is held against the limit of each: without user
-    namespaces, all roots of containers are the host's root.
+    The kernel compares what a user has in all processes with the limit of the one that asks. And
+    without user namespaces, root in every container is the host's root.
     """
     most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
     return min(default if most == resource.RLIM_INFINITY else most, default) * 3 // 4
@@ -83,4 +83,5 @@ def _share(name: str, default: int) -> int:
 NOWHERE = Host()
 
 
-FIRST, COUNT, MOST = 0x70000000, 65536, 4000  # the first id, ids in a range, ranges
+# Ranges of user and group ids: the first id of all, how many a range has, how many ranges.
+FIRST_ID, IDS, MOST_RANGES = 0x70000000, 65536, 4000

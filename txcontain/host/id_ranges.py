@@ -1,34 +1,34 @@
 """Ranges of the host's user and group ids, one for each container with a user namespace.
 
-They begin where systemd's table of ids has nothing (systemd.io/UIDS-GIDS), nor useradd's
-ranges for Podman and Docker (/etc/subuid) usually are.
+They lie where systemd's table of ids has nothing (systemd.io/UIDS-GIDS), and where useradd
+usually places no ranges for Podman and Docker (/etc/subuid).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from txcontain.container.facts import COUNT, FIRST, MOST
+from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.errors import MachineAtFault
 
 
 def free_range(taken: Iterable[int]) -> int:
-    """The first id of a range that no one has.
+    """The first id of a free range.
 
-    Raises MachineAtFault where all are taken.
+    Raises MachineAtFault if all are taken.
     """
-    free = set(range(FIRST, FIRST + MOST * COUNT, COUNT)) - {*taken}
+    free = set(range(FIRST_ID, FIRST_ID + MOST_RANGES * IDS, IDS)) - {*taken}
     if not free:
         hint = "remove instances that have ended, or do without user namespaces"
-        raise MachineAtFault(f"all {MOST} ranges of user ids are taken", hint)
+        raise MachineAtFault(f"all {MOST_RANGES} ranges of user ids are taken", hint)
     return min(free)
 
 
 def read_range(value: object) -> int | None:
-    """The first id of a range, as it is in a record; None where there is none.
+    """The first id of a range, as a record has it; None if it has none.
 
-    Raises ValueError where it is none of ours.
+    Raises ValueError if it is not one of ours.
     """
-    if value is not None and value not in range(FIRST, FIRST + MOST * COUNT, COUNT):
-        raise ValueError(f"{value!r} is no range of ids of ours")
+    if value is not None and value not in range(FIRST_ID, FIRST_ID + MOST_RANGES * IDS, IDS):
+        raise ValueError(f"{value!r} is not the first id of one of our ranges")
     return value  # type: ignore[return-value]  # it is in a range of int
