@@ -1,4 +1,4 @@
-"""A JSON document of a stranger's, read strictly."""
+"""Reads a JSON document from a stranger, strictly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LONGEST_DOCUMENT = 1 << 20  # bytes
 def read_object(document: bytes) -> dict[str, Any]:
     """The JSON object in ``document``, read strictly (RFC 8259, and no key twice).
 
-    Raises InvalidData; TooLarge, past a mebibyte.
+    Raises InvalidData; TooLarge if it is longer than a mebibyte.
     """
     if len(document) > LONGEST_DOCUMENT:
         raise TooLarge(f"the document is longer than {LONGEST_DOCUMENT} bytes")
     try:
-        text = document.decode("utf-8-sig")  # editors of Windows begin with a mark of it
+        text = document.decode("utf-8-sig")  # Windows editors write a byte order mark first
         values = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise InvalidData(f"the document is not UTF-8: byte {error.start} can't be read") from None
@@ -39,9 +39,6 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# -- one check a key: each takes the key's name and value, and returns what Spec keeps --
-
-
 def refuse(*chain: str) -> NoReturn:
     """Raise InvalidData: the sentences lead from what was read to what is wrong with it."""
     raise InvalidData(*chain)
@@ -49,7 +46,7 @@ def refuse(*chain: str) -> NoReturn:
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for key, value in pairs:  # each looked up once: a stranger chooses how many there are
+    for key, value in pairs:  # each is looked up once: there may be very many
         if key in values:
             refuse(f"the key {shown(key)} is there twice")
         values[key] = value

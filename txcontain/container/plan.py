@@ -1,8 +1,8 @@
-"""What a container is made of: a spec, its layers and the host's facts become a plan.
+"""Makes a container's plan of its spec, its layers and the host's facts.
 
 A plan is a list of steps, and a step is plain data: an op of ``init.Container`` and
-its arguments. This module only decides; ``init.py`` does, ``explain.py`` says it in
-shell, and a failure names a step by its number in this list.
+its arguments. This module decides, ``init.py`` carries it out, ``explain.py`` says it
+in shell. A failure names a step by its number in this list.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Plan = list[Step]
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "init.py")
 MONITOR = os.path.join(os.path.dirname(INIT), "monitor.sh")
 
-# capabilities(7), by <linux/capability.h>: what Docker leaves, less MKNOD and NET_RAW.
+# capabilities(7), by <linux/capability.h>: what Docker keeps, without MKNOD and NET_RAW.
 CAPABILITIES = {
     "CHOWN": 0,
     "DAC_OVERRIDE": 1,
@@ -56,8 +56,8 @@ LINKS = {
     "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2",
 }
-# In a network of its own any user may take low ports, and ping works
-# without a privilege (ip(7), icmp(7)): root of a user namespace has none over this network.
+# In a private network namespace any user may bind low ports, and ping needs no privilege (ip(7),
+# icmp(7)): root of a user namespace has no power over it.
 SETTINGS = {
     "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
     "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
@@ -66,7 +66,7 @@ NO_RESOLVER = "# There is no network, and so no name server.\n"
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
 OF_DEVICES = ["nosuid", "noexec"]
-# These steps, and all after them, run only at launch: they consume what the manager has (an
+# These steps, and all after them, run only at launch: they consume manager resources (an
 # address, a range of ids), or are the launch itself.
 LATE = {"ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
 
@@ -86,14 +86,14 @@ class Paths:
 
     base: str  # the base image's layer
     mounts: Sequence[str]  # the layer of each mount, in the order of the spec
-    private: str  # folder for the instance's own halves of its READWRITE mounts
-    scratch: str  # an existing folder that a tmpfs is put on, only inside the container
+    private: str  # folder for the writable layers of the instance
+    scratch: str  # an existing folder; inside the container, a tmpfs is mounted on it
     host: Host = NOWHERE
-    link: Link | None = None  # where the network is private
-    ids: int | None = None  # the first of its range of ids, where it has a user namespace
-    run: Place = RUN  # where the base image has them
+    link: Link | None = None  # if the network is private
+    ids: int | None = None  # the first of its range of ids, if it has a user namespace
+    run: Place = RUN  # where the base image has /run and /tmp
     tmp: Place = TMP
-    resolv_conf: str = ""  # what the host's says; empty if there is none
+    resolv_conf: str = ""  # the text of the host's; empty if there is none
 
 
 def step(op: str, /, **arguments: Any) -> Step:
@@ -134,12 +134,12 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
     ]
 
 
-@lru_cache(maxsize=1)  # so that two plans begin with the same objects, which are soon compared
+@lru_cache(maxsize=1)  # plans begin with the same objects then, which compare fast
 def make_base_plan(host: Host, scratch: str) -> Plan:
-    """The first steps of every container's plan: they depend on no config.
+    """The base plan: the first steps of every container's plan, whatever its config.
 
-    A warm init has carried them out before it is needed. Until then it lets go of what the
-    host unmounts: a disk would stay in use by it.
+    A warm init carries them out in advance. While it waits it follows what the host unmounts:
+    otherwise it would keep a disk busy.
     """
     return [
         step("unshare", namespaces=["mount", "cgroup"]),
@@ -150,7 +150,7 @@ def make_base_plan(host: Host, scratch: str) -> Plan:
         *[step("read_only_path", path=path) for path in host.read_only],
         *_masks(host, "/proc"),
         *_devices(),
-        # Its own /dev/null: root could change the mode of the host's one.
+        # Not the host's /dev/null: root in the container could change its mode.
         step("input", path=f"{scratch}/staging/dev/null"),
         step("limits", most=dict(host.limits)),
         step("bounding_set", keep=list(CAPABILITIES.values())),
@@ -164,7 +164,7 @@ def begins_with(plan: Plan, start: Plan) -> bool:
 
 
 def common_start(one: Plan, other: Plan) -> Plan:
-    """The first steps of two plans, as far as an init can do them before there is a launch."""
+    """The first steps that two plans have in common and that can be done before a launch."""
     pairs = zip(one, other, strict=False)
     alike = takewhile(lambda pair: pair[0] == pair[1] and pair[0][0] not in LATE, pairs)
     return [one for one, _ in alike]
@@ -194,7 +194,7 @@ def _user_namespace(paths: Paths) -> Plan:
 
 
 def _mapped(paths: Paths, layer: str) -> str:
-    """Where a layer is mounted with its owners mapped; where it lies, if they are not."""
+    """Where a layer is mounted with its owners mapped, or where it lies if they are not."""
     return layer if paths.ids is None else f"{paths.scratch}/layers/{os.path.basename(layer)}"
 
 
@@ -209,7 +209,10 @@ def _link(paths: Paths) -> Plan:
 
 
 def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
-    """Who this is, and where names are found; what all instances share comes first."""
+    """The files that say who this is and where to look up names.
+
+    What all instances share comes first.
+    """
     address = paths.link.address if paths.link else "127.0.1.1"
     contents = {
         "/etc/resolv.conf": _resolv_conf(spec, paths),
@@ -229,14 +232,14 @@ def _resolv_conf(spec: Spec, paths: Paths) -> str:
 
 
 def _in_memory(spec: Spec, paths: Paths) -> Plan:
-    """/run and /tmp, wherever they lead; if one is below the other, in this order."""
+    """/run and /tmp, where the image's links lead; if one is below the other, it comes later."""
     folders = [(paths.run, "mode=755", "64m"), (paths.tmp, "mode=1777", str(spec.tmp_size))]
     folders.sort(key=lambda folder: folder[0].path)
     return [one for folder in folders for one in _memory(paths, *folder)]
 
 
 def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
-    """A folder in memory; over the image's own one, if there are files in that."""
+    """A folder in memory, on top of the image's one if that has files."""
     if not place.path:
         return []
     if not place.holds:
@@ -256,7 +259,7 @@ def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
 
 
 def _private(spec: Spec, paths: Paths) -> str:
-    """Where an instance's own halves are: on the disk, or on a part of the memory that is one."""
+    """Where the writable layers are: on the disk, or in a tmpfs if the disk is limited."""
     return paths.private if spec.limits.disk is None else f"{paths.private}/disk"
 
 
@@ -282,10 +285,10 @@ def _root(spec: Spec, paths: Paths, root: str) -> Step:
 
 
 def _volatile(spec: Spec) -> bool:
-    """Whether what is written need not be on the disk after a power cut.
+    """Whether a power cut may lose what is written.
 
-    Who is not started again will never read it. To be sure of it costs: the kernel writes out
-    all that waits to be written on that disk, when an overlay is unmounted.
+    An instance that is never restarted will not read it again. Keeping it is expensive: the kernel
+    flushes the whole disk whenever an overlay is unmounted.
     """
     return spec.restart == "no"
 
@@ -321,7 +324,7 @@ def _shared_memory(spec: Spec) -> Plan:
 
 
 def _mounts(spec: Spec, paths: Paths) -> Plan:
-    """The mounts, in the order of the spec, but none behind one that would hide it."""
+    """The mounts in the order of the spec, but each before those below it."""
     own = _private(spec, paths)
     mounts = enumerate(zip(spec.mounts, paths.mounts, strict=True))
     return [
@@ -338,7 +341,7 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
 
 
 def user_steps(owner: str, capabilities: list[int]) -> Plan:
-    """Become a user of the image, with no power that is not one of these capabilities."""
+    """Become a user of the image, who has at most these capabilities."""
     return [
         step("close_descriptors"),
         step("user", owner=owner, capabilities=capabilities),

@@ -1,12 +1,12 @@
-"""Which system calls a container may make: an allow-list with the reach of Docker's.
+"""Which system calls a container may make: an allow-list much like Docker's.
 
-libseccomp compiles it once, in the manager, into two programs for the kernel (seccomp(2)),
-which asks both at every call, and does as the stricter one says. To each init they are plain
-bytes. The first is large, takes the kernel 0.4 ms to check, and still allows what an init
-has to do: it can be loaded while no one waits. The second refuses that too, and is loaded last.
+libseccomp compiles it once, in the manager, into two programs for the kernel (seccomp(2)).
+The kernel asks both at every call and obeys the stricter one. An init gets them as bytes. The
+first is large (the kernel takes 0.4 ms to check it) and still allows what an init has to do, so
+it is loaded in advance. The second refuses that too, and is loaded last.
 
-What is not on the list fails with ENOSYS, as on a kernel that does not have it, so that
-programs fall back; what is known and refused fails with EPERM.
+A call that is not on the list fails with ENOSYS, as on a kernel that does not have it, so that
+programs fall back to another. A call that we know and refuse fails with EPERM.
 """
 
 from __future__ import annotations
@@ -71,32 +71,32 @@ setdomainname sethostname setns settimeofday stime swapoff swapon syslog umount 
 uselib userfaultfd ustat vhangup vm86 vm86old
 """.split()
 
-# Those of them that a plan takes, up to its last steps.
+# Those of them that a plan needs, up to its last steps.
 FOR_PLANS = """
 mount mount_setattr move_mount open_tree pivot_root sethostname setns umount2 unshare
 """.split()
 
-# Leases and delegations (fcntl(2)) make others wait who open a file: the manager, for a log.
-# What there is beside them: the commands below 1024, and these of <linux/fcntl.h>.
+# Leases and delegations (fcntl(2)) would make the manager wait when it opens a file. All other
+# commands are below 1024, or are these of <linux/fcntl.h>.
 FIRST_OWN_COMMAND, OWN_COMMANDS = 1024, range(1025, 1040)
 BINARY_TREE = 2  # seccomp_attr_set(3): a call is looked up in some ten comparisons
 NEW_NAMESPACES = 0x7E020080  # all the CLONE_NEW* of <linux/sched.h>
-PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206  # <linux/ptrace.h>: those that take another's process
+PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206  # <linux/ptrace.h>: these take over a process
 HARMLESS_PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)  # personality(2)
 AF_ALG, AF_VSOCK = 38, 40  # address families that lead around the network namespace
-# What the kernel has dropped by now, or is about to, and what few look after where it still is:
+# Families that the kernel has dropped or will drop, and that few people maintain:
 # DECnet, ECONET, ATMSVC, IRDA, WANPIPE, ISDN and CAIF of <linux/socket.h>.
-FORSAKEN = {12, 19, 20, 23, 25, 34, 37}
-FAMILIES = sorted({*range(46)} - {AF_ALG, AF_VSOCK} - FORSAKEN)
-THIRTY_TWO_BIT = {"x86_64": "x86", "aarch64": "arm"}  # what else this machine runs
+OBSOLETE = {12, 19, 20, 23, 25, 34, 37}
+FAMILIES = sorted({*range(46)} - {AF_ALG, AF_VSOCK} - OBSOLETE)
+THIRTY_TWO_BIT = {"x86_64": "x86", "aarch64": "arm"}  # what else such a machine runs
 
 
 def compile_filters() -> list[bytes]:
     """The two programs for the kernel, arrays of ``struct sock_filter`` (seccomp(2)).
 
-    Raises OSError where libseccomp is missing or refuses.
+    Raises OSError if libseccomp is missing or refuses.
     """
-    import pyseccomp as lib  # loads libseccomp.so.2: an OSError where there is none
+    import pyseccomp as lib  # loads libseccomp.so.2: an OSError if it is missing
 
     first = _rules(lib, lib.ERRNO(errno.ENOSYS))
     _add_known(first, lib, [*ALLOWED, *FOR_PLANS], lib.ALLOW)
@@ -123,7 +123,7 @@ def _add_known(rules: Any, lib: Any, names: list[str], action: Any) -> None:
 
 
 def _known(lib: Any, name: str) -> bool:
-    """Whether this libseccomp has heard of a system call (of any architecture)."""
+    """Whether this libseccomp knows a system call (of any architecture)."""
     try:
         return bool(lib.resolve_syscall(lib.Arch.NATIVE, name) != -1)
     except ValueError:
@@ -131,9 +131,9 @@ def _known(lib: Any, name: str) -> bool:
 
 
 def _add_conditional(rules: Any, lib: Any) -> None:
-    """Calls that are allowed or refused by what their arguments are."""
+    """Calls that are allowed only with some arguments."""
     argument = lib.Arg
-    flags = 1 if os.uname().machine == "s390x" else 0  # its place among the arguments: clone(2)
+    flags = 1 if os.uname().machine == "s390x" else 0  # which argument the flags are: clone(2)
     rules.add_rule(lib.ALLOW, "clone", argument(flags, lib.MASKED_EQ, NEW_NAMESPACES, 0))
     for value in HARMLESS_PERSONALITIES:
         rules.add_rule(lib.ALLOW, "personality", argument(0, lib.EQ, value))

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from txcontain.engine.manager import Manager
-from txcontain.host.kernel import Process, most_held
+from txcontain.host.kernel import most_held
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer, background
 from txcontain.runtime.adopted import Adopted

@@ -1,8 +1,8 @@
-"""A cgroup for each container: /txcontain/MANAGER/TOKEN, all below one group of our own.
+"""A cgroup for each container: /txcontain/MANAGER/TOKEN, all below one group of ours.
 
-Three layouts exist in the field (cgroups(7)): version 2 only, version 1 with a
-hierarchy a controller, and a hybrid of both. A ``Cgroups`` knows for each controller
-in which folder its groups are; the rest of the code does not ask which layout it is.
+There are three layouts (cgroups(7)): only version 2; version 1, with one hierarchy for each
+controller; and both together. A ``Cgroups`` knows the folder of each controller's groups, so that
+no other code has to ask for the layout.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from attrs import field, frozen
 from txcontain.container.spec import Limits
 
 GROUP = "txcontain"
-# In version 2, a socket belongs to the group of the process that made it: by that it is known
-# whose it is, also where version 1 has all the controllers.
+# In version 2 a socket belongs to the group of the process that made it. So we know whose it is,
+# even if version 1 has all the controllers.
 SOCKETS = "sockets"
-MONITORS = "keepers"  # the one group in a manager's that is no container's
+MONITORS = "keepers"  # the one group of a manager that is not a container
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
-V1_NAMES = {"blkio": "io"}  # what version 1 calls otherwise
+V1_NAMES = {"blkio": "io"}  # other names that version 1 has
 DEFAULTS = Limits()
-PERIOD = 100_000  # microseconds in which a container's share of the processors is counted
+PERIOD = 100_000  # microseconds over which the share of the processors is counted
 BFQ_MOST = 1000  # the largest weight that the I/O scheduler BFQ knows
 Files = dict[str, Callable[[Limits], str]]  # their names, and what is written to them
 
@@ -36,8 +36,7 @@ Files = dict[str, Callable[[Limits], str]]  # their names, and what is written t
 class Setting:
     """How a limit is set: the controller, then the files and their text, in both versions.
 
-    Which of several files there are is up to the kernel and its modules: all that are there
-    are written to.
+    Which of these files exist depends on the kernel and its modules: all that exist are written.
     """
 
     controller: str
@@ -53,7 +52,7 @@ def _bfq_weight(limits: Limits) -> str:
     return str(min(limits.io_weight or 0, BFQ_MOST))
 
 
-# "swap" after "memory": version 1 takes no sum that is less than the memory.
+# "swap" after "memory": version 1 refuses a sum that is less than the memory.
 SETTINGS = {
     "memory": Setting(
         "memory",
@@ -75,15 +74,15 @@ SETTINGS = {
         {"pids.max": lambda limits: str(limits.pids)},
         {"pids.max": lambda limits: str(limits.pids)},
     ),
-    # Each disk is shared by iocost, which only version 2 has, or by BFQ, or by none. (What
-    # version 1 calls blkio.weight is of CFQ, which no kernel has any more.)
+    # A disk is shared by iocost (only version 2), by BFQ, or not at all. (blkio.weight of version 1
+    # belongs to CFQ, which the kernel has dropped.)
     "io_weight": Setting(
         "io",
         {"blkio.bfq.weight": _bfq_weight},
         {"io.weight": lambda limits: str(limits.io_weight), "io.bfq.weight": _bfq_weight},
     ),
 }
-# What is used: the controller, then (file, key in it or "", divisor), in both versions.
+# Where to read what is used: the controller, then (file, key or "", divisor) for both versions.
 USAGE = {
     "memory": ("memory", ("memory.usage_in_bytes", "", 1), ("memory.current", "", 1)),
     "memory_peak": ("memory", ("memory.max_usage_in_bytes", "", 1), ("memory.peak", "", 1)),
@@ -98,14 +97,14 @@ class Cgroups:
 
     tops: dict[str, str] = field(factory=dict)  # controller: our group's folder
     unified: frozenset[str] = frozenset()  # the controllers that are of version 2
-    # The file by which a monitor leaves the manager's own group, which a service manager
-    # may end as a whole. (In version 1, only systemd's own hierarchy would do.)
+    # The file by which a monitor leaves the manager's own group: a service manager may kill all
+    # that is in there. (In version 1, only systemd's own hierarchy would do.)
     monitors: str = os.devnull
     threads: bool = False  # whether a single thread can join a group of version 2
 
     @classmethod
     def here(cls, state: str) -> Cgroups:
-        """What this machine has; the group of the manager of this state folder is made."""
+        """What this machine has. Makes the group of the manager with this state folder."""
         group = os.path.join(GROUP, sha256(os.path.realpath(state).encode()).hexdigest()[:8])
         with open("/proc/self/mountinfo") as file:
             tops, version2 = find_hierarchies(file)
@@ -125,14 +124,14 @@ class Cgroups:
         return cls(ours, version2_has, os.path.join(monitors, "cgroup.procs"))
 
     def folders(self, token: str) -> list[str]:
-        """The folders of a container's group, each once."""
+        """The folders of a container's group."""
         return [os.path.join(top, token) for top in sorted(set(self.tops.values()))]
 
     def make(self, token: str) -> list[str]:
-        """Make a container's group, with the limits that all have; returns what it is joined by.
+        """Make a container's group with the default limits; returns the files for joining it.
 
-        Version 1 lets a single thread join, and version 2 does where it has no controllers: to
-        move all of a process's would take a grace period of RCU, 12 ms.
+        A single thread can join in version 1, and in version 2 if it has no controllers. (Moving
+        a whole process takes a grace period of RCU: 12 ms.)
         """
         version2 = {self.tops[name] for name in self.unified}
         joined_by = "cgroup.threads" if self.threads else "cgroup.procs"
@@ -141,7 +140,9 @@ class Cgroups:
                 os.mkdir(folder, 0o755)
         if self.threads:
             _write(os.path.join(self.tops[SOCKETS], token, "cgroup.type"), "threaded")
-        with contextlib.suppress(OSError):  # where this can't be limited; no one has asked for it
+        with contextlib.suppress(
+            OSError
+        ):  # the machine can't limit this, and no one has asked for it
             self._set(token, "pids", DEFAULTS)
         return [
             os.path.join(top, token, joined_by if top in version2 else "tasks")
@@ -149,13 +150,13 @@ class Cgroups:
         ]
 
     def number(self, token: str) -> int | None:
-        """The number by which the kernel knows a container's sockets; None where it has none."""
+        """The number by which a container's sockets are known; None if it has none."""
         with contextlib.suppress(KeyError, FileNotFoundError):
             return os.stat(os.path.join(self.tops[SOCKETS], token)).st_ino
         return None
 
     def remove(self, token: str) -> list[str]:
-        """Remove a container's group; returns the folders that a process still is in."""
+        """Remove a container's group; returns the folders that still have a process."""
         return [folder for folder in self.folders(token) if not _remove(folder)]
 
     def members(self, token: str) -> set[int]:
@@ -167,15 +168,15 @@ class Cgroups:
         return pids
 
     def give_back(self) -> None:
-        """Remove our own groups, where no container is left in them."""
+        """Remove our own groups if no container is left in them."""
         for top in set(self.tops.values()):
             with contextlib.suppress(OSError):
                 _remove(os.path.join(top, MONITORS))
                 os.rmdir(top)
-                os.rmdir(os.path.dirname(top))  # which other managers may still need
+                os.rmdir(os.path.dirname(top))  # other managers may still need it
 
     def tokens(self) -> set[str]:
-        """The names of all the groups there are."""
+        """The names of all containers' groups."""
         found: set[str] = set()
         for top in set(self.tops.values()):
             with contextlib.suppress(FileNotFoundError):
@@ -204,9 +205,9 @@ class Cgroups:
             raise OSError(number, os.strerror(number), what) from error
 
     def usage(self, token: str) -> dict[str, int]:
-        """What a container uses: memory in bytes, time in microseconds, and how many processes.
+        """What a container uses: bytes of memory, microseconds of time, number of processes.
 
-        A figure that this machine does not count is not there.
+        Figures that this machine does not count are missing.
         """
         figures = {}
         for name, (controller, version1, version2) in USAGE.items():
@@ -222,12 +223,12 @@ class Cgroups:
             return int(content.read())
 
     def out_of_memory_kills(self, token: str) -> int:
-        """How many processes of a container the kernel has killed for want of memory."""
+        """How many processes of a container the kernel has killed because memory ran out."""
         file = "memory.events" if "memory" in self.unified else "memory.oom_control"
         return self._table(token, "memory", file).get("oom_kill", 0)
 
     def _table(self, token: str, controller: str, file: str) -> dict[str, int]:
-        """A file of lines "NAME NUMBER"; empty if there is none, or none that can be read."""
+        """A file of lines "NAME NUMBER"; empty if it is missing or can't be read."""
         try:
             with open(os.path.join(self.tops[controller], token, file)) as lines:
                 pairs = (line.split() for line in lines)
@@ -237,7 +238,7 @@ class Cgroups:
 
 
 def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:
-    """Where version 1 has each controller, and where version 2 is mounted ("" if nowhere).
+    """The folder of each controller in version 1, and that of version 2 ("" if there is none).
 
     Takes the lines of /proc/self/mountinfo (proc_pid_mountinfo(5)).
     """
@@ -258,7 +259,7 @@ def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:
 
 
 def _enable(top: str, group: str, wanted: list[str]) -> list[str]:
-    """Switch controllers on for the groups below ours; returns those that are."""
+    """Enable controllers for the groups below ours; returns those that are enabled."""
     if not top or not wanted:
         return []
     ours = os.path.join(top, group)
@@ -273,9 +274,9 @@ def _enable(top: str, group: str, wanted: list[str]) -> list[str]:
 
 
 def _let_threads_join(group: str) -> bool:
-    """Have threads join a group one by one (cgroups(7), thread mode); returns whether they can.
+    """Let single threads join a group (cgroups(7), thread mode); returns whether they can.
 
-    Only those of a process that is in no other group can, as a thread that does so here shows.
+    They can only if their process is in no other group: we try it with a thread.
     """
     joined = threading.Event()
 
@@ -298,7 +299,7 @@ def _let_threads_join(group: str) -> bool:
 def _make(folder: str) -> bool:
     try:
         os.makedirs(folder, 0o755, exist_ok=True)
-    except OSError:  # a hierarchy that we may only look at
+    except OSError:  # we have only read access to this hierarchy
         return False
     return True
 
@@ -316,10 +317,7 @@ def _remove(folder: str) -> bool:
 
 
 def _write_to_all(texts: dict[str, str]) -> None:
-    """Write to those files that are there.
-
-    Raises FileNotFoundError where none is.
-    """
+    """Write to those files that exist. Raises FileNotFoundError if none does."""
     missing = []
     for path, text in texts.items():
         try:
@@ -331,7 +329,7 @@ def _write_to_all(texts: dict[str, str]) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never made where it is missing
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never created
     try:
         os.write(descriptor, text.encode())
     finally:

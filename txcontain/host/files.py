@@ -1,8 +1,8 @@
-"""Small files that must survive: written beside their place, flushed, and renamed in.
+"""Small files that must survive: written beside their place, flushed, and renamed.
 
-Whoever reads one sees the whole of an old or of a new content, whenever the writer
-or the machine stops. What a stop leaves behind is named ``.NAME.N.tmp`` and is removed
-at the next start.
+A reader sees either the whole old content or the whole new one, even if the writer or the
+machine stops half-way. What is left behind then is named ``.NAME.N.tmp``, and is removed at the
+next start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from attrs import frozen
 
 
 class NoFile(OSError):
-    """Where a regular file should be there is something else."""
+    """Something else is where a regular file should be."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EBADFD, "it is not a regular file", path)
@@ -44,22 +44,21 @@ _numbers = itertools.count()  # two writers of one file must not share a tempora
 def write(path: str, content: bytes, disk: Disk = DISK) -> None:
     """Replace a file durably: when this returns, the new content survives a power cut.
 
-    Raises OSError, and then the old content is still there (or the new one, where no more
-    than its survival failed).
+    Raises OSError. Then the old content is still there, or the new one if only flushing failed.
     """
     _replace(path, content, disk, flush=True)
     flush_folder(os.path.dirname(path), disk)
 
 
 def write_soon(path: str, content: bytes, disk: Disk = DISK) -> None:
-    """Replace a file so that it survives this process, and a power cut some seconds later."""
+    """Replace a file: the new content survives this process, and soon also a power cut."""
     _replace(path, content, disk, flush=False)
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a regular file to read it; what is none must not make whoever reads it wait.
+    """Open a regular file to read it, without waiting if it is something else.
 
-    Raises NoFile if it is something else, as a folder, a pipe or a symbolic link; OSError.
+    Raises NoFile if it is, for example, a folder, a pipe or a symbolic link; OSError.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
     try:
@@ -75,16 +74,15 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_file(path: str, most: int) -> bytes:
-    """What is in a regular file, up to ``most`` bytes. Raises as ``open_file`` does."""
+    """Up to ``most`` bytes of a regular file. Raises as ``open_file`` does."""
     with open_file(path) as file:
         return file.read(most)
 
 
 def create(path: str, content: bytes, disk: Disk = DISK) -> None:
-    """Make a file durably.
+    """Create a file durably.
 
-    Raises FileExistsError where it is there already, and leaves it as it is; OSError, and
-    then it is not there.
+    Raises FileExistsError if there is one, and leaves it as it is; OSError, and then there is none.
     """
     temporary = _write_beside(path, content, disk, flush=True)
     try:
@@ -110,8 +108,9 @@ def _replace(path: str, content: bytes, disk: Disk, *, flush: bool) -> None:
 def _write_beside(path: str, content: bytes, disk: Disk, *, flush: bool) -> str:
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{next(_numbers)}.tmp")
-    with contextlib.suppress(FileNotFoundError):  # of a process that was killed: it may be a
-        os.unlink(temporary)  # link to the file itself, and so is never written to
+    # One that a killed process has left may be a link to the file itself: don't write to it.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(content)
@@ -128,7 +127,7 @@ def _write_beside(path: str, content: bytes, disk: Disk, *, flush: bool) -> str:
 
 
 def flush_folder(path: str, disk: Disk = DISK) -> None:
-    """Make the names in a folder survive a power cut."""
+    """Make the entries of a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         disk.flush(descriptor)
@@ -137,14 +136,14 @@ def flush_folder(path: str, disk: Disk = DISK) -> None:
 
 
 def remove_leftovers(folder: str) -> list[str]:
-    """Remove what writes that were cut short left in a folder, and name it."""
+    """Remove what interrupted writes have left in a folder; returns the names."""
     with os.scandir(folder) as entries:
         leftovers = [
             entry.name
             for entry in entries
             if entry.name[0] == "."
             and entry.name.endswith(".tmp")
-            and not entry.is_dir(follow_symlinks=False)  # which no write of ours leaves
+            and not entry.is_dir(follow_symlinks=False)  # no write of ours leaves a folder
         ]
     for name in leftovers:
         os.unlink(os.path.join(folder, name))
@@ -152,5 +151,5 @@ def remove_leftovers(folder: str) -> list[str]:
 
 
 def to_json(value: Any) -> bytes:
-    """Compact JSON, a line of it."""
+    """One line of compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"

@@ -11,7 +11,7 @@ import time
 
 from txcontain.host import listeners, processes, syscalls
 
-SPARE_FILES = 128  # kept for connections, launches and all else that is short
+SPARE_FILES = 128  # kept for connections, launches and other short uses
 
 
 class Kernel:
@@ -33,7 +33,7 @@ class Kernel:
     read_only = staticmethod(syscalls.read_only)
 
     def now(self) -> float:
-        """The time of day, in unix time: for people only, as it may be set at any moment."""
+        """The time of day, in unix time: only to show it, as it may be set at any moment."""
         return time.time()
 
     def boot_time(self) -> float:
@@ -41,21 +41,21 @@ class Kernel:
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def open_more(self, most: int) -> int:
-        """Have this process open that many files, or as many as it may (getrlimit(2)).
+        """Let this process open that many files, or as many as it may (getrlimit(2)).
 
         Returns how many that is.
         """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         for wanted in (max(hard, most), hard):
-            with contextlib.suppress(OSError, ValueError):  # it may not raise what it was given
+            with contextlib.suppress(OSError, ValueError):  # it may not raise the hard limit
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
                 break
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def is_scarce(self, descriptor: int) -> bool:
-        """Whether this descriptor should not be held for long: few are left for all else.
+        """Whether so many files are open that this one should not be held for long.
 
-        The lowest that is free is always given (open(2)), so its number tells how many are open.
+        open(2) always returns the lowest free number, so the number tells how many are open.
         """
         return descriptor >= most_held(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
@@ -70,15 +70,15 @@ class Kernel:
         os.close(descriptor)
 
     def peer(self, connection: socket.socket) -> int:
-        """The pid of who connected, as seen from here (SO_PEERCRED, unix(7))."""
+        """The pid of the process that connected, as seen from here (SO_PEERCRED, unix(7))."""
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid: int = struct.unpack("iII", credentials)[0]
         return pid
 
     def send(self, connection: socket.socket, message: bytes) -> int:
-        """Send what goes into a socket's buffer at once; returns how many bytes that is.
+        """Send what fits into a socket's buffer; returns how many bytes that is.
 
-        None where the other end has hung up, which the reactor tells in its next turn.
+        It is 0 if the other end has hung up: the reactor says so in its next turn.
         """
         try:
             return connection.send(message)
@@ -87,5 +87,5 @@ class Kernel:
 
 
 def most_held(most: int) -> int:
-    """How many descriptors may be held for long, of those that may be open."""
+    """How many descriptors may be held for long, if ``most`` may be open."""
     return most - min(most // 2, SPARE_FILES)

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from txcontain.host import sockets
 from txcontain.host.processes import descendants, program
 
-MOST_PROCESSES, MOST_FILES = 256, 4096  # of a container's, in one look at who has a socket
+MOST_PROCESSES, MOST_FILES = 256, 4096  # of a container, that one look goes through
 
 
 def listening_sockets(
@@ -19,10 +19,7 @@ def listening_sockets(
     protocol: str = "tcp",
     address: str = "0.0.0.0",
 ) -> set[str]:
-    """The inodes of the sockets that listen on a port, only by the kernel's tables.
-
-    An IPv4 address leaves out those on other addresses; 0.0.0.0 leaves out none.
-    """
+    """The inodes of the sockets that listen on a port at an IPv4 address; 0.0.0.0 is any."""
     found = sockets.listeners(port, network_of, protocol)
     return {one.inode for one in found if sockets.overlap(one.address, address)}
 
@@ -34,10 +31,10 @@ def holds_socket(pid: int, inodes: set[str]) -> bool:
 
 
 def surely_listens(pid: int, port: int, group: int | None) -> bool | None:
-    """Whether the container whose PID 1 is ``pid`` listens on a TCP port, by the tables only.
+    """Whether the container with this PID 1, and a cgroup of this number, listens on a TCP port.
 
-    None if that can't be told, and ``listens`` can. In a network namespace of its own, all
-    sockets are the container's; on the host's it is known by the number of its cgroup.
+    None if only ``listens`` can tell. In a network namespace of its own, all sockets are the
+    container's; in the host's, the number of the cgroup tells whose a socket is.
     """
     found = {one.group for one in sockets.listeners(port, pid)}
     if not found or group in found or not _shares_network(pid):
@@ -47,9 +44,9 @@ def surely_listens(pid: int, port: int, group: int | None) -> bool | None:
 
 
 def listens(pid: int, port: int) -> bool:
-    """The same by the descriptors of its processes: of many, a part is looked at.
+    """The same, by the descriptors of its processes; of very many, only the first are looked at.
 
-    They are as many as the container likes: not for the reactor's thread.
+    It takes its time: not for the reactor's thread.
     """
     inodes = listening_sockets(port, pid)
     members = islice(descendants(pid), MOST_PROCESSES) if inodes else ()
@@ -59,10 +56,10 @@ def listens(pid: int, port: int) -> bool:
 
 
 def listener(port: int, protocol: str = "tcp", address: str = "0.0.0.0") -> tuple[int, str] | None:
-    """The pid and program of who listens on a port of the host (0, "" if not to be seen).
+    """The pid and the program that listens on a port of the host; 0 and "" if we can't see it.
 
-    None where no one does, on that address. Looks through every process: not for the
-    reactor's thread.
+    None if nothing listens at that address. Looks through all processes: not for the reactor's
+    thread.
     """
     inodes = listening_sockets(port, protocol=protocol, address=address)
     if not inodes:
@@ -76,7 +73,7 @@ def listener(port: int, protocol: str = "tcp", address: str = "0.0.0.0") -> tupl
 def _open_files(pid: int) -> Iterator[str]:
     gone = contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError)
     with gone, os.scandir(f"/proc/{pid}/fd") as files:  # one by one: there may be very many
-        for file in files:  # which may have been closed meanwhile, or be none of our business
+        for file in files:  # it may be closed by now, or we may not look at it
             with gone:
                 yield os.readlink(file.path)
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 CAUSES = {
     errno.ENOSPC: ("the disk that holds the state folder is full", "free some space"),

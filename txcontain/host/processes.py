@@ -14,7 +14,7 @@ from attrs import frozen
 
 @frozen
 class Process:
-    """A process that no other can be taken for: a pid is used again, this pair is not."""
+    """Identifies a process for good: a pid is used again, this pair is not."""
 
     pid: int
     start_time: int  # clock ticks since boot (proc_pid_stat(5), field 22)
@@ -36,10 +36,10 @@ def identify(pid: int) -> Process:
 
 
 def monitors(slots: str) -> dict[str, tuple[Process, Process | None]]:
-    """The monitors that run, by their slots' names, each with the PID 1 below it.
+    """The running monitors, by the names of their slots, each with the PID 1 below it.
 
-    A monitor works in its slot (proc_pid_cwd(5)), where no one gets but root. Of the
-    processes that do, it is the oldest: an init is there too, until it has its own root.
+    A monitor's working directory is its slot (proc_pid_cwd(5)), which only root can enter. An init
+    works there too, until it has its own root; but the monitor is the oldest.
     """
     top = os.path.realpath(slots)
     workers = []
@@ -48,7 +48,7 @@ def monitors(slots: str) -> dict[str, tuple[Process, Process | None]]:
             if name := _working_below(top, entry):
                 workers.append((name, identify(int(entry))))
     workers.sort(key=lambda each: (each[1].start_time, each[1].pid), reverse=True)
-    oldest = dict(workers)  # for of equal keys the last one counts
+    oldest = dict(workers)  # of equal keys, the last one counts
     return {name: (monitor, _first_child(monitor)) for name, monitor in oldest.items()}
 
 
@@ -60,13 +60,13 @@ def _first_child(process: Process) -> Process | None:
 
 
 def _working_below(top: str, pid: str) -> str:
-    """The name of the folder right below ``top`` that a process works in; nothing where in none."""
+    """The name of the folder right below ``top`` that a process works in; nothing if elsewhere."""
     link = f"/proc/{pid}/cwd"
     try:
         path = os.readlink(link)
-    except OSError:  # it has ended, or is none that we may look at, or its path is too long
+    except OSError:  # it has ended, or we may not look at it, or the path is too long
         return ""
-    # The path alone proves nothing: in another root, it may be another folder's.
+    # The path proves nothing yet: in another root it may be another folder.
     below = os.path.dirname(path) == top and os.path.samestat(os.stat(link), os.stat(path))
     return os.path.basename(path) if below else ""
 
@@ -74,8 +74,8 @@ def _working_below(top: str, pid: str) -> str:
 def open_process(process: Process) -> int:
     """A pidfd (pidfd_open(2)): it becomes readable when the process ends.
 
-    Raises ProcessLookupError where that process is gone, whoever has its pid now; OSError
-    where no process can have this pid, or no descriptor is left.
+    Raises ProcessLookupError if that process is gone, even if its pid is used again; OSError if no
+    process can have this pid, or no descriptor is left.
     """
     descriptor = os.pidfd_open(process.pid)
     try:
@@ -88,13 +88,13 @@ def open_process(process: Process) -> int:
 
 
 def send_signal(pidfd: int, number: int) -> None:
-    """Signal the process of a pidfd; nothing where it has ended."""
+    """Send a signal to the process of a pidfd, if it has not ended."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
 
 
 def signal_process(process: Process, number: int) -> None:
-    """Signal a process that no pidfd is held of; nothing where it has ended."""
+    """Send a signal to a process without a pidfd, if it has not ended."""
     with contextlib.suppress(ProcessLookupError):
         descriptor = open_process(process)
         try:
@@ -115,7 +115,7 @@ def lives(process: Process) -> bool:
 def catches(pid: int, number: int) -> bool:
     """Whether a process handles a signal (SigCgt, SigBlk: proc_pid_status(5)).
 
-    Who blocks it may be waiting for it, as an init does (sigwait(3), signalfd(2)).
+    A process that blocks it may be waiting for it, as an init does (sigwait(3), signalfd(2)).
     """
     try:
         with open(f"/proc/{pid}/status", errors="replace") as file:
@@ -126,9 +126,10 @@ def catches(pid: int, number: int) -> bool:
 
 
 def catchers(pid: int, number: int) -> list[Process]:
-    """Whom to send a signal, of a container's processes: its PID 1, if that handles it.
+    """The processes of a container that should get a signal: only PID 1 if it handles it.
 
-    That is for it to pass on, or not: a master lets its workers finish. Else all that do.
+    It may pass the signal on or not: a master lets its workers finish. Otherwise, all processes
+    that handle it.
     """
     found = []
     for member in descendants(pid):
@@ -141,7 +142,7 @@ def catchers(pid: int, number: int) -> list[Process]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """``pid`` and all below it; of a container's PID 1, this is the whole container."""
+    """``pid`` and all processes below it; below a container's PID 1 is the whole container."""
     waiting = [pid]
     while waiting:
         pid = waiting.pop()
@@ -150,7 +151,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def program(pid: int) -> str:
-    """A process's name (comm); nothing where it is gone."""
+    """The name of a process (comm); nothing if it is gone."""
     try:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
             return file.read().strip()
@@ -170,7 +171,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    # From field 3 on: field 2 is a name in parentheses, which may hold any byte.
+    # From field 3 on: field 2 is the name in parentheses, which may hold any byte.
     try:
         with open(f"/proc/{pid}/stat", errors="replace") as file:
             return file.read().rpartition(")")[2].split()

@@ -7,19 +7,19 @@ import stat
 
 from attrs import define
 
-LONGEST = 1 << 16  # bytes; more than that is cut off
+LONGEST = 1 << 16  # bytes; the rest is ignored
 
 
 @define
 class ResolvConf:
-    """Reads the file only if it has changed: a launch costs a stat(2)."""
+    """Reads the file again only if it has changed: a launch costs one stat(2)."""
 
     path: str = "/etc/resolv.conf"
     _seen: tuple[int, ...] = ()
     _text: str = ""
 
     def text(self) -> str:
-        """What it says now; empty if there is no such file, or none that can be read."""
+        """Its text now; empty if the file is missing or can't be read."""
         try:
             found = os.stat(self.path)
             seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

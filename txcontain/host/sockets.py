@@ -1,7 +1,7 @@
-"""The kernel's tables of sockets: who listens on a port, and who is at the other end.
+"""The kernel's tables of sockets: which listen on a port, and which is at the other end.
 
-Since Linux 5.9, sock_diag(7) also tells the cgroup of version 2 that the process was in that
-made a socket: it stays the same, whoever has the socket by now.
+Since Linux 5.9, sock_diag(7) also tells in which cgroup of version 2 a socket was made. That never
+changes, even if another process has the socket by now.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from attrs import frozen
 
 from txcontain.host.syscalls import enter_network
 
-# The state of a socket that takes what anyone sends, in /proc/net/tcp and udp (proc_pid_net(5)).
+# The state of a socket that receives from anyone, in /proc/net/tcp and udp (proc_pid_net(5)).
 LISTENING = {"tcp": "0A", "udp": "07"}
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 # <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 NLM_F_REQUEST, NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x1, 0x301, 2, 3
 ANY_STATE, NO_COOKIE, CGROUP_ID = 0xFFFFFFFF, 0xFFFFFFFF, 21
-HEADER, ATTRIBUTES = 16, 16 + 72  # bytes before the message, and before what follows it
-ROOT = 1  # the number of the cgroup that all others are below
-UNTOLD = 0  # in place of a cgroup's
-MOST_LISTENERS = 1000  # that are looked at: a container may open one port as often as it likes
+HEADER, ATTRIBUTES = 16, 16 + 72  # bytes before the message, and before its attributes
+ROOT = 1  # the number of the top cgroup
+UNTOLD = 0  # instead of a cgroup's number
+MOST_LISTENERS = 1000  # that we look at: a container can listen on one port any number of times
 
 
 @frozen
 class Socket:
-    """A socket, as the kernel tells of it."""
+    """A socket in a table of the kernel."""
 
     address: bytes
     inode: str
-    group: int = UNTOLD  # the number of its cgroup; ROOT's also where an old kernel has lost it
+    group: int = UNTOLD  # the number of its cgroup; an old kernel may say ROOT for any
 
 
 def listeners(port: int, network_of: int | str = "self", protocol: str = "tcp") -> list[Socket]:
     """The sockets that listen on a port, in the network namespace of a process."""
     try:
         return list(islice(_by_question(port, network_of, protocol), MOST_LISTENERS))
-    except OSError:  # this kernel, or this process's privilege, does not allow that
+    except OSError:  # the kernel can't, or this process may not
         return list(islice(_by_table(port, network_of, protocol), MOST_LISTENERS))
 
 
@@ -55,7 +55,7 @@ def overlap(local: bytes, address: str) -> bool:
 
 
 def _by_table(port: int, network_of: int | str, protocol: str) -> Iterator[Socket]:
-    """Those in /proc/net: to read it takes 10 ms, as the kernel looks for connections too."""
+    """From /proc/net, which takes 10 ms: the kernel lists all connections too."""
     for table in (protocol, f"{protocol}6"):
         try:
             with open(f"/proc/{network_of}/net/{table}") as file:
@@ -71,10 +71,7 @@ def _by_table(port: int, network_of: int | str, protocol: str) -> Iterator[Socke
 
 
 def _by_question(port: int, network_of: int | str, protocol: str) -> Iterator[Socket]:
-    """The same by sock_diag(7), which takes a tenth of a millisecond.
-
-    Raises OSError where it can't be asked.
-    """
+    """From sock_diag(7), which takes 0.1 ms. Raises OSError if it can't be asked."""
     state = 1 << int(LISTENING[protocol], 16)
     with question_socket(network_of) as kernel:
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -136,7 +133,7 @@ def _group(attributes: bytes) -> int:
 def group_of_peer(own: tuple[str, int], peer: tuple[str, int]) -> int | None:
     """The number of the cgroup of the socket at the other end of a TCP connection.
 
-    None if this network namespace has no such socket, or none any more. Raises OSError if that
+    None if this network namespace has no such socket (any more). Raises OSError if the kernel
     can't be asked.
     """
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
@@ -149,7 +146,7 @@ def group_of_peer(own: tuple[str, int], peer: tuple[str, int]) -> int | None:
             found = _read_answer(kernel.recv(1 << 16), family)
         except FileNotFoundError:
             return None
-    # What is left of a connection when its socket was closed (TIME_WAIT) tells no cgroup.
+    # A connection whose socket was closed (TIME_WAIT) has no cgroup any more.
     return None if (found.inode, found.group) == ("0", UNTOLD) else found.group
 
 
@@ -158,7 +155,7 @@ def _packed(family: int, host: str) -> bytes:
 
 
 def is_own(host: str) -> bool:
-    """Whether an address is one of this host's: only to such a one can a socket be bound."""
+    """Whether an address is one of this host: a socket can be bound only to such a one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as trial:
         try:

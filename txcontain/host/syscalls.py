@@ -26,7 +26,7 @@ def _call(name: str, *arguments: object) -> int:
 
 
 def be_prompt() -> None:
-    """Have this thread run as soon as it is woken, for short whiles at a time.
+    """Make the scheduler run this thread soon after it wakes, for short times.
 
     Otherwise a busy script on the same processor delays it. Since Linux 6.12 the thread that asks
     for a shorter slice than the others (sched_setattr(2)) goes first; an older kernel takes no
@@ -37,14 +37,14 @@ def be_prompt() -> None:
         return
     flags = SCHED_FLAG_RESET_ON_FORK
     wanted = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, flags, nice, 0, SHORT_SLICE, 0, 0)
-    with contextlib.suppress(OSError):  # it would only be slower
+    with contextlib.suppress(OSError):  # without it we are only slower
         _call("syscall", number, 0, wanted, 0)
 
 
 def read_only(folder: str) -> int:
-    """A descriptor for a folder by which nothing in it can be written, whoever tries.
+    """A descriptor of a folder through which nobody can write.
 
-    It is a mount of its own that is not attached to any file tree (open_tree(2),
+    It refers to a read-only mount that is not attached to any file tree (open_tree(2),
     mount_setattr(2); Linux 5.12). Raises OSError.
     """
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""Removing file trees, whatever containers have made of them."""
+"""Removes file trees, whatever containers have put into them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from twisted.internet.utils import getProcessOutputAndValue
 async def complaint_of(
     reactor: Any, program: str, arguments: list[str], stdin: bytes | None = None
 ) -> str:
-    """Run a program of the host's; returns what it complained of, and nothing if it has worked."""
+    """Run a program of the host; returns its complaint, and nothing if it has worked."""
     ran = getProcessOutputAndValue(
         program, arguments, env={"LC_ALL": "C"}, reactor=reactor, stdinBytes=stdin
     )
-    # If it was killed, what fails is no exception: a tuple, with a signal for the status.
+    # If the program was killed, the failure holds no exception but a tuple with the signal.
     ran.addErrback(lambda failure: (*failure.value[:2], -failure.value[2]))
     _, complaint, status = await ran
     how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
@@ -37,13 +37,13 @@ class Trees:
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), function, *arguments)
 
     async def remove(self, path: str) -> None:
-        """Remove a tree; nothing where there is none.
+        """Remove a tree, if there is one.
 
-        Raises OSError where something of it is left.
+        Raises OSError if something of it is left.
         """
         if await self.in_thread(_remove_ordinary, path):
             return
-        # A tree deeper than Python can follow, or with more to it: rm(1) copes with any.
+        # It may be deeper than Python can follow: rm(1) copes with any tree.
         arguments = ["-rf", "--one-file-system", "--", path]
         if complaint := await complaint_of(self.reactor, "/bin/rm", arguments):
             raise OSError(complaint)
