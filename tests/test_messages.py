@@ -123,7 +123,7 @@ CONFIGS = (
     ),
     (
         {"mounts": ["a.tar /a READ", "b.tar /a READ"]},
-        "mounts has two tarballs at '/a': only one would be seen",
+        "mounts has two tarballs at '/a': one would hide the other",
     ),
     (
         {"stop_signal": "STOPP"},
@@ -131,7 +131,7 @@ CONFIGS = (
     ),
     (
         {"mounts": ["a.tar /" + "x" * 256 + " READ"]},
-        "the target in mounts is longer than 1024 bytes, or a part of it than 255",
+        "the target in mounts has more than 1024 bytes, or a part with more than 255",
     ),
     (
         {"startup_script": "run.sh"},
@@ -160,7 +160,7 @@ CONFIGS = (
     ),
     (
         {"startup_env": {"A": "\0"}},
-        "a value in startup_env has a NUL, or half of a character: '\\x00'",
+        "a value in startup_env has a NUL or a lone surrogate: '\\x00'",
     ),
     ({"startup_env": "A=" + "x" * 32_001}, "startup_env is longer than 32000 characters"),
     ({"restart": "sometimes"}, "restart must be one of no, on-failure, always, not 'sometimes'"),
@@ -703,7 +703,7 @@ ELSEWHERE = (
     (
         "an owner beyond the user namespace",
         "integration/test_user_namespace.py:test_owner",
-        "setuid(3) → {} → a user namespace has no ids from {} on → name another startup_owner",
+        "setuid(3) → {} → a user namespace has only the ids below {} → name another startup_owner",
     ),
     (
         "an environment that grows",
@@ -749,7 +749,7 @@ ELSEWHERE = (
         "a byte order mark",
         "container/test_init.py:test_a_late_interpreter",
         "the #! of {} is not at the very beginning: {} is before it → make #! the first two bytes "
-        "of the file: else it is not seen",
+        "of the file",
     ),
     (
         "a script that is a link to nothing",

@@ -95,7 +95,9 @@ tell(given=attempt(os.chown, "/tmp/own", 5, 5), beyond=attempt(os.chown, "/tmp/o
         )
         self.assertEqual(said, {"uid": 1000, "groups": [1000, 2000], "log": "done"})
         self.assert_refused(
-            self.try_to_launch(user_namespace=True, startup_owner="70000"), 409, "no ids from 65536"
+            self.try_to_launch(user_namespace=True, startup_owner="70000"),
+            409,
+            "only the ids below 65536",
         )
 
     def test_ranges(self) -> None:

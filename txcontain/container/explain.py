@@ -1,7 +1,7 @@
-"""A plan as the shell commands that a person could type: to be read, and to be run.
+"""A plan as shell commands that a person could type: to read, and to run.
 
-Each op of ``init.Container`` has a method here that returns its lines, and whose
-docstring is the comment above them.
+Each op of ``init.Container`` has a method here: it returns the lines, and its docstring is the
+comment above them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from txcontain.container.spec import Assignment, fill_in
 HEAD = """\
 #!/bin/sh
 # The container by hand. Run it as root: sh FILE
-# (Use an image that you trust: the real init lets no symbolic link of an image lead
-# out of it, which a shell can't promise. And the folders named here must exist.)
+# (Use only an image that you trust: the real init lets no symbolic link lead out of the
+# image, but a shell can't. The folders named here must exist.)
 
-# Namespaces first: new ones of these kinds, with the rest of this file as PID 1, in a
-# session of its own: it has no terminal. (To end it, and all in it: kill -KILL the unshare.)
+# First make new namespaces of these kinds. The rest of this file runs in them as PID 1, in a
+# session of its own without a terminal. (To end all of it: kill -KILL the unshare.)
 exec unshare --pid --fork --kill-child --uts --ipc{namespaces} \
     setsid sh -eu /dev/fd/3 3<<'{end}'
 exec 3<&-
@@ -35,7 +35,7 @@ Lines = list[str]
 def explain(plan: Plan) -> str:
     """The plan of a container as a POSIX shell script that makes the same container.
 
-    Raises InvalidData where the environment grows too long.
+    Raises InvalidData if the environment becomes too long.
     """
     names = [name for op, arguments in plan if op == "unshare" for name in arguments["namespaces"]]
     script, shell = "", _Shell()
@@ -47,7 +47,7 @@ def explain(plan: Plan) -> str:
         lines = [line for _, (_, arguments) in run for line in speak(**arguments)]
         script += "\n".join([f"\n# {numbers}: {op}", _comment(speak.__doc__), *lines, ""])
     end = "CONTAINER"
-    while f"\n{end}\n" in script:  # a line of what is written in it, such as a variable's value
+    while f"\n{end}\n" in script:  # it is a line of the script, such as in a variable's value
         end += "_"
     head = HEAD.format(namespaces="".join(f" --{name}" for name in names), end=end)
     return f"{head}{script}{end}\n"
@@ -71,7 +71,7 @@ def _remount(target: str, flags: Lines) -> str:
 
 
 def _find(who: str) -> str:
-    """An awk(1) program's beginning: the record of this name, or of this number."""
+    """The beginning of an awk(1) program for the record with this name or number."""
     condition = f"$3 == {int(who)}" if who.isdecimal() else "$1 == who"
     return f"awk -F: -v who={quote(who)} '{condition}"
 
@@ -103,32 +103,32 @@ class _Shell:
         return []
 
     def propagation(self, mode: str) -> Lines:
-        """What is mounted from here on stays in this mount namespace."""
+        """What is mounted from now on stays in this mount namespace."""
         return [f"mount --make-r{mode} /"]
 
     def scratch(self, path: str, size: str) -> Lines:
-        """A tmpfs that only this namespace sees; it goes with the last process."""
+        """A tmpfs that only this namespace sees; it disappears with the last process."""
         mount = _mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")
         return [f"mkdir -p {quote(path)}", mount]
 
     def staging(self, path: str) -> Lines:
-        """What all containers share is mounted here, before there is a root to hold it. (The
-        manager has some processes do this in advance: a launch is faster so.)
+        """What all containers share is mounted here first, as there is no root yet. (The manager
+        lets some processes do this in advance, so that a launch is faster.)
         """
         return self._new_root(path)
 
     def move(self, source: str, target: str) -> Lines:
-        """To where it belongs."""
+        """Move it to where it belongs."""
         return [f"mkdir -p {_inside(target)}", f"mount --move {quote(source)} {_inside(target)}"]
 
     def root_overlay(self, mountpoint: str, flags: Lines, sealed: bool, **layers: Any) -> Lines:
-        """The base image, with a writable layer over it, is to be the root. The image is shared,
-        and is never written to: mount points that are missing are made in the upper layer.
+        """The base image, below a writable layer, becomes the root. The image is shared and never
+        changed: missing mount points are made in the upper layer.
         """
         return [*self._new_root(mountpoint), *self._overlay("/", flags, sealed, **layers)]
 
     def root_folder(self, mountpoint: str, source: str, flags: Lines) -> Lines:
-        """A folder of the host is to be the root."""
+        """A folder of the host becomes the root."""
         mount = f'mount --bind {quote(source)} "$root"'
         return [*self._new_root(mountpoint), mount, _remount('"$root"', flags)]
 
@@ -136,9 +136,9 @@ class _Shell:
         return [f"root={quote(mountpoint)}", 'mkdir "$root"']
 
     def overlay(self, target: str, flags: Lines, sealed: bool, **layers: Any) -> Lines:
-        """The tarballs of the config, unpacked: copy-on-write, each upper layer takes what is
-        written. (volatile: it need not survive a power cut. What the kernel marks so it mounts
-        only once, but here the instance has had it.)
+        """The unpacked tarballs of the config, copy-on-write: what is written goes into the upper
+        layers. (volatile: it need not survive a power cut. The kernel mounts such a layer only
+        once. Here the instance has mounted it already, so the kernel's mark is removed.)
         """
         return [f"mkdir -p {_inside(target)}", *self._overlay(target, flags, sealed, **layers)]
 
@@ -156,7 +156,7 @@ class _Shell:
             self.to_seal.append(_remount(_inside(target), ["ro", *flags]))
         layers = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
         layers += ["volatile"] * volatile
-        used = f"{work}/work/incompat/volatile"  # a mark of the kernel's: not to be mounted again
+        used = f"{work}/work/incompat/volatile"  # the mark
         return [
             *[f"rm -rf {quote(used)}"] * volatile,
             f"mkdir -p {quote(upper)} {quote(work)}",
@@ -173,7 +173,7 @@ class _Shell:
         ]
 
     def resize(self, path: str, size: str, flags: Lines) -> Lines:
-        """As large as the config has it."""
+        """As large as the config says."""
         return [f"mount -o {','.join(['remount', *flags, f'size={size}'])} {_inside(path)}"]
 
     def bind(self, source: str, target: str, flags: Lines) -> Lines:
@@ -188,21 +188,21 @@ class _Shell:
         ]
 
     def seal(self) -> Lines:
-        """Every mount point is made by now: what is to be read-only becomes so."""
+        """All mount points exist now: READ mounts become read-only."""
         return self.to_seal
 
     def mask(self, path: str, source: str) -> Lines:
-        """What tells of the host, or reaches it, is hidden behind something empty."""
+        """What shows the host, or reaches it, is hidden behind something empty."""
         flags = FULL if source != "/dev/null" else [flag for flag in FULL if flag != "nodev"]
         return [f"mount --bind {quote(source)} {_inside(path)}", _remount(_inside(path), flags)]
 
     def read_only_path(self, path: str) -> Lines:
-        """Parts of /proc that even root must not write to: they are the host's settings."""
+        """Settings of the host, which even root must not change."""
         place = _inside(path)
         return [f"mount --rbind {place} {place}", _remount(place, FULL)]
 
     def device(self, path: str, major: int, minor: int) -> Lines:
-        """The harmless devices, and no other: the right to make more is dropped below."""
+        """Only the harmless devices: the right to make more is dropped below."""
         return [f"mknod -m 666 {_inside(path)} c {major} {minor}"]
 
     def symlink(self, path: str, target: str) -> Lines:
@@ -210,7 +210,7 @@ class _Shell:
         return [f"ln -s {quote(target)} {_inside(path)}"]
 
     def file(self, path: str, content: str) -> Lines:
-        """Files that say who this is and where names are found, in place of the image's."""
+        """Files that say who this is and where to look up names, in place of the image's."""
         place = _inside(path)
         return [
             f"mkdir -p {_inside(os.path.dirname(path))} && rm -f {place}",
@@ -218,22 +218,22 @@ class _Shell:
         ]
 
     def loopback(self) -> Lines:
-        """A network of its own, in which nothing is up yet."""
+        """A network of its own, in which no interface is up yet."""
         return ["ip link set lo up"]
 
     def setting(self, path: str, value: str) -> Lines:
-        """In a network of its own, anyone may listen on any port, and ping."""
+        """In a private network namespace anyone may listen on any port, and ping."""
         return [f"echo {quote(value)} >{path}"]
 
     def ask_for_link(self) -> Lines:
-        """The manager makes a link now. By hand, type this in another terminal of the host:
+        """The manager makes a link now. Do it by hand in another terminal of the host:
         ip link add NAME up master BRIDGE type veth peer name eth0 netns PID
         where PID is that of this shell, as the host sees it.
         """
         return []
 
     def link(self, address: str, netmask: str, gateway: str) -> Lines:
-        """Once the link is there, it gets an address, and is the way to everywhere else."""
+        """The link gets an address and becomes the default route."""
         return [
             "until ip link show eth0 >/dev/null 2>&1; do sleep 0.1; done",
             f"ip address add {address}/{netmask} dev eth0",
@@ -242,10 +242,10 @@ class _Shell:
         ]
 
     def pivot_root(self, path: str) -> Lines:
-        """The new root takes the place of the old one. The real init does it by
+        """The new root takes the place of the old one. The real init does this by
         pivot_root . . && umount -l .
-        after which no program of the host is left to run. We still need three, and so move
-        the new root on top of the old one, and enter it as the last thing that we do.
+        but then no program of the host is left to run. We still need three, so we move the
+        new root on top of the old one, and enter it at the very end.
         """
         return ['cd "$root"', 'mount --move "$root" /']
 
@@ -254,19 +254,19 @@ class _Shell:
         return [f"hostname {quote(name)}"]
 
     def bounding_set(self, keep: list[int]) -> Lines:
-        """The only capabilities that anything in the container can ever have again: root
-        is no longer almighty. (setpriv, below, drops the others.)
+        """From now on, these are the only capabilities that anything in the container can have,
+        even root. (setpriv, below, drops the others.)
         """
         names = [name.lower() for name, number in CAPABILITIES.items() if number in keep]
         self.powers.append("--bounding-set=" + ",+".join(["-all", *names]))
         return []
 
     def close_descriptors(self) -> Lines:
-        """Nothing stays open but the standard streams. (This shell has nothing else open.)"""
+        """Only the standard streams stay open. (This shell has nothing else open.)"""
         return []
 
     def user(self, owner: str, capabilities: list[int]) -> Lines:
-        """Who is this? The image's own files say it."""
+        """Who is the owner? The image's own files say it."""
         name, _, group = owner.partition(":")
         known = {"root": ":-root:x:0:0::/:"}
         if name.isdecimal():
@@ -296,18 +296,18 @@ class _Shell:
         ]
 
     def limits(self, most: dict[str, int]) -> Lines:
-        """How much of each resource a process may have; some are counted for a user as a whole."""
+        """How much of each resource a process may have. Some are counted for all of a user."""
         return [" ".join(["prlimit --pid $$", *(f"--{name}={most[name]}" for name in most)])]
 
     def user_namespace_of(self, first: int, staging: str) -> Lines:
-        """A user namespace whose ids from 0 on are the host's from this one on. It is entered at
-        the end (the --map-users below); what was made so far gets its root as owner.
+        """A user namespace: its ids from 0 on are the host's ids from this one on. It is entered at
+        the end (--map-users, below). Its root becomes the owner of what was made so far.
         """
         self.first = first
         return [f"chown {first}:{first} {quote(staging)}/dev {quote(staging)}/dev/shm"]
 
     def idmap(self, source: str, target: str) -> Lines:
-        """The layer, its owners being ids of that user namespace (util-linux 2.39 or later)."""
+        """The layer, with its owners mapped by that user namespace (util-linux 2.39 or later)."""
         mapping = f"X-mount.idmap=b:0:{self.first}:{IDS}"
         return [
             f"mkdir -p {quote(target)}",
@@ -315,32 +315,32 @@ class _Shell:
         ]
 
     def enter_user_namespace(self) -> Lines:
-        """From now on every power is only over the ids of the user namespace."""
+        """From now on, all powers are only over the ids of the user namespace."""
         mapping = f"0,{self.first},{IDS}"
         self.enter = f"/usr/bin/unshare --user --map-users={mapping} --map-groups={mapping} "
         return []
 
     def seccomp(self, program: bytes) -> Lines:
-        """No system calls any more but those of a list. No shell command does this: the init
-        hands the kernel a program that libseccomp has compiled.
+        """From now on, only the system calls of a list. No shell command does this: the init gives
+        the kernel a program that libseccomp has compiled.
         """
         return []
 
     def no_new_privileges(self) -> Lines:
-        """And no exec gains anything, whatever its setuid bit says. (setpriv, below.)"""
+        """And exec ignores setuid bits. (setpriv, below.)"""
         self.powers.append("--no-new-privs")
         return []
 
     def look_after(self) -> Lines:
-        """PID 1 is to reap who ends, so this shell stays, and waits. (The real init also passes
-        signals on.)
+        """PID 1 has to reap processes that end, so this shell stays, and waits. (The real init also
+        passes signals on.)
         """
         self.run = ""
         return []
 
     def exec(self, path: str, arguments: Lines, environment: list[Assignment]) -> Lines:
-        """With a clean environment and no other powers, inside the new root, as the owner:
-        the startup script is run, as PID 1 if nothing else stays that.
+        """Run the startup script inside the new root, as the owner, with a clean environment and no
+        other powers. It is PID 1, if the shell does not stay.
         """
         before = {"HOME": '"$home"', "USER": '"$user"'}
         variables = fill_in(environment, before, quote)
@@ -357,7 +357,7 @@ class _Shell:
         ]
 
     def idle(self, environment: list[Assignment]) -> Lines:
-        """This process becomes one that does nothing, still as PID 1: with a clean environment
-        and no other powers, inside the new root.
+        """Become a process that does nothing, still as PID 1: inside the new root, with a clean
+        environment and no other powers.
         """
         return self.exec("sleep", ["infinity"], environment)

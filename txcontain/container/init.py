@@ -19,17 +19,17 @@ The protocol, on one unix stream socket::
     or, at any time
      | -- {"failed": {"step": N, ..}} -----> |  step N failed, and why
 
-The init speaks in lines of JSON. A plan comes as its length (4 bytes, big-endian) and
-then marshalled, which both ends can since they are the same Python: to read JSON would
-take a third of the time from spawn to exec.
+The init speaks in lines of JSON. A plan comes marshalled, after its length (4 bytes,
+big-endian). That works because both ends are the same Python; to read JSON would take a
+third of the time from spawn to exec.
 
-The last step of a plan is its ``exec`` (or ``idle``). Whatever fails ends the init, and
-with it the namespaces and every mount in them: there is nothing to undo.
+The last step of a plan is its ``exec`` (or ``idle``). Any failure ends the init, and with it
+the namespaces and all mounts in them: there is nothing to undo.
 """
 
 from __future__ import annotations
 
-# What ctypes, signal, socket and json stand on: importing those would take a third of a start.
+# Below ctypes, signal, socket and json: importing those would take a third of the start.
 import _ctypes
 import _signal
 import _socket
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     Plan = list[tuple[str, dict[str, Any]]]
 
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
-# The first four are those of mount_setattr(2) too, by the same numbers.
+# The first four have the same numbers in mount_setattr(2).
 MOUNT_FLAGS = {
     "ro": 1,
     "nosuid": 2,
@@ -83,18 +83,18 @@ CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_SYMLINKS = 0x04, 0x10
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
-# These numbers are the same on every architecture.
+# The same numbers on every architecture.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
 SYS_CLOSE_RANGE = 436
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
 CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
 KERNELS_OWN = ("proc", "sys", "dev")  # folders of a container's root
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
-LAST_OPS = ("exec", "idle")  # the process is another one after them
+LAST_OPS = ("exec", "idle")  # after them the process is another program
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
 LARGEST_ID = (1 << 32) - 2  # of a user or group
-# What functions of libc take beside int and bytes, and what they return: int, long, char *.
+# What functions of libc take, beside int and bytes, and return: int, long, char *.
 Int, Long, Pointer = (type(c, (_ctypes._SimpleCData,), {"_type_": c}) for c in "iLz")
 FLAGS = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
 Function = type("Function", (_ctypes.CFuncPtr,), {"_flags_": FLAGS, "_restype_": Int})
@@ -102,7 +102,7 @@ LIBC = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the stub knows no No
 
 
 class StepError(Exception):
-    """A step failed: the call, its errno (0 where none), the path, and a sentence."""
+    """A step failed: the call, its errno (0 if none), the path, the cause and a hint."""
 
     def __init__(
         self, call: str, number: int | None, path: str = "", cause: str = "", hint: str = ""
@@ -113,7 +113,7 @@ class StepError(Exception):
 
 
 def named(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose OSError knows the system call: it is named like the function."""
+    """The function; its OSError knows the name of the system call, which is the function's."""
 
     def call(*arguments: P.args, **options: P.kwargs) -> T:
         try:
@@ -154,8 +154,8 @@ class Kernel:
     def pivot_root(self, root: str) -> None:
         """pivot_root(2), with the old root stacked below the new one and then detached.
 
-        Python's own files are not below the new one, but an image may hold some in their places.
-        So nothing is imported from here on, nor shown as the source of an error.
+        Python's own files are gone then, but an image may have others in their places. So from here
+        on nothing is imported, and no source is read to show an error.
         """
         sys.meta_path.clear()
         sys.tracebacklimit = 0
@@ -169,11 +169,11 @@ class Kernel:
         self._call("unshare", flags)
 
     def make_user_namespace(self, first: int, proc: str) -> int:
-        """A descriptor for a new user namespace, whose id 0 is the id ``first`` out here.
+        """A descriptor of a new user namespace, whose id 0 is the id ``first`` outside.
 
-        It takes a child to make one without being in it (user_namespaces(7)). Whoever makes one
-        is charged for what is used in it, as each of them has a limit on that: so it is made by
-        that id, which no one else has, and not by root.
+        Only a child can make one that we are not in ourselves (user_namespaces(7)). The kernel
+        charges its maker for what is used in it, up to a limit for each user. So the maker is that
+        id, which nobody else has, and not root.
         """
         told, tell = os.pipe()
         child = os.fork()
@@ -195,7 +195,7 @@ class Kernel:
             os.close(tell)
 
     def _make_user_namespace_as(self, user: int) -> int:
-        """Be another user, with all powers still, and in a new user namespace; 0, or an errno."""
+        """Become another user in a new user namespace, with all powers; returns 0 or an errno."""
         try:
             self.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
             os.seteuid(user)
@@ -209,11 +209,10 @@ class Kernel:
         self._call("setns", descriptor, CLONE_NEWUSER)
 
     def bind(self, source: str, target: str, attributes: int, user_namespace: int = 0) -> None:
-        """Mount what is at ``source``, and all that is mounted below it, at ``target`` as well.
+        """Mount ``source``, with all mounts below it, at ``target`` as well.
 
-        None of it is to be seen there at any time without the attributes: flags of mount(2), or
-        MOUNT_ATTR_IDMAP, by which owners are what the user namespace has in their place.
-        open_tree(2), mount_setattr(2), move_mount(2).
+        At no time is it there without the attributes: flags of mount(2), or MOUNT_ATTR_IDMAP, which
+        maps the owners of files by a user namespace. open_tree(2), mount_setattr(2), move_mount(2).
         """
         path, flags = os.fsencode(source), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
         tree = self._call("open_tree", AT_FDCWD, path, flags, number=SYS_OPEN_TREE)
@@ -228,13 +227,13 @@ class Kernel:
             os.close(tree)
 
     def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
-        """openat2(2): a descriptor for ``path``, no part of which leaves ``root``."""
+        """openat2(2): a descriptor of ``path``, which can't lead out of ``root``."""
         return self._openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
 
     def open_inside(self, path: str, flags: int) -> int:
-        """openat2(2), once the container's root is the root: what a path of the image's leads to.
+        """openat2(2) of a path in the image, after pivot_root.
 
-        No magic link is followed (proc(5)): one that stands for a descriptor leads past any root.
+        No magic link is followed (proc(5)): one that stands for a descriptor leads out of any root.
         """
         return self._openat2(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS)
 
@@ -245,12 +244,12 @@ class Kernel:
         )
 
     def place(self, root: int, descriptor: int) -> str:
-        """Where below ``root`` a descriptor is (proc(5)): a path without symbolic links."""
+        """The path of a descriptor below ``root``, without symbolic links (proc(5))."""
         top, path = (readlink(f"/proc/self/fd/{each}") for each in (root, descriptor))
         return path[len(top) :] or "/"
 
     def close_from(self, first: int) -> None:
-        """close_range(2): no descriptor from this number on is open any more."""
+        """close_range(2): close all descriptors from this number on."""
         self._call("close_range", first, -1, 0, number=SYS_CLOSE_RANGE)
 
     def prctl(self, option: int, argument: int) -> None:
@@ -258,11 +257,11 @@ class Kernel:
         self._call("prctl", option, Long(argument), 0, 0, 0)
 
     def limit_resource(self, resource: int, most: int) -> None:
-        """prlimit(2), of this process and those below it."""
+        """prlimit(2), for this process and those below it."""
         self._call("prlimit", 0, resource, struct.pack("QQ", most, most), None)
 
     def load_filter(self, program: bytes) -> None:
-        """prctl(2), PR_SET_SECCOMP: no call that ``program`` does not let through, from now on."""
+        """prctl(2), PR_SET_SECCOMP: from now on, only the calls that ``program`` allows."""
         header = struct.pack("H0P", len(program) // 8) + bytes(memoryview(Pointer(program)))
         self._call("prctl", PR_SET_SECCOMP, Long(SECCOMP_MODE_FILTER), header)
 
@@ -281,7 +280,7 @@ class Kernel:
         self._call("capset", header, struct.pack("IIIIII", low, low, 0, high, high, 0))
 
     def fork(self) -> int:
-        """fork(2): 0 in the child, which leads a session; here, every signal waits to be read."""
+        """fork(2): 0 in the child, which leads a new session. The parent blocks all signals."""
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
         child = os.fork()
         if child == 0:
@@ -290,9 +289,9 @@ class Kernel:
         return child
 
     def rename(self, name: bytes) -> None:
-        """What others see as this process's name and command line: its own tell of the host.
+        """Give this process another name and command line: its own ones show paths of the host.
 
-        prctl(2), PR_SET_NAME; the arguments lie between two addresses of proc_pid_stat(5).
+        prctl(2), PR_SET_NAME; proc_pid_stat(5) has the addresses of the arguments.
         """
         self._call("prctl", PR_SET_NAME, name)
         with open("/proc/self/stat", "rb") as file:
@@ -302,7 +301,7 @@ class Kernel:
         Function(_ctypes.dlsym(LIBC, "memcpy"))(Long(start), shown, Long(len(shown)))
 
     def look_after(self, child: int) -> int:
-        """Pass signals on to a child, and reap whoever ends; its exit status, as a shell's."""
+        """Pass signals on to a child and reap all that end; returns its status, like a shell."""
         while True:
             number = _signal.sigwait(_signal.valid_signals())
             if number != _signal.SIGCHLD:
@@ -312,7 +311,7 @@ class Kernel:
                     status = os.waitstatus_to_exitcode(ended[1])
                     return status if status >= 0 else 128 - status
 
-    # What Python has already; here so that a recorder sees it too.
+    # Python has these already; they are here so that a recorder sees them too.
     mkdir = staticmethod(named(os.mkdir))
     mknod = staticmethod(named(os.mknod))
     symlink = staticmethod(named(os.symlink))
@@ -340,18 +339,18 @@ class Container:
         self.kernel = kernel
         self.connection = connection  # to the manager
         self.root = -1  # a descriptor of the new root, until it is the root
-        self.user_namespace = -1  # a descriptor of the one to enter last, where there is one
-        self.owner = 0  # the id out here of who is root in the container
+        self.user_namespace = -1  # a descriptor of the one to enter last, if there is one
+        self.owner = 0  # the id outside of root in the container
         self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
         self.environment: dict[str, str] = {}
 
     # -- paths of the container ------------------------------------------------
 
     def _directory(self, path: str, resolve: int = 0) -> int:
-        """A descriptor for the container's directory ``path``, made where it is missing.
+        """A descriptor of a directory of the container, made if it is missing.
 
-        It may lead through symbolic links of the image's, if ``resolve`` does not forbid that:
-        but not to where the kernel's own file systems are.
+        The path may lead through symbolic links of the image, if ``resolve`` does not forbid that,
+        but not into the kernel's own file systems.
         """
         flags = os.O_PATH | os.O_DIRECTORY
         try:
@@ -367,7 +366,7 @@ class Container:
         try:
             self.kernel.mkdir(name, 0o755, dir_fd=parent)
             self._own(name, dir_fd=parent, follow_symlinks=False)
-        except FileExistsError:  # it is a link to nowhere: what that leads to is made
+        except FileExistsError:  # it is a link to nowhere: make its target
             path = os.path.join(above, self.kernel.readlink(name, dir_fd=parent)).rstrip("/")
             return self._directory(path, resolve)
         finally:
@@ -375,19 +374,19 @@ class Container:
         return self.kernel.open_beneath(self.root, path, flags, resolve)
 
     def _refuse_kernels_own(self, path: str, descriptor: int) -> None:
-        """Raise StepError where ``path`` has led to what is not the image's to lead to."""
+        """Raise StepError if ``path`` has led into one of the kernel's file systems."""
         reached = self.kernel.place(self.root, descriptor)
         if reached.split("/")[1] in KERNELS_OWN:
             raise led_astray(path, reached)
 
     def _hold_root(self, path: str) -> None:
-        """From now on, ``path`` is the root that others are resolved in."""
+        """From now on, paths are resolved in the root ``path``."""
         if self.root >= 0:
             self.kernel.close(self.root)
         self.root = self.kernel.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _own(self, path: str | int, **options: Any) -> None:
-        """Give a file to who is root in the container, where that is not who is root here."""
+        """Give a file to root of the container, if that is not the root out here."""
         if self.owner:
             self.kernel.chown(path, self.owner, self.owner, **options)
 
@@ -411,13 +410,13 @@ class Container:
     def output(self, stdout: str, stderr: str) -> None:
         """Open the container's own standard output and error, on paths of the host.
 
-        Relative ones are in its run directory, where the init works until it has its root.
+        They may be relative to its run directory, where the init works until it has its root.
         """
         for number, path in ((1, stdout), (2, stderr)):
             self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def output_as_error(self) -> None:
-        """Standard output goes to where errors go."""
+        """Send standard output to where standard error goes."""
         self.kernel.dup2(2, 1)
 
     def _redirect(self, number: int, path: str, flags: int) -> None:
@@ -430,36 +429,36 @@ class Container:
         self.kernel.unshare(sum(NAMESPACES[name] for name in namespaces))
 
     def user_namespace_of(self, first: int, staging: str) -> None:
-        """Make the user namespace that is to be entered; what is there already gets its owner."""
+        """Make the user namespace to enter later; its root becomes the owner of what is there."""
         self.user_namespace = self.kernel.make_user_namespace(first, f"{staging}/proc")
         self.owner = first
         for path in (f"{staging}/dev", f"{staging}/dev/shm"):
             self._own(path)
 
     def idmap(self, source: str, target: str) -> None:
-        """A layer at ``target``, where its owners are ids of the user namespace."""
+        """Mount a layer at ``target``, with its owners mapped by the user namespace."""
         self._make(target)
         self.kernel.bind(source, target, MOUNT_ATTR_IDMAP, self.user_namespace)
 
     def enter_user_namespace(self) -> None:
-        """Be in the user namespace: from now on every power is only over its ids."""
+        """Enter the user namespace: from now on, all powers are only over its ids."""
         self.kernel.enter_user_namespace(self.user_namespace)
         self.kernel.close(self.user_namespace)
         self.user_namespace = -1
 
     def propagation(self, mode: str) -> None:
-        """What is mounted here stays here; a slave's mounts still follow the host's."""
+        """Keep what is mounted here from the host; a slave still follows the host's mounts."""
         self.kernel.mount(None, "/", None, bits(["rec", mode]), "")
 
     def scratch(self, path: str, size: str) -> None:
-        """A tmpfs that only this container's mounts refer to."""
+        """Mount a tmpfs that only this container can see."""
         self._make(path)
         self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
 
     # -- ops: the file tree ----------------------------------------------------
 
     def staging(self, path: str) -> None:
-        """A folder to mount in, until there is the new root to move those mounts to."""
+        """Make a folder to mount in, until there is a new root to move those mounts to."""
         self.kernel.mkdir(path, 0o755)
         self._hold_root(path)
 
@@ -470,7 +469,7 @@ class Container:
         self.kernel.close(descriptor)
 
     def root_overlay(self, mountpoint: str, flags: Strings, sealed: bool, **layers: Any) -> None:
-        """The base image below a writable layer, mounted as the new root."""
+        """Mount the base image, below a writable layer, as the new root."""
         self.kernel.mkdir(mountpoint, 0o755)
         self._overlay(mountpoint, flags, **layers)
         self._hold_root(mountpoint)
@@ -478,21 +477,21 @@ class Container:
             self._seal_later("/", flags)
 
     def root_folder(self, mountpoint: str, source: str, flags: Strings) -> None:
-        """A folder of the host as the new root."""
+        """Mount a folder of the host as the new root."""
         self.kernel.mkdir(mountpoint, 0o755)
         self.kernel.mount(source, mountpoint, None, bits(["bind"]), "")
         self.kernel.mount(None, mountpoint, None, bits(["remount", "bind", *flags]), "")
         self._hold_root(mountpoint)
 
     def overlay(self, target: str, flags: Strings, sealed: bool, **layers: Any) -> None:
-        """A tarball's layer below a writable layer, mounted at ``target``."""
+        """Mount a tarball's layer, below a writable layer, at ``target``."""
         descriptor = self._directory(target)
         place = self.kernel.place(self.root, descriptor)
         if place == "/":
             raise led_astray(target, place)
         self._overlay(f"/proc/self/fd/{descriptor}", flags, **layers)
         self.kernel.close(descriptor)
-        if sealed:  # where it is, and not where the target leads to now that it is there
+        if sealed:  # by its real place: the target may lead elsewhere by now
             self._seal_later(place, flags)
 
     def _seal_later(self, target: str, flags: Strings) -> None:
@@ -500,7 +499,7 @@ class Container:
         self.to_seal.append((descriptor, flags))
 
     def seal(self) -> None:
-        """Make every READ mount read-only, now that the mount points below them are made."""
+        """Make every READ mount read-only, now that all mount points below them exist."""
         for descriptor, flags in self.to_seal:
             self._mount_on(descriptor, None, None, ["remount", "bind", "ro", *flags])
             self.kernel.close(descriptor)
@@ -511,7 +510,9 @@ class Container:
     ) -> None:
         for path in (upper, work):
             self._make(path)
-        like = self.kernel.stat(lower)  # the top folder's owner and mode come from the upper one
+        like = self.kernel.stat(
+            lower
+        )  # an overlay's top folder has the owner and mode of the upper one
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
         paths = {"lowerdir": lower, "upperdir": upper, "workdir": work}
@@ -529,19 +530,19 @@ class Container:
             self.kernel.mkdir(path, 0o755)
 
     def mount(self, target: str, fstype: str, flags: Strings, data: str = "") -> None:
-        """A new file system of a kind, at a path that may not lead through a symlink."""
+        """Mount a new file system at a path, which may not lead through a symbolic link."""
         descriptor = self._directory(target, RESOLVE_NO_SYMLINKS)
         self._mount_on(descriptor, fstype, fstype, flags, data)
         self.kernel.close(descriptor)
 
     def resize(self, path: str, size: str, flags: Strings) -> None:
-        """Give a tmpfs another size (tmpfs(5)); it keeps all else."""
+        """Give a tmpfs another size (tmpfs(5)); all else stays."""
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH, RESOLVE_NO_SYMLINKS)
         self._mount_on(descriptor, None, None, ["remount", *flags], f"size={size}")
         self.kernel.close(descriptor)
 
     def bind(self, source: str, target: str, flags: Strings) -> None:
-        """The host's ``source`` at ``target``, with mount flags of its own."""
+        """Mount ``source`` of the host at ``target``, with flags of its own."""
         is_folder = stat.S_ISDIR(self.kernel.stat(source).st_mode)
         self._bind(source, self._directory(target) if is_folder else self._file(target), flags)
 
@@ -558,7 +559,9 @@ class Container:
     def mask(self, path: str, source: str) -> None:
         """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
-        device = [] if source == "/dev/null" else ["nodev"]  # that is to read as empty
+        device = (
+            [] if source == "/dev/null" else ["nodev"]
+        )  # it must stay a device, to read as empty
         self._bind(source, descriptor, ["ro", "nosuid", "noexec", *device])
 
     def read_only_path(self, path: str) -> None:
@@ -568,27 +571,27 @@ class Container:
         self._bind(f"/proc/self/fd/{descriptor}", descriptor, flags)
 
     def device(self, path: str, major: int, minor: int) -> None:
-        """A character device that anyone may open."""
+        """Make a character device that anyone may open."""
         directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
         name = os.path.basename(path)
         self.kernel.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
-        self.kernel.chmod(name, 0o666, dir_fd=directory)  # whatever the umask left of it
+        self.kernel.chmod(name, 0o666, dir_fd=directory)  # whatever the umask is
         self.kernel.close(directory)
 
     def symlink(self, path: str, target: str) -> None:
-        """A symbolic link at ``path``."""
+        """Make a symbolic link at ``path``."""
         directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
         self.kernel.symlink(target, os.path.basename(path), dir_fd=directory)
         self.kernel.close(directory)
 
     def pivot_root(self, path: str) -> None:
-        """Make ``path`` the root, and let go of the old one."""
+        """Make ``path`` the root, and unmount the old one."""
         self.kernel.close(self.root)
         self.root = -1
         self.kernel.pivot_root(path)
 
     def file(self, path: str, content: str) -> None:
-        """A file that takes the place of the image's one, or of its symbolic link."""
+        """Write a file in place of the image's one, or of its symbolic link."""
         directory, name = self._directory(os.path.dirname(path)), os.path.basename(path)
         try:  # noqa: SIM105 (contextlib would have to be imported)
             self.kernel.unlink(name, dir_fd=directory)
@@ -608,18 +611,18 @@ class Container:
         self._up("lo")
 
     def setting(self, path: str, value: str) -> None:
-        """A setting of this network namespace, in the host's /proc/sys/net."""
+        """Change a setting of this network namespace, in the host's /proc/sys/net."""
         descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self.kernel.write(descriptor, value.encode())
         self.kernel.close(descriptor)
 
     def ask_for_link(self) -> None:
-        """Have the manager begin to make the link, since there is a namespace for it now."""
+        """Ask the manager to make the link, since there is a namespace for it now."""
         assert self.connection is not None
         self.connection.sendall(to_json({"wants": "link"}).encode() + b"\n")
 
     def link(self, address: str, netmask: str, gateway: str) -> None:
-        """Wait for the link, and give it its address and the way out."""
+        """Wait for the link, and give it its address and route."""
         assert self.connection is not None
         if not receive(self.connection, 1):
             raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
@@ -636,11 +639,11 @@ class Container:
     # -- ops: the process ------------------------------------------------------
 
     def hostname(self, name: str) -> None:
-        """The name of the host, as seen in this UTS namespace."""
+        """Set the host name of this UTS namespace."""
         self.kernel.sethostname(name)
 
     def bounding_set(self, keep: list[int]) -> None:
-        """Drop every capability but those of these numbers from the bounding set."""
+        """Keep only these capabilities in the bounding set."""
         for capability in sorted({*range(MOST_CAPABILITIES)} - {*keep}):
             try:
                 self.kernel.prctl(PR_CAPBSET_DROP, capability)
@@ -650,12 +653,12 @@ class Container:
                 return  # the kernel has no more of them
 
     def close_descriptors(self) -> None:
-        """Whatever a step has left open: from here on, no descriptor leads out of the root."""
+        """Close all that steps have left open: now no descriptor leads out of the root."""
         assert self.connection is not None
         self.kernel.close_from(self.connection.fileno() + 1)
 
     def user(self, owner: str, capabilities: list[int]) -> None:
-        """Become ``owner``: USER or USER:GROUP, names of the image's own or numbers."""
+        """Become ``owner``: USER or USER:GROUP, names that the image knows, or numbers."""
         account = find_account(owner)
         try:
             self.kernel.setgroups(account.groups)
@@ -663,18 +666,18 @@ class Container:
             self.kernel.setuid(account.uid)
         except OSError as error:
             if self.owner and error.errno == errno.EINVAL:
-                cause = f"a user namespace has no ids from {IDS} on"
+                cause = f"a user namespace has only the ids below {IDS}"
                 raise StepError("setuid", 0, owner, cause, "name another startup_owner") from error
             raise StepError("setuid", error.errno, owner) from error
         kept = capabilities if account.uid == 0 else []
         self.kernel.capset(sum(1 << number for number in kept))
-        # A change of user clears this: the container ends with its monitor.
+        # The container ends with its monitor. (A change of user has cleared this.)
         self.kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
         self.environment = {"HOME": account.home, "USER": account.name}
         self._go_home(account.home)
 
     def _go_home(self, path: str) -> None:
-        """Work in a folder of the container's; where that can't be, at the top as up to now."""
+        """Work in a folder of the container; stay at the top if it can't be entered."""
         try:
             descriptor = self.kernel.open_inside(path, os.O_PATH | os.O_DIRECTORY)
             try:
@@ -685,25 +688,25 @@ class Container:
             pass
 
     def no_new_privileges(self) -> None:
-        """From now on no exec gains anything: setuid bits and file capabilities are void."""
+        """From now on, exec ignores setuid bits and file capabilities."""
         self.kernel.prctl(PR_SET_NO_NEW_PRIVS, 1)
 
     def limits(self, most: dict[str, int]) -> None:
-        """How much of each resource (setrlimit(2)) this process and those below it may have."""
+        """Limit the resources (setrlimit(2)) of this process and those below it."""
         for name, amount in most.items():
             self.kernel.limit_resource(RLIMITS[name], amount)
 
     def seccomp(self, program: bytes) -> None:
-        """Make no system calls any more but those that the program lets through."""
+        """From now on, make only the system calls that the program allows."""
         self.kernel.load_filter(program)
 
     def look_after(self) -> None:
-        """Leave the rest to a child, and stay PID 1: reap, pass signals on, end as it does."""
+        """Leave the rest to a child, and stay as PID 1: reap, pass signals on, end as it does."""
         child = self.kernel.fork()
         if child == 0:
             return
         assert self.connection is not None
-        self.connection.close()  # the child says what becomes of the rest
+        self.connection.close()  # the child reports the rest
         self.kernel.rename(b"init")
         sys.exit(self.kernel.look_after(child))
 
@@ -731,7 +734,7 @@ class Container:
             ) from error
 
     def idle(self, environment: Assignments) -> None:
-        """Run nothing, as small as it can be: until the container is destroyed."""
+        """Do nothing, with as little memory as possible, until the container is destroyed."""
         variables = fill_in(environment, self.environment)
         for sleep in ("/bin/sleep", "/usr/bin/sleep"):
             try:
@@ -742,7 +745,7 @@ class Container:
 
 
 def led_astray(path: str, reached: str) -> StepError:
-    """The error where a path of the container leads to what is the container's own."""
+    """The error if a path of the image leads into the container's own file systems."""
     return StepError(
         "openat2",
         errno.ELOOP,
@@ -753,7 +756,7 @@ def led_astray(path: str, reached: str) -> StepError:
 
 
 class Idle(Exception):
-    """The image has no program to idle with: this one goes on instead."""
+    """The image has no program that idles: this process does it instead."""
 
 
 def bits(flags: Strings) -> int:
@@ -762,7 +765,7 @@ def bits(flags: Strings) -> int:
 
 
 def escaped(path: str) -> str:
-    """A path among the options of an overlay, where ``,`` and ``:`` end one: it may be an image's.
+    """A path, possibly from an image, as an option of an overlay, where ``,`` and ``:`` end one.
 
     Documentation/filesystems/overlayfs.rst
     """
@@ -791,10 +794,10 @@ class Account:
 
 
 def read_file(path: str) -> str:
-    """The text of a regular file of the image's, of bounded size.
+    """The text of a regular file of the image, up to LONGEST_FILE.
 
-    It is looked at before it is opened, which may already do something: what is no regular file,
-    or is of the kernel's own making (those file systems have no blocks, statfs(2)), is not.
+    To open other files may already do something. So look first: refuse all that is not regular or
+    is made by the kernel (such file systems have no blocks, statfs(2)).
     """
     place = Kernel().open_inside(path, os.O_PATH)
     try:
@@ -813,7 +816,7 @@ def read_file(path: str) -> str:
 
 
 def database(path: str, fields: int) -> Iterator[list[str]]:
-    """The records of a passwd(5) or group(5) file; none where there is no such file."""
+    """The records of a passwd(5) or group(5) file; none if there is no such file."""
     try:
         lines = read_file(path).split("\n")
     except OSError:
@@ -821,7 +824,7 @@ def database(path: str, fields: int) -> Iterator[list[str]]:
     for line in lines:
         record = line.split(":")
         if len(record) == fields and is_id(record[2]) and "\0" not in line:
-            yield record  # (what holds a NUL can be no one's HOME or USER)
+            yield record  # (a NUL can't be in HOME or USER)
 
 
 def is_id(text: str) -> bool:
@@ -830,7 +833,7 @@ def is_id(text: str) -> bool:
 
 
 def find_account(owner: str) -> Account:
-    """Who ``owner`` is inside of the container: USER, or USER:GROUP and then in no other group.
+    """Who ``owner`` is in the container: USER with all groups, or USER:GROUP with only that one.
 
     A number is never taken for a name. Raises StepError if the image does not know a name.
     """
@@ -842,7 +845,7 @@ def find_account(owner: str) -> Account:
 
 
 def find_user(user: str) -> Account:
-    """A user of the image's /etc/passwd, with all groups; of root and numbers it need not know."""
+    """A user of the image's /etc/passwd, with all groups; root and numbers need not be in there."""
     number = int(user) if user.isdecimal() else None
     for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7):
         if is_id(gid) and (name == user if number is None else int(uid) == number):
@@ -885,7 +888,7 @@ def groups_of(name: str) -> list[int]:
 def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, str]:
     """``environment`` with the assignments on top, in their order.
 
-    A NAME in a value stands for what that variable was before.
+    A NAME in a value stands for the value that the variable had before.
     """
     variables, room = dict(environment), LONGEST_ENVIRONMENT
     for name, parts in assignments:
@@ -913,7 +916,7 @@ BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
 def head(path: str) -> bytes:
-    """The first bytes of a file; none where it can't be read."""
+    """The first bytes of a file; none if it can't be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(descriptor, "rb") as file:
@@ -923,13 +926,13 @@ def head(path: str) -> bytes:
 
 
 def is_script(path: str) -> bool:
-    """Whether this is text without a ``#!`` line, which shells run themselves."""
+    """Whether this is text without a ``#!`` line: shells run such a file themselves."""
     start = head(path)
     return not start.startswith((b"#!", b"\x7fELF")) and b"\0" not in start
 
 
 def refuse_late_interpreter(path: str) -> None:
-    """Raise StepError if a script has its ``#!`` below its beginning, where the kernel looks.
+    """Raise StepError if the ``#!`` of a script is not at its beginning, where the kernel looks.
 
     /bin/sh would take that for a comment, and run a program of any language.
     """
@@ -942,7 +945,7 @@ def refuse_late_interpreter(path: str) -> None:
                 errno.ENOEXEC,
                 path,
                 f"the #! of {path} is not at the very beginning: {before} is before it",
-                "make #! the first two bytes of the file: else it is not seen",
+                "make #! the first two bytes of the file",
             )
         if line.strip() and not line.startswith(b"#"):
             return
@@ -954,7 +957,7 @@ def names_interpreter(line: bytes) -> bool:
 
 
 def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
-    """The cause, and what to do, where exec of ``path`` failed with errno ``number``."""
+    """Why exec of ``path`` failed with errno ``number``, and what to do."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -981,7 +984,7 @@ def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
 
 
 def why_no_entry(path: str) -> tuple[str, str]:
-    """The same where a folder on the way to it may not be entered."""
+    """The same, if a folder on the way to it may not be entered."""
     folders = [path[:i] or "/" for i, letter in enumerate(path) if letter == "/"]
     shut = next((folder for folder in folders if not os.access(folder, os.X_OK)), path)
     which = "/, the top folder (./) of the image," if shut == "/" else shut
@@ -1029,8 +1032,8 @@ def carry_out(
 ) -> bool:
     """Carry out the steps of ``plan`` in order; ``say`` takes the messages to the manager.
 
-    ``durations`` takes each step's seconds, after those of earlier plans. Returns whether all
-    went well (after a plan that ends with an exec, no one is left to know).
+    Each step's seconds are appended to ``durations``. Returns whether all went well. (After an exec
+    it does not return.)
     """
     for op, arguments in plan:
         if op in LAST_OPS:
@@ -1048,7 +1051,7 @@ def carry_out(
 
 
 def explained(op: str, arguments: dict[str, Any], error: Exception) -> StepError:
-    """A step's error, with all that is known of it."""
+    """The error of a step, with all that is known about it."""
     if isinstance(error, StepError):
         return error
     if isinstance(error, OSError):
@@ -1062,7 +1065,7 @@ def failure(number: int, error: StepError) -> object:
     """The message that says that step ``number`` failed."""
     said = {"call": error.call, "path": error.path, "cause": error.cause, "hint": error.hint}
     valid = {key: text.encode(errors="replace").decode() for key, text in said.items()}
-    return {"failed": {"step": number, "errno": error.number, **valid}}  # (paths may be no UTF-8)
+    return {"failed": {"step": number, "errno": error.number, **valid}}  # (a path may not be UTF-8)
 
 
 def to_json(value: object) -> str:
@@ -1075,19 +1078,19 @@ def to_json(value: object) -> str:
 
 
 def receive(connection: _socket.socket, length: int) -> bytes:
-    """So many bytes; nothing where the other end hung up before."""
+    """So many bytes; nothing if the other end hung up first."""
     received = connection.recv(length, _socket.MSG_WAITALL)
     return received if len(received) == length else b""
 
 
 def receive_plan(connection: _socket.socket) -> Plan | None:
-    """The plan; None where the manager hung up instead."""
+    """A plan; None if the manager hung up instead."""
     plan = receive(connection, int.from_bytes(receive(connection, 4), "big"))
     return marshal.loads(plan) if plan else None
 
 
 def reset_process() -> None:
-    """Undo what a process inherits: signal dispositions, session, descriptors, umask."""
+    """Undo what this process has inherited: signal handling, session, descriptors, umask."""
     for number in range(1, _signal.SIGRTMIN):
         if number not in (_signal.SIGKILL, _signal.SIGSTOP, *LIBCS_OWN):
             _signal.signal(number, _signal.SIG_DFL)
@@ -1098,7 +1101,7 @@ def reset_process() -> None:
 
 
 def main(path: str, token: str, *cgroups: str) -> None:
-    """Be a container's PID 1, in the cgroups that these files are for joining."""
+    """Be a container's PID 1, in the cgroups that are joined by these files."""
     kernel = Kernel()
     kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
     reset_process()

@@ -1,7 +1,7 @@
 """The .cfg document of a container: JSON in, a frozen ``Spec`` out.
 
-Everything is checked here, once; whoever holds a ``Spec`` may trust it. The same
-check reads what was uploaded and what is read back from disk.
+Everything is checked here, once: a ``Spec`` can be trusted. The same check reads what
+was uploaded and what is read back from disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
 _WHO = r"([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)"
 OWNER = re.compile(f"{_WHO}(?::{_WHO})?")
-LARGEST_ID = (1 << 32) - 2  # of a user or group: the kernel takes the next one for none
+LARGEST_ID = (1 << 32) - 2  # of a user or group: to the kernel, the next one means none
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -57,15 +57,15 @@ class Mount:
 
 @frozen
 class Limits:
-    """How much a container may use; None where there is no limit."""
+    """How much a container may use; None if there is no limit."""
 
     memory: int | None = None  # bytes
     swap: int | None = None  # bytes, beside the memory
     cpus: float | None = None  # processors' worth of time
     pids: int = 1024  # processes and threads: stops a fork bomb
-    io_weight: int | None = None  # share of the disk, where it is scarce: 100 is everyone's
+    io_weight: int | None = None  # share of the disk if it is busy; the default is 100
     files: int | None = None  # descriptors that a process may open
-    disk: int | None = None  # bytes that READWRITE mounts take, in memory then
+    disk: int | None = None  # bytes of all writable mounts, which are in memory then
 
     @property
     def memory_and_swap(self) -> int:
@@ -75,15 +75,15 @@ class Limits:
 
 @frozen
 class Port:
-    """A port of the host's that a container takes."""
+    """A port of the host that a container takes."""
 
     address: str  # of the host, IPv4; ANY_ADDRESS for all
     number: int
-    target: int  # the port of the container's that it leads to
+    target: int  # the port of the container that it leads to
     protocol: str  # tcp or udp
 
     def clashes_with(self, other: Port) -> bool:
-        """Whether there can't be both."""
+        """Whether only one of the two can be published."""
         mine, yours = (self.protocol, self.number), (other.protocol, other.number)
         addresses = {self.address, other.address}
         return mine == yours and (len(addresses) == 1 or ANY_ADDRESS in addresses)
@@ -124,7 +124,7 @@ class Spec:
 
     @property
     def longest_log(self) -> int:
-        """How many bytes of what it writes are kept at most."""
+        """How many bytes of its output are kept at most."""
         return self.log_max_size * self.log_max_files
 
     @property
@@ -140,13 +140,15 @@ class Spec:
 
     @cached_property
     def taken_ports(self) -> tuple[Port, ...]:
-        """The ports of the host's that the container takes.
+        """The ports of the host that the container takes.
 
-        On its network, a program may listen on an address of its own choice: whoever has the
-        port on another one is not in its way.
+        On the host's network a program may listen at any address it likes: a port that another
+        has at another address is free.
         """
         if self.network == "host" and self.port is not None:
-            return (Port(LOOPBACK, self.port, self.port, "tcp"),)  # it has to answer there
+            return (
+                Port(LOOPBACK, self.port, self.port, "tcp"),
+            )  # its PORT has to answer at this address
         return self.ports
 
     def described(self) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def from_json(document: bytes) -> Spec:
 def key_of(values: dict[str, Any]) -> tuple[str, str, str]:
     """Name, major and minor of a config, as a launch asks for it.
 
-    Raises InvalidData, also where there is another key than these.
+    Raises InvalidData, also if there is any other key.
     """
     if set(values) != {"name", "major", "minor"}:
         refuse("a launch takes the keys name, major and minor, and no other")
@@ -194,8 +196,8 @@ def fill_in(
 ) -> dict[str, str]:
     """``environment`` with the assignments on top, as ``init.py`` (which shares no code) has it.
 
-    A NAME in a value stands for what that variable was before; the text between goes through
-    ``literal``. Raises InvalidData where it all becomes too long.
+    A NAME in a value stands for the value that the variable had before; the text between goes
+    through ``literal``. Raises InvalidData if it all becomes too long.
     """
     variables, room = dict(environment), LONGEST_ENVIRONMENT
     for name, parts in assignments:
@@ -213,7 +215,7 @@ def fill_in(
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str):
         refuse(f"{key} must be a string, not {shown(value)}")
-    if not value.isprintable():  # nor NUL, line ends, lone surrogates
+    if not value.isprintable():  # so no NUL, line ends or lone surrogates
         refuse(f"{key} holds a character that can't be printed: {shown(value)}")
     return value
 
@@ -234,7 +236,7 @@ def _path(key: str, value: object) -> str:
     if not text.startswith("/") or ".." in parts:
         refuse(f"{key} must be an absolute path without '..', not {shown(text)}")
     if len(text.encode()) > LONGEST_PATH or any(len(p.encode()) > LONGEST_NAME for p in parts):
-        refuse(f"{key} is longer than {LONGEST_PATH} bytes, or a part of it than {LONGEST_NAME}")
+        refuse(f"{key} has more than {LONGEST_PATH} bytes, or a part with more than {LONGEST_NAME}")
     return "/" + "/".join(parts)
 
 
@@ -249,7 +251,7 @@ def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     targets = [mount.target for mount in mounts]
     for i, target in enumerate(targets):
         if target in targets[:i]:
-            refuse(f"{key} has two tarballs at {shown(target)}: only one would be seen")
+            refuse(f"{key} has two tarballs at {shown(target)}: one would hide the other")
     return mounts
 
 
@@ -280,7 +282,7 @@ def _owner(key: str, value: object) -> str:
 
 
 def _environment(key: str, value: object) -> tuple[Assignment, ...]:
-    """A string is cut at ``;``, and its ``${NAME}`` are filled in; of the others, nothing is."""
+    """Only a string is split at ``;``, and only in a string is ``${NAME}`` filled in."""
     if isinstance(value, (list, dict)) and len(value) > MOST_VARIABLES:
         refuse(f"{key} has more than {MOST_VARIABLES} variables")
     if isinstance(value, dict):
@@ -296,7 +298,7 @@ def _environment(key: str, value: object) -> tuple[Assignment, ...]:
 
 
 def _assignments(key: str, whole: str) -> Iterator[Assignment]:
-    if len(whole) > LONGEST_ENVIRONMENT:  # before it is split: a mebibyte may be 500,000 of them
+    if len(whole) > LONGEST_ENVIRONMENT:  # before it is split: a mebibyte may have 500,000 parts
         refuse(f"{key} is longer than {LONGEST_ENVIRONMENT} characters")
     for assignment in whole.split(";"):
         if not assignment.strip():
@@ -324,11 +326,11 @@ def _variable(key: str, name: str, text: object) -> Assignment:
 
 
 def _value(key: str, text: object) -> str:
-    """Any text that execve(2) takes as a part of a string: tabs and line ends too."""
+    """Any text that execve(2) takes, even with tabs and line ends."""
     if not isinstance(text, str):
         refuse(f"a value in {key} must be a string or a whole number, not {shown(text)}")
     if "\0" in text or SURROGATE.search(text):
-        refuse(f"a value in {key} has a NUL, or half of a character: {shown(text)}")
+        refuse(f"a value in {key} has a NUL or a lone surrogate: {shown(text)}")
     return text
 
 
@@ -408,7 +410,7 @@ def _ports(key: str, value: object) -> tuple[Port, ...]:
 def _port(key: str, value: object) -> Port:
     match = PORT.fullmatch(_text(key, value))
     numbers = [int(match[2]), int(match[3])] if match else []
-    with contextlib.suppress(ValueError):  # of an address that is none
+    with contextlib.suppress(ValueError):  # the address is not one
         if match and all(0 < number < 65536 for number in numbers):
             address = str(IPv4Address(match[1] or LOOPBACK))
             return Port(address, numbers[0], numbers[1], match[4] or "tcp")
