@@ -47,7 +47,7 @@ class Contract(Errors):
     # -- who is it? -----------------------------------------------------------------
 
     def test_a_process_that_runs(self) -> None:
-        """A running process is identified by its pid, lives, and its pidfd can't be read."""
+        """A running process is identified by its pid, lives, and its pidfd is not readable."""
         process = self.begin()
         self.assertEqual(self.kernel.identify(process.pid), process)
         self.assertTrue(self.kernel.lives(process))
@@ -58,7 +58,7 @@ class Contract(Errors):
         self.assertNotEqual(self.begin(), self.begin())
 
     def test_a_zombie(self) -> None:
-        """One that has ended and no one has waited for: it has its pid, but it does not live."""
+        """A zombie, which no one has waited for, keeps its pid, but does not live."""
         process = self.begin()
         before = self.opened(process)
         self.end(process)
@@ -71,7 +71,7 @@ class Contract(Errors):
         self.assertEqual(self.kernel.catchers(process.pid, signal.SIGTERM), [])
 
     def test_a_process_that_is_gone(self) -> None:
-        """One that was waited for is gone: who asks for it is told so, who signals it is not."""
+        """After a wait the process is gone: asking for it is an error, signalling it is not."""
         process = self.begin()
         pidfd = self.opened(process)
         self.end(process)
@@ -133,12 +133,12 @@ class Contract(Errors):
         self.assertEqual(self.descriptors(), before)
 
     def test_no_signal(self) -> None:
-        """What is the number of no signal is refused."""
+        """A number that is not a signal is refused."""
         pidfd = self.opened(self.begin())
         self.assert_errno(errno.EINVAL, self.kernel.send_signal, pidfd, 999)
 
     def test_catchers(self) -> None:
-        """Those are named that have a handler; not who has none, nor what is not below."""
+        """Only processes below this one that have a handler are named."""
         catching = self.begin_catching(signal.SIGTERM)
         self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGTERM), [catching])
         self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGHUP), [])
@@ -147,7 +147,7 @@ class Contract(Errors):
     # -- descriptors -------------------------------------------------------------------
 
     def test_descriptors(self) -> None:
-        """A descriptor that was closed is given again, and till then it is an error."""
+        """The number of a closed descriptor is used again; until then it is an error."""
         process, other = self.begin(), self.begin()
         pidfd = self.kernel.open_process(process)
         self.kernel.close(pidfd)
@@ -157,7 +157,7 @@ class Contract(Errors):
         self.assertTrue(self.kernel.lives(process))
 
     def test_no_descriptor(self) -> None:
-        """-1 is no descriptor."""
+        """-1 is not a descriptor."""
         self.assert_errno(errno.EBADF, self.kernel.close, -1)
         self.assert_errno(errno.EBADF, self.kernel.send_signal, -1, signal.SIGKILL)
 
@@ -189,7 +189,7 @@ class Contract(Errors):
         self.wait_until_it_ended(process)
 
     def test_room_for_one(self) -> None:
-        """To open a process takes two for a moment; with one left, none is left open."""
+        """Opening a process takes two descriptors for a moment; with one left, none leaks."""
         process, other = self.begin(), self.begin()
         before = self.descriptors()
         with self.room_for(1):
@@ -209,7 +209,7 @@ class Contract(Errors):
             self.assertTrue(self.kernel.is_scarce(1 << 20))
 
     def test_open_more(self) -> None:
-        """As many files may be open as was asked for, or as may be; less is never made of it."""
+        """As many files may be open as asked for, or as allowed; it never becomes fewer."""
         self.addCleanup(
             resource.setrlimit, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)
         )
@@ -220,7 +220,7 @@ class Contract(Errors):
     # -- monitors -------------------------------------------------------------------------
 
     def test_monitors(self) -> None:
-        """Monitors are found with the PID 1 below them, those that have none too."""
+        """Monitors are found with the PID 1 below them, also those without one."""
         slots = make_folder(self)
         one, two = self.begin_monitor(slots, "one"), self.begin_monitor(slots, "two")
         self.begin()
@@ -241,7 +241,7 @@ class Contract(Errors):
     # -- sockets -------------------------------------------------------------------------
 
     def test_the_peer(self) -> None:
-        """Who connected is known by its pid, also when it has hung up."""
+        """The pid at the other end is known, also after it has hung up."""
         ours, pid = self.connect()
         self.assertEqual(self.kernel.peer(ours), pid)
         self.hang_up()
@@ -255,7 +255,7 @@ class Contract(Errors):
         self.assertEqual(self.kernel.send(ours, b"more"), 0)
 
     def test_send_to_who_has_hung_up(self) -> None:
-        """Nothing is sent to who has hung up: its end is told by the socket itself."""
+        """Nothing is sent if the other end has hung up: the socket itself tells that."""
         ours, _ = self.connect()
         self.hang_up()
         self.assertEqual(self.kernel.send(ours, b"a plan"), 0)
@@ -268,7 +268,7 @@ class Contract(Errors):
         self.assert_errno(errno.EBADF, self.kernel.peer, ours)
 
     def test_listening(self) -> None:
-        """A port has a listener, in one process and no other one, until that closes it."""
+        """A port has one listener, until that process closes it."""
         port, process = self.listen()
         self.assertTrue(self.kernel.listens(process.pid, port))
         self.assertFalse(self.kernel.listens(self.begin().pid, port))
@@ -284,14 +284,14 @@ class Contract(Errors):
     # -- the machine ------------------------------------------------------------------------
 
     def test_the_boot(self) -> None:
-        """The boot stays the same, and was before now; to ask takes no descriptor, but at first."""
+        """The boot stays the same and was before now; only the first call takes a descriptor."""
         boot_id = self.kernel.boot_id()
         with self.room_for(0):
             self.assertEqual(self.kernel.boot_id(), boot_id)
             self.assertLess(self.kernel.boot_time(), self.kernel.now())
 
     def test_prompt(self) -> None:
-        """To ask for promptness is never an error, and takes no descriptor."""
+        """Asking for promptness is never an error, and takes no descriptor."""
         with self.room_for(0), ThreadPoolExecutor(1) as thread:  # of which it then is
             thread.submit(self.kernel.be_prompt).result()
 
@@ -300,7 +300,7 @@ class PrivilegedContract(Errors):
     """What takes root, with CAP_SYS_ADMIN."""
 
     def test_read_only(self) -> None:
-        """A folder is opened by a descriptor of its own, which is closed like any other."""
+        """A folder gets a descriptor of its own, which is closed like any other."""
         before = self.descriptors()
         descriptor = self.kernel.read_only(make_folder(self))
         self.assertEqual(len(self.descriptors()), len(before) + 1)
@@ -314,13 +314,13 @@ class PrivilegedContract(Errors):
             self.assert_errno(errno.EMFILE, self.kernel.read_only, folder)
 
     def test_read_only_of_nothing(self) -> None:
-        """What is not there can't be opened, and leaves nothing open."""
+        """A missing folder can't be opened, and leaves nothing open."""
         before = self.descriptors()
         self.assert_errno(errno.ENOENT, self.kernel.read_only, "/nowhere")
         self.assertEqual(self.descriptors(), before)
 
     def test_mounts_below(self) -> None:
-        """The mounts below a folder are named; not those on it or beside it."""
+        """Only the mounts below a folder are named, not those on it or beside it."""
         folder = make_folder(self)
         for name in ("a", "a/b", "ab"):
             os.makedirs(os.path.join(folder, name), exist_ok=True)
@@ -362,7 +362,7 @@ class FakeWorld:
         self.kernel.reap(process)
 
     def wait_until_it_ended(self, process) -> None:
-        """Fail where a process runs that was killed."""
+        """Fail if a killed process still runs."""
         self.assertFalse(self.kernel.lives(process))
 
     def readable(self, pidfd):
@@ -375,7 +375,7 @@ class FakeWorld:
 
     @contextlib.contextmanager
     def room_for(self, count):
-        """Meanwhile, no more than so many descriptors can be opened."""
+        """Only so many descriptors can be opened meanwhile."""
         self.kernel.most_open = len(self.descriptors()) + count
         yield
         self.kernel.most_open = None
@@ -479,7 +479,7 @@ class RealWorld:
             child.wait(10)
 
     def wait_until_it_ended(self, process) -> None:
-        """Fail where a process runs on that was killed."""
+        """Fail if a killed process still runs."""
         pidfd = os.pidfd_open(process.pid)
         try:
             self.assertTrue(select.select([pidfd], [], [], 10)[0])
@@ -498,7 +498,7 @@ class RealWorld:
 
     @contextlib.contextmanager
     def room_for(self, count):
-        """Meanwhile, no more than so many descriptors can be opened."""
+        """Only so many descriptors can be opened meanwhile."""
         free = [os.open("/", os.O_PATH) for _ in range(count + 1)]
         for descriptor in free:
             os.close(descriptor)

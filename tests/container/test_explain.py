@@ -54,7 +54,7 @@ class AsText(SynchronousTestCase):
     """What the script says."""
 
     def test_every_op_is_explained(self) -> None:
-        """There is no op of the init that a plan could hold and the script could not say."""
+        """Every op of the init has its words in the script."""
         ops = [name for name, _ in getmembers(init.Container, isfunction) if name[0] != "_"]
         self.assertEqual([op for op in ops if not getattr(_Shell, op).__doc__], [])
 
@@ -70,7 +70,7 @@ class AsText(SynchronousTestCase):
         self.assertEqual(counted, [(i, op) for i, (op, _) in enumerate(plan, 1)])
 
     def test_the_shell_can_read_it(self) -> None:
-        """sh finds no mistake in it, nor in the part that it runs as PID 1."""
+        """sh finds no mistake in the script, nor in the part that runs as PID 1."""
         script = script_of(startup_script="/it's a script", startup_env="A='\";B=$(x)`y`\\")
         inner = script.split("<<'CONTAINER'\n")[1].removesuffix("CONTAINER\n")
         for text in (script, inner):
@@ -84,7 +84,7 @@ class AsText(SynchronousTestCase):
         self.assertIn(wanted, line)
 
     def test_read_mounts_are_sealed_last(self) -> None:
-        """What is READ becomes read-only once all mount points are made; READWRITE never does."""
+        """READ mounts become read-only once all mount points are made; READWRITE ones never do."""
         read_only = "mount -o remount,bind,ro,nosuid,nodev "
         script = script_of()
         self.assertLess(
@@ -103,13 +103,13 @@ class AsText(SynchronousTestCase):
         self.assertNotIn("volatile", script_of(restart="always").replace("(volatile: ", ""))
 
     def test_limits(self) -> None:
-        """A limit on open files is set, and a bound on the disk is a file system of that size."""
+        """A limit on open files is set; a limited disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})
         self.assertIn("prlimit --pid $$ --nofile=100\n", script)
         self.assertIn("size=1048576 scratch /private/disk\n", script)
 
     def test_variables_are_filled_in(self) -> None:
-        """${NAME} stands for what NAME was before, and nothing else is the shell's to see."""
+        """${NAME} stands for the value that NAME had before; the shell expands nothing else."""
         script = script_of(startup_env="A=1 2;B=${A}$A;HOME=${HOME}/x;C=${NONE}")
         self.assertIn("""A='1 2' B='1 2''$A' C=""", script.replace(' HOME="$home"/x', ""))
         self.assertIn('exec env -i HOME="$home"/x USER="$user" PATH=/usr/', script)
@@ -120,7 +120,7 @@ class AsText(SynchronousTestCase):
         self.assertRaises(InvalidData, script_of, startup_env=doubling)
 
     def test_a_network(self) -> None:
-        """A network of its own is one more namespace, and needs a link that another makes."""
+        """A private network is one more namespace, and needs a link that another makes."""
         self.assertNotIn("--net", script_of())
         script = script_of(network="none")
         self.assertIn("--mount --cgroup --net ", script)
@@ -135,7 +135,7 @@ class AsText(SynchronousTestCase):
         self.assertIn("nameserver 10.0.0.1\n", script)
 
     def test_an_init(self) -> None:
-        """Where PID 1 is to look after the script, the shell waits for it."""
+        """If PID 1 looks after the script, the shell waits for it."""
         script = script_of(startup_script="/x", init=True)
         self.assertIn("\nenv -i ", script)
         self.assertNotIn("exec env", script)
@@ -228,7 +228,7 @@ class ForReal(SynchronousTestCase):
         return self.output()
 
     def test_the_same_container_as_the_init_makes(self) -> None:
-        """Mounts, powers, identity, environment and descriptors are the same, seen from inside."""
+        """From inside, mounts, powers, identity, environment and descriptors are the same."""
         for changes in (
             {},
             {"startup_owner": "www", "startup_env": "PORT=1;A=${HOME}${NO}/${USER} ${PATH}"},
@@ -261,21 +261,21 @@ class ForReal(SynchronousTestCase):
         self.assertEqual(os.listdir(self.path("layer")), [])
 
     def test_an_unknown_owner(self) -> None:
-        """The script stops with a sentence where the image does not know the owner."""
+        """The script stops with a sentence if the image does not know the owner."""
         with self.assertRaises(subprocess.CalledProcessError):
             self.by_shell(self.plan(startup_owner="nobody-here"))
         with open(self.path("err")) as file:
             self.assertIn("the image knows no user nobody-here", file.read())
 
     def test_an_unknown_group(self) -> None:
-        """Nor where it does not know the owner's group."""
+        """It also stops if the image does not know the owner's group."""
         with self.assertRaises(subprocess.CalledProcessError):
             self.by_shell(self.plan(startup_owner="root:nobody-here"))
         with open(self.path("err")) as file:
             self.assertIn("the image knows no group nobody-here", file.read())
 
     def test_nothing_stays_mounted(self) -> None:
-        """When the container has ended nothing of it is mounted on the host."""
+        """After the container has ended, nothing of it is mounted on the host."""
         self.assertIn(self.folder, "".join(self.by_shell(self.plan())))  # as seen from inside
         with open("/proc/self/mountinfo") as file:
             self.assertNotIn(self.folder, file.read())

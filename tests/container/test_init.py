@@ -1,4 +1,4 @@
-"""PID 1, with a recorder in place of the kernel; and what it makes of real files."""
+"""PID 1, with a recorder in place of the kernel, and with real files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Recorder:
         self.places: dict[Any, Any] = {}  # of the descriptors that are open, by their numbers
 
     def fail(self, which: int | tuple[Any, ...], number: int) -> Recorder:
-        """Let a call, known by its place among all or by itself, fail with an errno."""
+        """Make a call, named by its number or by itself, fail with an errno."""
         self.failures.append((which, number))
         return self
 
@@ -104,7 +104,7 @@ class Recorder:
             self.places.clear()
 
     def result(self, name: str, *arguments: Any) -> Any:
-        """What a call returns: descriptors that tell which call opened them."""
+        """What a call returns: the number of a descriptor tells which call opened it."""
         if name == "execve":
             raise Executed
         if name == "fork":
@@ -205,7 +205,7 @@ class WholePlans(Case):
     """Real plans, that go well or fail somewhere."""
 
     def test_every_op(self) -> None:
-        """The plans of these tests use every op there is, but idle."""
+        """The plans of these tests use every op except idle."""
         used = {op for plan in PLANS.values() for op, _ in plan}
         ops = {name for name in vars(init.Container) if not name.startswith("_")}
         self.assertEqual(ops - used, {"idle"})
@@ -221,7 +221,7 @@ class WholePlans(Case):
             self.assertEqual(kernel.calls[-1][:2], ("execve", plan[-1][1]["path"]))
 
     def test_done_is_said_before_the_exec(self) -> None:
-        """What "done" says holds a time for every step but the exec."""
+        """The message "done" has a time for every step except the exec."""
         kernel, said = Recorder(), []
 
         def say(message: dict[str, list[float]]) -> None:
@@ -233,7 +233,7 @@ class WholePlans(Case):
         self.assertEqual(said, [(wanted, "load_filter")])
 
     def test_a_plan_in_two_parts(self) -> None:
-        """Steps are numbered through the base plan and what follows, and so are failures."""
+        """Steps are numbered on from the base plan to the rest, also in failures."""
         plan = PLANS["container"]
         kernel = Recorder()
         said: list[Any] = []
@@ -246,7 +246,7 @@ class WholePlans(Case):
         self.assertEqual(said[0]["failed"]["step"], 20)
 
     def test_a_failure_at_each_call(self) -> None:
-        """Whichever call fails, its step is named and nothing is called after it."""
+        """Whichever call fails, the step is named and no other call follows."""
         for plan in PLANS.values():
             whose = self.steps_of_calls(plan)
             self.assertGreater(len(whose), len(plan))
@@ -264,7 +264,7 @@ class WholePlans(Case):
                 self.assertEqual(later, ["close"] * len(later), call)
 
     def test_nothing_stays_open(self) -> None:
-        """No step leaves a descriptor open but what a later one is to use; the exec has none."""
+        """A step leaves a descriptor open only for a later step; at the exec none is open."""
         for name, plan in PLANS.items():
             kernel = Recorder()
             container = make_container(kernel, Manager())
@@ -287,7 +287,7 @@ class WholePlans(Case):
         return whose
 
     def test_no_privilege_before_its_time(self) -> None:
-        """The root is changed, and powers are dropped in an order that leaves no way back."""
+        """The root is changed and powers are dropped in an order that leaves no way back."""
         for name in ("container", "as root"):
             kernel = Recorder()
             self.carry_out(PLANS[name], kernel)
@@ -310,7 +310,7 @@ class WholePlans(Case):
             self.assertGreater(no_new_privileges, names.index("load_filter"))
 
     def test_an_unknown_step_is_no_silence(self) -> None:
-        """An op that is none fails, and is not left out."""
+        """An unknown op is a failure, and is not skipped."""
         (message,) = self.carry_out([("fly", {})], Recorder())[0]
         self.assertIn("fly", message["failed"]["cause"])
 
@@ -319,7 +319,7 @@ class FileTree(Case):
     """The steps that mount and make, one by one."""
 
     def test_a_mount_point_that_is_there(self) -> None:
-        """A target is opened beneath the root and mounted on by its descriptor, not by its name."""
+        """A target is opened beneath the root, and the mount uses this descriptor, not the path."""
         calls = self.calls("mount", target="/a/b", fstype="tmpfs", flags=["nosuid"], data="size=1m")
         flags = os.O_PATH | os.O_DIRECTORY
         self.assertEqual(
@@ -351,7 +351,7 @@ class FileTree(Case):
         self.assertEqual(kernel.places, {})
 
     def test_a_dangling_mount_point(self) -> None:
-        """Where a target is a link to nowhere, what it leads to is made, beneath the root."""
+        """If a target is a link to nowhere, the folder that it names is made, beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(3, EEXIST)
         calls = self.calls(
             "overlay",
@@ -378,7 +378,7 @@ class FileTree(Case):
         self.assertEqual(kernel.places, {})
 
     def test_an_overlay(self) -> None:
-        """The upper layer is like the lower one at its top, so that owner and mode show."""
+        """The top of the upper layer gets the owner and mode of the lower one's."""
         calls = self.calls(
             "overlay",
             lower="/l",
@@ -409,7 +409,7 @@ class FileTree(Case):
         )
 
     def test_paths_of_an_overlay(self) -> None:
-        """No character of a path ends it: an image could name a folder of the host's else."""
+        """No character ends a path early: otherwise an image could name a folder of the host."""
         calls = self.calls(
             "overlay",
             lower="/l:/etc",
@@ -442,7 +442,7 @@ class FileTree(Case):
         self.assertIn("mount", [call[0] for call in calls])
 
     def test_the_containers_own(self) -> None:
-        """A target that has led to /proc, /sys, /dev or the top itself is refused, and why."""
+        """A target that leads to /proc, /sys, /dev or the top is refused with a reason."""
         layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
         for place in ("/proc/sys", "/sys", "/dev/shm", "/"):
             kernel = Recorder()
@@ -454,7 +454,7 @@ class FileTree(Case):
             self.assertNotIn("mount", [name for name, *_ in kernel.calls])
 
     def test_sealing_what_was_mounted(self) -> None:
-        """What is sealed is where the target led before the mount, not where it leads now."""
+        """A mount is sealed where its target led before the mount, not where it leads now."""
         kernel = Recorder()
         self.patch(kernel, "place", lambda *_: "/real")
         self.calls(
@@ -472,7 +472,7 @@ class FileTree(Case):
         self.assertEqual(kernel.calls[-1], last)
 
     def test_sealing(self) -> None:
-        """READ mounts are made read-only when all is mounted, once, by what was opened before."""
+        """READ mounts are made read-only once all is mounted, by descriptors opened before."""
         kernel = Recorder()
         container = make_container(kernel)
         layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
@@ -494,7 +494,7 @@ class FileTree(Case):
         )
 
     def test_binds(self) -> None:
-        """What is bound is there with its flags from the first moment, and so is all below it."""
+        """A bind mount, and all below it, has its flags from the first moment."""
         on = "/proc/self/fd/{}".format
         powerless = init.bits(["ro", "nosuid", "nodev", "noexec"])
         masking = init.bits(["ro", "nosuid", "noexec"])  # /dev/null is to be read as empty
@@ -509,7 +509,7 @@ class FileTree(Case):
             self.assertEqual((binds, kernel.places), ([wanted], {}), op)
 
     def test_a_file_is_bound_on_a_file(self) -> None:
-        """What is no folder is bound on a new empty file."""
+        """A file is bound on a new empty file."""
         kernel = Recorder()
         self.patch(kernel, "stat", lambda path: SimpleNamespace(st_mode=stat.S_IFREG))
         made = [
@@ -532,7 +532,7 @@ class FileTree(Case):
         self.assertEqual([call[2] for call in calls if call[0] == "dup2"], [0, 1, 2])
 
     def test_one_stream(self) -> None:
-        """What tar says on either stream is one text, in the order in which it is said."""
+        """Both streams of tar become one text, in order."""
         self.assertEqual(self.calls("output_as_error"), [("dup2", 2, 1)])
 
     def test_a_folder_as_the_root(self) -> None:
@@ -595,13 +595,13 @@ class Network(Case):
         self.assertEqual(call[2][16], init.IFF_UP)
 
     def test_setting(self) -> None:
-        """A setting is written, and its file not made where there is no such setting."""
+        """A setting is written, but its file is never created."""
         opened, *others = self.calls("setting", path="/proc/sys/net/x", value="1")
         self.assertEqual(opened[:3], ("open", "/proc/sys/net/x", os.O_WRONLY | os.O_CLOEXEC))
         self.assertEqual([call[0] for call in others], ["write", "close"])
 
     def test_a_file_takes_the_place_of_a_link(self) -> None:
-        """What the image has at a path is removed, never written through, missing or not."""
+        """What the image has at a path is removed if it is there, and never written through."""
         for kernel in (Recorder(), Recorder().fail(2, ENOENT)):
             calls = self.calls("file", kernel, path="/etc/hosts", content="é\n")
             self.assertEqual(calls[2], ("unlink", "hosts", 1001))
@@ -645,19 +645,19 @@ class Identity(Case):
             self.assertEqual((error.number, error.path), (0, "/etc/group"))
 
     def test_an_image_without_files(self) -> None:
-        """Where there is no passwd file there are root and numbers."""
+        """Without a passwd file there are still root and numbers."""
         self.files.clear()
         self.assertEqual(init.find_account("root").uid, 0)
         self.assertEqual(init.find_account("33").groups, [33])
         self.assertRaises(init.StepError, init.find_account, "www")
 
     def test_root_keeps_capabilities(self) -> None:
-        """Root keeps those of the plan, and another user none."""
+        """Root keeps the capabilities of the plan, any other user none."""
         for owner, mask in (("root", 0b1011), ("www", 0), ("4711", 0)):
             self.assertIn(("capset", mask), self.calls("user", owner=owner, capabilities=[0, 1, 3]))
 
     def test_the_order(self) -> None:
-        """Groups go first and the user last, for only root can change them; then it goes home."""
+        """The groups are set first and the user last, as only root can; then it goes home."""
         calls = self.calls("user", owner="www", capabilities=[0])
         self.assertEqual(
             calls,
@@ -674,7 +674,7 @@ class Identity(Case):
         )
 
     def test_without_a_home(self) -> None:
-        """Where its home can't be entered a user works from the top, as the init does by then."""
+        """A user whose home can't be entered works at the top."""
         flags = os.O_PATH | os.O_DIRECTORY
         for failing, wanted in (
             (("open_inside", "/srv", flags), ["open_inside"]),
@@ -686,7 +686,7 @@ class Identity(Case):
             self.assertEqual(kernel.places, {})
 
     def test_the_bounding_set(self) -> None:
-        """Every capability that this kernel has is dropped but those to keep.
+        """Every capability of this kernel is dropped, except those to keep.
 
         How many it has is asked of itself: a file in /proc may not be what it seems.
         """
@@ -705,7 +705,7 @@ class Executing(Case):
         return call[3]
 
     def test_the_environment(self) -> None:
-        """There is nothing in it but what the plan says and what the account adds."""
+        """The environment has only what the plan says and the account adds."""
         self.assertEqual(self.environment(environment=[("A", ("1",))]), {"A": "1"})
         kernel = Recorder()
         container = make_container(kernel)
@@ -716,7 +716,7 @@ class Executing(Case):
         self.assertEqual(kernel.calls[-1][3], wanted)
 
     def test_a_script_without_an_interpreter(self) -> None:
-        """Text without #! is run by /bin/sh; what is no text is not."""
+        """Text without #! is run by /bin/sh; other files are not."""
         self.patch(init, "head", lambda path: b"echo hello\n")
         kernel = Recorder().fail(0, errno.ENOEXEC)
         calls = self.calls("exec", kernel, path="/x", arguments=["-a"], environment=[])
@@ -729,7 +729,7 @@ class Executing(Case):
         self.assertEqual(len(kernel.calls), 1)
 
     def test_an_init(self) -> None:
-        """PID 1 says no more, keeps nothing of the host's to be seen, and ends as its child."""
+        """PID 1 says no more, shows nothing of the host, and ends like its child."""
         kernel, manager = Recorder(), Manager()
         self.patch(kernel, "result", lambda name, *_: {"fork": 5, "look_after": 7}.get(name))
         error = self.assertRaises(SystemExit, make_container(kernel, manager).look_after)
@@ -746,7 +746,7 @@ class Executing(Case):
         self.assertIn("/x has no #! line", message["failed"]["cause"])
 
     def test_idle(self) -> None:
-        """The image's sleep is run, from wherever it is; without one the init itself goes on."""
+        """The image's sleep is run, wherever it is; without one the init itself stays."""
         sleep = ["sleep", "infinity"]
         for failing, wanted in ((0, ["/bin/sleep"]), (1, ["/bin/sleep", "/usr/bin/sleep"])):
             kernel = Recorder()
@@ -768,9 +768,7 @@ class Variables(Case):
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text()))
     def test_the_same_as_the_specs(
-        self, pairs: list[tuple[str, Any]], before: dict[str, str]
-    ) -> None:
-        """The init fills in exactly as the validator does, with which it shares no code."""
+        """The init fills in exactly like the validator, though they share no code."""
         try:
             wanted = spec.fill_in(pairs, before)
         except InvalidData:
@@ -780,9 +778,7 @@ class Variables(Case):
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text(max_size=9)))
     def test_the_same_as_a_reference(
-        self, pairs: list[tuple[str, Any]], before: dict[str, str]
-    ) -> None:
-        """Each value is a plain substitution in what the variables were before it."""
+        """Each value is filled in with the variables as they were before it."""
         wanted = dict(before)
         for name, parts in pairs:
             value = "".join(f"${{{part}}}" if i % 2 else part for i, part in enumerate(parts))
@@ -794,7 +790,7 @@ class Variables(Case):
         self.assertEqual(init.fill_in(pairs, before), wanted)
 
     def test_growth(self) -> None:
-        """Text that doubles itself is an error of the config, and memory stays bounded."""
+        """Text that doubles itself is the config's fault, and memory stays bounded."""
         doubling = [("A", ("x",)), *[("A", ("", "A", "", "A", ""))] * 60]
         plan = [("exec", {"path": "/x", "arguments": [], "environment": doubling})]
         kernel = Recorder()
@@ -804,7 +800,7 @@ class Variables(Case):
         self.assertEqual(kernel.calls, [])
 
     def test_the_limits_agree(self) -> None:
-        """The init and the validator have the same bound, which one string of execve can hold."""
+        """The init and the validator have the same bound, which fits into one string of execve."""
         self.assertEqual(init.LONGEST_ENVIRONMENT, spec.LONGEST_ENVIRONMENT)
         longest_name = len("A" * 128 + "=")
         self.assertLess(4 * init.LONGEST_ENVIRONMENT + longest_name, 32 * 4096)  # MAX_ARG_STRLEN
@@ -889,7 +885,7 @@ class WhyNoExec(SynchronousTestCase):
         self.assertEqual(self.why(f"there is no {self.path}"), ENOENT)
 
     def test_a_dangling_link(self) -> None:
-        """The link leads nowhere, and where is named."""
+        """The link leads nowhere, and its target is named."""
         os.symlink("/nowhere/at-all", self.path)
         self.assertEqual(self.why("symbolic link to /nowhere/at-all"), ENOENT)
 
@@ -910,12 +906,12 @@ class WhyNoExec(SynchronousTestCase):
         self.assertEqual(self.why("not a regular file"), errno.EACCES)
 
     def test_a_fifo(self) -> None:
-        """It is a pipe, which is not waited for."""
+        """It is a pipe, and nothing waits for it."""
         os.mkfifo(self.path, 0o755)
         self.assertEqual(self.why("not a regular file"), errno.EACCES)
 
     def test_mounted_noexec(self) -> None:
-        """It lies where nothing can be run."""
+        """It is on a file system mounted noexec."""
         self.put(b"#!/bin/sh\n", 0o644)
         status = mock.Mock(f_flag=os.ST_NOEXEC)
         with mock.patch.object(init.os, "statvfs", lambda path: status):
@@ -927,13 +923,13 @@ class WhyNoExec(SynchronousTestCase):
         self.assertEqual(self.why("not executable", "chmod +x run"), errno.EACCES)
 
     def test_no_interpreter(self) -> None:
-        """Its interpreter is missing, and which is named."""
+        """Its interpreter is missing, and is named."""
         for line in (b"#!/opt/no/perl -w\n", b"#! /opt/no/perl", b"#!\t/opt/no/perl\t\n"):
             self.put(line)
             self.assertEqual(self.why("its interpreter /opt/no/perl is not in"), ENOENT)
 
     def test_an_interpreter_that_can_not_run(self) -> None:
-        """Its interpreter is there and is none."""
+        """Its interpreter is there, but can't be run."""
         self.put(b"#!/etc/passwd\n")
         self.assertEqual(self.why("its interpreter /etc/passwd can't be run"), errno.EACCES)
 
@@ -950,7 +946,7 @@ class WhyNoExec(SynchronousTestCase):
         self.put(content.replace(old, new, 1))
 
     def test_another_processor(self) -> None:
-        """It is built for another machine, and which is named."""
+        """It is built for another machine, and that is named."""
         with open("/bin/sh", "rb") as file:
             start = file.read(18)
         ours = start + self.number(init.OURS[os.uname().machine])
@@ -963,7 +959,7 @@ class WhyNoExec(SynchronousTestCase):
         return machine.to_bytes(2, sys.byteorder)
 
     def test_no_loader(self) -> None:
-        """The C library's loader that it asks for is missing."""
+        """The loader that it asks for is missing."""
         self.put_elf(b"/ld-", b"/no-")
         self.assertEqual(self.why("dynamic loader", "C library"), ENOENT)
 
@@ -975,7 +971,7 @@ class WhyNoExec(SynchronousTestCase):
         self.why("there is no /bin/no-such sleep in the container")
 
     def test_a_late_interpreter(self) -> None:
-        """What is before #! is named, and the script is not run by a shell instead."""
+        """What comes before #! is named, and no shell runs the script instead."""
         python = b"#!/usr/bin/python3\nprint()\n"
         self.put(b"\xef\xbb\xbf" + python)
         self.why("not at the very beginning: a byte order mark is before it")
@@ -987,7 +983,7 @@ class WhyNoExec(SynchronousTestCase):
             init.refuse_late_interpreter(self.path)
 
     def test_a_folder_that_may_not_be_entered(self) -> None:
-        """The first folder on the way that is shut is named, and so is the image's own top."""
+        """The first folder that can't be entered is named, even if it is the image's top."""
         self.put(b"#!/bin/sh\n")
         for shut, said in ((self.folder, f"{self.folder} may not"), ("/", "the top folder (./)")):
             may = {self.folder: True, "/": True, shut: False}
@@ -997,20 +993,20 @@ class WhyNoExec(SynchronousTestCase):
             self.assertIn("755", hint)
 
     def test_garbage(self) -> None:
-        """It is nothing that could be run."""
+        """It is not a program at all."""
         self.put(b"\0\1\2\3" * 100)
         self.assertEqual(self.why("the kernel can't run"), errno.ENOEXEC)
         self.put(b"\x7fELF")
         self.assertEqual(self.why("the kernel can't run"), errno.ENOEXEC)
 
     def test_not_for_this_owner(self) -> None:
-        """It may be run by others, but not by this one."""
+        """Others may run it, but not this owner."""
         self.put(b"echo hello", 0o700)
         cause, _ = init.why_no_exec(self.path, errno.EACCES)
         self.assertIn("may not be run by this startup_owner", cause)
 
     def test_scripts(self) -> None:
-        """Only text without a #! line is what a shell runs itself."""
+        """A shell itself runs only text without a #! line."""
         for content, wanted in (
             (b"", True),
             (b"echo hello", True),
@@ -1033,7 +1029,7 @@ class WhyNoExec(SynchronousTestCase):
         self.assertRaises(OSError, init.read_file, self.folder)
 
     def test_only_files_are_read(self) -> None:
-        """What the kernel makes up, which only looks like a file, and devices are not read."""
+        """Devices, and files that the kernel makes up, are not read."""
         made_up = ["/proc/version", "/proc/self/fd/0", "/sys/kernel/uevent_seqnum", "/dev/zero"]
         for target in made_up:
             self.assertTrue(os.path.exists(target))
@@ -1062,13 +1058,13 @@ class Conversation(SynchronousTestCase):
         self.here.settimeout(10)
 
     def send(self, *parts: bytes) -> None:
-        """The manager sends these, and hangs up."""
+        """The manager sends these bytes, and hangs up."""
         for part in parts:
             self.there.sendall(part)
         self.there.close()
 
     def test_a_plan(self) -> None:
-        """A plan arrives as it was sent, and the one behind it too."""
+        """A plan arrives as it was sent, and so does the next one."""
         plan = container_plan(startup_env="A=é")
         message = marshal.dumps(plan)
         framed = len(message).to_bytes(4, "big") + message
@@ -1085,7 +1081,7 @@ class Conversation(SynchronousTestCase):
             self.setUp()
 
     def test_garbage(self) -> None:
-        """What is no plan raises, so that the init ends."""
+        """Anything else than a plan raises an error, so that the init ends."""
         self.send(b"\0\0\0\3???")
         self.assertRaises((ValueError, EOFError), init.receive_plan, self.here)
 

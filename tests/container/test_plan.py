@@ -1,4 +1,4 @@
-"""The decision what a container is made of, compared as plain data."""
+"""Plans, compared as plain data."""
 
 import marshal
 import os
@@ -21,6 +21,7 @@ from txcontain.container.plan import (
     common_start,
     make_base_plan,
     make_plan,
+    step,
 )
 from txcontain.images.programs import Program
 from txcontain.images.unpack import make_unpacking_plan
@@ -30,149 +31,119 @@ MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
 HOST = Host("/empty", MASKS, ("/proc/sys",), FILTER, (("msgqueue", 7),))
 ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
-BASE_PLAN: list[tuple[str, dict[str, Any]]] = [
-    ("unshare", {"namespaces": ["mount", "cgroup"]}),
-    ("propagation", {"mode": "slave"}),
-    ("scratch", {"path": "/scratch", "size": "1m"}),
-    ("staging", {"path": "/scratch/staging"}),
-    ("mount", {"target": "/proc", "fstype": "proc", "flags": ["nosuid", "nodev", "noexec"]}),
-    ("read_only_path", {"path": "/proc/sys"}),
-    ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
-    (
-        "mount",
-        {
-            "target": "/dev",
-            "fstype": "tmpfs",
-            "flags": ["nosuid", "noexec"],
-            "data": "mode=755,size=64k",
-        },
+GROUNDWORK = [
+    step("unshare", namespaces=["mount", "cgroup"]),
+    step("propagation", mode="slave"),
+    step("scratch", path="/scratch", size="1m"),
+    step("staging", path="/scratch/staging"),
+    step("mount", target="/proc", fstype="proc", flags=["nosuid", "nodev", "noexec"]),
+    step("read_only_path", path="/proc/sys"),
+    step("mask", path="/proc/kcore", source="/dev/null"),
+    step(
+        "mount", target="/dev", fstype="tmpfs", flags=["nosuid", "noexec"], data="mode=755,size=64k"
     ),
-    ("device", {"path": "/dev/null", "major": 1, "minor": 3}),
-    ("device", {"path": "/dev/zero", "major": 1, "minor": 5}),
-    ("device", {"path": "/dev/full", "major": 1, "minor": 7}),
-    ("device", {"path": "/dev/random", "major": 1, "minor": 8}),
-    ("device", {"path": "/dev/urandom", "major": 1, "minor": 9}),
-    ("device", {"path": "/dev/tty", "major": 5, "minor": 0}),
-    ("symlink", {"path": "/dev/ptmx", "target": "pts/ptmx"}),
-    ("symlink", {"path": "/dev/fd", "target": "/proc/self/fd"}),
-    ("symlink", {"path": "/dev/stdin", "target": "/proc/self/fd/0"}),
-    ("symlink", {"path": "/dev/stdout", "target": "/proc/self/fd/1"}),
-    ("symlink", {"path": "/dev/stderr", "target": "/proc/self/fd/2"}),
-    (
+    step("device", path="/dev/null", major=1, minor=3),
+    step("device", path="/dev/zero", major=1, minor=5),
+    step("device", path="/dev/full", major=1, minor=7),
+    step("device", path="/dev/random", major=1, minor=8),
+    step("device", path="/dev/urandom", major=1, minor=9),
+    step("device", path="/dev/tty", major=5, minor=0),
+    step("symlink", path="/dev/ptmx", target="pts/ptmx"),
+    step("symlink", path="/dev/fd", target="/proc/self/fd"),
+    step("symlink", path="/dev/stdin", target="/proc/self/fd/0"),
+    step("symlink", path="/dev/stdout", target="/proc/self/fd/1"),
+    step("symlink", path="/dev/stderr", target="/proc/self/fd/2"),
+    step(
         "mount",
-        {
-            "target": "/dev/pts",
-            "fstype": "devpts",
-            "flags": ["nosuid", "noexec"],
-            "data": "newinstance,ptmxmode=0666,mode=0620,gid=5",
-        },
+        target="/dev/pts",
+        fstype="devpts",
+        flags=["nosuid", "noexec"],
+        data="newinstance,ptmxmode=0666,mode=0620,gid=5",
     ),
-    (
+    step(
         "mount",
-        {
-            "target": "/dev/shm",
-            "fstype": "tmpfs",
-            "flags": ["nosuid", "nodev", "noexec"],
-            "data": "mode=1777,size=67108864",
-        },
+        target="/dev/shm",
+        fstype="tmpfs",
+        flags=["nosuid", "nodev", "noexec"],
+        data="mode=1777,size=67108864",
     ),
-    (
-        "mount",
-        {"target": "/dev/mqueue", "fstype": "mqueue", "flags": ["nosuid", "nodev", "noexec"]},
-    ),
-    ("input", {"path": "/scratch/staging/dev/null"}),
-    ("limits", {"most": {"msgqueue": 7}}),
-    ("bounding_set", {"keep": ALL}),
-    ("seccomp", {"program": b"first"}),
+    step("mount", target="/dev/mqueue", fstype="mqueue", flags=["nosuid", "nodev", "noexec"]),
+    step("input", path="/scratch/staging/dev/null"),
+    step("limits", most={"msgqueue": 7}),
+    step("bounding_set", keep=ALL),
+    step("seccomp", program=b"first"),
 ]
 
-REST: list[tuple[str, dict[str, Any]]] = [
-    (
+REST = [
+    step(
         "root_overlay",
-        {
-            "lower": "/layers/base",
-            "upper": "/scratch/base-upper",
-            "work": "/scratch/base-work",
-            "mountpoint": "/scratch/root",
-            "flags": ["nosuid", "nodev"],
-            "sealed": True,
-            "volatile": True,
-        },
+        lower="/layers/base",
+        upper="/scratch/base-upper",
+        work="/scratch/base-work",
+        mountpoint="/scratch/root",
+        flags=["nosuid", "nodev"],
+        sealed=True,
+        volatile=True,
     ),
-    ("move", {"source": "/scratch/staging/proc", "target": "/proc"}),
-    ("move", {"source": "/scratch/staging/dev", "target": "/dev"}),
-    ("mount", {"target": "/sys", "fstype": "sysfs", "flags": ["ro", "nosuid", "nodev", "noexec"]}),
-    ("mask", {"path": "/sys/firmware", "source": "/empty"}),
-    (
+    step("move", source="/scratch/staging/proc", target="/proc"),
+    step("move", source="/scratch/staging/dev", target="/dev"),
+    step("mount", target="/sys", fstype="sysfs", flags=["ro", "nosuid", "nodev", "noexec"]),
+    step("mask", path="/sys/firmware", source="/empty"),
+    step(
+        "mount", target="/run", fstype="tmpfs", flags=["nosuid", "nodev"], data="mode=755,size=64m"
+    ),
+    step(
         "mount",
-        {
-            "target": "/run",
-            "fstype": "tmpfs",
-            "flags": ["nosuid", "nodev"],
-            "data": "mode=755,size=64m",
-        },
+        target="/tmp",
+        fstype="tmpfs",
+        flags=["nosuid", "nodev"],
+        data="mode=1777,size=268435456",
     ),
-    (
-        "mount",
-        {
-            "target": "/tmp",
-            "fstype": "tmpfs",
-            "flags": ["nosuid", "nodev"],
-            "data": "mode=1777,size=268435456",
-        },
-    ),
-    (
+    step(
         "overlay",
-        {
-            "lower": "/layers/web",
-            "upper": "/scratch/0-upper",
-            "work": "/scratch/0-work",
-            "target": "/webserver",
-            "flags": ["nosuid", "nodev"],
-            "sealed": True,
-            "volatile": True,
-        },
+        lower="/layers/web",
+        upper="/scratch/0-upper",
+        work="/scratch/0-work",
+        target="/webserver",
+        flags=["nosuid", "nodev"],
+        sealed=True,
+        volatile=True,
     ),
-    (
+    step(
         "overlay",
-        {
-            "lower": "/layers/home",
-            "upper": "/private/1-upper",
-            "work": "/private/1-work",
-            "target": "/webserver/home",
-            "flags": ["nosuid", "nodev"],
-            "sealed": False,
-            "volatile": True,
-        },
+        lower="/layers/home",
+        upper="/private/1-upper",
+        work="/private/1-work",
+        target="/webserver/home",
+        flags=["nosuid", "nodev"],
+        sealed=False,
+        volatile=True,
     ),
-    ("file", {"path": "/etc/resolv.conf", "content": "nameserver 127.0.0.53\n"}),
-    (
-        "file",
-        {"path": "/etc/hosts", "content": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"},
+    step("file", path="/etc/resolv.conf", content="nameserver 127.0.0.53\n"),
+    step(
+        "file", path="/etc/hosts", content="127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web-1\n"
     ),
-    ("file", {"path": "/etc/hostname", "content": "web-1\n"}),
-    ("output", {"stdout": "stdout", "stderr": "stderr"}),
-    ("propagation", {"mode": "private"}),
-    ("seal", {}),
-    ("pivot_root", {"path": "/scratch/root"}),
-    ("hostname", {"name": "web-1"}),
-    ("close_descriptors", {}),
-    ("user", {"owner": "www-data", "capabilities": ALL}),
-    ("no_new_privileges", {}),
-    ("seccomp", {"program": b"last"}),
-    (
+    step("file", path="/etc/hostname", content="web-1\n"),
+    step("output", stdout="stdout", stderr="stderr"),
+    step("propagation", mode="private"),
+    step("seal"),
+    step("pivot_root", path="/scratch/root"),
+    step("hostname", name="web-1"),
+    step("close_descriptors"),
+    step("user", owner="www-data", capabilities=ALL),
+    step("no_new_privileges"),
+    step("seccomp", program=b"last"),
+    step(
         "exec",
-        {
-            "path": "/webserver/tiny.sh",
-            "arguments": [],
-            "environment": [
-                ("PATH", (PATH,)),
-                ("TERM", ("dumb",)),
-                ("PORT", ("80",)),
-                ("A", ("", "PORT", "")),
-                ("PATH", ("/x:", "PATH", "")),
-            ],
-        },
+        path="/webserver/tiny.sh",
+        arguments=[],
+        environment=[
+            ("PATH", (PATH,)),
+            ("TERM", ("dumb",)),
+            ("PORT", ("80",)),
+            ("A", ("", "PORT", "")),
+            ("PATH", ("/x:", "PATH", "")),
+        ],
     ),
 ]
 
@@ -206,116 +177,110 @@ class Containers(SynchronousTestCase):
         self.assertEqual(plan, BASE_PLAN + REST)
 
     def test_base_plan(self) -> None:
-        """What a warm init does in advance is how every plan begins, whatever its config."""
-        base_plan = make_base_plan(HOST, "/scratch")
-        self.assertEqual(base_plan, BASE_PLAN)
-        every: list[dict[str, Any]] = [
-            {},
-            {"writable_root": True, "limits": {"disk": "1M", "files": 9}},
-        ]
-        for changes in every:
-            self.assertEqual(plan_of(**changes)[: len(base_plan)], base_plan)
+        """Every plan begins with the steps that a warm init does in advance."""
+        groundwork = make_groundwork(HOST, "/scratch")
+        self.assertEqual(groundwork, GROUNDWORK)
+        for changes in ({}, {"writable_root": True, "limits": {"disk": "1M", "files": 9}}):
+            self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
 
     def test_no_script(self) -> None:
         """Without a script the container idles, in the same environment."""
         environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), ("A", ("1",))]
-        self.assertEqual(plan_of(startup_env="A=1")[-1], ("idle", {"environment": environment}))
+        self.assertEqual(plan_of(startup_env="A=1")[-1], step("idle", environment=environment))
 
     def test_a_writable_root(self) -> None:
-        """A root that may be written to has a layer of the instance's own, and is not sealed."""
-        (root,) = [step for op, step in plan_of(writable_root=True) if op == "root_overlay"]
+        """A writable root has its own layer in the instance, and is not sealed."""
+        (root,) = [each for op, each in plan_of(writable_root=True) if op == "root_overlay"]
         self.assertEqual((root["upper"], root["sealed"]), ("/private/base-upper", False))
 
     def test_volatile(self) -> None:
-        """What is written need not survive a power cut, but where a restart would read it."""
+        """What is written survives a power cut only if a restart would read it."""
         for restart in ("no", "on-failure", "always"):
             plan = plan_of("/layers/web", mounts=["web.tar /w READWRITE"], restart=restart)
-            volatile = {step["volatile"] for op, step in plan if op.endswith("overlay")}
+            volatile = {each["volatile"] for op, each in plan if op.endswith("overlay")}
             self.assertEqual(volatile, {restart == "no"})
 
     def test_files_in_memory(self) -> None:
-        """The image's files in /run and /tmp are below what is in memory, wherever those are."""
+        """The image's files in /run and /tmp stay visible, wherever these lead."""
         paths = evolve(PATHS, run=Place("/var/run", True), tmp=Place(), ids=1 << 20)
         plan = make_plan(make_spec(), paths, "web-1")
-        memory = [step for step in plan if "memory" in str(step) or "/tmp" in str(step)]
+        memory = [each for each in plan if "memory" in str(each) or "/tmp" in str(each)]
         self.assertEqual(
             memory,
             [
-                ("scratch", {"path": "/scratch/memory-var-run", "size": "64m"}),
-                (
+                step("scratch", path="/scratch/memory-var-run", size="64m"),
+                step(
                     "overlay",
-                    {
-                        "lower": "/scratch/layers/base/var/run",
-                        "upper": "/scratch/memory-var-run/own-upper",
-                        "work": "/scratch/memory-var-run/own-work",
-                        "target": "/var/run",
-                        "flags": ["nosuid", "nodev"],
-                        "sealed": False,
-                        "volatile": True,
-                    },
+                    lower="/scratch/layers/base/var/run",
+                    upper="/scratch/memory-var-run/own-upper",
+                    work="/scratch/memory-var-run/own-work",
+                    target="/var/run",
+                    flags=["nosuid", "nodev"],
+                    sealed=False,
+                    volatile=True,
                 ),
             ],
         )
 
     def test_one_below_the_other(self) -> None:
-        """If /run is below /tmp, that is mounted first."""
+        """If /run is below /tmp, /tmp is mounted first."""
         paths = evolve(PATHS, run=Place("/tmp/run"))
         plan = make_plan(make_spec(), paths, "web-1")
-        targets = [step["target"] for op, step in plan if op == "mount" and "size" in str(step)]
+        targets = [each["target"] for op, each in plan if op == "mount" and "size" in str(each)]
         self.assertEqual(targets[-2:], ["/tmp", "/tmp/run"])
 
     def test_limits(self) -> None:
-        """A bound on the disk is there before anything lies on it, one on files before the exec."""
+        """The limit on the disk comes before its first use, the one on files before the exec."""
         plain, plan = plan_of(), plan_of(limits={"disk": "1M", "files": 100, "memory": "1G"})
-        added = [step for step in plan if step not in plain]
+        added = [each for each in plan if each not in plain]
         self.assertEqual(
             added,
             [
-                ("scratch", {"path": "/private/disk", "size": "1048576"}),
-                ("limits", {"most": {"nofile": 100}}),
+                step("scratch", path="/private/disk", size="1048576"),
+                step("limits", most={"nofile": 100}),
             ],
         )
-        self.assertEqual([step for step in plan if step in plain], plain)
+        self.assertEqual([each for each in plan if each in plain], plain)
         ops = [op for op, _ in plan]
         self.assertLess(plan.index(added[0]), ops.index("root_overlay"))
         self.assertLess(plan.index(added[1]), ops.index("user"))
 
     def test_a_network_of_its_own(self) -> None:
-        """A container without a network has only itself to reach, and no name server."""
+        """A container without a network reaches only itself, and has no name server."""
         plain, plan = plan_of(), plan_of(network="none")
         nothing = "# There is no network, and so no name server.\n"
         self.assertEqual(
-            [step for step in plan if step not in plain],
+            [each for each in plan if each not in plain],
             [
-                ("unshare", {"namespaces": ["net"]}),
-                ("loopback", {}),
-                *[("setting", {"path": path, "value": value}) for path, value in SETTINGS.items()],
-                ("file", {"path": "/etc/resolv.conf", "content": nothing}),
+                step("unshare", namespaces=["net"]),
+                step("loopback"),
+                *[step("setting", path=path, value=value) for path, value in SETTINGS.items()],
+                step("file", path="/etc/resolv.conf", content=nothing),
             ],
         )
-        resolver = ("file", {"path": "/etc/resolv.conf", "content": PATHS.resolv_conf})
-        left = [step for step in plain if step != resolver]
-        self.assertEqual([step for step in plan if step in plain], left)
+        resolver = step("file", path="/etc/resolv.conf", content=PATHS.resolv_conf)
+        left = [each for each in plain if each != resolver]
+        self.assertEqual([each for each in plan if each in plain], left)
 
     def test_names(self) -> None:
-        """Without a resolv.conf of the host's an image keeps its own one."""
+        """If the host has no resolv.conf, the image keeps its own."""
         plan = make_plan(make_spec(), evolve(PATHS, resolv_conf=""), "web-1")
-        paths = [step["path"] for op, step in plan if op == "file"]
+        paths = [each["path"] for op, each in plan if op == "file"]
         self.assertEqual(paths, ["/etc/hosts", "/etc/hostname"])
 
     def test_a_private_network(self) -> None:
-        """The link is asked for early, used late, and leads to the gateway for names as well."""
+        """The link is asked for early and used late; the gateway is the name server too."""
         link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
         none, plan = plan_of(network="none"), plan_of(network="private", link=link)
         hosts = "127.0.0.1 localhost\n::1 localhost\n10.0.0.2 web-1\n"
         names = "nameserver 10.0.0.1\nsearch .\n"
         addresses = {"address": "10.0.0.2", "netmask": "255.255.0.0", "gateway": "10.0.0.1"}
         self.assertEqual(
-            [step for step in plan if step not in none],
+            [each for each in plan if each not in none],
             [
-                ("ask_for_link", {}),
-                ("file", {"path": "/etc/resolv.conf", "content": names}),
-                ("file", {"path": "/etc/hosts", "content": hosts}),
+                step("ask_for_link"),
+                step("file", path="/etc/resolv.conf", content=names),
+                step("file", path="/etc/hosts", content=hosts),
                 ("link", addresses),
             ],
         )
@@ -325,52 +290,48 @@ class Containers(SynchronousTestCase):
         self.assertLess(ops.index("link"), ops.index("user"))
 
     def test_an_init(self) -> None:
-        """One that looks after the script begins last; without a script there is nothing to do."""
+        """The init stays as PID 1 just before the exec; without a script it is not needed."""
         plain, plan = plan_of(startup_script="/x"), plan_of(startup_script="/x", init=True)
-        self.assertEqual(plan, [*plain[:-1], ("look_after", {}), plain[-1]])
+        self.assertEqual(plan, [*plain[:-1], step("look_after"), plain[-1]])
         self.assertEqual(plan_of(init=True), plan_of())
         self.assertEqual(common_start(plan, plan), plain[:-1])
 
     def test_sizes(self) -> None:
-        """A /tmp is as large as it is to be, and a /dev/shm becomes so: that is there before."""
+        """/tmp is made as large as the config says; /dev/shm exists already and is resized."""
         plain, plan = plan_of(), plan_of(shm_size="1G", tmp_size="1M")
         self.assertEqual(
-            [step for step in plan if step not in plain],
+            [each for each in plan if each not in plain],
             [
-                (
+                step(
                     "mount",
-                    {
-                        "target": "/tmp",
-                        "fstype": "tmpfs",
-                        "flags": ["nosuid", "nodev"],
-                        "data": "mode=1777,size=1048576",
-                    },
+                    target="/tmp",
+                    fstype="tmpfs",
+                    flags=["nosuid", "nodev"],
+                    data="mode=1777,size=1048576",
                 ),
-                (
+                step(
                     "resize",
-                    {
-                        "path": "/dev/shm",
-                        "size": "1073741824",
-                        "flags": ["nosuid", "nodev", "noexec"],
-                    },
+                    path="/dev/shm",
+                    size="1073741824",
+                    flags=["nosuid", "nodev", "noexec"],
                 ),
             ],
         )
         self.assertEqual(plan_of(shm_size="64M"), plain)
 
     def test_no_mount_hides_another(self) -> None:
-        """Mounts follow the config's order, but one comes after those that it is below."""
+        """Mounts follow the config's order, but each comes before those below it."""
         mounts = ["c.tar /a/b/c READ", "z.tar /z READWRITE", "a.tar /a READ", "b.tar /a/b READ"]
         layers = ("/layers/c", "/layers/z", "/layers/a", "/layers/b")
         plan = plan_of(*layers, mounts=mounts)
-        steps = [step for op, step in plan if op == "overlay"]
-        self.assertEqual([step["target"] for step in steps], ["/z", "/a", "/a/b", "/a/b/c"])
-        lower = [step["lower"] for step in steps]
+        steps = [each for op, each in plan if op == "overlay"]
+        self.assertEqual([each["target"] for each in steps], ["/z", "/a", "/a/b", "/a/b/c"])
+        lower = [each["lower"] for each in steps]
         self.assertEqual(lower, ["/layers/z", "/layers/a", "/layers/b", "/layers/c"])
         self.assertEqual(steps[0]["upper"], "/private/1-upper")
 
     def test_a_layer_for_each_mount(self) -> None:
-        """Layers that are not as many as the mounts are an error, and no mount is left out."""
+        """Too few or too many layers are an error: no mount is left out."""
         self.assertRaises(ValueError, plan_of, mounts=["x.tar /x READ"])
         self.assertRaises(ValueError, plan_of, "/layers/x")
 
@@ -400,7 +361,7 @@ class Containers(SynchronousTestCase):
         self.assertEqual((host.empty, host.seccomp), ("/empty", FILTER))
 
     def test_shares(self) -> None:
-        """A quarter of what is counted for a user as a whole is the host's, however little."""
+        """A quarter of what is counted for a whole user stays for the host, however little."""
         for most, shares in (
             ((7, 7), {"msgqueue": 5, "sigpending": 5, "memlock": 5}),
             (
@@ -446,10 +407,10 @@ class Unpacking(SynchronousTestCase):
                 "exec",
             ],
         )
-        self.assertIn(("bounding_set", {"keep": [0, 1, 3, 4]}), self.plan)
+        self.assertIn(step("bounding_set", keep=[0, 1, 3, 4]), self.plan)
 
     def test_all_but_the_layer_is_read_only(self) -> None:
-        """The root is the new layer; of what is bound into it nothing can be written to."""
+        """The root is the new layer; all that is bound into it is read-only."""
         (root,) = [arguments for op, arguments in self.plan if op == "root_folder"]
         self.assertEqual(root["source"], "/layers/new")
         binds = [arguments for op, arguments in self.plan if op == "bind"]
@@ -465,9 +426,9 @@ class Unpacking(SynchronousTestCase):
         self.assertEqual([bind for bind in binds if "ro" not in bind["flags"]], [])
 
     def test_the_programs(self) -> None:
-        """tar and what it decompresses with are started by the loader that they are linked for."""
-        step = self.plan[-1][1]
-        words = [step["path"], *step["arguments"]]
+        """tar and the decompressor are started by the loader that they are linked for."""
+        last = self.plan[-1][1]
+        words = [last["path"], *last["arguments"]]
         tar = "/.x/usr/lib/ld.so --library-path /.x/usr/lib /.x/usr/bin/tar".split()
         self.assertEqual(words[:4], tar)
         xz = "/.x/usr/lib/ld.so --library-path /.x/usr/lib:/.x/opt /.x/usr/bin/xz"
@@ -478,28 +439,28 @@ class Unpacking(SynchronousTestCase):
         """A tarball that is not compressed needs only tar; one without a loader is run itself."""
         static = Program("/usr/bin/tar")
         plan = make_unpacking_plan("/base.tar", "/layers/new", "/scratch", "/.x", static)
-        step = plan[-1][1]
-        self.assertEqual(step["path"], "/.x/usr/bin/tar")
-        self.assertNotIn("--use-compress-program", str(step))
+        last = plan[-1][1]
+        self.assertEqual(last["path"], "/.x/usr/bin/tar")
+        self.assertNotIn("--use-compress-program", str(last))
 
 
 class InAdvance(SynchronousTestCase):
     """What may be done before there is a launch."""
 
     def test_same_plan(self) -> None:
-        """All may be done early but the exec, or the idling that stands for one."""
-        for plan in (BASE_PLAN + REST, plan_of()):
+        """All steps may be done early, except the exec or idle."""
+        for plan in (GROUNDWORK + REST, plan_of()):
             self.assertEqual(common_start(plan, plan), plan[:-1])
 
     def test_another_plan(self) -> None:
-        """And no more than two plans have in common."""
-        other = [*REST[:3], ("mount", {}), *REST[4:]]
+        """Only what two plans have in common is done early."""
+        other = [*REST[:3], step("mount"), *REST[4:]]
         self.assertEqual(common_start(REST, other), REST[:3])
 
     def test_of_the_managers(self) -> None:
-        """No address and no range of ids is taken early, and nothing is done that needs it."""
+        """No address and no range of ids is taken early, nor is anything done that needs one."""
         plan = plan_of(network="private")
-        unshare = ("unshare", {"namespaces": ["net"]})
-        self.assertEqual(common_start(plan, plan), [*BASE_PLAN, unshare])
+        unshare = step("unshare", namespaces=["net"])
+        self.assertEqual(common_start(plan, plan), [*GROUNDWORK, unshare])
         plan = make_plan(make_spec(), evolve(PATHS, ids=65536), "web-1")
         self.assertEqual(common_start(plan, plan), BASE_PLAN)

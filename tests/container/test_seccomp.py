@@ -1,4 +1,4 @@
-"""The filter of system calls, loaded into a child that has every capability this process has."""
+"""The filter of system calls, loaded into a child that keeps all our capabilities."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STRICTER = {  # what Docker lets a container do, and we do not
 
 
 def number(name: str) -> int:
-    """The number of a system call on this machine; -1 where it has none, or none is known."""
+    """The number of a system call on this machine; -1 if it has none or it is unknown."""
     try:
         return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
     except ValueError:
@@ -60,12 +60,12 @@ def call(name: str, *arguments: int) -> str:
 
 @needs_root
 class FilterTests(SynchronousTestCase):
-    """What the filter does by itself: here no lack of a capability refuses anything."""
+    """What the filter refuses itself: the child has all capabilities."""
 
     programs = compile_filters()
 
     def filtered(self, function: Callable[[], str], parts: int = 2) -> str:
-        """What a function returns behind the filter, or only its first part."""
+        """What a function returns behind the filter, or behind only its first part."""
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
@@ -90,7 +90,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual({*said.split()}, {"EPERM"})
 
     def test_for_plans(self) -> None:
-        """The first part lets an init do what plans take, and refuses everything else already."""
+        """The first part lets an init do what plans need, and already refuses all else."""
         known = [name for name in REFUSED if number(name) >= 0]
         said = self.filtered(lambda: " ".join(call(name, -1, -1, -1) for name in known), parts=1)
         allowed = {
@@ -99,7 +99,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(allowed, {*FOR_PLANS})
 
     def test_unlisted(self) -> None:
-        """A call that is on no list answers ENOSYS, as where the kernel does not have it."""
+        """A call on no list answers ENOSYS, as if the kernel did not have it."""
         self.assertEqual(self.filtered(lambda: call("clone3")), "ENOSYS")
         self.assertEqual(self.filtered(lambda: call("vserver")), "ENOSYS")
 
@@ -121,7 +121,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(self.filtered(ordinary), "7")
 
     def test_leases(self) -> None:
-        """A file can be duplicated and so on, but not leased, whatever the argument's high half."""
+        """fcntl works, but leases are refused, whatever the argument's high half."""
 
         def commands() -> str:
             refused = (F_SETLEASE, F_SETDELEG, F_SETLEASE | HIGH_BITS, F_SETDELEG | HIGH_BITS)
@@ -133,7 +133,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(self.filtered(commands), "ENOSYS ENOSYS ENOSYS ENOSYS done done")
 
     def test_sockets(self) -> None:
-        """The families that lead around a network namespace are not to be had."""
+        """No socket can be made of a family that leads around a network namespace."""
 
         def families() -> str:
             wanted = (socket.AF_INET, socket.AF_UNIX, socket.AF_NETLINK, 38, 40, 40 | HIGH_BITS)
@@ -142,7 +142,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(self.filtered(families), "done done done ENOSYS ENOSYS ENOSYS")
 
     def test_ptrace(self) -> None:
-        """A process may ask to be traced by its parent, and attach to no other."""
+        """A process may let its parent trace it, but may not attach to another."""
 
         def traces() -> str:
             requests = (0, 16, 0x4206, 16 | HIGH_BITS)
@@ -152,22 +152,22 @@ class FilterTests(SynchronousTestCase):
 
 
 class DriftTests(SynchronousTestCase):
-    """What has come between this filter and Docker's, each with its reason."""
+    """Where this filter and Docker's differ, and why."""
 
     def docker_allows(self) -> set[str]:
-        """The calls that Docker lets a container of our capabilities make, whatever they say."""
+        """The calls that Docker allows with our capabilities, whatever their arguments."""
         with_them = [DOCKER["by_capability"].get(name, []) for name in CAPABILITIES]
         on_these = [DOCKER["by_architecture"][name] for name in HERE]
         return set(DOCKER["always"]).union(*with_them, *on_these)
 
     def test_calls(self) -> None:
-        """What is allowed is what Docker allows, less a few calls; nothing is allowed besides."""
+        """We allow what Docker allows, except a few calls, and nothing else."""
         missing = self.docker_allows() - {*ALLOWED} - BY_ARGUMENT
         self.assertEqual(missing, {*STRICTER})
         self.assertEqual({*ALLOWED} - self.docker_allows(), set())
 
     def test_capabilities(self) -> None:
-        """What Docker ties to a capability that no container has is not allowed without it."""
+        """A call that Docker ties to a capability is not allowed, as no container has that."""
         tied = {
             name
             for capability, names in DOCKER["by_capability"].items()

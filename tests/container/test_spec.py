@@ -1,4 +1,4 @@
-"""The validator: what it takes, what it refuses, and the reason that it names."""
+"""The validator: what it takes, what it refuses, and why."""
 
 import json
 import sys
@@ -311,7 +311,7 @@ class Keys(Case):
     """Each key and its values."""
 
     def test_every_key_is_in_the_tables(self) -> None:
-        """No key is without a value that is taken, one that is refused, and a default."""
+        """Each key has a test with a good value, a bad one, and its default."""
         self.assertEqual(set(TAKEN), set(KEYS))
         self.assertEqual(set(REFUSED), set(KEYS))
         self.assertEqual({*DEFAULTS, *spec.REQUIRED}, set(KEYS))
@@ -331,18 +331,18 @@ class Keys(Case):
                 self.refused(document(**{key: value}), f"{key} ")
 
     def test_null_is_no_value(self) -> None:
-        """null stands for no script, and for nothing else."""
+        """Only startup_script may be null: no script."""
         for key in set(KEYS) - {"startup_script"}:
             self.refused(json.dumps({**json.loads(document()), key: None}).encode(), key)
 
     def test_mounts_refused(self) -> None:
-        """A mount that is malformed, or reaches where no mount may be, is refused."""
+        """A mount is refused if it is malformed, or where no mount may be."""
         for line in MOUNTS_REFUSED:
             self.refused(document(mounts=["good.tar /good READ", line]), "mount")
         self.refused(document(mounts=["a.tar /a READ", "b.tar //a/ READWRITE"]), "two tarballs")
 
     def test_ports_refused(self) -> None:
-        """A port that is none, or is taken twice, or that no private network has, is refused."""
+        """A port is refused if it is malformed, published twice, or not on a private network."""
         for text in PORTS_REFUSED:
             self.refused(document(network="private", ports=[text]), "a port is 'HOST:CONTAINER'")
         for one, other in (
@@ -356,7 +356,7 @@ class Keys(Case):
             self.refused(document(network=network, ports=["1:1"]), '"network": "private"')
 
     def test_taken_ports(self) -> None:
-        """With the host's network PORT is taken of the host's; else those that are published."""
+        """On the host's network PORT is a port of the host; otherwise the published ones are."""
         port = Port("127.0.0.1", 80, 80, "tcp")
         self.assertEqual(make_spec(startup_env="PORT=80").taken_ports, (port,))
         self.assertEqual(make_spec().taken_ports, ())
@@ -365,7 +365,7 @@ class Keys(Case):
         self.assertEqual([str(port) for port in published.taken_ports], ["81", "0.0.0.0:82/udp"])
 
     def test_limits_refused(self) -> None:
-        """A limit that is no good, or that no one knows, is refused by name."""
+        """A bad or unknown limit is refused by name."""
         self.assertEqual(set(LIMITS_REFUSED), set(LIMITS))
         for limit, values in LIMITS_REFUSED.items():
             for value in values:
@@ -376,7 +376,7 @@ class Keys(Case):
         self.refused(document(limits={"swap": 1}), "limits.swap")
 
     def test_defaults(self) -> None:
-        """What a document leaves out has the documented default."""
+        """A missing key has the documented default."""
         plain = make_spec()
         self.assertEqual({key: getattr(plain, key) for key in DEFAULTS}, DEFAULTS)
 
@@ -386,13 +386,13 @@ class Keys(Case):
             self.refused(document(**{key: None}), f"the key {key!r} is missing")
 
     def test_unknown(self) -> None:
-        """A key that no one knows is refused by name, and the known ones are listed."""
+        """An unknown key is refused by name, and the known ones are listed."""
         error = self.refused(document(startup_scrpt="/x"), "a config has no key 'startup_scrpt'")
         self.assertIn("startup_script", error.chain[-1])
         self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
 
     def test_long_paths(self) -> None:
-        """A path that no kernel would take is refused at once, counted in bytes."""
+        """A path that is too long for the kernel, counted in bytes, is refused."""
         for path in ("/" + "a" * 256, "/" + "é" * 128, "/a" * 513, "/éé" * 205):
             self.refused(document(startup_script=path), "startup_script")
             self.refused(document(mounts=[f"x.tar {path} READ"]), "the target in mounts")
@@ -403,7 +403,7 @@ class Documents(Case):
     """The document as a whole."""
 
     def test_not_json(self) -> None:
-        """What is no JSON, or more than JSON (NaN), is refused."""
+        """Anything that is not JSON is refused, also extensions such as NaN."""
         numbers = b'{"a": ' + b"9" * 5000 + b"}"
         for text in (
             b"",
@@ -420,16 +420,16 @@ class Documents(Case):
             self.refused(text, "JSON")
 
     def test_mark(self) -> None:
-        """A mark of UTF-8 at its beginning, which editors of Windows make, is not part of it."""
+        """A byte order mark at the beginning, as Windows editors write it, is ignored."""
         self.assertEqual(from_json(b"\xef\xbb\xbf" + document()), make_spec())
 
     def test_not_an_object(self) -> None:
-        """JSON of another kind is refused."""
+        """JSON that is not an object is refused."""
         for text in (b"[]", b"1", b"null", b'"name"', b"true"):
             self.refused(text, "not a JSON object")
 
     def test_not_utf8(self) -> None:
-        """Bytes that are no UTF-8 are refused, and their place is named."""
+        """Bytes that are not UTF-8 are refused, and their place is named."""
         self.refused(b'{"name": "\xff"}', "not UTF-8: byte 10")
         self.refused(json.dumps({}).encode("utf-16"), "not UTF-8")
         self.refused(b'"\xed\xa0\x80"', "not UTF-8")
@@ -440,7 +440,7 @@ class Documents(Case):
         self.refused(b'{"a": [{"b": 1, "c": 2, "c": 3}]}', "'c' is there twice")
 
     def test_very_many_keys(self) -> None:
-        """To find the one that is there twice takes no more comparisons than there are keys."""
+        """Finding a key that is there twice takes at most one comparison for each key."""
         compared = []
 
         class Key(str):
@@ -516,7 +516,7 @@ class Environment(Case):
     """startup_env, and what it makes of PORT."""
 
     def test_port(self) -> None:
-        """PORT counts where it is the number of a port, after ${NAME} is filled in."""
+        """PORT counts if it is the number of a port after ${NAME} is filled in."""
         for text, port in (
             ("PORT=80", 80),
             ("PORT=65535", 65535),
@@ -544,7 +544,7 @@ class Environment(Case):
             self.assertEqual(make_spec(startup_env=text).port, port, text)
 
     def test_a_semicolon(self) -> None:
-        """Whoever wants one in a value is told what it does in a string, and what to write."""
+        """The error says what a semicolon does in a string, and what to write instead."""
         error = self.refused(document(startup_env='A="host=db;port"'), "a part is 'port\"'")
         self.assertIn("as an object", error.chain[-1])
 
@@ -578,14 +578,14 @@ class Environment(Case):
         make_spec(startup_env="A=" + "x" * 16_000 + ";B=${A}")
 
     def test_literal(self) -> None:
-        """What is between the references goes through a function, and only that."""
+        """Only the text between the references goes through a function."""
         pairs = [("A", ("x", "B", "y")), ("C", ("", "A", ""))]
         filled = fill_in(pairs, {"B": "b"}, str.upper)
         self.assertEqual(filled, {"A": "XbY", "B": "b", "C": "XbY"})
 
 
 class Properties(Case):
-    """What holds for whatever is sent."""
+    """What holds for any input."""
 
     @given(st.binary() | st.text().map(str.encode))
     def test_any_bytes(self, text: bytes) -> None:
@@ -600,7 +600,7 @@ class Properties(Case):
 
     @given(st.sampled_from(list(KEYS)), st.data())
     def test_near_misses(self, key: Any, data: Any) -> None:
-        """Values that are put together of the right characters raise InvalidData at most."""
+        """Values made of the right characters are taken or raise InvalidData."""
         text = data.draw(st.text("aA0 ./;=-_${}\n\x00é\ud800MREAD"))
         lines = st.lists(st.text("ax ./READWRITE"))
         self.check(document(**{key: text}))
@@ -624,7 +624,7 @@ class Properties(Case):
     )
     @settings(max_examples=200)
     def test_file_names(self, name: str, major: Any, minor: Any) -> None:
-        """NAME-MAJOR-MINOR.cfg reads back in one way only, is short, and leads nowhere."""
+        """NAME-MAJOR-MINOR.cfg can be read in one way only, is short, and names no folder."""
         file_name = make_spec(name=name, major=major, minor=minor).file_name
         self.assertEqual(tuple(file_name.removesuffix(".cfg").rsplit("-", 2)), (name, major, minor))
         self.assertNotIn("/", file_name)

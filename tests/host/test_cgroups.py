@@ -42,7 +42,7 @@ class HierarchyTests(MachineTestCase):
         return find_hierarchies(mountinfo.splitlines(keepends=True))
 
     def test_version_1(self) -> None:
-        """Version 1 has a hierarchy a controller, some of them shared; others are not ours."""
+        """Version 1 has one hierarchy for each controller, or shared ones; others are not ours."""
         self.assertEqual(self.find(VERSION_1), (TREES_OF_VERSION_1, ""))
 
     def test_version_2(self) -> None:
@@ -56,7 +56,7 @@ class HierarchyTests(MachineTestCase):
         )
 
     def test_none(self) -> None:
-        """Without any there is none, whatever else is mounted."""
+        """Without cgroups none are found, whatever else is mounted."""
         self.assertEqual(self.find("25 30 0:23 / /x rw - tmpfs cgroup2 rw,memory\n"), ({}, ""))
 
 
@@ -76,7 +76,7 @@ class CgroupsTestCase(MachineTestCase):
         return Cgroups(dict.fromkeys(controllers, self.folder), controllers)
 
     def put(self, path: Any, text: str = "") -> None:
-        """Have the kernel show a file."""
+        """Make a file that the kernel shows."""
         path = os.path.join(self.folder, path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
@@ -133,7 +133,7 @@ class HereTests(CgroupsTestCase):
         self.assertIsNone(cgroups.number("0123"))
 
     def test_threads(self) -> None:
-        """If a thread can join it by itself, an init does: that takes no grace period of RCU."""
+        """If a single thread can join, an init does so: that takes no grace period of RCU."""
         group = self.here("/a", module.CONTROLLERS, self.folder).tops["sockets"]
         for path in (os.path.dirname(group), group):
             self.put(os.path.join(path, "cgroup.type"))
@@ -146,12 +146,12 @@ class HereTests(CgroupsTestCase):
         self.assertEqual(self.read(f"{group}/0123/cgroup.type"), "threaded")
 
     def test_not_ours(self) -> None:
-        """A hierarchy that may only be looked at is done without."""
+        """A hierarchy without write access is not used."""
         self.put("pids")
         self.assertEqual(set(self.here("/a", ["memory", "pids"]).tops), {"memory"})
 
     def test_give_back(self) -> None:
-        """Its groups are removed when no container is in them, and no one else's."""
+        """Only its own groups are removed, and only if no container is in them."""
         first, second = (self.here(state, ["memory"]) for state in ("/a", "/b"))
         first.make("0123")
         first.give_back()
@@ -181,7 +181,7 @@ class GroupTests(CgroupsTestCase):
         self.assertEqual(os.path.basename(procs), "cgroup.procs")
 
     def test_remove(self) -> None:
-        """It is removed from each, and what is gone already is no matter."""
+        """It is removed from each hierarchy, even if some are gone already."""
         cgroups = self.version1()
         cgroups.make("0123")
         os.rmdir(os.path.join(self.folder, "pids/0123"))
@@ -189,7 +189,7 @@ class GroupTests(CgroupsTestCase):
         self.assertEqual(cgroups.tokens(), set())
 
     def test_busy(self) -> None:
-        """A group that a process still is in is reported."""
+        """A group that still has a process is reported."""
         cgroups = self.version2()
         self.patch(os, "rmdir", lambda path: fail(16))
         self.assertEqual(cgroups.remove("0123"), [os.path.join(self.folder, "0123")])
@@ -203,7 +203,7 @@ class GroupTests(CgroupsTestCase):
         self.assertEqual(cgroups.tokens(), {"a", "b"})
 
     def test_kills_that_can_not_be_read(self) -> None:
-        """A count that can't be read is none: the end of a container does not wait for it."""
+        """A count that can't be read is 0: it does not hold up the end of a container."""
         groups = self.version1()
         os.makedirs(os.path.join(groups.tops["memory"], "0123", "memory.oom_control"))
         self.assertEqual(groups.out_of_memory_kills("0123"), 0)
@@ -224,7 +224,7 @@ class LimitTests(CgroupsTestCase):
         cgroups.limit("0123", make_spec(limits=limits).limits)
 
     def test_version_2(self) -> None:
-        """In version 2 each limit is written as its file takes it."""
+        """In version 2 each limit is written in the form of its file."""
         files = {
             "memory.max": "67108864",
             "memory.swap.max": "16777216",
@@ -239,7 +239,7 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual({name: self.read(f"0123/{name}") for name in files}, files)
 
     def test_version_1(self) -> None:
-        """In version 1 too; there, the limit of swap is one of memory and swap together."""
+        """So it is in version 1, where swap is limited together with memory."""
         files = {
             "memory/0123/memory.limit_in_bytes": "67108864",
             "memory/0123/memory.memsw.limit_in_bytes": "83886080",
@@ -253,7 +253,7 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual({name: self.read(name) for name in files}, files)
 
     def test_missing(self) -> None:
-        """A limit that this machine has no file for fails by its name; no file is made for it."""
+        """A limit without a file on this machine fails by its name, and no file is made."""
         os.mkdir(os.path.join(self.folder, "0123"))
         error = self.assertRaises(OSError, self.limit, self.version2(), memory="64M")
         self.assertEqual(error.filename, "limits.memory, memory.max")
@@ -261,7 +261,7 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual(os.listdir(os.path.join(self.folder, "0123")), [])
 
     def test_share_of_the_disk(self) -> None:
-        """It is written to whichever file there is, as large a number as that one takes."""
+        """The weight is written to the files that exist, up to the maximum of each."""
         for version, file, most in (
             (self.version1, "io/0123/blkio.bfq.weight", "1000"),
             (self.version2, "0123/io.bfq.weight", "1000"),
@@ -286,7 +286,7 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual(error.filename, "limits.io_weight, io.weight or io.bfq.weight")
 
     def test_default(self) -> None:
-        """The limit that no one has asked for is set where that can be, and only then."""
+        """The default limit is set if the machine can; it is no failure if not."""
         Cgroups().make("0123")
         self.assertRaises(OSError, self.limit, Cgroups(), pids=50)
         self.put("0123/pids.max")
@@ -294,7 +294,7 @@ class LimitTests(CgroupsTestCase):
         self.assertTrue(self.read("0123/pids.max").isdecimal())
 
     def test_usage(self) -> None:
-        """What is used is read in the same units from both."""
+        """Both versions give what is used in the same units."""
         for name, text in {
             "memory.current": "4096",
             "memory.peak": "8192",
@@ -317,13 +317,13 @@ class LimitTests(CgroupsTestCase):
         )
 
     def test_not_counted(self) -> None:
-        """A figure that is not counted here is left out."""
+        """A figure that the machine does not count is left out."""
         self.put("0123/pids.current", "3\n")
         self.put("0123/memory.current", "what")
         self.assertEqual(self.version2().usage("0123"), {"pids": 3})
 
     def test_out_of_memory(self) -> None:
-        """How many processes were killed for want of memory is read from either version."""
+        """The number of OOM kills is read from either version."""
         self.put("0123/memory.events", "low 0\noom 4\noom_kill 2\n")
         self.assertEqual(self.version2().out_of_memory_kills("0123"), 2)
         self.put("memory/0123/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")

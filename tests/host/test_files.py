@@ -35,7 +35,7 @@ def stop(*arguments: Any) -> None:
 
 
 def failing_disk(number: int | None, fail: Any, calls: Any = None) -> Any:
-    """A disk whose call of this number, counted from 0, fails; ``calls`` takes their names."""
+    """A disk whose call of this number, from 0, fails; their names are put into ``calls``."""
     counter = itertools.count()
     calls = [] if calls is None else calls
 
@@ -67,7 +67,7 @@ class Case(SynchronousTestCase):
             file.write(content)
 
     def content(self) -> Any:
-        """What is in the file; nothing where there is none."""
+        """What is in the file; nothing if there is none."""
         try:
             with open(self.path, "rb") as file:
                 return file.read()
@@ -82,7 +82,7 @@ class Files(Case):
     """The three ways to write."""
 
     def test_written(self) -> None:
-        """Each makes a file of exactly the content, only for its owner, and leaves no other."""
+        """Each makes a file with exactly this content, for its owner only, and no other file."""
         for write in WRITERS:
             for content in (b"", b"x", b"x" * 300_000):
                 write(self.path, content)
@@ -118,14 +118,14 @@ class Files(Case):
             self.assertEqual(self.content(), b"new")
 
     def test_create_never_overwrites(self) -> None:
-        """create refuses where the file is there, and leaves it and nothing else."""
+        """create refuses if the file exists, and leaves only that."""
         self.put(b"old")
         self.assertRaises(FileExistsError, files.create, self.path, b"new")
         self.assertEqual(self.content(), b"old")
         self.assertEqual(self.leftovers(), [])
 
     def test_one_creates(self) -> None:
-        """Of many that create one file at the same time one succeeds, and its content is kept."""
+        """If many create one file at the same time, one succeeds, and its content is kept."""
         start, made = threading.Barrier(8), []
 
         def create(content: Any) -> None:
@@ -146,7 +146,7 @@ class Files(Case):
 
 
 class Reading(SynchronousTestCase):
-    """What should be a file may be anything."""
+    """Reading what should be a file, but may be anything."""
 
     def setUp(self) -> None:
         self.path = os.path.join(make_folder(self), "x")
@@ -157,7 +157,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(files.read_file(self.path, 3), b"123")
 
     def test_something_else(self) -> None:
-        """A folder, a pipe, a link, a socket is refused as that, and no one waits for it."""
+        """A folder, a pipe, a link or a socket is refused, without waiting."""
         dangling, folder = os.path.join(self.path, "missing"), os.path.dirname(self.path)
         for make in (
             os.mkdir,
@@ -173,7 +173,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(os.listdir(folder), [])
 
     def test_missing(self) -> None:
-        """What is missing is that."""
+        """A missing file is an error."""
         self.assertRaises(FileNotFoundError, files.read_file, self.path, 10)
 
 
@@ -209,7 +209,7 @@ class CutShort(Case):
         return (None,) if write is files.create else (None, b"old")
 
     def test_old_or_new(self) -> None:
-        """Wherever a write ends, the file holds the old content or the new one, and whole."""
+        """Wherever a write ends, the file has the whole old content or the whole new one."""
         for write in WRITERS:
             for old in self.old_contents(write):
                 for fail in (disk_full, stop):
@@ -217,7 +217,7 @@ class CutShort(Case):
                         self.assertIn(self.content(), (old, b"new content"))
 
     def test_a_failure_leaves_nothing(self) -> None:
-        """A failed write removes what it had begun, unless it is the removal that fails."""
+        """A failed write removes its temporary file, unless that fails."""
         for write in WRITERS:
             for old in self.old_contents(write):
                 for _, failed in self.attempts(write, disk_full, old):
@@ -225,7 +225,7 @@ class CutShort(Case):
                     remove_leftovers(self.folder)
 
     def test_a_failure_changes_nothing(self) -> None:
-        """The old content is there, unless nothing but the last step (tidying up) failed."""
+        """The old content is there, unless only the last step (tidying up) failed."""
         for write in WRITERS:
             for old in self.old_contents(write):
                 failures = [
@@ -235,7 +235,7 @@ class CutShort(Case):
                     self.assertEqual(content, old, failed)
 
     def test_the_next_start_removes_the_rest(self) -> None:
-        """What a killed write leaves is found by its name and removed, and the file is not."""
+        """What a killed write leaves is found by its name and removed; the file stays."""
         found = 0
         for write in WRITERS:
             for old in self.old_contents(write):
@@ -248,7 +248,7 @@ class CutShort(Case):
         self.assertGreater(found, 0)
 
     def test_a_leftover_is_not_written_through(self) -> None:
-        """A temporary that is still linked to a file, as a kill leaves it, does not change it."""
+        """A temporary that a kill has left linked to the file is not written through."""
         self.patch(files, "_numbers", itertools.count(7))
         try:
             files.create(self.path, b"old", Disk(unlink=stop))
@@ -267,7 +267,7 @@ class CutShort(Case):
         self.assertEqual(len(os.listdir(self.folder)), 3)
 
     def test_a_folder_is_no_leftover(self) -> None:
-        """A folder is no leftover, whatever its name."""
+        """A folder is not a leftover, whatever its name."""
         os.mkdir(os.path.join(self.folder, ".x.1.tmp"))
         self.assertEqual(remove_leftovers(self.folder), [])
 
@@ -285,7 +285,7 @@ class Documents(Case):
         self.assertEqual(self.configs.read("web-1-01.cfg"), b'{ "name":\r\n\t"web" }\n\n')
 
     def test_sorted(self) -> None:
-        """The names are sorted, and files that are no configs are not among them."""
+        """The names are sorted, and other files are not listed."""
         for name in (
             "web-1-02.cfg",
             "a-1-1.cfg",
@@ -311,7 +311,7 @@ class Documents(Case):
         self.assertIn("web-1-01.cfg", str(error))
 
     def test_no_file(self) -> None:
-        """A folder, a pipe or a dangling link is no config, whatever its name."""
+        """A folder, a pipe or a dangling link is not a config, whatever its name."""
         for name, make in (
             ("a-1-1.cfg", os.mkdir),
             ("b-1-1.cfg", os.mkfifo),
@@ -322,7 +322,7 @@ class Documents(Case):
         self.assertEqual(self.configs.names(), [])
 
     def test_a_full_disk(self) -> None:
-        """An upload that the disk has no room for is no config, and can be repeated."""
+        """An upload that finds the disk full leaves nothing, and can be repeated."""
         configs = Configs(self.folder, failing_disk(0, disk_full))
         self.assertRaises(OSError, configs.add, "web-1-01.cfg", b"first")
         self.assertEqual(configs.names(), [])
@@ -330,7 +330,7 @@ class Documents(Case):
         self.assertEqual(configs.read("web-1-01.cfg"), b"first")
 
     def test_recovery(self) -> None:
-        """At the next start what killed uploads left is removed."""
+        """The next start removes what killed uploads have left."""
         configs = Configs(self.folder, failing_disk(1, stop))
         self.assertRaises(Stop, configs.add, "web-1-01.cfg", b"first")
         self.assertEqual(len(configs.recover()), 1)

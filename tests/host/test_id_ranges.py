@@ -15,22 +15,22 @@ class RangeTests(SynchronousTestCase):
     """One each."""
 
     def test_free(self) -> None:
-        """The first range that no one has is taken, also one that was given back."""
+        """The first free range is taken, also one that was given back."""
         self.assertEqual(free_range([]), FIRST_ID)
         self.assertEqual(free_range([FIRST_ID, FIRST_ID + 2 * IDS]), FIRST_ID + IDS)
 
     def test_all_taken(self) -> None:
-        """Where there is none left, the launch fails and says so."""
+        """If none is left, the launch fails and says so."""
         taken = [FIRST_ID + number * IDS for number in range(MOST_RANGES)]
         self.assertIn("4000 ranges", str(self.assertRaises(MachineAtFault, free_range, taken)))
 
     def test_of_the_host(self) -> None:
-        """No range has an id of the host's own, and all are ids (of 32 bits)."""
+        """No range has an id of the host, and all fit into 31 bits."""
         self.assertLess(65536, FIRST_ID)
         self.assertLess(FIRST_ID + MOST_RANGES * IDS, (1 << 31) - 1)
 
     def test_record(self) -> None:
-        """What a record says is believed where it is a range of ours."""
+        """A record is believed only if it has a range of ours."""
         self.assertEqual(read_range(FIRST_ID + IDS), FIRST_ID + IDS)
         self.assertIsNone(read_range(None))
         for value in (
@@ -54,14 +54,14 @@ class FailureTests(SynchronousTestCase):
         return of_step([(op, {"target": "/layers/1"})], StepFailed(details))
 
     def test_old_kernel(self) -> None:
-        """Where owners can't be mapped, what it takes is said."""
+        """If owners can't be mapped, the message says what is needed."""
         for number in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
             error = self.error("idmap", number)
             self.assertIsInstance(error, MachineAtFault)
             self.assertIn("Linux 5.19", str(error))
 
     def test_forbidden(self) -> None:
-        """Where no user namespace may be made, the setting is named."""
+        """If no user namespace can be made, the message names the setting."""
         for number in (errno.ENOSPC, errno.EPERM, errno.EINVAL):
             error = self.error("user_namespace_of", number)
             self.assertIsInstance(error, MachineAtFault)

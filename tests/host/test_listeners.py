@@ -50,7 +50,7 @@ class Listeners(ChildrenCase):
             self.assertTrue(self.kernel.listens(os.getpid(), other.getsockname()[1]))
 
     def test_two_ways_to_know(self) -> None:
-        """Where the kernel can't be asked, its tables say the same, but for the time it takes."""
+        """If sock_diag can't be asked, the tables in /proc say the same."""
         self.socket.listen()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.bind(("127.0.0.1", self.port))
@@ -76,13 +76,13 @@ class Listeners(ChildrenCase):
         self.assertEqual(self.kernel.listening_sockets(self.port, child.pid), set())
 
     def test_a_child_without_the_socket(self) -> None:
-        """A process does not listen because its parent does."""
+        """That its parent listens does not make a process listen."""
         self.socket.listen()
         child = self.start("cat")  # to which the socket is not passed on
         self.assertFalse(self.kernel.listens(child.pid, self.port))
 
     def test_a_child_with_the_socket(self) -> None:
-        """A process listens where one below it holds the socket, though it does not itself."""
+        """A process listens if one below it holds the socket."""
         self.socket.listen()
         child = self.start("cat", pass_fds=[self.socket.fileno()])
         self.socket.close()
@@ -109,7 +109,7 @@ class Listeners(ChildrenCase):
             self.assertIs(self.kernel.surely_listens(1, 80, group), wanted)
 
     def test_very_many_descriptors(self) -> None:
-        """However many processes and descriptors a container has, a look is at so many of them."""
+        """However many processes and descriptors there are, only so many are looked at."""
         self.socket.listen()
         looked = []
 
@@ -130,7 +130,7 @@ class Listeners(ChildrenCase):
             self.assertEqual(len(looked), most)
 
     def test_a_descriptor_closed_meanwhile(self) -> None:
-        """A file that is closed while a process's files are looked through hides no other."""
+        """A descriptor that is closed meanwhile hides no other."""
         self.socket.listen()
         readlink = os.readlink
 

@@ -24,7 +24,7 @@ class Processes(ChildrenCase):
         self.assertTrue(self.kernel.lives(its))
 
     def test_a_process_that_has_ended(self) -> None:
-        """A process that is gone is neither identified nor opened, and does not live."""
+        """A process that is gone can't be identified or opened, and does not live."""
         child = self.start("cat")
         process = self.kernel.identify(child.pid)
         self.end(child)
@@ -38,7 +38,7 @@ class Processes(ChildrenCase):
         self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
 
     def test_monitors(self) -> None:
-        """A monitor is who works in a slot, and its child is PID 1, who may work there too."""
+        """A monitor works in a slot; its child is PID 1, which may work there too."""
         slots = os.path.abspath(self.mktemp())
         for name in ("one", "two", "three"):
             os.makedirs(os.path.join(slots, name))
@@ -54,7 +54,7 @@ class Processes(ChildrenCase):
         self.assertEqual(len(self.kernel.monitors(link)), 2)
 
     def test_no_monitor(self) -> None:
-        """Who works in another folder that has the slot's path, in its own root, is none."""
+        """A process that works in a folder of the same path, but in another root, is not one."""
         folder = os.path.abspath(self.mktemp())
         slot = os.path.join(folder, "one")
         os.makedirs(slot)
@@ -67,7 +67,7 @@ class Processes(ChildrenCase):
         self.assertEqual(self.kernel.monitors(folder), {})
 
     def test_a_stranger_deep_down(self) -> None:
-        """Who works in a folder whose path is too long to be told keeps no monitor from us."""
+        """A process in a folder whose path is too long hides no monitor."""
         slots = os.path.abspath(self.mktemp())
         os.makedirs(os.path.join(slots, "one"))
         self.start("cat", cwd=os.path.join(slots, "one"))
@@ -84,7 +84,7 @@ class Processes(ChildrenCase):
         self.assertEqual(list(self.kernel.monitors(slots)), ["one"])
 
     def test_names_of_any_bytes(self) -> None:
-        """A process whose name is no UTF-8, or looks like other fields, is one like any other."""
+        """A name that is not UTF-8, or looks like other fields, changes nothing."""
         name = b"\xff) R 1 ("
         script = f"open('/proc/self/comm', 'wb').write({name})\nprint(flush=True)\nopen(0).read()"
         child = self.start(sys.executable, "-ISc", script)
@@ -98,7 +98,7 @@ class Families(ChildrenCase):
     """Processes below a process, and the signals that they catch."""
 
     def test_descendants(self) -> None:
-        """A process's children and theirs are found, and it is the first."""
+        """A process is the first; its children and theirs follow."""
         child, grandchild = self.start_shell("(cat; :) <&3 & ")
         found = list(descendants(child.pid))
         self.assertEqual(found[0], child.pid)
@@ -107,14 +107,14 @@ class Families(ChildrenCase):
         self.assertIn(int(grandchild), list(descendants(os.getpid())))
 
     def test_catches(self) -> None:
-        """A signal is caught where a handler is installed, and only there."""
+        """A signal is caught only if a handler is installed."""
         child, _ = self.start_shell("trap : TERM; trap '' INT")
         self.assertTrue(catches(child.pid, signal.SIGTERM))
         self.assertFalse(catches(child.pid, signal.SIGINT))
         self.assertFalse(catches(child.pid, signal.SIGHUP))
 
     def test_catchers(self) -> None:
-        """Of a family the first is named if it catches the signal, else all others that do."""
+        """Only the first process is named if it catches the signal; otherwise all that do."""
         worker = "sh -c 'trap : TERM; echo; read line <&3'"
         for trap, wanted in (("trap : TERM", "parent"), ("trap : HUP", "worker")):
             child, line = self.start_shell(f"{trap}; {worker} &")
@@ -124,7 +124,7 @@ class Families(ChildrenCase):
             self.assertEqual(self.kernel.catchers(child.pid, signal.SIGTERM), expected)
 
     def test_blocked(self) -> None:
-        """Who blocks a signal may be waiting for it: that is handling it, too."""
+        """Blocking a signal counts as handling it: the process may be waiting for it."""
         blocked = {signal.SIGTERM}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, before)

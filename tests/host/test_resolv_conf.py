@@ -34,7 +34,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(self.file.text(), "x")
 
     def test_read_once(self) -> None:
-        """As long as it stays the same it is not read again."""
+        """While it stays the same it is not read again."""
         self.put(b"nameserver 1.1.1.1\n")
         self.file.text()
         self.patch(resolv_conf, "_read", self.fail)
@@ -48,7 +48,7 @@ class Reading(SynchronousTestCase):
         self.assertTrue(text.startswith("\ufffd\n"))
 
     def test_no_regular_file(self) -> None:
-        """A pipe is not waited for, and a folder is none."""
+        """A pipe or a folder is not read, without waiting."""
         os.mkfifo(self.path)
         self.assertEqual(self.file.text(), "")
         self.assertEqual(ResolvConf(os.path.dirname(os.path.abspath(self.path))).text(), "")

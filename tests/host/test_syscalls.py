@@ -11,12 +11,12 @@ class SystemCalls(ChildrenCase):
     """What they do to real processes and disks."""
 
     def test_flush_disk(self) -> None:
-        """A disk is flushed by any of its folders, and what is no folder is an error."""
+        """A disk is flushed by any of its folders; a missing folder is an error."""
         flush_disk(make_folder(self))
         self.assertRaises(FileNotFoundError, flush_disk, self.mktemp())
 
     def test_prompt(self) -> None:
-        """Who is to be prompt keeps its priority, and what it starts is like any other."""
+        """A prompt thread keeps its priority, and does not pass on its promptness."""
         script = """
 import os
 from txcontain.host.syscalls import be_prompt

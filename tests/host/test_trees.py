@@ -1,4 +1,4 @@
-"""Programs of the host's that are run beside the reactor."""
+"""Programs of the host that run beside the reactor."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ from txcontain.host.trees import Trees, complaint_of
 
 
 class ProgramTests(TestCase):
-    """How a program ends is told in words, whatever its end."""
+    """Every end of a program is told in words."""
 
     def run_shell(self, script: str, stdin: Any = None) -> Any:
-        """What a shell's end is told as."""
+        """The words for the end of a shell."""
         return Deferred.fromCoroutine(complaint_of(reactor, "/bin/sh", ["-c", script], stdin))
 
     async def test_ends(self) -> None:
@@ -36,7 +36,7 @@ class ProgramTests(TestCase):
         self.assertEqual(await self.run_shell("cat >&2; exit 1", b"words"), "words")
 
     async def test_rm_is_killed(self) -> None:
-        """What rm could not remove, since it was killed, is an OSError."""
+        """If rm is killed, that is an OSError."""
         self.patch(trees, "_remove_ordinary", lambda path: False)
         path = os.path.abspath(self.mktemp())
         os.makedirs(path)
