@@ -1,4 +1,4 @@
-"""Programs of the host that run beside the reactor."""
+"""Removing file trees."""
 
 import os
 import signal
@@ -9,31 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from txcontain.host import trees
-from txcontain.host.trees import Trees, complaint_of
+from txcontain.host.programs import complaint_of
+from txcontain.host.trees import Trees
 
 
-class ProgramTests(TestCase):
-    """Every end of a program is told in words."""
-
-    def run_shell(self, script: str, stdin: Any = None) -> Any:
-        """The words for the end of a shell."""
-        return Deferred.fromCoroutine(complaint_of(reactor, "/bin/sh", ["-c", script], stdin))
-
-    async def test_ends(self) -> None:
-        """A success, a status, a complaint and a signal."""
-        for script, wanted in (
-            ("exit 0", ""),
-            ("echo no >&2", ""),
-            ("exit 3", "exit status 3"),
-            ("echo no >&2; exit 3", "no"),
-            ("kill -9 $$", "killed by signal 9"),
-            ("echo no >&2; kill -9 $$", "no"),
-        ):
-            self.assertEqual(await self.run_shell(script), wanted, script)
-
-    async def test_stdin(self) -> None:
-        """It is given what it is to read."""
-        self.assertEqual(await self.run_shell("cat >&2; exit 1", b"words"), "words")
+class RemoveTests(TestCase):
+    """What a removal does."""
 
     async def test_rm_is_killed(self) -> None:
         """If rm is killed, that is an OSError."""

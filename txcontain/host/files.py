@@ -1,8 +1,8 @@
-"""Small files that must survive: written beside their place, flushed, and renamed.
+"""Small files: read safely, whatever they are, and written durably.
 
-A reader sees either the whole old content or the whole new one, even if the writer or the
-machine stops half-way. What is left behind then is named ``.NAME.N.tmp``, and is removed at the
-next start.
+They are written beside their place, flushed, and renamed. A reader sees either the whole old
+content or the whole new one, even if the writer or the machine stops half-way. What is left behind
+then is named ``.NAME.N.tmp``, and is removed at the next start.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from attrs import define, frozen
 
 from txcontain.container.spec import ANY_ADDRESS
 from txcontain.errors import MachineAtFault
-from txcontain.host.trees import complaint_of
+from txcontain.host.programs import complaint_of
 
 PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
 HINT = "the manager must run as root, and the kernel must have nf_tables with NAT"
