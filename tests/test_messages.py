@@ -631,7 +631,7 @@ ERRNOS = {
     errno.ENODEV: "the kernel has no such file system, or can't load it → see modprobe(8)",
     errno.ENOTDIR: "a part of this path is a file in the image → mount it somewhere else",
     errno.EISDIR: "the image has a folder where a file belongs → change the image",
-    errno.ELOOP: "a symbolic link in this path leads in circles, or is where none may be → "
+    errno.ELOOP: "a symbolic link in this path leads in circles, or is not allowed here → "
     "correct the image",
     errno.EINVAL: "the kernel refuses this mount → "
     "the state folder may lie on an overlay: put it on a real disk (--state)",

@@ -23,7 +23,7 @@ class Names(ManagerCase):
     """/etc/hosts, /etc/resolv.conf and /etc/hostname."""
 
     def assert_named(self, resolv_conf: str, address: str = "127.0.1.1", **keys: Any) -> None:
-        """Fail unless a container finds its names, and its image's layer has stayed as it was."""
+        """Fail unless a container finds its names, and its image's layer is unchanged."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{LOOK}\n", **keys))
         hosts = f"127.0.0.1 localhost\n::1 localhost\n{address} {instance}\n"
         self.assertEqual(
@@ -41,7 +41,7 @@ class Names(ManagerCase):
         return Path("/etc/resolv.conf").read_text()
 
     def test_the_hosts_network(self) -> None:
-        """The host's name servers are asked; links to nowhere don't matter, nor what root it is."""
+        """It asks the host's name servers, even if the image has links to nowhere."""
         image = self.image("links.tar", *LINKS)
         self.assert_named(self.hosts_own, base_image=image)
         layers = self.state / "layers"
@@ -71,7 +71,7 @@ class Names(ManagerCase):
         self.assert_named(self.hosts_own, base_image=image, user_namespace=True)
 
     def test_no_etc(self) -> None:
-        """Where the image has no /etc, or a link to nowhere there, it is made; never outside."""
+        """If the image has no /etc, or a link to nowhere, it is made, and never outside."""
         members = [one for one in small_image() if not one[0].name.startswith("etc")]
         self.assert_named(self.hosts_own, base_image=self.image_of("no.tar", *members))
         outside = link("etc", "../../../../../tmp/txcontain-nowhere")
@@ -80,7 +80,7 @@ class Names(ManagerCase):
         self.assertFalse(Path("/tmp/txcontain-nowhere").exists())
 
     def test_read_only(self) -> None:
-        """What is read-only stays so: a program can't change them."""
+        """If the root is read-only, a program can't change them."""
         said = self.inside("echo x >>/etc/hosts || echo refused")
         self.assertEqual(said, "refused\n")
 
@@ -119,7 +119,7 @@ class Variables(ManagerCase):
     """startup_env."""
 
     def test_three_ways(self) -> None:
-        """An object and a list are taken as they stand; in a string variables are filled in."""
+        """An object and a list are taken literally; in a string, variables are filled in."""
         value = "a;${B} 'c'\n\t\u00a0"
         for written in ({"A": value}, [f"A={value}"]):
             self.assertEqual(self.inside('printf %s "$A"', startup_env=written), value)
@@ -193,7 +193,7 @@ class Ends(ManagerCase):
         self.assertEqual(said, "worker\nmaster\n")
 
     def test_another_signal(self) -> None:
-        """A program that ends by another signal gets that."""
+        """A program that wants another stop signal gets that."""
         script = "trap 'echo stopped; exit' QUIT; trap 'echo wrong' TERM"
         for init in (False, True):
             said = self.last_words(script, stop_signal="SIGQUIT", init=init)
@@ -204,7 +204,7 @@ class Ports(ManagerCase):
     """PORT on the host's network."""
 
     def test_on_another_address(self) -> None:
-        """Whoever has the port on an address that no one needs is not in the way."""
+        """A port that is taken at another address is free here."""
         for address, words in (
             ("127.0.0.2", "ended before it listened"),
             ("::1", "ended before it listened"),
@@ -218,16 +218,16 @@ class Ports(ManagerCase):
 
 
 class Inits(ManagerCase):
-    """A PID 1 that looks after the script."""
+    """An init that looks after the script."""
 
     def test_zombies(self) -> None:
-        """It reaps whoever ends, which a program that is PID 1 need not do."""
+        """It reaps all that end; a program that is PID 1 need not do so."""
         orphan = "(sleep 0.05 &); (sleep 0.3; grep -h ^State /proc/[0-9]*/status) & exec sleep 0.6"
         for init, zombies in ((True, False), (False, True)):
             self.assertEqual("zombie" in self.inside(orphan, init=init), zombies)
 
     def test_what_is_seen_of_it(self) -> None:
-        """Nothing in the list of processes tells of the host, or of the script."""
+        """The list of processes shows nothing of the host or of the script."""
         look = "cat /proc/1/cmdline /proc/1/comm; readlink /proc/self/fd/* | grep socket"
         for owner in ("root", "worker"):
             said = self.inside(look, init=True, startup_owner=owner)
@@ -244,11 +244,11 @@ class Inits(ManagerCase):
         self.assertEqual(self.end_of("kill -KILL $$"), 128 + 9)
 
     def test_signals(self) -> None:
-        """It passes on what it is sent, from inside as well; the script's own group is not its."""
+        """It passes signals on, also from inside; the script has its own process group."""
         script = "trap 'echo hello' USR1; kill -USR1 1; sleep 0.2; trap exit TERM; kill -TERM 0"
         self.assertEqual(self.inside(script, init=True), "hello\n")
 
     def test_a_script_that_is_not_there(self) -> None:
-        """A launch that fails says why, as it does without."""
+        """A launch that fails says why, as without an init."""
         answer = self.try_to_launch(startup_script="/nowhere", init=True)
         self.assert_refused(answer, 409, "there is no /nowhere in the container")

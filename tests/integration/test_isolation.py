@@ -25,7 +25,7 @@ TRY = 'try() { "$@" >/tmp/said 2>&1 && echo "done: $*" || cat /tmp/said; }\n'
 
 
 def existing(paths: list[str]) -> list[str]:
-    """Those of some paths that this host has."""
+    """Those of these paths that this host has."""
     return [path for path in paths if os.path.exists(path)]
 
 
@@ -147,7 +147,7 @@ class PowerTests(ManagerCase):
     LOOK = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status | grep -v Seccomp"
 
     def test_root(self) -> None:
-        """Root has what Docker leaves, less MKNOD and NET_RAW, and can gain nothing."""
+        """Root has what Docker keeps, without MKNOD and NET_RAW, and can gain nothing."""
         self.assertEqual(
             self.powers(self.inside(self.LOOK)),
             {
@@ -185,7 +185,7 @@ class PowerTests(ManagerCase):
         self.assertEqual(out.splitlines()[1::2], ["1000"] * 3)
 
     def test_no_new_devices(self) -> None:
-        """Root can make no device node, and one that he has can't be opened where he made it."""
+        """Root can make no device node, and could open none."""
         out = self.inside("mknod /tmp/disk b 8 0 2>&1; mknod /dev/mem2 c 1 1 2>&1; ls /tmp")
         self.assertEqual(out.count("Operation not permitted"), 2)
         self.assertEqual(len(out.splitlines()), 2)
@@ -206,7 +206,7 @@ class KernelTests(ManagerCase):
         self.assertNotIn("master:", out)
 
     def test_mount_flags(self) -> None:
-        """No mount takes setuid bits, nor devices but /dev and what hides files of /proc."""
+        """No mount honours setuid bits; only /dev, and what hides files of /proc, has devices."""
         out = self.inside("cat /proc/self/mountinfo")
         flags = {line.split()[4]: line.split()[5].split(",") for line in out.splitlines()}
         self.assertEqual({point for point in flags if "nosuid" not in flags[point]}, set())
@@ -231,7 +231,7 @@ class KernelTests(ManagerCase):
         self.assertTrue(out.endswith("\nptmx\n"), out)
 
     def test_masked(self) -> None:
-        """What /proc and /sys tell of the host behind the container is hidden."""
+        """What /proc and /sys tell about the host is hidden."""
         files, folders = existing(MASKED_FILES), existing(MASKED_FOLDERS)
         self.assertTrue(files and folders)
         out = self.inside(
@@ -241,7 +241,7 @@ class KernelTests(ManagerCase):
         self.assertEqual(out.split(), files + folders)
 
     def test_read_only(self) -> None:
-        """What could change the host by /proc or /sys is read-only, for root too."""
+        """What could change the host through /proc or /sys is read-only, even for root."""
         paths = existing(READ_ONLY)
         out = self.inside(f"{TRY}for f in {' '.join(paths)}; do try touch $f; done")
         self.assertEqual(out.count("Read-only file system"), len(paths), out)
@@ -273,7 +273,7 @@ class FileTests(ManagerCase):
         self.assertEqual({*out.split()}, own | {"proc", "sys", "dev", "run", "tmp", "job"})
 
     def test_read_only(self) -> None:
-        """Root can change nothing of the base image or of a READ mount, in no way."""
+        """In no way can root change the base image or a READ mount."""
         ways = """touch /new; touch /etc/passwd; rm /etc/passwd; mv /etc /usr; chmod 777 /etc;
             chown 1000 /etc; ln /etc/passwd /etc/link; mkdir /data/new; touch /data/gone;
             rm /data/gone; touch /proc/1/root/data/gone; chmod 777 /data""".split(";")
@@ -283,7 +283,7 @@ class FileTests(ManagerCase):
         self.assertEqual(out.count("Read-only file system"), len(ways), out)
 
     def test_no_remount(self) -> None:
-        """Root can't mount anything, nor take away what is mounted, to get round that."""
+        """Root can't mount or unmount anything to get around that."""
         ways = [
             "mount -o remount,rw /",
             "mount -o remount,bind,rw /data",
@@ -301,7 +301,7 @@ class FileTests(ManagerCase):
         self.assertTrue(out.endswith("Read-only file system\n"), out)
 
     def test_private(self) -> None:
-        """What one instance writes on a READWRITE mount no other sees, nor the shared layer."""
+        """What an instance writes to a READWRITE mount changes no other, nor the shared layer."""
         mounts = ["data.tar /data READWRITE"]
         changes = """echo new >/data/kept/file; rm /data/gone; touch /data/more
             chmod 700 /data/kept; chown 1000 /data; cat /data/kept/file; ls /data"""
@@ -344,7 +344,7 @@ class FileTests(ManagerCase):
         self.assert_refused(self.ask("POST", "/config", twice), 409, "two tarballs at '/y'")
 
     def test_made_mount_points(self) -> None:
-        """A mount point is made where it is missing, and neither READ mount nor base changes."""
+        """A missing mount point is made, but neither a READ mount nor the base image changes."""
         mounts = ["data.tar /data READ", "data.tar /data/kept/a/b READWRITE", "data.tar /o/p READ"]
         tried = "touch /data/kept/a/b/new && ls /data/kept/a/b /o/p; touch /data/kept/a/new 2>&1"
         self.inside("true", mounts=["data.tar /data READ"])
@@ -374,7 +374,7 @@ class HostileImageTests(ManagerCase):
     """Images whose links would lead a mount to the host."""
 
     def setUp(self) -> None:
-        """Have a folder on the host that links in images lead to."""
+        """Make a folder on the host that links in images lead to."""
         super().setUp()
         self.outside = self.folder / "outside"
         self.outside.mkdir()
@@ -408,7 +408,7 @@ class HostileImageTests(ManagerCase):
         self.assertFalse(os.path.exists("/etc/x") or os.path.exists("/y"))
 
     def test_links_in_mounts(self) -> None:
-        """A link in a tarball that is mounted first leads the next mount nowhere else either."""
+        """Nor does a link in a tarball lead the next mount out of the container."""
         self.mountable("links.tar", link("out", "/../../../etc"), file("more"))
         out = self.inside(
             "cat /etc/x/mark", mounts=["links.tar /links READ", "data.tar /links/out/x READ"]
@@ -436,7 +436,7 @@ class HostileImageTests(ManagerCase):
             self.refused("is a file", mounts=[f"data.tar {target} READ"])
 
     def test_kernels_own_folders(self) -> None:
-        """An image whose /proc, /sys or /dev is a link or a file is refused; the host's stay."""
+        """An image whose /proc, /sys or /dev is a link or a file is refused."""
         for name in ("proc", "sys", "dev"):
             self.refused("link", f"/{name}", base_image=self.image_with(link(name, "/etc")))
             self.refused("link", base_image=self.image_with(link(name, str(self.outside))))
@@ -462,7 +462,7 @@ class HostileImageTests(ManagerCase):
         self.assertEqual(out.split(), names)
 
     def test_nodes_of_an_image(self) -> None:
-        """A fifo in an image keeps no one waiting, also where its passwd file should be."""
+        """A fifo in an image makes nobody wait, even in place of its passwd file."""
         fifo = special("etc/passwd", tarfile.FIFOTYPE)
         out = self.inside("id -u; echo $HOME", base_image=self.image_with(fifo))
         self.assertEqual(out, "0\n/\n")

@@ -1,4 +1,4 @@
-"""The kernel's contract, so far as it takes root; the rest is in tests/host/test_kernel.py."""
+"""The part of the kernel's contract that needs root; the rest is in tests/host/test_kernel.py."""
 
 from twisted.trial.unittest import SynchronousTestCase
 

@@ -39,7 +39,7 @@ class NeighbourCase(ProbeCase):
 
 
 class ProcessTests(NeighbourCase):
-    """As many processes as there can be."""
+    """As many processes as possible."""
 
     def test_fork_bomb(self) -> None:
         """A fork bomb stops at its limit, the manager answers, and it can be destroyed."""
@@ -61,7 +61,7 @@ while True:
         self.assert_all_well()
 
     def test_default(self) -> None:
-        """Without a word about it, a container has no more than 1024 processes."""
+        """By default a container has at most 1024 processes."""
         count = """
 children = 0
 try:
@@ -76,7 +76,7 @@ tell(children=children)
         self.assertEqual(self.probe(count), {"children": 1023})
 
     def test_zombies(self) -> None:
-        """Children that no one waits for fill only the container."""
+        """Zombies fill only the container."""
         breed = """
 while True:
     try:
@@ -108,13 +108,13 @@ while True:
         return str(self.ask("GET", f"/instances/{instance}").json["exit"]["reason"])
 
     def test_hog(self) -> None:
-        """A memory hog is ended, and the reason says so."""
+        """A memory hog is killed, and the reason says so."""
         instance = self.start_probe(self.HOG, limits={"memory": "64M", "swap": 0})
         self.assertEqual(self.end_of(instance), "out of memory (killed by SIGKILL)")
         self.assert_all_well()
 
     def test_hungry_worker(self) -> None:
-        """An end that came of something else says so, and that a worker was killed before."""
+        """If only a worker was killed before, the reason says so, beside the real end."""
         hog = "if os.fork():\n    os.wait()\n    os._exit(5)\n" + self.HOG
         instance = self.start_probe(hog, limits={"memory": "64M", "swap": 0})
         killed = "1 of its processes had been killed for want of memory"
@@ -152,7 +152,7 @@ for folder in ("/tmp", "/dev/shm"):
         return self.ask("GET", f"/instances/{instance}/stats").json["cpu_usec"] / 1e6
 
     def test_share_of_the_disk(self) -> None:
-        """A share of the disk is the cgroup's weight; or it is refused, by its name."""
+        """A share of the disk is the cgroup's weight, or it is refused by name."""
         answer = self.try_to_launch(**self.job("#!/bin/sh\nsleep 60\n", limits={"io_weight": 200}))
         groups = [path for group in cgroups_of(self.state) for path in group.glob("*/*io*.weight")]
         if not groups:
@@ -184,7 +184,7 @@ tell(highest=opened[-1], why=why, raised=attempt(raise_limit))
 
 
 class DiskTests(NeighbourCase):
-    """As many bytes as there can be."""
+    """As many bytes as possible."""
 
     def test_disk(self) -> None:
         """A READWRITE mount takes as many bytes as the limit says; then the disk is full."""

@@ -1,4 +1,4 @@
-"""Containers whose root is no one outside."""
+"""Containers whose root is nobody outside."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class IdentityTests(UserNamespaceCase):
     """Who is who."""
 
     def test_root(self) -> None:
-        """Root inside is root there, with the same powers as without, and no one outside."""
+        """Root is root inside, with the usual powers, and nobody outside."""
         instance = self.start_probe("""
 status = open("/proc/self/status").read()
 tell(uid=os.getuid(), gid=os.getgid(), groups=os.getgroups(),
@@ -63,7 +63,7 @@ signal.pause()
         self.assertEqual((inside["CapInh"], inside["NoNewPrivs"]), ("0" * 16, "1"))
 
     def test_powers_are_over_its_own_alone(self) -> None:
-        """Its capabilities count for its own ids, and for nothing that is the host's."""
+        """Its capabilities count only for its own ids, and for nothing of the host."""
         said = self.probe("""
 with open("/tmp/own", "w"):
     pass
@@ -126,7 +126,7 @@ class ShareTests(UserNamespaceCase):
     """What the kernel counts for a user as a whole."""
 
     def test_all_of_it(self) -> None:
-        """Who takes all there is of it leaves the next container as much."""
+        """A container that takes all it can leaves the next one as much."""
         said = []
         for _ in range(2):
             instance = self.start_probe(TAKE_ALL)
@@ -176,7 +176,7 @@ tell(**{name: owner("/data/" + name) for name in (".", "of-root", "of-worker", "
             )
 
     def test_written(self) -> None:
-        """What is written to READWRITE data has the right owner, in it and out of it."""
+        """What is written to READWRITE data has the right owner, inside and outside."""
         members = [owned(folder("data"), 0, 0), owned(file("data/old", "old"), 1000, 1000)]
         mount = f"{self.mountable('data.tar', *members)} /data READWRITE"
         write = (
@@ -200,7 +200,7 @@ tell(old=owner("/data/old"), new=owner("/data/new"), folder=owner("/data/folder"
         self.assertEqual(outside, {"old": 1000, "new": 5, "folder": 0})
 
     def test_shared(self) -> None:
-        """The layer itself is not changed, and serves containers with and without alike."""
+        """The layer stays unchanged, and also serves containers without user namespaces."""
         mount = f"{self.mountable('data.tar', folder('data'), file('data/file'))} /data READWRITE"
         look = self.LOOK + 'tell(owner=owner("/data/file"), written=attempt(open, "/data/x", "w"))'
         for wanted in (True, False, True):

@@ -38,7 +38,7 @@ DEVICES = {"full", "null", "ptmx", "random", "tty", "urandom", "zero"}
 
 
 def numbers(names: list[str]) -> dict[str, int]:
-    """The numbers of those of some system calls that this machine has."""
+    """The numbers of those of these system calls that this machine has."""
     found = {}
     for name in names:
         try:
@@ -52,7 +52,7 @@ class SystemCallTests(ProbeCase):
     """What seccomp and the missing capabilities refuse."""
 
     def test_refused(self) -> None:
-        """No system call that reaches around the walls can be had."""
+        """No system call that leads around the walls is allowed."""
         unlisted = ["clone3", "lsm_set_self_attr", "vserver", "afs_syscall"]
         calls = numbers([*REFUSED, *unlisted])
         said = self.probe(f"tell(**{{name: system_call(n) for name, n in {calls}.items()}})")
@@ -60,7 +60,7 @@ class SystemCallTests(ProbeCase):
         self.assertEqual({n: said[n] for n in said if said[n] not in NOT_TO_BE_HAD}, {})
 
     def test_namespaces(self) -> None:
-        """No new user namespace, in which root would have every capability again."""
+        """No new user namespace can be made: root would have all capabilities in it."""
         calls = numbers(["clone", "unshare", "personality"])
         said = self.probe(f"""
 calls = {calls}
@@ -71,7 +71,7 @@ tell(clone=system_call(calls["clone"], {CLONE_NEWUSER} | signal.SIGCHLD, 0, 0, 0
         self.assertEqual(set(said.values()) - NOT_TO_BE_HAD, set())
 
     def test_other_tables(self) -> None:
-        """The tables of 32-bit and of x32 system calls are no way around the filter."""
+        """32-bit and x32 system calls are no way around the filter."""
         if platform.machine() != "x86_64":
             return
         said = self.probe(f"""
@@ -95,7 +95,7 @@ tell(getpid=by_interrupt(20), mount=by_interrupt(21), unshare=by_interrupt(310),
         self.assertIn(said["x32"], (0, -31))  # refused, or ended by SIGSYS
 
     def test_sockets(self) -> None:
-        """No packet socket, no raw one, and no family that leads around the network namespace."""
+        """No packet or raw socket, and no family that leads around the network namespace."""
         said = self.probe("""
 kinds = dict(packet=(socket.AF_PACKET, socket.SOCK_RAW), raw=(socket.AF_INET, socket.SOCK_RAW),
              vsock=(40, socket.SOCK_STREAM), alg=(38, socket.SOCK_SEQPACKET))
@@ -122,7 +122,7 @@ tell(attach=system_call(calls["ptrace"], 16, child, 0, 0),
         self.assertEqual(set(said.values()) - NOT_TO_BE_HAD, set())
 
     def test_scheduling(self) -> None:
-        """No real-time priority, nor a better one than others have."""
+        """No real-time priority, and no better one than others have."""
         said = self.probe("""
 tell(fifo=attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)),
      nice=attempt(os.setpriority, os.PRIO_PROCESS, 0, -5),
@@ -137,7 +137,7 @@ class PrivilegeTests(ProbeCase):
     """Nothing makes more of root than it is."""
 
     def test_setuid(self) -> None:
-        """A setuid program of root's raises nothing, be it in the image or made by root."""
+        """A setuid program of root gives no powers, whether in the image or made by root."""
         self.image("setuid.tar", file("suid", mode=0o6755))
         text = """
 with open("/tmp/id", "wb") as f:
@@ -177,7 +177,7 @@ tell(given=given, status=status, effective=[l for l in text.splitlines() if l.st
         self.assertIn(said["effective"], ([], said["own"]))
 
     def test_devices(self) -> None:
-        """No device can be made, and none is there but the harmless ones."""
+        """No device can be made, and only the harmless ones are there."""
         said = self.probe("""
 tell(disk=attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(254, 0)),
      memory=attempt(os.mknod, "/dev/mem", 0o20666, os.makedev(1, 1)),
@@ -233,7 +233,7 @@ tell(found=found, looked=looked)
 
 
 class HostTests(ProbeCase):
-    """Nothing of the host or of the manager is within reach."""
+    """Nothing of the host or of the manager can be reached."""
 
     def test_chroot(self) -> None:
         """The classic way out of a chroot leads to the container's own root."""
@@ -274,7 +274,7 @@ tell(processes=[name for name in os.listdir("/proc") if name.isdecimal()],
         self.assertEqual(said["doors"], [True] * 5)
 
     def test_standard_input(self) -> None:
-        """Standard input is the container's own /dev/null: the host's can't be changed by it."""
+        """Standard input is the container's own /dev/null: changing it changes nothing outside."""
         said = self.probe("""
 tell(own=os.path.samestat(os.fstat(0), os.stat("/dev/null")), device=os.fstat(0).st_dev,
      dev=os.stat("/dev").st_dev)
@@ -328,7 +328,7 @@ tell(folder=os.path.exists(state), socket=attempt(connect, state + "/run/init.so
         )
 
     def test_links_of_an_image(self) -> None:
-        """An image whose paths are symbolic links is set up in itself, not where they point to."""
+        """If paths of an image are symbolic links, mounts stay inside the image."""
         outside = self.folder / "outside"
         outside.mkdir()
         self.image(
@@ -347,7 +347,7 @@ tell(folder=os.path.exists(state), socket=attempt(connect, state + "/run/init.so
         self.assertEqual(os.listdir(outside), [])
 
     def test_system_v(self) -> None:
-        """The host's System V shared memory is not to be found."""
+        """The host's System V shared memory can't be found."""
         libc = ctypes.CDLL(None, use_errno=True)
         key = 0x7C000000 | os.getpid()
         segment = libc.shmget(key, 4096, IPC_CREAT | 0o666)
@@ -376,7 +376,7 @@ tell(queue=libc.mq_open({name.encode()!r}, os.O_RDWR), why=errno.errorcode[ctype
         self.assertEqual(said, {"queue": -1, "why": "ENOENT", "shared": [], "queues": []})
 
     def test_what_is_counted_for_a_user(self) -> None:
-        """A container without a user namespace, whose root is the host's, leaves that its share."""
+        """A container without a user namespace leaves the host's root its share."""
         instance = self.start_probe("""
 how_many(lambda n: libc.mq_open(b"/q%d" % n, os.O_CREAT | os.O_RDWR, 0o600, None))
 tell(why=errno.errorcode[ctypes.get_errno()])
@@ -400,7 +400,7 @@ tell(**{{name: resource.getrlimit(getattr(resource, name)) for name in {names}}}
             self.assertTrue(soft == hard and (hard < ours or ours == resource.RLIM_INFINITY), name)
 
     def test_end_of_the_monitor(self) -> None:
-        """A container that has called off its death with its monitor does not outlive it."""
+        """A container that has reset its death signal still dies with its monitor."""
         instance = self.start_probe("""
 PR_SET_PDEATHSIG = 1
 libc.prctl(PR_SET_PDEATHSIG, 0)
@@ -423,7 +423,7 @@ signal.pause()
         self.assertEqual(self.reach("none"), {"abstract": "ECONNREFUSED", "tcp": "ECONNREFUSED"})
 
     def reach(self, network: str) -> dict[str, str]:
-        """What becomes of a connection to an abstract socket of the host's, and to the manager."""
+        """The results of connecting to an abstract socket of the host, and to the manager."""
         name = f"txcontain-test-{os.getpid()}"
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("\0" + name)
@@ -451,13 +451,13 @@ class DescriptorTests(ManagerCase):
     ]
 
     def add_images(self) -> None:
-        """Besides, an image in which there is no program: the init itself goes on in it."""
+        """And an image without any program: the init itself stays there."""
         super().add_images()
         pack(self.folder / "base_images/bare.tar", file("etc/passwd", PASSWD))
         self.mountable("data.tar", file("data"))
 
     def try_variants(self, *variants: dict[str, Any]) -> None:
-        """Fail where an init, or a script, of one of these configs has more than its streams."""
+        """Fail if an init or a script of one of these configs has more than its streams open."""
         look = "#!/bin/sh\nfor each in /proc/1/fd/* /proc/$$/fd/*; do echo $each; done\n"
         for keys in variants:
             idle = self.upload(base_image="bare.tar", **keys)
@@ -482,17 +482,17 @@ class DescriptorTests(ManagerCase):
     launches = 1
 
     def test_every_variant(self) -> None:
-        """Nothing but the three streams is open, whatever the config says."""
+        """Only the three streams are open, whatever the config says."""
         self.try_variants(*self.VARIANTS)
 
     @needs_networks
     def test_private_network(self) -> None:
-        """Nor where it has a network of its own."""
+        """So it is with a network of its own."""
         self.try_variants({"network": "private"})
 
     @needs_user_namespaces
     def test_user_namespace(self) -> None:
-        """Nor where it has a user namespace of its own."""
+        """So it is with a user namespace of its own."""
         self.try_variants({"user_namespace": True})
 
 
@@ -567,10 +567,10 @@ class LibraryTests(SynchronousTestCase):
 
 @needs_root
 class JailTests(SynchronousTestCase):
-    """What tar(1) is kept in."""
+    """The jail of tar(1)."""
 
     def test_mounts_below_the_hosts_programs(self) -> None:
-        """All that the jail shows of the host is read-only, also what is mounted below it."""
+        """All that the jail shows of the host is read-only, with all mounts below it."""
         folder = tempfile.mkdtemp(dir=DISK)
         self.addCleanup(shutil.rmtree, folder)
         for name in ("layer", "scratch"):
@@ -608,7 +608,7 @@ class ImageTests(ProbeCase):
     """What an image could bring along."""
 
     def test_homes_behind_descriptors(self) -> None:
-        """A home that is a door of /proc is none: it would lead past the root.
+        """A home that is a magic link of /proc is not entered: it would lead out of the root.
 
         This was CVE-2024-21626, by which containers of runc worked in folders of the host.
         """
@@ -633,7 +633,7 @@ class ImageTests(ProbeCase):
             self.assertEqual(self.output_of(self.launch(**job)), "/\nas it was", home)
 
     def test_users_from_nowhere(self) -> None:
-        """An image whose passwd is a link into /proc or to a device has none, and none is read."""
+        """A passwd file that is a link into /proc or to a device is not read."""
         unread = ctypes.CDLL(None).klogctl
         before = unread(SYSLOG_SIZE_UNREAD, None, 0)
         for target in ("/proc/kmsg", "/proc/self/environ", "/dev/zero", "/dev/tty", "/dev/ptmx"):
@@ -643,7 +643,7 @@ class ImageTests(ProbeCase):
         self.assertLessEqual(before, unread(SYSLOG_SIZE_UNREAD, None, 0))
 
     def test_mounts_led_astray(self) -> None:
-        """No link of an image has a tarball mounted in /proc, /sys, /dev, or over all."""
+        """No link of an image makes a tarball be mounted in /proc, /sys, /dev, or at the top."""
         targets = {
             "proc": "/proc/sys",
             "self": "/proc/self",
@@ -664,7 +664,7 @@ class ImageTests(ProbeCase):
                 self.assert_refused(answer, 409, "leads to /", "which is the container's own")
 
     def test_folders_named_like_options(self) -> None:
-        """A folder of an image, named like an option of its overlay, brings no folder of the host.
+        """A folder that is named like an option of its overlay brings in no folder of the host.
 
         /tmp and /run may be links, and where they lead is part of an overlay.
         """
@@ -679,7 +679,7 @@ class ImageTests(ProbeCase):
         self.assertEqual(os.listdir(outside), ["secret"])
 
     def test_mount_that_covers_its_own_way(self) -> None:
-        """A READ mount is read-only where it is, though its target now leads elsewhere."""
+        """A READ mount is read-only even if its target leads elsewhere by now."""
         base = self.image("turn.tar", folder("a"), folder("b"), link("a/turn", "."))
         mounts = [f"{self.mountable('cover.tar', link('turn', '/b'), file('x'))} /a/turn READ"]
         out = self.inside("ls /a; touch /a/new 2>&1", base_image=base, mounts=mounts)

@@ -16,7 +16,7 @@ CAUSES = {
     errno.ENOTDIR: ("a part of this path is a file in the image", "mount it somewhere else"),
     errno.EISDIR: ("the image has a folder where a file belongs", "change the image"),
     errno.ELOOP: (
-        "a symbolic link in this path leads in circles, or is where none may be",
+        "a symbolic link in this path leads in circles, or is not allowed here",
         "correct the image",
     ),
     errno.EINVAL: (
