@@ -1179,7 +1179,7 @@ class CompletenessTests(SynchronousTestCase):
 SOURCES = sorted(PROJECT.glob("txcontain/**/*.py"))
 # What is called with the text of an error.
 SPEAKERS = {kind.__name__ for kind in (Error, *all_errors())} | {
-    "_refuse",
+    "refuse",
     "UsageError",
     "Trouble",
     "ArgumentTypeError",

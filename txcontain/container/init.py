@@ -725,13 +725,9 @@ class Container:
         try:
             self.kernel.execve("/bin/sh", ["/bin/sh", path, *arguments], environment)
         except OSError as error:
-            raise StepError(
-                "execve",
-                error.errno,
-                "/bin/sh",
-                f"{path} has no #! line and there is no working /bin/sh to run it",
-                "give it a #! line with an interpreter that the image has",
-            ) from error
+            cause = f"{path} has no #! line and there is no working /bin/sh to run it"
+            hint = "give it a #! line with an interpreter that the image has"
+            raise StepError("execve", error.errno, "/bin/sh", cause, hint) from error
 
     def idle(self, environment: Assignments) -> None:
         """Do nothing, with as little memory as possible, until the container is destroyed."""
@@ -746,13 +742,9 @@ class Container:
 
 def led_astray(path: str, reached: str) -> StepError:
     """The error if a path of the image leads into the container's own file systems."""
-    return StepError(
-        "openat2",
-        errno.ELOOP,
-        path,
-        f"a symbolic link leads to {reached}, which is the container's own",
-        "mount it somewhere else, or correct the image",
-    )
+    cause = f"a symbolic link leads to {reached}, which is the container's own"
+    hint = "mount it somewhere else, or correct the image"
+    return StepError("openat2", errno.ELOOP, path, cause, hint)
 
 
 class Idle(Exception):
@@ -854,13 +846,8 @@ def find_user(user: str) -> Account:
         number = 0
     if number is not None:
         return Account(user, number, number, "/", [])
-    raise StepError(
-        "getpwnam",
-        0,
-        "/etc/passwd",
-        f"the image knows no user {user!r}",
-        "name a user of its /etc/passwd, or a number, as startup_owner",
-    )
+    hint = "name a user of its /etc/passwd, or a number, as startup_owner"
+    raise StepError("getpwnam", 0, "/etc/passwd", f"the image knows no user {user!r}", hint)
 
 
 def find_group(group: str) -> int:
@@ -870,13 +857,8 @@ def find_group(group: str) -> int:
     for name, _, number, _ in database("/etc/group", 4):
         if name == group:
             return int(number)
-    raise StepError(
-        "getgrnam",
-        0,
-        "/etc/group",
-        f"the image knows no group {group!r}",
-        "name a group of its /etc/group, or a number, in startup_owner",
-    )
+    hint = "name a group of its /etc/group, or a number, in startup_owner"
+    raise StepError("getgrnam", 0, "/etc/group", f"the image knows no group {group!r}", hint)
 
 
 def groups_of(name: str) -> list[int]:
@@ -895,13 +877,8 @@ def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, 
         words = [variables.get(part, "") if i % 2 else part for i, part in enumerate(parts)]
         room -= sum(map(len, words))
         if room < 0:
-            raise StepError(
-                "setenv",
-                0,
-                "",
-                f"startup_env, filled in, is longer than {LONGEST_ENVIRONMENT} characters",
-                "shorten it",
-            )
+            cause = f"startup_env, filled in, is longer than {LONGEST_ENVIRONMENT} characters"
+            raise StepError("setenv", 0, "", cause, "shorten it")
         variables[name] = "".join(words)
     return variables
 
@@ -940,13 +917,9 @@ def refuse_late_interpreter(path: str) -> None:
     for line in text.removeprefix(BOM).splitlines():
         if names_interpreter(line):
             before = "a byte order mark" if text.startswith(BOM) else "something else"
-            raise StepError(
-                "execve",
-                errno.ENOEXEC,
-                path,
-                f"the #! of {path} is not at the very beginning: {before} is before it",
-                "make #! the first two bytes of the file",
-            )
+            cause = f"the #! of {path} is not at the very beginning: {before} is before it"
+            hint = "make #! the first two bytes of the file"
+            raise StepError("execve", errno.ENOEXEC, path, cause, hint)
         if line.strip() and not line.startswith(b"#"):
             return
 
