@@ -506,7 +506,7 @@ class WarmDescriptorTests(DescriptorTests):
 # To be run in namespaces of its own: what a plan mounts, where the host has a mount at a path.
 JAIL = """
 import marshal, subprocess, sys
-from txcontain import init
+from txcontain.container import init
 
 subprocess.run(["mount", "-t", "tmpfs", "-o", "suid,dev,exec", "below", sys.argv[1]], check=True)
 container = init.Container(init.Kernel())
@@ -519,7 +519,7 @@ print(open("/proc/self/mountinfo").read())
 # The same for what Python looks for when the root is another one: here with files of the image's.
 LIBRARY = """
 import os, subprocess, sys
-from txcontain import init
+from txcontain.container import init
 
 root = sys.argv[1]
 subprocess.run(["mount", "--make-rprivate", "/"], check=True)

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from txcontain.engine.manager import Manager
 from txcontain.host.kernel import most_held
-from txcontain.host.processes import Process
 from txcontain.host.os_errors import of_os
+from txcontain.host.processes import Process
 from txcontain.later import Timer, background
 from txcontain.runtime.adopted import Adopted
 from txcontain.runtime.exits import UNSEEN, Exit
