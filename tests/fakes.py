@@ -43,6 +43,7 @@ from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import most_held
 from txcontain.host.processes import Process
 from txcontain.images.layers import Layers
+from txcontain.images.unpack import Unpacker
 from txcontain.logs.journal import Journal
 from txcontain.logs.log_process import LogProcess
 from txcontain.logs.logd import LOG, STREAMS, Log
@@ -713,7 +714,7 @@ def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:
         reactor=reactor,
         kernel=reactor.kernel,
         pool=pool,
-        layers=FakeLayers(os.path.join(folder, "layers"), pool, maybeDeferred, remove),
+        layers=FakeLayers(os.path.join(folder, "layers"), Unpacker(pool, maybeDeferred, remove)),
         configs=Configs(os.path.join(folder, "configs")),
         network=make_network(),
         journal=Journal(reactor, os.path.join(folder, "events.jsonl"), reactor.kernel.now),

@@ -37,6 +37,7 @@ from txcontain.host.trees import Trees
 from txcontain.host.writing import Writer
 from txcontain.images import bounds
 from txcontain.images.layers import Layers
+from txcontain.images.unpack import Unpacker
 from txcontain.later import background, be_monotonic
 from txcontain.logs.journal import Journal
 from txcontain.logs.log_process import LogProcess
@@ -233,19 +234,12 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         options["pool"],
         writes=writer.write,
     )
+    unpacker = Unpacker(pool, trees.in_thread, trees.remove, bounds.bounds_of(options), host)
     return Manager(
         reactor=reactor,
         kernel=kernel,
         pool=pool,
-        layers=Layers(
-            os.path.join(state, "layers"),
-            pool,
-            trees.in_thread,
-            trees.remove,
-            bounds.bounds_of(options),
-            host,
-            options["keep-layers"],
-        ),
+        layers=Layers(os.path.join(state, "layers"), unpacker, options["keep-layers"]),
         configs=Configs(os.path.join(state, "configs")),
         network=make_network(
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]

@@ -21,7 +21,7 @@ from txcontain.container.plan import INIT, Link, Paths, make_plan
 from txcontain.container.seccomp import compile_filters
 from txcontain.errors import InvalidData
 from txcontain.images.programs import Program
-from txcontain.images.unpack import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_unpacking_plan
 
 PATHS = Paths("/base", ["/potato"], "/private", "/scratch", Host("/empty"))
 PROBE = """\

@@ -27,7 +27,7 @@ from txcontain.container.facts import Host
 from txcontain.container.plan import Link, Paths, make_plan
 from txcontain.errors import InvalidData
 from txcontain.images.programs import Program
-from txcontain.images.unpack import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_unpacking_plan
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh

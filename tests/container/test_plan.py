@@ -24,7 +24,7 @@ from txcontain.container.plan import (
     step,
 )
 from txcontain.images.programs import Program
-from txcontain.images.unpack import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_unpacking_plan
 
 FILTER = (b"first", b"last")
 MASKS = (("/proc/kcore", False), ("/sys/firmware", True))

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.errors import ConfigAtFault
 from txcontain.images import bounds as unpacking
-from txcontain.images.bounds import DEFAULTS, Bounds, bounds_of, check
+from txcontain.images.bounds import USUAL, Bounds, bounds_of, check
 
 TREES = st.recursive(
     st.none(),
@@ -121,7 +121,7 @@ class CheckTests(SynchronousTestCase):
         make(self.folder, {"a": {"b": {"c": None}}})
         before = os.listdir("/proc/self/fd")
         self.assert_refused("folders more than 1 deep", depth=1)
-        check("x.tar", self.folder, DEFAULTS)
+        check("x.tar", self.folder, USUAL)
         self.assertEqual(os.listdir("/proc/self/fd"), before)
 
 
@@ -139,7 +139,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """Each has an option, and a default."""
-        self.assertEqual(self.parse(), DEFAULTS)
+        self.assertEqual(self.parse(), USUAL)
         words = "--layer-entries 1 --layer-size 2 --layer-depth 3 --layer-path 4".split()
         self.assertEqual(self.parse(*words), Bounds(1, 2, 3, 4))
 

@@ -5,20 +5,19 @@ import signal
 import socket
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain.container.facts import Place
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.images import bounds as unpacking
-from txcontain.images import layers
+from txcontain.images import layers, unpack
 from txcontain.images.bounds import Bounds
-from txcontain.images.content import Content
-from txcontain.images.layers import LOOK_EVERY, Layers, last_words
+from txcontain.images.layers import Layers
+from txcontain.images.metadata import Metadata
 from txcontain.images.programs import COMPRESSIONS, Program
-from txcontain.images.unpack import make_unpacking_plan
+from txcontain.images.unpack import CHECK_EVERY, Unpacker
+from txcontain.images.unpacking_plan import make_unpacking_plan
 
 
 class LayersTestCase(MachineTestCase):
@@ -31,8 +30,9 @@ class LayersTestCase(MachineTestCase):
         self.pool.start()
         for name in ("layers", "mountables"):
             os.mkdir(os.path.join(self.folder, name))
-        self.layers = Layers(os.path.join(self.folder, "layers"), self.pool, maybeDeferred, remove)
-        self.patch(layers, "find", lambda name: Program(f"/usr/bin/{name}"))
+        unpacker = Unpacker(self.pool, maybeDeferred, remove)
+        self.layers = Layers(os.path.join(self.folder, "layers"), unpacker)
+        self.patch(unpack, "find", lambda name: Program(f"/usr/bin/{name}"))
 
     def get(self, name: str = "potato.tar", content: bytes = b"a tarball") -> Any:
         """Ask for a layer of a tarball, which holds this."""
@@ -92,7 +92,7 @@ class UnpackTests(LayersTestCase):
                 hidden,
                 Program("/usr/bin/tar"),
                 None,
-                self.layers.host,
+                self.layers.unpacker.host,
             ),
         )
         self.write("index.html", "a/b")
@@ -150,7 +150,7 @@ class UnpackTests(LayersTestCase):
         """All of it is on the disk before it has its name, for a layer is never looked at again."""
         calls: list[Any] = []
         rename = os.rename
-        self.patch(layers, "flush_disk", lambda folder: calls.append(("flush", folder)))
+        self.patch(unpack, "flush_disk", lambda folder: calls.append(("flush", folder)))
         self.patch(os, "rename", lambda *paths: calls.append("rename") or rename(*paths))
         self.get()
         self.tar_ends()
@@ -281,7 +281,7 @@ class FailureTests(LayersTestCase):
         def find(name: str) -> None:
             raise MachineAtFault(f"this machine has no {name}", "install it")
 
-        self.patch(layers, "find", find)
+        self.patch(unpack, "find", find)
         error = self.failureResultOf(self.get(), MachineAtFault).value
         self.assertEqual(error.chain[0], "this machine has no tar")
         self.assertNothingElse()
@@ -390,7 +390,7 @@ class ContentTests(LayersTestCase):
             (Bounds(depth=0), "deep"),
             (Bounds(path=4), "a path of"),
         ):
-            self.layers.bounds = bounds
+            self.layers.unpacker.bounds = bounds
             got = self.get()
             self.write("a/bcd")
             with open(os.path.join(self.unpacked, "c"), "wb") as file:
@@ -401,15 +401,15 @@ class ContentTests(LayersTestCase):
 
     def test_without_end(self) -> None:
         """A tar that unpacks without end is killed soon after it has exceeded the bounds."""
-        self.layers.bounds = Bounds(entries=2)
+        self.layers.unpacker.bounds = Bounds(entries=2)
         got = self.get()
         self.make_hidden()
         self.init.carry_out()
         self.write("a", "b")
-        self.reactor.advance(LOOK_EVERY)
+        self.reactor.advance(CHECK_EVERY)
         self.assertEqual(self.kernel.signals, [])
         self.write("c")
-        self.reactor.advance(LOOK_EVERY)
+        self.reactor.advance(CHECK_EVERY)
         self.assertIn("2 files", str(self.failureResultOf(got, ConfigAtFault).value))
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -430,20 +430,20 @@ class KnownTests(LayersTestCase):
     def test_content(self) -> None:
         """It is looked at once, and another manager reads what was found."""
         layer = self.layer()
-        content = self.layers.content(layer)
+        content = self.layers.metadata(layer)
         self.assertEqual((content.run, content.tmp), (Place("/var/run", True), Place("/tmp", True)))
         self.assertEqual(content.tarball, os.path.join(self.folder, "mountables/potato.tar"))
         self.assertGreater(content.size, 0)
-        self.layers._contents.clear()
-        self.assertEqual(self.layers.content(layer), content)
+        self.layers._metadata.clear()
+        self.assertEqual(self.layers.metadata(layer), content)
 
     def test_lost(self) -> None:
         """If the file of it is lost, or scribbled on, what holds for most layers is assumed."""
         layer = self.layer()
         for lose in (lambda path: os.truncate(path, 10), os.unlink):
             lose(f"{layer}.json")
-            self.layers._contents.clear()
-            self.assertEqual(self.layers.content(layer), Content())
+            self.layers._metadata.clear()
+            self.assertEqual(self.layers.metadata(layer), Metadata())
 
     def test_news(self) -> None:
         """What was left out is told once, and kept."""
@@ -453,7 +453,7 @@ class KnownTests(LayersTestCase):
         self.assertEqual(self.layers.news([layer, layer]), [said])
         self.assertEqual(self.layers.news([layer]), [])
         nodes = {"count": 1, "names": ["dev/null"]}
-        self.assertEqual(self.layers.content(layer).left_out, {"device nodes": nodes})
+        self.assertEqual(self.layers.metadata(layer).left_out, {"device nodes": nodes})
 
     def test_no_root(self) -> None:
         """An archive of layers is no base image, but may be mounted as it is."""
@@ -536,11 +536,11 @@ class RemoveTests(LayersTestCase):
         layer = self.layer()
         self.layers.keep = 0
         removing: Deferred[Any] = Deferred()
-        self.layers.remove = lambda path: removing
+        self.layers.unpacker.remove = lambda path: removing
         self.start(self.layers.remove_unused(set))
         got = self.ask()
         self.assertNoResult(got)
-        self.layers.remove = remove
+        self.layers.unpacker.remove = remove
         self.tar_ends()
         self.assertEqual(self.successResultOf(got), layer)
 
@@ -557,25 +557,6 @@ class RemoveTests(LayersTestCase):
         """What an earlier unpacking was cut short at is removed."""
         os.makedirs(os.path.join(self.layers.folder, "0123-4567.unpacking/layer"))
         self.assertEqual(self.remove_unused(), ["0123-4567.unpacking"])
-
-
-class LastWordsTests(MachineTestCase):
-    """What a program complained of last."""
-
-    @given(st.lists(st.text("ab\u00e9", max_size=9), max_size=9), st.integers(1, 40))
-    def test_reference(self, lines: Any, most: Any) -> None:
-        """These are whole lines from the end, of that many bytes at most."""
-        path = os.path.join(self.folder, "log")
-        with open(path, "w") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-        words = last_words(path, most)
-        self.assertLessEqual(len(words.encode()), most)
-        whole = "\n".join(["", *lines]).rstrip("\n")
-        self.assertTrue(whole.endswith(f"\n{words}" if words else ""))
-
-    def test_none(self) -> None:
-        """Where there is no log there are no words."""
-        self.assertEqual(last_words(os.path.join(self.folder, "log"), 100), "")
 
 
 def make_deep(folder: Any, depth: Any) -> None:

@@ -27,7 +27,7 @@ from tests.integration.tarballs import PASSWD, file, folder, link, pack, script,
 from tests.support import DISK, PROJECT, needs_networks, needs_root, needs_user_namespaces
 from txcontain.container.seccomp import REFUSED
 from txcontain.images.programs import find
-from txcontain.images.unpack import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_unpacking_plan
 
 NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
 IPC_CREAT, IPC_RMID = 0o1000, 0

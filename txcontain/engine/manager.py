@@ -226,7 +226,7 @@ class Manager:
         self, spec: Spec, layers: Sequence[str], address: str | None, ids: int | None
     ) -> Blueprint:
         """What instances with these values are made from."""
-        base = self.layers.content(layers[0])
+        base = self.layers.metadata(layers[0])
         paths = Paths(
             base=layers[0],
             mounts=layers[1:],
@@ -280,7 +280,7 @@ class Manager:
         instance = self.find(name)
         record = record_of(instance)
         del record["document"]
-        contents = [self.layers.content(layer) for layer in instance.layers]
+        contents = [self.layers.metadata(layer) for layer in instance.layers]
         record["left_out"] = {
             os.path.basename(one.tarball): one.left_out for one in contents if one.left_out
         }

@@ -29,39 +29,23 @@ class Bounds:
     path: int = 4096  # bytes
 
 
-DEFAULTS = Bounds()
-
-
+USUAL = Bounds()
 MOST = 10**18  # more than there is of anything
-PARAMETERS: list[list[Any]] = [  # twistd's options for the bounds, in their order
-    number(
-        "layer-entries",
-        None,
-        DEFAULTS.entries,
-        "How many files and folders a tarball may hold.",
-        1,
-        MOST,
-    ),
-    number(
-        "layer-size", None, DEFAULTS.size, "How many bytes a tarball may take, unpacked.", 1, MOST
-    ),
-    number(
-        "layer-depth", None, DEFAULTS.depth, "How deep folders of a tarball may be nested.", 1, MOST
-    ),
-    number(
-        "layer-path",
-        None,
-        DEFAULTS.path,
-        "How many bytes long a path in a tarball may be.",
-        1,
-        MOST,
-    ),
+HELP = {
+    "entries": "How many files and folders a tarball may hold.",
+    "size": "How many bytes a tarball may take, unpacked.",
+    "depth": "How deep folders of a tarball may be nested.",
+    "path": "How many bytes long a path in a tarball may be.",
+}
+PARAMETERS: list[list[Any]] = [  # twistd's options for the bounds
+    number(f"layer-{name}", None, getattr(USUAL, name), text, 1, MOST)
+    for name, text in HELP.items()
 ]
 
 
 def bounds_of(options: Mapping[str, int]) -> Bounds:
     """The bounds that these options name."""
-    return Bounds(*(options[name] for name, *_ in PARAMETERS))
+    return Bounds(**{name: options[f"layer-{name}"] for name in HELP})
 
 
 def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:

@@ -1,84 +1,202 @@
-"""The plan that unpacks a tarball: tar(1) in a jail of its own."""
+"""Unpacks a tarball into a layer: runs tar(1) in its jail, and judges what it did."""
 
 from __future__ import annotations
 
+import os
+import re
+import stat
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from secrets import token_hex
+from typing import Any
+
+from attrs import asdict, define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
 from txcontain.container.facts import NOWHERE, Host
-from txcontain.container.plan import (
-    CAPABILITIES,
-    HARMLESS,
-    NO_POWERS,
-    Plan,
-    seccomp_steps,
-    step,
-    user_steps,
-)
-from txcontain.images.programs import Program
+from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.host.files import to_json, write
+from txcontain.host.kernel import flush_disk
+from txcontain.images.bounds import USUAL, Bounds, check
+from txcontain.images.complaints import Complaints
+from txcontain.images.metadata import RECORD, Metadata, look, top
+from txcontain.images.programs import Program, compression_of, find
+from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.runtime import diagnose
+from txcontain.runtime.child import Child
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.exits import Exit
+from txcontain.runtime.pool import Pool
 
-# What unpacking a tarball takes: any owner, any mode, and nothing else.
-UNPACKING = [CAPABILITIES[name] for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")]
-# Of each process that unpacks: seconds of a processor's time, bytes of memory.
-UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
-# Of each entry, all that the jail lets it make. By --block-number tar says how the archive ends,
-# for else it does not mind one that is cut short. It warns of what matters here, and no more.
-TAR = [
-    "--extract",
-    "--absolute-names",
-    "--block-number",
-    "--numeric-owner",
-    "--same-owner",
-    "--same-permissions",
-    "--xattrs",
-    "--xattrs-include=user.*",
-    "--xattrs-include=security.*",
-    "--xattrs-exclude=user.overlay.*",
-    "--xattrs-exclude=security.selinux",
-    "--warning=no-timestamp",
-    "--warning=no-unknown-keyword",
-    "--warning=no-alone-zero-block",
-    "--warning=no-contiguous-cast",
-]
+UNPACKING = ".unpacking"  # the suffix of a folder that is not a layer yet, or no longer
+CHECK_EVERY = 3.0  # seconds between two checks of what tar has unpacked so far
+# What tar says if the disk is full. (It does not always say why it could not write.)
+FULL = re.compile("No space left on device|Disk quota exceeded|Wrote only")
+HIDDEN = 1  # folder that is in the layer while tar runs, and not from the tarball
 
 
-def make_unpacking_plan(
-    tarball: str,
-    folder: str,
-    scratch: str,
-    hidden: str,
-    tar: Program,
-    decompress: Program | None = None,
-    host: Host = NOWHERE,
-) -> Plan:
-    """The steps that unpack ``tarball`` into ``folder`` with ``tar``, whose root that folder is.
+class HasChanged(Exception):
+    """The tarball was changed while it was unpacked."""
 
-    Whatever the tarball makes tar do, there is nothing else that it could write to. So links are
-    made as they come, wherever they lead (-P), and what is placed through one is placed where a
-    container would find it. What tar itself is started from is below ``hidden``, a path that no
-    tarball can know. It has no network, and none of the calls that the host's filter refuses.
+
+@define(eq=False)
+class Unpacker:
+    """Unpacks tarballs, each in a process of the pool."""
+
+    pool: Pool
+    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
+    remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
+    bounds: Bounds = USUAL
+    host: Host = NOWHERE
+    _log: Logger = field(factory=Logger)
+
+    async def unpack(self, tarball: str, layer: str) -> Metadata:
+        """Make a layer of a tarball. It is unpacked beside its place and then renamed.
+
+        Raises ConfigAtFault, HasChanged, MachineAtFault.
+        """
+        name = os.path.basename(tarball)
+        beside = f"{layer}-{token_hex(8)}{UNPACKING}"
+        unpacked = os.path.join(beside, "layer")
+        self._log.info("unpacking {tarball}", tarball=tarball)
+        try:
+            await self.pool.writes(_make_folders, beside)
+            hidden = f"/.{token_hex(16)}"
+            complaints = await self._run_tar(tarball, beside, hidden)
+            if await self.threads(identity_of, tarball) != os.path.basename(layer):
+                raise HasChanged
+            _check_words(f"unpacking {name}", complaints)
+            await self.pool.writes(os.rmdir, unpacked + hidden)
+            size = await self._check_and_flush(name, unpacked)
+            known = {"tarball": tarball, "size": size, "left_out": complaints.left_out}
+            metadata: Metadata = await self.threads(_settle, unpacked, layer, known)
+        except OSError as error:
+            raise MachineAtFault(f"unpacking {name}", str(error)) from error
+        finally:
+            await self.remove(beside)
+        return metadata
+
+    async def _run_tar(self, tarball: str, beside: str, hidden: str) -> Complaints:
+        """Have tar unpack it; returns all that tar has said.
+
+        Raises ConfigAtFault, MachineAtFault.
+        """
+        what = f"unpacking {os.path.basename(tarball)}"
+        folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
+        tar, decompress = await self.threads(_programs_for, tarball)
+        paths = tarball, folder, scratch, hidden
+        plan = make_unpacking_plan(*paths, tar, decompress, self.host)
+        child = await self.pool.take(plan)
+        complaints, ended = Complaints(), Deferred[Exit]()
+        child.on_exit, child.heard = ended.callback, complaints.feed
+        try:
+            await child.carry_out(plan)
+            how = await self._end_within_bounds(child, ended, os.path.basename(tarball), folder)
+            await child.silent
+        except StepFailed as failure:
+            await ended
+            raise diagnose.of_tool(what, failure) from failure
+        except ConfigAtFault:
+            raise
+        except Error as error:
+            raise MachineAtFault(what, *error.chain) from error
+        finally:
+            child.clear()
+        complaints.close()
+        if how.signal is not None:
+            raise MachineAtFault(what, "tar", str(how))
+        if how.failed and not complaints.said and not complaints.left_out:
+            raise ConfigAtFault(what, f"tar: {how}")
+        return complaints
+
+    async def _end_within_bounds(
+        self, child: Child, ended: Deferred[Exit], what: str, folder: str
+    ) -> Exit:
+        """Wait for the end of tar; kill it if it has unpacked more than the bounds allow.
+
+        Raises ConfigAtFault then.
+        """
+        beyond: list[Failure] = []
+
+        def end(failure: Failure) -> None:
+            beyond.append(failure)
+            child.kill()
+
+        watch = LoopingCall(self.threads, check, what, folder, self.bounds, HIDDEN)
+        watch.clock = self.pool.reactor
+        watch.start(CHECK_EVERY, now=False).addErrback(end)
+        how = await ended
+        if watch.running:
+            watch.stop()
+        for failure in beyond:
+            failure.raiseException()
+        return how
+
+    async def _check_and_flush(self, name: str, unpacked: str) -> int:
+        """Check what was unpacked, and flush it to the disk meanwhile; returns its bytes.
+
+        Without the flush, a power cut could leave empty files in a layer that looks whole.
+        """
+        flushed = self.threads(flush_disk, unpacked)
+        try:
+            size: int = await self.threads(check, name, unpacked, self.bounds)
+        finally:
+            await flushed
+        return size
+
+
+def _make_folders(beside: str) -> None:
+    for folder in ("layer", "scratch"):
+        os.makedirs(os.path.join(beside, folder), mode=0o755)
+
+
+def identity_of(tarball: str) -> str:
+    """What a tarball's layer is called: another name as soon as the tarball is changed.
+
+    Raises ConfigAtFault if there is no such file.
     """
-    root = f"{scratch}/root"
-    programs = [tar, decompress] if decompress else [tar]
-    folders = sorted({folder for program in programs for folder in program.folders})
-    command = [*tar.command(hidden), f"--file={hidden}/tarball"]
-    if decompress:
-        command.append("--use-compress-program=" + " ".join(decompress.command(hidden)))
-    return [
-        step("unshare", namespaces=["mount", "net"]),
-        step("propagation", mode="private"),
-        step("scratch", path=scratch, size="1m"),
-        step("root_folder", mountpoint=root, source=folder, flags=HARMLESS),
-        step("mount", target=hidden, fstype="tmpfs", flags=NO_POWERS, data="size=1m"),
-        *[
-            step("bind", source=path, target=hidden + path, flags=["ro", *NO_POWERS])
-            for path in folders
-        ],
-        step("bind", source=tarball, target=f"{hidden}/tarball", flags=["ro", *HARMLESS]),
-        # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
-        step("input", path=f"{root}{hidden}/tarball"),
-        step("output_as_error"),
-        step("bounding_set", keep=UNPACKING),
-        step("pivot_root", path=root),
-        step("limits", most={"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY}),
-        *user_steps("root", UNPACKING),
-        *seccomp_steps(host),
-        step("exec", path=command[0], arguments=[*command[1:], *TAR], environment=[]),
-    ]
+    what = os.path.basename(tarball)
+    try:
+        status = os.lstat(tarball)
+        if stat.S_ISLNK(status.st_mode):
+            status = os.stat(tarball)
+    except FileNotFoundError:
+        folder = os.path.basename(os.path.dirname(tarball))
+        raise ConfigAtFault(
+            f"there is no {what} in {folder}/", "put it there, or correct the config"
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigAtFault(f"{what} is not a file")
+    times = status.st_mtime_ns, status.st_ctime_ns
+    facts = (what, status.st_dev, status.st_ino, status.st_size, *times)
+    return sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _programs_for(tarball: str) -> tuple[Program, Program | None]:
+    """The host's tar, and the program that decompresses this file."""
+    compression = compression_of(tarball)
+    return find("tar"), find(compression) if compression else None
+
+
+def _check_words(what: str, complaints: Complaints) -> None:
+    """Raise an error if tar has complained."""
+    if FULL.search(complaints.said):
+        hint = "free some space and launch again"
+        raise MachineAtFault(what, "tar", "the disk is full", hint)
+    if complaints.said:
+        raise ConfigAtFault(what, complaints.said, "is it a whole tarball?")
+
+
+def _settle(unpacked: str, layer: str, known: dict[str, Any]) -> Metadata:
+    """Write down what is known of what was unpacked, and move its content into place.
+
+    Raises ConfigAtFault, OSError.
+    """
+    begin = top(known["tarball"], unpacked)
+    metadata = Metadata(**known, **look(begin))
+    write(layer + RECORD, to_json(asdict(metadata)))
+    os.rename(begin, layer)
+    return metadata

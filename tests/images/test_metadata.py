@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txcontain.container.facts import Place
 from txcontain.errors import ConfigAtFault
 from txcontain.host.files import to_json
-from txcontain.images.content import Content, archive, place, read, resolve, top
+from txcontain.images.metadata import Metadata, archive, place, read, resolve, top
 
 
 class ContentCase(SynchronousTestCase):
@@ -130,7 +130,7 @@ class KeptTests(SynchronousTestCase):
     def test_read(self) -> None:
         """What was written is read; what is none of it is as if it were not there."""
         nodes = {"device nodes": {"count": 5, "names": ["a", "b", "c"]}}
-        content = Content("/x/a.tar", 7, nodes, Place("/var/run", True), Place(), "a zoo")
+        content = Metadata("/x/a.tar", 7, nodes, Place("/var/run", True), Place(), "a zoo")
         self.assertEqual(read(to_json(asdict(content))), content)
         for document in (
             b"",
@@ -141,13 +141,13 @@ class KeptTests(SynchronousTestCase):
             b"\xff",
             b'{"run": {}, "tmp": {}, "other": 1}',
         ):
-            self.assertEqual(read(document), Content())
+            self.assertEqual(read(document), Metadata())
 
     def test_told(self) -> None:
         """What was left out is told in a sentence; nothing, if that is nothing."""
         nodes = {"count": 5, "names": ["a", "b", "c"]}
-        content = Content("/x/a.tar", left_out={"device nodes": nodes})
+        content = Metadata("/x/a.tar", left_out={"device nodes": nodes})
         self.assertEqual(
             content.told, "left out of a.tar: 5 device nodes (a, b, c, ..); see docs/images.md"
         )
-        self.assertEqual(Content("/x/a.tar").told, "")
+        self.assertEqual(Metadata("/x/a.tar").told, "")

@@ -16,13 +16,14 @@ from attrs import field, frozen
 from txcontain.container.facts import RUN, TMP, Place
 from txcontain.errors import ConfigAtFault
 
+RECORD, LONGEST_RECORD = ".json", 1 << 20  # the suffix of the file beside a layer; its bytes
 MOST_LINKS = 40  # symbolic links in a path, as for the kernel (path_resolution(7))
 KERNELS_OWN = {"proc", "sys", "dev"}  # top folders that are never an image's own
 JUNK = {".DS_Store", "__MACOSX"}  # what a Mac puts beside the folder that is packed; and ._NAME
 
 
 @frozen
-class Content:
+class Metadata:
     """What is known of a layer."""
 
     tarball: str = ""  # its path
@@ -44,7 +45,7 @@ class Content:
         return f"left out of {name}: {', '.join(kinds)}; see docs/images.md" if kinds else ""
 
 
-def read(document: bytes) -> Content:
+def read(document: bytes) -> Metadata:
     """What was kept of a layer; of what can't be read, what holds for most.
 
     Raises nothing.
@@ -52,13 +53,13 @@ def read(document: bytes) -> Content:
     try:
         values = json.loads(document)
         run, tmp = (Place(**values.pop(name)) for name in ("run", "tmp"))
-        return Content(run=run, tmp=tmp, **values)
+        return Metadata(run=run, tmp=tmp, **values)
     except (ValueError, TypeError, AttributeError, KeyError):
-        return Content()
+        return Metadata()
 
 
 def look(folder: str) -> dict[str, Any]:
-    """What there is to know of an unpacked root, as arguments of ``Content``."""
+    """What there is to know of an unpacked root, as arguments of ``Metadata``."""
     return {"run": place(folder, "/run"), "tmp": place(folder, "/tmp"), "archive": archive(folder)}
 
 

@@ -1,0 +1,84 @@
+"""The plan that unpacks a tarball: tar(1) in a jail of its own."""
+
+from __future__ import annotations
+
+from txcontain.container.facts import NOWHERE, Host
+from txcontain.container.plan import (
+    CAPABILITIES,
+    HARMLESS,
+    NO_POWERS,
+    Plan,
+    seccomp_steps,
+    step,
+    user_steps,
+)
+from txcontain.images.programs import Program
+
+# What unpacking a tarball takes: any owner, any mode, and nothing else.
+UNPACKING = [CAPABILITIES[name] for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")]
+# Of each process that unpacks: seconds of a processor's time, bytes of memory.
+UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
+# Of each entry, all that the jail lets it make. By --block-number tar says how the archive ends,
+# for else it does not mind one that is cut short. It warns of what matters here, and no more.
+TAR = [
+    "--extract",
+    "--absolute-names",
+    "--block-number",
+    "--numeric-owner",
+    "--same-owner",
+    "--same-permissions",
+    "--xattrs",
+    "--xattrs-include=user.*",
+    "--xattrs-include=security.*",
+    "--xattrs-exclude=user.overlay.*",
+    "--xattrs-exclude=security.selinux",
+    "--warning=no-timestamp",
+    "--warning=no-unknown-keyword",
+    "--warning=no-alone-zero-block",
+    "--warning=no-contiguous-cast",
+]
+
+
+def make_unpacking_plan(
+    tarball: str,
+    folder: str,
+    scratch: str,
+    hidden: str,
+    tar: Program,
+    decompress: Program | None = None,
+    host: Host = NOWHERE,
+) -> Plan:
+    """The steps that unpack ``tarball`` into ``folder`` with ``tar``, whose root that folder is.
+
+    Whatever the tarball makes tar do, there is nothing else that it could write to. So links are
+    made as they come, wherever they lead (-P), and what is placed through one is placed where a
+    container would find it. What tar itself is started from is below ``hidden``, a path that no
+    tarball can know. It has no network, and none of the calls that the host's filter refuses.
+    """
+    root = f"{scratch}/root"
+    programs = [tar, decompress] if decompress else [tar]
+    folders = sorted({folder for program in programs for folder in program.folders})
+    command = [*tar.command(hidden), f"--file={hidden}/tarball"]
+    if decompress:
+        command.append("--use-compress-program=" + " ".join(decompress.command(hidden)))
+    return [
+        step("unshare", namespaces=["mount", "net"]),
+        step("propagation", mode="private"),
+        step("scratch", path=scratch, size="1m"),
+        step("root_folder", mountpoint=root, source=folder, flags=HARMLESS),
+        step("mount", target=hidden, fstype="tmpfs", flags=NO_POWERS, data="size=1m"),
+        *[
+            step("bind", source=path, target=hidden + path, flags=["ro", *NO_POWERS])
+            for path in folders
+        ],
+        step("bind", source=tarball, target=f"{hidden}/tarball", flags=["ro", *HARMLESS]),
+        # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
+        step("input", path=f"{root}{hidden}/tarball"),
+        step("output_as_error"),
+        step("bounding_set", keep=UNPACKING),
+        step("pivot_root", path=root),
+        step("limits", most={"cpu": UNPACKING_TIME, "as": UNPACKING_MEMORY}),
+        *user_steps("root", UNPACKING),
+        *seccomp_steps(host),
+        step("exec", path=command[0], arguments=[*command[1:], *TAR], environment=[]),
+    ]
