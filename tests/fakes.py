@@ -44,8 +44,8 @@ from txcontain.host.kernel import most_held
 from txcontain.host.processes import Process
 from txcontain.images.layers import Layers
 from txcontain.images.unpack import Unpacker
+from txcontain.logs.client import LogClient
 from txcontain.logs.journal import Journal
-from txcontain.logs.log_process import LogProcess
 from txcontain.logs.logd import LOG, STREAMS, Log
 from txcontain.network.bridge import Bridge
 from txcontain.network.dns import Resolver
@@ -293,7 +293,7 @@ class FakeReactor(Clock):
         self.factory = factory
         return self
 
-    def connectUNIX(self, path: str, factory: LogProcess) -> None:
+    def connectUNIX(self, path: str, factory: LogClient) -> None:
         self.log_process.connect(factory)
 
     def listenTCP(self, port: int, factory: ApiSite, backlog: int, interface: str) -> None:
@@ -513,7 +513,7 @@ class FakeLogProcess:
         self.told: list[str] = []  # lines
         self.silent = False  # whether it answers nothing
 
-    def connect(self, factory: LogProcess) -> None:
+    def connect(self, factory: LogClient) -> None:
         """The manager connects."""
         self.connection = factory.buildProtocol(None)
         self.connection.makeConnection(self)
@@ -698,7 +698,7 @@ async def remove(path: str) -> None:
 def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:
     """A pool whose inits are fake; prepared instances have their folders in the same one."""
     prepared = Prepared(folder, remove)
-    log_process = LogProcess(reactor, folder, folder, maybeDeferred)
+    log_process = LogClient(reactor, folder, folder, maybeDeferred)
     return Pool(reactor, reactor.kernel, Cgroups(), folder, prepared, log_process, **options)
 
 

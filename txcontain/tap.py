@@ -39,8 +39,8 @@ from txcontain.images import bounds
 from txcontain.images.layers import Layers
 from txcontain.images.unpack import Unpacker
 from txcontain.later import background, be_monotonic
+from txcontain.logs.client import LogClient
 from txcontain.logs.journal import Journal
-from txcontain.logs.log_process import LogProcess
 from txcontain.network.network import make_network
 from txcontain.options import number
 from txcontain.runtime.pool import Pool
@@ -222,7 +222,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     writer = Writer(reactor)
     prepared = Prepared(os.path.join(state, "instances"), trees.remove)
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
-    log_process = LogProcess(reactor, run, prepared.folder, for_logs)
+    log_process = LogClient(reactor, run, prepared.folder, for_logs)
     pool = Pool(
         reactor,
         kernel,

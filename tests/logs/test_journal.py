@@ -153,7 +153,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [1_000_001, 1_000_002, 1_000_003, 1_000_004])
 
     def test_no_number(self) -> None:
-        """What was scribbled in a number's place is none, and spoils none that follows."""
+        """What was scribbled in a number's position is none, and spoils none that follows."""
         with open(self.path, "w") as file:
             for number in ("true", "-1", "0", "1e3", f"1{'0' * 400}", f"1{'0' * 15}", '"7"'):
                 file.write(f'{{"seq":{number}}}\n')

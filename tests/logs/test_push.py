@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.fakes import FakeConsumer
-from txcontain.logs.push import Stream
+from txcontain.logs.push import PushProducer
 
 
 class StreamTests(SynchronousTestCase):
@@ -16,7 +16,7 @@ class StreamTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.consumer = FakeConsumer()
-        self.stream = Stream(self.consumer)
+        self.stream = PushProducer(self.consumer)
         self.stream.begin()
 
     def free(self) -> Any:

@@ -1,4 +1,4 @@
-"""Logs: what the log process writes and keeps within its bound, and what is read of that."""
+"""Logs are sent to whoever asks, and followed."""
 
 import os
 import time
@@ -6,253 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.python.failure import Failure
 
-from tests.fakes import FakeConsumer, MachineTestCase, make_folder, write_log
+from tests.fakes import FakeConsumer, write_log
+from tests.logs.case import LogTestCase, text_of
 from tests.support import make_spec
-from txcontain.errors import InvalidData
-from txcontain.logs import logd, segments
-from txcontain.logs.log_process import CONNECT_AGAIN, DRAIN_WITHIN, LogProcess
-from txcontain.logs.logd import LOG, RECORD, STREAMS, Log
-from txcontain.logs.reader import MOST_HELD, Reader, Source, read_moment, timestamp
-from txcontain.logs.segments import EVERYTHING, Lines, Piece, Place, Wanted
-
-# What a container writes: pieces of a stream each. One that is no text has its writer killed.
-PIECES = st.lists(
-    st.tuples(
-        st.sampled_from([0, 1]), st.sampled_from([b"", b"a", b"long" * 99, b"\n", b"b\n\nc"])
-    ),
-    max_size=60,
-)
-
-
-class LogTestCase(MachineTestCase):
-    """A test of logs in a temporary folder, which a pipe is written into."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.log_folder = os.path.join(self.folder, LOG)
-        self.pipe, self.into = os.pipe2(os.O_NONBLOCK)
-        self.addCleanup(os.close, self.pipe)
-        self.addCleanup(os.close, self.into)
-
-    def on_disk(self) -> Any:
-        """How many bytes the files of the log have."""
-        return sum(entry.stat().st_size for entry in os.scandir(self.log_folder))
-
-    def move(self, log: Any, data: Any, stream: int = 0) -> None:
-        """A container writes, and the log process moves it."""
-        while data:
-            data = data[os.write(self.into, data) :]
-            try:
-                while log.take(self.pipe, stream):
-                    pass
-            except BlockingIOError:
-                pass
-
-    def read_all(
-        self, place: Any = segments.BEGINNING, wanted: Any = EVERYTHING, folder: Any = None
-    ) -> Any:
-        """All pieces that are there from a place on."""
-        folder = folder or self.log_folder
-        found: list[Any] = []
-        last = segments.end(folder)
-        while True:
-            pieces, place = segments.read(folder, place, last, wanted)
-            if not pieces:
-                return found
-            found += pieces
-
-
-def text_of(pieces: Any) -> Any:
-    """The bytes of pieces."""
-    return b"".join(piece.data for piece in pieces)
-
-
-class WritingTests(LogTestCase):
-    """What the log process makes of pieces."""
-
-    @given(PIECES, st.integers(0, 60), st.integers(100, 3000))
-    @settings(max_examples=60)
-    def test_reference(self, pieces: Any, killed_at: Any, most: Any) -> None:
-        """The newest pieces are there in their order, in no more bytes than the bound."""
-        self.log_folder = os.path.join(make_folder(self), LOG)
-        all_of_it = b""
-        with patch.object(logd, "LEAST_SEGMENT", 100):
-            log = Log(self.log_folder, most)
-            for number, (stream, data) in enumerate(pieces):
-                if number == killed_at:
-                    log.close()
-                    log = Log(self.log_folder, most)
-                self.move(log, data, stream)
-                all_of_it += data
-                if data:
-                    self.assertLessEqual(self.on_disk(), most)
-        log.close()
-        kept = text_of(self.read_all())
-        self.assertTrue(all_of_it.endswith(kept))
-        if len(all_of_it) + len(pieces) * RECORD.size < most // 3:
-            self.assertEqual(kept, all_of_it)
-
-    def test_each_stream(self) -> None:
-        """Each piece is known by its stream, and no time is before that of an earlier one."""
-        log = Log(self.log_folder, 1 << 20)
-        self.addCleanup(log.close)
-        for number in range(20):
-            self.move(log, b"%d\n" % number, number % 2)
-        pieces = self.read_all()
-        self.assertEqual([piece.stream for piece in pieces], [0, 1] * 10)
-        self.assertEqual(sorted(pieces, key=lambda one: one.time), pieces)
-        self.assertEqual(
-            text_of(self.read_all(wanted=Wanted(frozenset([1])))),
-            b"".join(b"%d\n" % number for number in range(1, 20, 2)),
-        )
-
-    def test_bound_of_one_byte_pieces(self) -> None:
-        """What says where pieces are counts as well, however small those are."""
-        log = Log(self.log_folder, 8192)
-        self.addCleanup(log.close)
-        for number in range(5000):
-            self.move(log, b"x", number % 2)
-            self.assertLessEqual(self.on_disk(), 8192)
-        self.assertGreater(len(text_of(self.read_all())), 200)
-
-    def test_the_oldest_goes_first(self) -> None:
-        """Before a segment is begun that would be too much, the oldest has gone, and no other."""
-        log = Log(self.log_folder, 1 << 20)
-        self.addCleanup(log.close)
-        for letter in b"abcdefghijklmnopqrst":
-            self.move(log, bytes([letter]) * (1 << 16))
-            self.assertLessEqual(self.on_disk(), 1 << 20)
-        kept = text_of(self.read_all())
-        self.assertGreaterEqual(len(kept), (1 << 20) * 7 // 8 - (1 << 17))
-        self.assertEqual(kept[-1:], b"t")
-
-    def test_killed_before_the_piece(self) -> None:
-        """A record without its piece is none: the next one takes its place."""
-        log = Log(self.log_folder, 1 << 20)
-        self.move(log, b"1\n")
-        log._add_record(time.time_ns(), 1)
-        log.close()
-        self.assertEqual(text_of(self.read_all()), b"1\n")
-        log = Log(self.log_folder, 1 << 20)
-        self.addCleanup(log.close)
-        self.move(log, b"2\n", 0)
-        self.assertEqual(
-            [(one.stream, one.data) for one in self.read_all()], [(0, b"1\n"), (0, b"2\n")]
-        )
-
-    def test_full_disk(self) -> None:
-        """Where the disk is full, what is in the pipe stays in it."""
-        log = Log(self.log_folder, 1 << 20)
-        self.addCleanup(log.close)
-        self.move(log, b"1\n")
-        os.write(self.into, b"2\n")
-        with patch.object(os, "splice", side_effect=OSError(28, "full")):
-            self.assertRaises(OSError, log.take, self.pipe, 0)
-        with patch.object(os, "pwrite", return_value=7):
-            self.assertRaises(OSError, log.take, self.pipe, 1)
-        log.take(self.pipe, 0)
-        self.assertEqual(text_of(self.read_all()), b"1\n2\n")
-
-    def test_after_a_power_cut(self) -> None:
-        """What does not fit together any more is left alone: a new segment is begun."""
-        for spoil in (lambda data, _: os.truncate(data, 1), lambda _, index: os.unlink(index)):
-            log = Log(self.log_folder, 1 << 20)
-            for number in range(3):
-                self.move(log, b"%d\n" % number, number % 2)
-            log.close()
-            spoil(*logd.paths(self.log_folder, logd.numbers(self.log_folder)[-1]))
-            log = Log(self.log_folder, 1 << 20)
-            self.addCleanup(log.close)
-            self.move(log, b"after\n")
-            self.assertTrue(text_of(self.read_all()).endswith(b"after\n"))
-
-    def test_no_folder(self) -> None:
-        """Where the instance has been removed, that is what is said."""
-        log = Log(os.path.join(self.folder, "none", LOG), 1 << 20)
-        self.assertRaises(FileNotFoundError, log.take, self.pipe, 0)
-
-
-class ReadingTests(LogTestCase):
-    """What is found in the segments."""
-
-    @given(PIECES, st.integers(0, 10), st.integers(1, 9), st.sets(st.sampled_from([0, 1])))
-    @settings(max_examples=60)
-    def test_last_lines(self, pieces: Any, lines: Any, block: Any, streams: Any) -> None:
-        """Whatever the log and the size of a read, these are its last lines and no more."""
-        self.log_folder = os.path.join(make_folder(self), LOG)
-        log = Log(self.log_folder, 1 << 16)
-        with patch.object(logd, "LEAST_SEGMENT", 2000):
-            for stream, data in pieces:
-                self.move(log, data, stream)
-        log.close()
-        wanted = Wanted(frozenset(streams))
-        all_lines = text_of(self.read_all(wanted=wanted)).splitlines(keepends=True)
-        with patch.multiple(segments, LONGEST_READ=block, MOST_RECORDS=block, LONGEST_LOOK=block):
-            last = segments.end(self.log_folder)
-            (*_, place) = segments.look_back(self.log_folder, last, lines, wanted)
-            found = text_of(self.read_all(place, wanted))
-        self.assertEqual(found, b"".join(all_lines[max(0, len(all_lines) - lines) :]))
-
-    @given(st.binary(max_size=8 * RECORD.size), st.binary(max_size=40))
-    def test_nonsense(self, index: Any, data: Any) -> None:
-        """No index is too odd to be read, in a time that its length bounds."""
-        folder = make_folder(self)
-        for path, content in zip(logd.paths(folder, 1), (data, index), strict=True):
-            with open(path, "wb") as file:
-                file.write(content)
-        self.assertLessEqual(len(text_of(self.read_all(folder=folder))), len(data) * 8)
-        list(segments.look_back(folder, segments.end(folder), 3, EVERYTHING))
-        segments.last_words(folder, "stderr", 9)
-
-    def test_times(self) -> None:
-        """Only pieces from one time to another are read."""
-        log = Log(self.log_folder, 1 << 20)
-        self.addCleanup(log.close)
-        for second in range(10):
-            with patch.object(time, "time_ns", return_value=second * 10**9):
-                self.move(log, b"%d" % second)
-        found = self.read_all(wanted=Wanted(since=3 * 10**9, until=6 * 10**9))
-        self.assertEqual(text_of(found), b"3456")
-
-    def test_removed_meanwhile(self) -> None:
-        """Who reads goes on with the oldest segment that is still there."""
-        log = Log(self.log_folder, 1 << 19)
-        self.addCleanup(log.close)
-        for letter in b"abcdefgh" * 2:
-            self.move(log, bytes([letter]) * (1 << 16))
-        left = self.read_all(Place(1, 7))
-        self.assertEqual(text_of(left), text_of(self.read_all()))
-
-    def test_last_words(self) -> None:
-        """The last lines of one stream are told, as far as a bound goes."""
-        self.assertEqual(segments.last_words(self.log_folder, "stderr", 100), "")
-        log = Log(self.log_folder, 1 << 20)
-        self.addCleanup(log.close)
-        for number in range(50):
-            self.move(log, b"%d\n" % number, 1)
-            self.move(log, b"not this\n", 0)
-        self.assertEqual(
-            segments.last_words(self.log_folder, "stderr", 1000).split(),
-            [str(number) for number in range(50)],
-        )
-        self.assertEqual(segments.last_words(self.log_folder, "stderr", 8), "48\n49")
-
-    def test_lines(self) -> None:
-        """A line is whole though it came in pieces, and though the other stream came between."""
-        lines = Lines()
-        pieces = [Piece(1, 0, b"on"), Piece(2, 1, b"err\nmo"), Piece(3, 0, b"e\ntwo\n")]
-        self.assertEqual(
-            [(one.time, one.data) for one in lines.of(pieces)],
-            [(2, b"err\n"), (1, b"one\n"), (3, b"two\n")],
-        )
-        self.assertEqual([one.data for one in lines.rest()], [b"mo\n"])
-        long = [*lines.of([Piece(4, 0, b"x" * 200_000)] * 3)]
-        self.assertEqual(len(long), 3)
+from txcontain.logs import segments
+from txcontain.logs.client import DRAIN_WITHIN, LogClient
+from txcontain.logs.logd import LOG
+from txcontain.logs.reader import Reader
+from txcontain.logs.segments import EVERYTHING, Wanted
+from txcontain.logs.source import MOST_HELD, Source
 
 
 class ReaderTestCase(LogTestCase):
@@ -260,7 +24,7 @@ class ReaderTestCase(LogTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.process = LogProcess(self.reactor, self.folder, self.folder, maybeDeferred)
+        self.process = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
         self.process.start()
         self.addCleanup(lambda: self.now(self.process.stop()))
         self.instance = self.make_instance("web-1")
@@ -433,7 +197,7 @@ class ReaderTests(ReaderTestCase):
             self.write(b"1\n")
             self.successResultOf(sending)
             self.assertEqual((self.sent, self.reactor.getDelayedCalls()), (b"", []))
-            self.assertEqual((dict(self.process._followers), dict(self.process.readers)), ({}, {}))
+            self.assertEqual((dict(self.process._waiters), dict(self.process.readers)), ({}, {}))
 
     def test_gone_while_lines_are_looked_for(self) -> None:
         """For who is gone no more lines are looked for."""
@@ -485,123 +249,3 @@ class ReaderTests(ReaderTestCase):
         other.ended = True
         self.end()
         self.successResultOf(sending)
-
-
-class MomentTests(LogTestCase):
-    """Times, read and written."""
-
-    def test_moments(self) -> None:
-        """A moment or a duration is read, to the nanosecond."""
-        now = 1_000_000 * 10**9
-        for text, wanted in (
-            ("1970-01-01T00:00:01Z", 10**9),
-            ("1970-01-01t00:00:01.5z", 1_500_000_000),
-            ("1970-01-01T01:00:00.000000001+01:00", 1),
-            ("1970-01-01 01:00:00 01:00", 0),
-            ("1969-01-01T00:00:00Z", 0),
-            ("90s", now - 90 * 10**9),
-            ("1h30m", now - 5400 * 10**9),
-            ("9999d", 0),
-        ):
-            self.assertEqual(read_moment("since", text, now), wanted, text)
-
-    def test_none(self) -> None:
-        """What is none is refused, with what would be one."""
-        for text in (
-            "",
-            "10",
-            "m",
-            "1970-01-01",
-            "1970-01-01T00:00:00",
-            "1970-02-30T00:00:00Z",
-            "1970-01-01T25:00:00Z",
-            "yesterday",
-            "-1s",
-            "1e9s",
-            "\u0661s",
-            "1970-01-01T00:00:00+99:99",
-        ):
-            error = self.assertRaises(InvalidData, read_moment, "since", text, 0)
-            self.assertIn("since must be a time such as", str(error))
-
-    @given(st.integers(0, 1 << 62))
-    def test_there_and_back(self, moment: Any) -> None:
-        """What is written is read as the same."""
-        self.assertEqual(read_moment("since", timestamp(moment), 0), moment)
-
-
-class ProcessTests(MachineTestCase):
-    """The manager's side of the log process."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.process = LogProcess(self.reactor, self.folder, self.folder, maybeDeferred)
-        self.process.start()
-        self.other = self.reactor.log_process
-
-    def test_told_again(self) -> None:
-        """Another log process is told all that the one before it knew, and what it was to do."""
-        self.assertEqual(self.successResultOf(self.process.open("a")), "")
-        self.process.name("a", "web-1", 100)
-        self.process.open("b")
-        self.other.silent = True
-        closing = self.start(self.process.close("a"))
-        draining = self.start(self.process.settle("b"))
-        self.other.lose()
-        self.other.told.clear()
-        self.other.silent = False
-        self.reactor.advance(0)
-        self.assertEqual(
-            self.other.told,
-            [
-                "sync a b",
-                "open a",
-                "name a web-1 100",
-                "close a",
-                "open b",
-                "drain b",
-            ],
-        )
-        self.successResultOf(closing)
-        self.successResultOf(draining)
-        self.other.lose()
-        self.reactor.advance(0)
-        self.assertIn("sync b", self.other.told)
-
-    def test_closed_at_once(self) -> None:
-        """What has no pipes has nothing to close or to wait for."""
-        self.now(self.process.close("none"))
-        self.now(self.process.settle("none"))
-
-    def test_closed_twice(self) -> None:
-        """Two who close the same pipes are both told."""
-        self.process.open("a")
-        self.other.silent = True
-        closing = [self.start(self.process.close("a")) for _ in range(2)]
-        self.assertEqual(self.other.told.count("close a"), 1)
-        self.other.say("closed", "a")
-        for one in closing:
-            self.successResultOf(one)
-
-    def test_refused(self) -> None:
-        """Why pipes can't be held is told."""
-        self.other.silent = True
-        opening = self.process.open("a")
-        self.other.say("failed", "a", "Too many open files")
-        self.assertEqual(self.successResultOf(opening), "Too many open files")
-
-    def test_started(self) -> None:
-        """Where there is none it is started, and looked for until it is found."""
-        self.reactor.connects = False
-        connect = self.other.connect
-        self.other.connect = lambda factory: factory.clientConnectionFailed(
-            None, Failure(ConnectionRefusedError())
-        )
-        self.other.lose()
-        for _ in range(20):
-            self.reactor.advance(CONNECT_AGAIN)
-        self.assertEqual(len(self.reactor.spawned), 1)
-        self.other.connect = connect
-        self.reactor.advance(CONNECT_AGAIN)
-        self.assertIsNotNone(self.other.connection)
-        self.assertEqual(STREAMS, ("stdout", "stderr"))

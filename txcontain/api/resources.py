@@ -30,8 +30,8 @@ from txcontain.engine.recovery import doctor
 from txcontain.errors import InvalidData
 from txcontain.logs.follower import Follower
 from txcontain.logs.logd import STREAMS
-from txcontain.logs.reader import read_moment
 from txcontain.logs.segments import FOREVER, Wanted
+from txcontain.logs.times import read_moment
 from txcontain.runtime.records import record_of
 
 OF_LOGS: dict[str, Any] = {

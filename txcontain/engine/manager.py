@@ -24,8 +24,9 @@ from txcontain.host.os_errors import of_os
 from txcontain.images.layers import Layers
 from txcontain.later import Timer, background, poll, together
 from txcontain.logs.journal import Journal
-from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader, Source
+from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader
 from txcontain.logs.segments import LONGEST_READ, Wanted
+from txcontain.logs.source import Source
 from txcontain.network.network import Network
 from txcontain.runtime import diagnose
 from txcontain.runtime.instance import END_WITHIN, Instance

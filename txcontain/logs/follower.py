@@ -1,4 +1,4 @@
-"""Sends the journal's events to whoever follows them."""
+"""Sends the journal's events to a client, and goes on as they happen."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from twisted.internet.defer import Deferred
 from txcontain.host.files import to_json
 from txcontain.later import pause
 from txcontain.logs.journal import Event, Journal
-from txcontain.logs.push import Stream
+from txcontain.logs.push import PushProducer
 
-SOME = 200  # events that are sent at once
-MOST_WAITING = 10_000  # events kept for a follower that takes none
+SOME = 200  # events sent at once
+MOST_WAITING = 10_000  # events kept for a client that reads none
 
 
 @define(eq=False)
-class Follower(Stream):
-    """Sends the events after a number: those that are there, and then each as it happens."""
+class Follower(PushProducer):
+    """Sends the events after a number: first those on disk, then each as it happens."""
 
     journal: Journal = field(kw_only=True)
     reactor: Any = field(kw_only=True)
-    last: int = field(kw_only=True)  # the number of the last event that was sent
+    last: int = field(kw_only=True)  # the number of the last event sent
     _waiting: list[Event] = field(factory=list)
     _wake: Deferred[None] | None = None
 
     async def send(self, follow: bool) -> None:
-        """Send what is there; where it is followed, go on until the consumer is gone."""
+        """Send what is there; if ``follow``, go on until the consumer is gone."""
         self.begin()
         end = self.journal.listen(self._happened)
         try:
@@ -45,7 +45,7 @@ class Follower(Stream):
         events = self.journal.since(self.last)
         while not self.gone and (some := list(islice(events, SOME))):
             await self._write(some)
-            await pause(self.reactor, 0)  # others get their turn
+            await pause(self.reactor, 0)  # others get a turn
 
     async def _write(self, events: list[Event]) -> None:
         new = [event for event in events if event["seq"] > self.last]
@@ -63,8 +63,10 @@ class Follower(Stream):
         if self.gone:
             return
         self._waiting.append(event)
-        if len(self._waiting) > MOST_WAITING:  # it takes none; it can ask again from its last
-            self.consumer.abortConnection()  # to lose it would wait until all is read
+        if (
+            len(self._waiting) > MOST_WAITING
+        ):  # it reads none; it can ask again, from its last event on
+            self.consumer.abortConnection()  # loseConnection would wait until all is read
             self.stopProducing()
         self._go_on()
 

@@ -1,14 +1,14 @@
 """The journal: every change with its reason, numbered, kept on disk within a bound.
 
-A line of JSON an event. When the file is full it becomes the old one, and a new one
-begins: between half of the bound and the whole of it is there to be replayed. An event is
-written down, told, and put in the manager's log a moment after it has happened, all in
-this order: so no launch waits for that, and no one hears of what a next manager won't know.
+Each event is a line of JSON. When the file is full, it replaces the old file, and a new one
+begins: so at least half of the bound can always be replayed. A moment after an event has happened
+it is written, then sent to listeners, then put in the manager's log. So no launch waits for it, and
+nobody hears of an event that the next manager doesn't know.
 
-Who follows asks for what comes after the last number it has heard: so no number may be
-used twice, also where the files were damaged, or the disk was full and what was told was not
-written. That a manager begins with the time of its start, in milliseconds, where that is more
-than any number on disk, takes no other file: no manager takes a thousand events a second.
+A client asks for what comes after the last number it has heard. So no number may be used twice,
+even if the files were damaged, or the disk was full and an event was sent but not written. So a
+manager begins with the time of its start in milliseconds, or after the highest number on disk if
+that is higher. No manager has a thousand events a second, so this needs no other file.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from txcontain.host.files import open_file, to_json
 from txcontain.later import Timer
 
 LARGEST = 4 << 20  # bytes of each of the two files
-LARGEST_NUMBER = 10**15  # of an event: JSON has it exactly, and 15 digits are what can be asked
-MOST_WAITING = 10_000  # events, on a disk that takes none for a while
-WRITE_AFTER = 0.01  # seconds: until then, who asked for the change has its answer
-# To a pipe or a link nothing is written, and no one is waited for.
+LARGEST_NUMBER = 10**15  # of an event: exact in JSON; queries take up to 15 digits
+MOST_WAITING = 10_000  # events that wait while the disk takes none
+WRITE_AFTER = 0.01  # seconds: by then, the caller has the answer
+# So we neither write to a link nor wait for the reader of a pipe.
 APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
-# Who asked for what is being done, where someone did. A coroutine keeps it through all its
-# waits (a Deferred made of it copies the context), and what the reactor begins by itself, such
-# as a restart, has none: so no verb of the manager needs to hand it on.
+# Who asked for what is being done. A coroutine keeps it through all its awaits, because a Deferred
+# made from it copies the context; so the manager's verbs need not pass it on. What the reactor
+# begins by itself, such as a restart, has none.
 asked_by: ContextVar[str | None] = ContextVar("asked_by", default=None)
 
 
@@ -51,14 +51,14 @@ class Journal:
     reactor: Any
     path: str
     now: Callable[[], float] = time.time  # of the day
-    writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
+    writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function that may wait
     last: int = 0  # the number of the last event
-    _new: list[Event] = field(factory=list)  # those that are yet to be written
-    _waiting: int = 0  # events that are yet to be written
-    _lost: int = 0  # events that were too many to wait
+    _new: list[Event] = field(factory=list)  # not given to the disk yet
+    _waiting: int = 0  # events given to the disk, and not written yet
+    _lost: int = 0  # events dropped because too many were waiting
     _writing: Timer = field(init=False)
     _size: int = 0
-    _torn: bool = False  # whether the last line was cut short, and spoils what would follow it
+    _torn: bool = False  # whether the last line was cut short and needs a newline first
     _listeners: list[Listener] = field(factory=list)
     _log: Logger = field(factory=Logger)
 
@@ -66,7 +66,7 @@ class Journal:
         self._writing = Timer(self.reactor, self.write)
 
     def open(self) -> None:
-        """Go on after every number that has been used; where the files can't be read, say so."""
+        """Find the next number that was never used; log a warning if the files can't be read."""
         self.last = int(self.now() * 1000)
         try:
             self._open()
@@ -82,7 +82,7 @@ class Journal:
             self._torn = file.read(1) not in (b"", b"\n")
 
     def add(self, what: str, reason: str, instance: str | None = None, **details: Any) -> Event:
-        """Take note of an event, and of who asked for it."""
+        """Record an event, and who asked for it."""
         self.last += 1
         if by := asked_by.get():
             details["by"] = by
@@ -104,7 +104,7 @@ class Journal:
         return event
 
     def write(self) -> Deferred[None]:
-        """Write down what is new, tell who listens, and log it; fires when that is done."""
+        """Write the new events, send them to listeners, and log them; fires when that is done."""
         self._writing.cancel()
         new, self._new = self._new, []
         written = self.writes(self._write, [to_json(event) for event in new])
@@ -143,7 +143,7 @@ class Journal:
         self._torn = written < len(line)
 
     def since(self, number: int) -> Iterator[Event]:
-        """The events after that number, of those that are written and still there."""
+        """The events after that number that are on disk."""
         for path in (f"{self.path}.old", self.path):
             with contextlib.suppress(FileNotFoundError), open_file(path) as file:
                 for line in file:
@@ -152,7 +152,7 @@ class Journal:
                         yield event
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` with each event from now on; returns what ends that."""
+        """Call ``listener`` with each event from now on; returns a function that ends this."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -166,7 +166,7 @@ def line_of(event: Event) -> str:
 
 
 def _parse(line: bytes) -> Event | None:
-    """The event of a line; nothing where it was cut short or scribbled on."""
+    """The event of a line; None if the line is damaged."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Answers without an end in sight, sent no faster than the client takes them."""
+"""Long answers, sent no faster than the client takes them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from zope.interface import implementer
 
 @implementer(IPushProducer)
 @define(eq=False)
-class Stream:
-    """What is sent to ``consumer``, an IConsumer. A subclass writes, and awaits ``free``."""
+class PushProducer:
+    """Sends something to ``consumer``, an IConsumer. A subclass awaits ``free``, then writes."""
 
     consumer: Any
-    gone: bool = False  # whether the consumer takes no more, ever
+    gone: bool = False  # whether the consumer will never take more
     _paused: Deferred[None] | None = None
 
     def begin(self) -> None:
-        """Be told when the consumer has enough."""
+        """Register with the consumer, which then says when it has enough."""
         self.consumer.registerProducer(self, True)
 
     def finish(self) -> None:
-        """All is sent."""
+        """Everything is sent."""
         if not self.gone:
             self.consumer.unregisterProducer()
 
     async def free(self) -> bool:
-        """Wait until the consumer takes more; returns whether it ever will."""
+        """Wait until the consumer takes more; returns False if it is gone."""
         if self._paused is not None:
             await self._paused
         return not self.gone

@@ -1,158 +1,47 @@
-"""What containers wrote, for whoever asks: the last lines, a time, what follows; several in one.
+"""Sends logs to whoever asks: the last lines, since a time, what follows; several merged into one.
 
-``log_process.py`` has it written to files, ``segments.py`` reads these. The files are opened for
-each read: whoever follows a quiet log takes no descriptor, no thread and no time.
+``logd.py`` writes the files, and ``segments.py`` reads them. They are opened for each read: so to
+follow a quiet log takes no descriptor, no thread and no time.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 
-from txcontain.container.document import shown
-from txcontain.errors import InvalidData
 from txcontain.later import Timer
-from txcontain.logs import segments
-from txcontain.logs.log_process import LogProcess
-from txcontain.logs.logd import LOG
-from txcontain.logs.push import Stream
-from txcontain.logs.segments import (
-    BEGINNING,
-    EVERYTHING,
-    FOREVER,
-    LONGEST_READ,
-    Lines,
-    Piece,
-    Place,
-    Wanted,
-)
+from txcontain.logs.push import PushProducer
+from txcontain.logs.segments import FOREVER, LONGEST_READ, Lines, Piece
+from txcontain.logs.source import Source
+from txcontain.logs.times import SECOND, timestamp
 
-MOST_HELD = 1 << 20  # bytes of a log that is removed, for each who has not read it to its end
-MOST_READ, LEAST_READ = 4 << 20, 4096  # bytes of all logs that are merged; of each of them
-SECOND = 10**9  # nanoseconds
-LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z
-UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
-DURATION = re.compile("(?:[0-9]{1,9}[smhd])+")
-# RFC 3339, 5.6; in a query that is not quoted, "+" has become a space.
-MOMENT = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8})(?:\.([0-9]{1,9})[0-9]*)?"
-    r"(?:[Zz]|([+ -][0-9:]{5}))"
-)
-
-
-class Writer(Protocol):
-    """Whose log it is: an instance."""
-
-    name: str
-    processes: Any  # what runs of it, with its token; None if nothing ever did
-
-    @property
-    def ended(self) -> bool:
-        """Whether it writes no more."""
-
-    def path(self, name: str) -> str:
-        """A path in its folder."""
+MOST_READ, LEAST_READ = 4 << 20, 4096  # bytes read at once of all logs together; of each log
 
 
 @define(eq=False)
-class Source:
-    """One instance's log, as someone reads it."""
-
-    process: LogProcess
-    instance: Writer
-    wanted: Wanted = EVERYTHING
-    most: int = LONGEST_READ  # bytes of one read
-    last: Place = BEGINNING  # up to where there is something to read
-    _place: Place = BEGINNING
-    _held: list[Piece] = field(factory=list)  # the rest of a log that is removed
-    _gone: bool = False  # whether it is
-    _reading: DeferredLock = field(factory=DeferredLock)
-
-    @property
-    def _folder(self) -> str:
-        return self.instance.path(LOG)
-
-    async def settle(self) -> None:
-        """Have all in the files that was written by now."""
-        if self.instance.processes is not None:
-            await self.process.settle(self.instance.processes.token)
-
-    async def look(self) -> None:
-        """Find out where the log ends now."""
-        if not self._gone:
-            self.last = await self.process.threads(segments.end, self._folder)
-
-    async def go_back(self, lines: int, go_on: Callable[[], Awaitable[bool]]) -> None:
-        """Go to the last lines, unless no one wants them any more."""
-        places = segments.look_back(self._folder, self.last, lines, self.wanted)
-        place = None
-        while place is None and await go_on():
-            place = await self.process.threads(next, places)
-        self._place = place or self.last
-
-    async def read(self) -> list[Piece]:
-        """The next pieces; none at the end."""
-        await self._reading.acquire()
-        try:
-            pieces, self._held = self._held, []
-            return pieces or await self._read_on()
-        finally:
-            self._reading.release()
-
-    async def _read_on(self) -> list[Piece]:
-        if self._gone:
-            return []
-        where = self._folder, self._place, self.last, self.wanted, self.most
-        pieces, self._place = await self.process.threads(segments.read, *where)
-        return pieces  # type: ignore[no-any-return]  # a thread's answer is Any
-
-    def end(self) -> None:
-        """No more is to be read."""
-        readers = self.process.readers
-        readers[self.instance.name].discard(self)
-        if not readers[self.instance.name]:
-            del readers[self.instance.name]
-
-    async def hold_rest(self) -> None:
-        """The log is about to be removed: read what is left now, within a bound."""
-        await self.look()
-        await self._reading.acquire()
-        try:
-            left = MOST_HELD
-            while left > 0 and (pieces := await self._read_on()):
-                self._held += pieces
-                left -= sum(len(piece.data) for piece in pieces)
-            self._gone = True
-        finally:
-            self._reading.release()
-
-
-@define(eq=False)
-class Reader(Stream):
+class Reader(PushProducer):
     """Sends the logs of one or more instances to a consumer, as fast as it takes them."""
 
     reactor: Any = field(kw_only=True)
     sources: Sequence[Source] = field(kw_only=True)
     timestamps: bool = field(default=False, kw_only=True)
-    names: bool = field(default=False, kw_only=True)  # whether each line tells whose it is
+    names: bool = field(default=False, kw_only=True)  # whether each line begins with its instance
     _lines: list[Lines] = field(init=False)
-    _quiet: set[int] = field(factory=set)  # sources that are waited for, by their index
-    _over: set[int] = field(factory=set)  # those that have ended, as was noticed
+    _quiet: set[int] = field(factory=set)  # indexes of the sources we wait for
+    _over: set[int] = field(factory=set)  # indexes of those whose end was noticed
     _wake: Deferred[None] | None = None
 
     def __attrs_post_init__(self) -> None:
         self._lines = [Lines() for _ in self.sources]
 
     async def send(self, lines: int | None, follow: bool) -> None:
-        """Send the last ``lines`` lines of each log (all, where None), and what follows."""
+        """Send the last ``lines`` lines of each log (None: all), then what follows."""
         at_last = Timer(self.reactor, self._go_on)
         for source in self.sources:
             source.process.readers[source.instance.name].add(source)
@@ -190,7 +79,7 @@ class Reader(Stream):
                 await source.look()
 
     def _is_over(self) -> bool:
-        """Whether nothing follows any more."""
+        """Whether nothing can follow."""
         return all(
             source.instance.ended or source.wanted.until <= time.time_ns()
             for source in self.sources
@@ -207,9 +96,9 @@ class Reader(Stream):
     # -- lines, by their times -------------------------------------------------
 
     async def _merge(self, over: bool) -> None:
-        """Send the lines of all logs by their times; with what is left of each if it is over."""
+        """Send the lines of all logs by their times; if ``over``, unfinished lines too."""
         queues: list[deque[Piece]] = [deque() for _ in self.sources]
-        heads: list[tuple[int, int]] = []  # the time of each one's next line, and its index
+        heads: list[tuple[int, int]] = []  # the time of each source's next line, and its index
 
         async def refill(index: int) -> None:
             queue = queues[index]
@@ -247,12 +136,12 @@ class Reader(Stream):
     # -- waiting ---------------------------------------------------------------
 
     async def _something_new(self) -> None:
-        """Wait until one of the logs has grown, or ended, or the consumer is gone."""
+        """Wait until a log has grown or ended, or the consumer is gone."""
         wake = self._wake = Deferred()
         for index, source in enumerate(self.sources):
             if source.instance.ended and index not in self._over:
                 self._over.add(index)
-                self._go_on()  # once: it may have ended after this looked, and no one tells again
+                self._go_on()  # once: it may have ended since we last looked
             elif index not in self._quiet and not source.instance.ended:
                 self._quiet.add(index)
                 source.process.follow(source.instance.name, source.last, self, index)
@@ -260,7 +149,7 @@ class Reader(Stream):
             await wake
 
     def grown(self, index: int) -> None:
-        """There is more of a log, or there may be."""
+        """A log may have grown."""
         self._quiet.discard(index)
         self._go_on()
 
@@ -280,34 +169,3 @@ class Reader(Stream):
         """The consumer is gone."""
         super().stopProducing()
         self._go_on()
-
-
-def timestamp(nanoseconds: int) -> str:
-    """A time as RFC 3339 has it, in UTC."""
-    seconds, fraction = divmod(nanoseconds, SECOND)
-    whole = time.gmtime(min(seconds, LAST_SECOND))
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{fraction:09}Z"
-
-
-def read_moment(name: str, text: str, now: int | None = None) -> int:
-    """The nanoseconds since 1970 that a text means: a moment (RFC 3339), or so long ago.
-
-    Raises InvalidData.
-    """
-    if DURATION.fullmatch(text):
-        parts = re.findall("([0-9]+)([smhd])", text)
-        now = time.time_ns() if now is None else now
-        return max(0, now - sum(int(number) * UNITS[unit] for number, unit in parts))
-    match = MOMENT.fullmatch(text)
-    try:
-        if match is None:
-            raise ValueError
-        day, clock, fraction, zone = match.groups()
-        zone = (zone or "+00:00").replace(" ", "+")
-        whole = int(datetime.fromisoformat(f"{day}T{clock}{zone}").timestamp())
-    except (ValueError, OverflowError):
-        raise InvalidData(
-            f"{name} must be a time such as 2026-01-31T12:00:00Z, or a duration such as 90s, 10m "
-            f"or 2h, not {shown(text)}"
-        ) from None
-    return max(0, whole * SECOND + int((fraction or "0").ljust(9, "0")))

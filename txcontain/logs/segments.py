@@ -1,8 +1,8 @@
-"""What is in a log: its pieces, each with its time and stream, from any place on.
+"""Reads the files of a log: its pieces from any position on, each with its time and stream.
 
-``logd.py`` writes the files that are read here, and says what is in them. All of this may wait for
-a disk: not for the reactor's thread. A segment may be removed at any time, as a log grows: what
-was in it is skipped then.
+``logd.py`` writes these files and describes them. All functions may wait for a disk: don't call
+them in the reactor's thread. As a log grows, a segment may be removed at any time; what was in it
+is skipped.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from attrs import define, field, frozen
 from txcontain.logs.logd import RECORD, STREAMS, end_of, numbers, paths
 
 LONGEST_READ = 1 << 18  # bytes of one read
-MOST_RECORDS = 4096  # that are looked at in one go
-LONGEST_LOOK = 4 << 20  # bytes that a look back for lines reads, before others have their turn
-LONGEST_LINE = 1 << 16  # bytes: what is longer is taken for several lines
+MOST_RECORDS = 4096  # read at once
+LONGEST_LOOK = 4 << 20  # bytes that `look_back` reads before others get their turn
+LONGEST_LINE = 1 << 16  # bytes: a longer line is split into several
 FOREVER = 1 << 63  # nanoseconds since 1970
 
 
 @frozen(order=True)
-class Place:
-    """A place in a log."""
+class Position:
+    """A position in a log."""
 
     segment: int = 0
     offset: int = 0
@@ -42,23 +42,23 @@ class Piece:
 
 @frozen
 class Wanted:
-    """Which pieces: those of these streams, from one time to another."""
+    """Which pieces to read: those of these streams, between two times."""
 
     streams: frozenset[int] = frozenset(range(len(STREAMS)))
     since: int = 0
     until: int = FOREVER
 
     def has(self, extent: Extent) -> bool:
-        """Whether a piece is one of them."""
+        """Whether a piece is wanted."""
         return extent.stream in self.streams and self.since <= extent.time <= self.until
 
 
-EVERYTHING, BEGINNING = Wanted(), Place()
+EVERYTHING, BEGINNING = Wanted(), Position()
 
 
 @frozen
 class Extent:
-    """Where a piece is, in its segment."""
+    """Where a piece is in its segment."""
 
     time: int
     stream: int
@@ -66,37 +66,37 @@ class Extent:
     end: int
 
 
-def end(folder: str) -> Place:
+def end(folder: str) -> Position:
     """Where a log ends now."""
-    return Place(*end_of(folder))
+    return Position(*end_of(folder))
 
 
 def read(
-    folder: str, place: Place, last: Place, wanted: Wanted, longest: int = LONGEST_READ
-) -> tuple[list[Piece], Place]:
-    """The next pieces from a place on that are wanted, and where to read on; none at the last."""
-    while place < last:
+    folder: str, position: Position, last: Position, wanted: Wanted, longest: int = LONGEST_READ
+) -> tuple[list[Piece], Position]:
+    """The next wanted pieces from a position on, and where to read on; none at ``last``."""
+    while position < last:
         with ExitStack() as files:
-            segment = _Segment.open(folder, place.segment, files)
+            segment = _Segment.open(folder, position.segment, files)
             if segment is not None:
-                most = last.offset if place.segment == last.segment else segment.size
+                most = last.offset if position.segment == last.segment else segment.size
                 most = min(most, segment.size)
-                pieces, offset = segment.read(place.offset, most, wanted, longest)
-                if offset > place.offset:
-                    place = Place(place.segment, offset)
+                pieces, offset = segment.read(position.offset, most, wanted, longest)
+                if offset > position.offset:
+                    position = Position(position.segment, offset)
                     if pieces:
-                        return pieces, place
+                        return pieces, position
                     continue
-        following = (number for number in numbers(folder) if number > place.segment)
-        place = min(Place(next(following, last.segment + 1)), last)
+        following = (number for number in numbers(folder) if number > position.segment)
+        position = min(Position(next(following, last.segment + 1)), last)
     return [], last
 
 
-def look_back(folder: str, last: Place, lines: int, wanted: Wanted) -> Iterator[Place | None]:
-    """The place before the last lines of what is wanted; None where others may have their turn."""
-    newlines = -1  # so many are to be found; it is not known before the last byte
+def look_back(folder: str, last: Position, lines: int, wanted: Wanted) -> Iterator[Position | None]:
+    """The position before the last wanted lines; first None, each time others may have a turn."""
+    newlines = -1  # how many to find: known when the last byte is
     looked_at = 0
-    place = last
+    position = last
     for number in reversed([n for n in numbers(folder) if lines and n <= last.segment]):
         with ExitStack() as files:
             segment = _Segment.open(folder, number, files)
@@ -111,19 +111,19 @@ def look_back(folder: str, last: Place, lines: int, wanted: Wanted) -> Iterator[
                         newlines = lines + block.endswith(b"\n")
                     found = block.count(b"\n")
                     if found >= newlines:
-                        yield Place(number, begin + _after_newline(block, newlines))
+                        yield Position(number, begin + _after_newline(block, newlines))
                         return
                     newlines -= found
                     looked_at += len(block)
                     if looked_at > LONGEST_LOOK:
                         yield None
                         looked_at = 0
-            place = Place(number)
-    yield place
+            position = Position(number)
+    yield position
 
 
 def _after_newline(block: bytes, number: int) -> int:
-    """The position after a newline, which is counted from the end."""
+    """The index after a newline, which is counted from the end."""
     position = len(block)
     for _ in range(number):
         position = block.rindex(b"\n", 0, position)
@@ -132,16 +132,16 @@ def _after_newline(block: bytes, number: int) -> int:
 
 @frozen
 class _Segment:
-    """The open files of a segment. What its index says is believed as far as it makes sense."""
+    """The open files of a segment. Its index is believed only as far as it makes sense."""
 
     data: int
     index: int
-    size: int  # bytes, of which all have their records by now
+    size: int  # bytes, all of which have their records by now
     records: int
 
     @classmethod
     def open(cls, folder: str, number: int, files: ExitStack) -> _Segment | None:
-        """A segment, until ``files`` is closed; None where there is none."""
+        """A segment, open until ``files`` is closed; None if there is none."""
         opened = []
         for path in paths(folder, number):
             try:
@@ -154,7 +154,7 @@ class _Segment:
         return cls(data, index, size, os.fstat(index).st_size // RECORD.size)
 
     def _extents(self, first: int, after: int, end: int) -> list[Extent]:
-        """The pieces of some records, the last of which ends here."""
+        """The pieces of some records; the last one ends at ``end``."""
         data = os.pread(self.index, (after - first) * RECORD.size, first * RECORD.size)
         whole = len(data) // RECORD.size * RECORD.size
         found = list(RECORD.iter_unpack(data[:whole]))
@@ -170,7 +170,7 @@ class _Segment:
         return int(RECORD.unpack(data)[1]) if len(data) == RECORD.size else self.size
 
     def _record_at(self, offset: int) -> int:
-        """The record of the piece that a byte is in."""
+        """The record of the piece that has the byte at this offset."""
         low, high = 0, self.records
         while high - low > 1:
             middle = (low + high) // 2
@@ -178,7 +178,7 @@ class _Segment:
         return low
 
     def read(self, offset: int, end: int, wanted: Wanted, longest: int) -> tuple[list[Piece], int]:
-        """The pieces that are wanted of what comes next, and the offset where that ends."""
+        """The wanted pieces among the next ones, and the offset where those end."""
         first = self._record_at(offset)
         after = min(first + MOST_RECORDS, self.records)
         most = end if after == self.records else min(end, self._begin_of(after))
@@ -204,7 +204,7 @@ class _Segment:
             end, after = min(end, self._begin_of(first)), first
 
     def blocks_back(self, extent: Extent) -> Iterator[tuple[int, bytes]]:
-        """A piece in parts that are not too long, the last one first, with their offsets."""
+        """A piece in blocks of a bounded size with their offsets, the last one first."""
         end = extent.end
         while end > extent.begin:
             begin = max(extent.begin, end - LONGEST_READ)
@@ -214,9 +214,9 @@ class _Segment:
 
 @define
 class Lines:
-    """Makes lines of pieces. A line has the time at which it began."""
+    """Makes lines from pieces. The time of a line is that of its first byte."""
 
-    _begun: dict[int, Piece] = field(factory=dict)  # lines without an end yet, by their stream
+    _begun: dict[int, Piece] = field(factory=dict)  # by stream: a line that has no end yet
 
     def of(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
         """The lines that these pieces complete, each with its newline."""
@@ -239,14 +239,14 @@ class Lines:
             self._begun[piece.stream] = line
 
     def rest(self) -> Iterator[Piece]:
-        """What was left without an end; it gets one."""
+        """What is left without a newline; it gets one."""
         for line in sorted(self._begun.values(), key=lambda one: one.time):
             yield Piece(line.time, line.stream, line.data + b"\n")
         self._begun = {}
 
 
 def last_words(folder: str, stream: str, most: int) -> str:
-    """The last lines of a stream, of up to so many bytes; nothing where there are none."""
+    """The last whole lines of a stream, up to ``most`` bytes; empty if there are none."""
     last, words = end(folder), b""
     for number in reversed(numbers(folder)):
         with ExitStack() as files:

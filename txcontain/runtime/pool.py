@@ -32,7 +32,7 @@ from txcontain.host.files import remove_leftovers, write_soon
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer, background, poll
-from txcontain.logs.log_process import LOGD, LogProcess
+from txcontain.logs.client import LOGD, LogClient
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connection
 from txcontain.runtime.phase import Phase
@@ -59,7 +59,7 @@ class Pool(Factory):
     cgroups: Cgroups
     folder: str
     prepared: Prepared
-    log_process: LogProcess
+    log_process: LogClient
     base_plan: Plan = field(factory=list)  # what every container's plan begins with
     size: int = 2  # warm inits to keep at least; 0: none
     most: int = 16  # and at most, if many were taken lately

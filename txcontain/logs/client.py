@@ -1,7 +1,7 @@
-"""The manager's side of the log process: finds it or starts it, and tells it what to read.
+"""The client of the log process (``logd.py``): finds or starts it, and tells it what to read.
 
-What it is told is kept here until the container's pipes are closed. So whenever the connection is
-made anew, the log process is told all again: it may be another one.
+What it was told is kept here until the container's pipes are closed. After each new connection it
+is told everything again, because it may be another process.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ from twisted.python.failure import Failure
 from txcontain.later import Timer, poll, together
 from txcontain.logs import segments
 from txcontain.logs.logd import STREAMS
-from txcontain.logs.segments import Place
+from txcontain.logs.segments import Position
 
 LOGD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logd.py")
 CONNECT_AGAIN, START_AGAIN = 0.02, 1.0  # seconds
-DRAIN_WITHIN = 5.0  # seconds that who reads a log waits for what is in its pipes
+DRAIN_WITHIN = 5.0  # seconds that a reader waits for what is still in the pipes
 END_WITHIN = 2.0  # seconds
-MODE = 0o622  # of a FIFO: whoever runs in the container may open it by name, as /dev/stdout
-LOST = "the log process is not to be had"
+MODE = 0o622  # of a FIFO: any user in the container may open it by name, as /dev/stdout
+LOST = "the log process does not answer"
 
 
-class Follower(Protocol):
-    """Who waits for more of a log."""
+class Waiter(Protocol):
+    """Waits until logs grow."""
 
     def grown(self, key: int) -> None:
-        """There may be more of the log that it calls so."""
+        """The log with this key may have grown."""
 
 
-class Holder(Protocol):
-    """Who reads a log."""
+class Unfinished(Protocol):
+    """Has not read a log to its end yet."""
 
     async def hold_rest(self) -> None:
-        """Read what is left, for the log is about to be removed."""
+        """Read the rest now, because the log is about to be removed."""
 
 
 @define
-class Slot:
-    """What the log process is told of a slot's pipes."""
+class Told:
+    """What the log process was told about a slot's pipes."""
 
-    name: str = ""  # the words that name them, once there is an instance
+    name: str = ""  # the line that names their instance, as soon as there is one
     closing: bool = False
 
 
 @define(eq=False)
-class LogProcess(ClientFactory):
-    """The one log process of a state folder."""
+class LogClient(ClientFactory):
+    """Speaks to the one log process of a state folder."""
 
     reactor: Any
-    folder: str  # that of the socket, and of the slots
+    folder: str  # of the socket and of the slots
     instances: str  # folder
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
-    program: str = ""  # compiled; nothing where it is not to be started
-    group: Callable[[], str] = lambda: os.devnull  # the file by which it leaves our cgroup
-    readers: dict[str, set[Holder]] = field(factory=lambda: defaultdict(set))  # by instance
-    _slots: dict[str, Slot] = field(factory=dict)  # by token, until they are closed
+    program: str = ""  # the path of logd.py, compiled
+    group: Callable[[], str] = lambda: os.devnull  # cgroup.procs of the cgroup it moves to
+    readers: dict[str, set[Unfinished]] = field(factory=lambda: defaultdict(set))  # by instance
+    _slots: dict[str, Told] = field(factory=dict)  # by token, until closed
     _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
-    _followers: dict[str, set[tuple[Follower, int]]] = field(factory=lambda: defaultdict(set))
+    _waiters: dict[str, set[tuple[Waiter, int]]] = field(factory=lambda: defaultdict(set))
     _connection: LogConnection | None = None
     _stopped: bool = False
     _retry: Timer = field(init=False)
-    _started: float | None = None  # when one was started
+    _started: float | None = None  # when we started one that has not been found yet
     _log: Logger = field(factory=Logger)
 
     noisy = False
@@ -89,12 +89,12 @@ class LogProcess(ClientFactory):
     # -- finding it ------------------------------------------------------------
 
     def start(self) -> None:
-        """Find it, or start it; and do so again whenever it is lost."""
+        """Find or start it, now and whenever it is lost."""
         self._stopped = False
         self._connect()
 
     async def stop(self) -> None:
-        """Leave it alone; where it has nothing to do any more, wait until it has ended."""
+        """Disconnect. If it has nothing left to do, wait until it has ended."""
         self._stopped = True
         self._retry.cancel()
         if self._connection is not None:
@@ -107,7 +107,7 @@ class LogProcess(ClientFactory):
                     break
 
     def _is_there(self) -> bool:
-        """Whether a log process has the lock."""
+        """Whether a log process holds the lock."""
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(os.path.join(self.folder, "logd.lock"), os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -122,7 +122,7 @@ class LogProcess(ClientFactory):
         self.reactor.connectUNIX(self.socket, self)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        """There is none: start one, and try again in a moment."""
+        """There is none yet: start one, and connect again in a moment."""
         if self._stopped:
             return
         now = self.reactor.seconds()
@@ -148,11 +148,11 @@ class LogProcess(ClientFactory):
             self._log.error("the log process can't be started: {error}", error=error)
 
     def buildProtocol(self, addr: Any) -> LogConnection:
-        """For the reactor: it is found."""
+        """There is one."""
         return LogConnection(self)
 
     def connected(self, connection: LogConnection) -> None:
-        """Tell it all there is to know; who follows looks again."""
+        """Tell it everything, and have all waiters look again."""
         self._connection, self._started = connection, None
         self._tell("sync", *self._slots)
         for token, slot in list(self._slots.items()):
@@ -167,7 +167,7 @@ class LogProcess(ClientFactory):
         self._wake_all()
 
     def lost(self) -> None:
-        """It has been killed, or is being replaced."""
+        """The connection is lost: the process was killed, or is being replaced."""
         self._connection = None
         if not self._stopped:
             self._retry.after(0)
@@ -186,29 +186,29 @@ class LogProcess(ClientFactory):
         for stream in STREAMS:
             path = os.path.join(slot, stream)
             os.mkfifo(path)
-            os.chmod(path, MODE)  # whatever the umask is
+            os.chmod(path, MODE)  # mkfifo is subject to the umask
 
     def open(self, token: str) -> Deferred[str]:
-        """Have it hold a slot's FIFOs; fires with why it does not, or nothing."""
-        self._slots[token] = Slot()
+        """Have it open a slot's FIFOs; fires with why it can't, or an empty text."""
+        self._slots[token] = Told()
         return self._ask("open", "opened", token)
 
     def name(self, token: str, instance: str, most: int) -> None:
-        """The slot is this instance's, of whose output so many bytes are kept."""
-        slot = self._slots.setdefault(token, Slot())
+        """The slot belongs to this instance, of whose output ``most`` bytes are kept."""
+        slot = self._slots.setdefault(token, Told())
         slot.name = f"name {token} {instance} {most}"
         self._tell(slot.name)
 
     def adopt(self, token: str, instance: str, most: int) -> None:
-        """The same for a slot that an earlier manager has made."""
-        self._slots[token] = Slot()
+        """Open and name a slot that an earlier manager has made."""
+        self._slots[token] = Told()
         self._tell("open", token)
         self.name(token, instance, most)
 
     async def close(self, token: str) -> None:
-        """The container has ended: all it has written is in the files when this returns.
+        """The container has ended: wait until all that it has written is in the files.
 
-        Or it is not to be had, and then this returns after some seconds.
+        If the log process does not answer, this returns after DRAIN_WITHIN.
         """
         slot = self._slots.get(token)
         if slot is None or self._stopped:
@@ -220,39 +220,39 @@ class LogProcess(ClientFactory):
             await self._within(self._ask("close", "closed", token))
 
     async def settle(self, token: str) -> None:
-        """All that is written by now is in the files when this returns; else as ``close``."""
+        """Wait until all that is written by now is in the files, as long as ``close`` does."""
         slot = self._slots.get(token)
         if slot is not None and slot.closing:
             await self.close(token)
         elif slot is not None and not self._stopped:
             await self._within(self._ask("drain", "drained", token))
 
-    def follow(self, instance: str, place: Place, follower: Follower, key: int) -> None:
-        """Have a follower's ``grown(key)`` called, once, when there may be more than this."""
-        self._followers[instance].add((follower, key))
-        self._tell("follow", instance, place.segment, place.offset)
+    def follow(self, instance: str, position: Position, waiter: Waiter, key: int) -> None:
+        """Call ``waiter.grown(key)`` once, when the log may have grown beyond this position."""
+        self._waiters[instance].add((waiter, key))
+        self._tell("follow", instance, position.segment, position.offset)
 
-    def unfollow(self, instance: str, follower: Follower, key: int) -> None:
-        """Don't."""
-        self._followers[instance].discard((follower, key))
-        if not self._followers[instance]:
-            del self._followers[instance]
+    def unfollow(self, instance: str, waiter: Waiter, key: int) -> None:
+        """Don't call it any more."""
+        self._waiters[instance].discard((waiter, key))
+        if not self._waiters[instance]:
+            del self._waiters[instance]
 
     def wake(self, instance: str) -> None:
-        """Have those who follow a log look again."""
-        for follower, key in self._followers.pop(instance, set()):
-            follower.grown(key)
+        """Have all waiters of a log look again."""
+        for waiter, key in self._waiters.pop(instance, set()):
+            waiter.grown(key)
 
     def _wake_all(self) -> None:
-        for instance in list(self._followers):
+        for instance in list(self._waiters):
             self.wake(instance)
 
     async def removing(self, instance: str) -> None:
-        """A log is about to be removed: those who read it hold the rest."""
+        """A log is about to be removed: its readers keep the rest in memory."""
         await together(*(reader.hold_rest() for reader in self.readers.pop(instance, set())))
 
     async def last_words(self, token: str, folder: str, most: int) -> str:
-        """The last lines of stderr in a log."""
+        """The last lines of stderr in a log, up to ``most`` bytes."""
         await self.settle(token)
         words: str = await self.threads(segments.last_words, folder, "stderr", most)
         return words
@@ -277,7 +277,7 @@ class LogProcess(ClientFactory):
     # -- what it says ------------------------------------------------------------
 
     def heard(self, verb: str, words: list[str]) -> None:
-        """Do what its answer calls for."""
+        """Act on what the log process says."""
         if verb == "grew":
             self.wake(words[0])
         elif verb == "trouble":
@@ -297,23 +297,23 @@ class LogProcess(ClientFactory):
 
 
 class LogConnection(LineOnlyReceiver):
-    """The conversation with the log process (see ``logd.py``)."""
+    """The connection to the log process (see ``logd.py`` for what is said)."""
 
     transport: Any
     delimiter = b"\n"
 
-    def __init__(self, process: LogProcess) -> None:
+    def __init__(self, process: LogClient) -> None:
         self._process = process
 
     def connectionMade(self) -> None:
-        """It is there."""
+        """We are connected."""
         self._process.connected(self)
 
     def lineReceived(self, line: bytes) -> None:
-        """It says something."""
+        """The log process has said something."""
         verb, *words = line.decode(errors="replace").split(" ")
         self._process.heard(verb, words)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is gone."""
+        """The log process is gone."""
         self._process.lost()

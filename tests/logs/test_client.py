@@ -1,0 +1,85 @@
+"""The log process is found or started, and told what to read."""
+
+from twisted.internet.defer import maybeDeferred
+from twisted.python.failure import Failure
+
+from tests.fakes import MachineTestCase
+from txcontain.logs.client import CONNECT_AGAIN, LogClient
+from txcontain.logs.logd import STREAMS
+
+
+class ProcessTests(MachineTestCase):
+    """The manager's side of the log process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.process = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
+        self.process.start()
+        self.other = self.reactor.log_process
+
+    def test_told_again(self) -> None:
+        """Another log process is told all that the one before it knew, and what it was to do."""
+        self.assertEqual(self.successResultOf(self.process.open("a")), "")
+        self.process.name("a", "web-1", 100)
+        self.process.open("b")
+        self.other.silent = True
+        closing = self.start(self.process.close("a"))
+        draining = self.start(self.process.settle("b"))
+        self.other.lose()
+        self.other.told.clear()
+        self.other.silent = False
+        self.reactor.advance(0)
+        self.assertEqual(
+            self.other.told,
+            [
+                "sync a b",
+                "open a",
+                "name a web-1 100",
+                "close a",
+                "open b",
+                "drain b",
+            ],
+        )
+        self.successResultOf(closing)
+        self.successResultOf(draining)
+        self.other.lose()
+        self.reactor.advance(0)
+        self.assertIn("sync b", self.other.told)
+
+    def test_closed_at_once(self) -> None:
+        """What has no pipes has nothing to close or to wait for."""
+        self.now(self.process.close("none"))
+        self.now(self.process.settle("none"))
+
+    def test_closed_twice(self) -> None:
+        """Two who close the same pipes are both told."""
+        self.process.open("a")
+        self.other.silent = True
+        closing = [self.start(self.process.close("a")) for _ in range(2)]
+        self.assertEqual(self.other.told.count("close a"), 1)
+        self.other.say("closed", "a")
+        for one in closing:
+            self.successResultOf(one)
+
+    def test_refused(self) -> None:
+        """Why pipes can't be held is told."""
+        self.other.silent = True
+        opening = self.process.open("a")
+        self.other.say("failed", "a", "Too many open files")
+        self.assertEqual(self.successResultOf(opening), "Too many open files")
+
+    def test_started(self) -> None:
+        """Where there is none it is started, and looked for until it is found."""
+        self.reactor.connects = False
+        connect = self.other.connect
+        self.other.connect = lambda factory: factory.clientConnectionFailed(
+            None, Failure(ConnectionRefusedError())
+        )
+        self.other.lose()
+        for _ in range(20):
+            self.reactor.advance(CONNECT_AGAIN)
+        self.assertEqual(len(self.reactor.spawned), 1)
+        self.other.connect = connect
+        self.reactor.advance(CONNECT_AGAIN)
+        self.assertIsNotNone(self.other.connection)
+        self.assertEqual(STREAMS, ("stdout", "stderr"))
