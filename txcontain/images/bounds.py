@@ -1,6 +1,6 @@
-"""What a tarball may unpack to, judged by a look at what there is of it.
+"""How much a tarball may unpack to.
 
-Nothing that a tarball says of itself is believed: what counts is what tar(1) has made.
+What a tarball says about itself is not believed: what counts is what tar(1) has made.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Bounds:
 
 
 USUAL = Bounds()
-MOST = 10**18  # more than there is of anything
+MOST = 10**18  # no limit in practice
 HELP = {
     "entries": "How many files and folders a tarball may hold.",
     "size": "How many bytes a tarball may take, unpacked.",
@@ -44,19 +44,20 @@ PARAMETERS: list[list[Any]] = [  # twistd's options for the bounds
 
 
 def bounds_of(options: Mapping[str, int]) -> Bounds:
-    """The bounds that these options name."""
+    """The bounds that these options of twistd give."""
     return Bounds(**{name: options[f"layer-{name}"] for name in HELP})
 
 
 def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
-    """Look at all that was unpacked of the tarball ``what``, while tar still runs or after it.
+    """Check all that was unpacked from the tarball ``what``; returns how many bytes it takes.
 
-    There are so many ``others`` that are not the tarball's. Returns how many bytes it takes.
+    Tar may still be running.
 
-    Raises ConfigAtFault where something of it may not be.
+    :param others: how many of the entries are not the tarball's
+    Raises ConfigAtFault if it is beyond the bounds.
     """
     size = 0
-    counted: set[int] = set()  # inodes of files with several names, which take room once
+    counted: set[int] = set()  # inodes of files with several names, which count once
     for entries, (depth, path, status) in enumerate(_walk(folder), 1 - others):
         if status.st_nlink == 1 or status.st_ino not in counted:
             size += status.st_blocks * 512
@@ -76,12 +77,13 @@ def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
 
 
 def _walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
-    """The depth, length of the path and status of all below a folder, only by descriptors.
+    """The depth, path length and status of all entries below a folder.
 
-    What goes away or becomes something else meanwhile is left out.
+    It uses descriptors only, so nothing can lead it elsewhere. What is removed or replaced
+    meanwhile is left out.
     """
     top = os.open(folder, FOLDER)
-    # A folder, the length of its path, and the folders in it that are still to be looked at.
+    # A folder, the length of its path, and the names of the folders in it that are not done yet.
     levels = [(top, -_length("."), ["."])]
     try:
         while levels:
@@ -112,4 +114,4 @@ def _entries(
 
 
 def _length(name: str) -> int:
-    return len(os.fsencode(name)) + 1  # and the slash before it
+    return len(os.fsencode(name)) + 1  # with the slash before it

@@ -1,7 +1,7 @@
 """What tar(1) says while it unpacks: what it had to leave out, and what it complains of.
 
-Its exit status does not tell: it is 0 where a file could not be made as long as it is, or where
-the archive ends inside of a header, and 2 where no more than a device node could not be made.
+Its exit status does not tell enough: it is 0 if a file came out too short or the archive ends
+within a header, and 2 if only a device node could not be made.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from typing import Any
 
 from attrs import define, field
 
-KEPT, NAMED = 2000, 3  # bytes of complaints that are quoted; names of what was left out
-LONGEST_LINE = 1 << 17  # bytes: a path, every byte of which is quoted, and what tar says of it
-# What tar can't make for want of a privilege, and what that is. It quotes names, so that each
-# complaint is one line.
+KEPT, NAMED = 2000, 3  # bytes of complaints to quote; names of left-out files to tell
+LONGEST_LINE = 1 << 17  # bytes: a path with every byte quoted, and what tar says about it
+# What tar may not make without a privilege. It quotes names, so each complaint is one line.
 LEFT_OUT = {
     "device nodes": re.compile(r"\S*tar: (.*): Cannot mknod: Operation not permitted"),
     "extended attributes": re.compile(
@@ -27,16 +26,16 @@ HARMLESS = re.compile(
     r"|\S*tar: Exiting with failure status due to previous errors"
 )
 NO_END = re.compile(r"block \d+: \*\* End of File \*\*")
-CUT_SHORT = "it ends without the mark of an end: it was cut short"
+CUT_SHORT = "it ends without the end mark: it was cut short"
 
 
 @define
 class Complaints:
-    """All that one tar has said, a bounded part of it word for word."""
+    """What one tar has said, of which a bounded part is quoted."""
 
     left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
-    said: str = ""  # what was complained of
-    _rest: bytes = b""  # of a line that is not whole yet
+    said: str = ""  # the complaints, quoted
+    _rest: bytes = b""  # an unfinished line
 
     def feed(self, data: bytes) -> None:
         """Take what tar has written."""
@@ -47,7 +46,7 @@ class Complaints:
             self.close()
 
     def close(self) -> None:
-        """There is no more."""
+        """Tar has ended: take the unfinished line."""
         rest, self._rest = self._rest, b""
         if rest:
             self._sort(rest.decode(errors="replace"))

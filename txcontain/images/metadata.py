@@ -1,7 +1,6 @@
-"""What a tarball was found to hold, once and for all, when it was unpacked.
+"""What is known of a layer: found out when it was unpacked, and kept in a file beside it.
 
-A layer is never written again. So what a launch needs to know of it is looked at once, and kept
-in a file beside it.
+A layer is never written again, so this stays true.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from txcontain.errors import ConfigAtFault
 
 RECORD, LONGEST_RECORD = ".json", 1 << 20  # the suffix of the file beside a layer; its bytes
 MOST_LINKS = 40  # symbolic links in a path, as for the kernel (path_resolution(7))
-KERNELS_OWN = {"proc", "sys", "dev"}  # top folders that are never an image's own
-JUNK = {".DS_Store", "__MACOSX"}  # what a Mac puts beside the folder that is packed; and ._NAME
+KERNELS_OWN = {"proc", "sys", "dev"}  # top folders that are never the image's own
+JUNK = {".DS_Store", "__MACOSX"}  # what a Mac adds beside the packed folder; also ._NAME
 
 
 @frozen
@@ -31,11 +30,11 @@ class Metadata:
     left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
     run: Place = RUN
     tmp: Place = TMP
-    archive: str = ""  # what it is, if it is of layers and not of files
+    archive: str = ""  # what kind of archive it is, if it holds layers instead of files
 
     @property
     def told(self) -> str:
-        """What a person should know of it; empty where that is nothing."""
+        """A sentence about what was left out; empty if nothing was."""
         kinds = [
             f"{left['count']} {kind} ({', '.join(left['names'])}"
             + (", ..)" if left["count"] > len(left["names"]) else ")")
@@ -46,7 +45,7 @@ class Metadata:
 
 
 def read(document: bytes) -> Metadata:
-    """What was kept of a layer; of what can't be read, what holds for most.
+    """Parse what was kept of a layer; if that is damaged, the defaults, which fit most layers.
 
     Raises nothing.
     """
@@ -59,7 +58,7 @@ def read(document: bytes) -> Metadata:
 
 
 def look(folder: str) -> dict[str, Any]:
-    """What there is to know of an unpacked root, as arguments of ``Metadata``."""
+    """Look at an unpacked root; returns arguments of ``Metadata``."""
     return {"run": place(folder, "/run"), "tmp": place(folder, "/tmp"), "archive": archive(folder)}
 
 
@@ -73,9 +72,9 @@ def place(root: str, path: str) -> Place:
 
 
 def resolve(root: str, path: str) -> str:
-    """Where a path leads in a file tree that no one changes, if that were the root.
+    """Where a path leads if this file tree, which nobody changes, were the root.
 
-    Raises ConfigAtFault where it leads in circles.
+    Raises ConfigAtFault if it leads in circles.
     """
     parts, found, links = path.split("/")[::-1], "", 0
     while parts:
@@ -95,7 +94,7 @@ def resolve(root: str, path: str) -> str:
 
 
 def archive(folder: str) -> str:
-    """What else than a root an unpacked tarball is; empty where it may be one."""
+    """What an unpacked tarball is if it is no root; empty if it may be one."""
     names = set(os.listdir(folder))
     if "manifest.json" in names and names & {"repositories", "oci-layout"}:
         return "an archive of `docker save`"
@@ -103,9 +102,9 @@ def archive(folder: str) -> str:
 
 
 def top(tarball: str, unpacked: str) -> str:
-    """Where the content begins of what was unpacked: below a folder that bears its name, or here.
+    """The folder where the content begins: one that is named after the tarball, or ``unpacked``.
 
-    The tarball's name need not be all of it: debian-12.5.tar.gz may hold debian-12.5, or debian-12.
+    The folder may have the first part of the name: debian-12.5.tar.gz may hold debian-12.
     """
     names = [name for name in os.listdir(unpacked) if name not in JUNK and name[:2] != "._"]
     if len(names) == 1 and f"{os.path.basename(tarball)}.".startswith(f"{names[0]}."):

@@ -1,7 +1,7 @@
-"""Programs of this machine, and what it takes to run one where nothing else of it is.
+"""Programs of this machine, and what is needed to run one inside an image's file tree.
 
-In a file tree of an image's own there is no dynamic loader to start tar(1) with, or there is the
-image's. So the loader is named on the command line, and told where the libraries are (ld.so(8)).
+There is no dynamic loader there, or only the image's own. So the loader is named on the command
+line, and told where the libraries are (ld.so(8)).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import frozen
 
 from txcontain.errors import MachineAtFault
 
-# How a compressed file begins, and the program that `PROGRAM -d` unpacks it with.
+# The first bytes of a compressed file, and the PROGRAM that decompresses it by `PROGRAM -d`.
 COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"\x1f\x9d": "gzip",
@@ -30,10 +30,10 @@ COMPRESSIONS = {
 
 @frozen
 class Program:
-    """A program, with the absolute paths of all files that it is started from."""
+    """A program, with the absolute paths of all files that are needed to start it."""
 
     path: str
-    loader: str = ""  # none where it is linked statically
+    loader: str = ""  # empty if it is linked statically
     libraries: tuple[str, ...] = ()
 
     @property
@@ -42,7 +42,7 @@ class Program:
         return {os.path.dirname(path) for path in (self.path, self.loader, *self.libraries) if path}
 
     def command(self, root: str) -> list[str]:
-        """The words that start it where those folders are below ``root``."""
+        """The command that starts it if its folders are below ``root``."""
         if not self.loader:
             return [root + self.path]
         folders = dict.fromkeys(os.path.dirname(path) for path in self.libraries)
@@ -51,15 +51,15 @@ class Program:
 
 
 def find(name: str) -> Program:
-    """The program that this machine has by this name.
+    """This machine's program of this name.
 
-    Raises MachineAtFault where it has none.
+    Raises MachineAtFault if it has none.
     """
     path = shutil.which(name, path=os.defpath)
     if path is None:
         raise MachineAtFault(f"this machine has no {name}", "install it")
     real = os.path.realpath(path)
-    # What ldd(1) does. (A program without a loader runs: none of ours does anything then.)
+    # As ldd(1) does. (A program without a loader runs; ours do nothing without arguments.)
     told = subprocess.run(
         [real],
         env={"LD_TRACE_LOADED_OBJECTS": "1"},
@@ -77,12 +77,12 @@ def find(name: str) -> Program:
 
 
 def _in_real_folder(path: str) -> str:
-    """A library under the name that a program knows it by, which may be a link beside it."""
+    """A library by the name that programs use, which may be a link beside the file."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def compression_of(path: str) -> str:
-    """The name of the program that a file is compressed with; empty where it is not."""
+    """The name of the program that decompresses a file; empty if it is not compressed."""
     with open(path, "rb") as file:
         start = file.read(8)
     return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), "")

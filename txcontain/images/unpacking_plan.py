@@ -14,12 +14,12 @@ from txcontain.container.plan import (
 )
 from txcontain.images.programs import Program
 
-# What unpacking a tarball takes: any owner, any mode, and nothing else.
+# Enough to unpack a tarball: any owner, any mode, and nothing else.
 UNPACKING = [CAPABILITIES[name] for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")]
-# Of each process that unpacks: seconds of a processor's time, bytes of memory.
+# Limits of each process that unpacks: seconds of CPU time, bytes of memory.
 UNPACKING_TIME, UNPACKING_MEMORY = 1800, 1 << 30
-# Of each entry, all that the jail lets it make. By --block-number tar says how the archive ends,
-# for else it does not mind one that is cut short. It warns of what matters here, and no more.
+# Unpack all of each entry that the jail allows. With --block-number tar says how the archive ends;
+# otherwise it accepts one that is cut short. Warnings that don't matter here are off.
 TAR = [
     "--extract",
     "--absolute-names",
@@ -48,12 +48,12 @@ def make_unpacking_plan(
     decompress: Program | None = None,
     host: Host = NOWHERE,
 ) -> Plan:
-    """The steps that unpack ``tarball`` into ``folder`` with ``tar``, whose root that folder is.
+    """The steps that unpack ``tarball`` into ``folder``, which is the root of ``tar``.
 
-    Whatever the tarball makes tar do, there is nothing else that it could write to. So links are
-    made as they come, wherever they lead (-P), and what is placed through one is placed where a
-    container would find it. What tar itself is started from is below ``hidden``, a path that no
-    tarball can know. It has no network, and none of the calls that the host's filter refuses.
+    Whatever the tarball makes tar do, it can write nowhere else. So links are made as they are,
+    wherever they lead (-P), and a file that is placed through a link lands where a container would
+    find it. Tar's own files are below ``hidden``, a path that no tarball can know. It has no
+    network, and only the system calls that the host's filter allows.
     """
     root = f"{scratch}/root"
     programs = [tar, decompress] if decompress else [tar]
@@ -72,7 +72,7 @@ def make_unpacking_plan(
             for path in folders
         ],
         step("bind", source=tarball, target=f"{hidden}/tarball", flags=["ro", *HARMLESS]),
-        # No stdin that could be written to, not even by chmod: /dev/null would be the host's.
+        # The tarball, read-only, is stdin: /dev/null would be the host's, and tar could chmod it.
         step("input", path=f"{root}{hidden}/tarball"),
         step("output_as_error"),
         step("bounding_set", keep=UNPACKING),

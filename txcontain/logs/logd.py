@@ -1,33 +1,33 @@
 """The log process: moves what containers write from their pipes to files, within bounds.
 
-Run by its path as ``python3 -I -S -B logd.py RUN INSTANCES CGROUP_FILE``; it uses the standard
-library only. One serves all containers of a state folder. It outlives the manager that has started
-it; the next one finds it by its socket. It ends by itself when no manager is connected and no
+Run by its path as ``python3 -I -S -B logd.py RUN INSTANCES CGROUP_FILE``. It uses only the standard
+library. One log process serves all containers of a state folder. It outlives the manager that
+started it; the next manager finds it by its socket. It ends when no manager is connected and no
 pipe is left.
 
 Each container has two FIFOs in its slot (the folder of its monitor). The monitor holds both open
-for reading and writing, so that no writer is killed (SIGPIPE) and nothing in them is lost while
+for reading and writing, so that no writer is killed (SIGPIPE), and nothing in them is lost while
 there is no log process. A log is a folder of segments, each of two files: NUMBER.log has the bytes
-of both streams as they came; NUMBER.index has a RECORD where another piece begins. A record is
-written first, then the piece is moved by splice(2), which takes out of the pipe only what is in the
-file: so a kill at any moment loses nothing, and repeats nothing.
+of both streams as they came; NUMBER.index has a RECORD for each piece, which says where it begins.
+The record is written first. Then the piece is moved by splice(2), which takes out of the pipe only
+what it puts into the file. So a kill at any moment neither loses nor repeats anything.
 
-There are two processes, each of which replaces the other at once when it is killed: the server,
-which does all this, and the holder, which only has the same descriptors: so what is still in the
-pipes of a container that has ended, and has no monitor any more, is not lost with the server.
+It is two processes, and each replaces the other at once if that is killed. The server does all
+this. The holder only holds the same descriptors, so that the server's death does not lose what is
+in the pipes of a container that has ended, and has no monitor any more.
 
 The manager sends lines to RUN/logd.sock, and gets lines::
 
-    sync TOKEN..                   the slots there are; all others are closed
-    open TOKEN                     take hold of a slot's FIFOs  -> opened TOKEN | failed TOKEN WHY
-    name TOKEN INSTANCE BYTES      read them, into the log of this instance, of so many bytes
-    drain TOKEN                    move what is in them now     -> drained TOKEN
-    close TOKEN                    the same, and let go of them -> closed TOKEN
-    follow INSTANCE SEGMENT BYTE   tell, once, when the log's end is not there -> grew INSTANCE
-    at any time                                                 -> trouble INSTANCE WHY
+    sync TOKEN..                   these are all slots; close all others
+    open TOKEN                     open a slot's FIFOs            -> opened TOKEN | failed TOKEN WHY
+    name TOKEN INSTANCE BYTES      read them, into this instance's log of at most so many bytes
+    drain TOKEN                    move what is in them now       -> drained TOKEN
+    close TOKEN                    the same, then close them      -> closed TOKEN
+    follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
+    at any time                                                   -> trouble INSTANCE WHY
 
-If the disk is full, nothing is thrown away: what is in a pipe stays there, it is tried again, and
-whoever writes to a full pipe waits.
+If the disk is full, nothing is thrown away: what is in a pipe stays there and is tried again, and
+a program that writes to a full pipe waits.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ TYPE_CHECKING = False  # importing typing would cost memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOG = "log"  # in the folder of an instance: that of its segments
+LOG = "log"  # the folder of the segments, in the folder of an instance
 STREAMS = ("stdout", "stderr")
-# Where a piece begins: twice the time in nanoseconds since 1970, plus 1 for stderr; the offset.
+# Of a piece: twice its time in nanoseconds since 1970, plus 1 for stderr; where it begins.
 RECORD = struct.Struct("<QQ")
-LONGEST_PIECE = 1 << 16  # bytes, of one container's, before others have their turn
-LARGEST_PIPE = 1 << 20  # bytes: a container can make its pipes as large (pipe(7), pipe-max-size)
-SAME_TIME = 100_000  # nanoseconds: what one stream gets within these has one record
-MOST_SEGMENTS = 8  # of a log: so many times two files are at most 64 KB of half-used blocks
-LEAST_SEGMENT = 1 << 16  # bytes, where that leaves two
-TRY_AGAIN = 1.0  # seconds, where the disk did not take something
+LONGEST_PIECE = 1 << 16  # bytes moved for one container before others get their turn
+LARGEST_PIPE = 1 << 20  # bytes: a container can enlarge its pipes to this (pipe(7))
+SAME_TIME = 100_000  # nanoseconds within which one record is enough for a stream
+MOST_SEGMENTS = 8  # of a log: the half-used last blocks of 16 files are at most 64 KB
+LEAST_SEGMENT = 1 << 16  # bytes, unless fewer than two segments would remain
+TRY_AGAIN = 1.0  # seconds, if the disk did not take something
 GRACE = 10.0  # seconds that a new server waits for a manager
-MOST_FILES = 1 << 20  # descriptors: four a container
-LONGEST_LINE = 1 << 20  # bytes: a sync of 50,000 slots
+MOST_FILES = 1 << 20  # descriptors: four for each container
+LONGEST_LINE = 1 << 20  # bytes: enough for a sync of 50,000 slots
 
 
 class Log:
@@ -72,14 +72,14 @@ class Log:
         segments = max(2, min(MOST_SEGMENTS, most // LEAST_SEGMENT))
         self.segments, self.most = segments, most // segments
         self.data = self.index = -1  # descriptors of the last segment's files
-        self.number = self.size = self.records = 0  # which that is, and what it has
-        self.began, self.stream, self.time = 0, -1, 0  # its last record
+        self.number = self.size = self.records = 0  # of the last segment
+        self.began, self.stream, self.time = 0, -1, 0  # the last record
 
     def take(self, fifo: int, stream: int) -> int:
-        """Move a piece from a FIFO to the end; returns its length, 0 where no one can write there.
+        """Move a piece from a FIFO to the end; returns its length, 0 if the FIFO has no writer.
 
-        Raises BlockingIOError where there is nothing yet; FileNotFoundError where the
-        instance has no folder any more; OSError where the disk refuses.
+        Raises BlockingIOError if there is nothing yet, FileNotFoundError if the instance has no
+        folder any more, OSError if the disk refuses.
         """
         if self.data < 0:
             self._open_last()
@@ -96,15 +96,15 @@ class Log:
         return moved
 
     def _is_new(self, now: int, stream: int) -> bool:
-        """Whether a piece has a record of its own."""
+        """Whether a piece needs a record of its own."""
         return stream != self.stream or not 0 <= now - self.time < SAME_TIME
 
     def _used(self, one_more: bool) -> int:
-        """How many bytes the segment has, with one record more or as it is."""
+        """How many bytes the segment has, or would have with one more record."""
         return self.size + (self.records + one_more) * RECORD.size
 
     def _add_record(self, now: int, stream: int) -> None:
-        unused = self.records > 0 and self.began == self.size  # no piece came after the last one
+        unused = self.records > 0 and self.began == self.size  # no piece came after it
         place = self.records - unused
         record = RECORD.pack(now << 1 | stream, self.size)
         if os.pwrite(self.index, record, place * RECORD.size) < RECORD.size:
@@ -113,7 +113,7 @@ class Log:
         self.began, self.stream, self.time = self.size, stream, now
 
     def _open_last(self) -> None:
-        """Go on where an earlier process has stopped; after a power cut, with a new segment."""
+        """Go on where an earlier process stopped; after a power cut, begin a new segment."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.folder, 0o700)
         self._open(max(numbers(self.folder), default=1))
@@ -124,7 +124,7 @@ class Log:
             self._begin_next()
 
     def _begin_next(self) -> None:
-        """Begin a segment; the oldest goes before that, where there are enough of them."""
+        """Begin a segment; before that, remove the oldest if there are enough."""
         older = numbers(self.folder)
         for number in older[: max(0, len(older) - self.segments + 1)]:
             for path in paths(self.folder, number):
@@ -147,7 +147,7 @@ class Log:
         self.records = os.fstat(self.index).st_size // RECORD.size
 
     def close(self) -> None:
-        """Let go of the files; they are opened again when something comes."""
+        """Close the files; they are opened again when something comes."""
         if self.data >= 0:
             os.close(self.data)
             os.close(self.index)
@@ -155,7 +155,7 @@ class Log:
 
 
 def numbers(folder: str) -> list[int]:
-    """The numbers of a log's segments, in their order; none where there is no such folder."""
+    """The numbers of a log's segments, in order; none if there is no such folder."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -165,12 +165,12 @@ def numbers(folder: str) -> list[int]:
 
 
 def paths(folder: str, number: int) -> tuple[str, str]:
-    """The files of a segment: the bytes, and the index."""
+    """The files of a segment: the bytes and the index."""
     return f"{folder}/{number:08}.log", f"{folder}/{number:08}.index"
 
 
 def end_of(folder: str) -> tuple[int, int]:
-    """Where a log ends now: the number of its last segment, and the offset; 0, 0 if it is empty."""
+    """Where a log ends now: the number of its last segment, and an offset; 0, 0 if it is empty."""
     for number in reversed(numbers(folder)):
         with contextlib.suppress(FileNotFoundError):
             return number, os.stat(paths(folder, number)[0]).st_size
@@ -178,15 +178,15 @@ def end_of(folder: str) -> tuple[int, int]:
 
 
 class Slot:
-    """A container's FIFOs. Before it is named, they are held and not read."""
+    """A container's FIFOs. They are held, but not read before the slot is named."""
 
     def __init__(self, fifos: list[int]) -> None:
         self.fifos = fifos  # descriptors, for stdout and stderr
         self.instance, self.most = "", 0
-        self.is_over = False  # whether it is to be let go of as soon as the disk takes the rest
+        self.is_over = False  # whether to close it as soon as the disk has taken the rest
 
     def close(self) -> None:
-        """Let go of the FIFOs."""
+        """Close the FIFOs."""
         for fifo in self.fifos:
             os.close(fifo)
 
@@ -195,20 +195,20 @@ Slots = dict[str, Slot]  # by token
 
 
 class Partner:
-    """The other process, as the server tells it what it has to hold."""
+    """The holder, whom the server tells what to hold."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
 
     def tell(self, *words: object, fifos: tuple[int, ...] = ()) -> None:
-        """Send a message, and descriptors with it; nothing where the other has been killed."""
+        """Send a message, with descriptors; does nothing if the holder was killed."""
         message = " ".join(map(str, words)).encode()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self.connection, [message], list(fifos))
 
 
 def hold(connection: socket.socket, slots: Slots) -> bool:
-    """Hold what the server holds; returns whether it was killed, and did not just end."""
+    """Hold what the server holds; returns True if the server was killed, False if it ended."""
     while True:
         message, fifos, _, _ = socket.recv_fds(connection, 4096, 2)
         if not message:
@@ -225,7 +225,7 @@ def hold(connection: socket.socket, slots: Slots) -> bool:
 
 
 class Server:
-    """Listens to the manager, and reads all FIFOs that are named."""
+    """Listens to the manager, and reads the FIFOs of all named slots."""
 
     def __init__(
         self, run: str, instances: str, listener: socket.socket, slots: Slots, partner: Partner
@@ -233,11 +233,11 @@ class Server:
         self.run_folder, self.instances = run, instances
         self.listener, self.slots, self.partner = listener, slots, partner
         self.logs: dict[str, Log] = {}  # by instance
-        self.followed: set[str] = set()  # instances whose next piece is to be told of
-        self.waiting: list[tuple[str, int]] = []  # tokens and streams, for which the disk is full
+        self.followed: set[str] = set()  # instances whose next piece is to be announced
+        self.waiting: list[tuple[str, int]] = []  # tokens and streams that the disk did not take
         self.manager: socket.socket | None = None
         self.received = self.to_send = b""
-        self.deadline = time.monotonic() + GRACE  # until which a manager is waited for
+        self.deadline = time.monotonic() + GRACE  # until then, wait for a manager
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
         self.verbs: dict[str, Callable[..., None]] = {
@@ -261,12 +261,12 @@ class Server:
         self.epoll.register(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
-        """Do so no longer; before it is closed, for the other process has it open too."""
+        """Don't call it any more. Needed before closing: the other process has it open too."""
         if self.handlers.pop(descriptor, None):
             self.epoll.unregister(descriptor)
 
     def serve(self) -> None:
-        """Serve until the partner has been killed; ends the process when it is not needed."""
+        """Serve until the partner is killed; ends the process when nobody needs it."""
         self.add(self.partner.connection.fileno(), lambda: None)
         while True:
             timeout = TRY_AGAIN if self.waiting or not self.manager else None
@@ -274,7 +274,7 @@ class Server:
                 if descriptor == self.partner.connection.fileno():
                     self.remove(descriptor)
                     return
-                if descriptor in self.handlers:  # and not removed by one before it
+                if descriptor in self.handlers:  # not removed by an earlier one
                     self.handlers[descriptor]()
             self.send()
             if timeout:
@@ -285,7 +285,7 @@ class Server:
                 raise SystemExit(0)
 
     def is_over(self) -> bool:
-        """Whether no one needs this process, as far as can be told."""
+        """Whether nobody needs this process any more."""
         if time.monotonic() < self.deadline:
             return False
         for token in list(self.slots):
@@ -294,7 +294,7 @@ class Server:
         return not self.slots
 
     def leave(self) -> None:
-        """Close what only a server has: this process is a holder from now on."""
+        """Close what only a server has; this process becomes the holder."""
         self.epoll.close()
         for log in self.logs.values():
             log.close()
@@ -304,10 +304,10 @@ class Server:
     # -- the manager -----------------------------------------------------------
 
     def accept(self) -> None:
-        """A manager has connected; the one before it is gone."""
+        """A manager has connected; an earlier one is gone."""
         try:
             connection, _ = self.listener.accept()
-        except OSError:  # it has gone again
+        except OSError:  # it is gone already
             return
         self.hang_up()
         connection.setblocking(False)
@@ -336,7 +336,7 @@ class Server:
             for line in lines:
                 verb, *words = line.decode().split(" ")
                 self.verbs[verb](*words)
-        except (LookupError, TypeError, ValueError):  # no manager speaks like that
+        except (LookupError, TypeError, ValueError):  # this is no manager
             data = b""
         if not data or len(self.received) > LONGEST_LINE:
             self.hang_up()
@@ -347,7 +347,7 @@ class Server:
             self.to_send += " ".join(map(str, words)).encode() + b"\n"
 
     def send(self) -> None:
-        """Send what was said; a manager that takes nothing gets it when it asks for more."""
+        """Send what was said; what the manager does not take is sent later."""
         if self.manager is not None and self.to_send:
             try:
                 self.to_send = self.to_send[self.manager.send(self.to_send) :]
@@ -359,12 +359,12 @@ class Server:
     # -- what it asks for --------------------------------------------------------
 
     def sync(self, *tokens: str) -> None:
-        """These are all slots there are."""
+        """These are all slots: finish all others."""
         for token in set(self.slots) - set(tokens):
             self.finish(token)
 
     def open(self, token: str) -> None:
-        """Take hold of a slot's FIFOs."""
+        """Open a slot's FIFOs."""
         try:
             if token not in self.slots:
                 fifos = open_fifos(os.path.join(self.run_folder, "slots", token))
@@ -385,7 +385,7 @@ class Server:
         self.begin(token)
 
     def begin(self, token: str) -> None:
-        """Read a slot's FIFOs; another slot of the same instance's may have been before it."""
+        """Read a slot's FIFOs. Its instance may have had another slot before."""
         slot = self.slots[token]
         if slot.instance not in self.logs:
             self.logs[slot.instance] = Log(self.folder(slot.instance), slot.most)
@@ -402,12 +402,12 @@ class Server:
         self.say("drained", token)
 
     def close(self, token: str) -> None:
-        """The container has ended: move what is there, and be done."""
+        """The container has ended: move what is there, and close its FIFOs."""
         self.finish(token)
         self.say("closed", token)
 
     def follow(self, instance: str, segment: str, offset: str) -> None:
-        """Tell when there is more than this; now, where that is so, or nothing is to come."""
+        """Say when there is more than this; at once if there is already."""
         if end_of(self.folder(instance)) == (int(segment), int(offset)):
             self.followed.add(instance)
         else:
@@ -420,7 +420,7 @@ class Server:
     # -- FIFOs -----------------------------------------------------------------
 
     def finish(self, token: str) -> None:
-        """Move what is there, and be done, where the disk takes it: else as soon as it does."""
+        """Move what is there and close the slot, now or as soon as the disk takes it."""
         if token in self.slots:
             self.empty(token)
         if token in self.slots:
@@ -429,18 +429,18 @@ class Server:
                 self.let_go(token)
 
     def is_waiting(self, token: str) -> bool:
-        """Whether the disk did not take something of a slot's."""
+        """Whether the disk did not take something of a slot."""
         return any(token == waiting for waiting, _ in self.waiting)
 
     def empty(self, token: str) -> None:
-        """Move what is in a slot's FIFOs, but no more than a pipe holds."""
+        """Move what is in a slot's FIFOs, at most as much as a pipe holds."""
         for stream in range(len(STREAMS)):
             left = LARGEST_PIPE
             while left > 0 and (moved := self.take(token, stream)):
                 left -= moved
 
     def take(self, token: str, stream: int) -> int:
-        """Move a piece; returns its length, 0 where none can be moved now."""
+        """Move a piece; returns its length, 0 if none can be moved now."""
         slot = self.slots.get(token)
         if slot is None or not slot.instance:
             return 0
@@ -456,12 +456,12 @@ class Server:
         if slot.instance in self.followed:
             self.followed.discard(slot.instance)
             self.say("grew", slot.instance)
-        if not moved:  # no one can write to it, or its writer has put in what can't be read
+        if not moved:  # it has no writer, or has something that can't be spliced
             self.remove(slot.fifos[stream])
         return moved
 
     def wait(self, token: str, stream: int, error: OSError) -> int:
-        """The disk does not take it: try again later; meanwhile the writer waits."""
+        """The disk did not take it: try again later. Meanwhile the writer waits."""
         fifo = self.slots[token].fifos[stream]
         if fifo in self.handlers:
             self.remove(fifo)
@@ -471,7 +471,7 @@ class Server:
         return 0
 
     def try_again(self) -> None:
-        """See whether the disk takes what it did not take before."""
+        """Try whether the disk takes now what it did not take before."""
         waiting, self.waiting = self.waiting, []
         for token, stream in waiting:
             self.take(token, stream)
@@ -482,7 +482,7 @@ class Server:
                 self.finish(token)
 
     def let_go(self, token: str) -> None:
-        """Close a slot's FIFOs, and its log, where that has no other slot."""
+        """Close a slot's FIFOs, and its log if no other slot writes to it."""
         slot = self.slots.pop(token)
         for fifo in slot.fifos:
             self.remove(fifo)
@@ -511,14 +511,14 @@ def open_fifos(slot: str) -> list[int]:
 
 
 def hung_up(fifo: int) -> bool:
-    """Whether no one can write to a FIFO any more."""
+    """Whether a FIFO has no writer any more."""
     poll = select.poll()
     poll.register(fifo, 0)
     return bool(poll.poll(0))
 
 
 def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
-    """Be two processes, each of which replaces the other where it was killed."""
+    """Be two processes, each of which replaces the other if that is killed."""
     slots: Slots = {}
     server: Server | None = None  # in the process that serves
     while True:
@@ -527,7 +527,7 @@ def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
         if is_child:
             ours, theirs = theirs, ours
         theirs.close()
-        if (server is None) == is_child:  # whoever is new has the part that is not taken
+        if (server is None) == is_child:  # the new process takes the part that is free
             if server is None:
                 server = Server(run, instances, listener, slots, Partner(ours))
             server.partner = Partner(ours)
@@ -542,7 +542,7 @@ def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
 
 
 def fork() -> int:
-    """fork(2); where there are too many processes, as soon as there are less."""
+    """fork(2), tried again while there are too many processes."""
     while True:
         try:
             return os.fork()
@@ -551,14 +551,14 @@ def fork() -> int:
 
 
 def main() -> None:
-    """Serve, unless another process does so already."""
+    """Serve, unless another process already does."""
     run, instances, group = sys.argv[1:]
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
-    with contextlib.suppress(OSError):  # it leads a session already
+    with contextlib.suppress(OSError):  # it already leads a session
         os.setsid()
-    with contextlib.suppress(OSError), open(group, "w") as file:  # that of the manager is left
+    with contextlib.suppress(OSError), open(group, "w") as file:  # leave the manager's cgroup
         file.write("0")
     raise_limit()
     lock = os.open(os.path.join(run, "logd.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -577,7 +577,7 @@ def main() -> None:
 
 
 def raise_limit() -> None:
-    """Have as many descriptors as the kernel allows (RLIMIT_NOFILE)."""
+    """Allow as many descriptors as the kernel does (RLIMIT_NOFILE)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (max(hard, MOST_FILES), hard):
         with contextlib.suppress(OSError, ValueError):
