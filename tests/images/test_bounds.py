@@ -1,4 +1,4 @@
-"""What may come of a tarball, and what may not."""
+"""The bounds of what a tarball unpacks to."""
 
 import os
 import stat
@@ -25,7 +25,7 @@ TREES = st.recursive(
 
 
 def make(folder: Any, tree: Any) -> None:
-    """Make files (None) and folders (dictionaries) of these names."""
+    """Make files (None) and folders (dictionaries) with these names."""
     for name, below in tree.items():
         path = os.path.join(folder, name)
         if below is None:
@@ -36,7 +36,7 @@ def make(folder: Any, tree: Any) -> None:
 
 
 def measures(tree: Any, depth: int = 0, path: int = 0) -> Iterator[Any]:
-    """How deep each entry of such a tree lies, and how long its path is."""
+    """The depth and the path length of each entry of such a tree."""
     for name, below in tree.items():
         length = path + len(os.fsencode(name)) + 1
         yield depth, length
@@ -44,7 +44,7 @@ def measures(tree: Any, depth: int = 0, path: int = 0) -> Iterator[Any]:
 
 
 class CheckTests(SynchronousTestCase):
-    """A look at what was unpacked."""
+    """A check of what was unpacked."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -59,7 +59,7 @@ class CheckTests(SynchronousTestCase):
 
     @given(TREES)
     def test_any_tree(self, tree: Any) -> None:
-        """A tree is within bounds that are its own measures, and not within any that is less."""
+        """A tree fits into bounds that are its own measures, and not into any lower ones."""
         with TemporaryDirectory() as folder:
             make(folder, tree)
             all_of_it = [*measures(tree)]
@@ -73,7 +73,7 @@ class CheckTests(SynchronousTestCase):
                 self.assertRaises(ConfigAtFault, check, "x.tar", folder, bounds)
 
     def test_size(self) -> None:
-        """Bytes are those on the disk: holes take none, and a hard link no more than its file."""
+        """Bytes on the disk count: holes take none, and hard links only count once."""
         with open(self.path("file"), "wb") as file:
             file.write(bytes(100_000))
             file.truncate(1 << 40)
@@ -82,7 +82,7 @@ class CheckTests(SynchronousTestCase):
         self.assert_refused("more than 90000 bytes", size=90_000)
 
     def test_kinds(self) -> None:
-        """Links to anywhere, fifos and files that none may read are content."""
+        """Links to anywhere, fifos and unreadable files are content like any other."""
         os.symlink("/", self.path("link"))
         os.mkfifo(self.path("fifo"))
         open(self.path("setuid"), "w").close()
@@ -90,14 +90,14 @@ class CheckTests(SynchronousTestCase):
         check("x.tar", self.folder, Bounds(entries=3))
 
     def test_device(self) -> None:
-        """What is a device node all the same is a mark of an overlay's, and is refused."""
+        """A device node that was made all the same is an overlay's mark, and is refused."""
         for kind in (stat.S_IFCHR, stat.S_IFBLK):
             status = SimpleNamespace(st_mode=kind, st_nlink=1, st_blocks=0, st_ino=1)
             self.patch(unpacking, "_walk", lambda folder, status=status: [(0, 2, status)])
             self.assert_refused("a mark that hides files (a character device 0, 0)")
 
     def test_meanwhile(self) -> None:
-        """Folders that go away or become links while it looks are left out."""
+        """Folders that are removed or become links meanwhile are left out."""
         stop = threading.Event()
 
         def unrest() -> None:
@@ -117,7 +117,7 @@ class CheckTests(SynchronousTestCase):
             thread.join()
 
     def test_descriptors(self) -> None:
-        """None is left open, whatever comes of it."""
+        """No descriptor is left open, whatever the outcome."""
         make(self.folder, {"a": {"b": {"c": None}}})
         before = os.listdir("/proc/self/fd")
         self.assert_refused("folders more than 1 deep", depth=1)

@@ -1,4 +1,4 @@
-"""What tar says is sorted: what was left out, and what makes a layer not what its tarball is."""
+"""What tar says is sorted: entries that were left out, and complaints."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ FAILURE = f"{TAR}: Exiting with failure status due to previous errors\n"
 
 
 def heard(*pieces: Any) -> Any:
-    """The complaints in what was said in these pieces."""
+    """The complaints in what tar said in these pieces."""
     complaints = Complaints()
     for piece in pieces:
         complaints.feed(piece.encode())
@@ -31,7 +31,7 @@ class ComplaintsTests(SynchronousTestCase):
     """One tar's words."""
 
     def test_left_out(self) -> None:
-        """Device nodes and attributes of the kernel's are counted, and the first ones named."""
+        """Device nodes and attributes for the kernel are counted, and the first ones named."""
         complaints = heard(NODE, CAPABILITY, NODE.replace("null", "zero"), END, FAILURE)
         self.assertEqual(complaints.said, "")
         self.assertEqual(
@@ -43,7 +43,7 @@ class ComplaintsTests(SynchronousTestCase):
         )
 
     def test_all_else(self) -> None:
-        """Every other word is a complaint, as tar has it but for where its program is."""
+        """Everything else is a complaint, quoted without the path of tar."""
         for line in (
             "v.img: Cannot truncate: File too large",
             "Skipping to next header",
@@ -62,12 +62,12 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertEqual(heard(f"{TAR}: {line}\n").said, f"tar: {line}")
 
     def test_cut_short(self) -> None:
-        """An archive without its mark of an end was cut short."""
+        """An archive without its end mark was cut short."""
         self.assertEqual(heard("block 3: ** End of File **\n").said, CUT_SHORT)
 
     @given(st.integers(1, 99))
     def test_pieces(self, length: Any) -> None:
-        """It does not matter in which pieces it is heard, nor that the last line has no end."""
+        """It does not matter in which pieces it arrives, or whether the last line has an end."""
         words = NODE + f"{TAR}: a complaint\n" + CAPABILITY + f"{TAR}: é"
         pieces = [words.encode()[i : i + length] for i in range(0, len(words) + 1, length)]
         complaints = Complaints()
@@ -77,7 +77,7 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertEqual(complaints, heard(words))
 
     def test_bounded(self) -> None:
-        """However much is said, little of it is kept: the first words of it."""
+        """However much tar says, only a bounded first part is kept."""
         complaints = Complaints()
         for number in range(1000):
             complaints.feed(f"{TAR}: complaint {number}\n{NODE}".encode())

@@ -21,7 +21,7 @@ from txcontain.images.unpacking_plan import make_unpacking_plan
 
 
 class LayersTestCase(MachineTestCase):
-    """A test of layers whose tar does what the test does in its place."""
+    """A test of layers in which the test does tar's work."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,14 +35,14 @@ class LayersTestCase(MachineTestCase):
         self.patch(unpack, "find", lambda name: Program(f"/usr/bin/{name}"))
 
     def get(self, name: str = "potato.tar", content: bytes = b"a tarball") -> Any:
-        """Ask for a layer of a tarball, which holds this."""
+        """Ask for the layer of a tarball that holds this."""
         folder = os.path.join(self.folder, "mountables")
         with open(os.path.join(folder, name), "wb") as file:
             file.write(content)
         return self.ask(name)
 
     def ask(self, name: str = "potato.tar") -> Any:
-        """Ask for a layer of a tarball as it is."""
+        """Ask for the layer of a tarball that is there."""
         return self.start(self.layers.get(os.path.join(self.folder, "mountables"), name))
 
     @property
@@ -58,7 +58,7 @@ class LayersTestCase(MachineTestCase):
             open(path, "w").close()
 
     def make_hidden(self) -> None:
-        """The init makes the folder in which tar is."""
+        """The init makes the folder for tar's own files."""
         os.mkdir(self.unpacked + dict(self.init.plan)["mount"]["target"])
 
     def tar_ends(self, words: str = "Done", complaint: str = "") -> None:
@@ -70,17 +70,17 @@ class LayersTestCase(MachineTestCase):
         self.reactor.advance(0)
 
     def assertNothingElse(self, *names: Any) -> None:
-        """The layers are these, and nothing of an unpacking is left."""
+        """Only these layers are there, and nothing of an unpacking."""
         found = [name for name in os.listdir(self.layers.folder) if not name.endswith(".json")]
         self.assertEqual(found, list(names))
         self.assertEqual((os.listdir(self.pool.run_directories), self.kernel.living), ([], {}))
 
 
 class UnpackTests(LayersTestCase):
-    """Once, however many ask."""
+    """Each tarball is unpacked once."""
 
     def test_unpack(self) -> None:
-        """A tarball is unpacked by the plan for it, and its layer is what it held."""
+        """A tarball is unpacked by its plan, and the layer is what it held."""
         got = self.get()
         hidden = dict(self.init.plan)["mount"]["target"]
         self.assertEqual(
@@ -102,13 +102,13 @@ class UnpackTests(LayersTestCase):
         self.assertNothingElse(os.path.basename(layer))
 
     def test_compressed(self) -> None:
-        """What a tarball is compressed with is seen by its content, whatever its name."""
+        """The compression is recognised by the content, whatever the tarball's name."""
         for number, (start, name) in enumerate(COMPRESSIONS.items()):
             self.get(f"{number}.tar", start + b"...")
             self.assertIn(f"/usr/bin/{name}", str(self.init.plan[-1][1]["arguments"]))
 
     def test_hidden(self) -> None:
-        """Where tar is, no tarball can know, and no layer shows."""
+        """No tarball can know the path of tar's own files, and they are not in the layer."""
         places = set()
         for name in ("a.tar", "b.tar"):
             got = self.get(name)
@@ -124,7 +124,7 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(self.init.early_steps, [])
 
     def test_again(self) -> None:
-        """A layer that is there is had at once, without a look into the tarball."""
+        """A layer that is there is returned at once; the tarball is not read."""
         first = self.get()
         self.tar_ends()
         self.assertEqual(self.successResultOf(self.ask()), self.successResultOf(first))
@@ -138,7 +138,7 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(len(self.reactor.inits), 1)
 
     def test_half(self) -> None:
-        """Until all of it is there a layer is not seen."""
+        """A layer is not seen until it is whole."""
         self.get()
         self.write("a")
         (beside,) = os.listdir(self.layers.folder)
@@ -147,7 +147,7 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(self.layers.cut_short(), [])
 
     def test_power_cut(self) -> None:
-        """All of it is on the disk before it has its name, for a layer is never looked at again."""
+        """All of it is on the disk before it gets its name, because it is never checked again."""
         calls: list[Any] = []
         rename = os.rename
         self.patch(unpack, "flush_disk", lambda folder: calls.append(("flush", folder)))
@@ -183,10 +183,10 @@ class UnpackTests(LayersTestCase):
 
 
 class FailureTests(LayersTestCase):
-    """What goes wrong reaches all who ask, and is tried again by the next."""
+    """A failure reaches all who wait, and the next request tries again."""
 
     def test_reaches_all(self) -> None:
-        """Where tar fails all who have asked are told, and nothing is left."""
+        """If tar fails, all who wait are told, and nothing is left."""
         got = [self.get(), self.ask(), self.ask()]
         self.tar_ends("Done(2)", "tar: This does not look like a tar archive\n")
         for one in got:
@@ -196,7 +196,7 @@ class FailureTests(LayersTestCase):
         self.assertNothingElse()
 
     def test_next_try(self) -> None:
-        """Who asks later has it unpacked anew."""
+        """The next request unpacks it again."""
         got = self.get()
         self.tar_ends("Done(2)")
         self.failureResultOf(got, ConfigAtFault)
@@ -205,7 +205,7 @@ class FailureTests(LayersTestCase):
         self.successResultOf(got)
 
     def test_disk_full(self) -> None:
-        """A full disk is the machine's fault, in whatever words tar says it."""
+        """A full disk is the machine's fault, in whatever words tar reports it."""
         for words in ("Cannot write: No space left on device", "Wrote only 512 of 10240 bytes"):
             got = self.get()
             self.tar_ends("Done(2)", f"tar: a: {words}\n")
@@ -218,7 +218,7 @@ class FailureTests(LayersTestCase):
         self.assertIn("SIGKILL", str(self.failureResultOf(got, MachineAtFault).value))
 
     def test_said(self) -> None:
-        """Whatever tar complains of fails it, though its exit status be 0."""
+        """Any complaint of tar's makes it fail, even with exit status 0."""
         got = self.get()
         self.tar_ends(complaint="/.x/usr/bin/tar: v.img: Cannot truncate: File too large\n")
         error = self.failureResultOf(got, ConfigAtFault).value
@@ -226,13 +226,13 @@ class FailureTests(LayersTestCase):
         self.assertNothingElse()
 
     def test_failed_silently(self) -> None:
-        """So does an exit status with no word of why."""
+        """A failed exit status without a complaint makes it fail, too."""
         got = self.get()
         self.tar_ends("Done(1)")
         self.assertIn("tar: exit status 1", str(self.failureResultOf(got, ConfigAtFault).value))
 
     def test_last_word(self) -> None:
-        """What tar has said is waited for, though it has ended before that is read."""
+        """If tar has ended before all that it said was read, the rest is waited for."""
         got = self.get()
         child = self.init.child
         self.make_hidden()
@@ -245,7 +245,7 @@ class FailureTests(LayersTestCase):
         self.failureResultOf(got, ConfigAtFault)
 
     def change(self) -> None:
-        """Something writes to the tarball, and leaves its size and its time as they were."""
+        """Write to the tarball, and leave its size and its modification time as they were."""
         path = os.path.join(self.folder, "mountables/potato.tar")
         times = os.stat(path)
         with open(path, "r+b") as file:
@@ -253,7 +253,7 @@ class FailureTests(LayersTestCase):
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def test_changed(self) -> None:
-        """A tarball that changes while it is read is read again, as it is then."""
+        """A tarball that changes while it is read is read again."""
         got = self.get()
         self.write("old")
         self.change()
@@ -265,7 +265,7 @@ class FailureTests(LayersTestCase):
         self.assertEqual(len(self.reactor.inits), 2)
 
     def test_changes_all_the_time(self) -> None:
-        """One that does not stay as it is while it is read is refused."""
+        """A tarball that changes each time it is read is refused."""
         got = self.get()
         for _ in range(layers.TRIES):
             self.assertNoResult(got)
@@ -276,7 +276,7 @@ class FailureTests(LayersTestCase):
         self.assertNothingElse()
 
     def test_no_program(self) -> None:
-        """What this machine lacks to decompress it is named."""
+        """If this machine lacks a program to decompress it, the program is named."""
 
         def find(name: str) -> None:
             raise MachineAtFault(f"this machine has no {name}", "install it")
@@ -287,7 +287,7 @@ class FailureTests(LayersTestCase):
         self.assertNothingElse()
 
     def test_step_fails(self) -> None:
-        """Where a step of the plan fails it is told, with what was being unpacked."""
+        """If a step of the plan fails, the error names it and the tarball."""
         got = self.get()
         self.init.fail(step=1, call="unshare", errno=1)
         error = self.failureResultOf(got, MachineAtFault).value
@@ -295,26 +295,26 @@ class FailureTests(LayersTestCase):
         self.assertNothingElse()
 
     def test_init_dies(self) -> None:
-        """An init that dies half-way fails it."""
+        """If the init dies half-way, unpacking fails."""
         got = self.get()
         self.init.end("Killed")
         self.failureResultOf(got, MachineAtFault)
         self.assertNothingElse()
 
     def test_no_init(self) -> None:
-        """Where no init can be had it fails, and the next try may work."""
+        """If no init can be started, unpacking fails, and the next attempt may work."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         self.failureResultOf(self.get(), MachineAtFault)
         self.assertNothingElse()
 
     def test_no_folder(self) -> None:
-        """Where nothing can be written the machine is at fault."""
+        """If nothing can be written, the machine is at fault."""
         os.rmdir(self.layers.folder)
         open(self.layers.folder, "w").close()
         self.failureResultOf(self.get(), MachineAtFault)
 
     def test_no_tarball(self) -> None:
-        """A tarball that is missing is told by its name and folder, not by the host's paths."""
+        """A missing tarball is named with its folder, without the host's paths."""
         os.symlink("/nowhere", self.folder + "/mountables/dangling.tar")
         for name in ("potato.tar", "dangling.tar"):
             error = self.failureResultOf(self.ask(name), ConfigAtFault).value
@@ -344,19 +344,19 @@ class ContentTests(LayersTestCase):
         return sorted(os.listdir(self.successResultOf(got)))
 
     def test_own_folder(self) -> None:
-        """A folder that bears the tarball's name, and is all there is, is not part of it."""
+        """If a folder with the tarball's name is all there is, the content is what is in it."""
         self.assertEqual(self.content("potato/a", "potato/b"), ["a", "b"])
         self.assertEqual(self.content("basefs/a", name="basefs.tar.gz"), ["a"])
 
     def test_other_folders(self) -> None:
-        """Any other folder is, as is one that is not alone, or a file of that name."""
+        """Any other folder is content, and so is one that is not alone, or a file of that name."""
         self.assertEqual(self.content("tomato/a"), ["tomato"])
         self.assertEqual(self.content("carrot/a", "x", name="carrot.tar"), ["carrot", "x"])
         self.assertEqual(self.content("leek", name="leek.tar"), ["leek"])
         self.assertEqual(self.content(name="empty.tar"), [])
 
     def test_link_of_its_name(self) -> None:
-        """A symbolic link of the tarball's name is content, and is not followed."""
+        """A symbolic link with the tarball's name is content, and is not followed."""
         got = self.get()
         os.symlink("/", os.path.join(self.unpacked, "potato"))
         self.tar_ends()
@@ -375,7 +375,7 @@ class ContentTests(LayersTestCase):
                 self.successResultOf(got)
 
     def test_device(self) -> None:
-        """What is a device node all the same is a mark that hides files, and refused."""
+        """A device node that was made all the same would hide files, and is refused."""
         self.patch(unpacking, "_walk", lambda folder: iter([(0, 5, os.stat("/dev/null"))]))
         got = self.get()
         self.tar_ends()
@@ -383,7 +383,7 @@ class ContentTests(LayersTestCase):
         self.assertIn("potato.tar holds a mark that hides files", error.chain[0])
 
     def test_bounds(self) -> None:
-        """What exceeds the bounds is refused, by the bound that it exceeds."""
+        """What exceeds the bounds is refused, and the error names the bound."""
         for bounds, why in (
             (Bounds(entries=2), "files and folders"),
             (Bounds(size=4096), "bytes"),
@@ -400,7 +400,7 @@ class ContentTests(LayersTestCase):
             self.assertNothingElse()
 
     def test_without_end(self) -> None:
-        """A tar that unpacks without end is killed soon after it has exceeded the bounds."""
+        """A tar that unpacks without end is killed soon after it exceeds the bounds."""
         self.layers.unpacker.bounds = Bounds(entries=2)
         got = self.get()
         self.make_hidden()
@@ -417,7 +417,7 @@ class ContentTests(LayersTestCase):
 
 
 class KnownTests(LayersTestCase):
-    """What is known of a layer, once it is unpacked."""
+    """What is known of a layer."""
 
     def layer(self, **complaints: Any) -> Any:
         """The layer of a tarball with a file in its /tmp, and a link for its /run."""
@@ -428,7 +428,7 @@ class KnownTests(LayersTestCase):
         return self.successResultOf(got)
 
     def test_content(self) -> None:
-        """It is looked at once, and another manager reads what was found."""
+        """It is found out once, and the next manager reads it."""
         layer = self.layer()
         content = self.layers.metadata(layer)
         self.assertEqual((content.run, content.tmp), (Place("/var/run", True), Place("/tmp", True)))
@@ -438,7 +438,7 @@ class KnownTests(LayersTestCase):
         self.assertEqual(self.layers.metadata(layer), content)
 
     def test_lost(self) -> None:
-        """If the file of it is lost, or scribbled on, what holds for most layers is assumed."""
+        """If its file is lost or damaged, the defaults hold."""
         layer = self.layer()
         for lose in (lambda path: os.truncate(path, 10), os.unlink):
             lose(f"{layer}.json")
@@ -456,7 +456,7 @@ class KnownTests(LayersTestCase):
         self.assertEqual(self.layers.metadata(layer).left_out, {"device nodes": nodes})
 
     def test_no_root(self) -> None:
-        """An archive of layers is no base image, but may be mounted as it is."""
+        """An archive of layers can't be a base image, but can be mounted as it is."""
         got = self.get()
         self.write("manifest.json", "oci-layout", "blobs/sha256/x")
         self.tar_ends()
@@ -468,14 +468,14 @@ class KnownTests(LayersTestCase):
 
 
 class RemoveTests(LayersTestCase):
-    """Layers that no one needs."""
+    """Layers that nobody needs."""
 
     def remove_unused(self, *used: Any) -> Any:
         """Remove what is not needed; returns the names."""
         return self.now(self.layers.remove_unused(lambda: set(used)))
 
     def layer(self, name: str = "potato.tar", content: bytes = b"a tarball") -> Any:
-        """The layer of a tarball that holds this, which is unpacked."""
+        """The unpacked layer of a tarball that holds this."""
         got = self.get(name, content)
         with open(os.path.join(self.unpacked, "file"), "wb") as file:
             file.write(bytes(100_000))
@@ -483,7 +483,7 @@ class RemoveTests(LayersTestCase):
         return self.successResultOf(got)
 
     def test_newest(self) -> None:
-        """Of a tarball that was replaced, only the newest layer stays, with what is known of it."""
+        """If a tarball was replaced, only the newest layer stays, with its metadata."""
         layers = [self.layer(content=b"%d" % number) for number in range(5)]
         self.assertTrue(self.layers.is_to_tidy())
         removed = self.remove_unused()
@@ -493,7 +493,7 @@ class RemoveTests(LayersTestCase):
         self.assertFalse(self.layers.is_to_tidy())
 
     def test_used(self) -> None:
-        """One whose tarball was replaced or is gone stays only as long as an instance uses it."""
+        """If its tarball was replaced or removed, a layer stays only while an instance uses it."""
         layer = self.layer()
         os.unlink(self.folder + "/mountables/potato.tar")
         self.assertEqual(self.remove_unused(layer), [])
@@ -503,7 +503,7 @@ class RemoveTests(LayersTestCase):
         self.assertFalse(self.layers.is_to_tidy())
 
     def test_used_since(self) -> None:
-        """One that is taken into use after all were looked at stays."""
+        """A layer that gets used while others are being removed stays."""
         layer = self.layer()
         os.unlink(self.folder + "/mountables/potato.tar")
         answers = iter([set(), {layer}])
@@ -511,14 +511,14 @@ class RemoveTests(LayersTestCase):
         self.assertNothingElse(os.path.basename(layer))
 
     def test_unseen_folder(self) -> None:
-        """While the folder of the tarballs is away, as that of a disk may be, all layers stay."""
+        """While the tarballs' folder is missing (a disk may be unmounted), all layers stay."""
         layer = self.layer()
         os.rename(self.folder + "/mountables", self.folder + "/away")
         self.assertEqual(self.remove_unused(), [])
         self.assertNothingElse(os.path.basename(layer))
 
     def test_keep(self) -> None:
-        """Of those that nothing uses, as many bytes stay as are to: what was asked for last."""
+        """Of unused layers, those asked for last stay, up to ``keep`` bytes."""
         names = ("a.tar", "b.tar", "c.tar")
         layers = []
         for name in names:
@@ -532,7 +532,7 @@ class RemoveTests(LayersTestCase):
         self.assertNothingElse(os.path.basename(layers[0]))
 
     def test_next_launch(self) -> None:
-        """What is being removed is not found: who asks meanwhile has it unpacked anew."""
+        """A layer that is being removed is not found: a request meanwhile unpacks it again."""
         layer = self.layer()
         self.layers.keep = 0
         removing: Deferred[Any] = Deferred()
@@ -545,7 +545,7 @@ class RemoveTests(LayersTestCase):
         self.assertEqual(self.successResultOf(got), layer)
 
     def test_being_unpacked(self) -> None:
-        """One that is being unpacked stays, though its tarball has gone: but not to be used."""
+        """What is being unpacked stays even if its tarball is gone, but becomes no layer."""
         got = self.get()
         os.unlink(self.folder + "/mountables/potato.tar")
         self.assertEqual(self.remove_unused(), [])
@@ -554,13 +554,13 @@ class RemoveTests(LayersTestCase):
         self.assertIn("there is no potato.tar", str(error))
 
     def test_cut_short(self) -> None:
-        """What an earlier unpacking was cut short at is removed."""
+        """What an interrupted unpacking has left is removed."""
         os.makedirs(os.path.join(self.layers.folder, "0123-4567.unpacking/layer"))
         self.assertEqual(self.remove_unused(), ["0123-4567.unpacking"])
 
 
 def make_deep(folder: Any, depth: Any) -> None:
-    """Make folders in each other, as deep as that."""
+    """Make nested folders, as deep as this."""
     descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=descriptor)

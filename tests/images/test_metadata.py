@@ -1,4 +1,4 @@
-"""What there is to know of an unpacked tarball."""
+"""What is found out about an unpacked tarball."""
 
 import os
 import subprocess
@@ -15,14 +15,14 @@ from txcontain.images.metadata import Metadata, archive, place, read, resolve, t
 
 
 class ContentCase(SynchronousTestCase):
-    """A test with a folder in place of what was unpacked."""
+    """A test with a folder instead of an unpacked tarball."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
 
     def make(self, *names: Any) -> None:
-        """Make files; folders, where a name ends so; and links, where it is NAME -> TARGET."""
+        """Make files, folders (NAME/) and links (NAME -> TARGET)."""
         for name in names:
             path, arrow, target = name.partition(" -> ")
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class PlaceTests(ContentCase):
     """Where /run and /tmp are."""
 
     def test_places(self) -> None:
-        """A folder, a link of any kind and nothing at all lead where they do in a chroot."""
+        """A folder, any link, or nothing at all leads where it leads in a chroot."""
         self.make(
             "tmp/",
             "run/lock/",
@@ -63,7 +63,7 @@ class PlaceTests(ContentCase):
             self.assertEqual(place(str(self.folder), path), wanted, path)
 
     def test_the_kernels_own(self) -> None:
-        """What leads to where the kernel's file systems are is no place of the image's."""
+        """A link to a folder of the kernel's (/proc, /sys, /dev) is not the image's own place."""
         self.make("tmp -> dev/shm", "run -> /proc/1")
         for path in ("/tmp", "/run"):
             self.assertEqual(place(str(self.folder), path), Place())
@@ -75,7 +75,7 @@ class PlaceTests(ContentCase):
         self.assertEqual(str(error), "/tmp is a symbolic link that leads in circles")
 
     def test_never_outside(self) -> None:
-        """No link leads out: the host's files are not looked at."""
+        """No link leads out to the host's files."""
         self.make(f"out -> {'../' * 30}etc", "abs -> /etc")
         for path in ("/out", "/abs"):
             self.assertEqual(place(str(self.folder), path), Place("/etc", False))
@@ -93,29 +93,29 @@ class TopTests(ContentCase):
         self.assertEqual(inner, wanted, (tarball, names))
 
     def test_own_name(self) -> None:
-        """A folder that bears the tarball's name, with or without its ends, is not part of it."""
+        """In a single folder with the tarball's name, with or without suffixes."""
         self.assert_top("site.tar", "site", "site/a")
         self.assert_top("site.tar.gz", "site", "site/a")
         self.assert_top("debian-12.5.tar.gz", "debian-12.5", "debian-12.5/etc/")
         self.assert_top("debian-12.5.tar.gz", "debian-12", "debian-12/etc/")
 
     def test_other_names(self) -> None:
-        """Any other is, and a file, a link, or a folder that is not alone."""
+        """Not in another folder, a file, a link, or a folder that is not alone."""
         for names in (["other/a"], ["site"], ["site -> other"], ["site/a", "b"], ["sit/a"], []):
             self.assert_top("site.tar", ".", *names)
 
     def test_junk(self) -> None:
-        """What a Mac leaves beside the folder that it packs does not count."""
+        """What a Mac adds beside the packed folder does not count."""
         junk = ("._site", ".DS_Store", "__MACOSX/._site")
         self.assert_top("site.tar", "site", "site/a", "site/.DS_Store", *junk)
         self.assert_top("site.tar", ".", *junk)
 
 
 class ArchiveTests(ContentCase):
-    """What is no root."""
+    """Archives that are not roots."""
 
     def test_archives(self) -> None:
-        """Archives of layers are known by the files that their formats ask for."""
+        """Archives of layers are recognised by the files that their formats require."""
         self.make("etc/passwd", "manifest.json")
         self.assertEqual(archive(str(self.folder)), "")
         self.make("oci-layout")
@@ -125,10 +125,10 @@ class ArchiveTests(ContentCase):
 
 
 class KeptTests(SynchronousTestCase):
-    """What is kept of it."""
+    """What is kept on the disk."""
 
     def test_read(self) -> None:
-        """What was written is read; what is none of it is as if it were not there."""
+        """What was written is read; anything else is ignored."""
         nodes = {"device nodes": {"count": 5, "names": ["a", "b", "c"]}}
         content = Metadata("/x/a.tar", 7, nodes, Place("/var/run", True), Place(), "a zoo")
         self.assertEqual(read(to_json(asdict(content))), content)
@@ -144,7 +144,7 @@ class KeptTests(SynchronousTestCase):
             self.assertEqual(read(document), Metadata())
 
     def test_told(self) -> None:
-        """What was left out is told in a sentence; nothing, if that is nothing."""
+        """What was left out is told in a sentence; if nothing was, the sentence is empty."""
         nodes = {"count": 5, "names": ["a", "b", "c"]}
         content = Metadata("/x/a.tar", left_out={"device nodes": nodes})
         self.assertEqual(

@@ -1,4 +1,4 @@
-"""What it takes to run a program where nothing else of this machine is."""
+"""What is needed to run a program of this machine inside an image."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ class FindTests(SynchronousTestCase):
             self.assertIn(name.encode(), said)
 
     def test_elsewhere(self) -> None:
-        """Every path in it is below the root that was asked for, and in one of the folders."""
+        """Every path in the command is below the root, in one of the program's folders."""
         program = find("tar")
         for word in program.command("/root"):
             for path in word.split(":") if word.startswith("/") else ():
@@ -35,12 +35,12 @@ class FindTests(SynchronousTestCase):
             self.assertEqual(os.path.realpath(folder), folder)
 
     def test_missing(self) -> None:
-        """One that is not there is named, with what to do."""
+        """A missing program is named, with what to do."""
         error = self.assertRaises(MachineAtFault, find, "no-such-program")
         self.assertEqual(error.chain, ("this machine has no no-such-program", "install it"))
 
     def test_without_a_loader(self) -> None:
-        """One that is linked statically is run itself."""
+        """A statically linked program is run without a loader."""
         path = os.path.realpath(sys.executable)
         self.patch(programs.shutil, "which", lambda name, path: sys.executable)
         self.patch(programs.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
@@ -52,7 +52,7 @@ class CompressionTests(SynchronousTestCase):
     """What a file is compressed with."""
 
     def test_compressions(self) -> None:
-        """It is seen by how the file begins; what begins in another way is not compressed."""
+        """It is recognised by the first bytes; a file that begins otherwise is not compressed."""
         path = self.mktemp()
         for start, name in [*COMPRESSIONS.items(), (b"", ""), (b"etc/passwd", "")]:
             Path(path).write_bytes(start + b"rest")

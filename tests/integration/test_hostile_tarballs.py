@@ -1,4 +1,4 @@
-"""Tarballs made to reach outside, to fill the disk, or to fool whoever unpacks them."""
+"""Tarballs made to reach outside, to fill the disk, or to mislead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def packed(*members: Member) -> bytes:
 
 
 class HostileCase(ManagerCase):
-    """A test that mounts hostile tarballs and looks whether anything else has changed."""
+    """A test that mounts hostile tarballs and checks that nothing else has changed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -42,7 +42,7 @@ class HostileCase(ManagerCase):
         self.number = 0
 
     def keep(self, content: bytes, name: str = "") -> str:
-        """Place a tarball of this content; return its name."""
+        """Write a tarball of this content; returns its name."""
         self.number += 1
         name = name or f"hostile{self.number}.tar"
         (self.folder / "mountables" / name).write_bytes(content)
@@ -116,13 +116,13 @@ class OutsideTests(HostileCase):
         self.assertEqual(os.listdir(self.outside), ["secret"])
 
     def test_folder_becomes_a_link(self) -> None:
-        """A folder that a later entry turns into a symbolic link carries nothing outside either."""
+        """A folder that a later entry turns into a symbolic link carries nothing outside."""
         self.mount(folder("a"), link("a", str(self.outside)), file("a/secret", "overwritten"))
         self.mount(folder("a"), file("a/b"), link("a", str(self.outside)), file("a/escaped"))
         self.assertEqual(os.listdir(self.outside), ["secret"])
 
     def test_hard_links(self) -> None:
-        """A hard link to what is outside can't be made, nor written through."""
+        """A hard link to something outside can't be made or written through."""
         for target in (
             f"{self.outside}/secret",
             "/etc/passwd",
@@ -136,16 +136,16 @@ class OutsideTests(HostileCase):
         self.assertEqual((self.outside / "secret").stat().st_nlink, 1)
 
     def test_shared_memory_of_the_jail(self) -> None:
-        """What tar can see beside the layer is the host's programs, and nothing can be written."""
+        """Besides the layer, tar can only see the host's programs, and can't write to them."""
         self.mount(link("up", ".."), file("up/usr/bin/planted"), file("up/tarball", "overwritten"))
         self.assertFalse(os.path.exists("/usr/bin/planted"))
 
 
 class KindTests(HostileCase):
-    """Entries that are no ordinary files."""
+    """Entries that are not ordinary files."""
 
     def test_devices(self) -> None:
-        """A device node is left out, wherever it lies; all that is beside it is there."""
+        """A device node is left out, wherever it is; all other entries are there."""
         for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
             for name in ("disk", "dev/disk", "./dev/disk", "/dev/disk", "a/disk", "a/../disk"):
                 members = folder("dev"), folder("a"), device(name, kind, 8, 0), file("dev/file")
@@ -176,7 +176,7 @@ class KindTests(HostileCase):
         self.assertEqual((layer / "suid").stat().st_mode, stat.S_IFREG | 0o6755)
 
     def test_fifo(self) -> None:
-        """A fifo is content like any other, and holds up no one."""
+        """A fifo is content like any other, and blocks nobody."""
         layer = self.layer(self.mount(special("pipe", tarfile.FIFOTYPE)))
         self.assertTrue(stat.S_ISFIFO((layer / "pipe").lstat().st_mode))
 
@@ -195,7 +195,7 @@ class KindTests(HostileCase):
         self.assertEqual(sorted(os.listdir(os.fsencode(layer))), sorted(names))
 
     def test_empty(self) -> None:
-        """A tarball of nothing is an empty folder; none at all is refused."""
+        """A tarball without entries is an empty folder; a file that is no tarball is refused."""
         self.assertEqual(os.listdir(self.layer(self.mount())), [])
         self.assert_refused(self.mount_raw(b"no tarball"), 409)
 
@@ -217,7 +217,7 @@ class ShapeTests(HostileCase):
             self.assertEqual((layer / "data").read_text(), "content" * 1000)
 
     def test_truncated(self) -> None:
-        """A tarball that is cut short is refused, also within a header, and between two entries."""
+        """A tarball that is cut short is refused, even within a header or between two entries."""
         content = packed(file("a", b"x" * 5000), file("b", b"y" * 5000))
         for length in (0, 100, 512, 2000, 5120, 512 + 5120, 512 + 5120 + 9, 7000, 9000):
             self.assert_refused(self.mount_raw(content[:length]), 409)
@@ -226,7 +226,7 @@ class ShapeTests(HostileCase):
             self.assert_refused(self.mount_raw(compressed[:length]), 409)
 
     def test_trailing_garbage(self) -> None:
-        """What comes after the end is not content: refused, or left out."""
+        """What comes after the end is not content: it is refused or left out."""
         content = packed(file("a"))
         for garbage in (b"\xff" * 5000, packed(file("../escaped"), file("more"))):
             for whole in (content + garbage, gzip.compress(content) + garbage):
@@ -237,7 +237,7 @@ class ShapeTests(HostileCase):
                     self.assert_refused(answer, 409)
 
     def test_pax_headers(self) -> None:
-        """A pax header of many megabytes, or one that lies about its length, harms no one."""
+        """A pax header that is huge, or lies about its length, does no harm."""
         member = file("a", "content")
         member[0].pax_headers = {"comment": "x" * (20 * MEGABYTE)}
         self.assertIn(self.mount(member).status, (200, 409))
@@ -258,7 +258,7 @@ class ShapeTests(HostileCase):
 
 
 class BoundTests(HostileCase):
-    """More than fits: the manager's bounds are small ones here."""
+    """More than the bounds, which are small here."""
 
     options = (
         *"--layer-entries 200 --layer-size 50000000 --layer-depth 40".split(),
@@ -271,13 +271,13 @@ class BoundTests(HostileCase):
         self.assert_refused(self.mount(*members), 409, "more than 200 files")
 
     def test_depth(self) -> None:
-        """Folders that lie too deep are refused, however deep; and removed all the same."""
+        """Folders that are too deep are refused, and removed, however deep."""
         self.assert_refused(self.mount(folder("d/" * 60)), 409, "more than 40 deep")
         members = [folder("/".join(["d" * 9] * 9 + ["e"] * i)) for i in range(100)]
         self.assert_refused(self.mount(*members), 409, "more than 40 deep")
 
     def test_path(self) -> None:
-        """So are paths that are too long."""
+        """Paths that are too long are refused."""
         self.assert_refused(self.mount(folder("/".join(["d" * 100] * 4))), 409, "300 bytes")
 
     def test_bomb(self) -> None:
@@ -289,13 +289,13 @@ class BoundTests(HostileCase):
         self.assert_refused(self.mount_raw(content), 409, "more than 50000000 bytes")
 
     def test_bomb_of_many(self) -> None:
-        """So is one that unpacks to many files, each within the bound."""
+        """A tarball of many files, each within the bound, is stopped at the bound too."""
         members = [file(f"file{i}", bytes(8 * MEGABYTE)) for i in range(8)]
         content = gzip.compress(packed(*members), 1)
         self.assert_refused(self.mount_raw(content), 409, "more than 50000000 bytes")
 
     def test_sparse(self) -> None:
-        """A file of holes takes no room: it is there as it was, however long."""
+        """A file of holes takes no room and arrives as it was, however long."""
         for size, end in ((60_000_000, b"end"), (21 << 30, b"end"), (21 << 30, b"")):
             with open(self.folder / "sparse", "wb") as sparse:
                 sparse.write(b"DATA")
@@ -347,7 +347,7 @@ def entries(draw: st.DrawFn) -> Member:
 
 
 class AnyTarballTests(HostileCase):
-    """Whatever a tarball is made of."""
+    """Tarballs of any entries."""
 
     @settings(
         max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -357,7 +357,7 @@ class AnyTarballTests(HostileCase):
         st.lists(st.tuples(st.integers(0, 9000), st.binary(max_size=4)), max_size=3),
     )
     def test_any(self, members: list[Member], scribbles: list[tuple[int, bytes]]) -> None:
-        """Any entries, scribbled on: refused or unpacked, with nothing touched outside."""
+        """Damaged tarballs of any entries are refused or unpacked; nothing outside changes."""
         content = bytearray(packed(*members))
         for offset, scribble in scribbles:
             content[offset : offset + len(scribble)] = scribble

@@ -1,4 +1,4 @@
-"""What containers write: it is all there, within its bound, whoever is killed meanwhile."""
+"""What containers write is all there, within its bound, whatever is killed meanwhile."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ class LogCase(ProbeCase):
         return total
 
     def watch(self, instances: list[str], seconds: float) -> int:
-        """The most that any of these takes, for so long."""
+        """The most that any of these logs takes within so many seconds."""
         most, deadline = 0, time.monotonic() + seconds
         while time.monotonic() < deadline:
             most = max(most, *map(self.on_disk, instances))
@@ -48,7 +48,7 @@ class LogCase(ProbeCase):
         return found
 
     def kill_log_process(self) -> None:
-        """Kill one of its two processes: the older one, then the one that was the younger."""
+        """Kill the older one of its two processes."""
         self.killed = min(self.log_processes())
         os.kill(self.killed, signal.SIGKILL)
 
@@ -65,7 +65,7 @@ class BoundTests(LogCase):
     pool = 2
 
     def test_after_many_lives(self) -> None:
-        """After thirty launches and destroys, and with anyone killed, the bound is kept."""
+        """The bound is kept after thirty launches and destroys, and after each kind of kill."""
         config = self.upload()
         for _ in range(30):
             instance = self.ask("POST", "/launch", config).json["instance"]
@@ -90,7 +90,7 @@ class BoundTests(LogCase):
         )
 
     def test_ten_floods(self) -> None:
-        """Ten that write as fast as they can are each within the bound, at any time."""
+        """Ten logs, written as fast as possible, are each within the bound at any time."""
         flood = self.upload(**self.job("#!/bin/sh\nexec cat /dev/zero\n", **BOUND))
         instances = [self.ask("POST", "/launch", flood).json["instance"] for _ in range(10)]
         wait_until(lambda: all(self.on_disk(one) > MEGABYTE for one in instances), "all write")
@@ -102,12 +102,12 @@ class BoundTests(LogCase):
 
 
 class LinesTests(LogCase):
-    """No line is lost, and each is where it belongs."""
+    """No line is lost, and all are in order."""
 
     pool = 1
 
     def test_opened_by_name(self) -> None:
-        """To open /dev/stdout is to append to it, for every owner."""
+        """Writing to /dev/stdout appends, for every user."""
         text = "echo first; echo second; echo third > /dev/stdout; echo fourth >> /dev/stderr"
         users = {}
         for owner in ("root", "1000"):
@@ -119,7 +119,7 @@ class LinesTests(LogCase):
                 self.assertEqual(self.read_log(instance), "first\nsecond\nthird\nfourth\n")
 
     def test_pipes(self) -> None:
-        """Its output can neither be overwritten, nor cut, nor read back by another user."""
+        """Output can't be overwritten or cut, and another user can't read it back."""
         said = self.probe(
             """
 own = os.open("/proc/self/fd/1", os.O_WRONLY)
@@ -133,7 +133,7 @@ tell(write=attempt(os.pwrite, own, b"x", 1 << 30), cut=attempt(os.ftruncate, own
         )
 
     def test_nothing_delays_others(self) -> None:
-        """Who writes to its log in any way holds up no one who asks the manager."""
+        """However a container writes to its log, it does not delay the manager."""
         instance = self.start_probe(
             """
 for _ in range(16):
@@ -156,7 +156,7 @@ signal.pause()
         self.assertEqual(self.running(), [instance])
 
     def test_both_streams(self) -> None:
-        """Both streams are in the order of writing, each line with a time, and these grow."""
+        """Both streams are in the order of writing, and the times of the lines grow."""
         text = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.01; echo $i >&2; sleep 0.01; done"
         instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n"))
         self.output_of(instance)
@@ -173,7 +173,7 @@ signal.pause()
         self.assertEqual(self.read_log(instance, "?until=1h"), "")
 
     def test_ends(self) -> None:
-        """Without follow, a log that grows is sent up to the end that it had."""
+        """Without follow, a growing log is sent up to the end that it had at first."""
         instance = self.launch(**self.job(FLOOD, **BOUND))
         wait_until(lambda: self.on_disk(instance) > MEGABYTE, "it writes")
         self.assertLess(len(self.read_log(instance)), 3 * MEGABYTE)
@@ -196,7 +196,7 @@ signal.pause()
         self.assertEqual(moments, sorted(moments))
 
     def test_last_words(self) -> None:
-        """What a failed launch quotes is what was written to the last."""
+        """A failed launch quotes the last lines that were written."""
         answer = self.try_to_launch(
             **self.job("#!/bin/sh\necho no such module >&2; exit 3\n", startup_env="PORT=18771")
         )
@@ -204,17 +204,17 @@ signal.pause()
 
 
 class KilledTests(LogCase):
-    """What is written while someone is killed."""
+    """What is written while a process is killed."""
 
     pool = 1
 
     def assert_whole(self, instance: str, count: int) -> None:
-        """Fail where a line is missing, twice there, or out of order."""
+        """Fail if a line is missing, repeated, or out of order."""
         lines = self.read_log(instance, "?stream=stdout").split()
         self.assertEqual(lines, [str(number + 1) for number in range(count)])
 
     def test_log_process(self) -> None:
-        """No line is lost, nor there twice, when either of its processes is killed, often."""
+        """No line is lost or repeated if its processes are killed, again and again."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
         for _ in range(8):
             self.kill_log_process()
@@ -224,7 +224,7 @@ class KilledTests(LogCase):
         self.assertEqual(len(self.log_processes()), 2)
 
     def test_at_its_end(self) -> None:
-        """What a container wrote just before its end is there, whoever was killed then."""
+        """What a container wrote just before its end is there, whatever was killed then."""
         few = COUNTING.replace("4000", "99")
         config = self.upload(**self.job(f"#!/bin/sh\nsleep 0.1; {few}\n"))
         for _ in range(5):
@@ -236,7 +236,7 @@ class KilledTests(LogCase):
             self.assert_whole(instance, 99)
 
     def test_all_of_it(self) -> None:
-        """Nor is a line lost when the log process is killed as a whole: the monitor holds it."""
+        """No line is lost if both processes are killed: the monitor holds the pipes."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
         pids = self.log_processes()
         for pid in pids:
@@ -248,7 +248,7 @@ class KilledTests(LogCase):
         self.assert_whole(instance, 4000)
 
     def test_manager(self) -> None:
-        """No line is lost when the manager is killed, and none waits for the next one."""
+        """No line is lost if the manager is killed, and none waits for the next manager."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nexit 3\n"))
         self.manager.kill()
         self.manager.wait()
@@ -262,7 +262,7 @@ class KilledTests(LogCase):
         self.assertEqual(self.ask("GET", f"/instances/{instance}").json["exit"]["status"], 3)
 
     def test_it_ends(self) -> None:
-        """The log process ends by itself when there is neither a manager nor a container."""
+        """The log process ends when there is neither a manager nor a container."""
         instance = self.launch()
         self.manager.kill()
         self.manager.wait()
@@ -276,10 +276,10 @@ class KilledTests(LogCase):
 
 
 class FollowersTests(LogCase):
-    """Those who follow."""
+    """Followers of logs."""
 
     def test_many_quiet_ones(self) -> None:
-        """Many who follow a quiet log take no time of the manager's, and all hear what comes."""
+        """Many followers of a quiet log take no CPU time, and all get what comes."""
         text = "trap 'echo now; exit' TERM; while :; do sleep 0.5; done"
         instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n", stop_timeout=10))
         path = f"/instances/{instance}/logs?follow=1&stream=stdout"
@@ -311,6 +311,6 @@ class WatchesTests(LogCase):
     """What a manager depends on."""
 
     def test_no_inotify(self) -> None:
-        """It takes no inotify instance: containers could use up those that a user may have."""
+        """It uses no inotify instance: containers could use up all that a user may have."""
         self.launch()
         self.assertNotIn("anon_inode:inotify", self.descriptors())

@@ -1,4 +1,4 @@
-"""What is in a tarball is in the container, entry by entry; what is not is told."""
+"""All entries of a tarball are in the container; what was left out is told."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOT_UNPACKED = ("security.", "trusted.", "user.overlay.")  # attributes: see doc
 
 
 def facts_of(root: Path) -> dict[Any, dict[str, Any]]:
-    """Each path below a folder with all that is to be said of it; the paths are of any bytes."""
+    """All paths below a folder, each with its facts; paths are bytes."""
     found, names = {}, defaultdict(list)
     for folder_, folders, files in os.walk(os.fsencode(root)):
         for name in [*folders, *files]:
@@ -52,7 +52,7 @@ def facts_of(root: Path) -> dict[Any, dict[str, Any]]:
 
 
 def facts(path: bytes, status: os.stat_result) -> dict[str, Any]:
-    """What is to be said of one file."""
+    """The facts of one file."""
     kind = stat.S_IFMT(status.st_mode)
     content: Any = None
     if kind == stat.S_IFREG and status.st_size < 1 << 30:
@@ -101,7 +101,7 @@ class ComparedTests(ManagerCase):
     # -- comparing ----------------------------------------------------------------
 
     def compare(self, tarball: Path, inner: str = "") -> dict[Any, dict[str, Any]]:
-        """Fail unless its layer is what a chroot has; return what it has."""
+        """Fail unless its layer is the same as in a chroot; returns the chroot's facts."""
         by_tar = self.by_tar(tarball)
         wanted = facts_of(by_tar / inner)
         layer = self.layer(tarball.name)
@@ -259,7 +259,7 @@ class ComparedTests(ManagerCase):
                 self.assertEqual(file_.read(7), b"middle\0")
 
     def test_grown(self) -> None:
-        """Archives to which others were appended: the last of each name is what is there."""
+        """Archives to which others were appended: the last entry of each name counts."""
         self.make_source()
         self.tar("one.tar", paths=("plain", "dir"))
         (self.source / "plain").write_text("a later one")
@@ -273,7 +273,7 @@ class ComparedTests(ManagerCase):
         self.assertIn(b"two", self.compare(path))
 
     def test_through_links(self) -> None:
-        """What comes after a link, and lies behind it, is where the link leads in a container."""
+        """An entry behind an earlier link is where that link leads in a container."""
         for number, target in enumerate(("../run", "/run", "./../run", "../var/../run")):
             found = self.compare(
                 self.pack(
@@ -290,7 +290,7 @@ class ComparedTests(ManagerCase):
             self.assertEqual(found[b"var/run"]["content"], os.fsencode(target))
 
     def test_odd_members(self) -> None:
-        """What is allowed, and seldom seen."""
+        """Entries that are allowed, but rare."""
         old = special("old/", tarfile.AREGTYPE)
         large = file("large-ids", "x")
         large[0].uid, large[0].gid = 4_000_000_000, (1 << 21) + 1
@@ -332,7 +332,7 @@ class ComparedTests(ManagerCase):
         self.compare(self.folder / "mountables/one-block.tar")
 
     def contiguous(self, name: str) -> tarfile.TarInfo:
-        """A file that is to lie in one piece."""
+        """A file that is stored contiguously."""
         member = file(name, "abc")[0]
         member.type = tarfile.CONTTYPE
         return member
@@ -366,7 +366,7 @@ class ComparedTests(ManagerCase):
         self.assertEqual(len(self.compare(path)), 50_250)
 
     def roots(self) -> Iterator[tuple[str, list[Member]]]:
-        """The layouts of roots that people have, by the links in them."""
+        """The usual layouts of roots, by the links in them."""
         merged = [link(name, f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")]
         below = [folder(f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")]
         yield (
@@ -428,7 +428,7 @@ class ComparedTests(ManagerCase):
         self.compare(debian, "basefs")
 
     def busybox_root(self, program: bytes) -> Iterator[Member]:
-        """What a root of busybox needs beside a shell."""
+        """What a root of busybox needs besides a shell."""
         yield file("bin/busybox", program, 0o755)
         yield file("etc/passwd", "root:x:0:0::/:/bin/sh\n")
 
@@ -437,11 +437,11 @@ class ReplacedTests(ManagerCase):
     """Layers that nothing uses any more."""
 
     def layers(self) -> set[str]:
-        """The names of those that there are."""
+        """The names of all layers."""
         return {path.name for path in self.state.glob("layers/*") if path.suffix != ".json"}
 
     def test_replaced(self) -> None:
-        """Of a tarball that is made again and again there are the newest layer, and the used."""
+        """If a tarball is made again and again, only the newest layer and the used ones stay."""
         self.mountable("data.tar", file("number", "first"))
         used = self.running_inside("cat /data/number", mounts=["data.tar /data READ"])
         first = self.ask("GET", f"/instances/{used}").json["layers"]
@@ -460,7 +460,7 @@ class RootTests(ManagerCase):
     """A base image's /run and /tmp, which a container has in memory."""
 
     def test_files(self) -> None:
-        """What the image has in them is there, can be written over, and is not changed by that."""
+        """What the image has in them is there; writing to it does not change the image."""
         image = self.image(
             "full.tar",
             folder("run"),
@@ -483,7 +483,7 @@ class RootTests(ManagerCase):
                 self.assertEqual(out, f"seed7more\n{seed}", keys)
 
     def test_links(self) -> None:
-        """If they are links, what is in memory is where they lead."""
+        """If they are links, the memory is where they lead."""
         image = self.image(
             "links.tar",
             folder("var/tmp"),
@@ -497,7 +497,7 @@ class RootTests(ManagerCase):
             self.assertEqual(self.inside(text, base_image=image, **keys), "locka\nb\n")
 
     def test_links_to_the_kernels_own(self) -> None:
-        """A link to /dev/shm leads there; none makes anything of /proc writable."""
+        """A link to /dev/shm works; no link makes anything of /proc writable."""
         image = self.image("shm.tar", link("tmp", "dev/shm"), link("run", "proc/sys"))
         out = self.inside(
             "echo a > /tmp/a; cat /dev/shm/a; echo x 2>&1 > /run/kernel/hostname || echo refused",

@@ -20,7 +20,7 @@ PIECES = st.lists(
 
 
 class LogTestCase(MachineTestCase):
-    """A test of logs in a temporary folder, which a pipe is written into."""
+    """A test of a log in a temporary folder, and of the pipe that it comes from."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -30,7 +30,7 @@ class LogTestCase(MachineTestCase):
         self.addCleanup(os.close, self.into)
 
     def on_disk(self) -> Any:
-        """How many bytes the files of the log have."""
+        """The size of the log's files, in bytes."""
         return sum(entry.stat().st_size for entry in os.scandir(self.log_folder))
 
     def move(self, log: Any, data: Any, stream: int = 0) -> None:
@@ -46,7 +46,7 @@ class LogTestCase(MachineTestCase):
     def read_all(
         self, position: Any = segments.BEGINNING, wanted: Any = EVERYTHING, folder: Any = None
     ) -> Any:
-        """All pieces that are there from a place on."""
+        """All pieces from a position on."""
         folder = folder or self.log_folder
         found: list[Any] = []
         last = segments.end(folder)

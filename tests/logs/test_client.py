@@ -18,7 +18,7 @@ class ProcessTests(MachineTestCase):
         self.other = self.reactor.log_process
 
     def test_told_again(self) -> None:
-        """Another log process is told all that the one before it knew, and what it was to do."""
+        """A new log process is told all that the one before it was told."""
         self.assertEqual(self.successResultOf(self.process.open("a")), "")
         self.process.name("a", "web-1", 100)
         self.process.open("b")
@@ -47,12 +47,12 @@ class ProcessTests(MachineTestCase):
         self.assertIn("sync b", self.other.told)
 
     def test_closed_at_once(self) -> None:
-        """What has no pipes has nothing to close or to wait for."""
+        """Without pipes there is nothing to close or to wait for."""
         self.now(self.process.close("none"))
         self.now(self.process.settle("none"))
 
     def test_closed_twice(self) -> None:
-        """Two who close the same pipes are both told."""
+        """If the same pipes are closed twice, both calls return."""
         self.process.open("a")
         self.other.silent = True
         closing = [self.start(self.process.close("a")) for _ in range(2)]
@@ -62,14 +62,14 @@ class ProcessTests(MachineTestCase):
             self.successResultOf(one)
 
     def test_refused(self) -> None:
-        """Why pipes can't be held is told."""
+        """If pipes can't be opened, the reason is told."""
         self.other.silent = True
         opening = self.process.open("a")
         self.other.say("failed", "a", "Too many open files")
         self.assertEqual(self.successResultOf(opening), "Too many open files")
 
     def test_started(self) -> None:
-        """Where there is none it is started, and looked for until it is found."""
+        """If there is no log process, one is started, and looked for until it is found."""
         self.reactor.connects = False
         connect = self.other.connect
         self.other.connect = lambda factory: factory.clientConnectionFailed(

@@ -1,4 +1,4 @@
-"""The journal, and who follows it."""
+"""The journal and its followers."""
 
 import os
 from itertools import pairwise
@@ -36,14 +36,14 @@ class JournalTests(MachineTestCase):
         return [event["seq"] for event in self.journal.since(since)]
 
     def fill(self, count: int) -> Any:
-        """Write some events down; returns the number of the last."""
+        """Write some events; returns the number of the last."""
         for number in range(count):
             self.journal.add("running", f"reason {number}", instance="web-1")
         self.reactor.advance(events.WRITE_AFTER)
         return self.journal.last
 
     def test_event(self) -> None:
-        """An event says what happened to which instance, why, and what else is known."""
+        """An event says what happened, to which instance, why, and what else is known."""
         self.journal.add("config", "uploaded", config="web-1-01.cfg")
         self.journal.write()
         (event,) = self.journal.since(0)
@@ -60,7 +60,7 @@ class JournalTests(MachineTestCase):
         )
 
     def test_log(self) -> None:
-        """The log has each event as a line, which nothing in it can break."""
+        """Each event is one line of the log, whatever it holds."""
         lines: list[Any] = []
         self.patch(self.journal, "_log", Recorder(lines))
         self.journal.add("running", "a\nb", instance="web-1", by="root")
@@ -72,7 +72,7 @@ class JournalTests(MachineTestCase):
         )
 
     def test_told_when_written(self) -> None:
-        """No one hears of an event before it is on disk, whence the next manager has its number."""
+        """Nobody hears of an event before it is on disk, so the next manager knows its number."""
         heard = []
         self.journal.listen(lambda event: heard.append((event["seq"], os.stat(self.path).st_size)))
         self.journal.add("running", "it runs")
@@ -82,12 +82,12 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_replayed_at_once(self) -> None:
-        """Who asks gets what has just happened too, though no one has written it down yet."""
+        """A client also gets an event that has just happened and was not written yet."""
         self.journal.add("running", "it runs")
         self.assertEqual(self.numbers(), [1])
 
     def test_replay(self) -> None:
-        """The events after a number are replayed, in order, none twice."""
+        """The events after a number are replayed in order, each once."""
         self.fill(5)
         self.assertEqual(self.numbers(), [1, 2, 3, 4, 5])
         self.assertEqual(self.numbers(3), [4, 5])
@@ -102,7 +102,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(3), [last])
 
     def test_torn_line(self) -> None:
-        """A line that a crash cut short is left out, and harms none after it."""
+        """A line that a crash cut short is left out, and does not damage the next one."""
         self.fill(3)
         os.truncate(self.path, os.stat(self.path).st_size - 5)
         self.journal = self.opened()
@@ -110,7 +110,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [1, 2, last])
 
     def test_lost(self) -> None:
-        """No number is used again, where the files are garbage, cut or gone, or can't be read."""
+        """No number is used again, even if the files are damaged, missing or unreadable."""
         for spoil in (self.scribble, os.unlink, lambda path: os.truncate(path, 0), self.block):
             self.fill(3)
             told = self.journal.last
@@ -122,17 +122,17 @@ class JournalTests(MachineTestCase):
             self.journal.write()
 
     def scribble(self, path: Any) -> None:
-        """Spoil all that is in a file, but not how much."""
+        """Spoil a file's content, but not its length."""
         with open(path, "r+b") as file:
             file.write(b"\xff" * os.stat(path).st_size)
 
     def block(self, path: Any) -> None:
-        """Put a folder where a file is."""
+        """Replace a file by a folder."""
         os.unlink(path)
         os.mkdir(path)
 
     def test_told_but_not_written(self) -> None:
-        """Nor is one that was told while the disk was full, and is known to no next manager."""
+        """A number that was told while the disk was full, and so not written, is not used again."""
         self.fill(1)
         heard: list[Any] = []
         self.journal.listen(heard.append)
@@ -143,7 +143,7 @@ class JournalTests(MachineTestCase):
         self.assertGreater(self.journal.add("running", "it runs")["seq"], heard[-1]["seq"])
 
     def test_clock_set_back(self) -> None:
-        """Where the clock was set back, the numbers go on from the largest on disk."""
+        """If the clock was set back, the numbers go on from the largest on disk."""
         self.reactor.advance(1000)
         self.journal = self.opened()
         self.fill(3)
@@ -153,7 +153,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [1_000_001, 1_000_002, 1_000_003, 1_000_004])
 
     def test_no_number(self) -> None:
-        """What was scribbled in a number's position is none, and spoils none that follows."""
+        """A line with an impossible number is ignored, and so has no effect on the next numbers."""
         with open(self.path, "w") as file:
             for number in ("true", "-1", "0", "1e3", f"1{'0' * 400}", f"1{'0' * 15}", '"7"'):
                 file.write(f'{{"seq":{number}}}\n')
@@ -163,7 +163,7 @@ class JournalTests(MachineTestCase):
 
     @given(st.lists(st.binary(max_size=20), max_size=5))
     def test_scribbled(self, lines: Any) -> None:
-        """Whatever is in the file, it is opened, and what is written from then on is replayed."""
+        """Whatever the file holds, it is opened, and what is written from then on is replayed."""
         with open(self.path, "wb") as file:
             file.write(b"\n".join([*lines, b"[" * 2000]))
         self.journal = self.opened()
@@ -171,7 +171,7 @@ class JournalTests(MachineTestCase):
         self.assertIn(number, self.numbers())
 
     def test_bound(self) -> None:
-        """The journal keeps to twice its bound, and of the latest events at least half of it."""
+        """The journal's two files keep to their bound, and at least half of it can be replayed."""
         self.patch(events, "LARGEST", 2000)
         self.fill(100)
         kept = self.numbers()
@@ -189,7 +189,7 @@ class JournalTests(MachineTestCase):
         self.assertLessEqual(os.stat(self.path).st_size, 2000)
 
     def test_disk_full(self) -> None:
-        """Where an event can't be written who listens hears of it all the same."""
+        """Listeners hear of an event even if it can't be written."""
         heard: list[Any] = []
         self.journal.listen(heard.append)
         self.patch(os, "write", lambda descriptor, line: fail(28))
@@ -220,7 +220,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.fill(1), told["seq"] + 1)
 
     def test_half_a_write(self) -> None:
-        """An event of which the disk took but a part spoils none that follows."""
+        """An event of which the disk took only a part does not damage the next one."""
         write = os.write
         self.patch(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
         self.fill(1)
@@ -229,7 +229,7 @@ class JournalTests(MachineTestCase):
         self.assertEqual(self.numbers(), [2])
 
     def test_listen(self) -> None:
-        """A listener hears each event until it has had enough."""
+        """A listener hears each event until it stops listening."""
         heard: list[Any] = []
         end = self.journal.listen(heard.append)
         self.fill(2)
@@ -249,12 +249,12 @@ class Recorder:
 
 
 def fail(number: int) -> None:
-    """As a system call that fails."""
+    """Fail like a system call."""
     raise OSError(number, os.strerror(number))
 
 
 class FollowerTests(MachineTestCase):
-    """Who asks for events."""
+    """Clients who ask for events."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -279,14 +279,14 @@ class FollowerTests(MachineTestCase):
         return [event["seq"] for event in self.consumer.lines()]
 
     def test_not_followed(self) -> None:
-        """Who does not follow gets what is there, and that is the end."""
+        """Without follow, a client gets the events that are there, and the answer ends."""
         self.add(3)
         self.successResultOf(self.follow(since=1, follow=False))
         self.assertEqual(self.sent(), [2, 3])
         self.assertIsNone(self.consumer.producer)
 
     def test_followed(self) -> None:
-        """Who follows gets what is there, and then each event as it happens."""
+        """With follow, a client gets the events that are there, then each as it happens."""
         self.add(2)
         sending = self.follow()
         self.add(1)
@@ -303,7 +303,7 @@ class FollowerTests(MachineTestCase):
         self.assertGreater(self.journal.last, 1000)
 
     def happens_then(self, call_later: Any) -> Any:
-        """Let something happen whenever the replay lets others have their turn."""
+        """Let something happen whenever the replay lets others take their turn."""
 
         def call(delay: Any, *arguments: Any) -> Any:
             if delay == 0:
@@ -313,7 +313,7 @@ class FollowerTests(MachineTestCase):
         return call
 
     def test_paused(self) -> None:
-        """A follower that has enough gets nothing until it takes more, and then all."""
+        """A follower that is paused gets nothing until it resumes, and then everything."""
         self.follow()
         self.consumer.producer.pauseProducing()
         self.add(3)
@@ -322,7 +322,7 @@ class FollowerTests(MachineTestCase):
         self.assertEqual(self.sent(), [1, 2, 3])
 
     def test_gone(self) -> None:
-        """A follower that is gone is not sent to, and not told any more."""
+        """A follower that is gone is sent nothing more."""
         for paused in (False, True):
             sending = self.follow(since=self.journal.last)
             if paused:
@@ -334,7 +334,7 @@ class FollowerTests(MachineTestCase):
             self.assertEqual((self.sent(), self.journal._listeners), ([], []))
 
     def test_too_slow(self) -> None:
-        """A follower that takes nothing is cut off at its bound; nothing is kept for it then."""
+        """A follower that reads nothing is cut off at a bound, and nothing is kept for it."""
         self.patch(follower, "MOST_WAITING", 10)
         sending = self.follow()
         self.consumer.producer.pauseProducing()

@@ -16,12 +16,12 @@ from txcontain.logs.segments import Wanted
 
 
 class WritingTests(LogTestCase):
-    """What the log process makes of pieces."""
+    """What the log process does with pieces."""
 
     @given(PIECES, st.integers(0, 60), st.integers(100, 3000))
     @settings(max_examples=60)
     def test_reference(self, pieces: Any, killed_at: Any, most: Any) -> None:
-        """The newest pieces are there in their order, in no more bytes than the bound."""
+        """The newest pieces are there in order, within the bound."""
         self.log_folder = os.path.join(make_folder(self), LOG)
         all_of_it = b""
         with patch.object(logd, "LEAST_SEGMENT", 100):
@@ -41,7 +41,7 @@ class WritingTests(LogTestCase):
             self.assertEqual(kept, all_of_it)
 
     def test_each_stream(self) -> None:
-        """Each piece is known by its stream, and no time is before that of an earlier one."""
+        """Each piece has its stream, and the times don't go back."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
         for number in range(20):
@@ -55,7 +55,7 @@ class WritingTests(LogTestCase):
         )
 
     def test_bound_of_one_byte_pieces(self) -> None:
-        """What says where pieces are counts as well, however small those are."""
+        """The index counts too, however small the pieces are."""
         log = Log(self.log_folder, 8192)
         self.addCleanup(log.close)
         for number in range(5000):
@@ -64,7 +64,7 @@ class WritingTests(LogTestCase):
         self.assertGreater(len(text_of(self.read_all())), 200)
 
     def test_the_oldest_goes_first(self) -> None:
-        """Before a segment is begun that would be too much, the oldest has gone, and no other."""
+        """Before a segment begins that would exceed the bound, only the oldest is removed."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
         for letter in b"abcdefghijklmnopqrst":
@@ -75,7 +75,7 @@ class WritingTests(LogTestCase):
         self.assertEqual(kept[-1:], b"t")
 
     def test_killed_before_the_piece(self) -> None:
-        """A record without its piece is none: the next one takes its position."""
+        """A record without its piece is overwritten by the next one."""
         log = Log(self.log_folder, 1 << 20)
         self.move(log, b"1\n")
         log._add_record(time.time_ns(), 1)
@@ -89,7 +89,7 @@ class WritingTests(LogTestCase):
         )
 
     def test_full_disk(self) -> None:
-        """Where the disk is full, what is in the pipe stays in it."""
+        """If the disk is full, what is in the pipe stays there."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
         self.move(log, b"1\n")
@@ -102,7 +102,7 @@ class WritingTests(LogTestCase):
         self.assertEqual(text_of(self.read_all()), b"1\n2\n")
 
     def test_after_a_power_cut(self) -> None:
-        """What does not fit together any more is left alone: a new segment is begun."""
+        """If a segment's files don't match, they are left alone and a new segment begins."""
         for spoil in (lambda data, _: os.truncate(data, 1), lambda _, index: os.unlink(index)):
             log = Log(self.log_folder, 1 << 20)
             for number in range(3):
@@ -115,6 +115,6 @@ class WritingTests(LogTestCase):
             self.assertTrue(text_of(self.read_all()).endswith(b"after\n"))
 
     def test_no_folder(self) -> None:
-        """Where the instance has been removed, that is what is said."""
+        """If the instance was removed, the error says so."""
         log = Log(os.path.join(self.folder, "none", LOG), 1 << 20)
         self.assertRaises(FileNotFoundError, log.take, self.pipe, 0)

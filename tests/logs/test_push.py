@@ -1,4 +1,4 @@
-"""Answers without an end in sight."""
+"""Long answers, sent no faster than the client takes them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from txcontain.logs.push import PushProducer
 
 
 class StreamTests(SynchronousTestCase):
-    """Who writes waits for who reads."""
+    """The sender waits for the consumer."""
 
     def setUp(self) -> None:
         self.consumer = FakeConsumer()
@@ -24,16 +24,16 @@ class StreamTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.stream.free())
 
     def test_interface(self) -> None:
-        """A stream is what a transport takes for a producer."""
+        """It is a push producer, as transports expect."""
         verifyObject(IPushProducer, self.stream)
         self.assertIs(self.consumer.producer, self.stream)
 
     def test_free(self) -> None:
-        """A consumer that has not had enough takes more at once."""
+        """A consumer that is not paused takes more at once."""
         self.assertTrue(self.successResultOf(self.free()))
 
     def test_paused(self) -> None:
-        """A paused stream waits until it is resumed, however often either is said."""
+        """A paused sender waits until it is resumed, however often either is called."""
         self.stream.pauseProducing()
         self.stream.pauseProducing()
         waiting = self.free()
@@ -43,7 +43,7 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(waiting))
 
     def test_gone(self) -> None:
-        """A consumer that is gone ends the wait, and takes no more."""
+        """When the consumer is gone, the wait ends and nothing more is sent."""
         self.stream.pauseProducing()
         waiting = self.free()
         self.stream.stopProducing()
@@ -51,7 +51,7 @@ class StreamTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(self.free()))
 
     def test_finish(self) -> None:
-        """At the end the consumer is let go, or when it is gone: once."""
+        """The producer is unregistered once: at the end, or when the consumer is gone."""
         self.stream.finish()
         self.assertIsNone(self.consumer.producer)
         self.stream.begin()

@@ -1,4 +1,4 @@
-"""Logs are sent to whoever asks, and followed."""
+"""Logs are sent to clients, and followed."""
 
 import os
 import time
@@ -20,7 +20,7 @@ from txcontain.logs.source import MOST_HELD, Source
 
 
 class ReaderTestCase(LogTestCase):
-    """A test of who reads the logs of instances that are but a spec and a folder."""
+    """A test of readers of logs; each instance is only a spec and a folder."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -44,7 +44,7 @@ class ReaderTestCase(LogTestCase):
         )
 
     def write(self, text: bytes, stream: str = "stdout", instance: Any = None) -> None:
-        """The container writes; who follows is told."""
+        """The container writes; its followers are told."""
         instance = instance or self.instance
         write_log(instance, text, stream)
         if f"follow {instance.name}" in " ".join(self.reactor.log_process.told):
@@ -70,7 +70,7 @@ class ReaderTestCase(LogTestCase):
 
     @property
     def sent(self) -> Any:
-        """All that was sent."""
+        """All bytes that were sent."""
         return b"".join(self.consumer.written)
 
 
@@ -78,7 +78,7 @@ class ReaderTests(ReaderTestCase):
     """A log, sent."""
 
     def test_what_is_there(self) -> None:
-        """All is sent in its order, or the last lines, or one stream."""
+        """All of it is sent in order, or the last lines, or one stream."""
         self.write(b"1\n")
         self.write(b"2\n", "stderr")
         self.write(b"3\n")
@@ -93,7 +93,7 @@ class ReaderTests(ReaderTestCase):
             self.assertEqual(self.sent, wanted)
 
     def test_it_is_asked_for_first(self) -> None:
-        """What is still in the pipes is in the files before these are read."""
+        """What is still in the pipes gets into the files before they are read."""
         self.process.adopt("tokenweb-1", "web-1", 1)
         self.reactor.log_process.silent = True
         sending = self.send()
@@ -104,7 +104,7 @@ class ReaderTests(ReaderTestCase):
         self.assertEqual(self.sent, b"just now\n")
 
     def test_no_log_process(self) -> None:
-        """Where it does not answer, what is in the files is sent after some seconds."""
+        """If the log process does not answer, what is in the files is sent after some seconds."""
         self.process.adopt("tokenweb-1", "web-1", 1)
         self.reactor.log_process.silent = True
         write_log(self.instance, b"1\n")
@@ -114,7 +114,7 @@ class ReaderTests(ReaderTestCase):
         self.assertEqual(self.sent, b"1\n")
 
     def test_follow(self) -> None:
-        """Who follows gets what is written when it is, until the instance has ended."""
+        """A follower gets what is written, as it is written, until the instance ends."""
         self.write(b"1\n")
         sending = self.send(follow=True)
         self.write(b"2\n")
@@ -125,7 +125,7 @@ class ReaderTests(ReaderTestCase):
         self.assertEqual(self.sent, b"1\n2\n3\n")
 
     def test_end_while_it_is_sent(self) -> None:
-        """Who follows is let go also where the end comes between two looks."""
+        """A follower is let go even if the instance ends between two looks."""
         waiting: list[Any] = []
 
         def thread(function: Any, *arguments: Any) -> Any:
@@ -145,7 +145,7 @@ class ReaderTests(ReaderTestCase):
         self.assertEqual(self.sent, b"1\n")
 
     def test_quiet(self) -> None:
-        """While nothing is written, nothing is done, held open, or due."""
+        """While nothing is written, nothing is done, open, or scheduled."""
         before = len(os.listdir("/proc/self/fd"))
         self.send(follow=True)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -154,7 +154,7 @@ class ReaderTests(ReaderTestCase):
         self.end()
 
     def test_follow_until(self) -> None:
-        """Who follows until a time is let go then."""
+        """A follower until a certain time is let go at that time."""
         with patch.object(time, "time_ns", return_value=10**9):
             sending = self.send(follow=True, wanted=Wanted(until=3 * 10**9))
         self.assertNoResult(sending)
@@ -162,7 +162,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
 
     def test_new_log_process(self) -> None:
-        """Who follows looks again where the log process was killed."""
+        """Followers look again after the log process was killed."""
         sending = self.send(follow=True)
         write_log(self.instance, b"meanwhile\n")
         self.reactor.log_process.lose()
@@ -172,7 +172,7 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
 
     def test_removed(self) -> None:
-        """Who follows a log that is removed gets the rest of it, within a bound."""
+        """If a log is removed, its followers still get the rest of it, up to a bound."""
         sending = self.send(follow=True)
         self.consumer.producer.pauseProducing()
         write_log(self.instance, b"last\n" * 10)
@@ -190,7 +190,7 @@ class ReaderTests(ReaderTestCase):
         self.assertLess(len(text_of(source._held)), MOST_HELD + segments.LONGEST_READ)
 
     def test_gone(self) -> None:
-        """Who is gone is not sent to any more, and nothing is kept for it."""
+        """A client that is gone is sent nothing more, and nothing is kept for it."""
         for looks in ({}, {"timestamps": True}):
             sending = self.send(lines=0, follow=True, **looks)
             self.consumer.producer.stopProducing()
@@ -200,7 +200,7 @@ class ReaderTests(ReaderTestCase):
             self.assertEqual((dict(self.process._waiters), dict(self.process.readers)), ({}, {}))
 
     def test_gone_while_lines_are_looked_for(self) -> None:
-        """For who is gone no more lines are looked for."""
+        """The search for the last lines stops when the client is gone."""
         for _ in range(4):
             write_log(self.instance, bytes(50_000))
         self.patch(segments, "LONGEST_LOOK", 1)
@@ -217,7 +217,7 @@ class ReaderTests(ReaderTestCase):
         self.assertEqual((len(looks), self.sent), (1, b""))
 
     def test_paused(self) -> None:
-        """Who has had enough gets nothing until it takes more, and then all."""
+        """A client that is paused gets nothing until it resumes, and then everything."""
         sending = self.send(follow=True)
         self.consumer.producer.pauseProducing()
         self.write(b"1\n")
@@ -228,13 +228,13 @@ class ReaderTests(ReaderTestCase):
         self.successResultOf(sending)
 
     def test_unreadable(self) -> None:
-        """Where a log can't be read the consumer is let go, with the error for whoever asked."""
+        """If a log can't be read, the answer ends with the error."""
         self.patch(segments, "read", lambda *_: 1 / 0)
         self.failureResultOf(self.send(), ZeroDivisionError)
         self.assertIsNone(self.consumer.producer)
 
     def test_merged(self) -> None:
-        """Lines of several instances are sent by their times, also those that follow."""
+        """Lines of several instances are sent by their times, followed ones too."""
         other = self.make_instance("db-1")
         for text, instance in ((b"1\n2\n", self.instance), (b"3\n", other), (b"4", self.instance)):
             self.write(text, instance=instance)

@@ -21,7 +21,7 @@ class ReadingTests(LogTestCase):
     @given(PIECES, st.integers(0, 10), st.integers(1, 9), st.sets(st.sampled_from([0, 1])))
     @settings(max_examples=60)
     def test_last_lines(self, pieces: Any, lines: Any, block: Any, streams: Any) -> None:
-        """Whatever the log and the size of a read, these are its last lines and no more."""
+        """Whatever the log and the size of a read, exactly the last lines are found."""
         self.log_folder = os.path.join(make_folder(self), LOG)
         log = Log(self.log_folder, 1 << 16)
         with patch.object(logd, "LEAST_SEGMENT", 2000):
@@ -38,7 +38,7 @@ class ReadingTests(LogTestCase):
 
     @given(st.binary(max_size=8 * RECORD.size), st.binary(max_size=40))
     def test_nonsense(self, index: Any, data: Any) -> None:
-        """No index is too odd to be read, in a time that its length bounds."""
+        """Any index can be read, in a time bounded by its length."""
         folder = make_folder(self)
         for path, content in zip(logd.paths(folder, 1), (data, index), strict=True):
             with open(path, "wb") as file:
@@ -48,7 +48,7 @@ class ReadingTests(LogTestCase):
         segments.last_words(folder, "stderr", 9)
 
     def test_times(self) -> None:
-        """Only pieces from one time to another are read."""
+        """Only pieces between the two times are read."""
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
         for second in range(10):
@@ -58,7 +58,7 @@ class ReadingTests(LogTestCase):
         self.assertEqual(text_of(found), b"3456")
 
     def test_removed_meanwhile(self) -> None:
-        """Who reads goes on with the oldest segment that is still there."""
+        """If segments were removed, reading goes on with the oldest that is left."""
         log = Log(self.log_folder, 1 << 19)
         self.addCleanup(log.close)
         for letter in b"abcdefgh" * 2:
@@ -67,7 +67,7 @@ class ReadingTests(LogTestCase):
         self.assertEqual(text_of(left), text_of(self.read_all()))
 
     def test_last_words(self) -> None:
-        """The last lines of one stream are told, as far as a bound goes."""
+        """The last lines of one stream are found, up to a bound."""
         self.assertEqual(segments.last_words(self.log_folder, "stderr", 100), "")
         log = Log(self.log_folder, 1 << 20)
         self.addCleanup(log.close)
@@ -81,7 +81,7 @@ class ReadingTests(LogTestCase):
         self.assertEqual(segments.last_words(self.log_folder, "stderr", 8), "48\n49")
 
     def test_lines(self) -> None:
-        """A line is whole though it came in pieces, and though the other stream came between."""
+        """A line is whole even if it came in pieces, with the other stream between them."""
         lines = Lines()
         pieces = [Piece(1, 0, b"on"), Piece(2, 1, b"err\nmo"), Piece(3, 0, b"e\ntwo\n")]
         self.assertEqual(

@@ -29,7 +29,7 @@ class MomentTests(LogTestCase):
             self.assertEqual(read_moment("since", text, now), wanted, text)
 
     def test_none(self) -> None:
-        """What is none is refused, with what would be one."""
+        """Anything else is refused, with examples of a time."""
         for text in (
             "",
             "10",
@@ -49,5 +49,5 @@ class MomentTests(LogTestCase):
 
     @given(st.integers(0, 1 << 62))
     def test_there_and_back(self, moment: Any) -> None:
-        """What is written is read as the same."""
+        """A time that was written is read as the same time."""
         self.assertEqual(read_moment("since", timestamp(moment), 0), moment)
