@@ -50,7 +50,7 @@ PARAMETERS: list[list[Any]] = [
 Options = MutableMapping[str, Any]
 
 SOCKET_MODE = 0o660
-BACKLOG = 511  # connections that the kernel keeps until they are taken
+BACKLOG = 1024  # connections that the kernel keeps until they are taken (max-connections: 1000)
 ALL = {"", "0.0.0.0", "::"}  # what stands for every address of the host
 PART = 3  # of the descriptors, which each socket may use: what is left is for containers
 
