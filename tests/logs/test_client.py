@@ -13,18 +13,18 @@ class ProcessTests(MachineTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.process = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
-        self.process.start()
+        self.client = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
+        self.client.start()
         self.other = self.reactor.log_process
 
     def test_told_again(self) -> None:
         """A new log process is told all that the one before it was told."""
-        self.assertEqual(self.successResultOf(self.process.open("a")), "")
-        self.process.name("a", "web-1", 100)
-        self.process.open("b")
+        self.assertEqual(self.successResultOf(self.client.open("a")), "")
+        self.client.name("a", "web-1", 100)
+        self.client.open("b")
         self.other.silent = True
-        closing = self.start(self.process.close("a"))
-        draining = self.start(self.process.settle("b"))
+        closing = self.start(self.client.close("a"))
+        draining = self.start(self.client.settle("b"))
         self.other.lose()
         self.other.told.clear()
         self.other.silent = False
@@ -48,14 +48,14 @@ class ProcessTests(MachineTestCase):
 
     def test_closed_at_once(self) -> None:
         """Without pipes there is nothing to close or to wait for."""
-        self.now(self.process.close("none"))
-        self.now(self.process.settle("none"))
+        self.now(self.client.close("none"))
+        self.now(self.client.settle("none"))
 
     def test_closed_twice(self) -> None:
         """If the same pipes are closed twice, both calls return."""
-        self.process.open("a")
+        self.client.open("a")
         self.other.silent = True
-        closing = [self.start(self.process.close("a")) for _ in range(2)]
+        closing = [self.start(self.client.close("a")) for _ in range(2)]
         self.assertEqual(self.other.told.count("close a"), 1)
         self.other.say("closed", "a")
         for one in closing:
@@ -64,7 +64,7 @@ class ProcessTests(MachineTestCase):
     def test_refused(self) -> None:
         """If pipes can't be opened, the reason is told."""
         self.other.silent = True
-        opening = self.process.open("a")
+        opening = self.client.open("a")
         self.other.say("failed", "a", "Too many open files")
         self.assertEqual(self.successResultOf(opening), "Too many open files")
 

@@ -24,9 +24,9 @@ class ReaderTestCase(LogTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.process = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
-        self.process.start()
-        self.addCleanup(lambda: self.now(self.process.stop()))
+        self.client = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
+        self.client.start()
+        self.addCleanup(lambda: self.now(self.client.stop()))
         self.instance = self.make_instance("web-1")
         self.consumer = FakeConsumer()
 
@@ -53,7 +53,7 @@ class ReaderTestCase(LogTestCase):
     def end(self) -> None:
         """The container ends."""
         self.instance.ended = True
-        self.process.wake(self.instance.name)
+        self.client.wake(self.instance.name)
 
     def send(
         self,
@@ -64,7 +64,7 @@ class ReaderTestCase(LogTestCase):
         **looks: Any,
     ) -> Any:
         """Begin to send."""
-        sources = [Source(self.process, one, wanted) for one in instances or [self.instance]]
+        sources = [Source(self.client, one, wanted) for one in instances or [self.instance]]
         reader = Reader(self.consumer, reactor=self.reactor, sources=sources, **looks)
         return self.start(reader.send(lines, follow))
 
@@ -94,7 +94,7 @@ class ReaderTests(ReaderTestCase):
 
     def test_it_is_asked_for_first(self) -> None:
         """What is still in the pipes gets into the files before they are read."""
-        self.process.adopt("tokenweb-1", "web-1", 1)
+        self.client.adopt("tokenweb-1", "web-1", 1)
         self.reactor.log_process.silent = True
         sending = self.send()
         self.assertEqual(self.reactor.log_process.told[-1], "drain tokenweb-1")
@@ -105,7 +105,7 @@ class ReaderTests(ReaderTestCase):
 
     def test_no_log_process(self) -> None:
         """If the log process does not answer, what is in the files is sent after some seconds."""
-        self.process.adopt("tokenweb-1", "web-1", 1)
+        self.client.adopt("tokenweb-1", "web-1", 1)
         self.reactor.log_process.silent = True
         write_log(self.instance, b"1\n")
         sending = self.send()
@@ -134,7 +134,7 @@ class ReaderTests(ReaderTestCase):
                 return waiting[-1][0]
             return maybeDeferred(function, *arguments)
 
-        self.process.threads = thread
+        self.client.threads = thread
         self.write(b"1\n")
         sending = self.send(follow=True)
         self.end()  # it reads now, and so waits for nothing that could be told
@@ -176,14 +176,14 @@ class ReaderTests(ReaderTestCase):
         sending = self.send(follow=True)
         self.consumer.producer.pauseProducing()
         write_log(self.instance, b"last\n" * 10)
-        self.now(self.process.removing("web-1"))
+        self.now(self.client.removing("web-1"))
         for entry in os.scandir(self.instance.path(LOG)):
             os.unlink(entry)
         self.consumer.producer.resumeProducing()
         self.end()
         self.successResultOf(sending)
         self.assertEqual(self.sent, b"last\n" * 10)
-        source = Source(self.process, self.instance)
+        source = Source(self.client, self.instance)
         for _ in range(40):
             write_log(self.instance, bytes(50_000))
         self.now(source.hold_rest())
@@ -197,7 +197,7 @@ class ReaderTests(ReaderTestCase):
             self.write(b"1\n")
             self.successResultOf(sending)
             self.assertEqual((self.sent, self.reactor.getDelayedCalls()), (b"", []))
-            self.assertEqual((dict(self.process._waiters), dict(self.process.readers)), ({}, {}))
+            self.assertEqual((dict(self.client._waiters), dict(self.client.readers)), ({}, {}))
 
     def test_gone_while_lines_are_looked_for(self) -> None:
         """The search for the last lines stops when the client is gone."""
@@ -212,7 +212,7 @@ class ReaderTests(ReaderTestCase):
                 self.consumer.producer.stopProducing()
             return maybeDeferred(function, *arguments)
 
-        self.process.threads = thread
+        self.client.threads = thread
         self.successResultOf(self.send(lines=1))
         self.assertEqual((len(looks), self.sent), (1, b""))
 

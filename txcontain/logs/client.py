@@ -302,18 +302,18 @@ class LogConnection(LineOnlyReceiver):
     transport: Any
     delimiter = b"\n"
 
-    def __init__(self, process: LogClient) -> None:
-        self._process = process
+    def __init__(self, client: LogClient) -> None:
+        self._client = client
 
     def connectionMade(self) -> None:
         """We are connected."""
-        self._process.connected(self)
+        self._client.connected(self)
 
     def lineReceived(self, line: bytes) -> None:
         """The log process has said something."""
         verb, *words = line.decode(errors="replace").split(" ")
-        self._process.heard(verb, words)
+        self._client.heard(verb, words)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The log process is gone."""
-        self._process.lost()
+        self._client.lost()

@@ -44,7 +44,7 @@ class Reader(PushProducer):
         """Send the last ``lines`` lines of each log (None: all), then what follows."""
         at_last = Timer(self.reactor, self._go_on)
         for source in self.sources:
-            source.process.readers[source.instance.name].add(source)
+            source.client.readers[source.instance.name].add(source)
         self.begin()
         try:
             for source in self.sources:
@@ -144,7 +144,7 @@ class Reader(PushProducer):
                 self._go_on()  # once: it may have ended since we last looked
             elif index not in self._quiet and not source.instance.ended:
                 self._quiet.add(index)
-                source.process.follow(source.instance.name, source.last, self, index)
+                source.client.follow(source.instance.name, source.last, self, index)
         if not self.gone:
             await wake
 
@@ -163,7 +163,7 @@ class Reader(PushProducer):
             source.end()
         for index in self._quiet:
             source = self.sources[index]
-            source.process.unfollow(source.instance.name, self, index)
+            source.client.unfollow(source.instance.name, self, index)
 
     def stopProducing(self) -> None:
         """The consumer is gone."""

@@ -34,7 +34,7 @@ class Writer(Protocol):
 class Source:
     """One instance's log, as one client reads it."""
 
-    process: LogClient
+    client: LogClient
     instance: Writer
     wanted: Wanted = EVERYTHING
     most: int = LONGEST_READ  # bytes of one read
@@ -51,19 +51,19 @@ class Source:
     async def settle(self) -> None:
         """Wait until all that is written by now is in the files."""
         if self.instance.processes is not None:
-            await self.process.settle(self.instance.processes.token)
+            await self.client.settle(self.instance.processes.token)
 
     async def look(self) -> None:
         """Find out where the log ends now."""
         if not self._gone:
-            self.last = await self.process.threads(segments.end, self._folder)
+            self.last = await self.client.threads(segments.end, self._folder)
 
     async def go_back(self, lines: int, go_on: Callable[[], Awaitable[bool]]) -> None:
         """Go back to the last lines, while ``go_on`` says so."""
         places = segments.look_back(self._folder, self.last, lines, self.wanted)
         position = None
         while position is None and await go_on():
-            position = await self.process.threads(next, places)
+            position = await self.client.threads(next, places)
         self._position = position or self.last
 
     async def read(self) -> list[Piece]:
@@ -79,12 +79,12 @@ class Source:
         if self._gone:
             return []
         where = self._folder, self._position, self.last, self.wanted, self.most
-        pieces, self._position = await self.process.threads(segments.read, *where)
+        pieces, self._position = await self.client.threads(segments.read, *where)
         return pieces  # type: ignore[no-any-return]  # a thread's answer is Any
 
     def end(self) -> None:
         """Stop reading."""
-        readers = self.process.readers
+        readers = self.client.readers
         readers[self.instance.name].discard(self)
         if not readers[self.instance.name]:
             del readers[self.instance.name]
