@@ -21,7 +21,6 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import (
-    CannotListenError,
     ConnectionDone,
     ProcessDone,
     ProcessExitedAlready,
@@ -32,7 +31,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import document
-from txcontain.api.server import ApiSite
 from txcontain.container.facts import Host
 from txcontain.container.plan import make_base_plan
 from txcontain.container.spec import Spec
@@ -262,7 +260,6 @@ class FakeReactor(Clock):
         self.ports: list[int] = []  # TCP ports listened on
         self.connects = self.prepares = self.works = True
         self.spawn_error: OSError | None = None
-        self.listen_error: OSError | None = None
         self.log_process = FakeLogProcess()
         self.spawned: list[list[str]] = []  # commands that are no inits
 
@@ -288,16 +285,11 @@ class FakeReactor(Clock):
         return init
 
     def listenUNIX(self, path: str, factory: object, mode: int, backlog: int) -> FakeReactor:
-        if self.listen_error is not None:
-            raise CannotListenError(None, path, self.listen_error)
         self.factory = factory
         return self
 
     def connectUNIX(self, path: str, factory: LogClient) -> None:
         self.log_process.connect(factory)
-
-    def listenTCP(self, port: int, factory: ApiSite, backlog: int, interface: str) -> None:
-        raise CannotListenError(interface, port, self.listen_error)
 
     def stopListening(self) -> Deferred[None]:
         self.factory = None

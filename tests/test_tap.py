@@ -119,7 +119,7 @@ class WiringTests(MachineTestCase):
         self.assertIsInstance(service, MultiService)
         manager, server = service
         self.assertIsInstance(manager, ManagerService)
-        self.assertEqual((server.args[0], server.kwargs["interface"]), (8081, "127.0.0.1"))
+        self.assertEqual((server.number, server.interface), (8081, "127.0.0.1"))
         self.assertIs(manager.manager.reactor, reactor)
 
     def test_nothing_begins(self) -> None:

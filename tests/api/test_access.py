@@ -9,6 +9,7 @@ from typing import Any, cast
 from unittest import mock
 
 from OpenSSL.crypto import FILETYPE_PEM, load_certificate
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.python.usage import UsageError
@@ -446,9 +447,9 @@ class OptionTests(SynchronousTestCase):
         """The service tree has a service for each socket that is asked for, and no other."""
         manager = mock.Mock()
         for words, kinds in (
-            ("", ["TcpServer"]),
-            ("--unix-socket x", ["TcpServer", "UnixServer"]),
-            ("--port 0 --unix-socket x", ["UnixServer"]),
+            ("", ["TcpListener"]),
+            ("--unix-socket x", ["TcpListener", "UnixListener"]),
+            ("--port 0 --unix-socket x", ["UnixListener"]),
         ):
             services = listen.listeners(self.parse(words), manager)
             self.assertEqual([type(service).__name__ for service in services], kinds)
@@ -463,8 +464,7 @@ class OptionTests(SynchronousTestCase):
         ):
             service: Any
             (service,) = listen.listeners(self.parse(words), manager)
-            _, factory = service.args
-            site = getattr(factory, "wrappedFactory", factory)
+            site = getattr(service.port.factory, "wrappedFactory", service.port.factory)
             self.assertEqual(site._names, names)
 
     def test_descriptors(self) -> None:
@@ -472,7 +472,7 @@ class OptionTests(SynchronousTestCase):
         with mock.patch("resource.getrlimit", return_value=(300, 300)):
             service: Any
             (service,) = listen.listeners(self.parse(""), mock.Mock())
-        self.assertEqual(service.args[1].limits.connections, 100)
+        self.assertEqual(service.port.factory.limits.connections, 100)
 
 
 class CannotStartTests(MachineTestCase):
@@ -480,7 +480,8 @@ class CannotStartTests(MachineTestCase):
 
     def said(self, number: int, *words: str, reason: str | None = None) -> str:
         """What a manager says whose listening fails with this error: one sentence."""
-        self.reactor.listen_error = OSError(number, reason or os.strerror(number))
+        error = OSError(number, reason or os.strerror(number))
+        self.patch(tcp.Port, "createInternetSocket", mock.Mock(side_effect=error))
         options = Options()
         options.parseOptions(words)
         manager = mock.Mock(reactor=self.reactor, kernel=self.kernel)
@@ -538,14 +539,36 @@ class CannotStartTests(MachineTestCase):
         self.assertIn("AF_UNIX path too long", self.said(0, "--unix-socket", path))
 
 
-class AbandonedTests(SynchronousTestCase):
-    """The socket of a manager that was killed."""
+class UnixCase(SynchronousTestCase):
+    """A test of a socket at the path "s"."""
 
     def setUp(self) -> None:
-        self.path = os.path.join(make_folder(self), "s")
         here = os.getcwd()
-        os.chdir(os.path.dirname(self.path))  # a socket's path has 107 bytes at most
+        os.chdir(make_folder(self))  # a socket's path has 107 bytes at most
         self.addCleanup(os.chdir, here)
+
+
+class CrowdTests(UnixCase):
+    """Many who connect at once."""
+
+    def test_one_a_turn(self) -> None:
+        """Each turn of the reactor takes one connection, so that all others are answered too."""
+        factory, reactor = mock.Mock(), mock.Mock()
+        factory.buildProtocol.return_value = None  # hangs up
+        port = listen.PatientUnix(b"s", factory, reactor=reactor)
+        port.startListening()
+        self.addCleanup(port.connectionLost, None)
+        for _ in range(5):
+            client = socket.socket(socket.AF_UNIX)
+            self.addCleanup(client.close)
+            client.connect("s")
+        for taken in (1, 2, 3, 4, 5, 5):
+            port.doRead()
+            self.assertEqual(factory.buildProtocol.call_count, taken)
+
+
+class AbandonedTests(UnixCase):
+    """The socket of a manager that was killed."""
 
     def test_abandoned(self) -> None:
         """Where no one answers any more, it is removed; where there is none, nothing happens."""

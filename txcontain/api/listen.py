@@ -9,13 +9,14 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twisted.application.internet import TCPServer, UNIXServer
 from twisted.application.service import Service
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.usage import UsageError
@@ -51,6 +52,7 @@ Options = MutableMapping[str, Any]
 
 SOCKET_MODE = 0o660
 BACKLOG = 1024  # connections that the kernel keeps until they are taken (max-connections: 1000)
+ACCEPTS = 1  # connections taken in a turn of the reactor: those who come in crowds wait
 ALL = {"", "0.0.0.0", "::"}  # what stands for every address of the host
 PART = 3  # of the descriptors, which each socket may use: what is left is for containers
 
@@ -205,10 +207,10 @@ def listeners(options: Options, manager: Manager) -> Iterator[Service]:
         factory: Any = ApiSite(manager, names, keys or Loopback(), limits)
         if options["tls"]:
             factory = _over_tls(options["tls"], factory)
-        yield TcpServer(options["port"], options["interface"], factory, manager)
+        yield TcpListener(options["port"], options["interface"], factory, manager)
     if options["unix-socket"]:
         site = ApiSite(manager, None, Peers(), limits)
-        yield UnixServer(options["unix-socket"], options["unix-group"], site, manager.reactor)
+        yield UnixListener(options["unix-socket"], options["unix-group"], site, manager.reactor)
 
 
 def _limits(options: Options) -> Limits:
@@ -236,41 +238,70 @@ def _over_tls(tls: Any, factory: Any) -> Any:
     return TLSMemoryBIOFactory(tls, False, factory)
 
 
-@contextmanager
-def _explained(explain: Callable[[OSError], str]) -> Iterator[None]:
-    """Raise CannotStart, with what ``explain`` says of the error, where listening fails."""
-    try:
-        yield
-    except CannotListenError as error:
-        raise CannotStart(explain(error.socketError)) from error
-    except OSError as error:
-        raise CannotStart(explain(error)) from error
+class Patient(tcp.Port):
+    """A listening socket that takes only ACCEPTS connections in a turn of the reactor.
+
+    Twisted would take a hundred, and answer them all before anyone who is connected already.
+    """
+
+    def doRead(self) -> None:
+        """Accept connections; those that are left make the reactor call again."""
+        self.numberAccepts = ACCEPTS
+        super().doRead()
 
 
-class TcpServer(TCPServer):
-    """Answers on a TCP port."""
+class PatientUnix(Patient, unix.Port):
+    """The same at a path."""
 
-    def __init__(self, port: int, interface: str, factory: Any, manager: Manager) -> None:
-        super().__init__(
-            port, factory, backlog=BACKLOG, interface=interface, reactor=manager.reactor
-        )
-        self.port, self.interface, self.kernel = port, interface, manager.kernel
+
+class Listener(Service):
+    """Answers on a socket, from before the manager starts until it stops."""
+
+    def __init__(self, port: Patient) -> None:
+        self.port = port
 
     def privilegedStartService(self) -> None:
         """Listen. Raises CannotStart."""
-        with _explained(self._explain):
-            super().privilegedStartService()
+        try:
+            self.listen()
+        except CannotListenError as error:
+            raise CannotStart(self.explain(error.socketError)) from error
+        except OSError as error:
+            raise CannotStart(self.explain(error)) from error
 
-    def _explain(self, error: OSError) -> str:
+    def stopService(self) -> Deferred[None] | None:
+        """Listen no more."""
+        super().stopService()
+        stopped: Deferred[None] | None = self.port.stopListening()
+        return stopped
+
+    def listen(self) -> None:
+        """Begin to listen. Raises CannotListenError or OSError."""
+        self.port.startListening()
+
+    def explain(self, error: OSError) -> str:
+        """Why listening failed, and what to do."""
+        raise NotImplementedError
+
+
+class TcpListener(Listener):
+    """Answers on a TCP port."""
+
+    def __init__(self, port: int, interface: str, factory: Any, manager: Manager) -> None:
+        super().__init__(Patient(port, factory, BACKLOG, interface, manager.reactor))
+        self.number, self.interface, self.kernel = port, interface, manager.kernel
+
+    def explain(self, error: OSError) -> str:
+        """Who has the port, or that this host has no such address."""
         if error.errno == errno.EADDRINUSE:
-            holder = holder_of(self.kernel, self.port, self.interface)
+            holder = holder_of(self.kernel, self.number, self.interface)
             return (
-                f"port {self.port} is taken by {holder}: end that, or give the manager "
+                f"port {self.number} is taken by {holder}: end that, or give the manager "
                 "another --port"
             )
         if error.errno == errno.EADDRNOTAVAIL:
             return _no_address(self.interface)
-        return f"--port {self.port} can't be listened on: {error.strerror}"
+        return f"--port {self.number} can't be listened on: {error.strerror}"
 
 
 def holder_of(kernel: Kernel, port: int, interface: str) -> str:
@@ -283,22 +314,22 @@ def holder_of(kernel: Kernel, port: int, interface: str) -> str:
     return "another program"
 
 
-class UnixServer(UNIXServer):
+class UnixListener(Listener):
     """Answers on a unix socket that root and a group may use."""
 
-    def __init__(self, path: str, group: int | None, site: ApiSite, reactor: Any) -> None:
-        super().__init__(path, site, backlog=BACKLOG, mode=SOCKET_MODE, reactor=reactor)
+    def __init__(self, path: str, group: int | None, site: Any, reactor: Any) -> None:
+        super().__init__(PatientUnix(os.fsencode(path), site, BACKLOG, SOCKET_MODE, reactor))
         self.path, self.group = path, group
 
-    def privilegedStartService(self) -> None:
-        """Listen, and then let the group in: never anyone before. Raises CannotStart."""
-        with _explained(self._explain):
-            remove_abandoned(self.path)
-            super().privilegedStartService()
-            if self.group is not None:
-                shutil.chown(self.path, group=self.group)
+    def listen(self) -> None:
+        """Listen, and only then let the group in."""
+        remove_abandoned(self.path)
+        super().listen()
+        if self.group is not None:
+            shutil.chown(self.path, group=self.group)
 
-    def _explain(self, error: OSError) -> str:
+    def explain(self, error: OSError) -> str:
+        """What is in the way at the path."""
         folder = os.path.dirname(self.path)
         if error.errno == errno.EADDRINUSE:
             by = "another manager" if Path(self.path).is_socket() else "something that is no socket"
