@@ -12,7 +12,7 @@ from tests.fakes import ManagerTestCase
 from txcontain.api import openapi
 from txcontain.api.openapi import DOCUMENT
 from txcontain.api.resources import make_root
-from txcontain.api.verbs import STATUSES, NamedOrAll
+from txcontain.api.verbs import STATUSES, Collection
 from txcontain.container.spec import KEYS, LIMITS, REQUIRED, from_json
 
 API = (Path(__file__).parents[2] / "API.md").read_text()
@@ -92,7 +92,7 @@ class DocumentTests(ManagerTestCase):
         """Each resource that there is has a path."""
         found = {f"/{name.decode()}" for name in self.root.listStaticNames()}
         instances = self.root.getStaticEntity(b"instances")
-        self.assertIsInstance(instances, NamedOrAll)
+        self.assertIsInstance(instances, Collection)
         below = instances.getChild(b"web-1", None).listStaticNames()
         found |= {f"/instances/{{instance}}/{name.decode()}" for name in below}
         found |= {"/instances/{instance}", "/destroy/{instance}"}

@@ -14,10 +14,10 @@ from twisted.web.test.requesthelper import DummyChannel
 from txcontain import errors
 from txcontain.api.verbs import (
     STATUSES,
-    ByName,
-    NamedOrAll,
-    Nowhere,
-    TellingVerb,
+    Collection,
+    ExtensionResource,
+    NamedChildren,
+    NotFound,
     Verb,
     choice,
     flag,
@@ -37,7 +37,7 @@ class RestTestCase(SynchronousTestCase):
     """A test of resources in memory."""
 
     def setUp(self) -> None:
-        self.root = Nowhere()
+        self.root = NotFound()
         self.http: Any = StubTreq(self.root)
 
     def put(self, path: bytes, resource: Any) -> None:
@@ -59,7 +59,9 @@ class RestTestCase(SynchronousTestCase):
 class ErrorTests(RestTestCase):
     """From an error to an answer."""
 
-    def refused(self, error: Any, verb: type[TellingVerb] | type[Verb] = Verb) -> tuple[Any, bytes]:
+    def refused(
+        self, error: Any, verb: type[ExtensionResource] | type[Verb] = Verb
+    ) -> tuple[Any, bytes]:
         """The answer where a method raises this."""
 
         async def method(request: Any) -> None:
@@ -95,7 +97,9 @@ class ErrorTests(RestTestCase):
 
     def test_problem(self) -> None:
         """A resource of ours tells it in a body too, as application/problem+json."""
-        response, body = self.refused(errors.NoSuchInstance("no web-9", "see ps"), TellingVerb)
+        response, body = self.refused(
+            errors.NoSuchInstance("no web-9", "see ps"), ExtensionResource
+        )
         self.assertEqual(
             response.headers.getRawHeaders("Content-Type"), ["application/problem+json"]
         )
@@ -106,7 +110,7 @@ class ErrorTests(RestTestCase):
 
     def test_unexpected(self) -> None:
         """An exception of no kind of ours is a 500 that gives nothing away, and is logged."""
-        for verb in (Verb, TellingVerb):
+        for verb in (Verb, ExtensionResource):
             response, body = self.refused(ZeroDivisionError("secret"), verb)
             self.assertEqual(response.code, 500)
             self.assertNotIn(b"secret", body)
@@ -125,7 +129,7 @@ class ErrorTests(RestTestCase):
         channel.loseConnection = lambda: lost.append(True)
         request = Request(channel, False)
         request.method, request.clientproto = b"GET", b"HTTP/1.0"
-        TellingVerb(GET=method).render(request)
+        ExtensionResource(GET=method).render(request)
         self.assertTrue(channel.transport.written.getvalue().endswith(b"\r\n\r\nhalf of"))
         self.assertEqual((lost, request.finished), ([True], 0))
 
@@ -203,8 +207,8 @@ class PathTests(RestTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.put(b"x", ByName(self.named))
-        self.put(b"y", NamedOrAll(self.named("all"), self.named))
+        self.put(b"x", NamedChildren(self.named))
+        self.put(b"y", Collection(self.named("all"), self.named))
 
     def named(self, name: str) -> Verb:
         async def get(request: Any) -> str:

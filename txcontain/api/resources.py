@@ -10,10 +10,10 @@ from twisted.web.server import Request
 
 from txcontain.api.openapi import DOCUMENT
 from txcontain.api.verbs import (
-    ByName,
-    NamedOrAll,
-    Nowhere,
-    TellingVerb,
+    Collection,
+    ExtensionResource,
+    NamedChildren,
+    NotFound,
     Verb,
     body,
     choice,
@@ -135,12 +135,12 @@ class Api:
             request.notifyFinish().addErrback(lambda _: ended.cancel())
             return {"exit": asdict(await ended)}
 
-        resource = TellingVerb(GET=inspect)
+        resource = ExtensionResource(GET=inspect)
         put: Any = resource.putChild
-        put(b"logs", TellingVerb(GET=logs))
-        put(b"stats", TellingVerb(GET=stats))
-        put(b"explain", TellingVerb(GET=explanation))
-        put(b"wait", TellingVerb(GET=wait))
+        put(b"logs", ExtensionResource(GET=logs))
+        put(b"stats", ExtensionResource(GET=stats))
+        put(b"explain", ExtensionResource(GET=explanation))
+        put(b"wait", ExtensionResource(GET=wait))
         return resource
 
     async def logs(self, request: Request) -> None:
@@ -189,18 +189,18 @@ def wanted(asked: dict[str, Any]) -> Wanted:
 def make_root(manager: Manager) -> Resource:
     """The tree of all resources."""
     api = Api(manager)
-    root = Nowhere()
+    root = NotFound()
     put: Any = root.putChild  # its annotation knows interfaces, not classes
     put(b"config", Verb(POST=api.config))
     put(b"cfginfo", Verb(GET=api.cfginfo))
     put(b"launch", Verb(POST=api.launch))
     put(b"list", Verb(GET=api.list_running))
-    put(b"destroy", ByName(api.destroy))
-    put(b"instances", NamedOrAll(TellingVerb(GET=api.instances), api.instance))
-    put(b"stats", TellingVerb(GET=api.stats))
-    put(b"logs", TellingVerb(GET=api.logs))
-    put(b"doctor", TellingVerb(POST=api.doctor))
-    put(b"events", TellingVerb(GET=api.events))
-    put(b"openapi.json", TellingVerb(GET=api.openapi))
+    put(b"destroy", NamedChildren(api.destroy))
+    put(b"instances", Collection(ExtensionResource(GET=api.instances), api.instance))
+    put(b"stats", ExtensionResource(GET=api.stats))
+    put(b"logs", ExtensionResource(GET=api.logs))
+    put(b"doctor", ExtensionResource(POST=api.doctor))
+    put(b"events", ExtensionResource(GET=api.events))
+    put(b"openapi.json", ExtensionResource(GET=api.openapi))
     put(b"destroyall", Verb(DELETE=api.destroy_all))
     return root

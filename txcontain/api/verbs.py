@@ -104,7 +104,7 @@ class Verb(Resource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Accept one trailing slash."""
-        return self if path == b"" and not request.postpath else NOWHERE
+        return self if path == b"" and not request.postpath else NOT_FOUND
 
     def render(self, request: Request) -> int | bytes:
         """Run the method's coroutine, and answer with what it returns as JSON."""
@@ -126,7 +126,7 @@ class Verb(Resource):
         connected.answer(outcome)
 
 
-class TellingVerb(Verb):
+class ExtensionResource(Verb):
     """A resource of ours, beside the course's: its errors have a body that says why."""
 
     refuse = staticmethod(refuse_with_problem)
@@ -179,12 +179,12 @@ def expected(failure: Failure, request: Request) -> errors.Error:
     return UNEXPECTED
 
 
-class Nowhere(Resource):
+class NotFound(Resource):
     """A path that leads nowhere: 404 for every method."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Every child of an unknown path is unknown too (unless it was put there)."""
-        return NOWHERE
+        return NOT_FOUND
 
     def render(self, request: Request) -> bytes:
         """404, with an empty body."""
@@ -193,10 +193,10 @@ class Nowhere(Resource):
         return b""
 
 
-NOWHERE = Nowhere()
+NOT_FOUND = NotFound()
 
 
-class ByName(Resource):
+class NamedChildren(Resource):
     """A resource below which each name is one."""
 
     def __init__(self, make: Callable[[str], Resource]) -> None:
@@ -206,14 +206,14 @@ class ByName(Resource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Any name is accepted; the handler decides whether it exists."""
         name = path.decode("utf-8", "backslashreplace")
-        return self._make(name) if name else NOWHERE
+        return self._make(name) if name else NOT_FOUND
 
     def render(self, request: Request) -> int | bytes:
         """Without a name there is nothing."""
-        return NOWHERE.render(request)
+        return NOT_FOUND.render(request)
 
 
-class NamedOrAll(ByName):
+class Collection(NamedChildren):
     """A resource that is all, and below which each name is one."""
 
     def __init__(self, everything: Verb, make: Callable[[str], Resource]) -> None:
