@@ -44,7 +44,7 @@ from txcontain.api.access import Caller, read_tokens
 from txcontain.api.server import LONGEST_REQUEST
 from txcontain.cli import connect, main
 from txcontain.cli.client import QUICK, Client
-from txcontain.cli.errors import Trouble
+from txcontain.cli.errors import CliError
 from txcontain.container.document import LONGEST_DOCUMENT
 from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.container.spec import KEYS, Port, from_json
@@ -1095,7 +1095,7 @@ class CommandTests(test_cli.Session, Texts):
         files = {name: getattr(arguments, name) for name in main.FILES}
         try:
             connect.agent(arguments.url, self.clock, arguments.token, **files)
-        except Trouble as trouble:
+        except CliError as trouble:
             return str(trouble)
         client = Client(arguments.url, self.http, self.clock)
         status = Deferred.fromCoroutine(main.carry_out(client, arguments))
@@ -1181,7 +1181,7 @@ SOURCES = sorted(PROJECT.glob("txcontain/**/*.py"))
 SPEAKERS = {kind.__name__ for kind in (Error, *all_errors())} | {
     "refuse",
     "UsageError",
-    "Trouble",
+    "CliError",
     "ArgumentTypeError",
     "exit",
     "StepError",

@@ -29,7 +29,7 @@ from tests.support import MEASURED
 from txcontain import __version__
 from txcontain.cli import commands, connect, main
 from txcontain.cli.client import QUICK, SLOW, Client, fits
-from txcontain.cli.errors import Refused, Trouble
+from txcontain.cli.errors import CliError, Refused
 
 URL = "http://localhost:8080"
 CLI = Path(__file__).resolve().parents[2] / "cli"
@@ -578,7 +578,7 @@ class ClientTests(SynchronousTestCase):
         client = Client(URL + "/", http, clock)
         refused = self.failureResultOf(Deferred.fromCoroutine(client.list()), Refused).value
         self.assertEqual((refused.code, refused.reason), (409, "one\ntwo"))
-        self.assertIsInstance(refused, Trouble)
+        self.assertIsInstance(refused, CliError)
 
     def test_fits(self) -> None:
         """A value fits its shape only if every part does."""

@@ -21,7 +21,7 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IResponse
 
 from txcontain.cli.connect import QUICK, agent, distrust, how_to_start, request_url
-from txcontain.cli.errors import Refused, Trouble
+from txcontain.cli.errors import CliError, Refused
 
 # How many seconds the manager may be silent where it is not QUICK. A launch waits for its
 # container, a destroy for what the container does at its end.
@@ -85,7 +85,7 @@ def parse(text: bytes, shape: Any) -> Json:
 class Client:
     """The manager at `url`, as seen through `http`.
 
-    Every method raises Refused where the manager says no, and Trouble where it gives
+    Every method raises Refused where the manager says no, and CliError where it gives
     no answer or one that can't be understood.
 
     :param token: what the manager is to know the caller by
@@ -106,7 +106,7 @@ class Client:
     def connecting(cls, url: str, reactor: Any, token: str | None, **files: Any) -> "Client":
         """Return a client that connects to a manager; `files` as `connect.agent` takes them.
 
-        :raises Trouble: if the token would be there for others to read, or a file can't be used
+        :raises CliError: if the token would be there for others to read, or a file can't be used
         """
         return cls(url, HTTPClient(agent(url, reactor, token, **files)), reactor, token)
 
@@ -235,17 +235,17 @@ class Client:
             async for chunk in chunks:
                 yield chunk
         except ConnectionRefusedError as error:
-            raise Trouble(
+            raise CliError(
                 f"Nothing listens at {self._where}: {how_to_start(self._where)}, or name another"
                 " manager with --url."
             ) from error
         except (ConnectError, OSError, UnicodeError) as error:
             # OSError is a host that is not found; UnicodeError, a name that no host can have.
-            raise Trouble(f"Can't connect to {self._where}: {error}") from error
+            raise CliError(f"Can't connect to {self._where}: {error}") from error
         except (ConnectionClosed, RequestTransmissionFailed, ResponseFailed) as error:
             if why := distrust(error):
-                raise Trouble(f"No trust between {self._where} and this side: {why}") from error
-            raise Trouble(
+                raise CliError(f"No trust between {self._where} and this side: {why}") from error
+            raise CliError(
                 f"The manager at {self._where} hung up before its answer was complete:"
                 " if it was restarted, run this command again."
             ) from error
@@ -266,7 +266,7 @@ class Client:
             return answer
 
         def give_up(*_: object) -> NoReturn:
-            raise Trouble(
+            raise CliError(
                 f"The manager at {self._where} did not answer within {patience} s. It may still"
                 " do what it was asked: `txcontain ps` shows what is running."
             )
@@ -287,7 +287,7 @@ class Client:
         try:
             return parse(text, shape)
         except ValueError as error:
-            raise Trouble(
+            raise CliError(
                 f"What answers at {self._where} is not a txcontain manager, or one of another"
                 f" version: its answer can't be read ({error})."
             ) from error

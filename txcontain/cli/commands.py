@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from txcontain.cli.errors import Trouble
+from txcontain.cli.errors import CliError
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
@@ -39,12 +39,12 @@ async def upload(client: "Client", arguments: Namespace) -> int:
 async def send(client: "Client", file: Path) -> None:
     """Send a file as it is: whether it is a config is for the manager to say.
 
-    :raises Trouble: if it can't be read, or is no good
+    :raises CliError: if it can't be read, or is no good
     """
     try:
         document = file.read_bytes()
     except OSError as error:
-        raise Trouble(f"Can't read {file}: {error.strerror}.") from error
+        raise CliError(f"Can't read {file}: {error.strerror}.") from error
     await client.upload(document)
 
 
@@ -59,7 +59,7 @@ async def launch(client: "Client", arguments: Namespace) -> int:
     """Start a container, and print its name."""
     try:
         launched = await client.launch(arguments.name, arguments.major, arguments.minor)
-    except Trouble as trouble:
+    except CliError as trouble:
         print("Failure:", plain(str(trouble)))
         return 1
     print("Success:", plain(launched["instance"]))
@@ -86,11 +86,11 @@ async def destroyall(client: "Client", _: Namespace) -> int:
 async def verdict(doing: Awaitable[None]) -> int:
     """Print the one word that the course compares; the reason is left to the caller.
 
-    :raises Trouble: what `doing` raised
+    :raises CliError: what `doing` raised
     """
     try:
         await doing
-    except Trouble:
+    except CliError:
         print("Failure")
         raise
     print("Success")
@@ -192,7 +192,7 @@ async def doctor(client: "Client", _: Namespace) -> int:
 async def logs(client: "Client", arguments: Namespace) -> int:
     """Print what instances have written: byte for byte, but for what would command a terminal."""
     if arguments.all == bool(arguments.instances):
-        raise Trouble("Name the instances whose logs to show, or give --all.")
+        raise CliError("Name the instances whose logs to show, or give --all.")
     chunks = client.logs(
         arguments.instances,
         arguments.follow,

@@ -10,7 +10,7 @@ from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from txcontain.cli.errors import Trouble
+from txcontain.cli.errors import CliError
 
 Way: TypeAlias = Callable[[URI], Any]  # to an address's IStreamClientEndpoint
 QUICK = 15  # seconds until an attempt, or the wait for an answer, is given up
@@ -33,11 +33,11 @@ def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> An
     :param url: unix:/path, http://host:port or https://host:port
     :param token: what will be sent along
     :param files: ca, cert and key, in PEM form, for https
-    :raises Trouble: if the token would be there for others to read, or a file can't be used
+    :raises CliError: if the token would be there for others to read, or a file can't be used
     """
     parts = urlsplit(url)
     if parts.scheme == "http" and token and parts.hostname not in HERE:
-        raise Trouble(f"Anyone on the way could read the token over {url}: use https.")
+        raise CliError(f"Anyone on the way could read the token over {url}: use https.")
     if parts.scheme == "unix":
         way = by_unix_socket(reactor, parts.path)
     else:
@@ -86,7 +86,7 @@ def over_tls(
     :param connect: the way there
     :param ca: whose certificates are believed; those that this system trusts, where None
     :param cert: what this side shows, with its `key`
-    :raises Trouble: if a file can't be used
+    :raises CliError: if a file can't be used
     """
     from twisted.internet.ssl import optionsForClientTLS
 
@@ -103,17 +103,17 @@ def over_tls(
 def loaded(load: Callable[[bytes], Any], *files: Path | None) -> Any:
     """Return what `load` makes of some files, one after the other.
 
-    :raises Trouble: if one can't be read, or is no PEM
+    :raises CliError: if one can't be read, or is no PEM
     """
     from OpenSSL.crypto import Error
 
     try:
         return load(b"\n".join(file.read_bytes() for file in files if file))
     except OSError as error:
-        raise Trouble(f"Can't read {error.filename}: {error.strerror}.") from error
+        raise CliError(f"Can't read {error.filename}: {error.strerror}.") from error
     except (Error, ValueError) as error:
         names = " and ".join(map(str, dict.fromkeys(files)))
-        raise Trouble(f"{names}: this is not what it should be, in PEM form.") from error
+        raise CliError(f"{names}: this is not what it should be, in PEM form.") from error
 
 
 def load_ca(text: bytes) -> Any:

@@ -1,11 +1,11 @@
 """What a command has to say where it can't do what was asked."""
 
 
-class Trouble(Exception):
+class CliError(Exception):
     """A command has failed. Its text is the reason, written for the person who typed it."""
 
 
-class Refused(Trouble):
+class Refused(CliError):
     """The manager was asked, and said no.
 
     :ivar code: the HTTP status of its answer

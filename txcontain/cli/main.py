@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from txcontain import __version__
 from txcontain.cli.commands import COMMANDS, plain
-from txcontain.cli.errors import Trouble
+from txcontain.cli.errors import CliError
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
@@ -81,7 +81,7 @@ async def session(reactor: Any, arguments: Namespace) -> NoReturn:
     files = {name: getattr(arguments, name) for name in FILES}
     try:
         client = Client.connecting(arguments.url, reactor, arguments.token, **files)
-    except Trouble as trouble:
+    except CliError as trouble:
         status = failed(trouble, arguments)
     else:
         status = await carry_out(client, arguments)
@@ -95,19 +95,19 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
     try:
         status: int = await arguments.run(client, arguments)
         sys.stdout.flush()
-    except Trouble as trouble:
+    except CliError as trouble:
         return failed(trouble, arguments)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return failed(Trouble(f"Can't write the output: {error.strerror}."), arguments)
+        return failed(CliError(f"Can't write the output: {error.strerror}."), arguments)
     for note in client.notes:
         print(plain(note), file=sys.stderr)
     return status
 
 
-def failed(trouble: Trouble, arguments: Namespace) -> int:
+def failed(trouble: CliError, arguments: Namespace) -> int:
     """Say what went wrong, and return the exit status."""
     with suppress(OSError):  # which may be what went wrong
         sys.stdout.flush()
