@@ -14,6 +14,7 @@ from txcontain.api.openapi import DOCUMENT
 from txcontain.api.resources import make_root
 from txcontain.api.verbs import STATUSES, Collection
 from txcontain.container.spec import KEYS, LIMITS, REQUIRED, from_json
+from txcontain.errors import InvalidData
 
 API = (Path(__file__).parents[2] / "API.md").read_text()
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
@@ -117,6 +118,14 @@ class DocumentTests(ManagerTestCase):
         self.assertEqual(set(config["properties"]["limits"]["properties"]), set(LIMITS))
         rows = re.findall(r"`(\w+)`", " ".join(table("A config")))
         self.assertEqual(set(rows), set(KEYS))
+
+    def test_bounds(self) -> None:
+        """The bounds that it tells of a number are those at which the manager refuses one."""
+        for name, key in {**KEYS, **LIMITS}.items():
+            for bound, beyond in (("minimum", -1), ("maximum", 1)):
+                if bound in key.schema:
+                    self.assertIsNotNone(key(name, key.schema[bound]))
+                    self.assertRaises(InvalidData, key, name, key.schema[bound] + beyond)
 
     def test_example(self) -> None:
         """The example of API.md is a config."""

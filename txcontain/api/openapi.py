@@ -5,10 +5,9 @@ API.md says the same to people; a test compares the two, and both with the resou
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from txcontain.container import spec
+from txcontain.container.spec import KEYS, REQUIRED, schema_of
 from txcontain.logs.logd import STREAMS
 
 Json = dict[str, Any]
@@ -19,9 +18,8 @@ STATES = ("starting", "running", "waiting", "stopping", "ended")
 # -- schemas: what is sent and what is answered ------------------------------------
 
 
-def _string(description: str, pattern: re.Pattern[str] | None = None) -> Json:
-    schema = {"type": "string", "description": description}
-    return {**schema, "pattern": f"^(?:{pattern.pattern})$"} if pattern else schema
+def _string(description: str) -> Json:
+    return {"type": "string", "description": description}
 
 
 def _number(
@@ -35,26 +33,13 @@ def _number(
     return {"type": kind, "description": description, **given}
 
 
-def _size(description: str) -> Json:
-    return {
-        "type": ["integer", "string"],
-        "pattern": f"^(?:{spec.SIZE.pattern})$",
-        "minimum": 0,
-        "description": f"{description}; bytes, or a string such as 10M",
-    }
-
-
 def _choice(description: str, *choices: str) -> Json:
     return {"type": "string", "enum": list(choices), "description": description}
 
 
-def _list(items: Json, description: str = "", most: int | None = None) -> Json:
+def _list(items: Json, description: str = "") -> Json:
     schema = {"type": "array", "items": items}
-    return (
-        schema
-        | ({"description": description} if description else {})
-        | ({"maxItems": most} if most else {})
-    )
+    return schema | ({"description": description} if description else {})
 
 
 def _object(properties: Json, *optional: str, closed: bool = False) -> Json:
@@ -76,56 +61,7 @@ def _or_null(schema: Json) -> Json:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-LIMITS: Json = {
-    "memory": _size("memory"),
-    "swap": _size("swap space beside the memory; needs memory"),
-    "cpus": _number("processors' worth of time", 0.01, 1024, "number"),
-    "pids": _number("processes and threads", 1, 1 << 22),
-    "io_weight": _number("share of a scarce disk; 100 is everyone's", 1, 10_000),
-    "files": _number("descriptors that a process may open", 3, 1 << 20),
-    "disk": _size("what READWRITE mounts take, in memory then"),
-}
-CONFIG: Json = {
-    "name": _string("the config's name", spec.NAME),
-    "major": _string("its major version", spec.VERSION),
-    "minor": _string("its minor version", spec.VERSION),
-    "base_image": _string("a file in base_images/", spec.FILE_NAME),
-    "mounts": _list(_string("TARBALL /absolute/target READ|READWRITE"), most=spec.MOST_MOUNTS),
-    "startup_script": _or_null(_string("the program that becomes PID 1: an absolute path")),
-    "startup_owner": _string("USER or USER:GROUP: names in the image, or numbers", spec.OWNER),
-    "startup_env": {
-        "description": "in a string, ${NAME} in a value stands for a variable",
-        "anyOf": [
-            _string("NAME=VALUE;NAME=VALUE"),
-            {
-                "type": "object",
-                "additionalProperties": {"type": ["string", "integer"]},
-                "maxProperties": spec.MOST_VARIABLES,
-            },
-            _list(_string("NAME=VALUE"), most=spec.MOST_VARIABLES),
-        ],
-    },
-    "init": {"type": "boolean", "description": "PID 1 reaps, and passes signals on to the script"},
-    "restart": _choice("whether to start it again", "no", "on-failure", "always"),
-    "max_restarts": _number("how often at most", 0, 1_000_000),
-    "stop_timeout": _number("seconds between stop_signal and SIGKILL", 0, 3600, "number"),
-    "stop_signal": {
-        "type": ["integer", "string"],
-        "minimum": 1,
-        "maximum": 64,
-        "description": "what asks it to end: a name, as TERM, or a number",
-    },
-    "log_max_size": _size("what is kept of a log, in a file"),
-    "log_max_files": _number("how many files are kept of a log", 1, 100),
-    "limits": _object(LIMITS, *LIMITS, closed=True),
-    "shm_size": _size("what fits into /dev/shm"),
-    "tmp_size": _size("what fits into /tmp"),
-    "writable_root": {"type": "boolean", "description": "the base image copy-on-write"},
-    "user_namespace": {"type": "boolean", "description": "root in it is no one on the host"},
-    "manage": {"type": "boolean", "description": "it may ask the manager for containers"},
-    "network": _choice("the host's, none but loopback, or its own", "host", "none", "private"),
-    "ports": _list(_string("[ADDRESS:]HOST:CONTAINER[/tcp|/udp]", spec.PORT), most=spec.MOST_PORTS),
-}
+CONFIG = schema_of(KEYS)
 KEY = {key: CONFIG[key] for key in ("name", "major", "minor")}
 SUMMARY = {"instance": _string("the instance's name"), **KEY}
 RECORD: Json = {
@@ -139,7 +75,7 @@ RECORD: Json = {
     "exit": _or_null(_ref("Exit")),
 }
 SCHEMAS: Json = {
-    "Config": _object(CONFIG, *(set(CONFIG) - set(spec.REQUIRED)), closed=True),
+    "Config": _object(CONFIG, *(set(CONFIG) - set(REQUIRED)), closed=True),
     "Key": _object(KEY, closed=True),
     "Launched": _object(SUMMARY, closed=True),
     "Record": _object(RECORD, closed=True),

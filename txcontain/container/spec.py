@@ -47,6 +47,19 @@ Assignment = tuple[str, tuple[str, ...]]
 
 
 @frozen
+class Key:
+    """What a key of a config takes. To call it is to check a value, which raises InvalidData."""
+
+    description: str
+    schema: dict[str, Any]  # the same as a JSON schema, as far as that can say it
+    check: Callable[[str, object], Any]  # takes the key's name and value, returns what Spec keeps
+
+    def __call__(self, name: str, value: object) -> Any:
+        """What ``Spec`` keeps of a value."""
+        return self.check(name, value)
+
+
+@frozen
 class Mount:
     """A tarball's content at a folder of the container."""
 
@@ -220,14 +233,18 @@ def _text(key: str, value: object) -> str:
     return value
 
 
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str, object], str]:
+def _matching(description: str, pattern: re.Pattern[str], what: str) -> Key:
     def check(key: str, value: object) -> str:
         text = _text(key, value)
         if not pattern.fullmatch(text):
             refuse(f"{key} must be {what}, not {shown(text)}")
         return text
 
-    return check
+    return Key(description, _string(pattern), check)
+
+
+def _string(pattern: re.Pattern[str]) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}
 
 
 def _path(key: str, value: object) -> str:
@@ -338,22 +355,23 @@ def _as_written(parts: tuple[str, ...]) -> str:
     return "".join(f"${{{part}}}" if i % 2 else part for i, part in enumerate(parts))
 
 
-def _one_of(*choices: str) -> Callable[[str, object], str]:
+def _one_of(description: str, *choices: str) -> Key:
     def check(key: str, value: object) -> str:
         if value not in choices or not isinstance(value, str):
             refuse(f"{key} must be one of {', '.join(choices)}, not {shown(value)}")
         return value
 
-    return check
+    return Key(description, {"type": "string", "enum": list(choices)}, check)
 
 
-def _number(least: float, most: float, *kinds: type) -> Callable[[str, object], Any]:
+def _number(description: str, least: float, most: float, *kinds: type) -> Key:
     def check(key: str, value: object) -> Any:
         if type(value) not in kinds or not least <= value <= most:  # type: ignore[operator]
             refuse(f"{key} must be a number from {least} to {most}, not {shown(value)}")
         return value
 
-    return check
+    kind = "number" if float in kinds else "integer"
+    return Key(description, {"type": kind, "minimum": least, "maximum": most}, check)
 
 
 def _signal(key: str, value: object) -> int:
@@ -369,7 +387,7 @@ def _signal(key: str, value: object) -> int:
     return number
 
 
-def _size(least: int) -> Callable[[str, object], int]:
+def _size(description: str, least: int) -> Key:
     def check(key: str, value: object) -> int:
         match = SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
         number = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else -1
@@ -377,13 +395,17 @@ def _size(least: int) -> Callable[[str, object], int]:
             refuse(f"{key} must be {least} bytes or more, such as '10M', not {shown(value)}")
         return number
 
-    return check
+    schema = {**_string(SIZE), "type": ["integer", "string"], "minimum": least}
+    return Key(f"{description}; bytes, or a string such as 10M", schema, check)
 
 
-def _boolean(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        refuse(f"{key} must be true or false, not {shown(value)}")
-    return value
+def _boolean(description: str) -> Key:
+    def check(key: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            refuse(f"{key} must be true or false, not {shown(value)}")
+        return value
+
+    return Key(description, {"type": "boolean"}, check)
 
 
 def _limits(key: str, value: object) -> Limits:
@@ -427,38 +449,73 @@ def _tarball(key: str, value: object) -> str:
     return text
 
 
-KEYS: dict[str, Callable[[str, object], Any]] = {
-    "name": _matching(NAME, "up to 50 letters, digits, '.', '_' and '-'"),
-    "major": _matching(VERSION, "up to 32 letters, digits, '.' and '_'"),
-    "minor": _matching(VERSION, "up to 32 letters, digits, '.' and '_'"),
-    "base_image": _tarball,
-    "mounts": _mounts,
-    "startup_script": _script,
-    "startup_owner": _owner,
-    "startup_env": _environment,
-    "init": _boolean,
-    "restart": _one_of("no", "on-failure", "always"),
-    "max_restarts": _number(0, 1_000_000, int),
-    "stop_timeout": _number(0, 3600, int, float),
-    "stop_signal": _signal,
-    "log_max_size": _size(4096),
-    "log_max_files": _number(1, 100, int),
-    "limits": _limits,
-    "shm_size": _size(4096),
-    "tmp_size": _size(4096),
-    "writable_root": _boolean,
-    "user_namespace": _boolean,
-    "manage": _boolean,
-    "network": _one_of("host", "none", "private"),
-    "ports": _ports,
+def schema_of(keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The JSON schema of an object's properties."""
+    return {name: {**key.schema, "description": key.description} for name, key in keys.items()}
+
+
+LIMITS = {
+    "memory": _size("memory", 1 << 20),
+    "swap": _size("swap space beside the memory; needs memory", 0),
+    "cpus": _number("processors' worth of time", 0.01, 1024, int, float),
+    "pids": _number("processes and threads", 1, 1 << 22, int),
+    "io_weight": _number("share of a scarce disk; 100 is everyone's", 1, 10_000, int),
+    "files": _number("descriptors that a process may open", 3, 1 << 20, int),
+    "disk": _size("what READWRITE mounts take, in memory then", 1 << 20),
 }
-LIMITS: dict[str, Callable[[str, object], Any]] = {
-    "memory": _size(1 << 20),
-    "swap": _size(0),
-    "cpus": _number(0.01, 1024, int, float),
-    "pids": _number(1, 1 << 22, int),
-    "io_weight": _number(1, 10_000, int),
-    "files": _number(3, 1 << 20, int),
-    "disk": _size(1 << 20),
+KEYS = {
+    "name": _matching("its name", NAME, "up to 50 letters, digits, '.', '_' and '-'"),
+    "major": _matching("its major version", VERSION, "up to 32 letters, digits, '.' and '_'"),
+    "minor": _matching("its minor version", VERSION, "up to 32 letters, digits, '.' and '_'"),
+    "base_image": Key("a file in base_images/", _string(FILE_NAME), _tarball),
+    "mounts": Key(
+        "each TARBALL /absolute/target READ|READWRITE",
+        {"type": "array", "items": {"type": "string"}, "maxItems": MOST_MOUNTS},
+        _mounts,
+    ),
+    "startup_script": Key(
+        "the program that becomes PID 1: an absolute path", {"type": ["string", "null"]}, _script
+    ),
+    "startup_owner": Key(
+        "USER or USER:GROUP: names in the image, or numbers", _string(OWNER), _owner
+    ),
+    "startup_env": Key(
+        "NAME=VALUE;NAME=VALUE, in which ${NAME} stands for a variable; or an object, or a list",
+        {
+            "type": ["string", "object", "array"],
+            "additionalProperties": {"type": ["string", "integer"]},
+            "maxProperties": MOST_VARIABLES,
+            "items": {"type": "string"},
+            "maxItems": MOST_VARIABLES,
+        },
+        _environment,
+    ),
+    "init": _boolean("PID 1 reaps, and passes signals on to the script"),
+    "restart": _one_of("whether to start it again", "no", "on-failure", "always"),
+    "max_restarts": _number("how often at most", 0, 1_000_000, int),
+    "stop_timeout": _number("seconds between stop_signal and SIGKILL", 0, 3600, int, float),
+    "stop_signal": Key(
+        "what asks it to end: a name, as TERM, or a number",
+        {"type": ["integer", "string"], "minimum": 1, "maximum": signal.NSIG - 1},
+        _signal,
+    ),
+    "log_max_size": _size("what is kept of a log, in a file", 4096),
+    "log_max_files": _number("how many files are kept of a log", 1, 100, int),
+    "limits": Key(
+        "what it may use",
+        {"type": "object", "properties": schema_of(LIMITS), "additionalProperties": False},
+        _limits,
+    ),
+    "shm_size": _size("what fits into /dev/shm", 4096),
+    "tmp_size": _size("what fits into /tmp", 4096),
+    "writable_root": _boolean("the base image copy-on-write"),
+    "user_namespace": _boolean("root in it is no one on the host"),
+    "manage": _boolean("it may ask the manager for containers"),
+    "network": _one_of("the host's, only loopback, or its own", "host", "none", "private"),
+    "ports": Key(
+        "each [ADDRESS:]HOST:CONTAINER[/tcp|/udp]",
+        {"type": "array", "items": _string(PORT), "maxItems": MOST_PORTS},
+        _ports,
+    ),
 }
 REQUIRED = ("name", "major", "minor", "base_image")
