@@ -15,12 +15,19 @@ from zope.interface import alsoProvides
 from tests.fakes import ManagerTestCase
 from tests.support import document
 from txcontain.api.access import Caller
-from txcontain.api.server import LOG_AFTER, LONGEST_REQUEST, ApiSite, Channel, Limits, Refusal
+from txcontain.api.server import (
+    LOG_AFTER,
+    LONGEST_REQUEST,
+    ApiSite,
+    Channel,
+    ConnectionLimits,
+    Refusal,
+)
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
 STATUS = rb"(?<![^\n}])HTTP/1\.[01] ([0-9]{3}) "
-LIMITS = Limits(connections=3, request=30, idle=60)
+LIMITS = ConnectionLimits(connections=3, request=30, idle=60)
 
 
 class HostileCase(ManagerTestCase):

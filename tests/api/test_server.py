@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 
 from tests.fakes import ManagerTestCase
 from tests.support import document
-from txcontain.api.server import ApiSite, Limits
+from txcontain.api.server import ApiSite, ConnectionLimits
 from txcontain.container.document import LONGEST_DOCUMENT
 
 
@@ -210,7 +210,7 @@ class SiteTests(ManagerTestCase):
 
     def test_too_many(self) -> None:
         """Past a number of connections each more is told so and hung up on, until one ends."""
-        self.site = ApiSite(self.manager, limits=Limits(connections=2))
+        self.site = ApiSite(self.manager, limits=ConnectionLimits(connections=2))
         (first, _), _ = self.connect(), self.connect()
         self.assertHungUp(self.connect()[1], "503 Service Unavailable")
         first.connectionLost(Failure(ConnectionLost()))

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.usage import UsageError
 
 from txcontain.api.access import Keys, Loopback, Peers, Tokens, read_tokens
-from txcontain.api.server import LOCAL_NAMES, ApiSite, Limits
+from txcontain.api.server import LOCAL_NAMES, ApiSite, ConnectionLimits
 from txcontain.engine.manager import Manager
 from txcontain.host.kernel import Kernel
 from txcontain.options import number
@@ -213,7 +213,7 @@ def listeners(options: Options, manager: Manager) -> Iterator[Service]:
         yield UnixListener(options["unix-socket"], options["unix-group"], site, manager.reactor)
 
 
-def _limits(options: Options) -> Limits:
+def _limits(options: Options) -> ConnectionLimits:
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = min(options["max-connections"], most // PART)
     if connections < options["max-connections"]:
@@ -222,7 +222,7 @@ def _limits(options: Options) -> Limits:
             few=connections,
             most=most,
         )
-    return Limits(connections, options["request-timeout"], options["idle-timeout"])
+    return ConnectionLimits(connections, options["request-timeout"], options["idle-timeout"])
 
 
 def _keys(options: Options) -> Keys | None:

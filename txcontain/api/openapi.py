@@ -179,15 +179,15 @@ def _operation(summary: str, answer: Json, refused: Json, **more: Any) -> Json:
     return {"summary": summary, **more, "responses": answers}
 
 
-def _course(summary: str, answer: Json, refused: Json | None = None, **more: Any) -> Json:
-    """An operation of the course's, refused with an empty body; ``refused``: status to why."""
+def _v1(summary: str, answer: Json, refused: Json | None = None, **more: Any) -> Json:
+    """An operation of v1, refused with an empty body; ``refused``: status to why."""
     reasons = {"409": INVALID, "500": AT_FAULT, **(refused or {})}
     answers = {status: _refusal(why) for status, why in reasons.items()}
     return _operation(summary, answer, answers, **more)
 
 
-def _ours(summary: str, answer: Json, refused: Json | None = None, **more: Any) -> Json:
-    """An operation of ours, refused with a problem document."""
+def _extension(summary: str, answer: Json, refused: Json | None = None, **more: Any) -> Json:
+    """An operation of the extensions, refused with a problem document."""
     reasons = {"409": INVALID, "500": AT_FAULT, **(refused or {})}
     answers = {status: _problem(why) for status, why in reasons.items()}
     return _operation(summary, answer, answers, **more)
@@ -228,18 +228,18 @@ OF_LOGS = [
 
 PATHS: Json = {
     "/config": {
-        "post": _course(
+        "post": _v1(
             "Keep a config", _answer("it is kept"), CONFIG_REFUSED, requestBody=_body("Config")
         ),
     },
     "/cfginfo": {
-        "get": _course(
+        "get": _v1(
             "The configs that are kept",
             _answer("their names, sorted", _object({"files": _list(_string("a name"))})),
         ),
     },
     "/launch": {
-        "post": _course(
+        "post": _v1(
             "Start a container of a config",
             _answer("its script runs", _ref("Launched")),
             LAUNCH_REFUSED,
@@ -247,7 +247,7 @@ PATHS: Json = {
         ),
     },
     "/list": {
-        "get": _course(
+        "get": _v1(
             "The instances that run",
             _answer(
                 "in the order of their launch", _object({"instances": _list(_ref("Launched"))})
@@ -255,22 +255,22 @@ PATHS: Json = {
         ),
     },
     "/destroy/{instance}": {
-        "delete": _course(
+        "delete": _v1(
             "End an instance, and remove all of it", _answer("nothing is left"), NO_INSTANCE
         ),
         "parameters": [INSTANCE],
     },
     "/destroyall": {
-        "delete": _course("End and remove every instance", _answer("nothing is left")),
+        "delete": _v1("End and remove every instance", _answer("nothing is left")),
     },
     "/instances": {
-        "get": _ours(
+        "get": _extension(
             "All instances, those that have ended too",
             _answer("a record each", _object({"instances": _list(_ref("Record"))})),
         ),
     },
     "/instances/{instance}": {
-        "get": _ours(
+        "get": _extension(
             "All that is known of an instance",
             _answer("its record, spec, plan", _ref("Instance")),
             NO_INSTANCE,
@@ -278,7 +278,7 @@ PATHS: Json = {
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/logs": {
-        "get": _ours(
+        "get": _extension(
             "What an instance wrote",
             _answer(
                 "the bytes that it wrote",
@@ -291,7 +291,7 @@ PATHS: Json = {
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/wait": {
-        "get": _ours(
+        "get": _extension(
             "Wait until an instance has ended for good",
             _answer("how it ended", _object({"exit": _ref("Exit")})),
             NO_INSTANCE,
@@ -299,11 +299,13 @@ PATHS: Json = {
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/stats": {
-        "get": _ours("What an instance uses now", _answer("figures", _ref("Usage")), NO_INSTANCE),
+        "get": _extension(
+            "What an instance uses now", _answer("figures", _ref("Usage")), NO_INSTANCE
+        ),
         "parameters": [INSTANCE],
     },
     "/instances/{instance}/explain": {
-        "get": _ours(
+        "get": _extension(
             "An instance's container as a shell script",
             _answer("the script", {"type": "string"}, "text/x-shellscript"),
             NO_INSTANCE,
@@ -311,7 +313,7 @@ PATHS: Json = {
         "parameters": [INSTANCE],
     },
     "/logs": {
-        "get": _ours(
+        "get": _extension(
             "What several instances wrote, by time",
             _answer(
                 "lines, each with its instance",
@@ -331,13 +333,13 @@ PATHS: Json = {
         ),
     },
     "/stats": {
-        "get": _ours(
+        "get": _extension(
             "What all that run use now",
             _answer("figures", _object({"stats": _list(_ref("Usage"))})),
         ),
     },
     "/events": {
-        "get": _ours(
+        "get": _extension(
             "What has happened",
             _answer("an Event a line", {"type": "string"}, "application/x-ndjson"),
             parameters=[
@@ -347,7 +349,7 @@ PATHS: Json = {
         ),
     },
     "/doctor": {
-        "post": _ours(
+        "post": _extension(
             "Look for what should not be there, and remove it",
             _answer(
                 "a sentence each", _object({"findings": _list(_string("what was found and done"))})
@@ -355,7 +357,7 @@ PATHS: Json = {
         ),
     },
     "/openapi.json": {
-        "get": _ours("This document", _answer("OpenAPI 3.1", {"type": "object"})),
+        "get": _extension("This document", _answer("OpenAPI 3.1", {"type": "object"})),
     },
 }
 

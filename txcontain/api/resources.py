@@ -101,7 +101,7 @@ class Api:
 
         return Verb(DELETE=destroy)
 
-    # -- beyond the course's ---------------------------------------------------
+    # -- extensions
 
     async def instances(self, request: Request) -> dict[str, Any]:
         """GET /instances: all, those that have ended too."""

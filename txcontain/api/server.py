@@ -64,7 +64,7 @@ log = Logger()
 
 
 @define(frozen=True)
-class Limits:
+class ConnectionLimits:
     """How much of the manager those who connect may take."""
 
     connections: int = 1000
@@ -72,7 +72,7 @@ class Limits:
     idle: float = 60  # seconds of silence
 
 
-LOOPBACK, DEFAULTS = Loopback(), Limits()
+LOOPBACK, DEFAULTS = Loopback(), ConnectionLimits()
 
 
 def canned(status: str, why: str) -> bytes:
@@ -362,7 +362,7 @@ class ApiSite(Site):
         manager: Manager,
         names: set[str] | None = LOCAL_NAMES,
         access: Access = LOOPBACK,
-        limits: Limits = DEFAULTS,
+        limits: ConnectionLimits = DEFAULTS,
     ) -> None:
         """:param names: what a Host header may name; None where no browser can be misled."""
         super().__init__(

@@ -127,7 +127,7 @@ class Verb(Resource):
 
 
 class ExtensionResource(Verb):
-    """A resource of ours, beside the course's: its errors have a body that says why."""
+    """A resource beyond v1, which is the course's: its errors have a body that says why."""
 
     refuse = staticmethod(refuse_with_problem)
 
