@@ -1,16 +1,16 @@
-"""Who may ask: what the manager listens on, and how each caller is told from another.
+"""Who may ask: what the manager listens on, and how it knows each caller.
 
 | it listens on       | a caller is                                        | and may         |
 |---------------------|----------------------------------------------------|-----------------|
-| a loopback address  | whoever is on this host: "loopback"                | do all          |
-| a unix socket       | the peer's uid, as the kernel knows it: "uid 1000" | do all          |
-| anything, with keys | the token's or the client certificate's name       | what it is for  |
+| a loopback address  | anyone on this host: "loopback"                    | do everything   |
+| a unix socket       | the peer's uid, as the kernel knows it: "uid 1000" | do everything   |
+| anything, with keys | the token's or the client certificate's name       | what its role is|
 
-Only the last may be reached from another host, and only over TLS.
+Only the last can be reached from another host, and only over TLS.
 
-A token is 256 random bits, so its hash is a plain SHA-256: there are too many tokens to guess
-one from its hash, however fast that is. A slow hash (scrypt) protects what people think up, and
-would let anyone make the manager work for a twentieth of a second by sending nonsense.
+A token is 256 random bits, so a plain SHA-256 is safe: no one can guess a token from its hash. A
+slow hash (scrypt) protects passwords that people think up; here it would only let anyone cost the
+manager a twentieth of a second per request.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ OTHERS_MAY_WRITE = 0o022
 
 @define(frozen=True)
 class Caller:
-    """Who asks."""
+    """Who sent a request."""
 
     name: str  # as the journal has it
     role: str = WRITE
 
     def may(self, method: bytes) -> bool:
-        """Whether the role is enough for an HTTP method."""
+        """Whether the role allows an HTTP method."""
         return self.role == WRITE or method in READING
 
 
 class Access(Protocol):
-    """Tells the callers of one listening socket from each other."""
+    """Knows the callers of one listening socket."""
 
     def caller(self, transport: Any, authorization: bytes | None) -> Caller | None:
         """Who sent a request.
 
         :param transport: the connection's
         :param authorization: the value of the header
-        :return: None where that is not known, and so the request is to be refused
+        :return: None if unknown: the request is to be refused
         """
 
 
 class Loopback:
-    """All who can reach this host's loopback interface."""
+    """Everyone who can reach this host's loopback interface."""
 
     def caller(self, transport: Any, authorization: bytes | None) -> Caller:
         """Anyone."""
@@ -66,7 +66,7 @@ class Loopback:
 
 
 class Peers:
-    """All who may open the unix socket."""
+    """Everyone who may open the unix socket."""
 
     def caller(self, transport: Any, authorization: bytes | None) -> Caller:
         """The user whom the kernel saw connect (SO_PEERCRED, unix(7))."""
@@ -77,7 +77,7 @@ class Peers:
 
 @define
 class Keys:
-    """Those who have a token, or a certificate that TLS has verified."""
+    """Callers with a token, or with a certificate that TLS has verified."""
 
     tokens: Tokens | None
     certificates: bool
@@ -93,7 +93,7 @@ class Keys:
 
 @define
 class Tokens:
-    """The tokens of a file, which is read again when it has changed."""
+    """The tokens in a file, which is read again after every change."""
 
     path: str
     _callers: list[tuple[str, Caller]] = field(factory=list)  # each with its token's hash
@@ -108,7 +108,7 @@ class Tokens:
         return found[0] if found else None
 
     def _read_again(self) -> None:
-        """Know what the file says now; where it can't be used, know no one."""
+        """Read the file if it has changed; if that fails, no token is known."""
         try:
             status = os.stat(self.path)
             version = status.st_ctime_ns, status.st_ino
@@ -123,7 +123,7 @@ class Tokens:
 def read_tokens(path: str) -> list[tuple[str, Caller]]:
     """The callers in a file of lines NAME ROLE HASH, each with its hash.
 
-    Raises OSError; ValueError where a line is none, or others than its owner may write there.
+    Raises OSError; ValueError if a line is malformed, or if others than the owner can write to it.
     """
     with open(path, encoding="utf-8") as file:
         status = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""Whether a caller is inside of a container: then it may ask only if the config says so.
+"""Whether a caller is in a container: then it may ask only if the config allows it.
 
 | it comes by                     | and is known by                                         |
 |---------------------------------|---------------------------------------------------------|
@@ -7,7 +7,7 @@
 | the unix socket                 | the cgroup of the process that connected (SO_PEERCRED)  |
 
 The first needs cgroup version 2, which may be beside version 1. A socket that was made outside
-and handed in counts as outside, and so does a program there that passes on what it gets.
+and handed in counts as outside; so does a program outside that forwards requests.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ GONE = Forbidden(
 
 @define
 class Callers:
-    """Tells the callers inside of containers from all others."""
+    """Tells callers in containers from all others."""
 
     manager: Manager
 
     def instance_of(self, transport: Any) -> Instance | None:
-        """The instance in which a connection was made; None where it was in none.
+        """The instance that a connection comes from; None if it comes from no container.
 
-        Raises Forbidden where that may not manage.
+        Raises Forbidden if that instance may not manage.
         """
         peer: IAddress = transport.getPeer()
         if isinstance(host := getattr(peer, "host", None), str):

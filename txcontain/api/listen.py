@@ -1,4 +1,4 @@
-"""What the manager listens on: its options, checked, and the services that they ask for."""
+"""What the manager listens on: the options, their checks, and the services they describe."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ Options = MutableMapping[str, Any]
 SOCKET_MODE = 0o660
 BACKLOG = 1024  # connections that the kernel keeps until they are taken (max-connections: 1000)
 ACCEPTS = 1  # connections taken in a turn of the reactor: those who come in crowds wait
-ALL = {"", "0.0.0.0", "::"}  # what stands for every address of the host
-PART = 3  # of the descriptors, which each socket may use: what is left is for containers
+ALL = {"", "0.0.0.0", "::"}  # mean every address of the host
+PART = 3  # each socket may use a third of the descriptors: the rest is for containers
 
 log = Logger()
 
 
 class CannotStart(SystemExit, Exception):
-    """The manager can't listen where it is to; its text, a sentence, says why and what to do.
+    """The manager can't listen; the text, one sentence, says why and what to do.
 
-    It is an error for twistd, which cleans up, and an end of the program for Python, which
-    prints only the sentence: a traceback would tell an administrator nothing more.
+    For twistd it is an error, so it cleans up. For Python it is the end of the program, so only
+    the sentence is printed: a traceback would not help an administrator.
     """
 
 
 def check(options: Options) -> None:
-    """Refuse what would let in who should not, and read the keys.
+    """Refuse unsafe options, and read the keys.
 
     Raises UsageError, a sentence that says what to do.
     """
@@ -97,7 +97,7 @@ def _check_together(options: Options) -> None:
 
 
 def _check_interface(options: Options) -> None:
-    """Beyond loopback, no one is let in unknown, or unencrypted."""
+    """Beyond loopback, require authentication and encryption."""
     if not options["port"] or is_loopback(options["interface"]):
         return
     if not _is_address(options["interface"]):
@@ -118,7 +118,7 @@ def is_loopback(interface: str) -> bool:
 
 
 def _is_address(interface: str) -> bool:
-    """Whether it is one that a host may have; a name is none, for it may lead elsewhere."""
+    """Whether it is an IP address; a name is not, because it may lead elsewhere."""
     with suppress(ValueError):
         return interface in ALL or bool(ipaddress.ip_address(interface))
     return False
@@ -147,7 +147,7 @@ def _read(reader: Any, path: str) -> Any:
 
 
 def _tls(options: Options) -> Any:
-    """What TLS connections are made with (an IOpenSSLContextFactory)."""
+    """The IOpenSSLContextFactory of all TLS connections."""
     from OpenSSL.SSL import Error
     from twisted.internet.ssl import CertificateOptions
 
@@ -159,7 +159,7 @@ def _tls(options: Options) -> Any:
         extraCertChain=chain,
         verify=bool(ca),
         caCerts=ca,
-        requireCertificate=not options["tokens"],  # else a token will do as well
+        requireCertificate=not options["tokens"],  # otherwise a token is enough
     )
     try:
         made.getContext()
@@ -198,11 +198,11 @@ def _key(path: str) -> Any:
 
 
 def listeners(options: Options, manager: Manager) -> Iterator[Service]:
-    """The services that answer for a manager on each socket."""
+    """A service for each socket that the manager listens on."""
     limits = _limits(options)
     if options["port"]:
         keys = _keys(options)
-        # Over TLS a name is proved by the certificate, and no page can make one of its own.
+        # Over TLS the certificate proves the name: a web page can't use another one.
         names = None if keys and options["tls"] else LOCAL_NAMES | {options["interface"]}
         factory: Any = ApiSite(manager, names, keys or Loopback(), limits)
         if options["tls"]:
@@ -305,7 +305,7 @@ class TcpListener(Listener):
 
 
 def holder_of(kernel: Kernel, port: int, interface: str) -> str:
-    """Who listens on a TCP port, in words; of an IPv6 address that is not known."""
+    """Who listens on a TCP port, in words; unknown for IPv6 addresses."""
     address = "0.0.0.0" if interface in ALL else interface.replace("localhost", "127.0.0.1")
     with suppress(OSError):
         if found := kernel.listener(port, address=address):
@@ -336,13 +336,13 @@ class UnixListener(Listener):
             why = f"is taken by {by}: end or remove that, or give another path"
         elif not os.path.isdir(folder):
             why = f"can't be made: there is no folder {folder}; make it, or give another path"
-        else:  # such as a path of more than 107 bytes, of which only the text tells
+        else:  # such as a path of more than 107 bytes: that error has only a text
             why = f"can't be made: {error.strerror or error}"
         return f"--unix-socket {self.path} {why}"
 
 
 def remove_abandoned(path: str) -> None:
-    """Remove a unix socket that no one answers on: a manager that was killed has left it."""
+    """Remove the unix socket of a manager that was killed: no one answers on it."""
     with socket.socket(socket.AF_UNIX) as connection, suppress(FileNotFoundError):
         try:
             connection.connect(path)

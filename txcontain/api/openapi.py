@@ -1,6 +1,6 @@
-"""The REST API as an OpenAPI 3.1 document, which GET /openapi.json answers with.
+"""The REST API as an OpenAPI 3.1 document, served at /openapi.json.
 
-API.md says the same to people; a test compares the two, and both with the resources.
+API.md says the same to people; a test compares both with each other and with the resources.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _problem(description: str) -> Json:
     return {**answer, "headers": REASON}
 
 
-# What every request can get, whatever it asks for.
+# The refusals that any request can get.
 COMMON: Json = {
     "400": _refusal("the request is no HTTP that can be understood in one way only"),
     "401": _refusal("the caller has shown no token and no certificate that the manager knows"),

@@ -1,4 +1,4 @@
-"""The REST resources, over the manager's verbs; API.md describes them."""
+"""The REST resources, each a verb of the manager's; API.md describes them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The HTTP server: what it takes from whom, before any resource sees it.
+"""The HTTP server: what is checked of every request before a resource sees it.
 
-Twisted reads the requests, as RFC 9112 says: 16 KiB of headers and 500 of them at most, one
-length and one only, no control characters, one answer after the other. What it leaves open is
-closed here: how long and how large a whole request may be, how many connections there are,
-who may ask, and what a web page may make a browser send.
+Twisted reads the requests as RFC 9112 says: at most 500 headers in 16 KiB, exactly one length, no
+control characters, one answer after the other. This module adds the limits that Twisted lacks:
+how long and how large a whole request may be, how many connections there are, who may ask, and
+what a web page may make a browser send.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from txcontain.runtime.instance import Instance
 
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 LONGEST_REQUEST = 16 << 20  # bytes; past LONGEST_DOCUMENT they are thrown away as they come
-LONGEST_NUMBER = 18  # digits of a length: more is no length, and Python refuses 4300 of them
+LONGEST_NUMBER = 18  # digits of a length: more is not a length, and Python refuses 4300 of them
 LOG_AFTER = 0.01  # seconds: until then, the answer is out
 LONGEST_SHOWN = 200  # characters of a request's target in the log
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]{0,5})?", re.ASCII)  # RFC 9110, 7.2
@@ -65,7 +65,7 @@ log = Logger()
 
 @define(frozen=True)
 class ConnectionLimits:
-    """How much of the manager those who connect may take."""
+    """How much of the manager its clients may use."""
 
     connections: int = 1000
     request: float = 30  # seconds from a request's first byte to its last
@@ -76,7 +76,7 @@ LOOPBACK, DEFAULTS = Loopback(), ConnectionLimits()
 
 
 def canned(status: str, why: str) -> bytes:
-    """A whole answer to what can't be answered as a request, after which the connection ends."""
+    """A whole answer to what is not a valid request; then the connection ends."""
     reason = encoded(why).decode()
     head = [
         f"HTTP/1.1 {status}",
@@ -90,19 +90,19 @@ def canned(status: str, why: str) -> bytes:
 
 
 class Channel(HTTPChannel):
-    """A connection: bounds how much is read of a request, and for how long.
+    """A connection: limits the size of a request, and the time it takes to arrive.
 
-    How long its answer takes is not bounded: a launch waits for a port, a follower for events.
+    The time until the answer has no limit: a launch waits for a port, a follower for events.
     """
 
     site: ApiSite
     transport: Any
     _due: Timer | None = None  # for the request that is being read
     _received = 0  # bytes of the request that is being read
-    _behind = b""  # what has come behind the request that was answered last
-    _turn: Timer | None = None  # for that
-    instance: Instance | None = None  # that it was made in
-    refusal: errors.Forbidden | None = None  # of all that comes on it
+    _behind = b""  # bytes after the request that was answered last
+    _turn: Timer | None = None  # to read them
+    instance: Instance | None = None  # that the client runs in
+    refusal: errors.Forbidden | None = None  # of every request on it
     _unread = False  # whether answers wait for the client to read them
 
     def connectionMade(self) -> None:
@@ -122,9 +122,9 @@ class Channel(HTTPChannel):
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Read on, where the request is neither too long nor refused already."""
+        """Read on, unless the request is too long or has been refused."""
         if self.transport.disconnecting:
-            return  # over TLS, more may come after a refusal
+            return  # over TLS, more data may arrive after a refusal
         if self._behind:
             self._behind += data
             return
@@ -137,14 +137,14 @@ class Channel(HTTPChannel):
             super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        """Refuse a header that goes on in a second line, which others may read as two."""
+        """Refuse a header of two lines, which another program may read as two headers."""
         if line.startswith((b" ", b"\t")):
             self._respondToBadRequestAndDisconnect()
         else:
             super().lineReceived(line)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Refuse lengths that Twisted would take, or stumble over."""
+        """Refuse lengths that Twisted accepts or fails on."""
         name, _, value = line.lower().partition(b":")
         value = value.strip()
         if (name == b"content-length" and len(value) > LONGEST_NUMBER) or (
@@ -155,14 +155,14 @@ class Channel(HTTPChannel):
         return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
-        """Refuse what says that it will be too long, and do not ask for it (100 Continue)."""
+        """Refuse a request that announces too long a body, and do not ask for it (100 Continue)."""
         if (self.length or 0) > LONGEST_REQUEST:
             self.refuse("409 Bad Request", TOO_LONG)
         else:
             super().allHeadersReceived()
 
     def allContentReceived(self) -> None:
-        """The request is here."""
+        """The whole request has arrived."""
         self._received = 0
         self._is_complete()
         super().allContentReceived()
@@ -173,20 +173,20 @@ class Channel(HTTPChannel):
             self._due.after(self.site.limits.request)
 
     def requestDone(self, request: Request) -> None:
-        """Answer one request in a turn of the reactor: who sends many at once delays no one."""
-        self.paused = True  # LineReceiver only keeps what it gets now
+        """Answer one request in a turn of the reactor: a client who sends many delays no other."""
+        self.paused = True  # LineReceiver now keeps what it gets, and reads none of it
         super().requestDone(request)
         self.paused = False
         self._behind = self.clearLineBuffer()
         self._go_on_later()
 
     def pauseProducing(self) -> None:
-        """Answers are unread: until they are, there are no more."""
+        """The client does not read its answers: give no more until it does."""
         self._unread = True
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        """They are read."""
+        """The client has read its answers."""
         self._unread = False
         super().resumeProducing()
         self._go_on_later()
@@ -215,11 +215,11 @@ class Channel(HTTPChannel):
         self._respondToBadRequestAndDisconnect()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """What Twisted calls where it can't understand a request."""
+        """What Twisted calls if it can't understand a request."""
         self.refuse("400 Bad Request", NO_HTTP)
 
     def refuse(self, status: str, why: str) -> None:
-        """Answer what is no request, and hang up."""
+        """Answer what is not a valid request, and hang up."""
         if not self.transport.disconnecting:
             log.info("{peer} {status}: {why}", peer=self.getPeer(), status=status, why=why)
             self.transport.write(canned(status, why))
@@ -227,12 +227,12 @@ class Channel(HTTPChannel):
 
 
 class Refusal(Protocol):
-    """A connection too many."""
+    """Answers one connection too many."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """Say so and hang up; at once where that would take a handshake first."""
+        """Say so and hang up; over TLS, hang up at once, without a handshake."""
         if ISSLTransport.providedBy(self.transport):
             self.transport.abortConnection()
         else:
@@ -244,12 +244,12 @@ class ApiRequest(Request):
     """A request whose body is bounded before it is buffered, and whose caller is checked."""
 
     channel: Any  # a Channel
-    caller: Caller | None = None  # None: nobody knows
+    caller: Caller | None = None  # None: unknown
     too_large = False
     _received = 0  # bytes of the body
 
     def gotLength(self, length: int | None) -> None:
-        """All headers are here: see who asks, before the body is kept."""
+        """All headers have arrived: find out who asks before the body is kept."""
         super().gotLength(length)
         authorization = self.getHeader(b"authorization")
         self.caller = self.channel.site.access.caller(self.channel.transport, authorization)
@@ -261,10 +261,10 @@ class ApiRequest(Request):
             self.channel.length = length if length and length <= LONGEST_DOCUMENT else 0
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Keep a part of the body, as long as the whole is not too long."""
+        """Keep a part of the body, unless the whole is too long."""
         self._received += len(data)
         if self._received > LONGEST_DOCUMENT or self.caller is None:
-            self.too_large = True  # and the rest is read and thrown away
+            self.too_large = True  # the rest is read and thrown away
         else:
             super().handleContentChunk(data)
 
@@ -274,7 +274,7 @@ class ApiRequest(Request):
         try:
             caller = self._checked()
         except errors.Error as error:
-            if isinstance(error, errors.Malformed):  # and so may be what follows it
+            if isinstance(error, errors.Malformed):  # so what follows may be malformed too
                 self._is_last()
             refuse(self, error)
             self.finish()
@@ -298,11 +298,11 @@ class ApiRequest(Request):
         if not self.caller.may(self.method):
             raise READ_ONLY
         if self.method == b"HEAD":
-            self.args.pop(b"follow", None)  # there is nothing to be had of it
+            self.args.pop(b"follow", None)  # there would be nothing to follow
         return self.caller
 
     def _read_target(self) -> None:
-        """Take both forms of a target (RFC 9112, 3.2), and make sure of one Host."""
+        """Accept both forms of a target (RFC 9112, 3.2), and require exactly one Host."""
         hosts = self.requestHeaders.getRawHeaders(b"host", [])
         if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
             raise errors.Malformed("a request has one Host header (RFC 9112, 3.2)")
@@ -313,19 +313,19 @@ class ApiRequest(Request):
             raise errors.Malformed("a request's target begins with a slash (RFC 9112, 3.2)")
 
     def _is_last(self) -> None:
-        """End the connection when this has been answered."""
+        """End the connection after this answer."""
         self.channel.persistent = False
         self.setHeader(b"Connection", b"close")
 
     def abortConnection(self) -> None:
-        """Hang up at once, whatever the client has not read yet."""
+        """Hang up at once, even if the client has not read everything."""
         self.channel.transport.abortConnection()
 
     def _check_host(self) -> None:
         """Refuse a name that is not this server's.
 
-        A web page can have a name of its own lead here (DNS rebinding): a browser then takes
-        it for ours, and puts that name in Host.
+        A web page can make its own name point here (DNS rebinding). The browser then takes this
+        server for the page's own, and sends that name in Host.
         """
         host = self.getHeader("host")
         if host is not None and not self.channel.site.is_ours(host):
@@ -335,10 +335,10 @@ class ApiRequest(Request):
             )
 
     def _is_cross_site(self) -> bool:
-        """Whether a page from elsewhere may have made a browser send this.
+        """Whether a page of another site may have made a browser send this.
 
-        The browser tells by itself, in Sec-Fetch-Site (Fetch Metadata) and Origin (RFC 6454).
-        The port counts: a container's page comes from this host too.
+        The browser says so in Sec-Fetch-Site (Fetch Metadata) and Origin (RFC 6454). The port
+        matters: a container may serve pages from this host too.
         """
         own = f"http{'s' * self.isSecure()}://{self.getHeader('host')}"
         origins = self.requestHeaders.getRawHeaders("origin", [])
@@ -349,7 +349,7 @@ class ApiRequest(Request):
 
 
 class ApiSite(Site):
-    """The resources, as they are served on one listening socket."""
+    """The resources, served on one listening socket."""
 
     requestFactory = ApiRequest
     protocol: Any = Channel  # and no HTTP/2
@@ -364,7 +364,7 @@ class ApiSite(Site):
         access: Access = LOOPBACK,
         limits: ConnectionLimits = DEFAULTS,
     ) -> None:
-        """:param names: what a Host header may name; None where no browser can be misled."""
+        """:param names: what a Host header may name; None if no browser can be misled."""
         super().__init__(
             make_root(manager),
             timeout=limits.idle,
@@ -377,7 +377,7 @@ class ApiSite(Site):
         self.limits = limits
 
     def buildProtocol(self, addr: Any) -> Any:
-        """A connection, or what ends it at once."""
+        """A connection; a refusal if there are too many."""
         if self.connections >= self.limits.connections:
             log.warn("{peer} 503: {why}", peer=addr, why=TOO_MANY)
             refusal = Refusal()
@@ -386,11 +386,11 @@ class ApiSite(Site):
         return super().buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Those that TLS may agree on."""
+        """The protocols that TLS may agree on."""
         return [b"http/1.1"]
 
     def getContentFile(self, length: int | None) -> BytesIO:
-        """What keeps a body: never a file, which would take a descriptor."""
+        """Keeps a body: never in a file, which would take a descriptor."""
         return BytesIO()
 
     def is_ours(self, host: str) -> bool:
@@ -401,10 +401,10 @@ class ApiSite(Site):
         return (match[1] or match[2]).lower() in self._names
 
     def startFactory(self) -> None:
-        """Nothing: Twisted's own access log would run a timer."""
+        """Do nothing: Twisted's own access log would run a timer."""
 
     def log(self, request: Any) -> None:
-        """Write down who asked what, how it was answered, how long that took, and why not."""
+        """Log who asked what, the answer with its reason, and how long it took."""
         Timer(self.reactor, write_line).after(LOG_AFTER, line_of(request))
 
 
@@ -414,7 +414,7 @@ def write_line(line: str) -> None:
 
 
 def line_of(request: ApiRequest) -> str:
-    """A request as a line of the log. Nothing in it can pass for another line, or for colours."""
+    """A request as a line of the log, escaped: it can't imitate another line, or set colours."""
     milliseconds = 1000 * (perf_counter() - request.began)
     by = request.caller.name if request.caller else "unknown"
     asked = f"{by} {request.method.decode()} {request.uri.decode('latin-1')}"

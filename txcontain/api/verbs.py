@@ -1,9 +1,8 @@
 """HTTP mechanics: from an error to an answer, methods as coroutines, paths, queries.
 
-The course's resources answer with empty bodies where they refuse; why is told in the
-header ``Txcontain-Reason``, percent-encoded (RFC 3986) so that any text fits in. Ours
-say it in a body as well. What a person should know of a success is in ``Txcontain-Note``,
-encoded in the same way; there may be several.
+v1, the course's API, refuses with an empty body; the header ``Txcontain-Reason`` says why,
+percent-encoded (RFC 3986) so that it can hold any text. The extensions say it in the body too.
+A ``Txcontain-Note``, encoded in the same way, is advice on a success; there may be several.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ DIGITS = 15  # of a number in a query: JSON has it exactly
 FLAGS = {"1": True, "true": True, "0": False, "false": False}
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
-# What the user did, or what the machine did: one table from error to status and phrase.
+# The status and phrase of each error.
 STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
     (errors.InvalidData, http.CONFLICT, b"Bad Request"),
     (errors.ConfigExists, http.CONFLICT, b"Conflict"),
@@ -60,12 +59,12 @@ def refuse(request: Request, error: errors.Error) -> None:
 
 
 def note(request: Request, text: str) -> None:
-    """Answer, besides all else, with a sentence that a person should read."""
+    """Add a sentence to the answer that a person should read."""
     request.responseHeaders.addRawHeader(b"Txcontain-Note", encoded(text))
 
 
 def encoded(text: str) -> bytes:
-    """A text as the value of a header; its end is cut off where it is too long."""
+    """A text as the value of a header, cut off if it is too long."""
     while len(value := quote(text, safe=PRINTABLE)) > LONGEST_REASON:
         text = text[: len(text) * LONGEST_REASON // len(value)]
     return value.encode()
@@ -84,7 +83,7 @@ def refuse_with_problem(request: Request, error: errors.Error) -> None:
 
 
 def send_json(request: Request, kind: bytes, value: Any) -> None:
-    """Write a whole answer, with its length: a single piece, and not one in chunks."""
+    """Write a whole answer with its length, in one piece, not in chunks."""
     document = json.dumps(value).encode()
     request.setHeader(b"Content-Type", kind)
     request.setHeader(b"Content-Length", str(len(document)).encode())
@@ -92,7 +91,7 @@ def send_json(request: Request, kind: bytes, value: Any) -> None:
 
 
 class Verb(Resource):
-    """A resource of one or more methods; every other is answered with 405 and Allow."""
+    """A resource with one or more methods; any other is answered with 405 and Allow."""
 
     refuse = staticmethod(refuse)
 
@@ -107,7 +106,7 @@ class Verb(Resource):
         return self if path == b"" and not request.postpath else NOT_FOUND
 
     def render(self, request: Request) -> int | bytes:
-        """Run the method's coroutine, and answer with what it returns as JSON."""
+        """Run the method's coroutine, and answer with its result as JSON."""
         method = self._methods.get(request.method)
         if method is None:
             request.setResponseCode(http.NOT_ALLOWED)
@@ -134,7 +133,7 @@ class ExtensionResource(Verb):
 
 @define
 class Connected:
-    """A request at work. Where its client hangs up, what it asked for is done all the same."""
+    """A request in progress. If its client hangs up, the work still goes on to its end."""
 
     request: Request
     refuse: Callable[[Request, errors.Error], None]
@@ -147,7 +146,7 @@ class Connected:
         self.gone = True
 
     def answer(self, outcome: Any) -> None:
-        """Answer with what the method returned, as JSON, or with its error."""
+        """Answer with the method's result as JSON, or with its error."""
         if self.gone and isinstance(outcome, Failure) and outcome.check(CancelledError):
             return
         if isinstance(outcome, Failure):
@@ -167,8 +166,8 @@ class Connected:
 def expected(failure: Failure, request: Request) -> errors.Error:
     """The domain's error in a failure.
 
-    One of the operating system's is the machine's fault; any other goes to the log, and into no
-    answer.
+    An error of the operating system is the machine's fault. Any other is a bug: its details go
+    only to the log.
     """
     if isinstance(failure.value, errors.Error):
         return failure.value
@@ -180,7 +179,7 @@ def expected(failure: Failure, request: Request) -> errors.Error:
 
 
 class NotFound(Resource):
-    """A path that leads nowhere: 404 for every method."""
+    """An unknown path: 404 for every method."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Every child of an unknown path is unknown too (unless it was put there)."""
@@ -197,7 +196,7 @@ NOT_FOUND = NotFound()
 
 
 class NamedChildren(Resource):
-    """A resource below which each name is one."""
+    """The parent of resources that are made by name."""
 
     def __init__(self, make: Callable[[str], Resource]) -> None:
         super().__init__()
@@ -209,19 +208,19 @@ class NamedChildren(Resource):
         return self._make(name) if name else NOT_FOUND
 
     def render(self, request: Request) -> int | bytes:
-        """Without a name there is nothing."""
+        """404: a name is missing."""
         return NOT_FOUND.render(request)
 
 
 class Collection(NamedChildren):
-    """A resource that is all, and below which each name is one."""
+    """A resource for all, and below it one for each name."""
 
     def __init__(self, everything: Verb, make: Callable[[str], Resource]) -> None:
         super().__init__(make)
         self._everything = everything
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """The resource of a name; after only a slash, all."""
+        """The resource of a name; that of all if only a slash follows."""
         return super().getChild(path, request) if path else self._everything
 
     def render(self, request: Request) -> int | bytes:
@@ -230,10 +229,10 @@ class Collection(NamedChildren):
 
 
 def query(request: Request, **readers: Callable[[str, str], Any]) -> dict[str, Any]:
-    """The parameters of the query, each by its reader; None for those that are left out.
+    """The parameters of the query, each read by its reader; None for those that are missing.
 
-    Raises InvalidData if a value is not what its reader takes, if a parameter is there twice,
-    or if no reader knows it: a misspelt one must not pass for one that is left out.
+    Raises InvalidData if a reader refuses its value, or if a parameter is given twice or unknown:
+    a misspelt parameter must not be ignored.
     """
     values: dict[str, Any] = dict.fromkeys(readers)
     for raw, texts in request.args.items():
@@ -287,7 +286,7 @@ def choice(*choices: str) -> Callable[[str, str], tuple[str, ...]]:
 def body(request: Request) -> bytes:
     """What the client sent.
 
-    Raises TooLarge where it was more than is taken.
+    Raises TooLarge if it was more than LONGEST_DOCUMENT.
     """
     if getattr(request, "too_large", False):
         raise errors.TooLarge(f"the body is longer than {LONGEST_DOCUMENT} bytes")

@@ -1,7 +1,7 @@
 """The REST API as methods: a thin client over treq.
 
-Every answer is read as a stream, also the short ones. So there is one place where
-a request is sent, one where it is given up, and one where a failure gets its sentence.
+Every answer is read as a stream, even a short one. So there is one place that sends requests, one
+that gives them up, and one that explains failures.
 """
 
 import json
@@ -23,8 +23,8 @@ from twisted.web.iweb import IResponse
 from txcontain.cli.connect import QUICK, agent, distrust, how_to_start, request_url
 from txcontain.cli.errors import CliError, Refused
 
-# How many seconds the manager may be silent where it is not QUICK. A launch waits for its
-# container, a destroy for what the container does at its end.
+# Seconds that the manager may be silent during a slow request: a launch waits until its container
+# is ready, a destroy until the container has ended.
 SLOW = 60
 
 # What an answer must look like, for `fits`.
@@ -85,11 +85,11 @@ def parse(text: bytes, shape: Any) -> Json:
 class Client:
     """The manager at `url`, as seen through `http`.
 
-    Every method raises Refused where the manager says no, and CliError where it gives
-    no answer or one that can't be understood.
+    Every method raises Refused if the manager refuses, and CliError if there is no answer or
+    one that can't be understood.
 
-    :param token: what the manager is to know the caller by
-    :ivar notes: what the answers said that a person should know, a sentence each
+    :param token: identifies the caller to the manager
+    :ivar notes: advice from the answers, a sentence each
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class Client:
         """End every instance."""
         await self._ask("DELETE", "/destroyall", patience=SLOW)
 
-    # The resources that go on from there.
+    # The extensions.
 
     async def instances(self) -> Json:
-        """Return what is known of every instance, those that ended included."""
+        """Return the records of all instances, also of those that have ended."""
         return (await self._ask("GET", "/instances", shape={"instances": [RECORD]}))["instances"]
 
     async def inspect(self, instance: str) -> Json:
@@ -166,14 +166,14 @@ class Client:
         return self._feed(f"/instances/{_quoted(instance)}/explain", follow=False)
 
     async def doctor(self) -> Json:
-        """Have the manager look for leftovers; return what it found and did, a sentence each."""
+        """Have the manager clean up leftovers; return what it found and did, a sentence each."""
         shape = {"findings": [str]}
         return (await self._ask("POST", "/doctor", shape=shape, patience=SLOW))["findings"]
 
     def logs(self, instances: Sequence[str], follow: bool, **params: Any) -> AsyncIterator[bytes]:
-        """Yield what instances have written; with `follow`, also what they are yet to write.
+        """Yield what instances have written; with `follow`, also what they write from now on.
 
-        That of several, or of all (if none is named), is merged by time.
+        The logs of several instances, or of all (if none is named), are merged by time.
 
         :param params: tail (a number of lines), stream ("stdout" or "stderr"), since, until
             (RFC 3339, or a duration), timestamps (1), or None
@@ -191,10 +191,10 @@ class Client:
             for line in filter(None, lines):
                 yield self._understood(line, EVENT)
 
-    # The one way there and back.
+    # Requests and answers.
 
     async def _ask(self, method: str, path: str, *, shape: Any = None, **options: Any) -> Any:
-        """Send a request; return its answer, parsed where it has a shape."""
+        """Send a request; return its answer, parsed if a shape is given."""
         body = b"".join([chunk async for chunk in self._stream(method, path, **options)])
         return self._understood(body, shape) if shape else None
 
@@ -261,7 +261,7 @@ class Client:
             yield chunk
 
     def _within(self, patience: float | None, answer: Deferred[Any]) -> Deferred[Any]:
-        """Return `answer`, which fails where it takes longer than `patience` seconds."""
+        """Return `answer`, which fails if it takes longer than `patience` seconds."""
         if patience is None:
             return answer
 
@@ -274,7 +274,7 @@ class Client:
         return answer.addTimeout(patience, self._clock, give_up)
 
     def _reason(self, response: IResponse, body: bytes) -> str:
-        """Return why the manager refused: as its body, a header or the status line says."""
+        """Return why the manager refused, from the body, a header or the status line."""
         headers = response.headers
         if headers.getRawHeaders("Content-Type", [""])[0].startswith("application/problem+json"):
             problem = self._understood(body, PROBLEM)

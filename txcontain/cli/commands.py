@@ -23,12 +23,12 @@ CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
 EVERY = 1.0  # seconds
 UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
 EVENT_KEYS = ("seq", "time", "instance", "what", "reason")  # of every event; some have more
-# What may command a terminal; only colours (in group 1) are let through (ECMA-48, SGR).
+# Control characters; only colours (in group 1) are let through (ECMA-48, SGR).
 COMMANDING = re.compile(
     rb"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]"
 )
 
-# What the course compares.
+# The course's commands (v1).
 
 
 async def upload(client: "Client", arguments: Namespace) -> int:
@@ -37,9 +37,9 @@ async def upload(client: "Client", arguments: Namespace) -> int:
 
 
 async def send(client: "Client", file: Path) -> None:
-    """Send a file as it is: whether it is a config is for the manager to say.
+    """Send a file as it is: the manager checks whether it is a config.
 
-    :raises CliError: if it can't be read, or is no good
+    :raises CliError: if it can't be read, or is refused
     """
     try:
         document = file.read_bytes()
@@ -59,8 +59,8 @@ async def launch(client: "Client", arguments: Namespace) -> int:
     """Start a container, and print its name."""
     try:
         launched = await client.launch(arguments.name, arguments.major, arguments.minor)
-    except CliError as trouble:
-        print("Failure:", plain(str(trouble)))
+    except CliError as error:
+        print("Failure:", plain(str(error)))
         return 1
     print("Success:", plain(launched["instance"]))
     return 0
@@ -97,7 +97,7 @@ async def verdict(doing: Awaitable[None]) -> int:
     return 0
 
 
-# What goes on from there.
+# The extensions.
 
 
 async def ps(client: "Client", arguments: Namespace) -> int:
@@ -137,12 +137,12 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 
 
 async def stats(client: "Client", arguments: Namespace) -> int:
-    """Print what the running instances use, again and again where a person looks."""
+    """Print what the running instances use; on a terminal, again and again."""
     watched = sys.stdout.isatty() and not arguments.once
     usages, at = await client.stats(), time.monotonic()
     while True:
         before, since = {usage["instance"]: usage.get("cpu_usec") for usage in usages}, at
-        await client.pause(EVERY)  # processor time is told by two looks
+        await client.pause(EVERY)  # processor time is the difference of two readings
         usages, at = await client.stats(), time.monotonic()
         rows = [["INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS"]]
         rows += [usage_row(usage, before, at - since) for usage in usages]
@@ -190,7 +190,7 @@ async def doctor(client: "Client", _: Namespace) -> int:
 
 
 async def logs(client: "Client", arguments: Namespace) -> int:
-    """Print what instances have written: byte for byte, but for what would command a terminal."""
+    """Print what instances have written, byte for byte; a terminal gets no control characters."""
     if arguments.all == bool(arguments.instances):
         raise CliError("Name the instances whose logs to show, or give --all.")
     chunks = client.logs(
@@ -235,12 +235,12 @@ async def wait(client: "Client", arguments: Namespace) -> int:
     print(plain(end["reason"]))
     if end["signal"] is not None:
         return 128 + int(end["signal"])
-    # Neither status nor signal: it ended with the machine, and nobody saw how.
+    # Neither status nor signal: the machine went down, and how it ended is unknown.
     return UNKNOWN if end["status"] is None else int(end["status"])
 
 
 async def token(_: "Client", arguments: Namespace) -> int:
-    """Print a new token, this once, and the line by which a manager knows it."""
+    """Print a new token, which is kept nowhere, and its line for the manager's file of tokens."""
     from hashlib import sha256  # which loads OpenSSL: no other command needs it
     from secrets import token_urlsafe
 
@@ -267,7 +267,7 @@ def age(seconds: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text without what would command the terminal: a container may have written it."""
+    """Return a text with control characters escaped: a container may have written it."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -289,7 +289,7 @@ def instance_name(text: str) -> str:
 def whole_number(text: str) -> int:
     """Return an argument that is a whole number.
 
-    :raises ArgumentTypeError: if it is none, or below zero
+    :raises ArgumentTypeError: if it is not one, or negative
     """
     if not re.fullmatch("[0-9]{1,15}", text):
         raise ArgumentTypeError(f"it must be a whole number, 0 or more, not {text!r}")
@@ -310,7 +310,7 @@ def token_name(text: str) -> str:
 
 
 class Argument:
-    """What `ArgumentParser.add_argument` is to be called with."""
+    """The arguments of a call of `ArgumentParser.add_argument`."""
 
     def __init__(self, *names: str, **options: Any) -> None:
         self.names = names

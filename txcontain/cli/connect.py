@@ -21,14 +21,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @implementer(IAgentEndpointFactory)
 class Endpoints:
-    """Goes to each address by `way`."""
+    """Connects to each address by `way`."""
 
     def __init__(self, way: Way) -> None:
         self.endpointForURI = way
 
 
 def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> Any:
-    """Return what sends requests to a manager.
+    """Return an agent that sends requests to a manager.
 
     :param url: unix:/path, http://host:port or https://host:port
     :param token: what will be sent along
@@ -48,9 +48,9 @@ def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> An
 
 
 def request_url(url: str) -> str:
-    """Return how requests name a manager, whatever the way to it is.
+    """Return the URL that requests to a manager carry.
 
-    They name none in particular if it has no name: treq takes no IPv6 address.
+    It names localhost for a unix socket or an IPv6 address: treq accepts neither.
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
@@ -66,7 +66,7 @@ def by_unix_socket(reactor: Any, path: str) -> Way:
 
 
 def over_tcp(reactor: Any, host: str) -> Way:
-    """Return the way to all addresses of a host at once.
+    """Return the way to a host: all its addresses are tried at once.
 
     "localhost" often stands for ::1 and for 127.0.0.1, and the manager listens on
     one of them. Twisted's default tries the second 0.3 s after the first.
@@ -81,11 +81,11 @@ def over_tls(
     cert: Path | None = None,
     key: Path | None = None,
 ) -> Way:
-    """Return the way to a host that a certificate proves to be the one that is meant.
+    """Return the way to a host whose certificate is verified.
 
     :param connect: the way there
-    :param ca: whose certificates are believed; those that this system trusts, where None
-    :param cert: what this side shows, with its `key`
+    :param ca: the CA to trust; None: those that this system trusts
+    :param cert: the client certificate, with its `key`
     :raises CliError: if a file can't be used
     """
     from twisted.internet.ssl import optionsForClientTLS
@@ -101,9 +101,9 @@ def over_tls(
 
 
 def loaded(load: Callable[[bytes], Any], *files: Path | None) -> Any:
-    """Return what `load` makes of some files, one after the other.
+    """Return what `load` makes of the files, joined.
 
-    :raises CliError: if one can't be read, or is no PEM
+    :raises CliError: if one can't be read, or is not PEM
     """
     from OpenSSL.crypto import Error
 
@@ -134,7 +134,7 @@ def load_pair(text: bytes) -> Any:
 
 
 def how_to_start(url: str) -> str:
-    """Return how to start a manager at this address, with what is installed here."""
+    """Return how to start a manager at this address, given what is installed here."""
     parts = urlsplit(url)
     if parts.scheme != "unix" and parts.hostname not in HERE:
         return "start the manager on that host"
@@ -146,7 +146,7 @@ def how_to_start(url: str) -> str:
 
 
 def distrust(error: Exception) -> str:
-    """Return why a TLS connection failed, where a request has failed for that; else nothing."""
+    """Return why TLS failed, if that is why a request failed; else an empty string."""
     for reason in getattr(error, "reasons", ()):
         if type(reason.value).__module__.partition(".")[0] in ("OpenSSL", "service_identity"):
             return f"{reason.value} (--ca, --cert and --key say what to trust and show)"

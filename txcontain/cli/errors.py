@@ -1,4 +1,4 @@
-"""What a command has to say where it can't do what was asked."""
+"""What a command says if it fails."""
 
 
 class CliError(Exception):
@@ -6,7 +6,7 @@ class CliError(Exception):
 
 
 class Refused(CliError):
-    """The manager was asked, and said no.
+    """The manager refused the request.
 
     :ivar code: the HTTP status of its answer
     :ivar reason: why, in one line or several

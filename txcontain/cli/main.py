@@ -36,16 +36,16 @@ def main() -> NoReturn:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
 
-    loop: Any = reactor  # whose annotation is that of the least there is
+    loop: Any = reactor  # its annotation lacks most methods
     Deferred.fromCoroutine(session(loop, arguments)).addErrback(have_a_bug)
-    # Without Twisted's handlers a signal ends this process. With them it would end the
-    # reactor, which hangs up first: and the manager would be blamed for that.
+    # Without Twisted's handlers a signal ends this process at once. With them the reactor would
+    # hang up first, and the error message would blame the manager.
     loop.run(installSignalHandlers=False)
     os._exit(1)
 
 
 def have_a_bug(failure: Any) -> NoReturn:
-    """Say all that is known of a mistake of ours, and exit."""
+    """Print the traceback of a bug, and exit."""
     failure.printTraceback()
     os._exit(1)
 
@@ -58,7 +58,7 @@ def die_quietly_of_ctrl_c() -> None:
 
 
 def open_stdout() -> None:
-    """Have a standard output that takes every text, whatever this process was given."""
+    """Make sure that standard output exists and accepts any text."""
     # It is None if the caller has closed it, and may know only ASCII.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -67,8 +67,8 @@ def open_stdout() -> None:
 def do_without_tls() -> None:
     """Keep Twisted from loading OpenSSL, a quarter of a command's time.
 
-    Only https needs it. Twisted takes a module that can't be imported for
-    one that is not installed, and does without.
+    Only https needs it. Twisted treats a module that can't be imported as not installed, and
+    goes on without it.
     """
     for name in ("OpenSSL", "ssl"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
@@ -81,12 +81,12 @@ async def session(reactor: Any, arguments: Namespace) -> NoReturn:
     files = {name: getattr(arguments, name) for name in FILES}
     try:
         client = Client.connecting(arguments.url, reactor, arguments.token, **files)
-    except CliError as trouble:
-        status = failed(trouble, arguments)
+    except CliError as error:
+        status = failed(error, arguments)
     else:
         status = await carry_out(client, arguments)
-    # All is said and flushed. To take down the reactor and the interpreter piece by
-    # piece would be a sixth of a command's time.
+    # All output is flushed. An orderly shutdown of the reactor and the interpreter would take
+    # a sixth of a command's time.
     os._exit(status)
 
 
@@ -95,10 +95,10 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
     try:
         status: int = await arguments.run(client, arguments)
         sys.stdout.flush()
-    except CliError as trouble:
-        return failed(trouble, arguments)
+    except CliError as error:
+        return failed(error, arguments)
     except BrokenPipeError:
-        # Whoever read the output has seen enough.
+        # The reader of the output has closed it.
         return 128 + signal.SIGPIPE
     except OSError as error:
         return failed(CliError(f"Can't write the output: {error.strerror}."), arguments)
@@ -107,11 +107,11 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
     return status
 
 
-def failed(trouble: CliError, arguments: Namespace) -> int:
+def failed(error: CliError, arguments: Namespace) -> int:
     """Say what went wrong, and return the exit status."""
     with suppress(OSError):  # which may be what went wrong
         sys.stdout.flush()
-    print(plain(str(trouble)), file=sys.stderr)
+    print(plain(str(error)), file=sys.stderr)
     status: int = arguments.failure
     return status
 
