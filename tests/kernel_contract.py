@@ -14,11 +14,16 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeInit, FakeReactor, FakeSocket, make_folder
+from tests.support import unmount
 from txcontain.host.kernel import Kernel
 from txcontain.host.processes import Process
 
@@ -26,10 +31,37 @@ NEVER = 1 << 22  # a pid past the greatest that Linux gives
 NO_PROCESS = Process(0, 0)
 
 
-class Errors:
+if TYPE_CHECKING:
+
+    class World(SynchronousTestCase):
+        """What a world has, and a contract may speak of."""
+
+        kernel: Any  # the fake one or the real one
+
+        def begin(self) -> Process: ...
+        def begin_catching(self, number: int) -> Process: ...
+        def begin_monitor(self, slots: str, name: str) -> tuple[Process, Process]: ...
+        def end(self, process: Process) -> None: ...
+        def reap(self, process: Process) -> None: ...
+        def wait_until_it_ended(self, process: Process) -> None: ...
+        def readable(self, pidfd: int) -> bool: ...
+        def descriptors(self) -> list[int]: ...
+        def room_for(self, count: int) -> AbstractContextManager[None]: ...
+        def connect(self) -> tuple[Any, int]: ...
+        def hang_up(self) -> None: ...
+        def close_ours(self) -> None: ...
+        def listen(self) -> tuple[int, Process]: ...
+        def listen_no_more(self) -> None: ...
+        def mount(self, folder: str) -> None: ...
+
+else:
+    World = object
+
+
+class Errors(World):
     """What both contracts need."""
 
-    def assert_errno(self, number, function, *arguments) -> None:
+    def assert_errno(self, number: int, function: Any, *arguments: Any) -> None:
         """Fail unless a call fails with just this error."""
         error = self.assertRaises(OSError, function, *arguments)
         self.assertEqual(errno.errorcode.get(error.errno), errno.errorcode[number])
@@ -38,7 +70,7 @@ class Errors:
 class Contract(Errors):
     """What holds without root."""
 
-    def opened(self, process):
+    def opened(self, process: Process) -> int:
         """A pidfd that is closed with the test."""
         pidfd = self.kernel.open_process(process)
         self.addCleanup(self.kernel.close, pidfd)
@@ -328,7 +360,7 @@ class PrivilegedContract(Errors):
         self.assertEqual(self.kernel.mounts_below(f"{folder}/a"), [f"{folder}/a/b"])
 
 
-class FakeWorld:
+class FakeWorld(World):
     """Has a fake kernel."""
 
     def setUp(self) -> None:
@@ -336,51 +368,51 @@ class FakeWorld:
         self.reactor = FakeReactor()
         self.kernel = self.reactor.kernel
 
-    def begin(self):
+    def begin(self) -> Process:
         """A process that SIGKILL ends."""
-        process = self.kernel.begin(killed=lambda: self.kernel.end(process))
+        process: Process = self.kernel.begin(killed=lambda: self.kernel.end(process))
         return process
 
-    def begin_catching(self, number):
+    def begin_catching(self, number: int) -> Process:
         """A process that has a handler for one signal."""
         process = self.begin()
         self.kernel.catching[process.pid] = [process]
         self.kernel.caught = number
         return process
 
-    def begin_monitor(self, slots, name):
+    def begin_monitor(self, slots: str, name: str) -> tuple[Process, Process]:
         """A monitor, and the process below it."""
         self.kernel.working[name] = pair = self.begin(), self.begin()
         return pair
 
-    def end(self, process) -> None:
+    def end(self, process: Process) -> None:
         """A process ends, and no one waits for it."""
         self.kernel.end(process)
 
-    def reap(self, process) -> None:
+    def reap(self, process: Process) -> None:
         """Someone has waited for it."""
         self.kernel.reap(process)
 
-    def wait_until_it_ended(self, process) -> None:
+    def wait_until_it_ended(self, process: Process) -> None:
         """Fail if a killed process still runs."""
         self.assertFalse(self.kernel.lives(process))
 
-    def readable(self, pidfd):
+    def readable(self, pidfd: int) -> bool:
         """Whether a pidfd can be read."""
         return self.kernel.pidfds[pidfd] not in self.kernel.living
 
-    def descriptors(self):
+    def descriptors(self) -> list[int]:
         """Those that are open."""
         return sorted([*self.kernel.pidfds, *self.kernel.folders])
 
     @contextlib.contextmanager
-    def room_for(self, count):
+    def room_for(self, count: int) -> Iterator[None]:
         """Only so many descriptors can be opened meanwhile."""
         self.kernel.most_open = len(self.descriptors()) + count
         yield
         self.kernel.most_open = None
 
-    def connect(self):
+    def connect(self) -> tuple[Any, int]:
         """A connection's end that is ours, and the pid of who has the other."""
         self.socket = FakeSocket.__new__(FakeSocket)
         init = FakeInit.__new__(FakeInit)
@@ -397,7 +429,7 @@ class FakeWorld:
         """Our end is closed."""
         self.socket.closed = True
 
-    def listen(self):
+    def listen(self) -> tuple[int, Process]:
         """A port, and the process that listens on it."""
         process = self.begin()
         self.kernel.listening[8000] = process.pid
@@ -407,20 +439,20 @@ class FakeWorld:
         """That closes it."""
         self.kernel.listening.clear()
 
-    def mount(self, folder) -> None:
+    def mount(self, folder: str) -> None:
         """Mount something on a folder."""
         self.kernel.mounts.append(folder)
 
 
-class RealWorld:
+class RealWorld(World):
     """Has the kernel that this test runs on, and children that end with the test."""
 
     def setUp(self) -> None:
         """No child yet."""
         self.kernel = Kernel()
-        self.children = {}
+        self.children: dict[Any, Any] = {}
 
-    def spawn(self, *command, **options):
+    def spawn(self, *command: str, **options: Any) -> Any:
         """A child that ends when its stdin is closed."""
         pipe = subprocess.PIPE
         child = subprocess.Popen(command, stdin=pipe, stdout=pipe, **options)
@@ -428,24 +460,24 @@ class RealWorld:
         self.children[child.pid] = child
         return child
 
-    def see_off(self, child) -> None:
+    def see_off(self, child: Any) -> None:
         """Let a child end, and wait for it."""
         child.stdin.close()
         child.stdout.close()
         child.wait(10)
 
-    def begin(self):
+    def begin(self) -> Process:
         """A process that SIGKILL ends."""
         return self.kernel.identify(self.spawn("cat").pid)
 
-    def begin_catching(self, number):
+    def begin_catching(self, number: int) -> Process:
         """A process that has a handler for one signal."""
         script = f"trap : {signal.Signals(number).name[3:]}; echo; read line"
         child = self.spawn("sh", "-c", script)
         child.stdout.readline()
         return self.kernel.identify(child.pid)
 
-    def begin_monitor(self, slots, name):
+    def begin_monitor(self, slots: str, name: str) -> tuple[Process, Process]:
         """A monitor, and the process below it, which it waits for when it is told to."""
         os.mkdir(slot := os.path.join(slots, name))
         script = (
@@ -458,7 +490,7 @@ class RealWorld:
         self.children[below.pid] = child
         return self.kernel.identify(child.pid), below
 
-    def end(self, process) -> None:
+    def end(self, process: Process) -> None:
         """A process ends, and no one waits for it."""
         child = self.children[process.pid]
         if child.pid != process.pid:  # it is a monitor's, which waits for it later
@@ -468,7 +500,7 @@ class RealWorld:
             child.stdin.close()
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
-    def reap(self, process) -> None:
+    def reap(self, process: Process) -> None:
         """Someone has waited for it."""
         child = self.children[process.pid]
         if child.pid != process.pid:
@@ -478,7 +510,7 @@ class RealWorld:
         else:
             child.wait(10)
 
-    def wait_until_it_ended(self, process) -> None:
+    def wait_until_it_ended(self, process: Process) -> None:
         """Fail if a killed process still runs."""
         pidfd = os.pidfd_open(process.pid)
         try:
@@ -486,18 +518,18 @@ class RealWorld:
         finally:
             os.close(pidfd)
 
-    def readable(self, pidfd):
+    def readable(self, pidfd: int) -> bool:
         """Whether a pidfd can be read."""
         return bool(select.select([pidfd], [], [], 0)[0])
 
-    def descriptors(self):
+    def descriptors(self) -> list[int]:
         """Those that are open."""
         with os.scandir("/proc/self/fd") as entries:
             names = [entry.name for entry in entries]
         return sorted(number for number in map(int, names) if is_open(number))
 
     @contextlib.contextmanager
-    def room_for(self, count):
+    def room_for(self, count: int) -> Iterator[None]:
         """Only so many descriptors can be opened meanwhile."""
         free = [os.open("/", os.O_PATH) for _ in range(count + 1)]
         for descriptor in free:
@@ -509,7 +541,7 @@ class RealWorld:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    def connect(self):
+    def connect(self) -> tuple[Any, int]:
         """A connection's end that is ours, and the pid of who has the other."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("")  # an abstract name that the kernel chooses (unix(7))
@@ -533,7 +565,7 @@ class RealWorld:
         """Our end is closed."""
         self.ours.close()
 
-    def listen(self):
+    def listen(self) -> tuple[int, Process]:
         """A port, and the process that listens on it."""
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.listener.close)
@@ -543,13 +575,13 @@ class RealWorld:
         """That closes it."""
         self.listener.close()
 
-    def mount(self, folder) -> None:
+    def mount(self, folder: str) -> None:
         """Mount something on a folder."""
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
-        self.addCleanup(subprocess.run, ["umount", folder], check=True)
+        self.addCleanup(unmount, folder)
 
 
-def is_open(descriptor):
+def is_open(descriptor: int) -> bool:
     """Whether a descriptor is open."""
     with contextlib.suppress(OSError):
         os.fstat(descriptor)

@@ -854,7 +854,7 @@ ELSEWHERE = (
     ),
     (
         "a /tmp that is a link to itself",
-        "images/test_content.py:test_circles",
+        "images/test_metadata.py:test_circles",
         "{} is a symbolic link that leads in circles",
     ),
     (

@@ -768,6 +768,8 @@ class Variables(Case):
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text()))
     def test_the_same_as_the_specs(
+        self, pairs: list[tuple[str, Any]], before: dict[str, str]
+    ) -> None:
         """The init fills in exactly like the validator, though they share no code."""
         try:
             wanted = spec.fill_in(pairs, before)
@@ -778,6 +780,8 @@ class Variables(Case):
 
     @given(assignments, st.dictionaries(st.sampled_from("ABC"), st.text(max_size=9)))
     def test_the_same_as_a_reference(
+        self, pairs: list[tuple[str, Any]], before: dict[str, str]
+    ) -> None:
         """Each value is filled in with the variables as they were before it."""
         wanted = dict(before)
         for name, parts in pairs:

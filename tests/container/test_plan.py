@@ -31,7 +31,7 @@ MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
 HOST = Host("/empty", MASKS, ("/proc/sys",), FILTER, (("msgqueue", 7),))
 ALL = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31]
 
-GROUNDWORK = [
+BASE_PLAN = [
     step("unshare", namespaces=["mount", "cgroup"]),
     step("propagation", mode="slave"),
     step("scratch", path="/scratch", size="1m"),
@@ -178,10 +178,14 @@ class Containers(SynchronousTestCase):
 
     def test_base_plan(self) -> None:
         """Every plan begins with the steps that a warm init does in advance."""
-        groundwork = make_groundwork(HOST, "/scratch")
-        self.assertEqual(groundwork, GROUNDWORK)
-        for changes in ({}, {"writable_root": True, "limits": {"disk": "1M", "files": 9}}):
-            self.assertEqual(plan_of(**changes)[: len(groundwork)], groundwork)
+        base_plan = make_base_plan(HOST, "/scratch")
+        self.assertEqual(base_plan, BASE_PLAN)
+        every: list[dict[str, Any]] = [
+            {},
+            {"writable_root": True, "limits": {"disk": "1M", "files": 9}},
+        ]
+        for changes in every:
+            self.assertEqual(plan_of(**changes)[: len(base_plan)], base_plan)
 
     def test_no_script(self) -> None:
         """Without a script the container idles, in the same environment."""
@@ -449,7 +453,7 @@ class InAdvance(SynchronousTestCase):
 
     def test_same_plan(self) -> None:
         """All steps may be done early, except the exec or idle."""
-        for plan in (GROUNDWORK + REST, plan_of()):
+        for plan in (BASE_PLAN + REST, plan_of()):
             self.assertEqual(common_start(plan, plan), plan[:-1])
 
     def test_another_plan(self) -> None:
@@ -461,6 +465,6 @@ class InAdvance(SynchronousTestCase):
         """No address and no range of ids is taken early, nor is anything done that needs one."""
         plan = plan_of(network="private")
         unshare = step("unshare", namespaces=["net"])
-        self.assertEqual(common_start(plan, plan), [*GROUNDWORK, unshare])
+        self.assertEqual(common_start(plan, plan), [*BASE_PLAN, unshare])
         plan = make_plan(make_spec(), evolve(PATHS, ids=65536), "web-1")
         self.assertEqual(common_start(plan, plan), BASE_PLAN)

@@ -1,6 +1,7 @@
 """Ranges of user ids, and what is said where there can be no user namespace."""
 
 import errno
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,7 +34,7 @@ class RangeTests(SynchronousTestCase):
         """A record is believed only if it has a range of ours."""
         self.assertEqual(read_range(FIRST_ID + IDS), FIRST_ID + IDS)
         self.assertIsNone(read_range(None))
-        for value in (
+        values: tuple[Any, ...] = (
             0,
             1000,
             FIRST_ID + 1,
@@ -42,14 +43,15 @@ class RangeTests(SynchronousTestCase):
             "1",
             [],
             1.5,
-        ):
+        )
+        for value in values:
             self.assertRaises(ValueError, read_range, value)
 
 
 class FailureTests(SynchronousTestCase):
     """A machine that can't do it."""
 
-    def error(self, op, number):
+    def error(self, op: str, number: int) -> Any:
         details = {"step": 0, "call": "call", "errno": number, "path": "", "cause": "", "hint": ""}
         return of_step([(op, {"target": "/layers/1"})], StepFailed(details))
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 from itertools import product
+from typing import Any
 from unittest import mock
 
 from twisted.trial.unittest import SkipTest
@@ -59,13 +60,13 @@ class Listeners(ChildrenCase):
             self.assertEqual(asked, self.found())
         self.assertEqual([len(inodes) for inodes in asked], [1, 1, 0] * 4)
 
-    def found(self):
+    def found(self) -> Any:
         """The sockets that listen on the port, by process, protocol and address."""
         addresses = ("0.0.0.0", "127.0.0.1", "127.0.0.2")
-        every = product(("self", os.getpid()), ("tcp", "udp"), addresses)
+        every = product(("self", str(os.getpid())), ("tcp", "udp"), addresses)
         return [self.kernel.listening_sockets(self.port, *which) for which in every]
 
-    def refuse(self, network_of):
+    def refuse(self, network_of: Any) -> None:
         """As a kernel without sock_diag(7)."""
         raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
 
@@ -113,7 +114,7 @@ class Listeners(ChildrenCase):
         self.socket.listen()
         looked = []
 
-        def some_link(path):
+        def some_link(path: Any) -> Any:
             looked.append(path)
             return "/dev/null"
 
@@ -134,7 +135,7 @@ class Listeners(ChildrenCase):
         self.socket.listen()
         readlink = os.readlink
 
-        def vanished(path):
+        def vanished(path: Any) -> Any:
             if "socket" not in readlink(path):
                 raise FileNotFoundError(path)
             return readlink(path)

@@ -86,7 +86,7 @@ class Processes(ChildrenCase):
     def test_names_of_any_bytes(self) -> None:
         """A name that is not UTF-8, or looks like other fields, changes nothing."""
         name = b"\xff) R 1 ("
-        script = f"open('/proc/self/comm', 'wb').write({name})\nprint(flush=True)\nopen(0).read()"
+        script = f"open('/proc/self/comm', 'wb').write({name!r})\nprint(flush=True)\nopen(0).read()"
         child = self.start(sys.executable, "-ISc", script)
         child.stdout.readline()
         self.assertTrue(self.kernel.lives(self.kernel.identify(child.pid)))

@@ -1,5 +1,7 @@
 """Programs of the host that run beside the reactor."""
 
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -10,7 +12,7 @@ from txcontain.host.programs import complaint_of
 class ProgramTests(TestCase):
     """Every end of a program is told in words."""
 
-    def run_shell(self, script, stdin=None):
+    def run_shell(self, script: str, stdin: Any = None) -> Any:
         """The words for the end of a shell."""
         return Deferred.fromCoroutine(complaint_of(reactor, "/bin/sh", ["-c", script], stdin))
 

@@ -1,5 +1,7 @@
 """The log process is found or started, and told what to read."""
 
+from typing import Any
+
 from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
@@ -67,6 +69,21 @@ class ProcessTests(MachineTestCase):
         opening = self.client.open("a")
         self.other.say("failed", "a", "Too many open files")
         self.assertEqual(self.successResultOf(opening), "Too many open files")
+
+    def test_no_descriptor(self) -> None:
+        """If there is no descriptor left to connect with, it tries again until there is one."""
+        connect, failing = self.other.connect, [OSError(24, "Too many open files")] * 3
+
+        def connect_or_fail(factory: Any) -> None:
+            if failing:
+                raise failing.pop()
+            connect(factory)
+
+        self.other.connect = connect_or_fail
+        self.other.lose()
+        for _ in range(4):
+            self.reactor.advance(CONNECT_AGAIN)
+        self.assertIsNotNone(self.other.connection)
 
     def test_started(self) -> None:
         """If there is no log process, one is started, and looked for until it is found."""

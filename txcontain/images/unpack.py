@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from txcontain.container.facts import NOWHERE, Host
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.host.files import to_json, write
-from txcontain.host.kernel import flush_disk
+from txcontain.host.syscalls import flush_disk
 from txcontain.images.bounds import USUAL, Bounds, check
 from txcontain.images.complaints import Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top

@@ -119,7 +119,10 @@ class LogClient(ClientFactory):
         return False
 
     def _connect(self) -> None:
-        self.reactor.connectUNIX(self.socket, self)
+        try:
+            self.reactor.connectUNIX(self.socket, self)
+        except OSError:  # there is no descriptor left: the reactor raises that at once
+            self._retry.after(CONNECT_AGAIN)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         """There is none yet: start one, and connect again in a moment."""
