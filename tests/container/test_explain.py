@@ -201,7 +201,12 @@ class ForReal(SynchronousTestCase):
         with open(self.path("script"), "w") as file:
             file.write(explain(plan))
         dirty = {**os.environ, "LEAKS": "yes"}
-        subprocess.run(["sh", self.path("script")], check=True, timeout=30, env=dirty)
+        subprocess.run(
+            ["env", "--default-signal", "sh", self.path("script")],
+            check=True,
+            timeout=30,
+            env=dirty,
+        )
         return self.output()
 
     def by_init(self, plan: list[tuple[Any, ...]]) -> list[str]:
