@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -50,30 +47,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     mode = "quick" if os.environ.get("BENCH") == "quick" else "full"
     processes.adopt_orphans()
-    with work_folder() as folder:
+    with contestants.work_folder() as folder:
         results: dict[str, Any] = {"mode": mode, "machine": report.machine()}
         results |= run(folder, SCALES[mode])
         results["hostile"] = hostile.under_attack(folder, SCALES[mode].hostile)
         print(f"\n{hostile.noticed_table(results['hostile'])}", flush=True)
     print(f"\nKept in {report.save(mode, results).relative_to(ROOT)}.")
     draw(results)
-
-
-@contextmanager
-def work_folder() -> Iterator[Path]:
-    """A folder on this disk; in the end it is removed, and whatever still runs is ended."""
-    (ROOT / "build").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "build"))
-    # ext4 is to place what is below in groups of inodes of their own. Without a journal it skips,
-    # one by one, those that were freed in the last minutes: what one removes slows the others.
-    subprocess.run(["chattr", "+T", folder], stderr=subprocess.DEVNULL)
-    try:
-        yield folder
-    finally:
-        processes.end_descendants()
-        for slot in folder.glob("*/run/slots/*"):
-            contestants.remove_groups(f"txcontain/{slot.name}")
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(folder: Path, scale: Scale) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, cycle
@@ -22,7 +23,7 @@ from typing import Any, ClassVar
 
 from bench import packages, processes
 from bench.client import Connection, UnixConnection, ask_until
-from bench.manager import BASES, Manager
+from bench.manager import BASES, ROOT, Manager
 
 INSIDE = ["/bin/sh", "-c", "echo; exec sleep 1000"]
 FLOOR = "unshare + chroot"
@@ -292,6 +293,23 @@ def needed(program: str) -> str:
     if path is None:
         raise Missing(f"{program} is not there, and apt-get could not fetch it")
     return path
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder on this disk; in the end it is removed, and whatever still runs is ended."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "build"))
+    # ext4 is to place what is below in groups of inodes of their own. Without a journal it skips,
+    # one by one, those that were freed in the last minutes: what one removes slows the others.
+    subprocess.run(["chattr", "+T", folder], stderr=subprocess.DEVNULL)
+    try:
+        yield folder
+    finally:
+        processes.end_descendants()
+        for slot in folder.glob("*/run/slots/*"):
+            remove_groups(f"txcontain/{slot.name}")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def why_it_fails(command: list[str], environment: dict[str, str]) -> str:

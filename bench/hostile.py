@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
-from bench import processes, report
+from bench import contestants, processes, report
 from bench.client import Connection, Refused, free_port
 from bench.manager import Manager, make_images, running
 from bench.measure import worst
@@ -305,15 +305,13 @@ def noticed_table(found: list[Noticed]) -> str:
 
 def main() -> None:
     """Try the attacks that are named, or all."""
-    from bench.__main__ import work_folder
-
     names = sys.argv[1:] or list(ATTACKS)
     if unknown := set(names) - set(ATTACKS):
         sys.exit(f"No such attack: {', '.join(sorted(unknown))}. There are {', '.join(ATTACKS)}.")
     if os.geteuid():
         sys.exit("The attacks come from containers: run it as root.")
     processes.adopt_orphans()
-    with work_folder() as folder:
+    with contestants.work_folder() as folder:
         make_images(folder)
         print(noticed_table(under_attack(folder, SECONDS, names)))
 
