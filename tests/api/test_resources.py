@@ -280,6 +280,7 @@ class MoreTests(WebTestCase):
             self.assertEqual(
                 json.loads(self.successResultOf(content)),
                 {
+                    "type": "urn:txcontain:no-such-instance",
                     "title": "Not Found",
                     "status": 404,
                     "detail": "there is no instance web-9",

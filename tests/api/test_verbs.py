@@ -76,7 +76,7 @@ class ErrorTests(RestTestCase):
             response, _ = self.refused(kind("why"))
             machine = issubclass(kind, errors.MachineAtFault)
             self.assertEqual(response.code >= 500, machine, kind)
-            self.assertTrue(any(issubclass(kind, listed) for listed, _, _ in STATUSES))
+            self.assertTrue(any(issubclass(kind, listed) for listed, *_ in STATUSES))
 
     def test_reason(self) -> None:
         """A refusal's body is empty; its reason is in a header, whatever characters it holds."""
@@ -105,7 +105,13 @@ class ErrorTests(RestTestCase):
         )
         self.assertEqual(
             json.loads(body),
-            {"title": "Not Found", "status": 404, "detail": "no web-9", "chain": ["see ps"]},
+            {
+                "type": "urn:txcontain:no-such-instance",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "no web-9",
+                "chain": ["see ps"],
+            },
         )
 
     def test_unexpected(self) -> None:

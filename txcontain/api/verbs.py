@@ -30,18 +30,23 @@ DIGITS = 15  # of a number in a query: JSON has it exactly
 FLAGS = {"1": True, "true": True, "0": False, "false": False}
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
-# The status and phrase of each error.
-STATUSES: list[tuple[type[errors.Error], int, bytes]] = [
-    (errors.InvalidData, http.CONFLICT, b"Bad Request"),
-    (errors.ConfigExists, http.CONFLICT, b"Conflict"),
-    (errors.ConfigAtFault, http.CONFLICT, b"Conflict"),
-    (errors.CalledOff, http.CONFLICT, b"Conflict"),
-    (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found"),
-    (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found"),
-    (errors.Malformed, http.BAD_REQUEST, b"Bad Request"),
-    (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized"),
-    (errors.Forbidden, http.FORBIDDEN, b"Forbidden"),
-    (errors.MachineAtFault, http.INTERNAL_SERVER_ERROR, b"Internal Server Error"),
+# Each error's status, phrase and type (API.md has them too: programs rely on them).
+STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
+    (errors.InvalidData, http.CONFLICT, b"Bad Request", "invalid-data"),
+    (errors.ConfigExists, http.CONFLICT, b"Conflict", "config-exists"),
+    (errors.ConfigAtFault, http.CONFLICT, b"Conflict", "config-at-fault"),
+    (errors.CalledOff, http.CONFLICT, b"Conflict", "called-off"),
+    (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found", "no-such-config"),
+    (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found", "no-such-instance"),
+    (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),
+    (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized", "unauthenticated"),
+    (errors.Forbidden, http.FORBIDDEN, b"Forbidden", "forbidden"),
+    (
+        errors.MachineAtFault,
+        http.INTERNAL_SERVER_ERROR,
+        b"Internal Server Error",
+        "machine-at-fault",
+    ),
 ]
 UNEXPECTED = errors.MachineAtFault(
     "the manager has a bug, and could not do this", "its log has the details: please report them"
@@ -50,9 +55,14 @@ UNEXPECTED = errors.MachineAtFault(
 log = Logger()
 
 
+def status_of(error: errors.Error) -> tuple[int, bytes, str]:
+    """The status, phrase and type of an error."""
+    return next(row[1:] for row in STATUSES if isinstance(error, row[0]))
+
+
 def refuse(request: Request, error: errors.Error) -> None:
     """Answer with an error: its status, an empty body, and the reason in the header."""
-    status, phrase = next((s, p) for kind, s, p in STATUSES if isinstance(error, kind))
+    status, phrase, _ = status_of(error)
     request.setResponseCode(status, phrase)
     request.setHeader(b"Txcontain-Reason", encoded(str(error)))
     request.setHeader(b"Content-Length", b"0")
@@ -74,6 +84,7 @@ def refuse_with_problem(request: Request, error: errors.Error) -> None:
     """Answer with an error as ``application/problem+json`` (RFC 9457)."""
     refuse(request, error)
     problem = {
+        "type": f"urn:txcontain:{status_of(error)[2]}",
         "title": request.code_message.decode(),
         "status": request.code,
         "detail": error.chain[0],
