@@ -10,6 +10,7 @@ from treq.testing import StubTreq
 
 from tests.fakes import ManagerTestCase
 from txcontain.api import openapi
+from txcontain.api.areas import AREAS
 from txcontain.api.openapi import DOCUMENT
 from txcontain.api.resources import make_root
 from txcontain.api.verbs import STATUSES, Collection
@@ -103,12 +104,32 @@ class DocumentTests(ManagerTestCase):
         """Each status that a request can get is there, and in API.md."""
         rows = {int(row[:3]) for row in table("What every request can get")}
         self.assertEqual(rows, {400, 401, 403, 404, 405, 408, 409, 500, 503})
-        self.assertLessEqual({status for _, status, _ in STATUSES}, rows)
+        self.assertLessEqual({status for _, status, *_ in STATUSES}, rows)
         for path, item in DOCUMENT["paths"].items():
             for method in set(item) & set(METHODS):
                 answers = {int(status) for status in item[method]["responses"]}
                 self.assertEqual(rows - {404, 405} | {200}, answers - {404}, (path, method))
                 self.assertEqual(404 in answers, "{" in path or path in ("/launch", "/logs"), path)
+
+    def test_types(self) -> None:
+        """Each type of a problem is in API.md, with its status."""
+        rows = table("The types of problems")
+        types = [f"`urn:txcontain:{name}`" for *_, name in STATUSES]
+        self.assertEqual(rows, types)
+
+    def test_operations(self) -> None:
+        """Each operation has an id of its own, and a tag that is described."""
+        found = [DOCUMENT["paths"][path][method.lower()] for path, method in operations()]
+        ids = {operation["operationId"] for operation in found}
+        self.assertEqual(len(ids), len(found))
+        tags = {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]}
+        self.assertEqual({tag for operation in found for tag in operation["tags"]}, tags)
+
+    def test_areas(self) -> None:
+        """No area takes a path or a schema that another has."""
+        for kind in ("paths", "schemas"):
+            names = [name for area in AREAS.values() for name in getattr(area, kind)]
+            self.assertEqual(sorted(set(names)), sorted(names), kind)
 
     def test_config_keys(self) -> None:
         """The keys of a config and of its limits are spec.py's, and those of API.md's tables."""

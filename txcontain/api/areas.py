@@ -1,0 +1,18 @@
+"""All areas of the API, by the tag that their operations have in the OpenAPI document."""
+
+from __future__ import annotations
+
+from txcontain.api.area import Area
+from txcontain.api.events import Events
+from txcontain.api.instances import Instances
+from txcontain.api.logs import Logs
+from txcontain.api.system import System
+from txcontain.api.v1 import V1
+
+AREAS: dict[str, type[Area]] = {
+    "v1": V1,
+    "instances": Instances,
+    "logs": Logs,
+    "events": Events,
+    "system": System,
+}

@@ -1,0 +1,68 @@
+"""Events: what has happened."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attrs import define
+from twisted.web.server import Request
+
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import (
+    FLAG,
+    LARGEST_QUERY,
+    Json,
+    answer,
+    extension,
+    in_query,
+    numeric,
+    string,
+    structure,
+)
+from txcontain.api.verbs import ExtensionResource, flag, number, query
+from txcontain.logs.follower import Follower
+
+
+@define
+class Events(Area):
+    """What has happened, a line of JSON each."""
+
+    schemas: ClassVar[Json] = {
+        "Event": structure(
+            {
+                "seq": numeric("its number", 1),
+                "time": numeric("unix time", kind="number"),
+                "instance": {"type": ["string", "null"]},
+                "what": string("what happened: mostly a state"),
+                "reason": string("why"),
+                "by": string("who asked, if someone did: loopback, uid N, token N, certificate N"),
+            },
+            "by",
+        ),
+    }
+    paths: ClassVar[Json] = {
+        "/events": {
+            "get": extension(
+                "events",
+                "Tell what has happened",
+                answer("an Event a line", {"type": "string"}, "application/x-ndjson"),
+                parameters=[
+                    in_query("since", "only after this number", numeric("seq", 0, LARGEST_QUERY)),
+                    in_query("follow", "also those to come, without end", FLAG),
+                ],
+            ),
+        },
+    }
+
+    def resources(self) -> Resources:
+        """All events."""
+        return {b"events": ExtensionResource(GET=self.events)}
+
+    async def events(self, request: Request) -> None:
+        """GET /events."""
+        asked = query(request, since=number, follow=flag)
+        request.setHeader(b"Content-Type", b"application/x-ndjson")
+        journal, reactor = self.manager.journal, self.manager.reactor
+        last = asked["since"] or 0
+        follower = Follower(request, journal=journal, reactor=reactor, last=last)
+        await follower.send(bool(asked["follow"]))

@@ -1,0 +1,179 @@
+"""Instances: all of them, each by its name, and what is asked of one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attrs import asdict, define
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import (
+    INSTANCE,
+    NO_INSTANCE,
+    Json,
+    answer,
+    array,
+    extension,
+    numeric,
+    one_of,
+    or_null,
+    ref,
+    string,
+    structure,
+)
+from txcontain.api.v1 import SUMMARY
+from txcontain.api.verbs import ExtensionResource
+from txcontain.container.explain import explain
+from txcontain.runtime.records import record_of
+
+STATES = ("starting", "running", "waiting", "stopping", "ended")
+RECORD: Json = {
+    **SUMMARY,
+    "state": one_of("where it is in its life", *STATES),
+    "since": numeric("unix time of the state", kind="number"),
+    "launched": numeric("unix time of the launch", kind="number"),
+    "ready": {"type": "boolean", "description": "whether it listens on its PORT"},
+    "pid": numeric("PID 1, as the host sees it", kind=["integer", "null"]),
+    "restarts": numeric("how often it was started again", 0),
+    "exit": or_null(ref("Exit")),
+}  # what the list of all tells of each
+
+
+@define
+class Instances(Area):
+    """Instances, also those that have ended."""
+
+    schemas: ClassVar[Json] = {
+        "Record": structure(RECORD, closed=True),
+        "Instance": structure(
+            {
+                **RECORD,
+                "spec": {"type": "object", "description": "the config, defaults filled in"},
+                "layers": array(string("the folder of a tarball")),
+                "plan": array({"type": "object"}, "each step, with the seconds it took"),
+                "timeline": array(numeric("seconds", kind="number")),
+                "in_advance": numeric("steps that a warm init carried out before the launch"),
+                "left_out": {"type": "object", "description": "what of each tarball is not in it"},
+            }
+        ),
+        "Exit": structure(
+            {
+                "status": numeric("exit status", kind=["integer", "null"]),
+                "signal": numeric("signal that ended it", kind=["integer", "null"]),
+                "reason": string("the same as a sentence"),
+                "at": numeric("unix time", kind="number"),
+            }
+        ),
+        "Usage": structure(
+            {
+                **SUMMARY,
+                "memory": numeric("bytes", 0),
+                "memory_peak": numeric("bytes", 0),
+                "cpu_usec": numeric("microseconds", 0),
+                "pids": numeric("processes and threads", 0),
+                "limits": {"type": "object", "description": "as in the config"},
+            },
+            "memory",
+            "memory_peak",
+            "cpu_usec",
+            "pids",
+        ),
+    }
+    paths: ClassVar[Json] = {
+        "/instances": {
+            "get": extension(
+                "listInstances",
+                "List all instances, also those that have ended",
+                answer("a record each", structure({"instances": array(ref("Record"))})),
+            ),
+        },
+        "/instances/{instance}": {
+            "get": extension(
+                "inspect",
+                "Tell all that is known of an instance",
+                answer("its record, spec and plan", ref("Instance")),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
+        "/instances/{instance}/wait": {
+            "get": extension(
+                "wait",
+                "Wait until an instance has ended for good",
+                answer("how it ended", structure({"exit": ref("Exit")})),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
+        "/instances/{instance}/stats": {
+            "get": extension(
+                "usage",
+                "Tell what an instance uses now",
+                answer("figures", ref("Usage")),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
+        "/instances/{instance}/explain": {
+            "get": extension(
+                "explain",
+                "Tell how to make an instance's container by hand",
+                answer("a shell script", {"type": "string"}, "text/x-shellscript"),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
+        "/stats": {
+            "get": extension(
+                "usageOfAll",
+                "Tell what all running instances use now",
+                answer("figures", structure({"stats": array(ref("Usage"))})),
+            ),
+        },
+    }
+
+    def resources(self) -> Resources:
+        """/stats; /instances is put together in resources.py."""
+        return {b"stats": ExtensionResource(GET=self.usage_of_all)}
+
+    def below_instance(self, name: str) -> Resources:
+        """What is asked of one instance."""
+
+        async def usage(request: Request) -> Json:
+            return self.manager.usage(name)
+
+        async def explanation(request: Request) -> None:
+            script = explain(self.manager.find(name).plan)
+            request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
+            request.write(script.encode())
+
+        async def wait(request: Request) -> Json:
+            ended = self.manager.find(name).end()
+            request.notifyFinish().addErrback(lambda _: ended.cancel())
+            return {"exit": asdict(await ended)}
+
+        return {
+            b"stats": ExtensionResource(GET=usage),
+            b"explain": ExtensionResource(GET=explanation),
+            b"wait": ExtensionResource(GET=wait),
+        }
+
+    async def all(self, request: Request) -> Json:
+        """GET /instances."""
+        records = [record_of(instance) for instance in self.manager.instances.values()]
+        return {"instances": [{key: record[key] for key in RECORD} for record in records]}
+
+    def one(self, name: str) -> Resource:
+        """/instances/NAME."""
+
+        async def inspect(request: Request) -> Json:
+            return self.manager.inspect(name)
+
+        return ExtensionResource(GET=inspect)
+
+    async def usage_of_all(self, request: Request) -> Json:
+        """GET /stats."""
+        running = self.manager.running()
+        return {"stats": [self.manager.usage(instance.name) for instance in running]}
