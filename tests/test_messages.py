@@ -37,7 +37,7 @@ from twisted.web.client import ResponseFailed
 
 from tests.api.test_hostile_http import HostileCase
 from tests.api.test_verbs import all_errors
-from tests.cli import test_commands as test_cli
+from tests.cli.session import Broken, Session
 from tests.fakes import ManagerTestCase
 from tests.support import document
 from txcontain.api.access import Caller, read_tokens
@@ -1071,7 +1071,7 @@ class RequestTests(HostileCase, Texts):
         return f"{status}: {unquote(reason[1])}" if reason else status
 
 
-class CommandTests(test_cli.Session, Texts):
+class CommandTests(Session, Texts):
     """What the CLI says."""
 
     def test_commands(self) -> None:
@@ -1085,7 +1085,7 @@ class CommandTests(test_cli.Session, Texts):
         self.manager.answers_to("GET /list", given.get("answer", b""))
         self.http = StubTreq(self.manager)
         if "error" in given:
-            self.http = HTTPClient(cast(Any, test_cli.Broken(given["error"])))
+            self.http = HTTPClient(cast(Any, Broken(given["error"])))
         self.stderr.truncate(0)
         self.stderr.seek(0)
         try:

@@ -21,7 +21,7 @@ from tests.support import document
 from txcontain.api import listen
 from txcontain.api.access import READ, WRITE, Caller, Keys, Loopback, Peers, Tokens, read_tokens
 from txcontain.api.server import ApiSite, Channel
-from txcontain.cli import commands, main
+from txcontain.cli import main, system
 from txcontain.cli.client import Client
 from txcontain.host.kernel import Kernel
 from txcontain.tap import Options
@@ -118,7 +118,7 @@ class TokenTests(TokenCase):
             with mock.patch("builtins.print") as printed:
                 arguments = main.parse(["token", "ann", "read"], {})
                 self.successResultOf(
-                    Deferred.fromCoroutine(commands.token(cast(Client, None), arguments))
+                    Deferred.fromCoroutine(system.token(cast(Client, None), arguments))
                 )
             (shown,), (known,) = (call.args for call in printed.call_args_list)
             self.write(known + "\n")

@@ -1,13 +1,11 @@
 """The commands, against a fake manager in memory."""
 
-import io
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -16,20 +14,22 @@ from urllib.parse import quote
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.testing import StubTreq
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError, NoRouteError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
+from tests.cli.session import Broken, Manager, Session
 from tests.support import MEASURED
 from txcontain import __version__
-from txcontain.cli import commands, connect, main
+from txcontain.cli import connect, instances, main, system
 from txcontain.cli.client import QUICK, SLOW, Client, fits
+from txcontain.cli.command import INSTANCE
+from txcontain.cli.commands import COMMANDS
 from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.words import age
 
 URL = "http://localhost:8080"
 CLI = Path(__file__).resolve().parents[2] / "cli"
@@ -57,92 +57,6 @@ PROBLEM = {
     "detail": "there is no web-9",
     "chain": ["inspect web-9", "look at `txcontain ps`"],
 }
-
-
-class Manager(Resource):
-    """Answers each request as its table says, and remembers what it was asked.
-
-    The table goes from "METHOD /path" to a status, headers and body; a body that
-    is no bytes is sent as JSON, and None is never sent.
-    """
-
-    isLeaf = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answers: dict[Any, Any] = {}
-        self.asked: list[Any] = []
-        self.waiting: list[Any] = []
-
-    def answers_to(
-        self,
-        request: str,
-        body: bytes | dict[str, Any] | None = b"",
-        status: int = 200,
-        **headers: str,
-    ) -> None:
-        """Lay down an answer; `_` in a header's name stands for `-`."""
-        self.answers[request] = (status, headers, body)
-
-    def render(self, request: Any) -> bytes | int:
-        """Answer, and remember the request with what matters of it."""
-        asked = f"{request.method.decode()} {request.uri.decode()}"
-        self.asked.append((asked, request.content.read()))
-        self.headers = request.requestHeaders
-        status, headers, body = self.answers[asked]
-        request.setResponseCode(status)
-        for name, value in headers.items():
-            request.setHeader(name.replace("_", "-"), value)
-        if body is None:
-            self.waiting.append(request)
-            return NOT_DONE_YET
-        return body if isinstance(body, bytes) else json.dumps(body).encode()
-
-
-class Broken:
-    """An agent whose every request fails."""
-
-    def __init__(self, error: Any) -> None:
-        self.error = error
-
-    def request(
-        self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
-    ) -> Deferred[Any]:
-        """Fail as a real agent does."""
-        return fail(self.error)
-
-
-class Session(SynchronousTestCase):
-    """Types commands, and looks at what comes out."""
-
-    def setUp(self) -> None:
-        self.manager = Manager()
-        self.http: Any = StubTreq(self.manager)
-        self.clock: Any = Clock()
-        self.stdout, self.stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
-        self.patch(sys, "stdout", self.stdout)
-        self.patch(sys, "stderr", self.stderr)
-
-    def start(self, *words: str) -> Deferred[Any]:
-        """Type a command; return the Deferred of its exit status."""
-        arguments = main.parse(list(words), {})
-        client = Client(arguments.url, self.http, self.clock)
-        return Deferred.fromCoroutine(main.carry_out(client, arguments))
-
-    def run_command(self, *words: str) -> int:
-        """Type a command that ends at once; return its exit status."""
-        return self.successResultOf(self.start(*words))
-
-    @property
-    def out(self) -> str:
-        """All that was printed."""
-        self.stdout.flush()
-        return self.stdout.buffer.getvalue().decode()
-
-    @property
-    def err(self) -> str:
-        """All that was complained about."""
-        return self.stderr.getvalue()
 
 
 class CourseTests(Session):
@@ -259,7 +173,7 @@ class LifeTests(Session):
 
     def test_ps(self) -> None:
         """The table shows what has not ended, in columns."""
-        self.patch(commands.time, "time", lambda: 1075)
+        self.patch(instances.time, "time", lambda: 1075)
         self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
         self.assertEqual(self.run_command("ps"), 0)
         self.assertEqual(
@@ -270,7 +184,7 @@ class LifeTests(Session):
 
     def test_ps_all(self) -> None:
         """With -a the ended ones are there too, and why they ended."""
-        self.patch(commands.time, "time", lambda: 1003.9)
+        self.patch(instances.time, "time", lambda: 1003.9)
         self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
         self.assertEqual(self.run_command("ps", "-a"), 0)
         self.assertEqual(
@@ -394,13 +308,13 @@ class LifeTests(Session):
     def test_stats(self) -> None:
         """One table tells processor time too, which takes two looks, a second apart."""
         usage = {**LAUNCHED, "limits": {"memory": 1 << 30}, "memory": 1536, "pids": 3}
-        self.patch(commands.time, "monotonic", self.clock.seconds)
+        self.patch(instances.time, "monotonic", self.clock.seconds)
         self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 10_000}]})
         for words in (["stats", "--once"], ["stats"]):
             status = self.start(*words)
             self.http.flush()
             self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 260_000}]})
-            self.clock.advance(commands.EVERY)
+            self.clock.advance(instances.EVERY)
             self.assertEqual(self.successResultOf(status), 0)
         self.assertEqual(
             self.out.splitlines()[:2],
@@ -413,8 +327,8 @@ class LifeTests(Session):
     def test_usage_of_one_started_again(self) -> None:
         """What was started again has used less than before: that is no share."""
         usage = {"instance": "web-1", "limits": {}, "cpu_usec": 5}
-        self.assertEqual(commands.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
-        self.assertEqual(commands.usage_row(usage, {}, 1.0)[1], "-")
+        self.assertEqual(instances.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
+        self.assertEqual(instances.usage_row(usage, {}, 1.0)[1], "-")
 
     def test_wait_is_patient(self) -> None:
         """Wait is not given up, however long the instance runs."""
@@ -433,10 +347,10 @@ class NoAnswerTests(Session):
         Path(file).touch()
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
-        for command in commands.COMMANDS:
-            if command.run is commands.token:
+        for command in COMMANDS:
+            if command.run is system.token:
                 continue  # it asks nobody
-            takes_instance = commands.INSTANCE in command.arguments
+            takes_instance = INSTANCE in command.arguments
             given = words.get(command.name, ["web-1"] if takes_instance else [])
             self.stderr.truncate(0)
             self.assertEqual(self.run_command(command.name, *given), command.failure)
@@ -592,7 +506,7 @@ class ClientTests(SynchronousTestCase):
     def test_age(self) -> None:
         """A duration is told in its largest unit, and never below zero."""
         for seconds, said in ((-5, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (9e5, "10d")):
-            self.assertEqual(commands.age(seconds), said)
+            self.assertEqual(age(seconds), said)
 
 
 class ParserTests(Session):
@@ -649,7 +563,7 @@ class ParserTests(Session):
     def test_no_command(self) -> None:
         """Without a command it says which there are, as an error."""
         said = self.usage_error()
-        for command in commands.COMMANDS:
+        for command in COMMANDS:
             self.assertIn(f"\n    {command.name}", said)
         self.assertEqual(self.out, "")
 
@@ -671,7 +585,7 @@ class ParserTests(Session):
     def test_help(self) -> None:
         """Help names every command, and a command's help its arguments."""
         self.assertEqual(self.assertRaises(SystemExit, self.parse, "--help").code, 0)
-        for command in commands.COMMANDS:
+        for command in COMMANDS:
             self.assertIn(f"\n    {command.name}", self.out)
         self.assertRaises(SystemExit, self.parse, "launch", "--help")
         self.assertIn("NAME MAJOR MINOR", self.out)
@@ -703,7 +617,7 @@ class ExecutableTests(SynchronousTestCase):
     def test_each_command(self) -> None:
         """Each command has a file of its own, which runs it."""
         files = {file.name for file in CLI.iterdir() if file.is_file() and not file.suffix}
-        self.assertEqual(files, {"run", *(command.name for command in commands.COMMANDS)})
+        self.assertEqual(files, {"run", *(command.name for command in COMMANDS)})
         for name in files:
             done = self.run_file(CLI / name, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))

@@ -1,5 +1,7 @@
 """The REST API as methods: a thin client over treq.
 
+A module of commands may also send its own requests, with `Client.ask` and `Client.feed`.
+
 Every answer is read as a stream, even a short one. So there is one place that sends requests, one
 that gives them up, and one that explains failures.
 """
@@ -115,47 +117,47 @@ class Client:
     async def upload(self, document: bytes) -> None:
         """Store a config."""
         json_type = {"Content-Type": "application/json"}
-        await self._ask("POST", "/config", data=document, headers=json_type)
+        await self.ask("POST", "/config", data=document, headers=json_type)
 
     async def cfginfo(self) -> Json:
         """Return the file names of the stored configs."""
-        return (await self._ask("GET", "/cfginfo", shape={"files": [str]}))["files"]
+        return (await self.ask("GET", "/cfginfo", shape={"files": [str]}))["files"]
 
     async def launch(self, name: str, major: str, minor: str) -> Json:
         """Start a container; return its instance, name, major and minor."""
         which = {"name": name, "major": major, "minor": minor}
-        return await self._ask("POST", "/launch", json=which, shape=LAUNCHED, patience=SLOW)
+        return await self.ask("POST", "/launch", json=which, shape=LAUNCHED, patience=SLOW)
 
     async def list(self) -> Json:
         """Return the running instances, each as its launch returned it."""
-        return (await self._ask("GET", "/list", shape={"instances": [LAUNCHED]}))["instances"]
+        return (await self.ask("GET", "/list", shape={"instances": [LAUNCHED]}))["instances"]
 
     async def destroy(self, instance: str) -> None:
         """End one instance, and remove what it kept."""
-        await self._ask("DELETE", f"/destroy/{_quoted(instance)}", patience=SLOW)
+        await self.ask("DELETE", f"/destroy/{quoted(instance)}", patience=SLOW)
 
     async def destroyall(self) -> None:
         """End every instance."""
-        await self._ask("DELETE", "/destroyall", patience=SLOW)
+        await self.ask("DELETE", "/destroyall", patience=SLOW)
 
     # The extensions.
 
     async def instances(self) -> Json:
         """Return the records of all instances, also of those that have ended."""
-        return (await self._ask("GET", "/instances", shape={"instances": [RECORD]}))["instances"]
+        return (await self.ask("GET", "/instances", shape={"instances": [RECORD]}))["instances"]
 
     async def inspect(self, instance: str) -> Json:
         """Return all that is known of one instance."""
-        return await self._ask("GET", f"/instances/{_quoted(instance)}", shape=dict)
+        return await self.ask("GET", f"/instances/{quoted(instance)}", shape=dict)
 
     async def wait(self, instance: str) -> Json:
         """Return how an instance ended, once it has, however long that takes."""
-        path = f"/instances/{_quoted(instance)}/wait"
-        return (await self._ask("GET", path, shape={"exit": EXIT}, patience=None))["exit"]
+        path = f"/instances/{quoted(instance)}/wait"
+        return (await self.ask("GET", path, shape={"exit": EXIT}, patience=None))["exit"]
 
     async def stats(self) -> Json:
         """Return what every running instance uses."""
-        return (await self._ask("GET", "/stats", shape={"stats": [USAGE]}))["stats"]
+        return (await self.ask("GET", "/stats", shape={"stats": [USAGE]}))["stats"]
 
     def pause(self, seconds: float) -> Deferred[None]:
         """Fire after so many seconds."""
@@ -163,12 +165,12 @@ class Client:
 
     def explain(self, instance: str) -> AsyncIterator[bytes]:
         """Yield the shell script that would make an instance's container."""
-        return self._feed(f"/instances/{_quoted(instance)}/explain", follow=False)
+        return self.feed(f"/instances/{quoted(instance)}/explain", follow=False)
 
     async def doctor(self) -> Json:
         """Have the manager clean up leftovers; return what it found and did, a sentence each."""
         shape = {"findings": [str]}
-        return (await self._ask("POST", "/doctor", shape=shape, patience=SLOW))["findings"]
+        return (await self.ask("POST", "/doctor", shape=shape, patience=SLOW))["findings"]
 
     def logs(self, instances: Sequence[str], follow: bool, **params: Any) -> AsyncIterator[bytes]:
         """Yield what instances have written; with `follow`, also what they write from now on.
@@ -179,26 +181,30 @@ class Client:
             (RFC 3339, or a duration), timestamps (1), or None
         """
         if len(instances) == 1:
-            return self._feed(f"/instances/{_quoted(instances[0])}/logs", follow, **params)
+            return self.feed(f"/instances/{quoted(instances[0])}/logs", follow, **params)
         which: dict[str, Any] = {"instance": list(instances)} if instances else {"all": 1}
-        return self._feed("/logs", follow, **which, **params)
+        return self.feed("/logs", follow, **which, **params)
 
     async def events(self, follow: bool, since: int | None = None) -> AsyncIterator[Json]:
         """Yield the events after number `since`; with `follow`, also those to come."""
         rest = b""
-        async for chunk in self._feed("/events", follow, since=since):
+        async for chunk in self.feed("/events", follow, since=since):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in filter(None, lines):
-                yield self._understood(line, EVENT)
+                yield self.understood(line, EVENT)
 
     # Requests and answers.
 
-    async def _ask(self, method: str, path: str, *, shape: Any = None, **options: Any) -> Any:
-        """Send a request; return its answer, parsed if a shape is given."""
-        body = b"".join([chunk async for chunk in self._stream(method, path, **options)])
-        return self._understood(body, shape) if shape else None
+    async def ask(self, method: str, path: str, *, shape: Any = None, **options: Any) -> Any:
+        """Send a request; return its answer, parsed if a shape is given (see `fits`).
 
-    def _feed(self, path: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
+        :param options: patience, the seconds that the manager may be silent (None: forever), and
+            what treq takes: data, json, params, headers
+        """
+        body = b"".join([chunk async for chunk in self._stream(method, path, **options)])
+        return self.understood(body, shape) if shape else None
+
+    def feed(self, path: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
         """Yield a long body; one that is followed may be silent forever."""
         given = {
             key: value if isinstance(value, list) else str(value)
@@ -277,12 +283,12 @@ class Client:
         """Return why the manager refused, from the body, a header or the status line."""
         headers = response.headers
         if headers.getRawHeaders("Content-Type", [""])[0].startswith("application/problem+json"):
-            problem = self._understood(body, PROBLEM)
+            problem = self.understood(body, PROBLEM)
             return "\n  ".join([f"{problem['title']}: {problem['detail']}", *problem["chain"]])
         told = headers.getRawHeaders("Txcontain-Reason", [""])[0]
         return unquote(told) or f"HTTP status {response.code} {response.phrase.decode('latin-1')}"
 
-    def _understood(self, text: bytes, shape: Any) -> Json:
+    def understood(self, text: bytes, shape: Any) -> Json:
         """Return the JSON value in `text`."""
         try:
             return parse(text, shape)
@@ -293,7 +299,7 @@ class Client:
             ) from error
 
 
-def _quoted(instance: str) -> str:
+def quoted(instance: str) -> str:
     """Return an instance's name as a part of a path."""
     # A name from the command line may hold any byte, not only text.
     return quote(os.fsencode(instance), safe="")

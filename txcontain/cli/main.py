@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from txcontain import __version__
-from txcontain.cli.commands import COMMANDS, plain
+from txcontain.cli.commands import COMMANDS
 from txcontain.cli.errors import CliError
+from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client

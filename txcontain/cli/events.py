@@ -1,0 +1,49 @@
+"""The command that shows what has happened."""
+
+import json
+import time
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from txcontain.cli.command import FOLLOW, Argument, Command, whole_number
+from txcontain.cli.words import one_line
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client, Json
+
+EVENT_KEYS = ("seq", "time", "instance", "what", "reason")  # of every event; some have more
+
+
+async def events(client: "Client", arguments: Namespace) -> int:
+    """Print what has happened."""
+    async for event in client.events(arguments.follow, arguments.since):
+        print(json.dumps(event) if arguments.json else told(event), flush=True)
+    return 0
+
+
+def told(event: "Json") -> str:
+    """Return an event as a line to read."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+    why = f": {event['reason']}" if event["reason"] else ""
+    more = ", ".join(f"{key} {value}" for key, value in event.items() if key not in EVENT_KEYS)
+    line = f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}"
+    return one_line(f"{line} ({more})" if more else line)
+
+
+COMMANDS = (
+    Command(
+        "events",
+        "show what has happened",
+        events,
+        (
+            FOLLOW,
+            Argument(
+                "--since",
+                metavar="N",
+                type=whole_number,
+                help="only events after number N: the last one that you have seen",
+            ),
+            Argument("--json", action="store_true", help="a JSON document a line"),
+        ),
+    ),
+)

@@ -1,0 +1,66 @@
+"""The command that shows what instances have written."""
+
+import re
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from txcontain.cli.command import FOLLOW, Argument, Command, instance_name, whole_number
+from txcontain.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client
+
+# Control characters; only colours (in group 1) are let through (ECMA-48, SGR).
+COMMANDING = re.compile(
+    rb"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]"
+)
+
+
+async def logs(client: "Client", arguments: Namespace) -> int:
+    """Print what instances have written, byte for byte; a terminal gets no control characters."""
+    if arguments.all == bool(arguments.instances):
+        raise CliError("Name the instances whose logs to show, or give --all.")
+    chunks = client.logs(
+        arguments.instances,
+        arguments.follow,
+        tail=arguments.lines,
+        stream=arguments.stream,
+        since=arguments.since,
+        until=arguments.until,
+        timestamps=1 if arguments.timestamps else None,
+    )
+    on_terminal = sys.stdout.isatty()
+    async for chunk in chunks:
+        sys.stdout.buffer.write(COMMANDING.sub(_shown, chunk) if on_terminal else chunk)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _shown(match: "re.Match[bytes]") -> bytes:
+    return match[1] or b"".join(b"\\x%02x" % byte for byte in match[0])
+
+
+COMMANDS = (
+    Command(
+        "logs",
+        "show what instances have written",
+        logs,
+        (
+            FOLLOW,
+            Argument("-n", "--lines", metavar="N", type=whole_number, help="only the last lines"),
+            Argument("--since", metavar="TIME", help="only from then on: RFC 3339, or 10m, 2h ago"),
+            Argument("--until", metavar="TIME", help="only up to then"),
+            Argument("-t", "--timestamps", action="store_true", help="each line with its time"),
+            Argument("--stream", choices=("stdout", "stderr"), help="only one of the two"),
+            Argument("--all", action="store_true", help="all instances, merged by time"),
+            Argument(
+                "instances",
+                metavar="INSTANCE",
+                nargs="*",
+                type=instance_name,
+                help="as launch named it; several are merged by time",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,103 @@
+"""The course's commands (v1)."""
+
+from argparse import Namespace
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txcontain.cli.command import INSTANCE, Argument, Command
+from txcontain.cli.errors import CliError
+from txcontain.cli.words import config, plain
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client
+
+
+async def upload(client: "Client", arguments: Namespace) -> int:
+    """Store a config."""
+    return await verdict(send(client, arguments.file))
+
+
+async def send(client: "Client", file: Path) -> None:
+    """Send a file as it is: the manager checks whether it is a config.
+
+    :raises CliError: if it can't be read, or is refused
+    """
+    try:
+        document = file.read_bytes()
+    except OSError as error:
+        raise CliError(f"Can't read {file}: {error.strerror}.") from error
+    await client.upload(document)
+
+
+async def cfginfo(client: "Client", _: Namespace) -> int:
+    """Print the stored configs."""
+    for name in await client.cfginfo():
+        print(plain(name))
+    return 0
+
+
+async def launch(client: "Client", arguments: Namespace) -> int:
+    """Start a container, and print its name."""
+    try:
+        launched = await client.launch(arguments.name, arguments.major, arguments.minor)
+    except CliError as error:
+        print("Failure:", plain(str(error)))
+        return 1
+    print("Success:", plain(launched["instance"]))
+    return 0
+
+
+async def list_running(client: "Client", _: Namespace) -> int:
+    """Print the running instances."""
+    for record in await client.list():
+        print(plain(f"{record['instance']}: {config(record)}"))
+    return 0
+
+
+async def destroy(client: "Client", arguments: Namespace) -> int:
+    """End one instance."""
+    return await verdict(client.destroy(arguments.instance))
+
+
+async def destroyall(client: "Client", _: Namespace) -> int:
+    """End all instances."""
+    return await verdict(client.destroyall())
+
+
+async def verdict(doing: Awaitable[None]) -> int:
+    """Print the one word that the course compares; the reason is left to the caller.
+
+    :raises CliError: what `doing` raised
+    """
+    try:
+        await doing
+    except CliError:
+        print("Failure")
+        raise
+    print("Success")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "upload",
+        "store a config",
+        upload,
+        (Argument("file", metavar="FILE", type=Path, help="the config, a JSON document"),),
+    ),
+    Command("cfginfo", "list the stored configs", cfginfo),
+    Command(
+        "launch",
+        "start a container from a stored config",
+        launch,
+        (
+            Argument("name", metavar="NAME", help="the config's name"),
+            Argument("major", metavar="MAJOR", help="its major version, such as 1"),
+            Argument("minor", metavar="MINOR", help="its minor version, such as 01"),
+        ),
+    ),
+    Command("list", "list the running instances", list_running),
+    Command("destroy", "end an instance and remove what it kept", destroy, (INSTANCE,)),
+    Command("destroyall", "end and remove all instances", destroyall),
+)
