@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from attrs import evolve
+
 from tests.fakes import MachineTestCase, make_folder
 from tests.support import make_spec
 from txcontain.host import cgroups as module
@@ -30,6 +32,7 @@ TREES_OF_VERSION_1 = {
     "memory": "/sys/fs/cgroup/memory",
     "pids": "/sys/fs/cgroup/pids",
     "io": "/sys/fs/cgroup/blkio",
+    "freezer": "/sys/fs/cgroup/freezer",
 }
 LIMITS = {"memory": "64M", "swap": "16M", "cpus": 1.5, "pids": 50, "io_weight": 200}
 
@@ -214,6 +217,44 @@ class GroupTests(CgroupsTestCase):
         self.assertEqual((cgroups.make("x"), cgroups.remove("x")), ([], []))
         self.assertEqual(cgroups.tokens(), set())
         self.assertEqual((cgroups.usage("x"), cgroups.out_of_memory_kills("x")), ({}, 0))
+
+
+class FreezerTests(CgroupsTestCase):
+    """A container that is stopped as a whole."""
+
+    def test_version_2(self) -> None:
+        """In version 2 every group can be frozen, and its events say when it is."""
+        groups = self.version2()
+        groups = evolve(groups, tops={**groups.tops, "sockets": self.folder})
+        self.put("0123/cgroup.freeze")
+        for freeze, text in ((groups.freeze, "1"), (groups.thaw, "0")):
+            freeze("0123")
+            self.assertEqual(self.read("0123/cgroup.freeze"), text)
+            self.put("0123/cgroup.events", f"populated 1\nfrozen {text}\n")
+            self.assertEqual(groups.is_frozen("0123"), text == "1")
+
+    def test_version_1(self) -> None:
+        """In version 1 there is a controller for it."""
+        groups = Cgroups({"freezer": self.folder})
+        self.put("0123/freezer.state")
+        for freeze, text in ((groups.freeze, "FROZEN"), (groups.thaw, "THAWED")):
+            freeze("0123")
+            self.assertEqual(self.read("0123/freezer.state"), text)
+            self.assertEqual(groups.is_frozen("0123"), text == "FROZEN")
+
+    def test_the_better_one(self) -> None:
+        """The controller of version 1 is left alone if there is version 2."""
+        self.patch(module, "find_hierarchies", lambda _: ({"freezer": f"{self.folder}/f"}, ""))
+        self.assertEqual(set(Cgroups.here("/a").tops), {"freezer"})
+        version1 = {name: f"{self.folder}/{name}" for name in (*module.CONTROLLERS, "freezer")}
+        self.patch(module, "find_hierarchies", lambda _: (version1, f"{self.folder}/unified"))
+        self.assertEqual(set(Cgroups.here("/a").tops), {*module.CONTROLLERS, "sockets"})
+
+    def test_none(self) -> None:
+        """A machine that can't freeze says so, and nothing is frozen there."""
+        error = self.assertRaises(OSError, Cgroups().freeze, "0123")
+        self.assertEqual(error.filename, "cgroup.freeze")
+        self.assertFalse(Cgroups().is_frozen("0123"))
 
 
 class LimitTests(CgroupsTestCase):

@@ -25,6 +25,7 @@ GROUP = "txcontain"
 SOCKETS = "sockets"
 MONITORS = "keepers"  # the one group of a manager that is not a container
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
+FREEZER = "freezer"  # a controller of version 1; version 2 can freeze any group
 V1_NAMES = {"blkio": "io"}  # other names that version 1 has
 DEFAULTS = Limits()
 PERIOD = 100_000  # microseconds over which the share of the processors is counted
@@ -108,6 +109,8 @@ class Cgroups:
         group = os.path.join(GROUP, sha256(os.path.realpath(state).encode()).hexdigest()[:8])
         with open("/proc/self/mountinfo") as file:
             tops, version2 = find_hierarchies(file)
+        if version2:  # its freezer is better: what is frozen can be killed
+            tops.pop(FREEZER, None)
         unified = _enable(version2, group, [name for name in CONTROLLERS if name not in tops])
         if unified and "cpuacct" not in tops:
             unified.append("cpuacct")  # version 2 counts in every group's cpu.stat
@@ -192,6 +195,38 @@ class Cgroups:
             if wanted != getattr(DEFAULTS, name) and name in SETTINGS:
                 self._set(token, name, limits)
 
+    def freeze(self, token: str) -> None:
+        """Have the kernel stop all processes of a container; it takes a moment.
+
+        Raises OSError if this machine can't.
+        """
+        self._freeze(token, "1", "FROZEN")
+
+    def thaw(self, token: str) -> None:
+        """Let the processes of a container run on.
+
+        Raises OSError if this machine can't, or if there is no such group.
+        """
+        self._freeze(token, "0", "THAWED")
+
+    def _freeze(self, token: str, version2: str, version1: str) -> None:
+        if SOCKETS in self.tops:
+            _write(os.path.join(self.tops[SOCKETS], token, "cgroup.freeze"), version2)
+        elif FREEZER in self.tops:
+            _write(os.path.join(self.tops[FREEZER], token, "freezer.state"), version1)
+        else:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), "cgroup.freeze")
+
+    def is_frozen(self, token: str) -> bool:
+        """Whether all processes of a container are stopped by ``freeze``."""
+        if SOCKETS in self.tops:
+            return bool(self._table(token, SOCKETS, "cgroup.events").get("frozen"))
+        try:
+            with open(os.path.join(self.tops[FREEZER], token, "freezer.state")) as file:
+                return file.read().strip() == "FROZEN"
+        except (KeyError, OSError):
+            return False
+
     def _set(self, token: str, name: str, limits: Limits) -> None:
         setting = SETTINGS[name]
         files = setting.version2 if setting.controller in self.unified else setting.version1
@@ -253,7 +288,7 @@ def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:
         elif kind == "cgroup":
             for option in options.split(","):
                 name = V1_NAMES.get(option, option)
-                if name in CONTROLLERS:
+                if name in (*CONTROLLERS, FREEZER):
                     version1.setdefault(name, path)
     return version1, version2
 
