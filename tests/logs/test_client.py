@@ -6,7 +6,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.fakes import MachineTestCase
-from txcontain.logs.client import CONNECT_AGAIN, LogClient
+from txcontain.logs.client import CONNECT_AGAIN, END_WITHIN, LogClient
 from txcontain.logs.logd import STREAMS
 
 
@@ -87,12 +87,8 @@ class ProcessTests(MachineTestCase):
 
     def test_started(self) -> None:
         """If there is no log process, one is started, and looked for until it is found."""
-        self.reactor.connects = False
         connect = self.other.connect
-        self.other.connect = lambda factory: factory.clientConnectionFailed(
-            None, Failure(ConnectionRefusedError())
-        )
-        self.other.lose()
+        self.lose_for_good()
         for _ in range(20):
             self.reactor.advance(CONNECT_AGAIN)
         self.assertEqual(len(self.reactor.spawned), 1)
@@ -100,3 +96,32 @@ class ProcessTests(MachineTestCase):
         self.reactor.advance(CONNECT_AGAIN)
         self.assertIsNotNone(self.other.connection)
         self.assertEqual(STREAMS, ("stdout", "stderr"))
+
+    def lose_for_good(self) -> None:
+        """Have no log process any more, and none that answers."""
+        self.reactor.connects = False
+        self.other.connect = lambda factory: factory.clientConnectionFailed(
+            None, Failure(ConnectionRefusedError())
+        )
+        self.other.lose()
+        self.reactor.advance(0)
+
+    def test_stopped_early(self) -> None:
+        """If a log process was started and not found yet, stopping finds and disconnects it."""
+        connect = self.other.connect
+        self.lose_for_good()
+        stopping = self.start(self.client.stop())
+        self.assertNoResult(stopping)
+        self.other.connect = connect
+        self.reactor.pump([CONNECT_AGAIN] * 2)
+        self.assertIn("sync", self.other.told)
+        self.successResultOf(stopping)
+        self.assertIsNone(self.other.connection)
+
+    def test_stopped_without(self) -> None:
+        """If none is ever found, stopping has an end, and nothing is tried after it."""
+        self.lose_for_good()
+        stopping = self.start(self.client.stop())
+        self.reactor.pump([CONNECT_AGAIN] * int(END_WITHIN / CONNECT_AGAIN + 1))
+        self.successResultOf(stopping)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])

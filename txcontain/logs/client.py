@@ -94,7 +94,14 @@ class LogClient(ClientFactory):
         self._connect()
 
     async def stop(self) -> None:
-        """Disconnect. If it has nothing left to do, wait until it has ended."""
+        """Disconnect. If it has nothing left to do, wait until it has ended.
+
+        One that we have started is found first: else it would wait for us on its own (its GRACE).
+        """
+        if self._started is not None:
+            async for _ in poll(self.reactor, CONNECT_AGAIN, within=END_WITHIN):
+                if self._connection is not None:
+                    break
         self._stopped = True
         self._retry.cancel()
         if self._connection is not None:
