@@ -515,6 +515,9 @@ class LivesTests(SynchronousTestCase):
     def test_lives(self) -> None:
         """In every life that is drawn, all agree and nothing is lost."""
         self.patch(engine, "MAX_SHRINKING_SECONDS", 30)  # to simplify a failure
+        self.patch(os, "fsync", lambda descriptor: None)  # no life has a power cut
+        gc.freeze()  # what other tests left is not looked through again after each life
+        self.addCleanup(gc.unfreeze)
         drawn = settings(
             max_examples=LIVES,
             stateful_step_count=STEPS,
