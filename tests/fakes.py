@@ -34,8 +34,9 @@ from tests.support import document
 from txcontain.container.facts import Host
 from txcontain.container.plan import make_base_plan
 from txcontain.container.spec import Spec
-from txcontain.engine.configs import Configs
+from txcontain.engine.configs import upload
 from txcontain.engine.manager import Manager
+from txcontain.engine.store import Configs
 from txcontain.errors import ConfigAtFault
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import most_held
@@ -768,7 +769,7 @@ class ManagerTestCase(MachineTestCase):
 
     def add(self, **changes: Any) -> Spec:
         """Keep a config."""
-        return self.now(self.manager.add_config(document(**changes)))
+        return self.now(upload(self.manager, document(**changes)))
 
     def launch(self, **changes: Any) -> Instance:
         """Keep a config and launch it."""

@@ -38,6 +38,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import FakeLayers, FakeReactor, make_manager
 from tests.support import document
 from txcontain.engine import recovery
+from txcontain.engine.configs import upload
 from txcontain.engine.recovery import doctor, restore
 from txcontain.errors import Error, MachineAtFault
 from txcontain.runtime import pool, prepared
@@ -180,7 +181,7 @@ class Lives(RuleBasedStateMachine):
         self.warm = warm
         self.start_manager()
         for minor, keys in enumerate(CONFIGS):
-            self.ask("upload", self.manager.add_config(document(minor=str(minor), **keys)))
+            self.ask("upload", upload(self.manager, document(minor=str(minor), **keys)))
 
     def start_manager(self) -> None:
         """As tap.py does."""

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import MachineTestCase, make_manager
 from tests.support import document, make_spec
 from txcontain import tap
+from txcontain.engine.configs import upload
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.trees import Trees
 from txcontain.runtime.phase import Phase
@@ -224,7 +225,7 @@ class ServiceTests(MachineTestCase):
     def test_stop_while_one_waits(self) -> None:
         """A stopped service starts no waiting instance again."""
         self.start_service()
-        spec = self.now(self.manager.add_config(document(restart="always")))
+        spec = self.now(upload(self.manager, document(restart="always")))
         self.now(self.manager.launch(spec.name, spec.major, spec.minor))
         self.reactor.inits[0].end("Done(1)")
         self.stop_service()

@@ -26,9 +26,9 @@ from txcontain.api import listen
 from txcontain.container.facts import Host
 from txcontain.container.plan import make_base_plan
 from txcontain.container.seccomp import compile_filters
-from txcontain.engine.configs import Configs
 from txcontain.engine.manager import Manager
 from txcontain.engine.recovery import restore
+from txcontain.engine.store import Configs
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os

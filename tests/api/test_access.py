@@ -282,7 +282,7 @@ class KeyTests(TokenCase, SiteCase):
             status, told, _ = self.ask(method, path, bearer, body=document())
             self.assertEqual(status, 403, path)
             self.assertIn("role is write", told["txcontain-reason"])
-        self.assertEqual(self.manager.config_names(), [])
+        self.assertEqual(self.manager.configs.names(), [])
 
     def test_writer(self) -> None:
         """Who may write does, by the name that the token stands for."""

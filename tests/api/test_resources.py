@@ -221,7 +221,7 @@ class CourseTests(WebTestCase):
     def test_mistake_of_ours(self) -> None:
         """An exception that no one thought of is a 500 without a traceback, and is logged."""
         self.add()
-        self.patch(Manager, "_check_ports", lambda *_: 1 / 0)
+        self.patch(Manager, "_new", lambda *_: 1 / 0)
         self.assertEqual(self.post_launch(), (500, "Internal Server Error", b""))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.get("/list"), {"instances": []})

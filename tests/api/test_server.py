@@ -157,7 +157,7 @@ class SiteTests(ManagerTestCase):
             self.reactor.advance(0)
         self.assertIn(b"HTTP/1.1 409 Bad Request", transport.value())
         self.assertIn(b'{"instances": []}', transport.value())
-        self.assertEqual(self.manager.config_names(), [])
+        self.assertEqual(self.manager.configs.names(), [])
 
     def test_half_sent(self) -> None:
         """Of a long body no more than 1 MiB is kept, chunked or not."""

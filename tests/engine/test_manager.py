@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 
 from tests.fakes import FakeBridge, ManagerTestCase, make_manager
 from tests.support import document
+from txcontain.engine.configs import upload
+from txcontain.engine.inspection import inspect
 from txcontain.engine.recovery import doctor, restore
 from txcontain.errors import (
     CalledOff,
@@ -57,24 +59,24 @@ class ConfigTests(VerbTestCase):
     def test_add(self) -> None:
         """A config is stored as it came, and the journal has an event."""
         self.add()
-        self.assertEqual(self.manager.config_names(), ["web-1-01.cfg"])
+        self.assertEqual(self.manager.configs.names(), ["web-1-01.cfg"])
         self.assertEqual(self.manager.configs.read("web-1-01.cfg"), document())
         self.assertEqual(self.events(), ["config: web-1-01.cfg was uploaded"])
 
     def test_invalid(self) -> None:
         """An invalid document is not stored."""
-        self.refused(self.manager.add_config(b"{}"), InvalidData)
-        self.assertEqual((self.manager.config_names(), self.events()), ([], []))
+        self.refused(upload(self.manager, b"{}"), InvalidData)
+        self.assertEqual((self.manager.configs.names(), self.events()), ([], []))
 
     def test_exists(self) -> None:
         """A second config with the same name, major and minor is refused."""
         self.add()
-        self.refused(self.manager.add_config(document(startup_owner="www")), ConfigExists)
+        self.refused(upload(self.manager, document(startup_owner="www")), ConfigExists)
 
     def test_disk_full(self) -> None:
         """If the disk refuses a config, the error blames the machine and names the file."""
         shutil.rmtree(self.manager.configs.folder)
-        error = self.refused(self.manager.add_config(document()), MachineAtFault)
+        error = self.refused(upload(self.manager, document()), MachineAtFault)
         self.assertEqual(error.chain[0], "keeping web-1-01.cfg")
 
 
@@ -188,7 +190,7 @@ class PreparedTests(VerbTestCase):
 
     def launch_again(self, times: int = 1, **changes: Any) -> Any:
         """Launch the same config several times; returns the last instance."""
-        if not self.manager.config_names():
+        if not self.manager.configs.names():
             self.add(**changes)
         for _ in range(times):
             instance = self.now(self.manager.launch("web", "1", "01"))
@@ -360,13 +362,13 @@ class FindTests(VerbTestCase):
     """One instance."""
 
     def test_none(self) -> None:
-        """An unknown instance can't be inspected, measured or destroyed."""
-        for verb in (self.manager.find, self.manager.inspect, self.manager.usage):
-            self.assertRaises(NoSuchInstance, verb, "web-1")
+        """An unknown instance is not found, and can't be destroyed."""
+        self.assertRaises(NoSuchInstance, self.manager.find, "web-1")
+        self.refused(self.manager.destroy("web-1"), NoSuchInstance)
 
     def test_inspect(self) -> None:
         """An inspected instance is plain data, without its document."""
-        record = self.manager.inspect(self.launch(startup_env="A=1").name)
+        record = inspect(self.manager, self.manager.find(self.launch(startup_env="A=1").name))
         self.assertNotIn("document", record)
         self.assertEqual(json.loads(json.dumps(record))["spec"]["startup_env"], [["A", "1"]])
 
@@ -375,7 +377,7 @@ class FindTests(VerbTestCase):
         self.reactor.works = False
         self.begin_launch()
         (name,) = self.manager.instances
-        plan = self.manager.inspect(name)["plan"]
+        plan = inspect(self.manager, self.manager.find(name))["plan"]
         self.assertEqual({step["seconds"] for step in plan}, {None})
 
 

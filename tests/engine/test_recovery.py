@@ -15,6 +15,7 @@ from tests.fakes import make_manager
 from tests.runtime.test_supervised import JSON
 from tests.support import document
 from txcontain.engine import manager
+from txcontain.engine.configs import upload
 from txcontain.engine.recovery import READ_AGAIN, doctor, restore
 from txcontain.runtime import records
 from txcontain.runtime.adopted import FOLLOW_AGAIN
@@ -398,7 +399,7 @@ class RestoreTests(RestoreTestCase):
     def test_largest_config(self) -> None:
         """The largest possible config can be read back from a record."""
         padded = document().replace(b"{", b"{" + b"\n" * ((1 << 20) - len(document())), 1)
-        self.now(self.manager.add_config(padded))
+        self.now(upload(self.manager, padded))
         name = self.now(self.manager.launch("web", "1", "01")).name
         self.next_manager()
         self.assertEqual(self.states(), {name: "running"})

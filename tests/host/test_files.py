@@ -12,7 +12,7 @@ from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import make_folder
-from txcontain.engine.configs import Configs
+from txcontain.engine.store import Configs
 from txcontain.errors import ConfigExists, NoSuchConfig
 from txcontain.host import files
 from txcontain.host.files import DISK, Disk, remove_leftovers

@@ -26,6 +26,7 @@ from txcontain.api.describe import (
 from txcontain.api.v1 import SUMMARY
 from txcontain.api.verbs import ExtensionResource
 from txcontain.container.explain import explain
+from txcontain.engine.inspection import inspect, usage
 from txcontain.runtime.records import record_of
 
 STATES = ("starting", "running", "waiting", "stopping", "ended")
@@ -141,8 +142,8 @@ class Instances(Area):
     def below_instance(self, name: str) -> Resources:
         """What is asked of one instance."""
 
-        async def usage(request: Request) -> Json:
-            return self.manager.usage(name)
+        async def figures(request: Request) -> Json:
+            return usage(self.manager, self.manager.find(name))
 
         async def explanation(request: Request) -> None:
             script = explain(self.manager.find(name).plan)
@@ -155,7 +156,7 @@ class Instances(Area):
             return {"exit": asdict(await ended)}
 
         return {
-            b"stats": ExtensionResource(GET=usage),
+            b"stats": ExtensionResource(GET=figures),
             b"explain": ExtensionResource(GET=explanation),
             b"wait": ExtensionResource(GET=wait),
         }
@@ -168,12 +169,12 @@ class Instances(Area):
     def one(self, name: str) -> Resource:
         """/instances/NAME."""
 
-        async def inspect(request: Request) -> Json:
-            return self.manager.inspect(name)
+        async def everything(request: Request) -> Json:
+            return inspect(self.manager, self.manager.find(name))
 
-        return ExtensionResource(GET=inspect)
+        return ExtensionResource(GET=everything)
 
     async def usage_of_all(self, request: Request) -> Json:
         """GET /stats."""
         running = self.manager.running()
-        return {"stats": [self.manager.usage(instance.name) for instance in running]}
+        return {"stats": [usage(self.manager, instance) for instance in running]}

@@ -22,6 +22,7 @@ from txcontain.api.describe import (
     one_of,
 )
 from txcontain.api.verbs import ExtensionResource, choice, flag, number, query
+from txcontain.engine.inspection import log_reader
 from txcontain.errors import InvalidData
 from txcontain.logs.logd import STREAMS
 from txcontain.logs.segments import FOREVER, Wanted
@@ -103,7 +104,8 @@ class Logs(Area):
         self, request: Request, instances: list[str], asked: dict[str, Any], names: bool
     ) -> None:
         looks = {"names": names, "timestamps": bool(asked["timestamps"])}
-        reader = self.manager.log_reader(instances, wanted(asked), request, **looks)
+        found = [self.manager.find(name) for name in instances]
+        reader = log_reader(self.manager, found, wanted(asked), request, **looks)
         request.setHeader(b"Content-Type", b"application/octet-stream")
         await reader.send(asked["tail"], bool(asked["follow"]))
 

@@ -23,6 +23,7 @@ from txcontain.api.describe import (
 from txcontain.api.verbs import NamedChildren, Verb, body, note
 from txcontain.container.document import read_object
 from txcontain.container.spec import KEYS, REQUIRED, key_of, schema_of
+from txcontain.engine.configs import upload
 
 CONFIG = schema_of(KEYS)
 KEY = {key: CONFIG[key] for key in ("name", "major", "minor")}
@@ -105,11 +106,11 @@ class V1(Area):
 
     async def config(self, request: Request) -> None:
         """POST /config."""
-        await self.manager.add_config(body(request))
+        await upload(self.manager, body(request))
 
     async def cfginfo(self, request: Request) -> Json:
         """GET /cfginfo."""
-        return {"files": self.manager.config_names()}
+        return {"files": self.manager.configs.names()}
 
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /launch."""

@@ -1,54 +1,22 @@
-"""Stores configs: the documents exactly as they were uploaded."""
+"""What a manager can be asked about configs."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-
-from attrs import frozen
-
-from txcontain.errors import ConfigExists, NoSuchConfig
-from txcontain.host.files import DISK, Disk, NoFile, create, read_file, remove_leftovers
-
-LONGEST = 16 << 20  # bytes read of a config; uploads are shorter
+from txcontain.container.spec import Spec, from_json
+from txcontain.engine.manager import Manager
+from txcontain.errors import MachineAtFault
+from txcontain.host.os_errors import of_os
 
 
-@frozen
-class Configs:
-    """The uploaded documents, each in a file NAME-MAJOR-MINOR.cfg."""
+async def upload(manager: Manager, document: bytes) -> Spec:
+    """Check and store a config.
 
-    folder: str
-    disk: Disk = DISK
-
-    def add(self, file_name: str, document: bytes) -> None:
-        """Store a document.
-
-        Raises ConfigExists if there is one of that name; OSError if it can't be written.
-        """
-        try:
-            create(os.path.join(self.folder, file_name), document, self.disk)
-        except FileExistsError:
-            hint = "change its minor version, and upload it again"
-            raise ConfigExists(f"{file_name} exists already", hint) from None
-
-    def recover(self) -> list[str]:
-        """Remove the temporary files of interrupted uploads; returns their names."""
-        return remove_leftovers(self.folder)
-
-    def names(self) -> list[str]:
-        """All file names, sorted; only regular files count."""
-        with os.scandir(self.folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.endswith(".cfg") and entry.name[0] != "." and entry.is_file()
-            )
-
-    def read(self, file_name: str) -> bytes:
-        """A document.
-
-        Raises NoSuchConfig; OSError if it exists but can't be read.
-        """
-        with contextlib.suppress(FileNotFoundError, NoFile):
-            return read_file(os.path.join(self.folder, file_name), LONGEST)
-        raise NoSuchConfig(f"there is no config {file_name}", "upload it first")
+    Raises InvalidData, ConfigExists; MachineAtFault if it can't be written.
+    """
+    spec = from_json(document)
+    try:
+        await manager.threads(manager.configs.add, spec.file_name, document)
+    except OSError as error:
+        raise MachineAtFault(f"keeping {spec.file_name}", of_os(error)) from error
+    manager.journal.add("config", f"{spec.file_name} was uploaded", config=spec.file_name)
+    return spec

@@ -1,4 +1,8 @@
-"""What a manager can be asked: store a config, launch it, list instances, destroy them."""
+"""The instances of a manager: launch them, find them, destroy them.
+
+What else a manager can be asked is a function of it, in a module of its own: see configs.py,
+inspection.py, recovery.py.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,17 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
-from attrs import Factory, asdict, define, field
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 
 from txcontain.container.blueprint import Blueprint
 from txcontain.container.facts import Host
 from txcontain.container.plan import Paths
-from txcontain.container.spec import Port, Spec, from_json
-from txcontain.engine.configs import Configs
+from txcontain.container.spec import Spec, from_json
+from txcontain.engine.ports import check_ports
+from txcontain.engine.store import Configs
 from txcontain.errors import MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
@@ -24,15 +28,10 @@ from txcontain.host.os_errors import of_os
 from txcontain.images.layers import Layers
 from txcontain.later import Timer, background, poll, together
 from txcontain.logs.journal import Journal
-from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader
-from txcontain.logs.segments import LONGEST_READ, Wanted
-from txcontain.logs.source import Source
 from txcontain.network.network import Network
-from txcontain.runtime import diagnose
 from txcontain.runtime.instance import END_WITHIN, Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
-from txcontain.runtime.records import record_of
 from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
 
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
@@ -79,25 +78,6 @@ class Manager:
         """The folder of the instances' folders."""
         return os.path.join(self.state, "instances")
 
-    # -- configs ---------------------------------------------------------------
-
-    async def add_config(self, document: bytes) -> Spec:
-        """Check and store a config.
-
-        Raises InvalidData, ConfigExists; MachineAtFault if it can't be written.
-        """
-        spec = from_json(document)
-        try:
-            await self.threads(self.configs.add, spec.file_name, document)
-        except OSError as error:
-            raise MachineAtFault(f"keeping {spec.file_name}", of_os(error)) from error
-        self.journal.add("config", f"{spec.file_name} was uploaded", config=spec.file_name)
-        return spec
-
-    def config_names(self) -> list[str]:
-        """The file names of all configs, sorted."""
-        return self.configs.names()
-
     # -- launching ---------------------------------------------------------------
 
     async def launch(self, name: str, major: str, minor: str) -> Instance:
@@ -110,7 +90,7 @@ class Manager:
         self._launching.append(layers)
         try:
             await self._get_layers(spec, layers)
-            await self._check_ports(spec)
+            await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers)
         finally:
             self._launching.remove(layers)
@@ -154,36 +134,6 @@ class Manager:
     async def _remove_layers(self) -> None:
         for name in await self.layers.remove_unused(self.layers_in_use):
             self.journal.add("layer", f"removed {name}, which nothing uses")
-
-    async def _check_ports(self, spec: Spec) -> None:
-        if not spec.taken_ports:
-            return
-        holders = [(port, await self._holder(port)) for port in spec.taken_ports]
-        numbers = {port.number for port in spec.taken_ports}
-        taken = (
-            (instance, other)
-            for instance in self.instances.values()
-            if not instance.ended
-            for other in instance.spec.taken_ports
-            if other.number in numbers
-        )
-        for instance, other in taken:
-            for port in spec.taken_ports:
-                if port.clashes_with(other):
-                    raise diagnose.of_port(port, f"the instance {instance.name}")
-        for port, holder in holders:
-            if holder is not None:
-                raise diagnose.of_port(port, "{1} (process {0})".format(*holder))
-
-    async def _holder(self, port: Port) -> tuple[int, str] | None:
-        """The process that listens on a port of the host: its pid and name."""
-        which = {"protocol": port.protocol, "address": port.address}
-        if not self.kernel.listening_sockets(port.number, **which):
-            return None
-        held: tuple[int, str] | None = await self.threads(
-            self.kernel.listener, port.number, *which.values()
-        )
-        return held
 
     def _new(self, spec: Spec, layers: list[str]) -> Instance:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
@@ -272,47 +222,6 @@ class Manager:
             return self.instances[name]
         except KeyError:
             raise NoSuchInstance(f"there is no instance {name}") from None
-
-    def inspect(self, name: str) -> dict[str, Any]:
-        """Everything known about an instance, with its plan and the seconds that each step took.
-
-        Raises NoSuchInstance.
-        """
-        instance = self.find(name)
-        record = record_of(instance)
-        del record["document"]
-        contents = [self.layers.metadata(layer) for layer in instance.layers]
-        record["left_out"] = {
-            os.path.basename(one.tarball): one.left_out for one in contents if one.left_out
-        }
-        steps = zip_longest(instance.plan, instance.timeline)
-        record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
-        for step in record["plan"]:
-            if "program" in step:
-                step["program"] = f"{len(step['program'])} bytes, see seccomp.py"
-        return record
-
-    def usage(self, name: str) -> dict[str, Any]:
-        """What an instance uses now, with its limits.
-
-        Raises NoSuchInstance.
-        """
-        instance = self.find(name)
-        processes = instance.processes
-        figures = self.pool.cgroups.usage(processes.token) if processes else {}
-        return {**instance.summary, **figures, "limits": asdict(instance.spec.limits)}
-
-    def log_reader(
-        self, instances: Sequence[str], wanted: Wanted, consumer: Any, **looks: Any
-    ) -> Reader:
-        """A reader that sends the logs of instances to a consumer.
-
-        Raises NoSuchInstance.
-        """
-        most = min(LONGEST_READ, max(LEAST_READ, MOST_READ // max(1, len(instances))))
-        found = [self.find(name) for name in instances]
-        sources = [Source(self.pool.log_process, one, wanted, most) for one in found]
-        return Reader(consumer, reactor=self.reactor, sources=sources, **looks)
 
     # -- destroying --------------------------------------------------------------
 
