@@ -13,14 +13,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
-from attrs import asdict, field, frozen
+from attrs import NOTHING, asdict, field, fields, frozen
 
 from txcontain.container.document import read_object, refuse, shown
+from txcontain.container.keys import (
+    LONGEST_NAME,
+    Key,
+    absolute_path,
+    boolean,
+    keys_of,
+    matching,
+    number,
+    one_of,
+    printable,
+    schema_of,
+    size,
+    string_schema,
+)
 
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
-LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
 SHM_SIZE = 64 << 20  # bytes of /dev/shm, if a config does not say
 MOST_MOUNTS = 64
 MOST_PORTS = 64
@@ -39,24 +52,14 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 PORT = re.compile(r"(?:([0-9.]{7,15}):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
 SIGNAL = re.compile(r"(?:SIG)?([A-Z0-9]{1,10})(?:\+([0-9]{1,2}))?")
 SIGNALS = {name[3:]: number.value for name, number in signal.Signals.__members__.items()}
-SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
+
+VERSIONS = "up to 32 letters, digits, '.' and '_'"
+POLICIES = ("no", "on-failure", "always")  # of restart
+NETWORKS = ("host", "none", "private")
 
 # A variable's name, and its value in parts: text, NAME, text, .., text. NAMEs stand for variables.
 Assignment = tuple[str, tuple[str, ...]]
-
-
-@frozen
-class Key:
-    """What a key of a config takes. To call it is to check a value, which raises InvalidData."""
-
-    description: str
-    schema: dict[str, Any]  # the same as a JSON schema, as far as that can say it
-    check: Callable[[str, object], Any]  # takes the key's name and value, returns what Spec keeps
-
-    def __call__(self, name: str, value: object) -> Any:
-        """What ``Spec`` keeps of a value."""
-        return self.check(name, value)
 
 
 @frozen
@@ -72,13 +75,14 @@ class Mount:
 class Limits:
     """How much a container may use; None if there is no limit."""
 
-    memory: int | None = None  # bytes
-    swap: int | None = None  # bytes, beside the memory
-    cpus: float | None = None  # processors' worth of time
-    pids: int = 1024  # processes and threads: stops a fork bomb
-    io_weight: int | None = None  # share of the disk if it is busy; the default is 100
-    files: int | None = None  # descriptors that a process may open
-    disk: int | None = None  # bytes of all writable mounts, which are in memory then
+    memory: Annotated[int | None, size("memory", 1 << 20)] = None
+    swap: Annotated[int | None, size("swap space beside the memory; needs memory", 0)] = None
+    cpus: Annotated[float | None, number("processors' worth of time", 0.01, 1024, float)] = None
+    # The default stops a fork bomb.
+    pids: Annotated[int, number("processes and threads", 1, 1 << 22)] = 1024
+    io_weight: Annotated[int | None, IO_WEIGHT] = None
+    files: Annotated[int | None, number("descriptors a process may open", 3, 1 << 20)] = None
+    disk: Annotated[int | None, size("what READWRITE mounts take, in memory then", 1 << 20)] = None
 
     @property
     def memory_and_swap(self) -> int:
@@ -110,29 +114,29 @@ class Port:
 class Spec:
     """What a container is to be. ``from_json`` makes one of a document."""
 
-    name: str
-    major: str
-    minor: str
-    base_image: str
-    mounts: tuple[Mount, ...] = ()
-    startup_script: str | None = None
-    startup_owner: str = "root"
-    startup_env: tuple[Assignment, ...] = ()
-    init: bool = False  # whether PID 1 is a process that looks after the script
-    restart: str = "no"
-    max_restarts: int | None = None
-    stop_timeout: float = 2.0  # seconds
-    stop_signal: int = signal.SIGTERM.value
-    log_max_size: int = 10 << 20  # bytes
-    log_max_files: int = 3
-    limits: Limits = Limits()
-    shm_size: int = SHM_SIZE  # bytes, of /dev/shm
-    tmp_size: int = 256 << 20  # bytes, of /tmp
-    writable_root: bool = False
-    manage: bool = False  # whether it may ask the manager for containers
-    user_namespace: bool = False  # whether root in it is an unprivileged id of the host's
-    network: str = "host"
-    ports: tuple[Port, ...] = ()  # that are published
+    name: Annotated[str, matching("its name", NAME, "up to 50 letters, digits, '.', '_' and '-'")]
+    major: Annotated[str, matching("its major version", VERSION, VERSIONS)]
+    minor: Annotated[str, matching("its minor version", VERSION, VERSIONS)]
+    base_image: Annotated[str, BASE_IMAGE]
+    mounts: Annotated[tuple[Mount, ...], MOUNTS] = ()
+    startup_script: Annotated[str | None, STARTUP_SCRIPT] = None
+    startup_owner: Annotated[str, STARTUP_OWNER] = "root"
+    startup_env: Annotated[tuple[Assignment, ...], STARTUP_ENV] = ()
+    init: Annotated[bool, boolean("PID 1 reaps, and passes signals on to the script")] = False
+    restart: Annotated[str, one_of("whether to start it again", *POLICIES)] = "no"
+    max_restarts: Annotated[int | None, number("how often at most", 0, 1_000_000)] = None
+    stop_timeout: Annotated[float, STOP_TIMEOUT] = 2.0
+    stop_signal: Annotated[int, STOP_SIGNAL] = signal.SIGTERM.value
+    log_max_size: Annotated[int, size("what is kept of a log, in a file", 4096)] = 10 << 20
+    log_max_files: Annotated[int, number("how many files are kept of a log", 1, 100)] = 3
+    limits: Annotated[Limits, LIMITS_KEY] = Limits()
+    shm_size: Annotated[int, size("what fits into /dev/shm", 4096)] = SHM_SIZE
+    tmp_size: Annotated[int, size("what fits into /tmp", 4096)] = 256 << 20
+    writable_root: Annotated[bool, boolean("the base image copy-on-write")] = False
+    user_namespace: Annotated[bool, boolean("root in it is no one on the host")] = False
+    manage: Annotated[bool, boolean("it may ask the manager for containers")] = False
+    network: Annotated[str, one_of("the host's, only loopback, or its own", *NETWORKS)] = "host"
+    ports: Annotated[tuple[Port, ...], PORTS] = ()
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
 
     @property
@@ -225,40 +229,13 @@ def fill_in(
     return variables
 
 
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str):
-        refuse(f"{key} must be a string, not {shown(value)}")
-    if not value.isprintable():  # so no NUL, line ends or lone surrogates
-        refuse(f"{key} holds a character that can't be printed: {shown(value)}")
-    return value
-
-
-def _matching(description: str, pattern: re.Pattern[str], what: str) -> Key:
-    def check(key: str, value: object) -> str:
-        text = _text(key, value)
-        if not pattern.fullmatch(text):
-            refuse(f"{key} must be {what}, not {shown(text)}")
-        return text
-
-    return Key(description, _string(pattern), check)
-
-
-def _string(pattern: re.Pattern[str]) -> dict[str, Any]:
-    return {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}
-
-
-def _path(key: str, value: object) -> str:
-    text = _text(key, value)
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    if not text.startswith("/") or ".." in parts:
-        refuse(f"{key} must be an absolute path without '..', not {shown(text)}")
-    if len(text.encode()) > LONGEST_PATH or any(len(p.encode()) > LONGEST_NAME for p in parts):
-        refuse(f"{key} has more than {LONGEST_PATH} bytes, or a part with more than {LONGEST_NAME}")
-    return "/" + "/".join(parts)
-
-
 def _script(key: str, value: object) -> str | None:
-    return None if value is None else _path(key, value)
+    return None if value is None else absolute_path(key, value)
+
+
+STARTUP_SCRIPT = Key(
+    "the program that becomes PID 1: an absolute path", {"type": ["string", "null"]}, _script
+)
 
 
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:
@@ -272,22 +249,29 @@ def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     return mounts
 
 
+MOUNTS = Key(
+    "each TARBALL /absolute/target READ|READWRITE",
+    {"type": "array", "items": {"type": "string"}, "maxItems": MOST_MOUNTS},
+    _mounts,
+)
+
+
 def _mount(key: str, line: object) -> Mount:
-    words = _text(key, line).strip().rsplit(maxsplit=2)  # a tarball's name may hold spaces
+    words = printable(key, line).strip().rsplit(maxsplit=2)  # a tarball's name may hold spaces
     if len(words) != 3 or words[2] not in ("READ", "READWRITE"):
         refuse(
             f"a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
             f"not {shown(line)}"
         )
     tarball = _tarball(f"the tarball in {key}", words[0])
-    target = _path(f"the target in {key}", words[1])
+    target = absolute_path(f"the target in {key}", words[1])
     if target == "/" or target.split("/")[1] in KERNELS_OWN:
         refuse(f"nothing can be mounted at {shown(target)}: the container has its own there")
     return Mount(tarball, target, words[2] == "READWRITE")
 
 
 def _owner(key: str, value: object) -> str:
-    text = _text(key, value)
+    text = printable(key, value)
     match = OWNER.fullmatch(text)
     numbers = [int(part) for part in match.groups() if part and part.isdecimal()] if match else []
     if not match or any(number > LARGEST_ID for number in numbers):
@@ -296,6 +280,11 @@ def _owner(key: str, value: object) -> str:
             f"not {shown(text)}"
         )
     return text
+
+
+STARTUP_OWNER = Key(
+    "USER or USER:GROUP: names in the image, or numbers", string_schema(OWNER), _owner
+)
 
 
 def _environment(key: str, value: object) -> tuple[Assignment, ...]:
@@ -312,6 +301,19 @@ def _environment(key: str, value: object) -> tuple[Assignment, ...]:
         refuse(f"{key} must be a string, an object or a list, not {shown(value)}")
     fill_in(assignments, {})
     return assignments
+
+
+STARTUP_ENV = Key(
+    "NAME=VALUE;NAME=VALUE, in which ${NAME} stands for a variable; or an object, or a list",
+    {
+        "type": ["string", "object", "array"],
+        "additionalProperties": {"type": ["string", "integer"]},
+        "maxProperties": MOST_VARIABLES,
+        "items": {"type": "string"},
+        "maxItems": MOST_VARIABLES,
+    },
+    _environment,
+)
 
 
 def _assignments(key: str, whole: str) -> Iterator[Assignment]:
@@ -355,25 +357,6 @@ def _as_written(parts: tuple[str, ...]) -> str:
     return "".join(f"${{{part}}}" if i % 2 else part for i, part in enumerate(parts))
 
 
-def _one_of(description: str, *choices: str) -> Key:
-    def check(key: str, value: object) -> str:
-        if value not in choices or not isinstance(value, str):
-            refuse(f"{key} must be one of {', '.join(choices)}, not {shown(value)}")
-        return value
-
-    return Key(description, {"type": "string", "enum": list(choices)}, check)
-
-
-def _number(description: str, least: float, most: float, *kinds: type) -> Key:
-    def check(key: str, value: object) -> Any:
-        if type(value) not in kinds or not least <= value <= most:  # type: ignore[operator]
-            refuse(f"{key} must be a number from {least} to {most}, not {shown(value)}")
-        return value
-
-    kind = "number" if float in kinds else "integer"
-    return Key(description, {"type": kind, "minimum": least, "maximum": most}, check)
-
-
 def _signal(key: str, value: object) -> int:
     match = SIGNAL.fullmatch(str(value).upper()) if type(value) in (int, str) else None
     name, more = match.groups() if match else ("", None)
@@ -387,25 +370,12 @@ def _signal(key: str, value: object) -> int:
     return number
 
 
-def _size(description: str, least: int) -> Key:
-    def check(key: str, value: object) -> int:
-        match = SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
-        number = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else -1
-        if not least <= number < 1 << 62:
-            refuse(f"{key} must be {least} bytes or more, such as '10M', not {shown(value)}")
-        return number
-
-    schema = {**_string(SIZE), "type": ["integer", "string"], "minimum": least}
-    return Key(f"{description}; bytes, or a string such as 10M", schema, check)
-
-
-def _boolean(description: str) -> Key:
-    def check(key: str, value: object) -> bool:
-        if not isinstance(value, bool):
-            refuse(f"{key} must be true or false, not {shown(value)}")
-        return value
-
-    return Key(description, {"type": "boolean"}, check)
+STOP_SIGNAL = Key(
+    "what asks it to end: a name, as TERM, or a number",
+    {"type": ["integer", "string"], "minimum": 1, "maximum": signal.NSIG - 1},
+    _signal,
+)
+STOP_TIMEOUT = number("seconds between stop_signal and SIGKILL", 0, 3600, float)
 
 
 def _limits(key: str, value: object) -> Limits:
@@ -429,8 +399,15 @@ def _ports(key: str, value: object) -> tuple[Port, ...]:
     return ports
 
 
+PORTS = Key(
+    "each [ADDRESS:]HOST:CONTAINER[/tcp|/udp]",
+    {"type": "array", "items": string_schema(PORT), "maxItems": MOST_PORTS},
+    _ports,
+)
+
+
 def _port(key: str, value: object) -> Port:
-    match = PORT.fullmatch(_text(key, value))
+    match = PORT.fullmatch(printable(key, value))
     numbers = [int(match[2]), int(match[3])] if match else []
     with contextlib.suppress(ValueError):  # the address is not one
         if match and all(0 < number < 65536 for number in numbers):
@@ -443,79 +420,21 @@ def _port(key: str, value: object) -> Port:
 
 
 def _tarball(key: str, value: object) -> str:
-    text = _text(key, value)
+    text = printable(key, value)
     if not FILE_NAME.fullmatch(text) or len(text.encode()) > LONGEST_NAME:
         refuse(f"{key} must be the plain name of a file, not {shown(text)}")
     return text
 
 
-def schema_of(keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The JSON schema of an object's properties."""
-    return {name: {**key.schema, "description": key.description} for name, key in keys.items()}
+BASE_IMAGE = Key("a file in base_images/", string_schema(FILE_NAME), _tarball)
 
 
-LIMITS = {
-    "memory": _size("memory", 1 << 20),
-    "swap": _size("swap space beside the memory; needs memory", 0),
-    "cpus": _number("processors' worth of time", 0.01, 1024, int, float),
-    "pids": _number("processes and threads", 1, 1 << 22, int),
-    "io_weight": _number("share of a scarce disk; 100 is everyone's", 1, 10_000, int),
-    "files": _number("descriptors that a process may open", 3, 1 << 20, int),
-    "disk": _size("what READWRITE mounts take, in memory then", 1 << 20),
-}
-KEYS = {
-    "name": _matching("its name", NAME, "up to 50 letters, digits, '.', '_' and '-'"),
-    "major": _matching("its major version", VERSION, "up to 32 letters, digits, '.' and '_'"),
-    "minor": _matching("its minor version", VERSION, "up to 32 letters, digits, '.' and '_'"),
-    "base_image": Key("a file in base_images/", _string(FILE_NAME), _tarball),
-    "mounts": Key(
-        "each TARBALL /absolute/target READ|READWRITE",
-        {"type": "array", "items": {"type": "string"}, "maxItems": MOST_MOUNTS},
-        _mounts,
-    ),
-    "startup_script": Key(
-        "the program that becomes PID 1: an absolute path", {"type": ["string", "null"]}, _script
-    ),
-    "startup_owner": Key(
-        "USER or USER:GROUP: names in the image, or numbers", _string(OWNER), _owner
-    ),
-    "startup_env": Key(
-        "NAME=VALUE;NAME=VALUE, in which ${NAME} stands for a variable; or an object, or a list",
-        {
-            "type": ["string", "object", "array"],
-            "additionalProperties": {"type": ["string", "integer"]},
-            "maxProperties": MOST_VARIABLES,
-            "items": {"type": "string"},
-            "maxItems": MOST_VARIABLES,
-        },
-        _environment,
-    ),
-    "init": _boolean("PID 1 reaps, and passes signals on to the script"),
-    "restart": _one_of("whether to start it again", "no", "on-failure", "always"),
-    "max_restarts": _number("how often at most", 0, 1_000_000, int),
-    "stop_timeout": _number("seconds between stop_signal and SIGKILL", 0, 3600, int, float),
-    "stop_signal": Key(
-        "what asks it to end: a name, as TERM, or a number",
-        {"type": ["integer", "string"], "minimum": 1, "maximum": signal.NSIG - 1},
-        _signal,
-    ),
-    "log_max_size": _size("what is kept of a log, in a file", 4096),
-    "log_max_files": _number("how many files are kept of a log", 1, 100, int),
-    "limits": Key(
-        "what it may use",
-        {"type": "object", "properties": schema_of(LIMITS), "additionalProperties": False},
-        _limits,
-    ),
-    "shm_size": _size("what fits into /dev/shm", 4096),
-    "tmp_size": _size("what fits into /tmp", 4096),
-    "writable_root": _boolean("the base image copy-on-write"),
-    "user_namespace": _boolean("root in it is no one on the host"),
-    "manage": _boolean("it may ask the manager for containers"),
-    "network": _one_of("the host's, only loopback, or its own", "host", "none", "private"),
-    "ports": Key(
-        "each [ADDRESS:]HOST:CONTAINER[/tcp|/udp]",
-        {"type": "array", "items": _string(PORT), "maxItems": MOST_PORTS},
-        _ports,
-    ),
-}
-REQUIRED = ("name", "major", "minor", "base_image")
+IO_WEIGHT = number("share of a scarce disk; 100 is everyone's", 1, 10_000)
+LIMITS = keys_of(Limits)
+LIMITS_KEY = Key(
+    "what it may use",
+    {"type": "object", "properties": schema_of(LIMITS), "additionalProperties": False},
+    _limits,
+)
+KEYS = keys_of(Spec)
+REQUIRED = tuple(one.name for one in fields(Spec) if one.default is NOTHING)

@@ -1,0 +1,130 @@
+"""The keys of a config: what each takes, as a check and as a JSON schema.
+
+A key is told once, as an annotation: ``init: Annotated[bool, boolean("what it is")] = False``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from attrs import frozen
+
+from txcontain.container.document import refuse, shown
+
+LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
+SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
+
+
+@frozen
+class Key:
+    """What a key of a config takes. To call it is to check a value, which raises InvalidData."""
+
+    description: str
+    schema: dict[str, Any]  # the same as a JSON schema, as far as that can say it
+    check: Callable[[str, object], Any]  # takes the key's name and value, returns what Spec keeps
+
+    def __call__(self, name: str, value: object) -> Any:
+        """What ``Spec`` keeps of a value."""
+        return self.check(name, value)
+
+
+def keys_of(kind: type) -> dict[str, Key]:
+    """The keys that a class has as annotations, by the names of their fields."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated
+    }
+
+
+def schema_of(keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The JSON schema of an object's properties."""
+    return {name: {**key.schema, "description": key.description} for name, key in keys.items()}
+
+
+def boolean(description: str) -> Key:
+    """A key that takes true or false."""
+
+    def check(key: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            refuse(f"{key} must be true or false, not {shown(value)}")
+        return value
+
+    return Key(description, {"type": "boolean"}, check)
+
+
+def one_of(description: str, *choices: str) -> Key:
+    """A key that takes one of these strings."""
+
+    def check(key: str, value: object) -> str:
+        if value not in choices or not isinstance(value, str):
+            refuse(f"{key} must be one of {', '.join(choices)}, not {shown(value)}")
+        return value
+
+    return Key(description, {"type": "string", "enum": list(choices)}, check)
+
+
+def number(description: str, least: float, most: float, kind: type = int) -> Key:
+    """A key that takes a number: a whole one, or with ``float`` any."""
+    kinds = {int, kind}
+
+    def check(key: str, value: object) -> Any:
+        given: Any = value
+        if type(given) not in kinds or not least <= given <= most:
+            refuse(f"{key} must be a number from {least} to {most}, not {shown(value)}")
+        return value
+
+    name = "number" if kind is float else "integer"
+    return Key(description, {"type": name, "minimum": least, "maximum": most}, check)
+
+
+def size(description: str, least: int) -> Key:
+    """A key that takes a number of bytes."""
+
+    def check(key: str, value: object) -> int:
+        match = SIZE.fullmatch(str(value)) if type(value) in (int, str) else None
+        number = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else -1
+        if not least <= number < 1 << 62:
+            refuse(f"{key} must be {least} bytes or more, such as '10M', not {shown(value)}")
+        return number
+
+    schema = {**string_schema(SIZE), "type": ["integer", "string"], "minimum": least}
+    return Key(f"{description}; bytes, or a string such as 10M", schema, check)
+
+
+def matching(description: str, pattern: re.Pattern[str], what: str) -> Key:
+    """A key that takes a string that matches; ``what`` says it to a person."""
+
+    def check(key: str, value: object) -> str:
+        text = printable(key, value)
+        if not pattern.fullmatch(text):
+            refuse(f"{key} must be {what}, not {shown(text)}")
+        return text
+
+    return Key(description, string_schema(pattern), check)
+
+
+def string_schema(pattern: re.Pattern[str]) -> dict[str, Any]:
+    """The schema of a string that matches a pattern."""
+    return {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}
+
+
+def printable(key: str, value: object) -> str:
+    """Check that a value is a string that can be printed."""
+    if not isinstance(value, str):
+        refuse(f"{key} must be a string, not {shown(value)}")
+    if not value.isprintable():  # so no NUL, line ends or lone surrogates
+        refuse(f"{key} holds a character that can't be printed: {shown(value)}")
+    return value
+
+
+def absolute_path(key: str, value: object) -> str:
+    """Check that a value is an absolute path; returns it without needless slashes and dots."""
+    text = printable(key, value)
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not text.startswith("/") or ".." in parts:
+        refuse(f"{key} must be an absolute path without '..', not {shown(text)}")
+    if len(text.encode()) > LONGEST_PATH or any(len(p.encode()) > LONGEST_NAME for p in parts):
+        refuse(f"{key} has more than {LONGEST_PATH} bytes, or a part with more than {LONGEST_NAME}")
+    return "/" + "/".join(parts)
