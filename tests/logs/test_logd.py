@@ -1,6 +1,10 @@
 """What the log process writes, within its bound."""
 
+import contextlib
+import errno
 import os
+import socket
+import threading
 import time
 from typing import Any
 from unittest.mock import patch
@@ -8,10 +12,10 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import make_folder
+from tests.fakes import MachineTestCase, make_folder
 from tests.logs.case import PIECES, LogTestCase, text_of
 from txcontain.logs import logd
-from txcontain.logs.logd import LOG, RECORD, Log
+from txcontain.logs.logd import LOG, RECORD, STREAMS, Log, Partner, Server, Slots, hold
 from txcontain.logs.segments import Wanted
 
 
@@ -118,3 +122,217 @@ class WritingTests(LogTestCase):
         """If the instance was removed, the error says so."""
         log = Log(os.path.join(self.folder, "none", LOG), 1 << 20)
         self.assertRaises(FileNotFoundError, log.take, self.pipe, 0)
+
+
+PATIENCE = 30  # seconds, for what takes milliseconds
+SIZE = 1 << 20
+
+
+class ServerTests(MachineTestCase):
+    """What it does for a manager, in a thread of the test's process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(logd, "TRY_AGAIN", 0.01)
+        self.instances = os.path.join(self.folder, "instances")
+        os.makedirs(os.path.join(self.instances, "web"))
+        self.writers = {token: self.make_slot(token) for token in ("a", "b")}
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.listener.close)
+        self.listener.bind("")  # any name
+        self.listener.listen()
+        self.slots: Slots = {}
+        self.begin()
+        self.manager = self.connect()
+
+    def make_slot(self, token: str) -> list[int]:
+        """Make the FIFOs of a slot; return the ends that a container writes to."""
+        slot = os.path.join(self.folder, "slots", token)
+        os.makedirs(slot)
+        paths = [os.path.join(slot, stream) for stream in STREAMS]
+        for path in paths:
+            os.mkfifo(path)
+        return [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in paths]
+
+    def write(self, text: bytes) -> None:
+        """A container writes to its stdout."""
+        os.write(self.writers["a"][0], text)
+
+    def end(self, token: str) -> None:
+        """A container ends."""
+        for writer in self.writers.pop(token):
+            os.close(writer)
+
+    def begin(self) -> None:
+        """A server begins, with the slots that its holder has held."""
+        ours, self.holder = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.server = Server(self.folder, self.instances, self.listener, self.slots, Partner(ours))
+        self.slots = {}  # those of the holder
+        self.thread = threading.Thread(target=self.server.serve)
+        self.thread.start()
+        for cleanup in (self.holder.close, ours.close, self.kill):
+            self.addCleanup(cleanup)
+
+    def connect(self) -> Any:
+        """A manager."""
+        connection = socket.socket(socket.AF_UNIX)
+        self.addCleanup(connection.close)
+        connection.settimeout(PATIENCE)
+        connection.connect(self.listener.getsockname())
+        return connection
+
+    def tell(self, *lines: str) -> None:
+        """Tell the server something."""
+        self.manager.sendall(b"".join(line.encode() + b"\n" for line in lines))
+
+    def assert_said(self, *lines: str) -> None:
+        """Fail unless this is what the server says next."""
+        wanted = b"".join(line.encode() + b"\n" for line in lines)
+        said = b""
+        while len(said) < len(wanted) and (data := self.manager.recv(len(wanted) - len(said))):
+            said += data
+        self.assertEqual(said, wanted)
+
+    def assert_hung_up(self, connection: Any) -> None:
+        """Fail unless the server has closed a connection."""
+        self.assertEqual(connection.recv(1), b"")
+
+    def assert_log(self, text: bytes) -> None:
+        """Fail unless the instance's log has this text."""
+        folder = os.path.join(self.instances, "web", LOG)
+        self.assertEqual(b"".join(self.contents(folder)), text)
+
+    def contents(self, folder: str) -> Any:
+        """What is in each segment."""
+        for number in logd.numbers(folder):
+            with open(logd.paths(folder, number)[0], "rb") as file:
+                yield file.read()
+
+    def has_ended(self) -> bool:
+        """Whether the server ends; the holder has been told all until then."""
+        ended = not hold(self.holder, self.slots)
+        self.kill()
+        return ended
+
+    def kill(self) -> None:
+        """End the thread of the server, if it has not ended itself."""
+        with contextlib.suppress(OSError):
+            self.holder.shutdown(socket.SHUT_WR)
+        self.thread.join(PATIENCE)
+        self.assertFalse(self.thread.is_alive())
+
+    def leave(self) -> None:
+        """The server is killed: what the holder has is all that is left."""
+        self.kill()
+        self.server.leave()
+        self.server.partner.connection.close()
+        self.assertTrue(hold(self.holder, self.slots))
+        for slot in self.server.slots.values():
+            slot.close()
+
+    def test_life(self) -> None:
+        """A slot is opened, read once it has a name, and closed when all is in the log."""
+        self.write(b"one\n")
+        self.tell("open a", "open a", f"name a web {SIZE}", f"name a other {SIZE}", "drain a")
+        self.assert_said("opened a", "opened a", "drained a")
+        self.assert_log(b"one\n")
+        self.write(b"two\n")
+        self.tell("close a", "close a", f"name a web {SIZE}")
+        self.assert_said("closed a", "closed a")
+        self.assert_log(b"one\ntwo\n")
+        self.manager.close()
+        self.assertTrue(self.has_ended())
+        self.assertEqual(self.slots, {})
+
+    def test_follow(self) -> None:
+        """Growth is announced once; at once if the log has grown already, or is no more."""
+        self.tell("open a", f"name a web {SIZE}", "follow web 0 0", "drain a")
+        self.assert_said("opened a", "drained a")
+        self.write(b"one\n")
+        self.assert_said("grew web")
+        self.write(b"two\n")
+        self.tell("drain a", "follow web 0 0", "follow web 1 8", "close a")
+        self.assert_said("drained a", "grew web", "grew web", "closed a")
+
+    def test_missing(self) -> None:
+        """A slot without its FIFOs is refused with the reason."""
+        os.unlink(os.path.join(self.folder, "slots/b", STREAMS[1]))
+        self.tell("open none", "open b")
+        self.assert_said(
+            "failed none No such file or directory", "failed b No such file or directory"
+        )
+
+    def test_sync(self) -> None:
+        """Slots that the manager does not know are closed."""
+        self.tell("open a", "open b", "sync b", "drain b")
+        self.assert_said("opened a", "opened b", "drained b")
+        self.leave()
+        self.assertEqual(list(self.slots), ["b"])
+        self.slots["b"].close()
+
+    def test_no_manager(self) -> None:
+        """Whoever talks as no manager does is cut off; the next one is heard."""
+        self.patch(logd, "LONGEST_LINE", 100)
+        self.tell("open a")
+        self.assert_said("opened a")
+        for line in (b"nonsense\n", b"open\n", b"open a b\n", b"follow a b c\n", b"x" * 200):
+            self.manager.sendall(line)
+            self.assert_hung_up(self.manager)
+            self.manager = self.connect()
+        self.tell("close a")
+        self.assert_said("closed a")
+
+    def test_next_manager(self) -> None:
+        """The newest manager is the only one, and finds the slots."""
+        self.tell("open a")
+        self.assert_said("opened a")
+        old, self.manager = self.manager, self.connect()
+        self.tell("close a")
+        self.assert_said("closed a")
+        self.assert_hung_up(old)
+
+    def test_removed(self) -> None:
+        """If an instance was removed, its slot is closed."""
+        self.tell("open a", f"name a gone {SIZE}")
+        self.write(b"one\n")
+        self.tell("drain a", "close a")
+        self.assert_said("opened a", "drained a", "closed a")
+
+    def test_full_disk(self) -> None:
+        """What the disk does not take stays in the pipe, is told once, and is tried again."""
+        full = OSError(errno.ENOSPC, "full")
+        with patch.object(Log, "take", side_effect=full):
+            self.tell("open a", f"name a web {SIZE}")
+            self.write(b"one\n")
+            self.assert_said("opened a", "trouble web full")
+            self.tell("close a")
+            self.assert_said("trouble web full", "closed a")  # of stderr
+            self.manager.close()
+        self.assertTrue(self.has_ended())
+        self.assert_log(b"one\n")
+
+    def test_last_words(self) -> None:
+        """Without a manager it serves as long as there is a writer, and moves the last words."""
+        self.tell("open a", f"name a web {SIZE}")
+        self.assert_said("opened a")
+        self.manager.close()
+        self.write(b"last\n")
+        self.end("a")
+        self.assertTrue(self.has_ended())
+        self.assert_log(b"last\n")
+
+    def test_killed(self) -> None:
+        """If it is killed, what is in the pipes is read by the next one, from the holder."""
+        self.tell("open a", f"name a web {SIZE}")
+        self.assert_said("opened a")
+        self.leave()
+        self.write(b"meanwhile\n")
+        self.begin()
+        self.manager = self.connect()
+        self.tell("close a")
+        self.assert_said("closed a")
+        self.assert_log(b"meanwhile\n")
+
+    def tearDown(self) -> None:
+        for token in list(self.writers):
+            self.end(token)
