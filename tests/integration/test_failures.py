@@ -1,11 +1,14 @@
 """Every launch that can't work says why, and leaves nothing; every hostile tarball does no harm."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from tests.integration.harness import (
     cgroups_of,
     fingerprint,
     free_port,
+    processes_of,
+    wait_until,
 )
 from tests.integration.tarballs import Member, file, folder, link, pack, script, special
 
@@ -205,13 +210,28 @@ class ListeningTests(FailureCase):
 
     def test_killed_before(self) -> None:
         """A script that is killed before it listens says by which signal."""
-        pid_1 = "#!/bin/sh\nulimit -t 1 2>/dev/null\nwhile :; do :; done\n"
-        self.assert_fails(
-            "killed by SIGKILL",
-            "it wrote nothing to stderr",
-            **self.job(pid_1),
-            startup_env=f"PORT={free_port()}",
-        )
+        endless = self.job("#!/bin/sh\nwhile :; do sleep 1; done\n")
+        with ThreadPoolExecutor() as threads:
+            killed = threads.submit(self.kill_script)
+            self.assert_fails(
+                "killed by SIGKILL",
+                "it wrote nothing to stderr",
+                **endless,
+                startup_env=f"PORT={free_port()}",
+            )
+            killed.result()
+
+    def kill_script(self) -> None:
+        """Kill the script of the container that is being launched, as soon as it runs."""
+        os.kill(wait_until(self.find_script, "the script runs"), signal.SIGKILL)
+
+    def find_script(self) -> int | None:
+        """The pid of a script, as this host has it."""
+        for pid in processes_of(self.folder):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if b"/job/run" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return None
 
     def test_many_last_words(self) -> None:
         """Of many last words the last are told, and no byte of them breaks the answer."""
