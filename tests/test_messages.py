@@ -49,6 +49,7 @@ from txcontain.container.document import LONGEST_DOCUMENT
 from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.container.spec import KEYS, Port, from_json
 from txcontain.engine.manager import Manager
+from txcontain.engine.names import match
 from txcontain.errors import Error
 from txcontain.host.id_ranges import free_range
 from txcontain.host.os_errors import CAUSES
@@ -237,6 +238,7 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     ),
     ("DELETE /destroy/web-9", {}, "404 Not Found: there is no instance web-9"),
     ("GET /instances/web-9", {}, "404 Not Found: there is no instance web-9"),
+    ("GET /instances/config:web", {}, "404 Not Found: there is no instance config:web"),
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
     (
@@ -462,6 +464,7 @@ OPTIONS = (
     ("--nothing", "option --nothing not recognized"),
 )
 
+KNOWN = {f"web-{number}": ("web", "1", "01") for number in range(1, 8)}
 PLAN = [("unshare", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
 
 
@@ -535,6 +538,23 @@ CALLS = (
         on_a_taken_port,
         "port 8000 is taken → by other (process 4711) → end that, or set another PORT in "
         "startup_env (or publish another, in ports)",
+    ),
+    (
+        "a name that no instance has, and one nearly has",
+        lambda _: match("wbe-1", KNOWN),
+        "there is no instance wbe-1 → did you mean web-1?",
+    ),
+    (
+        "a beginning that several instances have",
+        lambda _: match("we", KNOWN),
+        "7 instances begin with we → name one of them: web-1, web-2, web-3, web-4, web-5 and 2 "
+        "more",
+    ),
+    (
+        "a config that has several instances, for what takes one",
+        lambda _: match("config:web", KNOWN),
+        "config:web stands for 7 instances → name one of them: web-1, web-2, web-3, web-4, web-5 "
+        "and 2 more",
     ),
     (
         "publish a port that an instance has",

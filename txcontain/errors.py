@@ -50,6 +50,10 @@ class NoSuchInstance(Error):
     """There is no instance of this name."""
 
 
+class Ambiguous(Error):
+    """What was asked for stands for several instances, and only one can be meant."""
+
+
 class ConfigAtFault(Error):
     """A launch cannot work as its config (or its images) stand."""
 

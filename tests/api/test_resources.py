@@ -284,7 +284,7 @@ class MoreTests(WebTestCase):
                     "title": "Not Found",
                     "status": 404,
                     "detail": "there is no instance web-9",
-                    "chain": [],
+                    "chain": ["did you mean web?"],
                 },
             )
 

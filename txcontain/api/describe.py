@@ -79,7 +79,7 @@ INSTANCE = {
     "name": "instance",
     "in": "path",
     "required": True,
-    "description": "as its launch named it",
+    "description": "its name, the beginning of it if no other begins so, or config:NAME",
     "schema": {"type": "string", "minLength": 1},
 }
 

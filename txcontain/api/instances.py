@@ -143,15 +143,15 @@ class Instances(Area):
         """What is asked of one instance."""
 
         async def figures(request: Request) -> Json:
-            return usage(self.manager, self.manager.find(name))
+            return usage(self.manager, self.manager.match(name))
 
         async def explanation(request: Request) -> None:
-            script = explain(self.manager.find(name).plan)
+            script = explain(self.manager.match(name).plan)
             request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
             request.write(script.encode())
 
         async def wait(request: Request) -> Json:
-            ended = self.manager.find(name).end()
+            ended = self.manager.match(name).end()
             request.notifyFinish().addErrback(lambda _: ended.cancel())
             return {"exit": asdict(await ended)}
 
@@ -170,7 +170,7 @@ class Instances(Area):
         """/instances/NAME."""
 
         async def everything(request: Request) -> Json:
-            return inspect(self.manager, self.manager.find(name))
+            return inspect(self.manager, self.manager.match(name))
 
         return ExtensionResource(GET=everything)
 

@@ -27,6 +27,7 @@ from txcontain.errors import InvalidData
 from txcontain.logs.logd import STREAMS
 from txcontain.logs.segments import FOREVER, Wanted
 from txcontain.logs.times import read_moment
+from txcontain.runtime.instance import Instance
 
 READERS: dict[str, Any] = {
     "tail": number,
@@ -86,7 +87,8 @@ class Logs(Area):
         """The log of one instance."""
 
         async def logs(request: Request) -> None:
-            await self._send(request, [name], query(request, **READERS), names=False)
+            asked = query(request, **READERS)
+            await self._send(request, [self.manager.match(name)], asked, names=False)
 
         return {b"logs": ExtensionResource(GET=logs)}
 
@@ -97,15 +99,15 @@ class Logs(Area):
         asked = query(request, all=flag, **READERS)
         if bool(asked["all"]) == bool(names):
             raise InvalidData("give either instance, once or more, or all=1")
-        names = names or list(self.manager.instances)
-        await self._send(request, names, asked, names=True)
+        found = [one for name in names for one in self.manager.match_all(name)]
+        chosen = list(dict.fromkeys(found)) or list(self.manager.instances.values())
+        await self._send(request, chosen, asked, names=True)
 
     async def _send(
-        self, request: Request, instances: list[str], asked: dict[str, Any], names: bool
+        self, request: Request, instances: list[Instance], asked: dict[str, Any], names: bool
     ) -> None:
         looks = {"names": names, "timestamps": bool(asked["timestamps"])}
-        found = [self.manager.find(name) for name in instances]
-        reader = log_reader(self.manager, found, wanted(asked), request, **looks)
+        reader = log_reader(self.manager, instances, wanted(asked), request, **looks)
         request.setHeader(b"Content-Type", b"application/octet-stream")
         await reader.send(asked["tail"], bool(asked["follow"]))
 

@@ -84,7 +84,7 @@ class V1(Area):
                 answer("nothing is left of it"),
                 NO_INSTANCE,
             ),
-            "parameters": [INSTANCE],
+            "parameters": [{**INSTANCE, "description": "as its launch named it"}],
         },
         "/destroyall": {
             "delete": v1(

@@ -36,6 +36,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.ConfigExists, http.CONFLICT, b"Conflict", "config-exists"),
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict", "config-at-fault"),
     (errors.CalledOff, http.CONFLICT, b"Conflict", "called-off"),
+    (errors.Ambiguous, http.CONFLICT, b"Conflict", "ambiguous"),
     (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found", "no-such-config"),
     (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found", "no-such-instance"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),

@@ -145,6 +145,11 @@ class Spec:
         return self.log_max_size * self.log_max_files
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Name, major and minor."""
+        return self.name, self.major, self.minor
+
+    @property
     def file_name(self) -> str:
         """The file that the document is kept as."""
         return f"{self.name}-{self.major}-{self.minor}.cfg"

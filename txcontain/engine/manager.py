@@ -19,6 +19,7 @@ from txcontain.container.blueprint import Blueprint
 from txcontain.container.facts import Host
 from txcontain.container.plan import Paths
 from txcontain.container.spec import Spec, from_json
+from txcontain.engine import names
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
 from txcontain.errors import MachineAtFault, NoSuchInstance
@@ -213,8 +214,25 @@ class Manager:
         """The instances whose script runs, in launch order."""
         return [instance for instance in self.instances.values() if instance.running]
 
+    def match(self, wanted: str) -> Instance:
+        """The instance that a person means: by its name, or the beginning of it (``names.py``).
+
+        Raises NoSuchInstance, Ambiguous.
+        """
+        return self.instances[names.match(wanted, self._known())]
+
+    def match_all(self, wanted: str) -> list[Instance]:
+        """The same; all instances of a config if that is what is meant.
+
+        Raises NoSuchInstance, Ambiguous.
+        """
+        return [self.instances[name] for name in names.match_all(wanted, self._known())]
+
+    def _known(self) -> dict[str, names.Config]:
+        return {name: one.spec.key for name, one in self.instances.items()}
+
     def find(self, name: str) -> Instance:
-        """The instance with this name.
+        """The instance with exactly this name.
 
         Raises NoSuchInstance.
         """
