@@ -21,7 +21,7 @@ from txcontain.runtime import records
 from txcontain.runtime.adopted import FOLLOW_AGAIN
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.phase import Phase
-from txcontain.runtime.records import RECORD, record_of
+from txcontain.runtime.records import RECORD
 
 
 def fail_with(number: int) -> None:
@@ -64,10 +64,10 @@ class RestoreTests(RestoreTestCase):
         before = []
         for minor in range(5):
             self.reactor.advance(1)
-            before.append(record_of(self.launch(minor=str(minor))))
+            before.append(self.launch(minor=str(minor)).record)
         self.reactor.advance(2)  # when the last one's timeline is kept too
         self.assertEqual(self.next_manager(), [])
-        after = [record_of(instance) for instance in self.manager.running()]
+        after = [instance.record for instance in self.manager.running()]
         self.assertEqual(plain(after), plain(before))
         self.assertEqual(self.kernel.signals, [])
 
@@ -240,7 +240,7 @@ class RestoreTests(RestoreTestCase):
         self.init.end_init()
         self.kernel.reap(self.init.process)
         self.next_manager()
-        self.assertEqual(record_of(self.manager.find(name))["pid"], None)
+        self.assertEqual(self.manager.find(name).record["pid"], None)
         self.init.end("Done(3)")
         self.assertEqual(self.manager.find(name).exit.status, 3)
 
@@ -286,12 +286,12 @@ class RestoreTests(RestoreTestCase):
         again = self.launch(minor="2", restart="always").name
         self.init.end("Done(4)")
         self.reactor.advance(1.5)
-        before = {name: record_of(self.manager.find(name)) for name in (ended, again)}
+        before = {name: self.manager.find(name).record for name in (ended, again)}
         for _ in range(3):
             self.reactor.advance(5)
             self.next_manager()
             for name, record in before.items():
-                after = record_of(self.manager.find(name))
+                after = self.manager.find(name).record
                 for key in ("since", "launched", "exit", "restarts", "state"):
                     self.assertEqual(after[key], record[key], (name, key))
 
@@ -313,10 +313,10 @@ class RestoreTests(RestoreTestCase):
         self.reactor.advance(3)
         name = self.launch().name
         self.init.end("Killed")
-        before = record_of(self.manager.find(name))
+        before = self.manager.find(name).record
         self.reactor.advance(3)
         self.next_manager()
-        after = record_of(self.manager.find(name))
+        after = self.manager.find(name).record
         self.assertEqual(plain({**after, "slot": None}), plain({**before, "slot": None}))
         self.assertEqual(self.events()[-1], "ended: killed by SIGKILL")
 
@@ -418,7 +418,7 @@ class ScribbleTests(RestoreTestCase):
         aside = len(self.folders("aside"))
         self.next_manager()
         for instance in self.manager.instances.values():
-            json.dumps(record_of(instance), allow_nan=False)
+            json.dumps(instance.record, allow_nan=False)
         self.assertEqual(len(self.manager.instances) + len(self.folders("aside")), aside + 1)
         self.manager.pause()
 
@@ -455,7 +455,7 @@ class ScribbleTests(RestoreTestCase):
         if not hasattr(self, "written"):
             instance = self.launch()
             self.init.end("Done(3)")
-            self.written = json.dumps(record_of(instance))
+            self.written = json.dumps(instance.record)
         return json.loads(self.written)
 
     def test_its_container(self) -> None:

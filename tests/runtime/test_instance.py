@@ -19,7 +19,6 @@ from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import SAVE_AFTER, Instance
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.readiness import LOOK_AT_LAST
-from txcontain.runtime.records import record_of
 
 STOPPED = ["stopping: asked to end", "ended: asked to end (killed by SIGKILL)"]
 PLAN = [("output", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
@@ -115,7 +114,7 @@ class StateTests(InstanceTestCase):
             for step in WAYS[state]:
                 getattr(instance._life, step)(*INPUTS[step])
             self.assertEqual(instance.state, state)
-            before, self.events = record_of(instance), []
+            before, self.events = instance.record, []
             move = getattr(instance._life, what)
             if (state, what) in MOVES:
                 move(*INPUTS[what])
@@ -128,7 +127,7 @@ class StateTests(InstanceTestCase):
                 )
             else:
                 self.assertRaises(NoTransition, move, *INPUTS[what])
-                self.assertEqual((record_of(instance), self.events), (before, []), (state, what))
+                self.assertEqual((instance.record, self.events), (before, []), (state, what))
             instance.pause()
 
 

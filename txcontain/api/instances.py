@@ -27,7 +27,6 @@ from txcontain.api.v1 import SUMMARY
 from txcontain.api.verbs import ExtensionResource
 from txcontain.container.explain import explain
 from txcontain.engine.inspection import inspect, usage
-from txcontain.runtime.records import record_of
 
 STATES = ("starting", "running", "waiting", "stopping", "ended")
 RECORD: Json = {
@@ -163,7 +162,7 @@ class Instances(Area):
 
     async def all(self, request: Request) -> Json:
         """GET /instances."""
-        records = [record_of(instance) for instance in self.manager.instances.values()]
+        records = [instance.record for instance in self.manager.instances.values()]
         return {"instances": [{key: record[key] for key in RECORD} for record in records]}
 
     def one(self, name: str) -> Resource:

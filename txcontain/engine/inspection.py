@@ -14,12 +14,11 @@ from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader
 from txcontain.logs.segments import LONGEST_READ, Wanted
 from txcontain.logs.source import Source
 from txcontain.runtime.instance import Instance
-from txcontain.runtime.records import record_of
 
 
 def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
     """Everything known about an instance, with its plan and the seconds that each step took."""
-    record = record_of(instance)
+    record = instance.record
     del record["document"]
     contents = [manager.layers.metadata(layer) for layer in instance.layers]
     record["left_out"] = {

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,7 +27,7 @@ from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.readiness import Readiness
-from txcontain.runtime.records import RECORD, record_of
+from txcontain.runtime.records import RECORD
 from txcontain.runtime.supervised import Supervised
 
 LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up to the second
@@ -104,6 +104,32 @@ class Instance:
         """What a launch answers, and a list holds."""
         spec = self.spec
         return {"instance": self.name, "name": spec.name, "major": spec.major, "minor": spec.minor}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything known about it, as plain data; records.py reads it again."""
+        processes, spec = self.processes, self.spec
+        return {
+            **self.summary,
+            "state": self.state,
+            "boot": self.kernel.boot_id(),
+            "since": self.since,
+            "launched": self.launched,
+            "ready": self.ready,
+            "pid": (self.running and processes and processes.process.pid) or None,
+            "slot": processes.token if processes else None,
+            "layers": self.layers,
+            "address": self.address,
+            "ids": self.ids,
+            "exit": asdict(self.exit) if self.exit else None,
+            "restarts": self.restarts,
+            "delay": self.delay,
+            "up_at": self.up_at,
+            "spec": spec.described(),
+            "document": spec.document,
+            "timeline": self.timeline,
+            "in_advance": self.in_advance,
+        }
 
     def path(self, name: str) -> str:
         """A path in the instance's folder."""
@@ -189,7 +215,7 @@ class Instance:
 
     def _keep(self, *, was_prepared: bool) -> Deferred[None]:
         """Write the first record. From now on a prepared folder is an instance's."""
-        record = to_json(record_of(self))
+        record = to_json(self.record)
 
         def keep() -> None:
             if was_prepared:
@@ -387,7 +413,7 @@ class Instance:
             self._next_save.after(SAVE_AFTER)
 
     def _write_record(self) -> Deferred[None]:
-        return self.pool.writes(write_soon, self.path(RECORD), to_json(record_of(self)))
+        return self.pool.writes(write_soon, self.path(RECORD), to_json(self.record))
 
     # -- what the state machine does --------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The record of an instance: how it is written, and how the next manager reads it."""
+"""The record of an instance, as the next manager reads it; ``Instance.record`` is what is in it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import os
 from ipaddress import IPv4Address
 from math import isfinite
-from typing import TYPE_CHECKING, Any
-
-from attrs import asdict
+from typing import Any
 
 from txcontain.container.document import LONGEST_DOCUMENT
 from txcontain.container.spec import Spec, from_json
@@ -17,37 +15,8 @@ from txcontain.host.files import NoFile, read_file
 from txcontain.host.id_ranges import read_range
 from txcontain.runtime.exits import Exit
 
-if TYPE_CHECKING:
-    from txcontain.runtime.instance import Instance
-
 RECORD = "instance.json"
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document as a JSON string, and the spec
-
-
-def record_of(instance: Instance) -> dict[str, Any]:
-    """Everything known about an instance, as plain data."""
-    processes, spec = instance.processes, instance.spec
-    return {
-        **instance.summary,
-        "state": instance.state,
-        "boot": instance.kernel.boot_id(),
-        "since": instance.since,
-        "launched": instance.launched,
-        "ready": instance.ready,
-        "pid": (instance.running and processes and processes.process.pid) or None,
-        "slot": processes.token if processes else None,
-        "layers": instance.layers,
-        "address": instance.address,
-        "ids": instance.ids,
-        "exit": asdict(instance.exit) if instance.exit else None,
-        "restarts": instance.restarts,
-        "delay": instance.delay,
-        "up_at": instance.up_at,
-        "spec": spec.described(),
-        "document": spec.document,
-        "timeline": instance.timeline,
-        "in_advance": instance.in_advance,
-    }
 
 
 def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
