@@ -72,7 +72,7 @@ class ConnectionLimits:
     idle: float = 60  # seconds of silence
 
 
-LOOPBACK, DEFAULTS = Loopback(), ConnectionLimits()
+LOOPBACK, DEFAULT_LIMITS = Loopback(), ConnectionLimits()
 
 
 def canned(status: str, why: str) -> bytes:
@@ -114,7 +114,7 @@ class Channel(HTTPChannel):
         except errors.Forbidden as refusal:
             self.refusal = refusal
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # always given
         """Count it no more."""
         self.site.connections -= 1
         self._is_complete()
@@ -362,7 +362,7 @@ class ApiSite(Site):
         manager: Manager,
         names: set[str] | None = LOCAL_NAMES,
         access: Access = LOOPBACK,
-        limits: ConnectionLimits = DEFAULTS,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         """:param names: what a Host header may name; None if no browser can be misled."""
         super().__init__(

@@ -27,7 +27,7 @@ MONITORS = "keepers"  # the one group of a manager that is not a container
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "io")
 FREEZER = "freezer"  # a controller of version 1; version 2 can freeze any group
 V1_NAMES = {"blkio": "io"}  # other names that version 1 has
-DEFAULTS = Limits()
+UNLIMITED = Limits()
 PERIOD = 100_000  # microseconds over which the share of the processors is counted
 BFQ_MOST = 1000  # the largest weight that the I/O scheduler BFQ knows
 Files = dict[str, Callable[[Limits], str]]  # their names, and what is written to them
@@ -146,7 +146,7 @@ class Cgroups:
         with contextlib.suppress(
             OSError
         ):  # the machine can't limit this, and no one has asked for it
-            self._set(token, "pids", DEFAULTS)
+            self._set(token, "pids", UNLIMITED)
         return [
             os.path.join(top, token, joined_by if top in version2 else "tasks")
             for top in sorted(set(self.tops.values()))
@@ -192,7 +192,7 @@ class Cgroups:
         Raises OSError if this machine can't; its filename says which limit, and which file.
         """
         for name, wanted in attrs.asdict(limits).items():
-            if wanted != getattr(DEFAULTS, name) and name in SETTINGS:
+            if wanted != getattr(UNLIMITED, name) and name in SETTINGS:
                 self._set(token, name, limits)
 
     def freeze(self, token: str) -> None:
