@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,15 @@ def tried(what: str, *command: str) -> str:
     return f"needs {what}: {said[-1]}" if result.returncode else ""
 
 
+def lacking_for_ipv6() -> str:
+    """What a test that listens by IPv6 lacks here; "" if nothing."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        return f"needs IPv6: {error.strerror}"
+    return ""
+
+
 def map_owners(folder: str) -> None:
     """Mount a folder on itself with other owners, in a mount namespace of this process's own.
 
@@ -140,6 +150,11 @@ def needs_user_namespaces(test: T) -> T:
     return _unless(lacking() or lacking_for_user_namespaces(), test)
 
 
+def needs_ipv6(test: T) -> T:
+    """The same for one that needs IPv6, and no root."""
+    return _unless(lacking_for_ipv6(), test)
+
+
 def needs_tracing(test: T) -> T:
     """The same for one in which system calls of the manager are made to fail."""
     return _unless(lacking() or lacking_for_tracing(), test)
@@ -157,7 +172,7 @@ def _unless(reason: str, test: Any) -> Any:
 
     if not isinstance(test, type):
         return functools.wraps(test)(fail)
-    test.setUp = fail  # type: ignore[attr-defined]
+    test.setUp = fail  # type: ignore[attr-defined]  # it is a TestCase
     return test
 
 

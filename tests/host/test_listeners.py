@@ -8,9 +8,8 @@ from itertools import product
 from typing import Any
 from unittest import mock
 
-from twisted.trial.unittest import SkipTest
-
 from tests.host.children import ChildrenCase
+from tests.support import needs_ipv6
 from txcontain.host import listeners, sockets
 from txcontain.host.listeners import holds_socket
 from txcontain.host.processes import program
@@ -41,13 +40,10 @@ class Listeners(ChildrenCase):
         self.socket.listen()
         self.assertEqual(self.kernel.listener(self.port), (os.getpid(), program(os.getpid())))
 
+    @needs_ipv6
     def test_ipv6(self) -> None:
         """A socket that listens by IPv6 counts as well."""
-        try:
-            other = socket.create_server(("::1", 0), family=socket.AF_INET6)
-        except OSError:
-            raise SkipTest("this machine has no IPv6") from None
-        with other:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
             self.assertTrue(self.kernel.listens(os.getpid(), other.getsockname()[1]))
 
     def test_two_ways_to_know(self) -> None:

@@ -61,8 +61,8 @@ def die_quietly_of_ctrl_c() -> None:
 def open_stdout() -> None:
     """Make sure that standard output exists and accepts any text."""
     # It is None if the caller has closed it, and may know only ASCII.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (it stays open)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file
 
 
 def do_without_tls() -> None:
@@ -72,7 +72,7 @@ def do_without_tls() -> None:
     goes on without it.
     """
     for name in ("OpenSSL", "ssl"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None is allowed
 
 
 async def session(reactor: Any, arguments: Namespace) -> NoReturn:

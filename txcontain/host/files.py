@@ -30,7 +30,7 @@ class NoFile(OSError):
 class Disk:
     """The system calls that a durable write is made of; a test cuts them short."""
 
-    write: Callable[[int, bytes], int] = os.write
+    write: Callable[[int, bytes | memoryview], int] = os.write
     flush: Callable[[int], None] = os.fsync
     rename: Callable[[str, str], None] = os.replace
     link: Callable[[str, str], None] = os.link
@@ -115,7 +115,7 @@ def _write_beside(path: str, content: bytes, disk: Disk, *, flush: bool) -> str:
     try:
         view = memoryview(content)
         while view:
-            view = view[disk.write(descriptor, view) :]  # type: ignore[arg-type]
+            view = view[disk.write(descriptor, view) :]
         if flush:
             disk.flush(descriptor)
     except OSError:

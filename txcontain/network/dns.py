@@ -171,7 +171,7 @@ class Conversation(dns.DNSProtocol):
         if self.connected:
             self.resumeProducing()
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # always given
         """The client has hung up, or was cut off."""
         self.connected = 0
         super().connectionLost(reason)

@@ -66,7 +66,7 @@ class Living(Protocol):
 
 
 def _life_machine() -> Callable[[Living], Life]:
-    builder = TypeMachineBuilder(Life, Living)  # type: ignore[type-abstract]
+    builder = TypeMachineBuilder(Life, Living)  # type: ignore[type-abstract]  # a Protocol
     created = builder.state("created")
     starting = builder.state("starting")
     running = builder.state("running")
