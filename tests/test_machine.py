@@ -186,7 +186,7 @@ class Lives(RuleBasedStateMachine):
     def start_manager(self) -> None:
         """As tap.py does."""
         self.manager = make_manager(self.reactor, self.folder)
-        self.manager.pool.size = self.warm
+        self.manager.pool.warm.least = self.warm
         self.manager.threads = self.manager.network.threads = self.in_thread
         self.manager.remove = self.manager.pool.prepared.remove = self.remove
         self.manager.layers.get = self.get_layer

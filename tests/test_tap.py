@@ -137,7 +137,7 @@ class WiringTests(MachineTestCase):
             ),
             self.reactor,
         )
-        self.assertEqual((manager.pool.size, manager.keep_ended), (7, 3))
+        self.assertEqual((manager.pool.warm.least, manager.keep_ended), (7, 3))
         self.assertEqual((manager.base_images, manager.mountables), ("/b", "/m"))
         self.assertEqual(manager.configs.folder, os.path.join(self.folder, "configs"))
         self.assertEqual(manager.pool.folder, os.path.join(self.folder, "run"))
@@ -174,7 +174,7 @@ class ServiceTests(MachineTestCase):
         super().setUp()
         self.state = os.path.join(self.folder, "state")
         self.manager = make_manager(self.reactor, self.state)
-        self.manager.pool.size = 1
+        self.manager.pool.warm.least = 1
         self.groups: list[Any] = []  # that were made
         self.patch(Cgroups, "here", self.make_groups)
         self.service = ManagerService(self.manager)

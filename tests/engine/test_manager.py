@@ -24,8 +24,8 @@ from txcontain.errors import (
 from txcontain.host.cgroups import Cgroups
 from txcontain.runtime.instance import END_WITHIN
 from txcontain.runtime.phase import Phase
-from txcontain.runtime.pool import REFILL_AFTER
 from txcontain.runtime.records import RECORD
+from txcontain.runtime.warm import REFILL_AFTER
 
 GONE = "its processes, cgroup and folders are gone"
 
@@ -186,7 +186,7 @@ class PreparedTests(VerbTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.manager.pool.size = self.manager.pool.most = 2
+        self.manager.pool.warm.least = self.manager.pool.warm.most = 2
 
     def launch_again(self, times: int = 1, **changes: Any) -> Any:
         """Launch the same config several times; returns the last instance."""

@@ -13,14 +13,10 @@ from txcontain.container.plan import INIT, MONITOR
 from txcontain.errors import MachineAtFault
 from txcontain.host.cgroups import Cgroups
 from txcontain.runtime import pool
-from txcontain.runtime.pool import (
-    CONNECT_WITHIN,
-    REFILL_AFTER,
-    RETRY_AFTER,
-    compile_program,
-)
+from txcontain.runtime.pool import CONNECT_WITHIN, compile_program
 from txcontain.runtime.prepared import new_name
 from txcontain.runtime.refill import LATELY
+from txcontain.runtime.warm import REFILL_AFTER, RETRY_AFTER
 
 BASE_PLAN = [("unshare", {"namespaces": ["mount"]})]
 PLAN = [*BASE_PLAN, ("exec", {"path": "/run.sh"})]
@@ -281,7 +277,7 @@ class PreparedTests(PoolTestCase):
         Returns the init that it took.
         """
         blueprint = FakeBlueprint(stem, image, writable)
-        leased = pool.lease(blueprint)
+        leased = pool.warm.lease(blueprint)
         plan = blueprint.plan(leased.reserved if leased else new_name(stem))
         child = self.successResultOf(pool.take(plan, leased))
         child.carry_out(plan)
@@ -291,7 +287,7 @@ class PreparedTests(PoolTestCase):
 
     def warm(self, pool: Any) -> Any:
         """What the warm inits have done, as numbers of steps."""
-        return sorted(child.in_advance for child in pool._warm)
+        return sorted(child.in_advance for child in pool.warm._children)
 
     def prepared(self) -> Any:
         """The names whose folders were made in advance."""
@@ -317,12 +313,12 @@ class PreparedTests(PoolTestCase):
         self.launch(pool)
         self.launch(pool)
         blueprint = FakeBlueprint("web", "base", True)
-        leased = pool.lease(blueprint)
+        leased = pool.warm.lease(blueprint)
         plan = blueprint.plan(leased.reserved)
-        self.assertIsNone(pool.lease(blueprint))
+        self.assertIsNone(pool.warm.lease(blueprint))
         self.assertIsNot(self.successResultOf(pool.take(plan)), leased)
-        pool.give_back(leased)
-        self.assertIs(pool.lease(blueprint), leased)
+        pool.warm.give_back(leased)
+        self.assertIs(pool.warm.lease(blueprint), leased)
         self.assertIs(self.successResultOf(pool.take(plan, leased)), leased)
 
     def test_lost_lease(self) -> None:
@@ -330,10 +326,10 @@ class PreparedTests(PoolTestCase):
         pool = self.make(size=2, most=2)
         self.launch(pool)
         self.launch(pool)
-        leased = pool.lease(FakeBlueprint("web", "base", True))
+        leased = pool.warm.lease(FakeBlueprint("web", "base", True))
         self.init.end("Killed")
-        pool.give_back(leased)
-        self.assertNotIn(leased, pool._warm)
+        pool.warm.give_back(leased)
+        self.assertNotIn(leased, pool.warm._children)
 
     def test_image_alone(self) -> None:
         """The image that two configs share is mounted in advance, and no step that needs a name."""

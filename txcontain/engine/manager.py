@@ -138,12 +138,12 @@ class Manager:
 
     def _new(self, spec: Spec, layers: list[str]) -> Instance:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
-        prepared = self.pool.lease(self.blueprint(spec, layers, None, ids))
+        prepared = self.pool.warm.lease(self.blueprint(spec, layers, None, ids))
         name = prepared.reserved if prepared else new_name(spec.name)
         try:
             address = self.network.reserve(name, spec)
         except Exception:
-            self.pool.give_back(prepared)
+            self.pool.warm.give_back(prepared)
             raise
         instance = self.make_instance(name, self.blueprint(spec, layers, address, ids))
         instance.prepared, instance.changed = prepared, self.changed

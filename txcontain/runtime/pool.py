@@ -1,9 +1,4 @@
-"""Inits: spawned when needed, and some kept warm, connected and waiting for a plan.
-
-One of them has carried out only the base plan. The others went on as far as the last two plans
-were alike: for a config that is launched again and again, that is everything up to the exec, for
-an instance whose name is drawn in advance (prepared.py).
-"""
+"""Inits: spawned when a launch needs one, unless one is kept warm (warm.py)."""
 
 from __future__ import annotations
 
@@ -24,31 +19,28 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from txcontain.container.blueprint import Blueprint
 from txcontain.container.plan import INIT, MONITOR, Plan, begins_with
 from txcontain.errors import MachineAtFault
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.files import remove_leftovers, write_soon
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
-from txcontain.later import Timer, background, poll
+from txcontain.later import background, poll
 from txcontain.logs.client import LOGD, LogClient
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import Connection
 from txcontain.runtime.phase import Phase
-from txcontain.runtime.prepared import Prepared, stem_of
-from txcontain.runtime.refill import LATELY, Drop, Spawn, Warm, decide
+from txcontain.runtime.prepared import Prepared
+from txcontain.runtime.warm import WarmInits
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # it costs nothing to have them early
-REFILL_AFTER = 0.05  # seconds without a launch
-RETRY_AFTER = 5.0  # seconds after a warm init was lost
 CONNECT_WITHIN = 20.0  # seconds
 STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
 
 
 @define(eq=False)
 class Pool(Factory):
-    """Spawns inits and hands them out.
+    """Spawns inits, and hands them out.
 
     ``folder`` holds the socket that they connect to, and a run directory for each: there its
     monitor works, and writes down the end.
@@ -68,10 +60,8 @@ class Pool(Factory):
     writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
     _stopped: bool = False
     _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
-    _warm: list[Child] = field(factory=list)
+    warm: WarmInits = field(init=False)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
-    _taken: list[float] = field(factory=list)  # when the last ones were
-    _refill: Timer = field(init=False)
     _init: str = INIT
     _port: Any = None
     _prefix: int | None = None  # a descriptor of the folder where this Python is installed
@@ -80,7 +70,8 @@ class Pool(Factory):
     noisy = False
 
     def __attrs_post_init__(self) -> None:
-        self._refill = Timer(self.reactor, self._look)
+        machine = self.reactor, self.prepared, self.base_plan, self._spawn
+        self.warm = WarmInits(*machine, self.size, self.most)
 
     @property
     def run_directories(self) -> str:
@@ -103,7 +94,7 @@ class Pool(Factory):
         self.log_process.group = lambda: self.cgroups.monitors
         self.log_process.start()
         self._port = self.reactor.listenUNIX(self.socket, self, mode=0o600, backlog=1024)
-        self._look_after(0)
+        self.warm.look_after(0)
 
     def _compiled(self, program: str) -> str:
         """A program of ours, compiled once: compiling at each start takes 8 of an init's 20 ms."""
@@ -117,11 +108,8 @@ class Pool(Factory):
 
     def stop(self) -> Deferred[None]:
         """Stop listening, and let go of every init that has no plan; fires when all are gone."""
-        self._refill.cancel()
         self._stopped = True
-        self.size = self.most = 0
-        for child in self._warm:
-            child.hang_up()
+        self.warm.stop()
         return background(self._stop(), "stopping the warm inits")
 
     async def _stop(self) -> None:
@@ -154,25 +142,6 @@ class Pool(Factory):
         """For the reactor: an init has connected."""
         return Connection(self.kernel, lambda token: self._known.pop(token, None))
 
-    def lease(self, blueprint: Blueprint) -> Child | None:
-        """A warm init that has prepared such an instance, under a reserved name.
-
-        No other launch gets it. The caller takes it, or gives it back.
-        """
-        for child in self._warm:
-            name = child.reserved
-            if stem_of(name) == blueprint.spec.name and begins_with(
-                blueprint.plan(name), child.early_steps
-            ):
-                self._warm.remove(child)
-                return child
-        return None
-
-    def give_back(self, leased: Child | None) -> None:
-        """The launch that leased it does not take place."""
-        if leased is not None and leased.connection is not None:
-            self._warm.append(leased)
-
     def take(self, plan: Plan, leased: Child | None = None) -> Deferred[Child]:
         """An init that waits for what is left of ``plan``: the leased one, a warm or a new one.
 
@@ -180,22 +149,13 @@ class Pool(Factory):
         """
         if self._stopped:
             return fail(MachineAtFault("starting a container's init", "the manager ends"))
-        self._taken.append(self.reactor.seconds())
-        self._look_after(REFILL_AFTER)
-        child = leased or self._take_warm(plan)
+        self.warm.demand()
+        child = leased or self.warm.take(plan)
         if child is not None:
             self.prepared.give(child.reserved)
             return succeed(child)
         ours = begins_with(plan, self.base_plan)  # else the plan is not a container's
         return self._spawn(self.base_plan if ours else []).waiting
-
-    def _take_warm(self, plan: Plan) -> Child | None:
-        """The one that has carried out most of a plan."""
-        fit = [child for child in self._warm if begins_with(plan, child.early_steps)]
-        child = max(fit, key=lambda child: len(child.early_steps), default=None)
-        if child is not None:
-            self._warm.remove(child)
-        return child
 
     @property
     def mounted(self) -> set[str]:
@@ -210,7 +170,7 @@ class Pool(Factory):
         Inits that have carried out such steps are let go: then only instances use layers.
         """
         self.prepared.forget()
-        self._look_after(0)
+        self.warm.look_after(0)
 
     def _spawn(self, steps: Plan, reserved: str = "") -> Child:
         """An init that is being started; if that fails, so does its ``waiting``."""
@@ -219,7 +179,7 @@ class Pool(Factory):
         machine = self.reactor, self.kernel, self.cgroups, self.writes
         child = Child(*machine, folder, early_steps=steps, reserved=reserved)
         child.on_exit = lambda _: self._ended_without_plan(child)
-        child.gone, child.lost = self._forget, self._lost
+        child.gone, child.lost = self._forget, self.warm.lost
         child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
         child.waiting.addCallback(self._hold_pipes)
         child.waiting.addErrback(child.abandon)
@@ -289,60 +249,7 @@ class Pool(Factory):
         self._known.pop(child.token, None)
         child.clear()
         self.prepared.drop(child.reserved)
-        self._lost(child)
-
-    def _lost(self, child: Child) -> None:
-        """A warm init has ended, or is ending: no launch may get it."""
-        if child in self._warm:
-            if self.size:
-                self._log.warn("a warm init has ended; another will be started")
-            self._warm.remove(child)
-            self._look_after(RETRY_AFTER)
-
-    # -- keeping some warm -----------------------------------------------------
-
-    def _wanted(self) -> int:
-        """How many warm inits to have now: as many as were taken lately, within limits."""
-        since = self.reactor.seconds() - LATELY
-        self._taken = [when for when in self._taken if when > since]
-        return min(max(self.size, len(self._taken)), self.most) if self.size else 0
-
-    def _look_after(self, seconds: float) -> None:
-        if self.most:
-            self._refill.after(seconds)
-
-    def _look(self) -> None:
-        wanted = self._wanted()
-        decision = decide([self._good_for(child) for child in self._warm], wanted, self.size)
-        if isinstance(decision, Drop):
-            self._warm.pop(decision.which).hang_up()
-            self._look_after(REFILL_AFTER)
-        elif isinstance(decision, Spawn):
-            name, steps = self.prepared.draw() if decision.prepared else ("", [])
-            child = self._spawn(steps or self.base_plan, name)
-            child.waiting.addCallbacks(self._warmed, self._not_warmed)
-        elif decision.seconds is not None:
-            self._look_after(decision.seconds)
-
-    def _good_for(self, child: Child) -> Warm:
-        if child.early_steps == self.base_plan:
-            return Warm.PLAIN
-        expected = self.prepared.expects(child.reserved, child.early_steps)
-        return Warm.EXPECTED if expected else Warm.STALE
-
-    def _warmed(self, child: Child) -> None:
-        if self.most:
-            child.in_advance = len(child.early_steps)
-            self._warm.append(child)
-            self._look_after(0)
-        else:  # the pool has been stopped meanwhile
-            child.hang_up()
-
-    def _not_warmed(self, reason: Any) -> None:
-        if self.most:
-            self._log.warn("no warm init could be started: {why}", why=reason.getErrorMessage())
-        self.prepared.forget()
-        self._look_after(RETRY_AFTER)
+        self.warm.lost(child)
 
 
 def compile_program(path: str) -> bytes:
