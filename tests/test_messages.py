@@ -139,6 +139,23 @@ CONFIGS = (
         "startup_script must be an absolute path without '..', not 'run.sh'",
     ),
     (
+        {"command": "redis-server -v"},
+        'command must be a list such as ["redis-server", "--port", "7000"] of up to 1000 '
+        "strings, not 'redis-server -v'",
+    ),
+    ({"command": ["a", 1]}, "a word of command must be a string, not 1"),
+    ({"command": ["a\0"]}, "a word of command has a NUL or a lone surrogate: 'a\\x00'"),
+    (
+        {"command": [""]},
+        "command begins with an empty string: the first one names a program",
+    ),
+    ({"command": ["a" * 32_001]}, "command is longer than 32000 characters"),
+    (
+        {"command": ["a"], "startup_script": "/a"},
+        "a config has either startup_script or command: only one program can be PID 1",
+    ),
+    ({"workdir": "data"}, "workdir must be an absolute path without '..', not 'data'"),
+    (
         {"startup_owner": "a b"},
         "startup_owner must be USER or USER:GROUP, each a name or a number up to 4294967294, not "
         "'a b'",
@@ -753,6 +770,28 @@ ELSEWHERE = (
         "there is no {} in the container → correct startup_script, or mount it",
     ),
     (
+        "a command that is nowhere",
+        "container/test_init.py:test_nowhere",
+        "there is no {} in the folders of PATH ({}) → correct command, or add the program to the "
+        "image",
+    ),
+    (
+        "a command in one string",
+        "container/test_init.py:test_nowhere",
+        "there is no {} in the folders of PATH ({}) → make each argument of command a string of "
+        "its own",
+    ),
+    (
+        "a workdir that is not there",
+        "container/test_init.py:test_not_entered",
+        "there is no folder {} in the container → correct workdir, or mount it",
+    ),
+    (
+        "a workdir that is a file",
+        "container/test_init.py:test_not_entered",
+        "{} is not a folder that can be entered → name another one as workdir",
+    ),
+    (
         "a script with arguments",
         "container/test_init.py:test_with_arguments",
         "there is no {}: startup_script is a path, and takes no arguments → name a script that "
@@ -775,7 +814,7 @@ ELSEWHERE = (
         "a script that is a link to nothing",
         "integration/test_failures.py:test_dangling_link",
         "{} is a symbolic link to {}, which is missing → correct the link, or name another "
-        "startup_script",
+        "program as startup_script",
     ),
     (
         "a script below a file",

@@ -58,6 +58,14 @@ class ConfigAtFault(Error):
     """A launch cannot work as its config (or its images) stand."""
 
 
+class NoSuchProgram(ConfigAtFault):
+    """What is to be run, or what it needs to be run, is not in the container."""
+
+
+class CannotRun(ConfigAtFault):
+    """What is to be run is in the container, but can't be run."""
+
+
 class CalledOff(Error):
     """What was asked for was called off by another request, before it was done."""
 

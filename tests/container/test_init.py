@@ -183,6 +183,7 @@ def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ..
     changes = {
         "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
         "startup_script": "/web/run.sh",
+        "workdir": "/web",
         "startup_owner": "www",
         "limits": {"files": 100, "disk": "1M"},
         "shm_size": "1M",
@@ -694,6 +695,89 @@ class Identity(Case):
         calls = self.calls("bounding_set", Recorder().fail(beyond, EINVAL), keep=[0, 40])
         wanted = [("prctl", init.PR_CAPBSET_DROP, number) for number in range(1, 40)]
         self.assertEqual(calls, [*wanted, beyond])
+
+
+class WorkingFolder(Case):
+    """The folder that a config names to work in."""
+
+    def test_entered(self) -> None:
+        """It is opened without following a magic link, and nothing of it stays open."""
+        kernel = Recorder()
+        calls = self.calls("workdir", kernel, path="/data")
+        flags = os.O_PATH | os.O_DIRECTORY
+        wanted = [("open_inside", "/data", flags), ("chdir", 1001), ("close", 1001)]
+        self.assertEqual((calls, kernel.places), (wanted, {}))
+
+    def test_not_entered(self) -> None:
+        """If it can't be entered, the launch fails, and says why."""
+        self.patch(init.os, "access", lambda path, mode: path != "/usr/data")
+        self.patch(init.os, "stat", lambda path: SimpleNamespace(st_mode=0o40700))
+        for number, cause in (
+            (ENOENT, "there is no folder /usr/data in the container"),
+            (errno.EACCES, "/usr/data may not be entered by this startup_owner"),
+            (errno.ENOTDIR, "/usr/data is not a folder that can be entered"),
+        ):
+            kernel = Recorder().fail(0, number)
+            error = self.assertRaises(
+                init.StepError, self.calls, "workdir", kernel, path="/usr/data"
+            )
+            self.assertEqual((error.number, error.cause), (number, cause))
+            self.assertTrue(error.hint)
+
+
+class AlongPath(SynchronousTestCase):
+    """Where the program of a name is."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        for name, mode in (("a/run", 0o644), ("b/run", 0o755), ("c/run", 0o755)):
+            path = os.path.join(self.folder, name)
+            os.makedirs(os.path.dirname(path))
+            with open(path, "w") as file:
+                file.write("#!/bin/sh\n")
+            os.chmod(path, mode)
+        os.makedirs(os.path.join(self.folder, "folder/run"))
+
+    def found(self, name: str, *folders: str) -> str:
+        path = ":".join(os.path.join(self.folder, folder) for folder in folders)
+        return os.path.relpath(init.find_program(name, path, "command"), self.folder)
+
+    def test_the_first(self) -> None:
+        """It is the first file that can be run; a folder of this name is none."""
+        self.assertEqual(self.found("run", "none", "folder", "b", "c"), "b/run")
+        self.assertEqual(self.found("run", "a", "c", "b"), "c/run")
+
+    def test_none_can_be_run(self) -> None:
+        """If no file of this name can be run, the exec says why of the first."""
+        self.assertEqual(self.found("run", "a", "none"), "a/run")
+
+    def test_nowhere(self) -> None:
+        """If there is none, PATH is named, and arguments in the name of a program."""
+        for name, hint in (
+            ("fly", "correct command"),
+            ("run -x", "make each argument of command a string"),
+        ):
+            error = self.assertRaises(init.StepError, self.found, name, "a", "b")
+            self.assertIn(f"there is no {name} in the folders of PATH ({self.folder}", error.cause)
+            self.assertEqual((error.number, error.path), (ENOENT, name))
+            self.assertIn(hint, error.hint)
+
+    def test_its_own_name(self) -> None:
+        """The program is run by its place, and its first argument is the name as it was given."""
+        kernel = Recorder()
+        environment = [("PATH", (os.path.join(self.folder, "b"),))]
+        container = make_container(kernel)
+        self.assertRaises(Executed, container.exec, "run", ["-v"], environment, "command")
+        place = os.path.join(self.folder, "b/run")
+        self.assertEqual(kernel.calls[-1][:3], ("execve", place, ["run", "-v"]))
+
+    def test_a_path(self) -> None:
+        """What has a slash is not looked for along PATH; the error speaks of the command."""
+        error = self.assertRaises(
+            init.StepError, make_container(Attempt()).exec, "/no/run -x", [], [], "command"
+        )
+        self.assertEqual(error.cause, "there is no /no/run -x in the container")
+        self.assertEqual(error.hint, init.SPLIT)
 
 
 class Executing(Case):

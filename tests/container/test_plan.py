@@ -144,6 +144,7 @@ REST = [
             ("A", ("", "PORT", "")),
             ("PATH", ("/x:", "PATH", "")),
         ],
+        key="startup_script",
     ),
 ]
 
@@ -186,6 +187,17 @@ class Containers(SynchronousTestCase):
         ]
         for changes in every:
             self.assertEqual(plan_of(**changes)[: len(base_plan)], base_plan)
+
+    def test_a_command(self) -> None:
+        """A command takes the script's place, with its arguments, in its working folder."""
+        plan = plan_of(command=["redis-server", "--port", "7"], workdir="/data", init=True)
+        environment = [("PATH", (PATH,)), ("TERM", ("dumb",))]
+        program = {"path": "redis-server", "arguments": ["--port", "7"], "key": "command"}
+        self.assertEqual(plan[-1], step("exec", **program, environment=environment))
+        self.assertEqual(
+            [op for op, _ in plan[-5:]],
+            ["no_new_privileges", "workdir", "seccomp", "look_after", "exec"],
+        )
 
     def test_no_script(self) -> None:
         """Without a script the container idles, in the same environment."""

@@ -15,7 +15,7 @@ from txcontain.container.spec import KEYS, LIMITS, Limits, Mount, Port, fill_in,
 from txcontain.errors import InvalidData, TooLarge
 
 # A key's value that is refused, and a part of the reason.
-REFUSED = {
+REFUSED: dict[str, list[Any]] = {
     "name": ["", "-web", ".web", "a/b", "a b", "..", "é", "a" * 51, "a\n", 1, True, ["web"], {}],
     "major": ["", "1-2", "-1", ".1", "1/2", "1" * 33, 1, 1.0],
     "minor": ["", "01-", "..", "0\x00", "1 ", 1],
@@ -35,6 +35,20 @@ REFUSED = {
     ],
     "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
     "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
+    "command": [
+        "redis-server",
+        [],
+        {},
+        [1],
+        [""],
+        [" ", "a"],
+        ["a", None],
+        ["a\0"],
+        ["a", "\ud800"],
+        ["a"] * 1001,
+        ["a" * 32_001],
+    ],
+    "workdir": ["", "data", "./data", "/a/..", 1],
     "startup_owner": [
         "",
         "-1",
@@ -176,6 +190,12 @@ TAKEN: dict[str, Any] = {
         ("/a/...", "/a/..."),
         (None, None),
     ],
+    "command": [
+        (["a"], ("a",)),
+        (["/bin/sh", "-c", "echo\n é", ""], ("/bin/sh", "-c", "echo\n é", "")),
+        (["a", "x" * 31_999], ("a", "x" * 31_999)),
+    ],
+    "workdir": [("/", "/"), ("//data/./x/", "/data/x")],
     "startup_owner": [
         ("0", "0"),
         ("4294967294", "4294967294"),
@@ -271,6 +291,8 @@ PORTS_REFUSED = [
 DEFAULTS = {
     "mounts": (),
     "startup_script": None,
+    "command": (),
+    "workdir": None,
     "startup_owner": "root",
     "startup_env": (),
     "init": False,
@@ -390,6 +412,14 @@ class Keys(Case):
         error = self.refused(document(startup_scrpt="/x"), "a config has no key 'startup_scrpt'")
         self.assertIn("startup_script", error.chain[-1])
         self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
+
+    def test_one_program(self) -> None:
+        """A config has a script or a command, and not both; without either nothing is run."""
+        both = document(startup_script="/run.sh", command=["redis-server"])
+        self.refused(both, "either startup_script or command")
+        self.assertEqual(make_spec(startup_script="/run.sh").program, "/run.sh")
+        self.assertEqual(make_spec(command=["redis-server", "-v"]).program, "redis-server")
+        self.assertEqual(make_spec().program, None)
 
     def test_long_paths(self) -> None:
         """A path that is too long for the kernel, counted in bytes, is refused."""

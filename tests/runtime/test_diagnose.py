@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.container.spec import Port
-from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.errors import CannotRun, ConfigAtFault, Error, MachineAtFault, NoSuchProgram
 from txcontain.host.os_errors import CAUSES, of_os
 from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.diagnose import FROM_CONFIG, of_early_end, of_port, of_step, of_tool
@@ -104,6 +104,8 @@ class StepTests(SynchronousTestCase):
                 )
                 self.assertIsInstance(of_step(PLAN, failed(step, number=number)), expected)
         self.assertIsInstance(of_step(PLAN, failed(3, number=0)), ConfigAtFault)
+        self.assertIsInstance(of_step(PLAN, failed(4, number=errno.ENOENT)), NoSuchProgram)
+        self.assertIsInstance(of_step(PLAN, failed(4, number=errno.EACCES)), CannotRun)
         self.assertIsInstance(of_step(PLAN, failed(4, number=errno.ENOSPC)), MachineAtFault)
 
 

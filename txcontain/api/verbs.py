@@ -34,6 +34,8 @@ PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.InvalidData, http.CONFLICT, b"Bad Request", "invalid-data"),
     (errors.ConfigExists, http.CONFLICT, b"Conflict", "config-exists"),
+    (errors.NoSuchProgram, http.CONFLICT, b"Conflict", "no-such-program"),
+    (errors.CannotRun, http.CONFLICT, b"Conflict", "cannot-run"),
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict", "config-at-fault"),
     (errors.CalledOff, http.CONFLICT, b"Conflict", "called-off"),
     (errors.Ambiguous, http.CONFLICT, b"Conflict", "ambiguous"),

@@ -283,6 +283,10 @@ class _Shell:
             *self._groups(group),
         ]
 
+    def workdir(self, path: str) -> Lines:
+        """It starts in this folder."""
+        return [f"directory={quote(path)}"]
+
     def _groups(self, group: str) -> Lines:
         if group.isdecimal():
             return [f"gid={int(group)} groups={int(group)}"]
@@ -338,8 +342,10 @@ class _Shell:
         self.run = ""
         return []
 
-    def exec(self, path: str, arguments: Lines, environment: list[Assignment]) -> Lines:
-        """Run the startup script inside the new root, as the owner, with a clean environment and no
+    def exec(
+        self, path: str, arguments: Lines, environment: list[Assignment], key: str = ""
+    ) -> Lines:
+        """Run its program inside the new root, as the owner, with a clean environment and no
         other powers. It is PID 1, if the shell does not stay.
         """
         before = {"HOME": '"$home"', "USER": '"$user"'}

@@ -678,14 +678,25 @@ class Container:
 
     def _go_home(self, path: str) -> None:
         """Work in a folder of the container; stay at the top if it can't be entered."""
-        try:
-            descriptor = self.kernel.open_inside(path, os.O_PATH | os.O_DIRECTORY)
-            try:
-                self.kernel.chdir(descriptor)
-            finally:
-                self.kernel.close(descriptor)
+        try:  # noqa: SIM105 (contextlib would have to be imported)
+            self._work_in(path)
         except OSError:
             pass
+
+    def _work_in(self, path: str) -> None:
+        descriptor = self.kernel.open_inside(path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.kernel.chdir(descriptor)
+        finally:
+            self.kernel.close(descriptor)
+
+    def workdir(self, path: str) -> None:
+        """Work in a folder of the container that the owner may enter."""
+        try:
+            self._work_in(path)
+        except OSError as error:
+            call = getattr(error, "call", "chdir")
+            raise StepError(call, error.errno, path, *why_no_workdir(path, error.errno)) from error
 
     def no_new_privileges(self) -> None:
         """From now on, exec ignores setuid bits and file capabilities."""
@@ -710,16 +721,23 @@ class Container:
         self.kernel.rename(b"init")
         sys.exit(self.kernel.look_after(child))
 
-    def exec(self, path: str, arguments: Strings, environment: Assignments) -> None:
-        """Become the program at ``path``; a script without ``#!`` is run by /bin/sh."""
+    def exec(
+        self, path: str, arguments: Strings, environment: Assignments, key: str = "startup_script"
+    ) -> None:
+        """Become the program at ``path``; a script without ``#!`` is run by /bin/sh.
+
+        A name without ``/`` is looked for along PATH. ``key`` is what of the config named it.
+        """
         variables = fill_in(environment, self.environment)
+        program = path if "/" in path else find_program(path, variables.get("PATH", ""), key)
         try:
-            self.kernel.execve(path, [path, *arguments], variables)
+            self.kernel.execve(program, [path, *arguments], variables)
         except OSError as error:
-            if error.errno == errno.ENOEXEC and is_script(path):
-                refuse_late_interpreter(path)
-                self._exec_by_shell(path, arguments, variables)
-            raise StepError("execve", error.errno, path, *why_no_exec(path, error.errno)) from error
+            if error.errno == errno.ENOEXEC and is_script(program):
+                refuse_late_interpreter(program)
+                self._exec_by_shell(program, arguments, variables)
+            why = why_no_exec(program, error.errno, key)
+            raise StepError("execve", error.errno, program, *why) from error
 
     def _exec_by_shell(self, path: str, arguments: Strings, environment: dict[str, str]) -> None:
         try:
@@ -883,7 +901,25 @@ def fill_in(assignments: Assignments, environment: dict[str, str]) -> dict[str, 
     return variables
 
 
-# -- why a program does not start ------------------------------------------------
+# -- which program, and why it does not start --------------------------------------
+
+
+SPLIT = "make each argument of command a string of its own"
+
+
+def find_program(name: str, path: str, key: str) -> str:
+    """Where the program of this name is, as execvp(3) finds it along ``path``.
+
+    Raises StepError if it is nowhere.
+    """
+    places = [os.path.join(folder or ".", name) for folder in path.split(":")]
+    there = [place for place in places if os.path.isfile(place)]
+    if not there:
+        cause = f"there is no {name} in the folders of PATH ({path})"
+        hint = SPLIT if " " in name else f"correct {key}, or add the program to the image"
+        raise StepError("execve", errno.ENOENT, name, cause, hint)
+    return next((place for place in there if os.access(place, os.X_OK)), there[0])
+
 
 MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "arm64", 243: "riscv", 22: "s390", 21: "ppc64"}
 OURS = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "armv7l": 40, "s390x": 22, "ppc64le": 21}
@@ -929,26 +965,28 @@ def names_interpreter(line: bytes) -> bool:
     return line.lstrip().startswith(b"#!") and line.lstrip()[2:].lstrip().startswith(b"/")
 
 
-def why_no_exec(path: str, number: int | None) -> tuple[str, str]:
+def why_no_exec(path: str, number: int | None, key: str = "startup_script") -> tuple[str, str]:
     """Why exec of ``path`` failed with errno ``number``, and what to do."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
         if os.path.islink(path):
             return f"{path} is a symbolic link to {os.readlink(path)}, which is missing", (
-                "correct the link, or name another startup_script"
+                f"correct the link, or name another program as {key}"
             )
-        if os.path.exists(path.split()[0]):
+        if key == "startup_script" and os.path.exists(path.split()[0]):
             return f"there is no {path}: startup_script is a path, and takes no arguments", (
                 "name a script that runs it with its arguments"
             )
-        return f"there is no {path} in the container", "correct startup_script, or mount it"
+        if key == "command" and " " in path:
+            return f"there is no {path} in the container", SPLIT
+        return f"there is no {path} in the container", f"correct {key}, or mount it"
     except PermissionError:
         return why_no_entry(path)
     except OSError as error:
-        return f"{path} can't be looked at: {error.strerror}", "correct startup_script"
+        return f"{path} can't be looked at: {error.strerror}", f"correct {key}"
     if not stat.S_ISREG(status.st_mode):
-        return f"{path} is not a regular file", "name a script or program as startup_script"
+        return f"{path} is not a regular file", f"name a script or program as {key}"
     if os.statvfs(path).f_flag & os.ST_NOEXEC:
         return f"{path} lies on a file system mounted noexec", "place it outside of it"
     if not status.st_mode & 0o111:
@@ -964,6 +1002,15 @@ def why_no_entry(path: str) -> tuple[str, str]:
     return f"{which} may not be entered by this startup_owner", (
         f"give it the mode 755 in its tarball (it has {os.stat(shut).st_mode & 0o7777:o})"
     )
+
+
+def why_no_workdir(path: str, number: int | None) -> tuple[str, str]:
+    """Why nothing can work in this folder, and what to do."""
+    if number == errno.ENOENT:
+        return f"there is no folder {path} in the container", "correct workdir, or mount it"
+    if number == errno.EACCES:
+        return why_no_entry(f"{path}/")
+    return f"{path} is not a folder that can be entered", "name another one as workdir"
 
 
 def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:

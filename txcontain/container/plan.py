@@ -128,6 +128,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_open_files(spec),
         *_enter_user_namespace(paths, capabilities),
         *user_steps(spec.startup_owner, capabilities),
+        *_workdir(spec),
         seccomp_steps(paths.host)[1],
         *_init(spec),
         _start(spec),
@@ -349,12 +350,18 @@ def user_steps(owner: str, capabilities: list[int]) -> Plan:
     ]
 
 
+def _workdir(spec: Spec) -> Plan:
+    return [] if spec.workdir is None else [step("workdir", path=spec.workdir)]
+
+
 def _init(spec: Spec) -> Plan:
-    return [step("look_after")] if spec.init and spec.startup_script is not None else []
+    return [step("look_after")] if spec.init and spec.program is not None else []
 
 
 def _start(spec: Spec) -> Step:
     environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
-    if spec.startup_script is None:
+    if spec.program is None:
         return step("idle", environment=environment)
-    return step("exec", path=spec.startup_script, arguments=[], environment=environment)
+    key = "command" if spec.command else "startup_script"
+    arguments = list(spec.command[1:])
+    return step("exec", path=spec.program, arguments=arguments, environment=environment, key=key)

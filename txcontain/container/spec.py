@@ -33,11 +33,14 @@ from txcontain.container.keys import (
     string_schema,
 )
 
-LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
+LONGEST_COMMAND = LONGEST_ENVIRONMENT = (
+    32_000  # characters: as UTF-8, execve(2) takes that as a single string
+)
 SHM_SIZE = 64 << 20  # bytes of /dev/shm, if a config does not say
 MOST_MOUNTS = 64
 MOST_PORTS = 64
 MOST_VARIABLES = 1000
+MOST_ARGUMENTS = 1000  # of a command
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
 FILE_NAME = re.compile(r"[^./\s-][^/]{0,254}")
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
@@ -120,6 +123,8 @@ class Spec:
     base_image: Annotated[str, BASE_IMAGE]
     mounts: Annotated[tuple[Mount, ...], MOUNTS] = ()
     startup_script: Annotated[str | None, STARTUP_SCRIPT] = None
+    command: Annotated[tuple[str, ...], COMMAND] = ()
+    workdir: Annotated[str | None, WORKDIR] = None
     startup_owner: Annotated[str, STARTUP_OWNER] = "root"
     startup_env: Annotated[tuple[Assignment, ...], STARTUP_ENV] = ()
     init: Annotated[bool, boolean("PID 1 reaps, and passes signals on to the script")] = False
@@ -153,6 +158,11 @@ class Spec:
     def file_name(self) -> str:
         """The file that the document is kept as."""
         return f"{self.name}-{self.major}-{self.minor}.cfg"
+
+    @property
+    def program(self) -> str | None:
+        """What PID 1 runs: a path, or a name to find along PATH; None if it idles."""
+        return self.command[0] if self.command else self.startup_script
 
     @cached_property
     def port(self) -> int | None:
@@ -197,6 +207,8 @@ def from_json(document: bytes) -> Spec:
     checked = {key: KEYS[key](key, value) for key, value in values.items()}
     if checked.get("ports") and checked.get("network") != "private":
         refuse('ports can only be published with "network": "private"')
+    if checked.get("command") and checked.get("startup_script"):
+        refuse("a config has either startup_script or command: only one program can be PID 1")
     return Spec(**checked, document=document.decode())
 
 
@@ -241,6 +253,37 @@ def _script(key: str, value: object) -> str | None:
 STARTUP_SCRIPT = Key(
     "the program that becomes PID 1: an absolute path", {"type": ["string", "null"]}, _script
 )
+
+
+def _command(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_ARGUMENTS:
+        refuse(
+            f'{key} must be a list such as ["redis-server", "--port", "7000"] of up to '
+            f"{MOST_ARGUMENTS} strings, not {shown(value)}"
+        )
+    command = tuple(_argument(key, word) for word in value)
+    if not command[0].strip():
+        refuse(f"{key} begins with an empty string: the first one names a program")
+    if sum(map(len, command)) > LONGEST_COMMAND:
+        refuse(f"{key} is longer than {LONGEST_COMMAND} characters")
+    return command
+
+
+def _argument(key: str, word: object) -> str:
+    """Any text that execve(2) takes, even with tabs and line ends."""
+    if not isinstance(word, str):
+        refuse(f"a word of {key} must be a string, not {shown(word)}")
+    if "\0" in word or SURROGATE.search(word):
+        refuse(f"a word of {key} has a NUL or a lone surrogate: {shown(word)}")
+    return word
+
+
+COMMAND = Key(
+    "the program that becomes PID 1, found along PATH, and its arguments",
+    {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_ARGUMENTS},
+    _command,
+)
+WORKDIR = Key("the folder it starts in: an absolute path", {"type": "string"}, absolute_path)
 
 
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:

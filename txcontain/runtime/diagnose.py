@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from txcontain.container.plan import Plan
 from txcontain.container.spec import Port
-from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.errors import CannotRun, ConfigAtFault, Error, MachineAtFault, NoSuchProgram
 
 if TYPE_CHECKING:
     from txcontain.runtime.conversation import StepFailed
@@ -26,7 +26,7 @@ FROM_CONFIG = {
     errno.EISDIR,
     errno.EEXIST,
 }
-FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "exec"}
+FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "workdir", "exec"}
 # Steps that explain more than their error does.
 CAUSES_OF_STEPS = {
     "user_namespace_of": (
@@ -47,9 +47,14 @@ def of_step(plan: Plan, failure: StepFailed) -> Error:
     at_fault = op in FOLLOW_CONFIG and said["errno"] in FROM_CONFIG
     object_ = arguments.get("target") or arguments.get("path") or arguments.get("owner") or ""
     step = f"step {said['step'] + 1} of {len(plan)}, {op} {object_}".rstrip()
-    return (ConfigAtFault if at_fault else MachineAtFault)(
-        step, *_chain(failure, CAUSES_OF_STEPS.get(op))
-    )
+    kind = _kind(op, said["errno"]) if at_fault else MachineAtFault
+    return kind(step, *_chain(failure, CAUSES_OF_STEPS.get(op)))
+
+
+def _kind(op: str, number: int) -> type[ConfigAtFault]:
+    if op != "exec":
+        return ConfigAtFault
+    return NoSuchProgram if number == errno.ENOENT else CannotRun
 
 
 def of_tool(what: str, failure: StepFailed) -> Error:

@@ -254,7 +254,7 @@ class Instance:
             assert self.exit is not None
             token = self.processes.token if self.processes else ""
             words = await self.pool.log_process.last_words(token, self.path(LOG), LAST_WORDS)
-            raise diagnose.of_early_end(str(self.spec.startup_script), port, self.exit, words)
+            raise diagnose.of_early_end(str(self.spec.program), port, self.exit, words)
 
     def _listens(self, port: int) -> None:
         self.ready = True
