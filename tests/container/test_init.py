@@ -818,7 +818,7 @@ class Executing(Case):
         self.patch(kernel, "result", lambda name, *_: {"fork": 5, "look_after": 7}.get(name))
         error = self.assertRaises(SystemExit, make_container(kernel, manager).look_after)
         self.assertEqual((error.code, manager.received), (7, None))
-        self.assertEqual(kernel.calls, [("fork",), ("rename", b"init"), ("look_after", 5)])
+        self.assertEqual(kernel.calls, [("rename", b"init"), ("fork",), ("look_after", 5)])
 
     def test_no_shell(self) -> None:
         """A script without #! in an image without a shell fails, and says why."""

@@ -713,12 +713,12 @@ class Container:
 
     def look_after(self) -> None:
         """Leave the rest to a child, and stay as PID 1: reap, pass signals on, end as it does."""
+        self.kernel.rename(b"init")  # before there is a script that could look at it
         child = self.kernel.fork()
         if child == 0:
             return
         assert self.connection is not None
         self.connection.close()  # the child reports the rest
-        self.kernel.rename(b"init")
         sys.exit(self.kernel.look_after(child))
 
     def exec(
