@@ -39,12 +39,14 @@ NOT_UNPACKED = ("security.", "trusted.", "user.overlay.")  # attributes: see doc
 def facts_of(root: Path) -> dict[Any, dict[str, Any]]:
     """All paths below a folder, each with its facts; paths are bytes."""
     found, names = {}, defaultdict(list)
-    for folder_, folders, files in os.walk(os.fsencode(root)):
+    top = os.fsencode(root) + b"/"
+    for folder_, folders, files in os.walk(top):
         for name in [*folders, *files]:
             path = os.path.join(folder_, name)
             status = os.lstat(path)
-            names[status.st_ino].append(os.path.relpath(path, os.fsencode(root)))
-            found[os.path.relpath(path, os.fsencode(root))] = facts(path, status)
+            relative = path.removeprefix(top)  # os.path.relpath takes as long as all the rest
+            names[status.st_ino].append(relative)
+            found[relative] = facts(path, status)
     for paths in names.values():
         for path in paths:
             found[path]["names"] = sorted(paths) if len(paths) > 1 else []
@@ -56,7 +58,8 @@ def facts(path: bytes, status: os.stat_result) -> dict[str, Any]:
     kind = stat.S_IFMT(status.st_mode)
     content: Any = None
     if kind == stat.S_IFREG and status.st_size < 1 << 30:
-        content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            content = hashlib.sha256(file.read()).hexdigest()
     elif kind == stat.S_IFLNK:
         content = os.readlink(path)
     return {
