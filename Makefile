@@ -87,7 +87,7 @@ cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to 
 bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 	@$(ROOT) .venv/bin/python -m bench
 
-coverage: install $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out
+coverage: install $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out; at most 5 %
 	@$(ROOT) scripts/coverage
 
 pictures: install ## draw the pictures of docs/architecture.md again, from the code
