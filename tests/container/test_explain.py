@@ -102,6 +102,14 @@ class AsText(SynchronousTestCase):
         self.assertLess(script.index(mark), script.index("workdir=/private/0-work,volatile"))
         self.assertNotIn("volatile", script_of(restart="always").replace("(volatile: ", ""))
 
+    def test_paths_of_overlays(self) -> None:
+        """A mark that separates an overlay's options does not in a path, as in the init's mount."""
+        paths = evolve(PATHS, mounts=["/a,b"], private="/c:d\\e")
+        spec = make_spec(mounts=["potato.tar /data READWRITE"])
+        script = explain(make_plan(spec, paths, "web-1"))
+        layers = [init.escaped(path) for path in ("/a,b", "/c:d\\e/0-upper")]
+        self.assertIn("lowerdir={},upperdir={},workdir=".format(*layers), script)
+
     def test_limits(self) -> None:
         """A limit on open files is set; a limited disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})

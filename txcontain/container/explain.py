@@ -7,6 +7,7 @@ comment above them.
 from __future__ import annotations
 
 import os
+import re
 from itertools import groupby
 from shlex import quote
 from typing import Any
@@ -60,6 +61,11 @@ def _comment(text: str) -> str:
 def _mount(options: Lines, source: str, target: str, fstype: str = "") -> str:
     kind = f"-t {fstype} " if fstype else ""
     return f"mount {kind}-o {quote(','.join(filter(None, options)))} {quote(source)} {target}"
+
+
+def _escaped(path: str) -> str:
+    """A path as an option of an overlay, as ``init.py`` (which shares no code) writes it."""
+    return re.sub(r"([\\,:])", r"\\\1", path)
 
 
 def _inside(path: str) -> str:
@@ -154,7 +160,8 @@ class _Shell:
     ) -> Lines:
         if sealed:
             self.to_seal.append(_remount(_inside(target), ["ro", *flags]))
-        layers = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
+        paths = {"lowerdir": lower, "upperdir": upper, "workdir": work}
+        layers = [f"{name}={_escaped(path)}" for name, path in paths.items()]
         layers += ["volatile"] * volatile
         used = f"{work}/work/incompat/volatile"  # the mark
         return [
