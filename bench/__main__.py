@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ SCALES = {
 
 def main() -> None:
     """Measure everything."""
+    ArgumentParser(
+        "python -m bench",
+        description="Measures how fast txcontain is, beside other container programs.",
+        epilog="Environment: BENCH=quick takes about a minute instead of a few; BENCH_PEERS=no"
+        " leaves out the other programs. docs/performance.md says what is measured.",
+    ).parse_args()
     if os.geteuid():
         sys.exit("The bench makes containers: run it as root.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

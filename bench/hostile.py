@@ -13,6 +13,7 @@ import socket
 import sys
 import tarfile
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from bench.client import Connection, Refused, free_port
 from bench.manager import Manager, make_images, running
 from bench.measure import worst
 
+ABOUT = "Measures what a caller notices of attacks: of those named here, or of all."
 SECONDS, EVERY = 10.0, 0.01
 GET = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TOKEN = "txcontain_bench"
@@ -305,9 +307,11 @@ def noticed_table(found: list[Noticed]) -> str:
 
 def main() -> None:
     """Try the attacks that are named, or all."""
-    names = sys.argv[1:] or list(ATTACKS)
+    parser = ArgumentParser("python -m bench.hostile", description=ABOUT)
+    parser.add_argument("attack", nargs="*", metavar="ATTACK", help=f"of {', '.join(ATTACKS)}")
+    names = parser.parse_args().attack or list(ATTACKS)
     if unknown := set(names) - set(ATTACKS):
-        sys.exit(f"No such attack: {', '.join(sorted(unknown))}. There are {', '.join(ATTACKS)}.")
+        parser.error(f"there is no attack {', '.join(sorted(unknown))}")
     if os.geteuid():
         sys.exit("The attacks come from containers: run it as root.")
     processes.adopt_orphans()
