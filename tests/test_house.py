@@ -16,7 +16,9 @@ MANAGER = sorted({*PACKAGE.rglob("*.py")} - {*PACKAGE.glob("cli/*")})
 CLI = sorted(PROJECT.glob("txcontain/cli/*.py"))
 TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
 # A module imports from its own room, and from rooms that stand below it.
-ROOMS = "tap api engine images runtime network logs host container later errors options".split()
+ROOMS = (
+    "tap unit api engine images runtime network logs host container later errors options".split()
+)
 PROGRAMS = ("container/init.py", "logs/logd.py")  # run by their path: they stand on nothing
 ALONE = "container.init"  # nothing imports it
 WITHOUT_TWISTED = [
@@ -194,8 +196,8 @@ class Packages(SynchronousTestCase):
         """What is no Python is of a kind that pyproject.toml names."""
         files = [path for path in PROJECT.glob("txcontain/**/*") if path.is_file()]
         kinds = {path.suffix for path in files if "__pycache__" not in path.parts}
-        self.assertEqual(kinds, {".py", ".sh"})
-        self.assertIn('"*" = ["*.sh"]', (PROJECT / "pyproject.toml").read_text())
+        self.assertEqual(kinds, {".py", ".sh", ".service"})
+        self.assertIn('"*" = ["*.sh", "*.service"]', (PROJECT / "pyproject.toml").read_text())
 
     def test_the_plugin_is_no_package(self) -> None:
         """Nothing makes a package of twisted/plugins/: it would hide the other plugins."""

@@ -1,26 +1,34 @@
 """The unit file: what of it the containers' lives hang on."""
 
-from pathlib import Path
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.container.plan import CAPABILITIES
 from txcontain.tap import Options
+from txcontain.unit import quoted
 
-HERE = Path(__file__).resolve().parent.parent
+GIVEN = ["--state", "/srv/100 %", "--port", "81"]
 # Each would put the manager in a mount namespace of its own, or filter the system
 # calls of every container.
 NOT_FOR_CONTAINERS = ("Private", "Protect", "Restrict", "System", "Lock", "Memory", "ReadOnly")
 
 
 class UnitTests(SynchronousTestCase):
-    """systemd/txcontain.service.in, with its settings as systemd reads them."""
+    """What --unit prints, with its settings as systemd reads them."""
 
     def setUp(self) -> None:
         self.settings: dict[Any, Any] = {}
-        text = (HERE / "systemd/txcontain.service.in").read_text()
-        for line in text.replace("@HERE@", str(HERE)).splitlines():
+        printed = io.StringIO()
+        self.patch(sys, "argv", ["/opt/x y/bin/twistd"])
+        with redirect_stdout(printed):
+            self.assertRaises(SystemExit, Options().parseOptions, ["--unit", *GIVEN])
+        for line in printed.getvalue().splitlines():
             name, equals, value = line.partition("=")
             if equals and not line.startswith("#"):
                 self.settings.setdefault(name, []).append(value)
@@ -53,17 +61,24 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(found, [])
 
     def test_command(self) -> None:
-        """The command is one that the manager understands, and it stays in the foreground."""
-        twistd, options = self.one("ExecStart").replace('"', "").split(" containerd-lite ")
-        self.assertEqual(twistd.split(), [f"{HERE}/.venv/bin/twistd", "--nodaemon", "--pidfile="])
-        parsed = Options()
-        parsed.parseOptions(options.split())
-        self.assertEqual(parsed["state"], "/var/lib/txcontain")
-        self.assertEqual(parsed["base-images"], str(HERE / "base_images"))
-        self.assertEqual(parsed["mountables"], str(HERE / "mountables"))
+        """The command is this program with the options given, and it stays in the foreground."""
+        words = ["/opt/x y/bin/twistd", "--nodaemon", "--pidfile=", "containerd-lite"]
+        words += ["--state", "/srv/100 %%", "--port", "81"]
+        self.assertEqual(self.one("ExecStart"), " ".join(f'"{word}"' for word in words))
+
+    def test_folders(self) -> None:
+        """Options mean the files that they mean here; what they name is mounted first."""
+        here = os.getcwd()
+        self.assertEqual(self.one("WorkingDirectory"), here)
+        folders = [here, "/srv/100 %%", f"{here}/base_images", f"{here}/mountables"]
+        wanted = " ".join(f'"{folder}"' for folder in folders)
+        self.assertEqual(self.one("RequiresMountsFor"), wanted)
 
     def test_end(self) -> None:
-        """What runs when the service has stopped is there and can be run."""
-        program, argument = self.one("ExecStopPost").replace('"', "").split()
-        self.assertIn(f"{argument}() {{", Path(program).read_text())
-        self.assertTrue(Path(program).stat().st_mode & 0o100)
+        """What runs when the service has stopped is there, and a shell can read it."""
+        shell, program = self.one("ExecStopPost").replace('"', "").split()
+        self.assertEqual(subprocess.run([shell, "-n", program]).returncode, 0)
+
+    def test_quoted(self) -> None:
+        """What systemd would take for something else is escaped."""
+        self.assertEqual(quoted('a\\ "b" %i'), r'"a\\ \"b\" %%i"')

@@ -45,6 +45,7 @@ from txcontain.network.network import make_network
 from txcontain.options import number
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import Prepared
+from txcontain.unit import unit_of
 
 REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
@@ -90,6 +91,7 @@ class Options(BaseOptions):
 
     optFlags: ClassVar = [
         ["user-namespace", None, "Give every container a user namespace of its own."],
+        ["unit", None, "Print a unit for systemd that has the other options, and exit."],
     ]
 
     def opt_version(self) -> None:
@@ -102,6 +104,8 @@ class Options(BaseOptions):
 
         Raises UsageError, a sentence that names the option, without Twisted's prefix.
         """
+        words = sys.argv[1:] if options is None else options
+        self.given = [word for word in words if word != "--unit"]
         try:
             super().parseOptions(options)
         except UsageError as error:
@@ -117,6 +121,10 @@ class Options(BaseOptions):
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,14}", self["bridge"]):
             raise UsageError("--bridge takes up to 15 letters, digits and '_', a letter first")
         listen.check(self)
+        if self["unit"]:
+            folders = [self[name] for name in ("state", "base-images", "mountables")]
+            print(unit_of(self.given, [os.getcwd(), *folders]), end="")
+            raise SystemExit
 
 
 class ManagerService(Service):

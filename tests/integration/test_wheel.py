@@ -80,6 +80,21 @@ class WheelTests(ManagerCase):
         self.assertIn(instance, self.say(*cli, "ps"))
         self.assertEqual(self.say(*cli, "destroy", instance), "Success\n")
 
+    def test_service(self) -> None:
+        """The unit that it prints for systemd is complete: all that it runs is there."""
+        folder = self.mktemp_folder() / "50 % of $HOME"
+        folder.mkdir()
+        command = self.twistd, "containerd-lite", "--unit", "--state", folder / "state"
+        text = run(*command, cwd=folder)
+        self.assertIn(f'ExecStart="{self.twistd}" "--nodaemon"', text)
+        script = text.partition("ExecStopPost=/bin/bash ")[2].partition("\n")[0].strip('"')
+        self.assertTrue(Path(script).is_relative_to(self.place))
+        self.assertTrue(Path(script).is_file())
+        if shutil.which("systemd-analyze"):
+            unit = self.place / "txcontain.service"
+            unit.write_text(text)
+            run("systemd-analyze", "verify", "--man=no", unit)
+
 
 def run(*words: object, cwd: Path | None = None) -> str:
     """Run a program; what it says on stdout."""
