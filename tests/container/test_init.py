@@ -173,6 +173,12 @@ class Case(SynchronousTestCase):
             getattr(make_container(kernel), op)(**arguments)
         return kernel.calls
 
+    def overlay(self, kernel: Recorder | None = None, **changes: Any) -> list[Any]:
+        """The calls of an overlay whose arguments are changed in these."""
+        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        plain = {"target": "/t", "flags": [], "sealed": False, **layers}
+        return self.calls("overlay", kernel, **{**plain, **changes})
+
 
 def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ...]]:
     """A plan with every op that a container's plan can have."""
@@ -335,17 +341,7 @@ class FileTree(Case):
     def test_mount_points_are_made(self) -> None:
         """A target that is missing is made, folder by folder, each beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(1, ENOENT)  # of the target, and of its parent
-        calls = self.calls(
-            "overlay",
-            kernel,
-            lower="/l",
-            upper="/u",
-            work="/w",
-            target="/a/b",
-            flags=[],
-            sealed=False,
-            volatile=False,
-        )
+        calls = self.overlay(kernel, target="/a/b")
         made = [call for call in calls if call[0] == "mkdir" and len(call) == 4]
         self.assertEqual([(call[1], call[2]) for call in made], [("a", 0o755), ("b", 0o755)])
         self.assertEqual(calls[-1][0], "close")
@@ -354,17 +350,7 @@ class FileTree(Case):
     def test_a_dangling_mount_point(self) -> None:
         """If a target is a link to nowhere, the folder that it names is made, beneath the root."""
         kernel = Recorder().fail(0, ENOENT).fail(3, EEXIST)
-        calls = self.calls(
-            "overlay",
-            kernel,
-            lower="/l",
-            upper="/u",
-            work="/w",
-            target="/a/link",
-            flags=[],
-            sealed=False,
-            volatile=False,
-        )
+        calls = self.overlay(kernel, target="/a/link")
         flags = os.O_PATH | os.O_DIRECTORY
         self.assertEqual(
             calls[1:6],
@@ -380,16 +366,7 @@ class FileTree(Case):
 
     def test_an_overlay(self) -> None:
         """The top of the upper layer gets the owner and mode of the lower one's."""
-        calls = self.calls(
-            "overlay",
-            lower="/l",
-            upper="/u",
-            work="/w",
-            target="/t",
-            flags=["nosuid", "nodev"],
-            sealed=False,
-            volatile=True,
-        )
+        calls = self.overlay(flags=["nosuid", "nodev"], volatile=True)
         self.assertEqual(
             calls[3:-1],
             [
@@ -411,33 +388,14 @@ class FileTree(Case):
 
     def test_paths_of_an_overlay(self) -> None:
         """No character ends a path early: otherwise an image could name a folder of the host."""
-        calls = self.calls(
-            "overlay",
-            lower="/l:/etc",
-            upper="/u,x=y",
-            work="/w\\",
-            target="/t",
-            flags=[],
-            sealed=False,
-            volatile=False,
-        )
+        calls = self.overlay(lower="/l:/etc", upper="/u,x=y", work="/w\\")
         (mount,) = [call for call in calls if call[0] == "mount"]
         self.assertEqual(mount[-1], r"lowerdir=/l\:/etc,upperdir=/u\,x=y,workdir=/w\\")
 
     def test_layers_that_are_there(self) -> None:
         """Private layers of an earlier run are used again; missing folders above are made."""
         kernel = Recorder().fail(3, ENOENT).fail(6, EEXIST)
-        calls = self.calls(
-            "overlay",
-            kernel,
-            lower="/l",
-            upper="/p/0/u",
-            work="/p/0/w",
-            target="/t",
-            flags=[],
-            sealed=False,
-            volatile=False,
-        )
+        calls = self.overlay(kernel, upper="/p/0/u", work="/p/0/w")
         made = [call[1] for call in calls if call[0] == "mkdir"]
         self.assertEqual(made, ["/p/0/u", "/p/0", "/p/0/u", "/p/0/w"])
         self.assertIn("mount", [call[0] for call in calls])
@@ -458,17 +416,7 @@ class FileTree(Case):
         """A mount is sealed where its target led before the mount, not where it leads now."""
         kernel = Recorder()
         self.patch(kernel, "place", lambda *_: "/real")
-        self.calls(
-            "overlay",
-            kernel,
-            lower="/l",
-            upper="/u",
-            work="/w",
-            target="/link/x",
-            flags=[],
-            sealed=True,
-            volatile=False,
-        )
+        self.overlay(kernel, target="/link/x", sealed=True)
         last = ("open_beneath", -1, "/real", os.O_PATH, init.RESOLVE_NO_SYMLINKS)
         self.assertEqual(kernel.calls[-1], last)
 
