@@ -61,13 +61,13 @@ class TokenTests(TokenCase):
         self.assertEqual(tokens.caller(b"0ther"), Caller("token bob", READ))
 
     def test_unknown(self) -> None:
-        """Another token is no one's; nor is a hash, which may have leaked, a token."""
+        """Any other token belongs to no one. A hash, which may have leaked, is not a token."""
         tokens = Tokens(self.path)
         for token in (b"", b"s3cre", b"s3crett", sha256(b"s3cret").hexdigest().encode()):
             self.assertIsNone(tokens.caller(token), token)
 
     def test_read_again(self) -> None:
-        """A line that is gone counts no more with the next request, and a new one counts."""
+        """The next request is checked against the file as it is then."""
         tokens = Tokens(self.path)
         tokens.caller(b"s3cret")
         self.write(line("eve", "read", b"new"))
@@ -82,7 +82,7 @@ class TokenTests(TokenCase):
             self.assertIsNotNone(tokens.caller(b"s3cret"))
 
     def test_mistakes(self) -> None:
-        """Where the file has a mistake, is gone, or others may write to it, no one is known."""
+        """If the file has a mistake, is gone, or others may write to it, no one is known."""
         mistakes = (
             lambda: self.write(line("ann", "write", b"s3cret"), "what\n"),
             lambda: os.unlink(self.path),
@@ -147,7 +147,7 @@ class CallerTests(TokenCase):
         self.assertEqual(Loopback().caller(None, b"Bearer nonsense").role, WRITE)
 
     def test_peer(self) -> None:
-        """On a unix socket the kernel says who it is, whatever the request says."""
+        """On a unix socket the kernel says who the caller is, whatever the request says."""
         here, there = socket.socketpair()
         self.addCleanup(here.close)
         self.addCleanup(there.close)
@@ -155,7 +155,7 @@ class CallerTests(TokenCase):
         self.assertEqual(Peers().caller(transport, b"Bearer x").name, f"uid {os.geteuid()}")
 
     def test_bearer(self) -> None:
-        """A token comes as RFC 6750 says; every other Authorization is no one's."""
+        """A token comes as RFC 6750 says; any other Authorization belongs to no one."""
         keys = Keys(Tokens(self.path), certificates=False)
         for right in (b"Bearer s3cret", b"bearer s3cret", b"Bearer  s3cret "):
             self.assertEqual(keys.caller(None, right), Caller("token ann"))
@@ -172,7 +172,7 @@ class CallerTests(TokenCase):
             self.assertIsNone(keys.caller(None, wrong), wrong)
 
     def test_certificate(self) -> None:
-        """A client certificate stands for its common name; without one it is no one's."""
+        """A client certificate stands for its common name; a caller without one is unknown."""
         authority = Authority(make_folder(self))
         keys = Keys(None, certificates=True)
         for name, caller in (("ann", Caller("certificate ann")), ("", None)):
@@ -183,13 +183,13 @@ class CallerTests(TokenCase):
         self.assertIsNone(keys.caller(FromTransport(None), b"Bearer s3cret"))
 
     def test_either(self) -> None:
-        """Where both are asked for, one of them will do."""
+        """If both are asked for, either is enough."""
         keys = Keys(Tokens(self.path), certificates=True)
         caller = keys.caller(FromTransport(None), b"Bearer 0ther")
         self.assertEqual(caller, Caller("token bob", READ))
 
     def test_roles(self) -> None:
-        """Who may read may use the safe methods; who may write, all."""
+        """The role read allows the safe methods, the role write all of them."""
         reader, writer = Caller("a", READ), Caller("b", WRITE)
         for method in (b"GET", b"HEAD", b"OPTIONS", b"POST", b"DELETE", b"PUT", b"get", b"X"):
             self.assertEqual(reader.may(method), method in (b"GET", b"HEAD", b"OPTIONS"), method)
@@ -241,7 +241,7 @@ class KeyTests(TokenCase, SiteCase):
         SiteCase.setUp(self)
 
     def test_unknown(self) -> None:
-        """Who shows no token, or a wrong one, gets 401, and is told what is asked for."""
+        """A caller with no token, or a wrong one, gets 401, and is told what to send."""
         for headers in ((), ("Authorization: Bearer wrong",)):
             for path in ("/list", "/nowhere", "/openapi.json"):
                 status, told, body = self.ask("GET", path, *headers)
@@ -249,7 +249,7 @@ class KeyTests(TokenCase, SiteCase):
                 self.assertEqual(told["www-authenticate"], 'Bearer realm="txcontain"')
 
     def test_nothing_kept(self) -> None:
-        """Of what an unknown sends, nothing is kept."""
+        """Nothing that an unknown caller sends is kept."""
         connection, _ = self.connect()
         connection.dataReceived(
             b"POST /config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n" + b"x" * 999
@@ -258,7 +258,7 @@ class KeyTests(TokenCase, SiteCase):
         self.assertEqual(request.content.seek(0, 2), 0)
 
     def test_one_answer(self) -> None:
-        """An unknown gets one answer, however much it sends, and no body keeps the manager busy."""
+        """An unknown caller gets one answer, however much it sends, and its body costs nothing."""
         head = b"POST /config HTTP/1.1\r\nHost: localhost\r\n"
         for headers in (b"", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 9999999\r\n"):
             connection, transport = self.connect()
@@ -269,7 +269,7 @@ class KeyTests(TokenCase, SiteCase):
             self.assertTrue(transport.disconnecting)
 
     def test_reader(self) -> None:
-        """Who may only read is answered, and gets 403 where something would change."""
+        """A caller with the role read is answered, and gets 403 if something would change."""
         bearer = "Authorization: Bearer 0ther"
         self.assertEqual(self.ask("GET", "/list", bearer)[0], 200)
         for method, path in (
@@ -285,7 +285,7 @@ class KeyTests(TokenCase, SiteCase):
         self.assertEqual(self.manager.configs.names(), [])
 
     def test_writer(self) -> None:
-        """Who may write does, by the name that the token stands for."""
+        """A caller with the role write may change things, under the name of its token."""
         bearer = "Authorization: Bearer s3cret"
         self.assertEqual(self.ask("POST", "/config", bearer, body=document())[0], 200)
         self.assertEqual(self.asked_by(), [("config", "token ann")])
@@ -381,12 +381,12 @@ class OptionTests(SynchronousTestCase):
         return reason
 
     def test_loopback(self) -> None:
-        """Every loopback address may be listened on as it is."""
+        """The manager may listen on any loopback address without TLS."""
         for interface in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
             self.parse(f"--interface {interface}")
 
     def test_beyond_loopback(self) -> None:
-        """Every other needs TLS, and keys; what is missing is said."""
+        """Any other address needs TLS and keys; the error says what is missing."""
         for interface in ("0.0.0.0", "::", "10.0.0.1", "fe80::1%eth0"):
             for words in ("", "--tokens TOKENS", "--tls-cert CERT --tls-key KEY"):
                 reason = self.refused(f"--interface {interface} {words}")
@@ -395,14 +395,14 @@ class OptionTests(SynchronousTestCase):
         self.assertIn("other hosts", self.refused("--interface="))
 
     def test_no_address(self) -> None:
-        """What is no address is called that, with keys or without."""
+        """A text that is no address is refused as such, with keys or without."""
         for interface in ("nonsense", "host.example", "2130706433", "127.1", "10.0.0.1/8"):
             for keys in ("", "--tls-cert CERT --tls-key KEY --tokens TOKENS"):
                 reason = self.refused(f"--interface {interface} {keys}")
                 self.assertIn(f"--interface {interface} is not an address of this host", reason)
 
     def test_with_keys(self) -> None:
-        """With TLS and keys, of the one kind or the other or both, any will do."""
+        """With TLS, and tokens or certificates or both, any address is accepted."""
         for keys in ("--tokens TOKENS", "--tls-client-ca CA", "--tokens TOKENS --tls-client-ca CA"):
             self.parse(f"--interface 0.0.0.0 --tls-cert CERT --tls-key KEY {keys}")
 
@@ -455,7 +455,7 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual([type(service).__name__ for service in services], kinds)
 
     def test_names(self) -> None:
-        """A Host header need be ours wherever a browser could be misled."""
+        """Host must name this manager if a browser could be misled."""
         manager = mock.Mock()
         for words, names in (
             ("--interface 127.0.0.2", {"localhost", "127.0.0.1", "::1", "127.0.0.2"}),
@@ -476,7 +476,7 @@ class OptionTests(SynchronousTestCase):
 
 
 class CannotStartTests(MachineTestCase):
-    """What is said where a socket can't be listened on."""
+    """What is said if the manager can't listen on a socket."""
 
     def said(self, number: int, *words: str, reason: str | None = None) -> str:
         """What a manager says whose listening fails with this error: one sentence."""
@@ -496,7 +496,7 @@ class CannotStartTests(MachineTestCase):
         self.assertTrue(issubclass(listen.CannotStart, SystemExit))
 
     def test_port(self) -> None:
-        """A port that is taken is named, with who has it where that is known, and what to do."""
+        """A taken port is named, with the process that has it if that is known, and what to do."""
         for interface in ("127.0.0.1", "localhost", "127.0.0.2"):
             said = self.said(errno.EADDRINUSE, "--port", "81", "--interface", interface)
             self.assertIn("port 81 is taken by another program: end that, or", said)
@@ -506,7 +506,7 @@ class CannotStartTests(MachineTestCase):
         self.assertIn("another --port", said)
 
     def test_not_seen(self) -> None:
-        """Who has a port may be out of sight, or on an address that is not looked up."""
+        """The process that has a port may be out of sight, or on an unusual address."""
         self.kernel.listening[81] = 0
         self.assertIn("can't be seen", self.said(errno.EADDRINUSE, "--port", "81"))
         self.patch(self.kernel, "listener", Kernel().listener)
@@ -514,7 +514,7 @@ class CannotStartTests(MachineTestCase):
         self.assertIn("taken by another program", said)
 
     def test_interface(self) -> None:
-        """An address that is another host's is called that; any other cause is told as it is."""
+        """If an address is another host's, the error says so; any other cause is told as it is."""
         said = self.said(errno.EADDRNOTAVAIL, "--interface", "127.0.0.9")
         self.assertIn("--interface 127.0.0.9 is not an address of this host", said)
         self.assertIn(
@@ -523,7 +523,7 @@ class CannotStartTests(MachineTestCase):
         )
 
     def test_unix_socket(self) -> None:
-        """A path that is taken, or can't be, is named with the reason."""
+        """A path that is taken, or can't be used, is named with the reason."""
         for number, path, why in (
             (errno.EADDRINUSE, "/tmp", "is taken by something that is no socket"),
             (errno.ENOENT, "/no/dir/s", "there is no folder /no/dir; make it"),
@@ -571,7 +571,7 @@ class AbandonedTests(UnixCase):
     """The socket of a manager that was killed."""
 
     def test_abandoned(self) -> None:
-        """Where no one answers any more, it is removed; where there is none, nothing happens."""
+        """If no one answers any more, the socket is removed; if there is none, nothing happens."""
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("s")
         listen.remove_abandoned("s")
@@ -579,7 +579,7 @@ class AbandonedTests(UnixCase):
         listen.remove_abandoned("s")
 
     def test_in_use(self) -> None:
-        """Where another manager answers, it stays; so does what is no socket."""
+        """If another manager answers, the socket stays; so does a file that is no socket."""
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("s")
             server.listen()

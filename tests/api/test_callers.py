@@ -1,4 +1,4 @@
-"""Who is inside of a container, and what becomes of their requests."""
+"""Which callers are inside a container, and what becomes of their requests."""
 
 import errno
 import os
@@ -71,7 +71,7 @@ class CallerTests(ManagerTestCase):
             self.assertIn(word, answer)
 
     def test_outside(self) -> None:
-        """Whoever is in no container's group is answered, however many run."""
+        """A caller in no container's group is answered, however many containers run."""
         self.begin(name="web")
         for self.maker in (7, sockets.ROOT, sockets.UNTOLD):
             self.assertEqual(self.ask().count(b"HTTP/1.1 200"), 2)
@@ -80,7 +80,7 @@ class CallerTests(ManagerTestCase):
         self.assertEqual(self.ask().count(b"HTTP/1.1 200"), 2)
 
     def test_in_a_container(self) -> None:
-        """Who is in a container is refused, by IPv4 and IPv6, with what to do."""
+        """A caller in a container is refused, by IPv4 and IPv6, and is told what to do."""
         instance = self.begin(name="web")
         self.maker = 9
         for peer in ("127.0.0.1", "192.0.2.1", "::1", "::ffff:127.0.0.1"):
@@ -88,7 +88,7 @@ class CallerTests(ManagerTestCase):
             self.assert_refused(self.ask(peer, kind), instance.name.encode(), b'"manage": true')
 
     def test_of_another_manager(self) -> None:
-        """So is who is in one of another manager's, or in one that has just ended."""
+        """So is a caller in a container of another manager, or in one that has just ended."""
         self.begin(name="web")
         self.maker = 9
         for path in (f"{TOP}/fedcba", f"{GROUPS}/4567/89ab"):
@@ -110,7 +110,7 @@ class CallerTests(ManagerTestCase):
         channel.connectionLost(ConnectionError())
 
     def test_gone(self) -> None:
-        """Whose socket is gone may have been in a container; who is on another host was not."""
+        """A caller whose socket is gone may have been in a container, unless on another host."""
         self.begin(name="web")
         for maker in (None, 1234):
             self.maker = maker
@@ -120,7 +120,7 @@ class CallerTests(ManagerTestCase):
             self.assertEqual(self.ask("192.0.2.1").count(b"HTTP/1.1 200"), 2)
 
     def test_not_to_be_told(self) -> None:
-        """Where the kernel can't be asked, all are outside."""
+        """If the kernel can't be asked, all callers count as outside."""
         self.begin(name="web")
 
         def refuse(own: tuple[str, int], peer: tuple[str, int]) -> None:
@@ -132,7 +132,7 @@ class CallerTests(ManagerTestCase):
         self.assertEqual(self.ask().count(b"HTTP/1.1 200"), 2)
 
     def test_private(self) -> None:
-        """Who comes from the private network is the instance of that address, or one that was."""
+        """A caller from the private network is the instance that has, or had, that address."""
         self.begin(name="web", network="private")
         (instance,) = self.manager.instances.values()
         self.assert_refused(self.ask(instance.address or ""), instance.name.encode())
@@ -141,7 +141,7 @@ class CallerTests(ManagerTestCase):
         self.assertEqual(self.ask(bridge).count(b"HTTP/1.1 200"), 2)
 
     def test_unix(self) -> None:
-        """Who connects to the unix socket is known by the groups of that process."""
+        """A caller on the unix socket is known by the cgroups of its process."""
         instance = self.begin(name="web")
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)

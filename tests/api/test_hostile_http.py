@@ -78,10 +78,10 @@ class HostileCase(ManagerTestCase):
 
 
 class FramingTests(HostileCase):
-    """Where a request ends is beyond doubt, or else it is none (RFC 9112, 6)."""
+    """It is beyond doubt where a request ends; otherwise it is refused (RFC 9112, 6)."""
 
     def test_smuggling(self) -> None:
-        """Two lengths, or one that is none, could hide a request in another: 400, and the end."""
+        """Two lengths, or a strange one, could hide a request in another: 400, and the end."""
         for headers in (
             b"Content-Length: 5\r\nTransfer-Encoding: chunked",
             b"Transfer-Encoding: chunked\r\nContent-Length: 5",
@@ -118,7 +118,7 @@ class FramingTests(HostileCase):
             self.assert_bad(b"POST /config HTTP/1.1\r\n" + HOST + headers + b"\r\n\r\nabcde")
 
     def test_chunks(self) -> None:
-        """A chunk that is not as it says is a 400, and the end."""
+        """A chunk that does not fit its length is a 400, and the end."""
         for chunks in (
             b"g\r\n",
             b"-1\r\n",
@@ -136,7 +136,7 @@ class FramingTests(HostileCase):
             self.assertTrue(closed)
 
     def test_request_lines(self) -> None:
-        """What is no request line is a 400, and the end."""
+        """A line that is no request line is a 400, and the end."""
         for line in (
             b"GET",
             b"GET /list",
@@ -157,7 +157,7 @@ class FramingTests(HostileCase):
             self.assert_bad(line + b"\r\n" + HOST + b"\r\n")
 
     def test_pipelining(self) -> None:
-        """Requests that come at once are answered one by one, in order, however they are cut."""
+        """Requests that come together are answered one by one, in order, however they are cut."""
         post = b"POST /config HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n%b"
         body = document()
         stream = GET + post % (len(body), body) + post % (1, b"{") + b"\r\n" + GET
@@ -167,7 +167,7 @@ class FramingTests(HostileCase):
             self.assertEqual(self.statuses(*cut), [200, first, 409, 200], size)
 
     def test_behind_a_launch(self) -> None:
-        """What comes while a request is at work waits, and no more of it is read than 16 KiB."""
+        """What comes during a request waits, and no more than 16 KiB of it is read."""
         connection, transport = self.connect()
         with mock.patch.object(type(self.manager), "destroy_all", lambda _: Deferred()):
             connection.dataReceived(b"DELETE /destroyall HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -180,7 +180,7 @@ class FramingTests(HostileCase):
         self.assertEqual(transport.value(), b"")
 
     def test_one_a_turn(self) -> None:
-        """Of all that has come at once, one request is answered a turn; nothing more is read."""
+        """Of requests that came together, one is answered in each turn; nothing more is read."""
         connection, transport = self.connect()
         connection.dataReceived(GET * 3 + GET[:-2])
         for answered in (1, 2, 3):
@@ -193,7 +193,7 @@ class FramingTests(HostileCase):
         self.assertEqual(len(re.findall(STATUS, transport.value())), 4)
 
     def one_turn(self) -> None:
-        """Make the calls that are due, and none that they ask for."""
+        """Make the calls that are due, but not those that they ask for."""
         due, self.reactor.calls = self.reactor.calls, []
         for call in due:
             if call.getTime() <= self.reactor.seconds():
@@ -203,7 +203,7 @@ class FramingTests(HostileCase):
                 self.reactor.calls.append(call)
 
     def test_unread(self) -> None:
-        """While a client does not read what it was answered, it is answered no more."""
+        """A client that does not read its answers gets no more of them."""
         connection, transport = self.connect()
         connection.dataReceived(GET)
         connection.pauseProducing()  # the transport's buffer is full
@@ -218,7 +218,7 @@ class FramingTests(HostileCase):
 
 
 class HostTests(HostileCase):
-    """Whom a request is for is beyond doubt, and it is this server (RFC 9112, 3.2)."""
+    """It is beyond doubt whom a request is for, and it is this server (RFC 9112, 3.2)."""
 
     def test_hosts(self) -> None:
         """No Host, or several, or several hidden as one: never answered."""
@@ -334,7 +334,7 @@ class CrossSiteTests(HostileCase):
             self.assertEqual(self.statuses(request), [status], headers)
 
     def test_form(self) -> None:
-        """A form is no way in either: what looks like one is read as the bytes that it is."""
+        """A form is no way in either: its bytes are read as any others."""
         body = b"name=x&follow=1"
         for kind in (b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x"):
             request = (
@@ -381,7 +381,7 @@ class AmountTests(HostileCase):
         self.assertFalse(transport.disconnecting)
 
     def test_nothing_left(self) -> None:
-        """After a connection has ended, however it did, no timer is left of it."""
+        """However a connection has ended, no timer is left of it."""
         self.reactor.advance(0)
         before = len(self.reactor.getDelayedCalls())
         for data in (b"", b"GET", GET, GET + b"GET", b"what\r\n\r\n"):
@@ -404,7 +404,7 @@ class AmountTests(HostileCase):
         self.assertTrue(closed)
 
     def test_far_too_long(self) -> None:
-        """What says that it is far too long is refused at once, also where it asks to go on."""
+        """A body that is announced as far too long is refused at once, also with Expect."""
         for more in (b"", b"Expect: 100-continue\r\n"):
             answer, closed = self.send(
                 b"POST /config HTTP/1.1\r\n"
@@ -417,7 +417,7 @@ class AmountTests(HostileCase):
             self.assertTrue(closed)
 
     def test_without_end(self) -> None:
-        """What does not say so is cut off, whatever its chunks are like."""
+        """A body that does not say so is cut off, whatever its chunks are like."""
         start = b"POST /config HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
         for chunk in (
             b"10000\r\n" + b"x" * 0x10000 + b"\r\n",
@@ -522,7 +522,7 @@ class InjectionTests(HostileCase):
             self.assertRegex(line, r"eve\\n2026.* ms 404: there is no")
 
     def test_log_of_a_reason(self) -> None:
-        """A reason is told as it was meant, with its arrows, and no odd name gets through."""
+        """A reason is logged as it was meant, with its arrows; an odd name in it is escaped."""
         body = b'{"colour\\u2192": "\x1b[31m"}'
         self.send(
             b"POST /config HTTP/1.1\r\n"
@@ -537,7 +537,7 @@ class InjectionTests(HostileCase):
         self.assertIn("a config has no key 'colour' -> the keys are name,", self.log_lines()[-1])
 
     def test_log_of_a_refusal(self) -> None:
-        """So is what can't be read, whatever it is."""
+        """A request that can't be read is logged in one line too."""
         self.send(b"\x1b[31m\nforged\r\n\r\n")
         (line,) = self.log_lines()
         self.assertTrue(line.isascii() and line.isprintable())
@@ -553,14 +553,14 @@ class InjectionTests(HostileCase):
         self.assertNotIn("s3cret", "".join(lines))
 
     def test_methods(self) -> None:
-        """A method that no one knows is a 405, in its own words nowhere."""
+        """An unknown method is a 405, and is not repeated in the answer."""
         for method in (b"get", b"GETX", b"PROPFIND", b"X" * 5000, b"__class__", b"!#$%&'*+-.^_`|~"):
             answer = self.ask(b"/list", method)
             self.assertTrue(answer.startswith(b"HTTP/1.1 405"), answer)
             self.assertIn(b"Allow: GET, HEAD", answer)
 
     def test_head(self) -> None:
-        """HEAD has the head of GET, and no body, also where it is refused or would follow."""
+        """HEAD has the head of GET and no body, also if it is refused or would follow."""
         self.launch(name="job")
         for path in (
             b"/list",

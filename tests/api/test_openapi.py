@@ -1,4 +1,4 @@
-"""The OpenAPI document says what there is: what the resources do, and API.md and spec.py say."""
+"""The OpenAPI document agrees with the resources, with API.md and with spec.py."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 class DocumentTests(ManagerTestCase):
-    """The document against everything that it is about."""
+    """The document, compared with all that it describes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -83,7 +83,7 @@ class DocumentTests(ManagerTestCase):
         self.assertEqual(without_head, documented_in_api_md())
 
     def test_methods(self) -> None:
-        """Each path has just the methods that its resource has, as Allow tells."""
+        """Each path has exactly the methods that its resource has, which Allow names."""
         for path in DOCUMENT["paths"]:
             response, _ = self.ask("PROPFIND", path.format(instance="web-1"))
             self.assertEqual(response.code, 405, path)
@@ -141,7 +141,7 @@ class DocumentTests(ManagerTestCase):
         self.assertEqual(set(rows), set(KEYS))
 
     def test_bounds(self) -> None:
-        """The bounds that it tells of a number are those at which the manager refuses one."""
+        """The manager refuses numbers just beyond the bounds that the document gives."""
         for name, key in {**KEYS, **LIMITS}.items():
             for bound, beyond in (("minimum", -1), ("maximum", 1)):
                 if bound in key.schema:

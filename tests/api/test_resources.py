@@ -67,7 +67,7 @@ class WebTestCase(ManagerTestCase):
         return response.code, response.phrase.decode(), self.successResultOf(content)
 
     def get(self, path: str) -> dict[str, Any]:
-        """The JSON that a GET is answered with."""
+        """The JSON that answers a GET."""
         status, _, body = self.ask("GET", path)
         self.assertEqual(status, 200)
         return json.loads(body)
@@ -81,13 +81,13 @@ class CourseTests(WebTestCase):
     """The course's table, line by line."""
 
     def test_config(self) -> None:
-        """A valid document is kept as it came, and answered with 200 and an empty body."""
+        """A valid document is stored as it came, and answered with 200 and an empty body."""
         self.assertEqual(self.ask("POST", "/config", document()), (200, "OK", b""))
         with open(os.path.join(self.folder, "configs/web-1-01.cfg"), "rb") as file:
             self.assertEqual(file.read(), document())
 
     def test_invalid_config(self) -> None:
-        """A document that is none is a 409, Bad Request, with an empty body; nothing is kept."""
+        """An invalid document is a 409, Bad Request, with an empty body; nothing is stored."""
         for body in (
             b"",
             b"{",
@@ -106,7 +106,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(self.get("/cfginfo"), {"files": []})
 
     def test_config_exists(self) -> None:
-        """A config that is there already is a 409, and stays as it is."""
+        """A config that exists already is a 409, and stays as it is."""
         self.ask("POST", "/config", document())
         status, _, body = self.ask("POST", "/config", document(base_image="other.tar"))
         self.assertEqual((status, body), (409, b""))
@@ -120,7 +120,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(self.get("/cfginfo"), {"files": ["web-1-01.cfg", "web-1-02.cfg"]})
 
     def test_launch(self) -> None:
-        """A launch is answered with four keys, to which what /list holds is equal."""
+        """A launch is answered with four keys; /list has the same ones."""
         self.add()
         status, _, body = self.post_launch()
         launched = json.loads(body)
@@ -129,7 +129,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(self.get("/list"), {"instances": [launched]})
 
     def test_launch_that_does_not_listen_yet(self) -> None:
-        """A launch whose container does not listen yet says so, but not in the body."""
+        """If the container does not listen yet, the answer says so, but not in the body."""
         self.add(startup_script="/run.sh", startup_env="PORT=8000")
         asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
         self.reactor.pump([LOOK_AT_MOST] * int(LISTEN_WITHIN / LOOK_AT_MOST + 2))
@@ -146,11 +146,11 @@ class CourseTests(WebTestCase):
         )
 
     def test_launch_without_config(self) -> None:
-        """A launch of no config is a 404 with an empty body."""
+        """A launch of an unknown config is a 404 with an empty body."""
         self.assertEqual(self.post_launch(), (404, "Not Found", b""))
 
     def test_invalid_launch(self) -> None:
-        """A launch that is none is a 409, Bad Request, with an empty body."""
+        """An invalid launch is a 409, Bad Request, with an empty body."""
         for body in (
             b"",
             b"{}",
@@ -179,7 +179,7 @@ class CourseTests(WebTestCase):
         self.assertNotIn(second["instance"], str(self.get("/list")))
 
     def test_destroy(self) -> None:
-        """An instance is destroyed, with and without a trailing slash, once."""
+        """An instance is destroyed, with and without a trailing slash, and only once."""
         self.add()
         for slash in ("", "/"):
             path = f"/destroy/{json.loads(self.post_launch()[2])['instance']}{slash}"
@@ -188,7 +188,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(self.get("/instances"), {"instances": []})
 
     def test_destroyall(self) -> None:
-        """All are destroyed, with and without a trailing slash, also where there are none."""
+        """All are destroyed, with and without a trailing slash, also if there are none."""
         self.add()
         for path in ("/destroyall", "/destroyall/", "/destroyall"):
             self.assertEqual(self.ask("DELETE", path), (200, "OK", b""))
@@ -211,7 +211,7 @@ class CourseTests(WebTestCase):
             self.assertEqual(self.ask("GET", f"/{path}/")[0], 200, path)
 
     def test_methods(self) -> None:
-        """Every path answers every method that it has not with 405 and those it has."""
+        """A method that a path does not have is answered with 405 and those it has."""
         for path, allowed in METHODS.items():
             for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - set(allowed.split(", ")):
                 response = self.successResultOf(self.asked(method, path))
@@ -227,7 +227,7 @@ class CourseTests(WebTestCase):
         self.assertEqual(self.get("/list"), {"instances": []})
 
     def test_stuck_instance(self) -> None:
-        """While one instance won't end every other request is answered."""
+        """While one instance does not end, every other request is answered."""
         stuck = self.launch()
         self.init.stuck = True
         destroyed = self.asked("DELETE", f"/destroy/{stuck.name}")
@@ -248,7 +248,7 @@ class MoreTests(WebTestCase):
         self.path = f"/instances/{self.instance.name}"
 
     def test_instances(self) -> None:
-        """Every instance is listed with its state, those that have ended with their exit."""
+        """Every instance is listed with its state, and with its exit if it has ended."""
         (record,) = self.get("/instances")["instances"]
         self.assertEqual((record["state"], record["pid"]), ("running", self.init.process.pid))
         self.init.end("Done(3)")
@@ -258,7 +258,7 @@ class MoreTests(WebTestCase):
         self.assertEqual(record["exit"]["reason"], "exit status 3")
 
     def test_inspect(self) -> None:
-        """An instance tells its spec, and each step of its plan with the seconds it took."""
+        """An instance has its spec, and each step of its plan with the seconds it took."""
         record = self.get(self.path)
         self.assertEqual(record["spec"]["startup_script"], "/run.sh")
         self.assertEqual(
@@ -269,7 +269,7 @@ class MoreTests(WebTestCase):
         )
 
     def test_none(self) -> None:
-        """What is asked of no instance is a 404 that says so as application/problem+json."""
+        """A request about an unknown instance is a 404 with an application/problem+json body."""
         for below in ("", "/logs", "/stats", "/explain", "/wait"):
             response = self.successResultOf(self.asked("GET", f"/instances/web-9{below}"))
             content = response.content()
@@ -304,7 +304,7 @@ class MoreTests(WebTestCase):
         self.assertEqual(self.ask("GET", "/events?since=x")[0], 409)
 
     def test_logs(self) -> None:
-        """What an instance wrote is answered: all, the last lines, or one stream."""
+        """The log of an instance can be had whole, in its last lines, or as one stream."""
         for stream in STREAMS:
             write_log(self.instance, f"1 {stream}\n2 {stream}\n".encode(), stream)
         queries = (
@@ -329,7 +329,7 @@ class MoreTests(WebTestCase):
         )
 
     def test_timestamps(self) -> None:
-        """Where they are asked for, each line begins with its time."""
+        """If timestamps are asked for, each line begins with its time."""
         write_log(self.instance, b"1\n2")
         body = self.ask("GET", f"{self.path}/logs?timestamps=1")[2]
         moment = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
@@ -348,7 +348,7 @@ class MoreTests(WebTestCase):
             self.assertEqual(self.ask("GET", f"/logs{query}")[0], 409)
 
     def test_wait(self) -> None:
-        """Who waits is answered when the instance ends, with how."""
+        """A wait is answered when the instance ends, with how it ended."""
         waiting = self.asked("GET", f"{self.path}/wait")
         self.assertNoResult(waiting)
         self.init.end("Killed")
@@ -358,12 +358,12 @@ class MoreTests(WebTestCase):
         self.assertEqual(json.loads(self.successResultOf(content))["exit"]["signal"], 9)
 
     def test_explain(self) -> None:
-        """The plan is answered as a shell script."""
+        """The answer is the plan as a shell script."""
         status, _, body = self.ask("GET", f"{self.path}/explain")
         self.assertEqual((status, body[:2]), (200, b"#!"))
 
     def test_stats(self) -> None:
-        """What runs tells what it uses."""
+        """Running instances have figures of what they use."""
         (usage,) = self.get("/stats")["stats"]
         self.assertEqual(usage, self.get(f"{self.path}/stats"))
         self.assertEqual(usage["instance"], self.instance.name)
@@ -387,32 +387,29 @@ class MoreTests(WebTestCase):
 class HangUpTests(WebTestCase):
     """Clients that do not wait for their answer."""
 
-    def test_launch(self) -> None:
-        """A launch goes on where its client has hung up, and is listed."""
-        self.reactor.works = False
-        self.add()
-        asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
+    def hang_up(self, method: str, path: str, body: bytes | None = None) -> None:
+        """Ask, and hang up before there is an answer."""
+        asked = self.asked(method, path, body)
         asked.addErrback(lambda _: None)
         asked.cancel()
         self.settle()
-        self.init.carry_out()
-        self.settle()
-        self.assertEqual(len(self.get("/list")["instances"]), 1)
 
-    def test_failed_launch(self) -> None:
-        """A launch that fails with no one there to hear of it is forgotten, and nothing logged."""
+    def test_launch(self) -> None:
+        """After its client has hung up a launch goes on: it is listed, or forgotten if it fails."""
         self.reactor.works = False
         self.add()
-        asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
-        asked.addErrback(lambda _: None)
-        asked.cancel()
-        self.settle()
-        self.init.fail()
-        self.settle()
-        self.assertEqual(self.get("/instances"), {"instances": []})
+        for fails in (True, False):
+            self.hang_up("POST", "/launch", json.dumps(WEB).encode())
+            if fails:
+                self.init.fail()
+            else:
+                self.init.carry_out()
+            self.settle()
+            self.assertEqual(len(self.get("/instances")["instances"]), not fails)
+            self.assertEqual(len(self.get("/list")["instances"]), not fails)
 
     def test_wait(self) -> None:
-        """Nothing is kept of a client that waited for an end, and hung up."""
+        """Nothing is kept of a client that waited for an end and hung up."""
         instance = self.launch()
         asked = self.asked("GET", f"/instances/{instance.name}/wait")
         asked.addErrback(lambda _: None)

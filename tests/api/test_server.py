@@ -41,13 +41,13 @@ class SiteTests(ManagerTestCase):
         return int(self.ask(*arguments, **options)[0].split()[1])
 
     def test_ours(self) -> None:
-        """Every name of this host is taken, with any port or none; so is a request without one."""
+        """Every name of this host is accepted, with any port or none; so is no name at all."""
         for host in ("localhost:8080", "localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080"):
             self.assertEqual(self.status("GET", "/list", f"Host: {host}"), 200, host)
         self.assertEqual(self.status("GET", "/list", version="1.0"), 200)
 
     def test_foreign_host(self) -> None:
-        """Another name, which a page may have made lead here, is refused."""
+        """Any other name is refused: a web page may have made it lead here."""
         for host in (
             "evil.example",
             "localhost.evil.example",
@@ -69,7 +69,7 @@ class SiteTests(ManagerTestCase):
         )
 
     def test_foreign_origin(self) -> None:
-        """A page of any other may not, also where it comes from a container on this host."""
+        """A page of any other server may not, even of a container on this host."""
         self.add()
         for origin in (
             "http://evil.example",
@@ -90,7 +90,7 @@ class SiteTests(ManagerTestCase):
             self.assertEqual((status, self.reactor.inits), (403, []), origin)
 
     def test_browser(self) -> None:
-        """What a browser says of where a request comes from is heeded."""
+        """A request is refused if the browser says that it comes from another site."""
         for site, status in (
             ("none", 200),
             ("same-origin", 200),
@@ -102,7 +102,7 @@ class SiteTests(ManagerTestCase):
             self.assertEqual(self.status("GET", "/list", *headers), status, site)
 
     def test_targets(self) -> None:
-        """A target is a path or a whole URL of ours; anything else is no HTTP."""
+        """A target is a path, or a whole URL of this server; anything else is a 400."""
         for target, status in (
             ("/list", 200),
             ("http://localhost:8080/list", 200),
@@ -117,7 +117,7 @@ class SiteTests(ManagerTestCase):
         self.assertEqual(self.status("GET", "/list", "Host: localhost", "Host: localhost"), 400)
 
     def test_malformed(self) -> None:
-        """After such a request is answered the connection ends, and no other is answered."""
+        """After the answer to such a request the connection ends, and no other is answered."""
         good = b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for target, hosts in (
             (b"/list", b""),
@@ -140,12 +140,12 @@ class SiteTests(ManagerTestCase):
         self.assertEqual(self.status("GET", "/list", "Host: 10.0.0.1:8080"), 200)
 
     def test_longest(self) -> None:
-        """A body of 1 MiB is taken."""
+        """A body of 1 MiB is accepted."""
         body = document().ljust(LONGEST_DOCUMENT)
         self.assertEqual(self.status("POST", "/config", "Host: localhost", body=body), 200)
 
     def test_too_long(self) -> None:
-        """One of a byte more is refused, and the next request on the connection is answered."""
+        """A body of one byte more is refused; the next request on the connection is answered."""
         body = document().ljust(LONGEST_DOCUMENT + 1)
         connection, transport = self.connect()
         for request in (b"POST /config", b"GET /list"):
@@ -209,7 +209,7 @@ class SiteTests(ManagerTestCase):
         self.assertIn(b'"status": 3', transport.value())
 
     def test_too_many(self) -> None:
-        """Past a number of connections each more is told so and hung up on, until one ends."""
+        """Connections beyond the limit are told so and closed, until one ends."""
         self.site = ApiSite(self.manager, limits=ConnectionLimits(connections=2))
         (first, _), _ = self.connect(), self.connect()
         self.assertHungUp(self.connect()[1], "503 Service Unavailable")
@@ -222,7 +222,7 @@ class SiteTests(ManagerTestCase):
         self.assertTrue(transport.disconnecting)
 
     def test_follower_gone(self) -> None:
-        """Who followed the events and has hung up is not kept."""
+        """Nothing is kept of a client that followed the events and hung up."""
         name = self.launch().name
         for path in ("/events", f"/instances/{name}/logs"):
             connection, transport = self.connect()
@@ -244,7 +244,7 @@ class SiteTests(ManagerTestCase):
         self.assertTrue(transport.disconnecting)
 
     def test_garbage(self) -> None:
-        """What is no HTTP is answered with 400, and the server lives on."""
+        """Bytes that are no HTTP are answered with 400, and the server lives on."""
         connection, transport = self.connect()
         connection.dataReceived(b"\x16\x03\x01 what\r\n\r\n")
         self.assertIn(b"400 Bad Request", transport.value())

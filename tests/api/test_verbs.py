@@ -62,7 +62,7 @@ class ErrorTests(RestTestCase):
     def refused(
         self, error: Any, verb: type[ExtensionResource] | type[Verb] = Verb
     ) -> tuple[Any, bytes]:
-        """The answer where a method raises this."""
+        """The answer if a method raises this."""
 
         async def method(request: Any) -> None:
             raise error
@@ -71,7 +71,7 @@ class ErrorTests(RestTestCase):
         return self.ask("GET", "/x")
 
     def test_every_error(self) -> None:
-        """Each of the domain's errors has a status, and none but the machine's is a 5xx."""
+        """Each of the domain's errors has a status; only the machine's is a 5xx."""
         for kind in all_errors():
             response, _ = self.refused(kind("why"))
             machine = issubclass(kind, errors.MachineAtFault)
@@ -96,7 +96,7 @@ class ErrorTests(RestTestCase):
         self.assertEqual(unquote(told, errors="strict").strip("→"), "")
 
     def test_problem(self) -> None:
-        """A resource of ours tells it in a body too, as application/problem+json."""
+        """An extension tells the reason in the body too, as application/problem+json."""
         response, body = self.refused(
             errors.NoSuchInstance("no web-9", "see ps"), ExtensionResource
         )
@@ -115,7 +115,7 @@ class ErrorTests(RestTestCase):
         )
 
     def test_unexpected(self) -> None:
-        """An exception of no kind of ours is a 500 that gives nothing away, and is logged."""
+        """An unexpected exception is a 500 that gives nothing away, and is logged."""
         for verb in (Verb, ExtensionResource):
             response, body = self.refused(ZeroDivisionError("secret"), verb)
             self.assertEqual(response.code, 500)
@@ -141,7 +141,7 @@ class ErrorTests(RestTestCase):
 
 
 class MethodTests(RestTestCase):
-    """What a resource does, and what not."""
+    """What a resource does with each method."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -171,7 +171,7 @@ class MethodTests(RestTestCase):
         self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["application/json"])
 
     def test_other_methods(self) -> None:
-        """Any other method is answered with 405 and those that there are."""
+        """Any other method is answered with 405 and those that the resource has."""
         for method in ("POST", "PUT", "PATCH", "OPTIONS", "TRACE", "BREW"):
             response, body = self.ask(method, "/x")
             self.assertEqual((response.code, body), (405, b""), method)
@@ -183,14 +183,14 @@ class MethodTests(RestTestCase):
         self.assertEqual(statuses, [200, 200, 404, 404, 404])
 
     def test_nowhere(self) -> None:
-        """A path that leads nowhere is answered with 404, whatever the method."""
+        """An unknown path is answered with 404, whatever the method."""
         for method in ("GET", "POST", "DELETE", "HEAD", "BREW"):
             for path in ("/", "/nothing", "/nothing/below"):
                 response, body = self.ask(method, path)
                 self.assertEqual((response.code, body), (404, b""))
 
     def test_client_gone(self) -> None:
-        """Where the client hangs up what it asked for is done all the same, and not answered."""
+        """If the client hangs up, its request is carried out all the same, without an answer."""
         working: Deferred[Any] = Deferred()
         done = []
 
@@ -233,7 +233,7 @@ class PathTests(RestTestCase):
         self.assertEqual([self.ask("GET", path)[1] for path in ("/y", "/y/")], [b'"all"'] * 2)
 
     def test_names_that_are_none(self) -> None:
-        """A path leads nowhere; any other name, odd as it may be, is for the resource to refuse."""
+        """A name with a slash is an unknown path; any other name is passed on to the resource."""
         self.assertEqual(self.status("GET", "/x/a/b"), 404)
         for path, name in (
             ("/x/%ff", "\\xff"),
@@ -248,7 +248,7 @@ class QueryTests(SynchronousTestCase):
     """What a query asks for."""
 
     def query(self, *parameters: tuple[bytes, bytes]) -> dict[str, Any]:
-        """What is read of a query with these parameters."""
+        """What is read from a query with these parameters."""
         request = Request(DummyChannel(), False)
         request.args = {}
         for name, value in parameters:
@@ -265,7 +265,7 @@ class QueryTests(SynchronousTestCase):
         self.assertEqual(self.query(), {"tail": None, "follow": None, "stream": None})
 
     def test_number(self) -> None:
-        """A number is a decimal one of reasonable size."""
+        """A number is decimal, and of a reasonable size."""
         self.assertEqual(self.query((b"tail", b"12"))["tail"], 12)
         for text in (b"-1", b"x", b"1e3", b"1" * 16, "²".encode(), "٣".encode(), b"\xff", b""):
             self.assertIn("a whole number from 0 to 9999", self.refused((b"tail", text)))
@@ -286,19 +286,19 @@ class QueryTests(SynchronousTestCase):
             self.assertIn("must be 1, true, 0 or false, not", self.refused((b"follow", text)))
 
     def test_choice(self) -> None:
-        """A choice is one of those that there are."""
+        """A choice is one of the words that are allowed."""
         self.assertEqual(self.query((b"stream", b"stderr"))["stream"], ("stderr",))
         for text in (b"stdin", b"\xff", b""):
             self.assertIn("must be stdout or stderr, not", self.refused((b"stream", text)))
 
     def test_unknown(self) -> None:
-        """A parameter that is misspelt is refused, and those that there are are named."""
+        """An unknown parameter is refused, and the known ones are named."""
         known = "the parameters are tail, follow, stream"
         self.assertEqual(
             self.refused((b"tial", b"3")), f"the query has no parameter 'tial' → {known}"
         )
 
     def test_twice(self) -> None:
-        """A parameter that is there twice is refused, also with the same value."""
+        """A parameter that is given twice is refused, even with the same value."""
         twice = [(b"tail", b"3")] * 2
         self.assertEqual(self.refused(*twice), "the query has the parameter tail twice")

@@ -42,7 +42,7 @@ class Manager(Resource):
         self.answers[request] = (status, headers, body)
 
     def render(self, request: Any) -> bytes | int:
-        """Answer, and remember the request with what matters of it."""
+        """Answer, and remember what matters of the request."""
         asked = f"{request.method.decode()} {request.uri.decode()}"
         self.asked.append((asked, request.content.read()))
         self.headers = request.requestHeaders
@@ -98,5 +98,5 @@ class Session(SynchronousTestCase):
 
     @property
     def err(self) -> str:
-        """All that was complained about."""
+        """All that went to stderr."""
         return self.stderr.getvalue()

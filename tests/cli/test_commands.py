@@ -81,7 +81,7 @@ class CourseTests(Session):
         self.assertEqual((self.out, self.err), ("Failure\n", "Not “JSON”\n"))
 
     def test_upload_missing_file(self) -> None:
-        """A file that is not there is a sentence, and nothing is sent."""
+        """If the file does not exist, a sentence says so, and nothing is sent."""
         self.assertEqual(self.run_command("upload", "no/such.cfg"), 1)
         self.assertEqual(self.out, "Failure\n")
         self.assertEqual(self.err, "Can't read no/such.cfg: No such file or directory.\n")
@@ -94,7 +94,7 @@ class CourseTests(Session):
         self.assertEqual((self.out, self.err), ("a-1-01.cfg\nb-2-1.cfg\n", ""))
 
     def test_cfginfo_empty(self) -> None:
-        """Where nothing is stored, nothing is printed."""
+        """If nothing is stored, nothing is printed."""
         self.manager.answers_to("GET /cfginfo", {"files": []})
         self.assertEqual((self.run_command("cfginfo"), self.out, self.err), (0, "", ""))
 
@@ -107,20 +107,20 @@ class CourseTests(Session):
         self.assertEqual((self.out, self.err), ("Success: web-1\n", ""))
 
     def test_launch_with_a_note(self) -> None:
-        """What a person should know of a success is told on stderr: stdout is compared."""
+        """A note about a success goes to stderr: stdout is compared."""
         self.manager.answers_to("POST /launch", LAUNCHED, Txcontain_Note=quote("no “port” yet"))
         self.assertEqual(self.run_command("launch", "web", "1", "01"), 0)
         self.assertEqual((self.out, self.err), ("Success: web-1\n", "no “port” yet\n"))
 
     def test_launch_refused(self) -> None:
-        """A failed launch prints its reason on stdout, all lines of it."""
+        """A failed launch prints all lines of its reason on stdout."""
         reason = "port 80 is taken\nby web-7 (pid 12): “tiny”"
         self.manager.answers_to("POST /launch", status=500, Txcontain_Reason=quote(reason))
         self.assertEqual(self.run_command("launch", "web", "1", "01"), 1)
         self.assertEqual((self.out, self.err), (f"Failure: {reason}\n", ""))
 
     def test_refused_without_reason(self) -> None:
-        """A refusal that gives no reason is told by its status line."""
+        """If a refusal has no reason, its status line is shown."""
         self.manager.answers_to("POST /launch", status=404)
         self.run_command("launch", "web", "1", "01")
         self.assertEqual(self.out, "Failure: HTTP status 404 Not Found\n")
@@ -172,7 +172,7 @@ class LifeTests(Session):
     """The commands that show an instance's life."""
 
     def test_ps(self) -> None:
-        """The table shows what has not ended, in columns."""
+        """The table shows the instances that have not ended, in columns."""
         self.patch(instances.time, "time", lambda: 1075)
         self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
         self.assertEqual(self.run_command("ps"), 0)
@@ -234,7 +234,7 @@ class LifeTests(Session):
         self.assertEqual(self.run_command("logs", "--all", "--until", "1h"), 0)
 
     def test_logs_on_a_terminal(self) -> None:
-        """What would command the terminal is shown, but for colours; elsewhere all is as it is."""
+        """On a terminal, control characters are shown, except colours; elsewhere they pass."""
         text = b"\x1b[1;32mgreen\x1b[m\x1b]0;title\x07\r\nover\rwritten\x00\xc2\x9b\xc3\xa9\n"
         self.manager.answers_to("GET /instances/web-1/logs", text)
         self.patch(self.stdout, "isatty", lambda: True)
@@ -258,7 +258,7 @@ class LifeTests(Session):
         self.assertEqual((self.successResultOf(status), self.out), (0, "one\ntwo\n"))
 
     def test_events(self) -> None:
-        """An event is a line to read, wherever the stream was cut into chunks."""
+        """An event is one line, wherever the stream was cut into chunks."""
         self.manager.answers_to("GET /events?since=3&follow=1", None)
         status = self.start("events", "-f", "--since", "3")
         [request] = self.manager.waiting
@@ -274,7 +274,7 @@ class LifeTests(Session):
         self.assertTrue(re.fullmatch(r"7 19\d\d-\d\d-\d\d [\d:]{8} web-1 ended: status 3", first))
 
     def test_events_tell_all(self) -> None:
-        """What only some events have is told too, such as a config's name and who asked."""
+        """Keys that only some events have are shown too, such as a config's name."""
         event = {**EVENT, "instance": None, "what": "config", "config": "a.cfg", "by": "uid 7"}
         self.manager.answers_to("GET /events", json.dumps(event).encode() + b"\n")
         self.assertEqual(self.run_command("events"), 0)
@@ -299,14 +299,14 @@ class LifeTests(Session):
             self.assertEqual(self.out.splitlines()[-1], end["reason"])
 
     def test_wait_fails(self) -> None:
-        """Wait's own failure is none of the statuses that an instance may well end with."""
+        """If wait itself fails, its status is one that instances hardly ever have."""
         self.manager.answers_to("GET /instances/web-1/wait", status=404)
         self.assertEqual(self.run_command("wait", "web-1"), 125)
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         self.assertEqual(self.run_command("wait", "web-1"), 125)
 
     def test_stats(self) -> None:
-        """One table tells processor time too, which takes two looks, a second apart."""
+        """The table has processor time too, which takes two readings, a second apart."""
         usage = {**LAUNCHED, "limits": {"memory": 1 << 30}, "memory": 1536, "pids": 3}
         self.patch(instances.time, "monotonic", self.clock.seconds)
         self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 10_000}]})
@@ -325,7 +325,7 @@ class LifeTests(Session):
         )
 
     def test_usage_of_one_started_again(self) -> None:
-        """What was started again has used less than before: that is no share."""
+        """After a restart an instance has used less than before: no share is shown."""
         usage = {"instance": "web-1", "limits": {}, "cpu_usec": 5}
         self.assertEqual(instances.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
         self.assertEqual(instances.usage_row(usage, {}, 1.0)[1], "-")
@@ -339,10 +339,10 @@ class LifeTests(Session):
 
 
 class NoAnswerTests(Session):
-    """What is said where there is no answer, or none that can be used."""
+    """What is said if there is no answer, or none that can be used."""
 
     def test_refused_connection(self) -> None:
-        """Where nothing listens, every command says how to start the manager."""
+        """If nothing listens, every command says how to start the manager."""
         file = self.mktemp()
         Path(file).touch()
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
@@ -399,7 +399,7 @@ class NoAnswerTests(Session):
             self.assertEqual(self.err.count("\n"), 1)
 
     def test_silence(self) -> None:
-        """A manager that says nothing is given up, and a launch later than a question."""
+        """A silent manager is given up: after a launch later than after a question."""
         for words, asked, patience in (
             (["list"], "GET /list", QUICK),
             (["logs", "web-1"], "GET /instances/web-1/logs", QUICK),
@@ -440,7 +440,7 @@ class NoAnswerTests(Session):
         self.assertIn("hung up before its answer was complete", self.err)
 
     def test_strange_answers(self) -> None:
-        """An answer that is no JSON, or not what it must be, is told from a bug of ours."""
+        """An answer that is no JSON, or has the wrong shape, is not reported as our bug."""
         for body in (b"<html>", b"\xff", b"", b"[]", b"{}", b'{"instances": [{"instance": 1}]}'):
             self.manager.answers_to("GET /list", body)
             self.stderr.truncate(0)
@@ -448,7 +448,7 @@ class NoAnswerTests(Session):
             self.assertIn(f"What answers at {URL} is not a txcontain manager", self.err)
 
     def test_strange_problem(self) -> None:
-        """A problem document that is none is a strange answer too."""
+        """An invalid problem document is a strange answer too."""
         self.manager.answers_to(
             "GET /instances", b"{}", status=500, Content_Type="application/problem+json"
         )
@@ -456,16 +456,16 @@ class NoAnswerTests(Session):
         self.assertIn("is not a txcontain manager", self.err)
 
     def test_redirect(self) -> None:
-        """An answer that sends us elsewhere is not followed."""
+        """A redirect is not followed."""
         self.manager.answers_to("GET /list", status=302, Location="http://elsewhere/")
         self.assertEqual((self.run_command("list"), self.err), (1, "HTTP status 302 Found\n"))
 
     def test_reader_has_left(self) -> None:
-        """Where the reader of the output has left, the command ends without a word."""
+        """If the reader of the output has left, the command ends without a word."""
         self.assertEqual(self.failing_output(BrokenPipeError()), (141, ""))
 
     def test_full_disk(self) -> None:
-        """Where the output can't be written, a sentence says why."""
+        """If the output can't be written, a sentence says why."""
         status, err = self.failing_output(OSError(28, "No space left on device"))
         self.assertEqual((status, err), (1, "Can't write the output: No space left on device.\n"))
 
@@ -504,7 +504,7 @@ class ClientTests(SynchronousTestCase):
             self.assertFalse(fits(wrong, shape), wrong)
 
     def test_age(self) -> None:
-        """A duration is told in its largest unit, and never below zero."""
+        """A duration is shown in its largest unit, and is never negative."""
         for seconds, said in ((-5, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (9e5, "10d")):
             self.assertEqual(age(seconds), said)
 
@@ -526,7 +526,7 @@ class ParserTests(Session):
         return self.err
 
     def test_url(self) -> None:
-        """The flag wins over the environment, and that over the default, wherever it stands."""
+        """The flag, wherever it stands, wins over the environment, and that over the default."""
         other = "http://[::1]:81"
         self.assertEqual(self.parse("list").url, URL)
         self.environment = {"TXCONTAIN_URL": "unix:/run/it"}
@@ -535,7 +535,7 @@ class ParserTests(Session):
         self.assertEqual(self.parse("list", "--url", other).url, other)
 
     def test_bad_url(self) -> None:
-        """An address that is none is a usage error that shows what one looks like."""
+        """An invalid address is a usage error that shows what a valid one looks like."""
         for url in (
             "",
             "localhost:80",
@@ -550,7 +550,7 @@ class ParserTests(Session):
             self.assertIn(said, self.usage_error("--url", url, "list"))
 
     def test_bad_environment(self) -> None:
-        """What is wrong with a variable of the environment is told by the variable's name."""
+        """An error in a variable of the environment names the variable."""
         for name, value, said in (
             ("TXCONTAIN_URL", "foo", "'foo' is not the address of a manager"),
             ("TXCONTAIN_TOKEN", "sécret", "it holds a character that no token has"),
@@ -568,7 +568,7 @@ class ParserTests(Session):
         self.assertEqual(self.out, "")
 
     def test_wrong_words(self) -> None:
-        """A missing, an unknown and an empty word are usage errors."""
+        """Missing, unknown and empty words are usage errors."""
         self.assertIn("MINOR", self.usage_error("launch", "web", "1"))
         self.assertIn("invalid choice: 'lunch'", self.usage_error("lunch"))
         self.assertIn("the name is empty", self.usage_error("destroy", ""))
@@ -625,13 +625,13 @@ class ExecutableTests(SynchronousTestCase):
             self.assertTrue(done.stdout.startswith(f"usage: {program} [-h]"), done.stdout)
 
     def test_by_symlink(self) -> None:
-        """A file that is reached by a symlink finds its checkout."""
+        """A command that is called by a symlink finds its checkout."""
         link = Path(self.mktemp()).absolute()
         link.symlink_to(CLI / "launch")
         self.assertIn("NAME MAJOR MINOR", self.run_file(link, "--help").stdout)
 
     def test_not_installed(self) -> None:
-        """Where nothing is installed, a sentence says what to run."""
+        """If nothing is installed, a sentence says what to run."""
         folder = Path(self.mktemp()).absolute() / "cli"
         folder.mkdir(parents=True)
         (folder / "run").write_bytes((CLI / "run").read_bytes())
@@ -649,7 +649,7 @@ class ExecutableTests(SynchronousTestCase):
         self.assertTrue(done.stdout.startswith(f"Failure: Nothing listens at {nowhere}"))
 
     def test_signals(self) -> None:
-        """Ctrl-C and whatever else is sent to end a command ends it, without a word."""
+        """Ctrl-C, or another signal that ends programs, ends a command without a word."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self.assertEqual(self.signalled(number), (b"", -number))
 
