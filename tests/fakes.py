@@ -24,6 +24,7 @@ from twisted.internet.error import (
     ConnectionDone,
     ProcessDone,
     ProcessExitedAlready,
+    ProcessTerminated,
 )
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -54,7 +55,7 @@ from txcontain.runtime.child import Child
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import Prepared
-from txcontain.runtime.supervised import Watch
+from txcontain.runtime.session import Session
 from txcontain.tap import FOLDERS
 
 T = TypeVar("T")
@@ -256,7 +257,8 @@ class FakeReactor(Clock):
         self.kernel = FakeKernel()
         self.kernel.clock = self.seconds
         self.inits: list[FakeInit] = []
-        self.readers: list[Watch] = []
+        self.joiners: list[FakeJoiner] = []
+        self.readers: list[Any] = []
         self.factory: Any = None  # of the unix socket
         self.ports: list[int] = []  # TCP ports listened on
         self.connects = self.prepares = self.works = True
@@ -271,9 +273,11 @@ class FakeReactor(Clock):
         args: Sequence[str] = (),
         env: dict[str, str] | None = None,
         childFDs: dict[int, Any] | None = None,
-    ) -> FakeInit | None:
+    ) -> FakeInit | FakeJoiner | None:
         if self.spawn_error is not None:
             raise self.spawn_error
+        if isinstance(protocol, Session):
+            return self._spawn_joiner(protocol, [executable, *args])
         if not isinstance(protocol, Child):  # the log process, which is a double of its own
             self.spawned.append([executable, *args])
             return None
@@ -284,6 +288,15 @@ class FakeReactor(Clock):
         if self.connects:
             init.connect()
         return init
+
+    def _spawn_joiner(self, session: Session, arguments: list[str]) -> FakeJoiner:
+        self.kernel._needs(6)  # three pipes
+        joiner = FakeJoiner(self, session, arguments)
+        self.joiners.append(joiner)
+        session.makeConnection(joiner)
+        if self.connects:
+            joiner.connect()
+        return joiner
 
     def listenUNIX(self, path: str, factory: object, mode: int, backlog: int) -> FakeReactor:
         self.factory = factory
@@ -296,10 +309,10 @@ class FakeReactor(Clock):
         self.factory = None
         return succeed(None)
 
-    def addReader(self, reader: Watch) -> None:
+    def addReader(self, reader: Any) -> None:
         self.readers.append(reader)
 
-    def removeReader(self, reader: Watch) -> None:
+    def removeReader(self, reader: Any) -> None:
         with contextlib.suppress(ValueError):
             self.readers.remove(reader)
 
@@ -494,6 +507,105 @@ class FakeInit:
             self.plan = self.early_steps + steps
             if self.reactor.works:
                 self.reactor.callLater(0, self.carry_out)
+
+
+class FakeJoiner:
+    """Plays an init that joins a container; for the manager it is the process's transport.
+
+    It connects and carries out its plan as a ``FakeInit`` does. Then it is the command.
+    """
+
+    def __init__(self, reactor: FakeReactor, session: Session, arguments: list[str]) -> None:
+        self.reactor, self.session, self.arguments = reactor, session, arguments
+        self.process = reactor.kernel.begin()
+        self.connection: Any = None
+        self.steps: list[Any] = []
+        self.given = b""  # its input
+        self.producer: Any = None  # of its input
+        self.input_closed = self.paused = self.ended = self.closed = False
+        self.signals: list[int] = []
+
+    def connect(self) -> None:
+        """Connect to the manager and wait for a plan."""
+        self.socket = FakeSocket(cast(Any, self))
+        self.socket.room = 1 << 20
+        self.connection = self.reactor.factory.buildProtocol(None)
+        self.connection.makeConnection(self.socket)
+        self.say({"token": self.arguments[-1]})
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message to the manager."""
+        self.connection.dataReceived(json.dumps(message).encode() + b"\n")
+
+    def received(self, message: bytes) -> None:
+        """Steps have come, in one piece: the early ones, then the rest."""
+        if not message:
+            return
+        early = not self.steps
+        self.steps += marshal.loads(message[4:])
+        if not early and self.reactor.works:
+            self.reactor.callLater(0, self.carry_out)
+        elif early and self.reactor.prepares:
+            self.say({"ready": len(self.steps)})
+
+    def carry_out(self) -> None:
+        """The command runs."""
+        self.say({"done": [0.001] * len(self.steps)})
+        self.hang_up()
+
+    def fail(self, op: str, errno: int, **said: str) -> None:
+        """Fail at a step of the plan, and end."""
+        step = [name for name, _ in self.steps].index(op)
+        more = {"path": "", "cause": "", "hint": "", **said}
+        self.say({"failed": {"step": step, "call": "call", "errno": errno, **more}})
+        self.hang_up()
+        self.end(1)
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            self.socket.closed = True
+            connection.connectionLost(Failure(ConnectionDone()))
+
+    def write_out(self, data: bytes, stream: int = 1) -> None:
+        """The command writes."""
+        self.session.childDataReceived(stream, data)
+
+    def end(self, status: int | None = 0, number: int | None = None) -> None:
+        """The command ends; its pipes stay open until ``close_pipes``."""
+        self.ended = True
+        self.hang_up()
+        self.session.processExited(Failure(ProcessTerminated(status, number)))
+
+    def close_pipes(self) -> None:
+        """No one has its pipes open any more."""
+        if not self.closed:
+            self.closed = True
+            self.session.processEnded(Failure(ProcessDone(None)))
+
+    def loseConnection(self) -> None:
+        self.close_pipes()
+
+    def write(self, data: bytes) -> None:
+        self.given += data
+
+    def closeStdin(self) -> None:
+        self.input_closed = True
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer = producer
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+    def signalProcess(self, number: int) -> None:
+        if self.ended:
+            raise ProcessExitedAlready
+        self.signals.append(number)
 
 
 class FakeLogProcess:

@@ -256,6 +256,31 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     ("DELETE /destroy/web-9", {}, "404 Not Found: there is no instance web-9"),
     ("GET /instances/web-9", {}, "404 Not Found: there is no instance web-9"),
     ("GET /instances/config:web", {}, "404 Not Found: there is no instance config:web"),
+    (
+        "POST /instances/web-9/exec",
+        {"body": '{"command": ["ls"], "stdin": 1}'},
+        "409 Bad Request: stdin must be a string, not 1",
+    ),
+    (
+        "POST /instances/web-9/exec",
+        {"body": '{"command": ["ls"], "timeout": 0}'},
+        "409 Bad Request: timeout must be a number of seconds up to 3600, not 0",
+    ),
+    (
+        "POST /instances/web-9/exec",
+        {"body": '{"stdin": ""}'},
+        "409 Bad Request: the key 'command' is missing",
+    ),
+    (
+        "POST /instances/web-9/exec",
+        {"body": '{"args": 1}'},
+        "409 Bad Request: an exec has no key 'args' → the keys are command, user, env, workdir",
+    ),
+    (
+        "GET /instances/web-9/exec/explain?command=%ff",
+        {},
+        "409 Bad Request: command is not UTF-8: '\\ufffd'",
+    ),
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
     (
@@ -728,19 +753,60 @@ ELSEWHERE = (
         "container/test_init.py:test_unknown",
         "getpwnam(3) → /etc/passwd → the image knows no user {} → name a user of its "
         "/etc/passwd, or "
-        "a number, as startup_owner",
+        "a number",
     ),
     (
         "a group that the image does not know",
         "container/test_init.py:test_unknown",
         "getgrnam(3) → /etc/group → the image knows no group {} → name a group of its "
         "/etc/group, or "
-        "a number, in startup_owner",
+        "a number",
+    ),
+    (
+        "a command in an instance that has ended",
+        "runtime/test_sessions.py:test_only_in_one_that_runs",
+        "{} {} → a command can only be run in one that runs",
+    ),
+    (
+        "too many commands in an instance",
+        "runtime/test_sessions.py:test_bounds",
+        "{} commands run in {} already → end one of them first",
+    ),
+    (
+        "too many commands",
+        "runtime/test_sessions.py:test_bounds",
+        "{} commands run in instances already → end one of them first",
+    ),
+    (
+        "a command that never gets into its container",
+        "runtime/test_sessions.py:test_too_slow",
+        "joining the container → the command does not run after {} s → see whether the container "
+        "is out of memory, or of processor time",
+    ),
+    (
+        "a command's init that does not connect",
+        "runtime/test_sessions.py:test_too_slow",
+        "starting an init → it has not connected within {} s",
+    ),
+    (
+        "no process for a command's init",
+        "runtime/test_sessions.py:test_can_not_spawn",
+        "starting an init → {}",
+    ),
+    (
+        "a command's init that ends",
+        "runtime/test_sessions.py:test_init_killed",
+        "preparing to join a container → {}",
+    ),
+    (
+        "a command in a container that has no process left",
+        "runtime/test_sessions.py:test_failures",
+        "it has as many processes as limits.pids allows → end some of them, or raise the limit",
     ),
     (
         "an owner beyond the user namespace",
         "integration/test_user_namespace.py:test_owner",
-        "setuid(3) → {} → a user namespace has only the ids below {} → name another startup_owner",
+        "setuid(3) → {} → a user namespace has only the ids below {} → name another user",
     ),
     (
         "an environment that grows",

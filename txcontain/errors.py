@@ -70,6 +70,14 @@ class CalledOff(Error):
     """What was asked for was called off by another request, before it was done."""
 
 
+class NotRunning(Error):
+    """What was asked for needs an instance that runs."""
+
+
+class TooMany(Error):
+    """As much of this as the manager allows is there already."""
+
+
 class MachineAtFault(Error):
     """A launch failed because of this machine: its kernel, disk, memory or privileges."""
 

@@ -56,6 +56,14 @@ def references(value: Any) -> Iterator[str]:
         yield from references(part)
 
 
+def paths_below(resource: Any, path: str) -> Iterator[str]:
+    """The paths of all resources that are put below one."""
+    for name in resource.listStaticNames():
+        below = f"{path}/{name.decode()}"
+        yield below
+        yield from paths_below(resource.getStaticEntity(name), below)
+
+
 class DocumentTests(ManagerTestCase):
     """The document, compared with all that it describes."""
 
@@ -95,8 +103,7 @@ class DocumentTests(ManagerTestCase):
         found = {f"/{name.decode()}" for name in self.root.listStaticNames()}
         instances = self.root.getStaticEntity(b"instances")
         self.assertIsInstance(instances, Collection)
-        below = instances.getChild(b"web-1", None).listStaticNames()
-        found |= {f"/instances/{{instance}}/{name.decode()}" for name in below}
+        found |= set(paths_below(instances.getChild(b"web-1", None), "/instances/{instance}"))
         found |= {"/instances/{instance}", "/destroy/{instance}"}
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
 

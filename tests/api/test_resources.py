@@ -33,6 +33,8 @@ METHODS = {
     "/instances/web-1/stats": "GET, HEAD",
     "/instances/web-1/explain": "GET, HEAD",
     "/instances/web-1/wait": "GET, HEAD",
+    "/instances/web-1/exec": "POST",
+    "/instances/web-1/exec/explain": "GET, HEAD",
     "/logs": "GET, HEAD",
     "/stats": "GET, HEAD",
     "/doctor": "POST",

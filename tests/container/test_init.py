@@ -8,6 +8,7 @@ import json
 import marshal
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
 from txcontain.container import init, spec
+from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
 from txcontain.container.plan import Link, Paths, make_plan
 from txcontain.errors import InvalidData
@@ -54,7 +56,14 @@ nonsense
 """
 FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
 EIO, ENOENT, EEXIST, EINVAL = errno.EIO, errno.ENOENT, errno.EEXIST, errno.EINVAL
-OPENING = ("open", "open_beneath", "open_inside", "make_user_namespace")
+OPENING = (
+    "open",
+    "open_beneath",
+    "open_inside",
+    "open_terminal",
+    "open_other_end",
+    "make_user_namespace",
+)
 
 
 class Executed(BaseException):
@@ -96,7 +105,7 @@ class Recorder:
         """Take note of what is open."""
         number = 1000 + len(self.calls)
         if name in OPENING:
-            texts = [each for each in arguments if isinstance(each, str)]
+            texts = [*[each for each in arguments if isinstance(each, str)], name]
             self.places[number] = texts[0]
         elif name == "close":
             self.places.pop(arguments[0], None)
@@ -137,6 +146,9 @@ class Manager:
 
     def fileno(self) -> int:
         return 3
+
+    def sendmsg(self, parts: list[bytes], passed: list[Any]) -> None:
+        self.received += b"".join(parts)
 
     def recv(self, length: int, flags: int) -> bytes:
         return b"\n"[:length] if b"link" in self.received else b""
@@ -199,7 +211,16 @@ def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ..
     return make_plan(make_spec(**changes), paths, "web-1")
 
 
+def exec_plan(**changes: Any) -> list[tuple[Any, ...]]:
+    """A plan of a command, with every op that it can have."""
+    container = make_spec(network="private", limits={"files": 100})
+    joined = Joined(4711, 99, ["/cgroup/procs"], user_namespace=True)
+    command = Command(("/bin/sh", "-i"), "www", (), "/srv", Size())
+    return make_exec_plan(container, Host(seccomp=(b"x", b"y")), joined, command)
+
+
 PLANS = {
+    "exec": exec_plan(),
     "container": container_plan(),
     "as root": container_plan(startup_owner="root"),
     "looked after": container_plan(init=True),
@@ -643,6 +664,43 @@ class Identity(Case):
         calls = self.calls("bounding_set", Recorder().fail(beyond, EINVAL), keep=[0, 40])
         wanted = [("prctl", init.PR_CAPBSET_DROP, number) for number in range(1, 40)]
         self.assertEqual(calls, [*wanted, beyond])
+
+
+class JoiningTests(Case):
+    """How a command joins a container."""
+
+    def test_the_parent(self) -> None:
+        """The parent of the command keeps nothing open, and stands for the command."""
+        kernel, calls = Recorder(), []
+        self.patch(kernel, "result", lambda name, *_: 5 if name == "fork" else None)
+        calls = self.calls("fork", kernel)
+        dies = ("prctl", init.PR_SET_PDEATHSIG, signal.SIGKILL)
+        self.assertEqual(calls, [("fork",), dies, ("close_from", 0), ("stand_for", 5)])
+
+    def test_the_child(self) -> None:
+        """The command's process dies with its parent too."""
+        dies = ("prctl", init.PR_SET_PDEATHSIG, signal.SIGKILL)
+        self.assertEqual(self.calls("fork"), [("fork",), dies])
+
+    def test_order(self) -> None:
+        """It hides before it joins, joins before it forks, and gives up its powers after that."""
+        kernel = Recorder()
+        self.carry_out(PLANS["exec"], kernel)
+        names = [call[0] for call in kernel.calls]
+        order = ["prctl", "write", "join", "fork", "close_from", "setuid", "open_terminal"]
+        self.assertEqual(sorted(order, key=names.index), order)
+        self.assertEqual(kernel.calls[0], ("prctl", init.PR_SET_DUMPABLE, 0))
+        kinds = sum(init.NAMESPACES[name] for name in init.NAMESPACES)
+        self.assertIn(("join", 4711, 99, kinds), kernel.calls)
+
+    def test_terminal(self) -> None:
+        """The terminal has its size before the command runs, and only the manager its master."""
+        kernel, manager = Recorder(), Manager()
+        make_container(kernel, manager).terminal(rows=3, columns=4)
+        calls = [("dup2", 1002, number) for number in range(3)]
+        opened = [("open_terminal",), ("open_other_end", 1001), ("control", 1002, 3, 4)]
+        self.assertEqual(kernel.calls, [*opened, *calls, ("close", 1002), ("close", 1001)])
+        self.assertEqual(manager.received, b'{"passes":"terminal"}\n')
 
 
 class WorkingFolder(Case):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from txcontain.api.area import Area
 from txcontain.api.events import Events
+from txcontain.api.execs import Execs
 from txcontain.api.instances import Instances
 from txcontain.api.logs import Logs
 from txcontain.api.system import System
@@ -13,6 +14,7 @@ AREAS: dict[str, type[Area]] = {
     "v1": V1,
     "instances": Instances,
     "logs": Logs,
+    "exec": Execs,
     "events": Events,
     "system": System,
 }

@@ -39,6 +39,8 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict", "config-at-fault"),
     (errors.CalledOff, http.CONFLICT, b"Conflict", "called-off"),
     (errors.Ambiguous, http.CONFLICT, b"Conflict", "ambiguous"),
+    (errors.NotRunning, http.CONFLICT, b"Conflict", "not-running"),
+    (errors.TooMany, http.CONFLICT, b"Conflict", "too-many"),
     (errors.NoSuchConfig, http.NOT_FOUND, b"Not Found", "no-such-config"),
     (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found", "no-such-instance"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),

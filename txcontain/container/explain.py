@@ -29,6 +29,15 @@ exec unshare --pid --fork --kill-child --uts --ipc{namespaces} \
 exec 3<&-
 umask 022
 """
+EXEC_HEAD = """\
+#!/bin/sh
+# A command in the container by hand. Run it as root: sh FILE
+# (Only in a container that you trust: the real init can't be looked into while it joins, and
+# also enters the mount namespace. If a shell did that, no program of the host would be left to
+# run. So this only takes the container's root.)
+set -eu
+umask 022
+"""
 FULL = ["ro", "nosuid", "nodev", "noexec"]
 Lines = list[str]
 
@@ -39,6 +48,23 @@ def explain(plan: Plan) -> str:
     Raises InvalidData if the environment becomes too long.
     """
     names = [name for op, arguments in plan if op == "unshare" for name in arguments["namespaces"]]
+    script = _steps(plan)
+    end = "CONTAINER"
+    while f"\n{end}\n" in script:  # it is a line of the script, such as in a variable's value
+        end += "_"
+    head = HEAD.format(namespaces="".join(f" --{name}" for name in names), end=end)
+    return f"{head}{script}{end}\n"
+
+
+def explain_exec(plan: Plan) -> str:
+    """The plan of a command as a POSIX shell script that runs it in the same container.
+
+    Raises InvalidData if the environment becomes too long.
+    """
+    return EXEC_HEAD + _steps(plan)
+
+
+def _steps(plan: Plan) -> str:
     script, shell = "", _Shell()
     steps = enumerate(plan, 1)
     for op, group in groupby(steps, key=lambda numbered: numbered[1][0]):
@@ -47,11 +73,7 @@ def explain(plan: Plan) -> str:
         speak = getattr(shell, op)
         lines = [line for _, (_, arguments) in run for line in speak(**arguments)]
         script += "\n".join([f"\n# {numbers}: {op}", _comment(speak.__doc__), *lines, ""])
-    end = "CONTAINER"
-    while f"\n{end}\n" in script:  # it is a line of the script, such as in a variable's value
-        end += "_"
-    head = HEAD.format(namespaces="".join(f" --{name}" for name in names), end=end)
-    return f"{head}{script}{end}\n"
+    return script
 
 
 def _comment(text: str) -> str:
@@ -89,7 +111,7 @@ class _Shell:
         self.to_seal: Lines = []
         self.powers: Lines = []
         self.first = 0  # of the ids of a user namespace
-        self.enter = ""  # the command that enters one
+        self.enter = ""  # the command that enters one, or those of a container
         self.run = "exec "  # or empty, if this shell is to stay
 
     def input(self, path: str) -> Lines:
@@ -266,6 +288,33 @@ class _Shell:
         """
         names = [name.lower() for name, number in CAPABILITIES.items() if number in keep]
         self.powers.append("--bounding-set=" + ",+".join(["-all", *names]))
+        return []
+
+    def hide(self) -> Lines:
+        """No process of the container may look into this one. (No shell command does this.)"""
+        return []
+
+    def join_cgroups(self, files: Lines) -> Lines:
+        """Be counted, and limited, with the container."""
+        return [f"echo 0 >{quote(path)}" for path in files]
+
+    def join(self, pid: int, start_time: int, namespaces: Lines) -> Lines:
+        """Enter the container's namespaces (nsenter, below) and its root. The real init also looks
+        whether this is still the same process.
+        """
+        names = [name for name in namespaces if name != "mount"]
+        kinds = " ".join(f"--{name}" for name in names)
+        self.enter = f"/usr/bin/nsenter --target {pid} {kinds} "
+        return [f"cd /proc/{pid}/root"]
+
+    def fork(self) -> Lines:
+        """Only a child is in the pid namespace. (nsenter makes one, and waits for it.)"""
+        return []
+
+    def terminal(self, rows: int, columns: int) -> Lines:
+        """A terminal of the container's. (No shell command opens one there: here, the command has
+        the terminal that this is run on.)
+        """
         return []
 
     def close_descriptors(self) -> Lines:

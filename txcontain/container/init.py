@@ -25,6 +25,9 @@ third of the time from spawn to exec.
 
 The last step of a plan is its ``exec`` (or ``idle``). Any failure ends the init, and with it
 the namespaces and all mounts in them: there is nothing to undo.
+
+A command in a container that runs already has a plan too, carried out by this program in the same
+way; only that it enters namespaces instead of making them (``container/exec_plan.py``).
 """
 
 from __future__ import annotations
@@ -69,8 +72,17 @@ MOUNT_FLAGS = {
     "private": 1 << 18,
     "slave": 1 << 19,
 }
-NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "net": 0x40000000}
-PR_SET_NAME = 15
+CLONE_NEWUSER = 0x10000000
+NAMESPACES = {
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": CLONE_NEWUSER,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+}
+PR_SET_DUMPABLE, PR_SET_NAME = 4, 15
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
@@ -79,10 +91,13 @@ RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11, "msgq
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
-CLONE_NEWUSER, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 0x10000000, 1, 0x00100000
+OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 1, 0x00100000
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_SYMLINKS = 0x04, 0x10
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+# <asm-generic/ioctls.h>, <linux/major.h>
+TIOCSCTTY, TIOCSWINSZ, TIOCSPTLCK, TIOCGPTPEER = 0x540E, 0x5414, 0x40045431, 0x5441
+MULTIPLEXER = os.makedev(5, 2)  # /dev/pts/ptmx
 # The same numbers on every architecture.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
 SYS_CLOSE_RANGE = 436
@@ -90,6 +105,7 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x
 CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
 KERNELS_OWN = ("proc", "sys", "dev")  # folders of a container's root
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
+KILL = _signal.SIGRTMAX  # asks who looks after a child to kill it: SIGKILL can't be passed on
 LAST_OPS = ("exec", "idle")  # after them the process is another program
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
@@ -152,17 +168,37 @@ class Kernel:
         self._call("mount", *encoded, Long(flags), os.fsencode(data))
 
     def pivot_root(self, root: str) -> None:
-        """pivot_root(2), with the old root stacked below the new one and then detached.
-
-        Python's own files are gone then, but an image may have others in their places. So from here
-        on nothing is imported, and no source is read to show an error.
-        """
-        sys.meta_path.clear()
-        sys.tracebacklimit = 0
+        """pivot_root(2), with the old root stacked below the new one and then detached."""
+        self._leave_python()
         os.chdir(root)
         self._call("pivot_root", b".", b".", number=PIVOT_ROOT[os.uname().machine])
         self._call("umount2", b".", MNT_DETACH)
         os.chdir("/")
+
+    def _leave_python(self) -> None:
+        """Import nothing from here on, and read no source to show an error.
+
+        Python's own files will be gone, but an image may have others in their places.
+        """
+        sys.meta_path.clear()
+        sys.tracebacklimit = 0
+
+    def join(self, pid: int, start_time: int, kinds: int) -> None:
+        """setns(2): enter all namespaces of these kinds that a process has, at once.
+
+        The process is told from a later one with its pid by its start time (proc_pid_stat(5)). The
+        mount namespace's root becomes ours; the pid namespace is only that of children.
+        """
+        process = os.pidfd_open(pid)
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()  # from the third one on
+            if int(fields[19]) != start_time:
+                raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+            self._leave_python()
+            self._call("setns", process, kinds)
+        finally:
+            os.close(process)
 
     def unshare(self, flags: int) -> None:
         """unshare(2)."""
@@ -311,6 +347,57 @@ class Kernel:
                     status = os.waitstatus_to_exitcode(ended[1])
                     return status if status >= 0 else 128 - status
 
+    def stand_for(self, child: int) -> None:
+        """Pass signals on to a child and all of its process group, and end as the child does.
+
+        KILL is passed on as SIGKILL.
+        """
+        while True:
+            number = _signal.sigwait(_signal.valid_signals())
+            if number != _signal.SIGCHLD:
+                signal = _signal.SIGKILL if number == KILL else number
+                try:
+                    os.killpg(child, signal)
+                except ProcessLookupError:  # it does not lead its group yet
+                    os.kill(child, signal)
+            elif (ended := os.waitpid(child, os.WNOHANG))[0]:
+                break
+        status = os.waitstatus_to_exitcode(ended[1])
+        if status < 0:
+            number = -status
+            if number != _signal.SIGKILL:
+                _signal.signal(number, _signal.SIG_DFL)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [number])
+            os.kill(os.getpid(), number)
+        os._exit(status)
+
+    def open_terminal(self) -> int:
+        """The master of a new terminal of the container (pty(7)).
+
+        Only the kernel's own device is opened, whatever the container has made of its /dev.
+        """
+        resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
+        place = self._openat2(AT_FDCWD, "/dev/pts/ptmx", os.O_PATH, resolve)
+        try:
+            status = os.fstat(place)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != MULTIPLEXER:
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            return os.open(f"/proc/self/fd/{place}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        finally:
+            os.close(place)
+
+    def open_other_end(self, master: int) -> int:
+        """The other end of a terminal, which is not looked up by a path (ioctl_tty(2))."""
+        self._call("ioctl", master, Long(TIOCSPTLCK), struct.pack("i", 0))
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+        return self._call("ioctl", master, Long(TIOCGPTPEER), Long(flags))
+
+    def control(self, terminal: int, rows: int, columns: int) -> None:
+        """Make a terminal, of this size, the one of this session (ioctl_tty(2))."""
+        size = struct.pack("HHHH", rows, columns, 0, 0)
+        self._call("ioctl", terminal, Long(TIOCSWINSZ), size)
+        self._call("ioctl", terminal, Long(TIOCSCTTY), Long(0))
+
     # Python has these already; they are here so that a recorder sees them too.
     mkdir = staticmethod(named(os.mkdir))
     mknod = staticmethod(named(os.mknod))
@@ -445,6 +532,17 @@ class Container:
         self.kernel.enter_user_namespace(self.user_namespace)
         self.kernel.close(self.user_namespace)
         self.user_namespace = -1
+
+    def join_cgroups(self, files: Strings) -> None:
+        """Enter cgroups, each by a file of the host's."""
+        for path in files:
+            descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            self.kernel.write(descriptor, b"0")
+            self.kernel.close(descriptor)
+
+    def join(self, pid: int, start_time: int, namespaces: Strings) -> None:
+        """Enter the namespaces of a container's PID 1, and with them its root."""
+        self.kernel.join(pid, start_time, sum(NAMESPACES[name] for name in namespaces))
 
     def propagation(self, mode: str) -> None:
         """Keep what is mounted here from the host; a slave still follows the host's mounts."""
@@ -652,6 +750,25 @@ class Container:
                     raise
                 return  # the kernel has no more of them
 
+    def hide(self) -> None:
+        """Let no process of a container look into this one, nor take over what it has open.
+
+        (ptrace(2), "Ptrace access mode checking"; prctl(2), PR_SET_DUMPABLE; CVE-2016-9962.) A
+        change of user does not undo this, only the exec.
+        """
+        self.kernel.prctl(PR_SET_DUMPABLE, 0)
+
+    def fork(self) -> None:
+        """Go on in a child, in the pid namespace; stay outside of that, and end as the child does.
+
+        Both end with the manager.
+        """
+        child = self.kernel.fork()
+        self.kernel.prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)  # a user namespace has cleared it
+        if child:
+            self.kernel.close_from(0)  # so that what the command closes is closed
+            self.kernel.stand_for(child)
+
     def close_descriptors(self) -> None:
         """Close all that steps have left open: now no descriptor leads out of the root."""
         assert self.connection is not None
@@ -665,9 +782,9 @@ class Container:
             self.kernel.setgid(account.gid)
             self.kernel.setuid(account.uid)
         except OSError as error:
-            if self.owner and error.errno == errno.EINVAL:
+            if error.errno == errno.EINVAL:  # there are no other ids to be had
                 cause = f"a user namespace has only the ids below {IDS}"
-                raise StepError("setuid", 0, owner, cause, "name another startup_owner") from error
+                raise StepError("setuid", 0, owner, cause, "name another user") from error
             raise StepError("setuid", error.errno, owner) from error
         kept = capabilities if account.uid == 0 else []
         self.kernel.capset(sum(1 << number for number in kept))
@@ -697,6 +814,19 @@ class Container:
         except OSError as error:
             call = getattr(error, "call", "chdir")
             raise StepError(call, error.errno, path, *why_no_workdir(path, error.errno)) from error
+
+    def terminal(self, rows: int, columns: int) -> None:
+        """Have a new terminal as standard input, output and error; the manager gets its master."""
+        assert self.connection is not None
+        master = self.kernel.open_terminal()
+        end = self.kernel.open_other_end(master)
+        self.kernel.control(end, rows, columns)
+        for number in range(3):
+            self.kernel.dup2(end, number)
+        passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", master))]
+        self.connection.sendmsg([to_json({"passes": "terminal"}).encode() + b"\n"], passed)
+        self.kernel.close(end)
+        self.kernel.close(master)
 
     def no_new_privileges(self) -> None:
         """From now on, exec ignores setuid bits and file capabilities."""
@@ -864,7 +994,7 @@ def find_user(user: str) -> Account:
         number = 0
     if number is not None:
         return Account(user, number, number, "/", [])
-    hint = "name a user of its /etc/passwd, or a number, as startup_owner"
+    hint = "name a user of its /etc/passwd, or a number"
     raise StepError("getpwnam", 0, "/etc/passwd", f"the image knows no user {user!r}", hint)
 
 
@@ -875,7 +1005,7 @@ def find_group(group: str) -> int:
     for name, _, number, _ in database("/etc/group", 4):
         if name == group:
             return int(number)
-    hint = "name a group of its /etc/group, or a number, in startup_owner"
+    hint = "name a group of its /etc/group, or a number"
     raise StepError("getgrnam", 0, "/etc/group", f"the image knows no group {group!r}", hint)
 
 

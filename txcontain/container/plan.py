@@ -16,7 +16,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from txcontain.container.facts import NOWHERE, RUN, TMP, Host, Place
-from txcontain.container.spec import SHM_SIZE, Spec
+from txcontain.container.spec import SHM_SIZE, Assignment, Spec
 
 Step = tuple[str, dict[str, Any]]
 Plan = list[Step]
@@ -125,7 +125,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         step("pivot_root", path=root),
         step("hostname", name=hostname),
         *_link(paths),
-        *_open_files(spec),
+        *open_files(spec),
         *_enter_user_namespace(paths, capabilities),
         *user_steps(spec.startup_owner, capabilities),
         *_workdir(spec),
@@ -264,7 +264,8 @@ def _private(spec: Spec, paths: Paths) -> str:
     return paths.private if spec.limits.disk is None else f"{paths.private}/disk"
 
 
-def _open_files(spec: Spec) -> Plan:
+def open_files(spec: Spec) -> Plan:
+    """Limit how many files a process may open, if the config does."""
     most = spec.limits.files
     return [] if most is None else [step("limits", most={"nofile": most})]
 
@@ -358,8 +359,13 @@ def _init(spec: Spec) -> Plan:
     return [step("look_after")] if spec.init and spec.program is not None else []
 
 
+def environment_of(spec: Spec) -> list[Assignment]:
+    """The variables of a container's programs, beside HOME and USER."""
+    return [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
+
+
 def _start(spec: Spec) -> Step:
-    environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
+    environment = environment_of(spec)
     if spec.program is None:
         return step("idle", environment=environment)
     key = "command" if spec.command else "startup_script"

@@ -16,6 +16,7 @@ from attrs import Factory, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 
 from txcontain.container.blueprint import Blueprint
+from txcontain.container.exec_plan import make_exec_base_plan
 from txcontain.container.facts import Host
 from txcontain.container.plan import Paths
 from txcontain.container.spec import Spec, from_json
@@ -33,6 +34,7 @@ from txcontain.network.network import Network
 from txcontain.runtime.instance import END_WITHIN, Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
+from txcontain.runtime.sessions import Sessions
 from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
 
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
@@ -62,6 +64,11 @@ class Manager:
     mountables: str  # folder
     flush: Callable[[], Awaitable[None]] = nothing  # waits until everything is written
     keep_ended: int = 100  # ended instances
+    sessions: Sessions = field(
+        default=Factory(
+            lambda self: Sessions(self.pool, make_exec_base_plan(self.host)), takes_self=True
+        )
+    )
     resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
     user_namespace: bool = False  # whether every instance gets one
     instances: dict[str, Instance] = field(factory=dict)  # in launch order
@@ -197,6 +204,8 @@ class Manager:
         """React to the new state of an instance."""
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.set_running(instance.name, instance.running)
+        if not instance.running:
+            self.sessions.end_those_of(instance, f"{instance.name} has ended, or is about to")
         if instance.running or instance.ended:
             self.tidy_soon()
         if instance.ended:
@@ -335,4 +344,8 @@ class Manager:
         self._tidying.cancel()
         for instance in self.instances.values():
             instance.pause()
+        for instance in self.sessions.stop():
+            self.journal.add(
+                "exec", "a command in it was ended: the manager ends", instance=instance.name
+            )
         self.journal.write()

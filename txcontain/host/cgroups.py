@@ -136,8 +136,6 @@ class Cgroups:
         A single thread can join in version 1, and in version 2 if it has no controllers. (Moving
         a whole process takes a grace period of RCU: 12 ms.)
         """
-        version2 = {self.tops[name] for name in self.unified}
-        joined_by = "cgroup.threads" if self.threads else "cgroup.procs"
         for folder in self.folders(token):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o755)
@@ -147,6 +145,12 @@ class Cgroups:
             OSError
         ):  # the machine can't limit this, and no one has asked for it
             self._set(token, "pids", UNLIMITED)
+        return self.entrances(token)
+
+    def entrances(self, token: str) -> list[str]:
+        """The files by which a process joins a container's group."""
+        version2 = {self.tops[name] for name in self.unified}
+        joined_by = "cgroup.threads" if self.threads else "cgroup.procs"
         return [
             os.path.join(top, token, joined_by if top in version2 else "tasks")
             for top in sorted(set(self.tops.values()))

@@ -32,6 +32,7 @@ class Child(Supervised, ProcessProtocol):
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
     connection: Connection | None = None
     make_link: MakeLink | None = None  # to the private network, if the plan asks for it
+    terminal_passed: None = None
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
     in_advance: int = 0  # steps that it carried out before a launch needed them
     planned: bool = False  # whether it got the rest of a plan

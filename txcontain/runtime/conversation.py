@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import marshal
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txcontain.container.plan import Plan
 from txcontain.errors import MachineAtFault
@@ -40,10 +43,14 @@ class StepFailed(Exception):
 
 
 class InitHandler(Protocol):
-    """Is told what an init says: the Child that the init belongs to."""
+    """Is told what an init says: the Child or the Session that the init belongs to."""
 
     process: Process
     make_link: MakeLink | None
+
+    @property
+    def terminal_passed(self) -> Callable[[int], None] | None:
+        """Takes the descriptor of a terminal's master, if the plan makes one."""
 
     def init_connected(self, connection: Connection, pid: int) -> None:
         """The init has connected."""
@@ -58,6 +65,7 @@ class InitHandler(Protocol):
         """The conversation is over."""
 
 
+@implementer(IFileDescriptorReceiver)
 class Connection(LineOnlyReceiver):
     """The manager's end of the conversation with one init."""
 
@@ -72,10 +80,12 @@ class Connection(LineOnlyReceiver):
         self._outcome: Deferred[list[float]] | None = None
         self._done: list[float] | None = None
         self._deadline: Timer | None = None
+        self._passed: list[int] = []  # descriptors that belong to the next message
         self._handlers: dict[str, Callable[[Any], None]] = {
             "token": self._token,
             "ready": self._ready,
             "wants": self._link_wanted,
+            "passes": self._terminal_passed,
             "done": self._steps_done,
             "failed": self._step_failed,
         }
@@ -135,6 +145,15 @@ class Connection(LineOnlyReceiver):
             raise LookupError(what)
         background(self._link(self._child.make_link(self._child.process)), "making a link")
 
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """For the reactor: the init passes this."""
+        self._passed.append(descriptor)
+
+    def _terminal_passed(self, what: str) -> None:
+        if self._child is None or self._child.terminal_passed is None:
+            raise LookupError(what)
+        self._child.terminal_passed(self._passed.pop())
+
     async def _link(self, connecting: Coroutine[Any, Any, None]) -> None:
         try:
             await connecting
@@ -163,6 +182,8 @@ class Connection(LineOnlyReceiver):
         """End-of-file: the exec has closed the socket, or the init has ended."""
         if self._deadline is not None:
             self._deadline.cancel()
+        while self._passed:
+            os.close(self._passed.pop())
         if self._child is not None:
             self._child.hung_up()
         if self._outcome is None:

@@ -27,6 +27,14 @@ FROM_CONFIG = {
     errno.EEXIST,
 }
 FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "workdir", "exec"}
+DOING = {
+    "exec": "running",
+    "user": "becoming the user",
+    "workdir": "working in",
+    "join": "entering the container",
+    "fork": "starting one more process in the container",
+    "terminal": "opening a terminal of the container",
+}  # the steps of a command's plan, in words
 # Steps that explain more than their error does.
 CAUSES_OF_STEPS = {
     "user_namespace_of": (
@@ -55,6 +63,22 @@ def _kind(op: str, number: int) -> type[ConfigAtFault]:
     if op != "exec":
         return ConfigAtFault
     return NoSuchProgram if number == errno.ENOENT else CannotRun
+
+
+def of_command(plan: Plan, failure: StepFailed) -> Error:
+    """The error that says why a command could not be run in a container."""
+    said = failure.details
+    op, arguments = plan[said["step"]]
+    what = arguments.get("path") or arguments.get("owner") or ""
+    doing = f"{DOING.get(op, op)} {what}".rstrip()
+    if op == "exec" and said["errno"] in FROM_CONFIG:
+        return _kind(op, said["errno"])(doing, *_chain(failure))
+    if op in ("user", "workdir") and said["errno"] in FROM_CONFIG:
+        return CannotRun(doing, *_chain(failure))
+    if (op, said["errno"]) == ("fork", errno.EAGAIN):
+        cause = "it has as many processes as limits.pids allows"
+        return CannotRun(doing, cause, "end some of them, or raise the limit")
+    return MachineAtFault(doing, *_chain(failure))
 
 
 def of_tool(what: str, failure: StepFailed) -> Error:

@@ -62,6 +62,12 @@ def _parse(before: str, words: str = "") -> tuple[int | None, int | None, str]:
     return (status, None, f"exit status {status}") if done else (None, None, UNSEEN)
 
 
+def exit_of(status: int | None, number: int | None, at: float) -> Exit:
+    """The end of a process of ours, with this status or by this signal."""
+    reason = f"exit status {status}" if number is None else f"killed by {_name(number)}"
+    return Exit(status if number is None else None, number, reason, at)
+
+
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name

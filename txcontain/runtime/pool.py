@@ -28,12 +28,15 @@ from txcontain.host.os_errors import of_os
 from txcontain.later import background, poll
 from txcontain.logs.client import LOGD, LogClient
 from txcontain.runtime.child import Child
-from txcontain.runtime.conversation import Connection
+from txcontain.runtime.conversation import Connection, InitHandler
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.prepared import Prepared
+from txcontain.runtime.session import Session
 from txcontain.runtime.warm import WarmInits
 
 NAMESPACES = ("--pid", "--uts", "--ipc")  # it costs nothing to have them early
+CLEAN = {"LC_ALL": "C"}  # the environment of inits
+WITHIN_LIMITS = 'ulimit -S -n "$1"; ulimit -H -n "$2"; shift 2; exec "$@"'
 CONNECT_WITHIN = 20.0  # seconds
 STOP_WITHIN, LOOK_AFTER = 5.0, 0.01  # seconds
 
@@ -59,7 +62,7 @@ class Pool(Factory):
     files: tuple[int, int] = field(factory=partial(getrlimit, RLIMIT_NOFILE))
     writes: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function where it may wait
     _stopped: bool = False
-    _known: dict[str, Child] = field(factory=dict)  # by token, until they connect
+    _known: dict[str, InitHandler] = field(factory=dict)  # by token, until they connect
     warm: WarmInits = field(init=False)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
     _init: str = INIT
@@ -222,16 +225,39 @@ class Pool(Factory):
         return self.log_process.open(child.token).addCallback(is_held)
 
     def _start(self, child: Child) -> None:
-        python = [self._read_only_python(), "-I", "-S", "-B"]
-        files = [str(limit) if limit >= 0 else "unlimited" for limit in self.files]
-        monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *files]
-        arguments = ["unshare", *NAMESPACES, *monitor, *python]
-        arguments += [self._init, self.socket, child.token, *self.cgroups.make(child.token)]
+        monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *self._file_limits()]
+        arguments = ["unshare", *NAMESPACES, *monitor, *self._init_command(child.token)]
+        arguments += self.cgroups.make(child.token)
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
             self.reactor.spawnProcess(
-                child, "/usr/bin/unshare", arguments, env={"LC_ALL": "C"}, childFDs=descriptors
+                child, "/usr/bin/unshare", arguments, env=CLEAN, childFDs=descriptors
             )
+
+    def start_joiner(self, session: Session) -> None:
+        """Start an init that makes no container: it will join one (exec_plan.py).
+
+        Raises OSError if it can't be started.
+        """
+        token = token_hex(8)
+        self._known[token] = session
+        session.waiting.addBoth(self._connected, token)
+        arguments = ["sh", "-c", WITHIN_LIMITS, "sh", *self._file_limits()]
+        arguments += self._init_command(token)
+        descriptors = {0: "w", 1: "r", 2: "r", 3: self._prefix}
+        self.reactor.spawnProcess(session, "/bin/sh", arguments, env=CLEAN, childFDs=descriptors)
+
+    def _connected(self, outcome: Any, token: str) -> Any:
+        self._known.pop(token, None)
+        return outcome
+
+    def _file_limits(self) -> list[str]:
+        """The soft and hard limit of open files: not those that the manager has for itself."""
+        return [str(limit) if limit >= 0 else "unlimited" for limit in self.files]
+
+    def _init_command(self, token: str) -> list[str]:
+        """What runs an init that shows this token."""
+        return [self._read_only_python(), "-I", "-S", "-B", self._init, self.socket, token]
 
     def _read_only_python(self) -> str:
         """The path of this Python for an init, which has ``_prefix`` as descriptor 3.
