@@ -1,15 +1,27 @@
 """What is done later, by a clock in memory."""
 
+import errno
+import os
+import select
 import time
 from typing import Any
 
+from twisted.internet import epollreactor
 from twisted.internet.defer import Deferred
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.errors import MachineAtFault
-from txcontain.later import Timer, background, be_monotonic, poll, together
+from txcontain.later import (
+    WATCH_AGAIN,
+    Timer,
+    background,
+    be_monotonic,
+    be_persistent,
+    poll,
+    together,
+)
 
 
 class TimerTests(SynchronousTestCase):
@@ -153,3 +165,99 @@ class MonotonicTests(SynchronousTestCase):
         """A reactor that has something to do already keeps its clock."""
         self.reactor.callLater(5, lambda: None)
         self.assertRaises(RuntimeError, be_monotonic, self.reactor)
+
+
+class ScarceEpoll:
+    """An epoll(7) instance for which there may be no watch left."""
+
+    error: int | None = None  # that the kernel answers then
+
+    def __init__(self, size: int) -> None:
+        real = select.epoll()
+        self.add = real.register
+        self.poll, self.modify, self.unregister = real.poll, real.modify, real.unregister
+        self.close = real.close
+
+    def register(self, descriptor: int, events: int) -> None:
+        """EPOLL_CTL_ADD."""
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        self.add(descriptor, events)
+
+
+class Ear:
+    """Hears what comes out of a pipe, or that something fits into it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.heard = descriptor, 0
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self.descriptor
+
+    def logPrefix(self) -> str:
+        """For the reactor."""
+        return "ear"
+
+    def doRead(self) -> None:
+        """It has heard something."""
+        self.heard += 1
+
+    doWrite = doRead
+
+
+class PersistentTests(SynchronousTestCase):
+    """A real reactor that can't watch a descriptor now."""
+
+    def setUp(self) -> None:
+        self.patch(epollreactor, "epoll", ScarceEpoll)
+        self.reactor: Any = epollreactor.EPollReactor()
+        self.addCleanup(self.reactor._poller.close)
+        self.addCleanup(self.reactor.removeAll)
+        self.addCleanup(self.reactor._uninstallHandler)
+        self.now = 0.0
+        self.reactor.seconds = lambda: self.now
+        be_persistent(self.reactor)
+        pipe = os.pipe()
+        for end in pipe:
+            self.addCleanup(os.close, end)
+        self.reads, self.writes = map(Ear, pipe)
+        os.write(pipe[1], b"x")
+
+    def scarce(self, error: int | None) -> None:
+        """From now on there is no watch left; or, with None, there is again."""
+        self.patch(ScarceEpoll, "error", error)
+
+    def heard(self) -> list[int]:
+        """How often each end has heard something, after some time."""
+        self.now += WATCH_AGAIN
+        self.reactor.runUntilCurrent()
+        self.reactor.doIteration(0)
+        return [self.reads.heard, self.writes.heard]
+
+    def test_tried_again(self) -> None:
+        """It is watched as soon as that is possible; nothing that came before is missed."""
+        for error in (errno.ENOSPC, errno.ENOMEM):
+            self.scarce(error)
+            self.reactor.addReader(self.reads)
+            self.reactor.addWriter(self.writes)
+            self.assertEqual([self.heard(), self.heard()], [[0, 0], [0, 0]])
+            self.scarce(None)
+            self.assertEqual(self.heard(), [1, 1])
+            self.reactor.removeReader(self.reads)
+            self.reactor.removeWriter(self.writes)
+            self.assertEqual(self.heard(), [1, 1])
+            self.reads.heard = self.writes.heard = 0
+
+    def test_removed(self) -> None:
+        """What is no longer to be watched is not tried again."""
+        self.scarce(errno.ENOSPC)
+        self.reactor.addReader(self.reads)
+        self.reactor.removeReader(self.reads)
+        self.scarce(None)
+        self.assertEqual(self.heard(), [0, 0])
+
+    def test_other_errors(self) -> None:
+        """Any other error is a bug, and is raised."""
+        self.scarce(errno.EBADF)
+        self.assertRaises(OSError, self.reactor.addReader, self.reads)

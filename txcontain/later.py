@@ -7,16 +7,20 @@ is cancelled twice, and no failure is lost. Durations are those of ``reactor.sec
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txcontain.errors import Error
+
+WATCH_AGAIN = 0.1  # seconds
+TOO_FEW = {errno.ENOMEM, errno.ENOSPC}  # for epoll_ctl(2): memory; fs.epoll.max_user_watches
 
 log = Logger()
 
@@ -30,6 +34,57 @@ def be_monotonic(reactor: Any) -> None:
     if reactor.getDelayedCalls():
         raise RuntimeError("calls of this reactor's are due by another clock")
     reactor.seconds = time.monotonic
+
+
+def be_persistent(reactor: Any) -> None:
+    """Have a reactor try again to watch a descriptor if the kernel has too few resources now.
+
+    Twisted's raises OSError: then a request is never answered, or an end never noticed.
+    """
+    for kind in ("Reader", "Writer"):
+        add, remove = f"add{kind}", f"remove{kind}"
+        watches = Watches(reactor, getattr(reactor, add), getattr(reactor, remove))
+        setattr(reactor, add, watches.add)
+        setattr(reactor, remove, watches.remove)
+
+
+@define(eq=False)
+class Watches:
+    """Descriptors that a reactor is to watch, for reading or for writing."""
+
+    reactor: Any
+    add_now: Callable[[Any], None]
+    remove_now: Callable[[Any], None]
+    _waiting: dict[Any, None] = field(factory=dict)  # that the kernel could not take yet, in order
+    _again: Timer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._again = Timer(self.reactor, self._try_again)
+
+    def add(self, descriptor: Any) -> None:
+        """Watch this, as soon as that is possible."""
+        try:
+            self.add_now(descriptor)
+        except OSError as error:
+            if error.errno not in TOO_FEW:
+                raise
+            self._wait(descriptor, error)
+
+    def _wait(self, descriptor: Any, error: OSError) -> None:
+        if not self._again.is_set:
+            log.warn("descriptors can't be watched, trying again: {error}", error=error)
+            self._again.after(WATCH_AGAIN)
+        self._waiting[descriptor] = None
+
+    def _try_again(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for descriptor in waiting:
+            self.add(descriptor)
+
+    def remove(self, descriptor: Any) -> None:
+        """Watch this no longer."""
+        self._waiting.pop(descriptor, None)
+        self.remove_now(descriptor)
 
 
 @define(eq=False)

@@ -38,7 +38,7 @@ from txcontain.host.writing import Writer
 from txcontain.images import bounds
 from txcontain.images.layers import Layers
 from txcontain.images.unpack import Unpacker
-from txcontain.later import background, be_monotonic
+from txcontain.later import background, be_monotonic, be_persistent
 from txcontain.logs.client import LogClient
 from txcontain.logs.journal import Journal
 from txcontain.network.network import make_network
@@ -271,6 +271,7 @@ def makeService(options: Options) -> MultiService:
     from twisted.internet import reactor
 
     be_monotonic(reactor)
+    be_persistent(reactor)
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager).setServiceParent(services)
