@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
@@ -113,6 +114,19 @@ class ErrorTests(RestTestCase):
                 "chain": ["see ps"],
             },
         )
+
+    def test_unsendable(self) -> None:
+        """If an answer can't be sent, the connection ends: no client waits for ever."""
+
+        async def method(request: Any) -> Any:
+            return {"an object": object()}
+
+        request = Request(DummyChannel(), False)
+        request.method, request.path = b"GET", b"/x"
+        with patch.object(request, "loseConnection") as hang_up:
+            Verb(GET=method).render(request)
+        hang_up.assert_called_once_with()
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_unexpected(self) -> None:
         """An unexpected exception is a 500 that gives nothing away, and is logged."""

@@ -196,6 +196,28 @@ class JournalTests(MachineTestCase):
         self.fill(1)
         self.assertEqual([event["seq"] for event in heard], [1])
 
+    def test_no_thread(self) -> None:
+        """If no thread can be had to write, listeners hear of an event, and later ones are kept."""
+        heard: list[Any] = []
+        self.journal.listen(heard.append)
+        error = RuntimeError("can't start new thread")
+        self.journal.writes = mock.Mock(side_effect=error)
+        self.fill(1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.journal.writes = maybeDeferred
+        self.fill(1)
+        self.assertEqual([event["seq"] for event in heard], [1, 2])
+        self.assertEqual(self.numbers(), [2])
+
+    def test_broken_listener(self) -> None:
+        """What goes wrong in a listener is logged, and all others hear of the event."""
+        heard: list[Any] = []
+        self.journal.listen(lambda event: 1 / 0)
+        self.journal.listen(heard.append)
+        self.fill(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(heard), 1)
+
     def test_frozen_disk(self) -> None:
         """While the disk takes nothing, a bounded number of events waits; the rest is counted."""
         self.patch(events, "MOST_WAITING", 3)

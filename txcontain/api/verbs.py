@@ -138,7 +138,11 @@ class Verb(Resource):
             outcome = await work
         except Exception:
             outcome = Failure()
-        connected.answer(outcome)
+        try:
+            connected.answer(outcome)
+        except Exception:
+            connected.request.loseConnection()  # else its client would wait for ever
+            raise
 
 
 class ExtensionResource(Verb):

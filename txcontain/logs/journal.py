@@ -24,6 +24,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txcontain.errors import logged
 from txcontain.host.files import open_file, to_json
@@ -107,9 +108,13 @@ class Journal:
         """Write the new events, send them to listeners, and log them; fires when that is done."""
         self._writing.cancel()
         new, self._new = self._new, []
-        written = self.writes(self._write, [to_json(event) for event in new])
+        written = maybeDeferred(self.writes, self._write, [to_json(event) for event in new])
+        written.addErrback(self._not_written)  # such as for want of a thread
         written.addCallback(lambda _: self._written(new))
         return written
+
+    def _not_written(self, failure: Failure) -> None:
+        self._log.failure("events can't be written", failure)
 
     def _written(self, events: list[Event]) -> None:
         self._tell(events)
@@ -121,7 +126,10 @@ class Journal:
     def _tell(self, events: list[Event]) -> None:
         for event in events:
             for listener in list(self._listeners):
-                listener(event)
+                try:
+                    listener(event)
+                except Exception:
+                    self._log.failure("telling a listener what happened")
             self._log.info("{line}", line=line_of(event))
 
     def _write(self, lines: list[bytes]) -> None:
