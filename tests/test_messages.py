@@ -542,6 +542,24 @@ def without_image(test: Any) -> Any:
     return launch()(test)
 
 
+def unreadable(error: int) -> Callable[..., Any]:
+    """Launch a config whose file can't be read."""
+
+    def launch_it(test: Any) -> Any:
+        path = os.path.join(test.manager.configs.folder, "web-1-01.cfg")
+        fails = mock.patch("os.open", side_effect=os_error(error, path))
+        launched = launch()(test)
+        with fails:
+            return test.failureResultOf(test.start(launched)).value
+
+    return launch_it
+
+
+def os_error(error: int, path: str) -> OSError:
+    """What a system call raises."""
+    return OSError(error, os.strerror(error), path)
+
+
 def without_folder(test: Any) -> Any:
     """The folder of the instances is not there."""
     os.rmdir(os.path.join(test.folder, "instances"))
@@ -569,6 +587,17 @@ def tokens(text: str, mode: int = 0o600) -> Callable[..., Any]:
 # What is done, the call that does it, and what is said.
 CALLS = (
     ("launch without the base image", without_image, "there is no basefs.tar.gz in base_images/"),
+    (
+        "launch while the disk can't be read",
+        unreadable(errno.EIO),
+        "reading web-1-01.cfg → EIO: Input/output error → FOLDER/configs/web-1-01.cfg",
+    ),
+    (
+        "launch while too many files are open",
+        unreadable(errno.EMFILE),
+        "reading web-1-01.cfg → EMFILE: Too many open files → FOLDER/configs/web-1-01.cfg → too "
+        "many files are open",
+    ),
     (
         "launch without a folder for it",
         without_folder,

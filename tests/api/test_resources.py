@@ -1,9 +1,11 @@
 """The REST API, and the CLI's client of it: the real resources in memory, on a fake machine."""
 
+import errno
 import json
 import os
 from collections.abc import Coroutine
 from typing import Any, cast
+from unittest import mock
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
@@ -120,6 +122,19 @@ class CourseTests(WebTestCase):
         for minor in ("02", "01"):
             self.ask("POST", "/config", document(minor=minor))
         self.assertEqual(self.get("/cfginfo"), {"files": ["web-1-01.cfg", "web-1-02.cfg"]})
+
+    def test_unreadable_config(self) -> None:
+        """A config that can't be read is the machine's fault, and the answer says why."""
+        self.ask("POST", "/config", document())
+        for error, cause in ((errno.EIO, "EIO: Input/output error"), (errno.EMFILE, "EMFILE: Too")):
+            broken = mock.Mock(side_effect=OSError(error, os.strerror(error), "web-1-01.cfg"))
+            with mock.patch("os.open", broken):
+                asked = self.asked("POST", "/launch", json.dumps(WEB).encode())
+            response = self.successResultOf(asked)
+            self.assertEqual(response.code, 500)
+            reason = unquote(response.headers.getRawHeaders("Txcontain-Reason")[0])
+            self.assertTrue(reason.startswith(f"reading web-1-01.cfg → {cause}"), reason)
+        self.assertEqual(self.post_launch()[0], 200)
 
     def test_launch(self) -> None:
         """A launch is answered with four keys; /list has the same ones."""
