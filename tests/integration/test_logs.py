@@ -4,11 +4,12 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.integration.harness import ask, wait_until
+from tests.integration.harness import PATIENCE, ask, wait_until
 from tests.integration.probes import ProbeCase
 
 MEGABYTE = 1 << 20
@@ -24,12 +25,13 @@ class LogCase(ProbeCase):
     def on_disk(self, instance: str) -> int:
         """The bytes of disk that an instance's log takes now."""
         total = 0
-        for path in (self.state / "instances" / instance / "log").glob("*"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # it has been removed meanwhile
-                continue
-            total += max(status.st_size, status.st_blocks * 512)
+        folder = self.state / "instances" / instance / "log"
+        gone = contextlib.suppress(FileNotFoundError)  # removed meanwhile
+        with gone:
+            for name in os.listdir(folder):
+                with gone:
+                    status = (folder / name).stat()
+                    total += max(status.st_size, status.st_blocks * 512)
         return total
 
     def watch(self, instances: list[str], seconds: float) -> int:
@@ -46,6 +48,15 @@ class LogCase(ProbeCase):
             with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
                 found.append(os.readlink(f"{folder}/{number}"))
         return found
+
+    def processor_time(self) -> int:
+        """What the manager and the log process have used, in clock ticks."""
+        total = 0
+        for pid in (self.manager.pid, *self.log_processes()):
+            with open(f"/proc/{pid}/stat") as file:
+                fields = re.sub(r".*\)", "", file.read()).split()
+            total += int(fields[11]) + int(fields[12])
+        return total
 
     def kill_log_process(self) -> None:
         """Kill the older one of its two processes."""
@@ -195,6 +206,17 @@ signal.pause()
         moments = [moment for _, _, moment, _ in found]
         self.assertEqual(moments, sorted(moments))
 
+    def test_later_instances(self) -> None:
+        """Who follows the logs of all gets those of later instances, until they hang up."""
+        address = "127.0.0.1", self.port
+        with socket.create_connection(address, PATIENCE) as follower, follower.makefile() as answer:
+            follower.sendall(b"GET /logs?all=1&follow=1 HTTP/1.0\r\n\r\n")
+            for text in ("one", "two"):
+                name = self.launch(**self.job(f"#!/bin/sh\necho {text}; exec sleep 1000\n"))
+                line = next(line for line in answer if " | " in line)
+                self.assertEqual(line, f"{name} | {text}\n")
+                self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+
     def test_last_words(self) -> None:
         """A failed launch quotes the last lines that were written."""
         answer = self.try_to_launch(
@@ -296,15 +318,6 @@ class FollowersTests(LogCase):
     def sockets(self) -> int:
         """How many sockets the manager has."""
         return sum(link.startswith("socket:") for link in self.descriptors())
-
-    def processor_time(self) -> int:
-        """What the manager and the log process have used, in clock ticks."""
-        total = 0
-        for pid in (self.manager.pid, *self.log_processes()):
-            with open(f"/proc/{pid}/stat") as file:
-                fields = re.sub(r".*\)", "", file.read()).split()
-            total += int(fields[11]) + int(fields[12])
-        return total
 
 
 class WatchesTests(LogCase):

@@ -64,9 +64,9 @@ class ReaderTestCase(LogTestCase):
         **looks: Any,
     ) -> Any:
         """Begin to send."""
-        sources = [Source(self.client, one, wanted) for one in instances or [self.instance]]
-        reader = Reader(self.consumer, reactor=self.reactor, sources=sources, **looks)
-        return self.start(reader.send(lines, follow))
+        which = {"instances": instances or [self.instance], "wanted": wanted}
+        self.reader = Reader(self.consumer, client=self.client, **which, **looks)
+        return self.start(self.reader.send(lines, follow))
 
     @property
     def sent(self) -> Any:
@@ -229,9 +229,66 @@ class ReaderTests(ReaderTestCase):
 
     def test_unreadable(self) -> None:
         """If a log can't be read, the answer ends with the error."""
+        self.write(b"1\n")
         self.patch(segments, "read", lambda *_: 1 / 0)
         self.failureResultOf(self.send(), ZeroDivisionError)
         self.assertIsNone(self.consumer.producer)
+
+    def test_all(self) -> None:
+        """Who follows all logs gets those of later instances too, from their beginning."""
+        everyone: set[Reader] = set()
+        self.write(b"1\n")
+        sending = self.send(lines=0, follow=True, names=True, all_readers=everyone)
+        later = self.make_instance("db-1")
+        write_log(later, b"2\n")
+        for _ in range(2):  # it is told of each start
+            (reader,) = everyone
+            reader.add(later)
+        self.write(b"3\n")
+        self.write(b"4\n", instance=later)
+        self.assertEqual(self.sent, b"db-1 | 2\nweb-1 | 3\ndb-1 | 4\n")
+        self.consumer.producer.stopProducing()
+        self.successResultOf(sending)
+        self.assertEqual((everyone, dict(self.client._waiters)), (set(), {}))
+
+    def test_all_without_end(self) -> None:
+        """It goes on when all instances have ended, and keeps nothing of those."""
+        everyone: set[Reader] = set()
+        sending = self.send(follow=True, names=True, all_readers=everyone)
+        write_log(self.instance, b"no newline")
+        self.end()
+        self.assertEqual(self.sent, b"web-1 | no newline\n")
+        self.assertNoResult(sending)
+        self.assertEqual((self.reader._sources, dict(self.client.readers)), ([], {}))
+        later = self.make_instance("db-1")
+        write_log(later, b"2\n")
+        self.reader.add(later)
+        self.assertEqual(self.sent, b"web-1 | no newline\ndb-1 | 2\n")
+        self.consumer.producer.stopProducing()
+        self.successResultOf(sending)
+
+    def test_all_until(self) -> None:
+        """It ends at the time that was asked for."""
+        with patch.object(time, "time_ns", return_value=10**9):
+            wanted = Wanted(until=3 * 10**9)
+            sending = self.send(follow=True, names=True, all_readers=set(), wanted=wanted)
+        self.reactor.advance(2)
+        self.successResultOf(sending)
+
+    def test_all_without_following(self) -> None:
+        """What is not followed ends, even if it is of all."""
+        self.write(b"1\n")
+        self.successResultOf(self.send(names=True, all_readers=set()))
+        self.assertEqual(self.sent, b"web-1 | 1\n")
+
+    def test_removed_before_its_end(self) -> None:
+        """A log that is removed is over, even if its instance is still ending."""
+        self.write(b"1\nno newline")
+        sending = self.send(follow=True, timestamps=True)
+        self.now(self.client.removing("web-1"))
+        self.client.wake("web-1")
+        self.successResultOf(sending)
+        self.assertIn(b"no newline\n", self.sent)
 
     def test_merged(self) -> None:
         """Lines of several instances are sent by their times, followed ones too."""

@@ -48,7 +48,7 @@ PARAMETERS = [
 ]
 SEVERAL = [
     in_query("instance", "one of them; may be given more than once", array({"type": "string"})),
-    in_query("all", "the logs of all instances", FLAG),
+    in_query("all", "the logs of all instances; with follow, also of later ones", FLAG),
 ]
 BYTES = {"type": "string", "format": "binary"}
 
@@ -100,11 +100,10 @@ class Logs(Area):
         if bool(asked["all"]) == bool(names):
             raise InvalidData("give either instance, once or more, or all=1")
         found = [one for name in names for one in self.manager.match_all(name)]
-        chosen = list(dict.fromkeys(found)) or list(self.manager.instances.values())
-        await self._send(request, chosen, asked, names=True)
+        await self._send(request, list(dict.fromkeys(found)) or None, asked, names=True)
 
     async def _send(
-        self, request: Request, instances: list[Instance], asked: dict[str, Any], names: bool
+        self, request: Request, instances: list[Instance] | None, asked: dict[str, Any], names: bool
     ) -> None:
         looks = {"names": names, "timestamps": bool(asked["timestamps"])}
         reader = log_reader(self.manager, instances, wanted(asked), request, **looks)

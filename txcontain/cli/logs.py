@@ -53,7 +53,9 @@ COMMANDS = (
             Argument("--until", metavar="TIME", help="only up to then"),
             Argument("-t", "--timestamps", action="store_true", help="each line with its time"),
             Argument("--stream", choices=("stdout", "stderr"), help="only one of the two"),
-            Argument("--all", action="store_true", help="all instances, merged by time"),
+            Argument(
+                "--all", action="store_true", help="all instances, later ones too with -f, by time"
+            ),
             Argument(
                 "instances",
                 metavar="INSTANCE",

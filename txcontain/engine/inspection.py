@@ -10,9 +10,8 @@ from typing import Any
 from attrs import asdict
 
 from txcontain.engine.manager import Manager
-from txcontain.logs.reader import LEAST_READ, MOST_READ, Reader
-from txcontain.logs.segments import LONGEST_READ, Wanted
-from txcontain.logs.source import Source
+from txcontain.logs.reader import Reader
+from txcontain.logs.segments import Wanted
 from txcontain.runtime.instance import Instance
 
 
@@ -40,9 +39,21 @@ def usage(manager: Manager, instance: Instance) -> dict[str, Any]:
 
 
 def log_reader(
-    manager: Manager, instances: Sequence[Instance], wanted: Wanted, consumer: Any, **looks: Any
+    manager: Manager,
+    instances: Sequence[Instance] | None,
+    wanted: Wanted,
+    consumer: Any,
+    **looks: Any,
 ) -> Reader:
-    """A reader that sends the logs of instances to a consumer."""
-    most = min(LONGEST_READ, max(LEAST_READ, MOST_READ // max(1, len(instances))))
-    sources = [Source(manager.pool.log_process, one, wanted, most) for one in instances]
-    return Reader(consumer, reactor=manager.reactor, sources=sources, **looks)
+    """A reader that sends the logs of instances to a consumer.
+
+    :param instances: None: all; while it follows, also those that are launched later
+    """
+    return Reader(
+        consumer,
+        client=manager.pool.log_process,
+        instances=list(manager.instances.values()) if instances is None else instances,
+        wanted=wanted,
+        all_readers=manager.log_readers if instances is None else None,
+        **looks,
+    )

@@ -30,6 +30,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.images.layers import Layers
 from txcontain.later import Timer, background, poll, together
 from txcontain.logs.journal import Journal
+from txcontain.logs.reader import Reader
 from txcontain.network.network import Network
 from txcontain.runtime.instance import END_WITHIN, Instance
 from txcontain.runtime.pool import Pool
@@ -79,6 +80,7 @@ class Manager:
     _tidying: Timer = field(
         default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
     )
+    log_readers: set[Reader] = field(factory=set)  # of those who follow all logs
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property
@@ -208,6 +210,9 @@ class Manager:
             self.sessions.end_those_of(instance, f"{instance.name} has ended, or is about to")
         if instance.running or instance.ended:
             self.tidy_soon()
+        if instance.running:
+            for reader in list(self.log_readers):
+                reader.add(instance)
         if instance.ended:
             self.pool.log_process.wake(instance.name)
             self._release(instance)

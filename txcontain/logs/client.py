@@ -37,8 +37,8 @@ LOST = "the log process does not answer"
 class Waiter(Protocol):
     """Waits until logs grow."""
 
-    def grown(self, key: int) -> None:
-        """The log with this key may have grown."""
+    def grown(self) -> None:
+        """The log may have grown."""
 
 
 class Unfinished(Protocol):
@@ -69,7 +69,7 @@ class LogClient(ClientFactory):
     readers: dict[str, set[Unfinished]] = field(factory=lambda: defaultdict(set))  # by instance
     _slots: dict[str, Told] = field(factory=dict)  # by token, until closed
     _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
-    _waiters: dict[str, set[tuple[Waiter, int]]] = field(factory=lambda: defaultdict(set))
+    _waiters: dict[str, set[Waiter]] = field(factory=lambda: defaultdict(set))
     _connection: LogConnection | None = None
     _stopped: bool = False
     _retry: Timer = field(init=False)
@@ -237,21 +237,21 @@ class LogClient(ClientFactory):
         elif slot is not None and not self._stopped:
             await self._within(self._ask("drain", "drained", token))
 
-    def follow(self, instance: str, position: Position, waiter: Waiter, key: int) -> None:
-        """Call ``waiter.grown(key)`` once, when the log may have grown beyond this position."""
-        self._waiters[instance].add((waiter, key))
+    def follow(self, instance: str, position: Position, waiter: Waiter) -> None:
+        """Call ``waiter.grown()`` once, when the log may have grown beyond this position."""
+        self._waiters[instance].add(waiter)
         self._tell("follow", instance, position.segment, position.offset)
 
-    def unfollow(self, instance: str, waiter: Waiter, key: int) -> None:
+    def unfollow(self, instance: str, waiter: Waiter) -> None:
         """Don't call it any more."""
-        self._waiters[instance].discard((waiter, key))
+        self._waiters[instance].discard(waiter)
         if not self._waiters[instance]:
             del self._waiters[instance]
 
     def wake(self, instance: str) -> None:
         """Have all waiters of a log look again."""
-        for waiter, key in self._waiters.pop(instance, set()):
-            waiter.grown(key)
+        for waiter in self._waiters.pop(instance, set()):
+            waiter.grown()
 
     def _wake_all(self) -> None:
         for instance in list(self._waiters):

@@ -11,7 +11,15 @@ from twisted.internet.defer import DeferredLock
 from txcontain.logs import segments
 from txcontain.logs.client import LogClient
 from txcontain.logs.logd import LOG
-from txcontain.logs.segments import BEGINNING, EVERYTHING, LONGEST_READ, Piece, Position, Wanted
+from txcontain.logs.segments import (
+    BEGINNING,
+    EVERYTHING,
+    LONGEST_READ,
+    Lines,
+    Piece,
+    Position,
+    Wanted,
+)
 
 MOST_HELD = 1 << 20  # bytes kept of a removed log, for each reader who is not at its end
 
@@ -37,10 +45,14 @@ class Source:
     client: LogClient
     instance: Writer
     wanted: Wanted = EVERYTHING
-    most: int = LONGEST_READ  # bytes of one read
+    wake: Callable[[], object] = int  # called when there may be more to read
     last: Position = BEGINNING  # the end of what can be read
+    lines: Lines = field(factory=Lines)  # of the pieces that were read, if those are to be lines
+    is_over: bool = False  # whether all was read, and nothing will follow
+    _is_quiet: bool = False  # whether the log process has yet to say that it has grown
     _position: Position = BEGINNING
     _held: list[Piece] = field(factory=list)  # the rest of a log that was removed
+    _has_ended: bool = False  # whether nothing was written after ``last``
     _gone: bool = False  # whether it was removed
     _reading: DeferredLock = field(factory=DeferredLock)
 
@@ -54,7 +66,15 @@ class Source:
             await self.client.settle(self.instance.processes.token)
 
     async def look(self) -> None:
-        """Find out where the log ends now."""
+        """Find out where the log ends now, unless the log process would have said that it grew."""
+        ended = self.instance.ended
+        if ended:
+            await self.settle()
+        if ended or not self._is_quiet:
+            await self._look()
+        self._has_ended = ended
+
+    async def _look(self) -> None:
         if not self._gone:
             self.last = await self.client.threads(segments.end, self._folder)
 
@@ -66,24 +86,45 @@ class Source:
             position = await self.client.threads(next, places)
         self._position = position or self.last
 
-    async def read(self) -> list[Piece]:
-        """The next pieces; none at the end."""
+    async def read(self, most: int = LONGEST_READ) -> list[Piece]:
+        """The next pieces, of ``most`` bytes or so; none at the end."""
         await self._reading.acquire()
         try:
             pieces, self._held = self._held, []
-            return pieces or await self._read_on()
+            pieces = pieces or await self._read_on(most)
+            self.is_over = not pieces and (self._has_ended or self._gone)
+            return pieces
         finally:
             self._reading.release()
 
-    async def _read_on(self) -> list[Piece]:
-        if self._gone:
+    async def _read_on(self, most: int) -> list[Piece]:
+        if self._gone or self._position >= self.last:
             return []
-        where = self._folder, self._position, self.last, self.wanted, self.most
+        where = self._folder, self._position, self.last, self.wanted, most
         pieces, self._position = await self.client.threads(segments.read, *where)
         return pieces  # type: ignore[no-any-return]  # a thread's answer is Any
 
+    def wait(self) -> None:
+        """Call ``wake`` once, when there is more to read or the instance has ended."""
+        if self.instance.ended or self._gone:  # since we last looked
+            self.wake()
+        elif not self._is_quiet:
+            self._is_quiet = True
+            self.client.follow(self.instance.name, self.last, self)
+
+    def grown(self) -> None:
+        """The log may have grown."""
+        self._is_quiet = False
+        self.wake()
+
+    def begin(self) -> None:
+        """Be told when the log is about to be removed."""
+        self.client.readers[self.instance.name].add(self)
+
     def end(self) -> None:
         """Stop reading."""
+        if self._is_quiet:
+            self.client.unfollow(self.instance.name, self)
         readers = self.client.readers
         readers[self.instance.name].discard(self)
         if not readers[self.instance.name]:
@@ -91,11 +132,11 @@ class Source:
 
     async def hold_rest(self) -> None:
         """The log is about to be removed: read the rest now, up to MOST_HELD bytes."""
-        await self.look()
+        await self._look()
         await self._reading.acquire()
         try:
             left = MOST_HELD
-            while left > 0 and (pieces := await self._read_on()):
+            while left > 0 and (pieces := await self._read_on(LONGEST_READ)):
                 self._held += pieces
                 left -= sum(len(piece.data) for piece in pieces)
             self._gone = True
