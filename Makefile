@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench hostile soak torture matrix lowest packages coverage wheel \
+        api_tests cli_tests bench hostile soak endurance torture matrix lowest packages coverage wheel \
         pictures \
         install-service uninstall-service has-systemd
 
@@ -104,6 +104,9 @@ hostile: install $(BASE) $(MOUNTABLES) ## measure what a caller notices of attac
 
 soak: install $(BASE) $(MOUNTABLES) ## launch and destroy for a long time, and look for what is left
 	@$(ROOT) .venv/bin/python -m tests.soak
+
+endurance: install $(BASE) $(MOUNTABLES) ## launch and destroy 1,000 times, kill 100 managers: logs are bounded and whole
+	@$(ROOT) .venv/bin/python -m tests.endurance
 
 torture: install $(BASE) $(MOUNTABLES) ## have system calls of the manager fail, for TORTURE_SECONDS
 	@TORTURE_SECONDS=$${TORTURE_SECONDS:-1800} $(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_torture
