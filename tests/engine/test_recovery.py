@@ -308,6 +308,17 @@ class RestoreTests(RestoreTestCase):
             self.reactor.pump([0.05] * 42)
             self.assertNothingLeft()
 
+    def test_log_of_an_ended_one(self) -> None:
+        """What an ended instance has written is read to its end, if no manager asked for it yet."""
+        instance = self.launch()
+        token = instance.processes.token
+        self.init.end("Done")
+        self.reactor.log_process.told.clear()
+        self.next_manager()
+        most = instance.spec.longest_log
+        told = [f"open {token}", f"name {token} {instance.name} {most}", f"close {token}"]
+        self.assertEqual([line for line in self.reactor.log_process.told if line in told], told)
+
     def test_ended(self) -> None:
         """An ended instance keeps its exit and the time of its end."""
         self.reactor.advance(3)

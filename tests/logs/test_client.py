@@ -48,6 +48,20 @@ class ProcessTests(MachineTestCase):
         self.reactor.advance(0)
         self.assertIn("sync b", self.other.told)
 
+    def test_settled_by_instance(self) -> None:
+        """Who reads the log of an instance waits for its last slot, also if that is closing."""
+        self.client.adopt("a", "web-1", 100)
+        self.client.adopt("b", "web-1", 100)
+        self.other.silent = True
+        closing = self.start(self.client.close("b"))
+        settling = self.start(self.client.settle_log("web-1"))
+        self.assertNoResult(settling)
+        self.other.say("closed", "b")
+        for one in (closing, settling):
+            self.successResultOf(one)
+        self.now(self.client.settle_log("web-1"))
+        self.assertEqual(self.client._tokens, {})
+
     def test_closed_at_once(self) -> None:
         """Without pipes there is nothing to close or to wait for."""
         self.now(self.client.close("none"))

@@ -147,6 +147,7 @@ def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> Non
     instance.changed = manager.changed
     if record["state"] == "ended":
         instance.ended_before(record["exit"])
+        _close_log(manager, instance, record)
     else:
         _follow(manager, instance, record, monitors)
     if record["ending"]:
@@ -157,14 +158,14 @@ def _follow(
     manager: Manager, instance: Instance, record: dict[str, Any], monitors: Monitors
 ) -> None:
     """Adopt an instance's processes; if they have ended, its restart policy decides."""
-    token, log_process = record["slot"] or "none", manager.pool.log_process
+    token = record["slot"] or "none"
     processes = _adopted(manager, token, monitors)
-    log_process.adopt(token, instance.name, instance.spec.longest_log)
     how = _adopt(processes)
     if how is None:
+        manager.pool.log_process.adopt(token, instance.name, instance.spec.longest_log)
         instance.adopt(processes)
         return
-    background(log_process.close(token), f"the log of {instance.name}")
+    _close_log(manager, instance, record)
     processes.clear()
     if record["state"] == "waiting":
         instance.go_on_waiting(record["exit"] or how)
@@ -172,6 +173,14 @@ def _follow(
     if how.reason == UNSEEN and record["boot"] != manager.kernel.boot_id():
         how = Exit(reason="ended by a reboot of the machine", at=manager.kernel.boot_time())
     instance.ended_meanwhile(how)
+
+
+def _close_log(manager: Manager, instance: Instance, record: dict[str, Any]) -> None:
+    """It has ended. Have the log process read what the earlier manager had no time to ask for."""
+    token, log_process = record["slot"], manager.pool.log_process
+    if token:
+        log_process.adopt(token, instance.name, instance.spec.longest_log)
+        background(log_process.close(token), f"the log of {instance.name}")
 
 
 def _adopted(manager: Manager, token: str, monitors: Monitors) -> Adopted:

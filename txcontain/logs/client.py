@@ -52,6 +52,7 @@ class Unfinished(Protocol):
 class Told:
     """What the log process was told about a slot's pipes."""
 
+    instance: str = ""
     name: str = ""  # the line that names their instance, as soon as there is one
     closing: bool = False
 
@@ -68,6 +69,7 @@ class LogClient(ClientFactory):
     group: Callable[[], str] = lambda: os.devnull  # cgroup.procs of the cgroup it moves to
     readers: dict[str, set[Unfinished]] = field(factory=lambda: defaultdict(set))  # by instance
     _slots: dict[str, Told] = field(factory=dict)  # by token, until closed
+    _tokens: dict[str, str] = field(factory=dict)  # by instance: of its last slot, until closed
     _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
     _waiters: dict[str, set[Waiter]] = field(factory=lambda: defaultdict(set))
     _connection: LogConnection | None = None
@@ -206,7 +208,8 @@ class LogClient(ClientFactory):
     def name(self, token: str, instance: str, most: int) -> None:
         """The slot belongs to this instance, of whose output ``most`` bytes are kept."""
         slot = self._slots.setdefault(token, Told())
-        slot.name = f"name {token} {instance} {most}"
+        slot.instance, slot.name = instance, f"name {token} {instance} {most}"
+        self._tokens[instance] = token
         self._tell(slot.name)
 
     def adopt(self, token: str, instance: str, most: int) -> None:
@@ -236,6 +239,10 @@ class LogClient(ClientFactory):
             await self.close(token)
         elif slot is not None and not self._stopped:
             await self._within(self._ask("drain", "drained", token))
+
+    async def settle_log(self, instance: str) -> None:
+        """The same for an instance, even if its processes are not known any more."""
+        await self.settle(self._tokens.get(instance, ""))
 
     def follow(self, instance: str, position: Position, waiter: Waiter) -> None:
         """Call ``waiter.grown()`` once, when the log may have grown beyond this position."""
@@ -297,8 +304,13 @@ class LogClient(ClientFactory):
             self._answer("opened", words[0], " ".join(words[1:]))
         else:
             if verb == "closed":
-                self._slots.pop(words[0], None)
+                self._forget(words[0])
             self._answer(verb, words[0], "")
+
+    def _forget(self, token: str) -> None:
+        slot = self._slots.pop(token, None)
+        if slot is not None and self._tokens.get(slot.instance) == token:
+            del self._tokens[slot.instance]
 
     def _answer(self, verb: str, token: str, why_not: str) -> None:
         for waiting in self._waiting.pop((verb, token), []):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import DeferredLock
@@ -28,7 +28,6 @@ class Writer(Protocol):
     """An instance, whose log is read."""
 
     name: str
-    processes: Any  # its processes, with their token; None if it was never started
 
     @property
     def ended(self) -> bool:
@@ -62,8 +61,7 @@ class Source:
 
     async def settle(self) -> None:
         """Wait until all that is written by now is in the files."""
-        if self.instance.processes is not None:
-            await self.client.settle(self.instance.processes.token)
+        await self.client.settle_log(self.instance.name)
 
     async def look(self) -> None:
         """Find out where the log ends now, unless the log process would have said that it grew."""
