@@ -1,6 +1,7 @@
 """The writing thread, with a real one."""
 
 import threading
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
@@ -32,6 +33,22 @@ class WriterTests(TestCase):
         failed, done = writer.write(lambda: 1 / 0), writer.write(lambda: 7)
         await self.assertFailure(failed, ZeroDivisionError)
         self.assertEqual(await done, 7)
+        await writer.stop()
+
+    async def test_reactor_is_not_woken(self) -> None:
+        """If the reactor can't be woken, it hears of a write later, and of those after it too."""
+        call = reactor.callFromThread
+        calls = []
+
+        def fails_to_wake(*arguments: Any) -> None:
+            call(*arguments)
+            calls.append(arguments)
+            if len(calls) == 1:
+                raise OSError
+
+        self.patch(reactor, "callFromThread", fails_to_wake)
+        writer = Writer(reactor)
+        self.assertEqual([await writer.write(lambda: 7), await writer.write(lambda: 8)], [7, 8])
         await writer.stop()
 
     async def test_frozen(self) -> None:
