@@ -253,6 +253,27 @@ class LaunchTests(InstanceTestCase):
         self.assertEqual((self.mode(instance), instance.running), (Phase.WHOLE, True))
         self.reactor.pump([0.05] * 102)
 
+    def test_whole_before_the_exec(self) -> None:
+        """It is marked as whole while its init becomes the script, which needs no manager."""
+        self.reactor.works = False
+        instance = self.make()
+        launched = self.start(instance.launch())
+        self.init.say({"done": [0.001] * len(PLAN)})
+        self.assertEqual((self.mode(instance), instance.running), (Phase.WHOLE, False))
+        self.init.hang_up()
+        self.successResultOf(launched)
+
+    def test_destroyed_before_the_exec(self) -> None:
+        """One that was destroyed before its exec stays marked as ending."""
+        self.reactor.works = False
+        instance = self.make()
+        launched = self.start(instance.launch())
+        instance.stop()
+        self.init.say({"done": [0.001] * len(PLAN)})
+        self.init.end()
+        self.failureResultOf(launched, CalledOff)
+        self.assertEqual(self.mode(instance), Phase.ENDING)
+
     def test_stderr_of_the_tools(self) -> None:
         """The pipe on which unshare and the init complain is closed when the script runs."""
         self.launched()

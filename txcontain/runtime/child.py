@@ -36,6 +36,7 @@ class Child(Supervised, ProcessProtocol):
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
     in_advance: int = 0  # steps that it carried out before a launch needed them
     planned: bool = False  # whether it got the rest of a plan
+    execs: Deferred[bool] = field(factory=Deferred)  # fires when the init tries to, or never will
     stderr: bytes = b""
     gone: Callable[[str], None] = lambda token: None  # told the token when the monitor has ended
     heard: Callable[[bytes], None] = lambda data: None  # told what comes on stderr
@@ -71,6 +72,14 @@ class Child(Supervised, ProcessProtocol):
         """The init could not carry out its early steps, and ends."""
         self.fail(diagnose.of_step(self.early_steps, failure))
 
+    def about_to_exec(self) -> None:
+        """The init has carried out all of a plan but its exec."""
+        self._will_exec(True)
+
+    def _will_exec(self, it_will: bool) -> None:
+        if not self.execs.called:
+            self.execs.callback(it_will)
+
     def hung_up(self) -> None:
         """The init has closed its connection: its script runs, or it ends."""
         self.connection = None
@@ -90,9 +99,15 @@ class Child(Supervised, ProcessProtocol):
         """
         self.planned = True
         if self.connection is None:
-            return failed(MachineAtFault("carrying out the plan", "the init has ended"))
-        assert begins_with(plan, self.early_steps)
-        return self.connection.send(plan[len(self.early_steps) :])
+            carried_out = failed(MachineAtFault("carrying out the plan", "the init has ended"))
+        else:
+            assert begins_with(plan, self.early_steps)
+            carried_out = self.connection.send(plan[len(self.early_steps) :])
+        return carried_out.addBoth(self._be_over)
+
+    def _be_over(self, outcome: Any) -> Any:
+        self._will_exec(False)
+        return outcome
 
     def hang_up(self) -> None:
         """Tell the init that it is not needed any more."""

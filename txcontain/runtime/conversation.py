@@ -61,6 +61,9 @@ class InitHandler(Protocol):
     def early_steps_failed(self, failure: StepFailed) -> None:
         """The init could not carry out its early steps."""
 
+    def about_to_exec(self) -> None:
+        """The init has carried out all of a plan but its exec."""
+
     def hung_up(self) -> None:
         """The conversation is over."""
 
@@ -169,6 +172,8 @@ class Connection(LineOnlyReceiver):
 
     def _steps_done(self, durations: list[float]) -> None:
         self._done = [float(duration) for duration in durations]
+        if self._child is not None:
+            self._child.about_to_exec()
 
     def _step_failed(self, details: dict[str, Any]) -> None:
         failure = StepFailed(details)

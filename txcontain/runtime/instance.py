@@ -17,7 +17,7 @@ from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.host.files import to_json, write_soon
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
-from txcontain.later import Timer, background, poll
+from txcontain.later import Timer, background, poll, together
 from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
@@ -195,17 +195,27 @@ class Instance:
             steps_done.addErrback(lambda _: None)  # its failure is a result of this one
             self.pool.expect_nothing()  # someone may have removed its prepared folder
             raise MachineAtFault(f"writing {RECORD}", of_os(error)) from error
+        await together(self._wait_for_the_exec(steps_done), self._mark_as_whole(child))
+        self._check_that_it_is_wanted()
+        child.let_go_of_stderr()
+
+    async def _wait_for_the_exec(self, steps_done: Deferred[list[float]]) -> None:
         try:
             self.timeline = await steps_done
         except StepFailed as failure:
             raise diagnose.of_step(self.plan, failure) from failure
-        self._check_that_it_is_wanted()
-        child.let_go_of_stderr()
+
+    async def _mark_as_whole(self, child: Child) -> None:
+        """Mark the folder while the init becomes the script, so that the launch waits less.
+
+        The script needs no manager any more: if that is killed now, the next one goes on with it.
+        """
+        if not await child.execs or self.ending:
+            return
         try:
             await self.pool.writes(os.chmod, self.folder, Phase.WHOLE)
         except OSError as error:
             raise MachineAtFault("keeping the instance", of_os(error)) from error
-        self._check_that_it_is_wanted()
 
     async def _make_folder(self) -> None:
         try:

@@ -86,6 +86,9 @@ class Session(ProcessProtocol):
         """The init could not carry out its early steps, and ends."""
         self._say(diagnose.of_step(self.early_steps, failure))
 
+    def about_to_exec(self) -> None:
+        """Nothing has to be written down for a command."""
+
     def hung_up(self) -> None:
         """The init has closed its connection: the command runs, or it ends."""
         self.connection = None
