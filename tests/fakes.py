@@ -179,6 +179,10 @@ class FakeKernel:
         living = [process for process in catching if process in self.living]
         return [process for process in living if process.pid == pid] or living
 
+    def is_quickly_asked(self, pid: int, number: int) -> bool:
+        self._needs(1)
+        return all(process.pid == pid for process in self.catching[pid])
+
     def peer(self, connection: FakeSocket) -> int:
         connection.check()
         return connection.init.process.pid

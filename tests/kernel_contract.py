@@ -176,6 +176,11 @@ class Contract(Errors):
         self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGHUP), [])
         self.assertEqual(self.kernel.catchers(self.begin().pid, signal.SIGTERM), [])
 
+    def test_is_quickly_asked(self) -> None:
+        """One that handles the signal is, and so is one without threads and children."""
+        for process in (self.begin_catching(signal.SIGTERM), self.begin()):
+            self.assertTrue(self.kernel.is_quickly_asked(process.pid, signal.SIGTERM))
+
     # -- descriptors -------------------------------------------------------------------
 
     def test_descriptors(self) -> None:

@@ -17,6 +17,7 @@ from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.host.files import to_json, write_soon
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
+from txcontain.host.processes import Process
 from txcontain.later import Timer, background, poll, together
 from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
@@ -351,13 +352,20 @@ class Instance:
     async def _ask_to_end(self, processes: Supervised) -> None:
         patience = self.spec.stop_timeout
         pid = processes.process.pid  # 0 once it has ended, before its monitor does
-        catchers = self.kernel.catchers, pid, self.spec.stop_signal
-        asked = await self.threads(*catchers) if pid else []  # there may be very many
+        asked = await self._catchers(pid) if pid else []
         for process in asked:
             self.kernel.signal_process(process, self.spec.stop_signal)
         async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
             if processes.exit or not any(self.kernel.lives(process) for process in asked):
                 break
+
+    async def _catchers(self, pid: int) -> list[Process]:
+        """The processes to ask; if there may be very many, a thread looks for them."""
+        about = pid, self.spec.stop_signal
+        if self.kernel.is_quickly_asked(*about):
+            return self.kernel.catchers(*about)
+        found: list[Process] = await self.threads(self.kernel.catchers, *about)
+        return found
 
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""
