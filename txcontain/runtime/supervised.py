@@ -131,8 +131,9 @@ class Supervised:
             )
 
     async def _discard(self) -> list[str]:
+        removed = self.writes(_remove_folder, self.folder)  # meanwhile:
         left = self.cgroups.remove(self.token)
-        return left if await self.writes(_remove_folder, self.folder) else [*left, self.folder]
+        return left if await removed else [*left, self.folder]
 
     def _kill_members(self) -> None:
         """Kill what is in the cgroup: only a process that survived its monitor (prctl(2))."""
