@@ -10,11 +10,20 @@ from twisted.trial.unittest import TestCase
 
 from txcontain.host import trees
 from txcontain.host.programs import complaint_of
-from txcontain.host.trees import Trees
+from txcontain.host.trees import Trees, remove_inside
 
 
 class RemoveTests(TestCase):
     """What a removal does."""
+
+    async def test_inside(self) -> None:
+        """What can be removed of a folder is, except one that is to stay."""
+        path = os.path.abspath(self.mktemp())
+        for name in ("log", "base-upper/folder"):
+            os.makedirs(os.path.join(path, name))
+        remove_inside(path, "log")
+        self.assertEqual(os.listdir(path), ["log"])
+        remove_inside(os.path.join(path, "missing"), "log")
 
     async def test_rm_is_killed(self) -> None:
         """If rm is killed, that is an OSError."""

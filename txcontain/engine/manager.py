@@ -27,9 +27,11 @@ from txcontain.errors import MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
+from txcontain.host.trees import remove_inside
 from txcontain.images.layers import Layers
 from txcontain.later import Timer, background, poll, together
 from txcontain.logs.journal import Journal
+from txcontain.logs.logd import LOG
 from txcontain.logs.reader import Reader
 from txcontain.network.network import Network
 from txcontain.runtime.instance import END_WITHIN, Instance
@@ -320,13 +322,18 @@ class Manager:
         """Remove the folder; readers of the log get the rest of it first."""
         if instance.marked is not None:
             await instance.marked
-        if instance.processes is not None:
-            await self.pool.log_process.close(instance.processes.token)
-        await self.pool.log_process.removing(instance.name)
+        rest = self.threads(remove_inside, instance.folder, LOG)
+        await self._end_log(instance)
+        await rest
         try:
             await self.remove(instance.folder)
         except OSError as error:
             raise MachineAtFault(f"removing {instance.folder}", of_os(error)) from error
+
+    async def _end_log(self, instance: Instance) -> None:
+        if instance.processes is not None:
+            await self.pool.log_process.close(instance.processes.token)
+        await self.pool.log_process.removing(instance.name)
 
     async def _what_is_left(self, instance: Instance) -> list[str]:
         left = await instance.processes.remove() if instance.processes else []

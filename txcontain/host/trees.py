@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import Any
@@ -34,6 +35,16 @@ class Trees:
         arguments = ["-rf", "--one-file-system", "--", path]
         if complaint := await complaint_of(self.reactor, "/bin/rm", arguments):
             raise OSError(complaint)
+
+
+def remove_inside(folder: str, but: str) -> None:
+    """Remove the folders in a folder, except one, as far as that is easy: ``remove`` does the rest.
+
+    It takes its time: not for the reactor's thread.
+    """
+    with contextlib.suppress(OSError, RecursionError):
+        for name in set(os.listdir(folder)) - {but}:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def _remove_ordinary(path: str) -> bool:
