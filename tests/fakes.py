@@ -179,9 +179,9 @@ class FakeKernel:
         living = [process for process in catching if process in self.living]
         return [process for process in living if process.pid == pid] or living
 
-    def is_quickly_asked(self, pid: int, number: int) -> bool:
-        self._needs(1)
-        return all(process.pid == pid for process in self.catching[pid])
+    def catchers_at_once(self, pid: int, number: int) -> list[Process] | None:
+        found = self.catchers(pid, number)
+        return found if all(process.pid == pid for process in found) else None
 
     def peer(self, connection: FakeSocket) -> int:
         connection.check()

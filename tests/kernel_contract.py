@@ -176,10 +176,11 @@ class Contract(Errors):
         self.assertEqual(self.kernel.catchers(catching.pid, signal.SIGHUP), [])
         self.assertEqual(self.kernel.catchers(self.begin().pid, signal.SIGTERM), [])
 
-    def test_is_quickly_asked(self) -> None:
-        """One that handles the signal is, and so is one without threads and children."""
-        for process in (self.begin_catching(signal.SIGTERM), self.begin()):
-            self.assertTrue(self.kernel.is_quickly_asked(process.pid, signal.SIGTERM))
+    def test_catchers_at_once(self) -> None:
+        """If a process handles the signal, or is alone, the answer is known at once."""
+        catching = self.begin_catching(signal.SIGTERM)
+        for process, found in ((catching, [catching]), (self.begin(), [])):
+            self.assertEqual(self.kernel.catchers_at_once(process.pid, signal.SIGTERM), found)
 
     # -- descriptors -------------------------------------------------------------------
 

@@ -122,6 +122,8 @@ class Families(ChildrenCase):
             family = {"parent": child.pid, "worker": int("".join(lines))}
             expected = [self.kernel.identify(family[wanted])]
             self.assertEqual(self.kernel.catchers(child.pid, signal.SIGTERM), expected)
+            at_once = expected if wanted == "parent" else None
+            self.assertEqual(self.kernel.catchers_at_once(child.pid, signal.SIGTERM), at_once)
 
     def test_blocked(self) -> None:
         """Blocking a signal counts as handling it: the process may be waiting for it."""

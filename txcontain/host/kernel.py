@@ -25,7 +25,7 @@ class Kernel:
     signal_process = staticmethod(processes.signal_process)
     lives = staticmethod(processes.lives)
     catchers = staticmethod(processes.catchers)
-    is_quickly_asked = staticmethod(processes.is_quickly_asked)
+    catchers_at_once = staticmethod(processes.catchers_at_once)
     listening_sockets = staticmethod(listeners.listening_sockets)
     surely_listens = staticmethod(listeners.surely_listens)
     listens = staticmethod(listeners.listens)

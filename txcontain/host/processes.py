@@ -141,20 +141,20 @@ def catchers(pid: int, number: int) -> list[Process]:
     return found
 
 
-def is_quickly_asked(pid: int, number: int) -> bool:
-    """Whether ``catchers`` looks at this process only: it handles the signal, or is alone.
+def catchers_at_once(pid: int, number: int) -> list[Process] | None:
+    """What ``catchers`` finds, if it has to look at this process only; else None.
 
-    This itself takes two reads at most, whatever is below it. A folder has two links more than
-    subfolders: here one for each thread.
+    It takes three reads at most, whatever is below the process. (A folder has two links more than
+    it has folders; in this one there is a folder for each thread.)
     """
-    if catches(pid, number):
-        return True
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        if catches(pid, number):
+            return [identify(pid)]
         if os.stat(f"/proc/{pid}/task").st_nlink > 3:
-            return False
+            return None
         with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return not file.read(1)
-    return True  # it has ended
+            return None if file.read(1) else []
+    return []  # it has ended
 
 
 def descendants(pid: int) -> Iterator[int]:

@@ -362,9 +362,9 @@ class Instance:
     async def _catchers(self, pid: int) -> list[Process]:
         """The processes to ask; if there may be very many, a thread looks for them."""
         about = pid, self.spec.stop_signal
-        if self.kernel.is_quickly_asked(*about):
-            return self.kernel.catchers(*about)
-        found: list[Process] = await self.threads(self.kernel.catchers, *about)
+        found = self.kernel.catchers_at_once(*about)
+        if found is None:
+            found = await self.threads(self.kernel.catchers, *about)
         return found
 
     def _exited(self, how: Exit) -> None:
