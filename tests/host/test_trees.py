@@ -19,8 +19,18 @@ class RemoveTests(TestCase):
     async def test_inside(self) -> None:
         """What can be removed of a folder is, except one that is to stay."""
         path = os.path.abspath(self.mktemp())
-        for name in ("log", "base-upper/folder"):
+        for name in (
+            "log",
+            "base-upper",
+            "base-work/work/incompat/volatile",
+            "0-upper/folder",
+            "0-work/work",
+            "1-work/work/#1",
+        ):
             os.makedirs(os.path.join(path, name))
+        for name in ("0-upper/file", "base-work/work/incompat/volatile/dirty"):
+            with open(os.path.join(path, name), "w"):
+                pass
         remove_inside(path, "log")
         self.assertEqual(os.listdir(path), ["log"])
         remove_inside(os.path.join(path, "missing"), "log")

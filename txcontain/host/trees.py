@@ -13,6 +13,9 @@ from twisted.internet.threads import deferToThreadPool
 
 from txcontain.host.programs import complaint_of
 
+# In the work folder of a volatile overlay (Documentation/filesystems/overlayfs.rst).
+VOLATILE = "work/incompat/volatile"
+
 
 @define
 class Trees:
@@ -44,7 +47,27 @@ def remove_inside(folder: str, but: str) -> None:
     """
     with contextlib.suppress(OSError, RecursionError):
         for name in set(os.listdir(folder)) - {but}:
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+            path = os.path.join(folder, name)
+            if not _remove_unused(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_unused(path: str) -> bool:
+    """Remove an overlay's folder that holds nothing of its container; returns whether that worked.
+
+    It is the most frequent case, and much faster than to look first. No container has ever seen a
+    work folder: so no link in it leads elsewhere.
+    """
+    with contextlib.suppress(OSError):
+        if path.endswith("-work"):
+            with contextlib.suppress(FileNotFoundError):  # it was not a volatile one
+                os.unlink(f"{path}/{VOLATILE}/dirty")
+                for inside in (VOLATILE, os.path.dirname(VOLATILE)):
+                    os.rmdir(f"{path}/{inside}")
+            os.rmdir(f"{path}/work")
+        os.rmdir(path)
+        return True
+    return False
 
 
 def _remove_ordinary(path: str) -> bool:
