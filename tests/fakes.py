@@ -621,6 +621,8 @@ class FakeLogProcess:
         self.connection: Any = None
         self.told: list[str] = []  # lines
         self.silent = False  # whether it answers nothing
+        self.takes = 1 << 16  # bytes at once
+        self.incoming = b""  # of a line that is not complete
 
     def connect(self, factory: LogClient) -> None:
         """The manager connects."""
@@ -640,14 +642,21 @@ class FakeLogProcess:
 
     def write(self, data: bytes) -> None:
         """The manager says something."""
-        for line in data.decode().splitlines():
+        *lines, self.incoming = (self.incoming + data).split(b"\n")
+        for line in map(bytes.decode, lines):
             self.told.append(line)
             verb, *words = line.split(" ")
             if verb in self.ANSWERS and not self.silent:
                 self.say(self.ANSWERS[verb], words[0])
 
-    def writeSequence(self, parts: tuple[bytes, bytes]) -> None:
-        self.write(b"".join(parts))
+    def getHandle(self) -> FakeLogProcess:
+        return self
+
+    def send(self, data: bytes) -> int:
+        """Send what it takes now."""
+        taken = data[: self.takes]
+        self.write(taken)
+        return len(taken)
 
     def loseConnection(self) -> None:
         if self.connection is not None:

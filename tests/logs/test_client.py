@@ -62,6 +62,14 @@ class ProcessTests(MachineTestCase):
         self.now(self.client.settle_log("web-1"))
         self.assertEqual(self.client._tokens, {})
 
+    def test_busy(self) -> None:
+        """If the log process takes only a part now, it gets all the rest, in order."""
+        self.other.told.clear()
+        self.other.takes = 7
+        self.client.open("a")
+        self.client.name("a", "web-1", 100)
+        self.assertEqual(self.other.told, ["open a", "name a web-1 100"])
+
     def test_closed_at_once(self) -> None:
         """Without pipes there is nothing to close or to wait for."""
         self.now(self.client.close("none"))

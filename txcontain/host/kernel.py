@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-from txcontain.host import listeners, processes, syscalls
+from txcontain.host import listeners, processes, sockets, syscalls
 
 SPARE_FILES = 128  # kept for connections, launches and other short uses
 
@@ -32,6 +32,7 @@ class Kernel:
     listener = staticmethod(listeners.listener)
     be_prompt = staticmethod(syscalls.be_prompt)
     read_only = staticmethod(syscalls.read_only)
+    send = staticmethod(sockets.send_now)
 
     def now(self) -> float:
         """The time of day, in unix time: only to show it, as it may be set at any moment."""
@@ -75,16 +76,6 @@ class Kernel:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid: int = struct.unpack("iII", credentials)[0]
         return pid
-
-    def send(self, connection: socket.socket, message: bytes) -> int:
-        """Send what fits into a socket's buffer; returns how many bytes that is.
-
-        It is 0 if the other end has hung up: the reactor says so in its next turn.
-        """
-        try:
-            return connection.send(message)
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
-            return 0
 
 
 def most_held(most: int) -> int:

@@ -163,3 +163,14 @@ def is_own(host: str) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRNOTAVAIL
     return True
+
+
+def send_now(connection: socket.socket, message: bytes) -> int:
+    """Send what fits into a socket's buffer; returns how many bytes that is.
+
+    It is 0 if the other end has hung up: the reactor says so in its next turn.
+    """
+    try:
+        return connection.send(message)
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        return 0

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from txcontain.host.sockets import send_now
 from txcontain.later import Timer, poll, together
 from txcontain.logs import segments
 from txcontain.logs.logd import STREAMS
@@ -186,7 +187,7 @@ class LogClient(ClientFactory):
 
     def _tell(self, *words: object) -> None:
         if self._connection is not None:
-            self._connection.sendLine(" ".join(map(str, words)).encode())
+            self._connection.say(*words)
 
     # -- telling it --------------------------------------------------------------
 
@@ -323,6 +324,7 @@ class LogConnection(LineOnlyReceiver):
 
     transport: Any
     delimiter = b"\n"
+    _is_behind = False  # whether something had to wait until the log process took it
 
     def __init__(self, client: LogClient) -> None:
         self._client = client
@@ -330,6 +332,14 @@ class LogConnection(LineOnlyReceiver):
     def connectionMade(self) -> None:
         """We are connected."""
         self._client.connected(self)
+
+    def say(self, *words: object) -> None:
+        """Send a line now, not in the reactor's next turn: a destroy waits for the answer."""
+        line = " ".join(map(str, words)).encode() + self.delimiter
+        sent = 0 if self._is_behind else send_now(self.transport.getHandle(), line)
+        self._is_behind = sent < len(line)  # from then on, the reactor sends it all, in order
+        if self._is_behind:
+            self.transport.write(line[sent:])
 
     def lineReceived(self, line: bytes) -> None:
         """The log process has said something."""
