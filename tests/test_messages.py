@@ -45,8 +45,9 @@ from txcontain.api.server import LONGEST_REQUEST
 from txcontain.cli import connect, main
 from txcontain.cli.client import QUICK, Client
 from txcontain.cli.errors import CliError
-from txcontain.container.document import LONGEST_DOCUMENT
+from txcontain.container.document import LONGEST_DOCUMENT, read_object
 from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
+from txcontain.container.launch_request import read_launch_request
 from txcontain.container.spec import KEYS, Port, from_json
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import match
@@ -225,6 +226,32 @@ CONFIGS = (
 )
 
 NONE = '{"name": "nobody", "major": "1", "minor": "01"}'
+WHOLE = document().decode()
+# A launch as POST /instances takes it, and why it is refused.
+LAUNCHES = (
+    (
+        '{"name": "web"}',
+        "a launch has no key 'name' → the keys are config, major, minor, instance, remove",
+    ),
+    ("{}", "the key 'config' is missing"),
+    ('{"config": 1}', "config must be the name of a config, or a whole one, not 1"),
+    ('{"config": "a b"}', "config must be up to 50 letters, digits, '.', '_' and '-', not 'a b'"),
+    (
+        f'{{"config": {WHOLE}, "major": "1"}}',
+        "a whole config has its own major and minor: leave out those of the launch",
+    ),
+    ('{"config": "web", "minor": "1"}', "a launch with a minor has a major too"),
+    (
+        '{"config": "web", "instance": "-a"}',
+        "instance must be up to 63 letters, digits, '.', '_' and '-', with a letter, digit or '_' "
+        "at both ends, not '-a'",
+    ),
+    (
+        '{"config": "web", "instance": "localhost"}',
+        "no instance can have the name localhost: it stands for the container itself",
+    ),
+    ('{"config": "web", "remove": "yes"}', "remove must be true or false, not 'yes'"),
+)
 # A request, with what else is in it, and its answer.
 REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
@@ -388,6 +415,12 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         {},
         "txcontain logs: error: argument -n/--lines: it must be a whole number, 0 or more, "
         "not '-3'",
+    ),
+    (
+        ["configs", "show", "web"],
+        {},
+        "txcontain configs show: error: argument NAME-MAJOR-MINOR: 'web' is not NAME-MAJOR-MINOR: "
+        "`txcontain configs` shows them",
     ),
     (["logs"], {}, "Name the instances whose logs to show, or give --all."),
     (
@@ -1100,10 +1133,31 @@ ELSEWHERE = (
         "publish it on 127.0.0.1",
     ),
     (
+        "a config that is removed while it is used",
+        "engine/test_launching.py:test_in_use",
+        "{} is in use → by {} → destroy them",
+    ),
+    (
+        "a name that an instance has",
+        "engine/test_launching.py:test_again",
+        "there is an instance {} already → it is of {}, and {} → destroy it, or choose another "
+        "name",
+    ),
+    (
+        "a name that is drawn for the next launch",
+        "engine/test_launching.py:test_prepared",
+        "the name {} is in use → choose another name",
+    ),
+    (
+        "a major that there is none of",
+        "engine/test_store.py:test_newest",
+        "there is no config {} with the major version {} → upload it first",
+    ),
+    (
         "a name that differs in its case only",
         "network/test_network.py:test_names_without_case",
         "the name {} is taken on the private network → {} is found by it, as small and capital "
-        "letters are the same there → rename the config",
+        "letters are the same there → rename the config, or give the instance another name",
     ),
     (
         "destroyed while its link is made",
@@ -1193,6 +1247,15 @@ class ConfigTests(Texts):
         """Why a config is refused."""
         whole = changes if isinstance(changes, bytes) else document(**changes)
         return str(self.assertRaises(Error, from_json, whole))
+
+    def test_launches(self) -> None:
+        """Each launch is refused with its text."""
+        self.compare(
+            LAUNCHES,
+            lambda asked: str(
+                self.assertRaises(Error, read_launch_request, read_object(asked.encode()))
+            ),
+        )
 
 
 class RequestTests(HostileCase, Texts):
@@ -1310,7 +1373,9 @@ class CompletenessTests(SynchronousTestCase):
 
     def test_nothing_is_left_out(self) -> None:
         """Each text of an error in the sources is in a row."""
-        tables = (CONFIGS, REQUESTS, COMMANDS, OPTIONS, CALLS, ERRNOS.items(), ELSEWHERE)
+        tables = (
+            *(CONFIGS, LAUNCHES, REQUESTS, COMMANDS, OPTIONS, CALLS, ERRNOS.items(), ELSEWHERE),
+        )
         said = "\n".join(row[-1] for table in tables for row in table)
         missing = [
             f"{path.name}:{line}: {text}"

@@ -6,6 +6,8 @@ done to its cause, and last, where there is one, to what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Error(Exception):
     """Something could not be done; ``chain`` says why, outermost first."""
@@ -13,6 +15,7 @@ class Error(Exception):
     def __init__(self, *chain: str) -> None:
         super().__init__(*chain)
         self.chain = chain
+        self.details: dict[str, Any] = {}  # more for programs, in a problem document
 
     def __str__(self) -> str:
         return " → ".join(self.chain)
@@ -44,6 +47,14 @@ class ConfigExists(Error):
 
 class NoSuchConfig(Error):
     """No config of this name, major and minor is kept."""
+
+
+class ConfigInUse(Error):
+    """Instances use this config."""
+
+
+class InstanceExists(Error):
+    """There is an instance of this name already."""
 
 
 class NoSuchInstance(Error):

@@ -34,7 +34,7 @@ def operations() -> set[tuple[str, str]]:
 def documented_in_api_md() -> set[tuple[str, str]]:
     """(path, method) of each of API.md's headings."""
     return {
-        (path.replace("INSTANCE", "{instance}"), method)
+        (path.replace("INSTANCE", "{instance}").replace("CONFIG", "{config}"), method)
         for heading in re.findall(r"^### (.*)", API, re.MULTILINE)
         for method, path in re.findall(r"([A-Z]+) (/[\w/.]+)", heading)
     }
@@ -93,7 +93,7 @@ class DocumentTests(ManagerTestCase):
     def test_methods(self) -> None:
         """Each path has exactly the methods that its resource has, which Allow names."""
         for path in DOCUMENT["paths"]:
-            response, _ = self.ask("PROPFIND", path.format(instance="web-1"))
+            response, _ = self.ask("PROPFIND", path.format(instance="web-1", config="web-1-1"))
             self.assertEqual(response.code, 405, path)
             allowed = set(response.headers.getRawHeaders("Allow")[0].split(", "))
             self.assertEqual({m for p, m in operations() if p == path}, allowed, path)
@@ -104,7 +104,7 @@ class DocumentTests(ManagerTestCase):
         instances = self.root.getStaticEntity(b"instances")
         self.assertIsInstance(instances, Collection)
         found |= set(paths_below(instances.getChild(b"web-1", None), "/instances/{instance}"))
-        found |= {"/instances/{instance}", "/destroy/{instance}"}
+        found |= {"/instances/{instance}", "/destroy/{instance}", "/configs/{config}"}
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
 
     def test_statuses(self) -> None:
@@ -116,7 +116,9 @@ class DocumentTests(ManagerTestCase):
             for method in set(item) & set(METHODS):
                 answers = {int(status) for status in item[method]["responses"]}
                 self.assertEqual(rows - {404, 405} | {200}, answers - {404}, (path, method))
-                self.assertEqual(404 in answers, "{" in path or path in ("/launch", "/logs"), path)
+                found = "{" in path or path in ("/launch", "/logs")
+                found |= (path, method) == ("/instances", "post")
+                self.assertEqual(404 in answers, found, path)
 
     def test_types(self) -> None:
         """Each type of a problem is in API.md, with its status."""

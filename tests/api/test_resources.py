@@ -29,7 +29,9 @@ METHODS = {
     "/list": "GET, HEAD",
     "/destroy/web-1": "DELETE",
     "/destroyall": "DELETE",
-    "/instances": "GET, HEAD",
+    "/instances": "GET, HEAD, POST",
+    "/configs": "GET, HEAD",
+    "/configs/web-1-01": "DELETE, GET, HEAD",
     "/instances/web-1": "GET, HEAD",
     "/instances/web-1/logs": "GET, HEAD",
     "/instances/web-1/stats": "GET, HEAD",
@@ -288,7 +290,7 @@ class MoreTests(WebTestCase):
     def test_none(self) -> None:
         """A request about an unknown instance is a 404 with an application/problem+json body."""
         for below in ("", "/logs", "/stats", "/explain", "/wait"):
-            response = self.successResultOf(self.asked("GET", f"/instances/web-9{below}"))
+            response = self.successResultOf(self.asked("GET", f"/instances/web-x9{below}"))
             content = response.content()
             self.settle()
             self.assertEqual(
@@ -300,7 +302,7 @@ class MoreTests(WebTestCase):
                     "type": "urn:txcontain:no-such-instance",
                     "title": "Not Found",
                     "status": 404,
-                    "detail": "there is no instance web-9",
+                    "detail": "there is no instance web-x9",
                     "chain": ["did you mean web?"],
                 },
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.harness import ManagerCase
+from tests.integration.harness import ManagerCase, wait_until
 from tests.integration.tarballs import file, folder, link, script
 
 
@@ -69,3 +69,55 @@ class CommandTests(ManagerCase):
             keys = {"command": ["ls"], "startup_owner": "worker", "workdir": workdir}
             self.assert_refused(self.try_to_launch(**keys), 409, said)
         self.assert_nothing_left()
+
+
+class KeptTests(ManagerCase):
+    """Configs that are kept, and launches of them."""
+
+    def test_newest(self) -> None:
+        """A launch without a version takes the newest; a config in use is not removed."""
+        for major, minor in (("1", "9"), ("1", "10"), ("0", "99")):
+            self.upload(name="web", major=major, minor=minor)
+        launched = self.ask("POST", "/instances", {"config": "web"}).json
+        self.assertEqual((launched["major"], launched["minor"]), ("1", "10"))
+        kept = self.ask("GET", "/configs").json["configs"]
+        self.assertEqual([one["minor"] for one in kept], ["99", "9", "10"])
+        self.assertEqual(kept[-1]["instances"], [launched["instance"]])
+        refused = self.ask("DELETE", "/configs/web-1-10")
+        self.assertEqual((refused.status, refused.json["instances"]), (409, kept[-1]["instances"]))
+        self.ask("DELETE", "/destroyall")
+        self.assertEqual(self.ask("DELETE", "/configs/web-1-10").status, 200)
+        self.assertEqual(self.ask("GET", "/cfginfo").json["files"], ["web-0-99.cfg", "web-1-9.cfg"])
+
+    def test_named(self) -> None:
+        """A launch that is sent twice under a name makes one container, which has that name."""
+        asked = {"config": self.config(command=["sleep", "60"]), "instance": "front.end"}
+        self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
+        again = self.ask("POST", "/instances", asked)
+        self.assertEqual((again.status, again.json["holder"]["instance"]), (409, "front.end"))
+        self.assertEqual(self.running(), ["front.end"])
+
+    def test_named_in_the_pool(self) -> None:
+        """The same if containers are prepared: the name is that which was asked for."""
+        config = self.config(command=["cat", "/etc/hostname"])
+        for number in range(3):
+            asked = {"config": config, "instance": f"job-{number}"}
+            self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
+            self.assertEqual(self.output_of(f"job-{number}"), f"job-{number}\n")
+
+    def test_removed(self) -> None:
+        """What is to be removed at its end is, also if the manager is killed meanwhile."""
+        asked = {"config": self.config(command=["sleep", "2"]), "instance": "job", "remove": True}
+        self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
+        self.manager.kill()
+        self.manager.wait()
+        self.start()
+        self.assertEqual(self.ask("GET", "/instances/job/wait").json["exit"]["status"], 0)
+        wait_until(lambda: not self.ask("GET", "/instances").json["instances"], "it is removed")
+        self.assertFalse((self.state / "instances/job").exists())
+
+
+class PreparedTests(KeptTests):
+    """The same with warm inits."""
+
+    pool = 2

@@ -182,6 +182,8 @@ class NetworkTests(SynchronousTestCase):
             with self.assertRaises(ConfigAtFault) as raised:
                 self.network.reserve(f"{name}-3", make_spec(network="private", name=name))
             self.assertIn(f"the name {name} is taken", str(raised.exception))
+        with self.assertRaises(ConfigAtFault):
+            self.network.reserve("web", make_spec(network="private", name="other"))
         self.now(self.network.release("web-1"))
         self.now(self.network.release("web-2"))
         self.network.reserve("Web-3", make_spec(network="private", name="Web"))

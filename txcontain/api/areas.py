@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from txcontain.api.area import Area
+from txcontain.api.configs import Configs
 from txcontain.api.events import Events
 from txcontain.api.execs import Execs
 from txcontain.api.instances import Instances
@@ -12,6 +13,7 @@ from txcontain.api.v1 import V1
 
 AREAS: dict[str, type[Area]] = {
     "v1": V1,
+    "configs": Configs,
     "instances": Instances,
     "logs": Logs,
     "exec": Execs,

@@ -16,6 +16,7 @@ from txcontain.api.describe import (
     answer,
     array,
     extension,
+    json_body,
     numeric,
     one_of,
     or_null,
@@ -23,9 +24,11 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.v1 import SUMMARY
-from txcontain.api.verbs import ExtensionResource
+from txcontain.api.v1 import KEY, SUMMARY, add_notes
+from txcontain.api.verbs import ExtensionResource, body
+from txcontain.container.document import read_object
 from txcontain.container.explain import explain
+from txcontain.container.launch_request import INSTANCE_NAME, read_launch_request
 from txcontain.engine.inspection import inspect, usage
 
 STATES = ("starting", "running", "waiting", "stopping", "ended")
@@ -46,6 +49,27 @@ class Instances(Area):
     """Instances, also those that have ended."""
 
     schemas: ClassVar[Json] = {
+        "Launch": structure(
+            {
+                "config": {
+                    "description": "the name of a config that is kept, or a whole one",
+                    "anyOf": [KEY["name"], ref("Config")],
+                },
+                "major": {**KEY["major"], "description": "its major version, or else the newest"},
+                "minor": {**KEY["minor"], "description": "its minor version, or else the newest"},
+                "instance": {
+                    "type": ["string", "null"],
+                    "pattern": f"^(?:{INSTANCE_NAME.pattern})$",
+                    "description": "the instance's name, or else one is drawn",
+                },
+                "remove": {
+                    "type": "boolean",
+                    "description": "remove it when it has ended for good",
+                },
+            },
+            *("major", "minor", "instance", "remove"),
+            closed=True,
+        ),
         "Record": structure(RECORD, closed=True),
         "Instance": structure(
             {
@@ -87,6 +111,16 @@ class Instances(Area):
                 "listInstances",
                 "List all instances, also those that have ended",
                 answer("a record each", structure({"instances": array(ref("Record"))})),
+            ),
+            "post": extension(
+                "launchInstance",
+                "Start a container from a config, kept or not, under a name or not",
+                answer("its program runs", ref("Launched")),
+                {
+                    "404": "there is no such config",
+                    "409": "invalid data, the name is taken, or the config or an image is at fault",
+                },
+                requestBody=json_body("Launch"),
             ),
         },
         "/instances/{instance}": {
@@ -164,6 +198,13 @@ class Instances(Area):
         """GET /instances."""
         records = [instance.record for instance in self.manager.instances.values()]
         return {"instances": [{key: record[key] for key in RECORD} for record in records]}
+
+    async def launch(self, request: Request) -> dict[str, str]:
+        """POST /instances."""
+        asked = read_launch_request(read_object(body(request)))
+        instance = await self.manager.launch_as_asked(asked)
+        add_notes(request, instance)
+        return instance.summary
 
     def one(self, name: str) -> Resource:
         """/instances/NAME."""

@@ -24,7 +24,9 @@ def make_root(manager: Manager) -> Resource:
         return _with(instances.one(name), *(area.below_instance(name) for area in areas))
 
     everything: Resources = {
-        b"instances": Collection(ExtensionResource(GET=instances.all), instance),
+        b"instances": Collection(
+            ExtensionResource(GET=instances.all, POST=instances.launch), instance
+        ),
         b"openapi.json": ExtensionResource(GET=openapi),
     }
     return _with(NotFound(), everything, *(area.resources() for area in areas))

@@ -24,10 +24,23 @@ from txcontain.api.verbs import NamedChildren, Verb, body, note
 from txcontain.container.document import read_object
 from txcontain.container.spec import KEYS, REQUIRED, key_of, schema_of
 from txcontain.engine.configs import upload
+from txcontain.runtime.instance import Instance
 
 CONFIG = schema_of(KEYS)
 KEY = {key: CONFIG[key] for key in ("name", "major", "minor")}
 SUMMARY = {"instance": string("the instance's name"), **KEY}
+
+
+def add_notes(request: Request, instance: Instance) -> None:
+    """Add to a launch's answer what a person should know although it has succeeded."""
+    for text in instance.notes:
+        note(request, text)
+    if instance.spec.port is not None and not instance.ready:
+        note(
+            request,
+            f"{instance.name} runs, but does not listen on port {instance.spec.port} "
+            f"yet: `txcontain logs {instance.name}` shows what it says",
+        )
 
 
 @define
@@ -116,14 +129,7 @@ class V1(Area):
         """POST /launch."""
         name, major, minor = key_of(read_object(body(request)))
         instance = await self.manager.launch(name, major, minor)
-        for text in instance.notes:
-            note(request, text)
-        if instance.spec.port is not None and not instance.ready:
-            note(
-                request,
-                f"{instance.name} runs, but does not listen on port {instance.spec.port} "
-                f"yet: `txcontain logs {instance.name}` shows what it says",
-            )
+        add_notes(request, instance)
         return instance.summary
 
     async def list_running(self, request: Request) -> Json:

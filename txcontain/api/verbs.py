@@ -34,6 +34,8 @@ PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.InvalidData, http.CONFLICT, b"Bad Request", "invalid-data"),
     (errors.ConfigExists, http.CONFLICT, b"Conflict", "config-exists"),
+    (errors.ConfigInUse, http.CONFLICT, b"Conflict", "config-in-use"),
+    (errors.InstanceExists, http.CONFLICT, b"Conflict", "instance-exists"),
     (errors.NoSuchProgram, http.CONFLICT, b"Conflict", "no-such-program"),
     (errors.CannotRun, http.CONFLICT, b"Conflict", "cannot-run"),
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict", "config-at-fault"),
@@ -94,6 +96,7 @@ def refuse_with_problem(request: Request, error: errors.Error) -> None:
         "status": request.code,
         "detail": error.chain[0],
         "chain": list(error.chain[1:]),
+        **error.details,
     }
     send_json(request, b"application/problem+json", problem)
 

@@ -150,6 +150,11 @@ class Client:
         """Return all that is known of one instance."""
         return await self.ask("GET", f"/instances/{quoted(instance)}", shape=dict)
 
+    async def launch_instance(self, **asked: Any) -> Json:
+        """Start a container as POST /instances takes it; what is None is left out."""
+        given = {key: value for key, value in asked.items() if value is not None}
+        return await self.ask("POST", "/instances", json=given, shape=LAUNCHED, patience=SLOW)
+
     async def wait(self, instance: str) -> Json:
         """Return how an instance ended, once it has, however long that takes."""
         path = f"/instances/{quoted(instance)}/wait"
@@ -194,6 +199,10 @@ class Client:
                 yield self.understood(line, EVENT)
 
     # Requests and answers.
+
+    async def read(self, path: str) -> bytes:
+        """Return a body that is not understood."""
+        return b"".join([chunk async for chunk in self._stream("GET", path)])
 
     async def ask(self, method: str, path: str, *, shape: Any = None, **options: Any) -> Any:
         """Send a request; return its answer, parsed if a shape is given (see `fits`).

@@ -25,6 +25,8 @@ class Command(NamedTuple):
     run: "Callable[[Client, Namespace], Coroutine[Any, Any, int]]"
     arguments: tuple[Argument, ...] = ()
     failure: int = 1  # the exit status if the command itself fails
+    aliases: tuple[str, ...] = ()
+    commands: "tuple[Command, ...]" = ()  # below it; `run` is what it does without one
 
 
 def instance_name(text: str) -> str:

@@ -5,12 +5,13 @@ import re
 import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from txcontain import __version__
+from txcontain.cli.command import Command
 from txcontain.cli.commands import COMMANDS
 from txcontain.cli.errors import CliError
 from txcontain.cli.words import plain
@@ -144,15 +145,25 @@ def parser() -> ArgumentParser:
     top.set_defaults(run=None)
     top.add_argument("--version", action="version", version=f"txcontain {__version__}")
     add_where(top, None)
-    kinds = top.add_subparsers(metavar="COMMAND")
-    for command in COMMANDS:
-        kind = kinds.add_parser(command.name, help=command.help, description=command.help)
+    add_commands(top, COMMANDS)
+    return top
+
+
+def add_commands(parser: ArgumentParser, commands: Iterable[Command]) -> None:
+    """Add commands, and those below them."""
+    kinds = parser.add_subparsers(metavar="COMMAND")
+    for command in commands:
+        aliases, described = command.aliases, command.help
+        kind = kinds.add_parser(
+            command.name, aliases=aliases, help=described, description=described
+        )
         kind.set_defaults(run=command.run, failure=command.failure)
         # Without a default of its own, it leaves what stood before the command as it is.
         add_where(kind, SUPPRESS)
         for argument in command.arguments:
             kind.add_argument(*argument.names, **argument.options)
-    return top
+        if command.commands:
+            add_commands(kind, command.commands)
 
 
 def add_where(parser: ArgumentParser, default: str | None) -> None:

@@ -10,7 +10,7 @@ from txcontain.cli.errors import CliError
 from txcontain.cli.words import config, plain
 
 if TYPE_CHECKING:
-    from txcontain.cli.client import Client
+    from txcontain.cli.client import Client, Json
 
 
 async def upload(client: "Client", arguments: Namespace) -> int:
@@ -40,12 +40,21 @@ async def cfginfo(client: "Client", _: Namespace) -> int:
 async def launch(client: "Client", arguments: Namespace) -> int:
     """Start a container, and print its name."""
     try:
-        launched = await client.launch(arguments.name, arguments.major, arguments.minor)
+        launched = await _launch(client, arguments)
     except CliError as error:
         print("Failure:", plain(str(error)))
         return 1
     print("Success:", plain(launched["instance"]))
     return 0
+
+
+async def _launch(client: "Client", arguments: Namespace) -> "Json":
+    """Launch as the course does if all that it takes is given, and nothing else."""
+    name, major, minor = arguments.name, arguments.major, arguments.minor
+    if minor is not None and arguments.instance is None:
+        return await client.launch(name, major, minor)
+    asked = {"config": name, "major": major, "minor": minor, "instance": arguments.instance}
+    return await client.launch_instance(**asked)
 
 
 async def list_running(client: "Client", _: Namespace) -> int:
@@ -93,8 +102,18 @@ COMMANDS = (
         launch,
         (
             Argument("name", metavar="NAME", help="the config's name"),
-            Argument("major", metavar="MAJOR", help="its major version, such as 1"),
-            Argument("minor", metavar="MINOR", help="its minor version, such as 01"),
+            Argument(
+                "major", metavar="MAJOR", nargs="?", help="its major version (default: the newest)"
+            ),
+            Argument(
+                "minor", metavar="MINOR", nargs="?", help="its minor version (default: the newest)"
+            ),
+            Argument(
+                "--name",
+                dest="instance",
+                metavar="INSTANCE",
+                help="what to call the instance (default: a name is drawn)",
+            ),
         ),
     ),
     Command("list", "list the running instances", list_running),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine.manager import Manager
-from txcontain.errors import MachineAtFault
+from txcontain.errors import ConfigInUse, MachineAtFault
 from txcontain.host.os_errors import of_os
 
 
@@ -20,3 +20,29 @@ async def upload(manager: Manager, document: bytes) -> Spec:
         raise MachineAtFault(f"keeping {spec.file_name}", of_os(error)) from error
     manager.journal.add("config", f"{spec.file_name} was uploaded", config=spec.file_name)
     return spec
+
+
+def users_of(manager: Manager, file_name: str) -> list[str]:
+    """The names of the instances that were launched from a config and have not ended."""
+    return [
+        one.name
+        for one in manager.instances.values()
+        if one.spec.file_name == file_name and not one.inline and not one.ended
+    ]
+
+
+async def remove(manager: Manager, file_name: str) -> None:
+    """Remove a config that no instance uses.
+
+    Raises NoSuchConfig, ConfigInUse; MachineAtFault if it can't be removed.
+    """
+    users = users_of(manager, file_name)
+    if users:
+        error = ConfigInUse(f"{file_name} is in use", f"by {', '.join(users)}", "destroy them")
+        error.details["instances"] = users
+        raise error
+    try:
+        await manager.threads(manager.configs.remove, file_name)
+    except OSError as error:
+        raise MachineAtFault(f"removing {file_name}", of_os(error)) from error
+    manager.journal.add("config", f"{file_name} was removed", config=file_name)

@@ -18,12 +18,13 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from txcontain.container.blueprint import Blueprint
 from txcontain.container.exec_plan import make_exec_base_plan
 from txcontain.container.facts import Host
+from txcontain.container.launch_request import LaunchRequest
 from txcontain.container.plan import Paths
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine import names
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
-from txcontain.errors import MachineAtFault, NoSuchInstance
+from txcontain.errors import InstanceExists, MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
@@ -42,6 +43,7 @@ from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
 
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
 TIDY_AFTER = 1.0  # seconds
+REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, and for its log
 
 
 async def nothing() -> None:
@@ -83,6 +85,7 @@ class Manager:
         default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
     )
     log_readers: set[Reader] = field(factory=set)  # of those who follow all logs
+    _removals: dict[str, Timer] = field(factory=dict)  # by the instance's name
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property
@@ -92,18 +95,30 @@ class Manager:
 
     # -- launching ---------------------------------------------------------------
 
-    async def launch(self, name: str, major: str, minor: str) -> Instance:
+    async def launch(self, name: str, major: str | None, minor: str | None) -> Instance:
         """Start a container of a config; returns when its script runs (and listens on its PORT).
+
+        The newest minor or major, if none is given.
 
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
-        spec = from_json(self._read_config(f"{name}-{major}-{minor}.cfg"))
+        return await self.launch_as_asked(LaunchRequest(name, major, minor))
+
+    async def launch_as_asked(self, asked: LaunchRequest) -> Instance:
+        """The same, also of a config that is not kept, and under a name of the client's.
+
+        Raises InstanceExists too.
+        """
+        self._check_that_it_is_free(asked.instance)
+        spec = asked.config
+        if isinstance(spec, str):
+            spec = self._kept_config(spec, asked.major, asked.minor)
         layers: list[str] = []
         self._launching.append(layers)
         try:
             await self._get_layers(spec, layers)
             await check_ports(spec, self.instances, self.kernel, self.threads)
-            instance = self._new(spec, layers)
+            instance = self._new(spec, layers, asked)
         finally:
             self._launching.remove(layers)
         try:
@@ -117,7 +132,28 @@ class Manager:
         instance.notes = self.layers.news(layers)
         return instance
 
-    def _read_config(self, file_name: str) -> bytes:
+    def _check_that_it_is_free(self, name: str | None) -> None:
+        """Raise InstanceExists if an instance has this name, or is about to have it."""
+        if name is None:
+            return
+        if one := self.instances.get(name):
+            error = InstanceExists(
+                f"there is an instance {name} already",
+                f"it is of {one.spec.file_name}, and {one.state}",
+                "destroy it, or choose another name",
+            )
+            error.details["holder"] = {**one.summary, "state": one.state}
+            raise error
+        if name in self.pool.prepared.names or name in self.unread:
+            raise InstanceExists(f"the name {name} is in use", "choose another name")
+
+    def _kept_config(self, name: str, major: str | None, minor: str | None) -> Spec:
+        if major is None or minor is None:
+            name, major, minor = self.configs.newest(name, major)
+        return from_json(self.read_config(f"{name}-{major}-{minor}.cfg"))
+
+    def read_config(self, file_name: str) -> bytes:
+        """A config, as it was uploaded. Raises NoSuchConfig, MachineAtFault."""
         try:
             return self.configs.read(file_name)
         except OSError as error:
@@ -147,10 +183,13 @@ class Manager:
         for name in await self.layers.remove_unused(self.layers_in_use):
             self.journal.add("layer", f"removed {name}, which nothing uses")
 
-    def _new(self, spec: Spec, layers: list[str]) -> Instance:
+    def _new(self, spec: Spec, layers: list[str], asked: LaunchRequest) -> Instance:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
-        prepared = self.pool.warm.lease(self.blueprint(spec, layers, None, ids))
-        name = prepared.reserved if prepared else new_name(spec.name)
+        prepared = None
+        if asked.instance is None:  # else none is prepared for its name
+            prepared = self.pool.warm.lease(self.blueprint(spec, layers, None, ids))
+        self._check_that_it_is_free(asked.instance)
+        name = asked.instance or (prepared.reserved if prepared else new_name(spec.name))
         try:
             address = self.network.reserve(name, spec)
         except Exception:
@@ -158,6 +197,7 @@ class Manager:
             raise
         instance = self.make_instance(name, self.blueprint(spec, layers, address, ids))
         instance.prepared, instance.changed = prepared, self.changed
+        instance.inline, instance.remove = isinstance(asked.config, Spec), asked.remove
         self.instances[instance.name] = instance
         return instance
 
@@ -219,6 +259,14 @@ class Manager:
             self.pool.log_process.wake(instance.name)
             self._release(instance)
             self._forget_oldest()
+        if instance.ended and instance.remove and not instance.ending:
+            self.remove_later(instance)
+
+    def remove_later(self, instance: Instance) -> None:
+        """Remove an instance that has ended, once whoever launched it has seen how."""
+        timer = Timer(self.reactor, partial(self._forget_soon, instance))
+        self._removals[instance.name] = timer
+        timer.after(REMOVE_AFTER)
 
     def _release(self, instance: Instance) -> None:
         if instance.address:
@@ -309,6 +357,8 @@ class Manager:
         work = self._remove_folder(instance), self._remove_processes(instance)
         _, left = await together(*work)
         self.instances.pop(instance.name, None)
+        if timer := self._removals.pop(instance.name, None):
+            timer.cancel()
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
 
@@ -347,6 +397,10 @@ class Manager:
         """Remove the oldest ended instances, beyond ``keep_ended``."""
         ended = [one for one in self.instances.values() if one.ended and not one.ending]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
+            self._forget_soon(instance)
+
+    def _forget_soon(self, instance: Instance) -> None:
+        if not instance.ending:
             instance.mark_as_ending()
             background(self._forget(instance), f"forgetting {instance.name}")
 
@@ -354,6 +408,8 @@ class Manager:
         """Cancel all timers: the manager ends, and the containers run on."""
         self.network.stop()
         self._tidying.cancel()
+        for timer in self._removals.values():
+            timer.cancel()
         for instance in self.instances.values():
             instance.pause()
         for instance in self.sessions.stop():

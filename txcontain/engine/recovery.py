@@ -148,6 +148,8 @@ def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> Non
     if record["state"] == "ended":
         instance.ended_before(record["exit"])
         _close_log(manager, instance, record)
+        if instance.remove:
+            manager.remove_later(instance)
     else:
         _follow(manager, instance, record, monitors)
     if record["ending"]:

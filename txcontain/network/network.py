@@ -77,7 +77,8 @@ class Network:
         """
         if spec.network != "private":
             return None
-        self._check_name(spec.name)
+        self._check_name(spec.name, spec.name)
+        self._check_name(instance, spec.name)
         self.find_nft()
         self._check_forwarding(spec.ports)
         taken = {self.interface.ip, *(member.address for member in self._members.values())}
@@ -93,14 +94,14 @@ class Network:
         background(self._settle(), "making the private network ready")
         return str(address)
 
-    def _check_name(self, config: str) -> None:
+    def _check_name(self, name: str, config: str) -> None:
         """DNS ignores case (RFC 4343): a name must not stand for two configs."""
         for instance, member in self._members.items():
-            if config.lower() in member.names and config != member.config:
+            if name.lower() in member.names and config != member.config:
                 raise ConfigAtFault(
-                    f"the name {config} is taken on the private network",
+                    f"the name {name} is taken on the private network",
                     f"{instance} is found by it, as small and capital letters are the same there",
-                    "rename the config",
+                    "rename the config, or give the instance another name",
                 )
 
     def _check_forwarding(self, ports: Sequence[Port]) -> None:

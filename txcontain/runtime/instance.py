@@ -58,6 +58,8 @@ class Instance:
     ids: int | None = None  # the first of its ids, if it has a user namespace
     make_link: MakeLink | None = None  # to that network
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
+    remove: bool = False  # whether it is to be removed when it has ended for good
+    inline: bool = False  # whether its config came with the launch, and is kept only by it
     state: str = "created"
     since: float = 0.0  # unix time of the state
     launched: float = 0.0  # unix time of the launch
@@ -128,6 +130,8 @@ class Instance:
             "up_at": self.up_at,
             "spec": spec.described(),
             "document": spec.document,
+            "inline": self.inline,
+            "remove": self.remove,
             "timeline": self.timeline,
             "in_advance": self.in_advance,
         }
@@ -277,6 +281,7 @@ class Instance:
     def recall(self, record: dict[str, Any]) -> None:
         """Take over what an earlier manager knew: ``record`` is as ``read_record`` returns it."""
         self._first_launch = False
+        self.inline, self.remove = record["inline"], record["remove"]
         self.launched, self.since = record["launched"], record["since"]
         self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
         self.timeline, self.in_advance = record["timeline"], record["in_advance"]

@@ -47,6 +47,8 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "slot": record["slot"] and _plain(record["slot"]),
             "layers": folders,
             "spec": spec,
+            "inline": bool(record.get("inline")),
+            "remove": bool(record.get("remove")),
             "address": _address(spec, record.get("address")),
             "ids": read_range(record.get("ids")),
             "exit": _exit(**record["exit"]) if record["exit"] else None,

@@ -1,0 +1,93 @@
+"""Configs: which are kept, and each as it was uploaded. (The course's API uploads them.)"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attrs import define
+from twisted.web.server import Request
+
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import Json, answer, array, extension, string, structure
+from txcontain.api.v1 import KEY
+from txcontain.api.verbs import Collection, ExtensionResource
+from txcontain.engine.configs import remove, users_of
+from txcontain.engine.store import SUFFIX
+
+CONFIG = {
+    "name": "config",
+    "in": "path",
+    "required": True,
+    "description": "NAME-MAJOR-MINOR",
+    "schema": {"type": "string", "minLength": 1},
+}
+NO_CONFIG = {"404": "there is no such config"}
+
+
+@define
+class Configs(Area):
+    """The configs that are kept."""
+
+    paths: ClassVar[Json] = {
+        "/configs": {
+            "get": extension(
+                "listKeptConfigs",
+                "List the configs by name and version, with the instances that use them",
+                answer(
+                    "versions are compared as numbers: 1.9 comes before 1.10",
+                    structure(
+                        {
+                            "configs": array(
+                                structure({**KEY, "instances": array(string("an instance's name"))})
+                            )
+                        }
+                    ),
+                ),
+            ),
+        },
+        "/configs/{config}": {
+            "get": extension(
+                "readConfig",
+                "Send a config as it was uploaded, byte for byte",
+                answer("the document", {"type": "object"}),
+                NO_CONFIG,
+            ),
+            "delete": extension(
+                "removeConfig",
+                "Remove a config that no instance uses",
+                answer("it is gone"),
+                {**NO_CONFIG, "409": "instances use it"},
+            ),
+            "parameters": [CONFIG],
+        },
+    }
+
+    def resources(self) -> Resources:
+        """All configs, and each by its name and version."""
+        return {b"configs": Collection(ExtensionResource(GET=self.all), self.one)}
+
+    async def all(self, request: Request) -> Json:
+        """GET /configs."""
+        keys = self.manager.configs.keys()
+        used = [users_of(self.manager, "-".join(key) + SUFFIX) for key in keys]
+        return {
+            "configs": [
+                {"name": name, "major": major, "minor": minor, "instances": instances}
+                for (name, major, minor), instances in zip(keys, used, strict=True)
+            ]
+        }
+
+    def one(self, name: str) -> ExtensionResource:
+        """/configs/NAME-MAJOR-MINOR."""
+        file_name = name + SUFFIX
+
+        async def read(request: Request) -> None:
+            document = self.manager.read_config(file_name)
+            request.setHeader(b"Content-Type", b"application/json")
+            request.setHeader(b"Content-Length", str(len(document)).encode())
+            request.write(document)
+
+        async def delete(request: Request) -> None:
+            await remove(self.manager, file_name)
+
+        return ExtensionResource(GET=read, DELETE=delete)
