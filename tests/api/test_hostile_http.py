@@ -23,6 +23,7 @@ from txcontain.api.server import (
     ConnectionLimits,
     Refusal,
 )
+from txcontain.api.strangers import LINE_EVERY, MOST_ADDRESSES, Strangers
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -520,6 +521,38 @@ class InjectionTests(HostileCase):
             self.assertTrue(line.isascii() and line.isprintable(), line)
             self.assertLess(len(line), 500)
             self.assertRegex(line, r"eve\\n2026.* ms 404: there is no")
+
+    def test_log_of_strangers(self) -> None:
+        """Those who may not ask get one line a second each, and the next says what is missing."""
+        self.site.access = mock.Mock(caller=lambda *_: None)
+        self.ask(b"/list")
+        (line,) = self.log_lines()
+        self.assertIn("unknown GET /list", line)
+        for _ in range(300):
+            self.ask(b"/list")
+            self.send(b"what\r\n\r\n")
+        self.assertEqual(self.log_lines(), [line])
+        self.reactor.advance(LINE_EVERY)
+        self.ask(b"/list")
+        _, line = self.log_lines()
+        self.assertRegex(
+            line, r"401: only .* \(600 lines about 192.168.1.1 were left out before\)$"
+        )
+        self.site.access = mock.Mock(caller=lambda *_: Caller("ann"))
+        for _ in range(3):
+            self.ask(b"/list")
+        self.assertEqual(len(self.log_lines()), 5)
+
+    def test_log_of_many_strangers(self) -> None:
+        """However many addresses ask, a bounded number is known, and all others share a line."""
+        lines: list[str] = []
+        strangers = Strangers(self.reactor.seconds, lines.append)
+        for _ in range(2):
+            lines.clear()
+            for number in range(MOST_ADDRESSES + 500):
+                strangers.tell(mock.Mock(host=f"10.1.{number >> 8}.{number & 255}"), "refused")
+            self.assertEqual(len(lines), MOST_ADDRESSES + 1)
+            self.reactor.advance(LINE_EVERY)
 
     def test_log_of_a_reason(self) -> None:
         """A reason is logged as it was meant, with its arrows; an odd name in it is escaped."""

@@ -9,6 +9,7 @@ what a web page may make a browser send.
 from __future__ import annotations
 
 import re
+from functools import partial
 from io import BytesIO
 from time import perf_counter
 from typing import Any
@@ -26,6 +27,7 @@ from txcontain import errors
 from txcontain.api.access import Access, Caller, Loopback
 from txcontain.api.callers import Callers
 from txcontain.api.resources import make_root
+from txcontain.api.strangers import Strangers
 from txcontain.api.verbs import encoded, refuse
 from txcontain.container.document import LONGEST_DOCUMENT, shown
 from txcontain.engine.manager import Manager
@@ -221,7 +223,7 @@ class Channel(HTTPChannel):
     def refuse(self, status: str, why: str) -> None:
         """Answer what is not a valid request, and hang up."""
         if not self.transport.disconnecting:
-            log.info("{peer} {status}: {why}", peer=self.getPeer(), status=status, why=why)
+            self.site.strangers.tell(self.getPeer(), f"{self.getPeer()} {status}: {why}")
             self.transport.write(canned(status, why))
             self.loseConnection()
 
@@ -373,13 +375,14 @@ class ApiSite(Site):
         )
         self._names = names
         self.callers = Callers(manager)
+        self.strangers = Strangers(manager.reactor.seconds, write_line)
         self.access = access
         self.limits = limits
 
     def buildProtocol(self, addr: Any) -> Any:
         """A connection; a refusal if there are too many."""
         if self.connections >= self.limits.connections:
-            log.warn("{peer} 503: {why}", peer=addr, why=TOO_MANY)
+            self.strangers.tell(addr, f"{addr} 503: {TOO_MANY}")
             refusal = Refusal()
             refusal.factory = self
             return refusal
@@ -405,7 +408,9 @@ class ApiSite(Site):
 
     def log(self, request: Any) -> None:
         """Log who asked what, the answer with its reason, and how long it took."""
-        Timer(self.reactor, write_line).after(LOG_AFTER, line_of(request))
+        known = request.caller and not request.channel.refusal
+        write = write_line if known else partial(self.strangers.tell, request.getClientAddress())
+        Timer(self.reactor, write).after(LOG_AFTER, line_of(request))
 
 
 def write_line(line: str) -> None:
