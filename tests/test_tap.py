@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import sys
+import time
 from typing import Any, cast
 
 from twisted.application.service import IServiceMaker, MultiService
@@ -20,6 +21,7 @@ from txcontain import tap
 from txcontain.engine.configs import upload
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.trees import Trees
+from txcontain.later import Watches
 from txcontain.runtime.phase import Phase
 from txcontain.tap import FOLDERS, LOG_THREADS, ManagerService, Options, makeService
 from txcontain.tap import make_manager as wire
@@ -122,6 +124,14 @@ class WiringTests(MachineTestCase):
         self.assertIsInstance(manager, ManagerService)
         self.assertEqual((server.number, server.interface), (8081, "127.0.0.1"))
         self.assertIs(manager.manager.reactor, reactor)
+
+    def test_reactor(self) -> None:
+        """The reactor's clock is one that no one sets, and it tries again to watch descriptors."""
+        makeService(self.options())
+        changed = cast(Any, reactor)
+        self.assertIs(changed.seconds, time.monotonic)
+        for add in (changed.addReader, changed.addWriter):
+            self.assertIsInstance(add.__self__, Watches)
 
     def test_nothing_begins(self) -> None:
         """Before the service starts, nothing is created or run."""
