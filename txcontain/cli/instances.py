@@ -1,4 +1,4 @@
-"""Commands that show the instances, and wait for them."""
+"""Commands that show an instance, and wait for it."""
 
 import json
 import sys
@@ -7,7 +7,8 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import INSTANCE, Argument, Command
-from txcontain.cli.words import age, config, one_line, plain, size, table
+from txcontain.cli.screen import show_table
+from txcontain.cli.words import plain, size
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
@@ -15,30 +16,6 @@ if TYPE_CHECKING:
 CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
 EVERY = 1.0  # seconds
 UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
-
-
-async def ps(client: "Client", arguments: Namespace) -> int:
-    """Print a table of the instances."""
-    rows = [["INSTANCE", "CONFIG", "STATE", "AGE", "PID", "RESTARTS", "EXIT"]]
-    for record in await client.instances():
-        if arguments.all or record["state"] != "ended":
-            rows.append(row(record))
-    print(table(rows))
-    return 0
-
-
-def row(record: "Json") -> list[str]:
-    """Return the cells of an instance, in the order of the columns."""
-    cells = [
-        record["instance"],
-        config(record),
-        record["state"],
-        age(time.time() - record["since"]),
-        str(record["pid"] or "-"),
-        str(record["restarts"]),
-        record["exit"]["reason"] if record["exit"] else "-",
-    ]
-    return [one_line(cell) for cell in cells]
 
 
 async def inspect(client: "Client", arguments: Namespace) -> int:
@@ -57,7 +34,9 @@ async def stats(client: "Client", arguments: Namespace) -> int:
         usages, at = await client.stats(), time.monotonic()
         rows = [["INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS"]]
         rows += [usage_row(usage, before, at - since) for usage in usages]
-        print(f"{CLEAR if watched else ''}{table(rows)}", flush=True)
+        print(CLEAR if watched else "", end="")
+        show_table(rows)
+        sys.stdout.flush()
         if not watched:
             return 0
 
@@ -94,12 +73,6 @@ async def wait(client: "Client", arguments: Namespace) -> int:
 
 
 COMMANDS = (
-    Command(
-        "ps",
-        "show the instances with their state",
-        ps,
-        (Argument("-a", "--all", action="store_true", help="also those that have ended"),),
-    ),
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
     Command(
         "stats",

@@ -102,6 +102,11 @@ class Port:
     target: int  # the port of the container that it leads to
     protocol: str  # tcp or udp
 
+    @property
+    def mapping(self) -> str:
+        """From where to where it leads, for people."""
+        return f"{self.address}:{self.number}->{self.target}/{self.protocol}"
+
     def clashes_with(self, other: Port) -> bool:
         """Whether only one of the two can be published."""
         mine, yours = (self.protocol, self.number), (other.protocol, other.number)

@@ -119,6 +119,8 @@ class Instance:
             "since": self.since,
             "launched": self.launched,
             "ready": self.ready,
+            "port": spec.port,
+            "ports": [port.mapping for port in spec.taken_ports],
             "pid": (self.running and processes and processes.process.pid) or None,
             "slot": processes.token if processes else None,
             "layers": self.layers,
