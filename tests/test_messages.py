@@ -422,6 +422,29 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         "txcontain configs show: error: argument NAME-MAJOR-MINOR: 'web' is not NAME-MAJOR-MINOR: "
         "`txcontain configs` shows them",
     ),
+    (
+        ["ps", "--filter", "colour=red"],
+        {},
+        "txcontain ps: error: argument --filter: 'colour=red' is no KEY=VALUE with one of these"
+        " keys: name, config, state, ready",
+    ),
+    (
+        ["ps", "--format", "{{.Colour}}"],
+        {},
+        "txcontain ps: error: argument --format: there is no field .Colour: the fields are"
+        " .Instance, .Config, .State, .Ready, .Age, .Pid, .Ports, .Address, .Restarts, .Exit",
+    ),
+    (
+        ["ps", "--format", "{{json .}}"],
+        {},
+        "txcontain ps: error: argument --format: '{{json .}}': write a field as {{.Instance}}",
+    ),
+    (["lunch"], {}, "txcontain: error: there is no command 'lunch': did you mean launch?"),
+    (
+        ["ps", "--colour"],
+        {},
+        "txcontain: error: there is no argument '--colour': `txcontain help` shows those there are",
+    ),
     (["logs"], {}, "Name the instances whose logs to show, or give --all."),
     (
         ["events", "--since", "now"],

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 
 from tests.fakes import ManagerTestCase, write_log
 from tests.support import document
+from txcontain import __version__
 from txcontain.api.resources import make_root
 from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
@@ -394,6 +395,25 @@ class MoreTests(WebTestCase):
         self.assertEqual(
             json.loads(body)["findings"], ["removed the folder instances/lost, of no instance"]
         )
+
+    def test_version(self) -> None:
+        """The manager tells its version, and those of what it runs on."""
+        told = self.get("/version")
+        self.assertEqual(told["version"], __version__)
+        self.assertEqual(set(told), {"version", "python", "twisted", "kernel", "cgroups"})
+
+    def test_ports(self) -> None:
+        """An instance tells the ports and the address by which it can be reached."""
+        (plain,) = self.get("/instances")["instances"]
+        self.assertEqual((plain["port"], plain["ports"], plain["address"]), (None, [], None))
+        ports = ["8000:80", "10.0.0.1:53:53/udp"]
+        self.add(minor="02", startup_env="PORT=80", network="private", ports=ports)
+        self.start(self.manager.launch("web", "1", "02"))
+        record = self.get("/instances")["instances"][1]
+        self.assertEqual(record["port"], 80)
+        ports = ["127.0.0.1:8000->80/tcp", "10.0.0.1:53->53/udp"]
+        self.assertEqual(record["ports"], ports)
+        self.assertTrue(record["address"])
 
     def test_events(self) -> None:
         """The events after a number are answered, a line of JSON each."""

@@ -171,27 +171,6 @@ class CourseTests(Session):
 class LifeTests(Session):
     """The commands that show an instance's life."""
 
-    def test_ps(self) -> None:
-        """The table shows the instances that have not ended, in columns."""
-        self.patch(instances.time, "time", lambda: 1075)
-        self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
-        self.assertEqual(self.run_command("ps"), 0)
-        self.assertEqual(
-            self.out,
-            "INSTANCE  CONFIG        STATE    AGE  PID   RESTARTS  EXIT\n"
-            "web-1     web-1-01.cfg  running  1m   4711  0         -\n",
-        )
-
-    def test_ps_all(self) -> None:
-        """With -a the ended ones are there too, and why they ended."""
-        self.patch(instances.time, "time", lambda: 1003.9)
-        self.manager.answers_to("GET /instances", {"instances": [RUNNING, ENDED]})
-        self.assertEqual(self.run_command("ps", "-a"), 0)
-        self.assertEqual(
-            self.out.splitlines()[2],
-            "web-2     web-1-01.cfg  ended    3s   -     3         out of memory",
-        )
-
     def test_inspect(self) -> None:
         """All that the manager tells of an instance is printed as indented JSON."""
         self.manager.answers_to("GET /instances/web-1", RUNNING)
@@ -337,6 +316,16 @@ class LifeTests(Session):
         self.clock.advance(1e6)
         self.assertNoResult(status)
 
+    def test_version(self) -> None:
+        """The versions of the program and of the manager are shown; only the former if need be."""
+        self.manager.answers_to("GET /version", {"version": "9.9", "python": "3.14", "kernel": "7"})
+        self.assertEqual(self.run_command("version"), 0)
+        ours = f"txcontain {__version__}\n"
+        self.assertEqual(self.out, f"{ours}manager 9.9 (python 3.14, kernel 7)\n")
+        self.manager.answers_to("GET /version", status=404)
+        self.assertEqual(self.run_command("version"), 1)
+        self.assertTrue(self.out.endswith(f")\n{ours}"))
+
 
 class NoAnswerTests(Session):
     """What is said if there is no answer, or none that can be used."""
@@ -348,8 +337,8 @@ class NoAnswerTests(Session):
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
         for command in COMMANDS:
-            if command.run is system.token:
-                continue  # it asks nobody
+            if command.run in (system.token, system.give_help):
+                continue  # they ask nobody
             takes_instance = INSTANCE in command.arguments
             given = words.get(command.name, ["web-1"] if takes_instance else [])
             self.stderr.truncate(0)
@@ -570,12 +559,22 @@ class ParserTests(Session):
     def test_wrong_words(self) -> None:
         """Missing, unknown and empty words are usage errors."""
         self.assertIn("NAME", self.usage_error("launch"))
-        self.assertIn("invalid choice: 'lunch'", self.usage_error("lunch"))
+        said = "there is no command 'lunch': did you mean launch?"
+        self.assertIn(f"txcontain: error: {said}\n", self.usage_error("lunch"))
+        self.assertIn("error: there is no command 'xyz'\n", self.usage_error("help", "xyz"))
+        self.assertIn(
+            "there is no command 'shw': did you mean show?", self.usage_error("configs", "shw")
+        )
         self.assertIn("the name is empty", self.usage_error("destroy", ""))
         for number in ("x", "-3", "1.5", "²", ""):
             said = self.usage_error("logs", "-n", number, "web-1")
             self.assertIn(f"it must be a whole number, 0 or more, not {number!r}", said)
         self.assertIn("a whole number", self.usage_error("events", "--since", "-1"))
+
+    def test_wrong_words_of_wait(self) -> None:
+        """A usage error of a command that passes on a status can't be taken for that status."""
+        for words in (["wait"], ["wait", "--colour", "web-1"]):
+            self.assertEqual(self.assertRaises(SystemExit, self.parse, *words).code, 125)
 
     def test_version(self) -> None:
         """The program knows its version."""
@@ -587,8 +586,11 @@ class ParserTests(Session):
         self.assertEqual(self.assertRaises(SystemExit, self.parse, "--help").code, 0)
         for command in COMMANDS:
             self.assertIn(f"\n    {command.name}", self.out)
-        self.assertRaises(SystemExit, self.parse, "launch", "--help")
-        self.assertIn("NAME [MAJOR] [MINOR]", self.out)
+        for words in (["launch", "--help"], ["help", "launch"]):
+            before = len(self.out)
+            self.assertEqual(self.assertRaises(SystemExit, self.parse, *words).code, 0)
+            self.assertIn("NAME [MAJOR] [MINOR]", self.out[before:])
+        self.assertEqual(self.assertRaises(SystemExit, self.parse, "help").code, 0)
 
 
 class ExecutableTests(SynchronousTestCase):

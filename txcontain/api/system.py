@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import ClassVar
 
 from attrs import define
 from twisted.web.server import Request
 
+import twisted
+from txcontain import __version__
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import Json, answer, array, extension, string, structure
+from txcontain.api.describe import Json, answer, array, extension, one_of, string, structure
 from txcontain.api.verbs import ExtensionResource
 from txcontain.engine.recovery import doctor
 
@@ -28,11 +32,42 @@ class System(Area):
                 ),
             ),
         },
+        "/version": {
+            "get": extension(
+                "version",
+                "Tell the version of the manager, and of what it runs on",
+                answer(
+                    "versions",
+                    structure(
+                        {
+                            "version": string("that of the manager"),
+                            "python": string("that of the Python that runs it"),
+                            "twisted": string("that of its Twisted"),
+                            "kernel": string("that of the machine's Linux"),
+                            "cgroups": one_of("which limit its containers", "1", "2", "none"),
+                        }
+                    ),
+                ),
+            ),
+        },
     }
 
     def resources(self) -> Resources:
-        """The doctor."""
-        return {b"doctor": ExtensionResource(POST=self.doctor)}
+        """The doctor, and the versions."""
+        return {
+            b"doctor": ExtensionResource(POST=self.doctor),
+            b"version": ExtensionResource(GET=self.version),
+        }
+
+    async def version(self, request: Request) -> dict[str, str]:
+        """GET /version."""
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "twisted": twisted.__version__,
+            "kernel": os.uname().release,
+            "cgroups": self.manager.pool.cgroups.version,
+        }
 
     async def doctor(self, request: Request) -> dict[str, list[str]]:
         """POST /doctor."""

@@ -7,6 +7,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +15,7 @@ from txcontain import __version__
 from txcontain.cli.command import Command
 from txcontain.cli.commands import COMMANDS
 from txcontain.cli.errors import CliError
+from txcontain.cli.system import give_help
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -124,7 +126,12 @@ def parse(words: list[str], environment: Mapping[str, str]) -> Namespace:
     :param environment: where TXCONTAIN_URL and TXCONTAIN_TOKEN may be
     """
     top = parser()
-    arguments = top.parse_args(words)
+    arguments, unknown = top.parse_known_args(words)
+    if unknown:
+        top.failure = max(arguments.failure, top.failure)
+        top.error(f"there is no argument {unknown[0]!r}: `txcontain help` shows those there are")
+    if arguments.run is give_help:
+        top.parse_args([*arguments.of, "--help"])  # which exits
     if arguments.run is None:
         top.print_help(sys.stderr)
         raise SystemExit(2)
@@ -139,25 +146,48 @@ def parse(words: list[str], environment: Mapping[str, str]) -> Namespace:
     return arguments
 
 
-def parser() -> ArgumentParser:
+class Parser(ArgumentParser):
+    """A parser that asks whether a similar command was meant.
+
+    :ivar failure: the exit status if the command line is wrong
+    :ivar commands: the names of the commands that it has
+    """
+
+    failure = 2
+    commands: Iterable[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and exit."""
+        if match := re.search("argument COMMAND: invalid choice: '(.*?)' ", message):
+            message = f"there is no command {match[1]!r}"
+            for similar in get_close_matches(match[1], list(self.commands), 1):
+                message += f": did you mean {similar}?"
+        self.print_usage(sys.stderr)
+        self.exit(self.failure, f"{self.prog}: error: {message}\n")
+
+
+def parser() -> Parser:
     """Return the parser of the command line, for COMMANDS."""
-    top = ArgumentParser("txcontain", description="Runs and looks after containers.")
-    top.set_defaults(run=None)
+    top = Parser("txcontain", description="Runs and looks after containers.")
+    top.set_defaults(run=None, failure=0)
     top.add_argument("--version", action="version", version=f"txcontain {__version__}")
     add_where(top, None)
     add_commands(top, COMMANDS)
     return top
 
 
-def add_commands(parser: ArgumentParser, commands: Iterable[Command]) -> None:
+def add_commands(parser: Parser, commands: Iterable[Command]) -> None:
     """Add commands, and those below them."""
     kinds = parser.add_subparsers(metavar="COMMAND")
+    parser.commands = kinds.choices
     for command in commands:
         aliases, described = command.aliases, command.help
         kind = kinds.add_parser(
             command.name, aliases=aliases, help=described, description=described
         )
         kind.set_defaults(run=command.run, failure=command.failure)
+        # That of a command which passes on a status must not look like one that it has passed on.
+        kind.failure = max(command.failure, kind.failure)
         # Without a default of its own, it leaves what stood before the command as it is.
         add_where(kind, SUPPRESS)
         for argument in command.arguments:

@@ -4,6 +4,7 @@ import re
 from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
+from txcontain import __version__
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.words import plain
 
@@ -15,6 +16,20 @@ async def doctor(client: "Client", _: Namespace) -> int:
     """Print what was found, and what was done about it."""
     for finding in await client.doctor() or ["All is well: nothing was found."]:
         print(plain(finding))
+    return 0
+
+
+async def version(client: "Client", _: Namespace) -> int:
+    """Print the version of this program, and those of the manager and of what it runs on."""
+    print(f"txcontain {__version__}")
+    told = await client.ask("GET", "/version", shape={"version": str})
+    rest = ", ".join(f"{name} {value}" for name, value in told.items() if name != "version")
+    print(plain(f"manager {told['version']} ({rest})"))
+    return 0
+
+
+async def give_help(_: "Client", __: Namespace) -> int:
+    """Do nothing: the parser has shown the help, and ended the program."""
     return 0
 
 
@@ -49,5 +64,12 @@ COMMANDS = (
             Argument("name", metavar="NAME", type=token_name, help="whose it will be"),
             Argument("role", choices=("read", "write"), help="what it will be good for"),
         ),
+    ),
+    Command("version", "show the version of this program and of the manager", version),
+    Command(
+        "help",
+        "show how to use a command",
+        give_help,
+        (Argument("of", metavar="COMMAND", nargs="*", help="which; all if left out"),),
     ),
 )

@@ -126,6 +126,13 @@ class Cgroups:
             return cls(ours, version2_has, threads=threads)
         return cls(ours, version2_has, os.path.join(monitors, "cgroup.procs"))
 
+    @property
+    def version(self) -> str:
+        """Which version has the limits: 1 or 2; "none" if this machine can limit nothing."""
+        if "memory" in self.tops:
+            return "2" if "memory" in self.unified else "1"
+        return "none"
+
     def folders(self, token: str) -> list[str]:
         """The folders of a container's group."""
         return [os.path.join(top, token) for top in sorted(set(self.tops.values()))]
