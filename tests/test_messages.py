@@ -828,6 +828,12 @@ ELSEWHERE = (
         '"manage": true in its config',
     ),
     (
+        "the place of a caller can't be learnt",
+        "api/test_callers.py:test_untold",
+        "the manager can't tell where this request comes from, and it may be a container → try "
+        "again in a moment: its log says why",
+    ),
+    (
         "a caller hangs up before it is known",
         "api/test_callers.py:test_gone",
         "whoever sent this request has hung up already, and may have been a container → stay "

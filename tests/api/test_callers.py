@@ -140,6 +140,17 @@ class CallerTests(ManagerTestCase):
         bridge = str(self.manager.network.interface.ip)
         self.assertEqual(self.ask(bridge).count(b"HTTP/1.1 200"), 2)
 
+    def test_untold(self) -> None:
+        """A caller is refused if its place can't be learnt: it may be a container."""
+        self.begin(name="web")
+
+        def fails(own: Any, peer: Any) -> int:
+            raise RuntimeError("sock_diag(7) said something new")
+
+        self.patch(sockets, "group_of_peer", fails)
+        self.assert_refused(self.ask(), b"can't tell where this request comes from")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_unix(self) -> None:
         """A caller on the unix socket is known by the cgroups of its process."""
         instance = self.begin(name="web")

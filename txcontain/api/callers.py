@@ -92,8 +92,14 @@ class Callers:
 
 
 def _groups_of(pid: int) -> list[str]:
-    """The cgroups of a process (cgroups(7)); none where it has ended."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup") as file:
+    """The cgroups of a process (cgroups(7)); none if it has ended.
+
+    Raises OSError if they can't be read now.
+    """
+    with (
+        contextlib.suppress(FileNotFoundError, ProcessLookupError),
+        open(f"/proc/{pid}/cgroup") as file,
+    ):
         return [line.rstrip("\n").split(":", 2)[2] for line in file]
     return []
 

@@ -61,6 +61,10 @@ READ_ONLY = errors.Forbidden(
     "this caller has read-only access",
     "use a token whose role is write: `txcontain token NAME write` makes one",
 )
+UNTOLD = errors.Forbidden(
+    "the manager can't tell where this request comes from, and it may be a container",
+    "try again in a moment: its log says why",
+)
 
 log = Logger()
 
@@ -115,6 +119,9 @@ class Channel(HTTPChannel):
             self.instance = self.site.callers.instance_of(self.transport)
         except errors.Forbidden as refusal:
             self.refusal = refusal
+        except Exception:
+            log.failure("learning where {peer} calls from", peer=self.getPeer())
+            self.refusal = UNTOLD
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # always given
         """Count it no more."""
