@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import IPv4Interface
 from typing import Any, TypeVar, cast
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import (
     ConnectionDone,
@@ -267,6 +268,7 @@ class FakeReactor(Clock):
         self.ports: list[int] = []  # TCP ports listened on
         self.connects = self.prepares = self.works = True
         self.spawn_error: OSError | None = None
+        self.frozen: set[str] = set()  # the tokens of containers
         self.log_process = FakeLogProcess()
         self.spawned: list[list[str]] = []  # commands that are no inits
 
@@ -807,17 +809,38 @@ class FakeLayers(Layers):
             raise ConfigAtFault(f"there is no {name} in {os.path.basename(folder)}/")
         return os.path.join(self.folder, name.encode().hex())
 
+    def are_there(self, layers: Sequence[str]) -> bool:
+        gone = {os.path.join(self.folder, name.encode().hex()) for name in self.missing}
+        return not gone.intersection(layers)
+
 
 async def remove(path: str) -> None:
     """Remove a file tree, as ``Trees.remove`` does."""
     shutil.rmtree(path, ignore_errors=True)
 
 
+@frozen
+class FakeCgroups(Cgroups):
+    """No groups, but a freezer."""
+
+    frozen: set[str] = field(factory=set)  # tokens
+
+    def freeze(self, token: str) -> None:
+        self.frozen.add(token)
+
+    def thaw(self, token: str) -> None:
+        self.frozen.discard(token)
+
+    def is_frozen(self, token: str) -> bool:
+        return token in self.frozen
+
+
 def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:
     """A pool whose inits are fake; prepared instances have their folders in the same one."""
     prepared = Prepared(folder, remove)
     log_process = LogClient(reactor, folder, folder, maybeDeferred)
-    return Pool(reactor, reactor.kernel, Cgroups(), folder, prepared, log_process, **options)
+    cgroups = FakeCgroups(frozen=reactor.frozen)
+    return Pool(reactor, reactor.kernel, cgroups, folder, prepared, log_process, **options)
 
 
 def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:

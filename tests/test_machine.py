@@ -13,9 +13,11 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 import stat
 import sys
 import tempfile
+from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -37,7 +39,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeLayers, FakeReactor, make_manager
 from tests.support import document
-from txcontain.engine import recovery
+from txcontain.engine import life, recovery
 from txcontain.engine.configs import upload
 from txcontain.engine.recovery import doctor, restore
 from txcontain.errors import Error, MachineAtFault
@@ -67,6 +69,15 @@ ENDS = {
     UNSEEN: UNSEEN,
 }
 ERRORS = [errno.EIO, errno.EMFILE, errno.ENOSPC]
+VERBS: dict[str, Any] = {
+    "stop": life.stop,
+    "start": life.start,
+    "restart": life.restart,
+    "kill": life.kill,
+    "hang up": partial(life.kill, signal=signal.SIGHUP),
+    "pause": life.pause,
+    "resume": life.resume,
+}
 PICKS = st.integers(0, 5)
 
 
@@ -266,6 +277,13 @@ class Lives(RuleBasedStateMachine):
         self.launched.clear()
         self.ask("destroy all", self.manager.destroy_all())
 
+    @rule(pick=PICKS, verb=st.sampled_from(list(VERBS)))
+    @precondition(lambda self: self.manager.instances)
+    def change(self, pick: Any, verb: str) -> None:
+        """One is stopped, started, paused and so on, in whatever state it is."""
+        instance = self.pick(pick, list(self.manager.instances.values()))
+        self.ask(f"{verb} {instance.name}", VERBS[verb](self.manager, instance))
+
     @rule()
     def doctor(self) -> None:
         """The doctor is called."""
@@ -397,7 +415,7 @@ class Lives(RuleBasedStateMachine):
     def assert_same(self, before: Any) -> None:
         """What had ended before is still known as it was."""
         for name, facts in before.items():
-            if facts[0] == "ended":
+            if facts[0] in ("ended", "stopped"):
                 self.equal(self.facts(self.manager.instances[name]), facts)
 
     def equal(self, one: Any, other: Any) -> None:
@@ -447,7 +465,10 @@ class Lives(RuleBasedStateMachine):
         """The list, the records and the processes do."""
         instances = self.manager.instances.values()
         states = {instance.name: instance.state for instance in instances}
-        assert set(states.values()) <= {"running", "waiting", "ended"}, states
+        assert set(states.values()) <= {"running", "waiting", "stopped", "ended"}, states
+        assert self.reactor.frozen == {
+            one.processes.token for one in instances if one.paused and one.processes
+        }, "others are frozen than those that are paused"
         ours = {instance.processes.monitor for instance in self.manager.running()}
         assert len(ours) == len(self.manager.running())
         warm = {child.monitor for child in self.manager.pool._living.values() if not child.planned}
@@ -468,8 +489,9 @@ class Lives(RuleBasedStateMachine):
             # A whole folder whose record says "starting" is one that has started.
             state = "running" if record["state"] == "starting" else record["state"]
             self.equal(state, instance.state)
-        if instance.ended:
+        if instance.state == "ended":
             assert instance.spec.restart != "always", "it is not started again"
+        self.equal(record["paused"], instance.paused)
         if instance.running:
             assert record["slot"] == instance.processes.token
 

@@ -182,7 +182,10 @@ CONFIGS = (
         "a value in startup_env has a NUL or a lone surrogate: '\\x00'",
     ),
     ({"startup_env": "A=" + "x" * 32_001}, "startup_env is longer than 32000 characters"),
-    ({"restart": "sometimes"}, "restart must be one of no, on-failure, always, not 'sometimes'"),
+    (
+        {"restart": "sometimes"},
+        "restart must be one of no, on-failure, always, unless-stopped, not 'sometimes'",
+    ),
     ({"max_restarts": -1}, "max_restarts must be a number from 0 to 1000000, not -1"),
     ({"stop_timeout": "2"}, "stop_timeout must be a number from 0 to 3600, not '2'"),
     ({"log_max_size": "1K"}, "log_max_size must be 4096 bytes or more, such as '10M', not '1K'"),
@@ -307,6 +310,21 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "GET /instances/web-9/exec/explain?command=%ff",
         {},
         "409 Bad Request: command is not UTF-8: '\\ufffd'",
+    ),
+    (
+        "POST /instances/web-9/stop",
+        {"body": '{"seconds": 1}'},
+        "409 Bad Request: this request has no key 'seconds' → the keys are timeout",
+    ),
+    (
+        "POST /instances/web-9/start",
+        {"body": '{"timeout": 1}'},
+        "409 Bad Request: this request has no key 'timeout' → it takes none",
+    ),
+    (
+        "POST /instances/web-9/kill",
+        {"body": '{"signal": "STOPP"}'},
+        "409 Bad Request: signal must be a signal's name or number, as 'TERM' or 15, not 'STOPP'",
     ),
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
@@ -1039,6 +1057,63 @@ ELSEWHERE = (
         "the disk breaks at the end of a launch",
         "runtime/test_instance.py:test_disk_full",
         "keeping the instance → {}",
+    ),
+    (
+        "stopped during its start",
+        "engine/test_life.py:test_stopped_while_its_port_is_waited_for",
+        "{} was stopped while it was started",
+    ),
+    (
+        "a start of what its end removes",
+        "engine/test_life.py:test_removed_at_its_end",
+        "{} can't be started again: its end removes it → launch another one",
+    ),
+    (
+        "a stop during a launch",
+        "engine/test_life.py:test_being_launched",
+        "{} is being started → wait until it runs, or destroy it",
+    ),
+    (
+        "a stop during which it is destroyed",
+        "engine/test_life.py:test_destroyed_meanwhile",
+        "{} was destroyed meanwhile",
+    ),
+    (
+        "a start without images",
+        "engine/test_life.py:test_images_removed",
+        "the images of {} were removed, as it had ended → destroy it, and launch its config again",
+    ),
+    (
+        "a start too soon after an end",
+        "engine/test_life.py:test_something_left",
+        "starting {} → of its last run something is left → {}",
+    ),
+    (
+        "a start after a power cut",
+        "engine/test_life.py:test_ended_before_a_reboot",
+        "starting {} → the machine went down before all that it had written was on the disk → "
+        "destroy it, and launch its config again; to keep such data, stop an instance before a "
+        'reboot, or write "restart" in its config',
+    ),
+    (
+        "a signal to what does not run",
+        "engine/test_life.py:test_not_running",
+        "{} does not run: it is {} → start it first",
+    ),
+    (
+        "a signal that can't be sent",
+        "engine/test_life.py:test_no_descriptor",
+        "sending a signal to {} → {}",
+    ),
+    (
+        "no freezer",
+        "engine/test_life.py:test_not_possible",
+        "pausing {} → {} → this takes cgroup version 2, or the freezer of version 1",
+    ),
+    (
+        "processes that do not freeze",
+        "engine/test_life.py:test_does_not_freeze",
+        "pausing {} → its processes did not stop within {} s",
     ),
     (
         "processes that will not end",

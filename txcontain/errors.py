@@ -65,6 +65,10 @@ class Ambiguous(Error):
     """What was asked for stands for several instances, and only one can be meant."""
 
 
+class WrongState(Error):
+    """An instance is not in a state in which this can be done."""
+
+
 class ConfigAtFault(Error):
     """A launch cannot work as its config (or its images) stand."""
 

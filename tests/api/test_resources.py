@@ -288,6 +288,33 @@ class MoreTests(WebTestCase):
             [step["seconds"] for step in record["plan"]], [0.001] * len(self.instance.plan)
         )
 
+    def test_life(self) -> None:
+        """The verbs of its life answer with what has become of an instance, and with notes."""
+        for verb, body, state in (
+            ("stop", b'{"timeout": 0}', ("stopped", False)),
+            ("start", None, ("running", False)),
+            ("pause", b"{}", ("running", True)),
+            ("resume", None, ("running", False)),
+            ("kill", b'{"signal": "HUP"}', ("running", False)),
+            ("restart", None, ("running", False)),
+            ("kill", None, ("stopped", False)),
+        ):
+            asked = self.asked("POST", f"/instances/web/{verb}", body)
+            for _ in range(4):
+                self.settle()
+            response = self.successResultOf(asked)
+            content = response.content()
+            self.settle()
+            record = json.loads(self.successResultOf(content))
+            self.assertEqual((record.get("state"), record.get("paused")), state, (verb, record))
+        response = self.successResultOf(self.asked("POST", "/instances/config:web/stop", b""))
+        self.assertIn("does not run", str(response.headers.getRawHeaders("Txcontain-Note")))
+
+    def test_match(self) -> None:
+        """The list can be asked for those that a name stands for."""
+        self.assertEqual(len(self.get("/instances?match=config:web-1")["instances"]), 1)
+        self.assertEqual(self.ask("GET", "/instances?match=config:db")[0], 404)
+
     def test_none(self) -> None:
         """A request about an unknown instance is a 404 with an application/problem+json body."""
         for below in ("", "/logs", "/stats", "/explain", "/wait"):

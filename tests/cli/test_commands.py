@@ -26,7 +26,7 @@ from tests.support import MEASURED
 from txcontain import __version__
 from txcontain.cli import connect, instances, main, system
 from txcontain.cli.client import QUICK, SLOW, Client, fits
-from txcontain.cli.command import INSTANCE
+from txcontain.cli.command import INSTANCE, INSTANCES
 from txcontain.cli.commands import COMMANDS
 from txcontain.cli.errors import CliError, Refused
 from txcontain.cli.words import age
@@ -35,6 +35,7 @@ URL = "http://localhost:8080"
 CLI = Path(__file__).resolve().parents[2] / "cli"
 
 LAUNCHED = {"instance": "web-1", "name": "web", "major": "1", "minor": "01"}
+RECORD = {**LAUNCHED, "state": "running", "since": 0, "pid": 7, "restarts": 0, "exit": None}
 RUNNING = {
     **LAUNCHED,
     "state": "running",
@@ -265,6 +266,29 @@ class LifeTests(Session):
         self.assertEqual(self.run_command("events", "--json"), 0)
         self.assertEqual(json.loads(self.out), EVENT)
 
+    def test_life(self) -> None:
+        """Several are changed at once, a line each; the status is 1 if one of them failed."""
+        self.manager.answers_to("GET /instances?match=config%3Aweb", {"instances": [RECORD]})
+        self.manager.answers_to("POST /instances/web-1/stop", {**RECORD, "state": "stopped"})
+        self.manager.answers_to("POST /instances/db/stop", status=409)
+        self.assertEqual(self.run_command("stop", "-t", "3", "config:web"), 0)
+        self.assertEqual(self.run_command("stop", "config:web", "db"), 1)
+        self.assertEqual(self.out, "web-1: stopped\n" * 2)
+        self.assertEqual(self.err, "db: HTTP status 409 Conflict\n")
+
+    def test_paused(self) -> None:
+        """A paused instance is called so."""
+        self.manager.answers_to("POST /instances/web-1/pause", {**RECORD, "paused": True})
+        self.assertEqual(self.run_command("pause", "web-1"), 0)
+        self.assertEqual(self.out, "web-1: paused\n")
+
+    def test_life_of_none(self) -> None:
+        """A config without instances is an error, and the others are changed all the same."""
+        self.manager.answers_to("GET /instances?match=config%3Adb", status=404)
+        self.manager.answers_to("POST /instances/web-1/start", RECORD)
+        self.assertEqual(self.run_command("start", "config:db", "web-1"), 1)
+        self.assertEqual(self.out, "web-1: running\n")
+
     def test_wait(self) -> None:
         """Wait says how the instance ended, and exits as it did."""
         for end, status in (
@@ -339,7 +363,7 @@ class NoAnswerTests(Session):
         for command in COMMANDS:
             if command.run in (system.token, system.give_help):
                 continue  # they ask nobody
-            takes_instance = INSTANCE in command.arguments
+            takes_instance = {INSTANCE, INSTANCES} & set(command.arguments)
             given = words.get(command.name, ["web-1"] if takes_instance else [])
             self.stderr.truncate(0)
             self.assertEqual(self.run_command(command.name, *given), command.failure)

@@ -22,7 +22,7 @@ from txcontain.errors import (
     NoSuchInstance,
 )
 from txcontain.host.cgroups import Cgroups
-from txcontain.runtime.instance import END_WITHIN
+from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.records import RECORD
 from txcontain.runtime.warm import REFILL_AFTER

@@ -7,6 +7,7 @@ from txcontain.api.configs import Configs
 from txcontain.api.events import Events
 from txcontain.api.execs import Execs
 from txcontain.api.instances import Instances
+from txcontain.api.life import Life
 from txcontain.api.logs import Logs
 from txcontain.api.system import System
 from txcontain.api.v1 import V1
@@ -15,6 +16,7 @@ AREAS: dict[str, type[Area]] = {
     "v1": V1,
     "configs": Configs,
     "instances": Instances,
+    "life": Life,
     "logs": Logs,
     "exec": Execs,
     "events": Events,

@@ -16,6 +16,7 @@ from txcontain.api.describe import (
     answer,
     array,
     extension,
+    in_query,
     json_body,
     numeric,
     one_of,
@@ -25,13 +26,14 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.v1 import KEY, SUMMARY, add_notes
-from txcontain.api.verbs import ExtensionResource, body
+from txcontain.api.verbs import ExtensionResource, body, query, text
 from txcontain.container.document import read_object
 from txcontain.container.explain import explain
 from txcontain.container.launch_request import INSTANCE_NAME, read_launch_request
 from txcontain.engine.inspection import inspect, usage
+from txcontain.runtime.instance import Instance
 
-STATES = ("starting", "running", "waiting", "stopping", "ended")
+STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended")
 RECORD: Json = {
     **SUMMARY,
     "state": one_of("where it is in its life", *STATES),
@@ -41,10 +43,18 @@ RECORD: Json = {
     "port": numeric("its PORT", 1, 65535, ["integer", "null"]),
     "ports": array(string("ADDRESS:PORT->PORT/PROTOCOL: of the host, then of the container")),
     "address": {"type": ["string", "null"], "description": "its own, on a private network"},
+    "paused": {"type": "boolean", "description": "whether its processes are frozen"},
     "pid": numeric("PID 1, as the host sees it", kind=["integer", "null"]),
     "restarts": numeric("how often it was started again", 0),
     "exit": or_null(ref("Exit")),
 }  # what the list of all tells of each
+NAME_PART = string("a name, the beginning of one, or config:NAME, NAME-MAJOR, NAME-MAJOR-MINOR")
+
+
+def listed(instance: Instance) -> Json:
+    """What the list of all tells of an instance."""
+    record = instance.record
+    return {key: record[key] for key in RECORD}
 
 
 @define
@@ -114,6 +124,8 @@ class Instances(Area):
                 "listInstances",
                 "List all instances, also those that have ended",
                 answer("a record each", structure({"instances": array(ref("Record"))})),
+                {"404": "none matches"},
+                parameters=[in_query("match", "only those that this stands for", NAME_PART)],
             ),
             "post": extension(
                 "launchInstance",
@@ -199,8 +211,10 @@ class Instances(Area):
 
     async def all(self, request: Request) -> Json:
         """GET /instances."""
-        records = [instance.record for instance in self.manager.instances.values()]
-        return {"instances": [{key: record[key] for key in RECORD} for record in records]}
+        wanted = query(request, match=text)["match"]
+        every = list(self.manager.instances.values())
+        chosen = every if wanted is None else self.manager.match_all(wanted)
+        return {"instances": [listed(instance) for instance in chosen]}
 
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /instances."""

@@ -40,6 +40,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.CannotRun, http.CONFLICT, b"Conflict", "cannot-run"),
     (errors.ConfigAtFault, http.CONFLICT, b"Conflict", "config-at-fault"),
     (errors.CalledOff, http.CONFLICT, b"Conflict", "called-off"),
+    (errors.WrongState, http.CONFLICT, b"Conflict", "wrong-state"),
     (errors.Ambiguous, http.CONFLICT, b"Conflict", "ambiguous"),
     (errors.NotRunning, http.CONFLICT, b"Conflict", "not-running"),
     (errors.TooMany, http.CONFLICT, b"Conflict", "too-many"),
@@ -290,6 +291,11 @@ def flag(name: str, text: str) -> bool:
         return FLAGS[text.lower()]
     except KeyError:
         raise errors.InvalidData(f"{name} must be 1, true, 0 or false, not {shown(text)}") from None
+
+
+def text(name: str, value: str) -> str:
+    """Read any text."""
+    return value
 
 
 def choice(*choices: str) -> Callable[[str, str], tuple[str, ...]]:

@@ -146,6 +146,17 @@ class Client:
         """Return the records of all instances, also of those that have ended."""
         return (await self.ask("GET", "/instances", shape={"instances": [RECORD]}))["instances"]
 
+    async def matching(self, wanted: str) -> Json:
+        """Return the records of the instances that `wanted` stands for."""
+        path, shape = f"/instances?match={quoted(wanted)}", {"instances": [RECORD]}
+        return (await self.ask("GET", path, shape=shape))["instances"]
+
+    async def change(self, instance: str, verb: str, **values: Any) -> Json:
+        """Have an instance stop, start, and so on; return its record, however long that takes."""
+        path = f"/instances/{quoted(instance)}/{verb}"
+        given = {key: value for key, value in values.items() if value is not None}
+        return await self.ask("POST", path, json=given, shape=RECORD, patience=None)
+
     async def inspect(self, instance: str) -> Json:
         """Return all that is known of one instance."""
         return await self.ask("GET", f"/instances/{quoted(instance)}", shape=dict)

@@ -50,4 +50,11 @@ def whole_number(text: str) -> int:
 
 
 INSTANCE = Argument("instance", metavar="INSTANCE", type=instance_name, help="as launch named it")
+INSTANCES = Argument(
+    "instances",
+    metavar="INSTANCE",
+    nargs="+",
+    type=instance_name,
+    help="its name, the beginning of it, or config:NAME for all of a config",
+)
 FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")

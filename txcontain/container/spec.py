@@ -58,7 +58,7 @@ SIGNALS = {name[3:]: number.value for name, number in signal.Signals.__members__
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
 
 VERSIONS = "up to 32 letters, digits, '.' and '_'"
-POLICIES = ("no", "on-failure", "always")  # of restart
+POLICIES = ("no", "on-failure", "always", "unless-stopped")  # of restart
 NETWORKS = ("host", "none", "private")
 
 # A variable's name, and its value in parts: text, NAME, text, .., text. NAMEs stand for variables.

@@ -23,11 +23,11 @@ async def upload(manager: Manager, document: bytes) -> Spec:
 
 
 def users_of(manager: Manager, file_name: str) -> list[str]:
-    """The names of the instances that were launched from a config and have not ended."""
+    """The names of the instances that were launched from a config, except those that ended."""
     return [
         one.name
         for one in manager.instances.values()
-        if one.spec.file_name == file_name and not one.inline and not one.ended
+        if one.spec.file_name == file_name and not one.inline and one.state != "ended"
     ]
 
 

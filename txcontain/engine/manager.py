@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,8 @@ from txcontain.logs.journal import Journal
 from txcontain.logs.logd import LOG
 from txcontain.logs.reader import Reader
 from txcontain.network.network import Network
-from txcontain.runtime.instance import END_WITHIN, Instance
+from txcontain.runtime.ending import END_WITHIN
+from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
 from txcontain.runtime.sessions import Sessions
@@ -48,6 +49,15 @@ REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, 
 
 async def nothing() -> None:
     """Wait for nothing: all is written at once."""
+
+
+def is_stuck(instance: Instance) -> MachineAtFault:
+    """The error of an instance that does not end."""
+    return MachineAtFault(
+        f"ending {instance.name}",
+        "its processes were killed, and do not end",
+        "see in /proc/PID/stack what the kernel waits for, and destroy it again",
+    )
 
 
 @define(eq=False)
@@ -125,7 +135,8 @@ class Manager:
             await instance.launch()
         except Exception as error:
             self.journal.add("refused", str(error), instance=instance.name)
-            await self._forget(instance)
+            if not instance.is_stopped:  # by someone else, while it was waited for
+                await self._forget(instance)
             raise
         blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
         self.pool.prepared.launched(blueprint)
@@ -167,8 +178,18 @@ class Manager:
 
     def layers_in_use(self) -> set[str]:
         """The folders of layers that instances, launches or warm inits use."""
-        running = [one.layers for one in self.instances.values() if not one.ended]
+        running = [one.layers for one in self.instances.values() if one.state != "ended"]
         return self.pool.mounted.union(*running, *self._launching)
+
+    @contextlib.contextmanager
+    def holding(self, layers: Sequence[str]) -> Iterator[None]:
+        """Keep layers from being removed, for a start that has not begun yet."""
+        held = list(layers)
+        self._launching.append(held)
+        try:
+            yield
+        finally:
+            self._launching.remove(held)
 
     def tidy_soon(self) -> None:
         """Remove unused layers in a moment, if there are too many."""
@@ -200,6 +221,16 @@ class Manager:
         instance.inline, instance.remove = isinstance(asked.config, Spec), asked.remove
         self.instances[instance.name] = instance
         return instance
+
+    def move_in(self, instance: Instance) -> None:
+        """Give an instance that had ended an address again, and the plan that goes with it.
+
+        Raises MachineAtFault, ConfigAtFault.
+        """
+        spec, ids = instance.spec, instance.ids
+        instance.address = self.network.reserve(instance.name, spec)
+        blueprint = self.blueprint(spec, instance.layers, instance.address, ids)
+        instance.plan = blueprint.plan(instance.name)
 
     def _free_ids(self) -> int:
         """The first id of a free range for a user namespace.
@@ -327,11 +358,7 @@ class Manager:
         try:
             await stopped
         except TimeoutError as error:
-            raise MachineAtFault(
-                f"ending {instance.name}",
-                "its processes were killed, and do not end",
-                "see in /proc/PID/stack what the kernel waits for, and destroy it again",
-            ) from error
+            raise is_stuck(instance) from error
 
     async def destroy_all(self) -> None:
         """End and remove all instances at the same time.
@@ -395,7 +422,7 @@ class Manager:
 
     def _forget_oldest(self) -> None:
         """Remove the oldest ended instances, beyond ``keep_ended``."""
-        ended = [one for one in self.instances.values() if one.ended and not one.ending]
+        ended = [one for one in self.instances.values() if one.state == "ended" and not one.ending]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
             self._forget_soon(instance)
 

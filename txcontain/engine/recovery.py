@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from txcontain.engine.life import start
 from txcontain.engine.manager import Manager
 from txcontain.host.kernel import most_held
 from txcontain.host.os_errors import of_os
@@ -17,7 +18,7 @@ from txcontain.host.processes import Process
 from txcontain.later import Timer, background
 from txcontain.runtime.adopted import Adopted
 from txcontain.runtime.exits import UNSEEN, Exit
-from txcontain.runtime.instance import Instance
+from txcontain.runtime.instance import FIRST_DELAY, Instance
 from txcontain.runtime.phase import Phase, phase_of
 from txcontain.runtime.records import RECORD, read_record
 from txcontain.runtime.supervised import UNKNOWN
@@ -56,13 +57,15 @@ def _go_on_with(manager: Manager, names: list[str]) -> list[str]:
     """Adopt instances now; retry later those whose records can't be read."""
     monitors = manager.kernel.monitors(manager.pool.run_directories)
     records, done = _read_records(manager, names)
-    for record in sorted(records, key=lambda one: float(one["launched"])):
+    records.sort(key=lambda one: float(one["launched"]))
+    for record in records:
         try:
             _resume(manager, record, monitors)
         except Exception:  # one broken instance must not stop the others
             name = record["instance"]
             log.failure("going on with {name}", name=name)
             done.append(f"could not go on with {name}: the manager's log says why")
+    _revive(manager, records)
     if manager.unread:
         Timer(manager.reactor, partial(_read_again, manager)).after(READ_AGAIN)
     else:  # only now: a run directory may belong to a record that could not be read
@@ -140,13 +143,14 @@ def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> Non
     name, spec, address = record["instance"], record["spec"], record["address"]
     blueprint = manager.blueprint(spec, record["layers"], address, record["ids"])
     instance = manager.make_instance(name, blueprint)
-    if address and record["state"] != "ended":
+    if address and record["state"] not in ("ended", "stopped"):
         manager.network.adopt(name, spec, address)
     manager.instances[instance.name] = instance
     instance.recall(record)
     instance.changed = manager.changed
-    if record["state"] == "ended":
-        instance.ended_before(record["exit"])
+    if record["state"] in ("ended", "stopped"):
+        is_over = instance.ended_before if record["state"] == "ended" else instance.stopped_before
+        is_over(record["exit"])
         _close_log(manager, instance, record)
         if instance.remove:
             manager.remove_later(instance)
@@ -163,9 +167,12 @@ def _follow(
     token = record["slot"] or "none"
     processes = _adopted(manager, token, monitors)
     how = _adopt(processes)
+    was_stopping = record["state"] == "stopping" and not record["ending"]
     if how is None:
         manager.pool.log_process.adopt(token, instance.name, instance.spec.longest_log)
         instance.adopt(processes)
+        if was_stopping:
+            instance.halt(instance.spec.stop_timeout)
         return
     _close_log(manager, instance, record)
     processes.clear()
@@ -174,7 +181,28 @@ def _follow(
         return
     if how.reason == UNSEEN and record["boot"] != manager.kernel.boot_id():
         how = Exit(reason="ended by a reboot of the machine", at=manager.kernel.boot_time())
-    instance.ended_meanwhile(how)
+        instance.restarts = 0  # a reboot is no failure of its own
+    if was_stopping:
+        instance.stopped_meanwhile(how)
+    else:
+        instance.ended_meanwhile(how)
+
+
+def _revive(manager: Manager, records: list[dict[str, Any]]) -> None:
+    """After a reboot, start those again that were stopped, and whose policy is "always".
+
+    ("unless-stopped" is the policy that heeds who stopped it.)
+    """
+    for record in records:
+        instance = manager.instances.get(record["instance"])
+        if instance is None or instance.state != "stopped" or instance.ending:
+            continue
+        if instance.spec.restart == "always" and instance.boot != manager.kernel.boot_id():
+            Timer(manager.reactor, partial(_start, manager, instance)).after(FIRST_DELAY)
+
+
+def _start(manager: Manager, instance: Instance) -> None:
+    background(start(manager, instance), f"starting {instance.name} after a reboot")
 
 
 def _close_log(manager: Manager, instance: Instance, record: dict[str, Any]) -> None:

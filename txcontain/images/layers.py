@@ -94,6 +94,10 @@ class Layers:
         for waiting in self._unpacking.pop(layer):
             waiting.callback(outcome)  # with a Failure, it fails
 
+    def are_there(self, layers: Sequence[str]) -> bool:
+        """Whether none of these layers was removed. It looks at the disk."""
+        return all(map(os.path.isdir, layers))
+
     def metadata(self, layer: str) -> Metadata:
         """What is known of a layer."""
         if layer not in self._metadata:

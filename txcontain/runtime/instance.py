@@ -17,12 +17,12 @@ from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.host.files import to_json, write_soon
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
-from txcontain.host.processes import Process
-from txcontain.later import Timer, background, poll, together
+from txcontain.later import Timer, background, together
 from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import MakeLink, StepFailed
+from txcontain.runtime.ending import NEVER, Ending
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.phase import Phase
@@ -31,12 +31,11 @@ from txcontain.runtime.readiness import Readiness
 from txcontain.runtime.records import RECORD
 from txcontain.runtime.supervised import Supervised
 
-LOOK_AFTER, LOOK_AT_MOST = 0.002, 0.05  # seconds between two looks; doubled up to the second
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
-KILL_AGAIN, END_WITHIN = 1.0, 30.0  # seconds: what is killed may be busy in the kernel
 STEADY_AFTER = 10.0  # seconds of running after which the delay is short again
 SAVE_AFTER = 1.0  # seconds
+ALWAYS = ("always", "unless-stopped")  # the policies by which it is started again after any end
 
 log = Logger()
 
@@ -66,6 +65,8 @@ class Instance:
     ready: bool = False  # whether it listens on its PORT
     exit: Exit | None = None  # the last one
     restarts: int = 0
+    boot: str = ""  # of the machine, in which it was last started
+    paused: bool = False  # whether all its processes are frozen
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
     notes: Sequence[str] = ()  # for the person who launched it
     in_advance: int = 0  # how many steps its init had carried out before the launch
@@ -74,13 +75,16 @@ class Instance:
     ending: bool = False  # whether it is to be removed
     marked: Deferred[Any] | None = None  # fires when this is on disk, for the next manager
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
+    moving: DeferredLock = field(factory=DeferredLock)  # and one at a time stops or starts it
     delay: float = FIRST_DELAY  # before the next restart
     up_at: float = 0.0  # when its script began to run, by the reactor's clock
     _launching: bool = False  # whether its script has yet to run
     _next_start: Timer = field(init=False)
     _readiness: Readiness = field(init=False)
     _next_save: Timer = field(init=False)
-    _first_launch: bool = True  # whether a client waits for it
+    _client_waits: bool = True  # for its launch or start: then its policy does not apply
+    _was_launched: bool = False  # so it has a folder, and outlives a failure to start
+    _ending: Ending = field(init=False)
     _life: Life = field(init=False)
     _ended: list[Deferred[Exit]] = field(factory=list)
     _stopped: list[Deferred[None]] = field(factory=list)
@@ -90,6 +94,7 @@ class Instance:
         self._next_start = Timer(self.reactor, self._start_again)
         machine = self.reactor, self.kernel, self.threads
         self._readiness = Readiness(*machine, ready=self._listens)
+        self._ending = Ending(*machine, self.name, self.spec.stop_signal)
         self._next_save = Timer(self.reactor, self.save)
 
     @property
@@ -99,8 +104,18 @@ class Instance:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of it runs, nor will again."""
-        return self.state == "ended"
+        """Whether nothing of it runs, nor will by itself."""
+        return self.state in ("ended", "stopped")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether someone has stopped it, or is about to, and it is kept."""
+        return self.state == "stopped" or (self.state == "stopping" and not self.ending)
+
+    @property
+    def is_being_started(self) -> bool:
+        """Whether someone waits for its launch or start."""
+        return self._client_waits and self.state in ("created", "starting")
 
     @property
     def summary(self) -> dict[str, str]:
@@ -115,12 +130,13 @@ class Instance:
         return {
             **self.summary,
             "state": self.state,
-            "boot": self.kernel.boot_id(),
+            "boot": self.boot,
             "since": self.since,
             "launched": self.launched,
             "ready": self.ready,
             "port": spec.port,
             "ports": [port.mapping for port in spec.taken_ports],
+            "paused": self.paused,
             "pid": (self.running and processes and processes.process.pid) or None,
             "slot": processes.token if processes else None,
             "layers": self.layers,
@@ -150,15 +166,30 @@ class Instance:
         Raises ConfigAtFault, MachineAtFault or CalledOff, and then nothing runs any more.
         """
         self.launched = self.kernel.now()
+        await self._start_for_client()
+        self._was_launched = True
+
+    async def start(self) -> None:
+        """Make the container again, in the same folder; returns and raises as ``launch`` does.
+
+        If it fails, the instance is stopped, and keeps its data.
+        """
+        self._next_start.cancel()
+        self.restarts, self.delay, self._client_waits = 0, FIRST_DELAY, True
+        await self._start_for_client()
+
+    async def _start_for_client(self) -> None:
         try:
             await self._start()
         finally:
+            self._client_waits = False
             self._check_that_it_is_wanted()
-        self._first_launch = False
 
     def _check_that_it_is_wanted(self) -> None:
         if self.ending:
             raise CalledOff(f"{self.name} was destroyed while it was launched")
+        if self._ending.is_wanted:
+            raise CalledOff(f"{self.name} was stopped while it was started")
 
     async def _start(self) -> None:
         self.ready, self.processes, self._launching = False, None, True
@@ -179,20 +210,20 @@ class Instance:
         self._launching = False
         self._life.up()
         if self.spec.port is None:
-            self._first_launch = False
+            self._client_waits = False
         if self.processes.exit is not None:
             self._begin_again_or_end(self.processes.exit)
 
     async def _carry_out(self) -> None:
         prepared, self.prepared = self.prepared, None
         child = await self.pool.take(self.plan, prepared)
-        if self.ending:
+        if self.state == "stopping":
             child.hang_up()
         self._check_that_it_is_wanted()
         self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.make_link = self._exited, self.make_link
         self._limit(child)
-        if self._first_launch and not child.reserved:
+        if not self._was_launched and not child.reserved:
             await self._make_folder()
         self._name_pipes(child)
         steps_done = child.carry_out(self.plan)
@@ -260,14 +291,14 @@ class Instance:
             self._begin_again_or_end(processes.exit)
         else:
             processes.kill("its launch failed, so the manager ended it")
-            if self._first_launch:
+            if self._client_waits:
                 await self.end()
 
     async def _wait_until_it_listens(self, port: int) -> None:
         if self.running and self.processes is not None:
             await self._readiness.wait(self.processes, port)
         self._check_that_it_is_wanted()
-        if self._first_launch and self.ended and not self.ready:
+        if self._client_waits and self.ended and not self.ready:
             assert self.exit is not None
             token = self.processes.token if self.processes else ""
             words = await self.pool.log_process.last_words(token, self.path(LOG), LAST_WORDS)
@@ -282,13 +313,14 @@ class Instance:
 
     def recall(self, record: dict[str, Any]) -> None:
         """Take over what an earlier manager knew: ``record`` is as ``read_record`` returns it."""
-        self._first_launch = False
         self.inline, self.remove = record["inline"], record["remove"]
+        self._client_waits, self._was_launched = False, True
+        self.boot, self.paused = record["boot"], record["paused"]
         self.launched, self.since = record["launched"], record["since"]
         self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
         self.timeline, self.in_advance = record["timeline"], record["in_advance"]
         self.delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
-        same_boot = record["boot"] == self.kernel.boot_id()  # and so the same clock
+        same_boot = self.boot == self.kernel.boot_id()  # and so the same clock
         self.up_at = record["up_at"] if same_boot else self.reactor.seconds()
 
     def adopt(self, processes: Supervised) -> None:
@@ -296,6 +328,9 @@ class Instance:
         self.processes = processes
         processes.on_exit = self._exited
         self._life.found()
+        if not self.paused:  # what was frozen for a moment is not to stay so
+            self._thaw(processes)
+        self.paused = self.paused and processes.cgroups.is_frozen(processes.token)
         if self.spec.port is not None and not self.ready:
             self._readiness.watch(processes, self.spec.port)
 
@@ -313,6 +348,14 @@ class Instance:
         """It had ended already."""
         self._life.was_over(how)
 
+    def stopped_before(self, how: Exit) -> None:
+        """It had been stopped already."""
+        self._life.was_stopped(how)
+
+    def stopped_meanwhile(self, how: Exit) -> None:
+        """It was being stopped, and has ended while no manager ran."""
+        self._life.halted(how)
+
     # -- ending ----------------------------------------------------------------
 
     def end(self) -> Deferred[Exit]:
@@ -325,6 +368,15 @@ class Instance:
             self._ended.append(ended)
         return ended
 
+    def halt(self, patience: float) -> Deferred[Exit]:
+        """End the container as ``stop`` does, after ``patience`` seconds, and keep its data.
+
+        Fires when it is stopped, or has ended; can be cancelled.
+        """
+        self._ending.within(patience)
+        self._life.halt()
+        return self.end()
+
     def stop(self) -> Deferred[None]:
         """Ask the container to end, and make it end after ``stop_timeout`` seconds.
 
@@ -332,6 +384,7 @@ class Instance:
         """
         stopped: Deferred[None] = Deferred()
         self._stopped.append(stopped)
+        self._ending.within(self.spec.stop_timeout)
         self._life.stop()
         if self.ended:
             self._no_process_is_left()
@@ -342,37 +395,14 @@ class Instance:
         for waiting in stopped:
             waiting.callback(None)
 
-    async def _terminate(self, processes: Supervised) -> None:
-        """Send the config's signal to those that handle it, and in the end SIGKILL to all."""
-        try:
-            await self._ask_to_end(processes)
-        except Exception:
-            log.failure("asking {name} to end", name=self.name)
-        async for _ in poll(self.reactor, KILL_AGAIN, within=END_WITHIN):
-            if processes.exit is not None:
-                break
+    def _thaw(self, processes: Supervised) -> None:
+        """Let it run on: what is frozen takes no signal, and with cgroup v1 not even SIGKILL."""
+        self.paused = False
+        if processes.cgroups.is_frozen(processes.token):
             try:
-                processes.kill("asked to end")
-            except OSError as error:  # such as no free descriptor
-                log.warn("{name} can't be killed: {error}", name=self.name, error=error)
-
-    async def _ask_to_end(self, processes: Supervised) -> None:
-        patience = self.spec.stop_timeout
-        pid = processes.process.pid  # 0 once it has ended, before its monitor does
-        asked = await self._catchers(pid) if pid else []
-        for process in asked:
-            self.kernel.signal_process(process, self.spec.stop_signal)
-        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=patience):
-            if processes.exit or not any(self.kernel.lives(process) for process in asked):
-                break
-
-    async def _catchers(self, pid: int) -> list[Process]:
-        """The processes to ask; if there may be very many, a thread looks for them."""
-        about = pid, self.spec.stop_signal
-        found = self.kernel.catchers_at_once(*about)
-        if found is None:
-            found = await self.threads(self.kernel.catchers, *about)
-        return found
+                processes.cgroups.thaw(processes.token)
+            except OSError as error:
+                log.warn("{name} can't be thawed: {error}", name=self.name, error=error)
 
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""
@@ -386,15 +416,20 @@ class Instance:
             self._begin_again_or_end(how)
 
     def _begin_again_or_end(self, how: Exit) -> None:
-        if self.state != "stopping" and self._is_to_restart(how):
+        self.paused = False
+        if self.state == "stopping":
+            self._life.over(how)
+        elif self._client_waits and self._was_launched:
+            self._life.halted(how)
+        elif self._is_to_restart(how):
             self._life.lapsed(how)
         else:
             self._life.over(how)
 
     def _is_to_restart(self, how: Exit) -> bool:
-        wanted = self.spec.restart == "always" or (self.spec.restart == "on-failure" and how.failed)
-        most = self.spec.max_restarts
-        return wanted and not self._first_launch and (most is None or self.restarts < most)
+        policy, most = self.spec.restart, self.spec.max_restarts
+        wanted = policy in ALWAYS or (policy == "on-failure" and how.failed)
+        return wanted and not self._client_waits and (most is None or self.restarts < most)
 
     # -- beginning again -------------------------------------------------------
 
@@ -411,6 +446,11 @@ class Instance:
             await self._start()
         except Error as error:
             self._tell(f"could not be started again: {error}")
+
+    def set_paused(self, paused: bool) -> None:
+        """Take note of whether all its processes are frozen."""
+        self.paused = paused
+        self.save()
 
     def pause(self) -> None:
         """Do nothing later, because the instance or the manager ends."""
@@ -444,6 +484,8 @@ class Instance:
 
     def be_starting(self) -> None:
         """Take note of a start."""
+        self.boot = self.kernel.boot_id()
+        self._ending.kill_at = NEVER
         self._enter("starting", f"from {self.spec.file_name}")
 
     def be_running(self) -> None:
@@ -461,6 +503,10 @@ class Instance:
         """Take note of the end, as an earlier manager has."""
         self.state, self.exit = "ended", how
 
+    def be_found_stopped(self, how: Exit) -> None:
+        """Take note that it is stopped, as an earlier manager has."""
+        self.state, self.exit = "stopped", how
+
     def _enter(self, state: str, why: str) -> None:
         self.state, self.since = state, self.kernel.now()
         self._tell(why)
@@ -473,13 +519,27 @@ class Instance:
             log.failure("taking note that {name} is {state}", name=self.name, state=self.state)
 
     def be_stopping(self) -> None:
-        """Begin to end the container."""
+        """Begin to end the container, which is to be removed."""
+        is_ending = self.state == "stopping"
         self._readiness.stop()
         self._enter("stopping", "asked to end")
         self.mark_as_ending()
+        if not is_ending:
+            self._begin_to_end()
+
+    def be_halting(self) -> None:
+        """Begin to end the container, which is to be kept."""
+        self._readiness.stop()
+        self._enter("stopping", "asked to stop")
+        self.save()
+        self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
         if self.processes is not None:
             self.processes.watch_init(self._no_process_is_left)
-            background(self._terminate(self.processes), f"ending {self.name}")
+            if self.paused:
+                self._thaw(self.processes)
+            background(self._ending.end(self.processes), f"ending {self.name}")
 
     def mark_as_ending(self) -> None:
         """It is to be removed from now on, by this manager or the next."""
@@ -498,15 +558,21 @@ class Instance:
 
     def be_ended(self, how: Exit | None = None) -> None:
         """Take note of the end; of the last one if it was waiting to be started again."""
-        how = how or self.exit
-        assert how is not None
         asked = self.state == "stopping"  # then its folder is about to be removed
         if asked:
             self._next_save.cancel()
+        self._come_to_rest("ended", how or self.exit, is_kept=not asked)
+
+    def be_stopped(self, how: Exit | None = None) -> None:
+        """Take note of the end, after which it is kept until someone starts it."""
+        self._come_to_rest("stopped", how or self.exit, is_kept=True)
+
+    def _come_to_rest(self, state: str, how: Exit | None, *, is_kept: bool) -> None:
+        assert how is not None
         self.pause()
         self.exit = how
-        self._enter("ended", how.reason)
-        if not asked:
+        self._enter(state, how.reason)
+        if is_kept:
             self.save()
         ended, self._ended = self._ended, []
         for waiting in ended:

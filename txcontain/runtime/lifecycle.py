@@ -3,6 +3,8 @@
 created → starting → running → stopping → ended
              ↑↓         ↓         ↑
              waiting ←──┘ ────────┘      (waiting: to be started again)
+             ↑          ↓
+             stopped ← halting           (stopped: kept until someone starts it)
 """
 
 from __future__ import annotations
@@ -30,8 +32,17 @@ class Life(Protocol):
     def was_over(self, how: Exit) -> None:
         """It had ended for good before this manager started."""
 
+    def was_stopped(self, how: Exit) -> None:
+        """It had been stopped before this manager started."""
+
     def stop(self) -> None:
         """It is to end for good."""
+
+    def halt(self) -> None:
+        """It is to end, and to be kept until someone starts it."""
+
+    def halted(self, how: Exit) -> None:
+        """It has ended, or could not be started, and is kept until someone starts it."""
 
     def lapsed(self, how: Exit) -> None:
         """It has ended, or could not be started, and is to be started again."""
@@ -64,6 +75,15 @@ class Living(Protocol):
     def be_found_ended(self, how: Exit) -> None:
         """Enter the state "ended", which is not new."""
 
+    def be_halting(self) -> None:
+        """Enter the state "stopping", on the way to "stopped"."""
+
+    def be_stopped(self, how: Exit | None = None) -> None:
+        """Enter the state "stopped", after this end (or else after the last one)."""
+
+    def be_found_stopped(self, how: Exit) -> None:
+        """Enter the state "stopped", which is not new."""
+
 
 def _life_machine() -> Callable[[Living], Life]:
     builder = TypeMachineBuilder(Life, Living)  # type: ignore[type-abstract]  # a Protocol
@@ -72,9 +92,11 @@ def _life_machine() -> Callable[[Living], Life]:
     running = builder.state("running")
     waiting = builder.state("waiting")
     stopping = builder.state("stopping")
+    halting = builder.state("halting")
+    stopped = builder.state("stopped")
     ended = builder.state("ended")
 
-    for state in (created, waiting):
+    for state in (created, waiting, stopped, ended):
 
         @state.upon(Life.launch).to(starting)
         def start(life: Life, container: Living) -> None:
@@ -92,7 +114,17 @@ def _life_machine() -> Callable[[Living], Life]:
     def stay(life: Life, container: Living, how: Exit) -> None:
         container.be_found_ended(how)
 
+    @created.upon(Life.was_stopped).to(stopped)
+    def stay_stopped(life: Life, container: Living, how: Exit) -> None:
+        container.be_found_stopped(how)
+
     for state in (starting, running):
+
+        @state.upon(Life.halt).to(halting)
+        def halt(life: Life, container: Living) -> None:
+            container.be_halting()
+
+    for state in (starting, running, halting):
 
         @state.upon(Life.stop).to(stopping)
         def stop(life: Life, container: Living) -> None:
@@ -104,9 +136,25 @@ def _life_machine() -> Callable[[Living], Life]:
         def wait(life: Life, container: Living, how: Exit) -> None:
             container.be_waiting(how)
 
-    @waiting.upon(Life.stop).to(ended)
-    def give_up(life: Life, container: Living) -> None:
-        container.be_ended()
+    for state in (waiting, stopped):
+
+        @state.upon(Life.stop).to(ended)
+        def give_up(life: Life, container: Living) -> None:
+            container.be_ended()
+
+    @waiting.upon(Life.halt).to(stopped)
+    def rest(life: Life, container: Living) -> None:
+        container.be_stopped()
+
+    for state in (created, starting, running):
+
+        @state.upon(Life.halted).to(stopped)
+        def come_to_rest(life: Life, container: Living, how: Exit) -> None:
+            container.be_stopped(how)
+
+    @halting.upon(Life.over).to(stopped)
+    def end_halt(life: Life, container: Living, how: Exit) -> None:
+        container.be_stopped(how)
 
     for state in (created, starting, running, stopping):
 
@@ -116,6 +164,8 @@ def _life_machine() -> Callable[[Living], Life]:
 
     for state in (stopping, ended):
         state.upon(Life.stop).loop().returns(None)
+    for state in (stopping, halting, stopped, ended):
+        state.upon(Life.halt).loop().returns(None)
     return builder.build()
 
 

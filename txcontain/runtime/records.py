@@ -30,7 +30,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
         folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
         if len(folders) != 1 + len(spec.mounts):
             raise ValueError("the layers are not those of the spec")
-        if record["state"] == "ended" and not record["exit"]:
+        if record["state"] in ("ended", "stopped") and not record["exit"]:
             raise ValueError("it does not say how it ended")
         return {
             "instance": name,
@@ -39,6 +39,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "since": _number(record["since"]),
             "launched": _number(record["launched"]),
             "ready": bool(record["ready"]),
+            "paused": bool(record.get("paused", False)),
             "restarts": int(record["restarts"]),
             "delay": _number(record.get("delay", 0)),
             "up_at": _number(record.get("up_at", 0)),

@@ -1,0 +1,99 @@
+"""What changes an instance's life: stop, start, restart, kill, pause, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+from attrs import define, evolve
+from twisted.web.server import Request
+
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import INSTANCE, NO_INSTANCE, Json, answer, extension, ref, structure
+from txcontain.api.instances import listed
+from txcontain.api.verbs import ExtensionResource, body, note
+from txcontain.container.document import read_object, refuse, shown
+from txcontain.container.keys import Key, number, schema_of
+from txcontain.container.spec import STOP_SIGNAL
+from txcontain.engine import life
+from txcontain.engine.life import Notes
+
+Keys = dict[str, Key]  # what a body may have
+Act = Callable[..., Awaitable[Notes]]  # takes the manager, an instance, and what the body has
+NO_KEYS: Keys = {}
+TIMEOUT = {"timeout": number("seconds until SIGKILL; else the config's", 0, 3600, float)}
+SIGNAL = {"signal": evolve(STOP_SIGNAL, description="its name or number; else KILL")}
+WRONG_STATE = {"409": "invalid data; or it is not in a state in which this can be done"}
+
+
+def _operation(summary: str, success: str, name: str, keys: Keys) -> Json:
+    more = {"requestBody": _body(keys)} if keys else {}
+    refused = {**NO_INSTANCE, **WRONG_STATE}
+    operation = extension(name, summary, answer(success, ref("Record")), refused, **more)
+    return {"post": operation, "parameters": [INSTANCE]}
+
+
+def _body(keys: Keys) -> Json:
+    schema = structure(schema_of(keys), *keys, closed=True)
+    return {"required": False, "content": {"application/json": {"schema": schema}}}
+
+
+def read_body(request: Request, keys: Keys) -> dict[str, Any]:
+    """What a body, which may be empty, has of these keys.
+
+    Raises InvalidData.
+    """
+    document = body(request)
+    values = read_object(document) if document else {}
+    for name in values:
+        if name not in keys:
+            known = f"the keys are {', '.join(keys)}" if keys else "it takes none"
+            refuse(f"this request has no key {shown(name)}", known)
+    return {name: keys[name](name, value) for name, value in values.items()}
+
+
+@define
+class Life(Area):
+    """The verbs of an instance's life, each answered with what has become of it."""
+
+    paths: ClassVar[Json] = {
+        "/instances/{instance}/stop": _operation(
+            "End an instance, and keep its data", "it is stopped", "stop", TIMEOUT
+        ),
+        "/instances/{instance}/start": _operation(
+            "Start an instance that was stopped or has ended", "it runs", "start", NO_KEYS
+        ),
+        "/instances/{instance}/restart": _operation(
+            "Stop an instance, and start it", "it runs", "restart", TIMEOUT
+        ),
+        "/instances/{instance}/kill": _operation(
+            "Send a signal to an instance's PID 1", "it was sent", "kill", SIGNAL
+        ),
+        "/instances/{instance}/pause": _operation(
+            "Freeze all processes of an instance", "they are frozen", "pause", NO_KEYS
+        ),
+        "/instances/{instance}/resume": _operation(
+            "Let the processes of a paused instance run on", "they run", "resume", NO_KEYS
+        ),
+    }
+
+    def below_instance(self, name: str) -> Resources:
+        """The verbs."""
+        return {
+            b"stop": self._verb(name, life.stop, TIMEOUT),
+            b"start": self._verb(name, life.start),
+            b"restart": self._verb(name, life.restart, TIMEOUT),
+            b"kill": self._verb(name, life.kill, SIGNAL),
+            b"pause": self._verb(name, life.pause),
+            b"resume": self._verb(name, life.resume),
+        }
+
+    def _verb(self, name: str, act: Act, keys: Keys = NO_KEYS) -> ExtensionResource:
+        async def post(request: Request) -> Json:
+            values = read_body(request, keys)
+            instance = self.manager.match(name)
+            for text in await act(self.manager, instance, **values):
+                note(request, text)
+            return listed(instance)
+
+        return ExtensionResource(POST=post)

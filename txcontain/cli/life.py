@@ -1,0 +1,103 @@
+"""Commands that change the life of instances, of several at once."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from txcontain.cli.command import INSTANCES, Argument, Command
+from txcontain.cli.errors import CliError
+from txcontain.cli.ps import state
+from txcontain.cli.words import one_line, plain
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client
+
+OF_CONFIG = "config:"  # begins what stands for all instances of a config
+
+
+async def change(client: "Client", words: list[str], verb: str, **values: Any) -> int:
+    """Do something to all these instances at the same time; print a line for each.
+
+    :return: 1 if any failed
+    """
+    from twisted.internet.defer import Deferred, gatherResults
+
+    names, failed = await named(client, words)
+    works = [change_one(client, name, verb, values) for name in names]
+    done: list[bool] = await gatherResults([Deferred.fromCoroutine(work) for work in works])
+    return int(failed or not all(done))
+
+
+async def named(client: "Client", words: list[str]) -> tuple[list[str], bool]:
+    """Return the instances that these words stand for, and whether any stands for none.
+
+    Whatever stands for one instance is left to the manager.
+    """
+    names: dict[str, None] = {}
+    failed = False
+    for word in words:
+        if not word.startswith(OF_CONFIG):
+            names[word] = None
+            continue
+        try:
+            names.update((record["instance"], None) for record in await client.matching(word))
+        except CliError as error:
+            failed = complain(word, error)
+    return list(names), failed
+
+
+async def change_one(client: "Client", name: str, verb: str, values: dict[str, Any]) -> bool:
+    """Do something to one instance; return whether that worked."""
+    try:
+        record = await client.change(name, verb, **values)
+    except CliError as error:
+        return not complain(name, error)
+    print(plain(f"{record['instance']}: {state(record)}"))
+    return True
+
+
+def complain(word: str, error: CliError) -> bool:
+    """Say what went wrong with one of several instances; return True."""
+    print(f"{plain(word)}: {one_line(str(error))}", file=sys.stderr)
+    return True
+
+
+def verb(name: str, *options: str) -> "Callable[[Client, Namespace], Coroutine[Any, Any, int]]":
+    """Return what carries out a command that is a verb of the API, with these options."""
+
+    async def run(client: "Client", arguments: Namespace) -> int:
+        values = {option: getattr(arguments, option) for option in options}
+        return await change(client, arguments.instances, name, **values)
+
+    return run
+
+
+TIMEOUT = Argument(
+    "-t", "--timeout", metavar="SECONDS", type=float, help="until SIGKILL; else the config's"
+)
+SIGNAL = Argument("-s", "--signal", metavar="SIGNAL", help="its name or number; else KILL")
+
+COMMANDS = (
+    Command(
+        "stop",
+        "end instances, and keep their data until they are started again",
+        verb("stop", "timeout"),
+        (TIMEOUT, INSTANCES),
+    ),
+    Command("start", "start instances that are stopped or have ended", verb("start"), (INSTANCES,)),
+    Command(
+        "restart",
+        "stop instances, and start them",
+        verb("restart", "timeout"),
+        (TIMEOUT, INSTANCES),
+    ),
+    Command(
+        "kill",
+        "send a signal to the PID 1 of instances; KILL stops them at once",
+        verb("kill", "signal"),
+        (SIGNAL, INSTANCES),
+    ),
+    Command("pause", "freeze all processes of instances", verb("pause"), (INSTANCES,)),
+    Command("resume", "let paused instances run on", verb("resume"), (INSTANCES,)),
+)

@@ -1,0 +1,229 @@
+"""The verbs of an instance's life: stop it and start it again, signal it, pause it."""
+
+from __future__ import annotations
+
+from signal import SIGKILL, strsignal
+
+from twisted.internet.defer import TimeoutError
+
+from txcontain.engine.manager import Manager, is_stuck
+from txcontain.engine.ports import check_ports
+from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault, NotRunning, WrongState
+from txcontain.host.os_errors import of_os
+from txcontain.later import pause as pause_for
+from txcontain.later import poll
+from txcontain.runtime import volatile
+from txcontain.runtime.ending import END_WITHIN
+from txcontain.runtime.instance import Instance
+from txcontain.runtime.supervised import Supervised
+
+FREEZE_WITHIN, LOOK_AFTER, LOOK_AT_MOST = 5.0, 0.002, 0.05  # seconds
+Notes = list[str]  # sentences for the person who asked
+
+# -- stop, start, restart ----------------------------------------------------------
+
+
+async def stop(manager: Manager, instance: Instance, timeout: float | None = None) -> Notes:
+    """End a container, and keep its data until it is started or destroyed.
+
+    ``timeout``: seconds until SIGKILL, in place of the config's ``stop_timeout``.
+
+    Raises WrongState while someone waits for its launch; CalledOff, MachineAtFault.
+    """
+    async with instance.moving:
+        return await _stop(manager, instance, timeout)
+
+
+async def start(manager: Manager, instance: Instance) -> Notes:
+    """Start a container that was stopped, or has ended, in the same folder, with a new init.
+
+    Raises what a launch raises; then the instance is stopped.
+    """
+    async with instance.moving:
+        return await _start(manager, instance)
+
+
+async def restart(manager: Manager, instance: Instance, timeout: float | None = None) -> Notes:
+    """Stop a container, unless it has ended already, and start it.
+
+    Raises what ``stop`` and ``start`` raise.
+    """
+    async with instance.moving:
+        _check_that_it_stays(instance)
+        notes = [] if instance.ended else await _stop(manager, instance, timeout)
+        return notes + await _start(manager, instance)
+
+
+async def _stop(manager: Manager, instance: Instance, timeout: float | None) -> Notes:
+    if instance.ended:
+        return [f"{instance.name} does not run: it is {instance.state}"]
+    if instance.is_being_started:
+        hint = "wait until it runs, or destroy it"
+        raise WrongState(f"{instance.name} is being started", hint)
+    patience = instance.spec.stop_timeout if timeout is None else timeout
+    stopped = instance.halt(patience)
+    stopped.addTimeout(patience + END_WITHIN, manager.reactor)
+    try:
+        await stopped
+    except TimeoutError as error:
+        raise is_stuck(instance) from error
+    if instance.remove:
+        return [f"{instance.name} is about to be removed, as its launch asked for"]
+    await pause_for(manager.reactor, 0)  # we were told in the middle of the move to "stopped"
+    _check_that_it_is_there(instance)
+    return [*_lost(instance), *await _settle(manager, instance)]
+
+
+def _lost(instance: Instance) -> Notes:
+    spec = instance.spec
+    writable = spec.writable_root or any(mount.writable for mount in spec.mounts)
+    if spec.limits.disk is None or not writable:
+        return []
+    return [f"what {instance.name} wrote was in memory (limits.disk), and is gone"]
+
+
+async def _settle(manager: Manager, instance: Instance) -> Notes:
+    try:
+        await manager.threads(volatile.settle, instance.plan, instance.folder)
+    except OSError as error:
+        what = f"what {instance.name} wrote may not outlive a reboot"
+        return [f"{what}: it can't be written to the disk now ({of_os(error)})"]
+    return []
+
+
+async def _start(manager: Manager, instance: Instance) -> Notes:
+    if not (instance.ended or instance.state == "waiting"):
+        return [f"{instance.name} is {instance.state} already"]
+    _check_that_it_stays(instance)
+    with manager.holding(instance.layers):
+        await _prepare(manager, instance)
+        _check_that_it_is_there(instance)
+        if instance.ended:  # else it has its address and ports
+            manager.move_in(instance)
+        if instance.ended or instance.state == "waiting":  # it may have been started meanwhile
+            await instance.start()
+    return []
+
+
+async def _prepare(manager: Manager, instance: Instance) -> None:
+    """Check that all is there, and nothing in the way.
+
+    Raises ConfigAtFault, MachineAtFault.
+    """
+    if not await manager.threads(manager.layers.are_there, instance.layers):
+        raise ConfigAtFault(
+            f"the images of {instance.name} were removed, as it had ended",
+            "destroy it, and launch its config again",
+        )
+    left = await instance.processes.remove() if instance.processes and instance.ended else []
+    if left:
+        raise MachineAtFault(
+            f"starting {instance.name}", "of its last run something is left", *left
+        )
+    await _unmark(manager, instance)
+    others = {name: one for name, one in manager.instances.items() if one is not instance}
+    await check_ports(instance.spec, others, manager.kernel, manager.threads)
+
+
+async def _unmark(manager: Manager, instance: Instance) -> None:
+    files = instance.plan, instance.folder
+    if instance.boot == manager.kernel.boot_id():
+        await manager.threads(volatile.unmark, *files)
+    elif await manager.threads(volatile.is_marked, *files):
+        raise MachineAtFault(
+            f"starting {instance.name}",
+            "the machine went down before all that it had written was on the disk",
+            "destroy it, and launch its config again; to keep such data, stop an instance before "
+            'a reboot, or write "restart" in its config',
+        )
+
+
+def _check_that_it_stays(instance: Instance) -> None:
+    if instance.remove:
+        hint = "launch another one"
+        raise WrongState(f"{instance.name} can't be started again: its end removes it", hint)
+
+
+def _check_that_it_is_there(instance: Instance) -> None:
+    if instance.ending:
+        raise CalledOff(f"{instance.name} was destroyed meanwhile")
+
+
+# -- kill, pause, resume -----------------------------------------------------------
+
+
+async def kill(manager: Manager, instance: Instance, signal: int = SIGKILL) -> Notes:
+    """Send a signal to PID 1; SIGKILL stops the instance, at once.
+
+    Raises NotRunning, WrongState, CalledOff, MachineAtFault.
+    """
+    if signal == SIGKILL and not instance.ended:
+        return await _stop(manager, instance, 0)
+    try:
+        _processes(instance).send_signal(signal)
+    except OSError as error:
+        raise MachineAtFault(f"sending a signal to {instance.name}", of_os(error)) from error
+    what = f"PID 1 was sent signal {signal} ({strsignal(signal)})"
+    manager.journal.add("signalled", what, instance=instance.name)
+    return []
+
+
+async def pause(manager: Manager, instance: Instance) -> Notes:
+    """Freeze all processes of a container.
+
+    Raises NotRunning; MachineAtFault if they can't be frozen.
+    """
+    processes = _processes(instance)
+    if instance.paused:
+        return [f"{instance.name} is paused already"]
+    try:
+        await _freeze(manager, instance, processes)
+    except OSError as error:
+        hint = "this takes cgroup version 2, or the freezer of version 1"
+        raise MachineAtFault(f"pausing {instance.name}", of_os(error), hint) from error
+    manager.journal.add("paused", "its processes are frozen", instance=instance.name)
+    return []
+
+
+async def _freeze(manager: Manager, instance: Instance, processes: Supervised) -> None:
+    cgroups, token = processes.cgroups, processes.token
+    cgroups.freeze(token)
+    instance.set_paused(True)
+    looks = poll(manager.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=FREEZE_WITHIN)
+    async for _ in looks:
+        if cgroups.is_frozen(token) or not instance.paused:
+            break
+    else:
+        cgroups.thaw(token)
+        instance.set_paused(False)
+        why = f"its processes did not stop within {FREEZE_WITHIN:.0f} s"
+        raise MachineAtFault(f"pausing {instance.name}", why)
+    _processes(instance)  # it may have ended meanwhile
+
+
+async def resume(manager: Manager, instance: Instance) -> Notes:
+    """Let the processes of a paused container run on.
+
+    Raises NotRunning, MachineAtFault.
+    """
+    processes = _processes(instance)
+    if not instance.paused:
+        return [f"{instance.name} is not paused"]
+    try:
+        processes.cgroups.thaw(processes.token)
+    except OSError as error:
+        raise MachineAtFault(f"resuming {instance.name}", of_os(error)) from error
+    instance.set_paused(False)
+    manager.journal.add("resumed", "its processes run on", instance=instance.name)
+    return []
+
+
+def _processes(instance: Instance) -> Supervised:
+    """The processes of an instance that runs.
+
+    Raises NotRunning.
+    """
+    if not instance.running or instance.processes is None:
+        hint = "start it first" if instance.ended else "wait until it runs"
+        raise NotRunning(f"{instance.name} does not run: it is {instance.state}", hint)
+    return instance.processes
