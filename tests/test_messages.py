@@ -155,6 +155,35 @@ CONFIGS = (
         {"command": ["a"], "startup_script": "/a"},
         "a config has either startup_script or command: only one program can be PID 1",
     ),
+    ({"files": "/x"}, "files must be a list of up to 64 objects, not '/x'"),
+    ({"files": ["/x"]}, 'files has objects such as {"path": "/x", "content": ""}, not \'/x\''),
+    ({"files": [{"path": "/x"}]}, "each of files has a path, and either content or from"),
+    (
+        {"files": [{"path": "/x", "content": "", "text": ""}]},
+        "a file has no key 'text' → the keys are path, content, from, mode, owner",
+    ),
+    (
+        {"files": [{"path": "/proc/x", "content": ""}]},
+        "no file can be put at '/proc/x': the container has its own there",
+    ),
+    ({"files": [{"path": "/x", "content": 1}]}, "content in files must be a text, not 1"),
+    (
+        {"files": [{"path": "/x", "content": "", "mode": 420}]},
+        "mode in files must be a string of octal digits such as '0644', not 420",
+    ),
+    (
+        {"files": [{"path": "/x", "content": "x" * 262_145}]},
+        "files has contents of more than 262144 bytes together",
+    ),
+    (
+        {"secrets": ["db /x", "key /x"]},
+        "two files or secrets are at '/x': one would hide the other",
+    ),
+    (
+        {"secrets": ["db"]},
+        "a secret is 'NAME /absolute/path', 'NAME /absolute/path 0400' or the same with an owner, "
+        "not 'db'",
+    ),
     ({"workdir": "data"}, "workdir must be an absolute path without '..', not 'data'"),
     (
         {"startup_owner": "a b"},
@@ -462,6 +491,12 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["ps", "--colour"],
         {},
         "txcontain: error: there is no argument '--colour': `txcontain help` shows those there are",
+    ),
+    (
+        ["secrets", "set", "a/b"],
+        {},
+        "txcontain secrets set: error: argument NAME: a name is up to 63 letters, digits, '.', "
+        "'_' and '-'",
     ),
     (["logs"], {}, "Name the instances whose logs to show, or give --all."),
     (
@@ -1235,6 +1270,63 @@ ELSEWHERE = (
         "integration/test_network.py:test_no_forwarding",
         "publishing port {} → the host does not forward packets → sysctl net.ipv4.ip_forward=1, or "
         "publish it on 127.0.0.1",
+    ),
+    (
+        "no secret on standard input",
+        "cli/test_secrets.py:test_no_secret",
+        "A secret has 1 to {} bytes: send it to standard input.",
+    ),
+    (
+        "a secret with a bad name",
+        "api/test_secrets.py:test_refused",
+        "the name of a secret is up to 63 letters, digits, '.', '_' and '-'",
+    ),
+    ("a long secret", "api/test_secrets.py:test_refused", "a secret has up to {} bytes"),
+    ("an empty secret", "api/test_secrets.py:test_refused", "the secret is empty"),
+    (
+        "a secret that is removed while it is used",
+        "engine/test_secrets.py:test_in_use",
+        "the secret {} is in use → by {} → destroy them",
+    ),
+    (
+        "no room for a secret",
+        "engine/test_secrets.py:test_disk_full",
+        "keeping the secret {} → {}",
+    ),
+    (
+        "a secret that can't be removed",
+        "engine/test_secrets.py:test_can_not_be_removed",
+        "removing the secret {} → {}",
+    ),
+    (
+        "a secret that is not there",
+        "engine/test_secrets.py:test_missing",
+        "there is no secret {} → set it: `txcontain secret set {}`",
+    ),
+    (
+        "a file that is not in mountables/",
+        "engine/test_secrets.py:test_missing",
+        "there is no file {} in {}/ → put it there, or correct the config",
+    ),
+    (
+        "a file that is too long to be copied",
+        "container/test_init.py:test_no_copy",
+        "{} is longer than {} bytes → mount it in a tarball",
+    ),
+    (
+        "a file that is removed at the last moment",
+        "container/test_init.py:test_no_copy",
+        "{} can't be copied → put it there again",
+    ),
+    (
+        "a file at the place of a folder",
+        "container/test_init.py:test_no_place_for_a_small_file",
+        "there is a folder at {} → put the file somewhere else",
+    ),
+    (
+        "an owner that a user namespace lacks",
+        "container/test_init.py:test_no_place_for_a_small_file",
+        "a user namespace has only the ids below {} → give {} another owner",
     ),
     (
         "a config that is removed while it is used",

@@ -57,6 +57,14 @@ class InstanceExists(Error):
     """There is an instance of this name already."""
 
 
+class NoSuchSecret(Error):
+    """There is no secret of this name."""
+
+
+class SecretInUse(Error):
+    """Instances have this secret."""
+
+
 class NoSuchInstance(Error):
     """There is no instance of this name."""
 

@@ -51,7 +51,16 @@ REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option
 SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
 LOG_THREADS = 4  # of the reactor's ten: readers of logs must not use them up
-FOLDERS = ("configs", "layers", "instances", "run/slots", "run/scratch", "empty", "aside")
+FOLDERS = (
+    "configs",
+    "secrets",
+    "layers",
+    "instances",
+    "run/slots",
+    "run/scratch",
+    "empty",
+    "aside",
+)
 
 
 def _subnet(text: str) -> IPv4Network:

@@ -34,7 +34,12 @@ def operations() -> set[tuple[str, str]]:
 def documented_in_api_md() -> set[tuple[str, str]]:
     """(path, method) of each of API.md's headings."""
     return {
-        (path.replace("INSTANCE", "{instance}").replace("CONFIG", "{config}"), method)
+        (
+            path.replace("INSTANCE", "{instance}")
+            .replace("CONFIG", "{config}")
+            .replace("SECRET", "{secret}"),
+            method,
+        )
         for heading in re.findall(r"^### (.*)", API, re.MULTILINE)
         for method, path in re.findall(r"([A-Z]+) (/[\w/.]+)", heading)
     }
@@ -96,7 +101,9 @@ class DocumentTests(ManagerTestCase):
     def test_methods(self) -> None:
         """Each path has exactly the methods that its resource has, which Allow names."""
         for path in DOCUMENT["paths"]:
-            response, _ = self.ask("PROPFIND", path.format(instance="web-1", config="web-1-1"))
+            response, _ = self.ask(
+                "PROPFIND", path.format(instance="web-1", config="web-1-1", secret="db")
+            )
             self.assertEqual(response.code, 405, path)
             allowed = set(response.headers.getRawHeaders("Allow")[0].split(", "))
             self.assertEqual({m for p, m in operations() if p == path}, allowed, path)
@@ -108,6 +115,7 @@ class DocumentTests(ManagerTestCase):
         self.assertIsInstance(instances, Collection)
         found |= set(paths_below(instances.getChild(b"web-1", None), "/instances/{instance}"))
         found |= {"/instances/{instance}", "/destroy/{instance}", "/configs/{config}"}
+        found |= {"/secrets/{secret}"}
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
 
     def test_statuses(self) -> None:

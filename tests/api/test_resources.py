@@ -32,6 +32,8 @@ METHODS = {
     "/destroyall": "DELETE",
     "/instances": "GET, HEAD, POST",
     "/configs": "GET, HEAD",
+    "/secrets": "GET, HEAD",
+    "/secrets/db": "DELETE, PUT",
     "/configs/web-1-01": "DELETE, GET, HEAD",
     "/instances/web-1": "GET, HEAD",
     "/instances/web-1/logs": "GET, HEAD",

@@ -249,6 +249,14 @@ class ForReal(SynchronousTestCase):
             {"startup_owner": "www:adm", "startup_env": {"A": "a;${B}\nCONTAINER\n\t\u00a0"}},
             {"startup_owner": "www:4294967294"},
             {"startup_owner": "034"},
+            {
+                "files": [
+                    {"path": "/etc/own", "content": "it's\n", "owner": "www", "mode": "0600"},
+                    {"path": "/new/deep/one", "content": "x", "owner": "4711:adm"},
+                ],
+                "startup_owner": "www",
+                "workdir": "/new/deep",
+            },
         ):
             plan = self.plan(**changes)
             self.assertEqual(self.by_shell(plan), self.by_init(plan))

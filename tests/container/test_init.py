@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
-from txcontain.container import init, spec
+from txcontain.container import init, small_files, spec
 from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
 from txcontain.container.plan import Link, Paths, make_plan
@@ -120,8 +120,11 @@ class Recorder:
             return 0
         if name == "readlink":
             return "../x/"
+        if name == "read":
+            return b"secret"
         if name == "stat":
-            return SimpleNamespace(st_uid=33, st_gid=34, st_mode=stat.S_IFDIR | 0o750)
+            kind = stat.S_IFREG if isinstance(arguments[0], int) else stat.S_IFDIR
+            return SimpleNamespace(st_uid=33, st_gid=34, st_mode=kind | 0o750)
         if name == "place":
             return self.places[arguments[1]]
         return 1000 + len(self.calls)
@@ -163,7 +166,7 @@ class Case(SynchronousTestCase):
         self.files = dict(FILES)
         self.patch(init, "read_file", self.read_file)
 
-    def read_file(self, path: str) -> str:
+    def read_file(self, path: str, root: int) -> str:
         if path not in self.files:
             raise FileNotFoundError(ENOENT, "not there", path)
         return self.files[path]
@@ -202,6 +205,8 @@ def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ..
         "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
         "startup_script": "/web/run.sh",
         "workdir": "/web",
+        "files": [{"path": "/etc/app.conf", "content": "x", "owner": "www"}],
+        "secrets": ["db /run/db 0400 www:others"],
         "startup_owner": "www",
         "limits": {"files": 100, "disk": "1M"},
         "shm_size": "1M",
@@ -488,6 +493,86 @@ class FileTree(Case):
             if call[0] == "mknod"
         ]
         self.assertEqual([call[1:3] for call in made], [("x", stat.S_IFREG | 0o644)])
+
+    def add(self, kernel: Recorder, **changes: Any) -> list[Any]:
+        """The calls that add a file."""
+        said = {"path": "/a/f", "place": "/s/0", "mode": 0o640, "owner": "www", "content": "x"}
+        return self.calls("add_file", kernel, **{**said, **changes})
+
+    def test_a_small_file(self) -> None:
+        """It is written with its owner and mode, and mounted read-only on what is there."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        folder = os.O_PATH | os.O_DIRECTORY
+        read_only = init.bits(["ro", "nosuid", "nodev"])
+        kernel = Recorder()
+        self.assertEqual(
+            self.add(kernel),
+            [
+                ("open", "/s/0", flags, 0o600),
+                ("write", 1001, b"x"),
+                ("chown", 1001, 33, 35),
+                ("chmod", 1001, 0o640),
+                ("close", 1001),
+                ("open_beneath", -1, "/a", folder, 0),
+                ("place", -1, 1006),
+                ("open_beneath", 1006, "f", os.O_PATH, init.RESOLVE_NO_SYMLINKS),
+                ("close", 1006),
+                ("stat", 1008),
+                ("bind", "/s/0", "/proc/self/fd/1008", read_only),
+                ("close", 1008),
+            ],
+        )
+        self.assertEqual(kernel.places, {})
+
+    def test_a_place_for_a_small_file(self) -> None:
+        """What is missing is made, and a link is replaced; neither is ever followed."""
+        opened = ("open_beneath", 1006, "f", os.O_PATH, init.RESOLVE_NO_SYMLINKS)
+        made = ("mknod", "f", stat.S_IFREG | 0o644, 1006)
+        for number, wanted in (
+            (ENOENT, [made, opened]),
+            (errno.ELOOP, [("unlink", "f", 1006), made, opened]),
+        ):
+            kernel = Recorder().fail(7, number)
+            calls = self.add(kernel)
+            self.assertEqual(calls[8 : 8 + len(wanted)], wanted)
+            self.assertEqual(kernel.places, {})
+
+    def test_no_place_for_a_small_file(self) -> None:
+        """A folder in its place, or an owner that the user namespace lacks, is named."""
+        kernel = Recorder()
+        self.patch(stat, "S_ISDIR", lambda mode: True)
+        error = self.assertRaises(init.StepError, self.add, kernel)
+        self.assertEqual((error.cause, kernel.places), ("there is a folder at /a/f", {}))
+        container = make_container(Recorder())
+        container.owner = 1 << 20
+        said = ("/a/f", "/s/0", 0o640, "65536", "x")
+        error = self.assertRaises(init.StepError, container.add_file, *said)
+        self.assertEqual(error.cause, "a user namespace has only the ids below 65536")
+
+    def test_a_copy(self) -> None:
+        """A copy is read from the host, no link followed; its owner is that of the namespace."""
+        kernel = Recorder()
+        container = make_container(kernel)
+        container.owner = 1 << 20
+        container.add_copy("/a/f", "/s/0", 0o400, "www", "/secrets/db")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        opened = ("open", "/secrets/db", flags)
+        read = ("read", 1001, init.LONGEST_COPY + 1)
+        self.assertEqual(kernel.calls[:3], [opened, read, ("close", 1001)])
+        self.assertIn(("write", 1004, b"secret"), kernel.calls)
+        self.assertIn(("chown", 1004, (1 << 20) + 33, (1 << 20) + 35), kernel.calls)
+        self.assertEqual(init.LONGEST_COPY, small_files.LONGEST_SECRET)
+
+    def test_no_copy(self) -> None:
+        """What can't be read, or is too long, is named; its content is in no error."""
+        said = {"path": "/a", "place": "/s/0", "mode": 0o400, "owner": "www", "source": "/s/db"}
+        for kernel in (Recorder().fail(0, ENOENT), Recorder().fail(1, EIO)):
+            error = self.assertRaises(init.StepError, self.calls, "add_copy", kernel, **said)
+            self.assertEqual((error.path, error.cause), ("/s/db", "/s/db can't be copied"))
+        kernel = Recorder()
+        self.patch(kernel, "result", lambda name, *_: b"s" * 65537 if name == "read" else 7)
+        error = self.assertRaises(init.StepError, self.calls, "add_copy", kernel, **said)
+        self.assertEqual(error.cause, "/s/db is longer than 65536 bytes")
 
     def test_standard_streams(self) -> None:
         """The logs are appended to, never truncated, and not through a link."""

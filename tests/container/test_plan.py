@@ -199,6 +199,39 @@ class Containers(SynchronousTestCase):
             ["no_new_privileges", "workdir", "seccomp", "look_after", "exec"],
         )
 
+    def test_small_files(self) -> None:
+        """Files and secrets are in a tmpfs of their own; of secrets the plan has only the place."""
+        spec = make_spec(
+            files=[{"path": "/a", "content": "x"}, {"path": "/b", "from": "b.txt", "mode": "0600"}],
+            secrets=["db /c", "key /d 0440 www"],
+            startup_owner="worker",
+        )
+        paths = Paths("/base", [], "/private", "/scratch", mountables="/m", secrets="/s")
+        plan = make_plan(spec, paths, "web-1")
+        at = plan.index(step("scratch", path="/scratch/files", size="16m"))
+        places = [f"/scratch/files/{i}" for i in range(4)]
+        file, copy = {"path": "/a", "mode": 0o644, "owner": "root"}, {"path": "/b", "mode": 0o600}
+        self.assertEqual(
+            plan[at + 1 : at + 5],
+            [
+                step("add_file", **file, content="x", place=places[0]),
+                step("add_copy", **copy, owner="root", source="/m/b.txt", place=places[1]),
+                step(
+                    "add_copy",
+                    path="/c",
+                    mode=0o400,
+                    owner="worker",
+                    source="/s/db",
+                    place=places[2],
+                ),
+                step(
+                    "add_copy", path="/d", mode=0o440, owner="www", source="/s/key", place=places[3]
+                ),
+            ],
+        )
+        early = common_start(plan, plan)
+        self.assertEqual(early[-1], plan[at + 1], "what may change is read at the launch only")
+
     def test_no_script(self) -> None:
         """Without a script the container idles, in the same environment."""
         environment = [("PATH", (PATH,)), ("TERM", ("dumb",)), ("A", ("1",))]

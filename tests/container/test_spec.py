@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import document, make_spec
 from txcontain.container import spec
 from txcontain.container.document import LONGEST_DOCUMENT, _no_key_twice, read_object, shown
+from txcontain.container.small_files import Secret, SmallFile
 from txcontain.container.spec import KEYS, LIMITS, Limits, Mount, Port, fill_in, from_json, key_of
 from txcontain.errors import InvalidData, TooLarge
 
@@ -66,6 +67,12 @@ REFUSED: dict[str, list[Any]] = {
         "$",
         "٣",
     ],
+    "files": [
+        {},
+        "/x",
+        [{"path": "/x", "content": ""}] * 65,
+    ],
+    "secrets": [{}, "db /x", ["db /x"] * 65],
     "startup_env": [
         "A",
         "=1",
@@ -205,6 +212,26 @@ TAKEN: dict[str, Any] = {
         ("www-data", "www-data"),
         ("samba$", "samba$"),
     ],
+    "files": [
+        ([], ()),
+        (
+            [{"path": "/etc//app.conf", "content": "a\0b\né"}],
+            (SmallFile("/etc/app.conf", "a\0b\né"),),
+        ),
+        (
+            [{"path": "/x", "from": "app.conf", "mode": "0755", "owner": "www:33"}],
+            (SmallFile("/x", source="app.conf", mode=0o755, owner="www:33"),),
+        ),
+        ([{"path": "/x", "content": "é" * 131_072}], (SmallFile("/x", "é" * 131_072),)),
+    ],
+    "secrets": [
+        ([], ()),
+        (["db.pass /run/db"], (Secret("db.pass", "/run/db"),)),
+        (
+            ["db /x 440", "a /y 0400 www:33"],
+            (Secret("db", "/x", 0o440), Secret("a", "/y", 0o400, "www:33")),
+        ),
+    ],
     "startup_env": [
         ("", ()),
         (" ; ;", ()),
@@ -288,12 +315,42 @@ PORTS_REFUSED = [
     " 80:80",
     "٨٠:80",
 ]
+FILES_REFUSED = (
+    ("/x", "files has objects such as"),
+    ({"path": "/x"}, "either content or from"),
+    ({"content": "x"}, "a path"),
+    ({"path": "/x", "content": "", "from": "a"}, "either content or from"),
+    ({"path": "/x", "content": "", "user": "a"}, "a file has no key 'user'"),
+    ({"path": "x", "content": ""}, "path in files must be an absolute path"),
+    ({"path": "/", "content": ""}, "no file can be put at '/'"),
+    ({"path": "/a/../proc/x", "content": ""}, "path in files must be"),
+    ({"path": "/dev/x", "content": ""}, "no file can be put at '/dev/x'"),
+    ({"path": "/x", "content": 1}, "content in files must be a text"),
+    ({"path": "/x", "content": "\ud800"}, "content in files must be a text"),
+    ({"path": "/x", "from": "../etc/shadow"}, "from in files must be the plain name"),
+    ({"path": "/x", "content": "", "mode": "4755"}, "mode in files must be"),
+    ({"path": "/x", "content": "", "mode": 420}, "mode in files must be"),
+    ({"path": "/x", "content": "", "owner": "a b"}, "owner in files must be USER"),
+    ({"path": "/x", "content": "é" * 131_073}, "contents of more than 262144 bytes"),
+)
+SECRETS_REFUSED = (
+    ("", "a secret is 'NAME"),
+    ("db", "a secret is 'NAME"),
+    ("../db /x", "a secret is 'NAME"),
+    ("db /x 0400 root more", "a secret is 'NAME"),
+    ("db x", "the path in secrets must be an absolute path"),
+    ("db /proc/x", "no file can be put at '/proc/x'"),
+    ("db /x 9", "the mode in secrets must be"),
+    ("db /x 0400 a:b:c", "the owner in secrets must be USER"),
+)
 DEFAULTS = {
     "mounts": (),
     "startup_script": None,
     "command": (),
     "workdir": None,
     "startup_owner": "root",
+    "files": (),
+    "secrets": (),
     "startup_env": (),
     "init": False,
     "restart": "no",
@@ -362,6 +419,16 @@ class Keys(Case):
         for line in MOUNTS_REFUSED:
             self.refused(document(mounts=["good.tar /good READ", line]), "mount")
         self.refused(document(mounts=["a.tar /a READ", "b.tar //a/ READWRITE"]), "two tarballs")
+
+    def test_files_refused(self) -> None:
+        """A file or secret is refused if it is malformed, or at a place that is not free."""
+        for one, said in FILES_REFUSED:
+            self.refused(document(files=[one]), said)
+        for line, said in SECRETS_REFUSED:
+            self.refused(document(secrets=[line]), said)
+        self.refused(document(secrets=[1]), "secrets must be a string")
+        twice = {"path": "/x/", "content": ""}
+        self.refused(document(files=[twice], secrets=["db /x"]), "two files or secrets are at '/x'")
 
     def test_ports_refused(self) -> None:
         """A port is refused if it is malformed, published twice, or not on a private network."""

@@ -9,12 +9,14 @@ from txcontain.api.execs import Execs
 from txcontain.api.instances import Instances
 from txcontain.api.life import Life
 from txcontain.api.logs import Logs
+from txcontain.api.secrets import Secrets
 from txcontain.api.system import System
 from txcontain.api.v1 import V1
 
 AREAS: dict[str, type[Area]] = {
     "v1": V1,
     "configs": Configs,
+    "secrets": Secrets,
     "instances": Instances,
     "life": Life,
     "logs": Logs,

@@ -4,12 +4,13 @@ A new one is a coroutine function and an entry in the table of its module; a new
 here. Nothing here loads Twisted, so that help and a mistyped command answer at once.
 """
 
-from txcontain.cli import configs, events, instances, life, logs, ps, system, v1
+from txcontain.cli import configs, events, instances, life, logs, ps, secrets, system, v1
 from txcontain.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
     *v1.COMMANDS,
     *configs.COMMANDS,
+    *secrets.COMMANDS,
     *ps.COMMANDS,
     *instances.COMMANDS,
     *life.COMMANDS,

@@ -246,6 +246,43 @@ class _Shell:
             f"printf %s {quote(content)} >{place}",
         ]
 
+    def add_file(self, path: str, place: str, mode: int, owner: str, content: str) -> Lines:
+        """Small files of the config, read-only, in place of the image's ones or of their links."""
+        return self._add(path, place, mode, owner, f"printf %s {quote(content)}")
+
+    def add_copy(self, path: str, place: str, mode: int, owner: str, source: str) -> Lines:
+        """Copies of files of the host, read-only: secrets, and files that the config names."""
+        return self._add(path, place, mode, owner, f"cat {quote(source)}")
+
+    def _add(self, path: str, place: str, mode: int, owner: str, writing: str) -> Lines:
+        name, _, group = owner.partition(":")
+        number = {"root": "0"}.get(name, name if name.isdecimal() else "")
+        default = f":-{number}:{number}" if number else f":?the image knows no user {name}"
+        passwd, groups = '"$root"/etc/passwd', '"$root"/etc/group'
+        lines = [
+            f'ids=$({_find(name)} {{ print $3 ":" $4; exit }}\' {passwd} 2>/dev/null || true)',
+            f"ids=${{ids{default}}}",
+        ]
+        if group.isdecimal():
+            lines.append(f"ids=${{ids%:*}}:{int(group)}")
+        elif group:
+            lines += [
+                f"gid=$({_find(group)} {{ print $3; exit }}' {groups} 2>/dev/null || true)",
+                f"ids=${{ids%:*}}:${{gid:?the image knows no group {group}}}",
+            ]
+        to, file = _inside(path), quote(place)
+        return [
+            f"{writing} >{file}",
+            *lines,
+            f"chown $((${{ids%:*}} + {self.first})):$((${{ids#*:}} + {self.first})) {file}",
+            f"chmod {mode:o} {file}",
+            f"mkdir -p {_inside(os.path.dirname(path))}",
+            f"[ ! -L {to} ] || rm {to}",
+            f"[ -e {to} ] || touch {to}",
+            f"mount --bind {file} {to}",
+            _remount(to, ["ro", "nosuid", "nodev"]),
+        ]
+
     def loopback(self) -> Lines:
         """A network of its own, in which no interface is up yet."""
         return ["ip link set lo up"]

@@ -108,7 +108,9 @@ LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
 KILL = _signal.SIGRTMAX  # asks who looks after a child to kill it: SIGKILL can't be passed on
 LAST_OPS = ("exec", "idle")  # after them the process is another program
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
+LONGEST_COPY = 1 << 16  # bytes of a secret, or of another small file of the host
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
+INSIDE = -1  # in place of a descriptor of the image's root, once that is the root
 LARGEST_ID = (1 << 32) - 2  # of a user or group
 # What functions of libc take, beside int and bytes, and return: int, long, char *.
 Int, Long, Pointer = (type(c, (_ctypes._SimpleCData,), {"_type_": c}) for c in "iLz")
@@ -405,6 +407,7 @@ class Kernel:
     readlink = staticmethod(named(os.readlink))
     unlink = staticmethod(named(os.unlink))
     open = staticmethod(named(os.open))
+    read = staticmethod(named(os.read))
     write = staticmethod(named(os.write))
     dup2 = staticmethod(named(os.dup2))
     close = staticmethod(named(os.close))
@@ -702,6 +705,68 @@ class Container:
         self.kernel.close(descriptor)
         self.kernel.close(directory)
 
+    def add_file(self, path: str, place: str, mode: int, owner: str, content: str) -> None:
+        """Put a small file at ``path``, read-only; it is in a tmpfs, at ``place``."""
+        self._add(path, place, mode, owner, content.encode())
+
+    def add_copy(self, path: str, place: str, mode: int, owner: str, source: str) -> None:
+        """The same with the content of a file of the host: the plan does not hold it."""
+        self._add(path, place, mode, owner, self._content_of(source))
+
+    def _content_of(self, source: str) -> bytes:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = self.kernel.open(source, flags)
+            try:
+                content: bytes = self.kernel.read(descriptor, LONGEST_COPY + 1)
+            finally:
+                self.kernel.close(descriptor)
+        except OSError as error:
+            call = getattr(error, "call", "open")
+            cause = f"{source} can't be copied"
+            raise StepError(call, error.errno, source, cause, "put it there again") from error
+        if len(content) > LONGEST_COPY:
+            cause = f"{source} is longer than {LONGEST_COPY} bytes"
+            raise StepError("read", 0, source, cause, "mount it in a tarball")
+        return content
+
+    def _add(self, path: str, place: str, mode: int, owner: str, content: bytes) -> None:
+        account = find_account(owner, self.root)
+        ids = account.uid, account.gid
+        if self.owner and max(ids) >= IDS:
+            cause = f"a user namespace has only the ids below {IDS}"
+            raise StepError("fchown", 0, path, cause, f"give {path} another owner")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = self.kernel.open(place, flags, 0o600)
+        while content:
+            content = content[self.kernel.write(descriptor, content) :]
+        self.kernel.chown(descriptor, *(self.owner + number for number in ids))
+        self.kernel.chmod(descriptor, mode)
+        self.kernel.close(descriptor)
+        descriptor = self._place_of_file(path)
+        if stat.S_ISDIR(self.kernel.stat(descriptor).st_mode):
+            self.kernel.close(descriptor)
+            cause = f"there is a folder at {path}"
+            raise StepError("move_mount", errno.EISDIR, path, cause, "put the file somewhere else")
+        self._bind(place, descriptor, ["ro", "nosuid", "nodev"])
+
+    def _place_of_file(self, path: str) -> int:
+        """A descriptor of a file to mount on, made if it is missing, or if a link is there."""
+        directory, name = self._directory(os.path.dirname(path)), os.path.basename(path)
+        try:
+            try:
+                return self.kernel.open_beneath(directory, name, os.O_PATH, RESOLVE_NO_SYMLINKS)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    self.kernel.unlink(name, dir_fd=directory)
+                elif error.errno != errno.ENOENT:
+                    raise
+            self.kernel.mknod(name, stat.S_IFREG | 0o644, dir_fd=directory)
+            self._own(name, dir_fd=directory, follow_symlinks=False)
+            return self.kernel.open_beneath(directory, name, os.O_PATH, RESOLVE_NO_SYMLINKS)
+        finally:
+            self.kernel.close(directory)
+
     # -- ops: the network ------------------------------------------------------
 
     def loopback(self) -> None:
@@ -933,13 +998,17 @@ class Account:
         self.gid, self.groups = gid, [gid, *(number for number in groups if number != gid)]
 
 
-def read_file(path: str) -> str:
-    """The text of a regular file of the image, up to LONGEST_FILE.
+def read_file(path: str, root: int = INSIDE) -> str:
+    """The text of a regular file of the image, up to LONGEST_FILE; ``root`` as in ``database``.
 
     To open other files may already do something. So look first: refuse all that is not regular or
     is made by the kernel (such file systems have no blocks, statfs(2)).
     """
-    place = Kernel().open_inside(path, os.O_PATH)
+    kernel = Kernel()
+    if root == INSIDE:
+        place = kernel.open_inside(path, os.O_PATH)
+    else:
+        place = kernel.open_beneath(root, path, os.O_PATH)
     try:
         if not (stat.S_ISREG(os.fstat(place).st_mode) and os.fstatvfs(place).f_blocks):
             raise OSError(errno.EINVAL, "not a regular file of the image's")
@@ -955,10 +1024,13 @@ def read_file(path: str) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
-def database(path: str, fields: int) -> Iterator[list[str]]:
-    """The records of a passwd(5) or group(5) file; none if there is no such file."""
+def database(path: str, fields: int, root: int) -> Iterator[list[str]]:
+    """The records of a passwd(5) or group(5) file; none if there is no such file.
+
+    ``root`` is a descriptor of the image's root, or INSIDE after pivot_root.
+    """
     try:
-        lines = read_file(path).split("\n")
+        lines = read_file(path, root).split("\n")
     except OSError:
         return
     for line in lines:
@@ -972,24 +1044,24 @@ def is_id(text: str) -> bool:
     return text.isdecimal() and len(text) <= 10 and int(text) <= LARGEST_ID
 
 
-def find_account(owner: str) -> Account:
+def find_account(owner: str, root: int = INSIDE) -> Account:
     """Who ``owner`` is in the container: USER with all groups, or USER:GROUP with only that one.
 
     A number is never taken for a name. Raises StepError if the image does not know a name.
     """
     user, _, group = owner.partition(":")
-    account = find_user(user)
+    account = find_user(user, root)
     if group:
-        return Account(account.name, account.uid, find_group(group), account.home, [])
+        return Account(account.name, account.uid, find_group(group, root), account.home, [])
     return account
 
 
-def find_user(user: str) -> Account:
+def find_user(user: str, root: int) -> Account:
     """A user of the image's /etc/passwd, with all groups; root and numbers need not be in there."""
     number = int(user) if user.isdecimal() else None
-    for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7):
+    for name, _, uid, gid, _, home, _ in database("/etc/passwd", 7, root):
         if is_id(gid) and (name == user if number is None else int(uid) == number):
-            return Account(name, int(uid), int(gid), home or "/", groups_of(name))
+            return Account(name, int(uid), int(gid), home or "/", groups_of(name, root))
     if user == "root":
         number = 0
     if number is not None:
@@ -998,20 +1070,20 @@ def find_user(user: str) -> Account:
     raise StepError("getpwnam", 0, "/etc/passwd", f"the image knows no user {user!r}", hint)
 
 
-def find_group(group: str) -> int:
+def find_group(group: str, root: int) -> int:
     """The number of a group of the image's /etc/group; a number need not be in there."""
     if group.isdecimal():
         return int(group)
-    for name, _, number, _ in database("/etc/group", 4):
+    for name, _, number, _ in database("/etc/group", 4, root):
         if name == group:
             return int(number)
     hint = "name a group of its /etc/group, or a number"
     raise StepError("getgrnam", 0, "/etc/group", f"the image knows no group {group!r}", hint)
 
 
-def groups_of(name: str) -> list[int]:
+def groups_of(name: str, root: int) -> list[int]:
     """The numbers of the groups that a user is a member of."""
-    records = database("/etc/group", 4)
+    records = database("/etc/group", 4, root)
     return [int(number) for _, _, number, members in records if name in members.split(",")]
 
 

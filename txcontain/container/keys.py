@@ -15,6 +15,12 @@ from txcontain.container.document import refuse, shown
 
 LONGEST_PATH, LONGEST_NAME = 1024, 255  # bytes
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)")
+FILE_NAME = re.compile(r"[^./\s-][^/]{0,254}")
+_WHO = r"([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)"
+OWNER = re.compile(f"{_WHO}(?::{_WHO})?")
+LARGEST_ID = (1 << 32) - 2  # of a user or group: to the kernel, the next one means none
+SURROGATE = re.compile("[\ud800-\udfff]")
+KERNELS_OWN = ("proc", "sys", "dev")  # top folders in which a config can put nothing
 
 
 @frozen
@@ -128,3 +134,29 @@ def absolute_path(key: str, value: object) -> str:
     if len(text.encode()) > LONGEST_PATH or any(len(p.encode()) > LONGEST_NAME for p in parts):
         refuse(f"{key} has more than {LONGEST_PATH} bytes, or a part with more than {LONGEST_NAME}")
     return "/" + "/".join(parts)
+
+
+def is_kernels_own(path: str) -> bool:
+    """Whether an absolute path is in one of the kernel's own file systems."""
+    return path.split("/")[1] in KERNELS_OWN
+
+
+def owner(key: str, value: object) -> str:
+    """Check that a value names a user of an image, and maybe a group."""
+    text = printable(key, value)
+    match = OWNER.fullmatch(text)
+    numbers = [int(part) for part in match.groups() if part and part.isdecimal()] if match else []
+    if not match or any(number > LARGEST_ID for number in numbers):
+        refuse(
+            f"{key} must be USER or USER:GROUP, each a name or a number up to {LARGEST_ID}, "
+            f"not {shown(text)}"
+        )
+    return text
+
+
+def file_name(key: str, value: object) -> str:
+    """Check that a value is the plain name of a file."""
+    text = printable(key, value)
+    if not FILE_NAME.fullmatch(text) or len(text.encode()) > LONGEST_NAME:
+        refuse(f"{key} must be the plain name of a file, not {shown(text)}")
+    return text

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from txcontain.container.facts import NOWHERE, RUN, TMP, Host, Place
+from txcontain.container.small_files import SmallFile
 from txcontain.container.spec import SHM_SIZE, Assignment, Spec
 
 Step = tuple[str, dict[str, Any]]
@@ -40,6 +41,7 @@ CAPABILITIES = {
     "SETFCAP": 31,
 }
 
+SMALL_FILES = "16m"  # of memory for files and secrets, which are at most 128 of 64K
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = {
     "null": (1, 3),
@@ -67,8 +69,8 @@ HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
 OF_DEVICES = ["nosuid", "noexec"]
 # These steps, and all after them, run only at launch: they consume manager resources (an
-# address, a range of ids), or are the launch itself.
-LATE = {"ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
+# address, a range of ids), read what may change until then, or are the launch itself.
+LATE = {"add_copy", "ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
 
 
 @frozen
@@ -94,6 +96,8 @@ class Paths:
     run: Place = RUN  # where the base image has /run and /tmp
     tmp: Place = TMP
     resolv_conf: str = ""  # the text of the host's; empty if there is none
+    mountables: str = ""  # the folders of what files and secrets are copies of
+    secrets: str = ""
 
 
 def step(op: str, /, **arguments: Any) -> Step:
@@ -119,6 +123,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_shared_memory(spec),
         *_mounts(spec, paths),
         *_names(spec, paths, hostname),
+        *_small_files(spec, paths),
         step("output", stdout="stdout", stderr="stderr"),  # in its run directory, where it works
         step("propagation", mode="private"),
         step("seal"),
@@ -221,6 +226,33 @@ def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:
         "/etc/hostname": f"{hostname}\n",
     }
     return [step("file", path=path, content=text) for path, text in contents.items() if text]
+
+
+def _small_files(spec: Spec, paths: Paths) -> Plan:
+    """The config's files and secrets, in a tmpfs of their own; their content is in no record."""
+    if not spec.files and not spec.secrets:
+        return []
+    folder = f"{paths.scratch}/files"
+    own = [_small_file(one, paths) for one in spec.files]
+    own += [
+        step(
+            "add_copy",
+            path=one.path,
+            mode=one.mode,
+            owner=one.owner or spec.startup_owner,
+            source=os.path.join(paths.secrets, one.name),
+        )
+        for one in spec.secrets
+    ]
+    places = [(op, {**said, "place": f"{folder}/{i}"}) for i, (op, said) in enumerate(own)]
+    return [step("scratch", path=folder, size=SMALL_FILES), *places]
+
+
+def _small_file(file: SmallFile, paths: Paths) -> Step:
+    said = {"path": file.path, "mode": file.mode, "owner": file.owner}
+    if file.source:
+        return step("add_copy", **said, source=os.path.join(paths.mountables, file.source))
+    return step("add_file", **said, content=file.content)
 
 
 def _resolv_conf(spec: Spec, paths: Paths) -> str:

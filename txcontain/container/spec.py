@@ -19,43 +19,42 @@ from attrs import NOTHING, asdict, field, fields, frozen
 
 from txcontain.container.document import read_object, refuse, shown
 from txcontain.container.keys import (
-    LONGEST_NAME,
+    FILE_NAME,
+    OWNER,
+    SURROGATE,
     Key,
     absolute_path,
     boolean,
+    file_name,
+    is_kernels_own,
     keys_of,
     matching,
     number,
     one_of,
+    owner,
     printable,
     schema_of,
     size,
     string_schema,
 )
+from txcontain.container.small_files import FILES, SECRETS, Secret, SmallFile, paths_of
 
-LONGEST_COMMAND = LONGEST_ENVIRONMENT = (
-    32_000  # characters: as UTF-8, execve(2) takes that as a single string
-)
+# Characters: as UTF-8, execve(2) takes that as a single string.
+LONGEST_COMMAND = LONGEST_ENVIRONMENT = 32_000
 SHM_SIZE = 64 << 20  # bytes of /dev/shm, if a config does not say
 MOST_MOUNTS = 64
 MOST_PORTS = 64
 MOST_VARIABLES = 1000
 MOST_ARGUMENTS = 1000  # of a command
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
-FILE_NAME = re.compile(r"[^./\s-][^/]{0,254}")
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
-_WHO = r"([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)"
-OWNER = re.compile(f"{_WHO}(?::{_WHO})?")
-LARGEST_ID = (1 << 32) - 2  # of a user or group: to the kernel, the next one means none
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-SURROGATE = re.compile("[\ud800-\udfff]")
 PORT = re.compile(r"(?:([0-9.]{7,15}):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
 SIGNAL = re.compile(r"(?:SIG)?([A-Z0-9]{1,10})(?:\+([0-9]{1,2}))?")
 SIGNALS = {name[3:]: number.value for name, number in signal.Signals.__members__.items()}
-KERNELS_OWN = ("proc", "sys", "dev")  # top folders that no tarball may be mounted in
 
 VERSIONS = "up to 32 letters, digits, '.' and '_'"
 POLICIES = ("no", "on-failure", "always", "unless-stopped")  # of restart
@@ -131,6 +130,8 @@ class Spec:
     command: Annotated[tuple[str, ...], COMMAND] = ()
     workdir: Annotated[str | None, WORKDIR] = None
     startup_owner: Annotated[str, STARTUP_OWNER] = "root"
+    files: Annotated[tuple[SmallFile, ...], FILES] = ()
+    secrets: Annotated[tuple[Secret, ...], SECRETS] = ()
     startup_env: Annotated[tuple[Assignment, ...], STARTUP_ENV] = ()
     init: Annotated[bool, boolean("PID 1 reaps, and passes signals on to the script")] = False
     restart: Annotated[str, one_of("whether to start it again", *POLICIES)] = "no"
@@ -212,6 +213,7 @@ def from_json(document: bytes) -> Spec:
     checked = {key: KEYS[key](key, value) for key, value in values.items()}
     if checked.get("ports") and checked.get("network") != "private":
         refuse('ports can only be published with "network": "private"')
+    paths_of(checked.get("files", ()), checked.get("secrets", ()))
     if checked.get("command") and checked.get("startup_script"):
         refuse("a config has either startup_script or command: only one program can be PID 1")
     return Spec(**checked, document=document.decode())
@@ -316,27 +318,15 @@ def _mount(key: str, line: object) -> Mount:
             f"a mount is 'TARBALL /absolute/target READ' or 'TARBALL /absolute/target READWRITE', "
             f"not {shown(line)}"
         )
-    tarball = _tarball(f"the tarball in {key}", words[0])
+    tarball = file_name(f"the tarball in {key}", words[0])
     target = absolute_path(f"the target in {key}", words[1])
-    if target == "/" or target.split("/")[1] in KERNELS_OWN:
+    if target == "/" or is_kernels_own(target):
         refuse(f"nothing can be mounted at {shown(target)}: the container has its own there")
     return Mount(tarball, target, words[2] == "READWRITE")
 
 
-def _owner(key: str, value: object) -> str:
-    text = printable(key, value)
-    match = OWNER.fullmatch(text)
-    numbers = [int(part) for part in match.groups() if part and part.isdecimal()] if match else []
-    if not match or any(number > LARGEST_ID for number in numbers):
-        refuse(
-            f"{key} must be USER or USER:GROUP, each a name or a number up to {LARGEST_ID}, "
-            f"not {shown(text)}"
-        )
-    return text
-
-
 STARTUP_OWNER = Key(
-    "USER or USER:GROUP: names in the image, or numbers", string_schema(OWNER), _owner
+    "USER or USER:GROUP: names in the image, or numbers", string_schema(OWNER), owner
 )
 
 
@@ -472,14 +462,7 @@ def _port(key: str, value: object) -> Port:
     )
 
 
-def _tarball(key: str, value: object) -> str:
-    text = printable(key, value)
-    if not FILE_NAME.fullmatch(text) or len(text.encode()) > LONGEST_NAME:
-        refuse(f"{key} must be the plain name of a file, not {shown(text)}")
-    return text
-
-
-BASE_IMAGE = Key("a file in base_images/", string_schema(FILE_NAME), _tarball)
+BASE_IMAGE = Key("a file in base_images/", string_schema(FILE_NAME), file_name)
 
 
 IO_WEIGHT = number("share of a scarce disk; 100 is everyone's", 1, 10_000)

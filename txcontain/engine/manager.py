@@ -24,7 +24,8 @@ from txcontain.container.spec import Spec, from_json
 from txcontain.engine import names
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
-from txcontain.errors import InstanceExists, MachineAtFault, NoSuchInstance
+from txcontain.engine.vault import Vault, no_such_secret
+from txcontain.errors import ConfigAtFault, InstanceExists, MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
@@ -103,6 +104,11 @@ class Manager:
         """The folder of the instances' folders."""
         return os.path.join(self.state, "instances")
 
+    @property
+    def vault(self) -> Vault:
+        """The secrets."""
+        return Vault(os.path.join(self.state, "secrets"))
+
     # -- launching ---------------------------------------------------------------
 
     async def launch(self, name: str, major: str | None, minor: str | None) -> Instance:
@@ -123,6 +129,7 @@ class Manager:
         spec = asked.config
         if isinstance(spec, str):
             spec = self._kept_config(spec, asked.major, asked.minor)
+        self._check_small_files(spec)
         layers: list[str] = []
         self._launching.append(layers)
         try:
@@ -157,6 +164,17 @@ class Manager:
             raise error
         if name in self.pool.prepared.names or name in self.unread:
             raise InstanceExists(f"the name {name} is in use", "choose another name")
+
+    def _check_small_files(self, spec: Spec) -> None:
+        """Raise ConfigAtFault if a secret or another file that the config names is not there."""
+        for secret in spec.secrets:
+            if not self.vault.has(secret.name):
+                raise ConfigAtFault(*no_such_secret(secret.name).chain)
+        for name in (file.source for file in spec.files if file.source):
+            if not os.path.isfile(os.path.join(self.mountables, name)):
+                folder = os.path.basename(self.mountables)
+                hint = "put it there, or correct the config"
+                raise ConfigAtFault(f"there is no file {name} in {folder}/", hint)
 
     def _kept_config(self, name: str, major: str | None, minor: str | None) -> Spec:
         if major is None or minor is None:
@@ -269,6 +287,8 @@ class Manager:
             host=self.host,
             link=self.network.link_of(address) if address else None,
             resolv_conf=self.resolv_conf(),
+            mountables=os.path.abspath(self.mountables),
+            secrets=self.vault.folder,
             ids=ids,
             run=base.run,
             tmp=base.tmp,

@@ -42,7 +42,8 @@ def restore(manager: Manager) -> list[str]:
     for path in manager.layers.cut_short():
         done.append(f"removed {path}, whose unpacking was cut short")
         _remove_later(manager, path)
-    done += [f"removed {name}, a write cut short" for name in manager.configs.recover()]
+    for kept in (manager.configs, manager.vault):
+        done += [f"removed {name}, a write cut short" for name in kept.recover()]
     if most_held(may_open) < len(manager.instances):
         done.append(
             f"the manager may open {may_open} files only, which is too few for "

@@ -26,7 +26,19 @@ FROM_CONFIG = {
     errno.EISDIR,
     errno.EEXIST,
 }
-FOLLOW_CONFIG = {"overlay", "mount", "move", "device", "symlink", "file", "user", "workdir", "exec"}
+FOLLOW_CONFIG = {
+    "overlay",
+    "mount",
+    "move",
+    "device",
+    "symlink",
+    "file",
+    "add_file",
+    "add_copy",
+    "user",
+    "workdir",
+    "exec",
+}
 DOING = {
     "exec": "running",
     "user": "becoming the user",
