@@ -19,6 +19,7 @@ from txcontain.api.resources import make_root
 from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
 from txcontain.engine.manager import Manager
+from txcontain.host.cgroups import Cgroups
 from txcontain.logs.logd import STREAMS
 from txcontain.runtime.readiness import LISTEN_WITHIN, LOOK_AT_MOST
 
@@ -424,6 +425,43 @@ class MoreTests(WebTestCase):
         self.assertEqual(
             json.loads(body)["findings"], ["removed the folder instances/lost, of no instance"]
         )
+
+    def test_top(self) -> None:
+        """The processes of an instance are told, with ids as the container sees them."""
+        self.patch(Cgroups, "members", lambda *_: {os.getpid(), 1 << 30})
+        self.instance.ids = os.geteuid() - 7
+        told = self.get(f"{self.path}/top")
+        (process,) = told["processes"]
+        self.assertEqual((process["host_pid"], process["user"]), (os.getpid(), 7))
+        self.assertEqual(told["more"], 0)
+
+    def test_top_of_none(self) -> None:
+        """An instance that has ended has no processes: that is a 409."""
+        self.init.end()
+        self.settle()
+        status, _, body = self.ask("GET", f"{self.path}/top")
+        self.assertEqual(status, 409)
+        self.assertEqual(json.loads(body)["type"], "urn:txcontain:not-running")
+
+    def test_disk(self) -> None:
+        """The disk is told, and a prune says first what it would remove."""
+        self.init.end()
+        self.settle()
+        (one,) = self.get("/df")["instances"]
+        self.assertEqual((one["instance"], one["state"]), (self.instance.name, "ended"))
+        for body in (b'{"dry_run": true}', b""):
+            _, _, answer = self.ask("POST", "/prune", body)
+            (pruned,) = json.loads(answer)["instances"]
+            self.assertEqual(pruned["instance"], self.instance.name)
+        self.assertEqual(self.get("/instances"), {"instances": []})
+
+    def test_bad_prunes(self) -> None:
+        """A prune that is not understood removes nothing."""
+        self.init.end()
+        self.settle()
+        for body in (b"{", b"[]", b'{"dryrun": true}', b'{"dry_run": 1}'):
+            self.assertEqual(self.ask("POST", "/prune", body)[0], 409)
+        self.assertEqual(len(self.get("/instances")["instances"]), 1)
 
     def test_version(self) -> None:
         """The manager tells its version, and those of what it runs on."""

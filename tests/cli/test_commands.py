@@ -24,7 +24,7 @@ from twisted.web.client import ResponseFailed
 from tests.cli.session import Broken, Manager, Session
 from tests.support import MEASURED
 from txcontain import __version__
-from txcontain.cli import connect, instances, main, system
+from txcontain.cli import connect, main, system
 from txcontain.cli.client import QUICK, SLOW, Client, fits
 from txcontain.cli.command import INSTANCE, INSTANCES
 from txcontain.cli.commands import COMMANDS
@@ -307,31 +307,6 @@ class LifeTests(Session):
         self.assertEqual(self.run_command("wait", "web-1"), 125)
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         self.assertEqual(self.run_command("wait", "web-1"), 125)
-
-    def test_stats(self) -> None:
-        """The table has processor time too, which takes two readings, a second apart."""
-        usage = {**LAUNCHED, "limits": {"memory": 1 << 30}, "memory": 1536, "pids": 3}
-        self.patch(instances.time, "monotonic", self.clock.seconds)
-        self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 10_000}]})
-        for words in (["stats", "--once"], ["stats"]):
-            status = self.start(*words)
-            self.http.flush()
-            self.manager.answers_to("GET /stats", {"stats": [{**usage, "cpu_usec": 260_000}]})
-            self.clock.advance(instances.EVERY)
-            self.assertEqual(self.successResultOf(status), 0)
-        self.assertEqual(
-            self.out.splitlines()[:2],
-            [
-                "INSTANCE  CPU     MEMORY  LIMIT  PEAK  PIDS",
-                "web-1     25.0 %  1.5K    1.0G   -     3",
-            ],
-        )
-
-    def test_usage_of_one_started_again(self) -> None:
-        """After a restart an instance has used less than before: no share is shown."""
-        usage = {"instance": "web-1", "limits": {}, "cpu_usec": 5}
-        self.assertEqual(instances.usage_row(usage, {"web-1": 6}, 1.0)[1], "-")
-        self.assertEqual(instances.usage_row(usage, {}, 1.0)[1], "-")
 
     def test_wait_is_patient(self) -> None:
         """Wait is not given up, however long the instance runs."""

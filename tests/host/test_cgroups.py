@@ -8,7 +8,13 @@ from attrs import evolve
 from tests.fakes import MachineTestCase, make_folder
 from tests.support import make_spec
 from txcontain.host import cgroups as module
-from txcontain.host.cgroups import Cgroups, find_hierarchies
+from txcontain.host.cgroups import (
+    SOCKETS,
+    Cgroups,
+    count_old_traffic,
+    count_traffic,
+    find_hierarchies,
+)
 
 VERSION_1 = """\
 25 30 0:23 / /sys rw,nosuid - sysfs sysfs rw
@@ -356,6 +362,32 @@ class LimitTests(CgroupsTestCase):
         self.assertEqual(
             version2, {"memory": 4096, "memory_peak": 8192, "pids": 3, "cpu_usec": 1500}
         )
+
+    def test_traffic(self) -> None:
+        """Both versions give what all disks together have read and written."""
+        text = "8:0 rbytes=1 wbytes=20 rios=5 wios=6 dbytes=0 dios=0\n8:16 rbytes=2\n7:0\n"
+        self.assertEqual(count_traffic(text.splitlines()), (3, 20))
+        text = "8:0 Read 1\n8:0 Write 20\n8:0 Sync 5\n8:0 Total 26\n8:16 Read 2\nTotal 28\n"
+        self.assertEqual(count_old_traffic(text.splitlines()), (3, 20))
+        self.assertEqual(count_traffic([]), (0, 0))
+        self.put("0123/io.stat", "8:0 rbytes=1 wbytes=20\n")
+        version2 = Cgroups({"io": self.folder}, frozenset({"io"}))
+        self.assertEqual(version2.usage("0123"), {"io_read": 1, "io_written": 20})
+        self.put("0123/io.stat", "8:0 rbytes=x\n")
+        self.assertEqual(version2.usage("0123"), {})
+
+    def test_pressure(self) -> None:
+        """For how much of the last ten seconds it waited is told, if the kernel counts that."""
+        self.put("0123/cpu.pressure", "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull x\n")
+        self.put("0123/io.pressure", "")
+        cgroups = Cgroups({SOCKETS: self.folder}, frozenset({SOCKETS}))
+        self.assertEqual(cgroups.pressure("0123"), {"cpu": 1.5})
+        self.assertEqual(Cgroups().pressure("0123"), {})
+
+    def test_version(self) -> None:
+        """Which version has the limits is told."""
+        self.assertEqual(Cgroups().version, "none")
+        self.assertEqual((self.version1().version, self.version2().version), ("1", "2"))
 
     def test_not_counted(self) -> None:
         """A figure that the machine does not count is left out."""

@@ -7,8 +7,9 @@ import sys
 
 from tests.fakes import make_folder
 from tests.host.children import ChildrenCase
+from txcontain.host import processes
 from txcontain.host.listeners import holds_socket
-from txcontain.host.processes import catches, descendants, program
+from txcontain.host.processes import catches, descendants, describe, program
 
 
 class Processes(ChildrenCase):
@@ -36,6 +37,24 @@ class Processes(ChildrenCase):
         self.assertEqual(list(descendants(child.pid)), [child.pid])
         self.assertEqual(program(child.pid), "")
         self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
+
+    def test_description(self) -> None:
+        """A process is described by its ids, what it uses, and its command as it says itself."""
+        told = describe(os.getpid())
+        self.assertEqual((told["pid"], told["host_pid"]), (os.getpid(), os.getpid()))
+        self.assertEqual(told["user"], os.geteuid())
+        self.assertGreater(min(told["memory"], told["cpu_usec"]), 0)
+        child = self.start("cat", "--", "/dev/fd/0", "\udcff\x1b", "-")
+        for word in ("cat", "\\xff\x1b"):
+            self.assertIn(word, describe(child.pid)["command"])
+        self.end(child)
+        self.assertRaises(ProcessLookupError, describe, child.pid)
+
+    def test_kernel_thread(self) -> None:
+        """What has no command line is told by its name."""
+        child = self.start("cat")
+        self.patch(processes, "_command_line", lambda _: "")
+        self.assertEqual(describe(child.pid)["command"], "[cat]")
 
     def test_monitors(self) -> None:
         """A monitor works in a slot; its child is PID 1, which may work there too."""

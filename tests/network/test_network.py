@@ -12,6 +12,7 @@ from txcontain.container.plan import Link
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.host.kernel import Kernel
 from txcontain.host.processes import Process
+from txcontain.network import bridge
 from txcontain.network.bridge import NOT_FORWARDING, Bridge, hardware_address, link_name
 from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall
@@ -288,3 +289,15 @@ class NamingTests(SynchronousTestCase):
         address = IPv4Address("255.255.255.254")
         self.assertEqual(link_name(address), "txfffffffe")
         self.assertEqual(hardware_address(address), "02:00:ff:ff:ff:fe")
+
+
+class TrafficTests(SynchronousTestCase):
+    """What went over the link of a container."""
+
+    def test_traffic(self) -> None:
+        """The kernel's counters are told; a link that is not there has none."""
+        address = IPv4Address("127.0.0.1")
+        self.patch(bridge, "link_name", lambda _: "lo")
+        self.assertEqual(set(bridge.traffic(address)), {"network_received", "network_sent"})
+        self.patch(bridge, "link_name", lambda _: "none")
+        self.assertEqual(bridge.traffic(address), {})

@@ -30,7 +30,7 @@ from txcontain.api.verbs import ExtensionResource, body, query, text
 from txcontain.container.document import read_object
 from txcontain.container.explain import explain
 from txcontain.container.launch_request import INSTANCE_NAME, read_launch_request
-from txcontain.engine.inspection import inspect, usage
+from txcontain.engine.inspection import inspect, top, usage
 from txcontain.runtime.instance import Instance
 
 STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended")
@@ -55,6 +55,12 @@ def listed(instance: Instance) -> Json:
     """What the list of all tells of an instance."""
     record = instance.record
     return {key: record[key] for key in RECORD}
+
+# What only some machines count, or only of some instances.
+COUNTED = (
+    *("memory", "memory_peak", "cpu_usec", "pids"),
+    *("io_read", "io_written", "network_received", "network_sent"),
+)
 
 
 @define
@@ -110,12 +116,29 @@ class Instances(Area):
                 "memory_peak": numeric("bytes", 0),
                 "cpu_usec": numeric("microseconds", 0),
                 "pids": numeric("processes and threads", 0),
+                "io_read": numeric("bytes that it has read from disks", 0),
+                "io_written": numeric("bytes that it has written to disks", 0),
+                "network_received": numeric("bytes, on a private network", 0),
+                "network_sent": numeric("bytes, on a private network", 0),
+                "pressure": {
+                    "type": "object",
+                    "description": "for how much of the last 10 s one of its processes waited, in "
+                    "per cent, by what for: cpu, memory, io; empty with version 1 of cgroups",
+                    "additionalProperties": {"type": "number"},
+                },
                 "limits": {"type": "object", "description": "as in the config"},
             },
-            "memory",
-            "memory_peak",
-            "cpu_usec",
-            "pids",
+            *COUNTED,
+        ),
+        "Process": structure(
+            {
+                "pid": numeric("as the container sees it", 1),
+                "host_pid": numeric("as the host sees it", 1),
+                "user": numeric("the id of its user, as the container sees it", 0),
+                "cpu_usec": numeric("microseconds", 0),
+                "memory": numeric("bytes in RAM", 0),
+                "command": string("its command line, as it says itself"),
+            }
         ),
     }
     paths: ClassVar[Json] = {
@@ -165,6 +188,23 @@ class Instances(Area):
             ),
             "parameters": [INSTANCE],
         },
+        "/instances/{instance}/top": {
+            "get": extension(
+                "top",
+                "List the processes of an instance",
+                answer(
+                    "up to 2000",
+                    structure(
+                        {
+                            "processes": array(ref("Process")),
+                            "more": numeric("how many more there are", 0),
+                        }
+                    ),
+                ),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
         "/instances/{instance}/explain": {
             "get": extension(
                 "explain",
@@ -191,7 +231,11 @@ class Instances(Area):
         """What is asked of one instance."""
 
         async def figures(request: Request) -> Json:
-            return usage(self.manager, self.manager.match(name))
+            (figures,) = await usage(self.manager, [self.manager.match(name)])
+            return figures
+
+        async def processes(request: Request) -> Json:
+            return await top(self.manager, self.manager.match(name))
 
         async def explanation(request: Request) -> None:
             script = explain(self.manager.match(name).plan)
@@ -205,6 +249,7 @@ class Instances(Area):
 
         return {
             b"stats": ExtensionResource(GET=figures),
+            b"top": ExtensionResource(GET=processes),
             b"explain": ExtensionResource(GET=explanation),
             b"wait": ExtensionResource(GET=wait),
         }
@@ -234,4 +279,4 @@ class Instances(Area):
     async def usage_of_all(self, request: Request) -> Json:
         """GET /stats."""
         running = self.manager.running()
-        return {"stats": [usage(self.manager, instance) for instance in running]}
+        return {"stats": await usage(self.manager, running)}

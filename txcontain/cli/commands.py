@@ -4,7 +4,7 @@ A new one is a coroutine function and an entry in the table of its module; a new
 here. Nothing here loads Twisted, so that help and a mistyped command answer at once.
 """
 
-from txcontain.cli import configs, events, instances, life, logs, ps, secrets, system, v1
+from txcontain.cli import configs, events, instances, life, logs, ps, secrets, system, usage, v1
 from txcontain.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -14,6 +14,7 @@ COMMANDS: tuple[Command, ...] = (
     *ps.COMMANDS,
     *instances.COMMANDS,
     *life.COMMANDS,
+    *usage.COMMANDS,
     *logs.COMMANDS,
     *events.COMMANDS,
     *system.COMMANDS,

@@ -2,19 +2,15 @@
 
 import json
 import sys
-import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import INSTANCE, Argument, Command
-from txcontain.cli.screen import show_table
-from txcontain.cli.words import plain, size
+from txcontain.cli.command import INSTANCE, Command
+from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
-    from txcontain.cli.client import Client, Json
+    from txcontain.cli.client import Client
 
-CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
-EVERY = 1.0  # seconds
 UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
 
 
@@ -22,37 +18,6 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
     """Print all that is known of an instance."""
     print(plain(json.dumps(await client.inspect(arguments.instance), indent=2, ensure_ascii=False)))
     return 0
-
-
-async def stats(client: "Client", arguments: Namespace) -> int:
-    """Print what the running instances use; on a terminal, again and again."""
-    watched = sys.stdout.isatty() and not arguments.once
-    usages, at = await client.stats(), time.monotonic()
-    while True:
-        before, since = {usage["instance"]: usage.get("cpu_usec") for usage in usages}, at
-        await client.pause(EVERY)  # processor time is the difference of two readings
-        usages, at = await client.stats(), time.monotonic()
-        rows = [["INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS"]]
-        rows += [usage_row(usage, before, at - since) for usage in usages]
-        print(CLEAR if watched else "", end="")
-        show_table(rows)
-        sys.stdout.flush()
-        if not watched:
-            return 0
-
-
-def usage_row(usage: "Json", before: "Json", seconds: float) -> list[str]:
-    """Return the cells of what an instance uses.
-
-    :param before: microseconds of processor time that each had used, so many `seconds` ago
-    """
-    used, was = usage.get("cpu_usec"), before.get(usage["instance"])
-    share = "-"
-    if used is not None and was is not None and used >= was:  # else it was started again
-        share = f"{(used - was) / seconds / 10_000:.1f} %"
-    memory = (usage.get("memory"), usage["limits"].get("memory"), usage.get("memory_peak"))
-    pids = usage.get("pids")
-    return [usage["instance"], share, *map(size, memory), "-" if pids is None else str(pids)]
 
 
 async def explain(client: "Client", arguments: Namespace) -> int:
@@ -74,12 +39,6 @@ async def wait(client: "Client", arguments: Namespace) -> int:
 
 COMMANDS = (
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
-    Command(
-        "stats",
-        "show what the running instances use",
-        stats,
-        (Argument("--once", action="store_true", help="print it once, and end"),),
-    ),
     Command("explain", "show how to make an instance's container by hand", explain, (INSTANCE,)),
     Command(
         "wait",

@@ -251,7 +251,8 @@ class Cgroups:
             raise OSError(number, os.strerror(number), what) from error
 
     def usage(self, token: str) -> dict[str, int]:
-        """What a container uses: bytes of memory, microseconds of time, number of processes.
+        """What a container uses: bytes of memory, microseconds of time, number of processes, bytes
+        that it has read from disks and written to them.
 
         Figures that this machine does not count are missing.
         """
@@ -260,7 +261,30 @@ class Cgroups:
             file, key, divisor = version2 if controller in self.unified else version1
             with contextlib.suppress(KeyError, OSError, ValueError):
                 figures[name] = self._figure(token, controller, file, key) // divisor
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            figures |= self._disk_traffic(token)
         return figures
+
+    def _disk_traffic(self, token: str) -> dict[str, int]:
+        version2 = "io" in self.unified
+        file = "io.stat" if version2 else "blkio.throttle.io_service_bytes"
+        with open(os.path.join(self.tops["io"], token, file)) as lines:
+            read, written = (count_traffic if version2 else count_old_traffic)(lines)
+        return {"io_read": read, "io_written": written}
+
+    def pressure(self, token: str) -> dict[str, float]:
+        """For how much of the last 10 s a process of a container waited: per cent, by what for.
+
+        Only version 2 counts that, and only if the kernel does (psi=1): else it is empty.
+        """
+        waits = {}
+        for what in ("cpu", "memory", "io"):
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                path = os.path.join(self.tops[SOCKETS], token, f"{what}.pressure")
+                with open(path) as lines:
+                    words = lines.readline().split()  # "some avg10=0.00 avg60=... total=..."
+                waits[what] = float(dict(each.split("=") for each in words[1:])["avg10"])
+        return waits
 
     def _figure(self, token: str, controller: str, file: str, key: str) -> int:
         if key:
@@ -281,6 +305,23 @@ class Cgroups:
                 return {name: int(number) for name, number in pairs}
         except (KeyError, OSError, ValueError):
             return {}
+
+
+def count_traffic(lines: Iterable[str]) -> tuple[int, int]:
+    """The bytes read and written, from the lines of version 2: "8:0 rbytes=1 wbytes=2 ..."."""
+    pairs = [word.partition("=") for line in lines for word in line.split()[1:]]
+    return _sum(pairs, "rbytes"), _sum(pairs, "wbytes")
+
+
+def count_old_traffic(lines: Iterable[str]) -> tuple[int, int]:
+    """The same from the lines of version 1: "8:0 Read 1", "8:0 Write 2"; the last is a total."""
+    words = [line.split() for line in lines]
+    pairs = [(each[1], " ", each[2]) for each in words if len(each) == 3]
+    return _sum(pairs, "Read"), _sum(pairs, "Write")
+
+
+def _sum(pairs: Iterable[tuple[str, str, str]], wanted: str) -> int:
+    return sum(int(value) for key, _, value in pairs if key == wanted)
 
 
 def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:

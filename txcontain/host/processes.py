@@ -8,8 +8,11 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from attrs import frozen
+
+LONGEST_COMMAND = 4096  # bytes of a command line that are told
 
 
 @frozen
@@ -173,6 +176,44 @@ def program(pid: int) -> str:
             return file.read().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def describe(pid: int) -> dict[str, Any]:
+    """What a process is, as the host sees it, and the pid by which its own namespace knows it.
+
+    Memory is what it has in RAM (RSS), in bytes. Its command is what it says itself: any text.
+
+    Raises ProcessLookupError if it is gone.
+    """
+    fields, status = _stat(pid), _status(pid)
+    ticks = int(fields[11]) + int(fields[12])  # utime and stime (proc_pid_stat(5))
+    return {
+        "pid": int(status["NSpid"][-1]),
+        "host_pid": pid,
+        "user": int(status["Uid"][1]),  # the effective one
+        "cpu_usec": ticks * 1_000_000 // os.sysconf("SC_CLK_TCK"),
+        "memory": int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
+        "command": _command_line(pid) or f"[{program(pid)}]",
+    }
+
+
+def _status(pid: int) -> dict[str, list[str]]:
+    try:
+        with open(f"/proc/{pid}/status", errors="replace") as file:
+            pairs = (line.partition(":") for line in file)
+            return {name: rest.split() for name, _, rest in pairs}
+    except FileNotFoundError:
+        raise _gone(pid) from None
+
+
+def _command_line(pid: int) -> str:
+    """Its arguments with spaces between them, cut off if they are long; "" if it has none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(LONGEST_COMMAND).rstrip(b"\0").replace(b"\0", b" ")
+    except FileNotFoundError:
+        raise _gone(pid) from None
+    return words.decode("utf-8", "backslashreplace")
 
 
 def _children(pid: int) -> Iterator[int]:

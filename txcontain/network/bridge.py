@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Set
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
 from typing import Any
 
 from attrs import define
@@ -35,6 +36,16 @@ def hardware_address(address: IPv4Address) -> str:
 def link_name(address: IPv4Address) -> str:
     """The name of the host's end of a container's link."""
     return f"tx{int(address):08x}"
+
+
+def traffic(address: IPv4Address) -> dict[str, int]:
+    """The bytes that a container has received and sent over its link; empty if it has none."""
+    counters = {"network_received": "tx_bytes", "network_sent": "rx_bytes"}  # seen from the host
+    folder = f"/sys/class/net/{link_name(address)}/statistics"
+    try:
+        return {name: int(Path(folder, file).read_text()) for name, file in counters.items()}
+    except (OSError, ValueError):
+        return {}
 
 
 def exists(name: str) -> bool:
