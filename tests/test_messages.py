@@ -355,6 +355,16 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         {"body": '{"signal": "STOPP"}'},
         "409 Bad Request: signal must be a signal's name or number, as 'TERM' or 15, not 'STOPP'",
     ),
+    (
+        "POST /prune",
+        {"body": '{"dryrun": true}'},
+        "409 Bad Request: a prune has no key 'dryrun' → the key is dry_run",
+    ),
+    (
+        "POST /prune",
+        {"body": '{"dry_run": "yes"}'},
+        "409 Bad Request: dry_run must be true or false, not 'yes'",
+    ),
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
     (
@@ -910,6 +920,16 @@ ELSEWHERE = (
         "a command in an instance that has ended",
         "runtime/test_sessions.py:test_only_in_one_that_runs",
         "{} {} → a command can only be run in one that runs",
+    ),
+    (
+        "the processes of an instance that has ended",
+        "api/test_resources.py:test_top_of_none",
+        "{} is {} → only one that runs has processes",
+    ),
+    (
+        "a prune that has nobody to ask",
+        "cli/test_disk.py:test_nobody_to_ask",
+        "Nothing was removed: there is no terminal to ask at. Give --force.",
     ),
     (
         "too many commands in an instance",

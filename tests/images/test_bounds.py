@@ -93,7 +93,7 @@ class CheckTests(SynchronousTestCase):
         """A device node that was made all the same is an overlay's mark, and is refused."""
         for kind in (stat.S_IFCHR, stat.S_IFBLK):
             status = SimpleNamespace(st_mode=kind, st_nlink=1, st_blocks=0, st_ino=1)
-            self.patch(unpacking, "_walk", lambda folder, status=status: [(0, 2, status)])
+            self.patch(unpacking, "walk", lambda folder, status=status: [(0, 2, status)])
             self.assert_refused("a mark that hides files (a character device 0, 0)")
 
     def test_meanwhile(self) -> None:

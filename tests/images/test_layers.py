@@ -376,7 +376,7 @@ class ContentTests(LayersTestCase):
 
     def test_device(self) -> None:
         """A device node that was made all the same would hide files, and is refused."""
-        self.patch(unpacking, "_walk", lambda folder: iter([(0, 5, os.stat("/dev/null"))]))
+        self.patch(unpacking, "walk", lambda folder: iter([(0, 5, os.stat("/dev/null"))]))
         got = self.get()
         self.tar_ends()
         error = self.failureResultOf(got, ConfigAtFault).value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from txcontain.api.area import Area
 from txcontain.api.configs import Configs
+from txcontain.api.disk import Disk
 from txcontain.api.events import Events
 from txcontain.api.execs import Execs
 from txcontain.api.instances import Instances
@@ -22,5 +23,6 @@ AREAS: dict[str, type[Area]] = {
     "logs": Logs,
     "exec": Execs,
     "events": Events,
+    "disk": Disk,
     "system": System,
 }

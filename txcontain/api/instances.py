@@ -56,6 +56,7 @@ def listed(instance: Instance) -> Json:
     record = instance.record
     return {key: record[key] for key in RECORD}
 
+
 # What only some machines count, or only of some instances.
 COUNTED = (
     *("memory", "memory_peak", "cpu_usec", "pids"),

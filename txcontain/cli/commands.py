@@ -4,7 +4,19 @@ A new one is a coroutine function and an entry in the table of its module; a new
 here. Nothing here loads Twisted, so that help and a mistyped command answer at once.
 """
 
-from txcontain.cli import configs, events, instances, life, logs, ps, secrets, system, usage, v1
+from txcontain.cli import (
+    configs,
+    disk,
+    events,
+    instances,
+    life,
+    logs,
+    ps,
+    secrets,
+    system,
+    usage,
+    v1,
+)
 from txcontain.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -15,6 +27,7 @@ COMMANDS: tuple[Command, ...] = (
     *instances.COMMANDS,
     *life.COMMANDS,
     *usage.COMMANDS,
+    *disk.COMMANDS,
     *logs.COMMANDS,
     *events.COMMANDS,
     *system.COMMANDS,

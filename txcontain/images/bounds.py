@@ -58,7 +58,7 @@ def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
     """
     size = 0
     counted: set[int] = set()  # inodes of files with several names, which count once
-    for entries, (depth, path, status) in enumerate(_walk(folder), 1 - others):
+    for entries, (depth, path, status) in enumerate(walk(folder), 1 - others):
         if status.st_nlink == 1 or status.st_ino not in counted:
             size += status.st_blocks * 512
         if status.st_nlink > 1:
@@ -76,7 +76,7 @@ def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
     return size
 
 
-def _walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
+def walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
     """The depth, path length and status of all entries below a folder.
 
     It uses descriptors only, so nothing can lead it elsewhere. What is removed or replaced

@@ -24,6 +24,7 @@ from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
 from txcontain.later import background
 
+KEEP_NONE = -1  # bytes: not even a layer that is empty
 TRIES = 3  # attempts to unpack a tarball that is changed meanwhile
 
 
@@ -112,20 +113,32 @@ class Layers:
         """What people should know of these layers, a sentence each; tells each sentence once."""
         return [self._news.pop(layer) for layer in dict.fromkeys(layers) if layer in self._news]
 
-    async def remove_unused(self, used: Callable[[], set[str]]) -> list[str]:
+    def paths(self) -> list[str]:
+        """The paths of all layers that are whole."""
+        entries = [entry for entry in os.scandir(self.folder) if entry.is_dir()]
+        return [entry.path for entry in entries if not entry.name.endswith(UNPACKING)]
+
+    async def superfluous(self, used: Callable[[], set[str]], keep: int | None = None) -> list[str]:
+        """The paths of the layers that ``remove_unused`` would remove."""
+        found = await self.unpacker.threads(self._found)
+        in_use = used() | set(self._unpacking)
+        self._superseded = {path for path in in_use if not found.get(path, (0, True))[1]}
+        unused = {path: facts for path, facts in found.items() if path not in in_use}
+        return superfluous(unused, self._asked, self.keep if keep is None else keep)
+
+    async def remove_unused(
+        self, used: Callable[[], set[str]], keep: int | None = None
+    ) -> list[str]:
         """Remove layers that no instance uses; returns their names.
 
         That is every layer whose tarball has changed, and all that an interrupted unpacking has
         left. Of the others, those asked for last stay, up to ``keep`` bytes.
 
         :param used: returns the paths of the layers that are in use
+        :param keep: instead of the usual number of bytes; KEEP_NONE: none of them stays
         """
-        found = await self.unpacker.threads(self._found)
-        in_use = used() | set(self._unpacking)
-        self._superseded = {path for path in in_use if not found.get(path, (0, True))[1]}
-        unused = {path: facts for path, facts in found.items() if path not in in_use}
         removed = []
-        for path in superfluous(unused, self._asked, self.keep):
+        for path in await self.superfluous(used, keep):
             if path in used() | set(self._unpacking):  # since then
                 continue
             aside = path if path.endswith(UNPACKING) else f"{path}-{token_hex(8)}{UNPACKING}"

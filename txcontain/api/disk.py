@@ -1,0 +1,139 @@
+"""The disk: what takes how much of it, and the removal of what is not needed any more."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attrs import asdict, define, field
+from twisted.internet.defer import DeferredLock
+from twisted.web.server import Request
+
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import (
+    Json,
+    answer,
+    array,
+    extension,
+    json_body,
+    numeric,
+    one_of,
+    ref,
+    string,
+    structure,
+)
+from txcontain.api.instances import STATES
+from txcontain.api.verbs import ExtensionResource, body
+from txcontain.container.document import read_object, refuse, shown
+from txcontain.engine.disk import df, prune
+
+BYTES = numeric("of the disk", 0)
+
+
+@define
+class Disk(Area):
+    """What takes how much of the disk, and the removal of what is not needed."""
+
+    schemas: ClassVar[Json] = {
+        "Layer": structure(
+            {
+                "layer": string("its name"),
+                "tarball": string("what it was unpacked from"),
+                "bytes": BYTES,
+                "used": {"type": "boolean", "description": "whether an instance needs it"},
+            },
+            "used",
+        ),
+        "Footprint": structure(
+            {
+                "instance": string("its name"),
+                "state": one_of("where it is in its life", *STATES),
+                "bytes": numeric("of the disk, all that belongs to it", 0),
+                "logs": numeric("how much of that are its logs", 0),
+            }
+        ),
+        "Prune": structure(
+            {"dry_run": {"type": "boolean", "description": "only say what would be removed"}},
+            "dry_run",
+            closed=True,
+        ),
+    }
+    paths: ClassVar[Json] = {
+        "/df": {
+            "get": extension(
+                "df",
+                "Tell what takes how much of the disk",
+                answer(
+                    "images, layers and instances",
+                    structure(
+                        {
+                            "images": array(
+                                structure(
+                                    {
+                                        "folder": string("where it is"),
+                                        "image": string("the name of the file"),
+                                        "bytes": BYTES,
+                                    }
+                                )
+                            ),
+                            "layers": array(ref("Layer")),
+                            "instances": array(ref("Footprint")),
+                            "whole": {
+                                "type": "boolean",
+                                "description": "false: there are too many files to count them all",
+                            },
+                        }
+                    ),
+                ),
+            ),
+        },
+        "/prune": {
+            "post": extension(
+                "prune",
+                "Remove instances that have ended, and layers that nothing uses",
+                answer(
+                    "what was removed, or would be",
+                    structure(
+                        {
+                            "instances": array(ref("Footprint")),
+                            "layers": array(ref("Layer")),
+                            "bytes": numeric("what that is together", 0),
+                        }
+                    ),
+                ),
+                requestBody={**json_body("Prune"), "required": False},
+            ),
+        },
+    }
+
+    _one_by_one: DeferredLock = field(factory=DeferredLock, init=False)
+
+    def resources(self) -> Resources:
+        """/df and /prune."""
+        return {
+            b"df": ExtensionResource(GET=self.df),
+            b"prune": ExtensionResource(POST=self.prune),
+        }
+
+    async def df(self, request: Request) -> Json:
+        """GET /df."""
+        async with self._one_by_one:  # each keeps a thread and the disk busy
+            return await df(self.manager)
+
+    async def prune(self, request: Request) -> Json:
+        """POST /prune."""
+        dry_run = read_dry_run(body(request))
+        async with self._one_by_one:
+            pruned = await prune(self.manager, dry_run)
+        return {**asdict(pruned), "bytes": pruned.bytes}
+
+
+def read_dry_run(document: bytes) -> bool:
+    """Whether a prune is only to say what it would remove. Raises InvalidData."""
+    values = read_object(document) if document else {}
+    for key in values:
+        if key != "dry_run":
+            refuse(f"a prune has no key {shown(key)}", "the key is dry_run")
+    dry_run = values.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        refuse(f"dry_run must be true or false, not {shown(dry_run)}")
+    return dry_run

@@ -1,0 +1,122 @@
+"""The disk: what takes how much of it, and the removal of what is not needed any more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define
+
+from txcontain.engine.manager import Manager
+from txcontain.errors import NoSuchInstance
+from txcontain.images.layers import KEEP_NONE
+from txcontain.images.sizes import Meter
+from txcontain.logs.logd import LOG
+from txcontain.runtime.instance import Instance
+
+MOST_IMAGES = 10_000  # files that are looked at in each of the two folders
+
+
+@define
+class Pruned:
+    """What a prune removes: instances that have ended, and layers that nothing uses."""
+
+    instances: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+
+    @property
+    def bytes(self) -> int:
+        """How much that is together."""
+        return sum(one["bytes"] for one in (*self.instances, *self.layers))
+
+
+async def df(manager: Manager) -> dict[str, Any]:
+    """What takes how many bytes: images, layers, and each instance with its logs.
+
+    ``whole`` is false if something has too many files to look at all of them.
+    """
+    meter = Meter()
+    everyone = list(manager.instances.values())
+    folders = manager.base_images, manager.mountables
+    images = [image for folder in folders for image in await manager.threads(_images, folder)]
+    instances = await manager.threads(_instances, meter, everyone)
+    in_use = manager.layers_in_use()
+    layers = [
+        {**_layer(manager, path), "used": path in in_use}
+        for path in await manager.threads(manager.layers.paths)
+    ]
+    return {"images": images, "layers": layers, "instances": instances, "whole": meter.whole}
+
+
+async def prune(manager: Manager, dry_run: bool) -> Pruned:
+    """Remove the instances that have ended and the layers that nothing uses.
+
+    With ``dry_run``, only say which they are. A stopped instance is kept, and so are its layers.
+
+    Raises MachineAtFault if something can't be removed.
+    """
+    ended = [one for one in manager.instances.values() if _is_over(one)]
+    instances = await manager.threads(_instances, Meter(), ended)
+    used = manager.layers_in_use
+    unused = await manager.layers.superfluous(used, KEEP_NONE)
+    layers = {os.path.basename(path): _layer(manager, path) for path in unused}
+    if not dry_run:
+        gone = [one.name for one in ended if await _destroy(manager, one)]
+        removed = await manager.layers.remove_unused(used, KEEP_NONE)
+        instances = [told for told in instances if told["instance"] in gone]
+        layers = {name: layers[name] for name in removed if name in layers}
+        for told in layers.values():
+            manager.journal.add("layer", f"removed {told['layer']}, which nothing uses")
+    return Pruned(instances, list(layers.values()))
+
+
+async def _destroy(manager: Manager, instance: Instance) -> bool:
+    """Destroy an instance, if nobody else has removed or started it meanwhile."""
+    if not _is_over(instance):
+        return False
+    try:
+        await manager.destroy(instance.name)
+    except NoSuchInstance:
+        return False
+    return True
+
+
+def _is_over(instance: Instance) -> bool:
+    return instance.state == "ended" and not instance.ending
+
+
+def _layer(manager: Manager, path: str) -> dict[str, Any]:
+    known = manager.layers.metadata(path)
+    tarball = os.path.basename(known.tarball)
+    return {"layer": os.path.basename(path), "tarball": tarball, "bytes": known.size}
+
+
+def _images(folder: str) -> list[dict[str, Any]]:
+    """The tarballs in a folder: whatever has an ending."""
+    found = []
+    with os.scandir(folder) as entries:
+        for _, entry in zip(range(MOST_IMAGES), entries, strict=False):
+            if "." in entry.name.strip(".") and entry.is_file():
+                size = entry.stat().st_blocks * 512
+                where = {"folder": os.path.basename(folder), "image": _text(entry.name)}
+                found.append({**where, "bytes": size})
+    return sorted(found, key=lambda one: str(one["image"]))
+
+
+def _text(name: str) -> str:
+    """A file's name as text, whatever bytes it has."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _instances(meter: Meter, instances: Sequence[Instance]) -> list[dict[str, Any]]:
+    """What each takes on the disk; a part of it are its logs."""
+    return [
+        {
+            "instance": one.name,
+            "state": one.state,
+            "bytes": meter.measure(one.folder),
+            "logs": meter.measure(one.path(LOG)),
+        }
+        for one in instances
+    ]
