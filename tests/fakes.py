@@ -39,6 +39,7 @@ from txcontain.container.spec import Spec
 from txcontain.engine.configs import upload
 from txcontain.engine.manager import Manager
 from txcontain.engine.store import Configs
+from txcontain.engine.volumes import Volumes
 from txcontain.errors import ConfigAtFault
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import most_held
@@ -835,6 +836,11 @@ class FakeCgroups(Cgroups):
         return token in self.frozen
 
 
+async def measure(paths: Sequence[str]) -> str:
+    """What du(1) says of folders that exist."""
+    return "".join(f"4096\t{path}\n" for path in paths if os.path.isdir(path))
+
+
 def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:
     """A pool whose inits are fake; prepared instances have their folders in the same one."""
     prepared = Prepared(folder, remove)
@@ -857,6 +863,9 @@ def make_manager(reactor: Any, folder: str, **changes: Any) -> Manager:
         pool=pool,
         layers=FakeLayers(os.path.join(folder, "layers"), Unpacker(pool, maybeDeferred, remove)),
         configs=Configs(os.path.join(folder, "configs")),
+        volumes=Volumes(
+            os.path.join(folder, "volumes"), maybeDeferred, remove, measure, reactor.kernel.now
+        ),
         network=make_network(),
         journal=Journal(reactor, os.path.join(folder, "events.jsonl"), reactor.kernel.now),
         threads=maybeDeferred,

@@ -20,6 +20,7 @@ import ast
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -126,6 +127,27 @@ CONFIGS = (
     (
         {"mounts": ["a.tar /a READ", "b.tar /a READ"]},
         "mounts has two tarballs at '/a': one would hide the other",
+    ),
+    (
+        {"mounts": ["a.tar /a READ"], "volumes": ["v /a"]},
+        "volumes has a second thing at '/a': one would hide the other",
+    ),
+    (
+        {"volumes": "v /a"},
+        "volumes must be a list of up to 64 strings, not 'v /a'",
+    ),
+    (
+        {"volumes": ["v /a WRITE"]},
+        "one of volumes is 'NAME /absolute/target' or '/folder/of/the/host /absolute/target', "
+        "and then READ, READWRITE or nothing, not 'v /a WRITE'",
+    ),
+    (
+        {"volumes": ["a/b /a"]},
+        "a name in volumes must be up to 50 letters, digits, '.', '_' and '-', not 'a/b'",
+    ),
+    (
+        {"volumes": ["/srv/../x /a"]},
+        "a folder in volumes must be an absolute path without '..', not '/srv/../x'",
     ),
     (
         {"stop_signal": "STOPP"},
@@ -461,6 +483,8 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
 
 # What is typed (and how the manager, or the way to it, then is), and what is said.
 COMMANDS: tuple[tuple[Any, ...], ...] = (
+    (["volumes", "rm"], {}, "`volumes rm` takes the name of a volume, or several."),
+    (["volumes", "ls", "a"], {}, "`volumes ls` takes no name."),
     (
         ["destroy", ""],
         {},
@@ -599,6 +623,10 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
 
 # Options of twistd containerd-lite, and why they are refused.
 OPTIONS = (
+    (
+        "--host-folders /srv:data",
+        "--host-folders takes absolute paths, not /, with ':' between them, not '/srv:data'",
+    ),
     ("--port http", "--port takes a whole number from 0 to 65535, not 'http'"),
     ("--pool 1001", "--pool takes a whole number from 0 to 1000, not '1001'"),
     ("--layer-size 0", "--layer-size takes a whole number from 1 to 1000000000000000000, not '0'"),
@@ -703,8 +731,47 @@ def tokens(text: str, mode: int = 0o600) -> Callable[..., Any]:
     return read
 
 
+def without_volumes(change: str) -> Callable[..., Any]:
+    """The folder of the volumes is not there, when one is to be made or removed."""
+
+    def call(test: Any) -> Any:
+        volumes = test.manager.volumes
+        if change == "remove":
+            test.now(volumes.make("pg"))
+        shutil.rmtree(volumes.folder)
+        return volumes.make("pg") if change == "make" else test.manager.remove_volume("pg")
+
+    return call
+
+
+def removed_while_in_use(test: Any) -> Any:
+    """An instance uses the volume."""
+    test.launch(volumes=["pg /data"])
+    return test.manager.remove_volume("pg")
+
+
 # What is done, the call that does it, and what is said.
 CALLS = (
+    (
+        "remove a volume that is used",
+        removed_while_in_use,
+        "instances use the volume pg → web-ID → destroy them first",
+    ),
+    (
+        "remove a volume that is not there",
+        lambda test: test.manager.remove_volume("pg"),
+        "there is no volume 'pg' → `txcontain volumes ls` shows those there are",
+    ),
+    (
+        "make a volume without a folder for it",
+        without_volumes("make"),
+        "making the volume pg → ENOENT: No such file or directory → FOLDER/volumes/.pg-ID.json",
+    ),
+    (
+        "remove a volume without its folder",
+        without_volumes("remove"),
+        "removing the volume pg → ENOENT: No such file or directory → FOLDER/volumes/pg",
+    ),
     ("launch without the base image", without_image, "there is no basefs.tar.gz in base_images/"),
     (
         "launch while the disk can't be read",
@@ -850,6 +917,39 @@ ERRNOS = {
 # What takes a real kernel, network, disk, or another process: the test that provokes it, and what
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
+    (
+        "a volume was removed while a launch had yet to mount it",
+        "container/test_init.py:test_a_volume_that_was_removed",
+        "{} → the volume was removed → launch it again",
+    ),
+    (
+        "a folder of the host is below none that is allowed",
+        "integration/test_volumes.py:test_not_allowed",
+        "{} → it is no folder that may be mounted → the manager allows those below {} "
+        "(--host-folders)",
+    ),
+    (
+        "no folder of the host is allowed",
+        "container/test_init.py:test_host_folders_that_are_not_allowed",
+        "{} → it is no folder that may be mounted → the manager allows none: start it with "
+        "--host-folders",
+    ),
+    (
+        "a link in a folder of the host leads out",
+        "integration/test_volumes.py:test_links",
+        "a symbolic link leads out of {}",
+    ),
+    (
+        "a folder of the host is missing",
+        "integration/test_volumes.py:test_missing",
+        "it is no folder of the host → make it, or correct the config",
+    ),
+    (
+        "a volume is on a file system that can't map owners",
+        "container/test_init.py:test_owners_that_can_not_be_mapped",
+        "this kernel can't map the owners of files on its file system → have it on ext4, XFS or "
+        'Btrfs, or leave "user_namespace" out',
+    ),
     (
         "the manager's certificate is another's",
         "integration/test_access.py:test_cli",
@@ -1567,7 +1667,8 @@ class CallTests(ManagerTestCase, Texts):
                 outcome = self.failureResultOf(self.start(outcome)).value
         except (Error, ValueError) as error:
             outcome = error
-        return re.sub("web-[0-9a-f]{8}", "web-ID", str(outcome).replace(self.folder, "FOLDER"))
+        said = str(outcome).replace(self.folder, "FOLDER")
+        return re.sub("(web|pg)-([0-9a-f]{8}){1,2}", r"\1-ID", said)
 
     def keep(self, **changes: Any) -> Any:
         """Keep a config; return what a launch of it takes."""

@@ -77,6 +77,14 @@ class WrongState(Error):
     """An instance is not in a state in which this can be done."""
 
 
+class NoSuchVolume(Error):
+    """There is no volume of this name."""
+
+
+class InUse(Error):
+    """Instances use what was to be removed or changed."""
+
+
 class ConfigAtFault(Error):
     """A launch cannot work as its config (or its images) stand."""
 

@@ -29,6 +29,7 @@ from txcontain.container.seccomp import compile_filters
 from txcontain.engine.manager import Manager
 from txcontain.engine.recovery import restore
 from txcontain.engine.store import Configs
+from txcontain.engine.volumes import Volumes
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
@@ -60,6 +61,7 @@ FOLDERS = (
     "run/scratch",
     "empty",
     "aside",
+    "volumes",
 )
 
 
@@ -71,6 +73,15 @@ def _subnet(text: str) -> IPv4Network:
     raise ValueError(
         f"--subnet takes a network of 4 addresses or more, such as 10.87.0.0/16, not {text!r}"
     )
+
+
+def _folders(text: str) -> list[str]:
+    folders = [folder.rstrip("/") for folder in text.split(":") if folder]
+    if not all(re.fullmatch("/[^/].*", folder) for folder in folders):
+        raise ValueError(
+            f"--host-folders takes absolute paths, not /, with ':' between them, not {text!r}"
+        )
+    return [os.path.normpath(folder) for folder in folders]
 
 
 class Options(BaseOptions):
@@ -94,6 +105,13 @@ class Options(BaseOptions):
         ),
         ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
         ["subnet", None, SUBNET, "IPv4 addresses of private networks.", _subnet],
+        [
+            "host-folders",
+            None,
+            "",
+            "Folders of the host, with ':' between them, below which configs may mount folders.",
+            _folders,
+        ],
         number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
         number("keep-ended", None, 100, "How many ended instances to keep (the latest).", 0, 10**5),
     ]
@@ -258,6 +276,9 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         pool=pool,
         layers=Layers(os.path.join(state, "layers"), unpacker, options["keep-layers"]),
         configs=Configs(os.path.join(state, "configs")),
+        volumes=Volumes(
+            os.path.join(state, "volumes"), trees.in_thread, trees.remove, trees.measure, kernel.now
+        ),
         network=make_network(
             reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
         ),
@@ -272,6 +293,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         keep_ended=options["keep-ended"],
         resolv_conf=ResolvConf().text,
         user_namespace=bool(options["user-namespace"]),
+        host_folders=options["host-folders"],
     )
 
 

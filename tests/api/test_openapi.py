@@ -34,12 +34,7 @@ def operations() -> set[tuple[str, str]]:
 def documented_in_api_md() -> set[tuple[str, str]]:
     """(path, method) of each of API.md's headings."""
     return {
-        (
-            path.replace("INSTANCE", "{instance}")
-            .replace("CONFIG", "{config}")
-            .replace("SECRET", "{secret}"),
-            method,
-        )
+        (re.sub("[A-Z]+", lambda word: f"{{{word[0].lower()}}}", path), method)
         for heading in re.findall(r"^### (.*)", API, re.MULTILINE)
         for method, path in re.findall(r"([A-Z]+) (/[\w/.]+)", heading)
     }
@@ -101,9 +96,8 @@ class DocumentTests(ManagerTestCase):
     def test_methods(self) -> None:
         """Each path has exactly the methods that its resource has, which Allow names."""
         for path in DOCUMENT["paths"]:
-            response, _ = self.ask(
-                "PROPFIND", path.format(instance="web-1", config="web-1-1", secret="db")
-            )
+            names = {"instance": "web-1", "volume": "pg", "config": "web-1-1", "secret": "db"}
+            response, _ = self.ask("PROPFIND", path.format(**names))
             self.assertEqual(response.code, 405, path)
             allowed = set(response.headers.getRawHeaders("Allow")[0].split(", "))
             self.assertEqual({m for p, m in operations() if p == path}, allowed, path)
@@ -116,6 +110,7 @@ class DocumentTests(ManagerTestCase):
         found |= set(paths_below(instances.getChild(b"web-1", None), "/instances/{instance}"))
         found |= {"/instances/{instance}", "/destroy/{instance}", "/configs/{config}"}
         found |= {"/secrets/{secret}"}
+        found |= {"/volumes/{volume}"}
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
 
     def test_statuses(self) -> None:

@@ -47,6 +47,8 @@ METHODS = {
     "/stats": "GET, HEAD",
     "/doctor": "POST",
     "/events": "GET, HEAD",
+    "/volumes": "GET, HEAD",
+    "/volumes/pg": "DELETE, GET, HEAD",
 }
 
 

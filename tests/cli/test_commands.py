@@ -335,6 +335,7 @@ class NoAnswerTests(Session):
         Path(file).touch()
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
+        words["volumes"] = ["ls"]
         for command in COMMANDS:
             if command.run in (system.token, system.give_help):
                 continue  # they ask nobody

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -201,8 +202,10 @@ def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ..
     host = Host("/empty", masked, ("/proc/sys",), (b"x", b"y"))
     link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
     paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", host, link, ids)
+    paths = evolve(paths, volumes={"pg": ("/volumes/pg", "1.json")}, host_folders=["/srv"])
     changes = {
         "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
+        "volumes": ["pg /pg", "/srv/www /www READ"],
         "startup_script": "/web/run.sh",
         "workdir": "/web",
         "files": [{"path": "/etc/app.conf", "content": "x", "owner": "www"}],
@@ -232,6 +235,142 @@ PLANS = {
     "user namespace": container_plan(ids=1 << 20),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
+
+
+class VolumeTests(Case):
+    """Volumes, and folders of the host."""
+
+    def failure(self, kernel: Recorder, op: str, **arguments: Any) -> tuple[str, int, str, str]:
+        """What a step says of its failure: call, errno, path and cause."""
+        with self.assertRaises(init.StepError) as caught:
+            self.calls(op, kernel, **arguments)
+        error = caught.exception
+        return error.call, error.number, error.path, error.cause
+
+    def test_volume(self) -> None:
+        """It is filled from what is at its target, which is found in the new root; then mounted."""
+        calls = self.calls("volume", source="/v/a", lock="1.json", target="/x", flags=["nodev"])
+        names = [call[0] for call in calls]
+        order = ["open_beneath", "place", "place", "open", "fill", "close", "bind", "close"]
+        self.assertEqual(names, order)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.assertEqual(calls[3], ("open", "/v/a/1.json", flags))
+        self.assertEqual(calls[4], ("fill", "/v/a", 1004, 1001, 0))
+        self.assertEqual(calls[6], ("bind", "/v/a/data", "/proc/self/fd/1001", 4, 0))
+
+    def test_a_volume_that_was_removed(self) -> None:
+        """A volume of the same name that was made since is another one."""
+        kernel = Recorder().fail(3, ENOENT)
+        arguments = {"source": "/v/a", "lock": "1.json", "target": "/x", "flags": []}
+        said = self.failure(kernel, "volume", **arguments)
+        self.assertEqual(said, ("open", ENOENT, "/v/a", "the volume was removed"))
+
+    def test_host_folder(self) -> None:
+        """What is mounted is the descriptor that was resolved below an allowed folder."""
+        where: dict[str, Any] = {"target": "/x", "flags": ["ro"], "allowed": ["/home", "/srv"]}
+        for path, below in (("/srv/a/b", "a/b"), ("/srv", ".")):
+            calls = self.calls("host_folder", path=path, **where)
+            flags = os.O_PATH | os.O_DIRECTORY
+            self.assertEqual(calls[3], ("open", "/srv", flags | os.O_CLOEXEC))
+            self.assertEqual(calls[4], ("open_strictly", 1004, below, flags))
+            self.assertEqual(calls[6][:3], ("bind", "/proc/self/fd/1005", "/proc/self/fd/1001"))
+
+    def test_host_folders_that_are_not_allowed(self) -> None:
+        """One below no allowed folder, one that a link leads out of, and one that is not there."""
+        where = {"target": "/x", "flags": ["ro"]}
+        no_folder = "it is no folder that may be mounted"
+        for path, allowed in (("/srvx", ["/srv"]), ("/etc", ["/srv", "/home"]), ("/srv", [])):
+            said = self.failure(Recorder(), "host_folder", path=path, allowed=allowed, **where)
+            self.assertEqual(said, ("openat2", errno.EXDEV, path, no_folder))
+        for number, cause in (
+            (errno.EXDEV, "a symbolic link leads out of /srv"),
+            (ENOENT, "it is no folder of the host"),
+        ):
+            kernel = Recorder().fail(4, number)
+            said = self.failure(kernel, "host_folder", path="/srv/a", allowed=["/srv"], **where)
+            self.assertEqual(said, ("open_strictly", number, "/srv/a", cause))
+
+    def test_owners_that_can_not_be_mapped(self) -> None:
+        """The error says that the file system is the cause."""
+        container = make_container(Recorder().fail(0, EINVAL))
+        container.owner, container.user_namespace = 1 << 20, 7
+        with self.assertRaises(init.StepError) as caught:
+            container._bind_owned("/v", 5, ["ro"])
+        self.assertIn("can't map the owners", caught.exception.cause)
+        wanted = ("bind", "/v", "/proc/self/fd/5", 1 | init.MOUNT_ATTR_IDMAP, 7)
+        self.assertEqual(container.kernel.calls, [wanted])  # type: ignore[attr-defined]
+
+
+class FillTests(SynchronousTestCase):
+    """The copy that fills a volume, with real files."""
+
+    def setUp(self) -> None:
+        self.source, self.volume = (os.path.abspath(self.mktemp()) for _ in range(2))
+        for folder in (self.source, self.volume):
+            os.makedirs(folder)
+        self.held = os.open(f"{self.volume}/lock", os.O_RDWR | os.O_CREAT)
+        self.place = os.open(self.source, os.O_PATH)
+        self.addCleanup(os.close, self.held)
+        self.addCleanup(os.close, self.place)
+        self.data = f"{self.volume}/data"
+
+    def fill(self) -> None:
+        """Fill it."""
+        init.Kernel().fill(self.volume, self.held, self.place, 0)
+
+    def test_copy(self) -> None:
+        """Contents, modes, times, links and attributes are the same; sockets are left out."""
+        os.makedirs(f"{self.source}/a/b")
+        with open(f"{self.source}/a/file", "wb") as file:
+            file.write(os.urandom(100_000))
+        os.setxattr(f"{self.source}/a/file", "user.x", b"1")
+        os.link(f"{self.source}/a/file", f"{self.source}/a/b/again")
+        os.symlink("/etc/passwd", f"{self.source}/link")
+        os.mkfifo(f"{self.source}/pipe")
+        with socket.socket(socket.AF_UNIX) as server, mock.patch("os.getcwd"):
+            server.bind(os.path.relpath(f"{self.source}/socket"))
+        for path, mode in (("a/file", 0o4750), ("a/b", 0o1700), ("a", 0o711), ("pipe", 0o622)):
+            os.chmod(f"{self.source}/{path}", mode)
+        os.utime(f"{self.source}/a", ns=(10**18, 10**18 + 1))
+        self.fill()
+        listed = subprocess.check_output(
+            ["find", ".", "-printf", "%p %M %s %l %T@\n"], cwd=self.source
+        )
+        copied = subprocess.check_output(
+            ["find", ".", "-printf", "%p %M %s %l %T@\n"], cwd=self.data
+        )
+        whole = {
+            line for line in listed.splitlines() if b"socket" not in line and line[:2] != b". "
+        }
+        same = {line for line in copied.splitlines() if line[:2] != b". "}
+        self.assertEqual(
+            {tuple(line.split()[:2]) for line in same}, {tuple(line.split()[:2]) for line in whole}
+        )
+        self.assertEqual(same, whole)
+        with (
+            open(f"{self.source}/a/file", "rb") as one,
+            open(f"{self.data}/a/b/again", "rb") as other,
+        ):
+            self.assertEqual(one.read(), other.read())
+        self.assertTrue(os.path.samefile(f"{self.data}/a/file", f"{self.data}/a/b/again"))
+        self.assertEqual(os.getxattr(f"{self.data}/a/file", "user.x"), b"1")
+
+    def test_once(self) -> None:
+        """What is filled already stays as it is."""
+        os.mkdir(self.data)
+        os.mkdir(f"{self.source}/new")
+        self.fill()
+        self.assertEqual(os.listdir(self.data), [])
+
+    def test_cut_short(self) -> None:
+        """A copy that fails is no volume."""
+        with open(f"{self.source}/file", "w") as file:
+            file.write("x")
+        with mock.patch("os.sendfile", side_effect=OSError(errno.ENOSPC, "full")):
+            self.assertRaises(OSError, self.fill)
+        self.assertFalse(os.path.exists(self.data))
+        self.fill()
+        self.assertEqual(os.listdir(self.data), ["file"])
 
 
 class WholePlans(Case):

@@ -12,7 +12,17 @@ from tests.support import document, make_spec
 from txcontain.container import spec
 from txcontain.container.document import LONGEST_DOCUMENT, _no_key_twice, read_object, shown
 from txcontain.container.small_files import Secret, SmallFile
-from txcontain.container.spec import KEYS, LIMITS, Limits, Mount, Port, fill_in, from_json, key_of
+from txcontain.container.spec import (
+    KEYS,
+    LIMITS,
+    Limits,
+    Mount,
+    Port,
+    Volume,
+    fill_in,
+    from_json,
+    key_of,
+)
 from txcontain.errors import InvalidData, TooLarge
 
 # A key's value that is refused, and a part of the reason.
@@ -35,6 +45,28 @@ REFUSED: dict[str, list[Any]] = {
         [],
     ],
     "mounts": ["x.tar /x READ", {}, 1, [1], [None], ["x.tar /x READ"] * 65],
+    "volumes": [
+        "a /a",
+        {},
+        1,
+        [1],
+        [""],
+        ["READ"],
+        ["a"],
+        ["a READ"],
+        ["a /a WRITE"],
+        ["a /a READ READ"],
+        ["a b /a"],
+        ["-a /a"],
+        ["a/b /a"],
+        [".a /a"],
+        ["a" * 51 + " /a"],
+        ["a a"],
+        ["a /x/../y"],
+        ["/srv/../etc /a"],
+        ["a /a", "b /a"],
+        ["a /a"] * 65,
+    ],
     "startup_script": ["", "run.sh", "./run.sh", "/a/../b", "/..", "/a\n", "/\ud800", 1, []],
     "command": [
         "redis-server",
@@ -189,6 +221,13 @@ TAKEN: dict[str, Any] = {
         ([" x.tar  /tmp READ "], (Mount("x.tar", "/tmp", False),)),
         (["a /x READ", "b /x/y READ"], (Mount("a", "/x", False), Mount("b", "/x/y", False))),
         (["x.tar /process READ"], (Mount("x.tar", "/process", False),)),
+    ],
+    "volumes": [
+        ([], ()),
+        (["a /x"], (Volume("a", "/x"),)),
+        ([" a.b-1  //x/./y/ READ "], (Volume("a.b-1", "/x/y", False),)),
+        (["a /x READWRITE", "a /y READ"], (Volume("a", "/x"), Volume("a", "/y", False))),
+        (["/srv//www/ /w READ"], (Volume("/srv/www", "/w", False),)),
     ],
     "startup_script": [
         ("/run.sh", "/run.sh"),
@@ -345,6 +384,7 @@ SECRETS_REFUSED = (
 )
 DEFAULTS = {
     "mounts": (),
+    "volumes": (),
     "startup_script": None,
     "command": (),
     "workdir": None,

@@ -13,6 +13,7 @@ from txcontain.api.logs import Logs
 from txcontain.api.secrets import Secrets
 from txcontain.api.system import System
 from txcontain.api.v1 import V1
+from txcontain.api.volumes import Volumes
 
 AREAS: dict[str, type[Area]] = {
     "v1": V1,
@@ -24,5 +25,6 @@ AREAS: dict[str, type[Area]] = {
     "exec": Execs,
     "events": Events,
     "disk": Disk,
+    "volumes": Volumes,
     "system": System,
 }

@@ -140,7 +140,8 @@ class V1(Area):
         """DELETE /destroy/INSTANCE."""
 
         async def destroy(request: Request) -> None:
-            await self.manager.destroy(name)
+            for text in await self.manager.destroy(name):
+                note(request, text)
 
         return Verb(DELETE=destroy)
 

@@ -47,6 +47,7 @@ EVENT = {
     "what": str,
     "reason": (str, None),
 }
+VOLUME = {"volume": str, "created": (int, float), "size": (int, None), "used_by": [str]}
 USAGE = {**LAUNCHED, "limits": dict}
 PROBLEM = {"title": str, "detail": str, "chain": [str]}
 
@@ -182,6 +183,19 @@ class Client:
     def explain(self, instance: str) -> AsyncIterator[bytes]:
         """Yield the shell script that would make an instance's container."""
         return self.feed(f"/instances/{quoted(instance)}/explain", follow=False)
+
+    async def volumes(self) -> Json:
+        """Return the records of all volumes."""
+        shape = {"volumes": [VOLUME]}
+        return (await self.ask("GET", "/volumes", shape=shape, patience=SLOW))["volumes"]
+
+    async def volume(self, name: str) -> Json:
+        """Return what is known of one volume."""
+        return await self.ask("GET", f"/volumes/{quoted(name)}", shape=VOLUME, patience=SLOW)
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume and all that is in it."""
+        await self.ask("DELETE", f"/volumes/{quoted(name)}", patience=SLOW)
 
     async def doctor(self) -> Json:
         """Have the manager clean up leftovers; return what it found and did, a sentence each."""

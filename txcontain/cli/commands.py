@@ -16,6 +16,7 @@ from txcontain.cli import (
     system,
     usage,
     v1,
+    volumes,
 )
 from txcontain.cli.command import Command
 
@@ -30,5 +31,6 @@ COMMANDS: tuple[Command, ...] = (
     *disk.COMMANDS,
     *logs.COMMANDS,
     *events.COMMANDS,
+    *volumes.COMMANDS,
     *system.COMMANDS,
 )

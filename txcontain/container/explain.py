@@ -216,6 +216,27 @@ class _Shell:
             _mount(options, source, place),
         ]
 
+    def volume(self, source: str, lock: str, target: str, flags: Lines) -> Lines:
+        """A volume: data that stays when the container is gone. What the image has at this place
+        fills it at the first use. (The real init does that in a folder beside it, and renames it,
+        and maps its owners by the user namespace, if there is one.)
+        """
+        place, data = _inside(target), quote(f"{source}/data")
+        return [
+            f"mkdir -p {place}",
+            f"[ -d {data} ] || cp -a {place} {data}",
+            _mount(["bind"], f"{source}/data", place),
+            _remount(place, flags),
+        ]
+
+    def host_folder(self, path: str, target: str, flags: Lines, allowed: Lines) -> Lines:
+        """A folder of the host. (The real init makes sure that no symbolic link in it leads out of
+        the folders that the manager allows.)
+        """
+        place = _inside(target)
+        options = ["rbind", *(f"{flag}=recursive" for flag in flags)]
+        return [f"mkdir -p {place}", _mount(options, path, place)]
+
     def seal(self) -> Lines:
         """All mount points exist now: READ mounts become read-only."""
         return self.to_seal

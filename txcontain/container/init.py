@@ -85,7 +85,7 @@ NAMESPACES = {
 PR_SET_DUMPABLE, PR_SET_NAME = 4, 15
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
-MNT_DETACH, SECCOMP_MODE_FILTER = 2, 2
+MNT_DETACH, SECCOMP_MODE_FILTER, LOCK_EX = 2, 2, 2
 # <asm-generic/resource.h>
 RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11, "msgqueue": 12}
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
@@ -94,7 +94,8 @@ IDS = 65536  # user and group ids that a user namespace has
 OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 1, 0x00100000
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_SYMLINKS = 0x04, 0x10
-RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 0x02, 0x04
+RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x08, 0x10
 # <asm-generic/ioctls.h>, <linux/major.h>
 TIOCSCTTY, TIOCSWINSZ, TIOCSPTLCK, TIOCGPTPEER = 0x540E, 0x5414, 0x40045431, 0x5441
 MULTIPLEXER = os.makedev(5, 2)  # /dev/pts/ptmx
@@ -103,8 +104,11 @@ SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 4
 SYS_CLOSE_RANGE = 436
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
 CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 KERNELS_OWN = ("proc", "sys", "dev")  # folders of a container's root
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
+COPIED = ("user.", "security.")  # extended attributes that a copy has too (xattr(7))
 KILL = _signal.SIGRTMAX  # asks who looks after a child to kill it: SIGKILL can't be passed on
 LAST_OPS = ("exec", "idle")  # after them the process is another program
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
@@ -268,6 +272,10 @@ class Kernel:
         """openat2(2): a descriptor of ``path``, which can't lead out of ``root``."""
         return self._openat2(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve)
 
+    def open_strictly(self, folder: int, path: str, flags: int) -> int:
+        """openat2(2): the same, but a path that leads out fails with EXDEV."""
+        return self._openat2(folder, path, flags, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+
     def open_inside(self, path: str, flags: int) -> int:
         """openat2(2) of a path in the image, after pivot_root.
 
@@ -325,6 +333,28 @@ class Kernel:
             os.setsid()
             _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
         return child
+
+    def fill(self, folder: str, lock: int, source: int, owner: int) -> None:
+        """Make ``folder``/data, if it is missing, as a copy of ``source``.
+
+        It is copied beside its place and then renamed: half a copy is never taken for a whole one.
+        If several want to fill it, one does, and the others wait for the lock (flock(2)).
+
+        :param owner: the id that root of the container has in ``source``
+        """
+        self._call("flock", lock, LOCK_EX)
+        if os.path.isdir(f"{folder}/data"):
+            return
+        beside = f"{folder}/filling-{os.urandom(8).hex()}"
+        os.mkdir(beside, 0o700)
+        copies = [os.open(path, FOLDER) for path in (f"/proc/self/fd/{source}/.", beside)]
+        try:
+            copy_folder(copies[0], copies[1], owner)
+            self._call("syncfs", copies[1])
+        finally:
+            for descriptor in copies:
+                os.close(descriptor)
+        os.rename(beside, f"{folder}/data")
 
     def rename(self, name: bytes) -> None:
         """Give this process another name and command line: its own ones show paths of the host.
@@ -586,14 +616,77 @@ class Container:
 
     def overlay(self, target: str, flags: Strings, sealed: bool, **layers: Any) -> None:
         """Mount a tarball's layer, below a writable layer, at ``target``."""
-        descriptor = self._directory(target)
-        place = self.kernel.place(self.root, descriptor)
-        if place == "/":
-            raise led_astray(target, place)
+        descriptor, place = self._mount_point(target)
         self._overlay(f"/proc/self/fd/{descriptor}", flags, **layers)
         self.kernel.close(descriptor)
         if sealed:  # by its real place: the target may lead elsewhere by now
             self._seal_later(place, flags)
+
+    def _mount_point(self, target: str) -> tuple[int, str]:
+        """A descriptor of a directory to mount something on, and its real place: not the root."""
+        descriptor = self._directory(target)
+        place = self.kernel.place(self.root, descriptor)
+        if place == "/":
+            raise led_astray(target, place)
+        return descriptor, place
+
+    def volume(self, source: str, lock: str, target: str, flags: Strings) -> None:
+        """Mount a volume at ``target``. At the first use, what is there fills it.
+
+        The lock is a file of the volume with a name that no other volume ever has.
+        """
+        descriptor, _ = self._mount_point(target)
+        try:
+            held = self.kernel.open(f"{source}/{lock}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError as error:
+            cause = "the volume was removed"
+            raise StepError("open", error.errno, source, cause, "launch it again") from error
+        self.kernel.fill(source, held, descriptor, self.owner)
+        self.kernel.close(held)
+        self._bind_owned(f"{source}/data", descriptor, flags)
+
+    def host_folder(self, path: str, target: str, flags: Strings, allowed: Strings) -> None:
+        """Mount a folder of the host, which must lie below one that is allowed, at ``target``."""
+        descriptor, _ = self._mount_point(target)
+        known = f"the manager allows those below {', '.join(allowed)} (--host-folders)"
+        top = next((top for top in allowed if f"{path}/".startswith(f"{top}/")), None)
+        if top is None:
+            cause = "it is no folder that may be mounted"
+            known = known if allowed else "the manager allows none: start it with --host-folders"
+            raise StepError("openat2", errno.EXDEV, path, cause, known)
+        above = self.kernel.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            below = path[len(top) :].strip("/") or "."
+            source = self.kernel.open_strictly(above, below, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            call = getattr(error, "call", "openat2")
+            if error.errno == errno.EXDEV:
+                cause = f"a symbolic link leads out of {top}"
+                raise StepError(call, error.errno, path, cause, known) from error
+            hint = "make it, or correct the config"
+            cause = "it is no folder of the host"
+            raise StepError(call, error.errno, path, cause, hint) from error
+        finally:
+            self.kernel.close(above)
+        self._bind_owned(f"/proc/self/fd/{source}", descriptor, flags)
+        self.kernel.close(source)
+
+    def _bind_owned(self, source: str, descriptor: int, flags: Strings) -> None:
+        """Mount ``source``; in a user namespace its owners are right as they are seen from there.
+
+        Raises StepError if the file system can't do that.
+        """
+        mapped = MOUNT_ATTR_IDMAP if self.owner else 0
+        target = f"/proc/self/fd/{descriptor}"
+        try:
+            self.kernel.bind(source, target, bits(flags) | mapped, max(self.user_namespace, 0))
+        except OSError as error:
+            if not (mapped and error.errno == errno.EINVAL):
+                raise
+            cause = "this kernel can't map the owners of files on its file system"
+            hint = 'have it on ext4, XFS or Btrfs, or leave "user_namespace" out'
+            raise StepError("mount_setattr", error.errno, source, cause, hint) from error
+        self.kernel.close(descriptor)
 
     def _seal_later(self, target: str, flags: Strings) -> None:
         descriptor = self.kernel.open_beneath(self.root, target, os.O_PATH, RESOLVE_NO_SYMLINKS)
@@ -985,6 +1078,85 @@ def interface(name: str, value: bytes) -> bytes:
 def internet(address: str) -> bytes:
     """A struct sockaddr_in (ip(7))."""
     return struct.pack("HH4s8x", _socket.AF_INET, 0, _socket.inet_aton(address))
+
+
+# -- filling a volume -------------------------------------------------------------
+
+
+def copy_folder(source: int, target: int, owner: int) -> None:
+    """Copy what is in a folder, with owners, modes, times, hard links and extended attributes.
+
+    Both are descriptors. Nothing in ``source`` can lead out of it: links are copied as they are.
+    Devices and sockets are left out, as they could not be used.
+
+    :param owner: the id that is 0 in the copy
+    """
+    linked: dict[tuple[int, int], str] = {}  # the first copy of files with several names
+
+    def copy(source: int, target: int, above: str) -> None:
+        for name in os.listdir(source):
+            status, here = os.stat(name, dir_fd=source, follow_symlinks=False), f"{above}{name}"
+            first = linked.get((status.st_dev, status.st_ino))
+            if first is not None:
+                os.link(first, name, src_dir_fd=top, dst_dir_fd=target, follow_symlinks=False)
+                continue
+            if not copy_one(source, target, name, here, status):
+                continue
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                linked[status.st_dev, status.st_ino] = here
+            own(name, status, dir_fd=target, follow_symlinks=False)
+
+    def copy_one(source: int, target: int, name: str, here: str, status: os.stat_result) -> bool:
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+        elif kind == stat.S_IFIFO:
+            os.mkfifo(name, 0o600, dir_fd=target)
+        elif kind in (stat.S_IFREG, stat.S_IFDIR):
+            is_folder = kind == stat.S_IFDIR
+            if is_folder:
+                os.mkdir(name, 0o700, dir_fd=target)
+            new_flags = FOLDER if is_folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            old = os.open(name, FOLDER if is_folder else FILE, dir_fd=source)
+            try:
+                new = os.open(name, new_flags, 0o600, dir_fd=target)
+                try:
+                    if is_folder:
+                        copy(old, new, f"{here}/")
+                    else:
+                        copy_content(old, new)
+                    copy_attributes(old, new)
+                finally:
+                    os.close(new)
+            finally:
+                os.close(old)
+        else:
+            return False
+        return True
+
+    def own(path: Any, status: os.stat_result, **options: Any) -> None:
+        os.chown(path, max(status.st_uid - owner, 0), max(status.st_gid - owner, 0), **options)
+        if not stat.S_ISLNK(status.st_mode):  # after the owner: that clears setuid bits
+            os.chmod(path, stat.S_IMODE(status.st_mode), dir_fd=options.get("dir_fd"))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), **options)
+
+    top = target
+    copy(source, target, "")
+    copy_attributes(source, target)
+    own(target, os.fstat(source))
+
+
+def copy_content(old: int, new: int) -> None:
+    """Copy a file's bytes."""
+    while os.sendfile(new, old, None, 1 << 24):
+        pass
+
+
+def copy_attributes(old: int, new: int) -> None:
+    """Copy a file's extended attributes, as far as the file system has them."""
+    for name in os.listxattr(old):
+        if name.startswith(COPIED) and name != "security.selinux":
+            os.setxattr(new, name, os.getxattr(old, name))
 
 
 # -- what an image says about its users ------------------------------------------

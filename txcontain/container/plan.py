@@ -8,7 +8,7 @@ in shell. A failure names a step by its number in this list.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
@@ -17,7 +17,7 @@ from attrs import asdict, frozen
 
 from txcontain.container.facts import NOWHERE, RUN, TMP, Host, Place
 from txcontain.container.small_files import SmallFile
-from txcontain.container.spec import SHM_SIZE, Assignment, Spec
+from txcontain.container.spec import SHM_SIZE, Assignment, Spec, Volume
 
 Step = tuple[str, dict[str, Any]]
 Plan = list[Step]
@@ -68,9 +68,17 @@ NO_RESOLVER = "# There is no network, and so no name server.\n"
 HARMLESS = ["nosuid", "nodev", "noexec"]
 NO_POWERS = ["nosuid", "nodev"]
 OF_DEVICES = ["nosuid", "noexec"]
-# These steps, and all after them, run only at launch: they consume manager resources (an
-# address, a range of ids), read what may change until then, or are the launch itself.
-LATE = {"add_copy", "ask_for_link", "user_namespace_of", "look_after", "exec", "idle"}
+# These steps, and all after them, run only at launch: they look at what may have changed since, or
+# consume manager resources (an address, a range of ids), or are the launch itself.
+LATE = {
+    "host_folder",
+    "add_copy",
+    "ask_for_link",
+    "user_namespace_of",
+    "look_after",
+    "exec",
+    "idle",
+}
 
 
 @frozen
@@ -98,6 +106,8 @@ class Paths:
     resolv_conf: str = ""  # the text of the host's; empty if there is none
     mountables: str = ""  # the folders of what files and secrets are copies of
     secrets: str = ""
+    volumes: Mapping[str, tuple[str, str]] = {}  # folder and lock of each, by name
+    host_folders: Sequence[str] = ()  # below which a folder of the host may be mounted
 
 
 def step(op: str, /, **arguments: Any) -> Step:
@@ -358,9 +368,13 @@ def _shared_memory(spec: Spec) -> Plan:
 
 
 def _mounts(spec: Spec, paths: Paths) -> Plan:
-    """The mounts in the order of the spec, but each before those below it."""
+    """The mounts and then the volumes, in the order of the spec, but each before those below it."""
+    steps = [*_overlays(spec, paths), *(_volume(volume, paths) for volume in spec.volumes)]
+    return sorted(steps, key=lambda step: step[1]["target"].count("/"))
+
+
+def _overlays(spec: Spec, paths: Paths) -> Plan:
     own = _private(spec, paths)
-    mounts = enumerate(zip(spec.mounts, paths.mounts, strict=True))
     return [
         step(
             "overlay",
@@ -370,8 +384,17 @@ def _mounts(spec: Spec, paths: Paths) -> Plan:
             sealed=not mount.writable,
             volatile=_volatile(spec),
         )
-        for i, (mount, layer) in sorted(mounts, key=lambda each: each[1][0].target.count("/"))
+        for i, (mount, layer) in enumerate(zip(spec.mounts, paths.mounts, strict=True))
     ]
+
+
+def _volume(volume: Volume, paths: Paths) -> Step:
+    flags = NO_POWERS if volume.writable else ["ro", *NO_POWERS]
+    at = {"target": volume.target, "flags": flags}
+    if volume.on_host:
+        return step("host_folder", path=volume.source, **at, allowed=list(paths.host_folders))
+    folder, lock = paths.volumes[volume.source]
+    return step("volume", source=folder, lock=lock, **at)
 
 
 def user_steps(owner: str, capabilities: list[int]) -> Plan:

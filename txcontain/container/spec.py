@@ -74,6 +74,20 @@ class Mount:
 
 
 @frozen
+class Volume:
+    """A volume, or a folder of the host, at a folder of the container."""
+
+    source: str  # its name, or an absolute path of the host
+    target: str
+    writable: bool = True
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is a folder of the host."""
+        return self.source.startswith("/")
+
+
+@frozen
 class Limits:
     """How much a container may use; None if there is no limit."""
 
@@ -126,6 +140,7 @@ class Spec:
     minor: Annotated[str, matching("its minor version", VERSION, VERSIONS)]
     base_image: Annotated[str, BASE_IMAGE]
     mounts: Annotated[tuple[Mount, ...], MOUNTS] = ()
+    volumes: Annotated[tuple[Volume, ...], VOLUMES] = ()
     startup_script: Annotated[str | None, STARTUP_SCRIPT] = None
     command: Annotated[tuple[str, ...], COMMAND] = ()
     workdir: Annotated[str | None, WORKDIR] = None
@@ -170,6 +185,12 @@ class Spec:
         """What PID 1 runs: a path, or a name to find along PATH; None if it idles."""
         return self.command[0] if self.command else self.startup_script
 
+    @property
+    def volume_names(self) -> list[str]:
+        """The volumes that it uses, each once; not the folders of the host."""
+        names = (volume.source for volume in self.volumes if not volume.on_host)
+        return list(dict.fromkeys(names))
+
     @cached_property
     def port(self) -> int | None:
         """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
@@ -211,6 +232,7 @@ def from_json(document: bytes) -> Spec:
         if key not in values:
             refuse(f"the key {key!r} is missing")
     checked = {key: KEYS[key](key, value) for key, value in values.items()}
+    _refuse_same_target(checked)
     if checked.get("ports") and checked.get("network") != "private":
         refuse('ports can only be published with "network": "private"')
     paths_of(checked.get("files", ()), checked.get("secrets", ()))
@@ -293,6 +315,16 @@ COMMAND = Key(
 WORKDIR = Key("the folder it starts in: an absolute path", {"type": "string"}, absolute_path)
 
 
+def _refuse_same_target(checked: dict[str, Any]) -> None:
+    mounted = {mount.target for mount in checked.get("mounts", ())}
+    for volume in checked.get("volumes", ()):
+        if volume.target in mounted:
+            refuse(
+                f"volumes has a second thing at {shown(volume.target)}: one would hide the other"
+            )
+        mounted.add(volume.target)
+
+
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     if not isinstance(value, list) or len(value) > MOST_MOUNTS:
         refuse(f"{key} must be a list of up to {MOST_MOUNTS} strings, not {shown(value)}")
@@ -319,10 +351,44 @@ def _mount(key: str, line: object) -> Mount:
             f"not {shown(line)}"
         )
     tarball = file_name(f"the tarball in {key}", words[0])
-    target = absolute_path(f"the target in {key}", words[1])
+    return Mount(tarball, _target(key, words[1]), words[2] == "READWRITE")
+
+
+def _target(key: str, text: str) -> str:
+    target = absolute_path(f"the target in {key}", text)
     if target == "/" or is_kernels_own(target):
         refuse(f"nothing can be mounted at {shown(target)}: the container has its own there")
-    return Mount(tarball, target, words[2] == "READWRITE")
+    return target
+
+
+def _volumes(key: str, value: object) -> tuple[Volume, ...]:
+    if not isinstance(value, list) or len(value) > MOST_MOUNTS:
+        refuse(f"{key} must be a list of up to {MOST_MOUNTS} strings, not {shown(value)}")
+    return tuple(_volume(key, line) for line in value)
+
+
+VOLUMES = Key(
+    "each NAME /absolute/target [READ|READWRITE], or an absolute path of the host as NAME",
+    {"type": "array", "items": {"type": "string"}, "maxItems": MOST_MOUNTS},
+    _volumes,
+)
+
+
+def _volume(key: str, line: object) -> Volume:
+    words = printable(key, line).split()
+    mode = words.pop() if words[-1:] in (["READ"], ["READWRITE"]) else "READWRITE"
+    if len(words) != 2:
+        refuse(
+            f"one of {key} is 'NAME /absolute/target' or '/folder/of/the/host /absolute/target', "
+            f"and then READ, READWRITE or nothing, not {shown(line)}"
+        )
+    source = words[0]
+    if source.startswith("/"):
+        source = absolute_path(f"a folder in {key}", source)
+    elif not NAME.fullmatch(source):
+        what = "up to 50 letters, digits, '.', '_' and '-'"
+        refuse(f"a name in {key} must be {what}, not {shown(source)}")
+    return Volume(source, _target(key, words[1]), mode == "READWRITE")
 
 
 STARTUP_OWNER = Key(

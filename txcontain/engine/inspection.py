@@ -31,6 +31,8 @@ def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
     record["left_out"] = {
         os.path.basename(one.tarball): one.left_out for one in contents if one.left_out
     }
+    places = {name: manager.volumes.path(name) for name in instance.spec.volume_names}
+    record["volumes"] = {name: os.path.join(path, "data") for name, path in places.items()}
     steps = zip_longest(instance.plan, instance.timeline)
     record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
     for step in record["plan"]:

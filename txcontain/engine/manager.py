@@ -25,6 +25,7 @@ from txcontain.engine import names
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
 from txcontain.engine.vault import Vault, no_such_secret
+from txcontain.engine.volumes import Volumes, unfinished, users_of, what_stays
 from txcontain.errors import ConfigAtFault, InstanceExists, MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
@@ -70,6 +71,7 @@ class Manager:
     pool: Pool
     layers: Layers
     configs: Configs
+    volumes: Volumes
     network: Network
     journal: Journal
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
@@ -87,6 +89,7 @@ class Manager:
     )
     resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
     user_namespace: bool = False  # whether every instance gets one
+    host_folders: Sequence[str] = ()  # below which folders of the host may be mounted
     instances: dict[str, Instance] = field(factory=dict)  # in launch order
     _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
     _launching: list[list[str]] = field(
@@ -134,6 +137,7 @@ class Manager:
         self._launching.append(layers)
         try:
             await self._get_layers(spec, layers)
+            await self._make_volumes(spec)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
         finally:
@@ -144,6 +148,7 @@ class Manager:
             self.journal.add("refused", str(error), instance=instance.name)
             if not instance.is_stopped:  # by someone else, while it was waited for
                 await self._forget(instance)
+            await self._remove_unfinished(spec)
             raise
         blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
         self.pool.prepared.launched(blueprint)
@@ -193,6 +198,28 @@ class Manager:
         layers.append(await self.layers.get_base(self.base_images, spec.base_image))
         for mount in spec.mounts:
             layers.append(await self.layers.get(self.mountables, mount.tarball))
+
+    async def _make_volumes(self, spec: Spec) -> None:
+        for name in spec.volume_names:
+            if await self.volumes.make(name):
+                self.journal.add("volume", f"{name} was made for {spec.file_name}", volume=name)
+
+    async def _remove_unfinished(self, spec: Spec) -> None:
+        """Remove what a failed launch has left in its volumes, if no other is filling them."""
+        for name in spec.volume_names:
+            if users_of(name, self.instances.values()):
+                continue
+            for path in await self.threads(unfinished, self.volumes.path(name)):
+                await self.remove(path)
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume and all that is in it.
+
+        Raises NoSuchVolume; InUse if instances use it, also ended ones; MachineAtFault.
+        """
+        await self.volumes.remove(name, lambda: users_of(name, self.instances.values()))
+        self.pool.expect_nothing()  # a warm init may have mounted it
+        self.journal.add("volume", f"{name} was removed, with all that was in it", volume=name)
 
     def layers_in_use(self) -> set[str]:
         """The folders of layers that instances, launches or warm inits use."""
@@ -290,6 +317,8 @@ class Manager:
             mountables=os.path.abspath(self.mountables),
             secrets=self.vault.folder,
             ids=ids,
+            volumes={name: self.volumes.place(name) for name in spec.volume_names},
+            host_folders=self.host_folders,
             run=base.run,
             tmp=base.tmp,
         )
@@ -358,9 +387,10 @@ class Manager:
 
     # -- destroying --------------------------------------------------------------
 
-    async def destroy(self, name: str) -> None:
-        """End a container and remove everything of it.
+    async def destroy(self, name: str) -> list[str]:
+        """End a container and remove everything of it, except its volumes.
 
+        Returns which data was removed and which was kept, a sentence each.
         Raises NoSuchInstance; MachineAtFault if something could not be removed.
         """
         instance = self.find(name)
@@ -370,6 +400,7 @@ class Manager:
             await self._stop(instance)
             await self._remove(instance)
         self.journal.add("destroyed", "its processes, cgroup and folders are gone", instance=name)
+        return what_stays(name, instance.spec)
 
     async def _stop(self, instance: Instance) -> None:
         patience = instance.spec.stop_timeout + END_WITHIN

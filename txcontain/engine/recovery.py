@@ -36,12 +36,17 @@ def restore(manager: Manager) -> list[str]:
     Returns what was done, one sentence each.
     """
     may_open = manager.kernel.open_more(WANTED_FILES)
+    leftovers, wrong = manager.volumes.recover()  # before the plans of those that use them
     done = _go_on_with(manager, os.listdir(manager.folder))
     background(_recover_network(manager), "recovering the private network")
     manager.tidy_soon()
     for path in manager.layers.cut_short():
         done.append(f"removed {path}, whose unpacking was cut short")
         _remove_later(manager, path)
+    for path in leftovers:
+        done.append(f"removed {path}, a volume's, which was half made or half removed")
+        _remove_later(manager, path)
+    done += wrong
     for kept in (manager.configs, manager.vault):
         done += [f"removed {name}, a write cut short" for name in kept.recover()]
     if most_held(may_open) < len(manager.instances):

@@ -25,9 +25,12 @@ FROM_CONFIG = {
     errno.ENOEXEC,
     errno.EISDIR,
     errno.EEXIST,
+    errno.EXDEV,
 }
 FOLLOW_CONFIG = {
     "overlay",
+    "volume",
+    "host_folder",
     "mount",
     "move",
     "device",

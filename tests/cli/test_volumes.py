@@ -1,0 +1,32 @@
+"""`txcontain volumes`, against a fake manager in memory."""
+
+from tests.cli.session import Session
+
+VOLUME = {"volume": "pg", "created": 0, "size": 2048, "used_by": ["db-1", "db-2"]}
+
+
+class VolumeTests(Session):
+    """What it prints."""
+
+    def test_ls(self) -> None:
+        """A table, in which what is not known is a dash."""
+        unused = {**VOLUME, "volume": "x", "size": None, "used_by": []}
+        self.manager.answers_to("GET /volumes", {"volumes": [VOLUME, unused]})
+        self.assertEqual(self.run_command("volumes", "ls"), 0)
+        head, first, second = self.out.splitlines()
+        self.assertEqual(head.split(), ["VOLUME", "SIZE", "AGE", "USED", "BY"])
+        self.assertEqual([*first.split()[:2], *first.split()[3:]], ["pg", "2.0K", "db-1,", "db-2"])
+        self.assertEqual(second.split()[1:2] + second.split()[3:], ["-", "-"])
+
+    def test_inspect(self) -> None:
+        """All that is known, as JSON."""
+        self.manager.answers_to("GET /volumes/pg", VOLUME)
+        self.assertEqual(self.run_command("volumes", "inspect", "pg"), 0)
+        self.assertIn('"size": 2048', self.out)
+
+    def test_rm(self) -> None:
+        """Each is removed in turn, and named."""
+        for name in ("a", "b%2Fc"):
+            self.manager.answers_to(f"DELETE /volumes/{name}", {"removed": name})
+        self.assertEqual(self.run_command("volumes", "rm", "a", "b/c"), 0)
+        self.assertEqual(self.out, "a\nb/c\n")

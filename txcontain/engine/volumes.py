@@ -1,0 +1,181 @@
+"""Volumes: named data on the disk, which outlives the instances that use it.
+
+A volume is a folder NAME with two things in it: ``data``, which containers mount, and its record, a
+file with a name that no other volume ever has. The first container that uses it makes ``data``
+(``Container.volume`` in init.py). What is half made or half removed has another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict, define, field, frozen
+from twisted.internet.defer import Deferred, DeferredLock
+
+from txcontain.container.document import shown
+from txcontain.container.spec import NAME, Spec
+from txcontain.errors import InUse, MachineAtFault, NoSuchVolume
+from txcontain.host.files import create, read_file, to_json
+from txcontain.host.os_errors import of_os
+
+if TYPE_CHECKING:
+    from txcontain.runtime.instance import Instance
+
+RECORD = re.compile(r"[0-9a-f]{16}\.json")
+LONGEST_RECORD = 4096  # bytes
+UNFINISHED = "."  # what the name of a folder begins with that is no volume (yet, or any more)
+FILLING = "filling-"  # what a fill that was cut short has left in a volume's folder
+
+
+@frozen
+class Volume:
+    """What is known of a volume."""
+
+    name: str
+    record: str  # the name of its record's file
+    created: float  # unix time
+
+
+@define(eq=False)
+class Volumes:
+    """The volumes in a folder."""
+
+    folder: str
+    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
+    remove_tree: Callable[[str], Awaitable[None]]
+    measure: Callable[[Sequence[str]], Awaitable[str]]  # what du(1) says of these folders
+    now: Callable[[], float]
+    known: dict[str, Volume] = field(factory=dict)  # by name
+    lock: DeferredLock = field(factory=DeferredLock)  # of whoever makes or removes one
+
+    def recover(self) -> tuple[list[str], list[str]]:
+        """Read what an earlier manager left.
+
+        Returns the paths of what is to be removed, and what is wrong, a sentence each.
+        """
+        leftovers, wrong = [], []
+        for name in sorted(os.listdir(self.folder)):
+            path = os.path.join(self.folder, name)
+            if name.startswith(UNFINISHED):
+                leftovers.append(path)
+                continue
+            try:
+                self.known[name] = _read(self.folder, name)
+                leftovers += unfinished(path)
+            except (OSError, ValueError) as error:
+                wrong.append(f"the volume {shown(name)} can't be used: {error}")
+        return leftovers, wrong
+
+    def get(self, name: str) -> Volume:
+        """A volume.
+
+        Raises NoSuchVolume.
+        """
+        try:
+            return self.known[name]
+        except KeyError:
+            hint = "`txcontain volumes ls` shows those there are"
+            raise NoSuchVolume(f"there is no volume {shown(name)}", hint) from None
+
+    def path(self, name: str) -> str:
+        """The folder of a volume."""
+        return os.path.join(self.folder, name)
+
+    def place(self, name: str) -> tuple[str, str]:
+        """The folder of a volume, and its record's name; one that no file has if it is gone."""
+        volume = self.known.get(name)
+        return self.path(name), volume.record if volume else "gone"
+
+    async def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """How many bytes of the disk each of these takes; None if that can't be told soon."""
+        paths = [f"{self.path(name)}/data" for name in names]
+        said = await self.measure(paths) if paths else ""
+        sizes = dict(line.split("\t", 1)[::-1] for line in said.splitlines() if "\t" in line)
+        return [int(sizes[path]) if path in sizes else None for path in paths]
+
+    async def make(self, name: str) -> bool:
+        """Make a volume, if there is none of this name; returns whether there was none.
+
+        Raises MachineAtFault.
+        """
+        async with self.lock:
+            if name in self.known:
+                return False
+            volume = Volume(name, f"{token_hex(8)}.json", self.now())
+            try:
+                await self.threads(_make, self.folder, volume)
+            except OSError as error:
+                raise MachineAtFault(f"making the volume {name}", of_os(error)) from error
+            self.known[name] = volume
+            return True
+
+    async def remove(self, name: str, users: Callable[[], Sequence[str]]) -> None:
+        """Remove a volume and all that is in it.
+
+        :param users: returns the names of the instances that use it
+        Raises NoSuchVolume, InUse; MachineAtFault if something is left.
+        """
+        async with self.lock:
+            self.get(name)
+            if names := users():
+                raise in_use(name, names)
+            del self.known[name]
+            aside = self.path(f"{UNFINISHED}{name}-{token_hex(8)}")
+            try:
+                await self.threads(os.rename, self.path(name), aside)
+                await self.remove_tree(aside)
+            except OSError as error:
+                raise MachineAtFault(f"removing the volume {name}", of_os(error)) from error
+
+
+def in_use(name: str, users: Sequence[str]) -> InUse:
+    """The error of who wants to change a volume that instances use."""
+    return InUse(f"instances use the volume {name}", ", ".join(users), "destroy them first")
+
+
+def users_of(name: str, instances: Iterable[Instance]) -> list[str]:
+    """The names of the instances that use a volume, also of those that have ended."""
+    return [one.name for one in instances if name in one.spec.volume_names]
+
+
+def what_stays(name: str, spec: Spec) -> list[str]:
+    """What to tell of the data of an instance that was destroyed, a sentence each."""
+    lost = [mount.target for mount in spec.mounts if mount.writable]
+    told = []
+    if lost or spec.writable_root:
+        places = ", ".join([*lost, *["/"] * spec.writable_root])
+        told.append(f"removed with {name}: what it wrote below {places}")
+    if spec.volume_names:
+        told.append(f"kept: the volumes {', '.join(spec.volume_names)}")
+    return told
+
+
+def unfinished(folder: str) -> list[str]:
+    """What fills that were cut short have left in the folder of a volume."""
+    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(FILLING)]
+
+
+def _make(folder: str, volume: Volume) -> None:
+    beside = os.path.join(folder, f"{UNFINISHED}{volume.name}-{volume.record}")
+    os.mkdir(beside, 0o700)
+    create(os.path.join(beside, volume.record), to_json(asdict(volume)))
+    os.rename(beside, os.path.join(folder, volume.name))
+
+
+def _read(folder: str, name: str) -> Volume:
+    if not NAME.fullmatch(name):
+        raise ValueError("it is not a name of a volume")
+    path = os.path.join(folder, name)
+    records = [each for each in os.listdir(path) if RECORD.fullmatch(each)]
+    if len(records) != 1:
+        raise ValueError("it has no record, or several")
+    with contextlib.suppress(TypeError, KeyError, RecursionError):
+        record = json.loads(read_file(os.path.join(path, records[0]), LONGEST_RECORD))
+        return Volume(name, records[0], float(record["created"]))
+    raise ValueError(f"its record {records[0]} can't be understood")
