@@ -26,11 +26,17 @@ from typing import Any, Protocol
 from attrs import define, field
 from twisted.logger import Logger
 
+from txcontain.errors import Forbidden
+
 READ, WRITE = "read", "write"
 READING = (b"GET", b"HEAD", b"OPTIONS")  # the safe methods (RFC 9110, 9.2.1)
 TOKEN_LINE = re.compile(r"([\w.@-]{1,64}) (read|write) ([0-9a-f]{64})", re.ASCII)
 BEARER = re.compile(rb"bearer +([\w.~+/-]+=*) *", re.ASCII | re.IGNORECASE)  # RFC 6750, 2.1
 OTHERS_MAY_WRITE = 0o022
+READ_ONLY = Forbidden(
+    "this caller has read-only access",
+    "use a token whose role is write: `txcontain token NAME write` makes one",
+)
 
 
 @define(frozen=True)

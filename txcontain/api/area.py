@@ -21,6 +21,8 @@ class Area:
     paths: ClassVar[Json] = {}  # of the OpenAPI document: path to methods to operations
     schemas: ClassVar[Json] = {}  # those that the operations refer to, by name
 
+    streamed: ClassVar[str] = ""  # a pattern of the paths whose PUT takes its body as it comes
+
     manager: Manager
 
     def resources(self) -> Resources:

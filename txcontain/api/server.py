@@ -24,7 +24,9 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from txcontain import errors
-from txcontain.api.access import Access, Caller, Loopback
+from txcontain.api.access import READ_ONLY, Access, Caller, Loopback
+from txcontain.api.areas import AREAS
+from txcontain.api.bodies import Body
 from txcontain.api.callers import Callers
 from txcontain.api.resources import make_root
 from txcontain.api.strangers import Strangers
@@ -39,6 +41,7 @@ from txcontain.runtime.instance import Instance
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 LONGEST_REQUEST = 16 << 20  # bytes; past LONGEST_DOCUMENT they are thrown away as they come
 LONGEST_NUMBER = 18  # digits of a length: more is not a length, and Python refuses 4300 of them
+LINGER = 10.0  # seconds for a client to read why the rest of its body is not wanted
 LOG_AFTER = 0.01  # seconds: until then, the answer is out
 LONGEST_SHOWN = 200  # characters of a request's target in the log
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]{0,5})?", re.ASCII)  # RFC 9110, 7.2
@@ -57,14 +60,13 @@ UNKNOWN = errors.Unauthenticated(
     "send a token of the manager's --tokens file (TXCONTAIN_TOKEN for the CLI), or a client "
     "certificate",
 )
-READ_ONLY = errors.Forbidden(
-    "this caller has read-only access",
-    "use a token whose role is write: `txcontain token NAME write` makes one",
-)
 UNTOLD = errors.Forbidden(
     "the manager can't tell where this request comes from, and it may be a container",
     "try again in a moment: its log says why",
 )
+
+# The paths whose PUT takes its body as it comes, however long it is.
+STREAMED = re.compile("|".join(area.streamed for area in AREAS.values() if area.streamed).encode())
 
 log = Logger()
 
@@ -110,6 +112,8 @@ class Channel(HTTPChannel):
     instance: Instance | None = None  # that the client runs in
     refusal: errors.Forbidden | None = None  # of every request on it
     _unread = False  # whether answers wait for the client to read them
+    body: Body | None = None  # of the request that is being read, if it is handed on as it comes
+    _end: Timer | None = None  # of a connection on which a body comes that nobody wants
 
     def connectionMade(self) -> None:
         """Count it."""
@@ -127,6 +131,8 @@ class Channel(HTTPChannel):
         """Count it no more."""
         self.site.connections -= 1
         self._is_complete()
+        if self._end is not None:
+            self._end.cancel()
         self._behind = b""
         super().connectionLost(reason)
 
@@ -137,7 +143,7 @@ class Channel(HTTPChannel):
         if self._behind:
             self._behind += data
             return
-        if not self._handlingRequest:
+        if not self._handlingRequest and self.body is None:
             self._received += len(data)
             self._expect_the_rest()
         if self._received > LONGEST_REQUEST:
@@ -165,16 +171,41 @@ class Channel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse a request that announces too long a body, and do not ask for it (100 Continue)."""
-        if (self.length or 0) > LONGEST_REQUEST:
+        if (self.length or 0) > LONGEST_REQUEST and not self.is_streamed:
             self.refuse("409 Bad Request", TOO_LONG)
         else:
             super().allHeadersReceived()
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the body of the request that is being read is handed on as it comes."""
+        path: Any = self._path
+        return self._command == b"PUT" and bool(STREAMED.fullmatch(path.split(b"?")[0]))
+
+    def begin_to_stream(self, body: Body) -> None:
+        """Hand on this body: it may be long, and take long, as long as something comes."""
+        self.body = body
+        self._received = 0
+        self._is_complete()
 
     def allContentReceived(self) -> None:
         """The whole request has arrived."""
         self._received = 0
         self._is_complete()
-        super().allContentReceived()
+        if self.requests:
+            super().allContentReceived()
+        else:  # it has been answered before
+            self.transport.loseConnection()
+
+    def loseConnection(self) -> None:
+        """Hang up. If a client is still sending, let it read the answer first (RFC 9112, 9.6)."""
+        if self.body is None or self.body.is_over or ISSLTransport.providedBy(self.transport):
+            super().loseConnection()
+        elif self._end is None:
+            self._end = Timer(self.site.reactor, self.transport.abortConnection)
+            self._end.after(LINGER)
+            self._networkProducer.unregisterProducer()
+            self.transport.loseWriteConnection()
 
     def _expect_the_rest(self) -> None:
         self._due = self._due or Timer(self.site.reactor, self._is_too_slow)
@@ -232,6 +263,7 @@ class Channel(HTTPChannel):
         if not self.transport.disconnecting:
             self.site.strangers.tell(self.getPeer(), f"{self.getPeer()} {status}: {why}")
             self.transport.write(canned(status, why))
+            self.body = None  # what else comes can't be understood
             self.loseConnection()
 
 
@@ -255,6 +287,7 @@ class ApiRequest(Request):
     channel: Any  # a Channel
     caller: Caller | None = None  # None: unknown
     too_large = False
+    body: Body | None = None  # if it is handed on as it comes
     _received = 0  # bytes of the body
 
     def gotLength(self, length: int | None) -> None:
@@ -268,9 +301,40 @@ class ApiRequest(Request):
         if self.caller is None or self.channel.refusal:  # one answer, to a body that is not parsed
             self._is_last()
             self.channel.length = length if length and length <= LONGEST_DOCUMENT else 0
+        elif self.channel.is_streamed:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Answer while the body comes. It is the last request, as it may be answered before."""
+        channel, self.body = self.channel, Body(self.channel.transport)
+        self._is_last()
+        channel.begin_to_stream(self.body)
+        super().requestReceived(channel._command, channel._path, channel._version)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The whole request has arrived."""
+        if self.body is None:
+            super().requestReceived(command, path, version)
+        else:
+            self.body.all_received()
+
+    def finish(self) -> None:
+        """It is answered: the rest of the body is not wanted."""
+        if self.body is not None:
+            self.body.discard()
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client has hung up."""
+        super().connectionLost(reason)
+        if self.body is not None:
+            self.body.lost()
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a part of the body, unless the whole is too long."""
+        if self.body is not None:
+            self.body.received(data)
+            return
         self._received += len(data)
         if self._received > LONGEST_DOCUMENT or self.caller is None:
             self.too_large = True  # the rest is read and thrown away

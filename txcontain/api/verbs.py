@@ -21,6 +21,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txcontain import errors
+from txcontain.api.bodies import Body
 from txcontain.container.document import LONGEST_DOCUMENT, shown
 from txcontain.host.os_errors import of_os
 from txcontain.later import background
@@ -314,6 +315,20 @@ def choice(*choices: str) -> Callable[[str, str], tuple[str, ...]]:
         return (text,)
 
     return read
+
+
+def stream(request: Request) -> Body:
+    """What the client sends, as it comes.
+
+    Raises TooLarge if it was kept, for want of a better way, and is too long for that.
+    """
+    coming = getattr(request, "body", None)
+    if isinstance(coming, Body):
+        return coming
+    kept = Body()
+    kept.received(body(request))
+    kept.all_received()
+    return kept
 
 
 def body(request: Request) -> bytes:
