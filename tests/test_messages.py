@@ -486,6 +486,16 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (["volumes", "rm"], {}, "`volumes rm` takes the name of a volume, or several."),
     (["volumes", "ls", "a"], {}, "`volumes ls` takes no name."),
     (
+        ["volumes", "import", "a"],
+        {},
+        "`volumes import` takes the name of a volume, and a file (or -).",
+    ),
+    (
+        ["volumes", "import", "a", "/no/file"],
+        {},
+        "Can't open /no/file: No such file or directory.",
+    ),
+    (
         ["destroy", ""],
         {},
         "txcontain destroy: error: argument INSTANCE: the name is empty: `txcontain ps` shows"
@@ -921,6 +931,41 @@ ELSEWHERE = (
         "a volume was removed while a launch had yet to mount it",
         "container/test_init.py:test_a_volume_that_was_removed",
         "{} → the volume was removed → launch it again",
+    ),
+    (
+        "a volume that has data is imported",
+        "integration/test_transfers.py:test_refused",
+        "there is data in the volume {} → import it under another name, or remove this one first",
+    ),
+    (
+        "a volume is imported under a name that it can't have",
+        "integration/test_transfers.py:test_refused",
+        "the name of a volume must be up to 50 letters, digits, '.', '_' and '-', not {}",
+    ),
+    (
+        "the disk is full when a volume is imported",
+        "engine/test_volumes.py:test_cut_short",
+        "importing the volume {}",
+    ),
+    (
+        "a volume that nothing has used is exported",
+        "api/test_volumes.py:test_export",
+        "the volume {} has no data yet → its first use makes it",
+    ),
+    (
+        "what is to be exported with pause=1 can't be stopped",
+        "engine/test_volumes.py:test_too_slow",
+        "pausing instances → some can't be stopped: the kernel is busy",
+    ),
+    (
+        "the client of an import hangs up",
+        "images/test_packing.py:test_client_hangs_up",
+        "importing the volume {} → the client hung up",
+    ),
+    (
+        "the client of an export takes nothing",
+        "images/test_packing.py:test_stalled",
+        "the client took nothing for {} seconds",
     ),
     (
         "a folder of the host is below none that is allowed",

@@ -59,6 +59,7 @@ FOLDERS = (
     "instances",
     "run/slots",
     "run/scratch",
+    "run/packing",
     "empty",
     "aside",
     "volumes",

@@ -111,6 +111,8 @@ class DocumentTests(ManagerTestCase):
         found |= {"/instances/{instance}", "/destroy/{instance}", "/configs/{config}"}
         found |= {"/secrets/{secret}"}
         found |= {"/volumes/{volume}"}
+        volumes: Any = self.root.getStaticEntity(b"volumes")
+        found |= set(paths_below(volumes.getChild(b"pg", None), "/volumes/{volume}"))
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
 
     def test_statuses(self) -> None:

@@ -48,4 +48,14 @@ class VolumeTests(WebTestCase):
         response = self.successResultOf(self.asked("DELETE", f"/destroy/{name}"))
         notes = response.headers.getRawHeaders("Txcontain-Note")
         lost = f"removed with {name}: what it wrote below /x, /"
-        self.assertEqual(notes, [lost, "kept: the volumes a"])
+        self.assertEqual(notes, [lost, "kept: the volume a"])
+
+    def test_export(self) -> None:
+        """What is not there can't be exported; HEAD tells that too."""
+        self.launch(volumes=["a /a"])
+        status, _, body = self.ask("GET", "/volumes/a/export")
+        self.assertEqual(status, 404)
+        self.assertIn(b"the volume a has no data yet", body)
+        self.assertEqual(self.ask("HEAD", "/volumes/b/export")[0], 404)
+        self.assertEqual(self.ask("HEAD", "/volumes/a/export")[0], 200)
+        self.assertEqual(self.ask("GET", "/volumes/a/export?pause=2")[0], 409)

@@ -1,5 +1,7 @@
 """`txcontain volumes`, against a fake manager in memory."""
 
+from pathlib import Path
+
 from tests.cli.session import Session
 
 VOLUME = {"volume": "pg", "created": 0, "size": 2048, "used_by": ["db-1", "db-2"]}
@@ -30,3 +32,16 @@ class VolumeTests(Session):
             self.manager.answers_to(f"DELETE /volumes/{name}", {"removed": name})
         self.assertEqual(self.run_command("volumes", "rm", "a", "b/c"), 0)
         self.assertEqual(self.out, "a\nb/c\n")
+
+    def test_export(self) -> None:
+        """A file is there only when it is whole."""
+        path = Path(self.mktemp())
+        self.manager.answers_to("GET /volumes/pg/export?pause=1", b"tar")
+        self.assertEqual(self.run_command("volumes", "export", "pg", str(path), "--pause"), 0)
+        self.assertEqual(path.read_bytes(), b"tar")
+        self.manager.answers_to("GET /volumes/x/export", b"", 404)
+        self.assertEqual(self.run_command("volumes", "export", "x", f"{path}2"), 1)
+        self.assertEqual(sorted(path.parent.glob(f"{path.name}2*")), [])
+        self.manager.answers_to("GET /volumes/pg/export", b"tar")
+        self.assertEqual(self.run_command("volumes", "export", "pg", "-"), 0)
+        self.assertEqual(self.out, "tar")

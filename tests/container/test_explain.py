@@ -110,6 +110,17 @@ class AsText(SynchronousTestCase):
         layers = [init.escaped(path) for path in ("/a,b", "/c:d\\e/0-upper")]
         self.assertIn("lowerdir={},upperdir={},workdir=".format(*layers), script)
 
+    def test_volumes(self) -> None:
+        """A volume is filled once and mounted; a folder of the host is mounted as it is."""
+        paths = evolve(PATHS, mounts=[], volumes={"pg": ("/volumes/pg", "1.json")})
+        spec = make_spec(volumes=["pg /pg", "/srv/www /www READ"])
+        script = explain(make_plan(spec, paths, "web-1"))
+        self.assertIn('[ -d /volumes/pg/data ] || cp -a "$root"/pg /volumes/pg/data\n', script)
+        self.assertIn('mount -o bind /volumes/pg/data "$root"/pg\n', script)
+        self.assertIn('mount -o remount,bind,nosuid,nodev "$root"/pg\n', script)
+        options = "rbind,ro=recursive,nosuid=recursive,nodev=recursive"
+        self.assertIn(f'mount -o {options} /srv/www "$root"/www\n', script)
+
     def test_limits(self) -> None:
         """A limit on open files is set; a limited disk is a file system of that size."""
         script = script_of(limits={"files": 100, "disk": "1M"})

@@ -29,6 +29,7 @@ from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
 from txcontain.container.plan import Link, Paths, make_plan
 from txcontain.errors import InvalidData
+from txcontain.images.packing_plan import make_packing_plan
 from txcontain.images.programs import Program
 from txcontain.images.unpacking_plan import make_unpacking_plan
 
@@ -233,6 +234,7 @@ PLANS = {
     "as root": container_plan(startup_owner="root"),
     "looked after": container_plan(init=True),
     "user namespace": container_plan(ids=1 << 20),
+    "packing": make_packing_plan("/volume", "/scratch", "/pipe", Program("/tar")),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
 

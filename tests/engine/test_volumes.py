@@ -1,10 +1,14 @@
 """Volumes on the disk: what is made, found again, and removed."""
 
 import os
+from typing import Any
 
 from tests.fakes import ManagerTestCase, make_manager
 from txcontain.engine.recovery import restore
-from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.engine.transfers import still
+from txcontain.engine.volumes import users_of
+from txcontain.errors import CalledOff, ConfigAtFault, InUse, InvalidData, MachineAtFault
+from txcontain.host.cgroups import Cgroups
 
 
 class VolumeCase(ManagerTestCase):
@@ -87,3 +91,118 @@ class LaunchTests(VolumeCase):
         self.reactor.advance(0)
         self.failureResultOf(launched, ConfigAtFault, MachineAtFault)
         self.assertEqual(len(self.names("a")), 1)
+
+
+class PutTests(VolumeCase):
+    """Volumes that are made with data."""
+
+    def put(self, name: str = "a", fail: Exception | None = None) -> Any:
+        """Make one, with a file in it."""
+
+        async def fill(folder: str) -> None:
+            open(os.path.join(folder, "new"), "w").close()
+            if fail is not None:
+                raise fail
+
+        instances = self.manager.instances
+        return self.manager.volumes.put(name, fill, lambda: users_of(name, instances.values()))
+
+    def test_new(self) -> None:
+        """It is there, and known by a record of its own, when it is whole."""
+        self.now(self.put())
+        self.assertEqual(self.names("a", "data"), ["new"])
+        self.assertEqual(self.manager.volumes.place("a")[1], self.names("a")[0])
+
+    def test_instead_of_an_empty_one(self) -> None:
+        """One that is empty, or not filled yet, is replaced, and is another volume then."""
+        for data in (False, True):
+            self.now(self.manager.volumes.make("a"))
+            before = self.manager.volumes.place("a")
+            if data:
+                os.mkdir(self.path("a", "data"))
+            self.now(self.put())
+            self.assertEqual((self.names(), self.names("a", "data")), (["a"], ["new"]))
+            self.assertNotEqual(self.manager.volumes.place("a"), before)
+            self.now(self.manager.remove_volume("a"))
+
+    def test_refused(self) -> None:
+        """One with data stays as it is, and so does one that an instance uses."""
+        self.now(self.put())
+        self.assertIn("there is data", str(self.refused(self.put(), InUse)))
+        self.launch(volumes=["b /b"])
+        self.assertIn("instances use", str(self.refused(self.put("b"), InUse)))
+        self.refused(self.put("../b"), InvalidData)
+        self.assertEqual(self.names(), ["a", "b"])
+
+    def test_cut_short(self) -> None:
+        """One that can't be made leaves nothing."""
+        self.refused(self.put(fail=CalledOff("x")), CalledOff)
+        self.refused(self.put(fail=OSError(28, "full")), MachineAtFault)
+        self.assertEqual((self.names(), self.manager.volumes.known), ([], {}))
+
+
+class StillTests(VolumeCase):
+    """Instances that stand still for a while."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.instance = self.launch(volumes=["a /a"])
+        self.token = self.instance.processes.token
+        group = os.path.join(self.folder, "group", self.token)
+        os.makedirs(group)
+        self.manager.pool.cgroups = Cgroups({"freezer": os.path.dirname(group)})
+        self.state = os.path.join(group, "freezer.state")
+        self.write("THAWED")
+
+    def write(self, text: str) -> None:
+        """What the kernel shows."""
+        with open(self.state, "w") as file:
+            file.write(text)
+
+    def read(self) -> str:
+        """What was written."""
+        with open(self.state) as file:
+            return file.read()
+
+    async def still(self, fail: Exception | None = None) -> str:
+        """What is seen while they stand still."""
+        async with still(self.manager, [self.instance]):
+            if fail is not None:
+                raise fail
+            return self.read()
+
+    def test_frozen_for_a_while(self) -> None:
+        """They are frozen, and run on whatever happens."""
+        self.assertEqual((self.now(self.still()), self.read()), ("FROZEN", "THAWED"))
+        self.refused(self.still(CalledOff("x")), CalledOff)
+        self.assertEqual(self.read(), "THAWED")
+
+    def test_paused_by_a_person(self) -> None:
+        """One that a person has paused before stays so."""
+        self.write("FROZEN")
+        self.instance.paused = True
+        self.assertEqual((self.now(self.still()), self.read()), ("FROZEN", "FROZEN"))
+
+    def test_too_slow(self) -> None:
+        """If the kernel does not get them to stop, they run on."""
+        self.patch(Cgroups, "is_frozen", lambda *_: False)
+        begun = self.start(self.still())
+        for _ in range(300):
+            self.reactor.advance(0.05)
+        self.assertIn("the kernel is busy", str(self.failureResultOf(begun, MachineAtFault).value))
+        self.assertEqual(self.read(), "THAWED")
+
+    def test_no_freezer(self) -> None:
+        """A machine that can't freeze says so."""
+        self.manager.pool.cgroups = Cgroups()
+        self.assertIn("pausing instances", str(self.refused(self.still(), MachineAtFault)))
+
+    def test_paused_meanwhile(self) -> None:
+        """One that a person has paused meanwhile stays frozen."""
+
+        async def pause() -> None:
+            async with still(self.manager, [self.instance]):
+                self.instance.paused = True
+
+        self.now(pause())
+        self.assertEqual(self.read(), "FROZEN")

@@ -80,7 +80,7 @@ class LifeTests(VolumeCase):
         self.start()
         self.assertEqual(self.volume("a")["used_by"], [instance])
         answer = self.ask("DELETE", f"/destroy/{instance}")
-        self.assertEqual(answer.notes, ["kept: the volumes a"])
+        self.assertEqual(answer.notes, ["kept: the volume a"])
         self.assertEqual(self.inside("cat /data/file", volumes=["a /data"]), "data\n")
 
     def test_what_a_destroy_removes(self) -> None:

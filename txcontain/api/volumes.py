@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import define
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from txcontain.api.access import READ_ONLY
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import Json, answer, array, extension, numeric, ref, string, structure
-from txcontain.api.verbs import Collection, ExtensionResource
+from txcontain.api.describe import (
+    FLAG,
+    Json,
+    answer,
+    array,
+    extension,
+    in_query,
+    numeric,
+    ref,
+    string,
+    structure,
+)
+from txcontain.api.verbs import Collection, ExtensionResource, flag, query, stream
+from txcontain.engine.transfers import export, import_volume
 from txcontain.engine.volumes import users_of
 
+BINARY = {"type": "string", "format": "binary"}
 NO_VOLUME = {"404": "there is no such volume"}
 NAME = {
     "name": "volume",
@@ -27,6 +41,7 @@ NAME = {
 class Volumes(Area):
     """Data that outlives the instances that use it."""
 
+    streamed: ClassVar[str] = "/volumes/[^/]+/import/?"
     schemas: ClassVar[Json] = {
         "Volume": structure(
             {
@@ -62,6 +77,34 @@ class Volumes(Area):
             ),
             "parameters": [NAME],
         },
+        "/volumes/{volume}/export": {
+            "get": extension(
+                "exportVolume",
+                "Read a volume as a tarball",
+                answer("a tarball", BINARY, "application/x-tar"),
+                NO_VOLUME,
+                parameters=[
+                    in_query("pause", "freeze the instances that use it (needs write)", FLAG)
+                ],
+            ),
+            "parameters": [NAME],
+        },
+        "/volumes/{volume}/import": {
+            "put": extension(
+                "importVolume",
+                "Make a volume of a tarball",
+                answer("it is made", structure({"imported": string("its name")})),
+                {
+                    "404": "there is no such path",
+                    "409": "it is no tarball, or there is such a volume, in use or not empty",
+                },
+                requestBody={
+                    "required": True,
+                    "content": {"application/x-tar": {"schema": BINARY}},
+                },
+            ),
+            "parameters": [NAME],
+        },
     }
 
     def resources(self) -> Resources:
@@ -84,7 +127,26 @@ class Volumes(Area):
             await self.manager.remove_volume(name)
             return {"removed": name}
 
-        return ExtensionResource(GET=inspect, DELETE=remove)
+        async def send(request: Request) -> None:
+            pause = bool(query(request, pause=flag)["pause"])
+            caller = getattr(request, "caller", None)
+            if pause and caller and not caller.may(b"PUT"):
+                raise READ_ONLY
+            if request.method == b"HEAD":
+                self.manager.volumes.get(name)
+                return
+            request.setHeader(b"Content-Type", b"application/x-tar")
+            await export(self.manager, name, request, pause)
+
+        async def take(request: Request) -> Json:
+            await import_volume(self.manager, name, stream(request))
+            return {"imported": name}
+
+        resource = ExtensionResource(GET=inspect, DELETE=remove)
+        put: Any = resource.putChild
+        put(b"export", ExtensionResource(GET=send))
+        put(b"import", ExtensionResource(PUT=take))
+        return resource
 
     async def _told(self, names: list[str]) -> list[Json]:
         volumes = [self.manager.volumes.get(name) for name in names]

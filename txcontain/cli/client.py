@@ -9,7 +9,7 @@ that gives them up, and one that explains failures.
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias
 from urllib.parse import quote, unquote
 
 from treq import collect
@@ -192,6 +192,17 @@ class Client:
     async def volume(self, name: str) -> Json:
         """Return what is known of one volume."""
         return await self.ask("GET", f"/volumes/{quoted(name)}", shape=VOLUME, patience=SLOW)
+
+    def export_volume(self, name: str, pause: bool) -> AsyncIterator[bytes]:
+        """Yield a volume as a tarball; with `pause`, of instances that stand still meanwhile."""
+        params = {"pause": "1"} if pause else {}
+        path = f"/volumes/{quoted(name)}/export"
+        return self._stream("GET", path, params=params, patience=None)
+
+    async def import_volume(self, name: str, file: IO[bytes]) -> None:
+        """Make a volume of a tarball, which may be compressed."""
+        path = f"/volumes/{quoted(name)}/import"
+        await self.ask("PUT", path, data=file, patience=None)
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume and all that is in it."""

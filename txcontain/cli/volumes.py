@@ -1,9 +1,11 @@
 """Volumes: what there is, and what is done with one."""
 
 import json
+import os
+import sys
 import time
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError
@@ -15,14 +17,13 @@ if TYPE_CHECKING:
 
 async def volumes(client: "Client", arguments: Namespace) -> int:
     """Do what the first word says with the volumes that are named."""
-    action, takes_names = ACTIONS[arguments.action]
-    if takes_names != bool(arguments.names):
-        what = "the name of a volume, or several" if takes_names else "no name"
+    action, takes, what = ACTIONS[arguments.action]
+    if len(arguments.names) not in takes:
         raise CliError(f"`volumes {arguments.action}` takes {what}.")
-    return await action(client, arguments.names)
+    return await action(client, arguments)
 
 
-async def ls(client: "Client", _: list[str]) -> int:
+async def ls(client: "Client", _: Namespace) -> int:
     """Print a table of the volumes."""
     rows = [["VOLUME", "SIZE", "AGE", "USED BY"]]
     for volume in await client.volumes():
@@ -33,30 +34,90 @@ async def ls(client: "Client", _: list[str]) -> int:
     return 0
 
 
-async def inspect(client: "Client", names: list[str]) -> int:
+async def inspect(client: "Client", arguments: Namespace) -> int:
     """Print all that is known of volumes."""
-    for name in names:
+    for name in arguments.names:
         print(plain(json.dumps(await client.volume(name), indent=2, ensure_ascii=False)))
     return 0
 
 
-async def rm(client: "Client", names: list[str]) -> int:
+async def rm(client: "Client", arguments: Namespace) -> int:
     """Remove volumes; print the name of each that is gone."""
-    for name in names:
+    for name in arguments.names:
         await client.remove_volume(name)
         print(plain(name))
     return 0
 
 
-ACTIONS = {"ls": (ls, False), "inspect": (inspect, True), "rm": (rm, True)}
+async def export(client: "Client", arguments: Namespace) -> int:
+    """Write a volume to a tarball, which is there only when it is whole."""
+    name, file = arguments.names
+    if file == "-":
+        async for chunk in client.export_volume(name, arguments.pause):
+            sys.stdout.buffer.write(chunk)
+        return 0
+    beside = f"{file}.part"
+    with opened(beside, "wb") as part:
+        try:
+            async for chunk in client.export_volume(name, arguments.pause):
+                part.write(chunk)
+        except BaseException:
+            os.unlink(beside)
+            raise
+    os.replace(beside, file)
+    return 0
+
+
+async def import_(client: "Client", arguments: Namespace) -> int:
+    """Make a volume of a tarball."""
+    name, file = arguments.names
+    if file == "-":
+        await client.import_volume(name, sys.stdin.buffer)
+        return 0
+    with opened(file, "rb") as tarball:
+        await client.import_volume(name, tarball)
+    return 0
+
+
+def opened(path: str, mode: str) -> IO[bytes]:
+    """Return an open file.
+
+    :raises CliError: if it can't be opened
+    """
+    try:
+        file: IO[bytes] = open(path, mode)  # noqa: SIM115 (the caller closes it)
+    except OSError as error:
+        raise CliError(f"Can't open {path}: {error.strerror}.") from error
+    return file
+
+
+SOME = "the name of a volume, or several"
+A_FILE = "the name of a volume, and a file (or -)"
+ACTIONS = {
+    "ls": (ls, range(1), "no name"),
+    "inspect": (inspect, range(1, 1000), SOME),
+    "rm": (rm, range(1, 1000), SOME),
+    "export": (export, (2,), A_FILE),
+    "import": (import_, (2,), A_FILE),
+}
 COMMANDS = (
     Command(
         "volumes",
-        "show the volumes (ls, inspect), remove some (rm)",
+        "show the volumes (ls, inspect), remove some (rm), copy one to or from a tarball",
         volumes,
         (
             Argument("action", choices=ACTIONS, help="what to do"),
-            Argument("names", metavar="VOLUME", nargs="*", help="as a config names it"),
+            Argument(
+                "names",
+                metavar="VOLUME",
+                nargs="*",
+                help="as a config names it; after it, for export and import, a FILE, or -",
+            ),
+            Argument(
+                "--pause",
+                action="store_true",
+                help="freeze the instances that use it while it is exported",
+            ),
         ),
     ),
 )

@@ -527,13 +527,15 @@ class Container:
         """Open the container's own standard input, on a path of the host."""
         self._redirect(0, path, os.O_RDONLY)
 
-    def output(self, stdout: str, stderr: str) -> None:
+    def output(self, stdout: str, stderr: str = "") -> None:
         """Open the container's own standard output and error, on paths of the host.
 
         They may be relative to its run directory, where the init works until it has its root.
+        Without a path for it, standard error stays as it is.
         """
         for number, path in ((1, stdout), (2, stderr)):
-            self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            if path:
+                self._redirect(number, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def output_as_error(self) -> None:
         """Send standard output to where standard error goes."""

@@ -20,8 +20,8 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from txcontain.container.document import shown
 from txcontain.container.spec import NAME, Spec
-from txcontain.errors import InUse, MachineAtFault, NoSuchVolume
-from txcontain.host.files import create, read_file, to_json
+from txcontain.errors import InUse, InvalidData, MachineAtFault, NoSuchVolume
+from txcontain.host.files import create, flush_folder, read_file, to_json
 from txcontain.host.os_errors import of_os
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Volumes:
     now: Callable[[], float]
     known: dict[str, Volume] = field(factory=dict)  # by name
     lock: DeferredLock = field(factory=DeferredLock)  # of whoever makes or removes one
+    pausing: DeferredLock = field(factory=DeferredLock)  # of whoever freezes instances for a while
 
     def recover(self) -> tuple[list[str], list[str]]:
         """Read what an earlier manager left.
@@ -107,13 +108,64 @@ class Volumes:
         async with self.lock:
             if name in self.known:
                 return False
-            volume = Volume(name, f"{token_hex(8)}.json", self.now())
+            volume = self._new(name)
             try:
                 await self.threads(_make, self.folder, volume)
+                await self.threads(_settle, self.folder, volume)
             except OSError as error:
                 raise MachineAtFault(f"making the volume {name}", of_os(error)) from error
             self.known[name] = volume
             return True
+
+    def _new(self, name: str) -> Volume:
+        return Volume(name, f"{token_hex(8)}.json", self.now())
+
+    async def put(
+        self,
+        name: str,
+        fill: Callable[[str], Awaitable[None]],
+        users: Callable[[], Sequence[str]],
+    ) -> None:
+        """Make a volume with data, in place of an empty one that nobody uses.
+
+        :param fill: puts the data into an empty folder, whose path it gets
+        :param users: returns the names of the instances that use the volume
+        Raises InvalidData, InUse; MachineAtFault; and what ``fill`` raises.
+        """
+        if not NAME.fullmatch(name):
+            what = "up to 50 letters, digits, '.', '_' and '-'"
+            raise InvalidData(f"the name of a volume must be {what}, not {shown(name)}")
+        await self._refuse_to_replace(name, users)
+        volume = self._new(name)
+        beside = _beside(self.folder, volume)
+        try:
+            await self.threads(_make, self.folder, volume)
+            await self.threads(os.mkdir, f"{beside}/data", 0o755)
+            await fill(f"{beside}/data")
+            async with self.lock:
+                await self._refuse_to_replace(name, users)
+                if self.known.pop(name, None) is not None:
+                    aside = self._aside(name)
+                    await self.threads(os.rename, self.path(name), aside)
+                    await self.remove_tree(aside)
+                await self.threads(_settle, self.folder, volume)
+                self.known[name] = volume
+        except OSError as error:
+            raise MachineAtFault(f"importing the volume {name}", of_os(error)) from error
+        finally:
+            await self.remove_tree(beside)
+
+    async def _refuse_to_replace(self, name: str, users: Callable[[], Sequence[str]]) -> None:
+        if name not in self.known:
+            return
+        if names := users():
+            raise in_use(name, names)
+        if await self.threads(_holds, f"{self.path(name)}/data"):
+            hint = "import it under another name, or remove this one first"
+            raise InUse(f"there is data in the volume {name}", hint)
+
+    def _aside(self, name: str) -> str:
+        return self.path(f"{UNFINISHED}{name}-{token_hex(8)}")
 
     async def remove(self, name: str, users: Callable[[], Sequence[str]]) -> None:
         """Remove a volume and all that is in it.
@@ -126,7 +178,7 @@ class Volumes:
             if names := users():
                 raise in_use(name, names)
             del self.known[name]
-            aside = self.path(f"{UNFINISHED}{name}-{token_hex(8)}")
+            aside = self._aside(name)
             try:
                 await self.threads(os.rename, self.path(name), aside)
                 await self.remove_tree(aside)
@@ -152,7 +204,8 @@ def what_stays(name: str, spec: Spec) -> list[str]:
         places = ", ".join([*lost, *["/"] * spec.writable_root])
         told.append(f"removed with {name}: what it wrote below {places}")
     if spec.volume_names:
-        told.append(f"kept: the volumes {', '.join(spec.volume_names)}")
+        several = "s" * (len(spec.volume_names) > 1)
+        told.append(f"kept: the volume{several} {', '.join(spec.volume_names)}")
     return told
 
 
@@ -161,11 +214,25 @@ def unfinished(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(FILLING)]
 
 
+def _beside(folder: str, volume: Volume) -> str:
+    return os.path.join(folder, f"{UNFINISHED}{volume.name}-{volume.record}")
+
+
 def _make(folder: str, volume: Volume) -> None:
-    beside = os.path.join(folder, f"{UNFINISHED}{volume.name}-{volume.record}")
+    beside = _beside(folder, volume)
     os.mkdir(beside, 0o700)
     create(os.path.join(beside, volume.record), to_json(asdict(volume)))
-    os.rename(beside, os.path.join(folder, volume.name))
+
+
+def _settle(folder: str, volume: Volume) -> None:
+    os.rename(_beside(folder, volume), os.path.join(folder, volume.name))
+    flush_folder(folder)
+
+
+def _holds(folder: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return bool(os.listdir(folder))
+    return False
 
 
 def _read(folder: str, name: str) -> Volume:

@@ -84,5 +84,9 @@ def _in_real_folder(path: str) -> str:
 def compression_of(path: str) -> str:
     """The name of the program that decompresses a file; empty if it is not compressed."""
     with open(path, "rb") as file:
-        start = file.read(8)
+        return compression_in(file.read(8))
+
+
+def compression_in(start: bytes) -> str:
+    """The same, for the first 8 bytes of something."""
     return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), "")

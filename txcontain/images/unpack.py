@@ -68,9 +68,9 @@ class Unpacker:
             complaints = await self._run_tar(tarball, beside, hidden)
             if await self.threads(identity_of, tarball) != os.path.basename(layer):
                 raise HasChanged
-            _check_words(f"unpacking {name}", complaints)
+            check_words(f"unpacking {name}", complaints)
             await self.pool.writes(os.rmdir, unpacked + hidden)
-            size = await self._check_and_flush(name, unpacked)
+            size = await self.check_and_flush(name, unpacked)
             known = {"tarball": tarball, "size": size, "left_out": complaints.left_out}
             metadata: Metadata = await self.threads(_settle, unpacked, layer, known)
         except OSError as error:
@@ -94,7 +94,7 @@ class Unpacker:
         child.on_exit, child.heard = ended.callback, complaints.feed
         try:
             await child.carry_out(plan)
-            how = await self._end_within_bounds(child, ended, os.path.basename(tarball), folder)
+            how = await self.end_within_bounds(child, ended, os.path.basename(tarball), folder)
             await child.silent
         except StepFailed as failure:
             await ended
@@ -112,7 +112,7 @@ class Unpacker:
             raise ConfigAtFault(what, f"tar: {how}")
         return complaints
 
-    async def _end_within_bounds(
+    async def end_within_bounds(
         self, child: Child, ended: Deferred[Exit], what: str, folder: str
     ) -> Exit:
         """Wait for the end of tar; kill it if it has unpacked more than the bounds allow.
@@ -135,7 +135,7 @@ class Unpacker:
             failure.raiseException()
         return how
 
-    async def _check_and_flush(self, name: str, unpacked: str) -> int:
+    async def check_and_flush(self, name: str, unpacked: str) -> int:
         """Check what was unpacked, and flush it to the disk meanwhile; returns its bytes.
 
         Without the flush, a power cut could leave empty files in a layer that looks whole.
@@ -181,7 +181,7 @@ def _programs_for(tarball: str) -> tuple[Program, Program | None]:
     return find("tar"), find(compression) if compression else None
 
 
-def _check_words(what: str, complaints: Complaints) -> None:
+def check_words(what: str, complaints: Complaints) -> None:
     """Raise an error if tar has complained."""
     if FULL.search(complaints.said):
         hint = "free some space and launch again"

@@ -47,6 +47,8 @@ def make_unpacking_plan(
     tar: Program,
     decompress: Program | None = None,
     host: Host = NOWHERE,
+    *,
+    piped: bool = False,
 ) -> Plan:
     """The steps that unpack ``tarball`` into ``folder``, which is the root of ``tar``.
 
@@ -54,11 +56,14 @@ def make_unpacking_plan(
     wherever they lead (-P), and a file that is placed through a link lands where a container would
     find it. Tar's own files are below ``hidden``, a path that no tarball can know. It has no
     network, and only the system calls that the host's filter allows.
+
+    :param piped: whether the tarball is a named pipe, which can be opened only once
     """
     root = f"{scratch}/root"
     programs = [tar, decompress] if decompress else [tar]
     folders = sorted({folder for program in programs for folder in program.folders})
-    command = [*tar.command(hidden), f"--file={hidden}/tarball"]
+    file = "-" if piped else f"{hidden}/tarball"
+    command = [*tar.command(hidden), f"--file={file}"]
     if decompress:
         command.append("--use-compress-program=" + " ".join(decompress.command(hidden)))
     return [

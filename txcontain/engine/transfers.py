@@ -1,0 +1,86 @@
+"""Volumes as tarballs: written to a client, and made of what a client sends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from txcontain.engine.manager import Manager
+from txcontain.engine.volumes import users_of
+from txcontain.errors import MachineAtFault, NoSuchVolume
+from txcontain.host.os_errors import of_os
+from txcontain.images.packing import Packer, Stream
+from txcontain.later import poll
+from txcontain.runtime.instance import Instance
+
+FROZEN_WITHIN, LOOK_AFTER, LOOK_AT_MOST = 10.0, 0.001, 0.05  # seconds
+
+
+def packer_of(manager: Manager) -> Packer:
+    """What packs and unpacks for a manager."""
+    return Packer(manager.layers.unpacker, os.path.join(manager.state, "run", "packing"))
+
+
+async def export(manager: Manager, name: str, consumer: Any, pause: bool) -> None:
+    """Write a volume to a consumer as a tarball.
+
+    :param pause: whether the instances that use it stand still meanwhile
+    Raises NoSuchVolume, also if nothing is in it yet; MachineAtFault, CalledOff.
+    """
+    manager.volumes.get(name)
+    folder = os.path.join(manager.volumes.path(name), "data")
+    if not os.path.isdir(folder):
+        raise NoSuchVolume(f"the volume {name} has no data yet", "its first use makes it")
+    what = f"exporting the volume {name}"
+    users = [one for one in manager.instances.values() if name in one.spec.volume_names]
+    if pause:
+        async with manager.volumes.pausing, still(manager, users):
+            await packer_of(manager).pack(what, folder, consumer, still=True)
+    else:
+        await packer_of(manager).pack(what, folder, consumer, still=not users)
+    manager.journal.add("volume", f"{name} was exported", volume=name)
+
+
+@asynccontextmanager
+async def still(manager: Manager, instances: Sequence[Instance]) -> AsyncIterator[None]:
+    """Freeze those of the instances that run, as long as this lasts.
+
+    Raises MachineAtFault if this machine can't.
+    """
+    cgroups, frozen = manager.pool.cgroups, dict[str, Instance]()
+    try:
+        for one in instances:
+            if one.running and one.processes and not one.paused:
+                frozen[one.processes.token] = one
+                cgroups.freeze(one.processes.token)
+        async for _ in poll(manager.reactor, LOOK_AFTER, within=FROZEN_WITHIN, most=LOOK_AT_MOST):
+            if all(map(cgroups.is_frozen, frozen)):
+                break
+        else:
+            raise MachineAtFault("pausing instances", "some can't be stopped: the kernel is busy")
+        yield
+    except OSError as error:
+        raise MachineAtFault("pausing instances", of_os(error)) from error
+    finally:
+        for token, one in frozen.items():
+            if not one.paused:  # by a person, meanwhile
+                with contextlib.suppress(OSError):  # it has ended
+                    cgroups.thaw(token)
+
+
+async def import_volume(manager: Manager, name: str, stream: Stream) -> None:
+    """Make a volume of a tarball; half of one is never seen.
+
+    Raises InvalidData, InUse if there is one that is not empty or that instances use,
+    ConfigAtFault if this is no tarball, MachineAtFault, CalledOff.
+    """
+
+    async def unpack(folder: str) -> None:
+        await packer_of(manager).unpack(f"importing the volume {name}", stream, folder)
+
+    await manager.volumes.put(name, unpack, lambda: users_of(name, manager.instances.values()))
+    manager.pool.expect_nothing()  # a warm init may have mounted the one before
+    manager.journal.add("volume", f"{name} was imported", volume=name)

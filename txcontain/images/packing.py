@@ -1,0 +1,170 @@
+"""Packs a folder into a stream of tar(1), and unpacks one, each in a jail of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Any, Protocol
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from txcontain.container.plan import Plan
+from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
+from txcontain.host.os_errors import of_os
+from txcontain.images.complaints import Complaints
+from txcontain.images.packing_plan import make_packing_plan
+from txcontain.images.programs import compression_in, find
+from txcontain.images.unpack import Unpacker, check_words
+from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.later import Timer
+from txcontain.runtime import diagnose
+from txcontain.runtime.child import Child
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.exits import Exit
+from txcontain.runtime.pipes import Into, OutOf
+
+PROGRESS_WITHIN = 60.0  # seconds
+HUNG_UP = "the client hung up"
+MAGIC = 8  # bytes by which a compression is known
+SOME_DIFFER = 1  # tar's exit status if a file was changed while it was read (tar(1))
+
+
+class Stream(Protocol):
+    """What a client sends, as it comes."""
+
+    def peek(self, length: int) -> Deferred[bytes]:
+        """The first bytes, which are delivered too; fewer if there are no more."""
+
+    def deliver(self, consumer: Any) -> Deferred[None]:
+        """Hand on everything; fires when it has ended, and fails if the client has hung up."""
+
+
+@define(eq=False)
+class Running:
+    """A tar(1) in its jail: what it says, and how it ends."""
+
+    child: Child
+    said: Complaints
+    ended: Deferred[Exit]
+
+
+@define(eq=False)
+class Packer:
+    """Makes streams of folders, and folders of streams."""
+
+    unpacker: Unpacker
+    folder: str  # where it works
+
+    async def pack(self, what: str, folder: str, consumer: Any, still: bool) -> None:
+        """Write a tarball of ``folder`` to a consumer.
+
+        :param still: whether nothing changes the folder meanwhile
+        Raises MachineAtFault; CalledOff if the consumer goes away, or takes nothing for a minute.
+        """
+        unpacker, reactor = self.unpacker, self.unpacker.pool.reactor
+        tar = await unpacker.threads(find, "tar")
+        async with self._beside(what) as beside:
+            path = os.path.join(beside, "pipe")
+            plan = make_packing_plan(
+                folder, os.path.join(beside, "scratch"), path, tar, unpacker.host
+            )
+            pipe = OutOf(reactor, path)
+            try:
+                async with self._running(what, plan) as running:
+                    lapsed = Timer(reactor, running.child.kill)
+                    lapsed.after(PROGRESS_WITHIN)
+                    whole = await pipe.deliver(consumer, lambda: lapsed.after(PROGRESS_WITHIN))
+                    if not whole:
+                        running.child.kill()
+                    how = await running.ended
+                    in_time = lapsed.is_set
+                    lapsed.cancel()
+            finally:
+                pipe.close()
+        if not in_time:
+            raise CalledOff(what, f"the client took nothing for {PROGRESS_WITHIN:.0f} seconds")
+        if how.failed and (still or how.status != SOME_DIFFER):
+            raise MachineAtFault(what, f"tar: {running.said.said or how}")
+
+    async def unpack(self, what: str, stream: Stream, folder: str) -> None:
+        """Unpack a tarball, which may be compressed, into an empty folder, and flush it.
+
+        Raises ConfigAtFault if it can't be one; MachineAtFault; CalledOff if the client hangs up.
+        """
+        unpacker = self.unpacker
+        try:
+            compression = compression_in(await stream.peek(MAGIC))
+        except ConnectionLost as error:
+            raise CalledOff(what, HUNG_UP) from error
+        tar = await unpacker.threads(find, "tar")
+        decompress = await unpacker.threads(find, compression) if compression else None
+        hidden, lost = f"/.{token_hex(16)}", list[Failure]()
+        async with self._beside(what) as beside:
+            path = os.path.join(beside, "pipe")
+            where = path, folder, os.path.join(beside, "scratch"), hidden
+            pipe = Into(unpacker.pool.reactor, path)
+            try:
+                plan = make_unpacking_plan(*where, tar, decompress, unpacker.host, piped=True)
+                async with self._running(what, plan) as running:
+
+                    def hung_up(failure: Failure) -> None:
+                        lost.append(failure)
+                        running.child.kill()
+
+                    delivered = stream.deliver(pipe)
+                    delivered.addCallbacks(lambda _: pipe.loseConnection(), hung_up)
+                    how = await unpacker.end_within_bounds(
+                        running.child, running.ended, what, folder
+                    )
+            finally:
+                pipe.close()
+            if lost:
+                raise CalledOff(what, HUNG_UP)
+            if how.signal is not None:
+                raise MachineAtFault(what, "tar", str(how))
+            check_words(what, running.said)
+            if how.failed and not running.said.left_out:
+                raise ConfigAtFault(what, f"tar: {how}")
+            await unpacker.pool.writes(os.rmdir, folder + hidden)
+            await unpacker.check_and_flush(what, folder)
+
+    @asynccontextmanager
+    async def _beside(self, what: str) -> AsyncIterator[str]:
+        """A folder to work in."""
+        beside = os.path.join(self.folder, token_hex(8))
+        try:
+            await self.unpacker.pool.writes(_make_folders, beside)
+            yield beside
+        except OSError as error:
+            raise MachineAtFault(what, of_os(error)) from error
+        finally:
+            await self.unpacker.remove(beside)
+
+    @asynccontextmanager
+    async def _running(self, what: str, plan: Plan) -> AsyncIterator[Running]:
+        """A tar that runs; all that it has said is known at the end."""
+        child = await self.unpacker.pool.take(plan)
+        running = Running(child, Complaints(), Deferred())
+        child.on_exit, child.heard = running.ended.callback, running.said.feed
+        try:
+            await child.carry_out(plan)
+            yield running
+            await child.silent
+        except StepFailed as failure:
+            await running.ended
+            raise diagnose.of_tool(what, failure) from failure
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            child.clear()
+        running.said.close()
+
+
+def _make_folders(beside: str) -> None:
+    os.makedirs(os.path.join(beside, "scratch"), mode=0o700)
