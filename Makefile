@@ -7,6 +7,8 @@ SHELL := bash
 BASE := base_images/basefs.tar.gz
 MOUNTABLES := $(patsubst images/%,mountables/%.tar,$(wildcard images/*))
 INSTALLED := .venv/installed
+# PORT: that of the manager; 8080 if none is given. One in the environment means something else.
+PORT :=
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
@@ -23,7 +25,7 @@ packages:
 	@scripts/packages
 
 $(INSTALLED): pyproject.toml scripts/make-venv | packages
-	@scripts/make-venv .venv
+	@scripts/step venv "Making the Python environment (.venv)" scripts/make-venv .venv
 	@touch $@
 
 download: $(BASE) ## make the base image once, or fetch it: BASE_URL=... BASE_SHA256=...
@@ -35,7 +37,7 @@ $(BASE):
 	@scripts/fetch "$(BASE_URL)" "$(BASE_SHA256)" $@
 else
 $(BASE): | packages
-	@$(ROOT) scripts/make-basefs $@
+	@$(ROOT) scripts/step base "Making the base image ($@)" scripts/make-basefs $@
 endif
 
 mountables: ## make the mountable tarballs from images/ again
@@ -45,8 +47,8 @@ mountables: ## make the mountable tarballs from images/ again
 $(MOUNTABLES):
 	@scripts/make-mountables $@
 
-manager: install $(BASE) $(MOUNTABLES) ## start the manager on http://localhost:8080
-	@$(ROOT) scripts/manager start
+manager: install $(BASE) $(MOUNTABLES) ## start the manager on http://localhost:8080, or PORT=9090
+	@$(ROOT) scripts/manager start $(PORT)
 
 # Without state/ there is nothing to do, and so no need to be root.
 stop: ## stop the manager; its containers go on running

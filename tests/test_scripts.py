@@ -1,7 +1,11 @@
 """The scripts that run the tests, with fakes of what they call."""
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +93,59 @@ class AsRootTests(ScriptCase):
         """Root needs no sudo."""
         self.fake("id", "echo 0")
         self.assertEqual(self.run_script("scripts/as-root", "echo", "a  b"), (0, "a  b\n"))
+
+
+class StepTests(ScriptCase):
+    """scripts/step, which shows one line in place of many."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = PROJECT / "setup-test.log"
+        self.addCleanup(self.log.unlink, missing_ok=True)
+
+    def step(self, command: str) -> Any:
+        """How a step ends, and what it writes."""
+        return self.run_script("scripts/step", "test", "Testing", "/bin/sh", "-c", command)
+
+    def test_done(self) -> None:
+        """What a command says goes to the log; of two calls only the last one's is there."""
+        self.step("echo first")
+        status, said = self.step("echo many lines; echo more >&2")
+        self.assertEqual(status, 0)
+        self.assertRegex(said, r"^Testing \.\.\.\nTesting: done in \d+ s\n$")
+        self.assertEqual(self.log.read_text(), "many lines\nmore\n")
+
+    def test_failed(self) -> None:
+        """If it fails, the end of what it said is shown, with the place of the rest."""
+        status, said = self.step("seq 30; exit 3")
+        self.assertEqual(status, 1)
+        self.assertNotIn("\n10\n", said)
+        self.assertIn("\n11\n", said)
+        self.assertIn("\n30\nTesting: failed. The end of setup-test.log is above.\n", said)
+
+    def test_on_a_terminal(self) -> None:
+        """On a terminal a line shows, over itself, for how long it runs and what it said last."""
+        log = Path(self.folder, "log")
+        step = runpy.run_path(str(PROJECT / "scripts/step"))
+        self.patch(time, "monotonic", lambda: 65.4)
+        for said, shown in (
+            ("", "Testing: 60 s  "),
+            ("one\ntwo\n\nthr", "Testing: 60 s  two"),
+            ("10 %\r20 %\x1b[2J\n", "Testing: 60 s  20 %[2J"),
+            ("x" * 9999 + "\n", "Testing: 60 s  " + "x" * 64),
+        ):
+            log.write_text(said)
+            terminal = io.StringIO()
+            with contextlib.redirect_stdout(terminal):
+                step["show"]("Testing", 5.0, log)
+            self.assertEqual(terminal.getvalue(), f"\r\x1b[K{shown}")
+
+
+class ManagerTests(ScriptCase):
+    """scripts/manager."""
+
+    def test_bad_port(self) -> None:
+        """A port that is none is refused, before anything is done."""
+        for port in ("x", "0", "65536", "-1", "²"):
+            said = f"PORT must be a number from 1 to 65535, not '{port}'.\n"
+            self.assertEqual(self.run_script("scripts/manager", "start", port), (1, said))
