@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tests.integration.harness import PROJECT, ManagerCase
 from txcontain import __version__
+from txcontain.cli.commands import COMMANDS
 
-SOURCES = ("txcontain", "twisted", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("txcontain", "twisted", "scripts", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SECONDS = 120  # for pip
 
 
@@ -79,6 +80,40 @@ class WheelTests(ManagerCase):
         cli = [txcontain, "--url", self.url]
         self.assertIn(instance, self.say(*cli, "ps"))
         self.assertEqual(self.say(*cli, "destroy", instance), "Success\n")
+
+    def test_shell_files(self) -> None:
+        """Shells find what completes words, names of instances too; and there is a manual page."""
+        share = self.twistd.parents[1] / "share"
+        for place in (
+            "zsh/site-functions/_txcontain",
+            "fish/vendor_completions.d/txcontain.fish",
+            "man/man1/txcontain.1",
+        ):
+            text = (share / place).read_text()
+            for command in COMMANDS:
+                self.assertIn(command.name, text, place)
+        instance = self.launch()
+        script = share / "bash-completion/completions/txcontain"
+        for typed, wanted in (
+            ("destroyal", {"destroyall"}),
+            ("destroy ", {instance}),
+            ("launch ", {instance.rpartition("-")[0]}),
+            ("ps --form", {"--format"}),
+        ):
+            self.assertEqual(set(self.completed(script, f"txcontain {typed}")), wanted, typed)
+
+    def completed(self, script: Path, line: str) -> list[str]:
+        """What bash has for the last word of a line."""
+        words = line.split(" ")
+        ask = f"""
+            PATH={self.twistd.parent}:$PATH TXCONTAIN_URL={self.url}
+            export TXCONTAIN_URL
+            source {script}
+            COMP_WORDS=({" ".join(repr(word) for word in words)}) COMP_CWORD={len(words) - 1}
+            _shtab_txcontain
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        return run("bash", "-c", ask).split()
 
     def test_service(self) -> None:
         """The unit that it prints for systemd is complete: all that it runs is there."""

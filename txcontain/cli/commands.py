@@ -5,6 +5,7 @@ here. Nothing here loads Twisted, so that help and a mistyped command answer at 
 """
 
 from txcontain.cli import (
+    complete,
     configs,
     disk,
     events,
@@ -33,4 +34,5 @@ COMMANDS: tuple[Command, ...] = (
     *events.COMMANDS,
     *volumes.COMMANDS,
     *system.COMMANDS,
+    *complete.COMMANDS,
 )

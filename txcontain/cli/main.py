@@ -7,13 +7,13 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from txcontain import __version__
 from txcontain.cli.command import Command
 from txcontain.cli.commands import COMMANDS
+from txcontain.cli.complete import complete, print_names
 from txcontain.cli.errors import CliError
 from txcontain.cli.system import give_help
 from txcontain.cli.words import plain
@@ -35,6 +35,8 @@ def main() -> NoReturn:
     die_quietly_of_ctrl_c()
     open_stdout()
     arguments = parse(sys.argv[1:], os.environ)
+    if arguments.run is complete:
+        os._exit(print_names(arguments))
     if not arguments.url.startswith("https:"):
         do_without_tls()
     from twisted.internet import reactor
@@ -159,6 +161,8 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and exit."""
         if match := re.search("argument COMMAND: invalid choice: '(.*?)' ", message):
+            from difflib import get_close_matches  # which only a mistyped command needs
+
             message = f"there is no command {match[1]!r}"
             for similar in get_close_matches(match[1], list(self.commands), 1):
                 message += f": did you mean {similar}?"
