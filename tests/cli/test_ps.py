@@ -99,6 +99,15 @@ class PsTests(Session):
             given = [part for word in words for part in ("--filter", word)]
             self.assertEqual(self.says("-q", *given), names, words)
 
+    def test_named(self) -> None:
+        """Only those that are named are shown, each once, also if they are at rest."""
+        self.manager.answers_to("GET /instances?match=job", {"instances": [JOB]})
+        self.manager.answers_to("GET /instances?match=config%3Aweb", {"instances": [WEB, JOB]})
+        self.assertEqual(self.says("-q", "job", "config:web"), ["job-1", "web-1"])
+        self.assertEqual(self.says("-q", "job", "--filter", "state=running"), [])
+        self.manager.answers_to("GET /instances?match=x", status=404)
+        self.assertEqual(self.run_command("ps", "x"), 1)
+
     def test_paused(self) -> None:
         """A paused instance is called so, and is found by both of its states."""
         self.manager.answers_to("GET /instances", {"instances": [{**WEB, "paused": True}]})

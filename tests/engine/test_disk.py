@@ -4,8 +4,9 @@ import os
 
 from tests.fakes import ManagerTestCase
 from txcontain.engine import disk
-from txcontain.engine.disk import df, prune
+from txcontain.engine.disk import df, prune, unpacking
 from txcontain.images.sizes import Meter
+from txcontain.images.unpack import Progress
 from txcontain.runtime.instance import Instance
 
 
@@ -70,6 +71,20 @@ class DfTests(DiskCase):
         told = self.now(df(self.manager))
         self.assertFalse(told["whole"])
         self.assertGreater(told["instances"][0]["bytes"], 0)
+
+
+class UnpackingTests(DiskCase):
+    """What is unpacked now."""
+
+    def test_unpacking(self) -> None:
+        """A tarball that is being unpacked is told, with how long that takes and how far it is."""
+        self.assertEqual(unpacking(self.manager), [])
+        begun = self.reactor.seconds()
+        under_way = self.manager.layers.unpacker.under_way
+        under_way["/x"] = Progress("/mountables/a.tar", begun, 4096)
+        self.reactor.advance(2)
+        (one,) = unpacking(self.manager)
+        self.assertEqual(one, {"tarball": "a.tar", "seconds": 2.0, "bytes": 4096})
 
 
 class MeterTests(DiskCase):

@@ -399,6 +399,21 @@ class ContentTests(LayersTestCase):
             self.assertIn(why, self.failureResultOf(got, ConfigAtFault).value.chain[0])
             self.assertNothingElse()
 
+    def test_under_way(self) -> None:
+        """While a tarball is unpacked it is known how far that is."""
+        got = self.get()
+        self.make_hidden()
+        self.init.carry_out()
+        (progress,) = self.layers.unpacker.under_way.values()
+        self.assertEqual((os.path.basename(progress.tarball), progress.size), ("potato.tar", 0))
+        with open(os.path.join(self.unpacked, "a"), "w") as file:
+            file.write("x" * 5000)
+        self.reactor.advance(CHECK_EVERY)
+        self.assertGreaterEqual(progress.size, 5000)
+        self.init.end()
+        self.successResultOf(got)
+        self.assertEqual(self.layers.unpacker.under_way, {})
+
     def test_without_end(self) -> None:
         """A tar that unpacks without end is killed soon after it exceeds the bounds."""
         self.layers.unpacker.bounds = Bounds(entries=2)

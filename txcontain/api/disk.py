@@ -24,7 +24,7 @@ from txcontain.api.describe import (
 from txcontain.api.instances import STATES
 from txcontain.api.verbs import ExtensionResource, body
 from txcontain.container.document import read_object, refuse, shown
-from txcontain.engine.disk import df, prune
+from txcontain.engine.disk import df, prune, unpacking
 
 BYTES = numeric("of the disk", 0)
 
@@ -86,6 +86,28 @@ class Disk(Area):
                 ),
             ),
         },
+        "/unpacking": {
+            "get": extension(
+                "unpacking",
+                "List the tarballs that are being unpacked now, for launches that wait for them",
+                answer(
+                    "how far each is",
+                    structure(
+                        {
+                            "unpacking": array(
+                                structure(
+                                    {
+                                        "tarball": string("its name"),
+                                        "seconds": numeric("since it was begun", 0, kind="number"),
+                                        "bytes": numeric("so far; looked at every 3 s", 0),
+                                    }
+                                )
+                            )
+                        }
+                    ),
+                ),
+            ),
+        },
         "/prune": {
             "post": extension(
                 "prune",
@@ -108,11 +130,16 @@ class Disk(Area):
     _one_by_one: DeferredLock = field(factory=DeferredLock, init=False)
 
     def resources(self) -> Resources:
-        """/df and /prune."""
+        """All three."""
         return {
+            b"unpacking": ExtensionResource(GET=self.unpacking),
             b"df": ExtensionResource(GET=self.df),
             b"prune": ExtensionResource(POST=self.prune),
         }
+
+    async def unpacking(self, request: Request) -> Json:
+        """GET /unpacking."""
+        return {"unpacking": unpacking(self.manager)}
 
     async def df(self, request: Request) -> Json:
         """GET /df."""

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command
+from txcontain.cli.command import Argument, Command, instance_name
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import age, config, one_line
 
@@ -67,7 +67,9 @@ async def ps(client: "Client", arguments: Namespace) -> int:
     filters: dict[str, list[str]] = {}
     for key, value in arguments.filter:
         filters.setdefault(key, []).append(value)
-    records = chosen(await client.instances(), filters, arguments.all)
+    named = bool(arguments.instances)
+    records = await named_ones(client, arguments.instances) if named else await client.instances()
+    records = chosen(records, filters, arguments.all or named)
     if arguments.quiet:
         lines: Iterable[str] = (record["instance"] for record in records)
     elif arguments.json:
@@ -81,6 +83,12 @@ async def ps(client: "Client", arguments: Namespace) -> int:
     for line in lines:
         print(line)
     return 0
+
+
+async def named_ones(client: "Client", names: "list[str]") -> "list[Json]":
+    """Return the records of the instances that names stand for, each once."""
+    found = {one["instance"]: one for name in names for one in await client.matching(name)}
+    return list(found.values())
 
 
 def chosen(
@@ -157,6 +165,13 @@ COMMANDS = (
                 type=template,
                 help="a line for each, such as '{{.Instance}} {{.State}}'; the fields are the"
                 " columns",
+            ),
+            Argument(
+                "instances",
+                metavar="INSTANCE",
+                nargs="*",
+                type=instance_name,
+                help="only these: a name, the beginning of it, or config:NAME for all of a config",
             ),
         ),
     ),

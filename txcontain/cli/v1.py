@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from txcontain.cli.command import INSTANCE, Argument, Command
 from txcontain.cli.errors import CliError
+from txcontain.cli.progress import say_if_it_listens, with_progress
 from txcontain.cli.words import config, plain
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ async def cfginfo(client: "Client", _: Namespace) -> int:
 async def launch(client: "Client", arguments: Namespace) -> int:
     """Start a container, and print its name."""
     try:
-        launched = await _launch(client, arguments)
+        launched = await with_progress(client, _launch(client, arguments))
     except CliError as error:
         print("Failure:", plain(str(error)))
         return 1
     print("Success:", plain(launched["instance"]))
+    await say_if_it_listens(client, launched["instance"])
     return 0
 
 

@@ -49,6 +49,15 @@ async def df(manager: Manager) -> dict[str, Any]:
     return {"images": images, "layers": layers, "instances": instances, "whole": meter.whole}
 
 
+def unpacking(manager: Manager) -> list[dict[str, Any]]:
+    """The tarballs that are being unpacked now, with how far that is."""
+    now, under_way = manager.reactor.seconds(), manager.layers.unpacker.under_way
+    return [
+        {"tarball": os.path.basename(one.tarball), "seconds": now - one.begun, "bytes": one.size}
+        for one in under_way.values()
+    ]
+
+
 async def prune(manager: Manager, dry_run: bool) -> Pruned:
     """Remove the instances that have ended and the layers that nothing uses.
 

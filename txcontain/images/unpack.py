@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
@@ -42,6 +43,15 @@ class HasChanged(Exception):
     """The tarball was changed while it was unpacked."""
 
 
+@define
+class Progress:
+    """How far an unpacking is."""
+
+    tarball: str  # path
+    begun: float  # by the reactor's clock
+    size: int = 0  # bytes so far, when it was last checked
+
+
 @define(eq=False)
 class Unpacker:
     """Unpacks tarballs, each in a process of the pool."""
@@ -51,6 +61,7 @@ class Unpacker:
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     bounds: Bounds = USUAL
     host: Host = NOWHERE
+    under_way: dict[str, Progress] = field(factory=dict)  # by the folder it is unpacked to
     _log: Logger = field(factory=Logger)
 
     async def unpack(self, tarball: str, layer: str) -> Metadata:
@@ -62,6 +73,7 @@ class Unpacker:
         beside = f"{layer}-{token_hex(8)}{UNPACKING}"
         unpacked = os.path.join(beside, "layer")
         self._log.info("unpacking {tarball}", tarball=tarball)
+        self.under_way[unpacked] = Progress(tarball, self.pool.reactor.seconds())
         try:
             await self.pool.writes(_make_folders, beside)
             hidden = f"/.{token_hex(16)}"
@@ -76,6 +88,7 @@ class Unpacker:
         except OSError as error:
             raise MachineAtFault(f"unpacking {name}", str(error)) from error
         finally:
+            del self.under_way[unpacked]
             await self.remove(beside)
         return metadata
 
@@ -125,7 +138,11 @@ class Unpacker:
             beyond.append(failure)
             child.kill()
 
-        watch = LoopingCall(self.threads, check, what, folder, self.bounds, HIDDEN)
+        def look() -> Deferred[Any]:
+            size = self.threads(check, what, folder, self.bounds, HIDDEN)
+            return size.addCallback(partial(setattr, self.under_way[folder], "size"))
+
+        watch = LoopingCall(look)
         watch.clock = self.pool.reactor
         watch.start(CHECK_EVERY, now=False).addErrback(end)
         how = await ended
