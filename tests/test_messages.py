@@ -380,7 +380,7 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /prune",
         {"body": '{"dryrun": true}'},
-        "409 Bad Request: a prune has no key 'dryrun' → the key is dry_run",
+        "409 Bad Request: a prune has no key 'dryrun' → the keys are dry_run, volumes",
     ),
     (
         "POST /prune",

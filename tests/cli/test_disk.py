@@ -10,13 +10,16 @@ WEB = {"instance": "web-1", "state": "running", "bytes": 3 << 20, "logs": 1 << 2
 JOB = {"instance": "job-1", "state": "ended", "bytes": 2048, "logs": 1024}
 USED = {"layer": "0123456789abcdef", "tarball": "base.tgz", "bytes": 1 << 30, "used": True}
 UNUSED = {"layer": "fedcba9876543210", "tarball": "", "bytes": 1024, "used": False}
+DATA = {"volume": "pgdata", "bytes": 4 << 20, "used": True}
+OLD = {"volume": "old", "bytes": None, "used": False}
 DF = {
     "images": [{"folder": "base_images", "image": "base\x1b.tgz", "bytes": 5 << 20}],
     "layers": [USED, UNUSED],
+    "volumes": [DATA, OLD],
     "instances": [WEB, JOB],
     "whole": True,
 }
-PRUNED = {"instances": [JOB], "layers": [UNUSED], "bytes": 3072}
+PRUNED = {"instances": [JOB], "layers": [UNUSED], "volumes": [], "bytes": 3072}
 
 
 class DfTests(Session):
@@ -32,6 +35,7 @@ class DfTests(Session):
                 "TYPE        COUNT  SIZE  NOT IN USE",
                 "images      1      5.0M  -",
                 "layers      2      1.0G  1.0K",
+                "volumes     2      4.0M  0B",
                 "instances   2      3.0M  2.0K",
                 "their logs  -      1.0M  1.0K",
             ],
@@ -48,6 +52,8 @@ class DfTests(Session):
                 "image     base_images/base\\x1b.tgz            5.0M  -",
                 "layer     0123456789ab of base.tgz            1.0G  yes",
                 "layer     fedcba987654 of an unknown tarball  1.0K  no",
+                "volume    pgdata                              4.0M  yes",
+                "volume    old                                 -     no",
                 "instance  web-1                               3.0M  running",
                 "its logs  web-1                               1.0M",
                 "instance  job-1                               2.0K  ended",
@@ -91,9 +97,18 @@ class PruneTests(Session):
                 "TYPE      NAME                                SIZE",
                 "instance  job-1                               2.0K",
                 "layer     fedcba987654 of an unknown tarball  1.0K",
-                "Removed 3.0K (instances: 1, layers: 1).",
+                "Removed 3.0K (instances: 1, layers: 1, volumes: 0).",
             ],
         )
+
+    def test_volumes(self) -> None:
+        """Volumes are removed only if they are asked for."""
+        self.manager.answers_to("POST /prune", {**PRUNED, "volumes": [OLD]})
+        self.assertEqual(self.run_command("prune", "-f", "--volumes"), 0)
+        asked = [json.loads(body)["volumes"] for _, body in self.manager.asked]
+        self.assertEqual(asked, [True, True])
+        self.assertIn("\nvolume    old                                 -\n", self.out)
+        self.assertIn("volumes: 1).", self.out)
 
     def test_dry_run(self) -> None:
         """With --dry-run nothing is removed, even by force."""
@@ -118,7 +133,7 @@ class PruneTests(Session):
 
     def test_nothing(self) -> None:
         """If all is needed it says so, and asks nothing."""
-        self.manager.answers_to("POST /prune", {"instances": [], "layers": [], "bytes": 0})
+        self.manager.answers_to("POST /prune", {key: [] for key in PRUNED} | {"bytes": 0})
         self.assertEqual(
             (self.run_command("prune"), self.out), (0, "There is nothing to remove.\n")
         )

@@ -2,6 +2,8 @@
 
 import os
 
+from twisted.internet.defer import succeed
+
 from tests.fakes import ManagerTestCase
 from txcontain.engine import disk
 from txcontain.engine.disk import df, prune, unpacking
@@ -142,6 +144,32 @@ class PruneTests(DiskCase):
         self.launch(base_image="base.tar.gz")
         self.assertEqual(self.now(prune(self.manager, dry_run=False)).layers, [])
         self.assertTrue(os.path.isdir(self.layer))
+
+    def test_volumes(self) -> None:
+        """Volumes that no instance uses go too, but only if that is asked for."""
+        running = self.launch(volumes=["used /data"])
+        for name in ("used", "idle"):
+            self.launch(minor=f"1{name}", volumes=[f"{name} /data"])
+            self.init.end()
+            self.reactor.advance(0)
+        volumes = {one["volume"]: one["used"] for one in self.now(df(self.manager))["volumes"]}
+        self.assertEqual(volumes, {"idle": True, "used": True})
+        self.assertEqual(self.now(prune(self.manager, dry_run=True)).volumes, [])
+        for dry_run in (True, False):
+            pruned = self.now(prune(self.manager, dry_run=dry_run, volumes=True))
+            self.assertEqual([one["volume"] for one in pruned.volumes], ["idle"])
+        self.assertEqual(list(self.manager.volumes.known), ["used"])
+        self.assertEqual(list(self.manager.instances), [running.name])
+
+    def test_volume_in_use_again(self) -> None:
+        """If an instance was not removed after all, nor is its volume."""
+        self.launch(volumes=["used /data"])
+        self.init.end()
+        self.reactor.advance(0)
+        self.patch(disk, "_destroy", lambda *_: succeed(False))
+        pruned = self.now(prune(self.manager, dry_run=False, volumes=True))
+        self.assertEqual(pruned.volumes, [])
+        self.assertEqual(list(self.manager.volumes.known), ["used"])
 
     def test_others_act_meanwhile(self) -> None:
         """What is started or removed while it is measured is left alone."""

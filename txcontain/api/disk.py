@@ -26,6 +26,7 @@ from txcontain.api.verbs import ExtensionResource, body
 from txcontain.container.document import read_object, refuse, shown
 from txcontain.engine.disk import df, prune, unpacking
 
+PRUNE_KEYS = ("dry_run", "volumes")
 BYTES = numeric("of the disk", 0)
 
 
@@ -51,9 +52,21 @@ class Disk(Area):
                 "logs": numeric("how much of that are its logs", 0),
             }
         ),
+        "VolumeSize": structure(
+            {
+                "volume": string("its name"),
+                "bytes": numeric("of the disk, or null", 0, kind=["integer", "null"]),
+                "used": {"type": "boolean", "description": "whether an instance has it"},
+            },
+            "used",
+        ),
         "Prune": structure(
-            {"dry_run": {"type": "boolean", "description": "only say what would be removed"}},
+            {
+                "dry_run": {"type": "boolean", "description": "only say what would be removed"},
+                "volumes": {"type": "boolean", "description": "also volumes that nothing uses"},
+            },
             "dry_run",
+            "volumes",
             closed=True,
         ),
     }
@@ -63,7 +76,7 @@ class Disk(Area):
                 "df",
                 "Tell what takes how much of the disk",
                 answer(
-                    "images, layers and instances",
+                    "images, layers, volumes and instances",
                     structure(
                         {
                             "images": array(
@@ -76,6 +89,7 @@ class Disk(Area):
                                 )
                             ),
                             "layers": array(ref("Layer")),
+                            "volumes": array(ref("VolumeSize")),
                             "instances": array(ref("Footprint")),
                             "whole": {
                                 "type": "boolean",
@@ -118,6 +132,7 @@ class Disk(Area):
                         {
                             "instances": array(ref("Footprint")),
                             "layers": array(ref("Layer")),
+                            "volumes": array(ref("VolumeSize")),
                             "bytes": numeric("what that is together", 0),
                         }
                     ),
@@ -148,19 +163,18 @@ class Disk(Area):
 
     async def prune(self, request: Request) -> Json:
         """POST /prune."""
-        dry_run = read_dry_run(body(request))
+        asked = read_prune(body(request))
         async with self._one_by_one:
-            pruned = await prune(self.manager, dry_run)
+            pruned = await prune(self.manager, **asked)
         return {**asdict(pruned), "bytes": pruned.bytes}
 
 
-def read_dry_run(document: bytes) -> bool:
-    """Whether a prune is only to say what it would remove. Raises InvalidData."""
+def read_prune(document: bytes) -> dict[str, bool]:
+    """What a prune is to do. Raises InvalidData."""
     values = read_object(document) if document else {}
-    for key in values:
-        if key != "dry_run":
-            refuse(f"a prune has no key {shown(key)}", "the key is dry_run")
-    dry_run = values.get("dry_run", False)
-    if not isinstance(dry_run, bool):
-        refuse(f"dry_run must be true or false, not {shown(dry_run)}")
-    return dry_run
+    for key, value in values.items():
+        if key not in PRUNE_KEYS:
+            refuse(f"a prune has no key {shown(key)}", "the keys are " + ", ".join(PRUNE_KEYS))
+        if not isinstance(value, bool):
+            refuse(f"{key} must be true or false, not {shown(value)}")
+    return {key: values.get(key, False) for key in PRUNE_KEYS}

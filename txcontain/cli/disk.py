@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 IMAGE = {"folder": str, "image": str, "bytes": int}
 LAYER = {"layer": str, "tarball": str, "bytes": int}
+VOLUME = {"volume": str, "bytes": (int, None)}
 FOOTPRINT = {"instance": str, "state": str, "bytes": int, "logs": int}
 DF = {
     "images": [IMAGE],
     "layers": [{**LAYER, "used": bool}],
+    "volumes": [{**VOLUME, "used": bool}],
     "instances": [FOOTPRINT],
     "whole": bool,
 }
-PRUNED = {"instances": [FOOTPRINT], "layers": [LAYER], "bytes": int}
+PRUNED = {"instances": [FOOTPRINT], "layers": [LAYER], "volumes": [VOLUME], "bytes": int}
 PATIENCE = 600  # seconds: a disk may be slow, and there may be much to remove
 
 
@@ -42,12 +44,14 @@ async def df(client: "Client", arguments: Namespace) -> int:
 
 def sums(told: "Json") -> list[list[str]]:
     """Return a row for each kind of thing; what is not in use is what prune would remove."""
-    instances, layers = told["instances"], told["layers"]
+    instances, layers, volumes = told["instances"], told["layers"], told["volumes"]
     ended = [one for one in instances if one["state"] == "ended"]
     unused = [one for one in layers if not one["used"]]
+    idle = [one for one in volumes if not one["used"]]
     return [
         ["images", str(len(told["images"])), total(told["images"]), "-"],
         ["layers", str(len(layers)), total(layers), total(unused)],
+        ["volumes", str(len(volumes)), total(volumes), total(idle)],
         ["instances", str(len(instances)), total(instances), total(ended)],
         ["their logs", "-", total(instances, "logs"), total(ended, "logs")],
     ]
@@ -59,6 +63,9 @@ def each(told: "Json") -> list[list[str]]:
     for layer in told["layers"]:
         used = "yes" if layer["used"] else "no"
         rows.append(["layer", named(layer), size(layer["bytes"]), used])
+    for one in told["volumes"]:
+        used = "yes" if one["used"] else "no"
+        rows.append(["volume", one["volume"], size(one["bytes"]), used])
     for one in told["instances"]:
         rows.append(["instance", one["instance"], size(one["bytes"]), one["state"]])
         rows.append(["its logs", one["instance"], size(one["logs"]), ""])
@@ -72,14 +79,16 @@ def named(layer: "Json") -> str:
 
 def total(things: "Json", key: str = "bytes") -> str:
     """Return how many bytes things take together."""
-    return size(sum(one[key] for one in things))
+    return size(sum(one[key] or 0 for one in things))
 
 
 async def prune(client: "Client", arguments: Namespace) -> int:
     """Say what is not needed any more, ask, and remove it."""
-    would = await removed(client, dry_run=True)
+    asked = {"volumes": arguments.volumes}
+    would = await removed(client, **asked, dry_run=True)
     rows = [["instance", one["instance"], size(one["bytes"])] for one in would["instances"]]
     rows += [["layer", named(one), size(one["bytes"])] for one in would["layers"]]
+    rows += [["volume", one["volume"], size(one["bytes"])] for one in would["volumes"]]
     if not rows:
         print("There is nothing to remove.")
         return 0
@@ -87,15 +96,14 @@ async def prune(client: "Client", arguments: Namespace) -> int:
     show_table([["TYPE", "NAME", "SIZE"], *([plain(cell) for cell in row] for row in rows)])
     if arguments.dry_run or not (arguments.force or is_wanted()):
         return 0
-    done = await removed(client, dry_run=False)
-    counts = f"instances: {len(done['instances'])}, layers: {len(done['layers'])}"
-    print(f"Removed {size(done['bytes'])} ({counts}).")
+    done = await removed(client, **asked, dry_run=False)
+    counts = [f"{kind}: {len(done[kind])}" for kind in ("instances", "layers", "volumes")]
+    print(f"Removed {size(done['bytes'])} ({', '.join(counts)}).")
     return 0
 
 
-async def removed(client: "Client", dry_run: bool) -> "Json":
+async def removed(client: "Client", **asked: bool) -> "Json":
     """Return what a prune has removed, or would remove."""
-    asked = {"dry_run": dry_run}
     return await client.ask("POST", "/prune", json=asked, shape=PRUNED, patience=PATIENCE)
 
 
@@ -126,6 +134,7 @@ COMMANDS = (
         prune,
         (
             Argument("--dry-run", action="store_true", help="only say what would be removed"),
+            Argument("--volumes", action="store_true", help="also volumes that nothing uses"),
             Argument("-f", "--force", action="store_true", help="don't ask"),
         ),
     ),

@@ -9,7 +9,8 @@ from typing import Any
 from attrs import define
 
 from txcontain.engine.manager import Manager
-from txcontain.errors import NoSuchInstance
+from txcontain.engine.volumes import users_of
+from txcontain.errors import InUse, NoSuchInstance, NoSuchVolume
 from txcontain.images.layers import KEEP_NONE
 from txcontain.images.sizes import Meter
 from txcontain.logs.logd import LOG
@@ -20,19 +21,21 @@ MOST_IMAGES = 10_000  # files that are looked at in each of the two folders
 
 @define
 class Pruned:
-    """What a prune removes: instances that have ended, and layers that nothing uses."""
+    """What a prune removes: instances that have ended, and what nothing uses."""
 
     instances: list[dict[str, Any]]
     layers: list[dict[str, Any]]
+    volumes: list[dict[str, Any]]
 
     @property
     def bytes(self) -> int:
         """How much that is together."""
-        return sum(one["bytes"] for one in (*self.instances, *self.layers))
+        everything = (*self.instances, *self.layers, *self.volumes)
+        return sum(one["bytes"] or 0 for one in everything)
 
 
 async def df(manager: Manager) -> dict[str, Any]:
-    """What takes how many bytes: images, layers, and each instance with its logs.
+    """What takes how many bytes: images, layers, volumes, and each instance with its logs.
 
     ``whole`` is false if something has too many files to look at all of them.
     """
@@ -46,7 +49,18 @@ async def df(manager: Manager) -> dict[str, Any]:
         {**_layer(manager, path), "used": path in in_use}
         for path in await manager.threads(manager.layers.paths)
     ]
-    return {"images": images, "layers": layers, "instances": instances, "whole": meter.whole}
+    names = sorted(manager.volumes.known)
+    volumes = [
+        {**told, "used": bool(users_of(told["volume"], manager.instances.values()))}
+        for told in await _volumes(manager, names)
+    ]
+    return {
+        "images": images,
+        "layers": layers,
+        "volumes": volumes,
+        "instances": instances,
+        "whole": meter.whole,
+    }
 
 
 def unpacking(manager: Manager) -> list[dict[str, Any]]:
@@ -58,10 +72,11 @@ def unpacking(manager: Manager) -> list[dict[str, Any]]:
     ]
 
 
-async def prune(manager: Manager, dry_run: bool) -> Pruned:
-    """Remove the instances that have ended and the layers that nothing uses.
+async def prune(manager: Manager, dry_run: bool, volumes: bool = False) -> Pruned:
+    """Remove the instances that have ended, then the layers that nothing uses, and the volumes if
+    these are to go too.
 
-    With ``dry_run``, only say which they are. A stopped instance is kept, and so are its layers.
+    With ``dry_run``, only say which they are. A stopped instance is kept, and what it uses.
 
     Raises MachineAtFault if something can't be removed.
     """
@@ -70,6 +85,7 @@ async def prune(manager: Manager, dry_run: bool) -> Pruned:
     used = manager.layers_in_use
     unused = await manager.layers.superfluous(used, KEEP_NONE)
     layers = {os.path.basename(path): _layer(manager, path) for path in unused}
+    idle = await _volumes(manager, _unused_volumes(manager, ended)) if volumes else []
     if not dry_run:
         gone = [one.name for one in ended if await _destroy(manager, one)]
         removed = await manager.layers.remove_unused(used, KEEP_NONE)
@@ -77,7 +93,28 @@ async def prune(manager: Manager, dry_run: bool) -> Pruned:
         layers = {name: layers[name] for name in removed if name in layers}
         for told in layers.values():
             manager.journal.add("layer", f"removed {told['layer']}, which nothing uses")
-    return Pruned(instances, list(layers.values()))
+        idle = [told for told in idle if await _remove_volume(manager, told["volume"])]
+    return Pruned(instances, list(layers.values()), idle)
+
+
+def _unused_volumes(manager: Manager, ended: Sequence[Instance]) -> list[str]:
+    """The names of the volumes that no instance uses but these."""
+    others = [one for one in manager.instances.values() if one not in ended]
+    return [name for name in sorted(manager.volumes.known) if not users_of(name, others)]
+
+
+async def _volumes(manager: Manager, names: Sequence[str]) -> list[dict[str, Any]]:
+    sizes = await manager.volumes.sizes(names)
+    return [{"volume": name, "bytes": size} for name, size in zip(names, sizes, strict=True)]
+
+
+async def _remove_volume(manager: Manager, name: str) -> bool:
+    """Remove a volume, if nobody uses it by now."""
+    try:
+        await manager.remove_volume(name)
+    except (NoSuchVolume, InUse):
+        return False
+    return True
 
 
 async def _destroy(manager: Manager, instance: Instance) -> bool:
