@@ -1264,6 +1264,17 @@ ELSEWHERE = (
         "{} was stopped while it was started",
     ),
     (
+        "ports of an instance on the host's network",
+        "engine/test_publishing.py:test_host_network",
+        "{} has no address of its own to publish ports of → "
+        'write "network": "private" in its config',
+    ),
+    (
+        "a port that is not published",
+        "engine/test_publishing.py:test_not_published",
+        "{} does not publish {} → it publishes {}",
+    ),
+    (
         "a start of what its end removes",
         "engine/test_life.py:test_removed_at_its_end",
         "{} can't be started again: its end removes it → launch another one",

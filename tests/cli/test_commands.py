@@ -282,6 +282,14 @@ class LifeTests(Session):
         self.assertEqual(self.run_command("pause", "web-1"), 0)
         self.assertEqual(self.out, "web-1: paused\n")
 
+    def test_ports(self) -> None:
+        """The ports of an instance are published and withdrawn, and then shown."""
+        for command, ports in (("publish", ["127.0.0.1:8080->80/tcp"]), ("withdraw", [])):
+            record = {**RECORD, "ports": ports}
+            self.manager.answers_to("POST /instances/web-1/ports", record)
+            self.assertEqual(self.run_command(command, "web-1", "8080:80"), 0)
+        self.assertEqual(self.out, "web-1: 127.0.0.1:8080->80/tcp\nweb-1: no ports\n")
+
     def test_life_of_none(self) -> None:
         """A config without instances is an error, and the others are changed all the same."""
         self.manager.answers_to("GET /instances?match=config%3Adb", status=404)
@@ -336,6 +344,7 @@ class NoAnswerTests(Session):
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
         words["volumes"] = ["ls"]
+        words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):
                 continue  # they ask nobody

@@ -300,6 +300,21 @@ class OutsideTests(NetworkCase):
         with self.outside():
             self.assertEqual([reach(HERE, port), reach("10.87.0.2", 80)], ["", ""])
 
+    def test_published_while_it_runs(self) -> None:
+        """A port can be published and withdrawn at any time, and a new manager keeps it."""
+        web, port = self.serve(), free_port()
+
+        def change(**ports: Any) -> int:
+            return self.ask("POST", f"/instances/{web}/ports", ports).status
+
+        self.assertEqual(reach("127.0.0.1", port), "")
+        self.assertEqual(change(publish=[f"{port}:80"]), 200)
+        self.assertEqual(reach("127.0.0.1", port), web)
+        self.restart()
+        self.assertEqual(reach("127.0.0.1", port), web)
+        self.assertEqual(change(withdraw=[f"{port}"]), 200)
+        self.assertEqual(reach("127.0.0.1", port), "")
+
     def test_published(self) -> None:
         """The world reaches what is published on an address, unless the host's firewall minds."""
         web = self.serve(ports=[f"{HERE}:8000:80", "0.0.0.0:8001:80"])

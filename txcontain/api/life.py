@@ -13,16 +13,21 @@ from txcontain.api.describe import INSTANCE, NO_INSTANCE, Json, answer, extensio
 from txcontain.api.instances import listed
 from txcontain.api.verbs import ExtensionResource, body, note
 from txcontain.container.document import read_object, refuse, shown
-from txcontain.container.keys import Key, number, schema_of
-from txcontain.container.spec import STOP_SIGNAL
+from txcontain.container.keys import Key, number, schema_of, texts
+from txcontain.container.spec import MOST_PORTS, PORTS, STOP_SIGNAL
 from txcontain.engine import life
 from txcontain.engine.life import Notes
+from txcontain.engine.publishing import change_ports
 
 Keys = dict[str, Key]  # what a body may have
 Act = Callable[..., Awaitable[Notes]]  # takes the manager, an instance, and what the body has
 NO_KEYS: Keys = {}
 TIMEOUT = {"timeout": number("seconds until SIGKILL; else the config's", 0, 3600, float)}
 SIGNAL = {"signal": evolve(STOP_SIGNAL, description="its name or number; else KILL")}
+PORT_KEYS = {
+    "publish": evolve(PORTS, description="[ADDRESS:]HOST:CONTAINER[/tcp|/udp] each"),
+    "withdraw": texts("as they were published, or only [ADDRESS:]HOST each", MOST_PORTS),
+}
 WRONG_STATE = {"409": "invalid data; or it is not in a state in which this can be done"}
 
 
@@ -75,6 +80,9 @@ class Life(Area):
         "/instances/{instance}/resume": _operation(
             "Let the processes of a paused instance run on", "they run", "resume", NO_KEYS
         ),
+        "/instances/{instance}/ports": _operation(
+            "Publish ports of an instance, and withdraw others", "it is done", "ports", PORT_KEYS
+        ),
     }
 
     def below_instance(self, name: str) -> Resources:
@@ -86,6 +94,7 @@ class Life(Area):
             b"kill": self._verb(name, life.kill, SIGNAL),
             b"pause": self._verb(name, life.pause),
             b"resume": self._verb(name, life.resume),
+            b"ports": self._verb(name, change_ports, PORT_KEYS),
         }
 
     def _verb(self, name: str, act: Act, keys: Keys = NO_KEYS) -> ExtensionResource:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from txcontain.cli.command import INSTANCES, Argument, Command
+from txcontain.cli.command import INSTANCE, INSTANCES, Argument, Command
 from txcontain.cli.errors import CliError
 from txcontain.cli.ps import state
 from txcontain.cli.words import one_line, plain
@@ -73,6 +73,23 @@ def verb(name: str, *options: str) -> "Callable[[Client, Namespace], Coroutine[A
     return run
 
 
+async def publish(client: "Client", arguments: Namespace) -> int:
+    """Publish ports of an instance."""
+    return await change_ports(client, arguments.instance, publish=arguments.ports)
+
+
+async def withdraw(client: "Client", arguments: Namespace) -> int:
+    """Withdraw ports of an instance."""
+    return await change_ports(client, arguments.instance, withdraw=arguments.ports)
+
+
+async def change_ports(client: "Client", instance: str, **ports: list[str]) -> int:
+    """Change the ports of an instance, and print those that it has then."""
+    record = await client.change(instance, "ports", **ports)
+    print(plain(f"{record['instance']}: {', '.join(record['ports']) or 'no ports'}"))
+    return 0
+
+
 TIMEOUT = Argument(
     "-t", "--timeout", metavar="SECONDS", type=float, help="until SIGKILL; else the config's"
 )
@@ -100,4 +117,21 @@ COMMANDS = (
     ),
     Command("pause", "freeze all processes of instances", verb("pause"), (INSTANCES,)),
     Command("resume", "let paused instances run on", verb("resume"), (INSTANCES,)),
+    Command(
+        "publish",
+        "publish ports of a running instance on a private network",
+        publish,
+        (
+            INSTANCE,
+            Argument(
+                "ports", metavar="PORT", nargs="+", help="[ADDRESS:]HOST:CONTAINER[/tcp|/udp]"
+            ),
+        ),
+    ),
+    Command(
+        "withdraw",
+        "stop publishing ports of a running instance",
+        withdraw,
+        (INSTANCE, Argument("ports", metavar="PORT", nargs="+", help="as published, or its HOST")),
+    ),
 )

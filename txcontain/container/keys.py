@@ -111,6 +111,17 @@ def matching(description: str, pattern: re.Pattern[str], what: str) -> Key:
     return Key(description, string_schema(pattern), check)
 
 
+def texts(description: str, most: int) -> Key:
+    """A key that takes a list of strings."""
+
+    def check(key: str, value: object) -> list[str]:
+        if not isinstance(value, list) or len(value) > most:
+            refuse(f"{key} must be a list of up to {most} strings, not {shown(value)}")
+        return [printable(key, text) for text in value]
+
+    return Key(description, {"type": "array", "items": {"type": "string"}, "maxItems": most}, check)
+
+
 def string_schema(pattern: re.Pattern[str]) -> dict[str, Any]:
     """The schema of a string that matches a pattern."""
     return {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}

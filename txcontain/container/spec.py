@@ -120,6 +120,19 @@ class Port:
         """From where to where it leads, for people."""
         return f"{self.address}:{self.number}->{self.target}/{self.protocol}"
 
+    @property
+    def written(self) -> str:
+        """As in a config."""
+        return f"{self.address}:{self.number}:{self.target}/{self.protocol}"
+
+    @property
+    def forms(self) -> set[str]:
+        """The ways in which a person may name it."""
+        addresses = ["", f"{self.address}:"] if self.address == LOOPBACK else [f"{self.address}:"]
+        protocols = ["", "/tcp"] if self.protocol == "tcp" else [f"/{self.protocol}"]
+        ends = [text + end for text in ("", f":{self.target}") for end in protocols]
+        return {f"{address}{self.number}{end}" for address in addresses for end in ends}
+
     def clashes_with(self, other: Port) -> bool:
         """Whether only one of the two can be published."""
         mine, yours = (self.protocol, self.number), (other.protocol, other.number)

@@ -160,7 +160,7 @@ async def kill(manager: Manager, instance: Instance, signal: int = SIGKILL) -> N
     if signal == SIGKILL and not instance.ended:
         return await _stop(manager, instance, 0)
     try:
-        _processes(instance).send_signal(signal)
+        processes_of(instance).send_signal(signal)
     except OSError as error:
         raise MachineAtFault(f"sending a signal to {instance.name}", of_os(error)) from error
     what = f"PID 1 was sent signal {signal} ({strsignal(signal)})"
@@ -173,7 +173,7 @@ async def pause(manager: Manager, instance: Instance) -> Notes:
 
     Raises NotRunning; MachineAtFault if they can't be frozen.
     """
-    processes = _processes(instance)
+    processes = processes_of(instance)
     if instance.paused:
         return [f"{instance.name} is paused already"]
     try:
@@ -198,7 +198,7 @@ async def _freeze(manager: Manager, instance: Instance, processes: Supervised) -
         instance.set_paused(False)
         why = f"its processes did not stop within {FREEZE_WITHIN:.0f} s"
         raise MachineAtFault(f"pausing {instance.name}", why)
-    _processes(instance)  # it may have ended meanwhile
+    processes_of(instance)  # it may have ended meanwhile
 
 
 async def resume(manager: Manager, instance: Instance) -> Notes:
@@ -206,7 +206,7 @@ async def resume(manager: Manager, instance: Instance) -> Notes:
 
     Raises NotRunning, MachineAtFault.
     """
-    processes = _processes(instance)
+    processes = processes_of(instance)
     if not instance.paused:
         return [f"{instance.name} is not paused"]
     try:
@@ -218,7 +218,7 @@ async def resume(manager: Manager, instance: Instance) -> Notes:
     return []
 
 
-def _processes(instance: Instance) -> Supervised:
+def processes_of(instance: Instance) -> Supervised:
     """The processes of an instance that runs.
 
     Raises NotRunning.

@@ -118,6 +118,21 @@ class Network:
         names = (instance.lower(), spec.name.lower())
         self._members[instance] = Member(names, IPv4Address(address), spec.ports, spec.name)
 
+    async def publish(self, instance: str, ports: tuple[Port, ...]) -> None:
+        """Have exactly these ports lead to an instance, in one transaction.
+
+        Raises MachineAtFault; then all is as it was.
+        """
+        before = self._members[instance].ports
+        self._check_forwarding([port for port in ports if port not in before])
+        self._members[instance] = evolve(self._members[instance], ports=ports)
+        try:
+            await self._settle()
+        except MachineAtFault:
+            if instance in self._members:
+                self._members[instance] = evolve(self._members[instance], ports=before)
+            raise
+
     def link_of(self, address: str) -> Link:
         """What an instance needs to know of its link."""
         return Link(address, str(self.interface.netmask), str(self.interface.ip))

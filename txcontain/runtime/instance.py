@@ -136,6 +136,7 @@ class Instance:
             "ready": self.ready,
             "port": spec.port,
             "ports": [port.mapping for port in spec.taken_ports],
+            "published": [port.written for port in spec.ports],
             "paused": self.paused,
             "pid": (self.running and processes and processes.process.pid) or None,
             "slot": processes.token if processes else None,

@@ -8,8 +8,10 @@ from ipaddress import IPv4Address
 from math import isfinite
 from typing import Any
 
+from attrs import evolve
+
 from txcontain.container.document import LONGEST_DOCUMENT
-from txcontain.container.spec import Spec, from_json
+from txcontain.container.spec import PORTS, Spec, from_json
 from txcontain.errors import Error
 from txcontain.host.files import NoFile, read_file
 from txcontain.host.id_ranges import read_range
@@ -27,6 +29,8 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
     try:
         record = json.loads(read_file(path, LONGEST_RECORD))
         spec = from_json(record["document"].encode())
+        if "published" in record:  # which may have changed since the launch
+            spec = evolve(spec, ports=PORTS("published", record["published"]))
         folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
         if len(folders) != 1 + len(spec.mounts):
             raise ValueError("the layers are not those of the spec")
