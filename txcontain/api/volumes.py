@@ -100,7 +100,7 @@ class Volumes(Area):
                 },
                 requestBody={
                     "required": True,
-                    "content": {"application/x-tar": {"schema": BINARY}},
+                    "content": {"application/octet-stream": {"schema": BINARY}},
                 },
             ),
             "parameters": [NAME],
