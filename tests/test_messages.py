@@ -542,6 +542,19 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         "txcontain secrets set: error: argument NAME: a name is up to 63 letters, digits, '.', "
         "'_' and '-'",
     ),
+    (["run", "basefs.tar.gz"], {}, "Say what to run in it: txcontain run IMAGE COMMAND..."),
+    (
+        ["run", "-e", "NO_SUCH", "basefs.tar.gz", "ls"],
+        {},
+        "txcontain run: error: argument -e/--env: write NAME=VALUE: there is no variable 'NO_SUCH' "
+        "here",
+    ),
+    (
+        ["run", "-v", "data", "basefs.tar.gz", "ls"],
+        {},
+        "txcontain run: error: argument -v/--volume: write NAME:/PATH, or NAME:/PATH:ro, not "
+        "'data'",
+    ),
     (["logs"], {}, "Name the instances whose logs to show, or give --all."),
     (
         ["events", "--since", "now"],

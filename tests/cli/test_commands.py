@@ -343,7 +343,7 @@ class NoAnswerTests(Session):
         Path(file).touch()
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
-        words["volumes"] = ["ls"]
+        words |= {"volumes": ["ls"], "run": ["a", "b"]}
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):

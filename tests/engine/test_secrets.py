@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.engine.test_recovery import RestoreTestCase
 from tests.support import document
-from txcontain.engine import inspection, secrets
+from txcontain.engine import inspection, life, secrets
 from txcontain.engine.configs import upload
 from txcontain.errors import (
     ConfigAtFault,
@@ -79,6 +79,16 @@ class SecretTests(RestoreTestCase):
         self.now(secrets.remove(self.manager, "db"))
         for name in ("db", "..", "../lock", ""):
             self.refused(secrets.remove(self.manager, name), NoSuchSecret)
+
+    def test_stopped(self) -> None:
+        """An instance that is stopped has it still: it will take it when it is started."""
+        self.put()
+        instance = self.launch(secrets=["db /run/db"])
+        stopped = self.start(life.stop(self.manager, instance))
+        self.reactor.pump([0.1] * 30)
+        self.successResultOf(stopped)
+        self.assertEqual(instance.state, "stopped")
+        self.assertEqual(secrets.users_of(self.manager, "db"), [instance.name])
 
     def test_missing(self) -> None:
         """A launch that takes a secret or a file that is not there is refused, and says so."""

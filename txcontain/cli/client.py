@@ -167,6 +167,11 @@ class Client:
         given = {key: value for key, value in asked.items() if value is not None}
         return await self.ask("POST", "/instances", json=given, shape=LAUNCHED, patience=SLOW)
 
+    async def kill(self, instance: str, number: int) -> None:
+        """Send a signal to an instance."""
+        path = f"/instances/{quoted(instance)}/kill"
+        await self.ask("POST", path, json={"signal": number})
+
     async def wait(self, instance: str) -> Json:
         """Return how an instance ended, once it has, however long that takes."""
         path = f"/instances/{quoted(instance)}/wait"
@@ -281,7 +286,7 @@ class Client:
             chunks = self._chunks(response, patience)
             if response.code != 200:
                 body = b"".join([chunk async for chunk in chunks])
-                raise Refused(response.code, self._reason(response, body))
+                raise Refused(response.code, *self._reason(response, body))
             self.notes += map(unquote, response.headers.getRawHeaders("Txcontain-Note", []))
             async for chunk in chunks:
                 yield chunk
@@ -324,14 +329,19 @@ class Client:
 
         return answer.addTimeout(patience, self._clock, give_up)
 
-    def _reason(self, response: IResponse, body: bytes) -> str:
-        """Return why the manager refused, from the body, a header or the status line."""
+    def _reason(self, response: IResponse, body: bytes) -> tuple[str, str]:
+        """Return why the manager refused, from the body, a header or the status line.
+
+        And the type of the problem, if the manager has said it.
+        """
         headers = response.headers
         if headers.getRawHeaders("Content-Type", [""])[0].startswith("application/problem+json"):
             problem = self.understood(body, PROBLEM)
-            return "\n  ".join([f"{problem['title']}: {problem['detail']}", *problem["chain"]])
+            lines = [f"{problem['title']}: {problem['detail']}", *problem["chain"]]
+            return "\n  ".join(lines), problem.get("type", "")
         told = headers.getRawHeaders("Txcontain-Reason", [""])[0]
-        return unquote(told) or f"HTTP status {response.code} {response.phrase.decode('latin-1')}"
+        status = f"HTTP status {response.code} {response.phrase.decode('latin-1')}"
+        return unquote(told) or status, ""
 
     def understood(self, text: bytes, shape: Any) -> Json:
         """Return the JSON value in `text`."""

@@ -10,9 +10,11 @@ class Refused(CliError):
 
     :ivar code: the HTTP status of its answer
     :ivar reason: why, in one line or several
+    :ivar kind: the type of the problem, if the manager has said it
     """
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, kind: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.kind = kind

@@ -9,7 +9,7 @@ from txcontain.cli.command import INSTANCE, Command
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
-    from txcontain.cli.client import Client
+    from txcontain.cli.client import Client, Json
 
 UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
 
@@ -31,6 +31,11 @@ async def wait(client: "Client", arguments: Namespace) -> int:
     """Print how an instance ended, once it has; return what a shell would call its status."""
     end = await client.wait(arguments.instance)
     print(plain(end["reason"]))
+    return status_of(end)
+
+
+def status_of(end: "Json") -> int:
+    """Return what a shell would call the status of an end."""
     if end["signal"] is not None:
         return 128 + int(end["signal"])
     # Neither status nor signal: the machine went down, and how it ended is unknown.

@@ -3,7 +3,7 @@
 import re
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from txcontain.cli.command import FOLLOW, Argument, Command, instance_name, whole_number
 from txcontain.cli.errors import CliError
@@ -30,11 +30,15 @@ async def logs(client: "Client", arguments: Namespace) -> int:
         until=arguments.until,
         timestamps=1 if arguments.timestamps else None,
     )
-    on_terminal = sys.stdout.isatty()
     async for chunk in chunks:
-        sys.stdout.buffer.write(COMMANDING.sub(_shown, chunk) if on_terminal else chunk)
-        sys.stdout.buffer.flush()
+        emit(chunk, sys.stdout)
     return 0
+
+
+def emit(chunk: bytes, stream: TextIO) -> None:
+    """Write what a container has written; a terminal gets no control characters."""
+    stream.buffer.write(COMMANDING.sub(_shown, chunk) if stream.isatty() else chunk)
+    stream.buffer.flush()
 
 
 def _shown(match: "re.Match[bytes]") -> bytes:

@@ -28,11 +28,11 @@ async def put(manager: Manager, name: str, content: bytes) -> None:
 
 
 def users_of(manager: Manager, name: str) -> list[str]:
-    """The names of the instances that have a secret and have not ended."""
+    """The names of the instances that have a secret, or will have it when they are started."""
     return [
         one.name
         for one in manager.instances.values()
-        if not one.ended and name in (secret.name for secret in one.spec.secrets)
+        if one.state != "ended" and name in (secret.name for secret in one.spec.secrets)
     ]
 
 

@@ -1,0 +1,148 @@
+"""The command run, against a fake manager in memory."""
+
+import io
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from tests.cli.session import Session
+from txcontain.cli import run
+from txcontain.cli.run import MOST_PASSED_ON, PASSED_ON, pass_signals_on
+
+LAUNCHED = {"instance": "job", "name": "basefs", "major": "0", "minor": "0"}
+EXIT = {"status": 3, "signal": None, "reason": "exit status 3"}
+PLAIN = {"name": "basefs", "major": "0", "minor": "0", "base_image": "basefs.tar.gz"}
+
+
+class RunTests(Session):
+    """What is sent, what is printed, and with what status it ends."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.stderr: Any = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        self.patch(sys, "stderr", self.stderr)
+        self.passed: list[str] = []
+        self.patch(run, "pass_signals_on", lambda client, name: self.passed.append(name))
+        self.manager.answers_to("POST /instances", LAUNCHED)
+        logs = "GET /instances/job/logs?stream={}&follow=1"
+        self.manager.answers_to(logs.format("stdout"), b"out\n")
+        self.manager.answers_to(logs.format("stderr"), b"err\n")
+        self.manager.answers_to("GET /instances/job/wait", {"exit": EXIT})
+        self.manager.answers_to("DELETE /destroy/job", status=404)
+
+    @property
+    def err(self) -> str:
+        """All that was complained about."""
+        self.stderr.flush()
+        return self.stderr.buffer.getvalue().decode()
+
+    def sent(self) -> Any:
+        """The launch that was asked for."""
+        return json.loads(dict(self.manager.asked)["POST /instances"])
+
+    def test_attached(self) -> None:
+        """Both streams are shown where they belong, and its status is the command's."""
+        self.assertEqual(self.run_command("run", "basefs.tar.gz", "ls", "-l", "--", "-d"), 3)
+        self.assertEqual((self.out, self.err, self.passed), ("out\n", "err\n", ["job"]))
+        config = {**PLAIN, "command": ["ls", "-l", "--", "-d"], "init": True}
+        self.assertEqual(self.sent(), {"config": config})
+
+    def test_detached(self) -> None:
+        """Only its name is printed, and nothing waits for it."""
+        self.assertEqual(self.run_command("run", "-d", "--name", "job", "basefs.tar.gz", "ls"), 0)
+        self.assertEqual((self.out, len(self.manager.asked)), ("job\n", 1))
+        config = {**PLAIN, "command": ["ls"], "init": False}
+        self.assertEqual(self.sent(), {"config": config, "instance": "job"})
+
+    def test_options(self) -> None:
+        """Each option is a key of the config."""
+        self.patch(os, "environ", {"HERE": "x=y"})
+        words = "-d -e A=1 -e HERE -p 8080:80 -v data:/data -v /srv/w:/w:ro -u www:33 -w /data"
+        self.run_command("run", *words.split(), "-m", "256m", "my fs.tar.gz", "ls")
+        self.assertEqual(
+            self.sent()["config"],
+            {
+                **PLAIN,
+                "name": "my-fs",
+                "base_image": "my fs.tar.gz",
+                "command": ["ls"],
+                "init": False,
+                "startup_env": ["A=1", "HERE=x=y"],
+                "ports": ["8080:80"],
+                "network": "private",
+                "volumes": ["data /data", "/srv/w /w READ"],
+                "startup_owner": "www:33",
+                "workdir": "/data",
+                "limits": {"memory": "256M"},
+            },
+        )
+
+    def test_removed(self) -> None:
+        """The manager is told to remove it, and it is gone when the command ends."""
+        self.assertEqual(self.run_command("run", "--rm", "basefs.tar.gz", "ls"), 3)
+        self.assertTrue(self.sent()["remove"])
+        self.assertEqual(self.manager.asked[-1][0], "DELETE /destroy/job")
+
+    def test_refused(self) -> None:
+        """What is not there is 127, what can't be run is 126, and all else is 125."""
+        for kind, status in (("no-such-program", 127), ("cannot-run", 126), ("config", 125)):
+            problem = {"type": f"urn:txcontain:{kind}", "title": "No", "detail": "x", "chain": []}
+            self.manager.answers_to(
+                "POST /instances", problem, status=409, Content_Type="application/problem+json"
+            )
+            self.assertEqual(self.run_command("run", "basefs.tar.gz", "ls"), status)
+        self.assertEqual((self.out, self.err), ("", "No: x\n" * 3))
+
+    def test_nothing_to_run(self) -> None:
+        """Without a command, and with an option that makes no sense, nothing is sent."""
+        self.assertEqual(self.run_command("run", "basefs.tar.gz"), 125)
+        self.assertIn("Say what to run in it", self.err)
+        for words in (("-e", "NO_SUCH"), ("-v", "data"), ("-v", "a:b"), ("--network", "x")):
+            self.assertRaises(SystemExit, self.run_command, "run", *words, "basefs.tar.gz", "ls")
+        self.assertEqual(self.manager.asked, [])
+
+
+class SignalTests(Session):
+    """Signals that this program gets."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in PASSED_ON:
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, signal.SIG_DFL)
+        loop: Any = reactor
+        self.patch(loop, "callFromThread", lambda send, number: send(number))
+        self.sent: list[tuple[str, int]] = []
+
+    def kill(self, instance: str, number: int) -> Deferred[None]:
+        """In place of the client's."""
+
+        async def kill() -> None:
+            self.sent.append((instance, number))
+            if number == signal.SIGHUP:
+                raise ValueError("it has ended")
+
+        return kill()  # type: ignore[return-value]
+
+    def test_passed_on(self) -> None:
+        """The container gets them; those that are ignored here stay so."""
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+        pass_signals_on(self, "job")  # type: ignore[arg-type]
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        self.assertEqual(self.sent, [("job", signal.SIGTERM), ("job", signal.SIGHUP)])
+        self.assertEqual(self.err, "The signal did not reach job: it has ended\n")
+        self.assertEqual(signal.getsignal(signal.SIGQUIT), signal.SIG_IGN)
+
+    def test_a_way_out(self) -> None:
+        """After some, the next one ends this program."""
+        pass_signals_on(self, "job")  # type: ignore[arg-type]
+        for _ in range(MOST_PASSED_ON):
+            signal.raise_signal(signal.SIGINT)
+        self.assertEqual(len(self.sent), MOST_PASSED_ON)
+        self.assertEqual(signal.getsignal(signal.SIGINT), signal.SIG_DFL)

@@ -1,0 +1,190 @@
+"""The command `run`: a container without a file of a config."""
+
+import os
+import re
+import signal
+import sys
+from argparse import REMAINDER, ArgumentTypeError, Namespace
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from txcontain.cli.command import Argument, Command
+from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.instances import UNKNOWN, status_of
+from txcontain.cli.logs import emit
+from txcontain.cli.words import plain
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client, Json
+
+CANNOT_RUN, NO_SUCH_PROGRAM = 126, 127  # exit statuses, as those of a shell
+STATUSES = {
+    "urn:txcontain:cannot-run": CANNOT_RUN,
+    "urn:txcontain:no-such-program": NO_SUCH_PROGRAM,
+}
+# Those that ask a program to do something; it gets them in place of this one.
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+MOST_PASSED_ON = 3  # then this program itself is ended by the next, and the container runs on
+
+
+async def run(client: "Client", arguments: Namespace) -> int:
+    """Launch a container, show what it writes, and return its exit status."""
+    if not arguments.command:
+        raise CliError("Say what to run in it: txcontain run IMAGE COMMAND...")
+    asked = {
+        "config": config_of(arguments),
+        "instance": arguments.instance,
+        "remove": arguments.rm or None,
+    }
+    try:
+        launched = await client.launch_instance(**asked)
+    except Refused as refusal:
+        arguments.failure = STATUSES.get(refusal.kind, UNKNOWN)
+        raise
+    if arguments.detach:
+        print(plain(launched["instance"]))
+        return 0
+    status = await attend(client, launched["instance"])
+    if arguments.rm:
+        with suppress(Refused):  # the manager may have removed it already
+            await client.destroy(launched["instance"])
+    return status
+
+
+def config_of(arguments: Namespace) -> "Json":
+    """Return the config that the words of a command line stand for."""
+    # Attached, it is a child of an init: Ctrl-C would not end a PID 1 that does not expect it.
+    given = {
+        "name": re.sub(r"[^A-Za-z0-9_]+", "-", arguments.image.partition(".")[0]).strip("-")[:50]
+        or "run",
+        "major": "0",
+        "minor": "0",
+        "base_image": arguments.image,
+        "command": arguments.command,
+        "init": not arguments.detach,
+        "startup_owner": arguments.user,
+        "workdir": arguments.workdir,
+        "startup_env": arguments.env,
+        "ports": arguments.publish,
+        "volumes": arguments.volume,
+        "network": arguments.network or ("private" if arguments.publish else None),
+        "limits": {"memory": arguments.memory} if arguments.memory else None,
+    }
+    return {key: value for key, value in given.items() if value not in (None, [])}
+
+
+async def attend(client: "Client", instance: str) -> int:
+    """Show what a container writes, pass signals on to it, and return its exit status."""
+    from twisted.internet.defer import Deferred
+
+    async def show(stream: str) -> None:
+        async for chunk in client.logs([instance], True, stream=stream):
+            emit(chunk, sys.stdout if stream == "stdout" else sys.stderr)
+
+    pass_signals_on(client, instance)
+    shown = [Deferred.fromCoroutine(show(stream)) for stream in ("stdout", "stderr")]
+    end = await client.wait(instance)
+    for stream in shown:
+        await stream
+    return status_of(end)
+
+
+def pass_signals_on(client: "Client", instance: str) -> None:
+    """From now on, signals are the container's."""
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
+
+    loop: Any = reactor  # its annotation lacks most methods
+    passed: list[int] = []
+
+    def caught(number: int, _: object) -> None:
+        passed.append(number)
+        if len(passed) == MOST_PASSED_ON:
+            for each in PASSED_ON:
+                signal.signal(each, signal.SIG_DFL)
+        loop.callFromThread(send, number)
+
+    def send(number: int) -> None:
+        Deferred.fromCoroutine(client.kill(instance, number)).addErrback(complain)
+
+    def complain(failure: Any) -> None:
+        print(plain(f"The signal did not reach {instance}: {failure.value}"), file=sys.stderr)
+
+    for number in PASSED_ON:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as with a job in the background
+            signal.signal(number, caught)
+
+
+def variable(text: str) -> str:
+    """Return an argument NAME=VALUE; of only a NAME, with the value that it has here.
+
+    :raises ArgumentTypeError: if that has none
+    """
+    name, equals, _ = text.partition("=")
+    if not equals and name not in os.environ:
+        raise ArgumentTypeError(f"write NAME=VALUE: there is no variable {name!r} here")
+    return text if equals else f"{name}={os.environ[name]}"
+
+
+def volume(text: str) -> str:
+    """Return an argument NAME:/PATH or NAME:/PATH:ro as a config has it.
+
+    :raises ArgumentTypeError: if it is neither
+    """
+    match = re.fullmatch(r"([^\s:]+):(/[^\s:]*)(:ro|:rw)?", text)
+    if not match:
+        raise ArgumentTypeError(f"write NAME:/PATH, or NAME:/PATH:ro, not {text!r}")
+    return f"{match[1]} {match[2]}" + (" READ" if match[3] == ":ro" else "")
+
+
+def size(text: str) -> str:
+    """Return an argument that is a number of bytes, such as 256m, as a config has it."""
+    return text.upper()
+
+
+COMMANDS = (
+    Command(
+        "run",
+        "run a command in a new container; exit with its status (125: refused)",
+        run,
+        (
+            Argument("-d", "--detach", action="store_true", help="print its name, and leave it"),
+            Argument("--rm", action="store_true", help="remove it when it has ended"),
+            Argument("--name", dest="instance", metavar="INSTANCE", help="what to call it"),
+            Argument(
+                "-e",
+                "--env",
+                metavar="NAME=VALUE",
+                action="append",
+                type=variable,
+                help="a variable; of only a NAME, the value that it has here",
+            ),
+            Argument(
+                "-p",
+                "--publish",
+                metavar="[ADDRESS:]HOST:CONTAINER",
+                action="append",
+                help="publish a port, which takes a private network",
+            ),
+            Argument(
+                "-v",
+                "--volume",
+                metavar="NAME:/PATH[:ro]",
+                action="append",
+                type=volume,
+                help="a volume, or a folder of the host that the manager allows",
+            ),
+            Argument("-u", "--user", metavar="USER[:GROUP]", help="who it runs as"),
+            Argument("-w", "--workdir", metavar="/PATH", help="where it starts"),
+            Argument("-m", "--memory", metavar="BYTES", type=size, help="at most, such as 256M"),
+            Argument(
+                "--network", choices=("host", "none", "private"), help="which one (default: host)"
+            ),
+            Argument("image", metavar="IMAGE", help="a file in the manager's base_images/"),
+            Argument(
+                "command", metavar="COMMAND", nargs=REMAINDER, help="a program, its arguments"
+            ),
+        ),
+        failure=UNKNOWN,
+    ),
+)
