@@ -107,7 +107,7 @@ class InlineTests(AskedTestCase):
         """A kept config is in use by those that were launched from it and have not ended."""
         self.add(name="job")
         self.launch_as(config=WHOLE)
-        self.assertEqual(configs.users_of(self.manager, "job-1-01.cfg"), [])
+        self.assertEqual(configs.users(self.manager), {})
         kept = self.launch_as(config="job")
         error = self.refused(configs.remove(self.manager, "job-1-01.cfg"), ConfigInUse)
         self.assertEqual(error.details, {"instances": [kept.name]})

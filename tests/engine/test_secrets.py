@@ -72,7 +72,7 @@ class SecretTests(RestoreTestCase):
         """It is removed once no instance has it."""
         self.put()
         instance = self.launch(secrets=["db /run/db"])
-        self.assertEqual(secrets.users_of(self.manager, "db"), [instance.name])
+        self.assertEqual(secrets.users(self.manager), {"db": [instance.name]})
         error = self.refused(secrets.remove(self.manager, "db"), SecretInUse)
         self.assertEqual(error.details, {"instances": [instance.name]})
         self.init.end()
@@ -88,7 +88,7 @@ class SecretTests(RestoreTestCase):
         self.reactor.pump([0.1] * 30)
         self.successResultOf(stopped)
         self.assertEqual(instance.state, "stopped")
-        self.assertEqual(secrets.users_of(self.manager, "db"), [instance.name])
+        self.assertEqual(secrets.users(self.manager), {"db": [instance.name]})
 
     def test_missing(self) -> None:
         """A launch that takes a secret or a file that is not there is refused, and says so."""

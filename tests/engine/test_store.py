@@ -40,7 +40,7 @@ class StoreTests(SynchronousTestCase):
         self.put("web-1-9.cfg", "web-1-10.cfg", "web-10-1.cfg", "a-web-2-1.cfg", "notes.cfg")
         self.put("web-1-1.txt", ".web-1-1.cfg.1.tmp")
         self.assertEqual(
-            self.store.keys(),
+            self.store.versions(),
             [("a-web", "2", "1"), ("web", "1", "9"), ("web", "1", "10"), ("web", "10", "1")],
         )
 

@@ -11,7 +11,7 @@ from txcontain.api.area import Area, Resources
 from txcontain.api.describe import Json, answer, array, extension, string, structure
 from txcontain.api.v1 import KEY
 from txcontain.api.verbs import Collection, ExtensionResource
-from txcontain.engine.configs import remove, users_of
+from txcontain.engine.configs import remove, users
 from txcontain.engine.store import SUFFIX
 
 CONFIG = {
@@ -68,12 +68,14 @@ class Configs(Area):
 
     async def all(self, request: Request) -> Json:
         """GET /configs."""
-        keys = self.manager.configs.keys()
-        used = [users_of(self.manager, "-".join(key) + SUFFIX) for key in keys]
+        used = users(self.manager)
         return {
             "configs": [
-                {"name": name, "major": major, "minor": minor, "instances": instances}
-                for (name, major, minor), instances in zip(keys, used, strict=True)
+                {
+                    **dict(zip(KEY, key, strict=True)),
+                    "instances": used.get("-".join(key) + SUFFIX, []),
+                }
+                for key in self.manager.configs.versions()
             ]
         }
 

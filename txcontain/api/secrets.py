@@ -77,12 +77,8 @@ class Secrets(Area):
 
     async def all(self, request: Request) -> Json:
         """GET /secrets."""
-        names = self.manager.vault.names()
-        return {
-            "secrets": [
-                {"name": name, "instances": secrets.users_of(self.manager, name)} for name in names
-            ]
-        }
+        names, users = self.manager.vault.names(), secrets.users(self.manager)
+        return {"secrets": [{"name": name, "instances": users.get(name, [])} for name in names]}
 
     def one(self, name: str) -> ExtensionResource:
         """/secrets/NAME."""

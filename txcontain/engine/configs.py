@@ -22,13 +22,13 @@ async def upload(manager: Manager, document: bytes) -> Spec:
     return spec
 
 
-def users_of(manager: Manager, file_name: str) -> list[str]:
-    """The names of the instances that were launched from a config, except those that ended."""
-    return [
-        one.name
-        for one in manager.instances.values()
-        if one.spec.file_name == file_name and not one.inline and one.state != "ended"
-    ]
+def users(manager: Manager) -> dict[str, list[str]]:
+    """By file name, the instances that were launched from a config, except those that ended."""
+    found: dict[str, list[str]] = {}
+    for one in manager.instances.values():
+        if not one.inline and one.state != "ended":
+            found.setdefault(one.spec.file_name, []).append(one.name)
+    return found
 
 
 async def remove(manager: Manager, file_name: str) -> None:
@@ -36,10 +36,9 @@ async def remove(manager: Manager, file_name: str) -> None:
 
     Raises NoSuchConfig, ConfigInUse; MachineAtFault if it can't be removed.
     """
-    users = users_of(manager, file_name)
-    if users:
-        error = ConfigInUse(f"{file_name} is in use", f"by {', '.join(users)}", "destroy them")
-        error.details["instances"] = users
+    if names := users(manager).get(file_name):
+        error = ConfigInUse(f"{file_name} is in use", f"by {', '.join(names)}", "destroy them")
+        error.details["instances"] = names
         raise error
     try:
         await manager.threads(manager.configs.remove, file_name)

@@ -27,13 +27,14 @@ async def put(manager: Manager, name: str, content: bytes) -> None:
     manager.journal.add("secret", f"{name} was set", secret=name)
 
 
-def users_of(manager: Manager, name: str) -> list[str]:
-    """The names of the instances that have a secret, or will have it when they are started."""
-    return [
-        one.name
-        for one in manager.instances.values()
-        if one.state != "ended" and name in (secret.name for secret in one.spec.secrets)
-    ]
+def users(manager: Manager) -> dict[str, list[str]]:
+    """By secret, the names of the instances that have it, or will have it when they are started."""
+    found: dict[str, list[str]] = {}
+    for one in manager.instances.values():
+        if one.state != "ended":
+            for name in dict.fromkeys(secret.name for secret in one.spec.secrets):
+                found.setdefault(name, []).append(one.name)
+    return found
 
 
 async def remove(manager: Manager, name: str) -> None:
@@ -43,12 +44,11 @@ async def remove(manager: Manager, name: str) -> None:
     """
     if not SECRET_NAME.fullmatch(name):
         raise no_such_secret(name)
-    users = users_of(manager, name)
-    if users:
+    if names := users(manager).get(name):
         error = SecretInUse(
-            f"the secret {name} is in use", f"by {', '.join(users)}", "destroy them"
+            f"the secret {name} is in use", f"by {', '.join(names)}", "destroy them"
         )
-        error.details["instances"] = users
+        error.details["instances"] = names
         raise error
     try:
         await manager.threads(manager.vault.remove, name)

@@ -71,7 +71,7 @@ class Configs:
                 if entry.name.endswith(SUFFIX) and entry.name[0] != "." and entry.is_file()
             )
 
-    def keys(self) -> list[Key]:
+    def versions(self) -> list[Key]:
         """All configs, by name, and the versions of each as numbers: 1.9 comes before 1.10."""
         found = [FILE_NAME.fullmatch(name) for name in self.names()]
         keys = [(match[1], match[2], match[3]) for match in found if match]
@@ -82,7 +82,7 @@ class Configs:
 
         Raises NoSuchConfig; OSError.
         """
-        fit = [key for key in self.keys() if key[0] == name and major in (None, key[1])]
+        fit = [key for key in self.versions() if key[0] == name and major in (None, key[1])]
         if not fit:
             which = name if major is None else f"{name} with the major version {major}"
             raise NoSuchConfig(f"there is no config {which}", "upload it first")
