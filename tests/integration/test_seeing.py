@@ -1,0 +1,55 @@
+"""What a person sees of real containers, and what is removed when it is not needed any more."""
+
+from __future__ import annotations
+
+from tests.integration.harness import ManagerCase
+from tests.support import needs_networks
+from txcontain.host.processes import describe
+
+
+class SeeingTests(ManagerCase):
+    """Processes, figures, and the disk."""
+
+    def test_top(self) -> None:
+        """The processes of a container are told by its own pids and user ids, and no others."""
+        keys = {"user_namespace": True, "startup_owner": "1000:1000"}
+        instance = self.running_inside("sleep 60 &", **keys)
+        told = self.ask("GET", f"/instances/{instance}/top").json
+        first, *others = sorted(told["processes"], key=lambda one: int(one["pid"]))
+        self.assertEqual((first["pid"], first["user"]), (1, 1000))
+        self.assertIn("/job/run", first["command"])
+        self.assertIn("sleep 60", [one["command"] for one in others])
+        self.assertEqual(told["more"], 0)
+        pid = self.ask("GET", f"/instances/{instance}").json["pid"]
+        self.assertEqual(first["host_pid"], pid)
+        self.assertGreaterEqual(describe(pid)["user"], 100_000)  # as the host sees it
+
+    @needs_networks
+    def test_traffic(self) -> None:
+        """What goes over a container's link is counted, and what it waits for."""
+        private = self.running_inside(":", network="private")
+        host = self.running_inside(":")
+        stats = {one["instance"]: one for one in self.ask("GET", "/stats").json["stats"]}
+        for key in ("network_received", "network_sent"):
+            self.assertGreaterEqual(stats[private][key], 0)
+            self.assertNotIn(key, stats[host])
+        self.assertLessEqual(set(stats[host]["pressure"]), {"cpu", "memory", "io"})
+
+    def test_disk(self) -> None:
+        """What a container writes is counted; a prune removes it once the container has ended."""
+        big = "cat /bin/* > /data/big"
+        keys = {"mounts": [f"{self.mountable('data.tar')} /data READWRITE"]}
+        running = self.running_inside(big, **keys)
+        ended = self.launch(**self.job(f"#!/bin/sh\n{big}\n", **keys))
+        self.output_of(ended)
+        told = self.ask("GET", "/df").json
+        sizes = {one["instance"]: one["bytes"] for one in told["instances"]}
+        self.assertGreater(min(sizes[running], sizes[ended]), 500_000)
+        self.assertTrue(told["whole"])
+        pruned = self.ask("POST", "/prune", {"dry_run": True}).json
+        self.assertEqual([one["instance"] for one in pruned["instances"]], [ended])
+        self.assertEqual(self.ask("POST", "/prune", {}).json["instances"], pruned["instances"])
+        left = [one["instance"] for one in self.ask("GET", "/instances").json["instances"]]
+        self.assertEqual(left, [running])
+        layers = self.ask("GET", "/df").json["layers"]
+        self.assertTrue(all(layer["used"] for layer in layers), layers)
