@@ -36,7 +36,8 @@ JOB = {
     "restarts": 3,
     "exit": {"status": None, "signal": 9, "reason": "out of\n memory\x1b"},
 }
-CRON = {**JOB, "instance": "cron-1", "name": "cron", "state": "stopped"}
+PORTS = {"port": 80, "ready": True, "ports": ["127.0.0.1:8000->80/tcp"]}  # of when it ran
+CRON = {**JOB, **PORTS, "instance": "cron-1", "name": "cron", "state": "stopped"}
 HEAD = "INSTANCE  CONFIG        STATE    READY  AGE  PID   PORTS                   ADDRESS   "
 
 
@@ -68,12 +69,13 @@ class PsTests(Session):
         )
 
     def test_all(self) -> None:
-        """With -a the ended and stopped ones are there too; a reason is one line, escaped."""
+        """With -a the ended and stopped ones are there too, without ports; a reason is one line."""
         lines = self.says("-a")
         self.assertEqual(
             [line.split()[0] for line in lines[1:]], ["web-1", "db-1", "job-1", "cron-1"]
         )
         self.assertTrue(lines[3].endswith("  -         3         out of; memory\\x1b"), lines)
+        self.assertRegex(lines[4], r"^cron-1 .* stopped  -      1m   -     -        ")
 
     def test_quiet(self) -> None:
         """With -q only the names are printed."""

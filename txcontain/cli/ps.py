@@ -25,10 +25,16 @@ def state(record: "Json") -> str:
 
 
 def is_ready(record: "Json") -> str:
-    """Return whether an instance listens on its PORT: yes, no, or - if it has none."""
-    if record.get("port") is None:
+    """Return whether an instance listens on its PORT: yes, no, or - if it has none, or rests."""
+    if record.get("port") is None or record["state"] in AT_REST:
         return "-"
     return "yes" if record.get("ready") else "no"
+
+
+def ports(record: "Json") -> str:
+    """Return the ports of the host that an instance takes; none while it rests."""
+    taken = record.get("ports") if record["state"] not in AT_REST else None
+    return ", ".join(taken or "-")
 
 
 # The columns, and the fields of a template.
@@ -39,7 +45,7 @@ COLUMNS: "dict[str, Callable[[Json], str]]" = {
     "Ready": is_ready,
     "Age": lambda record: age(time.time() - record["since"]),
     "Pid": lambda record: str(record["pid"] or "-"),
-    "Ports": lambda record: ", ".join(record.get("ports") or "-"),
+    "Ports": ports,
     "Address": lambda record: record.get("address") or "-",
     "Restarts": lambda record: str(record["restarts"]),
     "Exit": lambda record: record["exit"]["reason"] if record["exit"] else "-",

@@ -133,7 +133,7 @@ class Instance:
             "boot": self.boot,
             "since": self.since,
             "launched": self.launched,
-            "ready": self.ready,
+            "ready": self.ready and self.running,
             "port": spec.port,
             "ports": [port.mapping for port in spec.taken_ports],
             "published": [port.written for port in spec.ports],
