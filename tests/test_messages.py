@@ -534,7 +534,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["ps", "--colour"],
         {},
-        "txcontain: error: there is no argument '--colour': `txcontain help` shows those there are",
+        "txcontain ps: error: there is no argument '--colour': --help shows those there are",
     ),
     (
         ["secrets", "set", "a/b"],

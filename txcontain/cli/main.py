@@ -130,8 +130,7 @@ def parse(words: list[str], environment: Mapping[str, str]) -> Namespace:
     top = parser()
     arguments, unknown = top.parse_known_args(words)
     if unknown:
-        top.failure = max(arguments.failure, top.failure)
-        top.error(f"there is no argument {unknown[0]!r}: `txcontain help` shows those there are")
+        arguments.parser.error(f"there is no argument {unknown[0]!r}: --help shows those there are")
     if arguments.run is give_help:
         top.parse_args([*arguments.of, "--help"])  # which exits
     if arguments.run is None:
@@ -173,7 +172,7 @@ class Parser(ArgumentParser):
 def parser() -> Parser:
     """Return the parser of the command line, for COMMANDS."""
     top = Parser("txcontain", description="Runs and looks after containers.")
-    top.set_defaults(run=None, failure=0)
+    top.set_defaults(run=None, parser=top)
     top.add_argument("--version", action="version", version=f"txcontain {__version__}")
     add_where(top, None)
     add_commands(top, COMMANDS)
@@ -189,7 +188,7 @@ def add_commands(parser: Parser, commands: Iterable[Command]) -> None:
         kind = kinds.add_parser(
             command.name, aliases=aliases, help=described, description=described
         )
-        kind.set_defaults(run=command.run, failure=command.failure)
+        kind.set_defaults(run=command.run, failure=command.failure, parser=kind)
         # That of a command which passes on a status must not look like one that it has passed on.
         kind.failure = max(command.failure, kind.failure)
         # Without a default of its own, it leaves what stood before the command as it is.
