@@ -111,7 +111,7 @@ class PutTests(VolumeCase):
         """It is there, and known by a record of its own, when it is whole."""
         self.now(self.put())
         self.assertEqual(self.names("a", "data"), ["new"])
-        self.assertEqual(self.manager.volumes.place("a")[1], self.names("a")[0])
+        self.assertEqual({self.manager.volumes.place("a")[1], "data"}, {*self.names("a")})
 
     def test_instead_of_an_empty_one(self) -> None:
         """One that is empty, or not filled yet, is replaced, and is another volume then."""
