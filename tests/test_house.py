@@ -38,7 +38,7 @@ WITHOUT_TWISTED = [
     "errors",
 ]
 LONGEST = 600  # lines
-LONGER = {"init.py": 1650}  # for it is one file, on purpose
+LONGER = {"init.py": 1700}  # for it is one file, on purpose
 
 
 def parse(path: Any) -> Any:

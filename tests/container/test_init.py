@@ -28,6 +28,7 @@ from txcontain.container import init, small_files, spec
 from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
 from txcontain.container.plan import Link, Paths, make_plan
+from txcontain.container.visit_plan import Visit, plan_of_ended, plan_of_running
 from txcontain.errors import InvalidData
 from txcontain.images.packing_plan import make_packing_plan
 from txcontain.images.programs import Program
@@ -65,6 +66,7 @@ OPENING = (
     "open_terminal",
     "open_other_end",
     "make_user_namespace",
+    "copy_mounts",
 )
 
 
@@ -228,7 +230,19 @@ def exec_plan(**changes: Any) -> list[tuple[Any, ...]]:
     return make_exec_plan(container, Host(seccomp=(b"x", b"y")), joined, command)
 
 
+VISIT = Visit("/etc", "hosts", ["/bin/tar", "/lib/libc.so"], ["/proc/bin/tar"], "/out.tar")
+HOST = Host(seccomp=(b"x", b"y"))
+
+
+def visit_plan() -> list[tuple[Any, ...]]:
+    """A plan that reads the files of a container that has ended."""
+    own = container_plan(ids=1 << 20, writable_root=True, limits={})
+    return plan_of_ended(HOST, own, VISIT, mapped=True, writing=False)
+
+
 PLANS = {
+    "visit": plan_of_running(HOST, 4711, 99, VISIT, mapped=True),
+    "visit of an ended one": visit_plan(),
     "exec": exec_plan(),
     "container": container_plan(),
     "as root": container_plan(startup_owner="root"),
@@ -445,6 +459,7 @@ class WholePlans(Case):
             for op, arguments in plan[:-1]:
                 getattr(container, op)(**arguments)
                 kept = {container.root, container.user_namespace, *dict(container.to_seal)} - {-1}
+                kept |= {tree for _, tree in container.lent}
                 self.assertEqual(set(kernel.places), kept, (name, op))
             self.assertEqual(kernel.places, {})
             self.assertEqual(kernel.calls.count(("close_from", 4)), 1)

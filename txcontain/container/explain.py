@@ -175,22 +175,23 @@ class _Shell:
         target: str,
         flags: Lines,
         sealed: bool,
-        lower: str,
+        lower: str | Lines,
         upper: str,
         work: str,
         volatile: bool,
     ) -> Lines:
         if sealed:
             self.to_seal.append(_remount(_inside(target), ["ro", *flags]))
-        paths = {"lowerdir": lower, "upperdir": upper, "workdir": work}
-        layers = [f"{name}={_escaped(path)}" for name, path in paths.items()]
+        lowers = [lower] if isinstance(lower, str) else lower
+        paths = {"lowerdir": lowers, "upperdir": [upper], "workdir": [work]}
+        layers = [f"{name}={':'.join(map(_escaped, folders))}" for name, folders in paths.items()]
         layers += ["volatile"] * volatile
         used = f"{work}/work/incompat/volatile"  # the mark
         return [
             *[f"rm -rf {quote(used)}"] * volatile,
             f"mkdir -p {quote(upper)} {quote(work)}",
-            f"chown --reference={quote(lower)} {quote(upper)}",
-            f"chmod --reference={quote(lower)} {quote(upper)}",
+            f"chown --reference={quote(lowers[0])} {quote(upper)}",
+            f"chmod --reference={quote(lowers[0])} {quote(upper)}",
             _mount([*flags, *layers], "overlay", _inside(target), "overlay"),
         ]
 
@@ -364,6 +365,24 @@ class _Shell:
         kinds = " ".join(f"--{name}" for name in names)
         self.enter = f"/usr/bin/nsenter --target {pid} {kinds} "
         return [f"cd /proc/{pid}/root"]
+
+    def user_namespace_at(self, pid: int) -> Lines:
+        """The user namespace to enter at the end. (nsenter would take it from this process.)"""
+        return []
+
+    def lend(self, files: Lines) -> Lines:
+        """These files of the host are needed in the container's root."""
+        return [f"# {path}" for path in files]
+
+    def borrow(self, target: str) -> Lines:
+        """They are mounted there, where only this process sees them. (A shell can't hold a mount
+        until then: bind them by hand.)
+        """
+        return [f"mkdir -p {_inside(target)}"]
+
+    def visit(self, folder: str, name: str) -> Lines:
+        """Work in a folder of the container, in which there is something of this name."""
+        return [f"cd {_inside(folder)}", f"ls -d {quote(name)}"]
 
     def fork(self) -> Lines:
         """Only a child is in the pid namespace. (nsenter makes one, and waits for it.)"""

@@ -87,7 +87,15 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER, LOCK_EX = 2, 2, 2
 # <asm-generic/resource.h>
-RLIMITS = {"cpu": 0, "nofile": 7, "memlock": 8, "as": 9, "sigpending": 11, "msgqueue": 12}
+RLIMITS = {
+    "cpu": 0,
+    "fsize": 1,
+    "nofile": 7,
+    "memlock": 8,
+    "as": 9,
+    "sigpending": 11,
+    "msgqueue": 12,
+}
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
@@ -256,17 +264,30 @@ class Kernel:
         At no time is it there without the attributes: flags of mount(2), or MOUNT_ATTR_IDMAP, which
         maps the owners of files by a user namespace. open_tree(2), mount_setattr(2), move_mount(2).
         """
+        tree = self.copy_mounts(source, attributes, user_namespace)
+        try:
+            self.move_mounts(tree, target)
+        finally:
+            os.close(tree)
+
+    def copy_mounts(self, source: str, attributes: int, user_namespace: int = 0) -> int:
+        """The same in two halves: a descriptor of the mount, which is nowhere yet."""
         path, flags = os.fsencode(source), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
         tree = self._call("open_tree", AT_FDCWD, path, flags, number=SYS_OPEN_TREE)
         try:
             wanted = struct.pack("QQQQ", attributes, 0, 0, user_namespace)
             to = (tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, wanted, len(wanted))
             self._call("mount_setattr", *to, number=SYS_MOUNT_SETATTR)
-            flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
-            move = (tree, b"", AT_FDCWD, os.fsencode(target), flags)
-            self._call("move_mount", *move, number=SYS_MOVE_MOUNT)
-        finally:
+        except OSError:
             os.close(tree)
+            raise
+        return tree
+
+    def move_mounts(self, tree: int, target: str) -> None:
+        """And now it is at ``target``."""
+        flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
+        move = (tree, b"", AT_FDCWD, os.fsencode(target), flags)
+        self._call("move_mount", *move, number=SYS_MOVE_MOUNT)
 
     def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
         """openat2(2): a descriptor of ``path``, which can't lead out of ``root``."""
@@ -462,6 +483,7 @@ class Container:
         self.user_namespace = -1  # a descriptor of the one to enter last, if there is one
         self.owner = 0  # the id outside of root in the container
         self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
+        self.lent: list[tuple[str, int]] = []  # files of the host, each with a mount of it
         self.environment: dict[str, str] = {}
 
     # -- paths of the container ------------------------------------------------
@@ -562,6 +584,11 @@ class Container:
         self._make(target)
         self.kernel.bind(source, target, MOUNT_ATTR_IDMAP, self.user_namespace)
 
+    def user_namespace_at(self, pid: int) -> None:
+        """Hold the user namespace of a process, to enter it later."""
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        self.user_namespace = self.kernel.open(f"/proc/{pid}/ns/user", flags)
+
     def enter_user_namespace(self) -> None:
         """Enter the user namespace: from now on, all powers are only over its ids."""
         self.kernel.enter_user_namespace(self.user_namespace)
@@ -587,6 +614,27 @@ class Container:
         """Mount a tmpfs that only this container can see."""
         self._make(path)
         self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
+
+    def lend(self, files: Strings) -> None:
+        """Hold programs of the host and what they need, to have them in another root."""
+        attributes = bits(["ro", "nosuid", "nodev"])
+        for path in files:
+            self.lent.append((path, self.kernel.copy_mounts(path, attributes)))
+
+    def borrow(self, target: str) -> None:
+        """Have them below a folder of this root. No process of the container is in this mount
+        namespace, so none sees them.
+        """
+        flags = ["nosuid", "nodev"]
+        self.kernel.mount("lent", target, "tmpfs", bits(flags), "size=1m,mode=755")
+        for path, tree in self.lent:
+            place = target + path
+            self._make(os.path.dirname(place))
+            self.kernel.mknod(place, stat.S_IFREG | 0o755)
+            self.kernel.move_mounts(tree, place)
+            self.kernel.close(tree)
+        self.lent = []
+        self.kernel.mount(None, target, None, bits(["remount", "bind", "ro", *flags]), "")
 
     # -- ops: the file tree ----------------------------------------------------
 
@@ -702,17 +750,25 @@ class Container:
         self.to_seal = []
 
     def _overlay(
-        self, target: str, flags: Strings, lower: str, upper: str, work: str, volatile: bool
+        self,
+        target: str,
+        flags: Strings,
+        lower: str | Strings,
+        upper: str,
+        work: str,
+        volatile: bool,
     ) -> None:
         for path in (upper, work):
             self._make(path)
+        lowers = [lower] if isinstance(lower, str) else lower  # the highest one first
         like = self.kernel.stat(
-            lower
+            lowers[0]
         )  # an overlay's top folder has the owner and mode of the upper one
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
-        paths = {"lowerdir": lower, "upperdir": upper, "workdir": work}
-        data = ",".join(f"{name}={escaped(path)}" for name, path in paths.items())
+        paths = {"lowerdir": lowers, "upperdir": [upper], "workdir": [work]}
+        options = {name: ":".join(map(escaped, folders)) for name, folders in paths.items()}
+        data = ",".join(f"{name}={value}" for name, value in options.items())
         data += ",volatile" * volatile
         self.kernel.mount("overlay", target, "overlay", bits(flags), data)
 
@@ -974,6 +1030,16 @@ class Container:
         except OSError as error:
             call = getattr(error, "call", "chdir")
             raise StepError(call, error.errno, path, *why_no_workdir(path, error.errno)) from error
+
+    def visit(self, folder: str, name: str) -> None:
+        """Work in a folder of the container, if there is something of this name in it."""
+        path = folder if name == "." else os.path.join(folder, name)
+        try:
+            self._work_in(folder)
+            self.kernel.close(self.kernel.open_inside(name, os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            cause = why_no_visit(path, error.errno)
+            raise StepError(getattr(error, "call", "chdir"), error.errno, path, cause) from error
 
     def terminal(self, rows: int, columns: int) -> None:
         """Have a new terminal as standard input, output and error; the manager gets its master."""
@@ -1387,6 +1453,15 @@ def why_no_workdir(path: str, number: int | None) -> tuple[str, str]:
     if number == errno.EACCES:
         return why_no_entry(f"{path}/")
     return f"{path} is not a folder that can be entered", "name another one as workdir"
+
+
+def why_no_visit(path: str, number: int | None) -> str:
+    """Why there is nothing at this path; empty if its errno says it all."""
+    if number == errno.ENOENT:
+        return f"there is no {path} in the container, or a link on the way leads to nothing"
+    if number == errno.ENOTDIR:
+        return f"{path} is no folder, or one of those above it is none"
+    return ""
 
 
 def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
