@@ -603,6 +603,9 @@ class FakeJoiner:
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self.producer = producer
 
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
     def pauseProducing(self) -> None:
         self.paused = True
 

@@ -50,6 +50,7 @@ from txcontain.container.document import LONGEST_DOCUMENT, read_object
 from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.container.launch_request import read_launch_request
 from txcontain.container.spec import KEYS, Port, from_json
+from txcontain.engine import files
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import match
 from txcontain.errors import Error
@@ -308,6 +309,31 @@ LAUNCHES = (
 )
 # A request, with what else is in it, and its answer.
 REQUESTS: tuple[tuple[Any, ...], ...] = (
+    (
+        "GET /instances/web-9/files",
+        {},
+        "409 Bad Request: the query has no path → say which, as in ?path=/etc/hosts",
+    ),
+    (
+        "GET /instances/web-9/files?path=etc",
+        {},
+        "409 Bad Request: path must be an absolute path of up to 4096 bytes, not 'etc'",
+    ),
+    (
+        "POST /instances/web-9/commit",
+        {"body": "{}"},
+        "409 Bad Request: the key 'mountable' is missing",
+    ),
+    (
+        "POST /instances/web-9/commit",
+        {"body": '{"mountable": 1}'},
+        "409 Bad Request: mountable must be a string, not 1",
+    ),
+    (
+        "POST /instances/web-9/commit",
+        {"body": '{"name": 1}'},
+        "409 Bad Request: a commit has no key 'name' → the keys are mountable, mount, pause",
+    ),
     (
         "POST /config",
         {"body": "{"},
@@ -706,6 +732,26 @@ def launch(**changes: Any) -> Any:
     return lambda test: test.manager.launch(*test.keep(**changes))
 
 
+def reads_files(test: Any) -> Any:
+    """Read files of an instance whose script does not run yet."""
+    test.reactor.works = False
+    test.start(launch()(test))
+    (instance,) = test.manager.instances.values()
+    return files.read(test.manager, instance, "/", below=True)
+
+
+def commits(name: str, target: str | None = None, **changes: Any) -> Callable[..., Any]:
+    """Keep the files of an instance whose config is changed in these keys."""
+
+    def commit(test: Any) -> Any:
+        instance = test.launch(**changes)
+        with open(os.path.join(test.manager.mountables, "h.tar"), "w"):
+            pass
+        return files.commit(test.manager, instance, name, target, bool)
+
+    return commit
+
+
 def without_image(test: Any) -> Any:
     """The base image is not there."""
     test.manager.layers.missing = ["basefs.tar.gz"]
@@ -794,6 +840,36 @@ CALLS = (
         "remove a volume without its folder",
         without_volumes("remove"),
         "removing the volume pg → ENOENT: No such file or directory → FOLDER/volumes/pg",
+    ),
+    (
+        "read files of an instance that is still being started",
+        reads_files,
+        "web-ID is still being started → its files can't be reached now: try again",
+    ),
+    (
+        "keep files under a name that is a path",
+        commits("../a.tar"),
+        "mountable must be a plain name such as data-1.tar, not '../a.tar'",
+    ),
+    (
+        "keep files of an instance that can write nowhere",
+        commits("a.tar"),
+        "web-ID has no READWRITE mount and no writable root to keep",
+    ),
+    (
+        "keep files of an instance that can write to several places",
+        commits("a.tar", writable_root=True, mounts=["h.tar /h READWRITE"]),
+        "web-ID can write to several places → say which with mount: /h, /",
+    ),
+    (
+        "keep files of another place",
+        commits("a.tar", "/x", mounts=["h.tar /h READWRITE"]),
+        "web-ID has no READWRITE mount at '/x' → it has /h",
+    ),
+    (
+        "keep files under a name that is taken",
+        commits("h.tar", mounts=["h.tar /h READWRITE"]),
+        "there is a h.tar in mountables/ already → choose another name, or remove that file",
     ),
     ("launch without the base image", without_image, "there is no basefs.tar.gz in base_images/"),
     (
@@ -1007,6 +1083,36 @@ ELSEWHERE = (
         "container/test_init.py:test_owners_that_can_not_be_mapped",
         "this kernel can't map the owners of files on its file system → have it on ext4, XFS or "
         'Btrfs, or leave "user_namespace" out',
+    ),
+    (
+        "reading files fails",
+        "engine/test_files.py:test_failures",
+        "reading {} in {}",
+    ),
+    (
+        "writing files fails",
+        "engine/test_files.py:test_left_out",
+        "writing to {} in {}",
+    ),
+    (
+        "a commit fails",
+        "engine/test_files.py:test_failed",
+        "keeping {} of {} as {}",
+    ),
+    (
+        "a link leads in circles",
+        "engine/test_files.py:test_missing",
+        "{} can't be reached: {}",
+    ),
+    (
+        "a diff of what is in memory",
+        "engine/test_files.py:test_memory",
+        "what {} writes is in memory (limits.disk), where no one sees it",
+    ),
+    (
+        "a commit of what was in memory",
+        "engine/test_files.py:test_memory",
+        "what {} wrote was in memory (limits.disk), and is gone",
     ),
     (
         "the manager's certificate is another's",

@@ -105,6 +105,18 @@ class NotRunning(Error):
     """What was asked for needs an instance that runs."""
 
 
+class NoSuchPath(Error):
+    """There is nothing at this path in the container."""
+
+
+class CannotCopy(Error):
+    """Files could not be read or written in the container, for a reason that lies in it."""
+
+
+class MountableExists(Error):
+    """A mountable of this name is kept already."""
+
+
 class TooMany(Error):
     """As much of this as the manager allows is there already."""
 

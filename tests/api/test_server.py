@@ -12,7 +12,7 @@ from txcontain.api.server import ApiSite, ConnectionLimits
 from txcontain.container.document import LONGEST_DOCUMENT
 
 
-class SiteTests(ManagerTestCase):
+class SiteCase(ManagerTestCase):
     """The server with a manager behind it."""
 
     def setUp(self) -> None:
@@ -39,6 +39,10 @@ class SiteTests(ManagerTestCase):
     def status(self, *arguments: str, **options: Any) -> int:
         """The status that a request is answered with."""
         return int(self.ask(*arguments, **options)[0].split()[1])
+
+
+class SiteTests(SiteCase):
+    """Who is answered, and how."""
 
     def test_ours(self) -> None:
         """Every name of this host is accepted, with any port or none; so is no name at all."""

@@ -7,6 +7,7 @@ from txcontain.api.configs import Configs
 from txcontain.api.disk import Disk
 from txcontain.api.events import Events
 from txcontain.api.execs import Execs
+from txcontain.api.files import Files
 from txcontain.api.instances import Instances
 from txcontain.api.life import Life
 from txcontain.api.logs import Logs
@@ -23,6 +24,7 @@ AREAS: dict[str, type[Area]] = {
     "life": Life,
     "logs": Logs,
     "exec": Execs,
+    "files": Files,
     "events": Events,
     "disk": Disk,
     "volumes": Volumes,

@@ -432,6 +432,7 @@ class Manager:
         """Wait until no process is left, remove everything else, and check that it is gone."""
         if not instance.ending:
             instance.mark_as_ending()
+        self.sessions.end_those_of(instance, f"{instance.name} is removed")
         work = self._remove_folder(instance), self._remove_processes(instance)
         _, left = await together(*work)
         self.instances.pop(instance.name, None)

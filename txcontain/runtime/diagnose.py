@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from txcontain.container.plan import Plan
 from txcontain.container.spec import Port
-from txcontain.errors import CannotRun, ConfigAtFault, Error, MachineAtFault, NoSuchProgram
+from txcontain.errors import (
+    CannotRun,
+    ConfigAtFault,
+    Error,
+    MachineAtFault,
+    NoSuchPath,
+    NoSuchProgram,
+)
 
 if TYPE_CHECKING:
     from txcontain.runtime.conversation import StepFailed
@@ -86,6 +93,9 @@ def of_command(plan: Plan, failure: StepFailed) -> Error:
     op, arguments = plan[said["step"]]
     what = arguments.get("path") or arguments.get("owner") or ""
     doing = f"{DOING.get(op, op)} {what}".rstrip()
+    if op == "visit" and said["errno"] in FROM_CONFIG:
+        cause = said["cause"] or f"{said['path']} can't be reached: {os.strerror(said['errno'])}"
+        return NoSuchPath(cause)
     if op == "exec" and said["errno"] in FROM_CONFIG:
         return _kind(op, said["errno"])(doing, *_chain(failure))
     if op in ("user", "workdir") and said["errno"] in FROM_CONFIG:

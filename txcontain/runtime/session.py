@@ -59,6 +59,7 @@ class Session(ProcessProtocol):
     heard: Callable[[int, bytes], None] | None = None  # told the stream (1, 2) and what came
     lost: Callable[[Session], None] = lambda session: None  # told that its process has ended
     exit: Exit | None = None
+    ends_by: int = signal.SIGHUP  # the signal that asks it to end
     ended_because: str = ""  # empty if the manager did not end it
     _planned: bool = False
     _paused: bool = False
@@ -188,7 +189,7 @@ class Session(ProcessProtocol):
         if self.terminal is not None:
             self.terminal.close()
         if self.exit is None:
-            self._signal(signal.SIGHUP)
+            self._signal(self.ends_by)
             self._kill.after(KILL_AFTER)
 
     def kill(self, because: str) -> None:

@@ -1,0 +1,226 @@
+"""Files of instances: read and written as tar streams, compared with the image, kept."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from attrs import define
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from txcontain.api.access import READ_ONLY
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import (
+    FLAG,
+    INSTANCE,
+    NO_INSTANCE,
+    Json,
+    answer,
+    array,
+    extension,
+    in_query,
+    json_body,
+    numeric,
+    one_of,
+    ref,
+    string,
+    structure,
+)
+from txcontain.api.verbs import ExtensionResource, body, flag, note, query, stream
+from txcontain.container.document import read_object, refuse, shown
+from txcontain.engine import files
+from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
+from txcontain.errors import Error
+
+TAR = "application/x-tar"
+STREAM = {"type": "string", "format": "binary"}
+HUNG_UP = "its client has hung up"
+PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
+NO_PATH = {"404": "there is no such instance, or nothing at this path"}
+COMMIT_KEYS = {"mountable": str, "mount": str, "pause": bool}
+
+log = Logger()
+
+
+def _path(name: str, text: str) -> str:
+    files.check_path(text)
+    return text
+
+
+@define
+class Files(Area):
+    """The files of instances, also of those that have ended."""
+
+    streamed: ClassVar[str] = "/instances/[^/]+/files/?"
+    schemas: ClassVar[Json] = {
+        "Changes": structure(
+            {
+                "changes": array(
+                    structure(
+                        {
+                            "kind": one_of("added, changed, deleted", ADDED, CHANGED, DELETED),
+                            "path": string("in the container"),
+                        }
+                    )
+                ),
+                "complete": {"type": "boolean", "description": "whether these are all"},
+            }
+        ),
+        "Commit": structure(
+            {
+                "mountable": string("the name of the new file, NAME.tar"),
+                "mount": string("the writable mount to keep, or /; else the only one"),
+                "pause": {"type": "boolean", "description": "freeze its processes meanwhile"},
+            },
+            "mount",
+            "pause",
+            closed=True,
+        ),
+        "Committed": structure(
+            {
+                "mountable": string("its name"),
+                "mount": string("what it holds"),
+                "size": numeric("bytes", 0),
+            }
+        ),
+    }
+    paths: ClassVar[Json] = {
+        "/instances/{instance}/files": {
+            "get": extension(
+                "readFiles",
+                "Read files of an instance",
+                answer("a tar stream", STREAM, TAR),
+                NO_PATH,
+                parameters=[
+                    PATH,
+                    in_query("below", "whether all below a folder is meant (yes)", FLAG),
+                ],
+            ),
+            "put": extension(
+                "writeFiles",
+                "Write files into a folder of an instance",
+                answer("they are there", structure({"path": string("the folder")})),
+                NO_PATH,
+                parameters=[
+                    PATH,
+                    in_query(
+                        "owners", "keep the stream's owners (else the container's root)", FLAG
+                    ),
+                ],
+                requestBody={"required": True, "content": {TAR: {"schema": STREAM}}},
+            ),
+            "parameters": [INSTANCE],
+        },
+        "/instances/{instance}/diff": {
+            "get": extension(
+                "diff",
+                "Tell what an instance has changed in its writable mounts",
+                answer("the changes, by path", ref("Changes")),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
+        "/instances/{instance}/commit": {
+            "post": extension(
+                "commit",
+                "Keep what an instance has at a writable mount as a new mountable",
+                answer("it is kept", ref("Committed")),
+                NO_INSTANCE,
+                requestBody=json_body("Commit"),
+            ),
+            "parameters": [INSTANCE],
+        },
+    }
+
+    def below_instance(self, name: str) -> Resources:
+        """The files, the changes and the commit of one instance."""
+
+        async def read(request: Request) -> None:
+            _check_role(request)
+            asked = query(request, path=_path, below=flag)
+            path, below = _needed(asked), asked["below"] is not False
+            instance = self.manager.match(name)
+            transfer = await files.read(self.manager, instance, path, below=below)
+            await _send(request, transfer)
+
+        async def write(request: Request) -> Json:
+            asked = query(request, path=_path, owners=flag)
+            path, owners = _needed(asked), bool(asked["owners"])
+            instance = self.manager.match(name)
+            transfer = await files.write(self.manager, instance, path, owners=owners)
+            return await _receive(request, transfer, path)
+
+        async def diff(request: Request) -> Json:
+            return await changes(self.manager, self.manager.match(name))
+
+        async def commit(request: Request) -> Json:
+            values = _read_commit(body(request))
+            instance = self.manager.match(name)
+
+            def begun(session: Any) -> None:
+                request.notifyFinish().addErrback(lambda _: session.end(HUNG_UP))
+
+            what = values["mountable"], values.get("mount"), begun
+            pause = values.get("pause", False)
+            return await files.commit(self.manager, instance, *what, pause=pause)
+
+        return {
+            b"files": ExtensionResource(GET=read, PUT=write),
+            b"diff": ExtensionResource(GET=diff),
+            b"commit": ExtensionResource(POST=commit),
+        }
+
+
+def _check_role(request: Any) -> None:
+    """To read files takes the role "write": there may be secrets in them."""
+    caller = getattr(request, "caller", None)
+    if caller is not None and not caller.may(b"PUT"):
+        raise READ_ONLY
+
+
+async def _send(request: Request, transfer: files.Transfer) -> None:
+    session = transfer.session
+    request.notifyFinish().addErrback(lambda _: session.end(HUNG_UP))
+    if request.method == b"HEAD":
+        session.end("only the headers were asked for")
+        return
+    request.setHeader(b"Content-Type", TAR.encode())
+    request.registerProducer(session, True)
+    try:
+        await transfer.run(request.write, differs=True)
+    except Error as error:  # its client sees only that the stream is cut short
+        log.warn("{error}", error=error)
+        raise
+    finally:
+        if request.channel is not None:  # else the connection is lost
+            request.unregisterProducer()
+
+
+async def _receive(request: Request, transfer: files.Transfer, path: str) -> Json:
+    session = transfer.session
+    delivered = stream(request).deliver(session.transport)
+    delivered.addCallbacks(lambda _: session.close_input(), lambda _: session.end(HUNG_UP))
+    await transfer.run(bytes)
+    if transfer.left_out:
+        note(request, transfer.left_out)
+    return {"path": path}
+
+
+def _needed(asked: dict[str, Any]) -> str:
+    if asked["path"] is None:
+        refuse("the query has no path", "say which, as in ?path=/etc/hosts")
+    path: str = asked["path"]
+    return path
+
+
+def _read_commit(document: bytes) -> dict[str, Any]:
+    values = read_object(document)
+    for key, value in values.items():
+        if key not in COMMIT_KEYS:
+            refuse(f"a commit has no key {shown(key)}", "the keys are " + ", ".join(COMMIT_KEYS))
+        if not isinstance(value, COMMIT_KEYS[key]):
+            kind = "true or false" if COMMIT_KEYS[key] is bool else "a string"
+            refuse(f"{key} must be {kind}, not {shown(value)}")
+    if "mountable" not in values:
+        refuse("the key 'mountable' is missing")
+    return values
