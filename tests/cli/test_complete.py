@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.cli.session import Session
 from txcontain.cli import complete, main
+from txcontain.cli.commands import COMMANDS
 
 PROJECT = Path(__file__).resolve().parents[2]
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
@@ -116,3 +117,20 @@ class ConnectionTests(Session):
             timeout=60,
         )
         self.assertEqual((done.returncode, done.stdout), (0, "[]\n"), done.stderr)
+
+
+class FileTests(Session):
+    """What scripts/make-shell-files makes of the parser."""
+
+    def test_files(self) -> None:
+        """bash can read its file, and every command is in each of them."""
+        folder = Path(self.mktemp()).absolute()
+        script = PROJECT / "scripts/make-shell-files"
+        subprocess.run([sys.executable, script, folder], check=True, timeout=60)
+        bash = folder / "bash-completion/completions/txcontain"
+        subprocess.run(["bash", "-n", bash], check=True, timeout=60)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        self.assertEqual(len(files), 4)
+        for file in files:
+            text = file.read_text()
+            self.assertEqual([one.name for one in COMMANDS if one.name not in text], [], file)

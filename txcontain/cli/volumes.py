@@ -106,7 +106,7 @@ COMMANDS = (
         "show the volumes (ls, inspect), remove some (rm), copy one to or from a tarball",
         volumes,
         (
-            Argument("action", choices=ACTIONS, help="what to do"),
+            Argument("action", choices=tuple(ACTIONS), help="what to do"),
             Argument(
                 "names",
                 metavar="VOLUME",
