@@ -53,8 +53,8 @@ NAME_PART = string("a name, the beginning of one, or config:NAME, NAME-MAJOR, NA
 
 def listed(instance: Instance) -> Json:
     """What the list of all tells of an instance."""
-    record = instance.record
-    return {key: record[key] for key in RECORD}
+    standing = instance.standing
+    return {key: standing[key] for key in RECORD}
 
 
 # What only some machines count, or only of some instances.

@@ -124,27 +124,35 @@ class Instance:
         return {"instance": self.name, "name": spec.name, "major": spec.major, "minor": spec.minor}
 
     @property
-    def record(self) -> dict[str, Any]:
-        """Everything known about it, as plain data; records.py reads it again."""
+    def standing(self) -> dict[str, Any]:
+        """How it stands, as plain data: what a list of all holds. It must be quick to make."""
         processes, spec = self.processes, self.spec
         return {
             **self.summary,
             "state": self.state,
-            "boot": self.boot,
             "since": self.since,
             "launched": self.launched,
             "ready": self.ready and self.running,
             "port": spec.port,
             "ports": [port.mapping for port in spec.taken_ports],
-            "published": [port.written for port in spec.ports],
+            "address": self.address,
             "paused": self.paused,
             "pid": (self.running and processes and processes.process.pid) or None,
-            "slot": processes.token if processes else None,
-            "layers": self.layers,
-            "address": self.address,
-            "ids": self.ids,
-            "exit": asdict(self.exit) if self.exit else None,
             "restarts": self.restarts,
+            "exit": asdict(self.exit) if self.exit else None,
+        }
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything known about it, as plain data; records.py reads it again."""
+        spec = self.spec
+        return {
+            **self.standing,
+            "boot": self.boot,
+            "published": [port.written for port in spec.ports],
+            "slot": self.processes.token if self.processes else None,
+            "layers": self.layers,
+            "ids": self.ids,
             "delay": self.delay,
             "up_at": self.up_at,
             "spec": spec.described(),
