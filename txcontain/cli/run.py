@@ -12,6 +12,7 @@ from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError, Refused
 from txcontain.cli.instances import UNKNOWN, status_of
 from txcontain.cli.logs import emit
+from txcontain.cli.progress import with_progress
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def run(client: "Client", arguments: Namespace) -> int:
         "remove": arguments.rm or None,
     }
     try:
-        launched = await client.launch_instance(**asked)
+        launched = await with_progress(client, client.launch_instance(**asked))
     except Refused as refusal:
         arguments.failure = STATUSES.get(refusal.kind, UNKNOWN)
         raise
