@@ -49,7 +49,7 @@ from txcontain.images.unpack import Unpacker
 from txcontain.logs.client import LogClient
 from txcontain.logs.journal import Journal
 from txcontain.logs.logd import LOG, STREAMS, Log
-from txcontain.network.bridge import Bridge
+from txcontain.network.bridge import Bridge, link_name
 from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
@@ -757,6 +757,9 @@ class FakeBridge:
 
     def has_link(self, name: Any) -> Any:
         return name in self.left
+
+    def remove_link(self, address: Any) -> None:
+        self.left.remove(link_name(address))
 
     def set_up(self) -> None:
         self.up = True

@@ -21,7 +21,7 @@ from typing import Any
 from tests.integration.harness import free_port, wait_until
 from tests.integration.probes import ProbeCase
 from tests.support import needs_networks
-from txcontain.network.bridge import exists, link_name, netlink
+from txcontain.network.bridge import exists, link_name, netlink, remove_link
 from txcontain.network.firewall import find_nft
 
 CLONE_NEWNET = 0x40000000
@@ -275,6 +275,24 @@ tell(name=open("/etc/hostname").read(), resolver=open("/etc/resolv.conf").read()
         self.assertEqual(self.address(web), self.address(ended))
         self.assertEqual(self.ask("DELETE", f"/destroy/{ended}").status, 200)
         self.assertEqual(reach(self.address(web), 80), web)
+
+
+class LinkTests(NetworkCase):
+    """The links of containers that are connected to each other."""
+
+    def test_connected(self) -> None:
+        """A connection whose other end is gone keeps no link, though the kernel waits for it."""
+        web = self.serve()
+        client = self.start_probe(
+            f"connection = socket.create_connection((b'{web}', 80)); connection.recv(100)\n"
+            "print('connected', flush=True); time.sleep(60)\n",
+            network="private",
+        )
+        wait_until(lambda: self.log_of(client) == "connected\n", "the client is connected")
+        with netlink("a test") as connection:
+            remove_link(connection, link_name(IPv4Address(self.address(web))))
+        for instance in (client, web):
+            self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
 
 
 class OutsideTests(NetworkCase):

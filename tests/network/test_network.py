@@ -121,6 +121,15 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(before, ["bridge", rules, "names", "10.87.0.2 for 100"])
         self.assertEqual(self.done[4:], ["no names", "2 lines of rules", "no bridge"])
 
+    def test_last_of_an_earlier_manager(self) -> None:
+        """The last instance takes all down also if its manager has not looked what is there yet."""
+        self.network.reserve("one", PRIVATE)
+        self.now(self.network.connect("one", PROCESS))
+        later = self.make_network()
+        later.adopt("one", PRIVATE, "10.87.0.2")
+        self.now(later.release("one"))
+        self.assertEqual(self.done[-1], "no bridge")
+
     def test_lowest_free_address(self) -> None:
         """Addresses are used again, the lowest first; the bridge's own is never given to anyone."""
         for number in range(5):
@@ -202,6 +211,10 @@ class NetworkTests(SynchronousTestCase):
         self.now(self.network.release("one"))
         self.assertEqual(self.network.left(address), ["link tx0a570002"])
         self.assertEqual((self.network.left("10.87.0.3"), self.network.left(None)), ([], []))
+        for one in (address, "10.87.0.3", None):
+            self.now(self.network.remove_link(one))
+        self.assertEqual(self.network.left(address), [])
+        self.network.bridge.left = ["tx0a570002"]
         self.network.reserve("two", PRIVATE)
         self.assertEqual(self.network.left(address), [])
 

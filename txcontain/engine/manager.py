@@ -42,10 +42,11 @@ from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
 from txcontain.runtime.sessions import Sessions
-from txcontain.runtime.supervised import LOOK_AFTER, LOOK_WITHIN
+from txcontain.runtime.supervised import LOOK_AFTER
 
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
 TIDY_AFTER = 1.0  # seconds
+LINK_GOES_WITHIN = 0.1  # seconds after the last process; if not, a connection holds it
 REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, and for its log
 
 
@@ -466,11 +467,11 @@ class Manager:
 
     async def _what_is_left(self, instance: Instance) -> list[str]:
         left = await instance.processes.remove() if instance.processes else []
-        async for _ in poll(self.reactor, LOOK_AFTER, within=LOOK_WITHIN):
-            links = self.network.left(instance.address)
-            if not links:
-                break
-        return left + links
+        async for _ in poll(self.reactor, LOOK_AFTER, within=LINK_GOES_WITHIN):
+            if not self.network.left(instance.address):
+                return left
+        await self.network.remove_link(instance.address)
+        return left + self.network.left(instance.address)
 
     def _forget_oldest(self) -> None:
         """Remove the oldest ended instances, beyond ``keep_ended``."""

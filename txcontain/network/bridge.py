@@ -168,6 +168,11 @@ class Bridge:
         """Whether the host has a link of this name."""
         return exists(name)
 
+    def remove_link(self, address: IPv4Address) -> None:
+        """Remove the link of the container that has this address, if it is there."""
+        with netlink(f"removing the link {link_name(address)}") as connection:
+            remove_link(connection, link_name(address))
+
     def remove(self) -> None:
         """Remove the bridge."""
         with netlink(f"removing the bridge {self.name}") as connection:

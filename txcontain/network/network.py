@@ -61,7 +61,7 @@ class Network:
     find_nft: Callable[[], object] = find_nft  # raises MachineAtFault if there is none
     forwards: Callable[[], bool] = forwards  # whether the host does
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
-    _up: bool | None = False  # whether the bridge is there; None if that is not known
+    _up: bool | None = None  # whether the bridge is there; None if that is not known
     _lock: DeferredLock = field(factory=DeferredLock)
     _log: Logger = field(factory=Logger)
 
@@ -173,6 +173,17 @@ class Network:
             return []  # it had none, or another instance has its address now
         name = link_name(IPv4Address(address))
         return [f"link {name}"] if self.bridge.has_link(name) else []
+
+    async def remove_link(self, address: str | None) -> None:
+        """Remove the link that is left of an instance that has ended.
+
+        A connection whose other end is gone keeps the network namespace, and so the link, for
+        minutes, while the kernel sends its last bytes again and again (tcp_orphan_retries, tcp(7)).
+
+        Raises MachineAtFault.
+        """
+        if address and self.left(address):
+            await self.threads(self.bridge.remove_link, IPv4Address(address))
 
     async def _settle(self) -> None:
         """Set up what the members need, or take all of it down if there are none."""
