@@ -5,6 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 BASE := base_images/basefs.tar.gz
+EXAMPLES := base_images/examples.tar
 MOUNTABLES := $(patsubst images/%,mountables/%.tar,$(wildcard images/*))
 INSTALLED := .venv/installed
 # PORT: that of the manager; 8080 if none is given. One in the environment means something else.
@@ -13,7 +14,7 @@ ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
         api_tests cli_tests bench hostile soak endurance torture matrix lowest packages coverage wheel \
-        pictures \
+        pictures examples examples_tests demo demo-clean \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -55,7 +56,19 @@ stop: ## stop the manager; its containers go on running
 	@if [ -e state ]; then $(ROOT) scripts/manager stop; fi
 
 clean: ## destroy all containers, stop the manager, remove the configs it stored
-	@if [ -e state ]; then $(ROOT) scripts/manager clean; fi
+	@if [ -e state ]; then $(ROOT) scripts/demo close && $(ROOT) scripts/manager clean; fi
+
+examples: install $(EXAMPLES) ## make the image and the tarball of examples/
+	@scripts/make-mountables mountables/examples.tar
+
+$(EXAMPLES): | packages
+	@$(ROOT) scripts/step examples "Making the image of the examples ($@)" examples/make-image $@
+
+demo: examples ## open the shop of examples/ on http://localhost:8000, until Ctrl-C
+	@$(ROOT) scripts/demo open $(PORT)
+
+demo-clean: ## close it, and remove all that it has made
+	@if [ -e state ]; then $(ROOT) scripts/demo close; fi
 
 install-service: has-systemd install $(BASE) $(MOUNTABLES) ## have systemd run the manager, from this folder, at each boot
 	@$(ROOT) scripts/service install
@@ -85,6 +98,9 @@ api_tests: install $(BASE) $(MOUNTABLES) ## test the REST API, from a clean star
 
 cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to a clean end
 	@$(ROOT) scripts/contract-tests cli
+
+examples_tests: examples ## run the examples for real, and kill the manager meanwhile
+	@$(ROOT) .venv/bin/python -m twisted.trial tests.examples
 
 bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 	@$(ROOT) .venv/bin/python -m bench
