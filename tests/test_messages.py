@@ -509,6 +509,23 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
 
 # What is typed (and how the manager, or the way to it, then is), and what is said.
 COMMANDS: tuple[tuple[Any, ...], ...] = (
+    (
+        ["cp", "", "a"],
+        {},
+        "txcontain cp: error: argument SOURCE: it must be a path, or INSTANCE:PATH",
+    ),
+    (
+        ["cp", "web-1:", "a"],
+        {},
+        "txcontain cp: error: argument SOURCE: it names no path: write web-1:/PATH",
+    ),
+    (
+        ["cp", "a:/x", "b:/y"],
+        {},
+        "Files can't be copied from one instance to another: copy them here first.",
+    ),
+    (["cp", "x", "y"], {}, "One of the two must be in an instance: INSTANCE:PATH."),
+    (["cp", "/no/such", "web-1:/x"], {}, "There is no /no/such here."),
     (["volumes", "rm"], {}, "`volumes rm` takes the name of a volume, or several."),
     (["volumes", "ls", "a"], {}, "`volumes ls` takes no name."),
     (
@@ -737,7 +754,7 @@ def reads_files(test: Any) -> Any:
     test.reactor.works = False
     test.start(launch()(test))
     (instance,) = test.manager.instances.values()
-    return files.read(test.manager, instance, "/", below=True)
+    return files.read(test.manager, instance, "/")
 
 
 def commits(name: str, target: str | None = None, **changes: Any) -> Callable[..., Any]:
@@ -1016,6 +1033,51 @@ ERRNOS = {
 # What takes a real kernel, network, disk, or another process: the test that provokes it, and what
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
+    (
+        "looking at a file fails",
+        "engine/test_files.py:test_look",
+        "looking at {} in {}",
+    ),
+    (
+        "a copy into a folder that is not there",
+        "cli/test_files.py:test_refused",
+        "There is no folder {}: make it first.",
+    ),
+    (
+        "a copy to a name with a slash",
+        "cli/test_files.py:test_refused",
+        "There is no folder {}: make it first, or leave out the slash.",
+    ),
+    (
+        "a copy of a folder over a file",
+        "cli/test_files.py:test_refused",
+        "A folder can't be copied over the file {}.",
+    ),
+    (
+        "a copy of a file over a folder",
+        "cli/test_files.py:test_refused",
+        "A file can't be copied over the folder {}.",
+    ),
+    (
+        "a copy to a terminal",
+        "cli/test_files.py:test_terminal",
+        "A tar stream is nothing for a terminal: send it to a file or program.",
+    ),
+    (
+        "a copy into a folder that can't be written",
+        "cli/test_files.py:test_this_machine",
+        "Can't write to {}: {}.",
+    ),
+    (
+        "a copy of what is no tar stream",
+        "cli/test_files.py:test_cut_short",
+        "Not everything could be written: {}.",
+    ),
+    (
+        "a copy without tar",
+        "cli/test_files.py:test_this_machine",
+        "`cp` needs the program tar: install it.",
+    ),
     (
         "a volume was removed while a launch had yet to mount it",
         "container/test_init.py:test_a_volume_that_was_removed",

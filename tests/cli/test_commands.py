@@ -344,6 +344,7 @@ class NoAnswerTests(Session):
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
         words |= {"volumes": ["ls"], "run": ["a", "b"]}
+        words |= {"cp": ["web-1:/a", "-"], "commit": ["web-1", "a.tar"]}
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):

@@ -29,9 +29,9 @@ class FilesCase(ManagerTestCase):
         """What plays the tar that was started last."""
         return self.reactor.joiners[-1]
 
-    def reading(self, path: str = "/etc/hosts", *, below: bool = True) -> Any:
+    def reading(self, path: str = "/etc/hosts") -> Any:
         """A reader that is about to start."""
-        return self.start(files.read(self.manager, self.instance, path, below=below))
+        return self.start(files.read(self.manager, self.instance, path))
 
     def running(self) -> Any:
         """One that reads: fires when it has ended."""
@@ -66,14 +66,23 @@ class PathTests(FilesCase):
 
     def test_arguments(self) -> None:
         """Tar gets a name as a name, whatever it is, and its kernel's folders only if asked for."""
-        for path, below, end in (
-            ("/srv/-rf", True, ["--format=gnu", "--", "-rf"]),
-            ("/srv", False, ["--no-recursion", "--", "srv"]),
-            ("/", True, ["--exclude=./dev/*", "--", "."]),
+        for path, end in (
+            ("/srv/-rf", ["--format=gnu", "--", "-rf"]),
+            ("/", ["--exclude=./dev/*", "--", "."]),
         ):
-            self.successResultOf(self.reading(path, below=below))
+            self.successResultOf(self.reading(path))
             self.assertEqual(self.arguments()[-len(end) :], end)
         self.assertTrue(self.joiner.steps[-1][1]["path"].startswith(f"{BORROWED}/"))
+
+    def test_look(self) -> None:
+        """What stat(1) prints is told in words."""
+        looking = self.start(files.look(self.manager, self.instance, "/srv/"))
+        self.assertEqual(self.arguments()[-2:], ["--", "srv/"])
+        self.joiner.write_out(b"41ed 0 4 4096 12")
+        self.ends()
+        wanted = {"name": "srv", "kind": "folder", "mode": 0o755, "owner": 0, "group": 4}
+        said = self.successResultOf(looking)
+        self.assertEqual(said, {**wanted, "size": 4096, "changed": 12})
 
     def test_missing(self) -> None:
         """What is not there has an error of its own."""

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import Answer, wait_until
+from tests.integration.harness import PROJECT, Answer, fingerprint, wait_until
 from tests.integration.tarballs import file, folder, link
 from tests.integration.test_exec import ExecCase
 from tests.support import needs_user_namespaces
@@ -126,6 +126,29 @@ class InAndOutTests(FilesCase):
             own = [path for path in found if path.startswith(("./proc/", "./sys/", "./dev/"))]
             self.assertEqual(own, [])
             self.stop_one(name)
+
+    def test_cp(self) -> None:
+        """What the CLI copies in comes out as it was, under the names that cp(1) would give."""
+        name = self.begin()
+        own = self.folder / "own"
+        (own / "sub").mkdir(parents=True)
+        (own / "sub" / "a").write_text("a")
+        os.chmod(own / "sub" / "a", 0o750)
+        os.utime(own / "sub" / "a", (1, 1))  # the stream has no fractions of seconds
+        for target in ("new", "new", "new/."):
+            self.cp(own, f"{name}:/data/{target}")
+        self.assertEqual(self.output(name, "cd /data/new; ls"), "own\nsub\n")
+        self.cp(f"{name}:/data/new/own", self.folder / "back")
+        self.assertEqual(fingerprint(own / "sub"), fingerprint(self.folder / "back" / "sub"))
+        said = self.cp(own, f"{name}:/fixed", fails=True)
+        self.assertIn("it can't be written there: the mount is READ", said)
+
+    def cp(self, source: Any, target: Any, *, fails: bool = False) -> str:
+        """Run the command; return what it says."""
+        command = [PROJECT / "cli" / "cp", "--url", self.url, source, target]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(done.returncode, int(fails), done.stderr)
+        return done.stderr
 
     def test_sparse(self) -> None:
         """A huge file of holes takes no time and no room, and a FIFO does not wait for a writer."""

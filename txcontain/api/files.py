@@ -53,6 +53,17 @@ class Files(Area):
 
     streamed: ClassVar[str] = "/instances/[^/]+/files/?"
     schemas: ClassVar[Json] = {
+        "File": structure(
+            {
+                "name": string("the last part of the path"),
+                "kind": one_of("what it is", *files.KINDS.values(), "other"),
+                "mode": numeric("its permissions", 0, 0o7777),
+                "owner": numeric("as the container sees it", 0),
+                "group": numeric("the same", 0),
+                "size": numeric("bytes", 0),
+                "changed": numeric("unix time"),
+            }
+        ),
         "Changes": structure(
             {
                 "changes": array(
@@ -89,11 +100,17 @@ class Files(Area):
             "get": extension(
                 "readFiles",
                 "Read files of an instance",
-                answer("a tar stream", STREAM, TAR),
+                {
+                    "description": "a tar stream; with stat=1, what is there",
+                    "content": {
+                        TAR: {"schema": STREAM},
+                        "application/json": {"schema": ref("File")},
+                    },
+                },
                 NO_PATH,
                 parameters=[
                     PATH,
-                    in_query("below", "whether all below a folder is meant (yes)", FLAG),
+                    in_query("stat", "only tell what is there", FLAG),
                 ],
             ),
             "put": extension(
@@ -135,13 +152,14 @@ class Files(Area):
     def below_instance(self, name: str) -> Resources:
         """The files, the changes and the commit of one instance."""
 
-        async def read(request: Request) -> None:
+        async def read(request: Request) -> Json | None:
             _check_role(request)
-            asked = query(request, path=_path, below=flag)
-            path, below = _needed(asked), asked["below"] is not False
-            instance = self.manager.match(name)
-            transfer = await files.read(self.manager, instance, path, below=below)
-            await _send(request, transfer)
+            asked = query(request, path=_path, stat=flag)
+            path, instance = _needed(asked), self.manager.match(name)
+            if asked["stat"]:
+                return await files.look(self.manager, instance, path)
+            await _send(request, await files.read(self.manager, instance, path))
+            return None
 
         async def write(request: Request) -> Json:
             asked = query(request, path=_path, owners=flag)

@@ -19,7 +19,7 @@ from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRef
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import FileBodyProducer, RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IResponse
 
 from txcontain.cli.connect import QUICK, agent, distrust, how_to_start, request_url
@@ -48,6 +48,9 @@ EVENT = {
     "reason": (str, None),
 }
 VOLUME = {"volume": str, "created": (int, float), "size": (int, None), "used_by": [str]}
+FILE = {"name": str, "kind": str}
+CHANGES = {"changes": [{"kind": str, "path": str}], "complete": bool}
+COMMITTED = {"mountable": str, "mount": str, "size": int}
 USAGE = {**LAUNCHED, "limits": dict}
 PROBLEM = {"title": str, "detail": str, "chain": [str]}
 
@@ -83,6 +86,14 @@ def parse(text: bytes, shape: Any) -> Json:
     if not fits(value, shape):
         raise ValueError("it lacks what such an answer must have")
     return value
+
+
+class Flow:
+    """A file that is read to its end. (Twisted seeks in others, and a pipe can't be sought in.)"""
+
+    def __init__(self, file: Any) -> None:
+        self.read = file.read
+        self.close = file.close
 
 
 class Client:
@@ -207,11 +218,42 @@ class Client:
     async def import_volume(self, name: str, file: IO[bytes]) -> None:
         """Make a volume of a tarball, which may be compressed."""
         path = f"/volumes/{quoted(name)}/import"
-        await self.ask("PUT", path, data=file, patience=None)
+        body = FileBodyProducer(Flow(file))
+        await self.ask("PUT", path, data=body, patience=None)
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume and all that is in it."""
         await self.ask("DELETE", f"/volumes/{quoted(name)}", patience=SLOW)
+
+    def read_files(self, instance: str, path: str) -> AsyncIterator[bytes]:
+        """Yield what is at a path of an instance, as a tar stream."""
+        params = {"path": path}
+        where = f"/instances/{quoted(instance)}/files"
+        return self._stream("GET", where, params=params, patience=SLOW)
+
+    async def look_at_file(self, instance: str, path: str) -> Json:
+        """Return the name and the kind of what is at a path of an instance."""
+        params = {"path": path, "stat": "1"}
+        where = f"/instances/{quoted(instance)}/files"
+        return await self.ask("GET", where, params=params, shape=FILE, patience=SLOW)
+
+    async def write_files(self, instance: str, path: str, stream: Any, owners: bool) -> None:
+        """Write a tar stream into a folder of an instance."""
+        params = {"path": path, "owners": str(int(owners))}
+        where = f"/instances/{quoted(instance)}/files"
+        body = FileBodyProducer(Flow(stream))
+        await self.ask("PUT", where, params=params, data=body, patience=None)
+
+    async def changes(self, instance: str) -> Json:
+        """Return what an instance has changed."""
+        where = f"/instances/{quoted(instance)}/diff"
+        return await self.ask("GET", where, shape=CHANGES, patience=SLOW)
+
+    async def commit(self, instance: str, name: str, mount: str | None, pause: bool) -> Json:
+        """Keep what an instance has at a writable mount as a new mountable."""
+        body = {"mountable": name, "pause": pause} | ({"mount": mount} if mount else {})
+        where = f"/instances/{quoted(instance)}/commit"
+        return await self.ask("POST", where, json=body, shape=COMMITTED, patience=None)
 
     async def doctor(self) -> Json:
         """Have the manager clean up leftovers; return what it found and did, a sentence each."""

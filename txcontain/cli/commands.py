@@ -9,6 +9,7 @@ from txcontain.cli import (
     configs,
     disk,
     events,
+    files,
     instances,
     life,
     logs,
@@ -35,6 +36,7 @@ COMMANDS: tuple[Command, ...] = (
     *logs.COMMANDS,
     *events.COMMANDS,
     *volumes.COMMANDS,
+    *files.COMMANDS,
     *system.COMMANDS,
     *complete.COMMANDS,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from secrets import token_hex
 from typing import Any, NoReturn
@@ -41,6 +42,9 @@ from txcontain.runtime.session import PASSED_AS_KILL, Session
 LONGEST_PATH = 4096  # bytes (PATH_MAX)
 MOUNTABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}\.tar")
 KERNELS_OWN = ("proc", "sys", "dev")
+# What is told of a file, and how stat(1) prints that.
+STATUS = {"mode": "%f", "owner": "%u", "group": "%g", "size": "%s", "changed": "%Y"}
+KINDS = {stat.S_IFDIR: "folder", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
 DIFFERS = 1  # tar's exit status if a file has changed while it was read: that is no failure
 QUIET = [f"--warning=no-{what}" for what in ("file-changed", "file-removed", "file-ignored")]
 CREATE = ["--create", "--file=-", "--sparse", "--numeric-owner", *QUIET]
@@ -109,20 +113,35 @@ def _why(said: str) -> tuple[str, ...]:
 # -- reading and writing -----------------------------------------------------------
 
 
-async def read(manager: Manager, instance: Instance, path: str, *, below: bool) -> Transfer:
+async def read(manager: Manager, instance: Instance, path: str) -> Transfer:
     """Begin to read what is at a path of an instance, as a tar stream.
 
     It begins with the last part of the path; for a path that ends with ``/.``, with what is in it.
 
-    :param below: whether all below a folder is in the stream too
     Raises InvalidData, NoSuchPath, NotRunning, TooMany, MachineAtFault.
     """
     folder, name = split(path)
     excluded = [f"--exclude=./{top}/*" for top in KERNELS_OWN]
     arguments = ["--format=gnu", *["--anchored", *excluded] * (os.path.normpath(folder) in "//")]
-    arguments += [] if below else ["--no-recursion"]
     what = f"reading {path} in {instance.name}"
     return await _start(manager, instance, what, (folder, name), [*CREATE, *arguments, "--", name])
+
+
+async def look(manager: Manager, instance: Instance, path: str) -> dict[str, Any]:
+    """What is at a path of an instance: the name and kind of a file, and what stat(1) knows of it.
+
+    Raises InvalidData, NoSuchPath, NotRunning, TooMany, CannotCopy, CalledOff, MachineAtFault.
+    """
+    folder, name = split(path)
+    said = bytearray()
+    what = f"looking at {path} in {instance.name}"
+    arguments = [f"--printf={' '.join(STATUS.values())}", "--", name]
+    transfer = await _start(manager, instance, what, (folder, name), arguments, program="stat")
+    await transfer.run(said.extend)
+    mode, *numbers = said.decode().split()
+    status = dict(zip(STATUS, (int(mode, 16), *map(int, numbers)), strict=True))
+    kind = KINDS.get(stat.S_IFMT(status["mode"]), "other")
+    return {"name": name.rstrip("/"), "kind": kind, **status, "mode": stat.S_IMODE(status["mode"])}
 
 
 async def write(manager: Manager, instance: Instance, path: str, *, owners: bool) -> Transfer:
@@ -144,12 +163,13 @@ async def _start(
     where: tuple[str, str],
     arguments: Sequence[str],
     *,
+    program: str = "tar",
     writing: bool = False,
     output: str | None = None,
 ) -> Transfer:
-    tar = await manager.threads(find, "tar")
-    files = dict.fromkeys(path for path in (tar.path, tar.loader, *tar.libraries) if path)
-    command = [*tar.command(BORROWED), *arguments]
+    found = await manager.threads(find, program)
+    files = dict.fromkeys(path for path in (found.path, found.loader, *found.libraries) if path)
+    command = [*found.command(BORROWED), *arguments]
     most = manager.layers.unpacker.bounds.size if output else None
     visit = Visit(*where, list(files), command, output, most)
     with contextlib.ExitStack() as stack:
