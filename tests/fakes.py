@@ -627,11 +627,14 @@ class FakeLogProcess:
         self.connection: Any = None
         self.told: list[str] = []  # lines
         self.silent = False  # whether it answers nothing
+        self.named: dict[str, str] = {}  # the instances, by token
+        self.instances = ""  # folder
         self.takes = 1 << 16  # bytes at once
         self.incoming = b""  # of a line that is not complete
 
     def connect(self, factory: LogClient) -> None:
         """The manager connects."""
+        self.instances = factory.instances
         self.connection = factory.buildProtocol(None)
         self.connection.makeConnection(self)
 
@@ -652,8 +655,19 @@ class FakeLogProcess:
         for line in map(bytes.decode, lines):
             self.told.append(line)
             verb, *words = line.split(" ")
+            if verb == "name":
+                self.named[words[0]] = words[1]
+            if verb == "rename" and not self.silent:
+                self.rename(*words)
             if verb in self.ANSWERS and not self.silent:
                 self.say(self.ANSWERS[verb], words[0])
+
+    def rename(self, token: str, to: str) -> None:
+        """Rename the folder of a slot's instance."""
+        with contextlib.suppress(OSError):
+            os.rename(os.path.join(self.instances, self.named[token]), f"{self.instances}/{to}")
+            self.named[token] = to
+        self.say("renamed", token)
 
     def getHandle(self) -> FakeLogProcess:
         return self

@@ -1445,6 +1445,11 @@ ELSEWHERE = (
         "{} was stopped while it was started",
     ),
     (
+        "a new name for what is about to go",
+        "engine/test_renaming.py:test_state",
+        "{} can't be renamed: it is {} → wait until it runs, or has ended and is kept",
+    ),
+    (
         "ports of an instance on the host's network",
         "engine/test_publishing.py:test_host_network",
         "{} has no address of its own to publish ports of → "

@@ -282,6 +282,13 @@ class LifeTests(Session):
         self.assertEqual(self.run_command("pause", "web-1"), 0)
         self.assertEqual(self.out, "web-1: paused\n")
 
+    def test_rename(self) -> None:
+        """The new name is shown beside the old one."""
+        record = {**RECORD, "instance": "shop"}
+        self.manager.answers_to("POST /instances/web-1/rename", record)
+        self.assertEqual(self.run_command("rename", "web-1", "shop"), 0)
+        self.assertEqual(self.out, "web-1: renamed to shop\n")
+
     def test_ports(self) -> None:
         """The ports of an instance are published and withdrawn, and then shown."""
         for command, ports in (("publish", ["127.0.0.1:8080->80/tcp"]), ("withdraw", [])):
@@ -345,6 +352,8 @@ class NoAnswerTests(Session):
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
         words |= {"volumes": ["ls"], "run": ["a", "b"]}
         words |= {"cp": ["web-1:/a", "-"], "commit": ["web-1", "a.tar"]}
+        words["volumes"] = ["ls"]
+        words["rename"] = ["web-1", "shop"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):

@@ -45,6 +45,10 @@ class StopStartCase(ManagerCase):
         """Wait until an instance has written this."""
         wait_until(lambda: text in self.log_of(name), "it has written")
 
+    def counted(self, name: str) -> int:
+        """How far an instance has counted."""
+        return len(self.log_of(name).splitlines())
+
 
 class StopStart(StopStartCase):
     """Data outlives a stop."""
@@ -87,12 +91,26 @@ class StopStart(StopStartCase):
         self.assertEqual((ended["state"], ended["exit"]["signal"]), ("stopped", signal.SIGKILL))
 
 
+class Rename(StopStartCase):
+    """An instance gets another name while it writes."""
+
+    def test_no_line_is_lost(self) -> None:
+        """Its log goes on in the new place, also under a new manager."""
+        name = self.launch(**self.job(COUNTING))
+        for to in ("one", "two"):
+            self.assertEqual(self.change(name, "rename", to=to)["instance"], to)
+            name = to
+            self.wait_for(name, f"\n{self.counted(name) + 5}\n")
+            self.restart_manager()
+            self.wait_for(name, f"\n{self.counted(name) + 5}\n")
+        lines = [int(line) for line in self.log_of(name).split()]
+        self.assertEqual(lines, list(range(1, len(lines) + 1)))
+        self.assertEqual(self.change(name, "restart")["state"], "running")
+        self.assertEqual(self.ask("DELETE", "/destroy/two").status, 200)
+
+
 class Pause(StopStartCase):
     """A paused instance does nothing, until it is resumed."""
-
-    def counted(self, name: str) -> int:
-        """How far an instance has counted."""
-        return len(self.log_of(name).splitlines())
 
     def test_pause(self) -> None:
         """It stands still, also for the next manager, and then goes on."""

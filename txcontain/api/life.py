@@ -13,11 +13,13 @@ from txcontain.api.describe import INSTANCE, NO_INSTANCE, Json, answer, extensio
 from txcontain.api.instances import listed
 from txcontain.api.verbs import ExtensionResource, body, note
 from txcontain.container.document import read_object, refuse, shown
-from txcontain.container.keys import Key, number, schema_of, texts
+from txcontain.container.keys import Key, number, schema_of, string_schema, texts
+from txcontain.container.launch_request import INSTANCE_NAME, instance_name
 from txcontain.container.spec import MOST_PORTS, PORTS, STOP_SIGNAL
 from txcontain.engine import life
 from txcontain.engine.life import Notes
 from txcontain.engine.publishing import change_ports
+from txcontain.engine.renaming import rename
 
 Keys = dict[str, Key]  # what a body may have
 Act = Callable[..., Awaitable[Notes]]  # takes the manager, an instance, and what the body has
@@ -28,22 +30,23 @@ PORT_KEYS = {
     "publish": evolve(PORTS, description="[ADDRESS:]HOST:CONTAINER[/tcp|/udp] each"),
     "withdraw": texts("as they were published, or only [ADDRESS:]HOST each", MOST_PORTS),
 }
+RENAME_KEYS = {"to": Key("its new name", string_schema(INSTANCE_NAME), instance_name)}
 WRONG_STATE = {"409": "invalid data; or it is not in a state in which this can be done"}
 
 
-def _operation(summary: str, success: str, name: str, keys: Keys) -> Json:
-    more = {"requestBody": _body(keys)} if keys else {}
+def _operation(summary: str, success: str, name: str, keys: Keys, *required: str) -> Json:
+    more = {"requestBody": _body(keys, *required)} if keys else {}
     refused = {**NO_INSTANCE, **WRONG_STATE}
     operation = extension(name, summary, answer(success, ref("Record")), refused, **more)
     return {"post": operation, "parameters": [INSTANCE]}
 
 
-def _body(keys: Keys) -> Json:
-    schema = structure(schema_of(keys), *keys, closed=True)
-    return {"required": False, "content": {"application/json": {"schema": schema}}}
+def _body(keys: Keys, *required: str) -> Json:
+    schema = structure(schema_of(keys), *(set(keys) - set(required)), closed=True)
+    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
 
 
-def read_body(request: Request, keys: Keys) -> dict[str, Any]:
+def read_body(request: Request, keys: Keys, *required: str) -> dict[str, Any]:
     """What a body, which may be empty, has of these keys.
 
     Raises InvalidData.
@@ -54,6 +57,9 @@ def read_body(request: Request, keys: Keys) -> dict[str, Any]:
         if name not in keys:
             known = f"the keys are {', '.join(keys)}" if keys else "it takes none"
             refuse(f"this request has no key {shown(name)}", known)
+    for name in required:
+        if name not in values:
+            refuse(f"the key {name!r} is missing")
     return {name: keys[name](name, value) for name, value in values.items()}
 
 
@@ -80,6 +86,9 @@ class Life(Area):
         "/instances/{instance}/resume": _operation(
             "Let the processes of a paused instance run on", "they run", "resume", NO_KEYS
         ),
+        "/instances/{instance}/rename": _operation(
+            "Give an instance another name", "it has that name", "rename", RENAME_KEYS, "to"
+        ),
         "/instances/{instance}/ports": _operation(
             "Publish ports of an instance, and withdraw others", "it is done", "ports", PORT_KEYS
         ),
@@ -94,12 +103,13 @@ class Life(Area):
             b"kill": self._verb(name, life.kill, SIGNAL),
             b"pause": self._verb(name, life.pause),
             b"resume": self._verb(name, life.resume),
+            b"rename": self._verb(name, rename, RENAME_KEYS, *RENAME_KEYS),
             b"ports": self._verb(name, change_ports, PORT_KEYS),
         }
 
-    def _verb(self, name: str, act: Act, keys: Keys = NO_KEYS) -> ExtensionResource:
+    def _verb(self, name: str, act: Act, keys: Keys = NO_KEYS, *required: str) -> ExtensionResource:
         async def post(request: Request) -> Json:
-            values = read_body(request, keys)
+            values = read_body(request, keys, *required)
             instance = self.manager.match(name)
             for text in await act(self.manager, instance, **values):
                 note(request, text)

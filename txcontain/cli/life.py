@@ -73,6 +73,13 @@ def verb(name: str, *options: str) -> "Callable[[Client, Namespace], Coroutine[A
     return run
 
 
+async def rename(client: "Client", arguments: Namespace) -> int:
+    """Give an instance another name."""
+    record = await client.change(arguments.instance, "rename", to=arguments.name)
+    print(plain(f"{arguments.instance}: renamed to {record['instance']}"))
+    return 0
+
+
 async def publish(client: "Client", arguments: Namespace) -> int:
     """Publish ports of an instance."""
     return await change_ports(client, arguments.instance, publish=arguments.ports)
@@ -117,6 +124,12 @@ COMMANDS = (
     ),
     Command("pause", "freeze all processes of instances", verb("pause"), (INSTANCES,)),
     Command("resume", "let paused instances run on", verb("resume"), (INSTANCES,)),
+    Command(
+        "rename",
+        "give an instance another name",
+        rename,
+        (INSTANCE, Argument("name", metavar="NAME", help="its new name")),
+    ),
     Command(
         "publish",
         "publish ports of a running instance on a private network",

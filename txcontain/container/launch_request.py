@@ -45,7 +45,12 @@ def read_launch_request(values: dict[str, Any]) -> LaunchRequest:
     name, remove = values.get("instance"), values.get("remove", False)
     if not isinstance(remove, bool):
         refuse(f"remove must be true or false, not {shown(remove)}")
-    return LaunchRequest(config, **checked, instance=_instance(name), remove=remove)
+    return LaunchRequest(
+        config,
+        **checked,
+        instance=None if name is None else instance_name("instance", name),
+        remove=remove,
+    )
 
 
 def _config(value: object) -> Spec | str:
@@ -57,12 +62,11 @@ def _config(value: object) -> Spec | str:
     return name
 
 
-def _instance(value: object) -> str | None:
-    if value is None:
-        return None
+def instance_name(key: str, value: object) -> str:
+    """Check the name of an instance. Raises InvalidData."""
     if not isinstance(value, str) or not INSTANCE_NAME.fullmatch(value):
         refuse(
-            "instance must be up to 63 letters, digits, '.', '_' and '-', with a letter, digit or "
+            f"{key} must be up to 63 letters, digits, '.', '_' and '-', with a letter, digit or "
             f"'_' at both ends, not {shown(value)}"
         )
     if value.lower() in RESERVED:

@@ -129,7 +129,7 @@ class Manager:
 
         Raises InstanceExists too.
         """
-        self._check_that_it_is_free(asked.instance)
+        self.check_that_it_is_free(asked.instance)
         spec = asked.config
         if isinstance(spec, str):
             spec = self._kept_config(spec, asked.major, asked.minor)
@@ -156,7 +156,7 @@ class Manager:
         instance.notes = self.layers.news(layers)
         return instance
 
-    def _check_that_it_is_free(self, name: str | None) -> None:
+    def check_that_it_is_free(self, name: str | None) -> None:
         """Raise InstanceExists if an instance has this name, or is about to have it."""
         if name is None:
             return
@@ -255,7 +255,7 @@ class Manager:
         prepared = None
         if asked.instance is None:  # else none is prepared for its name
             prepared = self.pool.warm.lease(self.blueprint(spec, layers, None, ids))
-        self._check_that_it_is_free(asked.instance)
+        self.check_that_it_is_free(asked.instance)
         name = asked.instance or (prepared.reserved if prepared else new_name(spec.name))
         try:
             address = self.network.reserve(name, spec)

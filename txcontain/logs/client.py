@@ -241,6 +241,22 @@ class LogClient(ClientFactory):
         elif slot is not None and not self._stopped:
             await self._within(self._ask("drain", "drained", token))
 
+    async def rename(self, token: str, to: str) -> None:
+        """Have it rename the folder of a slot's instance; the disk tells whether that worked."""
+        waiting = self._expect("renamed", token)
+        self._tell("rename", token, to)
+        await self._within(waiting)
+
+    def renamed(self, instance: str, to: str, most: int) -> None:
+        """An instance has another name: its slot, and who reads its log, follow it there."""
+        if token := self._tokens.pop(instance, None):
+            slot = self._slots[token]
+            slot.instance, slot.name = to, f"name {token} {to} {most}"
+            self._tokens[to] = token
+        if instance in self.readers:
+            self.readers[to] = self.readers.pop(instance)
+        self.wake(instance)
+
     async def settle_log(self, instance: str) -> None:
         """The same for an instance, even if its processes are not known any more."""
         await self.settle(self._tokens.get(instance, ""))

@@ -23,6 +23,7 @@ The manager sends lines to RUN/logd.sock, and gets lines::
     name TOKEN INSTANCE BYTES      read them, into this instance's log of at most so many bytes
     drain TOKEN                    move what is in them now       -> drained TOKEN
     close TOKEN                    the same, then close them      -> closed TOKEN
+    rename TOKEN INSTANCE          rename its instance's folder   -> renamed TOKEN
     follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
     at any time                                                   -> trouble INSTANCE WHY
 
@@ -240,14 +241,8 @@ class Server:
         self.deadline = time.monotonic() + GRACE  # until then, wait for a manager
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
-        self.verbs: dict[str, Callable[..., None]] = {
-            "sync": self.sync,
-            "open": self.open,
-            "name": self.name,
-            "drain": self.drain,
-            "close": self.close,
-            "follow": self.follow,
-        }
+        verbs = self.sync, self.open, self.name, self.drain, self.close, self.follow, self.rename
+        self.verbs: dict[str, Callable[..., None]] = {verb.__name__: verb for verb in verbs}
         self.add(listener.fileno(), self.accept)
         for token, slot in slots.items():
             if slot.instance:
@@ -405,6 +400,18 @@ class Server:
         """The container has ended: move what is there, and close its FIFOs."""
         self.finish(token)
         self.say("closed", token)
+
+    def rename(self, token: str, instance: str) -> None:
+        """Rename the folder of a slot's instance: here, nothing is written to it meanwhile."""
+        with contextlib.suppress(OSError, KeyError):  # the manager looks whether it has worked
+            before = self.slots[token].instance
+            os.rename(os.path.join(self.instances, before), os.path.join(self.instances, instance))
+            self.logs[instance] = self.logs.pop(before)
+            self.logs[instance].folder = self.folder(instance)
+            for other in [one for one, slot in self.slots.items() if slot.instance == before]:
+                self.slots[other].instance = instance
+                self.partner.tell("name", other, instance, self.slots[other].most)
+        self.say("renamed", token)
 
     def follow(self, instance: str, segment: str, offset: str) -> None:
         """Say when there is more than this; at once if there is already."""

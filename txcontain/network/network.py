@@ -77,8 +77,8 @@ class Network:
         """
         if spec.network != "private":
             return None
-        self._check_name(spec.name, spec.name)
-        self._check_name(instance, spec.name)
+        self.check_name(spec.name, spec.name)
+        self.check_name(instance, spec.name)
         self.find_nft()
         self._check_forwarding(spec.ports)
         taken = {self.interface.ip, *(member.address for member in self._members.values())}
@@ -94,8 +94,8 @@ class Network:
         background(self._settle(), "making the private network ready")
         return str(address)
 
-    def _check_name(self, name: str, config: str) -> None:
-        """DNS ignores case (RFC 4343): a name must not stand for two configs."""
+    def check_name(self, name: str, config: str) -> None:
+        """Raise ConfigAtFault if a name stands for another config: DNS ignores case (RFC 4343)."""
         for instance, member in self._members.items():
             if name.lower() in member.names and config != member.config:
                 raise ConfigAtFault(
@@ -132,6 +132,11 @@ class Network:
             if instance in self._members:
                 self._members[instance] = evolve(self._members[instance], ports=before)
             raise
+
+    def rename(self, instance: str, to: str) -> None:
+        """An instance has another name, if it is on this network."""
+        if member := self._members.pop(instance, None):
+            self._members[to] = evolve(member, names=(to.lower(), member.names[1]))
 
     def link_of(self, address: str) -> Link:
         """What an instance needs to know of its link."""

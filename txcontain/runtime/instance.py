@@ -447,14 +447,23 @@ class Instance:
         self.delay = min(self.delay * 2, LONGEST_DELAY)
 
     def _start_again(self) -> None:
-        self.restarts += 1
         background(self._try_to_start(), f"starting {self.name} again")
 
     async def _try_to_start(self) -> None:
+        async with self.moving:  # its folder may be renamed now
+            pass
+        if self.state != "waiting":
+            return
+        self.restarts += 1
         try:
             await self._start()
         except Error as error:
             self._tell(f"could not be started again: {error}")
+
+    def be_called(self, name: str, folder: str, plan: Plan) -> None:
+        """Take another name, with the folder and the plan that it has by it."""
+        self.name, self.folder, self.plan = name, folder, plan
+        self._ending.name = name
 
     def set_paused(self, paused: bool) -> None:
         """Take note of whether all its processes are frozen."""
