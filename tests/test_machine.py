@@ -42,6 +42,7 @@ from tests.support import document
 from txcontain.engine import life, recovery
 from txcontain.engine.configs import upload
 from txcontain.engine.recovery import doctor, restore
+from txcontain.engine.renaming import rename
 from txcontain.errors import Error, MachineAtFault
 from txcontain.runtime import pool, prepared
 from txcontain.runtime.exits import UNSEEN
@@ -283,6 +284,19 @@ class Lives(RuleBasedStateMachine):
         """One is stopped, started, paused and so on, in whatever state it is."""
         instance = self.pick(pick, list(self.manager.instances.values()))
         self.ask(f"{verb} {instance.name}", VERBS[verb](self.manager, instance))
+
+    @rule(pick=PICKS, number=st.integers(0, 3))
+    @precondition(lambda self: self.manager.instances)
+    def rename(self, pick: Any, number: int) -> None:
+        """One gets another name, which may be taken."""
+        instance = self.pick(pick, list(self.manager.instances.values()))
+        self.launched.discard(instance.name)  # until the answer has its new name
+        self.ask(f"rename {instance.name}", self.rename_to(instance, f"name-{number}"))
+
+    async def rename_to(self, instance: Instance, to: str) -> Instance:
+        """The instance, once it has that name."""
+        await rename(self.manager, instance, to)
+        return instance
 
     @rule()
     def doctor(self) -> None:

@@ -1243,6 +1243,11 @@ ELSEWHERE = (
         "a number",
     ),
     (
+        "a command in a paused instance",
+        "engine/test_life.py:test_exec",
+        "{} is paused → resume it first",
+    ),
+    (
         "a command in an instance that has ended",
         "runtime/test_sessions.py:test_only_in_one_that_runs",
         "{} {} → a command can only be run in one that runs",

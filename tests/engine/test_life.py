@@ -5,7 +5,8 @@ import signal
 from typing import Any
 
 from tests.fakes import ManagerTestCase, make_manager
-from txcontain.engine import life
+from txcontain.container.exec_plan import Command
+from txcontain.engine import execs, life
 from txcontain.engine.recovery import restore
 from txcontain.errors import (
     CalledOff,
@@ -374,6 +375,14 @@ class PauseTests(LifeCase):
         self.assertEqual((found.running, found.paused), (True, True))
         self.now(life.resume(self.manager, found))
         self.assertEqual((self.reactor.frozen, found.paused), (set(), False))
+
+    def test_exec(self) -> None:
+        """No command is run in a paused instance, as it would be frozen too."""
+        instance = self.launch()
+        self.now(life.pause(self.manager, instance))
+        command = Command(("ls",))
+        error = self.refused(execs.start(self.manager, instance, command), NotRunning)
+        self.assertEqual(error.chain, (f"{instance.name} is paused", "resume it first"))
 
     def test_again(self) -> None:
         """To pause or resume it twice changes nothing, and says so."""

@@ -54,6 +54,8 @@ def _joined(manager: Manager, instance: Instance) -> Joined:
     if not instance.running or processes is None or not processes.process.pid:
         why = WHY_NOT.get(instance.state, f"is {instance.state}")
         raise NotRunning(f"{instance.name} {why}", "a command can only be run in one that runs")
+    if instance.paused:  # the command would be frozen too
+        raise NotRunning(f"{instance.name} is paused", "resume it first")
     process, cgroups = processes.process, manager.pool.cgroups
     where = process.pid, process.start_time, cgroups.entrances(processes.token)
     return Joined(*where, user_namespace=instance.ids is not None)
