@@ -88,6 +88,20 @@ class WalkTests(SynchronousTestCase):
         self.assertEqual(self.walk(), ["A /1", "A /1/2", "A /1/2/3"])
         self.assertFalse(self.complete)
 
+    def test_too_much(self) -> None:
+        """No more is told than fits the bounds, of changes and of all their letters."""
+        self.fill("upper", "1", "2", "3")
+        part = Part("/", f"{self.folder}/lower", f"{self.folder}/upper")
+        for bound, value in (("MOST", 2), ("LONGEST", len("/1/2"))):
+            self.patch(changes, bound, value)
+            walk = Walk(set(), 0)
+            self.assertEqual(len(walk.bounded([part])), 2)
+            self.assertFalse(walk.complete)
+            self.patch(changes, bound, 1000)
+        walk = Walk(set(), 0)
+        self.assertEqual(len(walk.bounded([part])), 3)
+        self.assertTrue(walk.complete)
+
     def test_gone(self) -> None:
         """What vanishes meanwhile is left out, and an upper folder that is not there is empty."""
         os.rmdir(f"{self.folder}/upper")

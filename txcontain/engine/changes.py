@@ -23,6 +23,7 @@ from txcontain.runtime.instance import Instance
 
 MADE = ("move", "mount", "overlay", "volume", "host_folder", "file", "add_file", "add_copy")
 MOST, DEEPEST = 100_000, 100  # changes to tell; folders below each other
+LONGEST = 8 << 20  # characters of all paths: each may have 25,000 of them
 ADDED, CHANGED, DELETED = "A", "C", "D"
 OPAQUE = "trusted.overlay.opaque"
 Change = tuple[str, str]  # what, and the path
@@ -46,9 +47,9 @@ async def changes(manager: Manager, instance: Instance) -> dict[str, Any]:
     if parts and instance.spec.limits.disk is not None:
         refuse(f"what {instance.name} writes is in memory (limits.disk), where no one sees it")
     walk = Walk(made, instance.ids or 0)
-    found = await manager.threads(lambda: [*islice(walk.parts(parts), MOST + 1)])
-    told = [{"kind": kind, "path": path} for kind, path in found[:MOST]]
-    return {"changes": told, "complete": walk.complete and len(found) <= MOST}
+    found = await manager.threads(walk.bounded, parts)
+    told = [{"kind": kind, "path": path} for kind, path in found]
+    return {"changes": told, "complete": walk.complete}
 
 
 def parts_of(instance: Instance) -> tuple[list[Part], set[str]]:
@@ -78,6 +79,17 @@ class Walk:
     first_id: int  # that root of the container has on the disk
     complete: bool = True
 
+    def bounded(self, parts: Sequence[Part]) -> list[Change]:
+        """The changes of these parts, as far as it is not too much to tell."""
+        found, room = list[Change](), LONGEST
+        for change in self.parts(parts):
+            room -= len(change[1])
+            if room < 0 or len(found) == MOST:
+                self.complete = False
+                break
+            found.append(change)
+        return found
+
     def parts(self, parts: Sequence[Part]) -> Iterator[Change]:
         """The changes of these parts."""
         for part in parts:
@@ -99,9 +111,9 @@ class Walk:
             self.complete = False
             return
         with os.scandir(upper) as entries:
-            names = sorted(entry.name for entry in islice(entries, MOST))
+            names = sorted(entry.name for entry in islice(entries, MOST + 1))
         if lower is not None and _is_opaque(upper):
-            for name in sorted(set(islice(os.listdir(lower), MOST)) - set(names)):
+            for name in sorted({*islice(os.listdir(lower), MOST + 1)} - {*names}):
                 yield DELETED, f"{path}/{name}"
         for name in names:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
