@@ -16,6 +16,7 @@ from tests.integration.tarballs import file, folder, link
 from tests.integration.test_exec import ExecCase
 from tests.support import needs_user_namespaces
 
+EMPTY = {"proc"}, {"."}
 BIG = 10 << 20  # bytes
 
 
@@ -125,6 +126,9 @@ class InAndOutTests(FilesCase):
             self.assertIn("./data/kept", found)
             own = [path for path in found if path.startswith(("./proc/", "./sys/", "./dev/"))]
             self.assertEqual(own, [])
+            self.assertEqual(
+                (set(self.read(name, "/proc")), set(self.read(name, "/proc/."))), EMPTY
+            )
             self.stop_one(name)
 
     def test_cp(self) -> None:

@@ -41,7 +41,8 @@ from txcontain.runtime.session import PASSED_AS_KILL, Session
 
 LONGEST_PATH = 4096  # bytes (PATH_MAX)
 MOUNTABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}\.tar")
-KERNELS_OWN = ("proc", "sys", "dev")
+# What is left out of the folders that have files of the kernel's, or what was borrowed.
+NOT_ITS_OWN = {"/": ("./proc/*", "./sys/*", "./dev/*"), BORROWED: ("*/*",)}
 # What is told of a file, and how stat(1) prints that.
 STATUS = {"mode": "%f", "owner": "%u", "group": "%g", "size": "%s", "changed": "%Y"}
 KINDS = {stat.S_IFDIR: "folder", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
@@ -121,8 +122,9 @@ async def read(manager: Manager, instance: Instance, path: str) -> Transfer:
     Raises InvalidData, NoSuchPath, NotRunning, TooMany, MachineAtFault.
     """
     folder, name = split(path)
-    excluded = [f"--exclude=./{top}/*" for top in KERNELS_OWN]
-    arguments = ["--format=gnu", *["--anchored", *excluded] * (os.path.normpath(folder) in "//")]
+    patterns = NOT_ITS_OWN.get("/" + os.path.normpath(path).strip("/"), ())
+    excluded = [f"--exclude={pattern}" for pattern in patterns]
+    arguments = ["--format=gnu", *["--anchored", *excluded] * bool(excluded)]
     what = f"reading {path} in {instance.name}"
     return await _start(manager, instance, what, (folder, name), [*CREATE, *arguments, "--", name])
 
