@@ -37,6 +37,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
 from tests.api.test_hostile_http import HostileCase
+from tests.api.test_streams import HEADERS
 from tests.api.test_verbs import all_errors
 from tests.cli.session import Broken, Session
 from tests.fakes import ManagerTestCase
@@ -413,6 +414,17 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         {"body": '{"dry_run": "yes"}'},
         "409 Bad Request: dry_run must be true or false, not 'yes'",
     ),
+    (
+        "GET /instances/web-9/exec?tty=1&rows=0&columns=70000",
+        {"host": "Host: localhost\r\n" + "\r\n".join(HEADERS[1:])},
+        "409 Bad Request: a terminal has 1 to 65535 rows and columns, not 70000",
+    ),
+    (
+        "GET /instances/web-9/exec",
+        {},
+        "409 Bad Request: this is a WebSocket (RFC 6455) with the subprotocol v5.channel.k8s.io → "
+        "the request does not ask for that: Missing header, 'Connection: Upgrade'",
+    ),
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
     (
@@ -537,6 +549,17 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["volumes", "import", "a", "/no/file"],
         {},
         "Can't open /no/file: No such file or directory.",
+    ),
+    (
+        ["exec", "-e", "NO_SUCH_VARIABLE", "web-1", "ls"],
+        {},
+        "txcontain exec: error: argument -e/--env: write NAME=VALUE: there is no variable "
+        "'NO_SUCH_VARIABLE' here",
+    ),
+    (
+        ["explain", "web-1", "ls"],
+        {},
+        "Only with --exec a command can be explained.",
     ),
     (
         ["destroy", ""],
@@ -1246,6 +1269,11 @@ ELSEWHERE = (
         "a command in a paused instance",
         "engine/test_life.py:test_exec",
         "{} is paused → resume it first",
+    ),
+    (
+        "a terminal for a command, where there is none",
+        "cli/test_exec.py:test_no_terminal",
+        "-t needs a terminal, and standard input is none: leave -t out.",
     ),
     (
         "a command in an instance that has ended",

@@ -7,6 +7,7 @@ from typing import Any
 
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -69,6 +70,14 @@ class Broken:
         return fail(self.error)
 
 
+class Closed:
+    """An endpoint at which nothing listens."""
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """Fail as a real endpoint does."""
+        return fail(ConnectionRefusedError())
+
+
 class Session(SynchronousTestCase):
     """Types commands, and looks at what comes out."""
 
@@ -76,6 +85,7 @@ class Session(SynchronousTestCase):
         self.manager = Manager()
         self.http: Any = StubTreq(self.manager)
         self.clock: Any = Clock()
+        self.way: Any = lambda uri: Closed()  # to what is no plain HTTP
         self.stdout, self.stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
@@ -84,6 +94,7 @@ class Session(SynchronousTestCase):
         """Type a command; return the Deferred of its exit status."""
         arguments = main.parse(list(words), {})
         client = Client(arguments.url, self.http, self.clock)
+        client.way = self.way
         return Deferred.fromCoroutine(main.carry_out(client, arguments))
 
     def run_command(self, *words: str) -> int:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
+import os
 import re
+import select
 import signal
+import struct
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -314,6 +320,182 @@ def sleepers() -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if path.read_bytes() == b"sleep\x004711\x00":
                 yield path.parent
+
+
+class CommandCase(ExecCase):
+    """A test that types commands of the CLI."""
+
+    def command(self, *words: str, **options: Any) -> Any:
+        """What a command of the CLI has written, and its status."""
+        whole = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, *words]
+        return subprocess.run(whole, capture_output=True, text=True, timeout=60, **options)
+
+    def type_at(self, *words: str) -> Terminal:
+        """A command of the CLI on a terminal."""
+        whole = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, *words]
+        terminal = Terminal(whole)
+        self.addCleanup(terminal.close)
+        return terminal
+
+
+class Terminal:
+    """A terminal on which a command of the CLI runs, as a person sees it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.screen = ""
+        self.master, slave = os.openpty()
+        self.resize(30, 100)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "vt100"}
+        )
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self.master, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Make the window as large as this."""
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def shows(self, text: str) -> bool:
+        """Whether the screen shows this by now."""
+        while select.select([self.master], [], [], 0)[0]:
+            self.screen += os.read(self.master, 1 << 16).decode(errors="replace")
+        return text in self.screen
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+class CliTests(CommandCase):
+    """exec and shell, typed."""
+
+    def test_pipes(self) -> None:
+        """Input, both outputs and the status pass through, whatever the bytes are."""
+        instance = self.idle()
+        done = self.command(
+            "exec", "-i", instance, "sh", "-c", "cat; echo e >&2; exit 3", input="x\0"
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (3, "x\0", "e\n"))
+        done = self.command(
+            "exec", "-u", "worker", "-e", "A=1", instance, "sh", "-c", "id -u; echo $A"
+        )
+        self.assertEqual((done.returncode, done.stdout), (0, "1000\n1\n"))
+        done = self.command("exec", instance, "sh", "-c", "kill -TERM $$")
+        self.assertEqual(done.returncode, 128 + signal.SIGTERM)
+
+    def test_statuses(self) -> None:
+        """What can't be run has a shell's status, and a sentence."""
+        instance = self.idle()
+        for words, status, said in (
+            ((instance, "fly"), 127, "there is no fly in the folders of PATH"),
+            ((instance, "/etc/passwd"), 126, "/etc/passwd is not executable"),
+            (("nobody", "ls"), 125, "there is no instance nobody"),
+        ):
+            done = self.command("exec", *words)
+            self.assertEqual((done.returncode, done.stdout), (status, ""))
+            self.assertIn(said, done.stderr)
+
+    def test_much(self) -> None:
+        """Much goes both ways, and no faster than the other side takes it."""
+        instance = self.idle()
+        words = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url]
+        words += ["exec", "-i", instance, "cat"]
+        data = os.urandom(1 << 20) * 8
+        done = subprocess.run(words, input=data, capture_output=True, timeout=120)
+        self.assertEqual((done.returncode, done.stdout == data), (0, True))
+
+    def test_slow_reader(self) -> None:
+        """A client that reads nothing costs the manager no memory."""
+        instance = self.idle()
+        before = self.memory()
+        words = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url]
+        words += ["exec", instance, "sh", "-c", "while :; do echo 0123456789abcdef; done"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as client:
+            time.sleep(3)
+            used = self.memory() - before
+            client.kill()
+        self.assertLess(used, 5 << 10)
+
+    def memory(self) -> int:
+        """KiB of memory that the manager has."""
+        text = Path(f"/proc/{self.manager.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s*(\d+)", text)[0])
+
+    def test_terminal(self) -> None:
+        """A shell has a terminal of the container's own: its keys, its window, its end."""
+        instance = self.idle()
+        terminal = self.type_at("shell", instance)
+        wait_until(lambda: terminal.shows("# "), "the prompt")
+        terminal.type("readlink /proc/self/fd/0; echo $TERM\r")
+        wait_until(lambda: terminal.shows("/dev/pts/0") and terminal.shows("vt100"), "its terminal")
+        terminal.type("trap 'echo changed' WINCH; echo A$((1+1))\r")
+        wait_until(lambda: terminal.shows("A2"), "the trap is set")
+        terminal.resize(40, 120)
+        os.kill(terminal.process.pid, signal.SIGWINCH)
+        for _ in range(100):
+            terminal.type("\r")
+            time.sleep(0.1)
+            if terminal.shows("changed\r\n"):
+                break
+        terminal.type("echo C$((1+1)); cat\r")
+        wait_until(lambda: terminal.shows("C2\r\n"), "the change was told, and cat runs")
+        terminal.type("\x03")
+        wait_until(lambda: terminal.shows("^C"), "the key is shown")
+        time.sleep(0.5)
+        terminal.type("echo B$((1+1)); exit 3\r")
+        wait_until(lambda: terminal.shows("B2"), "Ctrl-C has ended cat only")
+        self.assertEqual(terminal.process.wait(30), 3)
+        self.assertTrue(terminal.shows("changed\r\n"))
+        self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
+
+    def test_ctrl_d(self) -> None:
+        """Ctrl-D ends a shell; its status is that of its last command."""
+        terminal = self.type_at("exec", "-it", self.idle(), "sh")
+        wait_until(lambda: terminal.shows("# "), "the prompt")
+        terminal.type("(exit 7)\r\x04")
+        self.assertEqual(terminal.process.wait(30), 7)
+
+    def test_killed_client(self) -> None:
+        """A client that a signal ends leaves its terminal as it was, and ends its command."""
+        instance = self.idle()
+        terminal = self.type_at("exec", "-it", instance, "sleep", "4711")
+        wait_until(lambda: len(list(sleepers())) == 1, "it runs")
+        terminal.process.terminate()
+        self.assertEqual(terminal.process.wait(30), 128 + signal.SIGTERM)
+        self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
+        wait_until(lambda: not list(sleepers()), "it has ended")
+
+    def test_false_terminal(self) -> None:
+        """A container that puts something in place of its terminals gets its own all the same."""
+        self.try_false_terminal()
+
+    @needs_user_namespaces
+    def test_false_terminal_with_a_user_namespace(self) -> None:
+        """Nor does that help root of a user namespace."""
+        self.try_false_terminal(user_namespace=True)
+
+    def try_false_terminal(self, **keys: Any) -> None:
+        """Run a command on a terminal in a container that has changed its /dev."""
+        instance = self.idle(**keys)
+        setup = "rm /dev/ptmx /dev/tty; ln -s /etc/passwd /dev/ptmx"
+        self.exec(instance, "sh", "-c", f"{setup}; mv /dev/pts /dev/x; rm -r /dev/pts/*")
+        terminal = self.type_at("exec", "-it", "-u", "worker", instance, "sh")
+        wait_until(lambda: terminal.shows("$ "), "the prompt")
+        terminal.type("readlink /proc/self/fd/0; exit\r")
+        wait_until(lambda: terminal.shows("/dev/pts/0"), "its terminal")
+        terminal.process.wait(30)
+
+    def test_explain(self) -> None:
+        """explain --exec prints the script."""
+        done = self.command("explain", "--exec", self.idle(), "ls", "-l")
+        self.assertTrue(done.stdout.rstrip().endswith("ls -l"), done.stdout + done.stderr)
 
 
 class ExplainTests(ExecCase):

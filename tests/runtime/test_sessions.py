@@ -190,10 +190,10 @@ class StreamTests(SessionCase):
         session, joiner = self.run_one()
         producer = object()
         session.register_input(producer)
+        self.assertIs(joiner.producer, producer)
         session.write(b"x")
         session.close_input()
         self.assertEqual((joiner.given, joiner.input_closed), (b"x", True))
-        self.assertIs(joiner.producer, producer)
 
     def test_run(self) -> None:
         """A command that is run to its end gets its input, and all its output is returned."""
@@ -326,7 +326,7 @@ class TerminalTests(SessionCase):
 
     def test_size(self) -> None:
         """It has the size that it is given."""
-        self.session.resize(30, 100)
+        self.session.resize(Size(30, 100))
         self.assertEqual(os.get_terminal_size(self.slave), (100, 30))
 
     def test_end(self) -> None:
@@ -338,7 +338,7 @@ class TerminalTests(SessionCase):
         self.reactor.advance(LINGER)
         self.assertEqual(self.successResultOf(self.session.ended).status, 3)
         self.assertFalse(self.terminal.is_open)
-        self.session.resize(1, 1)  # which changes nothing
+        self.session.resize(Size(1, 1))  # which changes nothing
 
     def test_hang_up(self) -> None:
         """When it is ended, its terminal is closed, so that the kernel tells all its processes."""

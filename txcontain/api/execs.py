@@ -1,14 +1,17 @@
-"""Commands in instances: one whose whole output is the answer."""
+"""Commands in instances: their whole output as the answer, or their streams over a WebSocket."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from attrs import define
 from twisted.web.server import Request
 
+from txcontain.api.access import READ_ONLY
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
+    FLAG,
     INSTANCE,
     NO_INSTANCE,
     Json,
@@ -22,20 +25,35 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import ExtensionResource, body, query
+from txcontain.api.streams import HUNG_UP, Streams, shake_hands
+from txcontain.api.verbs import ExtensionResource, body, flag, number, query, text
 from txcontain.container.document import read_object, refuse, shown
-from txcontain.container.exec_plan import DESCRIBED, Command, read_command
+from txcontain.container.exec_plan import (
+    DESCRIBED,
+    LONGEST_SIDE,
+    Command,
+    read_command,
+    read_size,
+)
 from txcontain.engine import execs
 
 LONGEST, UNLESS_SAID = 3600, 60.0  # seconds that a command may take
 
 # The parameters of a query that may be in it once, with their readers.
-OF_COMMAND = dict.fromkeys(("user", "workdir"), lambda _, text: text)
+OF_COMMAND: dict[str, Callable[[str, str], Any]] = {
+    **dict.fromkeys(("user", "workdir"), text),
+    "tty": flag,
+    "rows": number,
+    "columns": number,
+}
 OF_QUERY = [
     in_query("command", "the program; then its arguments", array({"type": "string"})),
     in_query("env", "NAME=VALUE; may be repeated", array({"type": "string"})),
     in_query("user", DESCRIBED["user"]["description"], DESCRIBED["user"]),
     in_query("workdir", DESCRIBED["workdir"]["description"], DESCRIBED["workdir"]),
+    in_query("tty", "whether it has a terminal", FLAG),
+    in_query("rows", "of the terminal", numeric("lines", 1, LONGEST_SIDE)),
+    in_query("columns", "of the terminal", numeric("characters", 1, LONGEST_SIDE)),
 ]
 
 
@@ -72,6 +90,13 @@ class Execs(Area):
                 NO_INSTANCE,
                 requestBody=json_body("Command"),
             ),
+            "get": extension(
+                "execStream",
+                "Run a command in an instance over a WebSocket (v5.channel.k8s.io)",
+                answer("never: 101, and then the command's streams"),
+                NO_INSTANCE,
+                parameters=OF_QUERY,
+            ),
             "parameters": [INSTANCE],
         },
         "/instances/{instance}/exec/explain": {
@@ -101,10 +126,26 @@ class Execs(Area):
             timeout = _timeout(values.pop("timeout", UNLESS_SAID))
             command = read_command(values)
             session = await execs.start(self.manager, self.manager.match(name), command)
-            request.notifyFinish().addErrback(lambda _: session.end("its client has hung up"))
+            request.notifyFinish().addErrback(lambda _: session.end(HUNG_UP))
             return await execs.run(session, given, timeout)
 
-        resource: Any = ExtensionResource(POST=run)
+        async def stream(request: Request) -> None:
+            caller = getattr(request, "caller", None)
+            if caller is None or not caller.may(b"POST"):  # to run a command is no reading
+                raise READ_ONLY
+            answer, connection = shake_hands(request)
+            command = _asked(request)
+            session = await execs.start(self.manager, self.manager.match(name), command)
+            channel: Any = request.channel
+            if channel is None:
+                session.end(HUNG_UP)
+                return
+            streams = Streams(session, connection, channel.loseConnection)
+            channel.registerProducer(session, True)
+            channel.upgrade(request, answer, streams)
+            await streams.closed
+
+        resource: Any = ExtensionResource(POST=run, GET=stream)
         resource.putChild(b"explain", ExtensionResource(GET=explanation))
         return {b"exec": resource}
 
@@ -117,7 +158,9 @@ def _asked(request: Request) -> Command:
     lists = {name: request.args.pop(name.encode(), []) for name in ("command", "env")}
     texts = {name: [_text(name, word) for word in words] for name, words in lists.items()}
     given = {key: value for key, value in query(request, **OF_COMMAND).items() if value is not None}
-    return read_command({"command": texts["command"] or ["/bin/sh"], "env": texts["env"], **given})
+    tty, rows, columns = (given.pop(key, None) for key in ("tty", "rows", "columns"))
+    values = {"command": texts["command"] or ["/bin/sh"], "env": texts["env"], **given}
+    return read_command(values, read_size(rows or 24, columns or 80) if tty else None)
 
 
 def _text(name: str, word: bytes) -> str:

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web import http
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
@@ -114,6 +115,7 @@ class Channel(HTTPChannel):
     _unread = False  # whether answers wait for the client to read them
     body: Body | None = None  # of the request that is being read, if it is handed on as it comes
     _end: Timer | None = None  # of a connection on which a body comes that nobody wants
+    _upgraded: Any = None  # an IProtocol: what the connection is now, if it is HTTP no more
 
     def connectionMade(self) -> None:
         """Count it."""
@@ -135,11 +137,16 @@ class Channel(HTTPChannel):
             self._end.cancel()
         self._behind = b""
         super().connectionLost(reason)
+        if self._upgraded is not None:
+            self._upgraded.connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         """Read on, unless the request is too long or has been refused."""
         if self.transport.disconnecting:
             return  # over TLS, more data may arrive after a refusal
+        if self._upgraded is not None:
+            self._upgraded.dataReceived(data)
+            return
         if self._behind:
             self._behind += data
             return
@@ -150,6 +157,17 @@ class Channel(HTTPChannel):
             self.refuse("409 Bad Request", TOO_LONG)
         else:
             super().dataReceived(data)
+
+    def upgrade(self, request: Request, answer: bytes, protocol: Any) -> None:
+        """Let the connection speak another protocol from now on (RFC 9110, 7.8).
+
+        :param answer: to the request that asked for it, which has no other
+        """
+        request.setResponseCode(http.SWITCHING)
+        self.site.log(request)
+        self.transport.write(answer)
+        self._upgraded = protocol
+        protocol.makeConnection(self.transport)
 
     def lineReceived(self, line: bytes) -> None:
         """Refuse a header of two lines, which another program may read as two headers."""

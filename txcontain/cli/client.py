@@ -8,21 +8,37 @@ that gives them up, and one that explains failures.
 
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any, NoReturn, TypeAlias
 from urllib.parse import quote, unquote
 
 from treq import collect
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import FileBodyProducer, RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import (
+    URI,
+    FileBodyProducer,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from txcontain.cli.connect import QUICK, agent, distrust, how_to_start, request_url
+from txcontain.cli.connect import (
+    QUICK,
+    Way,
+    agent,
+    distrust,
+    how_to_start,
+    request_url,
+    way_to,
+)
 from txcontain.cli.errors import CliError, Refused
 
 # Seconds that the manager may be silent during a slow request: a launch waits until its container
@@ -103,6 +119,8 @@ class Client:
     one that can't be understood.
 
     :param token: identifies the caller to the manager
+    :ivar url: what requests are sent to
+    :ivar way: to the manager, for what is no plain HTTP
     :ivar notes: advice from the answers, a sentence each
     """
 
@@ -110,11 +128,12 @@ class Client:
         self, url: str, http: HTTPClient, clock: IReactorTime, token: str | None = None
     ) -> None:
         self._where = url.rstrip("/")
-        self._url = request_url(self._where)
+        self.url = request_url(self._where)
         self._http = http
-        self._clock = clock
+        self.clock = clock
         self.notes: list[str] = []
-        self._shown = {"Authorization": f"Bearer {token}"} if token else {}
+        self.way: Way | None = None
+        self.shown = {"Authorization": f"Bearer {token}"} if token else {}
 
     @classmethod
     def connecting(cls, url: str, reactor: Any, token: str | None, **files: Any) -> "Client":
@@ -122,7 +141,9 @@ class Client:
 
         :raises CliError: if the token would be there for others to read, or a file can't be used
         """
-        return cls(url, HTTPClient(agent(url, reactor, token, **files)), reactor, token)
+        client = cls(url, HTTPClient(agent(url, reactor, token, **files)), reactor, token)
+        client.way = way_to(url, reactor, token, **files)
+        return client
 
     # The course's resources.
 
@@ -194,11 +215,7 @@ class Client:
 
     def pause(self, seconds: float) -> Deferred[None]:
         """Fire after so many seconds."""
-        return deferLater(self._clock, seconds)
-
-    def explain(self, instance: str) -> AsyncIterator[bytes]:
-        """Yield the shell script that would make an instance's container."""
-        return self.feed(f"/instances/{quoted(instance)}/explain", follow=False)
+        return deferLater(self.clock, seconds)
 
     async def volumes(self) -> Json:
         """Return the records of all volumes."""
@@ -287,6 +304,13 @@ class Client:
         """Return a body that is not understood."""
         return b"".join([chunk async for chunk in self._stream("GET", path)])
 
+    async def connect(self, protocol: Any) -> None:
+        """Connect a protocol of another kind to the manager."""
+        assert self.way is not None
+        with self.explaining():
+            endpoint = self.way(URI.fromBytes(self.url.encode()))
+            await connectProtocol(endpoint, protocol)
+
     async def ask(self, method: str, path: str, *, shape: Any = None, **options: Any) -> Any:
         """Send a request; return its answer, parsed if a shape is given (see `fits`).
 
@@ -311,14 +335,14 @@ class Client:
         self, method: str, path: str, *, patience: float | None = QUICK, **options: Any
     ) -> AsyncIterator[bytes]:
         """Send a request; yield the body of its answer as it comes."""
-        headers = {**self._shown, **options.pop("headers", {})}
-        try:
+        headers = {**self.shown, **options.pop("headers", {})}
+        with self.explaining():
             response = await self._within(
                 patience,
                 self._http.request(
                     method,
-                    self._url + path,
-                    reactor=self._clock,
+                    self.url + path,
+                    reactor=self.clock,
                     unbuffered=True,
                     allow_redirects=False,
                     headers=headers,
@@ -328,10 +352,16 @@ class Client:
             chunks = self._chunks(response, patience)
             if response.code != 200:
                 body = b"".join([chunk async for chunk in chunks])
-                raise Refused(response.code, *self._reason(response, body))
+                raise self.refused(response.code, response.phrase, response.headers, body)
             self.notes += map(unquote, response.headers.getRawHeaders("Txcontain-Note", []))
             async for chunk in chunks:
                 yield chunk
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Turn what becomes of a connection into a CliError."""
+        try:
+            yield
         except ConnectionRefusedError as error:
             raise CliError(
                 f"Nothing listens at {self._where}: {how_to_start(self._where)}, or name another"
@@ -369,21 +399,16 @@ class Client:
                 " do what it was asked: `txcontain ps` shows what is running."
             )
 
-        return answer.addTimeout(patience, self._clock, give_up)
+        return answer.addTimeout(patience, self.clock, give_up)
 
-    def _reason(self, response: IResponse, body: bytes) -> tuple[str, str]:
-        """Return why the manager refused, from the body, a header or the status line.
-
-        And the type of the problem, if the manager has said it.
-        """
-        headers = response.headers
+    def refused(self, code: int, phrase: bytes, headers: Headers, body: bytes) -> Refused:
+        """Return why the manager refused, from the body, a header or the status line."""
         if headers.getRawHeaders("Content-Type", [""])[0].startswith("application/problem+json"):
             problem = self.understood(body, PROBLEM)
             lines = [f"{problem['title']}: {problem['detail']}", *problem["chain"]]
-            return "\n  ".join(lines), problem.get("type", "")
-        told = headers.getRawHeaders("Txcontain-Reason", [""])[0]
-        status = f"HTTP status {response.code} {response.phrase.decode('latin-1')}"
-        return unquote(told) or status, ""
+            return Refused(code, "\n  ".join(lines), problem.get("type", ""))
+        told = unquote(headers.getRawHeaders("Txcontain-Reason", [""])[0])
+        return Refused(code, told or f"HTTP status {code} {phrase.decode('latin-1')}")
 
     def understood(self, text: bytes, shape: Any) -> Json:
         """Return the JSON value in `text`."""

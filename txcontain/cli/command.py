@@ -1,7 +1,7 @@
 """What a command is, and the arguments that several commands take."""
 
 import re
-from argparse import ArgumentTypeError, Namespace
+from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,4 +57,5 @@ INSTANCES = Argument(
     type=instance_name,
     help="its name, the beginning of it, or config:NAME for all of a config",
 )
+COMMAND = Argument("command", metavar="COMMAND", nargs=REMAINDER, help="a program, its arguments")
 FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")

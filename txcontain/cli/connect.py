@@ -28,7 +28,12 @@ class Endpoints:
 
 
 def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> Any:
-    """Return an agent that sends requests to a manager.
+    """Return an agent that sends requests to a manager, on the way that `way_to` returns."""
+    return Agent.usingEndpointFactory(reactor, Endpoints(way_to(url, reactor, token, **files)))
+
+
+def way_to(url: str, reactor: Any, token: str | None, **files: Path | None) -> Way:
+    """Return the way to a manager.
 
     :param url: unix:/path, http://host:port or https://host:port
     :param token: what will be sent along
@@ -39,12 +44,10 @@ def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> An
     if parts.scheme == "http" and token and parts.hostname not in HERE:
         raise CliError(f"Anyone on the way could read the token over {url}: use https.")
     if parts.scheme == "unix":
-        way = by_unix_socket(reactor, parts.path)
-    else:
-        host = parts.hostname or ""
-        way = over_tcp(reactor, host)
-        way = over_tls(way, host, **files) if parts.scheme == "https" else way
-    return Agent.usingEndpointFactory(reactor, Endpoints(way))
+        return by_unix_socket(reactor, parts.path)
+    host = parts.hostname or ""
+    way = over_tcp(reactor, host)
+    return over_tls(way, host, **files) if parts.scheme == "https" else way
 
 
 def request_url(url: str) -> str:

@@ -5,7 +5,8 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import INSTANCE, Command
+from txcontain.cli.command import COMMAND, INSTANCE, Argument, Command
+from txcontain.cli.errors import CliError
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -21,8 +22,13 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 
 
 async def explain(client: "Client", arguments: Namespace) -> int:
-    """Print the shell script that would make an instance's container."""
-    async for chunk in client.explain(arguments.instance):
+    """Print the shell script that would make an instance's container, or run a command in it."""
+    if arguments.command and not arguments.exec:
+        raise CliError("Only with --exec a command can be explained.")
+    from txcontain.cli.client import quoted
+
+    path = f"/instances/{quoted(arguments.instance)}/{'exec/' * arguments.exec}explain"
+    async for chunk in client.feed(path, follow=False, command=arguments.command or None):
         sys.stdout.buffer.write(chunk)
     return 0
 
@@ -44,7 +50,16 @@ def status_of(end: "Json") -> int:
 
 COMMANDS = (
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
-    Command("explain", "show how to make an instance's container by hand", explain, (INSTANCE,)),
+    Command(
+        "explain",
+        "show how to make an instance's container by hand",
+        explain,
+        (
+            Argument("--exec", action="store_true", help="how to run a command in it instead"),
+            INSTANCE,
+            COMMAND,
+        ),
+    ),
     Command(
         "wait",
         f"wait until an instance has ended; exit with its status ({UNKNOWN}: not known)",

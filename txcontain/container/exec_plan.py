@@ -81,6 +81,17 @@ def read_command(values: Mapping[str, Any], terminal: Size | None = None) -> Com
     return Command(**checked, terminal=terminal)
 
 
+def read_size(rows: object, columns: object) -> Size:
+    """The size of a terminal.
+
+    Raises InvalidData.
+    """
+    for side in (rows, columns):
+        if type(side) is not int or not 0 < side <= LONGEST_SIDE:
+            refuse(f"a terminal has 1 to {LONGEST_SIDE} rows and columns, not {shown(side)}")
+    return Size(rows, columns)  # type: ignore[arg-type]  # they are checked
+
+
 def make_exec_plan(spec: Spec, host: Host, joined: Joined, command: Command) -> Plan:
     """The steps by which a command joins a container of ``spec``; the last one runs it."""
     capabilities = list(CAPABILITIES.values())

@@ -22,6 +22,7 @@ WHY_NOT = {
     "waiting": "has ended, and waits to be started again",
     "stopping": "is being ended",
     "ended": "has ended",
+    "stopped": "was stopped",
 }
 
 

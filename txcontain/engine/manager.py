@@ -47,6 +47,7 @@ from txcontain.runtime.supervised import LOOK_AFTER
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
 TIDY_AFTER = 1.0  # seconds
 LINK_GOES_WITHIN = 0.1  # seconds after the last process; if not, a connection holds it
+OVER = ("waiting", "stopping", "stopped", "ended")  # states in which no command runs on
 REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, and for its log
 
 
@@ -329,7 +330,7 @@ class Manager:
         """React to the new state of an instance."""
         self.journal.add(instance.state, why, instance=instance.name)
         self.network.set_running(instance.name, instance.running)
-        if not instance.running:
+        if instance.state in OVER:
             self.sessions.end_those_of(instance, f"{instance.name} has ended, or is about to")
         if instance.running or instance.ended:
             self.tidy_soon()

@@ -20,6 +20,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txcontain.container.exec_plan import Size
 from txcontain.container.plan import Plan, begins_with
 from txcontain.errors import Error, MachineAtFault
 from txcontain.host.kernel import Kernel
@@ -60,9 +61,9 @@ class Session(ProcessProtocol):
     lost: Callable[[Session], None] = lambda session: None  # told that its process has ended
     exit: Exit | None = None
     ends_by: int = signal.SIGHUP  # the signal that asks it to end
+    paused: bool = False  # whether its output waits
     ended_because: str = ""  # empty if the manager did not end it
     _planned: bool = False
-    _paused: bool = False
     _pipes_closed: bool = False
     _stderr: bytes = b""
     _kill: Timer = field(init=False)
@@ -131,27 +132,28 @@ class Session(ProcessProtocol):
     def close_input(self) -> None:
         """No more input comes. (A terminal has no end: there, Ctrl-D is input like any other.)"""
         if self.terminal is None:
+            self.transport.unregisterProducer()
             self.transport.closeStdin()
 
     def register_input(self, producer: Any) -> None:
         """Have a push producer pause while the command does not read."""
         (self.terminal or self.transport).registerProducer(producer, True)
 
-    def resize(self, rows: int, columns: int) -> None:
+    def resize(self, size: Size) -> None:
         """The terminal, if it has one, has this size now."""
         if self.terminal is not None:
-            self.terminal.resize(rows, columns)
+            self.terminal.resize(size)
 
     # -- its output ------------------------------------------------------------
 
     def pauseProducing(self) -> None:
         """Read no output for now: the command waits once its pipes are full."""
-        self._paused = True
+        self.paused = True
         (self.terminal or self.transport).pauseProducing()
 
     def resumeProducing(self) -> None:
         """Read on."""
-        self._paused = False
+        self.paused = False
         (self.terminal or self.transport).resumeProducing()
 
     def stopProducing(self) -> None:
@@ -183,7 +185,9 @@ class Session(ProcessProtocol):
 
         :param because: why, as its exit will say
         """
-        self.ended_because = self.ended_because or because
+        if self.ended_because:
+            return
+        self.ended_because = because
         self.heard = None
         self.resumeProducing()  # it may wait for a reader
         if self.terminal is not None:
@@ -217,7 +221,7 @@ class Session(ProcessProtocol):
         self._linger.after(LINGER)
 
     def _linger_no_longer(self) -> None:
-        if self._paused:  # then there may be more of its output
+        if self.paused:  # then there may be more of its output
             self._linger.after(LINGER)
             return
         if self.terminal is not None:

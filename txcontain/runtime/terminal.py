@@ -14,6 +14,8 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 
+from txcontain.container.exec_plan import Size
+
 
 class Terminal(FileDescriptor):
     """Reads and writes the master of a terminal (pty(7)), which it has from now on."""
@@ -45,10 +47,11 @@ class Terminal(FileDescriptor):
         written: int | Exception = fdesc.writeToFD(self._master, data)
         return written
 
-    def resize(self, rows: int, columns: int) -> None:
+    def resize(self, size: Size) -> None:
         """Give it a size, which its foreground processes are told (SIGWINCH, ioctl_tty(2))."""
         if self.is_open:
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            wanted = struct.pack("HHHH", size.rows, size.columns, 0, 0)
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, wanted)
 
     @property
     def is_open(self) -> bool:

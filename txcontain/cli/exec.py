@@ -1,0 +1,133 @@
+"""Commands that run something in an instance: exec, shell."""
+
+import os
+import re
+import sys
+from argparse import ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING, Any
+
+from txcontain.cli.command import COMMAND, INSTANCE, Argument, Command
+from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.instances import UNKNOWN, status_of
+from txcontain.cli.logs import emit
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client
+
+CANNOT_RUN, NO_SUCH_PROGRAM = 126, 127  # exit statuses, as a shell's
+STATUSES = {
+    "urn:txcontain:cannot-run": CANNOT_RUN,
+    "urn:txcontain:no-such-program": NO_SUCH_PROGRAM,
+}
+# The shell that the image's /etc/passwd gives the user, if it is one that can be used.
+SHELL = """\
+shell=/bin/sh
+while IFS=: read -r name _ _ _ _ _ found; do
+    case $name:$found in
+        "$USER":*/nologin | "$USER":*/false) ;;
+        "$USER":/*) if [ -x "$found" ]; then shell=$found; fi ;;
+    esac
+done 2>/dev/null </etc/passwd
+exec "$shell"
+"""
+
+
+async def exec_(client: "Client", arguments: Namespace) -> int:
+    """Run a command in an instance; return its exit status."""
+    if arguments.tty and not sys.stdin.isatty():
+        raise CliError("-t needs a terminal, and standard input is none: leave -t out.")
+    return await run(client, arguments, arguments.command, arguments.interactive, arguments.tty)
+
+
+async def shell(client: "Client", arguments: Namespace) -> int:
+    """Run the user's shell in an instance, on a terminal if this is one."""
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return await run(client, arguments, ["/bin/sh", "-c", SHELL], True, on_terminal)
+
+
+async def attach(client: "Client", arguments: Namespace) -> int:
+    """Print what an instance writes from now on; once it has ended, return its status."""
+    async for chunk in client.logs([arguments.instance], True, tail=0):
+        emit(chunk, sys.stdout)
+    return status_of(await client.wait(arguments.instance))
+
+
+async def run(
+    client: "Client", arguments: Namespace, command: list[str], interactive: bool, tty: bool
+) -> int:
+    """Run a command over a WebSocket; return its exit status."""
+    from txcontain.cli.streams import run_command
+
+    asked: dict[str, Any] = {
+        "command": command,
+        "env": [*terminal_type()] * tty + arguments.env,
+        "user": arguments.user,
+        "workdir": arguments.workdir,
+    }
+    try:
+        return await run_command(client, arguments.instance, asked, interactive, tty)
+    except Refused as refusal:
+        arguments.failure = STATUSES.get(refusal.kind, UNKNOWN)
+        raise
+
+
+def terminal_type() -> list[str]:
+    """Return the variable that says what kind of terminal this is, if that is known."""
+    kind = os.environ.get("TERM", "")
+    return [f"TERM={kind}"] if re.fullmatch(r"[\w.+-]{1,64}", kind, re.ASCII) else []
+
+
+def variable(text: str) -> str:
+    """Return an argument NAME=VALUE; if it is only a NAME, with the value that it has here.
+
+    :raises ArgumentTypeError: if that has none
+    """
+    name, equals, _ = text.partition("=")
+    if not equals and name not in os.environ:
+        raise ArgumentTypeError(f"write NAME=VALUE: there is no variable {name!r} here")
+    return text if equals else f"{name}={os.environ[name]}"
+
+
+WHO = (
+    Argument("-u", "--user", metavar="USER", help="who runs it: USER or USER:GROUP"),
+    Argument(
+        "-e",
+        "--env",
+        metavar="NAME=VALUE",
+        type=variable,
+        action="append",
+        default=[],
+        help="a variable on top of the container's; may be repeated",
+    ),
+    Argument("-w", "--workdir", metavar="FOLDER", help="where it starts; else in the user's home"),
+)
+
+COMMANDS = (
+    Command(
+        "exec",
+        "run a command in an instance, and exit with its status",
+        exec_,
+        (
+            Argument("-i", "--interactive", action="store_true", help="it reads what you type"),
+            Argument("-t", "--tty", action="store_true", help="it has a terminal"),
+            *WHO,
+            INSTANCE,
+            COMMAND,
+        ),
+        failure=UNKNOWN,
+    ),
+    Command(
+        "attach",
+        "show what an instance writes from now on, and exit with its status",
+        attach,
+        (INSTANCE,),
+        failure=UNKNOWN,
+    ),
+    Command(
+        "shell",
+        "start a shell in an instance",
+        shell,
+        (*WHO, INSTANCE),
+        failure=UNKNOWN,
+    ),
+)
