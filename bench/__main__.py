@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import contestants, hostile, logs, measure, packages, processes, report
+from bench import contestants, execs, hostile, logs, measure, packages, processes, report
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
 from bench.manager import BASE, ROOT, make_images, running
 from bench.measure import Figure, Samples, worst
@@ -88,6 +88,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         together = folder / "first"
         together.mkdir()
         figures.append(measure.first_launches(folder, together, scale.first))
+        figures += execs.figures(warm, docker, scale.rounds)
         figures += logs.figures(folder)
         print(f"\n{report.figure_table(figures)}", flush=True)
     return {

@@ -85,6 +85,13 @@ class Connection:
             raise Refused(f"{status}: {unquote(reason.decode(errors='replace')).strip()}")
         return body
 
+    def read_to_the_end(self) -> bytes:
+        """An answer that ends with the connection."""
+        status, _ = self._head()
+        if status >= 300:
+            raise Refused(str(status))
+        return self._file.read()
+
     def _head(self) -> tuple[int, dict[bytes, bytes]]:
         line = self._file.readline()
         if not line:

@@ -239,6 +239,15 @@ class Docker(Contestant):
         """Delete it."""
         self.client.ask("DELETE", f"/containers/{container}?force=1")
 
+    def exec(self, container: str, command: list[str]) -> None:
+        """Run a command in one, and wait for its end, which is that of the output."""
+        document = {"Cmd": command, "AttachStdout": True, "AttachStderr": True}
+        created = self.client.ask("POST", f"/containers/{container}/exec", document)["Id"]
+        stream = UnixConnection(self.socket)
+        stream.send_off("POST", f"/exec/{created}/start", {"Detach": False, "Tty": False})
+        stream.read_to_the_end()
+        stream.close()
+
     def daemons(self) -> list[int]:
         """The pids of dockerd and of its containerd."""
         return [self.process.pid, *processes.children(self.process.pid)]
