@@ -88,6 +88,10 @@ class PostgresTests(ExampleCase):
         """What PostgreSQL answers, without a frame."""
         return self.run_in("db", "psql", "-qtAc", statement).strip()
 
+    def wait_for_server(self) -> None:
+        """Wait until it has recovered: it listens before."""
+        self.run_in("db", "/bin/sh", "-c", "until pg_isready -q; do sleep 0.1; done")
+
     def test_next_minor(self) -> None:
         """What was written is there in the next minor version, after SIGKILL to the manager too."""
         self.start_newest(self.keep("postgres"), "db")
@@ -97,6 +101,9 @@ class PostgresTests(ExampleCase):
         self.start()
         self.assertEqual(self.sql("SELECT word FROM kept"), "größer")
         self.assertEqual(self.inspect("db")["pid"], server)
+        self.assertEqual(self.ask("POST", "/instances/db/restart").status, 200)
+        self.wait_for_server()
+        self.assertEqual(self.sql("SELECT word FROM kept"), "größer")
         self.destroy("db")
 
         self.start_newest(self.keep("next"), "db")
@@ -113,7 +120,7 @@ class PostgresTests(ExampleCase):
         os.kill(self.inspect("db")["pid"], signal.SIGKILL)
         wait_until(lambda: self.inspect("db")["restarts"] == 1, "it is started again", WITHIN)
         wait_until(lambda: self.inspect("db")["ready"], "it listens again", WITHIN)
-        self.run_in("db", "/bin/sh", "-c", "until pg_isready -q; do sleep 0.1; done")  # it recovers
+        self.wait_for_server()
         self.assertEqual(self.sql("SELECT count(*) FROM kept"), "100000")
 
 
