@@ -28,6 +28,7 @@ from bench.manager import BASES, ROOT, Manager
 INSIDE = ["/bin/sh", "-c", "echo; exec sleep 1000"]
 FLOOR = "unshare + chroot"
 SECONDS = 20  # after which a container that does not start or end is given up
+UNIFIED = "/sys/fs/cgroup/unified"  # where a host with both versions of cgroups mounts version 2
 OWN = "txcontain-bench"  # how what is ours is called in places that others use too
 
 
@@ -167,6 +168,30 @@ class Oci(Contestant):
         """Delete it."""
         delete = [*self.command, "delete", "--force", container]
         processes.start(delete, env=self.environment).wait()
+
+
+class Crun(Oci):
+    """crun where it sees cgroups of one version: it refuses a host that has both mounted."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        super().__init__("crun", root, folder)
+        self.holder: Popen[bytes] | None = None
+        if os.path.ismount(UNIFIED):
+            self.what += ", both through nsenter"
+            self.holder = self._hide_version_2()
+            self.command = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", *self.command]
+
+    def _hide_version_2(self) -> Popen[bytes]:
+        hide = f"umount {UNIFIED} && echo && exec sleep infinity"
+        holder = processes.start(["unshare", "--mount", "sh", "-c", hide], stdout=PIPE)
+        if read_within(holder, SECONDS) != b"\n":
+            raise Missing(f"{UNIFIED} can't be unmounted in a mount namespace of its own")
+        return holder
+
+    def close(self) -> None:
+        """End what holds the mount namespace."""
+        if self.holder:
+            processes.stop(self.holder)
 
 
 class Docker(Contestant):
@@ -403,7 +428,7 @@ def peers(root: Path, folder: Path) -> Iterator[tuple[list[Contestant], dict[str
     makers = {
         "docker": lambda: Docker(root, folder),
         "runc": lambda: Oci("runc", root, folder),
-        "crun": lambda: Oci("crun", root, folder),
+        "crun": lambda: Crun(root, folder),
         "bubblewrap": lambda: Foreground("bubblewrap", [needed("bwrap"), *bwrap], variables),
         "nspawn": lambda: Nspawn("nspawn", [needed("systemd-nspawn"), *nspawn], variables),
     }
