@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import contestants, execs, hostile, logs, measure, packages, processes, report
+from bench import contestants, execs, hostile, logs, measure, packages, processes, report, stay
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
 from bench.manager import BASE, ROOT, make_images, running
 from bench.measure import Figure, Samples, worst
@@ -83,8 +83,9 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         timelines = {one.name: measure.timeline(one, 10) for one in ours}
         bursts = burst_figures(field, scale.burst)
         docker = next((one for one in others if isinstance(one, Docker)), None)
+        staying = stay.figures(warm, docker, scale.rounds)
         latencies, many = figures_with_many(warm, docker, scale)
-        figures = [*launch_figures(samples), *bursts, *many]
+        figures = [*launch_figures(samples), *staying, *bursts, *many]
         together = folder / "first"
         together.mkdir()
         figures.append(measure.first_launches(folder, together, scale.first))

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from itertools import count, cycle
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -62,13 +63,13 @@ class Contestant:
 
 
 class Txcontain(Contestant):
-    """A manager of txcontain."""
+    """A manager of txcontain, asked for the bench's config with these changes."""
 
     what = "POST /launch → answer; DELETE /destroy → answer"
 
-    def __init__(self, manager: Manager, name: str) -> None:
+    def __init__(self, manager: Manager, name: str, **changes: Any) -> None:
         self.manager, self.name = manager, name
-        self.configs = cycle([manager.upload()])
+        self.configs = cycle([manager.upload(**changes)])
         self.idle: list[Connection] = [manager.client]
 
     def get_ready(self, many: int) -> None:
@@ -211,6 +212,7 @@ class Docker(Contestant):
     ]
 
     def __init__(self, root: Path, folder: Path) -> None:
+        self.host: dict[str, Any] = {"NetworkMode": "host"}
         self.folder = folder / "docker"
         self.folder.mkdir()
         # The path of a socket is short by nature, and those below this one are long.
@@ -249,8 +251,7 @@ class Docker(Contestant):
 
     def begin(self) -> str:
         """Create it, and send the request to start it."""
-        host = {"NetworkMode": "host"}
-        document = {"Image": OWN, "Cmd": INSIDE, "HostConfig": host}
+        document = {"Image": OWN, "Cmd": INSIDE, "HostConfig": self.host}
         name: str = self.client.ask("POST", "/containers/create", document)["Id"]
         self.client.send_off("POST", f"/containers/{name}/start")
         return name
@@ -273,6 +274,12 @@ class Docker(Contestant):
         stream.read_to_the_end()
         stream.close()
 
+    def with_volume(self, name: str) -> Docker:
+        """The same engine, whose containers all have one named volume at /data."""
+        other = copy(self)
+        other.name, other.host = name, {**self.host, "Binds": [f"{OWN}:/data"]}
+        return other
+
     def daemons(self) -> list[int]:
         """The pids of dockerd and of its containerd."""
         return [self.process.pid, *processes.children(self.process.pid)]
@@ -286,6 +293,28 @@ class Docker(Contestant):
                 subprocess.run(["umount", line.split()[1]], check=False)
         Path(self.socket).unlink(missing_ok=True)
         remove_groups(OWN)
+
+
+class Again(Contestant):
+    """One container that is stopped and started, over and over."""
+
+    what = "POST start → answer; POST stop → answer"
+
+    def __init__(self, name: str, client: Connection, start: str, stop: str) -> None:
+        self.name, self.client, self.start, self.stop = name, client, start, stop
+        self.end(None)
+
+    def begin(self) -> None:
+        """Send the request."""
+        self.client.send_off("POST", self.start)
+
+    def finish(self, begun: None) -> None:
+        """Wait for the answer."""
+        self.client.answer()
+
+    def end(self, container: None) -> None:
+        """Stop it."""
+        self.client.ask("POST", self.stop)
 
 
 class Nspawn(Foreground):
