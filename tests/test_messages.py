@@ -610,6 +610,11 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     ),
     (["run", "basefs.tar.gz"], {}, "Say what to run in it: txcontain run IMAGE COMMAND..."),
     (
+        ["run", "-di", "basefs.tar.gz", "ls"],
+        {},
+        "-d leaves it, and -i and -t stay with it: choose one of them.",
+    ),
+    (
         ["run", "-e", "NO_SUCH", "basefs.tar.gz", "ls"],
         {},
         "txcontain run: error: argument -e/--env: write NAME=VALUE: there is no variable 'NO_SUCH' "

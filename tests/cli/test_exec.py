@@ -4,12 +4,14 @@ import io
 import json
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 from wsproto import WSConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import (
@@ -128,3 +130,16 @@ class ExecTests(Session):
         self.assertEqual(commands.terminal_type(), ["TERM=xterm-256color"])
         self.patch(os, "environ", {"TERM": "a b"})
         self.assertEqual(commands.terminal_type(), [])
+
+
+class InputTests(SynchronousTestCase):
+    """This process's standard input."""
+
+    def test_hung_up(self) -> None:
+        """Once the connection is gone, it is read no more, and nothing is written to it."""
+        reactor = MemoryReactor()
+        typed = streams.Input(reactor, SimpleNamespace(transport=StringTransport()))  # type: ignore[arg-type]  # no more is used
+        typed.begin()
+        self.assertEqual(reactor.getReaders(), [typed])
+        typed.stopProducing()
+        self.assertEqual((reactor.getReaders(), reactor.getWriters()), ([], []))

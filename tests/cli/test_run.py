@@ -15,6 +15,7 @@ from txcontain.cli import run
 from txcontain.cli.run import MOST_PASSED_ON, PASSED_ON, pass_signals_on
 
 LAUNCHED = {"instance": "job", "name": "basefs", "major": "0", "minor": "0"}
+STOPPED = {**LAUNCHED, "state": "stopped", "since": 0, "pid": None, "restarts": 0, "exit": None}
 EXIT = {"status": 3, "signal": None, "reason": "exit status 3"}
 PLAIN = {"name": "basefs", "major": "0", "minor": "0", "base_image": "basefs.tar.gz"}
 
@@ -88,6 +89,25 @@ class RunTests(Session):
         self.assertTrue(self.sent()["remove"])
         self.assertEqual(self.manager.asked[-1][0], "DELETE /destroy/job")
 
+    def test_inside(self) -> None:
+        """With -i or -t it runs in an idle container, which is stopped after it, or removed."""
+        self.manager.answers_to("POST /instances/job/stop", STOPPED)
+        asked: list[Any] = []
+
+        async def run_inside(client: Any, given: Any, *words: Any) -> int:
+            asked.append((given.instance, given.user, given.env, given.workdir, *words))
+            return 3
+
+        self.patch(run, "run_inside", run_inside)
+        words = "-i -e A=1 -u www -w /srv basefs.tar.gz cat -".split()
+        self.assertEqual(self.run_command("run", *words), 3)
+        self.assertEqual(asked, [("job", None, [], "/srv", ["cat", "-"], True, False)])
+        config = {**PLAIN, "startup_owner": "www", "startup_env": ["A=1"]}
+        self.assertEqual(self.sent(), {"config": config})
+        self.assertEqual(self.manager.asked[-1][0], "POST /instances/job/stop")
+        self.assertEqual(self.run_command("run", "--rm", *words), 3)
+        self.assertEqual(self.manager.asked[-1][0], "DELETE /destroy/job")
+
     def test_refused(self) -> None:
         """What is not there is 127, what can't be run is 126, and all else is 125."""
         for kind, status in (("no-such-program", 127), ("cannot-run", 126), ("config", 125)):
@@ -102,6 +122,8 @@ class RunTests(Session):
         """Without a command, and with an option that makes no sense, nothing is sent."""
         self.assertEqual(self.run_command("run", "basefs.tar.gz"), 125)
         self.assertIn("Say what to run in it", self.err)
+        self.assertEqual(self.run_command("run", "-di", "basefs.tar.gz", "ls"), 125)
+        self.assertIn("choose one of them", self.err)
         for words in (("-e", "NO_SUCH"), ("-v", "data"), ("-v", "a:b"), ("--network", "x")):
             self.assertRaises(SystemExit, self.run_command, "run", *words, "basefs.tar.gz", "ls")
         self.assertEqual(self.manager.asked, [])

@@ -462,6 +462,16 @@ class CliTests(CommandCase):
         terminal.type("(exit 7)\r\x04")
         self.assertEqual(terminal.process.wait(30), 7)
 
+    def test_new_container(self) -> None:
+        """run -it gives a command in a new container a terminal, and removes that after it."""
+        terminal = self.type_at("run", "--rm", "-it", "small.tar", "sh")
+        wait_until(lambda: terminal.shows("# "), "the prompt")
+        terminal.type("readlink /proc/self/fd/0; exit 5\r")
+        self.assertEqual(terminal.process.wait(30), 5)
+        self.assertTrue(terminal.shows("/dev/pts/0"))
+        self.assertNotIn("Error", terminal.screen)
+        self.assertEqual(self.ask("GET", "/instances").json, {"instances": []})
+
     def test_killed_client(self) -> None:
         """A client that a signal ends leaves its terminal as it was, and ends its command."""
         instance = self.idle()

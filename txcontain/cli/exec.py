@@ -34,9 +34,14 @@ exec "$shell"
 
 async def exec_(client: "Client", arguments: Namespace) -> int:
     """Run a command in an instance; return its exit status."""
+    check_terminal(arguments)
+    return await run(client, arguments, arguments.command, arguments.interactive, arguments.tty)
+
+
+def check_terminal(arguments: Namespace) -> None:
+    """Raise CliError if a terminal is asked for, and this is not one."""
     if arguments.tty and not sys.stdin.isatty():
         raise CliError("-t needs a terminal, and standard input is none: leave -t out.")
-    return await run(client, arguments, arguments.command, arguments.interactive, arguments.tty)
 
 
 async def shell(client: "Client", arguments: Namespace) -> int:
@@ -88,6 +93,8 @@ def variable(text: str) -> str:
     return text if equals else f"{name}={os.environ[name]}"
 
 
+INTERACTIVE = Argument("-i", "--interactive", action="store_true", help="it reads what you type")
+TTY = Argument("-t", "--tty", action="store_true", help="it has a terminal")
 WHO = (
     Argument("-u", "--user", metavar="USER", help="who runs it: USER or USER:GROUP"),
     Argument(
@@ -108,8 +115,8 @@ COMMANDS = (
         "run a command in an instance, and exit with its status",
         exec_,
         (
-            Argument("-i", "--interactive", action="store_true", help="it reads what you type"),
-            Argument("-t", "--tty", action="store_true", help="it has a terminal"),
+            INTERACTIVE,
+            TTY,
             *WHO,
             INSTANCE,
             COMMAND,

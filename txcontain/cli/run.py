@@ -1,6 +1,5 @@
 """The command `run`: a container without a file of a config."""
 
-import os
 import re
 import signal
 import sys
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.exec import INTERACTIVE, STATUSES, TTY, check_terminal, variable
+from txcontain.cli.exec import run as run_inside
 from txcontain.cli.instances import UNKNOWN, status_of
 from txcontain.cli.logs import emit
 from txcontain.cli.progress import with_progress
@@ -18,11 +19,6 @@ from txcontain.cli.words import plain
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
-CANNOT_RUN, NO_SUCH_PROGRAM = 126, 127  # exit statuses, as those of a shell
-STATUSES = {
-    "urn:txcontain:cannot-run": CANNOT_RUN,
-    "urn:txcontain:no-such-program": NO_SUCH_PROGRAM,
-}
 # Those that ask a program to do something; it gets them in place of this one.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 MOST_PASSED_ON = 3  # then this program itself is ended by the next, and the container runs on
@@ -32,6 +28,10 @@ async def run(client: "Client", arguments: Namespace) -> int:
     """Launch a container, show what it writes, and return its exit status."""
     if not arguments.command:
         raise CliError("Say what to run in it: txcontain run IMAGE COMMAND...")
+    inside = arguments.interactive or arguments.tty
+    if inside and arguments.detach:
+        raise CliError("-d leaves it, and -i and -t stay with it: choose one of them.")
+    check_terminal(arguments)
     asked = {
         "config": config_of(arguments),
         "instance": arguments.instance,
@@ -45,26 +45,46 @@ async def run(client: "Client", arguments: Namespace) -> int:
     if arguments.detach:
         print(plain(launched["instance"]))
         return 0
-    status = await attend(client, launched["instance"])
-    if arguments.rm:
-        with suppress(Refused):  # the manager may have removed it already
-            await client.destroy(launched["instance"])
-    return status
+    try:
+        return await (converse if inside else attend)(client, launched["instance"], arguments)
+    finally:
+        if arguments.rm:
+            with suppress(Refused):  # the manager may have removed it already
+                await client.destroy(launched["instance"])
+
+
+async def converse(client: "Client", instance: str, arguments: Namespace) -> int:
+    """Run the command in a container that does nothing else; return the command's status.
+
+    PID 1 has no terminal, and no standard input.
+    """
+    asked = Namespace(**vars(arguments) | {"instance": instance, "user": None, "env": []})
+    try:
+        words = arguments.command, arguments.interactive, arguments.tty
+        return await run_inside(client, asked, *words)
+    finally:
+        arguments.failure = asked.failure
+        if not arguments.rm:  # else it is removed at once
+            await client.change(instance, "stop", timeout=0)
 
 
 def config_of(arguments: Namespace) -> "Json":
     """Return the config that the words of a command line stand for."""
+    inside = arguments.interactive or arguments.tty
     # Attached, it is a child of an init: Ctrl-C would not end a PID 1 that does not expect it.
+    of_command = {
+        "command": arguments.command,
+        "init": not arguments.detach,
+        "workdir": arguments.workdir,
+    }
     given = {
+        **({} if inside else of_command),
         "name": re.sub(r"[^A-Za-z0-9_]+", "-", arguments.image.partition(".")[0]).strip("-")[:50]
         or "run",
         "major": "0",
         "minor": "0",
         "base_image": arguments.image,
-        "command": arguments.command,
-        "init": not arguments.detach,
         "startup_owner": arguments.user,
-        "workdir": arguments.workdir,
         "startup_env": arguments.env,
         "ports": arguments.publish,
         "volumes": arguments.volume,
@@ -74,7 +94,7 @@ def config_of(arguments: Namespace) -> "Json":
     return {key: value for key, value in given.items() if value not in (None, [])}
 
 
-async def attend(client: "Client", instance: str) -> int:
+async def attend(client: "Client", instance: str, _: Namespace) -> int:
     """Show what a container writes, pass signals on to it, and return its exit status."""
     from twisted.internet.defer import Deferred
 
@@ -116,17 +136,6 @@ def pass_signals_on(client: "Client", instance: str) -> None:
             signal.signal(number, caught)
 
 
-def variable(text: str) -> str:
-    """Return an argument NAME=VALUE; of only a NAME, with the value that it has here.
-
-    :raises ArgumentTypeError: if that has none
-    """
-    name, equals, _ = text.partition("=")
-    if not equals and name not in os.environ:
-        raise ArgumentTypeError(f"write NAME=VALUE: there is no variable {name!r} here")
-    return text if equals else f"{name}={os.environ[name]}"
-
-
 def volume(text: str) -> str:
     """Return an argument NAME:/PATH or NAME:/PATH:ro as a config has it.
 
@@ -150,6 +159,8 @@ COMMANDS = (
         run,
         (
             Argument("-d", "--detach", action="store_true", help="print its name, and leave it"),
+            INTERACTIVE,
+            TTY,
             Argument("--rm", action="store_true", help="remove it when it has ended"),
             Argument("--name", dest="instance", metavar="INSTANCE", help="what to call it"),
             Argument(

@@ -212,6 +212,10 @@ class Input(FileDescriptor):
         else:
             self.connectionLost()
 
+    def stopProducing(self) -> None:
+        """The connection is gone: read no more."""
+        self.stopReading()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """No more can be read."""
         super().connectionLost(reason)
