@@ -50,6 +50,20 @@ class PostTests(ExecCase):
         joiner.end(None, signal.SIGHUP)
         joiner.close_pipes()
 
+    def test_hung_up_before(self) -> None:
+        """So does one that hangs up before its command runs."""
+        self.reactor.works = False
+        response = self.posted()
+        response.cancel()
+        self.settle()
+        self.failureResultOf(response)
+        (joiner,) = self.reactor.joiners
+        joiner.carry_out()
+        self.settle()
+        self.assertEqual(joiner.signals, [signal.SIGHUP])
+        joiner.end(None, signal.SIGHUP)
+        joiner.close_pipes()
+
 
 class ExplainTests(ExecCase):
     """GET /instances/INSTANCE/exec/explain."""

@@ -45,6 +45,22 @@ class ReadTests(WebTestCase):
         joiner.close_pipes()
         self.settle()
 
+    def test_hung_up_before(self) -> None:
+        """So does one that hangs up before tar runs."""
+        name = self.launch().name
+        self.reactor.works = False
+        response = self.asked("GET", f"/instances/{name}/files?path=/")
+        response.cancel()
+        self.settle()
+        self.failureResultOf(response)
+        (joiner,) = self.reactor.joiners
+        joiner.carry_out()
+        self.settle()
+        self.assertEqual(joiner.signals, [PASSED_AS_KILL])
+        joiner.end(None, 9)
+        joiner.close_pipes()
+        self.settle()
+
     def test_diff(self) -> None:
         """An instance without a writable part has changed nothing."""
         name = self.launch().name
@@ -137,6 +153,18 @@ class WriteTests(SiteCase):
         self.assertEqual(joiner.signals, [PASSED_AS_KILL])
         joiner.end(None, 9)
         joiner.close_pipes()
+
+    def test_kept_and_too_long(self) -> None:
+        """A body that was kept, and is too long for that, is refused before tar is started."""
+        name = self.launch().name
+        connection, transport = self.connect()
+        head = f"PUT http://localhost/instances/{name}/files?path=/tmp HTTP/1.1\r\n{HEADERS}"
+        connection.dataReceived(head.encode())
+        for size in (1 << 20, 1, 0):
+            self.send(connection, bytes(size))
+        self.reactor.advance(0)
+        self.assertIn(b"the body is longer", transport.value())
+        self.assertEqual(self.reactor.joiners, [])
 
     def hang_up(self, connection: Any) -> None:
         """Lose a connection."""

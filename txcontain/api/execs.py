@@ -26,7 +26,15 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.streams import HUNG_UP, Streams, shake_hands
-from txcontain.api.verbs import ExtensionResource, body, flag, number, query, text
+from txcontain.api.verbs import (
+    ExtensionResource,
+    body,
+    flag,
+    hang_up_of,
+    number,
+    query,
+    text,
+)
 from txcontain.container.document import read_object, refuse, shown
 from txcontain.container.exec_plan import (
     DESCRIBED,
@@ -124,9 +132,9 @@ class Execs(Area):
             values = read_object(body(request))
             given = _stdin(values.pop("stdin", ""))
             timeout = _timeout(values.pop("timeout", UNLESS_SAID))
-            command = read_command(values)
+            command, gone = read_command(values), hang_up_of(request)
             session = await execs.start(self.manager, self.manager.match(name), command)
-            request.notifyFinish().addErrback(lambda _: session.end(HUNG_UP))
+            gone.addCallback(lambda _: session.end(HUNG_UP))
             return await execs.run(session, given, timeout)
 
         async def stream(request: Request) -> None:

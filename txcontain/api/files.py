@@ -10,6 +10,7 @@ from twisted.web.server import Request
 
 from txcontain.api.access import READ_ONLY
 from txcontain.api.area import Area, Resources
+from txcontain.api.bodies import Body
 from txcontain.api.describe import (
     FLAG,
     INSTANCE,
@@ -26,7 +27,7 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import ExtensionResource, body, flag, note, query, stream
+from txcontain.api.verbs import ExtensionResource, body, flag, hang_up_of, note, query, stream
 from txcontain.container.document import read_object, refuse, shown
 from txcontain.engine import files
 from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
@@ -158,25 +159,28 @@ class Files(Area):
             path, instance = _needed(asked), self.manager.match(name)
             if asked["stat"]:
                 return await files.look(self.manager, instance, path)
-            await _send(request, await files.read(self.manager, instance, path))
+            gone = hang_up_of(request)
+            transfer = await files.read(self.manager, instance, path)
+            gone.addCallback(lambda _: transfer.session.end(HUNG_UP))
+            await _send(request, transfer)
             return None
 
         async def write(request: Request) -> Json:
             asked = query(request, path=_path, owners=flag)
             path, owners = _needed(asked), bool(asked["owners"])
-            instance = self.manager.match(name)
+            instance, given = self.manager.match(name), stream(request)
             transfer = await files.write(self.manager, instance, path, owners=owners)
-            return await _receive(request, transfer, path)
+            return await _receive(request, given, transfer, path)
 
         async def diff(request: Request) -> Json:
             return await changes(self.manager, self.manager.match(name))
 
         async def commit(request: Request) -> Json:
             values = _read_commit(body(request))
-            instance = self.manager.match(name)
+            instance, gone = self.manager.match(name), hang_up_of(request)
 
             def begun(session: Any) -> None:
-                request.notifyFinish().addErrback(lambda _: session.end(HUNG_UP))
+                gone.addCallback(lambda _: session.end(HUNG_UP))
 
             what = values["mountable"], values.get("mount"), begun
             pause = values.get("pause", False)
@@ -198,12 +202,12 @@ def _check_role(request: Any) -> None:
 
 async def _send(request: Request, transfer: files.Transfer) -> None:
     session = transfer.session
-    request.notifyFinish().addErrback(lambda _: session.end(HUNG_UP))
     if request.method == b"HEAD":
         session.end("only the headers were asked for")
         return
-    request.setHeader(b"Content-Type", TAR.encode())
-    request.registerProducer(session, True)
+    if request.channel is not None:  # else the client has hung up already
+        request.setHeader(b"Content-Type", TAR.encode())
+        request.registerProducer(session, True)
     try:
         await transfer.run(request.write, differs=True)
     except Error as error:  # its client sees only that the stream is cut short
@@ -214,9 +218,9 @@ async def _send(request: Request, transfer: files.Transfer) -> None:
             request.unregisterProducer()
 
 
-async def _receive(request: Request, transfer: files.Transfer, path: str) -> Json:
+async def _receive(request: Request, given: Body, transfer: files.Transfer, path: str) -> Json:
     session = transfer.session
-    delivered = stream(request).deliver(session.transport)
+    delivered = given.deliver(session.transport)
     delivered.addCallbacks(lambda _: session.close_input(), lambda _: session.end(HUNG_UP))
     await transfer.run(bytes)
     if transfer.left_out:

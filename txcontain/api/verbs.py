@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from attrs import define
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -193,6 +193,16 @@ class Connected:
         elif outcome is not None:
             send_json(self.request, b"application/json", outcome)
         self.request.finish()
+
+
+def hang_up_of(request: Request) -> Deferred[None]:
+    """Fires when the client hangs up, also if it does so before anyone waits for that.
+
+    So ask for it before anything else is waited for: a request that is lost tells no one any more.
+    """
+    gone: Deferred[None] = Deferred()
+    request.notifyFinish().addErrback(lambda _: gone.callback(None))
+    return gone
 
 
 def expected(failure: Failure, request: Request) -> errors.Error:
