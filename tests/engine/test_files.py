@@ -3,14 +3,17 @@
 import errno
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
-from tests.fakes import FakeJoiner, ManagerTestCase
+from tests.fakes import FakeJoiner, ManagerTestCase, make_manager
 from txcontain.container.visit_plan import BORROWED
 from txcontain.engine import files
 from txcontain.engine.changes import changes
 from txcontain.engine.files import split
+from txcontain.engine.recovery import restore
 from txcontain.errors import CalledOff, CannotCopy, InvalidData, MachineAtFault, NoSuchPath
+from txcontain.host.cgroups import Cgroups
 from txcontain.runtime.session import PASSED_AS_KILL
 
 HOME = ["home.tar /home READWRITE"]
@@ -215,6 +218,33 @@ class CommitTests(FilesCase):
         self.ends(None, signal.SIGKILL)
         self.failureResultOf(committing, CalledOff)
         self.assertEqual(set(os.listdir(self.mountables)), before)
+
+    def test_paused(self) -> None:
+        """While it lasts the instance is frozen; but no record says so, which would outlast it."""
+        group = os.path.join(self.folder, "group", self.instance.processes.token)
+        os.makedirs(group)
+        self.manager.pool.cgroups = Cgroups({"freezer": os.path.dirname(group)})
+        state = Path(group, "freezer.state")
+        state.write_text("THAWED")
+        self.start(
+            files.commit(
+                self.manager, self.instance, "new.tar", None, self.begun.append, pause=True
+            )
+        )
+        self.assertEqual((state.read_text(), self.instance.record["paused"]), ("FROZEN", False))
+        self.ends()
+        self.assertEqual(state.read_text(), "THAWED")
+
+    def test_cut_short(self) -> None:
+        """What a commit has left when its manager was killed, the next one removes, and no more."""
+        before = set(os.listdir(self.mountables))
+        self.committing()
+        other = os.path.join(self.mountables, ".new.tar.0123456789abcdef.tmp")
+        open(other, "w").close()
+        self.addCleanup(os.unlink, other)
+        done = restore(make_manager(self.reactor, self.folder))
+        self.assertEqual(set(os.listdir(self.mountables)) - before, {os.path.basename(other)})
+        self.assertIn("a commit cut short", "".join(done))
 
     def test_two_at_once(self) -> None:
         """Of two that want the same name, one gets it."""

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
+from hashlib import sha256
 from secrets import token_hex
 from typing import Any, NoReturn
 
@@ -22,9 +23,9 @@ from txcontain.container.visit_plan import (
     plan_of_ended,
     plan_of_running,
 )
-from txcontain.engine import life
 from txcontain.engine.execs import WHY_NOT
 from txcontain.engine.manager import Manager
+from txcontain.engine.transfers import still
 from txcontain.errors import (
     CalledOff,
     CannotCopy,
@@ -249,7 +250,7 @@ async def commit(
         refuse(f"mountable must be a plain name such as data-1.tar, not {shown(name)}")
     target = _target(instance, target)
     path = os.path.join(manager.mountables, name)
-    beside = os.path.join(manager.mountables, f".{name}.{token_hex(8)}.tmp")
+    beside = os.path.join(manager.mountables, f".{name}.{token_hex(8)}{_unfinished(manager)}")
     what = f"keeping {target} of {instance.name} as {name}"
     # The unpacking of a tarball leaves out a top folder that is named like it.
     renamed = f"--transform=flags=rSh;s,^\\.,{name.removesuffix('.tar')},"
@@ -276,15 +277,27 @@ async def commit(
 
 @contextlib.asynccontextmanager
 async def _frozen(manager: Manager, instance: Instance, wanted: bool) -> AsyncIterator[None]:
-    """Have its processes frozen for a while, if that is wanted and they are not anyway."""
-    freezes = wanted and instance.running and not instance.paused
-    if freezes:
-        await life.pause(manager, instance)
-    try:
+    """Have its processes frozen for a while, if that is wanted: no longer than this manager is."""
+    if not wanted:
         yield
-    finally:
-        if freezes and instance.running:
-            await life.resume(manager, instance)
+        return
+    async with manager.volumes.pausing, still(manager, [instance]):
+        yield
+
+
+def _unfinished(manager: Manager) -> str:
+    """The end of the names of what this manager keeps: others may use the same mountables."""
+    return f".{sha256(os.path.realpath(manager.state).encode()).hexdigest()[:8]}.tmp"
+
+
+def remove_unfinished(manager: Manager) -> list[str]:
+    """Remove what commits that were cut short have left; returns the names."""
+    end, names = _unfinished(manager), list[str]()
+    with contextlib.suppress(FileNotFoundError):  # there are no mountables
+        names = [name for name in os.listdir(manager.mountables) if name.endswith(end)]
+    for name in names:
+        _remove(os.path.join(manager.mountables, name))
+    return names
 
 
 def _target(instance: Instance, target: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from txcontain.engine.files import remove_unfinished
 from txcontain.engine.life import start
 from txcontain.engine.manager import Manager
 from txcontain.host.kernel import most_held
@@ -49,6 +50,7 @@ def restore(manager: Manager) -> list[str]:
     done += wrong
     for kept in (manager.configs, manager.vault):
         done += [f"removed {name}, a write cut short" for name in kept.recover()]
+    done += [f"removed {name}, a commit cut short" for name in remove_unfinished(manager)]
     if most_held(may_open) < len(manager.instances):
         done.append(
             f"the manager may open {may_open} files only, which is too few for "
