@@ -12,9 +12,10 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txcontain.errors import MachineAtFault
+from txcontain.errors import MachineAtFault, TooMany
 from txcontain.later import (
     WATCH_AGAIN,
+    Few,
     Timer,
     background,
     be_monotonic,
@@ -141,6 +142,33 @@ class BackgroundTests(SynchronousTestCase):
         last.callback(None)
         self.failureResultOf(done, KeyError)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class FewTests(SynchronousTestCase):
+    """What only a few may do at the same time."""
+
+    def test_turns(self) -> None:
+        """Beyond those that have their turn some wait for one, and no more than are to."""
+        few, done = Few("looks", 1, 1), list[int]()
+
+        async def look(number: int, until: Deferred[None]) -> None:
+            async with few.turn():
+                done.append(number)
+                await until
+
+        ends = [Deferred[None]() for _ in range(4)]
+        looks = [Deferred.fromCoroutine(look(i, end)) for i, end in enumerate(ends)]
+        self.assertEqual(done, [0])
+        for late in looks[2:]:
+            error = self.failureResultOf(late, TooMany).value
+            self.assertEqual(str(error), "2 looks are asked for already → try again later")
+        ends[0].callback(None)
+        self.assertEqual(done, [0, 1])
+        ends[1].errback(ZeroDivisionError())
+        self.failureResultOf(looks[1], ZeroDivisionError)
+        ends[2] = Deferred()
+        ends[2].callback(None)
+        self.successResultOf(Deferred.fromCoroutine(look(4, ends[2])))
 
 
 class MonotonicTests(SynchronousTestCase):

@@ -1306,6 +1306,11 @@ ELSEWHERE = (
         "{} commands run in instances already → end one of them first",
     ),
     (
+        "too many sizes, exports, imports or looks at the same time",
+        "test_later.py:test_turns",
+        "{} {} are asked for already → try again later",
+    ),
+    (
         "a command that never gets into its container",
         "runtime/test_sessions.py:test_too_slow",
         "joining the container → the command does not run after {} s → see whether the container "

@@ -10,14 +10,15 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from txcontain.errors import Error
+from txcontain.errors import Error, TooMany
 
 WATCH_AGAIN = 0.1  # seconds
 TOO_FEW = {errno.ENOMEM, errno.ENOSPC}  # for epoll_ctl(2): memory; fs.epoll.max_user_watches
@@ -169,3 +170,27 @@ async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
     for failure in failures[:1]:
         failure.raiseException()
     return [outcome for _, outcome in outcomes]
+
+
+class Few:
+    """Lets only a few do something at the same time, and only so many others wait for that.
+
+    Work goes on if its client hangs up. So the number of connections bounds neither of both.
+    """
+
+    def __init__(self, what: str, at_once: int, waiting: int) -> None:
+        """:param what: are done, as in "8 exports of volumes" """
+        self._what, self._at_once, self._waiting = what, at_once, waiting
+        self._turns = DeferredSemaphore(at_once)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for one's turn, which lasts as long as this.
+
+        Raises TooMany.
+        """
+        if not self._turns.tokens and len(self._turns.waiting) >= self._waiting:
+            number = self._at_once + self._waiting
+            raise TooMany(f"{number} {self._what} are asked for already", "try again later")
+        async with self._turns:
+            yield

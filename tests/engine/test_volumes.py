@@ -1,14 +1,18 @@
 """Volumes on the disk: what is made, found again, and removed."""
 
 import os
-from typing import Any
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
 
 from tests.fakes import ManagerTestCase, make_manager
+from txcontain.engine import volumes as volumes_
 from txcontain.engine.recovery import restore
-from txcontain.engine.transfers import still
+from txcontain.engine.transfers import export, import_volume, still
 from txcontain.engine.volumes import users_of
-from txcontain.errors import CalledOff, ConfigAtFault, InUse, InvalidData, MachineAtFault
+from txcontain.errors import CalledOff, ConfigAtFault, InUse, InvalidData, MachineAtFault, TooMany
 from txcontain.host.cgroups import Cgroups
+from txcontain.images.packing import Packer
 
 
 class VolumeCase(ManagerTestCase):
@@ -139,6 +143,54 @@ class PutTests(VolumeCase):
         self.refused(self.put(fail=CalledOff("x")), CalledOff)
         self.refused(self.put(fail=OSError(28, "full")), MachineAtFault)
         self.assertEqual((self.names(), self.manager.volumes.known), ([], {}))
+
+
+class BoundsTests(VolumeCase):
+    """However many ask, few programs work for them at the same time."""
+
+    def test_sizes(self) -> None:
+        """Few measure, some wait, and the rest are refused."""
+        asked: list[Deferred[str]] = []
+
+        async def measure(paths: Any) -> str:
+            asked.append(Deferred())
+            return await asked[-1]
+
+        volumes = self.manager.volumes
+        volumes.measure = measure
+        waiting = [self.start(volumes.sizes(["a"])) for _ in range(1000)]
+        self.assertEqual(len(asked), volumes_.MOST_SIZES)
+        refused = [each for each in waiting if each.called]
+        self.assertEqual(len(refused), 1000 - volumes_.MOST_SIZES - volumes_.MOST_WAITING)
+        for each in refused:
+            self.failureResultOf(each, TooMany)
+        self.call_off(waiting)
+
+    def call_off(self, work: list[Deferred[Any]]) -> None:
+        """End all that is not done yet."""
+        for each in reversed(work):
+            each.cancel()
+            each.addErrback(lambda _: None)
+        self.reactor.advance(0)
+
+    def test_transfers(self) -> None:
+        """Exports beyond a few are refused, and so are imports."""
+        self.now(self.manager.volumes.make("a"))
+        os.mkdir(self.path("a", "data"))
+
+        async def last_for_ever(*_: Any, **__: Any) -> None:
+            await Deferred[None]()
+
+        for name in ("pack", "unpack"):
+            self.patch(Packer, name, last_for_ever)
+        for work in (
+            lambda: export(self.manager, "a", None, False),
+            lambda: import_volume(self.manager, "b", cast(Any, None)),
+        ):
+            begun = [self.start(work()) for _ in range(volumes_.MOST_TRANSFERS + 1)]
+            self.assertEqual([each.called for each in begun[:-1]], [False] * (len(begun) - 1))
+            self.failureResultOf(begun[-1], TooMany)
+            self.call_off(begun)
 
 
 class StillTests(VolumeCase):

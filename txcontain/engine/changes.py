@@ -41,13 +41,14 @@ class Part:
 async def changes(manager: Manager, instance: Instance) -> dict[str, Any]:
     """What an instance has added, changed and deleted, and whether that is all.
 
-    Raises InvalidData if what it wrote is in memory.
+    Raises InvalidData if what it wrote is in memory; TooMany.
     """
     parts, made = parts_of(instance)
     if parts and instance.spec.limits.disk is not None:
         refuse(f"what {instance.name} writes is in memory (limits.disk), where no one sees it")
     walk = Walk(made, instance.ids or 0)
-    found = await manager.threads(walk.bounded, parts)
+    async with manager.surveys.turn():
+        found = await manager.threads(walk.bounded, parts)
     told = [{"kind": kind, "path": path} for kind, path in found]
     return {"changes": told, "complete": walk.complete}
 

@@ -42,10 +42,14 @@ def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
 
 
 async def usage(manager: Manager, instances: Sequence[Instance]) -> list[dict[str, Any]]:
-    """What instances use now, with their limits."""
+    """What instances use now, with their limits.
+
+    Raises TooMany.
+    """
     summaries = [{**one.summary, "limits": asdict(one.spec.limits)} for one in instances]
     found = [(one.processes.token if one.processes else None, one.address) for one in instances]
-    figures = await manager.threads(_figures, manager.pool.cgroups, found)
+    async with manager.surveys.turn():
+        figures = await manager.threads(_figures, manager.pool.cgroups, found)
     return [{**summary, **used} for summary, used in zip(summaries, figures, strict=True)]
 
 
@@ -66,13 +70,14 @@ def _figures(
 async def top(manager: Manager, instance: Instance) -> dict[str, Any]:
     """The processes of an instance, up to MOST_PROCESSES, and how many more there are.
 
-    Raises NotRunning.
+    Raises NotRunning, TooMany.
     """
     if not instance.running or instance.processes is None:
         hint = "only one that runs has processes"
         raise NotRunning(f"{instance.name} is {instance.state}", hint)
     token, ids = instance.processes.token, instance.ids or 0
-    found, more = await manager.threads(_processes, manager.pool.cgroups, token)
+    async with manager.surveys.turn():
+        found, more = await manager.threads(_processes, manager.pool.cgroups, token)
     for one in found:
         one["user"] -= ids if one["user"] >= ids else 0
     return {"processes": found, "more": more}

@@ -32,7 +32,7 @@ from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.trees import remove_inside
 from txcontain.images.layers import Layers
-from txcontain.later import Timer, background, poll, together
+from txcontain.later import Few, Timer, background, poll, together
 from txcontain.logs.journal import Journal
 from txcontain.logs.logd import LOG
 from txcontain.logs.reader import Reader
@@ -44,6 +44,7 @@ from txcontain.runtime.prepared import new_name
 from txcontain.runtime.sessions import Sessions
 from txcontain.runtime.supervised import LOOK_AFTER
 
+MOST_SURVEYS, MOST_WAITING = 2, 100  # at once: other work needs threads too; that wait
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
 TIDY_AFTER = 1.0  # seconds
 LINK_GOES_WITHIN = 0.1  # seconds after the last process; if not, a connection holds it
@@ -93,6 +94,9 @@ class Manager:
     user_namespace: bool = False  # whether every instance gets one
     host_folders: Sequence[str] = ()  # below which folders of the host may be mounted
     instances: dict[str, Instance] = field(factory=dict)  # in launch order
+    surveys: Few = field(  # what keeps a thread for long, and only tells
+        factory=lambda: Few("looks at instances", MOST_SURVEYS, MOST_WAITING)
+    )
     _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
     _launching: list[list[str]] = field(
         factory=list

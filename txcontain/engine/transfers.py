@@ -28,7 +28,7 @@ async def export(manager: Manager, name: str, consumer: Any, pause: bool) -> Non
     """Write a volume to a consumer as a tarball.
 
     :param pause: whether the instances that use it stand still meanwhile
-    Raises NoSuchVolume, also if nothing is in it yet; MachineAtFault, CalledOff.
+    Raises NoSuchVolume, also if nothing is in it yet; TooMany, MachineAtFault, CalledOff.
     """
     manager.volumes.get(name)
     folder = os.path.join(manager.volumes.path(name), "data")
@@ -36,11 +36,12 @@ async def export(manager: Manager, name: str, consumer: Any, pause: bool) -> Non
         raise NoSuchVolume(f"the volume {name} has no data yet", "its first use makes it")
     what = f"exporting the volume {name}"
     users = [one for one in manager.instances.values() if name in one.spec.volume_names]
-    if pause:
-        async with manager.volumes.pausing, still(manager, users):
-            await packer_of(manager).pack(what, folder, consumer, still=True)
-    else:
-        await packer_of(manager).pack(what, folder, consumer, still=not users)
+    async with manager.volumes.exports.turn():
+        if pause:
+            async with manager.volumes.pausing, still(manager, users):
+                await packer_of(manager).pack(what, folder, consumer, still=True)
+        else:
+            await packer_of(manager).pack(what, folder, consumer, still=not users)
     manager.journal.add("volume", f"{name} was exported", volume=name)
 
 
@@ -75,12 +76,13 @@ async def import_volume(manager: Manager, name: str, stream: Stream) -> None:
     """Make a volume of a tarball; half of one is never seen.
 
     Raises InvalidData, InUse if there is one that is not empty or that instances use,
-    ConfigAtFault if this is no tarball, MachineAtFault, CalledOff.
+    ConfigAtFault if this is no tarball, TooMany, MachineAtFault, CalledOff.
     """
 
     async def unpack(folder: str) -> None:
         await packer_of(manager).unpack(f"importing the volume {name}", stream, folder)
 
-    await manager.volumes.put(name, unpack, lambda: users_of(name, manager.instances.values()))
+    async with manager.volumes.imports.turn():
+        await manager.volumes.put(name, unpack, lambda: users_of(name, manager.instances.values()))
     manager.pool.expect_nothing()  # a warm init may have mounted the one before
     manager.journal.add("volume", f"{name} was imported", volume=name)

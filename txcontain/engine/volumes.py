@@ -23,6 +23,7 @@ from txcontain.container.spec import NAME, Spec
 from txcontain.errors import InUse, InvalidData, MachineAtFault, NoSuchVolume
 from txcontain.host.files import create, flush_folder, read_file, to_json
 from txcontain.host.os_errors import of_os
+from txcontain.later import Few
 
 if TYPE_CHECKING:
     from txcontain.runtime.instance import Instance
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 RECORD = re.compile(r"[0-9a-f]{16}\.json")
 LONGEST_RECORD = 4096  # bytes
 UNFINISHED = "."  # what the name of a folder begins with that is no volume (yet, or any more)
+MOST_TRANSFERS, MOST_SIZES, MOST_WAITING = 8, 2, 100  # at once; that wait
 FILLING = "filling-"  # what a fill that was cut short has left in a volume's folder
 
 
@@ -52,6 +54,9 @@ class Volumes:
     measure: Callable[[Sequence[str]], Awaitable[str]]  # what du(1) says of these folders
     now: Callable[[], float]
     known: dict[str, Volume] = field(factory=dict)  # by name
+    exports: Few = field(factory=lambda: Few("exports of volumes", MOST_TRANSFERS, 0))
+    imports: Few = field(factory=lambda: Few("imports of volumes", MOST_TRANSFERS, 0))
+    _sizes: Few = field(factory=lambda: Few("sizes of volumes", MOST_SIZES, MOST_WAITING))
     lock: DeferredLock = field(factory=DeferredLock)  # of whoever makes or removes one
     pausing: DeferredLock = field(factory=DeferredLock)  # of whoever freezes instances for a while
 
@@ -94,9 +99,14 @@ class Volumes:
         return self.path(name), volume.record if volume else "gone"
 
     async def sizes(self, names: Sequence[str]) -> list[int | None]:
-        """How many bytes of the disk each of these takes; None if that can't be told soon."""
-        paths = [f"{self.path(name)}/data" for name in names]
-        said = await self.measure(paths) if paths else ""
+        """How many bytes of the disk each of these takes; None if that can't be told soon.
+
+        Raises TooMany.
+        """
+        paths, said = [f"{self.path(name)}/data" for name in names], ""
+        if paths:
+            async with self._sizes.turn():
+                said = await self.measure(paths)
         sizes = dict(line.split("\t", 1)[::-1] for line in said.splitlines() if "\t" in line)
         return [int(sizes[path]) if path in sizes else None for path in paths]
 
