@@ -229,6 +229,19 @@ class StillTests(VolumeCase):
         self.refused(self.still(CalledOff("x")), CalledOff)
         self.assertEqual(self.read(), "THAWED")
 
+    def test_ended_meanwhile(self) -> None:
+        """They run on if they are asked to end, and if the manager ends: else they could not."""
+        cgroups = self.manager.pool.cgroups = self.instance.processes.cgroups
+
+        async def frozen(then: Any) -> list[bool]:
+            async with self.manager.volumes.pausing, still(self.manager, [self.instance]):
+                before = cgroups.is_frozen(self.token)
+                then()
+                return [before, cgroups.is_frozen(self.token)]
+
+        self.assertEqual(self.now(frozen(self.manager.pause)), [True, False])
+        self.assertEqual(self.now(frozen(lambda: self.instance.halt(1.0))), [True, False])
+
     def test_paused_by_a_person(self) -> None:
         """One that a person has paused before stays so."""
         self.write("FROZEN")

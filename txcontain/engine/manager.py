@@ -491,6 +491,10 @@ class Manager:
 
     def pause(self) -> None:
         """Cancel all timers: the manager ends, and the containers run on."""
+        if self.volumes.pausing.locked:  # some are frozen while they are read
+            for instance in self.running():
+                if instance.processes and not instance.paused:
+                    instance.thaw(instance.processes)
         self.network.stop()
         self._tidying.cancel()
         for timer in self._removals.values():

@@ -338,7 +338,7 @@ class Instance:
         processes.on_exit = self._exited
         self._life.found()
         if not self.paused:  # what was frozen for a moment is not to stay so
-            self._thaw(processes)
+            self.thaw(processes)
         self.paused = self.paused and processes.cgroups.is_frozen(processes.token)
         if self.spec.port is not None and not self.ready:
             self._readiness.watch(processes, self.spec.port)
@@ -404,7 +404,7 @@ class Instance:
         for waiting in stopped:
             waiting.callback(None)
 
-    def _thaw(self, processes: Supervised) -> None:
+    def thaw(self, processes: Supervised) -> None:
         """Let it run on: what is frozen takes no signal, and with cgroup v1 not even SIGKILL."""
         self.paused = False
         if processes.cgroups.is_frozen(processes.token):
@@ -555,8 +555,7 @@ class Instance:
     def _begin_to_end(self) -> None:
         if self.processes is not None:
             self.processes.watch_init(self._no_process_is_left)
-            if self.paused:
-                self._thaw(self.processes)
+            self.thaw(self.processes)
             background(self._ending.end(self.processes), f"ending {self.name}")
 
     def mark_as_ending(self) -> None:
