@@ -138,6 +138,26 @@ class PutTests(VolumeCase):
         self.refused(self.put("../b"), InvalidData)
         self.assertEqual(self.names(), ["a", "b"])
 
+    def test_used_meanwhile(self) -> None:
+        """An empty one that an instance begins to use while it is looked into is not replaced."""
+        self.now(self.manager.volumes.make("a"))
+        before = self.manager.volumes.place("a")
+        looked: list[str] = []
+
+        def look(folder: str) -> bool:
+            looked.append(folder)  # before its data comes, and after that
+            return False
+
+        def users() -> list[str]:
+            return ["web-1"] if len(looked) == 2 else []
+
+        async def fill(folder: str) -> None:
+            pass
+
+        self.patch(volumes_, "_holds", look)
+        self.refused(self.manager.volumes.put("a", fill, users), InUse)
+        self.assertEqual(self.manager.volumes.place("a"), before)
+
     def test_cut_short(self) -> None:
         """One that can't be made leaves nothing."""
         self.refused(self.put(fail=CalledOff("x")), CalledOff)

@@ -173,6 +173,8 @@ class Volumes:
         if await self.threads(_holds, f"{self.path(name)}/data"):
             hint = "import it under another name, or remove this one first"
             raise InUse(f"there is data in the volume {name}", hint)
+        if names := users():  # by now
+            raise in_use(name, names)
 
     def _aside(self, name: str) -> str:
         return self.path(f"{UNFINISHED}{name}-{token_hex(8)}")
