@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+from typing import Any
 
 from tests.fakes import make_folder
 from tests.host.children import ChildrenCase
@@ -38,13 +39,21 @@ class Processes(ChildrenCase):
         self.assertEqual(program(child.pid), "")
         self.kernel.signal_process(process, signal.SIGTERM)  # which is nothing to do
 
+    def start_cat(self, *arguments: str) -> Any:
+        """A cat that runs: while its exec goes on, the kernel does not know its words yet."""
+        child = self.start("cat", *arguments)
+        child.stdin.write(b"it runs\n")
+        child.stdin.flush()
+        self.assertEqual(child.stdout.readline(), b"it runs\n")
+        return child
+
     def test_description(self) -> None:
         """A process is described by its ids, what it uses, and its command as it says itself."""
         told = describe(os.getpid())
         self.assertEqual((told["pid"], told["host_pid"]), (os.getpid(), os.getpid()))
         self.assertEqual(told["user"], os.geteuid())
         self.assertGreater(min(told["memory"], told["cpu_usec"]), 0)
-        child = self.start("cat", "--", "/dev/fd/0", "\udcff\x1b", "-")
+        child = self.start_cat("--", "/dev/fd/0", "\udcff\x1b", "-")
         for word in ("cat", "\\xff\x1b"):
             self.assertIn(word, describe(child.pid)["command"])
         self.end(child)
@@ -52,7 +61,7 @@ class Processes(ChildrenCase):
 
     def test_kernel_thread(self) -> None:
         """What has no command line is told by its name."""
-        child = self.start("cat")
+        child = self.start_cat()
         self.patch(processes, "_command_line", lambda _: "")
         self.assertEqual(describe(child.pid)["command"], "[cat]")
 
