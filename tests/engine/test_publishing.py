@@ -95,6 +95,9 @@ class PublishingTests(LifeCase):
         instance = self.private(ports=["80:80"])
         error = self.refused(change_ports(self.manager, instance, withdraw=["81"]), WrongState)
         self.assertEqual(error.chain[1], "it publishes 80")
+        self.change(instance, withdraw=["80"])
+        error = self.refused(change_ports(self.manager, instance, withdraw=["80"]), WrongState)
+        self.assertEqual(error.chain[1], "it publishes none")
 
     def test_host_network(self) -> None:
         """An instance on the host's network has no ports to publish."""

@@ -28,7 +28,8 @@ async def change_ports(
     """
     async with instance.moving:
         _check_network(instance)
-        left = [port for port in instance.spec.ports if port not in _named(instance, withdraw)]
+        gone = _named(instance, withdraw)
+        left = [port for port in instance.spec.ports if port not in gone]
         new = [port for port in publish if port not in left]
         await _check_free(manager, instance, left, new)
         processes_of(instance)  # it may have ended meanwhile
