@@ -152,8 +152,26 @@ class InTests(Session):
     def kind(self, path: str, kind: str | None) -> None:
         """Have this in the instance, or nothing."""
         where = f"GET /instances/web-1/files?path={path.replace('/', '%2F')}&stat=1"
-        answer = {"name": "x", "kind": kind} if kind else b""
-        self.manager.answers_to(where, answer, 200 if kind else 404)
+        if kind:
+            self.manager.answers_to(where, {"name": "x", "kind": kind})
+        else:
+            self.problem(where, "no-such-path")
+
+    def problem(self, where: str, kind: str) -> None:
+        """Have a request answered with 404 of this type."""
+        answer = {
+            "type": f"urn:txcontain:{kind}",
+            "title": "Not Found",
+            "detail": kind,
+            "chain": [],
+        }
+        self.manager.answers_to(where, answer, 404, Content_Type="application/problem+json")
+
+    def test_no_such_instance(self) -> None:
+        """An instance that does not exist is not taken for a folder that does not."""
+        self.problem("GET /instances/web-1/files?path=%2Fd%2F&stat=1", "no-such-instance")
+        self.assertEqual(self.run_command("cp", __file__, "web-1:/d/"), 1)
+        self.assertEqual(self.err, "Not Found: no-such-instance\n")
 
     def test_refused(self) -> None:
         """What can't be is refused before anything is sent."""

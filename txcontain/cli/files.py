@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STREAM = "-"
 OF_CONFIG = "config:"  # what begins so is the name of an instance, which has a colon in it
-MISSING = 404
+NO_SUCH_PATH = "urn:txcontain:no-such-path"
 TAR = ["tar", "--extract", "--file=-", "--no-overwrite-dir", "--warning=no-timestamp"]
 AS_USER = ["--no-same-owner", "--no-same-permissions"]
 AS_IT_IS = ["--same-owner", "--same-permissions", "--numeric-owner"]
@@ -234,7 +234,7 @@ async def kind_there(client: "Client", instance: str, path: str) -> str | None:
         try:
             kind: str = (await client.look_at_file(instance, followed))["kind"]
         except Refused as error:
-            if error.code != MISSING:
+            if error.kind != NO_SUCH_PATH:  # no such instance, for one
                 raise
             return None if followed == path else "file"
         if kind != "link":
