@@ -262,6 +262,7 @@ class StopTests(LifeCase):
         """On the private network it gives its address back, and gets one when it is started."""
         first = self.launch(network="private", ports=["80:80"])
         self.stop(first)
+        self.assertEqual(first.standing["address"], None)
         other = self.launch(minor="2", network="private")
         self.assertEqual(other.address, first.address)
         self.start_again(first)

@@ -25,7 +25,7 @@ MOST_PROCESSES = 2000  # of one instance that are told
 
 def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
     """Everything known about an instance, with its plan and the seconds that each step took."""
-    record = instance.record
+    record = instance.record | instance.standing
     del record["document"]
     contents = [manager.layers.metadata(layer) for layer in instance.layers]
     record["left_out"] = {

@@ -135,7 +135,7 @@ class Instance:
             "ready": self.ready and self.running,
             "port": spec.port,
             "ports": [port.mapping for port in spec.taken_ports],
-            "address": self.address,
+            "address": None if self.ended else self.address,  # then it is given to others
             "paused": self.paused,
             "pid": (self.running and processes and processes.process.pid) or None,
             "restarts": self.restarts,
@@ -148,6 +148,7 @@ class Instance:
         spec = self.spec
         return {
             **self.standing,
+            "address": self.address,  # that of its plan
             "boot": self.boot,
             "published": [port.written for port in spec.ports],
             "slot": self.processes.token if self.processes else None,
