@@ -570,7 +570,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["logs", "-n", "-3", "web-1"],
         {},
-        "txcontain logs: error: argument -n/--lines: it must be a whole number, 0 or more, "
+        "txcontain logs: error: argument -n/--lines/--tail: it must be a whole number, 0 or more, "
         "not '-3'",
     ),
     (
@@ -585,6 +585,13 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         "txcontain ps: error: argument --filter: 'colour=red' is no KEY=VALUE with one of these"
         " keys: name, config, state, ready",
     ),
+    (
+        ["ps", "--filter", "state=runing"],
+        {},
+        "txcontain ps: error: argument --filter: there is no state 'runing': it is one of starting,"
+        " running, paused, waiting, stopping, stopped, ended",
+    ),
+    (["rm", "web"], {}, "txcontain: error: there is no command 'rm': did you mean destroy?"),
     (
         ["ps", "--format", "{{.Colour}}"],
         {},
@@ -605,7 +612,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["secrets", "set", "a/b"],
         {},
-        "txcontain secrets set: error: argument NAME: a name is up to 63 letters, digits, '.', "
+        "txcontain secrets set: error: argument SECRET: a name is up to 63 letters, digits, '.', "
         "'_' and '-'",
     ),
     (["run", "basefs.tar.gz"], {}, "Say what to run in it: txcontain run IMAGE COMMAND..."),
@@ -1706,7 +1713,22 @@ ELSEWHERE = (
     (
         "a secret that is not there",
         "engine/test_secrets.py:test_missing",
-        "there is no secret {} → set it: `txcontain secret set {}`",
+        "there is no secret {} → `txcontain secrets` shows those there are",
+    ),
+    (
+        "a launch of a config whose secret is not there",
+        "engine/test_secrets.py:test_refused",
+        "there is no secret {} → set it: `txcontain secrets set {}`",
+    ),
+    (
+        "a config to be removed that is not there",
+        "engine/test_launching.py:test_in_use",
+        "there is no config {} → `txcontain configs` shows those there are",
+    ),
+    (
+        "exec without a command",
+        "cli/test_exec.py:test_no_command",
+        "Say what to run in it: txcontain exec INSTANCE COMMAND...",
     ),
     (
         "a file that is not in mountables/",

@@ -350,9 +350,9 @@ class NoAnswerTests(Session):
         Path(file).touch()
         self.http = HTTPClient(cast(Any, Broken(ConnectionRefusedError())))
         words = {"upload": [file], "launch": ["web", "1", "01"], "logs": ["web-1"]}
-        words |= {"volumes": ["ls"], "run": ["a", "b"]}
+        words["run"] = ["a", "b"]
         words |= {"cp": ["web-1:/a", "-"], "commit": ["web-1", "a.tar"]}
-        words["volumes"] = ["ls"]
+        words |= {"destroy": ["web-1"], "exec": ["web-1", "ls"]}
         words["rename"] = ["web-1", "shop"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:

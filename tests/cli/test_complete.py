@@ -49,6 +49,7 @@ class NameTests(Session):
             ("instances", INSTANCES, ["web-1", "db\\x1b"]),
             ("configs", CONFIGS, ["web-1-01", "web-1-2"]),
             ("names", CONFIGS, ["web"]),
+            ("secrets", {"secrets": [{"name": "dbpass", "instances": []}]}, ["dbpass"]),
             ("volumes", {"volumes": [{"volume": "pgdata"}]}, ["pgdata"]),
         ):
             self.assertEqual(self.printed(kind, HEAD + json.dumps(told).encode()), names)

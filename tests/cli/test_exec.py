@@ -117,6 +117,11 @@ class ExecTests(Session):
         self.assertEqual(self.run_command("attach", "web-1"), 3)
         self.assertEqual(self.out, "written\n")
 
+    def test_no_command(self) -> None:
+        """A command that is left out is missed before anything is sent: it is not a shell."""
+        self.assertEqual(self.run_command("exec", "web-1"), 125)
+        self.assertIn("txcontain exec INSTANCE COMMAND...", self.err)
+
     def test_no_terminal(self) -> None:
         """-t without a terminal is refused before anything is sent."""
         self.patch(sys, "stdin", io.StringIO())

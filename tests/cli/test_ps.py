@@ -134,6 +134,7 @@ class PsTests(Session):
         for words, said in (
             (["--filter", "colour=red"], f"'colour=red' {keys}"),
             (["--filter", "web"], f"'web' {keys}"),
+            (["--filter", "ready=true"], "there is no ready 'true': it is one of yes, no, -"),
             (["--format", "{{.Colour}}"], "there is no field .Colour: the fields are .Instance, "),
             (["--format", "{{json .}}"], "'{{json .}}': write a field as {{.Instance}}"),
         ):

@@ -49,7 +49,9 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-INSTANCE = Argument("instance", metavar="INSTANCE", type=instance_name, help="as launch named it")
+INSTANCE = Argument(
+    "instance", metavar="INSTANCE", type=instance_name, help="its name, or the beginning of it"
+)
 INSTANCES = Argument(
     "instances",
     metavar="INSTANCE",
@@ -57,5 +59,7 @@ INSTANCES = Argument(
     type=instance_name,
     help="its name, the beginning of it, or config:NAME for all of a config",
 )
-COMMAND = Argument("command", metavar="COMMAND", nargs=REMAINDER, help="a program, its arguments")
+COMMAND = Argument(
+    "command", metavar="COMMAND", nargs=REMAINDER, help="a program, and its arguments"
+)
 FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")

@@ -24,6 +24,7 @@ MOST = 1 << 22  # bytes of an answer
 KINDS = {
     "instances": ("/instances", "instances", ("instance",)),
     "configs": ("/configs", "configs", ("name", "major", "minor")),
+    "secrets": ("/secrets", "secrets", ("name",)),
     "volumes": ("/volumes", "volumes", ("volume",)),
     "names": ("/configs", "configs", ("name",)),
 }

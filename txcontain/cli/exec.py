@@ -34,6 +34,8 @@ exec "$shell"
 
 async def exec_(client: "Client", arguments: Namespace) -> int:
     """Run a command in an instance; return its exit status."""
+    if not arguments.command:
+        raise CliError("Say what to run in it: txcontain exec INSTANCE COMMAND...")
     check_terminal(arguments)
     return await run(client, arguments, arguments.command, arguments.interactive, arguments.tty)
 
@@ -93,10 +95,12 @@ def variable(text: str) -> str:
     return text if equals else f"{name}={os.environ[name]}"
 
 
-INTERACTIVE = Argument("-i", "--interactive", action="store_true", help="it reads what you type")
-TTY = Argument("-t", "--tty", action="store_true", help="it has a terminal")
+INTERACTIVE = Argument("-i", "--interactive", action="store_true", help="it reads standard input")
+TTY = Argument("-t", "--tty", action="store_true", help="give it a terminal")
 WHO = (
-    Argument("-u", "--user", metavar="USER", help="who runs it: USER or USER:GROUP"),
+    Argument(
+        "-u", "--user", metavar="USER[:GROUP]", help="who runs it (default: as in its config)"
+    ),
     Argument(
         "-e",
         "--env",
@@ -104,9 +108,10 @@ WHO = (
         type=variable,
         action="append",
         default=[],
-        help="a variable on top of the container's; may be repeated",
+        help="a variable on top of the container's; of only a NAME, the value that it has here; may"
+        " be repeated",
     ),
-    Argument("-w", "--workdir", metavar="FOLDER", help="where it starts; else in the user's home"),
+    Argument("-w", "--workdir", metavar="/PATH", help="where it starts (default: the user's home)"),
 )
 
 COMMANDS = (

@@ -98,9 +98,13 @@ async def change_ports(client: "Client", instance: str, **ports: list[str]) -> i
 
 
 TIMEOUT = Argument(
-    "-t", "--timeout", metavar="SECONDS", type=float, help="until SIGKILL; else the config's"
+    "-t",
+    "--timeout",
+    metavar="SECONDS",
+    type=float,
+    help="until SIGKILL (default: as in its config)",
 )
-SIGNAL = Argument("-s", "--signal", metavar="SIGNAL", help="its name or number; else KILL")
+SIGNAL = Argument("-s", "--signal", metavar="SIGNAL", help="its name or number (default: KILL)")
 
 COMMANDS = (
     Command(

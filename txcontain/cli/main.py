@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://localhost:8080"
 ADDRESS = re.compile(r"unix:/.+|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?")
+# What other programs of this kind call a command: no similar word.
+ELSEWHERE = {"rm": "destroy", "unpause": "resume", "images": "df", "port": "publish"}
 FILES = {
     "ca": "the CA of the manager's certificate",
     "cert": "a certificate to be known by",
@@ -163,7 +165,8 @@ class Parser(ArgumentParser):
             from difflib import get_close_matches  # which only a mistyped command needs
 
             message = f"there is no command {match[1]!r}"
-            for similar in get_close_matches(match[1], list(self.commands), 1):
+            meant = [ELSEWHERE[match[1]]] if match[1] in ELSEWHERE else []
+            for similar in meant or get_close_matches(match[1], list(self.commands), 1):
                 message += f": did you mean {similar}?"
         self.print_usage(sys.stderr)
         self.exit(self.failure, f"{self.prog}: error: {message}\n")

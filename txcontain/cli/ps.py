@@ -68,6 +68,13 @@ FILTERS: "dict[str, Callable[[Json, str], bool]]" = {
 }
 
 
+# The values that there are, for keys that don't take any.
+VALUES = {
+    "state": ("starting", "running", "paused", "waiting", "stopping", "stopped", "ended"),
+    "ready": ("yes", "no", "-"),
+}
+
+
 async def ps(client: "Client", arguments: Namespace) -> int:
     """Print the instances: as a table, by a template, as JSON, or only their names."""
     filters: dict[str, list[str]] = {}
@@ -121,12 +128,16 @@ def fill_in(template: str, record: "Json") -> str:
 def condition(text: str) -> tuple[str, str]:
     """Return an argument of --filter: its key and its value.
 
-    :raises ArgumentTypeError: if it is not of this form, or there is no such key
+    :raises ArgumentTypeError: if it is not of this form, or there is no such key or value
     """
     key, equals, value = text.partition("=")
     if not equals or key not in FILTERS:
         raise ArgumentTypeError(
             f"{text!r} is no KEY=VALUE with one of these keys: {', '.join(FILTERS)}"
+        )
+    if value not in VALUES.get(key, [value]):
+        raise ArgumentTypeError(
+            f"there is no {key} {value!r}: it is one of {', '.join(VALUES[key])}"
         )
     return key, value
 

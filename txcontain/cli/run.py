@@ -3,11 +3,11 @@
 import re
 import signal
 import sys
-from argparse import REMAINDER, ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError, Namespace
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from txcontain.cli.command import Argument, Command
+from txcontain.cli.command import COMMAND, Argument, Command
 from txcontain.cli.errors import CliError, Refused
 from txcontain.cli.exec import INTERACTIVE, STATUSES, TTY, check_terminal, variable
 from txcontain.cli.exec import run as run_inside
@@ -158,25 +158,32 @@ COMMANDS = (
         "run a command in a new container; exit with its status (125: refused)",
         run,
         (
-            Argument("-d", "--detach", action="store_true", help="print its name, and leave it"),
+            Argument(
+                "-d", "--detach", action="store_true", help="print its name, and let it run on"
+            ),
             INTERACTIVE,
             TTY,
             Argument("--rm", action="store_true", help="remove it when it has ended"),
-            Argument("--name", dest="instance", metavar="INSTANCE", help="what to call it"),
+            Argument(
+                "--name",
+                dest="instance",
+                metavar="INSTANCE",
+                help="what to call it (default: a name is drawn)",
+            ),
             Argument(
                 "-e",
                 "--env",
                 metavar="NAME=VALUE",
                 action="append",
                 type=variable,
-                help="a variable; of only a NAME, the value that it has here",
+                help="a variable; of only a NAME, the value that it has here; may be repeated",
             ),
             Argument(
                 "-p",
                 "--publish",
                 metavar="[ADDRESS:]HOST:CONTAINER",
                 action="append",
-                help="publish a port, which takes a private network",
+                help="publish a port, on a private network; may be repeated",
             ),
             Argument(
                 "-v",
@@ -184,18 +191,29 @@ COMMANDS = (
                 metavar="NAME:/PATH[:ro]",
                 action="append",
                 type=volume,
-                help="a volume, or a folder of the host that the manager allows",
+                help="a volume, or a folder of the host that the manager allows; may be repeated",
             ),
-            Argument("-u", "--user", metavar="USER[:GROUP]", help="who it runs as"),
-            Argument("-w", "--workdir", metavar="/PATH", help="where it starts"),
-            Argument("-m", "--memory", metavar="BYTES", type=size, help="at most, such as 256M"),
+            Argument("-u", "--user", metavar="USER[:GROUP]", help="who runs it (default: root)"),
             Argument(
-                "--network", choices=("host", "none", "private"), help="which one (default: host)"
+                "-w",
+                "--workdir",
+                metavar="/PATH",
+                help="where it starts (default: the user's home)",
+            ),
+            Argument(
+                "-m",
+                "--memory",
+                metavar="BYTES",
+                type=size,
+                help="the most memory that it may take, such as 256M",
+            ),
+            Argument(
+                "--network",
+                choices=("host", "none", "private"),
+                help="which one (default: host; with -p private)",
             ),
             Argument("image", metavar="IMAGE", help="a file in the manager's base_images/"),
-            Argument(
-                "command", metavar="COMMAND", nargs=REMAINDER, help="a program, its arguments"
-            ),
+            COMMAND,
         ),
         failure=UNKNOWN,
     ),

@@ -56,7 +56,7 @@ def secret_name(text: str) -> str:
     return text
 
 
-SECRET = {"metavar": "NAME", "type": secret_name, "help": "the name of a secret"}
+SECRET = {"metavar": "SECRET", "type": secret_name, "help": "the name of a secret"}
 COMMANDS = (
     Command(
         "secrets",

@@ -62,7 +62,12 @@ COMMANDS = (
         token,
         (
             Argument("name", metavar="NAME", type=token_name, help="whose it will be"),
-            Argument("role", choices=("read", "write"), help="what it will be good for"),
+            Argument(
+                "role",
+                metavar="{read,write}",
+                choices=("read", "write"),
+                help="what it may do: only read, or all",
+            ),
         ),
     ),
     Command("version", "show the version of this program and of the manager", version),

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import INSTANCE, Argument, Command
+from txcontain.cli.command import Argument, Command, instance_name
 from txcontain.cli.errors import CliError
 from txcontain.cli.progress import say_if_it_listens, with_progress
 from txcontain.cli.words import config, plain
@@ -119,6 +119,11 @@ COMMANDS = (
         ),
     ),
     Command("list", "list the running instances", list_running),
-    Command("destroy", "end an instance and remove what it kept", destroy, (INSTANCE,)),
+    Command(
+        "destroy",
+        "end an instance and remove what it kept",
+        destroy,
+        (Argument("instance", metavar="INSTANCE", type=instance_name, help="its name, all of it"),),
+    ),
     Command("destroyall", "end and remove all instances", destroyall),
 )

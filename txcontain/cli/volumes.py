@@ -105,8 +105,16 @@ COMMANDS = (
         "volumes",
         "show the volumes (ls, inspect), remove some (rm), copy one to or from a tarball",
         volumes,
-        (
-            Argument("action", choices=tuple(ACTIONS), help="what to do"),
+        aliases=("volume",),
+        arguments=(
+            Argument(
+                "action",
+                metavar="{" + ",".join(ACTIONS) + "}",
+                nargs="?",
+                default="ls",
+                choices=tuple(ACTIONS),
+                help="what to do (default: ls)",
+            ),
             Argument(
                 "names",
                 metavar="VOLUME",

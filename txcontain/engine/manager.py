@@ -24,7 +24,7 @@ from txcontain.container.spec import Spec, from_json
 from txcontain.engine import names
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
-from txcontain.engine.vault import Vault, no_such_secret
+from txcontain.engine.vault import Vault
 from txcontain.engine.volumes import Volumes, unfinished, users_of, what_stays
 from txcontain.errors import ConfigAtFault, InstanceExists, MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
@@ -180,7 +180,10 @@ class Manager:
         """Raise ConfigAtFault if a secret or another file that the config names is not there."""
         for secret in spec.secrets:
             if not self.vault.has(secret.name):
-                raise ConfigAtFault(*no_such_secret(secret.name).chain)
+                raise ConfigAtFault(
+                    f"there is no secret {secret.name}",
+                    f"set it: `txcontain secrets set {secret.name}`",
+                )
         for name in (file.source for file in spec.files if file.source):
             if not os.path.isfile(os.path.join(self.mountables, name)):
                 folder = os.path.basename(self.mountables)

@@ -55,7 +55,9 @@ class Configs:
         try:
             self.disk.unlink(self._path(file_name))
         except FileNotFoundError:
-            raise no_such_config(file_name) from None
+            raise NoSuchConfig(
+                f"there is no config {file_name}", "`txcontain configs` shows those there are"
+            ) from None
         flush_folder(self.folder, self.disk)
 
     def recover(self) -> list[str]:

@@ -45,4 +45,4 @@ class Vault:
 
 def no_such_secret(name: str) -> NoSuchSecret:
     """The error if a secret is not there."""
-    return NoSuchSecret(f"there is no secret {name}", f"set it: `txcontain secret set {name}`")
+    return NoSuchSecret(f"there is no secret {name}", "`txcontain secrets` shows those there are")
