@@ -62,7 +62,7 @@ def figure_table(figures: list[Figure]) -> str:
     """A row a figure."""
     rows = [["", "txcontain", "to reach", "x", "of", "which is"]]
     for one in figures:
-        theirs = number(one.theirs, one.unit) if one.theirs else "not measured"
+        theirs = number(one.theirs, one.unit) if one.theirs else one.rival and "not measured"
         ours = number(one.ours, one.unit)
         rows.append([one.what, ours, one.goal, number(one.ratio), one.rival, theirs])
     return table(rows)
