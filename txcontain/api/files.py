@@ -125,7 +125,10 @@ class Files(Area):
                         "owners", "keep the stream's owners (else the container's root)", FLAG
                     ),
                 ],
-                requestBody={"required": True, "content": {TAR: {"schema": STREAM}}},
+                requestBody={
+                    "required": True,
+                    "content": {"application/octet-stream": {"schema": STREAM}},
+                },
             ),
             "parameters": [INSTANCE],
         },
