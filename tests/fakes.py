@@ -17,7 +17,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import IPv4Interface
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -647,7 +647,7 @@ class FakeLogProcess:
         """Tell the manager something."""
         self.connection.dataReceived(" ".join(words).encode() + b"\n")
 
-    ANSWERS = {"open": "opened", "drain": "drained", "close": "closed"}  # noqa: RUF012 (never changed)
+    ANSWERS: ClassVar = {"open": "opened", "drain": "drained", "close": "closed"}
 
     def write(self, data: bytes) -> None:
         """The manager says something."""
@@ -957,6 +957,26 @@ class ManagerTestCase(MachineTestCase):
         """The journal's events, each with its reason."""
         self.manager.journal.write()
         return [f"{event['what']}: {event['reason']}" for event in self.manager.journal.since(0)]
+
+
+class Taker:
+    """A consumer that takes everything."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+        self.producer: Any = None
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """For a producer."""
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        """For a producer."""
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        """For a producer."""
+        self.taken += data
 
 
 def make_folder(test: SynchronousTestCase) -> str:

@@ -7,7 +7,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import StringTransport
 
 from tests.api.test_hostile_http import HOST, HostileCase
-from tests.fakes import MachineTestCase
+from tests.fakes import MachineTestCase, Taker
 from txcontain.api import volumes
 from txcontain.api.access import Caller
 from txcontain.api.bodies import Body
@@ -15,23 +15,6 @@ from txcontain.api.server import LINGER, LONGEST_REQUEST
 from txcontain.errors import InUse
 
 PUT = b"PUT /volumes/a/import HTTP/1.1\r\n" + HOST
-
-
-class Taker:
-    """A consumer that takes everything."""
-
-    def __init__(self) -> None:
-        self.taken = b""
-        self.producer: Any = None
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def write(self, data: bytes) -> None:
-        self.taken += data
 
 
 class BodyTests(MachineTestCase):

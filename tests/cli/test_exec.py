@@ -143,7 +143,8 @@ class InputTests(SynchronousTestCase):
     def test_hung_up(self) -> None:
         """Once the connection is gone, it is read no more, and nothing is written to it."""
         reactor = MemoryReactor()
-        typed = streams.Input(reactor, SimpleNamespace(transport=StringTransport()))  # type: ignore[arg-type]  # no more is used
+        connection: Any = SimpleNamespace(transport=StringTransport())
+        typed = streams.Input(reactor, connection)
         typed.begin()
         self.assertEqual(reactor.getReaders(), [typed])
         typed.stopProducing()

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 
 from tests.cli.session import Session
 from txcontain.cli import run
@@ -140,8 +139,9 @@ class SignalTests(Session):
         loop: Any = reactor
         self.patch(loop, "callFromThread", lambda send, number: send(number))
         self.sent: list[tuple[str, int]] = []
+        self.client: Any = self
 
-    def kill(self, instance: str, number: int) -> Deferred[None]:
+    def kill(self, instance: str, number: int) -> Any:
         """In place of the client's."""
 
         async def kill() -> None:
@@ -149,12 +149,12 @@ class SignalTests(Session):
             if number == signal.SIGHUP:
                 raise ValueError("it has ended")
 
-        return kill()  # type: ignore[return-value]
+        return kill()
 
     def test_passed_on(self) -> None:
         """The container gets them; those that are ignored here stay so."""
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)
-        pass_signals_on(self, "job")  # type: ignore[arg-type]
+        pass_signals_on(self.client, "job")
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.raise_signal(number)
         self.assertEqual(self.sent, [("job", signal.SIGTERM), ("job", signal.SIGHUP)])
@@ -163,7 +163,7 @@ class SignalTests(Session):
 
     def test_a_way_out(self) -> None:
         """After some, the next one ends this program."""
-        pass_signals_on(self, "job")  # type: ignore[arg-type]
+        pass_signals_on(self.client, "job")
         for _ in range(MOST_PASSED_ON):
             signal.raise_signal(signal.SIGINT)
         self.assertEqual(len(self.sent), MOST_PASSED_ON)

@@ -308,13 +308,14 @@ class VolumeTests(Case):
 
     def test_owners_that_can_not_be_mapped(self) -> None:
         """The error says that the file system is the cause."""
-        container = make_container(Recorder().fail(0, EINVAL))
+        kernel = Recorder().fail(0, EINVAL)
+        container = make_container(kernel)
         container.owner, container.user_namespace = 1 << 20, 7
         with self.assertRaises(init.StepError) as caught:
             container._bind_owned("/v", 5, ["ro"])
         self.assertIn("can't map the owners", caught.exception.cause)
         wanted = ("bind", "/v", "/proc/self/fd/5", 1 | init.MOUNT_ATTR_IDMAP, 7)
-        self.assertEqual(container.kernel.calls, [wanted])  # type: ignore[attr-defined]
+        self.assertEqual(kernel.calls, [wanted])
 
 
 class FillTests(SynchronousTestCase):

@@ -52,6 +52,7 @@ class ComplaintsTests(SynchronousTestCase):
             "a: Unknown file type 'Z', extracted as normal file",
         ):
             self.assertEqual(heard(f"{TAR}: {line}\n", END, FAILURE).said, f"tar: {line}")
+        self.assertEqual(heard(f"block 1: {TAR}: Skipping\n").said, "block 1: tar: Skipping")
         self.assertEqual(
             heard("/.x/usr/bin/gzip: stdin: crc error\n").said, "gzip: stdin: crc error"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from tests.integration.harness import ManagerCase, wait_until
@@ -130,7 +131,7 @@ class ShareTests(UserNamespaceCase):
         said = []
         for _ in range(2):
             instance = self.start_probe(TAKE_ALL)
-            wait_until(lambda: self.written(instance), "it has told")  # noqa: B023 (used at once)
+            wait_until(partial(self.written, instance), "it has told")
             said.append(json.loads(self.written(instance)))
         self.assertEqual(said[0], said[1])
         self.assertGreater(min(said[0].values()), 1)

@@ -122,8 +122,8 @@ class LifeTests(VolumeCase):
         (self.state / "volumes/.b-1").mkdir()
         self.start()
         self.assertEqual(self.inside("cat /seed/config", volumes=["a /seed"]), "from the image")
-        left = lambda: len(list((self.state / "volumes").glob("*/filling-*")))  # noqa: E731
-        wait_until(lambda: not left(), "the leftover is gone")
+        volumes = self.state / "volumes"
+        wait_until(lambda: not list(volumes.glob("*/filling-*")), "the leftover is gone")
         wait_until(lambda: not (self.state / "volumes/.b-1").exists(), "so is the other")
 
     def test_removed(self) -> None:

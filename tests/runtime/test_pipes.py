@@ -7,7 +7,7 @@ from twisted.internet import main
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from tests.fakes import MachineTestCase
+from tests.fakes import MachineTestCase, Taker
 from txcontain.runtime.pipes import Into, OutOf
 
 
@@ -19,22 +19,6 @@ class Reactor:
         self.writers: set[Any] = set()
         self.addReader, self.removeReader = self.readers.add, self.readers.discard
         self.addWriter, self.removeWriter = self.writers.add, self.writers.discard
-
-
-class Taker:
-    """A consumer."""
-
-    def __init__(self) -> None:
-        self.taken, self.producer = b"", None
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def write(self, data: bytes) -> None:
-        self.taken += data
 
 
 class PipeTests(MachineTestCase):

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 from itertools import product
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,7 +38,7 @@ MESSAGES = st.dictionaries(KINDS, JSON, min_size=1)
 class ExitTests(MachineTestCase):
     """What the monitor wrote."""
 
-    MONITORS_WORDS = {  # noqa: RUF012 (never changed)
+    MONITORS_WORDS: ClassVar = {
         "[1] + Done \n": (0, None, "exit status 0"),
         "[1] + Done(3) \n": (3, None, "exit status 3"),
         "[1] + Done(137) \n": (137, None, "exit status 137"),
