@@ -25,6 +25,7 @@ HARMLESS = re.compile(
     r"block \d+: \*\* Block of NULs \*\*"  # the end of the archive
     r"|\S*tar: Exiting with failure status due to previous errors"
 )
+PLACE = re.compile(r"^(block \d+: )?/\S*/(?=\w+: )")  # where a program lies in its jail
 NO_END = re.compile(r"block \d+: \*\* End of File \*\*")
 CUT_SHORT = "it ends without the end mark: it was cut short"
 
@@ -60,7 +61,7 @@ class Complaints:
         if NO_END.fullmatch(line):
             self._complain(CUT_SHORT)
         elif not HARMLESS.fullmatch(line):
-            self._complain(re.sub(r"^/\S*/(?=\w+: )", "", line))
+            self._complain(PLACE.sub(r"\1", line))
 
     def _leave_out(self, kind: str, name: str) -> None:
         left = self.left_out.setdefault(kind, {"count": 0, "names": []})
