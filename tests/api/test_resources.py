@@ -5,16 +5,18 @@ import json
 import os
 from collections.abc import Coroutine
 from typing import Any, cast
-from unittest import mock
+from unittest import TestCase, mock
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.web.server import Request
 
 from tests.fakes import ManagerTestCase, write_log
 from tests.support import document
 from txcontain import __version__
+from txcontain.api.access import Caller
 from txcontain.api.resources import make_root
 from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
@@ -55,11 +57,19 @@ METHODS = {
 }
 
 
+def be_known(test: TestCase) -> None:
+    """Have the requests of a test come from a caller that may do everything."""
+    known = mock.patch.object(Request, "caller", Caller("a test"), create=True)
+    known.start()
+    test.addCleanup(known.stop)
+
+
 class WebTestCase(ManagerTestCase):
     """A test of the resources with a manager behind them."""
 
     def setUp(self) -> None:
         super().setUp()
+        be_known(self)
         self.http: Any = StubTreq(make_root(self.manager))
 
     def settle(self) -> None:

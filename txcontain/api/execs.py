@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from attrs import define
 from twisted.web.server import Request
 
-from txcontain.api.access import READ_ONLY
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
     FLAG,
@@ -25,14 +24,16 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.streams import HUNG_UP, Streams, shake_hands
+from txcontain.api.streams import Streams, shake_hands
 from txcontain.api.verbs import (
+    HUNG_UP,
     ExtensionResource,
     body,
     flag,
     hang_up_of,
     number,
     query,
+    require_write,
     text,
 )
 from txcontain.container.document import read_object, refuse, shown
@@ -138,9 +139,7 @@ class Execs(Area):
             return await execs.run(session, given, timeout)
 
         async def stream(request: Request) -> None:
-            caller = getattr(request, "caller", None)
-            if caller is None or not caller.may(b"POST"):  # to run a command is no reading
-                raise READ_ONLY
+            require_write(request)
             answer, connection = shake_hands(request)
             command = _asked(request)
             session = await execs.start(self.manager, self.manager.match(name), command)

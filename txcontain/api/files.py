@@ -8,7 +8,6 @@ from attrs import define
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from txcontain.api.access import READ_ONLY
 from txcontain.api.area import Area, Resources
 from txcontain.api.bodies import Body
 from txcontain.api.describe import (
@@ -27,7 +26,17 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import ExtensionResource, body, flag, hang_up_of, note, query, stream
+from txcontain.api.verbs import (
+    HUNG_UP,
+    ExtensionResource,
+    body,
+    flag,
+    hang_up_of,
+    note,
+    query,
+    require_write,
+    stream,
+)
 from txcontain.container.document import read_object, refuse, shown
 from txcontain.engine import files
 from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
@@ -35,7 +44,6 @@ from txcontain.errors import Error
 
 TAR = "application/x-tar"
 STREAM = {"type": "string", "format": "binary"}
-HUNG_UP = "its client has hung up"
 PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
 NO_PATH = {"404": "there is no such instance, or nothing at this path"}
 COMMIT_KEYS = {"mountable": str, "mount": str, "pause": bool}
@@ -157,7 +165,7 @@ class Files(Area):
         """The files, the changes and the commit of one instance."""
 
         async def read(request: Request) -> Json | None:
-            _check_role(request)
+            require_write(request)  # there may be secrets in files
             asked = query(request, path=_path, stat=flag)
             path, instance = _needed(asked), self.manager.match(name)
             if asked["stat"]:
@@ -194,13 +202,6 @@ class Files(Area):
             b"diff": ExtensionResource(GET=diff),
             b"commit": ExtensionResource(POST=commit),
         }
-
-
-def _check_role(request: Any) -> None:
-    """To read files takes the role "write": there may be secrets in them."""
-    caller = getattr(request, "caller", None)
-    if caller is not None and not caller.may(b"PUT"):
-        raise READ_ONLY
 
 
 async def _send(request: Request, transfer: files.Transfer) -> None:

@@ -24,13 +24,13 @@ from wsproto.handshake import H11Handshake
 from wsproto.utilities import ProtocolError
 from zope.interface import implementer
 
+from txcontain.api.verbs import HUNG_UP
 from txcontain.container.document import read_object
 from txcontain.container.exec_plan import read_size
 from txcontain.errors import InvalidData
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.session import Session
 
-HUNG_UP = "its client has hung up"
 SUBPROTOCOL = "v5.channel.k8s.io"
 STDIN, STATUS, RESIZE, CLOSE = 0, 3, 4, 255  # channels; 1 and 2 are the streams of output
 LONGEST_CONTROL = 256  # bytes of a message that is no input

@@ -21,6 +21,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txcontain import errors
+from txcontain.api.access import READ_ONLY, WRITE
 from txcontain.api.bodies import Body
 from txcontain.container.document import LONGEST_DOCUMENT, shown
 from txcontain.host.os_errors import of_os
@@ -68,6 +69,7 @@ UNEXPECTED = errors.MachineAtFault(
     "the manager has a bug, and could not do this", "its log has the details: please report them"
 )
 
+HUNG_UP = "its client has hung up"  # why what was done for it is ended
 log = Logger()
 
 
@@ -328,6 +330,16 @@ def choice(*choices: str) -> Callable[[str, str], tuple[str, ...]]:
         return (text,)
 
     return read
+
+
+def require_write(request: Request) -> None:
+    """Refuse a caller who may only read: not all that GET does is harmless.
+
+    Raises Forbidden.
+    """
+    caller = getattr(request, "caller", None)
+    if caller is None or caller.role != WRITE:
+        raise READ_ONLY
 
 
 def stream(request: Request) -> Body:

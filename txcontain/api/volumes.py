@@ -8,7 +8,6 @@ from attrs import define
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from txcontain.api.access import READ_ONLY
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
     FLAG,
@@ -22,7 +21,7 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import Collection, ExtensionResource, flag, query, stream
+from txcontain.api.verbs import Collection, ExtensionResource, flag, query, require_write, stream
 from txcontain.engine.transfers import export, import_volume
 from txcontain.engine.volumes import users_of
 
@@ -129,9 +128,8 @@ class Volumes(Area):
 
         async def send(request: Request) -> None:
             pause = bool(query(request, pause=flag)["pause"])
-            caller = getattr(request, "caller", None)
-            if pause and caller and not caller.may(b"PUT"):
-                raise READ_ONLY
+            if pause:
+                require_write(request)
             if request.method == b"HEAD":
                 self.manager.volumes.get(name)
                 return
