@@ -442,6 +442,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         {},
         "409 Bad Request: the query has no parameter 'last' → the parameters are since, follow",
     ),
+    (
+        "POST /prune?dry_run=1",
+        {},
+        "409 Bad Request: the query has no parameter 'dry_run' → it takes none",
+    ),
     ("GET /events?since=1&since=2", {}, "409 Bad Request: the query has the parameter since twice"),
     (
         "GET /instances/web-9/logs?since=noon",

@@ -8,6 +8,7 @@ from typing import Any
 
 from treq.testing import StubTreq
 
+from tests.api.test_resources import be_known
 from tests.fakes import ManagerTestCase
 from txcontain.api import openapi
 from txcontain.api.areas import AREAS
@@ -47,6 +48,7 @@ def table(title: str) -> list[str]:
     return [row.split("|")[1].strip() for row in rows]
 
 
+NAMES = {"instance": "web-1", "volume": "pg", "config": "web-1-1", "secret": "db"}
 NAMED_INSIDE = ("/launch", "/logs", "/instances")  # the query or the body
 
 
@@ -72,6 +74,7 @@ class DocumentTests(ManagerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        be_known(self)
         self.root = make_root(self.manager)
         self.http: Any = StubTreq(self.root)
 
@@ -96,11 +99,23 @@ class DocumentTests(ManagerTestCase):
     def test_methods(self) -> None:
         """Each path has exactly the methods that its resource has, which Allow names."""
         for path in DOCUMENT["paths"]:
-            names = {"instance": "web-1", "volume": "pg", "config": "web-1-1", "secret": "db"}
-            response, _ = self.ask("PROPFIND", path.format(**names))
+            response, _ = self.ask("PROPFIND", path.format(**NAMES))
             self.assertEqual(response.code, 405, path)
             allowed = set(response.headers.getRawHeaders("Allow")[0].split(", "))
             self.assertEqual({m for p, m in operations() if p == path}, allowed, path)
+
+    def test_queries(self) -> None:
+        """Each operation of ours refuses a parameter that the document does not give it."""
+        for path, method in operations():
+            operation = DOCUMENT["paths"][path][method.lower()]
+            if operation["tags"] == ["v1"] or method == "HEAD":  # which have no body
+                continue
+            response, body = self.ask(method, path.format(**NAMES) + "?nonsense=1")
+            self.assertEqual(response.code, 409, (method, path))
+            problem = json.loads(body)
+            self.assertEqual(problem["detail"], "the query has no parameter 'nonsense'")
+            takes_none = problem["chain"] == ["it takes none"]
+            self.assertEqual(takes_none, "parameters" not in operation, (method, path))
 
     def test_resources(self) -> None:
         """Each resource that there is has a path."""

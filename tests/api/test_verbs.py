@@ -148,7 +148,7 @@ class ErrorTests(RestTestCase):
         channel, lost = DummyChannel(), []
         channel.loseConnection = lambda: lost.append(True)
         request = Request(channel, False)
-        request.method, request.clientproto = b"GET", b"HTTP/1.0"
+        request.method, request.clientproto, request.args = b"GET", b"HTTP/1.0", {}
         ExtensionResource(GET=method).render(request)
         self.assertTrue(channel.transport.written.getvalue().endswith(b"\r\n\r\nhalf of"))
         self.assertEqual((lost, request.finished), ([True], 0))

@@ -56,7 +56,7 @@ class Events(Area):
 
     def resources(self) -> Resources:
         """All events."""
-        return {b"events": ExtensionResource(GET=self.events)}
+        return {b"events": ExtensionResource("GET", GET=self.events)}
 
     async def events(self, request: Request) -> None:
         """GET /events."""

@@ -140,8 +140,8 @@ class Execs(Area):
 
         async def stream(request: Request) -> None:
             require_write(request)
-            answer, connection = shake_hands(request)
             command = _asked(request)
+            answer, connection = shake_hands(request)
             session = await execs.start(self.manager, self.manager.match(name), command)
             channel: Any = request.channel
             if channel is None:
@@ -152,8 +152,8 @@ class Execs(Area):
             channel.upgrade(request, answer, streams)
             await streams.closed
 
-        resource: Any = ExtensionResource(POST=run, GET=stream)
-        resource.putChild(b"explain", ExtensionResource(GET=explanation))
+        resource: Any = ExtensionResource("GET", POST=run, GET=stream)
+        resource.putChild(b"explain", ExtensionResource("GET", GET=explanation))
         return {b"exec": resource}
 
 

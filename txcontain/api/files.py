@@ -198,7 +198,7 @@ class Files(Area):
             return await files.commit(self.manager, instance, *what, pause=pause)
 
         return {
-            b"files": ExtensionResource(GET=read, PUT=write),
+            b"files": ExtensionResource("GET", "PUT", GET=read, PUT=write),
             b"diff": ExtensionResource(GET=diff),
             b"commit": ExtensionResource(POST=commit),
         }

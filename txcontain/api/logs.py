@@ -81,7 +81,7 @@ class Logs(Area):
 
     def resources(self) -> Resources:
         """The logs of several instances."""
-        return {b"logs": ExtensionResource(GET=self.several)}
+        return {b"logs": ExtensionResource("GET", GET=self.several)}
 
     def below_instance(self, name: str) -> Resources:
         """The log of one instance."""
@@ -90,7 +90,7 @@ class Logs(Area):
             asked = query(request, **READERS)
             await self._send(request, [self.manager.match(name)], asked, names=False)
 
-        return {b"logs": ExtensionResource(GET=logs)}
+        return {b"logs": ExtensionResource("GET", GET=logs)}
 
     async def several(self, request: Request) -> None:
         """GET /logs: of several instances, or of all, by time."""

@@ -25,7 +25,7 @@ def make_root(manager: Manager) -> Resource:
 
     everything: Resources = {
         b"instances": Collection(
-            ExtensionResource(GET=instances.all, POST=instances.launch), instance
+            ExtensionResource("GET", GET=instances.all, POST=instances.launch), instance
         ),
         b"openapi.json": ExtensionResource(GET=openapi),
     }

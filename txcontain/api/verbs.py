@@ -70,6 +70,8 @@ UNEXPECTED = errors.MachineAtFault(
 )
 
 HUNG_UP = "its client has hung up"  # why what was done for it is ended
+Method = Callable[[Request], Coroutine[Any, Any, Any]]
+
 log = Logger()
 
 
@@ -125,7 +127,7 @@ class Verb(Resource):
 
     refuse = staticmethod(refuse)
 
-    def __init__(self, **methods: Callable[[Request], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, **methods: Method) -> None:
         super().__init__()
         self._methods = {name.encode(): method for name, method in methods.items()}
         if b"GET" in self._methods:
@@ -163,6 +165,19 @@ class ExtensionResource(Verb):
     """A resource beyond v1, which is the course's: its errors have a body that says why."""
 
     refuse = staticmethod(refuse_with_problem)
+
+    def __init__(self, *asking: str, **methods: Method) -> None:
+        """:param asking: the methods that read the query; any other refuses every parameter"""
+        strict = {n: m if n in asking else _without_query(m) for n, m in methods.items()}
+        super().__init__(**strict)
+
+
+def _without_query(method: Method) -> Method:
+    async def strict(request: Request) -> Any:
+        query(request)
+        return await method(request)
+
+    return strict
 
 
 @define
@@ -282,7 +297,7 @@ def query(request: Request, **readers: Callable[[str, str], Any]) -> dict[str, A
     for raw, texts in request.args.items():
         name = raw.decode("utf-8", "backslashreplace")
         if name not in readers:
-            known = "the parameters are " + ", ".join(readers)
+            known = f"the parameters are {', '.join(readers)}" if readers else "it takes none"
             raise errors.InvalidData(f"the query has no parameter {shown(name)}", known)
         if len(texts) > 1:
             raise errors.InvalidData(f"the query has the parameter {name} twice")

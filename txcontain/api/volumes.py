@@ -142,7 +142,7 @@ class Volumes(Area):
 
         resource = ExtensionResource(GET=inspect, DELETE=remove)
         put: Any = resource.putChild
-        put(b"export", ExtensionResource(GET=send))
+        put(b"export", ExtensionResource("GET", GET=send))
         put(b"import", ExtensionResource(PUT=take))
         return resource
 
