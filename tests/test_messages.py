@@ -415,7 +415,12 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "409 Bad Request: dry_run must be true or false, not 'yes'",
     ),
     (
-        "GET /instances/web-9/exec?tty=1&rows=0&columns=70000",
+        "GET /instances/web-9/exec?tty=1&rows=0",
+        {"host": "Host: localhost\r\n" + "\r\n".join(HEADERS[1:])},
+        "409 Bad Request: a terminal has 1 to 65535 rows and columns, not 0",
+    ),
+    (
+        "GET /instances/web-9/exec?tty=1&columns=70000",
         {"host": "Host: localhost\r\n" + "\r\n".join(HEADERS[1:])},
         "409 Bad Request: a terminal has 1 to 65535 rows and columns, not 70000",
     ),

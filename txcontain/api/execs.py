@@ -165,9 +165,9 @@ def _asked(request: Request) -> Command:
     lists = {name: request.args.pop(name.encode(), []) for name in ("command", "env")}
     texts = {name: [_text(name, word) for word in words] for name, words in lists.items()}
     given = {key: value for key, value in query(request, **OF_COMMAND).items() if value is not None}
-    tty, rows, columns = (given.pop(key, None) for key in ("tty", "rows", "columns"))
+    tty, size = given.pop("tty", False), read_size(given.pop("rows", 24), given.pop("columns", 80))
     values = {"command": texts["command"] or ["/bin/sh"], "env": texts["env"], **given}
-    return read_command(values, read_size(rows or 24, columns or 80) if tty else None)
+    return read_command(values, size if tty else None)
 
 
 def _text(name: str, word: bytes) -> str:
