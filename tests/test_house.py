@@ -9,6 +9,7 @@ from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import support
+from txcontain import errors
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "txcontain"
@@ -150,6 +151,21 @@ class Arrows(SynchronousTestCase):
     def test_the_plugin(self) -> None:
         """The plugin imports nothing of ours: twistd loads it to list all plugins."""
         self.assertEqual(modules_of_ours(PROJECT / "twisted/plugins/txcontain_plugin.py"), set())
+
+
+class Errors(SynchronousTestCase):
+    """How errors are made."""
+
+    def test_made_anew(self) -> None:
+        """No error is made once for all: its traceback would keep all that it ever went through."""
+        names = {name for name in vars(errors) if name[0].isupper()}
+        for path in MANAGER:
+            for node in parse(path).body:
+                made = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+                if made:
+                    function = node.value.func
+                    name = getattr(function, "attr", getattr(function, "id", ""))
+                    self.assertNotIn(name, names, f"{path.name}: {node.lineno}")
 
 
 class Files(SynchronousTestCase):

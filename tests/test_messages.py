@@ -2052,7 +2052,10 @@ def texts_of_errors(path: Any) -> Iterator[Any]:
             named.setdefault(node.targets[0].id, []).extend(texts(node.value))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            called = node.func
+            if getattr(called, "id", "") == "partial":
+                called = node.args[0]
+            name = getattr(called, "attr", getattr(called, "id", ""))
             for argument in node.args if name in SPEAKERS else ():
                 constant = argument.id if isinstance(argument, ast.Name) else None
                 for text in named.get(constant, []) if constant else texts(argument):

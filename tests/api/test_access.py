@@ -1,9 +1,11 @@
 """Who may ask, what for, and that it is written down."""
 
 import errno
+import gc
 import json
 import os
 import socket
+import weakref
 from hashlib import sha256
 from typing import Any, cast
 from unittest import mock
@@ -256,6 +258,21 @@ class KeyTests(TokenCase, SiteCase):
         )
         (request,) = connection.requests
         self.assertEqual(request.content.seek(0, 2), 0)
+
+    def test_nothing_is_kept(self) -> None:
+        """Once a caller was refused and has gone, nothing of it is left in memory."""
+        gone = []
+        for _ in range(3):
+            connection, transport = self.site.buildProtocol(None), StringTransport()
+            connection.makeConnection(transport)
+            connection.dataReceived(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertIn(b"401", transport.value())
+            connection.connectionLost(ConnectionError())
+            gone.append(weakref.ref(connection))
+        self.reactor.advance(1)
+        del connection, transport
+        gc.collect()
+        self.assertEqual([one() for one in gone], [None] * 3)
 
     def test_one_answer(self) -> None:
         """An unknown caller gets one answer, however much it sends, and its body costs nothing."""

@@ -131,6 +131,16 @@ class CallerTests(ManagerTestCase):
         self.manager.pool.cgroups = Cgroups()
         self.assertEqual(self.ask().count(b"HTTP/1.1 200"), 2)
 
+    def test_not_to_be_told_now(self) -> None:
+        """If there is too little to ask the kernel with, no caller counts as outside."""
+        self.begin(name="web")
+
+        def fails(own: Any, peer: Any) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        self.patch(sockets, "group_of_peer", fails)
+        self.assert_refused(self.ask(), b"can't tell where this request comes from")
+
     def test_private(self) -> None:
         """A caller from the private network is the instance that has, or had, that address."""
         self.begin(name="web", network="private")

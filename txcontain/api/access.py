@@ -19,6 +19,7 @@ import os
 import re
 import socket
 import struct
+from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Protocol
@@ -33,7 +34,8 @@ READING = (b"GET", b"HEAD", b"OPTIONS")  # the safe methods (RFC 9110, 9.2.1)
 TOKEN_LINE = re.compile(r"([\w.@-]{1,64}) (read|write) ([0-9a-f]{64})", re.ASCII)
 BEARER = re.compile(rb"bearer +([\w.~+/-]+=*) *", re.ASCII | re.IGNORECASE)  # RFC 6750, 2.1
 OTHERS_MAY_WRITE = 0o022
-READ_ONLY = Forbidden(
+READ_ONLY = partial(
+    Forbidden,
     "this caller has read-only access",
     "use a token whose role is write: `txcontain token NAME write` makes one",
 )

@@ -18,6 +18,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -30,8 +31,10 @@ from txcontain.host import sockets, syscalls
 from txcontain.host.cgroups import GROUP, MONITORS, SOCKETS
 from txcontain.runtime.instance import Instance
 
+TOO_FEW = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 HINT = 'if it is to manage containers, write "manage": true in its config'
-GONE = Forbidden(
+GONE = partial(
+    Forbidden,
     "whoever sent this request has hung up already, and may have been a container",
     "stay connected until the answer is there",
 )
@@ -76,12 +79,14 @@ class Callers:
                 return None
             path = None if group is None else syscalls.path_of_group(top, group)
         except OSError as error:
+            if error.errno in TOO_FEW:  # it could tell, but not now
+                raise
             if error.errno != errno.ESTALE:
                 return None  # nor can this one
             path = None
         if path is None:
             if sockets.is_own(host):
-                raise GONE
+                raise GONE()
             return None
         return _has_group(path)
 

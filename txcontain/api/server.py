@@ -35,6 +35,7 @@ from txcontain.api.verbs import encoded, refuse
 from txcontain.container.document import LONGEST_DOCUMENT, shown
 from txcontain.engine.manager import Manager
 from txcontain.errors import logged
+from txcontain.host.os_errors import of_os
 from txcontain.later import Timer
 from txcontain.logs.journal import asked_by
 from txcontain.runtime.instance import Instance
@@ -52,16 +53,20 @@ NO_HTTP = "this is not HTTP/1.1, or not clear enough to be safe (RFC 9112)"
 TOO_SLOW = "the request was not complete in time"
 TOO_LONG = f"the request is longer than {LONGEST_REQUEST} bytes"
 TOO_MANY = "there are too many connections: try again later"
-CROSS_SITE = errors.Forbidden(
+# Errors are made anew each time: one that is raised again keeps all that it ever went through.
+CROSS_SITE = partial(
+    errors.Forbidden,
     "a web page of another site sent this request",
     "no page may: use the CLI, or a program such as curl",
 )
-UNKNOWN = errors.Unauthenticated(
+UNKNOWN = partial(
+    errors.Unauthenticated,
     "only authenticated callers are served here",
     "send a token of the manager's --tokens file (TXCONTAIN_TOKEN for the CLI), or a client "
     "certificate",
 )
-UNTOLD = errors.Forbidden(
+UNTOLD = partial(
+    errors.Forbidden,
     "the manager can't tell where this request comes from, and it may be a container",
     "try again in a moment: its log says why",
 )
@@ -125,9 +130,13 @@ class Channel(HTTPChannel):
             self.instance = self.site.callers.instance_of(self.transport)
         except errors.Forbidden as refusal:
             self.refusal = refusal
+        except OSError as error:  # such as no free descriptor
+            why = f"{self.getPeer()} 403: {of_os(error)}"
+            self.site.strangers.tell(self.getPeer(), why)
+            self.refusal = UNTOLD()
         except Exception:
             log.failure("learning where {peer} calls from", peer=self.getPeer())
-            self.refusal = UNTOLD
+            self.refusal = UNTOLD()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # always given
         """Count it no more."""
@@ -382,12 +391,12 @@ class ApiRequest(Request):
         if self.channel.refusal:
             raise self.channel.refusal
         if self._is_cross_site():
-            raise CROSS_SITE
+            raise CROSS_SITE()
         if self.caller is None:
             self.setHeader(b"WWW-Authenticate", b'Bearer realm="txcontain"')  # RFC 6750, 3
-            raise UNKNOWN
+            raise UNKNOWN()
         if not self.caller.may(self.method):
-            raise READ_ONLY
+            raise READ_ONLY()
         if self.method == b"HEAD":
             self.args.pop(b"follow", None)  # there would be nothing to follow
         return self.caller

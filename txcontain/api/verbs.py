@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -65,8 +66,10 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
         "machine-at-fault",
     ),
 ]
-UNEXPECTED = errors.MachineAtFault(
-    "the manager has a bug, and could not do this", "its log has the details: please report them"
+UNEXPECTED = partial(
+    errors.MachineAtFault,
+    "the manager has a bug, and could not do this",
+    "its log has the details: please report them",
 )
 
 HUNG_UP = "its client has hung up"  # why what was done for it is ended
@@ -234,7 +237,7 @@ def expected(failure: Failure, request: Request) -> errors.Error:
         log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
         return errors.MachineAtFault("answering this request", of_os(failure.value))
     log.failure("answering {method} {path}", failure, method=request.method, path=request.path)
-    return UNEXPECTED
+    return UNEXPECTED()
 
 
 class NotFound(Resource):
@@ -354,7 +357,7 @@ def require_write(request: Request) -> None:
     """
     caller = getattr(request, "caller", None)
     if caller is None or caller.role != WRITE:
-        raise READ_ONLY
+        raise READ_ONLY()
 
 
 def stream(request: Request) -> Body:
