@@ -28,6 +28,11 @@ class ProgramTests(TestCase):
         ):
             self.assertEqual(await self.run_shell(script), wanted, script)
 
+    async def test_too_slow(self) -> None:
+        """One that takes too long is ended, and named."""
+        said = await complaint_of(reactor, "/bin/cat", ["/dev/zero"], within=0.1)
+        self.assertEqual(said, "/bin/cat did not end within 0.1 s")
+
     async def test_stdin(self) -> None:
         """It is given what it is to read."""
         self.assertEqual(await self.run_shell("cat >&2; exit 1", b"words"), "words")

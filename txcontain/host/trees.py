@@ -11,9 +11,8 @@ from typing import Any
 from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.internet.utils import getProcessOutputAndValue
 
-from txcontain.host.programs import complaint_of
+from txcontain.host.programs import complaint_of, run
 
 MEASURED_WITHIN = 10  # seconds
 # In the work folder of a volatile overlay (Documentation/filesystems/overlayfs.rst).
@@ -45,18 +44,11 @@ class Trees:
     async def measure(self, paths: Sequence[str]) -> str:
         """What du(1) says of these trees: a line for each, BYTES, a tab, PATH.
 
-        It is empty if du takes longer than MEASURED_WITHIN. (Nothing in a tree can lead it out, and
-        it copes with any tree.)
+        What du has not told within MEASURED_WITHIN is missing. (Nothing in a tree can lead it out,
+        and it copes with any tree.)
         """
         command = ["-s", "-x", "--block-size=1", "--", *paths]
-        ran = getProcessOutputAndValue(
-            "/usr/bin/timeout",
-            [str(MEASURED_WITHIN), "/usr/bin/du", *command],
-            env={"LC_ALL": "C"},
-            reactor=self.reactor,
-        )
-        ran.addErrback(lambda failure: failure.value)  # it was killed
-        said: bytes = (await ran)[0]
+        said, _, _ = await run(self.reactor, "/usr/bin/du", command, None, MEASURED_WITHIN)
         return os.fsdecode(said)
 
 

@@ -20,6 +20,7 @@ from txcontain.errors import MachineAtFault
 from txcontain.host.programs import complaint_of
 
 PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
+NFT_WITHIN = 30  # seconds
 HINT = "the manager must run as root, and the kernel must have nf_tables with NAT"
 
 # Two maps, since "everywhere" means each address that the host has at that moment. The bridge's
@@ -184,6 +185,7 @@ async def run_nft(reactor: Any, script: str) -> None:
 
     Raises MachineAtFault, with its first complaint.
     """
-    if complaint := await complaint_of(reactor, find_nft(), ["-f", "-"], script.encode()):
+    arguments = find_nft(), ["-f", "-"], script.encode(), NFT_WITHIN
+    if complaint := await complaint_of(reactor, *arguments):
         first = complaint.partition("\n")[0]
         raise MachineAtFault("changing the packet filter by nft", first, HINT)
