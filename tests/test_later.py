@@ -263,6 +263,17 @@ class PersistentTests(SynchronousTestCase):
         self.reactor.doIteration(0)
         return [self.reads.heard, self.writes.heard]
 
+    def test_one_of_them_is_closed(self) -> None:
+        """One that can't be watched any more does not keep the others from being watched."""
+        self.scarce(errno.ENOSPC)
+        closed = Ear(self.writes.fileno() + 100)
+        self.reactor.addReader(closed)
+        self.reactor.addReader(self.reads)
+        self.scarce(None)
+        self.assertEqual(self.heard(), [1, 0])
+        self.reactor.removeReader(self.reads)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
     def test_tried_again(self) -> None:
         """It is watched as soon as that is possible; nothing that came before is missed."""
         for error in (errno.ENOSPC, errno.ENOMEM):

@@ -78,9 +78,12 @@ class Watches:
         self._waiting[descriptor] = None
 
     def _try_again(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for descriptor in waiting:
-            self.add(descriptor)
+        for descriptor in list(self._waiting):
+            del self._waiting[descriptor]
+            try:
+                self.add(descriptor)
+            except Exception:  # it can't be watched at all; the others can
+                log.failure("watching {descriptor}", descriptor=descriptor)
 
     def remove(self, descriptor: Any) -> None:
         """Watch this no longer."""
