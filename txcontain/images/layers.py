@@ -160,11 +160,11 @@ class Layers:
         layer.
         """
         paths = [entry.path for entry in os.scandir(self.folder) if entry.is_dir()]
-        mine = tuple(f"{path}-" for path in self._unpacking)
+        mine = tuple(f"{path}-" for path in tuple(self._unpacking))  # which changes meanwhile
         return {
             path: (self.metadata(path).size, self._is_newest(path))
             for path in paths
-            if not path.startswith(mine or " ")
+            if not path.startswith(mine)
         }
 
     def _is_newest(self, layer: str) -> bool:
