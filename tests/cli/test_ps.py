@@ -194,3 +194,11 @@ class TerminalTests(Session):
         screen.show_table(rows)
         plain, cut = self.out.splitlines()[1::2]
         self.assertEqual((len(plain), len(cut)), (206, 40))
+
+    def test_hostile(self) -> None:
+        """What stands in a cell can neither command a terminal nor look like another row."""
+        for terminal in (False, True):
+            self.patch(self.stdout, "isatty", lambda terminal=terminal: terminal)
+            self.patch(os, "environ", {"NO_COLOR": "1"})
+            screen.show_table([["NAME", "EXIT"], ["web", "\x1b[2J\ndb  -"]])
+        self.assertEqual(self.out.splitlines()[1::2], ["web   \\x1b[2J; db  -"] * 2)

@@ -5,7 +5,8 @@ from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
-from txcontain.cli.words import plain, table
+from txcontain.cli.screen import show_table
+from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
@@ -18,7 +19,7 @@ async def ls(client: "Client", _: Namespace) -> int:
     rows = [["NAME", "MAJOR", "MINOR", "INSTANCES"]]
     for one in (await client.ask("GET", "/configs", shape=CONFIGS))["configs"]:
         rows.append([one["name"], one["major"], one["minor"], " ".join(one["instances"]) or "-"])
-    print(plain(table(rows)))
+    show_table(rows)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError
 from txcontain.cli.screen import show_table
-from txcontain.cli.words import plain, size
+from txcontain.cli.words import size
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
@@ -69,7 +69,7 @@ def each(told: "Json") -> list[list[str]]:
     for one in told["instances"]:
         rows.append(["instance", one["instance"], size(one["bytes"]), one["state"]])
         rows.append(["its logs", one["instance"], size(one["logs"]), ""])
-    return [[plain(cell) for cell in row] for row in rows]
+    return rows
 
 
 def named(layer: "Json") -> str:
@@ -93,7 +93,7 @@ async def prune(client: "Client", arguments: Namespace) -> int:
         print("There is nothing to remove.")
         return 0
     print(f"Not needed any more, {size(would['bytes'])} in all:")
-    show_table([["TYPE", "NAME", "SIZE"], *([plain(cell) for cell in row] for row in rows)])
+    show_table([["TYPE", "NAME", "SIZE"], *rows])
     if arguments.dry_run or not (arguments.force or is_wanted()):
         return 0
     done = await removed(client, **asked, dry_run=False)

@@ -90,7 +90,7 @@ async def ps(client: "Client", arguments: Namespace) -> int:
     elif arguments.format:
         lines = (fill_in(arguments.format, record) for record in records)
     else:
-        rows = [[one_line(cell(record)) for cell in COLUMNS.values()] for record in records]
+        rows = [[cell(record) for cell in COLUMNS.values()] for record in records]
         show_table([[name.upper() for name in COLUMNS], *rows])
         return 0
     for line in lines:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 
-from txcontain.cli.words import table
+from txcontain.cli.words import one_line, table
 
 BOLD, GREEN, YELLOW, FAINT = "1", "32", "33", "2"  # ECMA-48, 8.3.117 (SGR)
 COLOURS = {
@@ -20,7 +20,8 @@ CUT = "…"
 
 
 def show_table(rows: list[list[str]]) -> None:
-    """Print rows of cells; on a terminal cut to its width, and with some colour."""
+    """Print rows of cells, a line each; on a terminal cut to its width, and with some colour."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         print("\n".join(screen_lines(rows, shutil.get_terminal_size().columns, has_colour())))
     else:

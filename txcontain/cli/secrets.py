@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError
-from txcontain.cli.words import plain, table
+from txcontain.cli.screen import show_table
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
@@ -22,7 +22,7 @@ async def ls(client: "Client", _: Namespace) -> int:
     rows = [["NAME", "INSTANCES"]]
     for one in (await client.ask("GET", "/secrets", shape=SECRETS))["secrets"]:
         rows.append([one["name"], " ".join(one["instances"]) or "-"])
-    print(plain(table(rows)))
+    show_table(rows)
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from txcontain.cli.command import INSTANCE, Argument, Command
 from txcontain.cli.screen import show_table
-from txcontain.cli.words import one_line, size
+from txcontain.cli.words import size
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
@@ -84,7 +84,7 @@ async def top(client: "Client", arguments: Namespace) -> int:
     for one in told["processes"]:
         numbers = [str(one[key]) for key in ("pid", "host_pid", "user")]
         seconds = f"{one['cpu_usec'] / 1e6:.1f}s"
-        rows.append([*numbers, seconds, size(one["memory"]), one_line(one["command"])])
+        rows.append([*numbers, seconds, size(one["memory"]), one["command"]])
     show_table(rows)
     if told["more"]:
         print(f"and {told['more']} more", file=sys.stderr)

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError
-from txcontain.cli.words import age, plain, size, table
+from txcontain.cli.screen import show_table
+from txcontain.cli.words import age, plain, size
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
@@ -29,8 +30,8 @@ async def ls(client: "Client", _: Namespace) -> int:
     for volume in await client.volumes():
         users = ", ".join(volume["used_by"]) or "-"
         old = age(time.time() - volume["created"])
-        rows.append([plain(volume["volume"]), size(volume["size"]), old, plain(users)])
-    print(table(rows))
+        rows.append([volume["volume"], size(volume["size"]), old, users])
+    show_table(rows)
     return 0
 
 
