@@ -548,13 +548,6 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     ),
     (["cp", "x", "y"], {}, "One of the two must be in an instance: INSTANCE:PATH."),
     (["cp", "/no/such", "web-1:/x"], {}, "There is no /no/such here."),
-    (["volumes", "rm"], {}, "`volumes rm` takes the name of a volume, or several."),
-    (["volumes", "ls", "a"], {}, "`volumes ls` takes no name."),
-    (
-        ["volumes", "import", "a"],
-        {},
-        "`volumes import` takes the name of a volume, and a file (or -).",
-    ),
     (
         ["volumes", "import", "a", "/no/file"],
         {},
@@ -2035,6 +2028,7 @@ SPEAKERS = {kind.__name__ for kind in (Error, *all_errors())} | {
     "refuse",
     "UsageError",
     "CliError",
+    "Misused",
     "ArgumentTypeError",
     "exit",
     "StepError",

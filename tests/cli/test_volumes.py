@@ -33,6 +33,15 @@ class VolumeTests(Session):
         self.assertEqual(self.run_command("volumes", "rm", "a", "b/c"), 0)
         self.assertEqual(self.out, "a\nb/c\n")
 
+    def test_wrong_command_lines(self) -> None:
+        """A name too few or too many is a wrong command line, and help tells of each command."""
+        for words in (("rm",), ("ls", "a"), ("import", "a"), ("export", "a", "b", "c")):
+            wrong = self.assertRaises(SystemExit, self.run_command, "volumes", *words)
+            self.assertEqual(wrong.code, 2, words)
+        helped = self.assertRaises(SystemExit, self.run_command, "help", "volumes", "rm")
+        self.assertEqual(helped.code, 0)
+        self.assertIn("txcontain volumes rm [", self.out)
+
     def test_export(self) -> None:
         """A file is there only when it is whole."""
         path = Path(self.mktemp())

@@ -16,14 +16,6 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 
-async def volumes(client: "Client", arguments: Namespace) -> int:
-    """Do what the first word says with the volumes that are named."""
-    action, takes, what = ACTIONS[arguments.action]
-    if len(arguments.names) not in takes:
-        raise CliError(f"`volumes {arguments.action}` takes {what}.")
-    return await action(client, arguments)
-
-
 async def ls(client: "Client", _: Namespace) -> int:
     """Print a table of the volumes."""
     rows = [["VOLUME", "SIZE", "AGE", "USED BY"]]
@@ -52,7 +44,7 @@ async def rm(client: "Client", arguments: Namespace) -> int:
 
 async def export(client: "Client", arguments: Namespace) -> int:
     """Write a volume to a tarball, which is there only when it is whole."""
-    name, file = arguments.names
+    name, file = arguments.name, arguments.file
     if file == "-":
         async for chunk in client.export_volume(name, arguments.pause):
             sys.stdout.buffer.write(chunk)
@@ -71,7 +63,7 @@ async def export(client: "Client", arguments: Namespace) -> int:
 
 async def import_(client: "Client", arguments: Namespace) -> int:
     """Make a volume of a tarball."""
-    name, file = arguments.names
+    name, file = arguments.name, arguments.file
     if file == "-":
         await client.import_volume(name, sys.stdin.buffer)
         return 0
@@ -92,40 +84,39 @@ def opened(path: str, mode: str) -> IO[bytes]:
     return file
 
 
-SOME = "the name of a volume, or several"
-A_FILE = "the name of a volume, and a file (or -)"
-ACTIONS = {
-    "ls": (ls, range(1), "no name"),
-    "inspect": (inspect, range(1, 1000), SOME),
-    "rm": (rm, range(1, 1000), SOME),
-    "export": (export, (2,), A_FILE),
-    "import": (import_, (2,), A_FILE),
-}
+NAMES = Argument("names", metavar="VOLUME", nargs="+", help="as a config names it")
 COMMANDS = (
     Command(
         "volumes",
-        "show the volumes (ls, inspect), remove some (rm), copy one to or from a tarball",
-        volumes,
+        "show the volumes, remove some, copy one to or from a tarball",
+        ls,
         aliases=("volume",),
-        arguments=(
-            Argument(
-                "action",
-                metavar="{" + ",".join(ACTIONS) + "}",
-                nargs="?",
-                default="ls",
-                choices=tuple(ACTIONS),
-                help="what to do (default: ls)",
+        commands=(
+            Command("ls", "show the volumes, and who uses them", ls),
+            Command("inspect", "show all that is known of volumes", inspect, (NAMES,)),
+            Command("rm", "remove volumes that no instance uses", rm, (NAMES,)),
+            Command(
+                "export",
+                "copy a volume to a tarball",
+                export,
+                (
+                    Argument("name", metavar="VOLUME", help="as a config names it"),
+                    Argument("file", metavar="FILE", help="the tarball, or - for standard output"),
+                    Argument(
+                        "--pause",
+                        action="store_true",
+                        help="freeze the instances that use it meanwhile",
+                    ),
+                ),
             ),
-            Argument(
-                "names",
-                metavar="VOLUME",
-                nargs="*",
-                help="as a config names it; after it, for export and import, a FILE, or -",
-            ),
-            Argument(
-                "--pause",
-                action="store_true",
-                help="freeze the instances that use it while it is exported",
+            Command(
+                "import",
+                "make a volume of a tarball",
+                import_,
+                (
+                    Argument("name", metavar="NAME", help="what to call the volume"),
+                    Argument("file", metavar="FILE", help="the tarball, or - for standard input"),
+                ),
             ),
         ),
     ),
