@@ -590,6 +590,13 @@ class ParserTests(Session):
             self.assertIn(f"it must be a whole number, 0 or more, not {number!r}", said)
         self.assertIn("a whole number", self.usage_error("events", "--since", "-1"))
 
+    def test_seen_by_a_command(self) -> None:
+        """A command line whose words don't fit together is as wrong as one that no parser takes."""
+        for words in (["logs"], ["explain", "web", "ls"], ["cp", "a", "b"], ["cp", "a:b", "c:d"]):
+            self.assertEqual(self.run_command(*words), 2, words)
+        self.assertEqual(self.run_command("exec", "web"), 125)
+        self.assertEqual(self.manager.asked, [])
+
     def test_wrong_words_of_wait(self) -> None:
         """A usage error of a command that passes on a status can't be taken for that status."""
         for words in (["wait"], ["wait", "--colour", "web-1"]):

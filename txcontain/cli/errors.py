@@ -5,6 +5,10 @@ class CliError(Exception):
     """A command has failed. Its text is the reason, written for the person who typed it."""
 
 
+class Misused(CliError):
+    """The command line is wrong, in a way that its parser does not see."""
+
+
 class Refused(CliError):
     """The manager refused the request.
 

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
 from txcontain.cli.command import COMMAND, INSTANCE, Argument, Command
-from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.errors import CliError, Misused, Refused
 from txcontain.cli.instances import UNKNOWN, status_of
 from txcontain.cli.logs import emit
 
@@ -35,7 +35,7 @@ exec "$shell"
 async def exec_(client: "Client", arguments: Namespace) -> int:
     """Run a command in an instance; return its exit status."""
     if not arguments.command:
-        raise CliError("Say what to run in it: txcontain exec INSTANCE COMMAND...")
+        raise Misused("Say what to run in it: txcontain exec INSTANCE COMMAND...")
     check_terminal(arguments)
     return await run(client, arguments, arguments.command, arguments.interactive, arguments.tty)
 

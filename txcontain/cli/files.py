@@ -13,7 +13,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from txcontain.cli.command import INSTANCE, Argument, Command
-from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.errors import CliError, Misused, Refused
 from txcontain.cli.words import plain, size
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ async def cp(client: "Client", arguments: Namespace) -> int:
     """Copy files out of an instance, or into one."""
     source, target = arguments.source, arguments.target
     if source.instance and target.instance:
-        raise CliError("Files can't be copied from one instance to another: copy them here first.")
+        raise Misused("Files can't be copied from one instance to another: copy them here first.")
     if source.instance:
         await copy_out(client, source, target.path, arguments.archive)
     elif target.instance:
         await copy_in(client, source, target, arguments.archive)
     else:
-        raise CliError("One of the two must be in an instance: INSTANCE:PATH.")
+        raise Misused("One of the two must be in an instance: INSTANCE:PATH.")
     return 0
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import COMMAND, INSTANCE, Argument, Command
-from txcontain.cli.errors import CliError
+from txcontain.cli.errors import Misused
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 async def explain(client: "Client", arguments: Namespace) -> int:
     """Print the shell script that would make an instance's container, or run a command in it."""
     if arguments.command and not arguments.exec:
-        raise CliError("Only with --exec a command can be explained.")
+        raise Misused("Only with --exec a command can be explained.")
     from txcontain.cli.client import quoted
 
     path = f"/instances/{quoted(arguments.instance)}/{'exec/' * arguments.exec}explain"

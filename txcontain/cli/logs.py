@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, TextIO
 
 from txcontain.cli.command import FOLLOW, Argument, Command, instance_name, whole_number
-from txcontain.cli.errors import CliError
+from txcontain.cli.errors import Misused
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
@@ -20,7 +20,7 @@ COMMANDING = re.compile(
 async def logs(client: "Client", arguments: Namespace) -> int:
     """Print what instances have written, byte for byte; a terminal gets no control characters."""
     if arguments.all == bool(arguments.instances):
-        raise CliError("Name the instances whose logs to show, or give --all.")
+        raise Misused("Name the instances whose logs to show, or give --all.")
     chunks = client.logs(
         arguments.instances,
         arguments.follow,

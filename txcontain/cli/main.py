@@ -14,7 +14,7 @@ from txcontain import __version__
 from txcontain.cli.command import Command
 from txcontain.cli.commands import COMMANDS
 from txcontain.cli.complete import complete, print_names
-from txcontain.cli.errors import CliError
+from txcontain.cli.errors import CliError, Misused
 from txcontain.cli.system import give_help
 from txcontain.cli.words import plain
 
@@ -116,11 +116,14 @@ async def carry_out(client: "Client", arguments: Namespace) -> int:
 
 
 def failed(error: CliError, arguments: Namespace) -> int:
-    """Say what went wrong, and return the exit status."""
+    """Say what went wrong, and return the exit status.
+
+    A wrong command line has the same one whether the parser or the command has seen it.
+    """
     with suppress(OSError):  # which may be what went wrong
         sys.stdout.flush()
     print(plain(str(error)), file=sys.stderr)
-    status: int = arguments.failure
+    status: int = (arguments.parser if isinstance(error, Misused) else arguments).failure
     return status
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from txcontain.cli.command import COMMAND, Argument, Command
-from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.errors import Misused, Refused
 from txcontain.cli.exec import INTERACTIVE, STATUSES, TTY, check_terminal, variable
 from txcontain.cli.exec import run as run_inside
 from txcontain.cli.instances import UNKNOWN, status_of
@@ -27,10 +27,10 @@ MOST_PASSED_ON = 3  # then this program itself is ended by the next, and the con
 async def run(client: "Client", arguments: Namespace) -> int:
     """Launch a container, show what it writes, and return its exit status."""
     if not arguments.command:
-        raise CliError("Say what to run in it: txcontain run IMAGE COMMAND...")
+        raise Misused("Say what to run in it: txcontain run IMAGE COMMAND...")
     inside = arguments.interactive or arguments.tty
     if inside and arguments.detach:
-        raise CliError("-d leaves it, and -i and -t stay with it: choose one of them.")
+        raise Misused("-d leaves it, and -i and -t stay with it: choose one of them.")
     check_terminal(arguments)
     asked = {
         "config": config_of(arguments),
