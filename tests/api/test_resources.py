@@ -16,6 +16,7 @@ from twisted.web.server import Request
 from tests.fakes import ManagerTestCase, write_log
 from tests.support import document
 from txcontain import __version__
+from txcontain.api import disk
 from txcontain.api.access import Caller
 from txcontain.api.resources import make_root
 from txcontain.cli.client import Client
@@ -469,6 +470,21 @@ class MoreTests(WebTestCase):
             (pruned,) = json.loads(answer)["instances"]
             self.assertEqual(pruned["instance"], self.instance.name)
         self.assertEqual(self.get("/instances"), {"instances": []})
+
+    def test_waiting_for_the_disk(self) -> None:
+        """Only so many looks at the disk wait for their turn, also if their clients hang up."""
+        looked: Deferred[Any] = Deferred()
+        self.patch(disk, "df", lambda manager: looked)
+        for _ in range(1 + disk.MOST_WAITING):
+            response = self.asked("GET", "/df")
+            response.cancel()
+            self.settle()
+            self.failureResultOf(response)
+        for method, path in (("GET", "/df"), ("POST", "/prune")):
+            status, _, body = self.ask(method, path)
+            self.assertEqual((status, json.loads(body)["type"]), (409, "urn:txcontain:too-many"))
+        looked.callback({})
+        self.assertEqual(self.ask("GET", "/df")[0], 200)
 
     def test_bad_prunes(self) -> None:
         """A prune that is not understood removes nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from attrs import asdict, define, field
-from twisted.internet.defer import DeferredLock
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
@@ -25,9 +24,11 @@ from txcontain.api.instances import STATES
 from txcontain.api.verbs import ExtensionResource, body
 from txcontain.container.document import read_object, refuse, shown
 from txcontain.engine.disk import df, prune, unpacking
+from txcontain.later import Few
 
 PRUNE_KEYS = ("dry_run", "volumes")
 BYTES = numeric("of the disk", 0)
+MOST_WAITING = 20  # looks at the disk, while one is taken
 
 
 @define
@@ -142,7 +143,8 @@ class Disk(Area):
         },
     }
 
-    _one_by_one: DeferredLock = field(factory=DeferredLock, init=False)
+    # Each keeps a thread and the disk busy.
+    _one_by_one: Few = field(factory=lambda: Few("looks at the disk", 1, MOST_WAITING), init=False)
 
     def resources(self) -> Resources:
         """All three."""
@@ -158,13 +160,13 @@ class Disk(Area):
 
     async def df(self, request: Request) -> Json:
         """GET /df."""
-        async with self._one_by_one:  # each keeps a thread and the disk busy
+        async with self._one_by_one.turn():
             return await df(self.manager)
 
     async def prune(self, request: Request) -> Json:
         """POST /prune."""
         asked = read_prune(body(request))
-        async with self._one_by_one:
+        async with self._one_by_one.turn():
             pruned = await prune(self.manager, **asked)
         return {**asdict(pruned), "bytes": pruned.bytes}
 
