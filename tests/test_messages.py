@@ -333,7 +333,7 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /instances/web-9/commit",
         {"body": '{"name": 1}'},
-        "409 Bad Request: a commit has no key 'name' → the keys are mountable, mount, pause",
+        "409 Bad Request: this request has no key 'name' → the keys are mountable, mount, pause",
     ),
     (
         "POST /config",
@@ -407,7 +407,7 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /prune",
         {"body": '{"dryrun": true}'},
-        "409 Bad Request: a prune has no key 'dryrun' → the keys are dry_run, volumes",
+        "409 Bad Request: this request has no key 'dryrun' → the keys are dry_run, volumes",
     ),
     (
         "POST /prune",

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from txcontain.container.keys import Key, schema_of
+
 Json = dict[str, Any]
+Keys = dict[str, Key]  # what a body may have: verbs.py reads it
 
 # -- schemas: what is sent and what is answered ------------------------------------
 
@@ -92,6 +95,12 @@ def in_query(name: str, description: str, schema: Json) -> Json:
 def json_body(name: str) -> Json:
     """A body that a request must have: JSON, with the schema of this name."""
     return {"required": True, "content": {"application/json": {"schema": ref(name)}}}
+
+
+def body_of(keys: Keys, *required: str) -> Json:
+    """A body with these keys, which a request may leave out if none of them is required."""
+    schema = structure(schema_of(keys), *(set(keys) - set(required)), closed=True)
+    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
 
 
 # -- answers and operations --------------------------------------------------------

@@ -12,8 +12,8 @@ from txcontain.api.describe import (
     Json,
     answer,
     array,
+    body_of,
     extension,
-    json_body,
     numeric,
     one_of,
     ref,
@@ -21,12 +21,15 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.instances import STATES
-from txcontain.api.verbs import ExtensionResource, body
-from txcontain.container.document import read_object, refuse, shown
+from txcontain.api.verbs import ExtensionResource, read_body
+from txcontain.container.keys import boolean
 from txcontain.engine.disk import df, prune, unpacking
 from txcontain.later import Few
 
-PRUNE_KEYS = ("dry_run", "volumes")
+PRUNE_KEYS = {
+    "dry_run": boolean("only say what would be removed"),
+    "volumes": boolean("also volumes that nothing uses"),
+}
 BYTES = numeric("of the disk", 0)
 MOST_WAITING = 20  # looks at the disk, while one is taken
 
@@ -60,15 +63,6 @@ class Disk(Area):
                 "used": {"type": "boolean", "description": "whether an instance has it"},
             },
             "used",
-        ),
-        "Prune": structure(
-            {
-                "dry_run": {"type": "boolean", "description": "only say what would be removed"},
-                "volumes": {"type": "boolean", "description": "also volumes that nothing uses"},
-            },
-            "dry_run",
-            "volumes",
-            closed=True,
         ),
     }
     paths: ClassVar[Json] = {
@@ -138,7 +132,7 @@ class Disk(Area):
                         }
                     ),
                 ),
-                requestBody={**json_body("Prune"), "required": False},
+                requestBody=body_of(PRUNE_KEYS),
             ),
         },
     }
@@ -165,18 +159,7 @@ class Disk(Area):
 
     async def prune(self, request: Request) -> Json:
         """POST /prune."""
-        asked = read_prune(body(request))
+        asked = read_body(request, PRUNE_KEYS)
         async with self._one_by_one.turn():
             pruned = await prune(self.manager, **asked)
         return {**asdict(pruned), "bytes": pruned.bytes}
-
-
-def read_prune(document: bytes) -> dict[str, bool]:
-    """What a prune is to do. Raises InvalidData."""
-    values = read_object(document) if document else {}
-    for key, value in values.items():
-        if key not in PRUNE_KEYS:
-            refuse(f"a prune has no key {shown(key)}", "the keys are " + ", ".join(PRUNE_KEYS))
-        if not isinstance(value, bool):
-            refuse(f"{key} must be true or false, not {shown(value)}")
-    return {key: values.get(key, False) for key in PRUNE_KEYS}

@@ -17,9 +17,9 @@ from txcontain.api.describe import (
     Json,
     answer,
     array,
+    body_of,
     extension,
     in_query,
-    json_body,
     numeric,
     one_of,
     ref,
@@ -29,15 +29,16 @@ from txcontain.api.describe import (
 from txcontain.api.verbs import (
     HUNG_UP,
     ExtensionResource,
-    body,
     flag,
     hang_up_of,
     note,
     query,
+    read_body,
     require_write,
     stream,
 )
-from txcontain.container.document import read_object, refuse, shown
+from txcontain.container.document import refuse
+from txcontain.container.keys import Key, boolean, printable, string_schema
 from txcontain.engine import files
 from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
 from txcontain.errors import Error
@@ -46,7 +47,15 @@ TAR = "application/x-tar"
 STREAM = {"type": "string", "format": "binary"}
 PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
 NO_PATH = {"404": "there is no such instance, or nothing at this path"}
-COMMIT_KEYS = {"mountable": str, "mount": str, "pause": bool}
+COMMIT_KEYS = {
+    "mountable": Key(
+        "the name of the new file, NAME.tar", string_schema(files.MOUNTABLE), printable
+    ),
+    "mount": Key(
+        "the writable mount to keep, or /; else the only one", {"type": "string"}, printable
+    ),
+    "pause": boolean("freeze its processes meanwhile"),
+}
 
 log = Logger()
 
@@ -85,16 +94,6 @@ class Files(Area):
                 ),
                 "complete": {"type": "boolean", "description": "whether these are all"},
             }
-        ),
-        "Commit": structure(
-            {
-                "mountable": string("the name of the new file, NAME.tar"),
-                "mount": string("the writable mount to keep, or /; else the only one"),
-                "pause": {"type": "boolean", "description": "freeze its processes meanwhile"},
-            },
-            "mount",
-            "pause",
-            closed=True,
         ),
         "Committed": structure(
             {
@@ -155,7 +154,7 @@ class Files(Area):
                 "Keep what an instance has at a writable mount as a new mountable",
                 answer("it is kept", ref("Committed")),
                 NO_INSTANCE,
-                requestBody=json_body("Commit"),
+                requestBody=body_of(COMMIT_KEYS, "mountable"),
             ),
             "parameters": [INSTANCE],
         },
@@ -187,15 +186,14 @@ class Files(Area):
             return await changes(self.manager, self.manager.match(name))
 
         async def commit(request: Request) -> Json:
-            values = _read_commit(body(request))
+            values = read_body(request, COMMIT_KEYS, "mountable")
             instance, gone = self.manager.match(name), hang_up_of(request)
 
             def begun(session: Any) -> None:
                 gone.addCallback(lambda _: session.end(HUNG_UP))
 
-            what = values["mountable"], values.get("mount"), begun
-            pause = values.get("pause", False)
-            return await files.commit(self.manager, instance, *what, pause=pause)
+            what = values.pop("mountable"), values.pop("mount", None), begun
+            return await files.commit(self.manager, instance, *what, **values)
 
         return {
             b"files": ExtensionResource("GET", "PUT", GET=read, PUT=write),
@@ -237,16 +235,3 @@ def _needed(asked: dict[str, Any]) -> str:
         refuse("the query has no path", "say which, as in ?path=/etc/hosts")
     path: str = asked["path"]
     return path
-
-
-def _read_commit(document: bytes) -> dict[str, Any]:
-    values = read_object(document)
-    for key, value in values.items():
-        if key not in COMMIT_KEYS:
-            refuse(f"a commit has no key {shown(key)}", "the keys are " + ", ".join(COMMIT_KEYS))
-        if not isinstance(value, COMMIT_KEYS[key]):
-            kind = "true or false" if COMMIT_KEYS[key] is bool else "a string"
-            refuse(f"{key} must be {kind}, not {shown(value)}")
-    if "mountable" not in values:
-        refuse("the key 'mountable' is missing")
-    return values

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from attrs import define, evolve
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import INSTANCE, NO_INSTANCE, Json, answer, extension, ref, structure
+from txcontain.api.describe import (
+    INSTANCE,
+    NO_INSTANCE,
+    Json,
+    Keys,
+    answer,
+    body_of,
+    extension,
+    ref,
+)
 from txcontain.api.instances import listed
-from txcontain.api.verbs import ExtensionResource, body, note
-from txcontain.container.document import read_object, refuse, shown
-from txcontain.container.keys import Key, number, schema_of, string_schema, texts
+from txcontain.api.verbs import ExtensionResource, note, read_body
+from txcontain.container.keys import Key, number, string_schema, texts
 from txcontain.container.launch_request import INSTANCE_NAME, instance_name
 from txcontain.container.spec import MOST_PORTS, PORTS, STOP_SIGNAL
 from txcontain.engine import life
@@ -21,7 +29,6 @@ from txcontain.engine.life import Notes
 from txcontain.engine.publishing import change_ports
 from txcontain.engine.renaming import rename
 
-Keys = dict[str, Key]  # what a body may have
 Act = Callable[..., Awaitable[Notes]]  # takes the manager, an instance, and what the body has
 NO_KEYS: Keys = {}
 TIMEOUT = {"timeout": number("seconds until SIGKILL; else the config's", 0, 3600, float)}
@@ -35,32 +42,10 @@ WRONG_STATE = {"409": "invalid data; or it is not in a state in which this can b
 
 
 def _operation(summary: str, success: str, name: str, keys: Keys, *required: str) -> Json:
-    more = {"requestBody": _body(keys, *required)} if keys else {}
+    more = {"requestBody": body_of(keys, *required)} if keys else {}
     refused = {**NO_INSTANCE, **WRONG_STATE}
     operation = extension(name, summary, answer(success, ref("Record")), refused, **more)
     return {"post": operation, "parameters": [INSTANCE]}
-
-
-def _body(keys: Keys, *required: str) -> Json:
-    schema = structure(schema_of(keys), *(set(keys) - set(required)), closed=True)
-    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
-
-
-def read_body(request: Request, keys: Keys, *required: str) -> dict[str, Any]:
-    """What a body, which may be empty, has of these keys.
-
-    Raises InvalidData.
-    """
-    document = body(request)
-    values = read_object(document) if document else {}
-    for name in values:
-        if name not in keys:
-            known = f"the keys are {', '.join(keys)}" if keys else "it takes none"
-            refuse(f"this request has no key {shown(name)}", known)
-    for name in required:
-        if name not in values:
-            refuse(f"the key {name!r} is missing")
-    return {name: keys[name](name, value) for name, value in values.items()}
 
 
 @define

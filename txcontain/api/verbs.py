@@ -24,7 +24,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from txcontain import errors
 from txcontain.api.access import READ_ONLY, WRITE
 from txcontain.api.bodies import Body
-from txcontain.container.document import LONGEST_DOCUMENT, shown
+from txcontain.api.describe import Keys
+from txcontain.container.document import LONGEST_DOCUMENT, read_object, shown
 from txcontain.host.os_errors import of_os
 from txcontain.later import background
 
@@ -372,6 +373,23 @@ def stream(request: Request) -> Body:
     kept.received(body(request))
     kept.all_received()
     return kept
+
+
+def read_body(request: Request, keys: Keys, *required: str) -> dict[str, Any]:
+    """What a body, which may be empty, has of these keys.
+
+    Raises InvalidData.
+    """
+    document = body(request)
+    values = read_object(document) if document else {}
+    for name in values:
+        if name not in keys:
+            known = f"the keys are {', '.join(keys)}" if keys else "it takes none"
+            raise errors.InvalidData(f"this request has no key {shown(name)}", known)
+    for name in required:
+        if name not in values:
+            raise errors.InvalidData(f"the key {name!r} is missing")
+    return {name: keys[name](name, value) for name, value in values.items()}
 
 
 def body(request: Request) -> bytes:

@@ -72,7 +72,7 @@ def unpacking(manager: Manager) -> list[dict[str, Any]]:
     ]
 
 
-async def prune(manager: Manager, dry_run: bool, volumes: bool = False) -> Pruned:
+async def prune(manager: Manager, dry_run: bool = False, volumes: bool = False) -> Pruned:
     """Remove the instances that have ended, then the layers that nothing uses, and the volumes if
     these are to go too.
 
