@@ -170,6 +170,15 @@ class DocumentTests(ManagerTestCase):
         rows = re.findall(r"`(\w+)`", " ".join(table("A config")))
         self.assertEqual(set(rows), set(KEYS))
 
+    def test_instance_keys(self) -> None:
+        """What API.md says that is told of an instance is in the schema, and is told."""
+        section = API.split("### GET /instances/INSTANCE\n", 1)[1].split("\n### ", 1)[0]
+        named = set(re.findall(r"`(\w+)`", section)) - {"seconds"}  # of each step
+        keys = set(openapi.SCHEMAS["Instance"]["properties"])
+        self.assertEqual(named, keys - set(openapi.SCHEMAS["Record"]["properties"]))
+        _, body = self.ask("GET", f"/instances/{self.launch().name}")
+        self.assertLessEqual(keys, set(json.loads(body)))
+
     def test_bounds(self) -> None:
         """The manager refuses numbers just beyond the bounds that the document gives."""
         for name, key in {**KEYS, **LIMITS}.items():

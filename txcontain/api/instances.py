@@ -100,6 +100,7 @@ class Instances(Area):
                 "timeline": array(numeric("seconds", kind="number")),
                 "in_advance": numeric("steps that a warm init carried out before the launch"),
                 "left_out": {"type": "object", "description": "what of each tarball is not in it"},
+                "volumes": {"type": "object", "description": "the folder of each, on the host"},
             }
         ),
         "Exit": structure(
