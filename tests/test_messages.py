@@ -1937,7 +1937,7 @@ class CommandTests(Session, Texts):
             return re.sub(r"(?s)^.*?(?=txcontain[\w ]*: error)", "", self.err).strip()
         files = {name: getattr(arguments, name) for name in main.FILES}
         try:
-            connect.agent(arguments.url, self.clock, arguments.token, **files)
+            connect.way_to(arguments.url, self.clock, arguments.token, **files)
         except CliError as trouble:
             return str(trouble)
         client = Client(arguments.url, self.http, self.clock)

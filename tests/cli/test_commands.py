@@ -502,6 +502,14 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((refused.code, refused.reason), (409, "one\ntwo"))
         self.assertIsInstance(refused, CliError)
 
+    def test_one_way(self) -> None:
+        """A client finds the way once, on which over https a CA, certificate and key are read."""
+        ways: list[Any] = [object()]
+        self.patch(connect, "over_tls", lambda *_, **__: ways.pop())
+        (way,) = ways
+        clock: Any = Clock()
+        self.assertIs(Client.connecting("https://manager", clock, None).way, way)
+
     def test_fits(self) -> None:
         """A value fits its shape only if every part does."""
         shape = {"a": [int], "b": (str, None)}

@@ -137,12 +137,13 @@ class Client:
 
     @classmethod
     def connecting(cls, url: str, reactor: Any, token: str | None, **files: Any) -> "Client":
-        """Return a client that connects to a manager; `files` as `connect.agent` takes them.
+        """Return a client that connects to a manager; `files` as `way_to` takes them.
 
         :raises CliError: if the token would be there for others to read, or a file can't be used
         """
-        client = cls(url, HTTPClient(agent(url, reactor, token, **files)), reactor, token)
-        client.way = way_to(url, reactor, token, **files)
+        way = way_to(url, reactor, token, **files)
+        client = cls(url, HTTPClient(agent(reactor, way)), reactor, token)
+        client.way = way
         return client
 
     # The course's resources.

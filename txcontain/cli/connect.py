@@ -27,9 +27,9 @@ class Endpoints:
         self.endpointForURI = way
 
 
-def agent(url: str, reactor: Any, token: str | None, **files: Path | None) -> Any:
-    """Return an agent that sends requests to a manager, on the way that `way_to` returns."""
-    return Agent.usingEndpointFactory(reactor, Endpoints(way_to(url, reactor, token, **files)))
+def agent(reactor: Any, way: Way) -> Any:
+    """Return an agent that sends requests to a manager on this way."""
+    return Agent.usingEndpointFactory(reactor, Endpoints(way))
 
 
 def way_to(url: str, reactor: Any, token: str | None, **files: Path | None) -> Way:
