@@ -85,7 +85,8 @@ class AsRootTests(ScriptCase):
         self.assertEqual(
             said,
             "sudo --preserve-env=CI,SOAK_SEED,SOAK_SECONDS,TORTURE_SEED,"
-            "TORTURE_SECONDS,MACHINE_SEED,MACHINE_LIVES,BENCH,BENCH_PEERS "
+            "TORTURE_SECONDS,MACHINE_SEED,MACHINE_LIVES,"
+            "ENDURANCE_LIVES,ENDURANCE_RESTARTS,BENCH,BENCH_PEERS,PYENV_ROOT "
             "-- echo -n\n",
         )
 
