@@ -124,12 +124,20 @@ class FileTests(Session):
     """What scripts/make-shell-files makes of the parser."""
 
     def test_files(self) -> None:
-        """bash can read its file, and every command is in each of them."""
+        """bash can read its file and completes what is there; each file has every command."""
         folder = Path(self.mktemp()).absolute()
         script = PROJECT / "scripts/make-shell-files"
         subprocess.run([sys.executable, script, folder], check=True, timeout=60)
         bash = folder / "bash-completion/completions/txcontain"
         subprocess.run(["bash", "-n", bash], check=True, timeout=60)
+        for argument, completed in (
+            ("cp_pos_1", True),
+            ("volumes_export_pos_1", True),
+            ("volumes_rm_pos_0", True),
+            ("launch___name", False),  # a new name: those there are would be refused
+            ("run___name", False),
+        ):
+            self.assertEqual(f"_{argument}_COMPGEN=" in bash.read_text(), completed, argument)
         files = [path for path in folder.rglob("*") if path.is_file()]
         self.assertEqual(len(files), 4)
         for file in files:

@@ -167,7 +167,7 @@ COMMANDS = (
             Argument(
                 "--name",
                 dest="instance",
-                metavar="INSTANCE",
+                metavar="NAME",
                 help="what to call it (default: a name is drawn)",
             ),
             Argument(

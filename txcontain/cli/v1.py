@@ -113,7 +113,7 @@ COMMANDS = (
             Argument(
                 "--name",
                 dest="instance",
-                metavar="INSTANCE",
+                metavar="NAME",
                 help="what to call the instance (default: a name is drawn)",
             ),
         ),
