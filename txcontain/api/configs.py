@@ -8,19 +8,13 @@ from attrs import define
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import Json, answer, array, extension, string, structure
+from txcontain.api.describe import Json, answer, array, extension, in_path, string, structure
 from txcontain.api.v1 import KEY
 from txcontain.api.verbs import Collection, ExtensionResource
 from txcontain.engine.configs import remove, users
 from txcontain.engine.store import SUFFIX
 
-CONFIG = {
-    "name": "config",
-    "in": "path",
-    "required": True,
-    "description": "NAME-MAJOR-MINOR",
-    "schema": {"type": "string", "minLength": 1},
-}
+CONFIG = in_path("config", "NAME-MAJOR-MINOR")
 NO_CONFIG = {"404": "there is no such config"}
 
 

@@ -78,13 +78,19 @@ PROBLEM = structure(
 
 LARGEST_QUERY = 10**15 - 1
 FLAG = one_of("1 or true: yes", "0", "1", "false", "true")
-INSTANCE = {
-    "name": "instance",
-    "in": "path",
-    "required": True,
-    "description": "its name, the beginning of it if no other begins so, or config:NAME",
-    "schema": {"type": "string", "minLength": 1},
-}
+BINARY = {"type": "string", "format": "binary"}
+
+
+def in_path(name: str, description: str, schema: Json | None = None) -> Json:
+    """A part of the path that names something."""
+    schema = schema or {"type": "string", "minLength": 1}
+    place = {"name": name, "in": "path", "required": True}
+    return {**place, "description": description, "schema": schema}
+
+
+INSTANCE = in_path(
+    "instance", "its name, the beginning of it if no other begins so, or config:NAME"
+)
 
 
 def in_query(name: str, description: str, schema: Json) -> Json:
@@ -95,6 +101,11 @@ def in_query(name: str, description: str, schema: Json) -> Json:
 def json_body(name: str) -> Json:
     """A body that a request must have: JSON, with the schema of this name."""
     return {"required": True, "content": {"application/json": {"schema": ref(name)}}}
+
+
+def bytes_body(schema: Json = BINARY) -> Json:
+    """A body that a request must have: bytes, whatever they are."""
+    return {"required": True, "content": {"application/octet-stream": {"schema": schema}}}
 
 
 def body_of(keys: Keys, *required: str) -> Json:

@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from txcontain.api.area import Area, Resources
 from txcontain.api.bodies import Body
 from txcontain.api.describe import (
+    BINARY,
     FLAG,
     INSTANCE,
     NO_INSTANCE,
@@ -18,6 +19,7 @@ from txcontain.api.describe import (
     answer,
     array,
     body_of,
+    bytes_body,
     extension,
     in_query,
     numeric,
@@ -44,7 +46,6 @@ from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
 from txcontain.errors import Error
 
 TAR = "application/x-tar"
-STREAM = {"type": "string", "format": "binary"}
 PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
 NO_PATH = {"404": "there is no such instance, or nothing at this path"}
 COMMIT_KEYS = {
@@ -111,7 +112,7 @@ class Files(Area):
                 {
                     "description": "a tar stream; with stat=1, what is there",
                     "content": {
-                        TAR: {"schema": STREAM},
+                        TAR: {"schema": BINARY},
                         "application/json": {"schema": ref("File")},
                     },
                 },
@@ -132,10 +133,7 @@ class Files(Area):
                         "owners", "keep the stream's owners (else the container's root)", FLAG
                     ),
                 ],
-                requestBody={
-                    "required": True,
-                    "content": {"application/octet-stream": {"schema": STREAM}},
-                },
+                requestBody=bytes_body(),
             ),
             "parameters": [INSTANCE],
         },

@@ -9,6 +9,7 @@ from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
+    BINARY,
     FLAG,
     INSTANCE,
     LARGEST_QUERY,
@@ -50,7 +51,6 @@ SEVERAL = [
     in_query("instance", "one of them; may be given more than once", array({"type": "string"})),
     in_query("all", "the logs of all instances; with follow, also of later ones", FLAG),
 ]
-BYTES = {"type": "string", "format": "binary"}
 
 
 @define
@@ -62,7 +62,7 @@ class Logs(Area):
             "get": extension(
                 "logs",
                 "Tell what an instance has written",
-                answer("the bytes that it wrote", BYTES, "application/octet-stream"),
+                answer("the bytes that it wrote", BINARY, "application/octet-stream"),
                 NO_INSTANCE,
                 parameters=PARAMETERS,
             ),
@@ -72,7 +72,7 @@ class Logs(Area):
             "get": extension(
                 "logsOfSeveral",
                 "Tell what several instances have written, by time",
-                answer("lines, each with its instance", BYTES, "application/octet-stream"),
+                answer("lines, each with its instance", BINARY, "application/octet-stream"),
                 NO_INSTANCE,
                 parameters=[*PARAMETERS, *SEVERAL],
             ),

@@ -8,18 +8,22 @@ from attrs import define
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import Json, answer, array, extension, string, structure
+from txcontain.api.describe import (
+    Json,
+    answer,
+    array,
+    bytes_body,
+    extension,
+    in_path,
+    string,
+    structure,
+)
 from txcontain.api.verbs import Collection, ExtensionResource, body
+from txcontain.container.keys import string_schema
 from txcontain.container.small_files import LONGEST_SECRET, SECRET_NAME
 from txcontain.engine import secrets
 
-SECRET = {
-    "name": "secret",
-    "in": "path",
-    "required": True,
-    "description": "the name of a secret",
-    "schema": {"type": "string", "pattern": f"^(?:{SECRET_NAME.pattern})$"},
-}
+SECRET = in_path("secret", "the name of a secret", string_schema(SECRET_NAME))
 NO_SECRET = {"404": "there is no such secret"}
 CONTENT = {"type": "string", "minLength": 1, "maxLength": LONGEST_SECRET}
 
@@ -56,10 +60,7 @@ class Secrets(Area):
                 "Keep a secret, in place of an earlier one",
                 answer("it is kept; instances see it at their next start"),
                 NO_SECRET,
-                requestBody={
-                    "required": True,
-                    "content": {"application/octet-stream": {"schema": CONTENT}},
-                },
+                requestBody=bytes_body(CONTENT),
             ),
             "delete": extension(
                 "removeSecret",

@@ -10,11 +10,14 @@ from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
+    BINARY,
     FLAG,
     Json,
     answer,
     array,
+    bytes_body,
     extension,
+    in_path,
     in_query,
     numeric,
     ref,
@@ -25,15 +28,8 @@ from txcontain.api.verbs import Collection, ExtensionResource, flag, query, requ
 from txcontain.engine.transfers import export, import_volume
 from txcontain.engine.volumes import users_of
 
-BINARY = {"type": "string", "format": "binary"}
 NO_VOLUME = {"404": "there is no such volume"}
-NAME = {
-    "name": "volume",
-    "in": "path",
-    "required": True,
-    "description": "as a config names it",
-    "schema": {"type": "string", "minLength": 1},
-}
+NAME = in_path("volume", "as a config names it")
 
 
 @define
@@ -97,10 +93,7 @@ class Volumes(Area):
                     "404": "there is no such path",
                     "409": "it is no tarball, or there is such a volume, in use or not empty",
                 },
-                requestBody={
-                    "required": True,
-                    "content": {"application/octet-stream": {"schema": BINARY}},
-                },
+                requestBody=bytes_body(),
             ),
             "parameters": [NAME],
         },
