@@ -287,7 +287,7 @@ WHOLE = document().decode()
 LAUNCHES = (
     (
         '{"name": "web"}',
-        "a launch has no key 'name' → the keys are config, major, minor, instance, remove",
+        "a launch has no key 'name' → the keys are config, major, minor, instance, remove, labels",
     ),
     ("{}", "the key 'config' is missing"),
     ('{"config": 1}', "config must be the name of a config, or a whole one, not 1"),
@@ -307,6 +307,23 @@ LAUNCHES = (
         "no instance can have the name localhost: it stands for the container itself",
     ),
     ('{"config": "web", "remove": "yes"}', "remove must be true or false, not 'yes'"),
+    (
+        '{"config": "web", "labels": 1}',
+        "labels must be an object of up to 64 strings, not 1",
+    ),
+    (
+        '{"config": "web", "labels": {"-": ""}}',
+        "a label's name must be up to 63 letters, digits, '.', '_', '/' and '-', with a letter or "
+        "digit at both ends, not '-'",
+    ),
+    (
+        '{"config": "web", "labels": {"a": "' + "b" * 256 + '"}}',
+        "the label a is longer than 255 characters",
+    ),
+    (
+        '{"config": "web", "labels": {"stack": "shop"}}',
+        "the label stack is only for instances of services → choose another name",
+    ),
 )
 # A request, with what else is in it, and its answer.
 REQUESTS: tuple[tuple[Any, ...], ...] = (
@@ -586,7 +603,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["ps", "--filter", "colour=red"],
         {},
         "txcontain ps: error: argument --filter: 'colour=red' is no KEY=VALUE with one of these"
-        " keys: name, config, state, ready",
+        " keys: name, config, state, ready, label",
     ),
     (
         ["ps", "--filter", "state=runing"],

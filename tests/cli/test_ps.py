@@ -25,7 +25,15 @@ WEB = {
     "restarts": 0,
     "exit": None,
 }
-DB = {**WEB, "instance": "db-1", "name": "db", "ready": False, "ports": [], "address": None}
+DB = {
+    **WEB,
+    "instance": "db-1",
+    "name": "db",
+    "labels": {"team": "a=b"},
+    "ready": False,
+    "ports": [],
+    "address": None,
+}
 JOB = {
     **DB,
     "instance": "job-1",
@@ -97,6 +105,9 @@ class PsTests(Session):
             (["state=ended"], ["job-1"]),
             (["state=stopped", "state=ended"], ["job-1", "cron-1"]),
             (["state=paused"], []),
+            (["label=team"], ["db-1"]),
+            (["label=team=a=b"], ["db-1"]),
+            (["label=team=a"], []),
         ):
             given = [part for word in words for part in ("--filter", word)]
             self.assertEqual(self.says("-q", *given), names, words)
@@ -130,7 +141,7 @@ class PsTests(Session):
 
     def test_wrong_words(self) -> None:
         """A filter or a field that does not exist is a usage error that names those that do."""
-        keys = "is no KEY=VALUE with one of these keys: name, config, state, ready"
+        keys = "is no KEY=VALUE with one of these keys: name, config, state, ready, label"
         for words, said in (
             (["--filter", "colour=red"], f"'colour=red' {keys}"),
             (["--filter", "web"], f"'web' {keys}"),

@@ -19,6 +19,7 @@ TAKEN = (
     ({"config": "web", "instance": "a.b-C_1"}, LaunchRequest("web", instance="a.b-C_1")),
     ({"config": "web", "instance": "a" * 63}, LaunchRequest("web", instance="a" * 63)),
     ({"config": "web", "remove": True}, LaunchRequest("web", remove=True)),
+    ({"config": "web", "labels": {"a/b": ""}}, LaunchRequest("web", labels={"a/b": ""})),
     ({"config": WHOLE}, LaunchRequest(from_json(document()))),
 )
 REFUSED = (
@@ -32,6 +33,15 @@ REFUSED = (
     ({"config": "web", "major": 1}, "major must be a string"),
     ({"config": "web", "name": "a"}, "a launch has no key 'name'"),
     ({"config": "web", "remove": 1}, "remove must be true or false, not 1"),
+    ({"config": "web", "labels": ["a"]}, "labels must be an object of up to 64 strings"),
+    (
+        {"config": "web", "labels": {str(n): "" for n in range(65)}},
+        "labels must be an object of up to 64 strings, not an object of 65",
+    ),
+    ({"config": "web", "labels": {"-a": ""}}, "a label's name must be up to 63"),
+    ({"config": "web", "labels": {"a": 1}}, "the label a must be a string, not 1"),
+    ({"config": "web", "labels": {"a": "b" * 256}}, "the label a is longer than 255"),
+    ({"config": "web", "labels": {"stack": "a"}}, "the label stack is only for instances of"),
     *(
         ({"config": "web", "instance": name}, "instance must be up to 63")
         for name in ("", ".", "..", ".a", "a.", "-a", "a-", "a/b", "a b", "a\n", "é", "a" * 64, 1)

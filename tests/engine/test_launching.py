@@ -145,11 +145,13 @@ class RemovalTests(AskedTestCase, RestoreTestCase):
 
     def test_the_next_manager(self) -> None:
         """A manager that ends leaves the removal to the next, which knows the instance's marks."""
-        self.launch_as(config=WHOLE, remove=True, instance="job")
+        labels = {"team": "shop"}
+        self.launch_as(config=WHOLE, remove=True, instance="job", labels=labels)
         self.reactor.advance(2)
         self.next_manager()
         instance = self.manager.instances["job"]
         self.assertEqual((instance.inline, instance.remove), (True, True))
+        self.assertEqual(instance.standing["labels"], labels)
         self.init.end()
         self.reactor.advance(2)
         self.manager.pause()

@@ -29,7 +29,8 @@ from txcontain.api.v1 import KEY, SUMMARY, add_notes
 from txcontain.api.verbs import ExtensionResource, body, query, text
 from txcontain.container.document import read_object
 from txcontain.container.explain import explain
-from txcontain.container.launch_request import INSTANCE_NAME, read_launch_request
+from txcontain.container.keys import schema_of
+from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.inspection import inspect, top, usage
 from txcontain.runtime.instance import Instance
 
@@ -47,6 +48,11 @@ RECORD: Json = {
     "pid": numeric("PID 1, as the host sees it", kind=["integer", "null"]),
     "restarts": numeric("how often it was started again", 0),
     "exit": or_null(ref("Exit")),
+    "labels": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "that its launch gave it",
+    },
 }  # what the list of all tells of each
 NAME_PART = string("a name, the beginning of one, or config:NAME, NAME-MAJOR, NAME-MAJOR-MINOR")
 
@@ -86,8 +92,9 @@ class Instances(Area):
                     "type": "boolean",
                     "description": "remove it when it has ended for good",
                 },
+                **schema_of({"labels": LABELS}),
             },
-            *("major", "minor", "instance", "remove"),
+            *("major", "minor", "instance", "remove", "labels"),
             closed=True,
         ),
         "Record": structure(RECORD, closed=True),

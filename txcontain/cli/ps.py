@@ -59,12 +59,20 @@ def versions(record: "Json") -> tuple[str, ...]:
     return name, f"{name}-{major}", whole.removesuffix(".cfg"), whole
 
 
+def has_label(record: "Json", text: str) -> bool:
+    """Return whether an instance has a label, NAME, or has it with a value, NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    labels = record.get("labels", {})
+    return name in labels and (not equals or labels[name] == value)
+
+
 # What --filter looks at: whether a record has this value.
 FILTERS: "dict[str, Callable[[Json, str], bool]]" = {
     "name": lambda record, value: value in record["instance"],
     "config": lambda record, value: value in versions(record),
     "state": lambda record, value: value in (state(record), record["state"]),
     "ready": lambda record, value: value == is_ready(record),
+    "label": lambda record, value: has_label(record, value),
 }
 
 

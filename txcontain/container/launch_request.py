@@ -6,15 +6,19 @@ import json
 import re
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from txcontain.container.document import refuse, shown
+from txcontain.container.keys import Key, printable
 from txcontain.container.spec import KEYS, Spec, from_json
 
 # A hostname has up to 64 bytes (uname(2)), and a label of DNS up to 63 (RFC 1035).
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9_])?")
 RESERVED = {"localhost"}  # /etc/hosts has it for every container
-LAUNCH_KEYS = ("config", "major", "minor", "instance", "remove")
+LAUNCH_KEYS = ("config", "major", "minor", "instance", "remove", "labels")
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+MOST_LABELS, LONGEST_LABEL = 64, 255  # of an instance; characters of a value
+OF_SERVICES = ("stack", "service", "revision", "replica")  # by these the manager knows its own
 
 
 @frozen
@@ -26,6 +30,7 @@ class LaunchRequest:
     minor: str | None = None
     instance: str | None = None  # its name; None: one is drawn
     remove: bool = False  # whether to remove it when it has ended for good
+    labels: dict[str, str] = field(factory=dict)  # what else it is to be known by
 
 
 def read_launch_request(values: dict[str, Any]) -> LaunchRequest:
@@ -50,6 +55,7 @@ def read_launch_request(values: dict[str, Any]) -> LaunchRequest:
         **checked,
         instance=None if name is None else instance_name("instance", name),
         remove=remove,
+        labels=LABELS("labels", values.get("labels", {})),
     )
 
 
@@ -60,6 +66,41 @@ def _config(value: object) -> Spec | str:
         refuse(f"config must be the name of a config, or a whole one, not {shown(value)}")
     name: str = KEYS["name"]("config", value)
     return name
+
+
+def check_labels(key: str, value: object) -> dict[str, str]:
+    """Check labels, whoever gives them. Raises InvalidData."""
+    if not isinstance(value, dict) or len(value) > MOST_LABELS:
+        refuse(f"{key} must be an object of up to {MOST_LABELS} strings, not {shown(value)}")
+    for name, text in value.items():
+        if not LABEL.fullmatch(name):
+            refuse(
+                f"a label's name must be up to 63 letters, digits, '.', '_', '/' and '-', with a "
+                f"letter or digit at both ends, not {shown(name)}"
+            )
+        if len(printable(f"the label {name}", text)) > LONGEST_LABEL:
+            refuse(f"the label {name} is longer than {LONGEST_LABEL} characters")
+    return value
+
+
+def _clients_labels(key: str, value: object) -> dict[str, str]:
+    labels = check_labels(key, value)
+    for name in OF_SERVICES:
+        if name in labels:
+            refuse(f"the label {name} is only for instances of services", "choose another name")
+    return labels
+
+
+LABELS = Key(
+    "NAME: VALUE, what else it is to be known by",
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^(?:{LABEL.pattern})$", "not": {"enum": [*OF_SERVICES]}},
+        "additionalProperties": {"type": "string", "maxLength": LONGEST_LABEL},
+        "maxProperties": MOST_LABELS,
+    },
+    _clients_labels,
+)
 
 
 def instance_name(key: str, value: object) -> str:

@@ -273,6 +273,7 @@ class Manager:
         instance = self.make_instance(name, self.blueprint(spec, layers, address, ids))
         instance.prepared, instance.changed = prepared, self.changed
         instance.inline, instance.remove = isinstance(asked.config, Spec), asked.remove
+        instance.labels = asked.labels
         self.instances[instance.name] = instance
         return instance
 

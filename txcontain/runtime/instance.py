@@ -58,6 +58,7 @@ class Instance:
     make_link: MakeLink | None = None  # to that network
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     remove: bool = False  # whether it is to be removed when it has ended for good
+    labels: dict[str, str] = field(factory=dict)  # that its launch gave it
     inline: bool = False  # whether its config came with the launch, and is kept only by it
     state: str = "created"
     since: float = 0.0  # unix time of the state
@@ -140,6 +141,7 @@ class Instance:
             "pid": (self.running and processes and processes.process.pid) or None,
             "restarts": self.restarts,
             "exit": asdict(self.exit) if self.exit else None,
+            "labels": self.labels,
         }
 
     @property
@@ -323,7 +325,7 @@ class Instance:
 
     def recall(self, record: dict[str, Any]) -> None:
         """Take over what an earlier manager knew: ``record`` is as ``read_record`` returns it."""
-        self.inline, self.remove = record["inline"], record["remove"]
+        self.inline, self.remove, self.labels = (record[k] for k in ("inline", "remove", "labels"))
         self._client_waits, self._was_launched = False, True
         self.boot, self.paused = record["boot"], record["paused"]
         self.launched, self.since = record["launched"], record["since"]

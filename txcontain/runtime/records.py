@@ -11,6 +11,7 @@ from typing import Any
 from attrs import evolve
 
 from txcontain.container.document import LONGEST_DOCUMENT
+from txcontain.container.launch_request import check_labels
 from txcontain.container.spec import PORTS, Spec, from_json
 from txcontain.errors import Error
 from txcontain.host.files import NoFile, read_file
@@ -54,6 +55,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "spec": spec,
             "inline": bool(record.get("inline")),
             "remove": bool(record.get("remove")),
+            "labels": check_labels("labels", record.get("labels", {})),
             "address": _address(spec, record.get("address")),
             "ids": read_range(record.get("ids")),
             "exit": _exit(**record["exit"]) if record["exit"] else None,
