@@ -27,6 +27,7 @@ def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
     """Everything known about an instance, with its plan and the seconds that each step took."""
     record = instance.record | instance.standing
     del record["document"]
+    record["spec"] = instance.spec.described()
     contents = [manager.layers.metadata(layer) for layer in instance.layers]
     record["left_out"] = {
         os.path.basename(one.tarball): one.left_out for one in contents if one.left_out

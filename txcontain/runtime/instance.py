@@ -158,7 +158,6 @@ class Instance:
             "ids": self.ids,
             "delay": self.delay,
             "up_at": self.up_at,
-            "spec": spec.described(),
             "document": spec.document,
             "inline": self.inline,
             "remove": self.remove,
