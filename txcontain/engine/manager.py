@@ -260,9 +260,9 @@ class Manager:
 
     def _new(self, spec: Spec, layers: list[str], asked: LaunchRequest) -> Instance:
         ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
-        prepared = None
+        blueprint, prepared = self.blueprint(spec, layers, None, ids), None
         if asked.instance is None:  # else none is prepared for its name
-            prepared = self.pool.warm.lease(self.blueprint(spec, layers, None, ids))
+            prepared = self.pool.warm.lease(blueprint)
         self.check_that_it_is_free(asked.instance)
         name = asked.instance or (prepared.reserved if prepared else new_name(spec.name))
         try:
@@ -270,7 +270,9 @@ class Manager:
         except Exception:
             self.pool.warm.give_back(prepared)
             raise
-        instance = self.make_instance(name, self.blueprint(spec, layers, address, ids))
+        if address is not None:
+            blueprint = self.blueprint(spec, layers, address, ids)
+        instance = self.make_instance(name, blueprint)
         instance.prepared, instance.changed = prepared, self.changed
         instance.inline, instance.remove = isinstance(asked.config, Spec), asked.remove
         instance.labels = asked.labels
@@ -348,7 +350,8 @@ class Manager:
         if instance.ended:
             self.pool.log_process.wake(instance.name)
             self._release(instance)
-            self._forget_oldest()
+            if not instance.ending:
+                self._forget_oldest()
         if instance.ended and instance.remove and not instance.ending:
             self.remove_later(instance)
 
