@@ -53,15 +53,16 @@ class Trees:
 
 
 def remove_inside(folder: str, but: str) -> None:
-    """Remove the folders in a folder, except one, as far as that is easy: ``remove`` does the rest.
+    """Remove what is in a folder, except one, as far as that is easy: ``remove`` does the rest.
 
     It takes its time: not for the reactor's thread.
     """
     with contextlib.suppress(OSError, RecursionError):
-        for name in set(os.listdir(folder)) - {but}:
-            path = os.path.join(folder, name)
-            if not _remove_unused(path):
-                shutil.rmtree(path, ignore_errors=True)
+        for entry in list(os.scandir(folder)):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif entry.name != but and not _remove_unused(entry.path):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _remove_unused(path: str) -> bool:
