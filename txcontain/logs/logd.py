@@ -284,7 +284,7 @@ class Server:
         if time.monotonic() < self.deadline:
             return False
         for token in list(self.slots):
-            if all(map(hung_up, self.slots[token].fifos)):
+            if all(look(fifo) & select.POLLHUP for fifo in self.slots[token].fifos):
                 self.finish(token)
         return not self.slots
 
@@ -442,7 +442,9 @@ class Server:
     def empty(self, token: str) -> None:
         """Move what is in a slot's FIFOs, at most as much as a pipe holds."""
         for stream in range(len(STREAMS)):
-            left = LARGEST_PIPE
+            slot = self.slots.get(token)
+            has_input = slot and look(slot.fifos[stream]) & select.POLLIN
+            left = LARGEST_PIPE if has_input else 0  # who writes nothing needs no files
             while left > 0 and (moved := self.take(token, stream)):
                 left -= moved
 
@@ -517,11 +519,11 @@ def open_fifos(slot: str) -> list[int]:
         raise
 
 
-def hung_up(fifo: int) -> bool:
-    """Whether a FIFO has no writer any more."""
+def look(fifo: int) -> int:
+    """What a FIFO has (poll(2)): POLLIN is something to read, POLLHUP no writer any more."""
     poll = select.poll()
-    poll.register(fifo, 0)
-    return bool(poll.poll(0))
+    poll.register(fifo, select.POLLIN)
+    return sum(seen for _, seen in poll.poll(0))
 
 
 def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
