@@ -1,7 +1,9 @@
 """Inits: spawned when a launch needs one, unless one is kept warm (warm.py)."""
 
 from __future__ import annotations
+import __future__
 
+import ast
 import contextlib
 import marshal
 import os
@@ -193,11 +195,13 @@ class Pool(Factory):
 
     async def _try_to_start(self, child: Child) -> None:
         try:
-            await self.writes(self._make_folders, child)
+            made = self.writes(self._make_folders, child)
+            groups = self.cgroups.make(child.token)  # meanwhile
+            await made
             if child.waiting.called:
                 self._give_up(child)  # it took too long
             else:
-                self._start(child)
+                self._start(child, groups)
         except OSError as error:
             self._give_up(child)
             why = of_os(error)
@@ -224,10 +228,10 @@ class Pool(Factory):
 
         return self.log_process.open(child.token).addCallback(is_held)
 
-    def _start(self, child: Child) -> None:
+    def _start(self, child: Child, groups: list[str]) -> None:
         monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *self._file_limits()]
         arguments = ["unshare", *NAMESPACES, *monitor, *self._init_command(child.token)]
-        arguments += self.cgroups.make(child.token)
+        arguments += groups
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
             self.reactor.spawnProcess(
@@ -279,9 +283,21 @@ class Pool(Factory):
 
 
 def compile_program(path: str) -> bytes:
-    """A program as a .pyc file (PEP 552), which Python runs unchecked as a program."""
+    """A program as a .pyc file (PEP 552), which Python runs unchecked as a program.
+
+    It is read at each start, so all that only a reader of the source needs is left out: docstrings,
+    annotations, and the import that keeps those from being evaluated.
+    """
     with open(path, "rb") as file:
-        code = compile(file.read(), path, "exec", dont_inherit=True)
+        tree = ast.parse(file.read(), path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    tree.body = [one for one in tree.body if getattr(one, "module", "") != "__future__"]
+    flags = __future__.annotations.compiler_flag
+    code = compile(tree, path, "exec", flags=flags, dont_inherit=True, optimize=2)
     return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
 
 
