@@ -279,6 +279,26 @@ CONFIGS = (
         "host, or one of them with '/tcp' or '/udp', not '999.0.0.1:80:80'",
     ),
     ({"ports": ["80:1", "80:2"], "network": "private"}, "ports publishes port 80 twice"),
+    ({"health": "/x"}, 'health must be an object such as {"http": "/health"}, not \'/x\''),
+    (
+        {"health": {"url": "/"}},
+        "health has no key 'url' → the keys are http, port, status, tcp, command, interval, "
+        "timeout, start_period, start_interval, retries, on_failure",
+    ),
+    ({"health": {"interval": 1}}, "health has exactly one of http, tcp, command"),
+    ({"health": {"http": "x"}}, "health.http must be a path such as '/health', not 'x'"),
+    (
+        {"health": {"tcp": False}},
+        "health.tcp must be true (for PORT) or a port up to 65535, not False",
+    ),
+    (
+        {"health": {"tcp": True, "port": 80}},
+        "health.port belongs to health.http → write tcp: PORT",
+    ),
+    (
+        {"health": {"tcp": True}},
+        "health does not say which port to ask → give it a port, or set PORT in startup_env",
+    ),
 )
 
 NONE = '{"name": "nobody", "major": "1", "minor": "01"}'

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import document, make_spec
 from txcontain.container import spec
 from txcontain.container.document import LONGEST_DOCUMENT, _no_key_twice, read_object, shown
+from txcontain.container.health import CHECK_KEYS, Health
 from txcontain.container.small_files import Secret, SmallFile
 from txcontain.container.spec import (
     KEYS,
@@ -167,6 +168,31 @@ REFUSED: dict[str, list[Any]] = {
     "manage": [0, 1, "true", "", []],
     "network": ["", "bridge", "Host", 1, True, ["host"], {}],
     "ports": ["80:80", {}, 1, ["1:1"] * 65, [80], [{}], ["80:81\n"], ["1:1", "127.0.0.1:1:2"]],
+    "health": [
+        "/health",
+        True,
+        [],
+        {},
+        {"interval": 1},
+        {"http": "/", "tcp": 80},
+        {"tcp": 80, "command": ["a"]},
+        {"http": "/", "path": "/"},
+        {"http": "/"},  # on which port?
+        {"tcp": True},
+    ],
+}
+HEALTH_REFUSED: dict[str, list[Any]] = {
+    "http": ["", "health", "/a b", "/\n", "/é", "/" * 1025, 80, True, None],
+    "port": [0, 65536, "80", True, None],
+    "status": [99, 600, "200", [200], None],
+    "tcp": [False, 0, 65536, "80", 80.0, None],
+    "command": ["true", [], [1], ["\0"], None],
+    "interval": [0, 0.09, 86_401, "1s", True, None],
+    "timeout": [0, 0.001, 3601, "1", None],
+    "start_period": [-1, 86_401, "1", None],
+    "start_interval": [0, 0.09, 86_401, None],
+    "retries": [0, 1001, 1.5, "3", None],
+    "on_failure": ["kill", True, None],
 }
 LIMITS_REFUSED = {
     "memory": [0, 4096, "1023K", "256m", -1, 1e9, True, "", None, []],
@@ -331,6 +357,16 @@ TAKEN: dict[str, Any] = {
             (Port("9.9.9.1", 1, 2, "tcp"), Port("9.9.9.2", 1, 2, "tcp")),
         ),
     ],
+    "health": [
+        ({"http": "/a?b", "port": 80}, Health(http="/a?b", port=80)),
+        ({"http": "/", "port": 80, "status": 204}, Health(http="/", port=80, status=204)),
+        ({"tcp": 65_535}, Health(tcp=65_535)),
+        ({"command": ["a"], "retries": 1}, Health(command=("a",), retries=1)),
+        (
+            {"tcp": 1, "interval": 0.1, "timeout": 0.01, "on_failure": "none"},
+            Health(tcp=1, interval=0.1, timeout=0.01, on_failure="none"),
+        ),
+    ],
 }
 PORTS_REFUSED = [
     "",
@@ -407,6 +443,7 @@ DEFAULTS = {
     "manage": False,
     "network": "host",
     "ports": (),
+    "health": None,
 }
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -503,6 +540,34 @@ class Keys(Case):
         error = self.refused(document(limits={"ram": 1}), "there is no limit 'ram'")
         self.assertIn("memory", error.chain[-1])
         self.refused(document(limits={"swap": 1}), "limits.swap")
+
+    def test_health_refused(self) -> None:
+        """A bad value of a check is refused by name, and so is what belongs to another form."""
+        self.assertEqual(set(HEALTH_REFUSED), set(CHECK_KEYS))
+        for key, values in HEALTH_REFUSED.items():
+            form = {"http": "/"} if key in ("port", "status") else {"tcp": 1}
+            for value in values:
+                health = {key: value} if key in ("http", "command") else {**form, key: value}
+                self.refused(document(health=health), f"health.{key} ")
+        self.refused(document(health={"tcp": 1, "port": 1}), "health.port belongs to health.http")
+        self.refused(document(health={"command": ["a"], "status": 200}), "health.status belongs")
+
+    def test_port_asked(self) -> None:
+        """A check asks the port that it names, and PORT if it names none."""
+        for health, port in (
+            ({"http": "/"}, 80),
+            ({"http": "/", "port": 81}, 81),
+            ({"tcp": True}, 80),
+            ({"tcp": 81}, 81),
+        ):
+            self.assertEqual(make_spec(startup_env="PORT=80", health=health).port_asked, port)
+        self.assertIsNone(make_spec(health={"command": ["a"]}).port_asked)
+
+    def test_expected_statuses(self) -> None:
+        """Without a status, 200 to 399 are good; otherwise only that one is."""
+        some = (199, 200, 204, 399, 400, 500)
+        self.assertEqual([s for s in some if Health(http="/").expects(s)], [200, 204, 399])
+        self.assertEqual([s for s in some if Health(http="/", status=500).expects(s)], [500])
 
     def test_defaults(self) -> None:
         """A missing key has the documented default."""

@@ -20,6 +20,8 @@ _WHO = r"([0-9]{1,10}|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)"
 OWNER = re.compile(f"{_WHO}(?::{_WHO})?")
 LARGEST_ID = (1 << 32) - 2  # of a user or group: to the kernel, the next one means none
 SURROGATE = re.compile("[\ud800-\udfff]")
+LONGEST_COMMAND = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
+MOST_ARGUMENTS = 1000  # of a command
 KERNELS_OWN = ("proc", "sys", "dev")  # top folders in which a config can put nothing
 
 
@@ -120,6 +122,36 @@ def texts(description: str, most: int) -> Key:
         return [printable(key, text) for text in value]
 
     return Key(description, {"type": "array", "items": {"type": "string"}, "maxItems": most}, check)
+
+
+def words(description: str) -> Key:
+    """A key that takes a command: a program and its arguments."""
+    items = {"type": "string"}
+    bounds = {"minItems": 1, "maxItems": MOST_ARGUMENTS}
+    return Key(description, {"type": "array", "items": items, **bounds}, _command)
+
+
+def _command(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_ARGUMENTS:
+        refuse(
+            f'{key} must be a list such as ["redis-server", "--port", "7000"] of up to '
+            f"{MOST_ARGUMENTS} strings, not {shown(value)}"
+        )
+    command = tuple(_argument(key, word) for word in value)
+    if not command[0].strip():
+        refuse(f"{key} begins with an empty string: the first one names a program")
+    if sum(map(len, command)) > LONGEST_COMMAND:
+        refuse(f"{key} is longer than {LONGEST_COMMAND} characters")
+    return command
+
+
+def _argument(key: str, word: object) -> str:
+    """Any text that execve(2) takes, even with tabs and line ends."""
+    if not isinstance(word, str):
+        refuse(f"a word of {key} must be a string, not {shown(word)}")
+    if "\0" in word or SURROGATE.search(word):
+        refuse(f"a word of {key} has a NUL or a lone surrogate: {shown(word)}")
+    return word
 
 
 def string_schema(pattern: re.Pattern[str]) -> dict[str, Any]:

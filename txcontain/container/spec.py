@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from attrs import NOTHING, asdict, field, fields, frozen
 
 from txcontain.container.document import read_object, refuse, shown
+from txcontain.container.health import HEALTH, Health
 from txcontain.container.keys import (
     FILE_NAME,
     OWNER,
@@ -36,16 +37,15 @@ from txcontain.container.keys import (
     schema_of,
     size,
     string_schema,
+    words,
 )
 from txcontain.container.small_files import FILES, SECRETS, Secret, SmallFile, paths_of
 
-# Characters: as UTF-8, execve(2) takes that as a single string.
-LONGEST_COMMAND = LONGEST_ENVIRONMENT = 32_000
+LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
 SHM_SIZE = 64 << 20  # bytes of /dev/shm, if a config does not say
 MOST_MOUNTS = 64
 MOST_PORTS = 64
 MOST_VARIABLES = 1000
-MOST_ARGUMENTS = 1000  # of a command
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
@@ -176,6 +176,7 @@ class Spec:
     manage: Annotated[bool, boolean("it may ask the manager for containers")] = False
     network: Annotated[str, one_of("the host's, only loopback, or its own", *NETWORKS)] = "host"
     ports: Annotated[tuple[Port, ...], PORTS] = ()
+    health: Annotated[Health | None, HEALTH] = None
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
 
     @property
@@ -209,6 +210,11 @@ class Spec:
         """The TCP port that the container will listen on, where ``startup_env`` sets PORT."""
         port = fill_in(self.startup_env, {}).get("PORT", "").strip()
         return int(port) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
+
+    @property
+    def port_asked(self) -> int | None:
+        """The TCP port that its health check asks, if it is one that asks a port."""
+        return (self.health and self.health.port_named) or self.port
 
     @cached_property
     def taken_ports(self) -> tuple[Port, ...]:
@@ -251,7 +257,12 @@ def from_json(document: bytes) -> Spec:
     paths_of(checked.get("files", ()), checked.get("secrets", ()))
     if checked.get("command") and checked.get("startup_script"):
         refuse("a config has either startup_script or command: only one program can be PID 1")
-    return Spec(**checked, document=document.decode())
+    spec = Spec(**checked, document=document.decode())
+    if spec.health and not spec.health.command and spec.port_asked is None:
+        refuse(
+            "health does not say which port to ask", "give it a port, or set PORT in startup_env"
+        )
+    return spec
 
 
 def key_of(values: dict[str, Any]) -> tuple[str, str, str]:
@@ -297,34 +308,7 @@ STARTUP_SCRIPT = Key(
 )
 
 
-def _command(key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= MOST_ARGUMENTS:
-        refuse(
-            f'{key} must be a list such as ["redis-server", "--port", "7000"] of up to '
-            f"{MOST_ARGUMENTS} strings, not {shown(value)}"
-        )
-    command = tuple(_argument(key, word) for word in value)
-    if not command[0].strip():
-        refuse(f"{key} begins with an empty string: the first one names a program")
-    if sum(map(len, command)) > LONGEST_COMMAND:
-        refuse(f"{key} is longer than {LONGEST_COMMAND} characters")
-    return command
-
-
-def _argument(key: str, word: object) -> str:
-    """Any text that execve(2) takes, even with tabs and line ends."""
-    if not isinstance(word, str):
-        refuse(f"a word of {key} must be a string, not {shown(word)}")
-    if "\0" in word or SURROGATE.search(word):
-        refuse(f"a word of {key} has a NUL or a lone surrogate: {shown(word)}")
-    return word
-
-
-COMMAND = Key(
-    "the program that becomes PID 1, found along PATH, and its arguments",
-    {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_ARGUMENTS},
-    _command,
-)
+COMMAND = words("the program that becomes PID 1, found along PATH, and its arguments")
 WORKDIR = Key("the folder it starts in: an absolute path", {"type": "string"}, absolute_path)
 
 
