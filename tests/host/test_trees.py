@@ -10,14 +10,14 @@ from twisted.trial.unittest import TestCase
 
 from txcontain.host import trees
 from txcontain.host.programs import complaint_of
-from txcontain.host.trees import Trees, remove_inside
+from txcontain.host.trees import Trees, remove_but
 
 
 class RemoveTests(TestCase):
     """What a removal does."""
 
     async def test_inside(self) -> None:
-        """What can be removed of a folder is, except one that is to stay."""
+        """What can be removed of a folder is, and all of it once the last one is not in use."""
         path = os.path.abspath(self.mktemp())
         for name in (
             "log",
@@ -31,9 +31,11 @@ class RemoveTests(TestCase):
         for name in ("0-upper/file", "base-work/work/incompat/volatile/dirty"):
             with open(os.path.join(path, name), "w"):
                 pass
-        remove_inside(path, "log")
+        self.assertFalse(remove_but(path, "log", lambda: False))
         self.assertEqual(os.listdir(path), ["log"])
-        remove_inside(os.path.join(path, "missing"), "log")
+        self.assertTrue(remove_but(path, "log", lambda: True))
+        self.assertFalse(os.path.lexists(path))
+        self.assertFalse(remove_but(path, "log", lambda: True))
 
     async def test_rm_is_killed(self) -> None:
         """If rm is killed, that is an OSError."""

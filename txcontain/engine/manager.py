@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from threading import Event
 from typing import Any
 
 from attrs import Factory, define, field
@@ -30,7 +31,7 @@ from txcontain.errors import ConfigAtFault, InstanceExists, MachineAtFault, NoSu
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
-from txcontain.host.trees import remove_inside
+from txcontain.host.trees import remove_but
 from txcontain.images.layers import Layers
 from txcontain.later import Few, Timer, background, poll, together
 from txcontain.logs.journal import Journal
@@ -464,11 +465,13 @@ class Manager:
         """Remove the folder; readers of the log get the rest of it first."""
         if instance.marked is not None:
             await instance.marked
-        rest = self.threads(remove_inside, instance.folder, LOG)
+        drained = Event()
+        removed = self.threads(remove_but, instance.folder, LOG, drained.is_set)
         await self._end_log(instance)
-        await rest
+        drained.set()
         try:
-            await self.remove(instance.folder)
+            if not await removed:
+                await self.remove(instance.folder)
         except OSError as error:
             raise MachineAtFault(f"removing {instance.folder}", of_os(error)) from error
 

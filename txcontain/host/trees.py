@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define
@@ -52,17 +52,23 @@ class Trees:
         return os.fsdecode(said)
 
 
-def remove_inside(folder: str, but: str) -> None:
-    """Remove what is in a folder, except one, as far as that is easy: ``remove`` does the rest.
+def remove_but(folder: str, kept: str, is_over: Callable[[], bool]) -> bool:
+    """Remove a folder as far as that is easy; ``kept`` in it only if it is not in use any more.
 
-    It takes its time: not for the reactor's thread.
+    Returns whether all of it is gone; else ``remove`` does the rest. It takes its time: not for the
+    reactor's thread.
     """
     with contextlib.suppress(OSError, RecursionError):
         for entry in list(os.scandir(folder)):
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
-            elif entry.name != but and not _remove_unused(entry.path):
+            elif entry.name != kept and not _remove_unused(entry.path):
                 shutil.rmtree(entry.path, ignore_errors=True)
+        if is_over():
+            shutil.rmtree(os.path.join(folder, kept), ignore_errors=True)
+            os.rmdir(folder)
+            return True
+    return False
 
 
 def _remove_unused(path: str) -> bool:
