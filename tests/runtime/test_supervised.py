@@ -507,6 +507,20 @@ class RemoveTests(MachineTestCase):
         self.assertEqual(os.listdir(self.folder), ["cgroup"])
         self.assertEqual(os.listdir(os.path.join(self.folder, "cgroup")), [])
 
+    def test_group_goes_first(self) -> None:
+        """A removed one loses its group at PID 1's end; the kills in it are known later."""
+        with open(os.path.join(self.group, "memory.oom_control"), "w") as file:
+            file.write("oom_kill 2\n")
+        self.cgroups.tops["memory"] = self.cgroups.tops["pids"]
+        self.processes.process = self.kernel.begin()
+        self.processes.watch_init(lambda: None, is_removed=True)
+        self.reactor.readers[0].doRead()
+        self.assertFalse(os.path.lexists(self.group))
+        with open(os.path.join(self.run_directory, "exit"), "w") as file:
+            file.write("[1] + Killed")
+        self.processes.has_ended()
+        self.assertIn("out of memory", str(self.processes.exit))
+
     def test_who_survived(self) -> None:
         """A process that is still in the group is killed, whatever became of its monitor."""
         survivor = self.kernel.begin(killed=lambda: self.kernel.living.pop(survivor))

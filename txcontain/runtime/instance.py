@@ -556,7 +556,7 @@ class Instance:
 
     def _begin_to_end(self) -> None:
         if self.processes is not None:
-            self.processes.watch_init(self._no_process_is_left)
+            self.processes.watch_init(self._no_process_is_left, is_removed=self.ending)
             self.thaw(self.processes)
             background(self._ending.end(self.processes), f"ending {self.name}")
 

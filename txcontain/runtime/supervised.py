@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import define, evolve
@@ -59,6 +60,7 @@ class Supervised:
     on_exit: Callable[[Exit], None] | None = None
     killed_because: str = ""  # empty if the manager did not kill it, or gave no reason
     _watch: Watch | None = None  # of PID 1
+    _kills: int | None = None  # for want of memory, if counted before the cgroup was removed
 
     @property
     def token(self) -> str:
@@ -95,14 +97,25 @@ class Supervised:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return pidfd
 
-    def watch_init(self, ended: Callable[[], None]) -> None:
-        """Call ``ended`` when PID 1 has ended, and with it all processes but the monitor."""
+    def watch_init(self, ended: Callable[[], None], *, is_removed: bool = False) -> None:
+        """Call ``ended`` when PID 1 has ended, and with it all processes but the monitor.
+
+        :param is_removed: whether the cgroup goes then, while the monitor takes note of the end
+        """
         if self.pidfd < 0 and self.process != UNKNOWN:
             with contextlib.suppress(OSError):  # then we learn it from the monitor's end
                 self.pidfd = self.kernel.open_process(self.process)
         if self.pidfd >= 0:
-            self._watch = Watch(self.reactor, self.pidfd, ended)
+            self._watch = Watch(
+                self.reactor, self.pidfd, partial(self._init_ended, ended, is_removed)
+            )
             self._watch.start()
+
+    def _init_ended(self, ended: Callable[[], None], is_removed: bool) -> None:
+        ended()
+        if is_removed and self.exit is None:
+            self._kills = self.cgroups.out_of_memory_kills(self.token)
+            self.cgroups.remove(self.token)  # if something is left in it, `remove` finds that
 
     async def remove(self) -> list[str]:
         """Remove what is left after the end: the run directory, and the cgroup with all in it.
@@ -169,9 +182,13 @@ class Supervised:
             self.on_exit(self.exit)
 
     def _explained(self, how: Exit) -> Exit:
-        kills = self.cgroups.out_of_memory_kills(self.token) if how.failed else 0
-        if kills:
+        if how.failed and (kills := self._count_kills()):
             return with_kills(how, kills)
         if self.killed_because and how.signal == signal.SIGKILL:
             return evolve(how, reason=f"{self.killed_because} ({how.reason})")
         return how
+
+    def _count_kills(self) -> int:
+        if self._kills is not None:
+            return self._kills
+        return self.cgroups.out_of_memory_kills(self.token)
