@@ -479,7 +479,7 @@ class Lives(RuleBasedStateMachine):
         """The list, the records and the processes do."""
         instances = self.manager.instances.values()
         states = {instance.name: instance.state for instance in instances}
-        assert set(states.values()) <= {"running", "waiting", "stopped", "ended"}, states
+        assert set(states.values()) <= {"running", "waiting", "stopped", "ended", "failed"}, states
         assert self.reactor.frozen == {
             one.processes.token for one in instances if one.paused and one.processes
         }, "others are frozen than those that are paused"
@@ -503,6 +503,8 @@ class Lives(RuleBasedStateMachine):
             # A whole folder whose record says "starting" is one that has started.
             state = "running" if record["state"] == "starting" else record["state"]
             self.equal(state, instance.state)
+        if instance.state == "failed":
+            assert os.listdir(instance.folder) == [RECORD], "more than its record is left"
         if instance.state == "ended":
             assert instance.spec.restart != "always", "it is not started again"
         self.equal(record["paused"], instance.paused)

@@ -1556,6 +1556,11 @@ ELSEWHERE = (
         "{} can't be started again: its end removes it → launch another one",
     ),
     (
+        "the files of one whose launch failed",
+        "engine/test_launching.py:test_files",
+        "{} has no files: its launch failed → launch its config again",
+    ),
+    (
         "a stop during a launch",
         "engine/test_life.py:test_being_launched",
         "{} is being started → wait until it runs, or destroy it",

@@ -532,7 +532,7 @@ class HangUpTests(WebTestCase):
         self.settle()
 
     def test_launch(self) -> None:
-        """After its client has hung up a launch goes on: it is listed, or forgotten if it fails."""
+        """After its client has hung up a launch goes on: it runs, or is kept as one that failed."""
         self.reactor.works = False
         self.add()
         for fails in (True, False):
@@ -542,7 +542,8 @@ class HangUpTests(WebTestCase):
             else:
                 self.init.carry_out()
             self.settle()
-            self.assertEqual(len(self.get("/instances")["instances"]), not fails)
+            states = [one["state"] for one in self.get("/instances")["instances"]]
+            self.assertEqual(states, ["failed"] if fails else ["failed", "running"])
             self.assertEqual(len(self.get("/list")["instances"]), not fails)
 
     def test_wait(self) -> None:

@@ -6,10 +6,21 @@ from typing import Any
 from tests.engine.test_manager import VerbTestCase
 from tests.engine.test_recovery import RestoreTestCase
 from tests.support import document
+from txcontain.container.exec_plan import Command
 from txcontain.container.launch_request import LaunchRequest, read_launch_request
-from txcontain.engine import configs
+from txcontain.engine import configs, execs, files, life
+from txcontain.engine.disk import prune
 from txcontain.engine.manager import REMOVE_AFTER
-from txcontain.errors import ConfigInUse, InstanceExists, MachineAtFault, NoSuchConfig
+from txcontain.engine.volumes import users_of
+from txcontain.errors import (
+    ConfigInUse,
+    Error,
+    InstanceExists,
+    MachineAtFault,
+    NoSuchConfig,
+    NotRunning,
+)
+from txcontain.runtime import kept
 from txcontain.runtime.instance import Instance
 
 WHOLE = json.loads(document(name="job"))
@@ -81,17 +92,139 @@ class NameTests(AskedTestCase):
             self.assertIn(f"the name {name} is in use", str(error))
         self.manager.pool.prepared.names.clear()
 
-    def test_failed(self) -> None:
-        """The name of a launch that failed is free again."""
-        self.add()
+
+class FailedTests(AskedTestCase, RestoreTestCase):
+    """What stays of a launch that failed."""
+
+    def fail_to_launch(self, **changes: Any) -> Error:
+        """The error of a launch under the name "front"."""
         self.reactor.works = False
-        asked = LaunchRequest("web", instance="front")
+        asked = read_launch_request({"config": WHOLE, "instance": "front", **changes})
         launched = self.start(self.manager.launch_as_asked(asked))
         self.init.fail(call="unshare", errno=1)
         self.reactor.advance(0)
-        self.failureResultOf(launched, MachineAtFault)
         self.reactor.works = True
-        self.assertEqual(self.launch_as(config="web", instance="front").name, "front")
+        error = self.failureResultOf(launched, MachineAtFault).value
+        assert isinstance(error, Error)
+        return error
+
+    def test_replaced(self) -> None:
+        """The next launch under its name replaces it, whether that works or fails."""
+        for _ in range(2):
+            self.fail_to_launch()
+            self.assertOnlyRecordsLeft()
+        instance = self.launch_as(config=WHOLE, instance="front")
+        self.assertEqual(self.states(), {"front": "running"})
+        self.assertIs(self.manager.find("front"), instance)
+
+    def test_retried_twice(self) -> None:
+        """Of two launches that would replace it at the same time, one succeeds."""
+        self.fail_to_launch()
+        asked = read_launch_request({"config": WHOLE, "instance": "front"})
+        both = [self.start(self.manager.launch_as_asked(asked)) for _ in range(2)]
+        self.reactor.pump([0.1] * 20)
+        self.successResultOf(both[0])
+        self.failureResultOf(both[1], InstanceExists)
+
+    def test_the_next_manager(self) -> None:
+        """Its reason is still known after a restart of the manager, and a reboot."""
+        error = self.fail_to_launch()
+        for happens in (lambda: None, self.boot):
+            happens()
+            self.next_manager()
+            instance = self.manager.find("front")
+            self.assertEqual((instance.state, instance.exit.reason), ("failed", str(error)))
+        self.assertEqual(self.folders("instances"), ["front"])
+
+    def test_start(self) -> None:
+        """To start it is to launch it again, with a whole config or with the one that is kept."""
+        self.add()
+        for verb, config in ((life.start, WHOLE), (life.restart, "web")):
+            self.fail_to_launch(config=config, labels={"tier": "db"})
+            self.now(verb(self.manager, self.manager.find("front")))
+            again = self.manager.find("front")
+            self.assertEqual((again.state, again.inline), ("running", config is WHOLE))
+            self.assertEqual(again.labels, {"tier": "db"})
+            self.now(self.manager.destroy("front"))
+
+    def test_start_fails(self) -> None:
+        """If its start fails too, it has failed again."""
+        self.fail_to_launch()
+        failed = self.manager.find("front")
+        self.reactor.works = False
+        started = self.start(life.start(self.manager, failed))
+        self.init.fail(call="unshare", errno=1)
+        self.reactor.advance(0)
+        self.failureResultOf(started, MachineAtFault)
+        self.assertOnlyRecordsLeft()
+        self.assertIsNot(self.manager.find("front"), failed)
+
+    def test_stop(self) -> None:
+        """There is nothing to stop, and no command runs in it."""
+        self.fail_to_launch()
+        instance = self.manager.find("front")
+        self.assertEqual(
+            self.now(life.stop(self.manager, instance)), ["front does not run: it is failed"]
+        )
+        error = self.refused(execs.start(self.manager, instance, Command(("ls",))), NotRunning)
+        self.assertEqual(error.chain[0], "front was never up: its launch failed")
+
+    def test_files(self) -> None:
+        """It has no files."""
+        self.fail_to_launch()
+        reading = files.read(self.manager, self.manager.find("front"), "/x")
+        error = self.refused(reading, NotRunning)
+        self.assertEqual(error.chain[0], "front has no files: its launch failed")
+
+    def test_lets_go(self) -> None:
+        """Its layers, its ids, its secrets and its volumes are no longer in use."""
+        self.fail_to_launch(config={**WHOLE, "volumes": ["data /data"], "user_namespace": True})
+        instance = self.manager.find("front")
+        self.assertTrue(set(instance.layers).isdisjoint(self.manager.layers_in_use()))
+        self.assertEqual(users_of("data", [instance]), [])
+        other = self.launch_as(config={**WHOLE, "user_namespace": True})
+        self.assertEqual(other.ids, instance.ids)
+
+    def test_destroyed(self) -> None:
+        """It can be destroyed, and prune removes it."""
+        self.fail_to_launch()
+        self.now(self.manager.destroy("front"))
+        self.assertNothingLeft()
+        self.fail_to_launch()
+        self.now(prune(self.manager, dry_run=False))
+        self.assertNothingLeft()
+
+    def test_bound(self) -> None:
+        """It counts among the ended ones that are kept."""
+        self.manager.keep_ended = 1
+        ended = self.launch_as(config=WHOLE)
+        self.init.end()
+        self.reactor.advance(1)
+        self.fail_to_launch()
+        self.reactor.pump([0.1] * 20)
+        self.assertNotIn(ended.name, self.manager.instances)
+        self.assertOnlyRecordsLeft()
+
+    def test_none_is_kept(self) -> None:
+        """Nothing is kept if no ended one is, or if the launch asked for its removal."""
+        self.fail_to_launch(remove=True)
+        self.assertNothingLeft()
+        self.manager.keep_ended = 0
+        self.fail_to_launch()
+        self.reactor.pump([0.1] * 20)
+        self.assertNothingLeft()
+
+    def test_disk_full(self) -> None:
+        """If its reason can't be written, all of it is removed."""
+        self.patch(kept, "write_soon", no_space)
+        asked = read_launch_request({"config": WHOLE, "instance": "front"})
+        self.refused(self.manager.launch_as_asked(asked), MachineAtFault)
+        self.assertNothingLeft()
+
+
+def no_space(*_: Any) -> None:
+    """Write to a full disk."""
+    raise OSError(28, "No space left on device")
 
 
 class InlineTests(AskedTestCase):

@@ -23,7 +23,7 @@ from txcontain.errors import (
 )
 from txcontain.host.cgroups import Cgroups
 from txcontain.runtime.ending import END_WITHIN
-from txcontain.runtime.phase import Phase
+from txcontain.runtime.phase import Phase, phase_of
 from txcontain.runtime.records import RECORD
 from txcontain.runtime.warm import REFILL_AFTER
 
@@ -51,6 +51,16 @@ class VerbTestCase(ManagerTestCase):
         self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
         self.assertEqual((self.folders("instances"), self.folders("run/slots")), ([], []))
         self.assertEqual((self.manager.instances, self.reactor.readers), ({}, []))
+
+    def assertOnlyRecordsLeft(self) -> None:
+        """Of launches that failed there are the records, and nothing else."""
+        self.assertEqual((self.kernel.living, self.kernel.pidfds), ({}, {}))
+        self.assertEqual((self.folders("run/slots"), self.reactor.readers), ([], []))
+        self.assertEqual(self.folders("instances"), sorted(self.manager.instances))
+        for instance in self.manager.instances.values():
+            self.assertEqual(instance.state, "failed")
+            self.assertEqual(os.listdir(instance.folder), [RECORD])
+            self.assertEqual(phase_of(instance.folder), Phase.WHOLE)
 
 
 class ConfigTests(VerbTestCase):
@@ -117,20 +127,22 @@ class LaunchTests(VerbTestCase):
         self.assertNothingLeft()
 
     def test_fails(self) -> None:
-        """A failed launch leaves only its reason in the journal."""
+        """A failed launch leaves its reason, in the journal and in its record, and nothing else."""
         self.reactor.works = False
         launched = self.begin_launch()
         self.init.fail(call="unshare", errno=1)
         self.reactor.advance(0)
         error = self.failureResultOf(launched, MachineAtFault).value
         self.assertEqual(self.events()[-1], f"refused: {error}")
-        self.assertNothingLeft()
+        self.assertOnlyRecordsLeft()
+        (instance,) = self.manager.instances.values()
+        self.assertEqual(instance.exit.reason, str(error))
 
     def test_mistake_of_ours(self) -> None:
         """Whatever goes wrong in a launch, the container ends."""
         self.patch(Cgroups, "limit", lambda *_: 1 / 0)
         self.failureResultOf(self.begin_launch(), ZeroDivisionError)
-        self.assertNothingLeft()
+        self.assertOnlyRecordsLeft()
 
     def test_no_such_limit(self) -> None:
         """If the machine lacks the control for a limit, the error names the limit."""
@@ -138,13 +150,13 @@ class LaunchTests(VerbTestCase):
         self.patch(Cgroups, "limit", lambda *_: throw(missing))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
         self.assertIn("limits.memory", str(error))
-        self.assertNothingLeft()
+        self.assertOnlyRecordsLeft()
 
     def test_who_killed_it(self) -> None:
         """After a failed launch, the journal says who ended the container, and why."""
         self.patch(Cgroups, "limit", lambda *_: throw(OSError(2, "no")))
         error = self.failureResultOf(self.begin_launch(), MachineAtFault).value
-        ended = "ended: its launch failed, so the manager ended it (killed by SIGKILL)"
+        ended = "failed: its launch failed, so the manager ended it (killed by SIGKILL)"
         self.assertEqual(self.events()[-2:], [ended, f"refused: {error}"])
 
     def test_no_folder(self) -> None:
@@ -242,7 +254,7 @@ class PreparedTests(VerbTestCase):
         self.assertEqual(self.mode(name), Phase.HALF_MADE)
 
     def test_fails(self) -> None:
-        """If its exec fails, nothing prepared for it is left."""
+        """If its exec fails, only its record is left of what was prepared for it."""
         self.launch_again(2)
         (name,) = self.prepared
         self.reactor.works = False
@@ -251,7 +263,8 @@ class PreparedTests(VerbTestCase):
         init.fail(step=len(init.plan) - 1, call="execve")
         self.reactor.advance(0)
         self.failureResultOf(launched, MachineAtFault)
-        self.assertNotIn(name, self.folders("instances"))
+        self.assertEqual(self.folders(f"instances/{name}"), [RECORD])
+        self.assertNotIn(name, self.prepared)
 
     def test_another_minor(self) -> None:
         """A launch of a config with another plan does not get it."""
@@ -278,7 +291,8 @@ class PreparedTests(VerbTestCase):
             [init for init in self.reactor.inits if init.child.planned][-1].fail()
             self.reactor.pump([REFILL_AFTER] * 5)
             self.failureResultOf(launched)
-        self.assertEqual((self.prepared, self.folders("instances")), ([], []))
+        self.assertEqual(self.prepared, [])
+        self.assertEqual(self.folders("instances"), sorted(self.manager.instances))
 
     def test_removed(self) -> None:
         """If someone has removed a prepared folder, one launch fails, and the next one works."""
@@ -318,13 +332,13 @@ class NetworkTests(VerbTestCase):
         self.assertEqual(self.bridge.attached, attached)
 
     def test_no_link(self) -> None:
-        """If the link can't be made, the launch fails with the reason, and nothing is left."""
+        """If the link can't be made, the launch fails with the reason, and no link is left."""
         why = MachineAtFault("making the link", "EPERM")
         self.patch(FakeBridge, "attach", lambda *_: throw(why))
         launched = self.begin_launch(network="private")
         self.reactor.advance(0)
         self.assertEqual(self.failureResultOf(launched, MachineAtFault).value, why)
-        self.assertNothingLeft()
+        self.assertOnlyRecordsLeft()
         self.assertFalse(self.bridge.up)
 
     def test_no_address(self) -> None:

@@ -227,6 +227,25 @@ class ManagerCase(SynchronousTestCase):
                 os.kill(process, signal.SIGKILL)
             self.fail(f"left behind: {left}")
 
+    def assert_only_failures_left(self, *words: str) -> None:
+        """Fail if more than records and logs of failed launches is left; then remove these.
+
+        The records hold these words.
+        """
+        records = self.ask("GET", "/instances").json["instances"]
+        folders = [self.state / "instances" / record["instance"] for record in records]
+        for record, folder in zip(records, folders, strict=True):
+            self.assertEqual(record["state"], "failed")
+            self.assertEqual([w for w in words if w not in record["exit"]["reason"]], [])
+            self.assertLessEqual(set(os.listdir(folder)), {"instance.json", "log"})
+
+        def no_more_is_left() -> bool:
+            return all(path in folders for path in self.what_is_left())
+
+        wait_until(no_more_is_left, "no more is left than of failed launches", GONE_WITHIN)
+        self.ask("DELETE", "/destroyall")
+        self.assert_nothing_left()
+
     def what_is_left(self) -> list[Any]:
         """The processes, mounts, cgroups and folders of containers that there are."""
         return [

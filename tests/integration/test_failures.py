@@ -30,10 +30,10 @@ class FailureCase(ManagerCase):
     """A test of launches that fail."""
 
     def assert_fails(self, *words: str, status: int = 409, **keys: object) -> Answer:
-        """Fail unless a launch is refused for these reasons and leaves nothing behind."""
+        """Fail unless a launch is refused for these reasons and leaves at most what tells them."""
         answer = self.try_to_launch(**keys)
         self.assert_refused(answer, status, *words)
-        self.assert_nothing_left()
+        self.assert_only_failures_left(*words)
         self.assertEqual(self.running(), [])
         return answer
 

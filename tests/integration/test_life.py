@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import ManagerCase, listens, wait_until
+from tests.integration.harness import ManagerCase, free_port, listens, wait_until
 from tests.integration.tarballs import script
 from tests.support import unmount
 from txcontain.host.processes import descendants
@@ -261,6 +261,33 @@ class EveryStep(LifeCase):
         self.assertEqual(self.ask("GET", "/instances").json, {"instances": []})
         wait_until(lambda: not self.what_is_left(), "nothing is left")
         self.assertEqual(self.ask("POST", "/launch", key).status, 200)
+
+
+class FailedLaunch(LifeCase):
+    """What is kept of a launch that failed."""
+
+    def test_kept(self) -> None:
+        """Its reason and its log outlive the manager; the next launch of its name replaces it."""
+        gives_up = script("run", "#!/bin/sh\necho I give up >&2\ntouch /data/x\nexit 3\n")
+        mounts = [f"{self.mountable('gives_up.tar', gives_up)} /data READWRITE"]
+        port = {"startup_env": f"PORT={free_port()}"}
+        config = self.config(mounts=mounts, startup_script="/data/run", **port)
+        answer = self.ask("POST", "/instances", {"config": config, "instance": "job"})
+        self.assertEqual(answer.status, 409)
+        why = " → ".join([answer.json["detail"], *answer.json["chain"]])
+        for _ in range(2):
+            record = self.record("job")
+            self.assertEqual((record["state"], record["exit"]["status"]), ("failed", 3))
+            self.assertEqual(record["exit"]["reason"], why)
+            self.assertEqual(self.ask("GET", "/instances/job/logs").body, b"I give up\n")
+            self.assertEqual(self.ask("GET", "/instances/job/explain").status, 200)
+            self.assertEqual(self.running(), [])
+            self.restart()
+        self.assertEqual(set(os.listdir(self.state / "instances/job")), {"instance.json", "log"})
+        config = self.config(command=["sleep", "60"])
+        answer = self.ask("POST", "/instances", {"config": config, "instance": "job"})
+        self.assertEqual(answer.status, 200, answer.reason)
+        self.assertEqual(self.running(), ["job"])
 
 
 class EveryWrite(LifeCase):

@@ -108,4 +108,4 @@ class PreparedTests(PreparedCase):
         for _ in range(3):
             answer = self.ask("POST", "/launch", config)
             self.assert_refused(answer, 409, "there is no /missing in the container")
-        self.assertEqual(list(self.state.glob("instances/*")), [])
+        self.assertEqual(self.prepared(), [])

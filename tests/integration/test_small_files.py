@@ -102,7 +102,7 @@ class FileTests(SmallFileCase):
         ):
             files = [{"path": path, "content": "", "owner": owner}]
             self.assert_refused(self.try_to_launch(command=["ls"], files=files), 409, said)
-        self.assert_nothing_left()
+        self.assert_only_failures_left()
 
 
 class SecretTests(SmallFileCase):

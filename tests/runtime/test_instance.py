@@ -14,7 +14,7 @@ from tests.fakes import MachineTestCase, make_pool, write_log
 from tests.support import make_spec
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.host.kernel import Kernel
-from txcontain.runtime import instance as instances
+from txcontain.runtime import kept
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import SAVE_AFTER, Instance
 from txcontain.runtime.phase import Phase
@@ -32,6 +32,7 @@ WAYS = {
     "waiting": ["launch", "up", "lapsed"],
     "stopping": ["launch", "stop"],
     "ended": ["launch", "over"],
+    "failed": ["launch", "failed"],
     "halting": ["launch", "halt"],
     "stopped": ["launch", "halt", "over"],
 }
@@ -46,13 +47,16 @@ INPUTS = {
     "over": (STATUS_3,),
     "found": (),
     "was_over": (STATUS_3,),
+    "failed": (STATUS_3,),
+    "had_failed": (STATUS_3,),
 }
-NO_NEWS = {"was_over", "was_stopped"}
+NO_NEWS = {"was_over", "was_stopped", "had_failed"}
 SHOWN = {"halting": "stopping"}  # what a state is called, if not by its name
 MOVES = {
     ("created", "launch"): "starting",
     ("created", "found"): "running",
     ("created", "was_over"): "ended",
+    ("created", "had_failed"): "failed",
     ("created", "lapsed"): "waiting",
     ("created", "over"): "ended",
     ("created", "halted"): "stopped",
@@ -61,11 +65,13 @@ MOVES = {
     ("starting", "stop"): "stopping",
     ("starting", "lapsed"): "waiting",
     ("starting", "over"): "ended",
+    ("starting", "failed"): "failed",
     ("starting", "halt"): "halting",
     ("starting", "halted"): "stopped",
     ("running", "stop"): "stopping",
     ("running", "lapsed"): "waiting",
     ("running", "over"): "ended",
+    ("running", "failed"): "failed",
     ("running", "halt"): "halting",
     ("running", "halted"): "stopped",
     ("waiting", "launch"): "starting",
@@ -83,6 +89,8 @@ MOVES = {
     ("ended", "launch"): "starting",
     ("ended", "halt"): "ended",
     ("ended", "stop"): "ended",
+    ("failed", "halt"): "failed",
+    ("failed", "stop"): "failed",
 }
 
 
@@ -202,7 +210,7 @@ class LaunchTests(InstanceTestCase):
         self.init.end_before_it_is_heard("Done(1)")
         self.init.fail(step=1)
         self.failureResultOf(launched, ConfigAtFault)
-        self.assertEqual(instance.state, "ended")
+        self.assertEqual(instance.state, "failed")
 
     def test_destroyed_after_its_end_and_before_its_start(self) -> None:
         """Stopped between its end and the news of its start, it ends once, called off."""
@@ -314,7 +322,7 @@ class LaunchTests(InstanceTestCase):
         self.init.fail(step=1, call="mount", errno=20, path="/data")
         error = self.failureResultOf(launched, ConfigAtFault).value
         self.assertEqual(error.chain[:2], ("step 2 of 3, overlay /data", "mount(2)"))
-        self.assertEqual(self.events[-1], "ended: exit status 1")
+        self.assertEqual(self.events[-1], "failed: exit status 1")
 
     def test_step_fails_of_a_stuck_init(self) -> None:
         """An init that stays after it has failed is killed, and waited for."""
@@ -347,19 +355,19 @@ class LaunchTests(InstanceTestCase):
     def test_disk_full(self) -> None:
         """If the record can't be written, nothing runs, and the reason is the disk."""
         instance = self.make()
-        self.patch(instances, "write_soon", no_space)
+        self.patch(kept, "write_soon", no_space)
         error = self.refused(instance.launch(), MachineAtFault)
         self.assertEqual(error.chain[0], "writing instance.json")
         self.assertFalse(self.kernel.lives(self.init.process))
-        self.assertEqual(instance.state, "ended")
+        self.assertEqual(instance.state, "failed")
 
     def test_no_init(self) -> None:
-        """If no init can be started, the instance ends, and says why."""
+        """If no init can be started, the launch has failed, and says why."""
         self.reactor.spawn_error = OSError(11, "Resource temporarily unavailable")
         instance = self.make()
         self.refused(instance.launch(), MachineAtFault)
         self.assertIn("temporarily unavailable", self.events[-1])
-        self.assertEqual(instance.state, "ended")
+        self.assertEqual(instance.state, "failed")
 
 
 class ListenTests(InstanceTestCase):
@@ -677,7 +685,7 @@ class RestartTests(InstanceTestCase):
         self.init.fail()
         self.failureResultOf(launched, ConfigAtFault, MachineAtFault)
         self.reactor.advance(100)
-        self.assertEqual((instance.state, len(self.reactor.inits)), ("ended", 1))
+        self.assertEqual((instance.state, len(self.reactor.inits)), ("failed", 1))
 
     def test_start_fails(self) -> None:
         """A later start that fails at a step is tried again after the next delay."""

@@ -34,7 +34,7 @@ from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launc
 from txcontain.engine.inspection import inspect, top, usage
 from txcontain.runtime.instance import Instance
 
-STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended")
+STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended", "failed")
 RECORD: Json = {
     **SUMMARY,
     "state": one_of("where it is in its life", *STATES),

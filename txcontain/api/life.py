@@ -98,6 +98,6 @@ class Life(Area):
             instance = self.manager.match(name)
             for text in await act(self.manager, instance, **values):
                 note(request, text)
-            return listed(instance)
+            return listed(self.manager.instances.get(instance.name, instance))
 
         return ExtensionResource(POST=post)

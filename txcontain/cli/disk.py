@@ -45,7 +45,7 @@ async def df(client: "Client", arguments: Namespace) -> int:
 def sums(told: "Json") -> list[list[str]]:
     """Return a row for each kind of thing; what is not in use is what prune would remove."""
     instances, layers, volumes = told["instances"], told["layers"], told["volumes"]
-    ended = [one for one in instances if one["state"] == "ended"]
+    ended = [one for one in instances if one["state"] in ("ended", "failed")]
     unused = [one for one in layers if not one["used"]]
     idle = [one for one in volumes if not one["used"]]
     return [

@@ -14,7 +14,7 @@ from txcontain.cli.words import age, config, one_line
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
-AT_REST = ("ended", "stopped")  # states that only -a shows
+AT_REST = ("ended", "failed", "stopped")  # states that only -a shows
 FIELD = re.compile(r"\{\{ *\.(\w+) *\}\}")
 ESCAPES = {r"\t": "\t", r"\n": "\n"}  # in a template
 
@@ -172,7 +172,9 @@ COMMANDS = (
         "show the instances with their state",
         ps,
         (
-            Argument("-a", "--all", action="store_true", help="also the stopped and ended ones"),
+            Argument(
+                "-a", "--all", action="store_true", help="also stopped, ended and failed ones"
+            ),
             Argument("-q", "--quiet", action="store_true", help="only the names"),
             Argument("--json", action="store_true", help="a JSON document a line"),
             Argument(

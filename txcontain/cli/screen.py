@@ -6,7 +6,7 @@ import sys
 
 from txcontain.cli.words import one_line, table
 
-BOLD, GREEN, YELLOW, FAINT = "1", "32", "33", "2"  # ECMA-48, 8.3.117 (SGR)
+BOLD, RED, GREEN, YELLOW, FAINT = "1", "31", "32", "33", "2"  # ECMA-48, 8.3.117 (SGR)
 COLOURS = {
     "running": GREEN,
     "starting": YELLOW,
@@ -15,6 +15,7 @@ COLOURS = {
     "paused": YELLOW,
     "stopped": FAINT,
     "ended": FAINT,
+    "failed": RED,
 }
 CUT = "…"
 

@@ -23,10 +23,10 @@ async def upload(manager: Manager, document: bytes) -> Spec:
 
 
 def users(manager: Manager) -> dict[str, list[str]]:
-    """By file name, the instances that were launched from a config, except those that ended."""
+    """By file name, the instances that were launched from a config, except those that are over."""
     found: dict[str, list[str]] = {}
     for one in manager.instances.values():
-        if not one.inline and one.state != "ended":
+        if not one.inline and not one.is_over:
             found.setdefault(one.spec.file_name, []).append(one.name)
     return found
 

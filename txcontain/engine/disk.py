@@ -129,7 +129,7 @@ async def _destroy(manager: Manager, instance: Instance) -> bool:
 
 
 def _is_over(instance: Instance) -> bool:
-    return instance.state == "ended" and not instance.ending
+    return instance.is_over and not instance.ending
 
 
 def _layer(manager: Manager, path: str) -> dict[str, Any]:

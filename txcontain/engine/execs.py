@@ -23,6 +23,7 @@ WHY_NOT = {
     "stopping": "is being ended",
     "ended": "has ended",
     "stopped": "was stopped",
+    "failed": "was never up: its launch failed",
 }
 
 

@@ -200,6 +200,9 @@ async def _hold_layers(manager: Manager, instance: Instance, stack: contextlib.E
 
 def _plan(manager: Manager, instance: Instance, visit: Visit, writing: bool) -> Any:
     mapped = instance.ids is not None
+    if instance.state == "failed":
+        hint = "launch its config again"
+        raise NotRunning(f"{instance.name} has no files: its launch failed", hint)
     if instance.ended:
         plan = instance.plan
         return plan_of_ended(manager.host, plan, visit, mapped=mapped, writing=writing)

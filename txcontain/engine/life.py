@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from signal import SIGKILL, strsignal
 
+from attrs import evolve
 from twisted.internet.defer import TimeoutError
 
+from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine.manager import Manager, is_stuck
 from txcontain.engine.ports import check_ports
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault, NotRunning, WrongState
@@ -37,7 +39,9 @@ async def stop(manager: Manager, instance: Instance, timeout: float | None = Non
 async def start(manager: Manager, instance: Instance) -> Notes:
     """Start a container that was stopped, or has ended, in the same folder, with a new init.
 
-    Raises what a launch raises; then the instance is stopped.
+    What had failed to be launched is launched again.
+
+    Raises what a launch raises; then the instance is stopped, or has failed again.
     """
     async with instance.moving:
         return await _start(manager, instance)
@@ -92,6 +96,8 @@ async def _settle(manager: Manager, instance: Instance) -> Notes:
 
 
 async def _start(manager: Manager, instance: Instance) -> Notes:
+    if instance.state == "failed":
+        return await _launch_again(manager, instance)
     if not (instance.ended or instance.state == "waiting"):
         return [f"{instance.name} is {instance.state} already"]
     _check_that_it_stays(instance)
@@ -103,6 +109,15 @@ async def _start(manager: Manager, instance: Instance) -> Notes:
         if instance.ended or instance.state == "waiting":  # it may have been started meanwhile
             await instance.start()
     return []
+
+
+async def _launch_again(manager: Manager, failed: Instance) -> Notes:
+    """Of a launch that failed nothing is left to start: another one replaces it."""
+    asked = LaunchRequest(failed.spec, instance=failed.name, labels=failed.labels)
+    if not failed.inline:
+        name, major, minor = failed.spec.key
+        asked = evolve(asked, config=name, major=major, minor=minor)
+    return list((await manager.launch_as_asked(asked)).notes)
 
 
 async def _prepare(manager: Manager, instance: Instance) -> None:

@@ -42,6 +42,7 @@ from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
+from txcontain.runtime.records import RECORD
 from txcontain.runtime.sessions import Sessions
 from txcontain.runtime.supervised import LOOK_AFTER
 
@@ -55,6 +56,13 @@ REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, 
 
 async def nothing() -> None:
     """Wait for nothing: all is written at once."""
+
+
+def all_but_what_tells(folder: str) -> list[str]:
+    """The paths of what is in an instance's folder, except its record and its log."""
+    with contextlib.suppress(FileNotFoundError):  # it has no folder yet
+        return [os.path.join(folder, name) for name in set(os.listdir(folder)) - {LOG, RECORD}]
+    return []
 
 
 def is_stuck(instance: Instance) -> MachineAtFault:
@@ -133,9 +141,13 @@ class Manager:
     async def launch_as_asked(self, asked: LaunchRequest) -> Instance:
         """The same, also of a config that is not kept, and under a name of the client's.
 
+        A launch under the name of one that failed replaces it. If this one fails, its record and
+        its log are kept, unless it is to be removed.
+
         Raises InstanceExists too.
         """
-        self.check_that_it_is_free(asked.instance)
+        if not self._has_failed(asked.instance):  # else it is replaced
+            self.check_that_it_is_free(asked.instance)
         spec = asked.config
         if isinstance(spec, str):
             spec = self._kept_config(spec, asked.major, asked.minor)
@@ -145,6 +157,8 @@ class Manager:
         try:
             await self._get_layers(spec, layers)
             await self._make_volumes(spec)
+            if asked.instance and self._has_failed(asked.instance):
+                await self._destroy_if_there(asked.instance)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
         finally:
@@ -154,13 +168,17 @@ class Manager:
         except Exception as error:
             self.journal.add("refused", str(error), instance=instance.name)
             if not instance.is_stopped:  # by someone else, while it was waited for
-                await self._forget(instance)
+                await self._settle_failure(instance, str(error))
             await self._remove_unfinished(spec)
             raise
         blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
         self.pool.prepared.launched(blueprint)
         instance.notes = self.layers.news(layers)
         return instance
+
+    def _has_failed(self, name: str | None) -> bool:
+        instance = self.instances.get(name or "")
+        return instance is not None and instance.state == "failed"
 
     def check_that_it_is_free(self, name: str | None) -> None:
         """Raise InstanceExists if an instance has this name, or is about to have it."""
@@ -214,6 +232,32 @@ class Manager:
             if await self.volumes.make(name):
                 self.journal.add("volume", f"{name} was made for {spec.file_name}", volume=name)
 
+    async def _settle_failure(self, instance: Instance, why: str) -> None:
+        """Remove all of an instance whose launch has failed, except what tells why."""
+        async with instance.removing:
+            if self.instances.get(instance.name) is not instance:
+                return
+            if not await self._keep_failure(instance, why):
+                await self._remove(instance)
+        self._forget_oldest()
+
+    async def _keep_failure(self, instance: Instance, why: str) -> bool:
+        """Keep its record and its log, and nothing else; returns whether that worked."""
+        if instance.state != "failed" or instance.remove:
+            return False
+        left = await self._remove_processes(instance)
+        if instance.processes is not None:
+            await self.pool.log_process.close(instance.processes.token)
+        try:
+            for path in await self.threads(all_but_what_tells, instance.folder):
+                await self.remove(path)
+            if instance.ending:  # someone destroys it
+                return False
+            await instance.keep_failure(why)
+        except OSError:
+            return False
+        return not left
+
     async def _remove_unfinished(self, spec: Spec) -> None:
         """Remove what a failed launch has left in its volumes, if no other is filling them."""
         for name in spec.volume_names:
@@ -233,7 +277,7 @@ class Manager:
 
     def layers_in_use(self) -> set[str]:
         """The folders of layers that instances, launches or warm inits use."""
-        running = [one.layers for one in self.instances.values() if one.state != "ended"]
+        running = [one.layers for one in self.instances.values() if not one.is_over]
         return self.pool.mounted.union(*running, *self._launching)
 
     @contextlib.contextmanager
@@ -295,7 +339,8 @@ class Manager:
 
         Raises MachineAtFault.
         """
-        return free_range(one.ids for one in self.instances.values() if one.ids is not None)
+        others = (one for one in self.instances.values() if one.state != "failed")
+        return free_range(one.ids for one in others if one.ids is not None)
 
     def make_instance(self, name: str, blueprint: Blueprint) -> Instance:
         """An instance that is neither launched nor found again yet."""
@@ -351,7 +396,7 @@ class Manager:
         if instance.ended:
             self.pool.log_process.wake(instance.name)
             self._release(instance)
-            if not instance.ending:
+            if not instance.ending and instance.state != "failed":  # that is still being cleared
                 self._forget_oldest()
         if instance.ended and instance.remove and not instance.ending:
             self.remove_later(instance)
@@ -489,8 +534,8 @@ class Manager:
         return left + self.network.left(instance.address)
 
     def _forget_oldest(self) -> None:
-        """Remove the oldest ended instances, beyond ``keep_ended``."""
-        ended = [one for one in self.instances.values() if one.state == "ended" and not one.ending]
+        """Remove the oldest ended or failed instances, beyond ``keep_ended``."""
+        ended = [one for one in self.instances.values() if one.is_over and not one.ending]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
             self._forget_soon(instance)
 

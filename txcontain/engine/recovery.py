@@ -21,7 +21,7 @@ from txcontain.runtime.adopted import Adopted
 from txcontain.runtime.exits import UNSEEN, Exit
 from txcontain.runtime.instance import FIRST_DELAY, Instance
 from txcontain.runtime.phase import Phase, phase_of
-from txcontain.runtime.records import RECORD, read_record
+from txcontain.runtime.records import AT_REST, RECORD, read_record
 from txcontain.runtime.supervised import UNKNOWN
 
 READ_AGAIN = 5.0  # seconds
@@ -151,14 +151,13 @@ def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> Non
     name, spec, address = record["instance"], record["spec"], record["address"]
     blueprint = manager.blueprint(spec, record["layers"], address, record["ids"])
     instance = manager.make_instance(name, blueprint)
-    if address and record["state"] not in ("ended", "stopped"):
+    if address and record["state"] not in AT_REST:
         manager.network.adopt(name, spec, address)
     manager.instances[instance.name] = instance
     instance.recall(record)
     instance.changed = manager.changed
-    if record["state"] in ("ended", "stopped"):
-        is_over = instance.ended_before if record["state"] == "ended" else instance.stopped_before
-        is_over(record["exit"])
+    if record["state"] in AT_REST:
+        instance.rested_before(record["state"], record["exit"])
         _close_log(manager, instance, record)
         if instance.remove:
             manager.remove_later(instance)

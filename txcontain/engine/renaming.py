@@ -11,7 +11,8 @@ from txcontain.errors import CalledOff, MachineAtFault, WrongState
 from txcontain.host.os_errors import of_os
 from txcontain.runtime.instance import Instance
 
-STEADY = ("running", "ended", "stopped")  # states in which nothing is being made in its folder
+# States in which nothing is being made in its folder.
+STEADY = ("running", "ended", "failed", "stopped")
 
 
 async def rename(manager: Manager, instance: Instance, to: str) -> Notes:

@@ -31,7 +31,7 @@ def users(manager: Manager) -> dict[str, list[str]]:
     """By secret, the names of the instances that have it, or will have it when they are started."""
     found: dict[str, list[str]] = {}
     for one in manager.instances.values():
-        if one.state != "ended":
+        if not one.is_over:
             for name in dict.fromkeys(secret.name for secret in one.spec.secrets):
                 found.setdefault(name, []).append(one.name)
     return found

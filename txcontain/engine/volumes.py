@@ -204,8 +204,12 @@ def in_use(name: str, users: Sequence[str]) -> InUse:
 
 
 def users_of(name: str, instances: Iterable[Instance]) -> list[str]:
-    """The names of the instances that use a volume, also of those that have ended."""
-    return [one.name for one in instances if name in one.spec.volume_names]
+    """The names of the instances that use a volume, also of those that have ended.
+
+    One whose launch has failed never uses it.
+    """
+    users = (one for one in instances if one.state != "failed")
+    return [one.name for one in users if name in one.spec.volume_names]
 
 
 def what_stays(name: str, spec: Spec) -> list[str]:

@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txcontain.container.plan import Plan
 from txcontain.container.spec import Spec
 from txcontain.errors import CalledOff, Error, MachineAtFault
-from txcontain.host.files import to_json, write_soon
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer, background, together
@@ -24,8 +22,8 @@ from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import MakeLink, StepFailed
 from txcontain.runtime.ending import NEVER, Ending
 from txcontain.runtime.exits import Exit
+from txcontain.runtime.kept import Kept
 from txcontain.runtime.lifecycle import Life, make_life
-from txcontain.runtime.phase import Phase
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.readiness import Readiness
 from txcontain.runtime.records import RECORD
@@ -106,7 +104,12 @@ class Instance:
     @property
     def ended(self) -> bool:
         """Whether nothing of it runs, nor will by itself."""
-        return self.state in ("ended", "stopped")
+        return self.is_over or self.state == "stopped"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended for good, or its launch has failed."""
+        return self.state in ("ended", "failed")
 
     @property
     def is_stopped(self) -> bool:
@@ -235,11 +238,12 @@ class Instance:
         child.on_exit, child.make_link = self._exited, self.make_link
         self._limit(child)
         if not self._was_launched and not child.reserved:
-            await self._make_folder()
+            await self._kept.make()
         self._name_pipes(child)
         steps_done = child.carry_out(self.plan)
         try:
-            await self._keep(was_prepared=bool(child.reserved))  # while the init works
+            # While the init works:
+            await self._kept.begin(self.record, was_prepared=bool(child.reserved))
         except OSError as error:
             steps_done.addErrback(lambda _: None)  # its failure is a result of this one
             self.pool.expect_nothing()  # someone may have removed its prepared folder
@@ -259,29 +263,8 @@ class Instance:
 
         The script needs no manager any more: if that is killed now, the next one goes on with it.
         """
-        if not await child.execs or self.ending:
-            return
-        try:
-            await self.pool.writes(os.chmod, self.folder, Phase.WHOLE)
-        except OSError as error:
-            raise MachineAtFault("keeping the instance", of_os(error)) from error
-
-    async def _make_folder(self) -> None:
-        try:
-            await self.pool.writes(os.mkdir, self.folder, Phase.HALF_MADE)
-        except OSError as error:
-            raise MachineAtFault("making the instance's folder", of_os(error)) from error
-
-    def _keep(self, *, was_prepared: bool) -> Deferred[None]:
-        """Write the first record. From now on a prepared folder is an instance's."""
-        record = to_json(self.record)
-
-        def keep() -> None:
-            if was_prepared:
-                os.chmod(self.folder, Phase.HALF_MADE)
-            write_soon(self.path(RECORD), record)
-
-        return self.pool.writes(keep)
+        if await child.execs and not self.ending:
+            await self._kept.be_whole()
 
     def _name_pipes(self, child: Supervised) -> None:
         """Keep what it writes as its log, from the first byte on."""
@@ -355,13 +338,11 @@ class Instance:
         """It had ended, and waited to be started again."""
         self._begin_again_or_end(how)
 
-    def ended_before(self, how: Exit) -> None:
-        """It had ended already."""
-        self._life.was_over(how)
-
-    def stopped_before(self, how: Exit) -> None:
-        """It had been stopped already."""
-        self._life.was_stopped(how)
+    def rested_before(self, state: str, how: Exit) -> None:
+        """It had come to rest already, in one of the states AT_REST."""
+        life = self._life
+        was = {"ended": life.was_over, "failed": life.had_failed, "stopped": life.was_stopped}
+        was[state](how)
 
     def stopped_meanwhile(self, how: Exit) -> None:
         """It was being stopped, and has ended while no manager ran."""
@@ -432,6 +413,8 @@ class Instance:
             self._life.over(how)
         elif self._client_waits and self._was_launched:
             self._life.halted(how)
+        elif self._client_waits and not self.ready:
+            self._life.failed(how)
         elif self._is_to_restart(how):
             self._life.lapsed(how)
         else:
@@ -482,23 +465,27 @@ class Instance:
 
     # -- what is kept ----------------------------------------------------------
 
+    @property
+    def _kept(self) -> Kept:
+        return Kept(self.folder, self.pool.writes)
+
     def save(self) -> None:
         """Write the record for the next manager; it outlives this process at once."""
         if not self.ending:  # else it is about to be removed
-            written = self._write_record()
-            written.addErrback(self._not_saved)
+            self._kept.write(self.record)
 
-    def _not_saved(self, failure: Failure) -> None:
-        failure.trap(OSError)  # the next manager finds the processes anyway
-        log.warn("the state of {name} can't be kept: {why}", name=self.name, why=failure.value)
+    def keep_failure(self, why: str) -> Deferred[None]:
+        """Keep for the next manager why the launch failed, also if there is no folder yet.
+
+        Fails with an OSError.
+        """
+        self.exit = evolve(self.exit or Exit(at=self.kernel.now()), reason=why)
+        return self._kept.write_failure(self.record)
 
     def _save_later(self) -> None:
         """Write the record soon: no launch has to wait for this."""
         if not self._next_save.is_set:
             self._next_save.after(SAVE_AFTER)
-
-    def _write_record(self) -> Deferred[None]:
-        return self.pool.writes(write_soon, self.path(RECORD), to_json(self.record))
 
     # -- what the state machine does --------------------------------------------
 
@@ -519,13 +506,9 @@ class Instance:
         self.state = "running"
         self._tell("found again")
 
-    def be_found_ended(self, how: Exit) -> None:
-        """Take note of the end, as an earlier manager has."""
-        self.state, self.exit = "ended", how
-
-    def be_found_stopped(self, how: Exit) -> None:
-        """Take note that it is stopped, as an earlier manager has."""
-        self.state, self.exit = "stopped", how
+    def be_found_at_rest(self, state: str, how: Exit) -> None:
+        """Take note that it is at rest, as an earlier manager has."""
+        self.state, self.exit = state, how
 
     def _enter(self, state: str, why: str) -> None:
         self.state, self.since = state, self.kernel.now()
@@ -563,9 +546,7 @@ class Instance:
     def mark_as_ending(self) -> None:
         """It is to be removed from now on, by this manager or the next."""
         self.ending = True
-        self.marked = self.pool.writes(os.chmod, self.folder, Phase.ENDING)
-        # If the disk is broken, the next manager lets the container run on.
-        self.marked.addErrback(lambda failure: failure.trap(OSError) and None)
+        self.marked = self._kept.be_ending()
 
     def be_waiting(self, how: Exit) -> None:
         """Take note of an end, and start again later."""
@@ -581,6 +562,10 @@ class Instance:
         if asked:
             self._next_save.cancel()
         self._come_to_rest("ended", how or self.exit, is_kept=not asked)
+
+    def be_failed(self, how: Exit) -> None:
+        """Take note of a launch that failed; ``keep_failure`` writes why."""
+        self._come_to_rest("failed", how, is_kept=False)
 
     def be_stopped(self, how: Exit | None = None) -> None:
         """Take note of the end, after which it is kept until someone starts it."""

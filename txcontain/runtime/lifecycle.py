@@ -5,6 +5,8 @@ created → starting → running → stopping → ended
              waiting ←──┘ ────────┘      (waiting: to be started again)
              ↑          ↓
              stopped ← halting           (stopped: kept until someone starts it)
+
+From starting and running also → failed: its launch did not work. Its record and log are kept.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ class Life(Protocol):
     def was_over(self, how: Exit) -> None:
         """It had ended for good before this manager started."""
 
+    def had_failed(self, how: Exit) -> None:
+        """Its launch had failed before this manager started."""
+
     def was_stopped(self, how: Exit) -> None:
         """It had been stopped before this manager started."""
 
@@ -46,6 +51,9 @@ class Life(Protocol):
 
     def lapsed(self, how: Exit) -> None:
         """It has ended, or could not be started, and is to be started again."""
+
+    def failed(self, how: Exit) -> None:
+        """Its launch has failed, and nothing of it runs."""
 
     def over(self, how: Exit) -> None:
         """It has ended, or could not be started, for good."""
@@ -72,8 +80,8 @@ class Living(Protocol):
     def be_ended(self, how: Exit | None = None) -> None:
         """Enter the state "ended", after this end (or else after the last one)."""
 
-    def be_found_ended(self, how: Exit) -> None:
-        """Enter the state "ended", which is not new."""
+    def be_failed(self, how: Exit) -> None:
+        """Enter the state "failed", after this end."""
 
     def be_halting(self) -> None:
         """Enter the state "stopping", on the way to "stopped"."""
@@ -81,8 +89,8 @@ class Living(Protocol):
     def be_stopped(self, how: Exit | None = None) -> None:
         """Enter the state "stopped", after this end (or else after the last one)."""
 
-    def be_found_stopped(self, how: Exit) -> None:
-        """Enter the state "stopped", which is not new."""
+    def be_found_at_rest(self, state: str, how: Exit) -> None:
+        """Enter the state "ended", "failed" or "stopped", which is not new."""
 
 
 def _life_machine() -> Callable[[Living], Life]:
@@ -95,6 +103,7 @@ def _life_machine() -> Callable[[Living], Life]:
     halting = builder.state("halting")
     stopped = builder.state("stopped")
     ended = builder.state("ended")
+    failed = builder.state("failed")
 
     for state in (created, waiting, stopped, ended):
 
@@ -112,11 +121,15 @@ def _life_machine() -> Callable[[Living], Life]:
 
     @created.upon(Life.was_over).to(ended)
     def stay(life: Life, container: Living, how: Exit) -> None:
-        container.be_found_ended(how)
+        container.be_found_at_rest("ended", how)
+
+    @created.upon(Life.had_failed).to(failed)
+    def stay_failed(life: Life, container: Living, how: Exit) -> None:
+        container.be_found_at_rest("failed", how)
 
     @created.upon(Life.was_stopped).to(stopped)
     def stay_stopped(life: Life, container: Living, how: Exit) -> None:
-        container.be_found_stopped(how)
+        container.be_found_at_rest("stopped", how)
 
     for state in (starting, running):
 
@@ -156,15 +169,21 @@ def _life_machine() -> Callable[[Living], Life]:
     def end_halt(life: Life, container: Living, how: Exit) -> None:
         container.be_stopped(how)
 
+    for state in (starting, running):
+
+        @state.upon(Life.failed).to(failed)
+        def fail(life: Life, container: Living, how: Exit) -> None:
+            container.be_failed(how)
+
     for state in (created, starting, running, stopping):
 
         @state.upon(Life.over).to(ended)
         def end(life: Life, container: Living, how: Exit) -> None:
             container.be_ended(how)
 
-    for state in (stopping, ended):
+    for state in (stopping, ended, failed):
         state.upon(Life.stop).loop().returns(None)
-    for state in (stopping, halting, stopped, ended):
+    for state in (stopping, halting, stopped, ended, failed):
         state.upon(Life.halt).loop().returns(None)
     return builder.build()
 

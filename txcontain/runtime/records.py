@@ -19,6 +19,7 @@ from txcontain.host.id_ranges import read_range
 from txcontain.runtime.exits import Exit
 
 RECORD = "instance.json"
+AT_REST = ("ended", "stopped", "failed")  # states in which nothing of it runs, nor will by itself
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document as a JSON string, and the spec
 
 
@@ -35,7 +36,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
         folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
         if len(folders) != 1 + len(spec.mounts):
             raise ValueError("the layers are not those of the spec")
-        if record["state"] in ("ended", "stopped") and not record["exit"]:
+        if record["state"] in AT_REST and not record["exit"]:
             raise ValueError("it does not say how it ended")
         return {
             "instance": name,
