@@ -84,6 +84,16 @@ class StopTests(LifeCase):
         once = ["starting", "running"]
         self.assertEqual(states, [*once, "stopping", "stopped", *once])
 
+    def test_next_start(self) -> None:
+        """After a start, as much is prepared for the next one as does not depend on the name."""
+        instance = self.launch(**WRITABLE)
+        self.stop(instance)
+        self.start_again(instance)
+        name, steps = self.manager.pool.prepared.draw()
+        self.assertEqual(name, "")
+        self.assertGreater(len(steps), len(self.manager.pool.base_plan))
+        self.assertEqual(instance.plan[: len(steps)], steps)
+
     def test_kept(self) -> None:
         """A stopped instance is not forgotten, however many have ended after it."""
         self.manager.keep_ended = 0

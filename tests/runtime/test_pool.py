@@ -340,6 +340,33 @@ class PreparedTests(PoolTestCase):
         init = self.launch(pool, stem="web", writable=False)
         self.assertEqual(len(init.early_steps), 2)
 
+    def test_started(self) -> None:
+        """After a start another is expected, and nothing is prepared that depends on a name."""
+        pool = self.make(size=2, most=2)
+        blueprint = FakeBlueprint("web", "base", False)
+        self.successResultOf(pool.take(blueprint.plan("mine")))
+        pool.prepared.started(blueprint)
+        self.reactor.pump([REFILL_AFTER] * 5)
+        self.assertEqual((self.warm(pool), self.prepared()), ([1, 2], []))
+        child = self.successResultOf(pool.take(blueprint.plan("another")))
+        self.assertEqual(child.in_advance, 2)
+
+    def test_turns(self) -> None:
+        """If many were prepared for one config, the launches of another find plain ones."""
+        pool = self.make(size=2, most=8)
+        for _ in range(8):
+            self.launch(pool, "base")
+        for _ in range(3):
+            self.assertGreater(self.launch(pool, "other").child.in_advance, 0)
+
+    def test_other_plans(self) -> None:
+        """What is no container's plan takes no warm init, and none is warmed for it."""
+        pool = self.make(size=1, most=3)
+        count = len(self.living)
+        pool.take([("unpack", {})])
+        self.reactor.pump([REFILL_AFTER] * 10)
+        self.assertEqual(len(self.living), count + 1)
+
     def test_another_stem(self) -> None:
         """A reserved name fits no other config, whatever its plan; what was prepared is let go."""
         pool = self.make(size=2, most=2)

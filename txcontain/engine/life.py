@@ -108,6 +108,9 @@ async def _start(manager: Manager, instance: Instance) -> Notes:
             manager.move_in(instance)
         if instance.ended or instance.state == "waiting":  # it may have been started meanwhile
             await instance.start()
+            ids, address = instance.ids, instance.address
+            blueprint = manager.blueprint(instance.spec, instance.layers, address, ids)
+            manager.pool.prepared.started(blueprint)
     return []
 
 

@@ -154,12 +154,13 @@ class Pool(Factory):
         """
         if self._stopped:
             return fail(MachineAtFault("starting a container's init", "the manager ends"))
-        self.warm.demand()
         child = leased or self.warm.take(plan)
+        ours = begins_with(plan, self.base_plan)  # else the plan is not a container's
+        if ours:
+            self.warm.demand(child)
         if child is not None:
             self.prepared.give(child.reserved)
             return succeed(child)
-        ours = begins_with(plan, self.base_plan)  # else the plan is not a container's
         return self._spawn(self.base_plan if ours else []).waiting
 
     @property

@@ -1,7 +1,8 @@
 """What the next launch will probably need: a name, a folder, and the steps to carry out early.
 
 The next launch is expected to be like the last two. If both were of one config, only the
-instance's name is unknown: so a name is drawn, and its folder made, in advance.
+instance's name is unknown: so a name is drawn, and its folder made, in advance. After a start of an
+instance that was stopped, another one is expected.
 """
 
 from __future__ import annotations
@@ -35,10 +36,19 @@ class Prepared:
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     names: set[str] = field(factory=set)  # those that have a folder and no instance yet
     _last: list[Blueprint] = field(factory=list)  # of the last two launches
+    _has_name: bool = False  # whether the next one is expected to be of an instance that is there
 
     def launched(self, blueprint: Blueprint) -> None:
         """There was a launch."""
-        self._last = [*self._last, blueprint][-2:]
+        self._last, self._has_name = [*self._last, blueprint][-2:], False
+
+    def started(self, blueprint: Blueprint) -> None:
+        """There was a start of an instance that had been launched before.
+
+        The next one is expected to be a start too. What it had written may change until then, so
+        only those steps can be done early that do not depend on the instance.
+        """
+        self._last, self._has_name = [blueprint, blueprint], True
 
     def forget(self) -> None:
         """Expect nothing, until there are two more launches."""
@@ -60,8 +70,9 @@ class Prepared:
             return "", []
         name, other = (new_name("") for _ in range(2))
         steps = self._alike(name)
-        if steps == self._alike(other):
-            return "", steps
+        of_any_name = common_start(steps, self._alike(other))
+        if self._has_name or steps == of_any_name:
+            return "", of_any_name
         name = self._last[-1].spec.name + name
         self.names.add(name)
         return name, steps

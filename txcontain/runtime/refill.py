@@ -19,6 +19,19 @@ class Warm(Enum):
 
 
 @frozen
+class Wanted:
+    """How many warm inits to have."""
+
+    plain: int
+    expected: int  # plain ones too, if nothing is expected
+
+    @property
+    def all(self) -> int:
+        """How many together."""
+        return self.plain + self.expected
+
+
+@frozen
 class Spawn:
     """Warm one more."""
 
@@ -27,9 +40,9 @@ class Spawn:
 
 @frozen
 class Drop:
-    """Let one go."""
+    """Let these go."""
 
-    which: int
+    which: Sequence[int]
 
 
 @frozen
@@ -39,12 +52,28 @@ class Wait:
     seconds: float | None = None
 
 
-def decide(warm: Sequence[Warm], wanted: int, least: int) -> Spawn | Drop | Wait:
-    """What to do next, of these warm inits, if so many are wanted now and at the least."""
-    stale = [which for which, good_for in enumerate(warm) if good_for is Warm.STALE]
-    surplus = stale or range(wanted, len(warm))
-    if surplus:
-        return Drop(surplus[-1])
-    if len(warm) < wanted:
-        return Spawn(prepared=Warm.PLAIN in warm)
-    return Wait(LATELY if wanted > least else None)
+def share(plain: int, taken: int, least: int, most: int) -> Wanted:
+    """How many to have if so many were ``taken`` lately, ``plain`` of them by unexpected launches.
+
+    One at least is for any launch, and if there are two, one for what is expected.
+    """
+    wanted = min(max(least, taken), most)
+    plain = min(max(1, plain), max(1, wanted - 1), wanted)
+    return Wanted(plain, wanted - plain)
+
+
+def decide(warm: Sequence[Warm], wanted: Wanted, least: int) -> Spawn | Drop | Wait:
+    """What to do next, of these warm inits, if so many are wanted now and at the least.
+
+    What is not wanted goes at once, as it would only delay what is.
+    """
+    of = {kind: [which for which, one in enumerate(warm) if one is kind] for kind in Warm}
+    plain, expected = of[Warm.PLAIN], of[Warm.EXPECTED]
+    missing = max(0, wanted.plain - len(plain))
+    dispensable = plain[wanted.plain :] + expected[wanted.expected :]
+    best_first = plain[: wanted.plain] + expected[: wanted.expected] + dispensable
+    if unwanted := of[Warm.STALE] + best_first[wanted.all - missing :]:
+        return Drop(sorted(unwanted))
+    if len(warm) < wanted.all:
+        return Spawn(prepared=not missing)
+    return Wait(LATELY if wanted.all > least else None)

@@ -18,7 +18,7 @@ from txcontain.container.plan import Plan, begins_with
 from txcontain.later import Timer
 from txcontain.runtime.child import Child
 from txcontain.runtime.prepared import Prepared, stem_of
-from txcontain.runtime.refill import LATELY, Drop, Spawn, Warm, decide
+from txcontain.runtime.refill import LATELY, Drop, Spawn, Wanted, Warm, decide, share
 
 REFILL_AFTER = 0.05  # seconds without a launch
 RETRY_AFTER = 5.0  # seconds after a warm init was lost
@@ -35,7 +35,8 @@ class WarmInits:
     least: int  # to keep; 0: none
     most: int  # to keep, if many were taken lately
     _children: list[Child] = field(factory=list)
-    _taken: list[float] = field(factory=list)  # when the last ones were
+    # When the last ones were, and whether an unexpected launch took a plain one, or found none.
+    _taken: list[tuple[float, bool]] = field(factory=list)
     _refill: Timer = field(init=False)
     _log: Logger = field(factory=Logger)
 
@@ -76,9 +77,10 @@ class WarmInits:
             self._children.remove(child)
         return child
 
-    def demand(self) -> None:
-        """A launch needs an init: as many are kept as were needed lately."""
-        self._taken.append(self.reactor.seconds())
+    def demand(self, taken: Child | None) -> None:
+        """A launch has taken this one, or found none: as many are kept as were needed lately."""
+        plain = taken is None or taken.early_steps == self.base_plan
+        self._taken.append((self.reactor.seconds(), plain))
         self.look_after(REFILL_AFTER)
 
     def lost(self, child: Child) -> None:
@@ -99,8 +101,9 @@ class WarmInits:
             [self._good_for(one) for one in self._children], self._wanted(), self.least
         )
         if isinstance(decision, Drop):
-            self._children.pop(decision.which).hang_up()
-            self.look_after(REFILL_AFTER)
+            for which in reversed(decision.which):
+                self._children.pop(which).hang_up()
+            self.look_after(0)
         elif isinstance(decision, Spawn):
             name, steps = self.prepared.draw() if decision.prepared else ("", [])
             child = self.spawn(steps or self.base_plan, name)
@@ -108,11 +111,14 @@ class WarmInits:
         elif decision.seconds is not None:
             self.look_after(decision.seconds)
 
-    def _wanted(self) -> int:
+    def _wanted(self) -> Wanted:
         """How many to have now: as many as were taken lately, within limits."""
         since = self.reactor.seconds() - LATELY
-        self._taken = [when for when in self._taken if when > since]
-        return min(max(self.least, len(self._taken)), self.most) if self.least else 0
+        self._taken = [taken for taken in self._taken if taken[0] > since]
+        if not self.least:
+            return Wanted(0, 0)
+        plain = sum(plain for _, plain in self._taken)
+        return share(plain, len(self._taken), self.least, self.most)
 
     def _good_for(self, child: Child) -> Warm:
         if child.early_steps == self.base_plan:
