@@ -7,6 +7,7 @@ to: change one only on purpose. A new error is a new row:
 - of a request: in REQUESTS, the request, and the status with the text;
 - of the CLI: in COMMANDS, the words that are typed, and the text;
 - of the manager's options: in OPTIONS;
+- of a stack: in STACKS, what is changed in a small valid one; in REVISIONS, if its config matters;
 - of a launch, or of anything else that one call in a small test can provoke: in CALLS;
 - of what takes a real kernel, or a whole machine: in ELSEWHERE, with the test that provokes it.
 
@@ -60,6 +61,8 @@ from txcontain.host.os_errors import CAUSES
 from txcontain.runtime import diagnose
 from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.exits import Exit
+from txcontain.services.document import read_stack
+from txcontain.services.revision import make_revision
 from txcontain.tap import Options
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -343,6 +346,185 @@ LAUNCHES = (
     (
         '{"config": "web", "labels": {"stack": "shop"}}',
         "the label stack is only for instances of services → choose another name",
+    ),
+)
+# What a stack of one service "a", of config web-1-01, is refused for, by what it has beside that.
+STACKS: tuple[tuple[Any, ...], ...] = (
+    (
+        {"stack": "a b"},
+        {},
+        "stack: the name of a stack must be up to 24 letters, digits, '_' and "
+        "'-', with a letter or digit at both ends, not 'a b'",
+    ),
+    ({"stack": None}, {}, "the key 'stack' is missing"),
+    ({"version": "3"}, {}, "a stack has no key 'version' → the keys are stack, services"),
+    ({"services": []}, {}, "services must be an object of 1 to 1000 services, not a list of 0"),
+    (
+        {"services": {"-": {}}},
+        {},
+        "services: the name of a service must be up to 32 letters, "
+        "digits, '_' and '-', with a letter or digit at both ends, not '-'",
+    ),
+    (
+        {"services": {"a": "web"}},
+        {},
+        'services.a must be an object such as {"config": "web-1-01"}, not \'web\'',
+    ),
+    ({"services": {"a": {}}}, {}, "services.a.config is missing"),
+    (
+        {},
+        {"image": 1},
+        "services.a has no key 'image' → the keys are config, replicas, after, "
+        "ports, health, update, drain, run, schedule, catch_up",
+    ),
+    ({}, {"config": "web"}, "services.a.config must name a config, as NAME-MAJOR-MINOR, not 'web'"),
+    ({}, {"replicas": 101}, "services.a.replicas must be a number from 0 to 100, not 101"),
+    ({}, {"replicas": "3"}, "services.a.replicas must be a number from 0 to 100, not '3'"),
+    (
+        {},
+        {"after": ["b"]},
+        'services.a.after must be an object such as {"db": "healthy"}, not a list of 1',
+    ),
+    (
+        {},
+        {"after": {"b": "up"}},
+        "services.a.after.b must be one of started, healthy, completed_successfully, not 'up'",
+    ),
+    ({}, {"after": {"b": "started"}}, "services.a.after.b: there is no service 'b' in this stack"),
+    ({}, {"after": {"a": "started"}}, "services wait for one another: a → a"),
+    (
+        {},
+        {"ports": ["x"]},
+        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 "
+        "address of this host, or one of them with '/tcp' or '/udp', not 'x'",
+    ),
+    ({}, {"ports": ["80:1", "80:2"]}, "services.a.ports publishes port 80 twice"),
+    (
+        {},
+        {"health": 1},
+        'services.a.health must be an object such as {"http": "/health"}, not 1',
+    ),
+    (
+        {},
+        {"update": 1},
+        'services.a.update must be an object such as {"order": "start-first"}, not 1',
+    ),
+    (
+        {},
+        {"update": {"order": "both"}},
+        "services.a.update.order must be one of stop-first, start-first, not 'both'",
+    ),
+    (
+        {},
+        {"update": {"max_failure_ratio": 2}},
+        "services.a.update.max_failure_ratio must be a number from 0 to 1, not 2",
+    ),
+    (
+        {},
+        {"update": {"a": 2}},
+        "services.a.update has no key 'a' → the keys are order, "
+        "parallelism, delay, monitor, failure_action, max_failure_ratio, healthy_deadline",
+    ),
+    ({}, {"drain": -1}, "services.a.drain must be a number from 0 to 86400, not -1"),
+    ({}, {"run": "twice"}, "services.a.run must be one of always, once, not 'twice'"),
+    (
+        {},
+        {"run": "once", "replicas": 2},
+        'services.a.replicas makes no sense with "run": "once": it is to end by itself',
+    ),
+    (
+        {},
+        {"schedule": "@daily", "ports": []},
+        "services.a.ports makes no sense with a schedule: it is to end by itself",
+    ),
+    (
+        {},
+        {"schedule": "@daily", "run": "once"},
+        'services.a.schedule makes no sense with "run": "once": choose one of them',
+    ),
+    ({}, {"catch_up": True}, "services.a.catch_up is only for services with a schedule"),
+    (
+        {},
+        {"run": "once", "catch_up": True},
+        "services.a.catch_up is only for services with a schedule",
+    ),
+    (
+        {},
+        {"schedule": "daily"},
+        "services.a.schedule must be the five fields of cron, minute hour "
+        "day-of-month month day-of-week, as in '15 3 * * *', not 'daily'",
+    ),
+    (
+        {},
+        {"schedule": "60 * * * *"},
+        "the minute of services.a.schedule must be '*', a number from "
+        "0 to 59, a range as 1-5, or a list of these, each with a step as '*/10' or without, not "
+        "'60'",
+    ),
+    (
+        {},
+        {"schedule": "0 0 30 2 *"},
+        "services.a.schedule '0 0 30 2 *' never comes: no such month has such a day",
+    ),
+    (
+        {"b": {"schedule": "@daily"}},
+        {"after": {"b": "started"}},
+        "services.a.after.b: b has a schedule, and only runs at its times",
+    ),
+    (
+        {"b": {}},
+        {"after": {"b": "completed_successfully"}},
+        'services.a.after.b: b never completes, as it has no "run": "once"',
+    ),
+    (
+        {"b": {"run": "once"}},
+        {"after": {"b": "healthy"}},
+        'services.a.after.b: b is to end by itself: write "completed_successfully"',
+    ),
+    (
+        {"b": {"after": {"a": "started"}}},
+        {"after": {"b": "started"}},
+        "services wait for one another: a → b → a",
+    ),
+    (
+        {"b": {"ports": ["80:1"]}},
+        {"ports": ["0.0.0.0:80:2"]},
+        "services.b.ports: services.a publishes port 80 too",
+    ),
+    ({"A": {}}, {}, "services.A and services.a would be found by one name: DNS ignores case"),
+)
+# What a service "a" is refused for together with its config.
+REVISIONS: tuple[tuple[Any, ...], ...] = (
+    (
+        {"run": "once"},
+        {"restart": "always"},
+        'services.a.config: it has "restart": "always", and so would never complete',
+    ),
+    (
+        {"ports": ["80:1"]},
+        {"network": "host"},
+        'services.a.ports: its config has "network": '
+        '"host" → a service\'s ports lead to a private network: leave "network" out of the config',
+    ),
+    (
+        {"replicas": 2},
+        {"network": "host", "startup_env": "PORT=80"},
+        "services.a.replicas: each "
+        'of them would take port 80 of the host → leave "network" out of the config, and publish '
+        "the service's ports",
+    ),
+    (
+        {"update": {"order": "start-first"}},
+        {"startup_env": "PORT=80"},
+        "services.a.update.order: "
+        "two of them can't have port 80 of the host → choose stop-first, or publish the service's "
+        "ports",
+    ),
+    (
+        {},
+        {"shm_size": "x"},
+        "services.a: its config does not fit → shm_size must be 4096 bytes or "
+        "more, such as '10M', not 'x'",
     ),
 )
 # A request, with what else is in it, and its answer.
@@ -1926,6 +2108,32 @@ class ConfigTests(Texts):
         )
 
 
+class StackTests(Texts):
+    """What is said of a stack."""
+
+    def test_stacks(self) -> None:
+        """Each stack is refused with its text."""
+        self.compare(STACKS, self.refused)
+
+    def refused(self, changes: Any, service: Any) -> Any:
+        """Why a stack is refused."""
+        others = {n: {"config": "db-1-01", **v} for n, v in changes.items() if n in ("b", "A")}
+        services = {"a": {"config": "web-1-01", **service}, **others}
+        stack = {"stack": "s", "services": services}
+        stack |= {key: value for key, value in changes.items() if key not in others}
+        given = {key: value for key, value in stack.items() if value is not None}
+        return str(self.assertRaises(Error, read_stack, given))
+
+    def test_revisions(self) -> None:
+        """Each service that does not fit its config is refused with its text."""
+        self.compare(REVISIONS, self.misfits)
+
+    def misfits(self, service: Any, config: Any) -> Any:
+        """Why a service and its config don't fit together."""
+        asked = {"config": "web-1-01", **service}
+        return str(self.assertRaises(Error, make_revision, "a", asked, document(**config)))
+
+
 class RequestTests(HostileCase, Texts):
     """What is said of a request."""
 
@@ -2043,7 +2251,8 @@ class CompletenessTests(SynchronousTestCase):
     def test_nothing_is_left_out(self) -> None:
         """Each text of an error in the sources is in a row."""
         tables = (
-            *(CONFIGS, LAUNCHES, REQUESTS, COMMANDS, OPTIONS, CALLS, ERRNOS.items(), ELSEWHERE),
+            *(CONFIGS, LAUNCHES, STACKS, REVISIONS, REQUESTS, COMMANDS, OPTIONS, CALLS),
+            *(ERRNOS.items(), ELSEWHERE),
         )
         said = "\n".join(row[-1] for table in tables for row in table)
         missing = [
