@@ -18,6 +18,7 @@ from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 
+HAIRPIN = 1  # BRIDGE_MODE_HAIRPIN in <linux/if_link.h>
 LONGEST_ALIAS = 255  # bytes; IFALIASZ in <linux/if.h>
 HINTS = {
     errno.EXFULL: "a bridge takes 1023 links: destroy some instances",
@@ -215,6 +216,10 @@ class Bridge:
                 master=socket.if_nametoindex(self.name),
                 state="up",
             )
+            # What it sends to a port of the host may lead back to itself: if the host's packets on
+            # bridges pass its filter (br_netfilter), the bridge is what sends them back.
+            index = socket.if_nametoindex(link_name(address))
+            connection.brport("set", index=index, IFLA_BRPORT_MODE=HAIRPIN)
 
 
 def remove_link(connection: Any, name: str) -> None:
