@@ -1,0 +1,118 @@
+"""The kernel's table of connections (nf_conntrack): which of them lead to an address.
+
+It is asked by netlink, since an ordinary kernel has no /proc/net/nf_conntrack any more. The kernel
+itself finds the entries of an address (Linux 5.8): a table may hold a million.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from itertools import islice
+
+from txcontain.host.sockets import NLM_F_REQUEST, NLM_F_REQUEST_DUMP, NLMSG_DONE, NLMSG_ERROR
+
+# <linux/netlink.h>, <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
+NETLINK_NETFILTER, NLM_F_ACK, NESTED = 12, 0x4, 0x8000
+GET, DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK, and a message of it
+HEADER = struct.Struct("=IHHIIBBH")  # a struct nlmsghdr, and a struct nfgenmsg
+ATTRIBUTE = struct.Struct("=HH")  # a struct nlattr
+TUPLE_ORIGINAL, TUPLE_REPLY, PROTOCOL_INFO, FILTER = 1, 2, 4, 25
+TUPLE_IP, IP_V4_SOURCE, TUPLE_PROTOCOL, PROTOCOL_NUMBER = 1, 1, 2, 1
+INFO_TCP, TCP_STATE = 1, 1
+FILTER_REPLY, BY_SOURCE, BY_PROTOCOL = 2, 1 << 0, 1 << 3
+# From SYN_SENT to CLOSE_WAIT. In the others both ends have closed: the entry stays for minutes.
+LIVE = range(1, 6)  # enum tcp_conntrack
+MOST, MOST_FORGOTTEN = 1000, 100_000  # flows that are counted; that are forgotten
+WITHIN = 5.0  # seconds for the kernel to answer
+Attributes = dict[int, bytes]
+
+
+def flows_to(address: IPv4Address) -> int:
+    """How many live connections lead to an address, MOST at most. Blocks; raises OSError.
+
+    A flow of UDP lives until the kernel forgets it: after 30 or 120 seconds of silence.
+    """
+    count = 0
+    with _table() as kernel:
+        for entry in _entries(kernel, address):
+            count += _is_live(entry)
+            if count == MOST:
+                break
+    return count
+
+
+def forget_datagrams_to(address: IPv4Address) -> None:
+    """Have the kernel forget the flows of UDP that lead to an address. Blocks; raises OSError.
+
+    What their clients go on sending is then taken for new flows.
+    """
+    with _table() as kernel:
+        entries = _entries(kernel, address, socket.IPPROTO_UDP)
+        originals = [entry[TUPLE_ORIGINAL] for entry in islice(entries, MOST_FORGOTTEN)]
+        for original in originals:
+            key = _nested(TUPLE_ORIGINAL, original)
+            kernel.send(_message(DELETE, NLM_F_REQUEST | NLM_F_ACK, key))
+            kernel.recv(1 << 16)  # its answer; an entry that is not there any more is well
+
+
+def _table() -> socket.socket:
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    kernel.settimeout(WITHIN)
+    return kernel
+
+
+def _entries(
+    kernel: socket.socket, address: IPv4Address, protocol: int | None = None
+) -> Iterator[Attributes]:
+    """The entries of the table whose answers come from an address, by one protocol or any."""
+    wanted, by = _nested(TUPLE_IP, _attribute(IP_V4_SOURCE, address.packed)), BY_SOURCE
+    if protocol is not None:
+        wanted += _nested(TUPLE_PROTOCOL, _attribute(PROTOCOL_NUMBER, bytes([protocol])))
+        by |= BY_PROTOCOL
+    fields = _nested(FILTER, _attribute(FILTER_REPLY, struct.pack("=I", by)))
+    kernel.send(_message(GET, NLM_F_REQUEST_DUMP, _nested(TUPLE_REPLY, wanted) + fields))
+    while True:
+        answer = memoryview(kernel.recv(1 << 16))
+        while answer:
+            size, kind = struct.unpack_from("=IH", answer)
+            if kind == NLMSG_ERROR:
+                number = -struct.unpack_from("=i", answer, 16)[0]
+                raise OSError(number, os.strerror(number))
+            if kind == NLMSG_DONE:
+                return
+            yield _attributes(answer[HEADER.size : size])
+            answer = answer[size:]
+
+
+def _is_live(entry: Attributes) -> bool:
+    """Whether packets may come yet. Only TCP tells a state."""
+    info = _attributes(entry.get(PROTOCOL_INFO, b"")).get(INFO_TCP)
+    return info is None or _attributes(info)[TCP_STATE][0] in LIVE
+
+
+def _message(kind: int, flags: int, attributes: bytes) -> bytes:
+    size = HEADER.size + len(attributes)
+    return HEADER.pack(size, kind, flags, 0, 0, socket.AF_INET, 0, 0) + attributes
+
+
+def _nested(kind: int, attributes: bytes) -> bytes:
+    return _attribute(kind | NESTED, attributes)
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    padding = bytes(-len(data) % 4)
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(data), kind) + data + padding
+
+
+def _attributes(data: bytes | memoryview) -> Attributes:
+    """Attributes, by their kinds."""
+    found: Attributes = {}
+    while data:
+        size, kind = ATTRIBUTE.unpack_from(data)
+        found[kind & ~NESTED] = bytes(data[ATTRIBUTE.size : size])
+        data = data[size + 3 & ~3 :]
+    return found
