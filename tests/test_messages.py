@@ -2010,6 +2010,16 @@ ELSEWHERE = (
         "letters are the same there → rename the config, or give the instance another name",
     ),
     (
+        "a port of another service, or of an instance",
+        "network/test_network.py:test_taken",
+        "port {} is taken → {} publishes it",
+    ),
+    (
+        "the kernel does not tell its connections",
+        "network/test_network.py:test_flows",
+        "counting the connections to {} → {}",
+    ),
+    (
         "destroyed while its link is made",
         "network/test_network.py:test_destroyed_meanwhile",
         "making a link → the instance was destroyed meanwhile",

@@ -57,7 +57,7 @@ class RenamingTests(LifeCase):
         old = instance.name
         self.rename(instance)
         find = self.manager.network.find
-        self.assertEqual((find("shop"), find(old)), ([instance.address], []))
+        self.assertEqual((find("shop"), find(old)), ([instance.address], None))
         self.assertEqual(find("web"), [instance.address])
 
     def test_taken(self) -> None:

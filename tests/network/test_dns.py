@@ -31,7 +31,11 @@ from txcontain.network.dns import (
 )
 from txcontain.network.queries import LONGEST
 
-OURS = {"web": ["10.87.0.2", "10.87.0.3"], "web-1": ["10.87.0.2"]}
+OURS: dict[str, list[str]] = {
+    "web": ["10.87.0.2", "10.87.0.3"],
+    "web-1": ["10.87.0.2"],
+    "db": [],
+}
 ASKER = ("10.87.0.9", 1234)
 FORWARDED_OF_ONE = MOST_FORWARDED // 2
 
@@ -79,7 +83,7 @@ class AnswerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.upstream = Upstream()
         self.clock = Clock()
-        server = Server(Answers(lambda name: OURS.get(name, []), self.upstream), self.clock)
+        server = Server(Answers(OURS.get, self.upstream), self.clock)
         self.protocol = Datagrams(server, self.clock)
         self.protocol.makeConnection(cast(IUDPTransport, FakeTransport()))
         self.protocol.startProtocol()
@@ -98,7 +102,21 @@ class AnswerTests(SynchronousTestCase):
         for name, wanted in ((b"web", OURS["web"]), (b"WEB-1", OURS["web-1"])):
             answer = self.ask(name)[-1]
             self.assertEqual((answer.rCode, answer.id, answer.auth), (dns.OK, 7, 1))
-            self.assertEqual([one.payload.dottedQuad() for one in answer.answers], wanted)
+            found = [one.payload.dottedQuad() for one in answer.answers]
+            self.assertEqual(sorted(found), wanted)
+        self.assertEqual(self.upstream.asked, [])
+
+    def test_in_turn(self) -> None:
+        """Each of those that have a name comes first in some answers."""
+        first = {
+            self.ask(b"web")[-1].answers[0].payload.dottedQuad() for _ in range(200)
+        }  # all the same by chance: once in 2 ** 199 runs
+        self.assertEqual(first, set(OURS["web"]))
+
+    def test_no_one_serves(self) -> None:
+        """If no one serves under a name of ours, the client is to try again."""
+        for kind in (dns.A, dns.AAAA):
+            self.assertEqual(self.ask(b"db", kind)[-1].rCode, dns.ESERVER)
         self.assertEqual(self.upstream.asked, [])
 
     def test_ours_of_another_kind(self) -> None:
@@ -232,7 +250,7 @@ class StreamTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.upstream, self.clock = Upstream(), Clock()
-        answers = Answers(lambda name: OURS.get(name, []), self.upstream)
+        answers = Answers(OURS.get, self.upstream)
         self.factory = Shared(Server(answers, self.clock))
 
     def connect(self, host: str = "10.87.0.9") -> Any:

@@ -12,8 +12,8 @@ from txcontain.errors import MachineAtFault
 from txcontain.network import firewall
 from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
 
-ONE = Published("tcp", "127.0.0.1", 8000, "10.87.0.2", 80)
-TWO = Published("udp", "0.0.0.0", 5353, "10.87.0.3", 53)
+ONE = Published("tcp", "127.0.0.1", 8000, ("10.87.0.2",), 80)
+TWO = Published("udp", "0.0.0.0", 5353, ("10.87.0.3",), 53)
 
 
 class TableTests(SynchronousTestCase):

@@ -1,5 +1,7 @@
 """The private network: who is on it, and what is set up for them."""
 
+import errno
+import re
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any, cast
 
@@ -167,7 +169,7 @@ class NetworkTests(SynchronousTestCase):
         self.network.reserve("one", PRIVATE)
         self.assertIn("in use", self.refused(self.network.connect("one", PROCESS)))
         self.now(self.network.release("one"))
-        self.assertEqual((self.done, self.network.find("one")), ([], []))
+        self.assertEqual((self.done, self.network.find("one")), ([], None))
         self.bridge.trouble = None
         self.network.reserve("one", PRIVATE)
         self.now(self.network.connect("one", PROCESS))
@@ -182,7 +184,8 @@ class NetworkTests(SynchronousTestCase):
         self.network.set_running("Web-1", runs=False)
         self.now(self.network.release("Web-2"))
         self.network.set_running("Web-2", runs=True)  # too late: it is not on the network any more
-        self.assertEqual([self.network.find(name) for name in ("web", "web-1", "web-2")], [[]] * 3)
+        found = [self.network.find(name) for name in ("web", "web-1", "web-2")]
+        self.assertEqual(found, [[], [], None])  # None: no one has this name
 
     def test_names_without_case(self) -> None:
         """A name is refused that differs only in case from another config's or an instance's."""
@@ -253,6 +256,253 @@ class NetworkTests(SynchronousTestCase):
         self.network.reserve("one", PRIVATE)
         self.network.stop()
         self.assertEqual((self.done[-1], self.bridge.up), ("no names", True))
+
+
+class ServiceTests(SynchronousTestCase):
+    """Services: names and ports that lead to several instances, or to none."""
+
+    def setUp(self) -> None:
+        self.scripts: list[str] = []
+        self.trouble: MachineAtFault | None = None  # what nft fails with
+        self.gate: Deferred[None] | None = None  # what nft waits for
+        self.flows: int | None = 3
+        self.host_forwards = True
+        self.forgotten: list[str] = []
+        self.bridge = RecordingBridge([])
+        self.network = self.make_network()
+
+    def make_network(self) -> Network:
+        """A network, as a new manager makes it."""
+        return Network(
+            maybeDeferred,
+            INTERFACE,
+            cast(Bridge, self.bridge),
+            Firewall(self.filter, "br0", INTERFACE),
+            cast(Resolver, FakeResolver()),
+            find_nft=self.find_nft,
+            forwards=lambda: self.host_forwards,
+            flows_to=self.count,
+            forget_datagrams_to=lambda address: self.forgotten.append(str(address)),
+        )
+
+    def find_nft(self) -> None:
+        """As on a machine that has it, or has not."""
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def filter(self, script: str) -> None:
+        """Keep a script, or fail."""
+        if self.gate is not None:
+            await self.gate
+        if self.trouble is not None:
+            raise self.trouble
+        self.scripts.append(script)
+
+    def count(self, address: IPv4Address) -> int:
+        """How many connections lead to an address."""
+        if self.flows is None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        return self.flows
+
+    def run_instances(self, *names: str) -> None:
+        """Have instances of a config run, at 10.87.0.2 and so on."""
+        for name in names:
+            self.network.reserve(name, make_spec(name="app", network="private"))
+            self.network.set_running(name, runs=True)
+
+    def serve(self, *replicas: str, service: str = "web", ports: Any = ("80:8000",)) -> Any:
+        """Have a service lead to these."""
+        wished = make_spec(network="private", ports=list(ports)).ports
+        return Deferred.fromCoroutine(
+            self.network.serve(service, (service.title(),), wished, replicas)
+        )
+
+    def served(self, *replicas: str, **keys: Any) -> None:
+        """The same, at once."""
+        self.successResultOf(self.serve(*replicas, **keys))
+
+    def refused(self, answer: Any, kind: Any = MachineAtFault) -> str:
+        """What this was refused with."""
+        return str(self.failureResultOf(answer, kind).value)
+
+    def leads_to(self, scripts: Any = None) -> list[str]:
+        """The ends of the last script that adds anything."""
+        script = [one for one in self.scripts if "add " in one][-1]
+        return re.findall(r"(10\.87\.0\.\d) \. 8000", script)
+
+    def test_spread(self) -> None:
+        """Ports and names lead to all replicas, and a change is one transaction of what differs."""
+        self.run_instances("a", "b")
+        self.served("a", "b")
+        self.assertEqual(
+            self.scripts[-1],
+            "add chain inet br0 tcp_127.0.0.1_80\n"
+            "add rule inet br0 tcp_127.0.0.1_80 meta l4proto tcp dnat ip to numgen inc mod 2 "
+            "map { 0 : 10.87.0.2 . 8000, 1 : 10.87.0.3 . 8000 }\n"
+            "add element inet br0 spread { tcp . 127.0.0.1 . 80 : goto tcp_127.0.0.1_80 }\n",
+        )
+        self.assertEqual(self.network.find("web"), ["10.87.0.2", "10.87.0.3"])
+        self.served("a", "b")
+        before = len(self.scripts)
+        self.served("b")
+        self.assertEqual(
+            self.scripts[before:],
+            [
+                "delete element inet br0 spread { tcp . 127.0.0.1 . 80 }\n"
+                "delete chain inet br0 tcp_127.0.0.1_80\n"
+                "add element inet br0 published { tcp . 127.0.0.1 . 80 : 10.87.0.3 . 8000 }\n"
+            ],
+        )
+        self.assertEqual(self.network.find("web"), ["10.87.0.3"])
+
+    def test_withdrawn(self) -> None:
+        """One that was withdrawn is found by no name, not its own either, till it is taken back."""
+        self.run_instances("a", "b", "other")
+        self.served("a", "b")
+        self.served("a")
+        found = [self.network.find(name) for name in ("web", "app", "b", "a")]
+        self.assertEqual(found, [["10.87.0.2"], ["10.87.0.2", "10.87.0.4"], [], ["10.87.0.2"]])
+        self.served("b")
+        self.assertEqual(self.network.find("b"), ["10.87.0.3"])
+
+    def test_service_before_config(self) -> None:
+        """A service's name hides the same name of a config."""
+        self.run_instances("a", "b")
+        self.served("b", service="app")
+        self.assertEqual(self.network.find("app"), ["10.87.0.3"])
+
+    def test_none(self) -> None:
+        """With no replica the port is the host's, the name stays ours, and so does the bridge."""
+        self.served()
+        self.assertTrue(self.bridge.up)
+        self.assertEqual(self.network.find("web"), [])
+        self.run_instances("a")
+        self.served("a")
+        self.successResultOf(Deferred.fromCoroutine(self.network.release("a")))
+        self.assertEqual(
+            self.scripts[-1], "delete element inet br0 published { tcp . 127.0.0.1 . 80 }\n"
+        )
+        self.successResultOf(Deferred.fromCoroutine(self.network.drop("web")))
+        self.assertEqual((self.bridge.up, self.network.find("web")), (False, None))
+
+    def test_runs(self) -> None:
+        """A replica that does not run gets nothing, and when it runs again all is as before."""
+        self.run_instances("a", "b")
+        self.served("a", "b", "unknown")
+        for runs, ends in ((False, ["10.87.0.3"]), (True, ["10.87.0.2", "10.87.0.3"])):
+            self.network.set_running("a", runs=runs)
+            self.assertEqual(self.leads_to(), ends)
+            self.assertEqual(self.network.find("web"), ends)
+
+    def test_renamed(self) -> None:
+        """A replica stays one under another name."""
+        self.run_instances("a")
+        self.served("a")
+        self.network.rename("a", "z")
+        self.assertEqual(self.network.find("web"), ["10.87.0.2"])
+
+    def test_many_at_once(self) -> None:
+        """Changes that wait for another one are made together."""
+        self.run_instances("a", "b")
+        self.served("a")
+        before, self.gate = len(self.scripts), Deferred()
+        answers = [
+            self.serve("a", "b", service=f"s{number}", ports=[f"{number}:1"])
+            for number in range(1000, 1500)
+        ]
+        gate, self.gate = self.gate, None
+        gate.callback(None)
+        for answer in answers:
+            self.successResultOf(answer)
+        self.assertEqual(len(self.scripts) - before, 2)
+
+    def test_taken(self) -> None:
+        """A port that something else publishes is refused, whoever comes first."""
+        self.served()
+        wanted = make_spec(network="private", ports=["80:1"])
+        said = self.refused(self.serve(service="other"), ConfigAtFault)
+        self.assertIn("port 80 is taken", said)
+        self.assertRaises(ConfigAtFault, self.network.reserve, "x", wanted)
+        self.network.reserve("y", make_spec(network="private", ports=["81:1"]))
+        self.refused(self.serve(service="other", ports=["81:1"]), ConfigAtFault)
+        publish = Deferred.fromCoroutine(self.network.publish("y", wanted.ports))
+        self.refused(publish, ConfigAtFault)
+        self.assertEqual(self.network.find("other"), None)
+        self.served(ports=["80:8000", "82:8000"])
+
+    def test_no_forwarding(self) -> None:
+        """A host that does not forward can't lead the world's connections to a service."""
+        self.host_forwards = False
+        self.refused(self.serve(ports=["0.0.0.0:80:8000"]))
+        self.assertIsNone(self.network.find("web"))
+
+    def test_no_nft(self) -> None:
+        """Without nft a service is refused, and nothing has changed."""
+        self.trouble = MachineAtFault("the program nft is missing")
+        self.assertEqual(self.refused(self.serve()), "the program nft is missing")
+        self.assertIsNone(self.network.find("web"))
+
+    def test_failed(self) -> None:
+        """If nft fails, all is as before, and the next change writes the whole table anew."""
+        self.run_instances("a", "b")
+        self.served("a")
+        self.find_nft = lambda: None  # it fails only when it runs
+        self.network.find_nft = self.find_nft
+        self.trouble = MachineAtFault("changing the packet filter by nft")
+        self.refused(self.serve("b"))
+        self.assertEqual(self.network.find("web"), ["10.87.0.2"])
+        self.assertEqual(self.network.find("b"), [])
+        self.trouble = None
+        self.served("a", "b")
+        self.assertTrue(self.scripts[-1].startswith("add table inet br0\ndelete table"))
+        self.assertEqual(self.leads_to(), ["10.87.0.2", "10.87.0.3"])
+
+    def test_new_manager(self) -> None:
+        """What is served before a new manager recovers is in the first table that it writes."""
+        self.run_instances("a", "b")
+        self.served("a", "b")
+        self.network, before = self.make_network(), len(self.scripts)
+        for number, name in enumerate("ab"):
+            self.network.adopt(name, make_spec(network="private"), f"10.87.0.{number + 2}")
+            self.network.set_running(name, runs=True)
+        self.network.resolver.start = lambda: None
+        self.gate = Deferred()
+        answer = self.serve("a", "b")
+        recovered = Deferred.fromCoroutine(self.network.recover())
+        gate, self.gate = self.gate, None
+        gate.callback(None)
+        self.successResultOf(answer)
+        self.assertEqual(self.successResultOf(recovered), [])
+        for script in self.scripts[before:]:
+            self.assertIn("delete table", script)
+            self.assertIn("0 : 10.87.0.2 . 8000, 1 : 10.87.0.3 . 8000", script)
+
+    def test_flows(self) -> None:
+        """The connections to an instance are counted; one that is not on the network has none."""
+        self.run_instances("a")
+        flows = [
+            self.successResultOf(Deferred.fromCoroutine(self.network.flows(name))) for name in "ab"
+        ]
+        self.assertEqual(flows, [3, 0])
+        self.flows = None
+        said = self.refused(Deferred.fromCoroutine(self.network.flows("a")))
+        self.assertIn("counting the connections to a", said)
+
+    def test_datagrams(self) -> None:
+        """What led datagrams to an instance is forgotten before another one gets its address."""
+        self.run_instances("a", "b")
+        self.served("a")
+        self.served("b", service="dns", ports=["53:53/udp"])
+        self.gate = Deferred()
+        for name in "ab":
+            released = Deferred.fromCoroutine(self.network.release(name))
+        self.assertEqual(self.network.reserve("c", PRIVATE), "10.87.0.2")
+        self.assertEqual(self.network.reserve("d", PRIVATE), "10.87.0.4")
+        gate, self.gate = self.gate, None
+        gate.callback(None)
+        self.successResultOf(released)
+        self.assertEqual(self.forgotten, ["10.87.0.3"])
+        self.assertEqual(self.network.reserve("e", PRIVATE), "10.87.0.3")
 
 
 class Message(dict[str, Any]):

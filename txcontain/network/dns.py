@@ -33,7 +33,7 @@ MOST_FORWARDED = 128  # questions at a time: each takes a descriptor of the mana
 MOST_CONNECTIONS, IDLE = 128, 10  # over TCP, and seconds
 MOST_IN_A_TURN = 16  # datagrams
 MOST_ADDRESSES = 64  # in an answer
-Find = Callable[[str], Sequence[str]]
+Find = Callable[[str], Sequence[str] | None]
 Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
 
@@ -61,15 +61,15 @@ class Shares:
 class Answers:
     """Answers questions about our names, and forwards all others."""
 
-    find: Find  # the addresses of a name; none if it is not ours
+    find: Find  # the addresses of a name, of which there may be none; None if it is not ours
     upstream: Any  # an IResolver
     _forwarded: Shares = field(factory=lambda: Shares(MOST_FORWARDED))
 
     def query(self, query: dns.Query, asker: str) -> Deferred[Answer]:
         """The answer: three lists of records. Fails as the upstream resolver fails."""
         addresses = self.find(query.name.name.decode("latin-1").lower())
-        if addresses:
-            return succeed(([] if query.type != dns.A else records(query, addresses), [], []))
+        if addresses is not None:
+            return ours(query, addresses)
         if not self._forwarded.take(asker):
             return fail(DNSServerError("too many questions at a time"))
         answer: Deferred[Answer] = maybeDeferred(self.upstream.query, query)
@@ -80,10 +80,19 @@ class Answers:
         return result
 
 
+def ours(query: dns.Query, addresses: Sequence[str]) -> Deferred[Answer]:
+    """The answer about a name of ours. If no one serves now, the client is to try again later."""
+    if not addresses:
+        return fail(DNSServerError("no one serves under this name now"))
+    return succeed(([] if query.type != dns.A else records(query, addresses), [], []))
+
+
 def records(query: dns.Query, addresses: Sequence[str]) -> list[dns.RRHeader]:
-    """A record for each address; of very many, a random sample."""
-    many = len(addresses) > MOST_ADDRESSES
-    some = random.sample(addresses, MOST_ADDRESSES) if many else addresses
+    """A record for each address, in random order; of very many, only for some.
+
+    Most programs take the first one: so they are spread over all.
+    """
+    some = random.sample(addresses, min(len(addresses), MOST_ADDRESSES))
     return [
         dns.RRHeader(query.name.name, dns.A, ttl=TTL, payload=_record(one), auth=True)
         for one in some
@@ -228,7 +237,7 @@ class Resolver:
 
     reactor: Any
     address: str
-    find: Find = lambda name: ()
+    find: Find = lambda name: None
     resolv_conf: str = "/etc/resolv.conf"  # the host's (resolv.conf(5))
     _upstream: Any = None
     _ports: list[Any] = field(factory=list)

@@ -3,13 +3,17 @@
 The table says what passes between the bridge, the host and the outside world. An ``accept`` in it
 ends only this table's chain: the host's own chains decide after it (nft(8), "accept"). What is
 dropped here stays dropped.
+
+A port that leads to several containers has a chain of its own, which gives each in turn a new
+connection (``numgen inc``, nft(8)). Chains of NAT see only the first packet of a connection: later
+ones go where the first went (conntrack), whatever the table says by then.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -23,8 +27,8 @@ PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
 NFT_WITHIN = 30  # seconds
 HINT = "the manager must run as root, and the kernel must have nf_tables with NAT"
 
-# Two maps, since "everywhere" means each address that the host has at that moment. The bridge's
-# address is not one of them: only the resolver answers there.
+# Two maps of each kind, since "everywhere" means each address that the host has at that moment. The
+# bridge's address is not one of them: only the resolver answers there.
 TABLE = """\
 add table inet {bridge}
 delete table inet {bridge}
@@ -35,9 +39,17 @@ table inet {bridge} {{
     map everywhere {{
         type inet_proto . inet_service : ipv4_addr . inet_service
     }}
+    map spread {{
+        type inet_proto . ipv4_addr . inet_service : verdict
+    }}
+    map spread_everywhere {{
+        type inet_proto . inet_service : verdict
+    }}
     chain publish {{
         ip daddr {gateway} return
         fib daddr type != local return
+        meta l4proto . ip daddr . th dport vmap @spread
+        meta l4proto . th dport vmap @spread_everywhere
         dnat ip to meta l4proto . ip daddr . th dport map @published
         dnat ip to meta l4proto . th dport map @everywhere
     }}
@@ -82,37 +94,64 @@ table inet {bridge} {{
 
 @frozen
 class Published:
-    """A port of the host that leads to a container."""
+    """A port of the host that leads to one or more containers."""
 
     protocol: str
     address: str  # of the host; ANY_ADDRESS: all of them
     port: int
-    target: str  # the container's address
+    targets: tuple[str, ...]  # the containers' addresses
     target_port: int
 
-    def element(self, bridge: str) -> str:
-        """The map in which it is looked up, and its key there."""
-        key = f"{self.protocol} . {self.address} . {self.port}"
+    @property
+    def _key(self) -> str:
         if self.address == ANY_ADDRESS:
-            return f"inet {bridge} everywhere {{ {self.protocol} . {self.port}"
-        return f"inet {bridge} published {{ {key}"
+            return f"{self.protocol} . {self.port}"
+        return f"{self.protocol} . {self.address} . {self.port}"
 
     @property
-    def value(self) -> str:
-        """Where it leads."""
-        return f"{self.target} . {self.target_port}"
+    def _map(self) -> str:
+        everywhere = self.address == ANY_ADDRESS
+        if len(self.targets) == 1:
+            return "everywhere" if everywhere else "published"
+        return "spread_everywhere" if everywhere else "spread"
+
+    @property
+    def _chain(self) -> str:
+        return f"{self.protocol}_{self.address}_{self.port}"
+
+    def added(self, table: str) -> Iterator[str]:
+        """The commands that publish it in a table."""
+        ends = [f"{target} . {self.target_port}" for target in self.targets]
+        leads = ends[0]
+        if len(ends) > 1:
+            leads = f"goto {self._chain}"
+            turns = ", ".join(f"{turn} : {end}" for turn, end in enumerate(ends))
+            yield f"add chain {table} {self._chain}"
+            yield (
+                f"add rule {table} {self._chain} meta l4proto {self.protocol} "
+                f"dnat ip to numgen inc mod {len(ends)} map {{ {turns} }}"
+            )
+        yield f"add element {table} {self._map} {{ {self._key} : {leads} }}"
+
+    def deleted(self, table: str) -> Iterator[str]:
+        """The commands that stop publishing it."""
+        yield f"delete element {table} {self._map} {{ {self._key} }}"
+        if len(self.targets) > 1:
+            yield f"delete chain {table} {self._chain}"
 
 
 def added(bridge: str, ports: Set[Published]) -> str:
     """The commands that publish these ports."""
-    return "".join(
-        f"add element {port.element(bridge)} : {port.value} }}\n" for port in sorted_(ports)
-    )
+    return _lines(line for port in sorted_(ports) for line in port.added(f"inet {bridge}"))
 
 
 def deleted(bridge: str, ports: Set[Published]) -> str:
     """The commands that stop publishing these ports."""
-    return "".join(f"delete element {port.element(bridge)} }}\n" for port in sorted_(ports))
+    return _lines(line for port in sorted_(ports) for line in port.deleted(f"inet {bridge}"))
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def sorted_(ports: Set[Published]) -> list[Published]:

@@ -11,19 +11,24 @@ link together with the network namespace of its other end: when the container's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import chain
 from typing import Any
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txcontain.container.plan import Link
 from txcontain.container.spec import Port, Spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.host.conntrack import flows_to, forget_datagrams_to
 from txcontain.host.kernel import Kernel
+from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 from txcontain.later import background
 from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, link_name
@@ -40,13 +45,37 @@ class Member:
     ports: tuple[Port, ...]
     config: str = ""  # its name as it is written
     runs: bool = False
+    withdrawn: bool = False  # from its service: it gets nothing new
+    datagrams: bool = False  # whether a port has led such to it (UDP)
 
     @property
-    def published(self) -> Iterator[Published]:
-        """Its ports, as the firewall takes them."""
-        for port in self.ports:
-            target = str(self.address)
-            yield Published(port.protocol, port.address, port.number, target, port.target)
+    def serves(self) -> bool:
+        """Whether names lead to it."""
+        return self.runs and not self.withdrawn
+
+
+@frozen
+class Service:
+    """What leads to one or more instances."""
+
+    names: frozenset[str]  # in lower case
+    ports: tuple[Port, ...]
+    replicas: tuple[str, ...]  # the instances that get new connections
+
+
+NO_SERVICE = Service(frozenset(), (), ())
+
+
+def has_datagrams(ports: Iterable[Port]) -> bool:
+    """Whether one of these ports is of UDP."""
+    return any(port.protocol == "udp" for port in ports)
+
+
+def published(ports: Iterable[Port], targets: Sequence[IPv4Address]) -> Iterator[Published]:
+    """Ports that lead to these addresses, as the firewall takes them; none if there is none."""
+    addresses = tuple(map(str, targets))
+    for port in ports if addresses else ():
+        yield Published(port.protocol, port.address, port.number, addresses, port.target)
 
 
 @define(eq=False)
@@ -60,8 +89,14 @@ class Network:
     resolver: Resolver
     find_nft: Callable[[], object] = find_nft  # raises MachineAtFault if there is none
     forwards: Callable[[], bool] = forwards  # whether the host does
+    flows_to: Callable[[IPv4Address], int] = flows_to  # in the host's table of connections
+    forget_datagrams_to: Callable[[IPv4Address], None] = forget_datagrams_to
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
+    _services: dict[str, Service] = field(factory=dict)  # by their names
+    _leaving: set[IPv4Address] = field(factory=set)  # of instances that are being released
     _up: bool | None = None  # whether the bridge is there; None if that is not known
+    _waiting: list[Deferred[None]] = field(factory=list)  # for the next round of settling
+    _settling: bool = False
     _lock: DeferredLock = field(factory=DeferredLock)
     _log: Logger = field(factory=Logger)
 
@@ -81,7 +116,9 @@ class Network:
         self.check_name(instance, spec.name)
         self.find_nft()
         self._check_forwarding(spec.ports)
-        taken = {self.interface.ip, *(member.address for member in self._members.values())}
+        self._check_free(spec.ports, self._services)
+        members = {member.address for member in self._members.values()}
+        taken = {self.interface.ip, *members, *self._leaving}
         address = next((one for one in self.interface.network.hosts() if one not in taken), None)
         if address is None:
             raise MachineAtFault(
@@ -116,7 +153,10 @@ class Network:
     def adopt(self, instance: str, spec: Spec, address: str) -> None:
         """Take in an instance that has this address."""
         names = (instance.lower(), spec.name.lower())
-        self._members[instance] = Member(names, IPv4Address(address), spec.ports, spec.name)
+        datagrams = has_datagrams(spec.ports)
+        self._members[instance] = Member(
+            names, IPv4Address(address), spec.ports, spec.name, datagrams=datagrams
+        )
 
     async def publish(self, instance: str, ports: tuple[Port, ...]) -> None:
         """Have exactly these ports lead to an instance, in one transaction.
@@ -124,8 +164,11 @@ class Network:
         Raises MachineAtFault; then all is as it was.
         """
         before = self._members[instance].ports
-        self._check_forwarding([port for port in ports if port not in before])
-        self._members[instance] = evolve(self._members[instance], ports=ports)
+        new = [port for port in ports if port not in before]
+        self._check_forwarding(new)
+        self._check_free(new, self._services)
+        datagrams = self._members[instance].datagrams or has_datagrams(ports)
+        self._members[instance] = evolve(self._members[instance], ports=ports, datagrams=datagrams)
         try:
             await self._settle()
         except MachineAtFault:
@@ -137,20 +180,135 @@ class Network:
         """An instance has another name, if it is on this network."""
         if member := self._members.pop(instance, None):
             self._members[to] = evolve(member, names=(to.lower(), member.names[1]))
+        for name, one in self._services.items():
+            replicas = tuple(to if replica == instance else replica for replica in one.replicas)
+            self._services[name] = evolve(one, replicas=replicas)
 
     def link_of(self, address: str) -> Link:
         """What an instance needs to know of its link."""
         return Link(address, str(self.interface.netmask), str(self.interface.ip))
 
     def set_running(self, instance: str, runs: bool) -> None:
-        """Take note of whether an instance runs: its name is known only while it does."""
-        if instance in self._members:
-            self._members[instance] = evolve(self._members[instance], runs=runs)
+        """Take note of whether an instance runs: names and services lead only to one that does."""
+        member = self._members.get(instance)
+        if member is None or member.runs == runs:
+            return
+        self._members[instance] = evolve(member, runs=runs)
+        if self._is_replica(instance):
+            background(self._settle(), "having services lead to those that run")
 
-    def find(self, name: str) -> list[str]:
-        """The addresses of the running instances of this name, or of the config of this name."""
-        members = self._members.values()
-        return [str(one.address) for one in members if one.runs and name in one.names]
+    def find(self, name: str) -> list[str] | None:
+        """The addresses of those that serve under a name; None if no one has this name.
+
+        It is that of a service; if there is none, of an instance, or of the config of some.
+        """
+        services = [one for one in self._services.values() if name in one.names]
+        members = [one for service in services for one in self._replicas(service)]
+        if not services:
+            members = [one for one in self._members.values() if name in one.names]
+        if not services and not members:
+            return None
+        return [str(one.address) for one in members if one.serves]
+
+    # -- services ------------------------------------------------------------------
+
+    async def serve(
+        self,
+        service: str,
+        names: tuple[str, ...],
+        ports: tuple[Port, ...],
+        replicas: Sequence[str],
+    ) -> None:
+        """Have names and ports lead to these instances, in turn, and to no others.
+
+        They lead to each while it runs (``set_running``). One that was among them before, and is
+        not any more, keeps the connections that it has. If there is none, names are not resolved,
+        and a port is the host's: whoever listens there gets the connections. All is noted before
+        anything is waited for: so a new manager says it for all services, and then recovers.
+
+        Raises ConfigAtFault if another service or instance has one of the ports; MachineAtFault.
+        Then all is as it was.
+        """
+        before = self._services.get(service)
+        others = {name: one for name, one in self._services.items() if name != service}
+        self._check_free(ports, others)
+        self._check_free(ports, self._members)
+        if names or ports:
+            self.find_nft()
+        self._check_forwarding([port for port in ports if not before or port not in before.ports])
+        wished = Service(frozenset(map(str.lower, names)), ports, tuple(replicas))
+        self._put(service, wished)
+        try:
+            await self._settle()
+        except MachineAtFault:
+            if self._services.get(service) is wished:
+                self._put(service, before)
+            raise
+
+    async def drop(self, service: str) -> None:
+        """Have nothing lead to a service any more.
+
+        Raises MachineAtFault; then it can be tried again.
+        """
+        self._put(service, None)
+        await self._settle()
+
+    async def flows(self, instance: str) -> int:
+        """How many connections to an instance are alive, of very many only some (``conntrack.py``).
+
+        Raises MachineAtFault if the kernel does not tell.
+        """
+        if instance not in self._members:
+            return 0
+        try:
+            count: int = await self.threads(self.flows_to, self._members[instance].address)
+        except OSError as error:
+            raise MachineAtFault(f"counting the connections to {instance}", of_os(error)) from error
+        return count
+
+    def _put(self, service: str, wished: Service | None) -> None:
+        """Note what a service is from now on; None if it is none any more."""
+        before = self._services.pop(service, NO_SERVICE)
+        if wished is not None:
+            self._services[service] = wished
+        now = wished or NO_SERVICE
+        for instance in {*before.replicas, *now.replicas} & self._members.keys():
+            member = self._members[instance]
+            self._members[instance] = evolve(
+                member,
+                withdrawn=not self._is_replica(instance),
+                datagrams=member.datagrams or has_datagrams(now.ports),
+            )
+
+    def _replicas(self, service: Service) -> list[Member]:
+        """Those of its instances that run."""
+        members = (self._members.get(instance) for instance in service.replicas)
+        return [member for member in members if member and member.runs]
+
+    def _is_replica(self, instance: str) -> bool:
+        return any(instance in service.replicas for service in self._services.values())
+
+    def _check_free(self, ports: Sequence[Port], holders: Mapping[str, Member | Service]) -> None:
+        """Raise ConfigAtFault if one of these has such a port: the table could not hold both."""
+        numbers = {port.number for port in ports}
+        for name, holder in holders.items():
+            for other in (one for one in holder.ports if one.number in numbers):
+                for port in (one for one in ports if one.clashes_with(other)):
+                    raise ConfigAtFault(f"port {port} is taken", f"{name} publishes it")
+
+    @property
+    def _published(self) -> frozenset[Published]:
+        single = [published(one.ports, [one.address]) for one in self._members.values()]
+        spread = [
+            published(one.ports, [replica.address for replica in self._replicas(one)])
+            for one in self._services.values()
+        ]
+        return frozenset(chain(*single, *spread))
+
+    @property
+    def _is_needed(self) -> bool:
+        """Whether anything needs the bridge. A service does, also while no replica runs."""
+        return bool(self._members) or any(one.names or one.ports for one in self._services.values())
 
     # -- what is there for them ----------------------------------------------------
 
@@ -169,8 +327,17 @@ class Network:
 
         Raises MachineAtFault; then it can be tried again.
         """
-        self._members.pop(instance, None)
-        await self._settle()
+        member = self._members.pop(instance, None)
+        if member is None or not member.datagrams:
+            await self._settle()
+            return
+        self._leaving.add(member.address)  # no one else gets what its clients go on sending
+        try:
+            await self._settle()
+            with contextlib.suppress(OSError):  # then they have to be silent for 30 seconds
+                await self.threads(self.forget_datagrams_to, member.address)
+        finally:
+            self._leaving.discard(member.address)
 
     def left(self, address: str | None) -> list[str]:
         """The links that are left of an instance that has ended."""
@@ -191,12 +358,35 @@ class Network:
             await self.threads(self.bridge.remove_link, IPv4Address(address))
 
     async def _settle(self) -> None:
-        """Set up what the members need, or take all of it down if there are none."""
-        async with self._lock:
-            if self._members:
+        """Set up what members and services need, or take all of it down if there are none.
+
+        Those that ask meanwhile wait for the next round, which is for all of them.
+        """
+        answer: Deferred[None] = Deferred()
+        self._waiting.append(answer)
+        if not self._settling:
+            background(self._settle_all(), "setting the private network up")
+        await answer
+
+    async def _settle_all(self) -> None:
+        self._settling = True
+        while self._waiting:
+            async with self._lock:
+                waiting, self._waiting = self._waiting, []
+                outcome = await self._settle_once()
+            for answer in waiting:
+                answer.callback(outcome)  # None, or a failure
+        self._settling = False
+
+    async def _settle_once(self) -> Failure | None:
+        try:
+            if self._is_needed:
                 await self._set_up()
             elif self._up is not False:
                 await self._take_down()
+        except Exception:
+            return Failure()
+        return None
 
     async def _set_up(self) -> None:
         if not self._up:
@@ -204,8 +394,7 @@ class Network:
             await self.threads(self.bridge.set_up)
             if not self.forwards():
                 self._log.warn(NOT_FORWARDING)
-        published = [port for member in self._members.values() for port in member.published]
-        await self.firewall.publish(frozenset(published))
+        await self.firewall.publish(self._published)
         self.resolver.start()
         self._up = True
 
@@ -228,7 +417,7 @@ class Network:
             await self._settle()
         except MachineAtFault as error:
             done.append(str(error))
-        if self._members and not self.forwards():
+        if self._is_needed and not self.forwards():
             done.append(NOT_FORWARDING)
         return done
 
@@ -239,7 +428,7 @@ class Network:
             self.firewall.doubt()
             self._up = None
         done = [f"removed the link {name}, of no instance" for name in unknown]
-        if not self._members:
+        if not self._is_needed:
             done.append(f"removed the bridge {self.bridge.name}, which no instance uses")
         return done
 
