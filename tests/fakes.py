@@ -189,7 +189,7 @@ class FakeKernel:
         connection.check()
         return connection.init.process.pid
 
-    def send(self, connection: FakeSocket, message: bytes) -> int:
+    def send(self, connection: FakeSocket, message: bytes, *descriptors: int) -> int:
         connection.check()
         if connection.init.connection is None:  # it has hung up
             return 0
@@ -631,6 +631,8 @@ class FakeLogProcess:
         self.instances = ""  # folder
         self.takes = 1 << 16  # bytes at once
         self.incoming = b""  # of a line that is not complete
+        self.passed: list[int] = []  # descriptors, each for a line that is still to come
+        self.kept: dict[str, int] = {}  # copies of sockets
 
     def connect(self, factory: LogClient) -> None:
         """The manager connects."""
@@ -647,7 +649,13 @@ class FakeLogProcess:
         """Tell the manager something."""
         self.connection.dataReceived(" ".join(words).encode() + b"\n")
 
-    ANSWERS: ClassVar = {"open": "opened", "drain": "drained", "close": "closed"}
+    ANSWERS: ClassVar = {
+        "open": "opened",
+        "drain": "drained",
+        "close": "closed",
+        "keep": "kept",
+        "unkeep": "unkept",
+    }
 
     def write(self, data: bytes) -> None:
         """The manager says something."""
@@ -659,8 +667,28 @@ class FakeLogProcess:
                 self.named[words[0]] = words[1]
             if verb == "rename" and not self.silent:
                 self.rename(*words)
+            if verb == "keep":
+                self.unkeep(words[0])
+                self.kept[words[0]] = self.passed.pop(0)
+            if verb == "unkeep":
+                self.unkeep(words[0])
+            if verb == "give" and not self.silent:
+                self.give(int(words[0]))
             if verb in self.ANSWERS and not self.silent:
                 self.say(self.ANSWERS[verb], words[0])
+
+    def unkeep(self, key: str) -> None:
+        """Close a socket, if it is kept."""
+        if key in self.kept:
+            os.close(self.kept.pop(key))
+
+    def give(self, first: int) -> None:
+        """Give the manager the next of its sockets, one at a time."""
+        for key in list(self.kept)[first : first + 1]:
+            self.connection.fileDescriptorReceived(os.dup(self.kept[key]))
+            self.say("given", str(first), key)
+            return
+        self.say("given", str(first))
 
     def rename(self, token: str, to: str) -> None:
         """Rename the folder of a slot's instance."""
@@ -677,6 +705,16 @@ class FakeLogProcess:
         taken = data[: self.takes]
         self.write(taken)
         return len(taken)
+
+    def sendmsg(self, parts: list[bytes], passed: list[tuple[int, int, Any]]) -> int:
+        """The same, with descriptors."""
+        for _, _, descriptors in passed:
+            if self.takes:
+                self.passed += map(os.dup, descriptors)
+        return self.send(b"".join(parts))
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        self.passed.append(os.dup(descriptor))
 
     def loseConnection(self) -> None:
         if self.connection is not None:

@@ -1,5 +1,6 @@
 """The log process is found or started, and told what to read."""
 
+import socket
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -147,3 +148,75 @@ class ProcessTests(MachineTestCase):
         self.reactor.pump([CONNECT_AGAIN] * int(END_WITHIN / CONNECT_AGAIN + 1))
         self.successResultOf(stopping)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class KeptTests(MachineTestCase):
+    """Sockets that outlive the manager."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.reactor.log_process
+        self.addCleanup(lambda: [self.other.unkeep(key) for key in [*self.other.kept]])
+        self.client = self.begin()
+
+    def begin(self) -> LogClient:
+        """A manager's client."""
+        client = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
+        client.start()
+        self.addCleanup(lambda: [client.unkeep(key) for key in [*client.kept]])
+        return client
+
+    def listener(self) -> socket.socket:
+        """A socket that listens."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("")
+        listener.listen()
+        return listener
+
+    def test_next_manager(self) -> None:
+        """The next manager finds the sockets that are kept, and no one inherits them."""
+        names = {}
+        for key in ("a", "b"):
+            listener = self.listener()
+            names[key] = listener.getsockname()
+            self.assertEqual(self.now(self.client.keep(key, listener)), "")
+        second = self.begin()
+        self.now(second.find_kept())
+        found = {key: one.getsockname() for key, one in second.kept.items()}
+        self.assertEqual(found, names)
+        self.assertFalse(any(one.get_inheritable() for one in second.kept.values()))
+        second.unkeep("a")
+        self.assertEqual([*self.other.kept], ["b"])
+
+    def test_told_again(self) -> None:
+        """A new log process gets them all again, and one that is lost meanwhile is asked again."""
+        self.now(self.client.keep("a", self.listener()))
+        self.other.silent = True
+        finding = self.start(self.client.find_kept())
+        self.other.lose()
+        self.other.unkeep("a")
+        self.other.silent = False
+        self.reactor.advance(0)
+        self.successResultOf(finding)
+        self.assertEqual([*self.other.kept], ["a"])
+
+    def test_busy(self) -> None:
+        """If the log process takes nothing now, the socket goes with the rest."""
+        self.other.takes = 0
+        self.assertEqual(self.now(self.client.keep("a", self.listener())), "")
+        self.assertEqual([*self.other.kept], ["a"])
+
+    def test_refused(self) -> None:
+        """If the log process keeps too many already, it says so."""
+        self.other.silent = True
+        keeping = self.start(self.client.keep("a", self.listener()))
+        self.other.say("refused", "a", "4096", "sockets")
+        self.assertEqual(self.successResultOf(keeping), "4096 sockets")
+
+    def test_lost(self) -> None:
+        """What was passed, and then not named, is closed."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.other.connection.fileDescriptorReceived(theirs.detach())
+        self.other.lose()
+        self.assertEqual(ours.recv(1), b"")

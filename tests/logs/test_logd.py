@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fakes import MachineTestCase, make_folder
 from tests.logs.case import PIECES, LogTestCase, text_of
 from txcontain.logs import logd
-from txcontain.logs.logd import LOG, RECORD, STREAMS, Log, Partner, Server, Slots, hold
+from txcontain.logs.logd import LOG, RECORD, STREAMS, Kept, Log, Partner, Server, Slots, hold
 from txcontain.logs.segments import Wanted
 
 
@@ -142,6 +142,7 @@ class ServerTests(MachineTestCase):
         self.listener.bind("")  # any name
         self.listener.listen()
         self.slots: Slots = {}
+        self.kept: Kept = {}
         self.begin()
         self.manager = self.connect()
 
@@ -166,8 +167,10 @@ class ServerTests(MachineTestCase):
     def begin(self) -> None:
         """A server begins, with the slots that its holder has held."""
         ours, self.holder = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.server = Server(self.folder, self.instances, self.listener, self.slots, Partner(ours))
+        held = self.slots, self.kept
+        self.server = Server(self.folder, self.instances, self.listener, *held, Partner(ours))
         self.slots = {}  # those of the holder
+        self.kept = {key: os.dup(descriptor) for key, descriptor in self.kept.items()}
         self.thread = threading.Thread(target=self.server.serve)
         self.thread.start()
         for cleanup in (self.holder.close, ours.close, self.kill):
@@ -210,7 +213,7 @@ class ServerTests(MachineTestCase):
 
     def has_ended(self) -> bool:
         """Whether the server ends; the holder has been told all until then."""
-        ended = not hold(self.holder, self.slots)
+        ended = not hold(self.holder, self.slots, self.kept)
         self.kill()
         return ended
 
@@ -226,9 +229,11 @@ class ServerTests(MachineTestCase):
         self.kill()
         self.server.leave()
         self.server.partner.connection.close()
-        self.assertTrue(hold(self.holder, self.slots))
+        self.assertTrue(hold(self.holder, self.slots, self.kept))
         for slot in self.server.slots.values():
             slot.close()
+        for descriptor in self.server.kept.values():
+            os.close(descriptor)
 
     def test_life(self) -> None:
         """A slot is opened, read once it has a name, and closed when all is in the log."""
@@ -338,6 +343,92 @@ class ServerTests(MachineTestCase):
         self.tell("close a")
         self.assert_said("closed a")
         self.assert_log(b"meanwhile\n")
+
+    def make_listener(self) -> socket.socket:
+        """A socket that a manager listens on."""
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind("")
+        listener.listen()
+        return listener
+
+    def keep(self, key: str, listener: socket.socket) -> None:
+        """Have it keep a socket."""
+        line = f"keep {key}\n".encode()
+        socket.send_fds(self.manager, [line], [listener.fileno()])
+
+    def given(self, first: int) -> dict[str, str]:
+        """The sockets that it gives, from this one on, each with the address it listens on."""
+        self.tell(f"give {first}")
+        line, passed, _, _ = socket.recv_fds(self.manager, 1 << 16, logd.MOST_GIVEN)
+        verb, number, *keys = line.decode().split()
+        self.assertEqual((verb, number, len(keys)), ("given", str(first), len(passed)))
+        listeners = [socket.socket(fileno=descriptor) for descriptor in passed]
+        found = {key: one.getsockname() for key, one in zip(keys, listeners, strict=True)}
+        for listener in listeners:
+            listener.close()
+        return found
+
+    def test_kept(self) -> None:
+        """A socket that is kept outlives its manager and this process; the next manager gets it."""
+        listener = self.make_listener()
+        self.keep("127.0.0.1:80", listener)
+        self.assert_said("kept 127.0.0.1:80")
+        name = listener.getsockname()
+        listener.close()
+        self.leave()
+        self.begin()
+        client = socket.socket(socket.AF_UNIX)
+        self.addCleanup(client.close)
+        client.settimeout(PATIENCE)
+        client.connect(name)  # no one has accepted, and it is not refused
+        self.manager = self.connect()
+        self.assertEqual(self.given(0), {"127.0.0.1:80": name})
+        self.assertEqual(self.given(1), {})
+        self.tell("unkeep 127.0.0.1:80", "unkeep other")
+        self.assert_said("unkept 127.0.0.1:80", "unkept other")
+        self.assertEqual(self.given(0), {})
+        self.manager.close()
+        self.assertTrue(self.has_ended())
+        self.assertEqual(self.kept, {})
+        self.assertRaises(ConnectionError, client.recv, 1)  # now no process has it
+
+    def test_kept_twice(self) -> None:
+        """A second socket of the same name takes the place of the first one."""
+        first, second = self.make_listener(), self.make_listener()
+        for listener in (first, second):
+            self.keep("a", listener)
+            self.assert_said("kept a")
+        self.assertEqual(self.given(0), {"a": second.getsockname()})
+        self.tell("unkeep a")
+        self.assert_said("unkept a")
+
+    def test_most_kept(self) -> None:
+        """It keeps only so many, gives them a few at a time, and ends with none."""
+        self.patch(logd, "MOST_KEPT", 3)
+        self.patch(logd, "MOST_GIVEN", 2)
+        listener = self.make_listener()
+        for key in "abcd":
+            self.keep(key, listener)
+        self.assert_said("kept a", "kept b", "kept c", "refused d 3 sockets are kept already")
+        self.assertEqual([*self.given(0)], ["a", "b"])
+        self.assertEqual([*self.given(2)], ["c"])
+        self.tell("unkeep a", "unkeep b", "unkeep c")
+        self.assert_said("unkept a", "unkept b", "unkept c")
+
+    def test_nothing_came_along(self) -> None:
+        """Whoever passes no socket is no manager, and what is passed to no purpose is closed."""
+        self.tell("open a")
+        self.assert_said("opened a")
+        self.tell("keep a")
+        self.assert_hung_up(self.manager)
+        self.manager = self.connect()
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        socket.send_fds(self.manager, [b"nonsense\n"], [theirs.fileno()])
+        theirs.close()
+        self.assert_hung_up(self.manager)
+        self.assertEqual(ours.recv(1), b"")
 
     def tearDown(self) -> None:
         for token in list(self.writers):

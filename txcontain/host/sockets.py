@@ -165,12 +165,15 @@ def is_own(host: str) -> bool:
     return True
 
 
-def send_now(connection: socket.socket, message: bytes) -> int:
+def send_now(connection: socket.socket, message: bytes, *descriptors: int) -> int:
     """Send what fits into a socket's buffer; returns how many bytes that is.
 
-    It is 0 if the other end has hung up: the reactor says so in its next turn.
+    It is 0 if the other end has hung up: the reactor says so in its next turn. Descriptors go with
+    the first byte (unix(7), SCM_RIGHTS).
     """
     try:
+        if descriptors:
+            return socket.send_fds(connection, [message], list(descriptors))
         return connection.send(message)
     except (BlockingIOError, BrokenPipeError, ConnectionResetError):
         return 0

@@ -12,14 +12,17 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from socket import socket as Socket  # (the class has a property "socket")
 from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.internet.protocol import ClientFactory, ProcessProtocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txcontain.host.sockets import send_now
 from txcontain.later import Timer, poll, together
@@ -68,11 +71,13 @@ class LogClient(ClientFactory):
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     program: str = ""  # the path of logd.py, compiled
     group: Callable[[], str] = lambda: os.devnull  # cgroup.procs of the cgroup it moves to
+    kept: dict[str, Socket] = field(factory=dict)  # that are to outlive this manager
     readers: dict[str, set[Unfinished]] = field(factory=lambda: defaultdict(set))  # by instance
     _slots: dict[str, Told] = field(factory=dict)  # by token, until closed
     _tokens: dict[str, str] = field(factory=dict)  # by instance: of its last slot, until closed
     _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
     _waiters: dict[str, set[Waiter]] = field(factory=lambda: defaultdict(set))
+    _finding: Deferred[str] | None = None  # fires when all that are kept have been given to us
     _connection: LogConnection | None = None
     _stopped: bool = False
     _retry: Timer = field(init=False)
@@ -177,6 +182,10 @@ class LogClient(ClientFactory):
         for verb, token in list(self._waiting):
             if verb == "drained":
                 self._tell("drain", token)
+        for key in self.kept:
+            self._tell_to_keep(key)
+        if self._finding is not None:
+            self._tell("give", 0)
         self._wake_all()
 
     def lost(self) -> None:
@@ -308,6 +317,47 @@ class LogClient(ClientFactory):
 
         return waiting.addTimeout(DRAIN_WITHIN, self.reactor, onTimeoutCancel=late)
 
+    # -- sockets that outlive us --------------------------------------------------
+
+    async def find_kept(self) -> None:
+        """Take over the sockets that an earlier manager has left: then they are in ``kept``."""
+        self._finding = Deferred()
+        self._tell("give", 0)
+        await self._within(self._finding)
+        self._finding = None
+
+    async def keep(self, key: str, listener: Socket) -> str:
+        """Have it keep a socket too, so that this stays when the manager ends, in whatever way.
+
+        Returns why it does not, or an empty text. It is told again whenever it is replaced.
+        """
+        self.kept[key] = listener
+        waiting = self._expect("kept", key)
+        self._tell_to_keep(key)
+        return await self._within(waiting)
+
+    def _tell_to_keep(self, key: str) -> None:
+        if self._connection is not None:
+            self._connection.say("keep", key, passed=(self.kept[key].fileno(),))
+
+    def unkeep(self, key: str) -> None:
+        """Close a socket, here and there."""
+        self.kept.pop(key).close()
+        self._tell("unkeep", key)
+
+    def given(self, first: int, keys: list[str], descriptors: list[int]) -> None:
+        """Some of the sockets that it keeps; ask for the next ones."""
+        for key, descriptor in zip(keys, descriptors, strict=False):
+            os.set_inheritable(descriptor, False)
+            if key in self.kept:
+                os.close(descriptor)
+            else:
+                self.kept[key] = Socket(fileno=descriptor)
+        if keys:
+            self._tell("give", first + len(keys))
+        elif self._finding is not None and not self._finding.called:
+            self._finding.callback("")
+
     # -- what it says ------------------------------------------------------------
 
     def heard(self, verb: str, words: list[str]) -> None:
@@ -319,6 +369,8 @@ class LogClient(ClientFactory):
             self._log.warn("the log of {name} waits: {why}", name=words[0], why=why)
         elif verb == "failed":
             self._answer("opened", words[0], " ".join(words[1:]))
+        elif verb == "refused":
+            self._answer("kept", words[0], " ".join(words[1:]))
         else:
             if verb == "closed":
                 self._forget(words[0])
@@ -335,6 +387,7 @@ class LogClient(ClientFactory):
                 waiting.callback(why_not)
 
 
+@implementer(IFileDescriptorReceiver)
 class LogConnection(LineOnlyReceiver):
     """The connection to the log process (see ``logd.py`` for what is said)."""
 
@@ -344,24 +397,40 @@ class LogConnection(LineOnlyReceiver):
 
     def __init__(self, client: LogClient) -> None:
         self._client = client
+        self._passed: list[int] = []  # descriptors that belong to the next line
 
     def connectionMade(self) -> None:
         """We are connected."""
         self._client.connected(self)
 
-    def say(self, *words: object) -> None:
-        """Send a line now, not in the reactor's next turn: a destroy waits for the answer."""
+    def say(self, *words: object, passed: tuple[int, ...] = ()) -> None:
+        """Send a line now, not in the reactor's next turn: a destroy waits for the answer.
+
+        :param passed: descriptors that go with it
+        """
         line = " ".join(map(str, words)).encode() + self.delimiter
-        sent = 0 if self._is_behind else send_now(self.transport.getHandle(), line)
+        sent = 0 if self._is_behind else send_now(self.transport.getHandle(), line, *passed)
         self._is_behind = sent < len(line)  # from then on, the reactor sends it all, in order
         if self._is_behind:
+            for descriptor in passed if not sent else ():
+                self.transport.sendFileDescriptor(descriptor)
             self.transport.write(line[sent:])
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """For the reactor: the log process passes this."""
+        self._passed.append(descriptor)
 
     def lineReceived(self, line: bytes) -> None:
         """The log process has said something."""
         verb, *words = line.decode(errors="replace").split(" ")
-        self._client.heard(verb, words)
+        if verb == "given":
+            passed, self._passed = self._passed, []
+            self._client.given(int(words[0]), words[1:], passed)
+        else:
+            self._client.heard(verb, words)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The log process is gone."""
+        while self._passed:
+            os.close(self._passed.pop())
         self._client.lost()

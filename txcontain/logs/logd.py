@@ -25,7 +25,14 @@ The manager sends lines to RUN/logd.sock, and gets lines::
     close TOKEN                    the same, then close them      -> closed TOKEN
     rename TOKEN INSTANCE          rename its instance's folder   -> renamed TOKEN
     follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
+    keep KEY                       keep the socket that comes along -> kept KEY | refused KEY WHY
+    unkeep KEY                     close it                       -> unkept KEY
+    give FROM                      all that are kept, from this number on: some with each answer,
+                                   and their sockets              -> given FROM KEY..
     at any time                                                   -> trouble INSTANCE WHY
+
+A socket that is kept (docs/decisions/0015-kept-sockets.md) listens on, and its connections wait,
+while there is no manager. It is never accepted from, nor read, in this process.
 
 If the disk is full, nothing is thrown away: what is in a pipe stays there and is tried again, and
 a program that writes to a full pipe waits.
@@ -62,6 +69,8 @@ TRY_AGAIN = 1.0  # seconds, if the disk did not take something
 GRACE = 10.0  # seconds that a new server waits for a manager
 MOST_FILES = 1 << 20  # descriptors: four for each container
 LONGEST_LINE = 1 << 20  # bytes: enough for a sync of 50,000 slots
+MOST_KEPT = 4096  # sockets
+MOST_GIVEN = 64  # at a time: the kernel takes up to 253 with a message (unix(7))
 
 
 class Log:
@@ -193,6 +202,7 @@ class Slot:
 
 
 Slots = dict[str, Slot]  # by token
+Kept = dict[str, int]  # descriptors of sockets, by what the manager calls them
 
 
 class Partner:
@@ -201,26 +211,30 @@ class Partner:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
 
-    def tell(self, *words: object, fifos: tuple[int, ...] = ()) -> None:
+    def tell(self, *words: object, passed: tuple[int, ...] = ()) -> None:
         """Send a message, with descriptors; does nothing if the holder was killed."""
         message = " ".join(map(str, words)).encode()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self.connection, [message], list(fifos))
+            socket.send_fds(self.connection, [message], list(passed))
 
 
-def hold(connection: socket.socket, slots: Slots) -> bool:
+def hold(connection: socket.socket, slots: Slots, kept: Kept) -> bool:
     """Hold what the server holds; returns True if the server was killed, False if it ended."""
     while True:
-        message, fifos, _, _ = socket.recv_fds(connection, 4096, 2)
+        message, passed, _, _ = socket.recv_fds(connection, 4096, 2)
         if not message:
             return True
         verb, *words = message.decode().split()
         if verb == "open":
-            slots[words[0]] = Slot(fifos)
+            slots[words[0]] = Slot(passed)
         elif verb == "name":
             slots[words[0]].instance, slots[words[0]].most = words[1], int(words[2])
         elif verb == "close":
             slots.pop(words[0]).close()
+        elif verb == "keep":
+            kept[words[0]] = passed[0]
+        elif verb == "unkeep":
+            os.close(kept.pop(words[0]))
         else:
             return False
 
@@ -229,19 +243,28 @@ class Server:
     """Listens to the manager, and reads the FIFOs of all named slots."""
 
     def __init__(
-        self, run: str, instances: str, listener: socket.socket, slots: Slots, partner: Partner
+        self,
+        run: str,
+        instances: str,
+        listener: socket.socket,
+        slots: Slots,
+        kept: Kept,
+        partner: Partner,
     ) -> None:
         self.run_folder, self.instances = run, instances
-        self.listener, self.slots, self.partner = listener, slots, partner
+        self.listener, self.slots, self.kept, self.partner = listener, slots, kept, partner
         self.logs: dict[str, Log] = {}  # by instance
         self.followed: set[str] = set()  # instances whose next piece is to be announced
         self.waiting: list[tuple[str, int]] = []  # tokens and streams that the disk did not take
         self.manager: socket.socket | None = None
-        self.received = self.to_send = b""
+        self.received = b""
+        self.passed: list[int] = []  # descriptors, each for a line that is still to come
+        self.to_send: list[tuple[bytes, list[int]]] = []  # with the descriptors that go along
         self.deadline = time.monotonic() + GRACE  # until then, wait for a manager
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
-        verbs = self.sync, self.open, self.name, self.drain, self.close, self.follow, self.rename
+        of_slots = self.sync, self.open, self.name, self.drain, self.close, self.follow, self.rename
+        verbs = *of_slots, self.keep, self.unkeep, self.give
         self.verbs: dict[str, Callable[..., None]] = {verb.__name__: verb for verb in verbs}
         self.add(listener.fileno(), self.accept)
         for token, slot in slots.items():
@@ -286,7 +309,7 @@ class Server:
         for token in list(self.slots):
             if all(look(fifo) & select.POLLHUP for fifo in self.slots[token].fifos):
                 self.finish(token)
-        return not self.slots
+        return not self.slots and not self.kept
 
     def leave(self) -> None:
         """Close what only a server has; this process becomes the holder."""
@@ -314,14 +337,17 @@ class Server:
         if self.manager is not None:
             self.remove(self.manager.fileno())
             self.manager.close()
-            self.manager, self.received, self.to_send = None, b"", b""
+            self.manager, self.received, self.to_send = None, b"", []
+            while self.passed:
+                os.close(self.passed.pop())
             self.deadline = 0.0
 
     def receive(self) -> None:
         """Do what the manager says."""
         assert self.manager is not None
         try:
-            data = self.manager.recv(1 << 16)
+            data, passed, _, _ = socket.recv_fds(self.manager, 1 << 16, MOST_GIVEN)
+            self.passed += passed
         except BlockingIOError:
             return
         except OSError:
@@ -336,20 +362,24 @@ class Server:
         if not data or len(self.received) > LONGEST_LINE:
             self.hang_up()
 
-    def say(self, *words: object) -> None:
-        """Tell the manager something, if there is one."""
+    def say(self, *words: object, passed: list[int] | None = None) -> None:
+        """Tell the manager something, if there is one, and pass it descriptors."""
         if self.manager is not None:
-            self.to_send += " ".join(map(str, words)).encode() + b"\n"
+            line = " ".join(map(str, words)).encode() + b"\n"
+            self.to_send.append((line, passed or []))
 
     def send(self) -> None:
         """Send what was said; what the manager does not take is sent later."""
-        if self.manager is not None and self.to_send:
+        while self.manager is not None and self.to_send:
+            text, passed = self.to_send[0]
             try:
-                self.to_send = self.to_send[self.manager.send(self.to_send) :]
+                rest = text[socket.send_fds(self.manager, [text], passed) :]
             except BlockingIOError:
                 return
             except OSError:
                 self.hang_up()
+                return
+            self.to_send[:1] = [(rest, [])] if rest else []
 
     # -- what it asks for --------------------------------------------------------
 
@@ -364,7 +394,7 @@ class Server:
             if token not in self.slots:
                 fifos = open_fifos(os.path.join(self.run_folder, "slots", token))
                 self.slots[token] = Slot(fifos)
-                self.partner.tell("open", token, fifos=tuple(fifos))
+                self.partner.tell("open", token, passed=tuple(fifos))
         except OSError as error:
             self.say("failed", token, error.strerror)
         else:
@@ -423,6 +453,36 @@ class Server:
     def folder(self, instance: str) -> str:
         """Where an instance's log is."""
         return os.path.join(self.instances, instance, LOG)
+
+    # -- sockets that are kept ---------------------------------------------------
+
+    def keep(self, key: str) -> None:
+        """Keep the socket that has come with this line; an earlier one of this name is closed."""
+        descriptor = self.passed.pop(0)
+        if key not in self.kept and len(self.kept) >= MOST_KEPT:
+            os.close(descriptor)
+            self.say("refused", key, f"{MOST_KEPT} sockets are kept already")
+            return
+        self.forget(key)
+        self.kept[key] = descriptor
+        self.partner.tell("keep", key, passed=(descriptor,))
+        self.say("kept", key)
+
+    def unkeep(self, key: str) -> None:
+        """Close a socket."""
+        self.forget(key)
+        self.say("unkept", key)
+
+    def forget(self, key: str) -> None:
+        """Close a socket, if it is kept."""
+        if key in self.kept:
+            os.close(self.kept.pop(key))
+            self.partner.tell("unkeep", key)
+
+    def give(self, first: str) -> None:
+        """Give the manager some sockets, from this number on."""
+        some = list(self.kept.items())[int(first) :][:MOST_GIVEN]
+        self.say("given", first, *dict(some), passed=[descriptor for _, descriptor in some])
 
     # -- FIFOs -----------------------------------------------------------------
 
@@ -529,6 +589,7 @@ def look(fifo: int) -> int:
 def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
     """Be two processes, each of which replaces the other if that is killed."""
     slots: Slots = {}
+    kept: Kept = {}
     server: Server | None = None  # in the process that serves
     while True:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -538,14 +599,14 @@ def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
         theirs.close()
         if (server is None) == is_child:  # the new process takes the part that is free
             if server is None:
-                server = Server(run, instances, listener, slots, Partner(ours))
+                server = Server(run, instances, listener, slots, kept, Partner(ours))
             server.partner = Partner(ours)
             server.serve()
         else:
             if server is not None:
                 server.leave()
                 server = None
-            if not hold(ours, slots):
+            if not hold(ours, slots, kept):
                 return
         ours.close()
 
