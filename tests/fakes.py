@@ -43,6 +43,7 @@ from txcontain.engine.volumes import Volumes
 from txcontain.errors import ConfigAtFault
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import most_held
+from txcontain.host.meters import Meters, Reading
 from txcontain.host.processes import Process
 from txcontain.images.layers import Layers
 from txcontain.images.unpack import Unpacker
@@ -897,6 +898,18 @@ class FakeCgroups(Cgroups):
 async def measure(paths: Sequence[str]) -> str:
     """What du(1) says of folders that exist."""
     return "".join(f"4096\t{path}\n" for path in paths if os.path.isdir(path))
+
+
+class FakeMeters(Meters):
+    """Reads what it is given: one reading for each container."""
+
+    def __init__(self, readings: Sequence[Reading] = ()) -> None:
+        super().__init__(lambda descriptor: True)
+        self.readings = readings
+
+    def read(self, cgroups: Cgroups, tokens: Sequence[str]) -> list[Reading]:
+        """The same whenever it is asked; nothing of those that none was given for."""
+        return [*self.readings, *[(None, None)] * len(tokens)][: len(tokens)]
 
 
 def make_pool(reactor: Any, folder: str, **options: Any) -> Pool:

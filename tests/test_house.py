@@ -30,6 +30,7 @@ WITHOUT_TWISTED = [
     "host/id_ranges",
     "host/kernel",
     "host/listeners",
+    "host/meters",
     "host/os_errors",
     "host/processes",
     "host/resolv_conf",

@@ -662,6 +662,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "409 Bad Request: follow must be 1, true, 0 or false, not 'yes'",
     ),
     (
+        "GET /stats/history?step=10&last=2161",
+        {},
+        "409 Bad Request: last must be 1 to 2160 points, not 2161",
+    ),
+    (
         "GET /events?last=1",
         {},
         "409 Bad Request: the query has no parameter 'last' → the parameters are since, follow",

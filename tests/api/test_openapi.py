@@ -49,7 +49,7 @@ def table(title: str) -> list[str]:
 
 
 NAMES = {"instance": "web-1", "volume": "pg", "config": "web-1-1", "secret": "db"}
-NAMED_INSIDE = ("/launch", "/logs", "/instances")  # the query or the body
+NAMED_INSIDE = ("/launch", "/logs", "/instances", "/stats/history")  # the query or the body
 
 
 def references(value: Any) -> Iterator[str]:
@@ -119,7 +119,7 @@ class DocumentTests(ManagerTestCase):
 
     def test_resources(self) -> None:
         """Each resource that there is has a path."""
-        found = {f"/{name.decode()}" for name in self.root.listStaticNames()}
+        found = set(paths_below(self.root, ""))
         instances = self.root.getStaticEntity(b"instances")
         self.assertIsInstance(instances, Collection)
         found |= set(paths_below(instances.getChild(b"web-1", None), "/instances/{instance}"))

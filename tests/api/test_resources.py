@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.server import Request
 
-from tests.fakes import ManagerTestCase, write_log
+from tests.fakes import FakeMeters, ManagerTestCase, write_log
 from tests.support import document
 from txcontain import __version__
 from txcontain.api import disk
@@ -670,3 +670,48 @@ class ClientTests(WebTestCase):
                 ]
             ),
         )
+
+
+class HistoryTests(WebTestCase):
+    """GET /stats/history."""
+
+    def use(self, *names: str) -> None:
+        """A second in which instances use a MiB each."""
+        self.manager.history.meters = FakeMeters([(0, 1 << 20)] * len(names))
+        self.reactor.advance(1)
+
+    def test_of_all(self) -> None:
+        """All instances are told, with lists of equal length that end at the same time."""
+        names = [self.launch(minor=str(minor)).name for minor in range(20)]
+        self.use(*names)
+        told = self.get("/stats/history")
+        self.assertEqual((told["step"], list(told["instances"])), (1, names))
+        self.assertLessEqual(told["until"], self.kernel.now())
+        for figures in told["instances"].values():
+            self.assertEqual(figures, {"cpu": [None] * 60, "memory": [None] * 59 + [1 << 20]})
+
+    def test_of_some(self) -> None:
+        """Only the instances that are asked for are told, and as many points."""
+        names = [self.launch(minor=str(minor)).name for minor in range(3)]
+        self.use(*names)
+        told = self.get(f"/stats/history?instance={names[2]}&instance={names[0]}&last=1")
+        self.assertEqual(list(told["instances"]), [names[2], names[0]])
+        told = self.get(f"/stats/history?step=10&last=2160&instance={names[0]}")
+        self.assertEqual(told["step"], 10)
+        self.assertEqual(len(told["instances"][names[0]]["cpu"]), 2160)
+
+    def test_none(self) -> None:
+        """Without an instance the answer is empty."""
+        self.assertEqual(self.get("/stats/history")["instances"], {})
+
+    def test_refused(self) -> None:
+        """Unknown instances, steps and numbers of points are refused."""
+        for asked, status in (
+            ("instance=nobody", 404),
+            ("last=0", 409),
+            ("last=601", 409),
+            ("step=10&last=2161", 409),
+            ("step=2", 409),
+            ("step=", 409),
+        ):
+            self.assertEqual(self.ask("GET", f"/stats/history?{asked}")[0], status, asked)

@@ -7,6 +7,7 @@ from txcontain.api.configs import Configs
 from txcontain.api.disk import Disk
 from txcontain.api.events import Events
 from txcontain.api.execs import Execs
+from txcontain.api.figures import Figures
 from txcontain.api.files import Files
 from txcontain.api.instances import Instances
 from txcontain.api.life import Life
@@ -22,6 +23,7 @@ AREAS: dict[str, type[Area]] = {
     "secrets": Secrets,
     "instances": Instances,
     "life": Life,
+    "figures": Figures,
     "logs": Logs,
     "exec": Execs,
     "files": Files,

@@ -223,18 +223,7 @@ class Instances(Area):
             ),
             "parameters": [INSTANCE],
         },
-        "/stats": {
-            "get": extension(
-                "usageOfAll",
-                "Tell what all running instances use now",
-                answer("figures", structure({"stats": array(ref("Usage"))})),
-            ),
-        },
     }
-
-    def resources(self) -> Resources:
-        """/stats; /instances is put together in resources.py."""
-        return {b"stats": ExtensionResource(GET=self.usage_of_all)}
 
     def below_instance(self, name: str) -> Resources:
         """What is asked of one instance."""
@@ -284,8 +273,3 @@ class Instances(Area):
             return inspect(self.manager, self.manager.match(name))
 
         return ExtensionResource(GET=everything)
-
-    async def usage_of_all(self, request: Request) -> Json:
-        """GET /stats."""
-        running = self.manager.running()
-        return {"stats": await usage(self.manager, running)}

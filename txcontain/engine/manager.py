@@ -23,6 +23,7 @@ from txcontain.container.launch_request import LaunchRequest
 from txcontain.container.plan import Paths
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine import names
+from txcontain.engine.history import History
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
 from txcontain.engine.vault import Vault
@@ -30,6 +31,7 @@ from txcontain.engine.volumes import Volumes, unfinished, users_of, what_stays
 from txcontain.errors import ConfigAtFault, InstanceExists, MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
+from txcontain.host.meters import Meters
 from txcontain.host.os_errors import of_os
 from txcontain.host.trees import remove_but
 from txcontain.images.layers import Layers
@@ -115,6 +117,20 @@ class Manager:
     )
     log_readers: set[Reader] = field(factory=set)  # of those who follow all logs
     _removals: dict[str, Timer] = field(factory=dict)  # by the instance's name
+    history: History = field(
+        default=Factory(
+            lambda self: History(
+                self.reactor,
+                self.kernel,
+                lambda: self.pool.cgroups,
+                self.threads,
+                self.running,
+                # Half of the descriptors that may be held: the others are for the instances.
+                Meters(lambda descriptor: not self.kernel.is_scarce(2 * descriptor)),
+            ),
+            takes_self=True,
+        )
+    )
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property
@@ -391,6 +407,7 @@ class Manager:
         if instance.running or instance.ended:
             self.tidy_soon()
         if instance.running:
+            self.history.look()
             for reader in list(self.log_readers):
                 reader.add(instance)
         if instance.ended:
@@ -495,6 +512,7 @@ class Manager:
         work = self._remove_folder(instance), self._remove_processes(instance)
         _, left = await together(*work)
         self.instances.pop(instance.name, None)
+        self.history.forget(instance.name)
         if timer := self._removals.pop(instance.name, None):
             timer.cancel()
         if left:
@@ -552,6 +570,7 @@ class Manager:
                     instance.thaw(instance.processes)
         self.network.stop()
         self._tidying.cancel()
+        self.history.stop()
         for timer in self._removals.values():
             timer.cancel()
         for instance in self.instances.values():

@@ -65,5 +65,6 @@ def _give_name(manager: Manager, instance: Instance, to: str) -> None:
     instance.be_called(to, blueprint.folder(to), blueprint.plan(to))
     instance.make_link = partial(manager.network.connect, to)
     manager.network.rename(before, to)
+    manager.history.rename(before, to)
     manager.pool.log_process.renamed(before, to, instance.spec.longest_log)
     instance.save()

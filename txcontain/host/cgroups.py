@@ -257,10 +257,11 @@ class Cgroups:
         Figures that this machine does not count are missing.
         """
         figures = {}
-        for name, (controller, version1, version2) in USAGE.items():
-            file, key, divisor = version2 if controller in self.unified else version1
+        for name in USAGE:
             with contextlib.suppress(KeyError, OSError, ValueError):
-                figures[name] = self._figure(token, controller, file, key) // divisor
+                path, key, divisor = self.source(token, name)
+                with open(path, "rb") as file:
+                    figures[name] = number_in(file.read(), key) // divisor
         with contextlib.suppress(KeyError, OSError, ValueError):
             figures |= self._disk_traffic(token)
         return figures
@@ -286,11 +287,14 @@ class Cgroups:
                 waits[what] = float(dict(each.split("=") for each in words[1:])["avg10"])
         return waits
 
-    def _figure(self, token: str, controller: str, file: str, key: str) -> int:
-        if key:
-            return self._table(token, controller, file)[key]
-        with open(os.path.join(self.tops[controller], token, file)) as content:
-            return int(content.read())
+    def source(self, token: str, name: str) -> tuple[str, str, int]:
+        """Where to read a figure of USAGE: a file, the key in it or "", and what to divide it by.
+
+        Raises KeyError if this machine does not count that.
+        """
+        controller, version1, version2 = USAGE[name]
+        file, key, divisor = version2 if controller in self.unified else version1
+        return f"{self.tops[controller]}/{token}/{file}", key, divisor
 
     def out_of_memory_kills(self, token: str) -> int:
         """How many processes of a container the kernel has killed because memory ran out."""
@@ -305,6 +309,14 @@ class Cgroups:
                 return {name: int(number) for name, number in pairs}
         except (KeyError, OSError, ValueError):
             return {}
+
+
+def number_in(content: bytes, key: str) -> int:
+    """The only number of a file, or the one after a key. Raises ValueError if it is not there."""
+    if not key:
+        return int(content)
+    words = content.split()
+    return int(words[words.index(key.encode()) + 1])
 
 
 def count_traffic(lines: Iterable[str]) -> tuple[int, int]:

@@ -1,0 +1,122 @@
+"""Figures: what instances use, and have used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from attrs import define
+from twisted.web.server import Request
+
+from txcontain.api.area import Area, Resources
+from txcontain.api.describe import (
+    NO_INSTANCE,
+    Json,
+    answer,
+    array,
+    extension,
+    in_query,
+    numeric,
+    one_of,
+    ref,
+    structure,
+)
+from txcontain.api.instances import NAME_PART
+from txcontain.api.pieces import send_pieces
+from txcontain.api.verbs import ExtensionResource, choice, number, query
+from txcontain.engine.history import FINE, POINTS
+from txcontain.engine.inspection import usage
+from txcontain.errors import InvalidData
+
+POINTS_TOLD = 60  # if the query does not say how many
+
+
+def point(description: str) -> Json:
+    """A list of numbers, each of which may be missing."""
+    return array({"type": ["number", "null"]}, description)
+
+
+@define
+class Figures(Area):
+    """What instances use, and have used."""
+
+    schemas: ClassVar[Json] = {
+        "History": structure(
+            {
+                "step": numeric("seconds from one point to the next"),
+                "until": numeric("unix time of the last point", kind="number"),
+                "instances": {
+                    "type": "object",
+                    "description": "by name; all lists have the same length",
+                    "additionalProperties": structure(
+                        {
+                            "cpu": point("processors in use: 0.5 is half of one"),
+                            "memory": point("bytes"),
+                        }
+                    ),
+                },
+            }
+        ),
+    }
+    paths: ClassVar[Json] = {
+        "/stats": {
+            "get": extension(
+                "usageOfAll",
+                "Tell what all running instances use now",
+                answer("figures", structure({"stats": array(ref("Usage"))})),
+            ),
+        },
+        "/stats/history": {
+            "get": extension(
+                "history",
+                "Tell what instances have used in the last minutes or hours",
+                answer("figures", ref("History")),
+                NO_INSTANCE,
+                parameters=[
+                    {**in_query("instance", "one or more; else all", NAME_PART), "explode": True},
+                    in_query("step", "seconds from one point to the next", one_of("", "1", "10")),
+                    in_query("last", "how many points", numeric("points", 1, max(POINTS.values()))),
+                ],
+            ),
+        },
+    }
+
+    def resources(self) -> Resources:
+        """What is used now, and before."""
+        stats = ExtensionResource(GET=self.usage_of_all)
+        put: Any = stats.putChild  # its annotation knows interfaces, not classes
+        put(b"history", ExtensionResource("GET", GET=self.history))
+        return {b"stats": stats}
+
+    async def usage_of_all(self, request: Request) -> Json:
+        """GET /stats."""
+        return {"stats": await usage(self.manager, self.manager.running())}
+
+    async def history(self, request: Request) -> None:
+        """GET /stats/history."""
+        given = request.args.pop(b"instance", [])
+        wanted = [name.decode("utf-8", "backslashreplace") for name in dict.fromkeys(given)]
+        asked = query(request, step=choice(*map(str, POINTS)), last=number)
+        step = int(asked["step"][0]) if asked["step"] else FINE
+        points = POINTS_TOLD if asked["last"] is None else asked["last"]
+        if not 1 <= points <= POINTS[step]:
+            raise InvalidData(f"last must be 1 to {POINTS[step]} points, not {points}")
+        found = [one for name in wanted for one in self.manager.match_all(name)]
+        names = [one.name for one in dict.fromkeys(found)] if wanted else [*self.manager.instances]
+        request.setHeader(b"Content-Type", b"application/json")
+        pieces = self._history(names, step, points)
+        await send_pieces(self.manager.reactor, request, pieces)
+
+    def _history(self, names: list[str], step: int, points: int) -> Iterator[bytes]:
+        until, told = self.manager.history.read(names, step, points)
+        yield json.dumps({"step": step, "until": round(until, 3), "instances": {}})[:-2].encode()
+        comma, piece, values = "", "", 0
+        for name, cpu, memory in told:
+            figures = json.dumps({"cpu": cpu, "memory": memory}, separators=(",", ":"))
+            piece += f"{comma}{json.dumps(name)}:{figures}"
+            comma, values = ",", values + points
+            if values >= POINTS[FINE]:  # some milliseconds' work
+                yield piece.encode()
+                piece, values = "", 0
+        yield f"{piece}}}}}".encode()
