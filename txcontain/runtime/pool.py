@@ -219,7 +219,7 @@ class Pool(Factory):
             os.mkdir(self.prepared.path(child.reserved), Phase.PREPARED)
 
     def _hold_pipes(self, child: Child) -> Deferred[Child]:
-        """Have the log process hold its pipes, so that no output is lost; else don't use it."""
+        """Wait until the log process holds its pipes, so that no output is lost; else fail."""
 
         def is_held(why_not: str) -> Child:
             if why_not or child.exit is not None:
@@ -227,12 +227,13 @@ class Pool(Factory):
                 raise MachineAtFault("opening the pipes of a container's output", why)
             return child
 
-        return self.log_process.open(child.token).addCallback(is_held)
+        return child.pipes.addCallback(is_held)
 
     def _start(self, child: Child, groups: list[str]) -> None:
         monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *self._file_limits()]
         arguments = ["unshare", *NAMESPACES, *monitor, *self._init_command(child.token)]
         arguments += groups
+        child.pipes = self.log_process.open(child.token)  # while it starts
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
             self.reactor.spawnProcess(
