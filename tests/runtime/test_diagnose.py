@@ -2,6 +2,7 @@
 
 import errno
 import os
+from itertools import product
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +11,14 @@ from txcontain.container.spec import Port
 from txcontain.errors import CannotRun, ConfigAtFault, Error, MachineAtFault, NoSuchProgram
 from txcontain.host.os_errors import CAUSES, of_os
 from txcontain.runtime.conversation import StepFailed
-from txcontain.runtime.diagnose import FROM_CONFIG, of_early_end, of_port, of_step, of_tool
+from txcontain.runtime.diagnose import (
+    FROM_CONFIG,
+    of_command,
+    of_early_end,
+    of_port,
+    of_step,
+    of_tool,
+)
 from txcontain.runtime.exits import Exit
 
 PLAN: list[tuple[str, dict[str, Any]]] = [
@@ -107,6 +115,14 @@ class StepTests(SynchronousTestCase):
         self.assertIsInstance(of_step(PLAN, failed(4, number=errno.ENOENT)), NoSuchProgram)
         self.assertIsInstance(of_step(PLAN, failed(4, number=errno.EACCES)), CannotRun)
         self.assertIsInstance(of_step(PLAN, failed(4, number=errno.ENOSPC)), MachineAtFault)
+
+    def test_alike(self) -> None:
+        """What keeps a program from running is the same for PID 1 and for a command."""
+        plan = [("user", {"owner": "www"}), ("workdir", {"path": "/x"}), ("exec", {"path": "/y"})]
+        for step, number in product(range(3), (0, errno.ENOENT, errno.EACCES, errno.EIO)):
+            failure = failed(step, number=number)
+            self.assertIs(type(of_step(plan, failure)), type(of_command(plan, failure)))
+        self.assertIsInstance(of_step(plan, failed(1, number=errno.ENOENT)), CannotRun)
 
 
 class OtherTests(SynchronousTestCase):

@@ -82,9 +82,10 @@ def of_step(plan: Plan, failure: StepFailed) -> Error:
 
 
 def _kind(op: str, number: int) -> type[ConfigAtFault]:
-    if op != "exec":
-        return ConfigAtFault
-    return NoSuchProgram if number == errno.ENOENT else CannotRun
+    """The same for a container's own program as for a command in it."""
+    if (op, number) == ("exec", errno.ENOENT):
+        return NoSuchProgram
+    return CannotRun if op in ("user", "workdir", "exec") else ConfigAtFault
 
 
 def of_command(plan: Plan, failure: StepFailed) -> Error:
@@ -96,10 +97,8 @@ def of_command(plan: Plan, failure: StepFailed) -> Error:
     if op == "visit" and said["errno"] in FROM_CONFIG:
         cause = said["cause"] or f"{said['path']} can't be reached: {os.strerror(said['errno'])}"
         return NoSuchPath(cause)
-    if op == "exec" and said["errno"] in FROM_CONFIG:
+    if op in ("user", "workdir", "exec") and said["errno"] in FROM_CONFIG:
         return _kind(op, said["errno"])(doing, *_chain(failure))
-    if op in ("user", "workdir") and said["errno"] in FROM_CONFIG:
-        return CannotRun(doing, *_chain(failure))
     if (op, said["errno"]) == ("fork", errno.EAGAIN):
         cause = "it has as many processes as limits.pids allows"
         return CannotRun(doing, cause, "end some of them, or raise the limit")
