@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.images import packing
-from txcontain.images.packing import PROGRESS_WITHIN, Packer
+from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace, Packer
 from txcontain.images.packing_plan import make_packing_plan
 from txcontain.images.programs import Program
 from txcontain.images.unpack import Unpacker
@@ -119,11 +119,24 @@ class PackingTests(MachineTestCase):
     def test_stalled(self) -> None:
         """A client that takes nothing for a while is given up, and tar ends."""
         packed = self.pack()
-        self.reactor.advance(PROGRESS_WITHIN)
+        self.reactor.advance(LEAST_WITHIN)
         self.close()
         self.reactor.advance(0)
         error = self.failureResultOf(packed, CalledOff).value
-        self.assertEqual(str(error), "exporting → the client took nothing for 60 seconds")
+        self.assertEqual(str(error), "exporting → the client took less than 1 MiB in 60 seconds")
+
+    def test_pace(self) -> None:
+        """A client that goes on is let go on; one that takes a byte now and then is not."""
+        slow: list[bool] = []
+        pace = Pace(self.reactor, lambda: slow.append(True))
+        for _ in range(10):
+            self.reactor.advance(LEAST_WITHIN / 2)
+            pace.took(LEAST)
+        self.assertEqual(slow, [])
+        for _ in range(4):
+            self.reactor.advance(LEAST_WITHIN / 4)
+            pace.took(1)
+        self.assertEqual((slow, pace.end()), ([True], False))
 
     def test_gone(self) -> None:
         """If the client hangs up, tar ends."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Any, Protocol
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -28,7 +28,7 @@ from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.pipes import Into, OutOf
 
-PROGRESS_WITHIN = 60.0  # seconds
+LEAST, LEAST_WITHIN = 1 << 20, 60.0  # bytes that a client takes, and seconds that it has for them
 HUNG_UP = "the client hung up"
 MAGIC = 8  # bytes by which a compression is known
 SOME_DIFFER = 1  # tar's exit status if a file was changed while it was read (tar(1))
@@ -54,6 +54,33 @@ class Running:
 
 
 @define(eq=False)
+class Pace:
+    """Calls ``too_slow`` once a client takes too little."""
+
+    reactor: Any
+    too_slow: Callable[[], object]
+    _taken: int = 0  # bytes since the timer was set
+    _lapses: Timer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lapses = Timer(self.reactor, self.too_slow)
+        self._lapses.after(LEAST_WITHIN)
+
+    def took(self, length: int) -> None:
+        """It has taken some bytes."""
+        self._taken += length
+        if self._taken >= LEAST:
+            self._taken = 0
+            self._lapses.after(LEAST_WITHIN)
+
+    def end(self) -> bool:
+        """It takes no more; returns whether it was never too slow."""
+        in_time = self._lapses.is_set
+        self._lapses.cancel()
+        return in_time
+
+
+@define(eq=False)
 class Packer:
     """Makes streams of folders, and folders of streams."""
 
@@ -64,7 +91,8 @@ class Packer:
         """Write a tarball of ``folder`` to a consumer.
 
         :param still: whether nothing changes the folder meanwhile
-        Raises MachineAtFault; CalledOff if the consumer goes away, or takes nothing for a minute.
+        Raises MachineAtFault; CalledOff if the consumer goes away, or takes less than LEAST within
+        LEAST_WITHIN: it keeps others waiting.
         """
         unpacker, reactor = self.unpacker, self.unpacker.pool.reactor
         tar = await unpacker.threads(find, "tar")
@@ -76,18 +104,17 @@ class Packer:
             pipe = OutOf(reactor, path)
             try:
                 async with self._running(what, plan) as running:
-                    lapsed = Timer(reactor, running.child.kill)
-                    lapsed.after(PROGRESS_WITHIN)
-                    whole = await pipe.deliver(consumer, lambda: lapsed.after(PROGRESS_WITHIN))
+                    pace = Pace(reactor, running.child.kill)
+                    whole = await pipe.deliver(consumer, pace.took)
                     if not whole:
                         running.child.kill()
                     how = await running.ended
-                    in_time = lapsed.is_set
-                    lapsed.cancel()
+                    in_time = pace.end()
             finally:
                 pipe.close()
         if not in_time:
-            raise CalledOff(what, f"the client took nothing for {PROGRESS_WITHIN:.0f} seconds")
+            took = f"the client took less than {LEAST >> 20} MiB in {LEAST_WITHIN:.0f} seconds"
+            raise CalledOff(what, took)
         if how.failed and (still or how.status != SOME_DIFFER):
             raise MachineAtFault(what, f"tar: {running.said.said or how}")
 

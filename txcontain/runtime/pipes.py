@@ -55,16 +55,16 @@ class OutOf(Pipe):
         super().__init__(reactor, path, os.O_RDONLY)
         self._ended: Deferred[bool] = Deferred()
         self._consumer: Any = None
-        self._progress: Callable[[], None] = lambda: None
+        self._took: Callable[[int], None] = lambda length: None
 
-    def deliver(self, consumer: Any, progress: Callable[[], None]) -> Deferred[bool]:
+    def deliver(self, consumer: Any, took: Callable[[int], None]) -> Deferred[bool]:
         """Hand on everything; fires when the program has closed its end, or no one wants the rest.
 
         It fires with whether that was everything.
 
-        :param progress: called whenever the consumer has taken something
+        :param took: told how many bytes the consumer was given (it says when it has enough)
         """
-        self._consumer, self._progress = consumer, progress
+        self._consumer, self._took = consumer, took
         consumer.registerProducer(self, True)
         self.startReading()
         return self._ended
@@ -74,7 +74,7 @@ class OutOf(Pipe):
         return fdesc.readFromFD(self._descriptor, self._hand_on)
 
     def _hand_on(self, data: bytes) -> None:
-        self._progress()
+        self._took(len(data))
         self._consumer.write(data)
 
     def pauseProducing(self) -> None:
@@ -83,7 +83,6 @@ class OutOf(Pipe):
 
     def resumeProducing(self) -> None:
         """The consumer takes more."""
-        self._progress()
         if self._descriptor >= 0:
             self.startReading()
 
