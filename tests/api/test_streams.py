@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 from typing import Any
 
 from twisted.internet.testing import StringTransport
@@ -13,7 +14,7 @@ from tests.api.test_hostile_http import HostileCase
 from tests.fakes import FakeJoiner
 from txcontain.api.access import Caller
 from txcontain.api.server import ConnectionLimits
-from txcontain.api.streams import LONGEST_CONTROL, SUBPROTOCOL
+from txcontain.api.streams import LONGEST_CONTROL, LOOK_AFTER, SUBPROTOCOL
 from txcontain.runtime.session import Session
 
 HEADERS = (
@@ -172,6 +173,22 @@ class StreamTests(StreamsCase):
         joiner.producer.pauseProducing()
         joiner.producer.stopProducing()  # it has closed its input
         self.assertEqual(self.transport.producerState, "producing")
+
+    def test_gone_while_held_up(self) -> None:
+        """A client that hangs up while the command reads nothing has it ended all the same."""
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        _, joiner = self.open()
+        self.transport.fileno = near.fileno
+        joiner.producer.pauseProducing()
+        far.send(b"never read")
+        self.reactor.pump([LOOK_AFTER] * 3)
+        self.assertFalse(self.transport.disconnected)
+        far.close()
+        self.reactor.advance(LOOK_AFTER)
+        self.assertTrue(self.transport.disconnected)
+        self.hang_up(self.connection)
+        self.assertEqual(joiner.signals, [signal.SIGHUP])
 
     def test_ping(self) -> None:
         """A ping is answered."""

@@ -28,6 +28,8 @@ from txcontain.api.verbs import HUNG_UP
 from txcontain.container.document import read_object
 from txcontain.container.exec_plan import read_size
 from txcontain.errors import InvalidData
+from txcontain.host.sockets import has_hung_up
+from txcontain.later import Timer
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.session import Session
 
@@ -36,6 +38,7 @@ STDIN, STATUS, RESIZE, CLOSE = 0, 3, 4, 255  # channels; 1 and 2 are the streams
 LONGEST_CONTROL = 256  # bytes of a message that is no input
 # Close codes (RFC 6455, 7.4.1).
 FINE, NOT_UNDERSTOOD, TOO_LONG = 1000, 1003, 1009
+LOOK_AFTER = 1.0  # seconds between two looks at a connection that is not read
 # Seconds until a silent client is looked for, between two looks; how many looks (tcp(7)).
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 3}
 
@@ -69,8 +72,12 @@ class Streams:
     hang_up: Callable[[], None]
     transport: Any = None
     closed: Deferred[None] = field(factory=Deferred)  # fires when the connection has ended
+    _look: Timer = field(init=False)  # for a client that hangs up while nothing is read of it
     _channel: int | None = None  # of the message that is being received
     _control: bytes = b""  # what has come of it, if it is no input
+
+    def __attrs_post_init__(self) -> None:
+        self._look = Timer(self.session.reactor, self._look_at_client)
 
     def makeConnection(self, transport: Any) -> None:
         """The handshake is over: let both sides go."""
@@ -149,20 +156,30 @@ class Streams:
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has hung up, or we have."""
+        self._look.cancel()
         self.session.end(HUNG_UP)
         self.closed.callback(None)
 
     def pauseProducing(self) -> None:
         """The command does not read its input: take no more from the client."""
         self.transport.pauseProducing()
+        self._look.after(LOOK_AFTER)
+
+    def _look_at_client(self) -> None:
+        """Hang up if it has done so: its input is of no use then, and the reactor does not look."""
+        if has_hung_up(self.transport.fileno()):
+            self.transport.abortConnection()
+        else:
+            self._look.after(LOOK_AFTER)
 
     def resumeProducing(self) -> None:
         """It reads on."""
+        self._look.cancel()
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """It has closed its input: what comes now is thrown away."""
-        self.transport.resumeProducing()
+        self.resumeProducing()
 
 
 def status_of(how: Exit) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -163,6 +164,13 @@ def is_own(host: str) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRNOTAVAIL
     return True
+
+
+def has_hung_up(descriptor: int) -> bool:
+    """Whether the other end of a connection will send no more, also if much is unread (poll(2))."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)  # POLLHUP and POLLERR are always told
+    return bool(poll.poll(0))
 
 
 def send_now(connection: socket.socket, message: bytes, *descriptors: int) -> int:
