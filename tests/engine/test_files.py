@@ -11,7 +11,7 @@ from txcontain.container.visit_plan import BORROWED
 from txcontain.engine import files
 from txcontain.engine.changes import changes
 from txcontain.engine.files import split
-from txcontain.engine.recovery import restore
+from txcontain.engine.recovery import doctor, restore
 from txcontain.errors import CalledOff, CannotCopy, InvalidData, MachineAtFault, NoSuchPath
 from txcontain.host.cgroups import Cgroups
 from txcontain.runtime.session import PASSED_AS_KILL
@@ -245,6 +245,19 @@ class CommitTests(FilesCase):
         done = restore(make_manager(self.reactor, self.folder))
         self.assertEqual(set(os.listdir(self.mountables)) - before, {os.path.basename(other)})
         self.assertIn("a commit cut short", "".join(done))
+
+    def test_doctor(self) -> None:
+        """Doctor removes it too, but leaves alone what is being written."""
+        committed = self.committing()
+        (writing,) = self.manager.committing
+        old = os.path.join(self.mountables, writing.replace(".new.", ".old."))
+        open(old, "w").close()
+        found = self.now(doctor(self.manager))
+        self.assertEqual(found, [f"removed {os.path.basename(old)}, a commit cut short"])
+        self.assertIn(writing, os.listdir(self.mountables))
+        self.ends()
+        self.successResultOf(committed)
+        self.assertEqual(self.manager.committing, set())
 
     def test_two_at_once(self) -> None:
         """Of two that want the same name, one gets it."""

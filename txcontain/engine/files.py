@@ -258,6 +258,7 @@ async def commit(
     # The unpacking of a tarball leaves out a top folder that is named like it.
     renamed = f"--transform=flags=rSh;s,^\\.,{name.removesuffix('.tar')},"
     arguments = [*CREATE, "--format=posix", *XATTRS, "--one-file-system", renamed, "."]
+    manager.committing.add(os.path.basename(beside))
     try:
         await manager.threads(_make, path, beside)
         try:
@@ -274,6 +275,8 @@ async def commit(
         raise MountableExists(f"there is a {name} in mountables/ already", hint) from None
     except OSError as error:
         raise MachineAtFault(what, of_os(error)) from error
+    finally:
+        manager.committing.discard(os.path.basename(beside))
     manager.journal.add("committed", f"{target} was kept as {name}", instance=instance.name)
     return {"mountable": name, "mount": target, "size": size}
 
@@ -298,9 +301,10 @@ def remove_unfinished(manager: Manager) -> list[str]:
     end, names = _unfinished(manager), list[str]()
     with contextlib.suppress(FileNotFoundError):  # there are no mountables
         names = [name for name in os.listdir(manager.mountables) if name.endswith(end)]
-    for name in names:
+    cut_short = sorted(set(names) - manager.committing)
+    for name in cut_short:
         _remove(os.path.join(manager.mountables, name))
-    return names
+    return cut_short
 
 
 def _target(instance: Instance, target: str | None) -> str:

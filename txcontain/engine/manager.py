@@ -131,6 +131,7 @@ class Manager:
             takes_self=True,
         )
     )
+    committing: set[str] = field(factory=set)  # names of the files that commits are writing
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property

@@ -106,6 +106,8 @@ async def doctor(manager: Manager) -> list[str]:
         for name in await manager.layers.remove_unused(manager.layers_in_use):
             done.append(f"removed the layer {name}, which nothing uses")
     done += await manager.network.recover()
+    unfinished = await manager.threads(remove_unfinished, manager)
+    done += [f"removed {name}, a commit cut short" for name in unfinished]
     for path in manager.kernel.mounts_below(manager.state):
         done.append(f"there is a mount of this host at {path}: umount it, if it is not yours")
     for what in done:
