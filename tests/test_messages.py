@@ -652,9 +652,10 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     ("GET /nothing", {}, "404 Not Found: there is no such path; see API.md"),
     ("PUT /list", {}, "405 Method Not Allowed"),
     (
-        "GET /events?since=-1",
+        "GET /events?since=1234567890123456",
         {},
-        "409 Bad Request: since must be a whole number from 0 to 999999999999999, not '-1'",
+        "409 Bad Request: since must be a whole number from 0 to 999999999999999, not "
+        "'1234567890123456'",
     ),
     (
         "GET /events?follow=yes",
@@ -862,10 +863,10 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     ),
     (["logs"], {}, "Name the instances whose logs to show, or give --all."),
     (
-        ["events", "--since", "now"],
+        ["logs", "-n", "all", "web-1"],
         {},
-        "txcontain events: error: argument --since: it must be a whole number, 0 or more, not"
-        " 'now'",
+        "txcontain logs: error: argument -n/--lines/--tail: it must be a whole number, 0 or more, "
+        "not 'all'",
     ),
     (
         ["token", "a b", "read"],

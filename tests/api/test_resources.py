@@ -514,11 +514,14 @@ class MoreTests(WebTestCase):
         self.assertTrue(record["address"])
 
     def test_events(self) -> None:
-        """The events after a number are answered, a line of JSON each."""
-        _, _, body = self.ask("GET", "/events?since=1")
-        self.assertEqual(
-            [json.loads(line)["what"] for line in body.splitlines()], ["starting", "running"]
-        )
+        """The events after a number, or since a time, are answered, a line of JSON each."""
+        for since, told in (
+            ("1", ["starting", "running"]),
+            ("1970-01-01T00:00:00Z", ["config", "starting", "running"]),
+            ("2970-01-01T00:00:00Z", []),
+        ):
+            _, _, body = self.ask("GET", f"/events?since={since}")
+            self.assertEqual([json.loads(line)["what"] for line in body.splitlines()], told)
 
 
 class HangUpTests(WebTestCase):

@@ -1,6 +1,7 @@
 """The journal and its followers."""
 
 import os
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from unittest import mock
@@ -306,6 +307,23 @@ class FollowerTests(MachineTestCase):
         self.successResultOf(self.follow(since=1, follow=False))
         self.assertEqual(self.sent(), [2, 3])
         self.assertIsNone(self.consumer.producer)
+
+    def test_since_a_time(self) -> None:
+        """Events before a time are passed over, also if the clock was set back meanwhile."""
+        for now in (100.0, 300.0, 200.0):
+            self.journal.now = partial(float, now)
+            self.add(1)
+        follower = Follower(
+            self.consumer, journal=self.journal, reactor=self.reactor, last=0, earliest=200.0
+        )
+        sending = self.start(follower.send(True))
+        self.reactor.advance(0)
+        for now in (199.0, 201.0):
+            self.journal.now = partial(float, now)
+            self.add(1)
+        self.assertEqual([event["time"] for event in self.consumer.lines()], [300, 200, 201])
+        follower.stopProducing()
+        self.successResultOf(sending)
 
     def test_followed(self) -> None:
         """With follow, a client gets the events that are there, then each as it happens."""

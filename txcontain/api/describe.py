@@ -78,6 +78,7 @@ PROBLEM = structure(
 
 LARGEST_QUERY = 10**15 - 1
 FLAG = one_of("1 or true: yes", "0", "1", "false", "true")
+MOMENT = {"type": "string", "description": "RFC 3339, or a duration: that long ago"}
 BINARY = {"type": "string", "format": "binary"}
 
 

@@ -11,6 +11,7 @@ from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
     FLAG,
     LARGEST_QUERY,
+    MOMENT,
     Json,
     answer,
     extension,
@@ -21,6 +22,19 @@ from txcontain.api.describe import (
 )
 from txcontain.api.verbs import ExtensionResource, flag, number, query
 from txcontain.logs.follower import Follower
+from txcontain.logs.times import SECOND, read_moment
+
+SINCE = {"anyOf": [numeric("seq", 0, LARGEST_QUERY), MOMENT]}
+
+
+def read_since(name: str, text: str) -> tuple[int, float]:
+    """After which number, and from which unix time on.
+
+    Raises InvalidData.
+    """
+    if text.isdecimal():
+        return number(name, text), 0.0
+    return 0, read_moment(name, text) / SECOND
 
 
 @define
@@ -47,7 +61,7 @@ class Events(Area):
                 "Tell what has happened",
                 answer("an Event a line", {"type": "string"}, "application/x-ndjson"),
                 parameters=[
-                    in_query("since", "only after this number", numeric("seq", 0, LARGEST_QUERY)),
+                    in_query("since", "only after this number, or from this time on", SINCE),
                     in_query("follow", "also those to come, without end", FLAG),
                 ],
             ),
@@ -60,9 +74,9 @@ class Events(Area):
 
     async def events(self, request: Request) -> None:
         """GET /events."""
-        asked = query(request, since=number, follow=flag)
+        asked = query(request, since=read_since, follow=flag)
         request.setHeader(b"Content-Type", b"application/x-ndjson")
         journal, reactor = self.manager.journal, self.manager.reactor
-        last = asked["since"] or 0
-        follower = Follower(request, journal=journal, reactor=reactor, last=last)
+        last, earliest = asked["since"] or (0, 0.0)
+        follower = Follower(request, journal=journal, reactor=reactor, last=last, earliest=earliest)
         await follower.send(bool(asked["follow"]))

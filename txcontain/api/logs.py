@@ -13,6 +13,7 @@ from txcontain.api.describe import (
     FLAG,
     INSTANCE,
     LARGEST_QUERY,
+    MOMENT,
     NO_INSTANCE,
     Json,
     answer,
@@ -38,7 +39,6 @@ READERS: dict[str, Any] = {
     "since": read_moment,
     "until": read_moment,
 }  # of the parameters of a log
-MOMENT = {"type": "string", "description": "RFC 3339, or a duration: that long ago"}
 PARAMETERS = [
     in_query("tail", "only the last lines of each", numeric("lines", 0, LARGEST_QUERY)),
     in_query("follow", "also what it goes on to write, until it has ended", FLAG),

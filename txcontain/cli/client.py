@@ -291,8 +291,8 @@ class Client:
         which: dict[str, Any] = {"instance": list(instances)} if instances else {"all": 1}
         return self.feed("/logs", follow, **which, **params)
 
-    async def events(self, follow: bool, since: int | None = None) -> AsyncIterator[Json]:
-        """Yield the events after number `since`; with `follow`, also those to come."""
+    async def events(self, follow: bool, since: str | None = None) -> AsyncIterator[Json]:
+        """Yield the events since a time or a number; with `follow`, also those to come."""
         rest = b""
         async for chunk in self.feed("/events", follow, since=since):
             *lines, rest = (rest + chunk).split(b"\n")

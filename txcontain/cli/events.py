@@ -5,7 +5,7 @@ import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import FOLLOW, Argument, Command, whole_number
+from txcontain.cli.command import FOLLOW, Argument, Command
 from txcontain.cli.words import one_line
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ COMMANDS = (
             FOLLOW,
             Argument(
                 "--since",
-                metavar="N",
-                type=whole_number,
-                help="only events after number N: the last one that you have seen",
+                metavar="TIME",
+                help="only from then on: RFC 3339, or 10m, 2h ago; or after the number of an event",
             ),
             Argument("--json", action="store_true", help="a JSON document a line"),
         ),

@@ -19,11 +19,12 @@ MOST_WAITING = 10_000  # events kept for a client that reads none
 
 @define(eq=False)
 class Follower(PushProducer):
-    """Sends the events after a number: first those on disk, then each as it happens."""
+    """Sends the events after a number or time: first those on disk, then each as it happens."""
 
     journal: Journal = field(kw_only=True)
     reactor: Any = field(kw_only=True)
-    last: int = field(kw_only=True)  # the number of the last event sent
+    last: int = field(kw_only=True)  # the number of the last event sent, or passed over
+    earliest: float = field(default=0.0, kw_only=True)  # unix time: older ones are passed over
     _waiting: list[Event] = field(factory=list)
     _wake: Deferred[None] | None = None
 
@@ -50,7 +51,8 @@ class Follower(PushProducer):
     async def _write(self, events: list[Event]) -> None:
         new = [event for event in events if event["seq"] > self.last]
         if new and await self.free():
-            self.consumer.write(b"".join(map(to_json, new)))
+            late = [event for event in new if event["time"] >= self.earliest]
+            self.consumer.write(b"".join(map(to_json, late)))
             self.last = new[-1]["seq"]
 
     async def _something_happened(self) -> bool:
