@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from txcontain.cli import main
 from txcontain.cli.client import Client
+from txcontain.cli.commands import COMMANDS
 
 
 class Manager(Resource):
@@ -81,6 +82,8 @@ class Closed:
 class Session(SynchronousTestCase):
     """Types commands, and looks at what comes out."""
 
+    commands = COMMANDS
+
     def setUp(self) -> None:
         self.manager = Manager()
         self.http: Any = StubTreq(self.manager)
@@ -92,7 +95,7 @@ class Session(SynchronousTestCase):
 
     def start(self, *words: str) -> Deferred[Any]:
         """Type a command; return the Deferred of its exit status."""
-        arguments = main.parse(list(words), {})
+        arguments = main.parse(list(words), {}, self.commands)
         client = Client(arguments.url, self.http, self.clock)
         client.way = self.way
         return Deferred.fromCoroutine(main.carry_out(client, arguments))

@@ -27,7 +27,7 @@ from txcontain import __version__
 from txcontain.cli import complete, connect, main, system
 from txcontain.cli.client import QUICK, SLOW, Client, fits
 from txcontain.cli.command import INSTANCE, INSTANCES
-from txcontain.cli.commands import COMMANDS
+from txcontain.cli.commands import COMMANDS, OF_CHECKOUT
 from txcontain.cli.errors import CliError, Refused
 from txcontain.cli.words import age
 
@@ -62,6 +62,8 @@ PROBLEM = {
 
 class CourseTests(Session):
     """The six commands whose output the course compares."""
+
+    commands = OF_CHECKOUT
 
     def test_upload(self) -> None:
         """A file goes to the manager byte for byte, as JSON, and the answer is one word."""
@@ -192,6 +194,20 @@ class LifeTests(Session):
             self.err,
             "No such instance: there is no web-9\n  inspect web-9\n  look at `txcontain ps`\n",
         )
+
+    def test_destroy(self) -> None:
+        """What words stand for is looked up, then each of these is destroyed, whatever fails."""
+        for word, found in (("web", ["web-1"]), ("config%3Adb", ["db-1", "db-2"])):
+            records = [{**RUNNING, "instance": name} for name in found]
+            self.manager.answers_to(f"GET /instances?match={word}", {"instances": records})
+        self.manager.answers_to("GET /instances?match=x", status=404, Txcontain_Reason="no%20x")
+        for name in ("web-1", "db-1"):
+            self.manager.answers_to(f"DELETE /destroy/{name}")
+        self.manager.answers_to("DELETE /destroy/db-2", status=500, Txcontain_Reason="stuck")
+        self.assertEqual(self.run_command("destroy", "web", "x", "config:db"), 1)
+        self.assertEqual(self.out, "web-1: destroyed\ndb-1: destroyed\n")
+        self.assertEqual(self.err, "x: no x\ndb-2: stuck\n")
+        self.assertEqual(self.run_command("destroy", "web"), 0)
 
     def test_logs(self) -> None:
         """Logs come out byte for byte, be they text or not."""
@@ -412,7 +428,7 @@ class NoAnswerTests(Session):
             (["list"], "GET /list", QUICK),
             (["logs", "web-1"], "GET /instances/web-1/logs", QUICK),
             (["launch", "web", "1", "01"], "POST /launch", SLOW),
-            (["destroy", "web-1"], "DELETE /destroy/web-1", SLOW),
+            (["destroyall"], "DELETE /destroyall", SLOW),
         ):
             self.manager.answers_to(asked, None)
             status = self.start(*words)

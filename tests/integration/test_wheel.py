@@ -79,7 +79,7 @@ class WheelTests(ManagerCase):
         instance = self.launch()
         cli = [txcontain, "--url", self.url]
         self.assertIn(instance, self.say(*cli, "ps"))
-        self.assertEqual(self.say(*cli, "destroy", instance), "Success\n")
+        self.assertEqual(self.say(*cli, "destroy", instance), f"{instance}: destroyed\n")
 
     def test_shell_files(self) -> None:
         """Shells find what completes words, names of instances too; and there is a manual page."""

@@ -24,7 +24,7 @@ from txcontain.cli import (
 )
 from txcontain.cli.command import Command
 
-COMMANDS: tuple[Command, ...] = (
+OF_CHECKOUT: tuple[Command, ...] = (  # those in cli/, whose destroy is the course's
     *v1.COMMANDS,
     *configs.COMMANDS,
     *secrets.COMMANDS,
@@ -42,3 +42,4 @@ COMMANDS: tuple[Command, ...] = (
     *system.COMMANDS,
     *complete.COMMANDS,
 )
+COMMANDS = tuple(life.DESTROY if one is v1.DESTROY else one for one in OF_CHECKOUT)

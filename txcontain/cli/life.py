@@ -40,10 +40,9 @@ async def named(client: "Client", words: list[str]) -> tuple[list[str], bool]:
         if not word.startswith(OF_CONFIG):
             names[word] = None
             continue
-        try:
-            names.update((record["instance"], None) for record in await client.matching(word))
-        except CliError as error:
-            failed = complain(word, error)
+        found, none = await look_up(client, [word])
+        names.update(dict.fromkeys(found))
+        failed |= none
     return list(names), failed
 
 
@@ -71,6 +70,41 @@ def verb(name: str, *options: str) -> "Callable[[Client, Namespace], Coroutine[A
         return await change(client, arguments.instances, name, **values)
 
     return run
+
+
+async def destroy(client: "Client", arguments: Namespace) -> int:
+    """End all these instances at the same time, and remove what they kept; print a line for each.
+
+    What is asked for is looked up first: so nothing is removed that only later begins with a word.
+    """
+    from twisted.internet.defer import Deferred, gatherResults
+
+    names, failed = await look_up(client, arguments.instances)
+    works = [Deferred.fromCoroutine(destroy_one(client, name)) for name in names]
+    done: list[bool] = await gatherResults(works)
+    return int(failed or not all(done))
+
+
+async def look_up(client: "Client", words: list[str]) -> tuple[list[str], bool]:
+    """Return the names that these words stand for, and whether any stands for none."""
+    names: dict[str, None] = {}
+    failed = False
+    for word in words:
+        try:
+            names.update((record["instance"], None) for record in await client.matching(word))
+        except CliError as error:
+            failed = complain(word, error)
+    return list(names), failed
+
+
+async def destroy_one(client: "Client", name: str) -> bool:
+    """Destroy the instance of this name; return whether that worked."""
+    try:
+        await client.destroy(name)
+    except CliError as error:
+        return not complain(name, error)
+    print(plain(f"{name}: destroyed"))
+    return True
 
 
 async def rename(client: "Client", arguments: Namespace) -> int:
@@ -106,6 +140,9 @@ TIMEOUT = Argument(
 )
 SIGNAL = Argument("-s", "--signal", metavar="SIGNAL", help="its name or number (default: KILL)")
 
+DESTROY = Command(
+    "destroy", "end instances and remove what they kept", destroy, (INSTANCES,)
+)  # that of cli/ is in v1.py
 COMMANDS = (
     Command(
         "stop",

@@ -32,11 +32,11 @@ FILES = {
 }
 
 
-def main() -> NoReturn:
-    """Carry out the command that this process was started with, and exit."""
+def main(commands: Iterable[Command] = COMMANDS) -> NoReturn:
+    """Carry out the command that this process was started with, one of these, and exit."""
     die_quietly_of_ctrl_c()
     open_stdout()
-    arguments = parse(sys.argv[1:], os.environ)
+    arguments = parse(sys.argv[1:], os.environ, commands)
     if arguments.run is complete:
         os._exit(print_names(arguments))
     if not arguments.url.startswith("https:"):
@@ -127,12 +127,14 @@ def failed(error: CliError, arguments: Namespace) -> int:
     return status
 
 
-def parse(words: list[str], environment: Mapping[str, str]) -> Namespace:
+def parse(
+    words: list[str], environment: Mapping[str, str], commands: Iterable[Command] = COMMANDS
+) -> Namespace:
     """Return what a command line asks for; with no command in it, say which there are, and exit.
 
     :param environment: where TXCONTAIN_URL and TXCONTAIN_TOKEN may be
     """
-    top = parser()
+    top = parser(commands)
     arguments, unknown = top.parse_known_args(words)
     if unknown:
         arguments.parser.error(f"there is no argument {unknown[0]!r}: --help shows those there are")
@@ -175,13 +177,13 @@ class Parser(ArgumentParser):
         self.exit(self.failure, f"{self.prog}: error: {message}\n")
 
 
-def parser() -> Parser:
-    """Return the parser of the command line, for COMMANDS."""
+def parser(commands: Iterable[Command] = COMMANDS) -> Parser:
+    """Return the parser of the command line, for these commands."""
     top = Parser("txcontain", description="Runs and looks after containers.")
     top.set_defaults(run=None, parser=top)
     top.add_argument("--version", action="version", version=f"txcontain {__version__}")
     add_where(top, None)
-    add_commands(top, COMMANDS)
+    add_commands(top, commands)
     return top
 
 

@@ -90,6 +90,12 @@ async def verdict(doing: Awaitable[None]) -> int:
     return 0
 
 
+DESTROY = Command(
+    "destroy",
+    "end an instance and remove what it kept",
+    destroy,
+    (Argument("instance", metavar="INSTANCE", type=instance_name, help="its name, all of it"),),
+)
 COMMANDS = (
     Command(
         "upload",
@@ -119,11 +125,6 @@ COMMANDS = (
         ),
     ),
     Command("list", "list the running instances", list_running),
-    Command(
-        "destroy",
-        "end an instance and remove what it kept",
-        destroy,
-        (Argument("instance", metavar="INSTANCE", type=instance_name, help="its name, all of it"),),
-    ),
+    DESTROY,
     Command("destroyall", "end and remove all instances", destroyall),
 )
