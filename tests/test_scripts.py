@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -150,3 +151,21 @@ class ManagerTests(ScriptCase):
         for port in ("x", "0", "65536", "-1", "²"):
             said = f"PORT must be a number from 1 to 65535, not '{port}'.\n"
             self.assertEqual(self.run_script("scripts/manager", "start", port), (1, said))
+
+    def test_clean(self) -> None:
+        """What was removed is said, and what stays."""
+        script, state = Path(self.folder, "scripts/manager"), Path(self.folder, "state")
+        script.parent.mkdir()
+        shutil.copy(PROJECT / "scripts/manager", script)
+        for name in ("configs", "volumes/data", "secrets", "instances"):
+            (state / name).mkdir(parents=True)
+        for name in ("configs/web-1-0.cfg", "configs/.web-1-1.cfg.tmp", "secrets/.x.tmp"):
+            (state / name).touch()
+        self.assertEqual(
+            self.run_script(str(script), "clean"),
+            (0, "Removed: 0 containers, 1 config.\nWhat stays, in state/: volumes.\n"),
+        )
+        self.assertEqual(os.listdir(state / "configs"), [".web-1-1.cfg.tmp"])
+        shutil.rmtree(state / "volumes")
+        said = "Removed: 0 containers, 0 configs.\n"
+        self.assertEqual(self.run_script(str(script), "clean"), (0, said))
