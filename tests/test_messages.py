@@ -182,6 +182,10 @@ CONFIGS = (
         {"command": ["a"], "startup_script": "/a"},
         "a config has either startup_script or command: only one program can be PID 1",
     ),
+    (
+        {"disk_size": "16M", "limits": {"disk": "16M"}},
+        "a config has either disk_size or limits.disk: on the disk, or in memory",
+    ),
     ({"files": "/x"}, "files must be a list of up to 64 objects, not '/x'"),
     ({"files": ["/x"]}, 'files has objects such as {"path": "/x", "content": ""}, not \'/x\''),
     ({"files": [{"path": "/x"}]}, "each of files has a path, and either content or from"),
@@ -1435,6 +1439,11 @@ ELSEWHERE = (
         "what {} writes is in memory (limits.disk), where no one sees it",
     ),
     (
+        "a diff of what is on a disk of its own",
+        "integration/test_disk_size.py:test_stays",
+        "what {} writes is on a disk of its own (disk_size), which no one sees",
+    ),
+    (
         "a commit of what was in memory",
         "engine/test_files.py:test_memory",
         "what {} wrote was in memory (limits.disk), and is gone",
@@ -1614,6 +1623,21 @@ ELSEWHERE = (
         "container/test_init.py:test_nowhere",
         "there is no {} in the folders of PATH ({}) → make each argument of command a string of "
         "its own",
+    ),
+    (
+        "disk_size without e2fsprogs",
+        "container/test_init.py:test_why_not",
+        "there is no mke2fs on this machine → install e2fsprogs, or leave disk_size out",
+    ),
+    (
+        "disk_size without loop devices",
+        "container/test_init.py:test_why_not",
+        "this machine has no loop devices → modprobe loop, or leave disk_size out",
+    ),
+    (
+        "a start while files of a stopped one are copied",
+        "container/test_init.py:test_why_not",
+        "it is in use: files are copied, or its last processes end → try again in a moment",
     ),
     (
         "a workdir that is not there",

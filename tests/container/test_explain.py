@@ -127,6 +127,13 @@ class AsText(SynchronousTestCase):
         self.assertIn("prlimit --pid $$ --nofile=100\n", script)
         self.assertIn("size=1048576 scratch /private/disk\n", script)
 
+    def test_disk_size(self) -> None:
+        """A disk of its own is made once, and mounted by a loop device."""
+        script = script_of(limits={}, disk_size="16M")
+        self.assertIn("[ -e /private/disk.img ] || { fallocate -l 16777216 ", script)
+        options = "loop,nosuid,nodev"
+        self.assertIn(f"mount -t ext4 -o {options} /private/disk.img /private/disk\n", script)
+
     def test_variables_are_filled_in(self) -> None:
         """${NAME} stands for the value that NAME had before; the shell expands nothing else."""
         script = script_of(startup_env="A=1 2;B=${A}$A;HOME=${HOME}/x;C=${NONE}")

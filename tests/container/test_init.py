@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fakes import make_folder
 from tests.support import make_spec
 from txcontain.container import init, small_files, spec
 from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
@@ -65,6 +67,7 @@ OPENING = (
     "open_inside",
     "open_terminal",
     "open_other_end",
+    "loop",
     "make_user_namespace",
     "copy_mounts",
 )
@@ -248,9 +251,56 @@ PLANS = {
     "as root": container_plan(startup_owner="root"),
     "looked after": container_plan(init=True),
     "user namespace": container_plan(ids=1 << 20),
+    "disk": container_plan(limits={}, disk_size="16M"),
     "packing": make_packing_plan("/volume", "/scratch", "/pipe", Program("/tar")),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
+
+
+class DiskTests(Case):
+    """A file system in a file."""
+
+    def setUp(self) -> None:
+        self.image = os.path.join(make_folder(self), "disk.img")
+
+    def make(self, program: str) -> None:
+        """Make it, by this program."""
+        self.patch(init, "MKE2FS", ("/none", program))
+        init.Kernel().make_disk(self.image, 1 << 20)
+
+    def test_made(self) -> None:
+        """It is made once, with all its bytes; half of one is never taken for a whole one."""
+        Path(f"{self.image}.new").write_text("half")
+        self.assertRaises(OSError, self.make, "/bin/false")
+        self.assertFalse(os.path.exists(self.image))
+        self.make("/bin/true")
+        status = os.stat(self.image)
+        self.assertEqual((status.st_size, status.st_blocks * 512 >= 1 << 20), (1 << 20, True))
+        self.make("/bin/false")
+
+    def test_locked(self) -> None:
+        """While anything has it, it is not shown again: that would destroy it."""
+        self.make("/bin/true")
+        self.patch(init, "FREE_WITHIN", 0.0)
+        self.patch(init.Kernel, "_show", lambda _, file: os.dup(file))
+        device = init.Kernel().loop(self.image)
+        self.assertRaises(BlockingIOError, init.Kernel().loop, self.image)
+        os.close(device)
+        os.close(init.Kernel().loop(self.image))
+
+    def test_why_not(self) -> None:
+        """What the machine lacks is said."""
+        for number, name, cause in (
+            (ENOENT, "/usr/sbin/mke2fs", "there is no mke2fs on this machine"),
+            (ENOENT, "/dev/loop-control", "this machine has no loop devices"),
+            (errno.ENXIO, "/dev/loop7", "this machine has no loop devices"),
+            (errno.ENOSPC, None, ""),
+        ):
+            self.assertEqual(init.why_no_disk(OSError(number, "", name))[0], cause)
+        locked: Any = OSError(errno.EAGAIN, "")
+        locked.call = "flock"
+        cause = "it is in use: files are copied, or its last processes end"
+        self.assertEqual(init.why_no_disk(locked)[0], cause)
 
 
 class VolumeTests(Case):

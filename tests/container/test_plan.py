@@ -345,6 +345,20 @@ class Containers(SynchronousTestCase):
         self.assertEqual(plan_of(init=True), plan_of())
         self.assertEqual(common_start(plan, plan), plain[:-1])
 
+    def test_disk_size(self) -> None:
+        """A disk of its own comes before its first use, and only at the launch."""
+        plain, plan = plan_of(writable_root=True), plan_of(writable_root=True, disk_size="16M")
+        flags = ["nosuid", "nodev"]
+        disk = step(
+            "disk", path="/private/disk", image="/private/disk.img", size=1 << 24, flags=flags
+        )
+        where = plan.index(disk)
+        self.assertEqual(common_start(plan, plan), plan[:where])
+        self.assertEqual(plan[:where], plain[:where])
+        overlay = dict(plan)["root_overlay"]
+        self.assertEqual(overlay["upper"], "/private/disk/base-upper")
+        self.assertFalse(overlay["volatile"])  # so that it can be mounted again after a power cut
+
     def test_sizes(self) -> None:
         """/tmp is made as large as the config says; /dev/shm exists already and is resized."""
         plain, plan = plan_of(), plan_of(shm_size="1G", tmp_size="1M")

@@ -163,6 +163,7 @@ REFUSED: dict[str, list[Any]] = {
     "limits": ["256M", 1, True, []],
     "shm_size": [0, "4095", "x", -1, 1.5, True],
     "tmp_size": [0, "4095", "x", -1, 1.5, True],
+    "disk_size": [0, "15M", "x", 1.5, True],
     "writable_root": [0, 1, "true", "", []],
     "user_namespace": [0, 1, "true", "", []],
     "manage": [0, 1, "true", "", []],
@@ -343,6 +344,7 @@ TAKEN: dict[str, Any] = {
     ],
     "shm_size": [("1G", 1 << 30), (4096, 4096)],
     "tmp_size": [("1G", 1 << 30), (4096, 4096)],
+    "disk_size": [("16M", 1 << 24), (1 << 30, 1 << 30)],
     "writable_root": [(True, True), (False, False)],
     "user_namespace": [(True, True), (False, False)],
     "manage": [(True, True), (False, False)],
@@ -438,6 +440,7 @@ DEFAULTS = {
     "limits": Limits(),
     "shm_size": 64 << 20,
     "tmp_size": 256 << 20,
+    "disk_size": None,
     "writable_root": False,
     "user_namespace": False,
     "manage": False,
@@ -459,7 +462,7 @@ class Case(SynchronousTestCase):
         error = self.assertRaises(InvalidData, from_json, text, **options)
         self.assertIn(reason, str(error))
         self.assertTrue(str(error).isprintable())
-        self.assertLess(len(str(error)), 400)
+        self.assertLess(len(str(error)), 500)
         return error
 
 
@@ -584,6 +587,12 @@ class Keys(Case):
         error = self.refused(document(startup_scrpt="/x"), "a config has no key 'startup_scrpt'")
         self.assertIn("startup_script", error.chain[-1])
         self.refused(document(**{"\ud800\n" * 100: 1}), "'\\ud800\\n")
+
+    def test_one_disk(self) -> None:
+        """What is written is bounded on the disk or in memory, not both."""
+        both = document(disk_size="16M", limits={"disk": "16M"})
+        self.refused(both, "either disk_size or limits.disk")
+        self.assertEqual(make_spec(disk_size="16M", limits={"files": 9}).limits.files, 9)
 
     def test_one_program(self) -> None:
         """A config has a script or a command, and not both; without either nothing is run."""

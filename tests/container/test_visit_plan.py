@@ -94,6 +94,13 @@ class VisitTests(SynchronousTestCase):
         for target, lower in (("/b", "/l/b"), ("/run", "/base/run")):
             self.assertEqual((found[target]["lower"], found[target]["sealed"]), (lower, True))
 
+    def test_disk(self) -> None:
+        """A disk of its own is mounted again, and only to read if nothing is written."""
+        for writing in (False, True):
+            steps = dict(ended(writing=writing, disk_size="16M"))
+            self.assertEqual(steps["disk"]["image"], "/private/disk.img")
+            self.assertEqual("ro" in steps["disk"]["flags"], not writing)
+
     def test_nothing_else(self) -> None:
         """No process of the container, no network and no device is made again."""
         ops = {op for op, _ in ended(ids=1 << 20, network="none", init=True)}

@@ -133,6 +133,13 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace")
 
 
+def text_of(file: Path) -> str:
+    """What a file of /sys says; nothing if it has gone."""
+    with contextlib.suppress(OSError):
+        return file.read_text()
+    return ""
+
+
 def cgroups_of(state: Path) -> list[Path]:
     """The groups that the manager with this state folder has made for itself."""
     own = hashlib.sha256(os.path.realpath(state).encode()).hexdigest()[:8]
@@ -252,11 +259,17 @@ class ManagerCase(SynchronousTestCase):
             *(pid for pid in processes_of(self.folder) if pid not in self.own_processes()),
             *mounts_of(self.folder, Path("/proc/self/mountinfo")),
             *self.cgroups_left(),
+            *self.loop_devices(),
             *self.state.glob("instances/*"),
             *self.state.glob("instances/.*"),
             *self.state.glob("run/slots/*"),
             *self.state.glob("layers/*.unpacking"),
         ]
+
+    def loop_devices(self) -> list[str]:
+        """Which files in the state folder loop devices show."""
+        files = [text_of(file) for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+        return [file for file in files if str(self.state) in file]
 
     def own_processes(self) -> set[int]:
         """The manager and, while it runs, the two of its log process."""

@@ -139,6 +139,19 @@ class _Shell:
         mount = _mount(["nosuid", "nodev", f"size={size}"], "scratch", quote(path), "tmpfs")
         return [f"mkdir -p {quote(path)}", mount]
 
+    def disk(self, path: str, image: str, size: int, flags: Lines) -> Lines:
+        """A file system of its own in a file, which bounds what fits; all its bytes are reserved.
+        (The real init waits until no other mount has it.) It is unmounted, and the loop device
+        freed, with the last process.
+        """
+        file = quote(image)
+        make = f"fallocate -l {size} {file} && mke2fs -q -F -t ext4 -m 0 -E nodiscard {file}"
+        return [
+            f"mkdir -p {quote(path)}",
+            f"[ -e {file} ] || {{ {make}; }}",
+            _mount(["loop", *flags], image, quote(path), "ext4"),
+        ]
+
     def staging(self, path: str) -> Lines:
         """What all containers share is mounted here first, as there is no root yet. (The manager
         lets some processes do this in advance, so that a launch is faster.)

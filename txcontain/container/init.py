@@ -85,7 +85,14 @@ NAMESPACES = {
 PR_SET_DUMPABLE, PR_SET_NAME = 4, 15
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
-MNT_DETACH, SECCOMP_MODE_FILTER, LOCK_EX = 2, 2, 2
+MNT_DETACH, SECCOMP_MODE_FILTER, LOCK_EX, LOCK_NB = 2, 2, 2, 4
+# <linux/loop.h>; the flags: AUTOCLEAR, DIRECT_IO
+LOOP_CTL_GET_FREE, LOOP_CONFIGURE, LOOP_FLAGS = 0x4C82, 0x4C0A, 4 | 16
+MKE2FS = "/usr/sbin/mke2fs", "/sbin/mke2fs"
+# A discard would give back the bytes that were reserved. They are zeros: none need be written.
+FORMAT = "-q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1".split()
+DISK_DATA = "errors=remount-ro,noinit_itable"
+FREE_WITHIN, MOST_TRIES = 5.0, 100  # seconds until a disk is mounted no more; to get a loop device
 # <asm-generic/resource.h>
 RLIMITS = {
     "cpu": 0,
@@ -377,6 +384,68 @@ class Kernel:
                 os.close(descriptor)
         os.rename(beside, f"{folder}/data")
 
+    def make_disk(self, image: str, size: int) -> None:
+        """Make a file with a file system of this size (ext4), unless it is there.
+
+        All of its bytes are reserved now: what is written to it later always has room.
+        """
+        if os.path.exists(image):
+            return
+        beside = f"{image}.new"
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(beside, flags, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+        program = next(filter(os.path.exists, MKE2FS), MKE2FS[0])
+        child = os.posix_spawn(program, ["mke2fs", *FORMAT, beside], {})
+        if os.waitpid(child, 0)[1]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), beside)
+        os.rename(beside, image)
+
+    def loop(self, image: str) -> int:
+        """A descriptor of a block device that shows a file (loop(4)) until nothing uses it.
+
+        Two that show it at once would destroy its file system. So it is locked (flock(2)): the lock
+        is that of the open file, which the device has as long as it is mounted anywhere, even if
+        all who knew of it were killed.
+        """
+        file = os.open(image, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._lock(file, time.monotonic() + FREE_WITHIN)
+            return self._show(file)
+        finally:
+            os.close(file)
+
+    def _lock(self, file: int, deadline: float) -> None:
+        while True:
+            try:
+                self._call("flock", file, LOCK_EX | LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
+    def _show(self, file: int) -> int:
+        config = struct.pack("=II52xI240x", file, 0, LOOP_FLAGS)  # struct loop_config
+        control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for left in reversed(range(MOST_TRIES)):
+                number = self._call("ioctl", control, Long(LOOP_CTL_GET_FREE))
+                device = os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    self._call("ioctl", device, Long(LOOP_CONFIGURE), config)
+                    return device
+                except OSError as error:  # EBUSY: another process was faster
+                    os.close(device)
+                    if error.errno != errno.EBUSY or not left:
+                        raise
+        finally:
+            os.close(control)
+        raise AssertionError  # the last try returns or raises
+
     def rename(self, name: bytes) -> None:
         """Give this process another name and command line: its own ones show paths of the host.
 
@@ -614,6 +683,21 @@ class Container:
         """Mount a tmpfs that only this container can see."""
         self._make(path)
         self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
+
+    def disk(self, path: str, image: str, size: int, flags: Strings) -> None:
+        """Mount a file system in a file, which bounds what fits. Only this container sees it."""
+        self._make(path)
+        try:
+            self.kernel.make_disk(image, size)
+            device = self.kernel.loop(image)
+        except OSError as error:
+            call = getattr(error, "call", "open")
+            raise StepError(call, error.errno, image, *why_no_disk(error)) from error
+        try:
+            source = f"/proc/self/fd/{device}"
+            self.kernel.mount(source, path, "ext4", bits(flags), DISK_DATA)
+        finally:
+            self.kernel.close(device)
 
     def lend(self, files: Strings) -> None:
         """Hold programs of the host and what they need, to have them in another root."""
@@ -1453,6 +1537,18 @@ def why_no_workdir(path: str, number: int | None) -> tuple[str, str]:
     if number == errno.EACCES:
         return why_no_entry(f"{path}/")
     return f"{path} is not a folder that can be entered", "name another one as workdir"
+
+
+def why_no_disk(error: OSError) -> tuple[str, str]:
+    """Why there is no file system of its own for a container, and what to do."""
+    missing = str(error.filename) if error.errno in (errno.ENOENT, errno.ENXIO) else ""
+    if missing in MKE2FS:
+        return "there is no mke2fs on this machine", "install e2fsprogs, or leave disk_size out"
+    if missing.startswith("/dev/loop"):
+        return "this machine has no loop devices", "modprobe loop, or leave disk_size out"
+    if getattr(error, "call", "") == "flock":
+        return "it is in use: files are copied, or its last processes end", "try again in a moment"
+    return "", ""
 
 
 def why_no_visit(path: str, number: int | None) -> str:

@@ -41,6 +41,7 @@ CAPABILITIES = {
     "SETFCAP": 31,
 }
 
+IMAGE = "disk.img"  # in an instance's folder: what its disk_size bounds
 SMALL_FILES = "16m"  # of memory for files and secrets, which are at most 128 of 64K
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = {
@@ -71,6 +72,7 @@ OF_DEVICES = ["nosuid", "noexec"]
 # These steps, and all after them, run only at launch: they look at what may have changed since, or
 # consume manager resources (an address, a range of ids), or are the launch itself.
 LATE = {
+    "disk",
     "host_folder",
     "add_copy",
     "ask_for_link",
@@ -296,14 +298,19 @@ def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
 
 
 def _bounded_disk(spec: Spec, paths: Paths) -> Plan:
-    if spec.limits.disk is None:
-        return []
-    return [step("scratch", path=_private(spec, paths), size=str(spec.limits.disk))]
+    path = _private(spec, paths)
+    if spec.limits.disk is not None:
+        return [step("scratch", path=path, size=str(spec.limits.disk))]
+    if spec.disk_size is not None:
+        image = f"{paths.private}/{IMAGE}"
+        return [step("disk", path=path, image=image, size=spec.disk_size, flags=NO_POWERS)]
+    return []
 
 
 def _private(spec: Spec, paths: Paths) -> str:
-    """Where the writable layers are: on the disk, or in a tmpfs if the disk is limited."""
-    return paths.private if spec.limits.disk is None else f"{paths.private}/disk"
+    """Where the writable layers are: in the instance's folder, or in a file system of their own."""
+    is_bounded = spec.limits.disk is not None or spec.disk_size is not None
+    return f"{paths.private}/disk" if is_bounded else paths.private
 
 
 def open_files(spec: Spec) -> Plan:
@@ -332,9 +339,9 @@ def _volatile(spec: Spec) -> bool:
     """Whether a power cut may lose what is written.
 
     An instance that is never restarted will not read it again. Keeping it is expensive: the kernel
-    flushes the whole disk whenever an overlay is unmounted.
+    flushes the whole disk whenever an overlay is unmounted. (A disk of its own is small.)
     """
-    return spec.restart == "no"
+    return spec.restart == "no" and spec.disk_size is None
 
 
 def _masks(host: Host, top: str) -> Plan:

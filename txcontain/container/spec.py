@@ -171,6 +171,9 @@ class Spec:
     limits: Annotated[Limits, LIMITS_KEY] = Limits()
     shm_size: Annotated[int, size("what fits into /dev/shm", 4096)] = SHM_SIZE
     tmp_size: Annotated[int, size("what fits into /tmp", 4096)] = 256 << 20
+    disk_size: Annotated[int | None, size("what READWRITE mounts take of the disk", 16 << 20)] = (
+        None
+    )
     writable_root: Annotated[bool, boolean("the base image copy-on-write")] = False
     user_namespace: Annotated[bool, boolean("root in it is no one on the host")] = False
     manage: Annotated[bool, boolean("it may ask the manager for containers")] = False
@@ -254,6 +257,8 @@ def from_json(document: bytes) -> Spec:
     _refuse_same_target(checked)
     if checked.get("ports") and checked.get("network") != "private":
         refuse('ports can only be published with "network": "private"')
+    if checked.get("disk_size") and checked.get("limits", Limits()).disk:
+        refuse("a config has either disk_size or limits.disk: on the disk, or in memory")
     paths_of(checked.get("files", ()), checked.get("secrets", ()))
     if checked.get("command") and checked.get("startup_script"):
         refuse("a config has either startup_script or command: only one program can be PID 1")

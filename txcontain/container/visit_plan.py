@@ -118,6 +118,9 @@ def _tree(plan: Plan, writing: bool) -> Plan:
             steps.append((op, _layers(arguments, f"{first}/{number}", gone, writing)))
             if op == "root_overlay":
                 steps.append(_empty(BORROWED))
+        elif op == "disk":
+            flags = arguments["flags"] if writing else ["ro", *arguments["flags"]]
+            steps.append((op, {**arguments, "flags": flags}))
         elif op in OF_TREE:
             steps.append((op, arguments))
         if op == "staging":  # to make a user namespace takes these

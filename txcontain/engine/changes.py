@@ -46,6 +46,10 @@ async def changes(manager: Manager, instance: Instance) -> dict[str, Any]:
     parts, made = parts_of(instance)
     if parts and instance.spec.limits.disk is not None:
         refuse(f"what {instance.name} writes is in memory (limits.disk), where no one sees it")
+    if parts and instance.spec.disk_size is not None:
+        refuse(
+            f"what {instance.name} writes is on a disk of its own (disk_size), which no one sees"
+        )
     walk = Walk(made, instance.ids or 0)
     async with manager.surveys.turn():
         found = await manager.threads(walk.bounded, parts)
