@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 
 from bench.manager import ROOT
 
@@ -40,12 +41,12 @@ def environment() -> dict[str, str]:
     }
 
 
-def fetch_missing() -> None:
+def fetch_missing(packages: Mapping[str, str] = PACKAGES) -> None:
     """Have apt fetch the packages of the programs that are missing."""
-    missing = [package for program, package in PACKAGES.items() if not find(program)]
+    missing = [package for program, package in packages.items() if not find(program)]
     if not missing or not shutil.which("apt-get"):
         return
-    print(f"Fetching {', '.join(missing)} from Debian into build/peers (BENCH_PEERS=no: don't).")
+    print(f"Fetching {', '.join(missing)} from Debian into build/peers.")
     archives = PEERS / "debs"
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     install = [

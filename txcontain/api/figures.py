@@ -22,11 +22,13 @@ from txcontain.api.describe import (
     ref,
     structure,
 )
+from txcontain.api.exposition import choose, pieces
 from txcontain.api.instances import NAME_PART
 from txcontain.api.pieces import send_pieces
 from txcontain.api.verbs import ExtensionResource, choice, number, query
 from txcontain.engine.history import FINE, POINTS
 from txcontain.engine.inspection import usage
+from txcontain.engine.metrics import collect
 from txcontain.errors import InvalidData
 
 POINTS_TOLD = 60  # if the query does not say how many
@@ -67,6 +69,13 @@ class Figures(Area):
                 answer("figures", structure({"stats": array(ref("Usage"))})),
             ),
         },
+        "/metrics": {
+            "get": extension(
+                "metrics",
+                "Tell all figures to Prometheus",
+                answer("text, or OpenMetrics as Accept says", {"type": "string"}, "text/plain"),
+            ),
+        },
         "/stats/history": {
             "get": extension(
                 "history",
@@ -83,11 +92,19 @@ class Figures(Area):
     }
 
     def resources(self) -> Resources:
-        """What is used now, and before."""
+        """What is used now, and before; all metrics."""
         stats = ExtensionResource(GET=self.usage_of_all)
         put: Any = stats.putChild  # its annotation knows interfaces, not classes
         put(b"history", ExtensionResource("GET", GET=self.history))
-        return {b"stats": stats}
+        return {b"stats": stats, b"metrics": ExtensionResource(GET=self.metrics)}
+
+    async def metrics(self, request: Request) -> None:
+        """GET /metrics."""
+        kind = choose(request.getHeader("accept") or "")
+        collected = await collect(self.manager)
+        request.setHeader(b"Content-Type", kind.encode())
+        request.setHeader(b"Vary", b"Accept")
+        await send_pieces(self.manager.reactor, request, pieces(kind, collected))
 
     async def usage_of_all(self, request: Request) -> Json:
         """GET /stats."""

@@ -30,6 +30,7 @@ from txcontain.api.areas import AREAS
 from txcontain.api.bodies import Body
 from txcontain.api.callers import Callers
 from txcontain.api.resources import make_root
+from txcontain.api.routes import method_of, route_of
 from txcontain.api.strangers import Strangers
 from txcontain.api.verbs import encoded, refuse
 from txcontain.container.document import LONGEST_DOCUMENT, shown
@@ -472,6 +473,7 @@ class ApiSite(Site):
             parsePOSTFormSubmission=False,
         )
         self._names = names
+        self.manager = manager
         self.callers = Callers(manager)
         self.strangers = Strangers(manager.reactor.seconds, write_line)
         self.access = access
@@ -508,6 +510,12 @@ class ApiSite(Site):
         """Log who asked what, the answer with its reason, and how long it took."""
         known = request.caller and not request.channel.refusal
         write = write_line if known else partial(self.strangers.tell, request.getClientAddress())
+        self.manager.counts.answered(
+            method_of(request.method),
+            route_of(request.path),
+            request.code,
+            perf_counter() - request.began,
+        )
         Timer(self.reactor, write).after(LOG_AFTER, line_of(request))
 
 

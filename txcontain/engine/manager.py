@@ -23,6 +23,7 @@ from txcontain.container.launch_request import LaunchRequest
 from txcontain.container.plan import Paths
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine import names
+from txcontain.engine.counts import Counts
 from txcontain.engine.history import History
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
@@ -117,6 +118,7 @@ class Manager:
     )
     log_readers: set[Reader] = field(factory=set)  # of those who follow all logs
     _removals: dict[str, Timer] = field(factory=dict)  # by the instance's name
+    counts: Counts = field(factory=Counts)
     history: History = field(
         default=Factory(
             lambda self: History(
@@ -163,6 +165,7 @@ class Manager:
 
         Raises InstanceExists too.
         """
+        began = self.reactor.seconds()
         if not self._has_failed(asked.instance):  # else it is replaced
             self.check_that_it_is_free(asked.instance)
         spec = asked.config
@@ -183,11 +186,13 @@ class Manager:
         try:
             await instance.launch()
         except Exception as error:
+            self.counts.failed_launches += 1
             self.journal.add("refused", str(error), instance=instance.name)
             if not instance.is_stopped:  # by someone else, while it was waited for
                 await self._settle_failure(instance, str(error))
             await self._remove_unfinished(spec)
             raise
+        self.counts.launched(instance, instance.up_at - began)
         blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
         self.pool.prepared.launched(blueprint)
         instance.notes = self.layers.news(layers)
@@ -402,6 +407,7 @@ class Manager:
     def changed(self, instance: Instance, why: str) -> None:
         """React to the new state of an instance."""
         self.journal.add(instance.state, why, instance=instance.name)
+        self.counts.changed(instance)
         self.network.set_running(instance.name, instance.running)
         if instance.state in OVER:
             self.sessions.end_those_of(instance, f"{instance.name} has ended, or is about to")

@@ -18,7 +18,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 from txcontain.later import Timer, background
 from txcontain.runtime.adopted import Adopted
-from txcontain.runtime.exits import UNSEEN, Exit
+from txcontain.runtime.exits import BY_REBOOT, UNSEEN, Exit
 from txcontain.runtime.instance import FIRST_DELAY, Instance
 from txcontain.runtime.phase import Phase, phase_of
 from txcontain.runtime.records import AT_REST, RECORD, read_record
@@ -189,7 +189,7 @@ def _follow(
         instance.go_on_waiting(record["exit"] or how)
         return
     if how.reason == UNSEEN and record["boot"] != manager.kernel.boot_id():
-        how = Exit(reason="ended by a reboot of the machine", at=manager.kernel.boot_time())
+        how = Exit(reason=f"{BY_REBOOT} of the machine", at=manager.kernel.boot_time())
         instance.restarts = 0  # a reboot is no failure of its own
     if was_stopping:
         instance.stopped_meanwhile(how)

@@ -39,6 +39,11 @@ def link_name(address: IPv4Address) -> str:
     return f"tx{int(address):08x}"
 
 
+def link_name_of(address: str) -> str:
+    """The same, of an address as text."""
+    return link_name(IPv4Address(address))
+
+
 def traffic(address: IPv4Address) -> dict[str, int]:
     """The bytes that a container has received and sent over its link; empty if it has none."""
     counters = {"network_received": "tx_bytes", "network_sent": "rx_bytes"}  # seen from the host
@@ -47,6 +52,16 @@ def traffic(address: IPv4Address) -> dict[str, int]:
         return {name: int(Path(folder, file).read_text()) for name, file in counters.items()}
     except (OSError, ValueError):
         return {}
+
+
+def traffic_of_links() -> dict[str, tuple[int, ...]]:
+    """What passed over all links, by name, as /proc/net/dev has it: 16 numbers (proc_net(5)).
+
+    The container's side is the other one: what its link receives here, the container has sent.
+    """
+    with open("/proc/net/dev") as lines:
+        split = [line.partition(":") for line in lines if ":" in line]
+    return {name.strip(): tuple(map(int, rest.split())) for name, _, rest in split}
 
 
 def exists(name: str) -> bool:

@@ -15,6 +15,10 @@ SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_sign
 UNSEEN = "ended, and its monitor was killed too: no one saw how"
 BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status if its last command was killed
 DONE = re.compile(r"Done(?:\((\d+)\))?")
+OUT_OF_MEMORY, ASKED, BY_REBOOT = "out of memory", "asked to end", "ended by a reboot"
+# What a reason begins with, if neither the status nor the signal tells what kind of end it is.
+KINDS = {OUT_OF_MEMORY: "out_of_memory", ASKED: "asked", BY_REBOOT: "reboot"}
+ALL_KINDS = (*KINDS.values(), "signal", "success", "failure", "unknown")
 
 
 @frozen
@@ -30,6 +34,16 @@ class Exit:
     def failed(self) -> bool:
         """Whether this is anything but exit status 0."""
         return self.status != 0
+
+    @property
+    def kind(self) -> str:
+        """How it ended, in a word of ALL_KINDS."""
+        for words, kind in KINDS.items():
+            if self.reason.startswith(words):
+                return kind
+        if self.signal is not None:
+            return "signal"
+        return {0: "success", None: "unknown"}.get(self.status, "failure")
 
     def __str__(self) -> str:
         return self.reason
@@ -87,6 +101,6 @@ def with_kills(how: Exit, kills: int) -> Exit:
     The kills may be unrelated to it: a worker may have been killed days before.
     """
     if how.signal == signal.SIGKILL or how.status == BY_SIGKILL:
-        return evolve(how, reason=f"out of memory ({how.reason})")
+        return evolve(how, reason=f"{OUT_OF_MEMORY} ({how.reason})")
     killed = f"{kills} of its processes had been killed for want of memory"
     return evolve(how, reason=f"{how.reason}; {killed}")

@@ -43,6 +43,11 @@ class WarmInits:
     def __attrs_post_init__(self) -> None:
         self._refill = Timer(self.reactor, self._look)
 
+    @property
+    def ready(self) -> int:
+        """How many wait for a launch."""
+        return len(self._children)
+
     def stop(self) -> None:
         """Let go of all, and keep none."""
         self._refill.cancel()

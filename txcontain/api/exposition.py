@@ -1,0 +1,60 @@
+"""Metrics as text, in the two formats that Prometheus reads.
+
+Its own (https://prometheus.io/docs/instrumenting/exposition_formats), and OpenMetrics 1.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from txcontain.engine.metrics import COUNTER, Metric, Sample
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+LINES = 500  # of a piece: about a millisecond's work
+QUALITY = re.compile(r"; *q=([01](?:\.\d{0,3})?) *(?:;|$)")
+
+
+def choose(accept: str) -> str:
+    """The format that a client prefers, by its Accept header (RFC 9110, 12.5.1)."""
+    wanted = {TEXT: 0.0, OPEN_METRICS: 0.0}
+    for part in accept.split(","):
+        kind = part.partition(";")[0].strip().lower()
+        match = QUALITY.search(part)
+        quality = float(match[1]) if match else 1.0
+        if kind == "application/openmetrics-text":
+            wanted[OPEN_METRICS] = max(wanted[OPEN_METRICS], quality)
+        elif kind in ("text/plain", "text/*", "*/*"):
+            wanted[TEXT] = max(wanted[TEXT], quality)
+    return OPEN_METRICS if wanted[OPEN_METRICS] > wanted[TEXT] else TEXT
+
+
+def pieces(kind: str, metrics: Iterable[tuple[Metric, list[Sample]]]) -> Iterator[bytes]:
+    """The text, piece by piece. A metric without samples is left out."""
+    for metric, samples in metrics:
+        if samples:
+            yield _head(kind, metric).encode()
+        for first in range(0, len(samples), LINES):
+            lines = [
+                f"{metric.name}{suffix}{{{labels}}} {_number(value)}\n"
+                if labels
+                else f"{metric.name}{suffix} {_number(value)}\n"
+                for suffix, labels, value in samples[first : first + LINES]
+            ]
+            # What is no UTF-8 (a lone surrogate) becomes "?".
+            yield "".join(lines).encode(errors="replace")
+    if kind == OPEN_METRICS:
+        yield b"# EOF\n"
+
+
+def _head(kind: str, metric: Metric) -> str:
+    name = metric.name
+    if kind == OPEN_METRICS and metric.kind == COUNTER:
+        name = name.removesuffix("_total")
+    return f"# HELP {name} {metric.meaning}.\n# TYPE {name} {metric.kind}\n"
+
+
+def _number(value: float) -> str:
+    """A number; whole ones without a point: the shortest text is also the fastest."""
+    return str(int(value)) if value == int(value) else repr(value)
