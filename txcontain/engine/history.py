@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
-from txcontain.host.meters import Meters, Reading
+from txcontain.host.meters import READ_AGAIN, Meters, Reading
 from txcontain.later import Timer, background
 from txcontain.runtime.instance import Instance
 
@@ -103,14 +103,15 @@ class Track:
     rings: dict[int, Ring] = field(
         factory=lambda: {step: Ring(most) for step, most in POINTS.items()}
     )
-    cpu_usec: int | None = None  # as it was read last
+    at: float = 0.0  # when it was read last, by the reactor's clock
+    cpu_usec: int | None = None  # what was read then
     memory: int | None = None  # the same
     _before: dict[int, tuple[float, int | None]] = field(factory=dict)  # a step's last reading
     _largest: int = NONE  # memory since the last coarse point
 
     def add(self, second: int, at: float, reading: Reading) -> None:
         """Add what was read in a second; ``at`` is the time by the same clock."""
-        self.cpu_usec, self.memory = reading
+        self.at, (self.cpu_usec, self.memory) = at, reading
         memory = NONE
         if self.memory is not None:
             memory = pack(self.memory // PAGE, MEMORY_DIGITS, (1 << 16) - 1)
@@ -164,6 +165,14 @@ class History:
         """An instance has another name."""
         if track := self.tracks.pop(name, None):
             self.tracks[to] = track
+
+    def latest(self, name: str) -> dict[str, int]:
+        """What an instance has used, if that was read a second ago or less."""
+        track = self.tracks.get(name)
+        if track is None or track.at < self.reactor.seconds() - 1:
+            return {}
+        read = zip(READ_AGAIN, (track.cpu_usec, track.memory), strict=True)
+        return {what: number for what, number in read if number is not None}
 
     def _look(self) -> None:
         background(self._sample(), "looking at what instances use")

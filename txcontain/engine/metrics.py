@@ -54,6 +54,7 @@ def _c(name: str, meaning: str, figure: str, divisor: int = 1, labels: str = "")
     return OfContainer(f"container_{name}", kind, meaning, figure, divisor, labels)
 
 
+THROTTLED = ("periods", "throttled_periods", "throttled_usec")  # only with a limit of cpus
 USEC, ETH0 = 10**6, ',interface="eth0"'
 OF_CONTAINERS = (
     _c("cpu_usage_seconds_total", "Processor time", "cpu_usec", USEC, ',cpu="total"'),
@@ -192,6 +193,8 @@ def _known(manager: Manager, instance: Instance, prefix: str) -> Known:
         "swap_limit": limits.memory_and_swap or 0,
         "pids_limit": limits.pids,
     }
+    if token is not None:
+        figures |= manager.history.latest(instance.name)
     if limits.cpus:
         figures |= {"period": PERIOD, "quota": limits.cpus * PERIOD}
     return Known(
@@ -234,7 +237,8 @@ def _read(cgroups: Cgroups, instances: Sequence[Known], state: str) -> dict[Metr
         links = traffic_of_links()
     for one in instances:
         if one.token is not None:
-            one.figures.update(cgroups.accounts(one.token))
+            known = {*one.figures, *(() if "quota" in one.figures else THROTTLED)}
+            one.figures.update(cgroups.accounts(one.token, known))
             if "memory" in one.figures:
                 idle = one.figures.get("inactive_file", 0)
                 one.figures["working_set"] = max(0, one.figures["memory"] - idle)

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from hashlib import sha256
 
 import attrs
@@ -286,13 +286,16 @@ class Cgroups:
         """
         return self._figures(token, USAGE)
 
-    def accounts(self, token: str) -> dict[str, int]:
+    def accounts(self, token: str, known: Container[str] = ()) -> dict[str, int]:
         """All that is counted for a container: ACCOUNTS, its disk traffic, and microseconds in
         which some (``cpu_waiting_usec``) or all (``cpu_stalled_usec``) of its processes waited.
-        """
-        return {**self._figures(token, ACCOUNTS), **self._waits(token)}
 
-    def _figures(self, token: str, wanted: Mapping[str, Source]) -> dict[str, int]:
+        :param known: the names of those that need not be read
+        """
+        wanted = [name for name in ACCOUNTS if name not in known]
+        return {**self._figures(token, wanted), **self._waits(token)}
+
+    def _figures(self, token: str, wanted: Iterable[str]) -> dict[str, int]:
         figures: dict[str, int] = {}
         contents: dict[str, bytes] = {}  # several figures may be in one file
         for name in wanted:
