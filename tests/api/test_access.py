@@ -250,6 +250,14 @@ class KeyTests(TokenCase, SiteCase):
                 self.assertEqual((status, body), (401, b""))
                 self.assertEqual(told["www-authenticate"], 'Bearer realm="txcontain"')
 
+    def test_for_anyone(self) -> None:
+        """Whether the manager works is told without a token; but no more, and nothing is done."""
+        for path in ("/healthz", "/readyz", "/healthz/"):
+            self.assertEqual(self.ask("GET", path)[::2], (200, b"ok\n"))
+            self.assertEqual(self.ask("POST", path)[0], 401)
+        for path in ("/healthz/..", "/healthz/x", "//healthz", "/healthz/../list"):
+            self.assertEqual(self.ask("GET", path)[0], 401, path)
+
     def test_nothing_kept(self) -> None:
         """Nothing that an unknown caller sends is kept."""
         connection, _ = self.connect()

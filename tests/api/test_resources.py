@@ -718,3 +718,38 @@ class HistoryTests(WebTestCase):
             ("step=", 409),
         ):
             self.assertEqual(self.ask("GET", f"/stats/history?{asked}")[0], status, asked)
+
+
+class ReadyTests(WebTestCase):
+    """GET /healthz and GET /readyz."""
+
+    def test_ok(self) -> None:
+        """A manager that works says so, in a word."""
+        for path in ("/healthz", "/readyz"):
+            self.assertEqual(self.ask("GET", path), (200, "OK", b"ok\n"))
+
+    def test_not_ready(self) -> None:
+        """If something is missing, the reasons are told; the manager still answers."""
+        stuck: Deferred[int] = Deferred()
+        self.manager.unread.append("web-1")
+        writes = mock.Mock(return_value=stuck)
+        with mock.patch.object(self.manager.pool, "writes", writes):
+            self.ask("GET", "/readyz")
+            self.reactor.advance(3)
+            self.manager.pool.log_process.lost()
+            status, _, told = self.ask("GET", "/readyz")
+        self.assertEqual(status, 503)
+        self.assertEqual(
+            told.decode().splitlines(),
+            [
+                "some records of instances can't be read yet",
+                "the log process is not connected",
+                "the disk of the state folder does not respond",
+            ],
+        )
+        self.assertEqual(writes.call_count, 1)
+        self.assertEqual(self.ask("GET", "/healthz")[0], 200)
+        stuck.callback(0)
+        self.manager.unread.clear()
+        self.reactor.advance(1)
+        self.assertEqual(self.ask("GET", "/readyz")[0], 200)

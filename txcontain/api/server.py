@@ -25,7 +25,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from txcontain import errors
-from txcontain.api.access import READ_ONLY, Access, Caller, Loopback
+from txcontain.api.access import READ, READ_ONLY, READING, Access, Caller, Loopback
 from txcontain.api.areas import AREAS
 from txcontain.api.bodies import Body
 from txcontain.api.callers import Callers
@@ -74,6 +74,10 @@ UNTOLD = partial(
 
 # The paths whose PUT takes its body as it comes, however long it is.
 STREAMED = re.compile("|".join(area.streamed for area in AREAS.values() if area.streamed).encode())
+
+# What a load balancer or a monitor asks, which has no token; the answers tell nothing else.
+FOR_ANYONE = (b"/healthz", b"/healthz/", b"/readyz", b"/readyz/")
+ANYONE = Caller("anyone", READ)
 
 log = Logger()
 
@@ -393,6 +397,8 @@ class ApiRequest(Request):
             raise self.channel.refusal
         if self._is_cross_site():
             raise CROSS_SITE()
+        if self.caller is None and self.method in READING and self.path in FOR_ANYONE:
+            self.caller = ANYONE
         if self.caller is None:
             self.setHeader(b"WWW-Authenticate", b'Bearer realm="txcontain"')  # RFC 6750, 3
             raise UNKNOWN()

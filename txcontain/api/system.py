@@ -7,6 +7,7 @@ import platform
 from typing import ClassVar
 
 from attrs import define
+from twisted.web import http
 from twisted.web.server import Request
 
 import twisted
@@ -14,7 +15,15 @@ from txcontain import __version__
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import Json, answer, array, extension, one_of, string, structure
 from txcontain.api.verbs import ExtensionResource
+from txcontain.engine.ready import Readiness
 from txcontain.engine.recovery import doctor
+
+
+def send_text(request: Request, text: str) -> None:
+    """Answer with plain text."""
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+    request.setHeader(b"Content-Length", str(len(text.encode())).encode())
+    request.write(text.encode())
 
 
 @define
@@ -30,6 +39,20 @@ class System(Area):
                     "a sentence each",
                     structure({"findings": array(string("what was found and done"))}),
                 ),
+            ),
+        },
+        "/healthz": {
+            "get": extension(
+                "healthz",
+                "Tell whether the manager answers; to anyone",
+                answer("ok", {"type": "string"}, "text/plain"),
+            ),
+        },
+        "/readyz": {
+            "get": extension(
+                "readyz",
+                "Tell whether the manager can do its work (or else 503); to anyone",
+                answer("ok", {"type": "string"}, "text/plain"),
             ),
         },
         "/version": {
@@ -53,8 +76,21 @@ class System(Area):
     }
 
     def resources(self) -> Resources:
-        """The doctor, and the versions."""
+        """The doctor, the manager's health, and the versions."""
+        readiness = Readiness(self.manager)
+
+        async def healthz(request: Request) -> None:
+            send_text(request, "ok\n")
+
+        async def readyz(request: Request) -> None:
+            reasons = readiness.reasons()
+            if reasons:
+                request.setResponseCode(http.SERVICE_UNAVAILABLE)
+            send_text(request, "".join(f"{line}\n" for line in reasons or ["ok"]))
+
         return {
+            b"healthz": ExtensionResource(GET=healthz),
+            b"readyz": ExtensionResource(GET=readyz),
             b"doctor": ExtensionResource(POST=self.doctor),
             b"version": ExtensionResource(GET=self.version),
         }

@@ -94,6 +94,11 @@ class LogClient(ClientFactory):
         """The path of its socket."""
         return os.path.join(self.folder, "logd.sock")
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it listens to us."""
+        return self._connection is not None
+
     # -- finding it ------------------------------------------------------------
 
     def start(self) -> None:
