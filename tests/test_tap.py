@@ -15,7 +15,7 @@ from twisted.python.usage import UsageError
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import MachineTestCase, make_manager
+from tests.fakes import FakeReactor, MachineTestCase, make_manager
 from tests.support import document, make_spec
 from txcontain import tap
 from txcontain.engine.configs import upload
@@ -65,6 +65,17 @@ class OptionTests(SynchronousTestCase):
         paths = [options[name] for name in ("state", "base-images", "mountables")]
         self.assertEqual(paths, [os.path.abspath("x"), os.path.abspath("../b"), "/m"])
 
+    def test_notify(self) -> None:
+        """A URL and a program's words make the two that are told."""
+        options = parse("--notify", "https://a:1/b?c", "--notify-command", "/bin/sh -c 'a b'")
+        self.assertEqual(options["notify-command"], ["/bin/sh", "-c", "a b"])
+        manager = make_manager(FakeReactor(), self.mktemp())
+        notifier = tap.make_notifier(options, manager)
+        assert notifier is not None
+        names = [outbox.courier.name for outbox in notifier.outboxes]
+        self.assertEqual(names, ["the webhook", "/bin/sh"])
+        self.assertIsNone(tap.make_notifier(parse(), manager))
+
     def test_bad_values(self) -> None:
         """An impossible value is refused, and the error names the option."""
         for name, value in (
@@ -78,6 +89,16 @@ class OptionTests(SynchronousTestCase):
             ("state", "/a\\b"),
             ("bridge", "x" * 16),
             ("bridge", "a/b"),
+            ("notify", "ftp://a/b"),
+            ("notify", "http://"),
+            ("notify", "http://user:secret@a/"),
+            ("notify", "http://a/ b"),
+            ("notify", "http://[a/"),
+            ("notify", "http://a:x/"),
+            ("notify-command", ""),
+            ("notify-command", "sh -c true"),
+            ("notify-command", "/bin/sh 'a"),
+            ("notify-command", "/nowhere/at/all"),
             ("bridge", ""),
             ("subnet", "10.87.0.0/31"),
             ("interface", "0.0.0.0"),

@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import re
+import shlex
 import socket
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -26,7 +28,9 @@ from txcontain.api import listen
 from txcontain.container.facts import Host
 from txcontain.container.plan import make_base_plan
 from txcontain.container.seccomp import compile_filters
+from txcontain.engine.couriers import Command, Courier, make_webhook
 from txcontain.engine.manager import Manager
+from txcontain.engine.notify import DELIVER_WITHIN, Notifier, Outbox, free_part
 from txcontain.engine.recovery import restore
 from txcontain.engine.store import Configs
 from txcontain.engine.volumes import Volumes
@@ -85,6 +89,25 @@ def _folders(text: str) -> list[str]:
     return [os.path.normpath(folder) for folder in folders]
 
 
+def _webhook(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        url, plain = urlsplit(text), text.isascii() and text.isprintable() and " " not in text
+        host = url.hostname and "@" not in url.netloc and url.port != 0
+        if plain and host and url.scheme in ("http", "https"):
+            return text
+    raise ValueError(f"--notify takes a URL such as https://example.org/hook, not {text!r}")
+
+
+def _command(text: str) -> list[str]:
+    with contextlib.suppress(ValueError):
+        words = shlex.split(text)
+        if words and os.path.isabs(words[0]) and os.access(words[0], os.X_OK):
+            return words
+    raise ValueError(
+        f"--notify-command takes the absolute path of a program, and its arguments, not {text!r}"
+    )
+
+
 class Options(BaseOptions):
     """The options of a manager."""
 
@@ -112,6 +135,14 @@ class Options(BaseOptions):
             "",
             "Folders of the host, with ':' between them, below which configs may mount folders.",
             _folders,
+        ],
+        ["notify", None, None, "URL that is told of failures; see docs/notify.md.", _webhook],
+        [
+            "notify-command",
+            None,
+            None,
+            "Program, with arguments, that is told of failures on its stdin.",
+            _command,
         ],
         number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
         number("keep-ended", None, 100, "How many ended instances to keep (the latest).", 0, 10**5),
@@ -160,8 +191,8 @@ class ManagerService(Service):
 
     name = "manager"
 
-    def __init__(self, manager: Manager) -> None:
-        self.manager = manager
+    def __init__(self, manager: Manager, notifier: Notifier | None = None) -> None:
+        self.manager, self.notifier = manager, notifier
 
     def privilegedStartService(self) -> None:
         """Create and lock the state folder."""
@@ -183,6 +214,8 @@ class ManagerService(Service):
         with told():
             self.manager.pool.cgroups = Cgroups.here(self.manager.state)
             self.manager.journal.open()
+            if self.notifier is not None:
+                self.notifier.start()
             restore(self.manager)
             self.manager.pool.start()
         self.manager.kernel.be_prompt()
@@ -193,6 +226,8 @@ class ManagerService(Service):
         """End the warm inits; containers run on."""
         super().stopService()
         self.manager.pause()
+        if self.notifier is not None:
+            self.notifier.stop()
         return background(self._stop(), "stopping the manager")
 
     async def _stop(self) -> None:
@@ -298,6 +333,17 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     )
 
 
+def make_notifier(options: Options, manager: Manager) -> Notifier | None:
+    """What tells of failures; None if nobody wants to be told."""
+    couriers: list[Courier] = []
+    if options["notify"]:
+        couriers.append(make_webhook(manager.reactor, options["notify"], DELIVER_WITHIN))
+    if options["notify-command"]:
+        couriers.append(Command(manager.reactor, options["notify-command"]))
+    outboxes = [Outbox(manager.reactor, courier) for courier in couriers]
+    return Notifier(manager, outboxes, free_part) if outboxes else None
+
+
 def makeService(options: Options) -> MultiService:
     """The services that twistd runs."""
     from twisted.internet import reactor
@@ -306,7 +352,7 @@ def makeService(options: Options) -> MultiService:
     be_persistent(reactor)
     manager = make_manager(options, reactor)
     services = MultiService()
-    ManagerService(manager).setServiceParent(services)
+    ManagerService(manager, make_notifier(options, manager)).setServiceParent(services)
     for listener in listen.listeners(options, manager):
         listener.setServiceParent(services)
     return services

@@ -119,6 +119,8 @@ class Manager:
     log_readers: set[Reader] = field(factory=set)  # of those who follow all logs
     _removals: dict[str, Timer] = field(factory=dict)  # by the instance's name
     counts: Counts = field(factory=Counts)
+    # Told each end, with its kind (Exit.kind; "asked" if someone wanted it).
+    on_end: Callable[[Instance, str], None] = lambda instance, kind: None
     history: History = field(
         default=Factory(
             lambda self: History(
@@ -407,7 +409,8 @@ class Manager:
     def changed(self, instance: Instance, why: str) -> None:
         """React to the new state of an instance."""
         self.journal.add(instance.state, why, instance=instance.name)
-        self.counts.changed(instance)
+        if kind := self.counts.changed(instance):
+            self.on_end(instance, kind)
         self.network.set_running(instance.name, instance.running)
         if instance.state in OVER:
             self.sessions.end_those_of(instance, f"{instance.name} has ended, or is about to")
