@@ -55,6 +55,7 @@ from txcontain.unit import unit_of
 REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
+JOURNALD = "/run/systemd/journal/socket"  # systemd-journald.service(8)
 LOG_THREADS = 4  # of the reactor's ten: readers of logs must not use them up
 FOLDERS = (
     "configs",
@@ -149,6 +150,7 @@ class Options(BaseOptions):
     ]
 
     optFlags: ClassVar = [
+        ["journald", None, "Send what containers write to systemd's journal, too."],
         ["user-namespace", None, "Give every container a user namespace of its own."],
         ["unit", None, "Print a unit for systemd that has the other options, and exit."],
     ]
@@ -294,6 +296,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
     prepared = Prepared(os.path.join(state, "instances"), trees.remove)
     for_logs = partial(DeferredSemaphore(LOG_THREADS).run, trees.in_thread)
     log_process = LogClient(reactor, run, prepared.folder, for_logs)
+    log_process.journald = JOURNALD if options["journald"] else ""
     pool = Pool(
         reactor,
         kernel,

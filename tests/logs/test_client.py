@@ -20,6 +20,14 @@ class ProcessTests(MachineTestCase):
         self.client.start()
         self.other = self.reactor.log_process
 
+    def test_journald(self) -> None:
+        """Each log process is told to send all to systemd's journal, before it reads anything."""
+        self.client.journald = "/run/journal"
+        self.other.lose()
+        self.other.told.clear()
+        self.reactor.advance(0)
+        self.assertEqual(self.other.told[:2], ["sync", "journal /run/journal"])
+
     def test_told_again(self) -> None:
         """A new log process is told all that the one before it was told."""
         self.assertEqual(self.successResultOf(self.client.open("a")), "")

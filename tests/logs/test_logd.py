@@ -128,8 +128,8 @@ PATIENCE = 30  # seconds, for what takes milliseconds
 SIZE = 1 << 20
 
 
-class ServerTests(MachineTestCase):
-    """What it does for a manager, in a thread of the test's process."""
+class ServerCase(MachineTestCase):
+    """The log process, in a thread of the test's process."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -234,6 +234,10 @@ class ServerTests(MachineTestCase):
             slot.close()
         for descriptor in self.server.kept.values():
             os.close(descriptor)
+
+
+class ServerTests(ServerCase):
+    """What it does for a manager."""
 
     def test_life(self) -> None:
         """A slot is opened, read once it has a name, and closed when all is in the log."""

@@ -72,6 +72,7 @@ class LogClient(ClientFactory):
     program: str = ""  # the path of logd.py, compiled
     group: Callable[[], str] = lambda: os.devnull  # cgroup.procs of the cgroup it moves to
     kept: dict[str, Socket] = field(factory=dict)  # that are to outlive this manager
+    journald: str = ""  # path of the socket to which it is to send all lines, too; "": none
     readers: dict[str, set[Unfinished]] = field(factory=lambda: defaultdict(set))  # by instance
     _slots: dict[str, Told] = field(factory=dict)  # by token, until closed
     _tokens: dict[str, str] = field(factory=dict)  # by instance: of its last slot, until closed
@@ -178,6 +179,8 @@ class LogClient(ClientFactory):
         """Tell it everything, and have all waiters look again."""
         self._connection, self._started = connection, None
         self._tell("sync", *self._slots)
+        if self.journald:
+            self._tell("journal", self.journald)
         for token, slot in list(self._slots.items()):
             self._tell("open", token)
             if slot.name:

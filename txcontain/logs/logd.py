@@ -24,6 +24,7 @@ The manager sends lines to RUN/logd.sock, and gets lines::
     drain TOKEN                    move what is in them now       -> drained TOKEN
     close TOKEN                    the same, then close them      -> closed TOKEN
     rename TOKEN INSTANCE          rename its instance's folder   -> renamed TOKEN
+    journal SOCKET                 after sync: send all lines there, too
     follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
     keep KEY                       keep the socket that comes along -> kept KEY | refused KEY WHY
     unkeep KEY                     close it                       -> unkept KEY
@@ -51,6 +52,7 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 
 TYPE_CHECKING = False  # importing typing would cost memory
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ LEAST_SEGMENT = 1 << 16  # bytes, unless fewer than two segments would remain
 TRY_AGAIN = 1.0  # seconds, if the disk did not take something
 GRACE = 10.0  # seconds that a new server waits for a manager
 MOST_FILES = 1 << 20  # descriptors: four for each container
+LONGEST_MESSAGE, LARGEST_QUEUE = 1 << 14, 1 << 22  # bytes: to the journal; that wait for it
+SEND_AGAIN = 0.02  # seconds, if the journal did not take something
+PRIORITIES = 6, 3  # of the two streams: "info" and "err", as Docker has it (syslog(3))
+PARTIAL = b"CONTAINER_PARTIAL_MESSAGE=true\n"  # the line goes on in the next message
 LONGEST_LINE = 1 << 20  # bytes: enough for a sync of 50,000 slots
 MOST_KEPT = 4096  # sockets
 MOST_GIVEN = 64  # at a time: the kernel takes up to 253 with a message (unix(7))
@@ -104,6 +110,10 @@ class Log:
         moved = os.splice(fifo, self.data, length, offset_dst=offset, flags=flags)
         self.size += moved
         return moved
+
+    def last(self, length: int) -> bytes:
+        """The last piece, which has this length."""
+        return os.pread(self.data, length, self.size - length)
 
     def _is_new(self, now: int, stream: int) -> bool:
         """Whether a piece needs a record of its own."""
@@ -202,6 +212,75 @@ class Slot:
 
 
 Slots = dict[str, Slot]  # by token
+
+
+class Journald:
+    """Sends lines to systemd's journal, without waiting for it.
+
+    By its native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL), a datagram each. What it
+    does not take at once is queued; what the queue does not take is lost there, and in the log.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        self.socket = socket.socket(socket.AF_UNIX, kind)
+        self.queue: deque[bytes] = deque()
+        self.size = 0  # bytes in the queue
+        self.lost = 0  # lines, since that was told last
+        self.rests: dict[tuple[str, int], bytes] = {}  # by token and stream: of unfinished lines
+
+    def add(self, instance: str, token: str, stream: int, piece: bytes) -> None:
+        """Send the lines of a piece that an instance has written."""
+        if self.size > LARGEST_QUEUE:
+            self.lost += piece.count(b"\n") or 1
+            return
+        *lines, rest = (self.rests.pop((token, stream), b"") + piece).split(b"\n")
+        for line in lines:
+            self.put(instance, token, stream, self.cut(instance, token, stream, line))
+        rest = self.cut(instance, token, stream, rest)
+        if rest:
+            self.rests[token, stream] = rest
+        self.send()
+
+    def cut(self, instance: str, token: str, stream: int, line: bytes) -> bytes:
+        """Send the beginning of a line that is too long for a message; returns the rest."""
+        while len(line) > LONGEST_MESSAGE:
+            self.put(instance, token, stream, line[:LONGEST_MESSAGE], PARTIAL)
+            line = line[LONGEST_MESSAGE:]
+        return line
+
+    def end(self, instance: str, token: str) -> None:
+        """Nothing more comes of a slot: send the lines that it did not finish."""
+        for stream in range(len(STREAMS)):
+            if rest := self.rests.pop((token, stream), b""):
+                self.put(instance, token, stream, rest)
+        self.send()
+
+    def put(self, instance: str, token: str, stream: int, line: bytes, more: bytes = b"") -> None:
+        """Queue a message. The line has no newline, so that it can't forge another field."""
+        name = instance.encode()
+        fields = b"CONTAINER_NAME=%b\nCONTAINER_ID=%b\n" % (name, token.encode())
+        head = b"PRIORITY=%d\nSYSLOG_IDENTIFIER=%b\n" % (PRIORITIES[stream], name)
+        self.queue.append(head + fields + more + b"MESSAGE=" + line + b"\n")
+        self.size += len(self.queue[-1])
+
+    def send(self) -> None:
+        """Send what it takes now."""
+        if self.lost and not self.queue:
+            words = b"%d lines of containers are not in this journal, but in their logs" % self.lost
+            self.queue.append(b"PRIORITY=4\nSYSLOG_IDENTIFIER=txcontain\nMESSAGE=%b\n" % words)
+            self.size, self.lost = len(self.queue[0]), 0
+        while self.queue:
+            try:
+                self.socket.sendto(self.queue[0], self.path)
+            except BlockingIOError:
+                return
+            except OSError:  # it is not there
+                self.lost += 1
+            self.size -= len(self.queue.popleft())
+
+
 Kept = dict[str, int]  # descriptors of sockets, by what the manager calls them
 
 
@@ -264,8 +343,10 @@ class Server:
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
         of_slots = self.sync, self.open, self.name, self.drain, self.close, self.follow, self.rename
-        verbs = *of_slots, self.keep, self.unkeep, self.give
+        verbs = *of_slots, self.keep, self.unkeep, self.give, self.journal
         self.verbs: dict[str, Callable[..., None]] = {verb.__name__: verb for verb in verbs}
+        self.journald: Journald | None = None  # if the manager wants that
+        self.before: Journald | None = None  # of the manager before
         self.add(listener.fileno(), self.accept)
         for token, slot in slots.items():
             if slot.instance:
@@ -288,6 +369,8 @@ class Server:
         self.add(self.partner.connection.fileno(), lambda: None)
         while True:
             timeout = TRY_AGAIN if self.waiting or not self.manager else None
+            if self.journald and self.journald.queue:
+                timeout = SEND_AGAIN
             for descriptor, _ in self.epoll.poll(timeout):
                 if descriptor == self.partner.connection.fileno():
                     self.remove(descriptor)
@@ -295,6 +378,8 @@ class Server:
                 if descriptor in self.handlers:  # not removed by an earlier one
                     self.handlers[descriptor]()
             self.send()
+            if self.journald:
+                self.journald.send()
             if timeout:
                 self.try_again()
             if not self.manager and self.is_over():
@@ -384,9 +469,15 @@ class Server:
     # -- what it asks for --------------------------------------------------------
 
     def sync(self, *tokens: str) -> None:
-        """These are all slots: finish all others."""
+        """These are all slots: finish all others. The manager is a new one."""
+        self.before, self.journald = self.journald, None
         for token in set(self.slots) - set(tokens):
             self.finish(token)
+
+    def journal(self, path: str) -> None:
+        """Send all lines to systemd's journal, too."""
+        same = self.before is not None and self.before.path == path
+        self.journald = self.before if same else Journald(path)
 
     def open(self, token: str) -> None:
         """Open a slot's FIFOs."""
@@ -525,6 +616,9 @@ class Server:
         if slot.instance in self.followed:
             self.followed.discard(slot.instance)
             self.say("grew", slot.instance)
+        if moved and self.journald:
+            piece = self.logs[slot.instance].last(moved)
+            self.journald.add(slot.instance, token, stream, piece)
         if not moved:  # it has no writer, or has something that can't be spliced
             self.remove(slot.fifos[stream])
         return moved
@@ -557,6 +651,8 @@ class Server:
             self.remove(fifo)
         slot.close()
         self.waiting = [each for each in self.waiting if each[0] != token]
+        if self.journald:
+            self.journald.end(slot.instance, token)
         self.partner.tell("close", token)
         if slot.instance and slot.instance not in {one.instance for one in self.slots.values()}:
             self.logs.pop(slot.instance).close()
