@@ -13,7 +13,7 @@ from txcontain.engine.ports import check_ports
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault, NotRunning, WrongState
 from txcontain.host.os_errors import of_os
 from txcontain.later import pause as pause_for
-from txcontain.later import poll
+from txcontain.later import poll, together
 from txcontain.runtime import volatile
 from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.instance import Instance
@@ -128,19 +128,29 @@ async def _prepare(manager: Manager, instance: Instance) -> None:
 
     Raises ConfigAtFault, MachineAtFault.
     """
+    others = {name: one for name, one in manager.instances.items() if one is not instance}
+    await together(  # each waits for a thread
+        _check_images(manager, instance),
+        _clear_last_run(instance),
+        _unmark(manager, instance),
+        check_ports(instance.spec, others, manager.kernel, manager.threads),
+    )
+
+
+async def _check_images(manager: Manager, instance: Instance) -> None:
     if not await manager.threads(manager.layers.are_there, instance.layers):
         raise ConfigAtFault(
             f"the images of {instance.name} were removed, as it had ended",
             "destroy it, and launch its config again",
         )
+
+
+async def _clear_last_run(instance: Instance) -> None:
     left = await instance.processes.remove() if instance.processes and instance.ended else []
     if left:
         raise MachineAtFault(
             f"starting {instance.name}", "of its last run something is left", *left
         )
-    await _unmark(manager, instance)
-    others = {name: one for name, one in manager.instances.items() if one is not instance}
-    await check_ports(instance.spec, others, manager.kernel, manager.threads)
 
 
 async def _unmark(manager: Manager, instance: Instance) -> None:
