@@ -821,7 +821,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["ps", "--filter", "state=runing"],
         {},
         "txcontain ps: error: argument --filter: there is no state 'runing': it is one of starting,"
-        " running, paused, waiting, stopping, stopped, ended",
+        " running, paused, waiting, stopping, ended, failed, stopped",
     ),
     (["rm", "web"], {}, "txcontain: error: there is no command 'rm': did you mean destroy?"),
     (

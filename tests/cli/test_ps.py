@@ -105,6 +105,7 @@ class PsTests(Session):
             (["state=ended"], ["job-1"]),
             (["state=stopped", "state=ended"], ["job-1", "cron-1"]),
             (["state=paused"], []),
+            (["state=failed"], []),
             (["label=team"], ["db-1"]),
             (["label=team=a=b"], ["db-1"]),
             (["label=team=a"], []),

@@ -78,7 +78,7 @@ FILTERS: "dict[str, Callable[[Json, str], bool]]" = {
 
 # The values that there are, for keys that don't take any.
 VALUES = {
-    "state": ("starting", "running", "paused", "waiting", "stopping", "stopped", "ended"),
+    "state": ("starting", "running", "paused", "waiting", "stopping", *AT_REST),
     "ready": ("yes", "no", "-"),
 }
 

@@ -45,7 +45,7 @@ from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
-from txcontain.runtime.records import RECORD
+from txcontain.runtime.records import AT_REST, RECORD
 from txcontain.runtime.sessions import Sessions
 from txcontain.runtime.supervised import LOOK_AFTER
 
@@ -53,7 +53,7 @@ MOST_SURVEYS, MOST_WAITING = 2, 100  # at once: other work needs threads too; th
 MOST_LOOKS = 2  # at once, through the descriptors of a container's processes
 TIDY_AFTER = 1.0  # seconds
 LINK_GOES_WITHIN = 0.1  # seconds after the last process; if not, a connection holds it
-OVER = ("waiting", "stopping", "stopped", "ended")  # states in which no command runs on
+OVER = ("waiting", "stopping", *AT_REST)  # states in which no command runs on
 REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, and for its log
 
 
