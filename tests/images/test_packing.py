@@ -13,7 +13,7 @@ from txcontain.images import packing
 from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace, Packer
 from txcontain.images.packing_plan import make_packing_plan
 from txcontain.images.programs import Program
-from txcontain.images.unpack import Unpacker
+from txcontain.images.unpack import CHECK_EVERY, Unpacker
 
 
 class Client:
@@ -168,6 +168,16 @@ class PackingTests(MachineTestCase):
         self.end()
         self.successResultOf(unpacked)
         self.assertEqual((os.listdir(self.volume), os.listdir(self.packer.folder)), ([], []))
+
+    def test_long(self) -> None:
+        """One that takes long is looked at meanwhile, and goes on."""
+        unpacked = self.unpack()
+        self.make_hidden()
+        self.reactor.pump([CHECK_EVERY] * 3)
+        self.assertNoResult(unpacked)
+        self.client.delivered.callback(None)
+        self.end()
+        self.successResultOf(unpacked)
 
     def test_no_tarball(self) -> None:
         """What tar complains of is refused."""

@@ -6,7 +6,6 @@ import os
 import re
 import stat
 from collections.abc import Awaitable, Callable
-from functools import partial
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
@@ -138,9 +137,13 @@ class Unpacker:
             beyond.append(failure)
             child.kill()
 
+        def take_note(size: int) -> None:
+            if progress := self.under_way.get(folder):  # there is none of an import
+                progress.size = size
+
         def look() -> Deferred[Any]:
             size = self.threads(check, what, folder, self.bounds, HIDDEN)
-            return size.addCallback(partial(setattr, self.under_way[folder], "size"))
+            return size.addCallback(take_note)
 
         watch = LoopingCall(look)
         watch.clock = self.pool.reactor
