@@ -672,9 +672,9 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "409 Bad Request: last must be 1 to 2160 points, not 2161",
     ),
     (
-        "GET /events?last=1",
+        "GET /events?to=1",
         {},
-        "409 Bad Request: the query has no parameter 'last' → the parameters are since, follow",
+        "409 Bad Request: the query has no parameter 'to' → the parameters are since, tail, follow",
     ),
     (
         "POST /prune?dry_run=1",

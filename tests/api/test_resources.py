@@ -53,6 +53,7 @@ METHODS = {
     "/stats": "GET, HEAD",
     "/doctor": "POST",
     "/events": "GET, HEAD",
+    "/whoami": "GET, HEAD",
     "/volumes": "GET, HEAD",
     "/volumes/pg": "DELETE, GET, HEAD",
 }
@@ -522,6 +523,12 @@ class MoreTests(WebTestCase):
         ):
             _, _, body = self.ask("GET", f"/events?since={since}")
             self.assertEqual([json.loads(line)["what"] for line in body.splitlines()], told)
+        _, _, body = self.ask("GET", "/events?tail=1&since=1")
+        self.assertEqual([json.loads(line)["what"] for line in body.splitlines()], ["running"])
+
+    def test_whoami(self) -> None:
+        """The caller is told as the journal has it, with its role."""
+        self.assertEqual(self.get("/whoami"), {"name": "a test", "role": "write"})
 
 
 class HangUpTests(WebTestCase):

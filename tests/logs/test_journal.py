@@ -43,6 +43,20 @@ class JournalTests(MachineTestCase):
         self.reactor.advance(events.WRITE_AFTER)
         return self.journal.last
 
+    def test_number_before(self) -> None:
+        """The last events are found by their number of lines, in both files, also if torn."""
+        self.assertEqual(self.journal.number_before(5), 0)
+        last = self.fill(10)
+        self.assertEqual(self.journal.number_before(10), 0)
+        self.assertEqual(self.numbers(self.journal.number_before(3)), [last - 2, last - 1, last])
+        self.assertEqual(self.numbers(self.journal.number_before(0)), [])
+        os.rename(self.path, f"{self.path}.old")
+        self.fill(2)
+        self.assertEqual(len(self.numbers(self.journal.number_before(4))), 4)
+        with open(self.path, "a") as file:
+            file.write("{torn")
+        self.assertEqual(self.numbers(self.journal.number_before(1)), [])
+
     def test_event(self) -> None:
         """An event says what happened, to which instance, why, and what else is known."""
         self.journal.add("config", "uploaded", config="web-1-01.cfg")

@@ -24,6 +24,7 @@ from txcontain.api.verbs import ExtensionResource, flag, number, query
 from txcontain.logs.follower import Follower
 from txcontain.logs.times import SECOND, read_moment
 
+MOST_KEPT = 100_000  # more events than the journal keeps
 SINCE = {"anyOf": [numeric("seq", 0, LARGEST_QUERY), MOMENT]}
 
 
@@ -62,6 +63,7 @@ class Events(Area):
                 answer("an Event a line", {"type": "string"}, "application/x-ndjson"),
                 parameters=[
                     in_query("since", "only after this number, or from this time on", SINCE),
+                    in_query("tail", "only the last ones", numeric("events", 0, MOST_KEPT)),
                     in_query("follow", "also those to come, without end", FLAG),
                 ],
             ),
@@ -74,9 +76,14 @@ class Events(Area):
 
     async def events(self, request: Request) -> None:
         """GET /events."""
-        asked = query(request, since=read_since, follow=flag)
+        asked = query(request, since=read_since, tail=number, follow=flag)
         request.setHeader(b"Content-Type", b"application/x-ndjson")
         journal, reactor = self.manager.journal, self.manager.reactor
         last, earliest = asked["since"] or (0, 0.0)
+        if asked["tail"] is not None:
+            await journal.write()
+            last = max(last, journal.number_before(min(asked["tail"], MOST_KEPT)))
+        if asked["follow"]:
+            request.write(b"")  # the head at once: there may be nothing to tell for long
         follower = Follower(request, journal=journal, reactor=reactor, last=last, earliest=earliest)
         await follower.send(bool(asked["follow"]))

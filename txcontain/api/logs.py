@@ -108,6 +108,8 @@ class Logs(Area):
         looks = {"names": names, "timestamps": bool(asked["timestamps"])}
         reader = log_reader(self.manager, instances, wanted(asked), request, **looks)
         request.setHeader(b"Content-Type", b"application/octet-stream")
+        if asked["follow"]:
+            request.write(b"")  # the head at once: there may be nothing to tell for long
         await reader.send(asked["tail"], bool(asked["follow"]))
 
 

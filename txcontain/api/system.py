@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import define
 from twisted.web import http
@@ -12,6 +12,7 @@ from twisted.web.server import Request
 
 import twisted
 from txcontain import __version__
+from txcontain.api.access import READ, WRITE
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import Json, answer, array, extension, one_of, string, structure
 from txcontain.api.verbs import ExtensionResource
@@ -55,6 +56,21 @@ class System(Area):
                 answer("ok", {"type": "string"}, "text/plain"),
             ),
         },
+        "/whoami": {
+            "get": extension(
+                "whoami",
+                "Tell who the manager takes the caller for, and what the caller may do",
+                answer(
+                    "the caller",
+                    structure(
+                        {
+                            "name": string("as the journal has it: loopback, uid N, token NAME…"),
+                            "role": one_of("read: only GET and HEAD", READ, WRITE),
+                        }
+                    ),
+                ),
+            ),
+        },
         "/version": {
             "get": extension(
                 "version",
@@ -76,7 +92,7 @@ class System(Area):
     }
 
     def resources(self) -> Resources:
-        """The doctor, the manager's health, and the versions."""
+        """The doctor, the manager's health, the versions, and the caller."""
         readiness = Readiness(self.manager)
 
         async def healthz(request: Request) -> None:
@@ -93,6 +109,7 @@ class System(Area):
             b"readyz": ExtensionResource(GET=readyz),
             b"doctor": ExtensionResource(POST=self.doctor),
             b"version": ExtensionResource(GET=self.version),
+            b"whoami": ExtensionResource(GET=self.whoami),
         }
 
     async def version(self, request: Request) -> dict[str, str]:
@@ -104,6 +121,10 @@ class System(Area):
             "kernel": os.uname().release,
             "cgroups": self.manager.pool.cgroups.version,
         }
+
+    async def whoami(self, request: Any) -> dict[str, str]:
+        """GET /whoami."""
+        return {"name": request.caller.name, "role": request.caller.role}
 
     async def doctor(self, request: Request) -> dict[str, list[str]]:
         """POST /doctor."""

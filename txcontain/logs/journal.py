@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -158,6 +159,15 @@ class Journal:
                     event = _parse(line)
                     if event is not None and event["seq"] > number:
                         yield event
+
+    def number_before(self, count: int) -> int:
+        """The number after which there are only the last ``count`` events on disk; 0: all."""
+        lines: deque[bytes] = deque(maxlen=count + 1)
+        for path in (f"{self.path}.old", self.path):
+            with contextlib.suppress(FileNotFoundError), open_file(path) as file:
+                lines.extend(file)
+        first = next(filter(None, map(_parse, lines)), None) if len(lines) > count else None
+        return first["seq"] if first else 0
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` with each event from now on; returns a function that ends this."""
