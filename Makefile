@@ -8,12 +8,13 @@ BASE := base_images/basefs.tar.gz
 EXAMPLES := base_images/examples.tar
 MOUNTABLES := $(patsubst images/%,mountables/%.tar,$(wildcard images/*))
 INSTALLED := .venv/installed
+BROWSER := .venv/browser
 # PORT: that of the manager; 8080 if none is given. One in the environment means something else.
 PORT :=
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests bench hostile soak endurance torture matrix lowest packages coverage wheel \
+        api_tests cli_tests ui_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         pictures examples examples_tests demo demo-clean \
         install-service uninstall-service has-systemd
 
@@ -79,7 +80,12 @@ uninstall-service: ## end that; its containers go on running
 has-systemd:
 	@scripts/service check
 
-test: install $(BASE) $(MOUNTABLES) ## run all tests
+$(BROWSER): $(INSTALLED)
+	@scripts/packages browser
+	@scripts/step browser "Installing what drives a browser" scripts/make-venv .venv browser
+	@touch $@
+
+test: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests
 	@$(ROOT) .venv/bin/python -m twisted.trial tests
 
 lowest: install ## run the tests that need no real containers, with the lowest packages that are allowed
@@ -98,6 +104,12 @@ api_tests: install $(BASE) $(MOUNTABLES) ## test the REST API, from a clean star
 
 cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to a clean end
 	@$(ROOT) scripts/contract-tests cli
+
+ui_tests: install $(BROWSER) ## test the web page in a real browser; SCREENSHOTS=1: take those of docs/pictures
+	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_screen
+
+vendor: ## fetch the libraries of the web page anew, with npm
+	@scripts/vendor
 
 examples_tests: examples ## run the examples for real, and kill the manager meanwhile
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.examples

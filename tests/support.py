@@ -23,6 +23,8 @@ CAP_SYS_ADMIN = 21
 # By these a program that a test starts is measured too (scripts/coverage).
 MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 TWISTD = Path(os.environ.get("COVERAGE_TWISTD") or Path(sys.executable).with_name("twistd"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_MODULES = "import playwright.sync_api, axe_playwright_python"
 OLDEST_KERNEL = (5, 12)
 LINKS = """
 from pyroute2 import IPRoute
@@ -79,6 +81,19 @@ def lacking_for_tracing() -> str:
     """What this machine lacks of what strace takes, to have system calls fail; "" where nothing."""
     fails = ["-e", "inject=chdir:error=EIO", "sh", "-c", "! cd / 2>/dev/null"]
     return tried("strace, and leave to trace (ptrace(2))", "strace", "-o", os.devnull, *fails)
+
+
+@functools.cache
+def lacking_for_browser() -> str:
+    """What this machine lacks of what drives a browser; "" where nothing."""
+    if browser() is None:
+        return "needs a browser: chromium"
+    return tried("playwright and axe-core (make ui_tests)", sys.executable, "-c", BROWSER_MODULES)
+
+
+def browser() -> str | None:
+    """The path of a browser that tests can drive."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def tried(what: str, *command: str) -> str:
@@ -148,6 +163,11 @@ def needs_networks(test: T) -> T:
 def needs_user_namespaces(test: T) -> T:
     """The same for one whose containers have user namespaces."""
     return _unless(lacking() or lacking_for_user_namespaces(), test)
+
+
+def needs_browser(test: T) -> T:
+    """The same for one that looks at the web page with a browser."""
+    return _unless(lacking() or lacking_for_browser(), test)
 
 
 def needs_ipv6(test: T) -> T:

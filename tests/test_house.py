@@ -13,6 +13,7 @@ from txcontain import errors
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "txcontain"
+UI = PACKAGE / "ui"
 MANAGER = sorted({*PACKAGE.rglob("*.py")} - {*PACKAGE.glob("cli/*")})
 CLI = sorted(PROJECT.glob("txcontain/cli/*.py"))
 TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
@@ -219,9 +220,13 @@ class Packages(SynchronousTestCase):
     def test_what_is_no_module_is_installed(self) -> None:
         """What is no Python is of a kind that pyproject.toml names."""
         files = [path for path in PROJECT.glob("txcontain/**/*") if path.is_file()]
-        kinds = {path.suffix for path in files if "__pycache__" not in path.parts}
-        self.assertEqual(kinds, {".py", ".sh", ".service"})
-        self.assertIn('"*" = ["*.sh", "*.service"]', (PROJECT / "pyproject.toml").read_text())
+        of_page = {
+            path.parent.relative_to(PACKAGE).as_posix() for path in files if UI in path.parents
+        }
+        kinds = {p.suffix for p in files if "__pycache__" not in p.parts and UI not in p.parents}
+        self.assertEqual((kinds, of_page), ({".py", ".sh", ".service"}, {"ui", "ui/vendor"}))
+        settings = (PROJECT / "pyproject.toml").read_text()
+        self.assertIn('"*" = ["*.sh", "*.service"]\ntxcontain = ["ui/*", "ui/vendor/*"]', settings)
 
     def test_the_plugin_is_no_package(self) -> None:
         """Nothing makes a package of twisted/plugins/: it would hide the other plugins."""

@@ -50,6 +50,7 @@ def table(title: str) -> list[str]:
 
 NAMES = {"instance": "web-1", "volume": "pg", "config": "web-1-1", "secret": "db"}
 NAMED_INSIDE = ("/launch", "/logs", "/instances", "/stats/history")  # the query or the body
+OF_PAGE = ("/", "/ui")  # files for a browser
 
 
 def references(value: Any) -> Iterator[str]:
@@ -128,7 +129,7 @@ class DocumentTests(ManagerTestCase):
         found |= {"/volumes/{volume}"}
         volumes: Any = self.root.getStaticEntity(b"volumes")
         found |= set(paths_below(volumes.getChild(b"pg", None), "/volumes/{volume}"))
-        self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy"})
+        self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy", *OF_PAGE})
 
     def test_statuses(self) -> None:
         """Each status that a request can get is there, and in API.md."""

@@ -15,10 +15,12 @@ manager a twentieth of a second per request.
 
 from __future__ import annotations
 
+import binascii
 import os
 import re
 import socket
 import struct
+from base64 import urlsafe_b64decode
 from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
@@ -33,6 +35,9 @@ READ, WRITE = "read", "write"
 READING = (b"GET", b"HEAD", b"OPTIONS")  # the safe methods (RFC 9110, 9.2.1)
 TOKEN_LINE = re.compile(r"([\w.@-]{1,64}) (read|write) ([0-9a-f]{64})", re.ASCII)
 BEARER = re.compile(rb"bearer +([\w.~+/-]+=*) *", re.ASCII | re.IGNORECASE)  # RFC 6750, 2.1
+WEBSOCKET_TOKEN = re.compile(
+    rb"(?:.*[ ,])?base64url\.bearer\.authorization\.k8s\.io\.([\w-]+)(?:[ ,].*)?", re.ASCII
+)
 OTHERS_MAY_WRITE = 0o022
 READ_ONLY = partial(
     Forbidden,
@@ -97,6 +102,20 @@ class Keys:
             return Caller(f"certificate {name}") if name else None
         match = BEARER.fullmatch(authorization or b"")
         return self.tokens.caller(match[1]) if self.tokens and match else None
+
+
+def token_of_websocket(protocols: bytes | None) -> bytes | None:
+    """The value of Authorization that a browser can only send as a subprotocol, as in Kubernetes.
+
+    A page's script can't set a header of a WebSocket's handshake.
+    """
+    match = WEBSOCKET_TOKEN.fullmatch(protocols or b"")
+    if not match:
+        return None
+    try:
+        return b"Bearer " + urlsafe_b64decode(match[1] + b"==")
+    except binascii.Error:
+        return None
 
 
 @define

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from txcontain.api import page
 from txcontain.api.area import Resources
 from txcontain.api.areas import AREAS
 from txcontain.api.instances import Instances
@@ -29,7 +30,7 @@ def make_root(manager: Manager) -> Resource:
         ),
         b"openapi.json": ExtensionResource(GET=openapi),
     }
-    return _with(NotFound(), everything, *(area.resources() for area in areas))
+    return _with(NotFound(), page.files(), everything, *(area.resources() for area in areas))
 
 
 def _with(resource: Resource, *below: Resources) -> Resource:

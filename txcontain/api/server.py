@@ -25,10 +25,19 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from txcontain import errors
-from txcontain.api.access import READ, READ_ONLY, READING, Access, Caller, Loopback
+from txcontain.api.access import (
+    READ,
+    READ_ONLY,
+    READING,
+    Access,
+    Caller,
+    Loopback,
+    token_of_websocket,
+)
 from txcontain.api.areas import AREAS
 from txcontain.api.bodies import Body
 from txcontain.api.callers import Callers
+from txcontain.api.page import is_of_page
 from txcontain.api.resources import make_root
 from txcontain.api.routes import method_of, route_of
 from txcontain.api.strangers import Strangers
@@ -325,7 +334,9 @@ class ApiRequest(Request):
     def gotLength(self, length: int | None) -> None:
         """All headers have arrived: find out who asks before the body is kept."""
         super().gotLength(length)
-        authorization = self.getHeader(b"authorization")
+        authorization = self.getHeader(b"authorization") or token_of_websocket(
+            self.getHeader(b"sec-websocket-protocol")
+        )
         self.caller = self.channel.site.access.caller(self.channel.transport, authorization)
         if self.caller and self.channel.instance:
             within = f"{self.caller.name} in {self.channel.instance.name}"
@@ -397,7 +408,7 @@ class ApiRequest(Request):
             raise self.channel.refusal
         if self._is_cross_site():
             raise CROSS_SITE()
-        if self.caller is None and self.method in READING and self.path in FOR_ANYONE:
+        if self.caller is None and self._is_for_anyone():
             self.caller = ANYONE
         if self.caller is None:
             self.setHeader(b"WWW-Authenticate", b'Bearer realm="txcontain"')  # RFC 6750, 3
@@ -407,6 +418,10 @@ class ApiRequest(Request):
         if self.method == b"HEAD":
             self.args.pop(b"follow", None)  # there would be nothing to follow
         return self.caller
+
+    def _is_for_anyone(self) -> bool:
+        """Whether no one needs to be known for this: it tells nothing of what runs here."""
+        return is_of_page(self) or (self.method in READING and self.path in FOR_ANYONE)
 
     def _read_target(self) -> None:
         """Accept both forms of a target (RFC 9112, 3.2), and require exactly one Host."""

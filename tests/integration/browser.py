@@ -1,0 +1,92 @@
+"""A real browser for a test, and a manager for it to look at."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tests.integration.harness import PROJECT, ManagerCase
+from tests.support import browser, needs_browser
+
+PICTURES = PROJECT / "docs/pictures"
+SECONDS = 10  # for what the page does within one
+WIDE, NARROW = (1600, 900), (400, 860)
+# What axe-core is asked for: all rules of WCAG 2.2, levels A and AA.
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+# What the browser says of a style that our policy keeps out (see shell.js).
+EXPECTED = re.compile(r"Content Security Policy|Failed to load resource|net::ERR|WebSocket")
+
+
+@functools.cache
+def chromium() -> Any:
+    """The browser. All tests share it, as its start takes a second; it ends with this process."""
+    from playwright.sync_api import sync_playwright
+
+    playwright = sync_playwright().start()
+    atexit.register(playwright.stop)
+    options = ["--disable-gpu", "--disable-dev-shm-usage"]
+    return playwright.chromium.launch(executable_path=browser(), args=options)
+
+
+@needs_browser
+class BrowserCase(ManagerCase):
+    """A test that looks at the manager's page. Nothing in it may fail unseen."""
+
+    def open(
+        self, address: str = "", size: tuple[int, int] = WIDE, scheme: str = "light", **more: Any
+    ) -> Any:
+        """A page of the manager's, as someone new sees it."""
+        width, height = size
+        context = chromium().new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **more
+        )
+        context.set_default_timeout(1000 * SECONDS)
+        self.addCleanup(context.close)
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._said)
+        page.goto(f"{self.url}/{address}")
+        return page
+
+    def setUp(self) -> None:
+        """Start the manager."""
+        self.complaints: list[str] = []
+        super().setUp()
+        self.addCleanup(lambda: self.assertEqual(self.complaints, []))
+
+    def _said(self, message: Any) -> None:
+        if message.type in ("error", "warning") and not EXPECTED.search(message.text):
+            self.complaints.append(message.text)
+
+    def assert_accessible(self, page: Any) -> None:
+        """Fail if axe-core finds anything, or if the page is wider than its window."""
+        import axe_playwright_python
+
+        source = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+        page.evaluate(source)
+        found = page.evaluate(
+            "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES
+        )
+        said = [
+            f"{one['id']}: {node['html'][:150]} {node['failureSummary'][:300]}"
+            for one in found["violations"]
+            for node in one["nodes"][:3]
+        ]
+        self.assertEqual(said, [], page.url)
+        wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        self.assertLessEqual(page.evaluate(wider), 0, f"{page.url} is wider than its window")
+
+    def picture(self, page: Any, name: str) -> None:
+        """Take a picture for the documents, if that is wanted."""
+        if os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=PICTURES / f"screen-{name}.png")
+
+
+def of_instance(name: str, view: str = "") -> str:
+    """The address of a view of an instance."""
+    return f"#/instance/{quote(name)}{view}"
