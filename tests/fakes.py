@@ -855,7 +855,7 @@ def make_network() -> Network:
         firewall,
         cast(Resolver, FakeResolver()),
         find_nft=lambda: None,
-        forwards=lambda: True,
+        forwards=lambda version: True,
     )
 
 

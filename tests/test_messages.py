@@ -277,13 +277,23 @@ CONFIGS = (
     ),
     (
         {"ports": ["80"], "network": "private"},
-        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
-        "host, or one of them with '/tcp' or '/udp', not '80'",
+        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an address of this host, which "
+        "is in brackets if it is of IPv6, or one of them with '/tcp' or '/udp', not '80'",
     ),
     (
         {"ports": ["999.0.0.1:80:80"], "network": "private"},
-        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this "
-        "host, or one of them with '/tcp' or '/udp', not '999.0.0.1:80:80'",
+        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an address of this host, which "
+        "is in brackets if it is of IPv6, or one of them with '/tcp' or '/udp', not "
+        "'999.0.0.1:80:80'",
+    ),
+    (
+        {"ports": ["[::1]:80:80"], "network": "private"},
+        "ports can't publish anything at [::1]: the kernel leads nothing from there to a container "
+        "→ publish it at 127.0.0.1, which programs try too if they look up localhost",
+    ),
+    (
+        {"ports": ["[fe80::1]:80:80"], "network": "private"},
+        "ports can't publish anything at [fe80::1]: give an address of the host's of its own",
     ),
     ({"ports": ["80:1", "80:2"], "network": "private"}, "ports publishes port 80 twice"),
     ({"health": "/x"}, 'health must be an object such as {"http": "/health"}, not \'/x\''),
@@ -399,8 +409,9 @@ STACKS: tuple[tuple[Any, ...], ...] = (
     (
         {},
         {"ports": ["x"]},
-        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 "
-        "address of this host, or one of them with '/tcp' or '/udp', not 'x'",
+        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an "
+        "address of this host, which is in brackets if it is of IPv6, or one of them with '/tcp' "
+        "or '/udp', not 'x'",
     ),
     ({}, {"ports": ["80:1", "80:2"]}, "services.a.ports publishes port 80 twice"),
     (
@@ -966,6 +977,11 @@ OPTIONS = (
     (
         "--subnet 10.87.0.0/31",
         "--subnet takes a network of 4 addresses or more, such as 10.87.0.0/16, not '10.87.0.0/31'",
+    ),
+    (
+        "--subnet6 fe80::/64",
+        "--subnet6 takes a private network of IPv6 with 48 to 96 bits, such as fd00:1::/64, or "
+        "none, not 'fe80::/64'",
     ),
     ("--bridge a/b", "--bridge takes up to 15 letters, digits and '_', a letter first"),
     ("--state /a,b", "--state takes a path without ',', ':' and '\\', not /a,b"),
@@ -1919,14 +1935,14 @@ ELSEWHERE = (
         "addresses that are in use",
         "integration/test_network.py:test_subnet",
         "making the bridge {} → {} is in use: there is a route to {}{} → start the manager with "
-        "another --subnet",
+        "another --{}",
     ),
     (
         "another --subnet than before",
         "integration/test_network.py:test_subnet",
         "using the bridge {} → its address is {} → destroy the instances on it, before you "
         "start the "
-        "manager with another --subnet",
+        "manager with another --{}",
     ),
     (
         "all addresses are taken",
@@ -1939,6 +1955,18 @@ ELSEWHERE = (
         "integration/test_network.py:test_no_forwarding",
         "publishing port {} → the host does not forward packets → sysctl net.ipv4.ip_forward=1, or "
         "publish it on 127.0.0.1",
+    ),
+    (
+        "a port of IPv6 without a subnet of it",
+        "network/test_network.py:test_no_ipv6",
+        "publishing port {} → private containers have no addresses of IPv6 here → publish it at an "
+        "IPv4 address, or see what docs/network.md says of --subnet6",
+    ),
+    (
+        "a port of IPv6 on a host that does not forward it",
+        "network/test_network.py:test_no_forwarding",
+        "publishing port {} → the host does not forward packets of IPv6 → "
+        "sysctl net.ipv6.conf.all.forwarding=1",
     ),
     (
         "no secret on standard input",

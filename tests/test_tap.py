@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from ipaddress import IPv6Network
 from typing import Any, cast
 
 from twisted.application.service import IServiceMaker, MultiService
@@ -101,6 +102,8 @@ class OptionTests(SynchronousTestCase):
             ("notify-command", "/nowhere/at/all"),
             ("bridge", ""),
             ("subnet", "10.87.0.0/31"),
+            ("subnet6", "fd00::/97"),
+            ("subnet6", "2600::/64"),
             ("interface", "0.0.0.0"),
             ("tls-cert", "/x"),
             ("max-connections", "0"),
@@ -119,6 +122,15 @@ class OptionTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, parse, f"--{name}", value)
             self.assertIn(value, str(error))
+
+    def test_subnet6(self) -> None:
+        """If no subnet of IPv6 is given, each bridge has one of its own, always the same."""
+        one, same, other = parse(), parse(), parse("--bridge", "br1")
+        self.assertEqual(one["subnet6"], same["subnet6"])
+        self.assertNotEqual(one["subnet6"], other["subnet6"])
+        self.assertTrue(one["subnet6"].subnet_of(IPv6Network("fd00::/8")))
+        self.assertIsNone(parse("--subnet6", "none")["subnet6"])
+        self.assertEqual(parse("--subnet6", "fd00:1::/64")["subnet6"], IPv6Network("fd00:1::/64"))
 
     def test_no_arguments(self) -> None:
         """It takes no arguments except options."""

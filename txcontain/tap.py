@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import hashlib
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -54,6 +55,7 @@ from txcontain.unit import unit_of
 
 REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
 SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
+OWN = "own"  # which is derived
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
 JOURNALD = "/run/systemd/journal/socket"  # systemd-journald.service(8)
 LOG_THREADS = 4  # of the reactor's ten: readers of logs must not use them up
@@ -79,6 +81,31 @@ def _subnet(text: str) -> IPv4Network:
     raise ValueError(
         f"--subnet takes a network of 4 addresses or more, such as 10.87.0.0/16, not {text!r}"
     )
+
+
+def _subnet6(text: str) -> IPv6Network | None:
+    if text == "none":
+        return None
+    with contextlib.suppress(ValueError):
+        subnet = IPv6Network(text)
+        if 48 <= subnet.prefixlen <= 96 and subnet.is_private and not subnet.is_link_local:
+            return subnet
+    raise ValueError(
+        f"--subnet6 takes a private network of IPv6 with 48 to 96 bits, such as fd00:1::/64, or "
+        f"none, not {text!r}"
+    )
+
+
+def own_subnet6(bridge: str) -> IPv6Network:
+    """A subnet of addresses that are private, and unlikely to be in use elsewhere (RFC 4193, 3.2).
+
+    The same for each start of a manager with this bridge on this machine (machine-id(5)).
+    """
+    machine = b""
+    with contextlib.suppress(OSError), open("/etc/machine-id", "rb") as file:
+        machine = file.read()
+    number = hashlib.sha256(b"txcontain " + bridge.encode() + machine).digest()[:5]
+    return IPv6Network((b"\xfd" + number + bytes(10), 64))
 
 
 def _folders(text: str) -> list[str]:
@@ -130,6 +157,7 @@ class Options(BaseOptions):
         ),
         ["bridge", None, "txcontain0", "Name of the bridge of private networks."],
         ["subnet", None, SUBNET, "IPv4 addresses of private networks.", _subnet],
+        ["subnet6", None, OWN, "IPv6 addresses of private networks, or: none.", _subnet6],
         [
             "host-folders",
             None,
@@ -181,6 +209,8 @@ class Options(BaseOptions):
             raise UsageError(f"--state takes {taken}, not {self['state']}")
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,14}", self["bridge"]):
             raise UsageError("--bridge takes up to 15 letters, digits and '_', a letter first")
+        if self["subnet6"] == OWN:
+            self["subnet6"] = own_subnet6(self["bridge"])
         listen.check(self)
         if self["unit"]:
             folders = [self[name] for name in ("state", "base-images", "mountables")]
@@ -319,7 +349,13 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             os.path.join(state, "volumes"), trees.in_thread, trees.remove, trees.measure, kernel.now
         ),
         network=make_network(
-            reactor, kernel, trees.in_thread, state, options["bridge"], options["subnet"]
+            reactor,
+            kernel,
+            trees.in_thread,
+            state,
+            options["bridge"],
+            options["subnet"],
+            options["subnet6"],
         ),
         journal=Journal(reactor, os.path.join(state, "events.jsonl"), kernel.now, writer.write),
         threads=trees.in_thread,

@@ -17,7 +17,7 @@ from tests.support import make_layer, make_spec, needs_root
 from txcontain.container import init
 from txcontain.container.explain import _Shell, explain
 from txcontain.container.facts import Host
-from txcontain.container.plan import INIT, Link, Paths, make_plan
+from txcontain.container.plan import INIT, Link, Link6, Paths, make_plan
 from txcontain.container.seccomp import compile_filters
 from txcontain.errors import InvalidData
 from txcontain.images.programs import Program
@@ -153,11 +153,13 @@ class AsText(SynchronousTestCase):
         self.assertIn("ip link set lo up\n", script)
         self.assertIn('127.0.1.1 web-1\n\' >"$root"/etc/hosts\n', script)
         self.assertNotIn("eth0", script)
-        link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1", Link6("fd00::2", 64, "fd00::1"))
         plan = make_plan(make_spec(network="private"), evolve(PATHS, mounts=[], link=link), "web-1")
         script = explain(plan)
         self.assertIn("ip address add 10.0.0.2/255.255.0.0 dev eth0\n", script)
         self.assertIn("ip route add default via 10.0.0.1\n", script)
+        self.assertIn("ip address add fd00::2/64 dev eth0 nodad\n", script)
+        self.assertIn("ip -6 route add default via fd00::1\n", script)
         self.assertIn("nameserver 10.0.0.1\n", script)
 
     def test_an_init(self) -> None:

@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from tests.support import make_spec
 from txcontain.container import init, small_files, spec
 from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
-from txcontain.container.plan import Link, Paths, make_plan
+from txcontain.container.plan import Link, Link6, Paths, make_plan
 from txcontain.container.visit_plan import Visit, plan_of_ended, plan_of_running
 from txcontain.errors import InvalidData
 from txcontain.images.packing_plan import make_packing_plan
@@ -206,7 +207,7 @@ def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ..
     """A plan with every op that a container's plan can have."""
     masked = (("/proc/kcore", False), ("/sys/firmware", True))
     host = Host("/empty", masked, ("/proc/sys",), (b"x", b"y"))
-    link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+    link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1", Link6("fd00::2", 64, "fd00::1"))
     paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", host, link, ids)
     paths = evolve(paths, volumes={"pg": ("/volumes/pg", "1.json")}, host_folders=["/srv"])
     changes = {
@@ -839,6 +840,20 @@ class Network(Case):
         self.assertEqual(len(kernel.calls[0][2]), 40)  # struct ifreq
         self.assertIn(socket.inet_aton("10.0.0.1"), kernel.calls[-1][2])
         self.assertGreaterEqual(len(kernel.calls[-1][2]), 120)  # struct rtentry
+
+    def test_a_link_of_ipv6(self) -> None:
+        """The address is used at once, and the gateway is reached through the link."""
+        (_, interface), (_, new, address), (_, then, route) = self.calls(
+            "link6", address="fd00::2", length=64, gateway="fd00::1"
+        )
+        self.assertEqual((interface, new, then), ("eth0", init.RTM_NEWADDR, init.RTM_NEWROUTE))
+        index = struct.pack("I", 1000)  # what the recorder says
+        nodad = bytes([socket.AF_INET6, 64, 0x02, 0])  # struct ifaddrmsg
+        own = socket.inet_pton(socket.AF_INET6, "fd00::2")
+        self.assertEqual(address, nodad + index + b"\x14\0\x02\0" + own)
+        gateway = socket.inet_pton(socket.AF_INET6, "fd00::1")
+        self.assertTrue(route.startswith(bytes([socket.AF_INET6, 0, 0, 0, 254, 4, 0, 1])))
+        self.assertEqual(route[12:], b"\x14\0\x05\0" + gateway + b"\x08\0\x04\0" + index)
 
     def test_the_manager_ends_meanwhile(self) -> None:
         """An end-of-file instead of the link is a failure, and nothing is set up."""

@@ -17,6 +17,7 @@ from txcontain.container.plan import (
     PATH,
     SETTINGS,
     Link,
+    Link6,
     Paths,
     common_start,
     make_base_plan,
@@ -333,6 +334,10 @@ class Containers(SynchronousTestCase):
                 ("link", addresses),
             ],
         )
+        v6 = Link6("fd00::2", 64, "fd00::1")
+        both = plan_of(network="private", link=evolve(link, v6=v6))
+        said = {"address": "fd00::2", "length": 64, "gateway": "fd00::1"}
+        self.assertEqual([each for each in both if each not in plan], [("link6", said)])
         ops = [op for op, _ in plan]
         self.assertLess(ops.index("ask_for_link"), ops.index("root_overlay"))
         self.assertLess(ops.index("file"), ops.index("seal"))

@@ -358,6 +358,14 @@ TAKEN: dict[str, Any] = {
             ["9.9.9.1:1:2", "9.9.9.2:1:2"],
             (Port("9.9.9.1", 1, 2, "tcp"), Port("9.9.9.2", 1, 2, "tcp")),
         ),
+        (
+            ["[2001:DB8:0::1]:1:2/udp", "[::]:1:2", "0.0.0.0:1:2"],
+            (
+                Port("2001:db8::1", 1, 2, "udp"),
+                Port("::", 1, 2, "tcp"),
+                Port("0.0.0.0", 1, 2, "tcp"),
+            ),
+        ),
     ],
     "health": [
         ({"http": "/a?b", "port": 80}, Health(http="/a?b", port=80)),
@@ -387,6 +395,10 @@ PORTS_REFUSED = [
     "01.2.3.4:80:80",
     "256.0.0.1:80:80",
     "::1:80:80",
+    "2001:db8::1:80:80",
+    "[2001:db8::1:80:80",
+    "[9.9.9.1]:80:80",
+    "[2001:db8::1%eth0]:80:80",
     "-1:80",
     "8e1:80",
     " 80:80",
@@ -519,10 +531,22 @@ class Keys(Case):
             ("1:1", "0.0.0.0:1:1"),
             ("0.0.0.0:1:1", "9.9.9.9:1:1"),
             ("1:1/udp", "127.0.0.1:1:1/udp"),
+            ("[::]:1:1", "[2001:db8::1]:1:1"),
         ):
             self.refused(document(network="private", ports=[one, other]), "ports publishes port")
         for network in ("host", "none", None):
             self.refused(document(network=network, ports=["1:1"]), '"network": "private"')
+
+    def test_ports_of_ipv6(self) -> None:
+        """They are written with brackets; addresses from which no answer gets back are refused."""
+        (port,) = make_spec(network="private", ports=["[2001:db8::1]:80:8000"]).ports
+        self.assertEqual(str(port), "[2001:db8::1]:80")
+        self.assertEqual(port.mapping, "[2001:db8::1]:80->8000/tcp")
+        self.assertEqual(port.written, "[2001:db8::1]:80:8000/tcp")
+        self.assertIn("[2001:db8::1]:80:8000", port.forms)
+        for address in ("::1", "fe80::1", "ff02::1", "::ffff:9.9.9.1"):
+            ports = document(network="private", ports=[f"[{address}]:80:80"])
+            self.refused(ports, "ports can't publish anything at")
 
     def test_taken_ports(self) -> None:
         """On the host's network PORT is a port of the host; otherwise the published ones are."""

@@ -3,7 +3,7 @@
 import errno
 import socket
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,9 +20,15 @@ def attribute(kind: int, data: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
 
 
-def entry(original: bytes, state: int | None = None) -> bytes:
+def reply(source: IPv6Address, destination: IPv6Address, protocol: int) -> bytes:
+    """The tuple of answers."""
+    ends = attribute(3, source.packed) + attribute(4, destination.packed)
+    return attribute(0x8001, ends) + attribute(0x8002, attribute(1, bytes([protocol])))
+
+
+def entry(original: bytes, state: int | None = None, reply: bytes = b"") -> bytes:
     """An entry of the table as the kernel tells it; only one of TCP has a state."""
-    attributes = attribute(0x8001, original) + attribute(3, bytes(4))
+    attributes = attribute(0x8001, original) + attribute(0x8002, reply) + attribute(3, bytes(4))
     if state is not None:
         attributes += attribute(0x8004, attribute(0x8001, attribute(1, bytes([state]))))
     return struct.pack("=IHHIIBBH", 20 + len(attributes), 0x100, 2, 0, 0, 2, 0, 0) + attributes
@@ -83,6 +89,20 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(len(asked), struct.unpack_from("=I", asked)[0])
         self.assertIn(attribute(0x8002, attribute(0x8001, attribute(1, ADDRESS.packed))), asked)
         self.assertEqual(table.patience, conntrack.WITHIN)
+
+    def test_ipv6(self) -> None:
+        """Of IPv6 all entries are told, and compared here: the other end, and another protocol."""
+        here, there = IPv6Address("fd00::2"), IPv6Address("fd00::3")
+        ends = [(here, there, 17), (there, here, 17), (here, there, 6), (there, there, 17)]
+        entries = [
+            entry(original=b"%d" % number, reply=reply(*end)) for number, end in enumerate(ends)
+        ]
+        table = self.answer(b"".join(entries), DONE)
+        self.assertEqual(flows_to(here), 2)
+        self.assertEqual(table.asked[0][16:], bytes([socket.AF_INET6, 0, 0, 0]))
+        table = self.answer(b"".join(entries), DONE, error(0))
+        forget_datagrams_to(here)
+        self.assertEqual([one[20:] for one in table.asked[1:]], [attribute(0x8001, b"0")])
 
     def test_very_many(self) -> None:
         """Counting ends with the thousandth: the rest is not even read."""

@@ -14,18 +14,20 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import free_port, wait_until
 from tests.integration.probes import ProbeCase
 from tests.support import needs_networks
-from txcontain.network.bridge import exists, link_name, netlink, remove_link
+from txcontain.network.bridge import IFA_F_NODAD, exists, link_name, netlink, remove_link
 from txcontain.network.firewall import find_nft
 
 CLONE_NEWNET = 0x40000000
 HERE, BEYOND = "192.0.2.1", "192.0.2.2"  # the host in the outside world, and another one there
+HERE_6, BEYOND_6 = "2001:db8::1", "2001:db8::2"
+FORWARD = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 SOON = 0.3  # seconds in which what is let through has long arrived
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -111,11 +113,12 @@ class NetworkCase(ProbeCase):
         with netlink("a test") as connection:
             peer = {"ifname": "eth0", "net_ns_fd": self.outside.descriptor}
             connection.link("add", ifname="eth0", kind="veth", peer=peer)
-            give_address(connection, HERE)
+            give_address(connection, HERE, HERE_6)
         with self.outside(), netlink("a test") as connection:
-            give_address(connection, BEYOND)
+            give_address(connection, BEYOND, BEYOND_6)
             connection.route("add", dst="10.87.0.0/16", gateway=HERE)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for setting in FORWARD:
+            Path("/proc/sys/net", setting).write_text("1")
         super().setUp()
 
     def what_is_left(self) -> list[Any]:
@@ -142,10 +145,11 @@ class NetworkCase(ProbeCase):
         self.start()
 
 
-def give_address(connection: Any, address: str) -> None:
+def give_address(connection: Any, address: str, address6: str) -> None:
     """Set eth0 up."""
     index = socket.if_nametoindex("eth0")
     connection.addr("add", index=index, address=address, prefixlen=24)
+    connection.addr("add", index=index, address=address6, prefixlen=64, flags=IFA_F_NODAD)
     connection.link("set", index=index, state="up")
 
 
@@ -276,6 +280,83 @@ tell(name=open("/etc/hostname").read(), resolver=open("/etc/resolv.conf").read()
         self.assertIn(self.address(web), [step.get("address") for step in plan])
         self.assertEqual(self.ask("DELETE", f"/destroy/{ended}").status, 200)
         self.assertEqual(reach(self.address(web), 80), web)
+
+
+class SixTests(NetworkCase):
+    """IPv6."""
+
+    def test_reached(self) -> None:
+        """A container is reached at its IPv6 address: from others by its name, and by its port."""
+        web = self.start_probe(
+            SERVER.replace("socket.socket()", "socket.socket(socket.AF_INET6)").replace(
+                '"0.0.0.0"', '"::"'
+            ),
+            network="private",
+            startup_env="PORT=80",
+            ports=["[::]:8000:80", f"[{HERE_6}]:8001:80"],
+        )
+        address = self.inspect(web)["address6"]
+        self.assertTrue(address.startswith("fd"))
+        said = self.probe(
+            REACH
+            + f"""
+found = socket.getaddrinfo(b"{web}", 80, socket.AF_INET6)
+tell(web=[reach(host, 80) for host in (found[0][4][0], "{web}")],
+     host=[reach(host, 8000) for host in ("{HERE_6}", "{HERE}")])
+""",
+            network="private",
+        )
+        self.assertEqual(said, {"web": [web] * 2, "host": [web, "ECONNREFUSED"]})
+        self.assertEqual([reach(address, 80), reach(HERE_6, 8001)], [web, web])
+        with self.outside():
+            self.assertEqual([reach(HERE_6, port) for port in (8000, 8001)], [web, web])
+
+    def test_outbound(self) -> None:
+        """A container reaches the world, which takes it for the host."""
+        with self.outside():
+            listener = socket.create_server((BEYOND_6, 80), family=socket.AF_INET6)
+        self.addCleanup(listener.close)
+        text = REACH + f"tell(said=reach('{BEYOND_6}', 80))"
+        instance = self.start_probe(text, network="private")
+        connection, peer = listener.accept()
+        connection.sendall(b"hello")
+        connection.close()
+        self.assertEqual(peer[0], HERE_6)
+        self.assertEqual(self.told_by(instance), {"said": "hello"})
+
+    def test_the_host(self) -> None:
+        """A container reaches no address of the host's, of whichever scope, and no loopback."""
+        self.serve()
+        found = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+        hosts = [str(IPv6Address(int(one[0], 16))) for one in found]
+        self.assertGreaterEqual(len(hosts), 5)  # loopback, and two at each of the interfaces
+        listener = socket.create_server(("::", 0), family=socket.AF_INET6)
+        self.addCleanup(listener.close)
+        port = listener.getsockname()[1]
+        said = self.probe(
+            REACH
+            + f"""
+hosts = [reach(host, {port}) for host in {hosts}]
+group = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+group.sendto(b"x", (b"ff02::1%eth0", {port}))
+tell(hosts=hosts, scoped=[reach(host + "%eth0", {port}) for host in {hosts} if host[:4] == "fe80"])
+""",
+            network="private",
+        )
+        self.assertEqual(set(said["hosts"] + said["scoped"]) & {""}, set())
+        listener.settimeout(SOON)
+        self.assertRaises(TimeoutError, listener.accept)
+
+    def test_switched_off(self) -> None:
+        """On a host without IPv6 all else works, and its ports are refused in a sentence."""
+        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+        self.restart()
+        port = free_port()
+        web = self.serve(ports=[f"{port}:80"])
+        self.assertEqual(reach("127.0.0.1", port), web)
+        self.assertIsNone(self.inspect(web)["address6"])
+        answer = self.try_to_launch(network="private", ports=["[::]:80:80"])
+        self.assert_refused(answer, 500, "no addresses of IPv6", "--subnet6")
 
 
 class LinkTests(NetworkCase):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,25 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.names.client import Resolver
 from twisted.trial.unittest import TestCase
 
-from tests.integration.test_network import BEYOND, HERE, World, enter, give_address, nft
+from tests.integration.test_network import (
+    BEYOND,
+    BEYOND_6,
+    FORWARD,
+    HERE,
+    HERE_6,
+    SOON,
+    World,
+    enter,
+    give_address,
+    nft,
+)
 from tests.support import make_spec, needs_networks
+from txcontain.container.plan import Link
 from txcontain.errors import MachineAtFault
 from txcontain.host.kernel import Kernel
 from txcontain.later import together
 from txcontain.network import firewall
-from txcontain.network.bridge import exists, netlink
+from txcontain.network.bridge import IFA_F_NODAD, exists, netlink
 from txcontain.network.network import Network, make_network
 
 PRIVATE = make_spec(name="app", network="private")
@@ -36,7 +48,8 @@ PRIVATE = make_spec(name="app", network="private")
 SERVER = """
 import socket, sys, threading
 name = sys.argv[1].encode()
-listener, datagrams = socket.create_server(("", 80)), socket.socket(type=socket.SOCK_DGRAM)
+listener = socket.create_server(("", 80), family=socket.AF_INET6, dualstack_ipv6=True)
+datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 datagrams.bind(("", 53))
 print("listens", flush=True)
 def echo(connection):
@@ -91,10 +104,11 @@ class SpreadTests(TestCase):
         with netlink("a test") as connection:
             peer = {"ifname": "eth0", "net_ns_fd": self.outside.descriptor}
             connection.link("add", ifname="eth0", kind="veth", peer=peer)
-            give_address(connection, HERE)
+            give_address(connection, HERE, HERE_6)
         with self.outside(), netlink("a test") as connection:
-            give_address(connection, BEYOND)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            give_address(connection, BEYOND, BEYOND_6)
+        for setting in FORWARD:
+            Path("/proc/sys/net", setting).write_text("1")
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.network = self.new_manager()
         self.addCleanup(self.take_down)
@@ -103,10 +117,10 @@ class SpreadTests(TestCase):
         """The network, as a manager makes it at its start."""
         from twisted.internet import reactor
 
-        subnet = IPv4Network("10.87.0.0/16")
+        subnets = IPv4Network("10.87.0.0/16"), IPv6Network("fd00:1::/64")
         # Not by threads: those of an earlier test are in another network namespace.
-        network = make_network(reactor, Kernel(), maybeDeferred, "/state", "txcontain0", subnet)
-        network.forwards = lambda: True
+        network = make_network(reactor, Kernel(), maybeDeferred, "/state", "txcontain0", *subnets)
+        network.forwards = lambda version: True
         return network
 
     async def take_down(self) -> None:
@@ -130,7 +144,8 @@ class SpreadTests(TestCase):
         assert process.stdout is not None
         self.assertEqual(process.stdout.readline(), "listens\n")
         await self.network.connect(name, Kernel().identify(process.pid))
-        self.inside(name, lambda: configure(address))
+        link = self.network.link_of(address)
+        self.inside(name, lambda: configure(link))
         self.network.set_running(name, runs=True)
 
     def inside(self, name: str, do: Callable[[], Any]) -> Any:
@@ -174,6 +189,41 @@ class SpreadTests(TestCase):
         with self.outside():
             self.assertEqual(who(HERE, 8001, 30), each)
         self.assertEqual(self.inside("a", lambda: who(HERE, 8001, 30)), each)
+
+    async def test_in_turn_by_ipv6(self) -> None:
+        """The same by IPv6, from the host's own addresses, the world, and a replica itself."""
+        await self.run_three()
+        await self.serve("a", "b", "c", ports=["[::]:8000:80", f"[{HERE_6}]:8001:80"])
+        each = {"a": 10, "b": 10, "c": 10}
+        self.assertEqual(who(HERE_6, 8000, 30), each)
+        with self.outside():
+            self.assertEqual(who(HERE_6, 8001, 30), each)
+        self.assertEqual(self.inside("a", lambda: who(HERE_6, 8001, 30)), each)
+        name, connection = ask(HERE_6, 8000)
+        self.assertEqual(await self.network.flows(name), 1)
+        await self.serve(*({*"abc"} - {name}), ports=["[::]:8000:80"])
+        self.assertEqual(says(connection, "still"), "still")
+        connection.close()
+
+    async def test_forged(self) -> None:
+        """What a container sends from an address that is none of the subnet is dropped."""
+        await self.run_three()
+        addresses = ("192.0.2.9", BEYOND), ("2001:db8::9", BEYOND_6)
+        for address, host in addresses:
+            with self.outside():
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                listener = socket.create_server((host, 80), family=family)
+            self.addCleanup(listener.close)
+
+            def try_to_connect(address: str = address, host: str = host) -> None:
+                with netlink("a test") as connection:
+                    index, length = socket.if_nametoindex("eth0"), 128 if ":" in host else 32
+                    connection.addr(
+                        "add", index=index, address=address, prefixlen=length, flags=IFA_F_NODAD
+                    )
+                socket.create_connection((host, 80), SOON, (address, 0)).close()
+
+            self.assertRaises(TimeoutError, self.inside, "a", try_to_connect)
 
     async def test_withdrawn(self) -> None:
         """A withdrawn replica gets nothing new, and keeps what it has, which is counted."""
@@ -309,6 +359,9 @@ class SpreadTests(TestCase):
             answers, _, _ = await resolver.lookupAddress(b"WEB")
             first.add(answers[0].payload.dottedQuad())
         self.assertEqual(first, {"10.87.0.3", "10.87.0.4"})
+        answers, _, _ = await resolver.lookupIPV6Address(b"web")
+        found = {socket.inet_ntop(socket.AF_INET6, one.payload.address) for one in answers}
+        self.assertEqual(found, {"fd00:1::a57:3", "fd00:1::a57:4"})
 
     async def test_thousand(self) -> None:
         """A thousand services are in the table, and one of them is changed without the others."""
@@ -351,11 +404,17 @@ print(answered, failed)
 """
 
 
-def configure(address: str) -> None:
-    """Give eth0 of this network namespace its address, as an init does."""
+def configure(link: Link) -> None:
+    """Give eth0 of this network namespace its addresses, as an init does."""
+    assert link.v6 is not None
     with netlink("a test") as connection:
         index = socket.if_nametoindex("eth0")
-        connection.addr("add", index=index, address=address, prefixlen=16)
+        addresses = (link.address, 16), (link.v6.address, link.v6.length)
+        for address, length in addresses:
+            connection.addr(
+                "add", index=index, address=address, prefixlen=length, flags=IFA_F_NODAD
+            )
         for one in (1, index):
             connection.link("set", index=one, state="up")
-        connection.route("add", dst="default", gateway="10.87.0.1")
+        for gateway in (link.gateway, link.v6.gateway):
+            connection.route("add", dst="default", gateway=gateway)

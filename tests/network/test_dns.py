@@ -1,5 +1,6 @@
 """The resolver on the bridge: what it answers, to whom, and what it refuses."""
 
+import socket
 import struct
 from typing import Any, cast
 from unittest import mock
@@ -35,6 +36,7 @@ OURS: dict[str, list[str]] = {
     "web": ["10.87.0.2", "10.87.0.3"],
     "web-1": ["10.87.0.2"],
     "db": [],
+    "both": ["10.87.0.2", "fd00:1::a57:2"],
 }
 ASKER = ("10.87.0.9", 1234)
 FORWARDED_OF_ONE = MOST_FORWARDED // 2
@@ -105,6 +107,13 @@ class AnswerTests(SynchronousTestCase):
             found = [one.payload.dottedQuad() for one in answer.answers]
             self.assertEqual(sorted(found), wanted)
         self.assertEqual(self.upstream.asked, [])
+
+    def test_ipv6(self) -> None:
+        """A question for addresses gets those of the version that it asks for."""
+        (a,), (aaaa,) = (self.ask(b"both", kind)[-1].answers for kind in (dns.A, dns.AAAA))
+        self.assertEqual(a.payload.dottedQuad(), "10.87.0.2")
+        self.assertEqual(socket.inet_ntop(socket.AF_INET6, aaaa.payload.address), "fd00:1::a57:2")
+        self.assertEqual(self.ask(b"both", dns.MX)[-1].answers, [])
 
     def test_in_turn(self) -> None:
         """Each of those that have a name comes first in some answers."""

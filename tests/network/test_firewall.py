@@ -1,7 +1,7 @@
 """The table of the packet filter: what it holds, and what changes it."""
 
 import os
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.fakes import make_folder
 from txcontain.errors import MachineAtFault
 from txcontain.network import firewall
-from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
+from txcontain.network.firewall import Firewall, Published, find_nft, run_nft, table
 
 ONE = Published("tcp", "127.0.0.1", 8000, ("10.87.0.2",), 80)
 TWO = Published("udp", "0.0.0.0", 5353, ("10.87.0.3",), 53)
@@ -45,6 +45,14 @@ class TableTests(SynchronousTestCase):
                 "add element inet br0 published { tcp . 127.0.0.1 . 8000 : 10.87.0.2 . 80 }\n"
             )
         )
+
+    def test_ipv6(self) -> None:
+        """The table has rules and maps of IPv6 only if there is a subnet of it."""
+        self.assertNotIn("6", table("br0", IPv4Interface("10.0.0.1/8")).replace("169", ""))
+        script = table("br0", IPv4Interface("10.0.0.1/8"), IPv6Interface("fd00::1/64"))
+        self.assertIn('iifname "br0" ip6 saddr != fd00::/64 drop\n', script)
+        self.assertIn("ip6 daddr { fd00::1, fe80::/10 } return\n", script)
+        self.assertIn("map spread_everywhere6 {\n", script)
 
     def test_changes(self) -> None:
         """Later scripts only say what changes; if nothing does, there is no script."""

@@ -2,7 +2,7 @@
 
 import errno
 import re
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -10,17 +10,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeBridge, FakeResolver
 from tests.support import make_spec
-from txcontain.container.plan import Link
+from txcontain.container.plan import Link, Link6
 from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.host.conntrack import Address
 from txcontain.host.kernel import Kernel
 from txcontain.host.processes import Process
 from txcontain.network import bridge
-from txcontain.network.bridge import NOT_FORWARDING, Bridge, hardware_address, link_name
+from txcontain.network.bridge import FAMILIES, NOT_FORWARDING, Bridge, hardware_address, link_name
 from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 
 INTERFACE = IPv4Interface("10.87.0.1/29")
+INTERFACE_6 = IPv6Interface("fd00:1::a57:1/64")
 PRIVATE = make_spec(network="private")
 PROCESS = Process(100, 1)
 
@@ -87,7 +89,7 @@ class NetworkTests(SynchronousTestCase):
             Firewall(self.filter, "br0", INTERFACE),
             cast(Resolver, self.resolver),
             find_nft=lambda: None,
-            forwards=lambda: self.host_forwards,
+            forwards=lambda version: self.host_forwards,
         )
 
     async def filter(self, script: str) -> None:
@@ -280,7 +282,7 @@ class ServiceTests(SynchronousTestCase):
             Firewall(self.filter, "br0", INTERFACE),
             cast(Resolver, FakeResolver()),
             find_nft=self.find_nft,
-            forwards=lambda: self.host_forwards,
+            forwards=lambda version: self.host_forwards,
             flows_to=self.count,
             forget_datagrams_to=lambda address: self.forgotten.append(str(address)),
         )
@@ -298,7 +300,7 @@ class ServiceTests(SynchronousTestCase):
             raise self.trouble
         self.scripts.append(script)
 
-    def count(self, address: IPv4Address) -> int:
+    def count(self, address: Address) -> int:
         """How many connections lead to an address."""
         if self.flows is None:
             raise OSError(errno.EPERM, "Operation not permitted")
@@ -430,9 +432,38 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.network.find("other"), None)
         self.served(ports=["80:8000", "82:8000"])
 
+    def test_ipv6(self) -> None:
+        """Ports lead to addresses of their own version, which are told with the others."""
+        self.network.interface6 = INTERFACE_6
+        self.run_instances("a", "b")
+        self.network.adopt("old", make_spec(network="private"), "10.87.0.4")
+        self.network.set_running("old", runs=True)
+        self.served("a", "b", "old", ports=["[::]:80:8000"])
+        self.assertEqual(
+            self.scripts[-1],
+            "add chain inet br0 tcp_--_80\n"
+            "add rule inet br0 tcp_--_80 meta l4proto tcp dnat ip6 to numgen inc mod 2 "
+            "map { 0 : fd00:1::a57:2 . 8000, 1 : fd00:1::a57:3 . 8000 }\n"
+            "add element inet br0 spread_everywhere6 { tcp . 80 : goto tcp_--_80 }\n",
+        )
+        self.assertEqual(self.network.find("a"), ["10.87.0.2", "fd00:1::a57:2"])
+        self.assertEqual(self.network.find("old"), ["10.87.0.4"])
+        v6 = Link6("fd00:1::a57:2", 64, "fd00:1::a57:1")
+        self.assertEqual(self.network.link_of("10.87.0.2").v6, v6)
+        self.assertEqual(
+            self.successResultOf(Deferred.fromCoroutine(self.network.flows("a"))), 3 + 3
+        )
+
+    def test_no_ipv6(self) -> None:
+        """Without a subnet of IPv6, none of its ports is published."""
+        self.assertIn("no addresses of IPv6", self.refused(self.serve(ports=["[::]:80:8000"])))
+
     def test_no_forwarding(self) -> None:
         """A host that does not forward can't lead the world's connections to a service."""
         self.host_forwards = False
+        self.network.interface6 = INTERFACE_6
+        said = self.refused(self.serve(ports=["[::]:80:8000"]))
+        self.assertIn("net.ipv6.conf.all.forwarding=1", said)
         self.refused(self.serve(ports=["0.0.0.0:80:8000"]))
         self.assertIsNone(self.network.find("web"))
 
@@ -514,13 +545,13 @@ class Message(dict[str, Any]):
 class RouteTests(SynchronousTestCase):
     """Whether the subnet is in use on the host."""
 
-    def check(self, **route: Any) -> None:
+    def check(self, version: int = 4, **route: Any) -> None:
         """Look at a host that has this route."""
-        bridge = Bridge(cast(Kernel, None), "br0", INTERFACE, "/state")
+        bridge = Bridge(cast(Kernel, None), "br0", INTERFACE, "/state", INTERFACE_6)
 
         class Connection:
             def get_routes(self, family: Any) -> Any:
-                return [Message(route)]
+                return [Message(route)] if family == FAMILIES[version] else []
 
         bridge._check_routes(Connection())
 
@@ -536,6 +567,14 @@ class RouteTests(SynchronousTestCase):
             with self.assertRaises(MachineAtFault) as raised:
                 self.check(RTA_DST=destination, dst_len=length, RTA_OIF=1)
             self.assertIn(f"route to {destination}/{length} through lo", str(raised.exception))
+
+    def test_ipv6(self) -> None:
+        """The same holds for IPv6, and the error names its option."""
+        self.check(6, RTA_DST="fd00:2::", dst_len=64, RTA_OIF=1)
+        with self.assertRaises(MachineAtFault) as raised:
+            self.check(6, RTA_DST="fd00::", dst_len=8, RTA_OIF=1)
+        self.assertIn("route to fd00::/8 through lo", str(raised.exception))
+        self.assertIn("another --subnet6", str(raised.exception))
 
     def test_through_nothing(self) -> None:
         """So is a route without an interface."""

@@ -65,11 +65,13 @@ class Callers:
         return instance
 
     def _by_tcp(self, own: Any, peer: Any, host: str) -> Callable[[Instance], bool] | None:
-        network = self.manager.network.interface
+        network, network6 = self.manager.network.interface, self.manager.network.interface6
         address = ip_address(host.partition("%")[0])
         address = getattr(address, "ipv4_mapped", None) or address
         if address in network.network and address != network.ip:
             return lambda instance: instance.address == str(address)
+        if network6 and address in network6.network and address != network6.ip:
+            return lambda instance: instance.address6 == str(address)
         top = self.manager.pool.cgroups.tops.get(SOCKETS)
         if top is None:
             return None  # this machine can't tell

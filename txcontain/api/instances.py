@@ -44,6 +44,7 @@ RECORD: Json = {
     "port": numeric("its PORT", 1, 65535, ["integer", "null"]),
     "ports": array(string("ADDRESS:PORT->PORT/PROTOCOL: of the host, then of the container")),
     "address": {"type": ["string", "null"], "description": "its own, on a private network"},
+    "address6": {"type": ["string", "null"], "description": "the same of IPv6"},
     "paused": {"type": "boolean", "description": "whether its processes are frozen"},
     "pid": numeric("PID 1, as the host sees it", kind=["integer", "null"]),
     "restarts": numeric("how often it was started again", 0),

@@ -29,6 +29,11 @@ class Blueprint:
         return self.paths.link.address if self.paths.link else None
 
     @property
+    def address6(self) -> str | None:
+        """The same of IPv6."""
+        return self.paths.link.v6.address if self.paths.link and self.paths.link.v6 else None
+
+    @property
     def ids(self) -> int | None:
         """The first id of the user namespace, if there is one."""
         return self.paths.ids

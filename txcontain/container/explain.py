@@ -342,6 +342,13 @@ class _Shell:
             f"ip route add default via {gateway}",
         ]
 
+    def link6(self, address: str, length: int, gateway: str) -> Lines:
+        """The same for IPv6."""
+        return [
+            f"ip address add {address}/{length} dev eth0 nodad",
+            f"ip -6 route add default via {gateway}",
+        ]
+
     def pivot_root(self, path: str) -> Lines:
         """The new root takes the place of the old one. The real init does this by
         pivot_root . . && umount -l .

@@ -104,6 +104,10 @@ RLIMITS = {
     "msgqueue": 12,
 }
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
+# <linux/netlink.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE = 0x1, 0x4, 0x400
+RTM_NEWADDR, RTM_NEWROUTE, IFA_LOCAL, IFA_F_NODAD = 20, 24, 2, 2
+RTA_OIF, RTA_GATEWAY, RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 4, 5, 254, 4, 1
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2  # <linux/if.h>, <linux/route.h>
 IDS = 65536  # user and group ids that a user namespace has
 OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = 1, 0x00100000
@@ -346,6 +350,22 @@ class Kernel:
             self._call("ioctl", endpoint.fileno(), Long(request), argument)
         finally:
             endpoint.close()
+
+    if_nametoindex = staticmethod(named(_socket.if_nametoindex))
+
+    def configure_routes(self, kind: int, body: bytes) -> None:
+        """Make an address or a route in this network namespace (rtnetlink(7))."""
+        flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE
+        endpoint = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW)
+        try:
+            endpoint.send(struct.pack("IHHII", 16 + len(body), kind, flags, 0, 0) + body)
+            number = -struct.unpack_from("i", endpoint.recv(4096), 16)[0]  # struct nlmsgerr
+        finally:
+            endpoint.close()
+        if number:
+            error = OSError(number, os.strerror(number))
+            error.call = "rtnetlink"  # type: ignore[attr-defined]  # only we set it
+            raise error
 
     def capset(self, mask: int) -> None:
         """capset(2): ``mask`` becomes the permitted and effective set; nothing is inheritable."""
@@ -1031,6 +1051,19 @@ class Container:
         route = struct.pack("L16s16s16sH64x", 0, *ends, RTF_UP | RTF_GATEWAY)
         self.kernel.configure_network(SIOCADDRT, route)
 
+    def link6(self, address: str, length: int, gateway: str) -> None:
+        """Give the link an IPv6 address and route, too.
+
+        No one else has the address: it is used at once (IFA_F_NODAD), and not after a second.
+        """
+        index = self.kernel.if_nametoindex("eth0")
+        own, other = (_socket.inet_pton(_socket.AF_INET6, each) for each in (address, gateway))
+        head = struct.pack("BBBBI", _socket.AF_INET6, length, IFA_F_NODAD, 0, index)  # ifaddrmsg
+        self.kernel.configure_routes(RTM_NEWADDR, head + attribute(IFA_LOCAL, own))
+        to_all = _socket.AF_INET6, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0
+        way = attribute(RTA_GATEWAY, other) + attribute(RTA_OIF, struct.pack("I", index))
+        self.kernel.configure_routes(RTM_NEWROUTE, struct.pack("8BI", *to_all) + way)  # rtmsg
+
     def _up(self, name: str) -> None:
         self.kernel.configure_network(SIOCSIFFLAGS, interface(name, struct.pack("H", IFF_UP)))
 
@@ -1225,6 +1258,11 @@ def escaped(path: str) -> str:
 def interface(name: str, value: bytes) -> bytes:
     """A struct ifreq (netdevice(7))."""
     return struct.pack("16s24s", name.encode(), value)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """A struct rtattr (rtnetlink(7)); all of ours are multiples of 4 bytes."""
+    return struct.pack("HH", 4 + len(value), kind) + value
 
 
 def internet(address: str) -> bytes:

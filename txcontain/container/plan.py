@@ -84,12 +84,22 @@ LATE = {
 
 
 @frozen
+class Link6:
+    """A container's place on the bridge: IPv6 addresses."""
+
+    address: str
+    length: int  # of the prefix, in bits
+    gateway: str
+
+
+@frozen
 class Link:
     """A container's place on the bridge: IPv4 addresses."""
 
     address: str
     netmask: str
     gateway: str
+    v6: Link6 | None = None
 
 
 @frozen
@@ -223,7 +233,11 @@ def _enter_user_namespace(paths: Paths, capabilities: list[int]) -> Plan:
 
 
 def _link(paths: Paths) -> Plan:
-    return [step("link", **asdict(paths.link))] if paths.link else []
+    if paths.link is None:
+        return []
+    said = asdict(paths.link)
+    v6 = said.pop("v6")
+    return [step("link", **said), *([step("link6", **v6)] if v6 else [])]
 
 
 def _names(spec: Spec, paths: Paths, hostname: str) -> Plan:

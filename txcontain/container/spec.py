@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import combinations
 from typing import Annotated, Any
 
@@ -46,13 +46,17 @@ SHM_SIZE = 64 << 20  # bytes of /dev/shm, if a config does not say
 MOST_MOUNTS = 64
 MOST_PORTS = 64
 MOST_VARIABLES = 1000
-LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
+LOOPBACK = "127.0.0.1"
+ANY_ADDRESS, ANY_ADDRESS_6 = "0.0.0.0", "::"  # all addresses of the host, of IPv4 or of IPv6
+ANY = {ANY_ADDRESS, ANY_ADDRESS_6}
 # A hostname holds 64 bytes (uname(2)): NAME, "-" and the 8 characters of the id fit.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,49}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._]{0,31}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-PORT = re.compile(r"(?:([0-9.]{7,15}):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?")
+PORT = re.compile(
+    r"(?:([0-9.]{7,15}|\[[0-9a-fA-F:.]{2,45}\]):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?"
+)
 SIGNAL = re.compile(r"(?:SIG)?([A-Z0-9]{1,10})(?:\+([0-9]{1,2}))?")
 SIGNALS = {name[3:]: number.value for name, number in signal.Signals.__members__.items()}
 
@@ -110,37 +114,47 @@ class Limits:
 class Port:
     """A port of the host that a container takes."""
 
-    address: str  # of the host, IPv4; ANY_ADDRESS for all
+    address: str  # of the host; ANY_ADDRESS or ANY_ADDRESS_6 for all of one kind
     number: int
     target: int  # the port of the container that it leads to
     protocol: str  # tcp or udp
 
     @property
+    def is_v6(self) -> bool:
+        """Whether its address is one of IPv6."""
+        return ":" in self.address
+
+    @property
+    def host(self) -> str:
+        """Its address as it is written before a port (RFC 3986, 3.2.2)."""
+        return f"[{self.address}]" if self.is_v6 else self.address
+
+    @property
     def mapping(self) -> str:
         """From where to where it leads, for people."""
-        return f"{self.address}:{self.number}->{self.target}/{self.protocol}"
+        return f"{self.host}:{self.number}->{self.target}/{self.protocol}"
 
     @property
     def written(self) -> str:
         """As in a config."""
-        return f"{self.address}:{self.number}:{self.target}/{self.protocol}"
+        return f"{self.host}:{self.number}:{self.target}/{self.protocol}"
 
     @property
     def forms(self) -> set[str]:
         """The ways in which a person may name it."""
-        addresses = ["", f"{self.address}:"] if self.address == LOOPBACK else [f"{self.address}:"]
+        addresses = ["", f"{self.host}:"] if self.address == LOOPBACK else [f"{self.host}:"]
         protocols = ["", "/tcp"] if self.protocol == "tcp" else [f"/{self.protocol}"]
         ends = [text + end for text in ("", f":{self.target}") for end in protocols]
         return {f"{address}{self.number}{end}" for address in addresses for end in ends}
 
     def clashes_with(self, other: Port) -> bool:
         """Whether only one of the two can be published."""
-        mine, yours = (self.protocol, self.number), (other.protocol, other.number)
+        mine, yours = ((one.protocol, one.number, one.is_v6) for one in (self, other))
         addresses = {self.address, other.address}
-        return mine == yours and (len(addresses) == 1 or ANY_ADDRESS in addresses)
+        return mine == yours and (len(addresses) == 1 or bool(addresses & ANY))
 
     def __str__(self) -> str:
-        address = "" if self.address == LOOPBACK else f"{self.address}:"
+        address = "" if self.address == LOOPBACK else f"{self.host}:"
         return f"{address}{self.number}" + ("" if self.protocol == "tcp" else f"/{self.protocol}")
 
 
@@ -522,12 +536,28 @@ def _port(key: str, value: object) -> Port:
     numbers = [int(match[2]), int(match[3])] if match else []
     with contextlib.suppress(ValueError):  # the address is not one
         if match and all(0 < number < 65536 for number in numbers):
-            address = str(IPv4Address(match[1] or LOOPBACK))
+            address = _address(key, match[1] or LOOPBACK)
             return Port(address, numbers[0], numbers[1], match[4] or "tcp")
     refuse(
-        f"a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an IPv4 address of this host, "
-        f"or one of them with '/tcp' or '/udp', not {shown(value)}"
+        f"a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an address of this host, which "
+        f"is in brackets if it is of IPv6, or one of them with '/tcp' or '/udp', not {shown(value)}"
     )
+
+
+def _address(key: str, text: str) -> str:
+    """The address of a published port. Raises ValueError if it is none."""
+    if not text.startswith("["):
+        return str(IPv4Address(text))
+    address = IPv6Address(text.strip("[]"))
+    if address.is_loopback:  # its answers would not reach it: there is no route_localnet for IPv6
+        refuse(
+            f"{key} can't publish anything at [::1]: the kernel leads nothing from there to a "
+            f"container",
+            "publish it at 127.0.0.1, which programs try too if they look up localhost",
+        )
+    if address.ipv4_mapped or address.is_link_local or address.is_multicast:
+        refuse(f"{key} can't publish anything at {text}: give an address of the host's of its own")
+    return str(address)
 
 
 BASE_IMAGE = Key("a file in base_images/", string_schema(FILE_NAME), file_name)

@@ -356,7 +356,7 @@ class Manager:
         spec, ids = instance.spec, instance.ids
         instance.address = self.network.reserve(instance.name, spec)
         blueprint = self.blueprint(spec, instance.layers, instance.address, ids)
-        instance.plan = blueprint.plan(instance.name)
+        instance.plan, instance.address6 = blueprint.plan(instance.name), blueprint.address6
 
     def _free_ids(self) -> int:
         """The first id of a free range for a user namespace.
@@ -378,6 +378,7 @@ class Manager:
             self.kernel,
             self.pool,
             address=blueprint.address,
+            address6=blueprint.address6,
             ids=blueprint.ids,
             make_link=partial(self.network.connect, name),
             threads=partial(self._looks.run, self.threads),

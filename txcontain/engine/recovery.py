@@ -153,8 +153,9 @@ def _resume(manager: Manager, record: dict[str, Any], monitors: Monitors) -> Non
     name, spec, address = record["instance"], record["spec"], record["address"]
     blueprint = manager.blueprint(spec, record["layers"], address, record["ids"])
     instance = manager.make_instance(name, blueprint)
+    instance.address6 = record["address6"]  # none if it was launched without
     if address and record["state"] not in AT_REST:
-        manager.network.adopt(name, spec, address)
+        manager.network.adopt(name, spec, address, record["address6"])
     manager.instances[instance.name] = instance
     instance.recall(record)
     instance.changed = manager.changed

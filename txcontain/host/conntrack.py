@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 
 from txcontain.host.sockets import NLM_F_REQUEST, NLM_F_REQUEST_DUMP, NLMSG_DONE, NLMSG_ERROR
@@ -21,7 +21,9 @@ GET, DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK, and a message of it
 HEADER = struct.Struct("=IHHIIBBH")  # a struct nlmsghdr, and a struct nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")  # a struct nlattr
 TUPLE_ORIGINAL, TUPLE_REPLY, PROTOCOL_INFO, FILTER = 1, 2, 4, 25
-TUPLE_IP, IP_V4_SOURCE, TUPLE_PROTOCOL, PROTOCOL_NUMBER = 1, 1, 2, 1
+TUPLE_IP, TUPLE_PROTOCOL, PROTOCOL_NUMBER = 1, 2, 1
+SOURCE = {4: 1, 6: 3}  # by the version of IP, as are the families
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 INFO_TCP, TCP_STATE = 1, 1
 FILTER_REPLY, BY_SOURCE, BY_PROTOCOL = 2, 1 << 0, 1 << 3
 # From SYN_SENT to CLOSE_WAIT. In the others both ends have closed: the entry stays for minutes.
@@ -29,9 +31,10 @@ LIVE = range(1, 6)  # enum tcp_conntrack
 MOST, MOST_FORGOTTEN = 1000, 100_000  # flows that are counted; that are forgotten
 WITHIN = 5.0  # seconds for the kernel to answer
 Attributes = dict[int, bytes]
+Address = IPv4Address | IPv6Address
 
 
-def flows_to(address: IPv4Address) -> int:
+def flows_to(address: Address) -> int:
     """How many live connections lead to an address, MOST at most. Blocks; raises OSError.
 
     A flow of UDP lives until the kernel forgets it: after 30 or 120 seconds of silence.
@@ -45,7 +48,7 @@ def flows_to(address: IPv4Address) -> int:
     return count
 
 
-def forget_datagrams_to(address: IPv4Address) -> None:
+def forget_datagrams_to(address: Address) -> None:
     """Have the kernel forget the flows of UDP that lead to an address. Blocks; raises OSError.
 
     What their clients go on sending is then taken for new flows.
@@ -55,7 +58,7 @@ def forget_datagrams_to(address: IPv4Address) -> None:
         originals = [entry[TUPLE_ORIGINAL] for entry in islice(entries, MOST_FORGOTTEN)]
         for original in originals:
             key = _nested(TUPLE_ORIGINAL, original)
-            kernel.send(_message(DELETE, NLM_F_REQUEST | NLM_F_ACK, key))
+            kernel.send(_message(DELETE, NLM_F_REQUEST | NLM_F_ACK, address, key))
             kernel.recv(1 << 16)  # its answer; an entry that is not there any more is well
 
 
@@ -66,15 +69,37 @@ def _table() -> socket.socket:
 
 
 def _entries(
-    kernel: socket.socket, address: IPv4Address, protocol: int | None = None
+    kernel: socket.socket, address: Address, protocol: int | None = None
 ) -> Iterator[Attributes]:
     """The entries of the table whose answers come from an address, by one protocol or any."""
-    wanted, by = _nested(TUPLE_IP, _attribute(IP_V4_SOURCE, address.packed)), BY_SOURCE
+    wanted = _wanted(address, protocol) if address.version == 4 else b""
+    kernel.send(_message(GET, NLM_F_REQUEST_DUMP, address, wanted))
+    for entry in _answers(kernel):
+        if address.version == 4 or _comes_from(entry[TUPLE_REPLY], address, protocol):
+            yield entry
+
+
+def _wanted(address: Address, protocol: int | None) -> bytes:
+    """What the kernel is to compare entries with: it has left out the wrong ones of IPv6."""
+    wanted, by = _nested(TUPLE_IP, _attribute(SOURCE[address.version], address.packed)), BY_SOURCE
     if protocol is not None:
         wanted += _nested(TUPLE_PROTOCOL, _attribute(PROTOCOL_NUMBER, bytes([protocol])))
         by |= BY_PROTOCOL
     fields = _nested(FILTER, _attribute(FILTER_REPLY, struct.pack("=I", by)))
-    kernel.send(_message(GET, NLM_F_REQUEST_DUMP, _nested(TUPLE_REPLY, wanted) + fields))
+    return _nested(TUPLE_REPLY, wanted) + fields
+
+
+def _comes_from(reply: bytes, address: Address, protocol: int | None) -> bool:
+    """The same comparison, done here."""
+    if address.packed not in reply:
+        return False
+    ends, transport = (_attributes(_attributes(reply)[kind]) for kind in (TUPLE_IP, TUPLE_PROTOCOL))
+    is_from = ends[SOURCE[address.version]] == address.packed
+    return is_from and protocol in (None, transport[PROTOCOL_NUMBER][0])
+
+
+def _answers(kernel: socket.socket) -> Iterator[Attributes]:
+    """The entries that the kernel tells. Raises OSError."""
     while True:
         answer = memoryview(kernel.recv(1 << 16))
         while answer:
@@ -94,9 +119,9 @@ def _is_live(entry: Attributes) -> bool:
     return info is None or _attributes(info)[TCP_STATE][0] in LIVE
 
 
-def _message(kind: int, flags: int, attributes: bytes) -> bytes:
-    size = HEADER.size + len(attributes)
-    return HEADER.pack(size, kind, flags, 0, 0, socket.AF_INET, 0, 0) + attributes
+def _message(kind: int, flags: int, address: Address, attributes: bytes) -> bytes:
+    size, family = HEADER.size + len(attributes), FAMILIES[address.version]
+    return HEADER.pack(size, kind, flags, 0, 0, family, 0, 0) + attributes
 
 
 def _nested(kind: int, attributes: bytes) -> bytes:

@@ -49,7 +49,10 @@ def listeners(port: int, network_of: int | str = "self", protocol: str = "tcp") 
 
 
 def overlap(local: bytes, address: str) -> bool:
-    """Whether a socket's IPv4 or IPv6 address is or covers this IPv4 address."""
+    """Whether a socket's IPv4 or IPv6 address is or covers this address, or the other way round."""
+    if ":" in address:
+        six = socket.inet_pton(socket.AF_INET6, address)
+        return len(local) == 16 and (not any(six) or local in (bytes(16), six))
     wanted = socket.inet_aton(address)
     mapped = local[:-4] in (b"", bytes(12), bytes(10) + b"\xff\xff")  # as ::, ::ffff:a.b.c.d
     return not any(wanted) or (mapped and local[-4:] in (bytes(4), wanted))

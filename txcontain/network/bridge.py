@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Set
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ from txcontain.host.processes import Process
 
 HAIRPIN = 1  # BRIDGE_MODE_HAIRPIN in <linux/if_link.h>
 LONGEST_ALIAS = 255  # bytes; IFALIASZ in <linux/if.h>
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+OPTIONS = {4: "subnet", 6: "subnet6"}
+IFA_F_NODAD, RT_SCOPE_LINK = 0x02, 253  # <linux/if_addr.h>, <linux/rtnetlink.h>
+# In this order: with IPv6 comes an address of the link, which is to be used at once. Nothing but
+# questions for neighbours comes from it. (ip-sysctl, kernel documentation)
+SETTINGS_6 = {"accept_ra": "0", "accept_dad": "0", "disable_ipv6": "0"}
+NO_IPV6 = {"disable_ipv6": "1"}
 HINTS = {
     errno.EXFULL: "a bridge takes 1023 links: destroy some instances",
     errno.EOPNOTSUPP: "the kernel lacks bridges or veth: load these modules",
     errno.EPERM: "run the manager as root, with CAP_NET_ADMIN",
 }
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
+FORWARDING_6 = "/proc/sys/net/ipv6/conf/all/forwarding"
+WITHOUT_IPV6 = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
 NOT_FORWARDING = "net.ipv4.ip_forward is 0: private containers reach no further than this host"
 
 
@@ -73,10 +82,22 @@ def exists(name: str) -> bool:
     return True
 
 
-def forwards() -> bool:
-    """Whether the host forwards packets (ip(7), ip_forward)."""
-    with open(FORWARDING) as file:
-        return file.read().strip() != "0"
+def forwards(version: int = 4) -> bool:
+    """Whether the host forwards packets of IPv4 or IPv6 (ip(7), ip_forward)."""
+    try:
+        with open(FORWARDING if version == 4 else FORWARDING_6) as file:
+            return file.read().strip() != "0"
+    except FileNotFoundError:
+        return False
+
+
+def has_ipv6() -> bool:
+    """Whether the host has IPv6: the kernel can have none, and anyone can switch it off."""
+    try:
+        with open(WITHOUT_IPV6) as file:
+            return file.read().strip() == "0"
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -103,6 +124,7 @@ class Bridge:
     name: str
     interface: IPv4Interface  # the bridge's address, in its subnet
     owner: str  # written on the bridge, so that no other manager uses it
+    interface6: IPv6Interface | None = None  # the same of IPv6
 
     def set_up(self) -> None:
         """Make the bridge if there is none, give it its address, and bring it up."""
@@ -113,9 +135,14 @@ class Bridge:
                 connection.link("add", ifname=self.name, kind="bridge", address=mac)
             index = socket.if_nametoindex(self.name)
             connection.link("set", index=index, ifalias=self._alias)
-            self._give_address(connection, index)
             self._configure()
+            for interface in self._interfaces:
+                self._give_address(connection, index, interface)
             connection.link("set", index=index, state="up")
+
+    @property
+    def _interfaces(self) -> list[IPv4Interface | IPv6Interface]:
+        return [self.interface, *([self.interface6] if self.interface6 else [])]
 
     @property
     def _alias(self) -> str:
@@ -138,39 +165,50 @@ class Bridge:
         return found
 
     def _check_routes(self, connection: Any) -> None:
-        for route in connection.get_routes(family=socket.AF_INET):
-            destination, index = route.get_attr("RTA_DST"), route.get_attr("RTA_OIF")
-            if not destination:
-                continue  # the default route
-            known = IPv4Network((destination, route["dst_len"]), strict=False)
-            if known.overlaps(self.interface.network):
-                through = f" through {socket.if_indextoname(index)}" if index else ""
-                raise MachineAtFault(
-                    f"making the bridge {self.name}",
-                    f"{self.interface.network} is in use: there is a route to {known}{through}",
-                    "start the manager with another --subnet",
-                )
+        for interface in self._interfaces:
+            for route in connection.get_routes(family=FAMILIES[interface.version]):
+                self._check_route(interface, route)
 
-    def _give_address(self, connection: Any, index: int) -> None:
+    def _check_route(self, interface: IPv4Interface | IPv6Interface, route: Any) -> None:
+        destination, index = route.get_attr("RTA_DST"), route.get_attr("RTA_OIF")
+        if not destination:
+            return  # the default route
+        known = ip_network((destination, route["dst_len"]), strict=False)
+        if known.overlaps(interface.network):
+            through = f" through {socket.if_indextoname(index)}" if index else ""
+            raise MachineAtFault(
+                f"making the bridge {self.name}",
+                f"{interface.network} is in use: there is a route to {known}{through}",
+                f"start the manager with another --{OPTIONS[interface.version]}",
+            )
+
+    def _give_address(
+        self, connection: Any, index: int, interface: IPv4Interface | IPv6Interface
+    ) -> None:
         found = {
-            f"{one.get_attr('IFA_LOCAL')}/{one['prefixlen']}"
-            for one in connection.get_addr(index=index, family=socket.AF_INET)
+            f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}"
+            for one in connection.get_addr(index=index, family=FAMILIES[interface.version])
+            if one["scope"] != RT_SCOPE_LINK
         }
         if not found:
-            ip, length = str(self.interface.ip), self.interface.network.prefixlen
-            connection.addr("add", index=index, address=ip, prefixlen=length)
-        elif found != {str(self.interface)}:
+            ip, length = str(interface.ip), interface.network.prefixlen
+            # No one else has it: it is used at once, and not after a second (IPv6).
+            connection.addr("add", index=index, address=ip, prefixlen=length, flags=IFA_F_NODAD)
+        elif found != {str(interface)}:
             raise MachineAtFault(
                 f"using the bridge {self.name}",
                 f"its address is {', '.join(found)}",
-                "destroy the instances on it, before you start the manager with another --subnet",
+                "destroy the instances on it, before you start the manager with another "
+                f"--{OPTIONS[interface.version]}",
             )
 
     def _configure(self) -> None:
-        """Let packets from 127.0.0.1 pass, since ports are published there too; no IPv6."""
+        """Let packets from 127.0.0.1 pass, since ports are published there too; set IPv6 up."""
         write_setting(f"ipv4/conf/{self.name}/route_localnet", "1")
+        settings = SETTINGS_6 if self.interface6 else NO_IPV6
         with contextlib.suppress(FileNotFoundError):  # this kernel has no IPv6
-            write_setting(f"ipv6/conf/{self.name}/disable_ipv6", "1")
+            for name, value in settings.items():
+                write_setting(f"ipv6/conf/{self.name}/{name}", value)
 
     def is_ours(self) -> bool:
         """Whether there is a bridge, and it is this manager's."""

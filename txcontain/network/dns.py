@@ -33,6 +33,7 @@ MOST_FORWARDED = 128  # questions at a time: each takes a descriptor of the mana
 MOST_CONNECTIONS, IDLE = 128, 10  # over TCP, and seconds
 MOST_IN_A_TURN = 16  # datagrams
 MOST_ADDRESSES = 64  # in an answer
+RECORDS: dict[int, Any] = {dns.A: dns.Record_A, dns.AAAA: dns.Record_AAAA}
 Find = Callable[[str], Sequence[str] | None]
 Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
@@ -84,7 +85,9 @@ def ours(query: dns.Query, addresses: Sequence[str]) -> Deferred[Answer]:
     """The answer about a name of ours. If no one serves now, the client is to try again later."""
     if not addresses:
         return fail(DNSServerError("no one serves under this name now"))
-    return succeed(([] if query.type != dns.A else records(query, addresses), [], []))
+    kind = RECORDS.get(query.type)
+    of_this_kind = [one for one in addresses if kind and (":" in one) == (query.type == dns.AAAA)]
+    return succeed((records(query, of_this_kind), [], []))
 
 
 def records(query: dns.Query, addresses: Sequence[str]) -> list[dns.RRHeader]:
@@ -94,13 +97,13 @@ def records(query: dns.Query, addresses: Sequence[str]) -> list[dns.RRHeader]:
     """
     some = random.sample(addresses, min(len(addresses), MOST_ADDRESSES))
     return [
-        dns.RRHeader(query.name.name, dns.A, ttl=TTL, payload=_record(one), auth=True)
+        dns.RRHeader(query.name.name, query.type, ttl=TTL, payload=_record(query, one), auth=True)
         for one in some
     ]
 
 
-def _record(address: str) -> Any:
-    return dns.Record_A(address, TTL)
+def _record(query: dns.Query, address: str) -> Any:
+    return RECORDS[query.type](address, TTL)
 
 
 class Datagrams(dns.DNSDatagramProtocol):

@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
 from attrs import define, frozen
 
-from txcontain.container.spec import ANY_ADDRESS
+from txcontain.container.spec import ANY
 from txcontain.errors import MachineAtFault
 from txcontain.host.programs import complaint_of
 
@@ -27,50 +27,31 @@ PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
 NFT_WITHIN = 30  # seconds
 HINT = "the manager must run as root, and the kernel must have nf_tables with NAT"
 
-# Two maps of each kind, since "everywhere" means each address that the host has at that moment. The
-# bridge's address is not one of them: only the resolver answers there.
 TABLE = """\
 add table inet {bridge}
 delete table inet {bridge}
 table inet {bridge} {{
-    map published {{
-        type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service
-    }}
-    map everywhere {{
-        type inet_proto . inet_service : ipv4_addr . inet_service
-    }}
-    map spread {{
-        type inet_proto . ipv4_addr . inet_service : verdict
-    }}
-    map spread_everywhere {{
-        type inet_proto . inet_service : verdict
-    }}
-    chain publish {{
-        ip daddr {gateway} return
-        fib daddr type != local return
-        meta l4proto . ip daddr . th dport vmap @spread
-        meta l4proto . th dport vmap @spread_everywhere
-        dnat ip to meta l4proto . ip daddr . th dport map @published
-        dnat ip to meta l4proto . th dport map @everywhere
-    }}
+{publish}\
     chain arriving {{
         type nat hook prerouting priority -100; policy accept;
-        jump publish
+        {lead}
     }}
     chain from_host {{
         type nat hook output priority -100; policy accept;
-        jump publish
+        {lead}
     }}
     chain leaving {{
         type nat hook postrouting priority 100; policy accept;
         oifname "{bridge}" ip saddr {{ 127.0.0.0/8, {subnet} }} ct status dnat masquerade
         oifname != "{bridge}" ip saddr {subnet} masquerade
+        {leaving6}
     }}
     chain forged {{
         type filter hook prerouting priority -300; policy accept;
         iifname "{bridge}" ip saddr != {subnet} drop
         iifname "{bridge}" ip daddr 127.0.0.0/8 drop
         iifname != {{ "{bridge}", "lo" }} ip daddr {gateway} drop
+        {forged6}
     }}
     chain to_host {{
         type filter hook input priority 0; policy accept;
@@ -78,6 +59,7 @@ table inet {bridge} {{
         ct state established,related accept
         ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept
         ip daddr {gateway} icmp type echo-request accept
+        {to_host6}
         reject
     }}
     chain to_containers {{
@@ -90,6 +72,45 @@ table inet {bridge} {{
     }}
 }}
 """
+# For IPv4 and for IPv6 ({six}: ""; "6"). There are two maps of each kind, since "everywhere" means
+# each address that the host has at that moment. The bridge's address is not one of them: only the
+# resolver answers there. (Nor are those of one link of IPv6: no answer would get to the client.)
+PUBLISH = """\
+    map published{six} {{
+        type inet_proto . ipv{version}_addr . inet_service : ipv{version}_addr . inet_service
+    }}
+    map everywhere{six} {{
+        type inet_proto . inet_service : ipv{version}_addr . inet_service
+    }}
+    map spread{six} {{
+        type inet_proto . ipv{version}_addr . inet_service : verdict
+    }}
+    map spread_everywhere{six} {{
+        type inet_proto . inet_service : verdict
+    }}
+    chain publish{six} {{
+        ip{six} daddr {{ {hosts} }} return
+        fib daddr type != local return
+        meta l4proto . ip{six} daddr . th dport vmap @spread{six}
+        meta l4proto . th dport vmap @spread_everywhere{six}
+        dnat ip{six} to meta l4proto . ip{six} daddr . th dport map @published{six}
+        dnat ip{six} to meta l4proto . th dport map @everywhere{six}
+    }}
+"""
+# What the table has for IPv6, if there is a subnet of it. Neighbours ask for each other from
+# addresses of their link (RFC 4861); nothing else comes from such ones.
+SIX = {
+    "leaving6": """\
+oifname "{bridge}" ip6 saddr {subnet6} ct status dnat masquerade
+        oifname != "{bridge}" ip6 saddr {subnet6} masquerade""",
+    "forged6": """\
+iifname != {{ "{bridge}", "lo" }} ip6 daddr {gateway6} drop
+        iifname "{bridge}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+        iifname "{bridge}" ip6 saddr != {subnet6} drop""",
+    "to_host6": """\
+icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+        ip6 daddr {gateway6} icmpv6 type echo-request accept""",
+}
 
 
 @frozen
@@ -97,27 +118,30 @@ class Published:
     """A port of the host that leads to one or more containers."""
 
     protocol: str
-    address: str  # of the host; ANY_ADDRESS: all of them
+    address: str  # of the host, which may be one that means all
     port: int
-    targets: tuple[str, ...]  # the containers' addresses
+    targets: tuple[str, ...]  # the containers' addresses, of the same version of IP
     target_port: int
 
     @property
+    def _six(self) -> str:
+        return "6" if ":" in self.address else ""
+
+    @property
     def _key(self) -> str:
-        if self.address == ANY_ADDRESS:
-            return f"{self.protocol} . {self.port}"
-        return f"{self.protocol} . {self.address} . {self.port}"
+        at = "" if self.address in ANY else f"{self.address} . "
+        return f"{self.protocol} . {at}{self.port}"
 
     @property
     def _map(self) -> str:
-        everywhere = self.address == ANY_ADDRESS
+        everywhere = self.address in ANY
         if len(self.targets) == 1:
-            return "everywhere" if everywhere else "published"
-        return "spread_everywhere" if everywhere else "spread"
+            return ("everywhere" if everywhere else "published") + self._six
+        return ("spread_everywhere" if everywhere else "spread") + self._six
 
     @property
     def _chain(self) -> str:
-        return f"{self.protocol}_{self.address}_{self.port}"
+        return f"{self.protocol}_{self.address.replace(':', '-')}_{self.port}"
 
     def added(self, table: str) -> Iterator[str]:
         """The commands that publish it in a table."""
@@ -129,7 +153,7 @@ class Published:
             yield f"add chain {table} {self._chain}"
             yield (
                 f"add rule {table} {self._chain} meta l4proto {self.protocol} "
-                f"dnat ip to numgen inc mod {len(ends)} map {{ {turns} }}"
+                f"dnat ip{self._six} to numgen inc mod {len(ends)} map {{ {turns} }}"
             )
         yield f"add element {table} {self._map} {{ {self._key} : {leads} }}"
 
@@ -159,12 +183,23 @@ def sorted_(ports: Set[Published]) -> list[Published]:
     return sorted(ports, key=lambda port: (port.address, port.port, port.protocol))
 
 
-def table(bridge: str, interface: IPv4Interface) -> str:
+def table(bridge: str, interface: IPv4Interface, interface6: IPv6Interface | None = None) -> str:
     """The commands that make the table anew. What follows them is in the same transaction.
 
-    ``interface`` is the bridge's address, in its subnet.
+    The interfaces are the bridge's addresses, in their subnets.
     """
-    return TABLE.format(bridge=bridge, gateway=interface.ip, subnet=interface.network)
+    said: dict[str, Any] = {"bridge": bridge, "gateway": interface.ip, "subnet": interface.network}
+    publish = PUBLISH.format(six="", version=4, hosts=interface.ip)
+    lead, six = "jump publish", dict.fromkeys(SIX, "")
+    if interface6 is not None:
+        gateway6, subnet6 = interface6.ip, interface6.network
+        publish += PUBLISH.format(six="6", version=6, hosts=f"{gateway6}, fe80::/10")
+        lead = "meta nfproto vmap { ipv4 : jump publish, ipv6 : jump publish6 }"
+        six = {
+            name: text.format(bridge=bridge, gateway6=gateway6, subnet6=subnet6)
+            for name, text in SIX.items()
+        }
+    return TABLE.format(**said, **six, publish=publish, lead=lead)
 
 
 @define(eq=False)
@@ -174,6 +209,7 @@ class Firewall:
     run: Callable[[str], Awaitable[None]]  # runs nft(8) on a script: all of it is done, or nothing
     bridge: str
     interface: IPv4Interface
+    interface6: IPv6Interface | None = None
     _ports: frozenset[Published] | None = None  # in the kernel; None if that is not known
 
     async def publish(self, ports: frozenset[Published]) -> None:
@@ -185,7 +221,9 @@ class Firewall:
             return
         before, self._ports = self._ports, None
         if before is None:
-            await self.run(table(self.bridge, self.interface) + added(self.bridge, ports))
+            await self.run(
+                table(self.bridge, self.interface, self.interface6) + added(self.bridge, ports)
+            )
         else:
             gone, new = before - ports, ports - before
             await self.run(deleted(self.bridge, gone) + added(self.bridge, new))

@@ -14,7 +14,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+)
 from itertools import chain
 from typing import Any
 
@@ -23,15 +31,15 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txcontain.container.plan import Link
+from txcontain.container.plan import Link, Link6
 from txcontain.container.spec import Port, Spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.host.conntrack import flows_to, forget_datagrams_to
+from txcontain.host.conntrack import Address, flows_to, forget_datagrams_to
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 from txcontain.later import background
-from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, link_name
+from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, has_ipv6, link_name
 from txcontain.network.dns import Resolver
 from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
 
@@ -44,9 +52,15 @@ class Member:
     address: IPv4Address
     ports: tuple[Port, ...]
     config: str = ""  # its name as it is written
+    address6: IPv6Address | None = None
     runs: bool = False
     withdrawn: bool = False  # from its service: it gets nothing new
     datagrams: bool = False  # whether a port has led such to it (UDP)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it is reached."""
+        return [str(one) for one in (self.address, self.address6) if one]
 
     @property
     def serves(self) -> bool:
@@ -66,16 +80,22 @@ class Service:
 NO_SERVICE = Service(frozenset(), (), ())
 
 
+def is_loopback(port: Port) -> bool:
+    """Whether a port is published only to programs of this host."""
+    return IPv4Address(port.address).is_loopback
+
+
 def has_datagrams(ports: Iterable[Port]) -> bool:
     """Whether one of these ports is of UDP."""
     return any(port.protocol == "udp" for port in ports)
 
 
-def published(ports: Iterable[Port], targets: Sequence[IPv4Address]) -> Iterator[Published]:
-    """Ports that lead to these addresses, as the firewall takes them; none if there is none."""
-    addresses = tuple(map(str, targets))
-    for port in ports if addresses else ():
-        yield Published(port.protocol, port.address, port.number, addresses, port.target)
+def published(ports: Iterable[Port], members: Iterable[Member]) -> Iterator[Published]:
+    """Ports that lead to these, as the firewall takes them; one that leads to none is left out."""
+    all_ = [address for member in members for address in member.addresses]
+    for port in ports:
+        if addresses := tuple(one for one in all_ if (":" in one) == port.is_v6):
+            yield Published(port.protocol, port.address, port.number, addresses, port.target)
 
 
 @define(eq=False)
@@ -88,9 +108,10 @@ class Network:
     firewall: Firewall
     resolver: Resolver
     find_nft: Callable[[], object] = find_nft  # raises MachineAtFault if there is none
-    forwards: Callable[[], bool] = forwards  # whether the host does
-    flows_to: Callable[[IPv4Address], int] = flows_to  # in the host's table of connections
-    forget_datagrams_to: Callable[[IPv4Address], None] = forget_datagrams_to
+    interface6: IPv6Interface | None = None  # if the host has IPv6
+    forwards: Callable[[int], bool] = forwards  # whether the host does, by the version of IP
+    flows_to: Callable[[Address], int] = flows_to  # in the host's table of connections
+    forget_datagrams_to: Callable[[Address], None] = forget_datagrams_to
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
     _services: dict[str, Service] = field(factory=dict)  # by their names
     _leaving: set[IPv4Address] = field(factory=set)  # of instances that are being released
@@ -126,7 +147,7 @@ class Network:
                 f"all of {self.interface.network} are taken",
                 "destroy some instances, or start the manager with a larger --subnet",
             )
-        self.adopt(instance, spec, str(address))
+        self.adopt(instance, spec, str(address), self._address6(address))
         # Done while the init mounts its root. `connect` waits for it, and raises what went wrong.
         background(self._settle(), "making the private network ready")
         return str(address)
@@ -142,20 +163,37 @@ class Network:
                 )
 
     def _check_forwarding(self, ports: Sequence[Port]) -> None:
-        beyond = [port for port in ports if not IPv4Address(port.address).is_loopback]
-        if beyond and not self.forwards():
-            raise MachineAtFault(
-                f"publishing port {beyond[0]}",
-                "the host does not forward packets",
-                "sysctl net.ipv4.ip_forward=1, or publish it on 127.0.0.1",
-            )
+        for port in ports:
+            if port.is_v6 and self.interface6 is None:
+                raise MachineAtFault(
+                    f"publishing port {port}",
+                    "private containers have no addresses of IPv6 here",
+                    "publish it at an IPv4 address, or see what docs/network.md says of --subnet6",
+                )
+            if port.is_v6 and not self.forwards(6):
+                raise MachineAtFault(
+                    f"publishing port {port}",
+                    "the host does not forward packets of IPv6",
+                    "sysctl net.ipv6.conf.all.forwarding=1",
+                )
+            if not port.is_v6 and not self.forwards(4) and not is_loopback(port):
+                raise MachineAtFault(
+                    f"publishing port {port}",
+                    "the host does not forward packets",
+                    "sysctl net.ipv4.ip_forward=1, or publish it on 127.0.0.1",
+                )
 
-    def adopt(self, instance: str, spec: Spec, address: str) -> None:
-        """Take in an instance that has this address."""
+    def adopt(self, instance: str, spec: Spec, address: str, address6: str | None = None) -> None:
+        """Take in an instance that has these addresses."""
         names = (instance.lower(), spec.name.lower())
         datagrams = has_datagrams(spec.ports)
         self._members[instance] = Member(
-            names, IPv4Address(address), spec.ports, spec.name, datagrams=datagrams
+            names,
+            IPv4Address(address),
+            spec.ports,
+            spec.name,
+            IPv6Address(address6) if address6 else None,
+            datagrams=datagrams,
         )
 
     async def publish(self, instance: str, ports: tuple[Port, ...]) -> None:
@@ -186,7 +224,15 @@ class Network:
 
     def link_of(self, address: str) -> Link:
         """What an instance needs to know of its link."""
-        return Link(address, str(self.interface.netmask), str(self.interface.ip))
+        netmask, gateway = str(self.interface.netmask), str(self.interface.ip)
+        address6, v6 = self._address6(IPv4Address(address)), None
+        if self.interface6 is not None and address6 is not None:
+            v6 = Link6(address6, self.interface6.network.prefixlen, str(self.interface6.ip))
+        return Link(address, netmask, gateway, v6)
+
+    def _address6(self, address: IPv4Address) -> str | None:
+        """The IPv6 address that belongs to an IPv4 address: its last four bytes are the same."""
+        return str(self.interface6.network[int(address)]) if self.interface6 else None
 
     def set_running(self, instance: str, runs: bool) -> None:
         """Take note of whether an instance runs: names and services lead only to one that does."""
@@ -208,7 +254,7 @@ class Network:
             members = [one for one in self._members.values() if name in one.names]
         if not services and not members:
             return None
-        return [str(one.address) for one in members if one.serves]
+        return [address for one in members if one.serves for address in one.addresses]
 
     # -- services ------------------------------------------------------------------
 
@@ -260,11 +306,12 @@ class Network:
         """
         if instance not in self._members:
             return 0
+        addresses = self._members[instance].addresses
         try:
-            count: int = await self.threads(self.flows_to, self._members[instance].address)
+            counts = [await self.threads(self.flows_to, ip_address(one)) for one in addresses]
         except OSError as error:
             raise MachineAtFault(f"counting the connections to {instance}", of_os(error)) from error
-        return count
+        return sum(counts)
 
     def _put(self, service: str, wished: Service | None) -> None:
         """Note what a service is from now on; None if it is none any more."""
@@ -298,11 +345,8 @@ class Network:
 
     @property
     def _published(self) -> frozenset[Published]:
-        single = [published(one.ports, [one.address]) for one in self._members.values()]
-        spread = [
-            published(one.ports, [replica.address for replica in self._replicas(one)])
-            for one in self._services.values()
-        ]
+        single = [published(one.ports, [one]) for one in self._members.values()]
+        spread = [published(one.ports, self._replicas(one)) for one in self._services.values()]
         return frozenset(chain(*single, *spread))
 
     @property
@@ -335,7 +379,8 @@ class Network:
         try:
             await self._settle()
             with contextlib.suppress(OSError):  # then they have to be silent for 30 seconds
-                await self.threads(self.forget_datagrams_to, member.address)
+                for address in member.addresses:
+                    await self.threads(self.forget_datagrams_to, ip_address(address))
         finally:
             self._leaving.discard(member.address)
 
@@ -392,7 +437,7 @@ class Network:
         if not self._up:
             self._up = None
             await self.threads(self.bridge.set_up)
-            if not self.forwards():
+            if not self.forwards(4):
                 self._log.warn(NOT_FORWARDING)
         await self.firewall.publish(self._published)
         self.resolver.start()
@@ -417,7 +462,7 @@ class Network:
             await self._settle()
         except MachineAtFault as error:
             done.append(str(error))
-        if self._is_needed and not self.forwards():
+        if self._is_needed and not self.forwards(4):
             done.append(NOT_FORWARDING)
         return done
 
@@ -438,14 +483,23 @@ class Network:
 
 
 def make_network(
-    reactor: Any, kernel: Kernel, threads: Any, owner: str, bridge: str, subnet: IPv4Network
+    reactor: Any,
+    kernel: Kernel,
+    threads: Any,
+    owner: str,
+    bridge: str,
+    subnet: IPv4Network,
+    subnet6: IPv6Network | None = None,
 ) -> Network:
     """The network on a bridge of this name, which is made when the first instance needs it."""
-    interface = IPv4Interface((next(subnet.hosts()), subnet.prefixlen))
+    interface, interface6 = IPv4Interface((next(subnet.hosts()), subnet.prefixlen)), None
+    if subnet6 is not None and has_ipv6():
+        interface6 = IPv6Interface((subnet6[int(interface.ip)], subnet6.prefixlen))
     return Network(
         threads,
         interface,
-        Bridge(kernel, bridge, interface, owner),
-        Firewall(partial(run_nft, reactor), bridge, interface),
+        Bridge(kernel, bridge, interface, owner, interface6),
+        Firewall(partial(run_nft, reactor), bridge, interface, interface6),
         Resolver(reactor, str(interface.ip)),
+        interface6=interface6,
     )

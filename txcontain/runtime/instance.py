@@ -52,6 +52,7 @@ class Instance:
     pool: Pool
     changed: Callable[[Instance, str], None] = lambda instance, why: None
     address: str | None = None  # on the private network
+    address6: str | None = None  # the same of IPv6
     ids: int | None = None  # the first of its ids, if it has a user namespace
     make_link: MakeLink | None = None  # to that network
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
@@ -140,6 +141,7 @@ class Instance:
             "port": spec.port,
             "ports": [port.mapping for port in spec.taken_ports],
             "address": None if self.ended else self.address,  # then it is given to others
+            "address6": None if self.ended else self.address6,
             "paused": self.paused,
             "pid": (self.running and processes and processes.process.pid) or None,
             "restarts": self.restarts,
@@ -154,6 +156,7 @@ class Instance:
         return {
             **self.standing,
             "address": self.address,  # that of its plan
+            "address6": self.address6,
             "boot": self.boot,
             "published": [port.written for port in spec.ports],
             "slot": self.processes.token if self.processes else None,

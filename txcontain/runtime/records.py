@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from math import isfinite
 from typing import Any
 
@@ -58,6 +58,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "remove": bool(record.get("remove")),
             "labels": check_labels("labels", record.get("labels", {})),
             "address": _address(spec, record.get("address")),
+            "address6": _address6(record.get("address6")),
             "ids": read_range(record.get("ids")),
             "exit": _exit(**record["exit"]) if record["exit"] else None,
         }
@@ -89,6 +90,10 @@ def _number(value: Any) -> float:
 
 def _address(spec: Spec, address: object) -> str | None:
     return str(IPv4Address(str(address))) if spec.network == "private" else None
+
+
+def _address6(address: object) -> str | None:
+    return None if address is None else str(IPv6Address(str(address)))
 
 
 def _plain(name: str) -> str:
