@@ -9,7 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.host import conntrack
-from txcontain.host.conntrack import flows_to, forget_datagrams_to
+from txcontain.host.conntrack import flows_to, forget_datagrams_to, forget_strays
 
 ADDRESS = IPv4Address("10.87.0.2")
 DONE = struct.pack("=IHHIIi", 20, 3, 0, 0, 0, 0)
@@ -26,9 +26,13 @@ def reply(source: IPv6Address, destination: IPv6Address, protocol: int) -> bytes
     return attribute(0x8001, ends) + attribute(0x8002, attribute(1, bytes([protocol])))
 
 
-def entry(original: bytes, state: int | None = None, reply: bytes = b"") -> bytes:
+def entry(original: bytes, state: int | None = None, reply: bytes = b"", status: int = 0) -> bytes:
     """An entry of the table as the kernel tells it; only one of TCP has a state."""
-    attributes = attribute(0x8001, original) + attribute(0x8002, reply) + attribute(3, bytes(4))
+    attributes = (
+        attribute(0x8001, original)
+        + attribute(0x8002, reply)
+        + attribute(3, struct.pack(">I", status))
+    )
     if state is not None:
         attributes += attribute(0x8004, attribute(0x8001, attribute(1, bytes([state]))))
     return struct.pack("=IHHIIBBH", 20 + len(attributes), 0x100, 2, 0, 0, 2, 0, 0) + attributes
@@ -103,6 +107,23 @@ class TableTests(SynchronousTestCase):
         table = self.answer(b"".join(entries), DONE, error(0))
         forget_datagrams_to(here)
         self.assertEqual([one[20:] for one in table.asked[1:]], [attribute(0x8001, b"0")])
+
+    def test_strays(self) -> None:
+        """Only flows to the host itself that no one has answered are forgotten."""
+        here, there = IPv6Address("::1"), IPv6Address("2001:db8::9")
+        to_here, to_there = reply(there, here, 17), reply(here, there, 17)
+        entries = [
+            entry(to_here, reply=to_there, status=2),  # answered
+            entry(to_here, reply=reply(there, there, 17)),  # led elsewhere
+            entry(to_there, reply=to_here),  # to another host
+            entry(to_here, reply=reply(here, there, 17)),
+        ]
+        self.patch(conntrack, "is_own", lambda address: address == "::1")
+        table = self.answer(DONE, b"".join(entries), DONE, error(0))
+        forget_strays(53)
+        wanted = attribute(1, b"\x11") + attribute(3, b"\0\x35")
+        self.assertIn(attribute(0x8001, attribute(0x8002, wanted)), table.asked[0])
+        self.assertEqual([one[20:] for one in table.asked[2:]], [attribute(0x8001, to_here)])
 
     def test_very_many(self) -> None:
         """Counting ends with the thousandth: the rest is not even read."""

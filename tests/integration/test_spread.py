@@ -349,6 +349,22 @@ class SpreadTests(TestCase):
             await self.end(first)
             self.assertEqual(answer(), other)
 
+    async def test_strays(self) -> None:
+        """A client that began before there was any replica reaches the first one."""
+        await self.run_three()
+        ports = ["0.0.0.0:53:53/udp", "[::]:53:53/udp"]
+        await self.serve(ports=ports)
+        for host in ("127.0.0.1", HERE_6):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as client:
+                client.settimeout(5)
+                client.bind(("", 4711))
+                client.sendto(b"?", (host, 53))
+                await self.serve("a", ports=ports)
+                client.sendto(b"?", (host, 53))
+                self.assertEqual(client.recv(100), b"a")
+                await self.serve(ports=ports)
+
     async def test_names(self) -> None:
         """A service's name leads to its replicas, each of which comes first at times."""
         await self.run_three()

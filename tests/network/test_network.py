@@ -270,6 +270,7 @@ class ServiceTests(SynchronousTestCase):
         self.flows: int | None = 3
         self.host_forwards = True
         self.forgotten: list[str] = []
+        self.strays: list[int] = []
         self.bridge = RecordingBridge([])
         self.network = self.make_network()
 
@@ -285,6 +286,7 @@ class ServiceTests(SynchronousTestCase):
             forwards=lambda version: self.host_forwards,
             flows_to=self.count,
             forget_datagrams_to=lambda address: self.forgotten.append(str(address)),
+            forget_strays=self.strays.append,
         )
 
     def find_nft(self) -> None:
@@ -507,6 +509,16 @@ class ServiceTests(SynchronousTestCase):
         for script in self.scripts[before:]:
             self.assertIn("delete table", script)
             self.assertIn("0 : 10.87.0.2 . 8000, 1 : 10.87.0.3 . 8000", script)
+
+    def test_strays(self) -> None:
+        """What came to a port while it led nowhere is forgotten once it leads to an instance."""
+        ports = ["53:53/udp", "53:53/tcp"]
+        self.served(ports=ports)
+        self.run_instances("a", "b")
+        self.assertEqual(self.strays, [])
+        self.served("a", ports=ports)
+        self.served("a", ports=ports)
+        self.assertEqual(self.strays, [53])
 
     def test_flows(self) -> None:
         """The connections to an instance are counted; one that is not on the network has none."""

@@ -13,19 +13,27 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 
-from txcontain.host.sockets import NLM_F_REQUEST, NLM_F_REQUEST_DUMP, NLMSG_DONE, NLMSG_ERROR
+from txcontain.host.sockets import (
+    NLM_F_REQUEST,
+    NLM_F_REQUEST_DUMP,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    is_own,
+)
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
 NETLINK_NETFILTER, NLM_F_ACK, NESTED = 12, 0x4, 0x8000
 GET, DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK, and a message of it
 HEADER = struct.Struct("=IHHIIBBH")  # a struct nlmsghdr, and a struct nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")  # a struct nlattr
-TUPLE_ORIGINAL, TUPLE_REPLY, PROTOCOL_INFO, FILTER = 1, 2, 4, 25
-TUPLE_IP, TUPLE_PROTOCOL, PROTOCOL_NUMBER = 1, 2, 1
-SOURCE = {4: 1, 6: 3}  # by the version of IP, as are the families
+TUPLE_ORIGINAL, TUPLE_REPLY, STATUS, PROTOCOL_INFO, FILTER = 1, 2, 3, 4, 25
+SEEN_REPLY = 0x2  # enum ip_conntrack_status
+TUPLE_IP, TUPLE_PROTOCOL, PROTOCOL_NUMBER, TO_PORT = 1, 2, 1, 3
+SOURCE, DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}  # by the version of IP, as are the families
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 INFO_TCP, TCP_STATE = 1, 1
-FILTER_REPLY, BY_SOURCE, BY_PROTOCOL = 2, 1 << 0, 1 << 3
+FILTER_ORIGINAL, FILTER_REPLY = 1, 2
+BY_SOURCE, BY_PROTOCOL, BY_PORT = 1 << 0, 1 << 3, 1 << 5
 # From SYN_SENT to CLOSE_WAIT. In the others both ends have closed: the entry stays for minutes.
 LIVE = range(1, 6)  # enum tcp_conntrack
 MOST, MOST_FORGOTTEN = 1000, 100_000  # flows that are counted; that are forgotten
@@ -55,11 +63,43 @@ def forget_datagrams_to(address: Address) -> None:
     """
     with _table() as kernel:
         entries = _entries(kernel, address, socket.IPPROTO_UDP)
-        originals = [entry[TUPLE_ORIGINAL] for entry in islice(entries, MOST_FORGOTTEN)]
-        for original in originals:
-            key = _nested(TUPLE_ORIGINAL, original)
-            kernel.send(_message(DELETE, NLM_F_REQUEST | NLM_F_ACK, address, key))
-            kernel.recv(1 << 16)  # its answer; an entry that is not there any more is well
+        _delete(kernel, address.version, list(islice(entries, MOST_FORGOTTEN)))
+
+
+def forget_strays(port: int) -> None:
+    """Have the kernel forget flows of UDP to a port of the host that nothing has answered.
+
+    They would never reach whom the port leads to from now on, if their clients are never silent
+    for 30 seconds. Blocks; raises OSError.
+    """
+    number = _attribute(PROTOCOL_NUMBER, bytes([socket.IPPROTO_UDP]))
+    transport = _nested(TUPLE_PROTOCOL, number + _attribute(TO_PORT, struct.pack(">H", port)))
+    fields = _attribute(FILTER_ORIGINAL, struct.pack("=I", BY_PROTOCOL | BY_PORT))
+    wanted = _nested(TUPLE_ORIGINAL, transport) + _nested(FILTER, fields)
+    for version in FAMILIES:
+        with _table() as kernel:
+            kernel.send(_message(GET, NLM_F_REQUEST_DUMP, version, wanted))
+            entries = islice(_answers(kernel), MOST_FORGOTTEN)
+            _delete(kernel, version, [one for one in entries if _is_stray(one, version)])
+
+
+def _is_stray(entry: Attributes, version: int) -> bool:
+    """Whether no one has answered it yet, and it leads to the host itself."""
+    to = _ends(entry[TUPLE_ORIGINAL])[DESTINATION[version]]
+    answered = struct.unpack(">I", entry[STATUS])[0] & SEEN_REPLY
+    is_led = _ends(entry[TUPLE_REPLY])[SOURCE[version]] != to
+    return not answered and not is_led and is_own(socket.inet_ntop(FAMILIES[version], to))
+
+
+def _ends(of_tuple: bytes) -> Attributes:
+    return _attributes(_attributes(of_tuple)[TUPLE_IP])
+
+
+def _delete(kernel: socket.socket, version: int, entries: list[Attributes]) -> None:
+    for entry in entries:
+        key = _nested(TUPLE_ORIGINAL, entry[TUPLE_ORIGINAL])
+        kernel.send(_message(DELETE, NLM_F_REQUEST | NLM_F_ACK, version, key))
+        kernel.recv(1 << 16)  # its answer; an entry that is not there any more is well
 
 
 def _table() -> socket.socket:
@@ -73,7 +113,7 @@ def _entries(
 ) -> Iterator[Attributes]:
     """The entries of the table whose answers come from an address, by one protocol or any."""
     wanted = _wanted(address, protocol) if address.version == 4 else b""
-    kernel.send(_message(GET, NLM_F_REQUEST_DUMP, address, wanted))
+    kernel.send(_message(GET, NLM_F_REQUEST_DUMP, address.version, wanted))
     for entry in _answers(kernel):
         if address.version == 4 or _comes_from(entry[TUPLE_REPLY], address, protocol):
             yield entry
@@ -93,8 +133,8 @@ def _comes_from(reply: bytes, address: Address, protocol: int | None) -> bool:
     """The same comparison, done here."""
     if address.packed not in reply:
         return False
-    ends, transport = (_attributes(_attributes(reply)[kind]) for kind in (TUPLE_IP, TUPLE_PROTOCOL))
-    is_from = ends[SOURCE[address.version]] == address.packed
+    transport = _attributes(_attributes(reply)[TUPLE_PROTOCOL])
+    is_from = _ends(reply)[SOURCE[address.version]] == address.packed
     return is_from and protocol in (None, transport[PROTOCOL_NUMBER][0])
 
 
@@ -119,8 +159,8 @@ def _is_live(entry: Attributes) -> bool:
     return info is None or _attributes(info)[TCP_STATE][0] in LIVE
 
 
-def _message(kind: int, flags: int, address: Address, attributes: bytes) -> bytes:
-    size, family = HEADER.size + len(attributes), FAMILIES[address.version]
+def _message(kind: int, flags: int, version: int, attributes: bytes) -> bytes:
+    size, family = HEADER.size + len(attributes), FAMILIES[version]
     return HEADER.pack(size, kind, flags, 0, 0, family, 0, 0) + attributes
 
 

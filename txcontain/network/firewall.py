@@ -212,13 +212,13 @@ class Firewall:
     interface6: IPv6Interface | None = None
     _ports: frozenset[Published] | None = None  # in the kernel; None if that is not known
 
-    async def publish(self, ports: frozenset[Published]) -> None:
-        """Have the table publish these ports and no others.
+    async def publish(self, ports: frozenset[Published]) -> Set[Published]:
+        """Have the table publish these ports and no others; returns those that may be new.
 
         Raises MachineAtFault.
         """
         if ports == self._ports:
-            return
+            return frozenset()
         before, self._ports = self._ports, None
         if before is None:
             await self.run(
@@ -228,6 +228,7 @@ class Firewall:
             gone, new = before - ports, ports - before
             await self.run(deleted(self.bridge, gone) + added(self.bridge, new))
         self._ports = ports
+        return ports - (before or frozenset())
 
     def doubt(self) -> None:
         """The table may have been changed: write all of it the next time."""

@@ -12,13 +12,12 @@ link together with the network namespace of its other end: when the container's 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
     IPv4Network,
-    IPv6Address,
     IPv6Interface,
     IPv6Network,
     ip_address,
@@ -26,7 +25,7 @@ from ipaddress import (
 from itertools import chain
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,7 +33,7 @@ from twisted.python.failure import Failure
 from txcontain.container.plan import Link, Link6
 from txcontain.container.spec import Port, Spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.host.conntrack import Address, flows_to, forget_datagrams_to
+from txcontain.host.conntrack import Address, flows_to, forget_datagrams_to, forget_strays
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
@@ -52,15 +51,17 @@ class Member:
     address: IPv4Address
     ports: tuple[Port, ...]
     config: str = ""  # its name as it is written
-    address6: IPv6Address | None = None
+    address6: str | None = None
     runs: bool = False
     withdrawn: bool = False  # from its service: it gets nothing new
     datagrams: bool = False  # whether a port has led such to it (UDP)
 
-    @property
-    def addresses(self) -> list[str]:
-        """Where it is reached."""
-        return [str(one) for one in (self.address, self.address6) if one]
+    addresses: tuple[str, ...] = field(  # where it is reached
+        init=False,
+        default=Factory(
+            lambda self: (str(self.address), *filter(None, [self.address6])), takes_self=True
+        ),
+    )
 
     @property
     def serves(self) -> bool:
@@ -90,11 +91,11 @@ def has_datagrams(ports: Iterable[Port]) -> bool:
     return any(port.protocol == "udp" for port in ports)
 
 
-def published(ports: Iterable[Port], members: Iterable[Member]) -> Iterator[Published]:
+def published(ports: Iterable[Port], members: Collection[Member]) -> Iterator[Published]:
     """Ports that lead to these, as the firewall takes them; one that leads to none is left out."""
-    all_ = [address for member in members for address in member.addresses]
     for port in ports:
-        if addresses := tuple(one for one in all_ if (":" in one) == port.is_v6):
+        found = chain.from_iterable(member.addresses for member in members)
+        if addresses := tuple(one for one in found if (":" in one) == port.is_v6):
             yield Published(port.protocol, port.address, port.number, addresses, port.target)
 
 
@@ -112,6 +113,7 @@ class Network:
     forwards: Callable[[int], bool] = forwards  # whether the host does, by the version of IP
     flows_to: Callable[[Address], int] = flows_to  # in the host's table of connections
     forget_datagrams_to: Callable[[Address], None] = forget_datagrams_to
+    forget_strays: Callable[[int], None] = forget_strays
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
     _services: dict[str, Service] = field(factory=dict)  # by their names
     _leaving: set[IPv4Address] = field(factory=set)  # of instances that are being released
@@ -192,7 +194,7 @@ class Network:
             IPv4Address(address),
             spec.ports,
             spec.name,
-            IPv6Address(address6) if address6 else None,
+            address6,
             datagrams=datagrams,
         )
 
@@ -439,9 +441,12 @@ class Network:
             await self.threads(self.bridge.set_up)
             if not self.forwards(4):
                 self._log.warn(NOT_FORWARDING)
-        await self.firewall.publish(self._published)
+        new = await self.firewall.publish(self._published)
         self.resolver.start()
         self._up = True
+        for port in {one.port for one in new if one.protocol == "udp"}:
+            with contextlib.suppress(OSError):  # then clients have to be silent for 30 seconds
+                await self.threads(self.forget_strays, port)
 
     async def _take_down(self) -> None:
         self.resolver.stop()
