@@ -847,7 +847,7 @@ class Network(Case):
             "link6", address="fd00::2", length=64, gateway="fd00::1"
         )
         self.assertEqual((interface, new, then), ("eth0", init.RTM_NEWADDR, init.RTM_NEWROUTE))
-        index = struct.pack("I", 1000)  # what the recorder says
+        index = struct.pack("I", 1001)  # what the recorder says
         nodad = bytes([socket.AF_INET6, 64, 0x02, 0])  # struct ifaddrmsg
         own = socket.inet_pton(socket.AF_INET6, "fd00::2")
         self.assertEqual(address, nodad + index + b"\x14\0\x02\0" + own)
