@@ -175,6 +175,11 @@ def needs_ipv6(test: T) -> T:
     return _unless(lacking_for_ipv6(), test)
 
 
+def needs_tmux(test: T) -> T:
+    """Decorate a test that also takes a terminal of tmux's."""
+    return _unless(lacking() or tried("tmux", "sh", "-c", "tmux -V > /dev/null"), test)
+
+
 def needs_tracing(test: T) -> T:
     """The same for one in which system calls of the manager are made to fail."""
     return _unless(lacking() or lacking_for_tracing(), test)

@@ -1541,6 +1541,16 @@ ELSEWHERE = (
         "-t needs a terminal, and standard input is none: leave -t out.",
     ),
     (
+        "the overview, where there is no terminal",
+        "cli/test_overview.py:test_no_terminal",
+        "Without an instance, top needs a terminal: `txcontain stats` does not.",
+    ),
+    (
+        "the overview, on a terminal that curses does not know",
+        "integration/test_top.py:test_unknown_terminal",
+        "This terminal can't show it: {}. `txcontain ps` can.",
+    ),
+    (
         "a command in an instance that has ended",
         "runtime/test_sessions.py:test_only_in_one_that_runs",
         "{} {} → a command can only be run in one that runs",

@@ -370,6 +370,7 @@ class NoAnswerTests(Session):
         words |= {"cp": ["web-1:/a", "-"], "commit": ["web-1", "a.tar"]}
         words |= {"destroy": ["web-1"], "exec": ["web-1", "ls"]}
         words["rename"] = ["web-1", "shop"]
+        words["top"] = ["web-1"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):

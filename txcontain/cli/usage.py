@@ -5,7 +5,8 @@ import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import INSTANCE, Argument, Command
+from txcontain.cli.command import Argument, Command, instance_name
+from txcontain.cli.errors import Misused
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import size
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
 CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
+OF_ONE = "its name, or the beginning of it: show its processes"
 EVERY = 1.0  # seconds
 HEAD = ("INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS", "NET I/O", "BLOCK I/O", "PRESSURE")
 PROCESS = {
@@ -75,7 +77,13 @@ def pressure(waits: "Json") -> str:
 
 
 async def top(client: "Client", arguments: Namespace) -> int:
-    """Print the processes of an instance."""
+    """Print the processes of an instance; without one, show all instances until the user leaves."""
+    if arguments.instance is None:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise Misused("Without an instance, top needs a terminal: `txcontain stats` does not.")
+        from txcontain.cli.terminal import watch
+
+        return await watch(client, arguments)
     from txcontain.cli.client import quoted
 
     shape = {"processes": [PROCESS], "more": int}
@@ -98,5 +106,10 @@ COMMANDS = (
         stats,
         (Argument("--once", action="store_true", help="print it once, and end"),),
     ),
-    Command("top", "show the processes of an instance", top, (INSTANCE,)),
+    Command(
+        "top",
+        "show all instances, and what they use, on the whole terminal; or an instance's processes",
+        top,
+        (Argument("instance", metavar="INSTANCE", nargs="?", type=instance_name, help=OF_ONE),),
+    ),
 )
