@@ -14,6 +14,7 @@ import marshal
 import os
 import shutil
 import signal
+import socket
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import IPv4Interface
@@ -85,6 +86,7 @@ class FakeKernel:
         )  # PID 1's pid: the Processes with a handler for it
         self.caught: int = signal.SIGTERM
         self.listening: dict[int, int] = {}  # port: pid
+        self.connected: list[socket.socket] = []  # the containers' ends of connections to them
         self.tells = True  # whether the tables tell the owner of a socket
         self.mounts: list[str] = []
         self.clock: Callable[[], float] = lambda: 0.0  # the reactor's
@@ -198,6 +200,15 @@ class FakeKernel:
         connection.room -= sent
         connection.init.received(message[:sent])
         return sent
+
+    def connect(self, port: int, network_of: int | str = "self") -> socket.socket:
+        self._needs(1)
+        if port not in self.listening:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        mine, theirs = socket.socketpair()
+        mine.setblocking(False)
+        self.connected.append(theirs)
+        return mine
 
     def listening_sockets(
         self, port: int, network_of: str = "self", protocol: str = "tcp", address: str = "0.0.0.0"

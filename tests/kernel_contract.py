@@ -26,6 +26,7 @@ from tests.fakes import FakeInit, FakeReactor, FakeSocket, make_folder
 from tests.support import unmount
 from txcontain.host.kernel import Kernel
 from txcontain.host.processes import Process
+from txcontain.host.sockets import is_connected
 
 NEVER = 1 << 22  # a pid past the greatest that Linux gives
 NO_PROCESS = Process(0, 0)
@@ -318,6 +319,16 @@ class Contract(Errors):
         self.assertIs(self.kernel.surely_listens(process.pid, port, None), False)
         self.assertEqual(self.kernel.listening_sockets(port), set())
         self.assertIsNone(self.kernel.listener(port))
+
+    def test_connect(self) -> None:
+        """A connection to a port that has a listener is there at once, and any other refused."""
+        port, _ = self.listen()
+        connection = self.kernel.connect(port)
+        self.addCleanup(connection.close)
+        self.assertTrue(is_connected(connection))
+        self.assertFalse(connection.getblocking())
+        self.listen_no_more()
+        self.assertRaises(ConnectionRefusedError, lambda: is_connected(self.kernel.connect(port)))
 
     # -- the machine ------------------------------------------------------------------------
 

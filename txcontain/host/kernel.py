@@ -33,6 +33,7 @@ class Kernel:
     be_prompt = staticmethod(syscalls.be_prompt)
     read_only = staticmethod(syscalls.read_only)
     send = staticmethod(sockets.send_now)
+    connect = staticmethod(sockets.connect)
 
     def now(self) -> float:
         """The time of day, in unix time: only to show it, as it may be set at any moment."""
