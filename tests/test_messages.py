@@ -826,7 +826,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["ps", "--filter", "colour=red"],
         {},
         "txcontain ps: error: argument --filter: 'colour=red' is no KEY=VALUE with one of these"
-        " keys: name, config, state, ready, label",
+        " keys: name, config, state, ready, health, label",
     ),
     (
         ["ps", "--filter", "state=runing"],
@@ -839,7 +839,8 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["ps", "--format", "{{.Colour}}"],
         {},
         "txcontain ps: error: argument --format: there is no field .Colour: the fields are"
-        " .Instance, .Config, .State, .Ready, .Age, .Pid, .Ports, .Address, .Restarts, .Exit",
+        " .Instance, .Config, .State, .Ready, .Health, .Age, .Pid, .Ports, .Address, .Restarts,"
+        " .Exit",
     ),
     (
         ["ps", "--format", "{{json .}}"],

@@ -18,6 +18,7 @@ WEB = {
     "state": "running",
     "since": 1000,
     "ready": True,
+    "health": "healthy",
     "port": 80,
     "ports": ["127.0.0.1:8000->80/tcp"],
     "address": "10.1.2.3",
@@ -31,6 +32,7 @@ DB = {
     "name": "db",
     "labels": {"team": "a=b"},
     "ready": False,
+    "health": None,
     "ports": [],
     "address": None,
 }
@@ -46,7 +48,9 @@ JOB = {
 }
 PORTS = {"port": 80, "ready": True, "ports": ["127.0.0.1:8000->80/tcp"]}  # of when it ran
 CRON = {**JOB, **PORTS, "instance": "cron-1", "name": "cron", "state": "stopped"}
-HEAD = "INSTANCE  CONFIG        STATE    READY  AGE  PID   PORTS                   ADDRESS   "
+HEAD = (
+    "INSTANCE  CONFIG        STATE    READY  HEALTH   AGE  PID   PORTS                   ADDRESS   "
+)
 
 
 class PsTests(Session):
@@ -69,10 +73,10 @@ class PsTests(Session):
             self.says(),
             [
                 f"{HEAD}RESTARTS  EXIT",
-                "web-1     web-1-01.cfg  running  yes    1m   4711  127.0.0.1:8000->80/tcp  "
-                "10.1.2.3  0         -",
-                "db-1      db-1-01.cfg   running  no     1m   4711  -                       "
-                "-         0         -",
+                "web-1     web-1-01.cfg  running  yes    healthy  1m   4711  "
+                "127.0.0.1:8000->80/tcp  10.1.2.3  0         -",
+                "db-1      db-1-01.cfg   running  no     -        1m   4711  "
+                "-                       -         0         -",
             ],
         )
 
@@ -83,7 +87,7 @@ class PsTests(Session):
             [line.split()[0] for line in lines[1:]], ["web-1", "db-1", "job-1", "cron-1"]
         )
         self.assertTrue(lines[3].endswith("  -         3         out of; memory\\x1b"), lines)
-        self.assertRegex(lines[4], r"^cron-1 .* stopped  -      1m   -     -        ")
+        self.assertRegex(lines[4], r"^cron-1 .* stopped  -      -        1m   -     -        ")
 
     def test_quiet(self) -> None:
         """With -q only the names are printed."""
@@ -102,6 +106,8 @@ class PsTests(Session):
             (["config=web-1", "config=db-1-01"], ["web-1", "db-1"]),
             (["config=db-1-01.cfg", "ready=yes"], []),
             (["ready=no"], ["db-1"]),
+            (["health=healthy"], ["web-1"]),
+            (["health=-"], ["db-1"]),
             (["state=ended"], ["job-1"]),
             (["state=stopped", "state=ended"], ["job-1", "cron-1"]),
             (["state=paused"], []),
@@ -136,13 +142,14 @@ class PsTests(Session):
 
     def test_older_manager(self) -> None:
         """A manager of an earlier version tells less, and is shown all the same."""
-        known = {key: WEB[key] for key in WEB if key not in ("ready", "port", "ports", "address")}
+        new = ("ready", "health", "port", "ports", "address")
+        known = {key: WEB[key] for key in WEB if key not in new}
         self.manager.answers_to("GET /instances", {"instances": [known]})
-        self.assertIn("running  -      1m   4711  -      -        0", self.says()[1])
+        self.assertIn("running  -      -       1m   4711  -      -        0", self.says()[1])
 
     def test_wrong_words(self) -> None:
         """A filter or a field that does not exist is a usage error that names those that do."""
-        keys = "is no KEY=VALUE with one of these keys: name, config, state, ready, label"
+        keys = "is no KEY=VALUE with one of these keys: name, config, state, ready, health, label"
         for words, said in (
             (["--filter", "colour=red"], f"'colour=red' {keys}"),
             (["--filter", "web"], f"'web' {keys}"),

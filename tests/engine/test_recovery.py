@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -70,6 +71,39 @@ class RestoreTests(RestoreTestCase):
         after = [instance.record for instance in self.manager.running()]
         self.assertEqual(plain(after), plain(before))
         self.assertEqual(self.kernel.signals, [])
+
+    def test_health(self) -> None:
+        """What is known of an instance's health is kept; if it is damaged, it is asked anew."""
+        self.kernel.listening[80] = 1
+        instance = self.launch(startup_script="/run.sh", health={"tcp": 80})
+        self.reactor.advance(2)
+        self.assertTrue(instance.serves)
+        self.next_manager()
+        found = self.manager.find(instance.name)
+        self.assertEqual((found.serves, list(found.checks.results)), (True, []))
+        for damaged, status in (("unwell", "starting"), (None, "starting"), ("healthy", "healthy")):
+            self.reactor.lose_manager()
+            record = json.loads(Path(instance.path("instance.json")).read_text())
+            record["health"] = damaged
+            Path(instance.path("instance.json")).write_text(json.dumps(record))
+            self.next_manager()
+            self.assertEqual(self.manager.find(instance.name).health, status)
+        for theirs in self.kernel.connected:
+            theirs.close()
+
+    def test_unhealthy_meanwhile(self) -> None:
+        """What an earlier manager was ending because it was unhealthy is started again."""
+        health = {"tcp": 80, "retries": 1, "interval": 1}
+        instance = self.launch(startup_script="/run.sh", health=health)
+        self.kernel.catching[self.init.process.pid] = [self.init.process]  # it takes its time
+        self.reactor.advance(1.2)
+        self.assertEqual((instance.health, instance.state), ("unhealthy", "running"))
+        self.reactor.lose_manager()
+        self.init.end("Done(0)")
+        self.next_manager()
+        self.reactor.advance(1)
+        found = self.manager.find(instance.name)
+        self.assertEqual((found.state, found.restarts), ("running", 1))
 
     def test_private(self) -> None:
         """A private instance keeps its address, and no other gets it."""

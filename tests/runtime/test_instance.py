@@ -124,8 +124,8 @@ class InstanceTestCase(MachineTestCase):
         """What the instance's folder says of how far it is."""
         return stat.S_IMODE(os.stat(instance.folder).st_mode)
 
-    def take_note(self, instance: Instance, why: str) -> None:
-        self.events.append(f"{instance.state}: {why}")
+    def take_note(self, instance: Instance, why: str, what: str) -> None:
+        self.events.append(f"{what}: {why}")
 
     def launched(self, **changes: Any) -> Any:
         """An instance whose script runs."""
@@ -236,7 +236,7 @@ class LaunchTests(InstanceTestCase):
     def test_who_is_told_fails(self) -> None:
         """If telling of the end fails, everyone who waits for it still hears of it."""
         instance = self.launched()
-        self.patch(instance, "changed", lambda instance, why: 1 / 0)
+        self.patch(instance, "changed", lambda instance, why, what: 1 / 0)
         ended = instance.end()
         self.init.end("Done(3)")
         self.successResultOf(ended)

@@ -32,6 +32,7 @@ from txcontain.container.explain import explain
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.inspection import inspect, top, usage
+from txcontain.runtime.health import STATUSES
 from txcontain.runtime.instance import Instance
 
 STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended", "failed")
@@ -41,6 +42,11 @@ RECORD: Json = {
     "since": numeric("unix time of the state", kind="number"),
     "launched": numeric("unix time of the launch", kind="number"),
     "ready": {"type": "boolean", "description": "whether it listens on its PORT"},
+    "health": {
+        "type": ["string", "null"],
+        "enum": [*STATUSES, None],
+        "description": "what its checks say; null if it has none",
+    },
     "port": numeric("its PORT", 1, 65535, ["integer", "null"]),
     "ports": array(string("ADDRESS:PORT->PORT/PROTOCOL: of the host, then of the container")),
     "address": {"type": ["string", "null"], "description": "its own, on a private network"},
@@ -109,6 +115,18 @@ class Instances(Area):
                 "in_advance": numeric("steps that a warm init carried out before the launch"),
                 "left_out": {"type": "object", "description": "what of each tarball is not in it"},
                 "volumes": {"type": "object", "description": "the folder of each, on the host"},
+                "checks": array(ref("Check"), "the last 20 of its health"),
+            }
+        ),
+        "Check": structure(
+            {
+                "at": numeric("unix time of its beginning", kind="number"),
+                "seconds": numeric("that it took", 0, kind="number"),
+                "passed": {
+                    "type": ["boolean", "null"],
+                    "description": "null if the instance could not be asked: it does not count",
+                },
+                "output": string("what it said, up to 4 KB"),
             }
         ),
         "Exit": structure(

@@ -31,6 +31,11 @@ def is_ready(record: "Json") -> str:
     return "yes" if record.get("ready") else "no"
 
 
+def health(record: "Json") -> str:
+    """Return what the checks of an instance say; - if it has none, or rests."""
+    return str((record["state"] not in AT_REST and record.get("health")) or "-")
+
+
 def ports(record: "Json") -> str:
     """Return the ports of the host that an instance takes; none while it rests."""
     taken = record.get("ports") if record["state"] not in AT_REST else None
@@ -43,6 +48,7 @@ COLUMNS: "dict[str, Callable[[Json], str]]" = {
     "Config": config,
     "State": state,
     "Ready": is_ready,
+    "Health": health,
     "Age": lambda record: age(time.time() - record["since"]),
     "Pid": lambda record: str(record["pid"] or "-"),
     "Ports": ports,
@@ -72,6 +78,7 @@ FILTERS: "dict[str, Callable[[Json, str], bool]]" = {
     "config": lambda record, value: value in versions(record),
     "state": lambda record, value: value in (state(record), record["state"]),
     "ready": lambda record, value: value == is_ready(record),
+    "health": lambda record, value: value == health(record),
     "label": lambda record, value: has_label(record, value),
 }
 
@@ -80,6 +87,7 @@ FILTERS: "dict[str, Callable[[Json, str], bool]]" = {
 VALUES = {
     "state": ("starting", "running", "paused", "waiting", "stopping", *AT_REST),
     "ready": ("yes", "no", "-"),
+    "health": ("starting", "healthy", "unhealthy", "-"),
 }
 
 

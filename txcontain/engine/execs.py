@@ -6,25 +6,16 @@ from typing import Any
 
 from attrs import asdict, define, field
 
-from txcontain.container.exec_plan import Command, Joined, make_exec_plan
+from txcontain.container.exec_plan import Command
 from txcontain.container.explain import explain_exec
-from txcontain.container.plan import Plan
 from txcontain.engine.manager import Manager
-from txcontain.errors import NotRunning
 from txcontain.later import Timer
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.session import Session
+from txcontain.runtime.sessions import plan_of
 
 MOST_OUTPUT = 1 << 20  # bytes of each stream that ``run`` keeps
 STREAMS = {1: "stdout", 2: "stderr"}
-WHY_NOT = {
-    "starting": "is still being started",
-    "waiting": "has ended, and waits to be started again",
-    "stopping": "is being ended",
-    "ended": "has ended",
-    "stopped": "was stopped",
-    "failed": "was never up: its launch failed",
-}
 
 
 async def start(manager: Manager, instance: Instance, command: Command) -> Session:
@@ -32,7 +23,7 @@ async def start(manager: Manager, instance: Instance, command: Command) -> Sessi
 
     Raises NotRunning, TooMany, CannotRun, NoSuchProgram, MachineAtFault.
     """
-    plan = _plan(manager, instance, command)
+    plan = plan_of(instance, manager.host, command)
     session = await manager.sessions.start(instance, plan)
     manager.journal.add("exec", f"{command.command[0]} was started in it", instance=instance.name)
     return session
@@ -43,24 +34,7 @@ def explanation(manager: Manager, instance: Instance, command: Command) -> str:
 
     Raises NotRunning, InvalidData.
     """
-    return explain_exec(_plan(manager, instance, command))
-
-
-def _plan(manager: Manager, instance: Instance, command: Command) -> Plan:
-    joined = _joined(manager, instance)
-    return make_exec_plan(instance.spec, manager.host, joined, command)
-
-
-def _joined(manager: Manager, instance: Instance) -> Joined:
-    processes = instance.processes
-    if not instance.running or processes is None or not processes.process.pid:
-        why = WHY_NOT.get(instance.state, f"is {instance.state}")
-        raise NotRunning(f"{instance.name} {why}", "a command can only be run in one that runs")
-    if instance.paused:  # the command would be frozen too
-        raise NotRunning(f"{instance.name} is paused", "resume it first")
-    process, cgroups = processes.process, manager.pool.cgroups
-    where = process.pid, process.start_time, cgroups.entrances(processes.token)
-    return Joined(*where, user_namespace=instance.ids is not None)
+    return explain_exec(plan_of(instance, manager.host, command))
 
 
 @define

@@ -23,7 +23,6 @@ from txcontain.container.visit_plan import (
     plan_of_ended,
     plan_of_running,
 )
-from txcontain.engine.execs import WHY_NOT
 from txcontain.engine.manager import Manager
 from txcontain.engine.transfers import still
 from txcontain.errors import (
@@ -39,6 +38,7 @@ from txcontain.images.complaints import Complaints
 from txcontain.images.programs import find
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.session import PASSED_AS_KILL, Session
+from txcontain.runtime.sessions import WHY_NOT
 
 LONGEST_PATH = 4096  # bytes (PATH_MAX)
 MOUNTABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}\.tar")

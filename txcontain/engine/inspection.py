@@ -32,6 +32,7 @@ def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
     record["left_out"] = {
         os.path.basename(one.tarball): one.left_out for one in contents if one.left_out
     }
+    record["checks"] = [asdict(result) for result in instance.checks.results]
     places = {name: manager.volumes.path(name) for name in instance.spec.volume_names}
     record["volumes"] = {name: os.path.join(path, "data") for name, path in places.items()}
     steps = zip_longest(instance.plan, instance.timeline)

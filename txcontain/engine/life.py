@@ -209,7 +209,7 @@ async def pause(manager: Manager, instance: Instance) -> Notes:
     except OSError as error:
         hint = "this takes cgroup version 2, or the freezer of version 1"
         raise MachineAtFault(f"pausing {instance.name}", of_os(error), hint) from error
-    manager.journal.add("paused", "its processes are frozen", instance=instance.name)
+    manager.changed(instance, "its processes are frozen", "paused")
     return []
 
 
@@ -242,7 +242,7 @@ async def resume(manager: Manager, instance: Instance) -> Notes:
     except OSError as error:
         raise MachineAtFault(f"resuming {instance.name}", of_os(error)) from error
     instance.set_paused(False)
-    manager.journal.add("resumed", "its processes run on", instance=instance.name)
+    manager.changed(instance, "its processes run on", "resumed")
     return []
 
 

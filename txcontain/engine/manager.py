@@ -45,6 +45,7 @@ from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
+from txcontain.runtime.prober import Prober, make_prober
 from txcontain.runtime.records import AT_REST, RECORD
 from txcontain.runtime.sessions import Sessions
 from txcontain.runtime.supervised import LOOK_AFTER
@@ -100,6 +101,12 @@ class Manager:
     sessions: Sessions = field(
         default=Factory(
             lambda self: Sessions(self.pool, make_exec_base_plan(self.host)), takes_self=True
+        )
+    )
+    prober: Prober = field(
+        default=Factory(
+            lambda self: make_prober(self.reactor, self.kernel, self.sessions, self.host),
+            takes_self=True,
         )
     )
     resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
@@ -381,6 +388,7 @@ class Manager:
             address6=blueprint.address6,
             ids=blueprint.ids,
             make_link=partial(self.network.connect, name),
+            ask=self.prober.ask,
             threads=partial(self._looks.run, self.threads),
         )
 
@@ -407,12 +415,12 @@ class Manager:
         )
         return Blueprint(spec, paths)
 
-    def changed(self, instance: Instance, why: str) -> None:
-        """React to the new state of an instance."""
-        self.journal.add(instance.state, why, instance=instance.name)
+    def changed(self, instance: Instance, why: str, what: str) -> None:
+        """React to a change of an instance, ``what`` in a word: to its new state, for example."""
+        self.journal.add(what, why, instance=instance.name)
         if kind := self.counts.changed(instance):
             self.on_end(instance, kind)
-        self.network.set_running(instance.name, instance.running)
+        self.network.set_running(instance.name, instance.serves)
         if instance.state in OVER:
             self.sessions.end_those_of(instance, f"{instance.name} has ended, or is about to")
         if instance.running or instance.ended:
@@ -580,6 +588,7 @@ class Manager:
                 if instance.processes and not instance.paused:
                     instance.thaw(instance.processes)
         self.network.stop()
+        self.prober.probes.stop()
         self._tidying.cancel()
         self.history.stop()
         for timer in self._removals.values():

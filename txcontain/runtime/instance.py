@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import asdict, define, evolve, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 
@@ -22,11 +22,13 @@ from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import MakeLink, StepFailed
 from txcontain.runtime.ending import NEVER, Ending
 from txcontain.runtime.exits import Exit
+from txcontain.runtime.health import HEALTHY, Ask, Checks
 from txcontain.runtime.kept import Kept
 from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.pool import Pool
+from txcontain.runtime.probes import nothing
 from txcontain.runtime.readiness import Readiness
-from txcontain.runtime.records import RECORD
+from txcontain.runtime.records import RECORD, record_of, standing_of
 from txcontain.runtime.supervised import Supervised
 
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
@@ -50,11 +52,13 @@ class Instance:
     reactor: Any
     kernel: Kernel
     pool: Pool
-    changed: Callable[[Instance, str], None] = lambda instance, why: None
+    # Told of each change: why, and what it is called if that is not the state.
+    changed: Callable[[Instance, str, str], None] = lambda instance, why, what: None
     address: str | None = None  # on the private network
     address6: str | None = None  # the same of IPv6
     ids: int | None = None  # the first of its ids, if it has a user namespace
     make_link: MakeLink | None = None  # to that network
+    ask: Ask = lambda instance, told: nothing  # whether it is healthy
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     remove: bool = False  # whether it is to be removed when it has ended for good
     labels: dict[str, str] = field(factory=dict)  # that its launch gave it
@@ -81,6 +85,7 @@ class Instance:
     _launching: bool = False  # whether its script has yet to run
     _next_start: Timer = field(init=False)
     _readiness: Readiness = field(init=False)
+    checks: Checks = field(init=False)  # of its health
     _next_save: Timer = field(init=False)
     _client_waits: bool = True  # for its launch or start: then its policy does not apply
     _was_launched: bool = False  # so it has a folder, and outlives a failure to start
@@ -96,6 +101,7 @@ class Instance:
         self._readiness = Readiness(*machine, ready=self._listens)
         self._ending = Ending(*machine, self.name, self.spec.stop_signal)
         self._next_save = Timer(self.reactor, self.save)
+        self.checks = Checks(self)
 
     @property
     def running(self) -> bool:
@@ -129,47 +135,25 @@ class Instance:
         return {"instance": self.name, "name": spec.name, "major": spec.major, "minor": spec.minor}
 
     @property
+    def health(self) -> str | None:
+        """What its checks say, one of STATUSES; None if its config has none."""
+        return self.checks.standing.status if self.spec.health else None
+
+    @property
+    def serves(self) -> bool:
+        """Whether new clients are to be sent to it."""
+        is_ready = self.ready or self.spec.port is None
+        return self.running and is_ready and not self.paused and self.health in (None, HEALTHY)
+
+    @property
     def standing(self) -> dict[str, Any]:
-        """How it stands, as plain data: what a list of all holds. It must be quick to make."""
-        processes, spec = self.processes, self.spec
-        return {
-            **self.summary,
-            "state": self.state,
-            "since": self.since,
-            "launched": self.launched,
-            "ready": self.ready and self.running,
-            "port": spec.port,
-            "ports": [port.mapping for port in spec.taken_ports],
-            "address": None if self.ended else self.address,  # then it is given to others
-            "address6": None if self.ended else self.address6,
-            "paused": self.paused,
-            "pid": (self.running and processes and processes.process.pid) or None,
-            "restarts": self.restarts,
-            "exit": asdict(self.exit) if self.exit else None,
-            "labels": self.labels,
-        }
+        """How it stands, as plain data: what a list of all holds."""
+        return standing_of(self)
 
     @property
     def record(self) -> dict[str, Any]:
-        """Everything known about it, as plain data; records.py reads it again."""
-        spec = self.spec
-        return {
-            **self.standing,
-            "address": self.address,  # that of its plan
-            "address6": self.address6,
-            "boot": self.boot,
-            "published": [port.written for port in spec.ports],
-            "slot": self.processes.token if self.processes else None,
-            "layers": self.layers,
-            "ids": self.ids,
-            "delay": self.delay,
-            "up_at": self.up_at,
-            "document": spec.document,
-            "inline": self.inline,
-            "remove": self.remove,
-            "timeline": self.timeline,
-            "in_advance": self.in_advance,
-        }
+        """Everything known about it, as plain data, for the next manager."""
+        return record_of(self)
 
     def path(self, name: str) -> str:
         """A path in the instance's folder."""
@@ -239,7 +223,7 @@ class Instance:
         self._check_that_it_is_wanted()
         self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.make_link = self._exited, self.make_link
-        self._limit(child)
+        child.limit(self.spec.limits)
         if not self._was_launched and not child.reserved:
             await self._kept.make()
         self._name_pipes(child)
@@ -272,13 +256,6 @@ class Instance:
     def _name_pipes(self, child: Supervised) -> None:
         """Keep what it writes as its log, from the first byte on."""
         self.pool.log_process.name(child.token, self.name, self.spec.longest_log)
-
-    def _limit(self, child: Supervised) -> None:
-        try:
-            child.cgroups.limit(child.token, self.spec.limits)
-        except OSError as error:
-            hint = "leave this limit out: the machine has no such control, or refuses the value"
-            raise MachineAtFault("limiting the container", of_os(error), hint) from error
 
     async def _be_sure_that_it_ended(self, why: str) -> None:
         processes = self.processes
@@ -315,6 +292,7 @@ class Instance:
         self.boot, self.paused = record["boot"], record["paused"]
         self.launched, self.since = record["launched"], record["since"]
         self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
+        self.checks.recall(record["health"])
         self.timeline, self.in_advance = record["timeline"], record["in_advance"]
         self.delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
         same_boot = self.boot == self.kernel.boot_id()  # and so the same clock
@@ -393,11 +371,7 @@ class Instance:
     def thaw(self, processes: Supervised) -> None:
         """Let it run on: what is frozen takes no signal, and with cgroup v1 not even SIGKILL."""
         self.paused = False
-        if processes.cgroups.is_frozen(processes.token):
-            try:
-                processes.cgroups.thaw(processes.token)
-            except OSError as error:
-                log.warn("{name} can't be thawed: {error}", name=self.name, error=error)
+        processes.thaw()
 
     def _exited(self, how: Exit) -> None:
         """PID 1 has ended, and with it the container."""
@@ -426,7 +400,26 @@ class Instance:
     def _is_to_restart(self, how: Exit) -> bool:
         policy, most = self.spec.restart, self.spec.max_restarts
         wanted = policy in ALWAYS or (policy == "on-failure" and how.failed)
+        wanted = wanted or self.checks.ask_for_restart
         return wanted and not self._client_waits and (most is None or self.restarts < most)
+
+    def health_changed(self, why: str) -> None:
+        """Take note that its checks say something else from now on."""
+        assert self.health is not None
+        self.save()
+        self._tell(why, self.health)
+
+    def give_up(self) -> None:
+        """End it, as its checks ask for, unless someone waits for it, or for its end."""
+        if self._client_waits or self._ending.is_wanted or self.processes is None:
+            return
+        self.processes.killed_because = "unhealthy"
+        self.save()
+        self._ending.within(self.spec.stop_timeout)
+        if self.checks.ask_for_restart:
+            self._begin_to_end()
+        else:
+            self._life.halt()
 
     # -- beginning again -------------------------------------------------------
 
@@ -456,12 +449,14 @@ class Instance:
     def set_paused(self, paused: bool) -> None:
         """Take note of whether all its processes are frozen."""
         self.paused = paused
+        self.checks.follow()
         self.save()
 
     def pause(self) -> None:
         """Do nothing later, because the instance or the manager ends."""
         self._next_start.cancel()
         self._readiness.stop()
+        self.checks.stop()
         if self._next_save.is_set:
             self._next_save.cancel()
             self.save()
@@ -496,6 +491,7 @@ class Instance:
         """Take note of a start."""
         self.boot = self.kernel.boot_id()
         self._ending.kill_at = NEVER
+        self.checks.begin_anew()
         self._enter("starting", f"from {self.spec.file_name}")
 
     def be_running(self) -> None:
@@ -517,10 +513,11 @@ class Instance:
         self.state, self.since = state, self.kernel.now()
         self._tell(why)
 
-    def _tell(self, why: str) -> None:
+    def _tell(self, why: str, what: str = "") -> None:
         """Tell of a change. If that fails, what comes next happens all the same."""
+        self.checks.follow()
         try:
-            self.changed(self, why)
+            self.changed(self, why, what or self.state)
         except Exception:
             log.failure("taking note that {name} is {state}", name=self.name, state=self.state)
 

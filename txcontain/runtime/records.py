@@ -1,4 +1,4 @@
-"""The record of an instance, as the next manager reads it; ``Instance.record`` is what is in it."""
+"""What is told and kept of an instance, and how the next manager reads it again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 from ipaddress import IPv4Address, IPv6Address
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from txcontain.container.document import LONGEST_DOCUMENT
 from txcontain.container.launch_request import check_labels
@@ -17,10 +17,58 @@ from txcontain.errors import Error
 from txcontain.host.files import NoFile, read_file
 from txcontain.host.id_ranges import read_range
 from txcontain.runtime.exits import Exit
+from txcontain.runtime.health import STARTING, STATUSES
+
+if TYPE_CHECKING:
+    from txcontain.runtime.instance import Instance
 
 RECORD = "instance.json"
 AT_REST = ("ended", "stopped", "failed")  # states in which nothing of it runs, nor will by itself
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document as a JSON string, and the spec
+
+
+def standing_of(instance: Instance) -> dict[str, Any]:
+    """How it stands, as plain data: what a list of all holds. It must be quick to make."""
+    processes, spec = instance.processes, instance.spec
+    return {
+        **instance.summary,
+        "state": instance.state,
+        "since": instance.since,
+        "launched": instance.launched,
+        "ready": instance.ready and instance.running,
+        "health": instance.health,
+        "port": spec.port,
+        "ports": [port.mapping for port in spec.taken_ports],
+        "address": None if instance.ended else instance.address,  # then it is given to others
+        "address6": None if instance.ended else instance.address6,
+        "paused": instance.paused,
+        "pid": (instance.running and processes and processes.process.pid) or None,
+        "restarts": instance.restarts,
+        "exit": asdict(instance.exit) if instance.exit else None,
+        "labels": instance.labels,
+    }
+
+
+def record_of(instance: Instance) -> dict[str, Any]:
+    """Everything known about it, as plain data, for ``read_record``."""
+    spec = instance.spec
+    return {
+        **instance.standing,
+        "address": instance.address,  # that of its plan
+        "address6": instance.address6,
+        "boot": instance.boot,
+        "published": [port.written for port in spec.ports],
+        "slot": instance.processes.token if instance.processes else None,
+        "layers": instance.layers,
+        "ids": instance.ids,
+        "delay": instance.delay,
+        "up_at": instance.up_at,
+        "document": spec.document,
+        "inline": instance.inline,
+        "remove": instance.remove,
+        "timeline": instance.timeline,
+        "in_advance": instance.in_advance,
+    }
 
 
 def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
@@ -45,6 +93,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "since": _number(record["since"]),
             "launched": _number(record["launched"]),
             "ready": bool(record["ready"]),
+            "health": _status(record.get("health")),
             "paused": bool(record.get("paused", False)),
             "restarts": int(record["restarts"]),
             "delay": _number(record.get("delay", 0)),
@@ -74,6 +123,10 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
         Error,
     ) as why:
         raise ValueError(f"its {RECORD} can't be used: {why}") from why
+
+
+def _status(health: object) -> str:
+    return str(health) if health in STATUSES else STARTING
 
 
 def _exit(status: int | None, signal: int | None, reason: str, at: float) -> Exit:

@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 from attrs import define, field
 from twisted.logger import Logger
 
+from txcontain.container.exec_plan import Command, Joined, make_exec_plan
+from txcontain.container.facts import Host
 from txcontain.container.plan import Plan
-from txcontain.errors import Error, MachineAtFault, TooMany
+from txcontain.errors import Error, MachineAtFault, NotRunning, TooMany
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer
 from txcontain.runtime import diagnose
@@ -21,6 +23,14 @@ from txcontain.runtime.instance import Instance
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.session import Session
 
+WHY_NOT = {
+    "starting": "is still being started",
+    "waiting": "has ended, and waits to be started again",
+    "stopping": "is being ended",
+    "ended": "has ended",
+    "stopped": "was stopped",
+    "failed": "was never up: its launch failed",
+}
 LATELY = 60.0  # seconds since the last exec, in which some inits are kept warm
 MOST_WARM = 2
 REFILL_AFTER = 0.02  # seconds without an exec
@@ -28,6 +38,23 @@ CONNECT_WITHIN = 20.0  # seconds
 JOIN_WITHIN = 10.0  # seconds: a container may stop, or starve, what joins it
 MOST, MOST_EACH = 100, 20  # commands at the same time: of all instances, and of one
 log = Logger()
+
+
+def plan_of(instance: Instance, host: Host, command: Command) -> Plan:
+    """The plan of a command in an instance.
+
+    Raises NotRunning.
+    """
+    processes = instance.processes
+    if not instance.running or processes is None or not processes.process.pid:
+        why = WHY_NOT.get(instance.state, f"is {instance.state}")
+        raise NotRunning(f"{instance.name} {why}", "a command can only be run in one that runs")
+    if instance.paused:  # the command would be frozen too
+        raise NotRunning(f"{instance.name} is paused", "resume it first")
+    process, entrances = processes.process, processes.cgroups.entrances(processes.token)
+    where = process.pid, process.start_time, entrances
+    joined = Joined(*where, user_namespace=instance.ids is not None)
+    return make_exec_plan(instance.spec, host, joined, command)
 
 
 @define(eq=False)
@@ -45,12 +72,14 @@ class Sessions:
         self._refill = Timer(self.pool.reactor, self._warm_some)
         self._cool = Timer(self.pool.reactor, self._cool_down)
 
-    async def start(self, instance: Instance, plan: Plan) -> Session:
+    async def start(self, instance: Instance, plan: Plan, *, counts: bool = True) -> Session:
         """A command that runs in an instance; its output waits until it is asked for.
 
+        :param counts: whether it is one of those of which there may be only so many
         Raises TooMany, CannotRun, NoSuchProgram, MachineAtFault.
         """
-        self._check_bounds(instance)
+        if counts:
+            self._check_bounds(instance)
         session = self._take()
         self.of[session] = instance
         session.lost = self._over

@@ -19,6 +19,8 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txcontain.container.spec import Limits
+from txcontain.errors import MachineAtFault
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
@@ -84,6 +86,25 @@ class Supervised:
         """
         self.killed_because = self.killed_because or because
         self.send_signal(signal.SIGKILL)
+
+    def limit(self, limits: Limits) -> None:
+        """Bound what they may use.
+
+        Raises MachineAtFault.
+        """
+        try:
+            self.cgroups.limit(self.token, limits)
+        except OSError as error:
+            hint = "leave this limit out: the machine has no such control, or refuses the value"
+            raise MachineAtFault("limiting the container", of_os(error), hint) from error
+
+    def thaw(self) -> None:
+        """Let them run on, if they are frozen and that can be done now."""
+        if self.cgroups.is_frozen(self.token):
+            try:
+                self.cgroups.thaw(self.token)
+            except OSError as error:
+                log.warn("{folder} can't be thawed: {error}", folder=self.folder, error=error)
 
     def hold(self, process: Process) -> int:
         """A pidfd to keep for long.
