@@ -13,7 +13,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import contestants, execs, hostile, logs, measure, packages, processes, report, stay
+from bench import (
+    contestants,
+    execs,
+    health,
+    hostile,
+    logs,
+    measure,
+    packages,
+    processes,
+    report,
+    stay,
+)
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
 from bench.manager import BASE, ROOT, make_images, running
 from bench.measure import Figure, Samples, worst
@@ -91,6 +102,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures.append(measure.first_launches(folder, together, scale.first))
         figures += execs.figures(warm, docker, scale.rounds)
         figures += logs.figures(folder)
+        figures.append(health.figure(warm, scale.running[-1], scale.idle))
         print(f"\n{report.figure_table(figures)}", flush=True)
     return {
         "samples": samples,

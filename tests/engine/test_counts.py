@@ -74,5 +74,5 @@ class CountsTests(ManagerTestCase):
         instance = self.launch()
         self.init.end("Done(3)")
         self.reactor.advance(0)
-        self.manager.changed(instance, "again")
+        self.manager.changed(instance, "again", "ended")
         self.assertEqual(self.manager.counts.exits["failure"], 1)

@@ -104,10 +104,7 @@ class Manager:
         )
     )
     prober: Prober = field(
-        default=Factory(
-            lambda self: make_prober(self.reactor, self.kernel, self.sessions, self.host),
-            takes_self=True,
-        )
+        default=Factory(lambda self: make_prober(self.sessions, self.host), takes_self=True)
     )
     resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
     user_namespace: bool = False  # whether every instance gets one

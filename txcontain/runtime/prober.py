@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import DeferredSemaphore
@@ -13,7 +12,6 @@ from txcontain.container.exec_plan import Command
 from txcontain.container.facts import Host
 from txcontain.container.health import Health
 from txcontain.errors import CannotRun, Error, NoSuchProgram
-from txcontain.host.kernel import Kernel
 from txcontain.later import Timer, background
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.probes import LATE, LONGEST_ANSWER, Probes, Told, no_one, nothing
@@ -32,7 +30,6 @@ REQUEST = (
 class Prober:
     """Asks the instances of a manager."""
 
-    kernel: Kernel
     sessions: Sessions
     host: Host
     probes: Probes
@@ -135,6 +132,6 @@ class CommandCheck:
         self._end()
 
 
-def make_prober(reactor: Any, kernel: Kernel, sessions: Sessions, host: Host) -> Prober:
+def make_prober(sessions: Sessions, host: Host) -> Prober:
     """What asks the instances of a manager."""
-    return Prober(kernel, sessions, host, Probes(reactor, kernel))
+    return Prober(sessions, host, Probes(sessions.pool.reactor, sessions.pool.kernel))
