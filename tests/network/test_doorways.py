@@ -14,10 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import FakeLogProcess
 from tests.network.pump import Pump
+from tests.support import needs_ipv6
 from txcontain.container.spec import Port
 from txcontain.logs.client import LogClient
 from txcontain.network import doorways
-from txcontain.network.doorways import Doorways, key_of
+from txcontain.network.doorways import Doorways, key_of, listen
 from txcontain.network.relay import SILENT, Relays
 
 
@@ -289,3 +290,18 @@ async def keep_nothing(client: LogClient, key: str, listener: socket.socket) -> 
     """As the log process does that keeps too many."""
     client.kept[key] = listener
     return "too many"
+
+
+@needs_ipv6
+class SixTests(SynchronousTestCase):
+    """Sockets of ports at IPv6 addresses."""
+
+    def test_both(self) -> None:
+        """The same port is listened on at all IPv4 addresses and at all of IPv6, separately."""
+        with listen(Port("0.0.0.0", 0, 80, "tcp")) as one:
+            number = one.getsockname()[1]
+            with listen(Port("::", number, 80, "tcp")) as other:
+                for host, listener in (("127.0.0.1", one), ("::1", other)):
+                    listener.settimeout(5)
+                    with socket.create_connection((host, number), 5):
+                        listener.accept()[0].close()

@@ -56,8 +56,11 @@ def listen(port: Port) -> socket.socket:
 
     Raises OSError.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET6 if port.is_v6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        if port.is_v6:  # "::" does not mean IPv4 too: another service may publish that
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)  # the host may get this address later
         listener.bind((port.address, port.number))
