@@ -30,7 +30,9 @@ from txcontain.engine.history import FINE, POINTS
 from txcontain.engine.inspection import usage
 from txcontain.engine.metrics import collect
 from txcontain.errors import InvalidData
+from txcontain.later import Few
 
+MOST_SCRAPES, MOST_WAITING = 8, 100  # at once, each of which takes some MB; that wait
 POINTS_TOLD = 60  # if the query does not say how many
 
 
@@ -96,7 +98,13 @@ class Figures(Area):
         stats = ExtensionResource(GET=self.usage_of_all)
         put: Any = stats.putChild  # its annotation knows interfaces, not classes
         put(b"history", ExtensionResource("GET", GET=self.history))
-        return {b"stats": stats, b"metrics": ExtensionResource(GET=self.metrics)}
+        scrapes = Few("scrapes", MOST_SCRAPES, MOST_WAITING)
+
+        async def metrics(request: Request) -> None:
+            async with scrapes.turn():
+                await self.metrics(request)
+
+        return {b"stats": stats, b"metrics": ExtensionResource(GET=metrics)}
 
     async def metrics(self, request: Request) -> None:
         """GET /metrics."""
