@@ -122,6 +122,23 @@ class JournaldTests(MachineTestCase):
         self.assertTrue(last["MESSAGE"].startswith(words.encode()), last)
         self.assertEqual((last["PRIORITY"], self.journald.size), (b"4", 0))
 
+    def test_not_glued(self) -> None:
+        """The beginning of a line whose end is lost is not taken for that of another."""
+        self.patch(logd, "LARGEST_QUEUE", 1000)
+        while self.journald.size <= 1000:
+            self.journald.add("web-1", "cafe", 0, b"full\n" * 1000)
+        for piece in (b"begin", b" lost\n"):
+            self.journald.add("web-1", "cafe", 1, piece)
+        self.told()
+        self.journald.add("web-1", "cafe", 1, b"next\n")
+        self.assertEqual(self.told()[0]["MESSAGE"], b"next")
+
+    def test_fair(self) -> None:
+        """Not all that waits is sent at once: other logs have their turn meanwhile."""
+        os.unlink(self.journal.path)
+        self.journald.add("web-1", "cafe", 0, b"line\n" * 1000)
+        self.assertEqual(len(self.journald.queue), 1000 - logd.MOST_SENT)
+
     def test_not_there(self) -> None:
         """Without a journal nothing waits; when it is back, it is told how many lines it lacks."""
         os.unlink(self.journal.path)

@@ -72,6 +72,7 @@ GRACE = 10.0  # seconds that a new server waits for a manager
 MOST_FILES = 1 << 20  # descriptors: four for each container
 LONGEST_MESSAGE, LARGEST_QUEUE = 1 << 14, 1 << 22  # bytes: to the journal; that wait for it
 SEND_AGAIN = 0.02  # seconds, if the journal did not take something
+MOST_SENT = 100  # messages to the journal before logs get their turn
 PRIORITIES = 6, 3  # of the two streams: "info" and "err", as Docker has it (syslog(3))
 PARTIAL = b"CONTAINER_PARTIAL_MESSAGE=true\n"  # the line goes on in the next message
 LONGEST_LINE = 1 << 20  # bytes: enough for a sync of 50,000 slots
@@ -227,26 +228,28 @@ class Journald:
         self.socket = socket.socket(socket.AF_UNIX, kind)
         self.queue: deque[bytes] = deque()
         self.size = 0  # bytes in the queue
+        self.pause = 0.0  # seconds to wait before the rest of it is sent
         self.lost = 0  # lines, since that was told last
         self.rests: dict[tuple[str, int], bytes] = {}  # by token and stream: of unfinished lines
 
     def add(self, instance: str, token: str, stream: int, piece: bytes) -> None:
         """Send the lines of a piece that an instance has written."""
+        rest = self.rests.pop((token, stream), b"")
         if self.size > LARGEST_QUEUE:
             self.lost += piece.count(b"\n") or 1
             return
-        *lines, rest = (self.rests.pop((token, stream), b"") + piece).split(b"\n")
+        *lines, rest = (rest + piece).split(b"\n")
+        head = head_of(instance, token, stream)
         for line in lines:
-            self.put(instance, token, stream, self.cut(instance, token, stream, line))
-        rest = self.cut(instance, token, stream, rest)
-        if rest:
+            self.put(head, self.cut(head, line))
+        if rest := self.cut(head, rest):
             self.rests[token, stream] = rest
         self.send()
 
-    def cut(self, instance: str, token: str, stream: int, line: bytes) -> bytes:
+    def cut(self, head: bytes, line: bytes) -> bytes:
         """Send the beginning of a line that is too long for a message; returns the rest."""
         while len(line) > LONGEST_MESSAGE:
-            self.put(instance, token, stream, line[:LONGEST_MESSAGE], PARTIAL)
+            self.put(head + PARTIAL, line[:LONGEST_MESSAGE])
             line = line[LONGEST_MESSAGE:]
         return line
 
@@ -254,31 +257,37 @@ class Journald:
         """Nothing more comes of a slot: send the lines that it did not finish."""
         for stream in range(len(STREAMS)):
             if rest := self.rests.pop((token, stream), b""):
-                self.put(instance, token, stream, rest)
+                self.put(head_of(instance, token, stream), rest)
         self.send()
 
-    def put(self, instance: str, token: str, stream: int, line: bytes, more: bytes = b"") -> None:
+    def put(self, head: bytes, line: bytes) -> None:
         """Queue a message. The line has no newline, so that it can't forge another field."""
-        name = instance.encode()
-        fields = b"CONTAINER_NAME=%b\nCONTAINER_ID=%b\n" % (name, token.encode())
-        head = b"PRIORITY=%d\nSYSLOG_IDENTIFIER=%b\n" % (PRIORITIES[stream], name)
-        self.queue.append(head + fields + more + b"MESSAGE=" + line + b"\n")
-        self.size += len(self.queue[-1])
+        message = b"%bMESSAGE=%b\n" % (head, line)
+        self.queue.append(message)
+        self.size += len(message)
 
     def send(self) -> None:
-        """Send what it takes now."""
+        """Send some of what it takes now: meanwhile, no log is written."""
         if self.lost and not self.queue:
             words = b"%d lines of containers are not in this journal, but in their logs" % self.lost
             self.queue.append(b"PRIORITY=4\nSYSLOG_IDENTIFIER=txcontain\nMESSAGE=%b\n" % words)
             self.size, self.lost = len(self.queue[0]), 0
-        while self.queue:
+        for _ in range(min(len(self.queue), MOST_SENT)):
             try:
                 self.socket.sendto(self.queue[0], self.path)
             except BlockingIOError:
+                self.pause = SEND_AGAIN
                 return
             except OSError:  # it is not there
                 self.lost += 1
             self.size -= len(self.queue.popleft())
+        self.pause = 0.0
+
+
+def head_of(instance: str, token: str, stream: int) -> bytes:
+    """The fields of an instance's messages, beside the message itself."""
+    names = f"SYSLOG_IDENTIFIER={instance}\nCONTAINER_NAME={instance}\nCONTAINER_ID={token}\n"
+    return f"PRIORITY={PRIORITIES[stream]}\n{names}".encode()
 
 
 Kept = dict[str, int]  # descriptors of sockets, by what the manager calls them
@@ -370,7 +379,7 @@ class Server:
         while True:
             timeout = TRY_AGAIN if self.waiting or not self.manager else None
             if self.journald and self.journald.queue:
-                timeout = SEND_AGAIN
+                timeout = self.journald.pause
             for descriptor, _ in self.epoll.poll(timeout):
                 if descriptor == self.partner.connection.fileno():
                     self.remove(descriptor)
