@@ -1,5 +1,6 @@
 """The web page's files: who gets them, with which headers, and what they are made of."""
 
+import gzip
 import json
 import re
 from hashlib import sha256
@@ -9,13 +10,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.api.test_access import TokenCase
 from tests.api.test_server import SiteCase
+from txcontain.api import page
 from txcontain.api.access import Keys, Tokens, token_of_websocket
 from txcontain.api.page import FILES, FOLDER, KINDS
 from txcontain.api.server import ApiSite
 
 BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
 VENDOR = FOLDER / "vendor"
-HEAVIEST = 450_000  # bytes of all files together
+HEAVIEST = 500_000  # bytes of all files together
+HEAVIEST_PACKED = 200_000  # the same, as they travel
 # What makes code or markup of a text, or would not pass the page's own policy.
 DANGEROUS = (
     r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|https?://|<script>"
@@ -78,6 +81,12 @@ class FilesTests(PageCase):
         self.assertTrue(head.startswith("HTTP/1.1 304"), head)
         self.assertEqual(body, b"")
 
+    def test_packed(self) -> None:
+        """A browser that takes gzip gets it."""
+        head, body = self.ask("GET", "/ui/main.js", "Accept-Encoding: gzip, br")
+        self.assertIn("Content-Encoding: gzip", head)
+        self.assertEqual(gzip.decompress(body), FILES[b"main.js"].read_bytes())
+
     def test_foreign(self) -> None:
         """The page is refused as the API is: under another name, and to other sites' pages."""
         for header in ("Sec-Fetch-Site: cross-site", "Origin: http://evil.example"):
@@ -128,7 +137,9 @@ class SourcesTests(SynchronousTestCase):
 
     def test_weight(self) -> None:
         """All files together are light."""
-        self.assertLessEqual(sum(path.stat().st_size for path in FILES.values()), HEAVIEST)
+        read = [page.read(path) for path in FILES.values()]
+        self.assertLessEqual(sum(len(content) for content, _, _ in read), HEAVIEST)
+        self.assertLessEqual(sum(len(packed) for _, packed, _ in read), HEAVIEST_PACKED)
 
     def test_nothing_makes_markup_of_text(self) -> None:
         """No module of ours makes code or markup of a text, or asks another host."""

@@ -14,7 +14,7 @@ from tests.integration.harness import PROJECT, ManagerCase
 from tests.support import browser, needs_browser
 
 PICTURES = PROJECT / "docs/pictures"
-SECONDS = 10  # for what the page does within one
+SECONDS = 20  # for what the page does within one
 WIDE, NARROW = (1600, 900), (400, 860)
 # What axe-core is asked for: all rules of WCAG 2.2, levels A and AA.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -52,6 +52,10 @@ class BrowserCase(ManagerCase):
         page.on("console", self._said)
         page.goto(f"{self.url}/{address}")
         return page
+
+    def go(self, page: Any, address: str) -> None:
+        """Go to another view, as a link does."""
+        page.evaluate("address => (location.hash = address)", address)
 
     def setUp(self) -> None:
         """Start the manager."""

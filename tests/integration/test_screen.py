@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
-from tests.integration.browser import NARROW, WIDE, BrowserCase
+from tests.integration.browser import NARROW, WIDE, BrowserCase, of_instance
+from tests.integration.harness import wait_until
+from tests.integration.tarballs import file
 from tests.integration.test_access import AccessCase
 
 SERVER = """\
 #!/bin/sh
 echo ready
 exec sleep 1000
+"""
+COUNTS = """\
+#!/bin/sh
+n=0
+while :; do n=$((n + 1)); echo count $n; sleep 0.2; done
 """
 FAILS = """\
 #!/bin/sh
@@ -69,16 +78,6 @@ class OverviewTests(BrowserCase):
         page.keyboard.press("Escape")
         page.get_by_role("dialog").wait_for(state="detached")
 
-    def test_accessible(self) -> None:
-        """Wide and narrow, light and dark, axe-core finds nothing."""
-        self.launch(**self.job(SERVER))
-        self.launch(**self.job(FAILS))
-        for size in (WIDE, NARROW):
-            for scheme in ("light", "dark"):
-                page = self.open(size=size, scheme=scheme)
-                page.get_by_text("failed", exact=True).wait_for()
-                self.assert_accessible(page)
-
 
 class SignInTests(BrowserCase, AccessCase):
     """The page of a manager that asks for tokens."""
@@ -116,3 +115,264 @@ class SignInTests(BrowserCase, AccessCase):
         self.write_tokens(ann=("write", "s3cret"))
         page.reload()
         page.get_by_label("Token").wait_for()
+
+    def test_reading_only(self) -> None:
+        """Whoever may only read is offered nothing that changes anything, and no shell."""
+        name = self.launch(**self.job(SERVER))
+        page = self.open(of_instance(name))
+        self.sign_in(page, "0ther")
+        page.get_by_text("Your token may only read.").wait_for()
+        for button in ("Stop", "Destroy", "Launch", "Upload", "Prune…"):
+            for view in (of_instance(name), "#/configs", "#/disk"):
+                self.go(page, view)
+                self.assertEqual(page.get_by_role("button", name=button).count(), 0)
+        self.go(page, of_instance(name, "/shell"))
+        page.get_by_text("a token whose role is write").wait_for()
+
+    def test_shell_with_a_token(self) -> None:
+        """A shell gets the token too, though a browser can't send it as a header."""
+        name = self.launch(**self.job(SERVER))
+        page = self.open(of_instance(name, "/shell"))
+        self.sign_in(page, "s3cret")
+        page.get_by_text(f"/bin/sh in {name}").wait_for()
+
+
+class InstanceTests(BrowserCase):
+    """One instance."""
+
+    pool = 1
+
+    def test_actions(self) -> None:
+        """Each action says before what it does, does it, and what has become of it is seen."""
+        mounts = [f"{self.mountable('data.tar', file('kept', 'x'))} /data READWRITE"]
+        job = self.job(SERVER, mounts=mounts, volumes=["pg /var/pg"])
+        name = self.launch(**job)
+        page = self.open(of_instance(name))
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("dialog").get_by_text("asked to end, and killed after 2 s").wait_for()
+        page.get_by_role("button", name="Cancel").click()
+        self.assertEqual(self.running(), [name])
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Start", exact=True).click()
+        page.get_by_role("button", name="Restart").wait_for()
+        self.assertEqual(self.running(), [name])
+        page.get_by_role("button", name="Destroy").click()
+        said = page.get_by_role("dialog").inner_text()
+        self.assertIn("Removed for good: what it has written to /data; and its logs.", said)
+        self.assertIn("Stays: the volume pg.", said)
+        page.get_by_role("dialog").get_by_role("button", name="Destroy").click()
+        page.get_by_text("Nothing runs yet").wait_for()
+        self.assertEqual(self.running(), [])
+
+    def test_launch(self) -> None:
+        """The launch is drawn step by step, and what had been done in advance is marked."""
+        wait_until(lambda: self.is_warm(), "an init is warm")
+        name = self.launch(**self.job(SERVER))
+        steps = self.ask("GET", f"/instances/{name}").json
+        page = self.open(of_instance(name, "/launch"))
+        page.get_by_text("before anyone asked").wait_for()
+        drawn = page.locator(".steps .phase")
+        self.assertEqual(drawn.count(), len(steps["plan"]))
+        advance = page.locator(".steps .track .advance").count()
+        self.assertEqual(advance, steps["in_advance"])
+        self.assertGreater(advance, 0)
+
+    def is_warm(self) -> bool:
+        """Whether an init waits for a plan."""
+        return bool([*self.state.glob("run/slots/*")])
+
+    def test_addresses(self) -> None:
+        """Each view has an address: reload stays, back goes back, keys lead there."""
+        name = self.launch(**self.job(SERVER))
+        page = self.open(of_instance(name))
+        page.get_by_text("its script runs").wait_for()
+        page.keyboard.press("e")
+        page.get_by_text("#!/bin/sh").wait_for()
+        page.reload()
+        page.get_by_text("The container by hand").wait_for()
+        page.keyboard.press("l")
+        page.get_by_text("ready", exact=True).wait_for()
+        page.go_back()
+        page.get_by_text("The container by hand").wait_for()
+        self.go(page, of_instance(name, "/config"))
+        page.get_by_text('"restart": "no"').wait_for()
+        self.go(page, of_instance("nothing"))
+        page.get_by_text("There is no instance nothing.").wait_for()
+
+    def test_shell(self) -> None:
+        """A shell takes what is typed, knows the size of its window, and ends as it ends."""
+        name = self.launch(**self.job(SERVER))
+        page = self.open(of_instance(name, "/shell"))
+        page.get_by_text(f"/bin/sh in {name}").wait_for()
+        page.keyboard.type("echo $((6*7))-$TERM\n")
+        page.get_by_text("42-xterm-256color").wait_for()
+        page.set_viewport_size({"width": 900, "height": 500})
+        self.assert_accessible(page)
+        page.keyboard.type("exit 5\n")
+        page.get_by_text("it has ended: exit status 5").wait_for()
+        page.get_by_role("button", name="Open another").click()
+        page.get_by_text(f"/bin/sh in {name}").wait_for()
+
+
+HOSTILE = (
+    "<img src=x onerror=document.title='run'>",
+    "\x1b]0;title\x07\x1b[2J\x1b[31mred\x1b[0m <script>document.title='run'</script>",
+    "\x9b31m\x90q\x1b[999999999999mx\x1b[38;2;1;2;3mblue \u202egnp.exe\u2066 \0 \x7f",
+    "10 %\r50 %\rdone",
+    "y" * (1 << 20),
+)
+
+
+class LogTests(BrowserCase):
+    """What instances have written."""
+
+    def written(self, name: str, content: bytes) -> str:
+        """An instance that has written this."""
+        tarball = self.mountable(f"{name}.tar", file("log", content))
+        job = self.job("#!/bin/sh\ncat /w/log\nexec sleep 1000\n", mounts=[f"{tarball} /w READ"])
+        return self.launch(**job)
+
+    def test_hostile(self) -> None:
+        """What a container writes is shown, and does nothing: markup, escapes, 1 MB lines."""
+        content = (
+            "\n".join([*HOSTILE, "the last"]).encode(errors="surrogateescape") + b"\n\xff\xfe\n"
+        )
+        name = self.written("hostile", content)
+        page = self.open(of_instance(name, "/logs"))
+        page.get_by_text("the last").wait_for()
+        page.get_by_text(HOSTILE[0]).wait_for()
+        red = page.get_by_text("red", exact=True)
+        self.assertEqual(red.evaluate("node => node.style.color"), "var(--ansi-1)")
+        page.get_by_text("⟨202E⟩gnp.exe⟨2066⟩").wait_for()
+        self.assertEqual(page.get_by_text("50 %").count(), 0)
+        page.locator(".log-line").filter(has_text="yyyyyyyy").first.click()
+        page.get_by_text(re.compile(r"and [\d,]+ characters more")).wait_for()
+        self.assertEqual(page.locator(".rows img, .rows script").count(), 0)
+        self.assertNotIn("run", page.title())
+        self.go(page, "#/logs")
+        page.get_by_text(HOSTILE[0]).wait_for()
+        self.assertNotIn("run", page.title())
+
+    def test_many_lines(self) -> None:
+        """Of 100,000 lines those in sight are drawn; a filter finds some, and none can hang."""
+        lines = "".join(f"line {number} {'a' * 30}\n" for number in range(100_000))
+        name = self.written("many", lines.encode())
+        page = self.open(of_instance(name, "/logs"))
+        page.get_by_text("line 99999 ").wait_for()
+        page.get_by_text("100,000 lines").wait_for()
+        self.assertLess(page.locator(".row").count(), 120)
+        page.locator(".rows").evaluate("box => (box.scrollTop = box.scrollHeight / 2)")
+        page.get_by_text("line 50000 ").wait_for()
+        box = page.get_by_label("Filter lines")
+        box.fill("line 7777[0-4] ")
+        page.get_by_text("5 lines").wait_for()
+        box.fill("(a+a+)+!")
+        page.get_by_text("this pattern takes too long").wait_for()
+        box.fill("[")
+        page.get_by_text("Invalid regular expression").wait_for()
+        box.fill("line 123 ")
+        page.get_by_text("1 line", exact=True).wait_for()
+
+    def test_goes_on(self) -> None:
+        """Lines come as they are written, also through the end of a manager, and none twice."""
+        name = self.launch(**self.job(COUNTS, restart="always"))
+        page = self.open(of_instance(name, "/logs"))
+        page.get_by_text("count 3", exact=True).wait_for()
+        self.manager.kill()
+        self.manager.wait()
+        page.get_by_text("trying again").wait_for()
+        self.start()
+        seen = int(self.log_of(name).split()[-1])
+        page.get_by_text(f"count {seen + 5}", exact=True).wait_for()
+        shown = page.locator(".log-line > span").all_inner_texts()
+        numbers = [int(text.split()[1]) for text in shown]
+        self.assertEqual(numbers, [*range(numbers[0], numbers[0] + len(numbers))])
+
+
+class KeptTests(BrowserCase):
+    """Configs, the disk, and the journal."""
+
+    def test_configs(self) -> None:
+        """A config is checked while it is typed, then kept, launched, and removed."""
+        page = self.open("#/configs")
+        box = page.get_by_label("A config")
+        config = self.config(**self.job(SERVER))
+        for change, words in (
+            ({"restart": "never"}, "restart must be one of no, on-failure, always"),
+            ({"stop_timeout": -1}, "stop_timeout must be at least 0"),
+            ({"limits": {"memoy": 1}}, "there is no key limits.memoy"),
+            ({"mounts": "x"}, "mounts must be array, not string"),
+        ):
+            box.fill(json.dumps({**config, **change}))
+            page.get_by_text(words).wait_for()
+            self.assertTrue(page.get_by_role("button", name="Upload").is_disabled())
+        box.fill("{")
+        page.get_by_text("it is not JSON").wait_for()
+        box.fill(json.dumps(config))
+        page.get_by_role("button", name="Upload").click()
+        page.get_by_text("It is kept.").wait_for()
+        kept = page.get_by_role("listitem").filter(has_text="0 instances")
+        kept.get_by_role("button", name="Launch").click()
+        page.get_by_text("its script runs").wait_for()
+        (name,) = self.running()
+        self.assertIn(name, page.url)
+        self.go(page, "#/configs")
+        page.get_by_role("button", name="Remove").click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        page.get_by_text("is in use").first.wait_for()
+
+    def test_disk(self) -> None:
+        """What takes the disk is listed; prune says first what it would remove."""
+        name = self.launch(**self.job(FAILS))
+        self.ask("GET", f"/instances/{name}/wait")
+        page = self.open("#/disk")
+        page.get_by_role("cell", name="small.tar").first.wait_for()
+        page.get_by_role("button", name="Prune…").click()
+        page.get_by_role("dialog").get_by_text(f"instance {name}, with its data").wait_for()
+        page.get_by_role("button", name="Cancel").click()
+        self.assertEqual(len(self.ask("GET", "/instances").json["instances"]), 1)
+        page.get_by_role("button", name="Prune…").click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        page.get_by_text("are free again").wait_for()
+        self.assertEqual(self.ask("GET", "/instances").json["instances"], [])
+
+    def test_hostile(self) -> None:
+        """Names and reasons that someone else has chosen are text, wherever they are shown."""
+        image = "<img src=x onerror=document.title='run'>"
+        asked = {"config": self.config(**self.job(SERVER)), "labels": {"note": image}}
+        name = self.ask("POST", "/instances", asked).json["instance"]
+        self.ask("POST", "/instances", {"config": self.config(command=[image])})
+        page = self.open()
+        for view, text in (
+            (of_instance(name), f"note={image}"),
+            ("#/events", image),
+            ("#/instance/%3Cimg%20src=x%20onerror=alert(1)%3E", "There is no instance <img"),
+            ("#/%ff%00", "Instances"),
+        ):
+            self.go(page, view)
+            page.get_by_text(text).first.wait_for()
+            self.assertEqual(page.locator("img[src=x]").count(), 0)
+            self.assertNotIn("run", page.title())
+
+
+class AccessibleTests(BrowserCase):
+    """Every view, for everyone."""
+
+    def test_views(self) -> None:
+        """Wide and light, narrow and dark: axe-core finds nothing, and nothing sticks out."""
+        name = self.launch(**self.job(SERVER, startup_env="PORT=1"))
+        self.launch(**self.job(FAILS))
+        views = ["", "#/logs", "#/events", "#/disk", "#/configs"]
+        views += [
+            of_instance(name, view) for view in ("", "/launch", "/logs", "/config", "/explain")
+        ]
+        for size, scheme in ((WIDE, "light"), (NARROW, "dark")):
+            page = self.open(size=size, scheme=scheme)
+            for view in views:
+                self.go(page, view)
+                page.wait_for_timeout(300)
+                self.assert_accessible(page)
+            self.go(page, of_instance(name))
+            page.get_by_role("button", name="Destroy").click()
+            self.assert_accessible(page)

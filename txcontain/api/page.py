@@ -6,6 +6,8 @@ front of it. Its own files take no token, or no one could ever type one in.
 
 from __future__ import annotations
 
+import functools
+import gzip
 from hashlib import sha256
 from pathlib import Path
 
@@ -38,6 +40,7 @@ HEADERS = {
     b"Referrer-Policy": b"no-referrer",
     b"Cross-Origin-Opener-Policy": b"same-origin",
     b"Cross-Origin-Resource-Policy": b"same-origin",
+    b"Vary": b"Accept, Accept-Encoding",
     b"Cache-Control": b"no-cache",  # ask each time whether it has changed: a manager is upgraded
 }
 
@@ -68,14 +71,23 @@ class Page(NotFound):
         return _send(request, path) if path and is_of_page(request) else super().render(request)
 
 
+@functools.cache
+def read(path: Path) -> tuple[bytes, bytes, bytes]:
+    """A file as it is, compressed, and its tag. It is read once: a manager is of one version."""
+    content = path.read_bytes()
+    return content, gzip.compress(content), b'"%s"' % sha256(content).hexdigest()[:16].encode()
+
+
 def _send(request: Request, path: Path) -> bytes:
     """The content of a file, with its headers; nothing if the browser has it already."""
-    content = path.read_bytes()
+    content, packed, tag = read(path)
     for header, value in HEADERS.items():
         request.setHeader(header, value)
     request.setHeader(b"Content-Type", KINDS[path.suffix])
-    unchanged = request.setETag(b'"%s"' % sha256(content).hexdigest()[:16].encode())
-    return b"" if unchanged is http.CACHED else content
+    if "gzip" in (request.getHeader("accept-encoding") or ""):
+        request.setHeader(b"Content-Encoding", b"gzip")
+        content = packed
+    return b"" if request.setETag(tag) is http.CACHED else content
 
 
 def files() -> dict[bytes, Resource]:

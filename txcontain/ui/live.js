@@ -10,15 +10,15 @@ const SHARE = 20; // a look may take a twentieth of the time: so little of the m
 const FEW = 8; // instances that are asked for one by one
 
 export const live = {
-    state: "connecting", // or "live", or what is wrong
-    instances: new Map(), // by name
-    events: [], // the newest last
-    lastEvent: new Map(), // by instance
-    figures: new Map(), // by instance: {cpu: [], memory: [], usage}
-    host: null,
-    caller: null,
-    version: null,
-    loaded: false,
+  state: "connecting", // or "live", or what is wrong
+  instances: new Map(), // by name
+  events: [], // the newest last
+  lastEvent: new Map(), // by instance
+  figures: new Map(), // by instance: {cpu: [], memory: []}, a point a second
+  host: null,
+  caller: null,
+  version: null,
+  loaded: false,
 };
 
 const listeners = new Set();
@@ -26,55 +26,56 @@ let running = null; // an AbortController
 let painting = false;
 
 export function listen(listener) {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
+  listeners.add(listener);
+  return () => listeners.delete(listener);
 }
 
 // Tell all listeners, once for all that has changed before the next picture is drawn.
 function changed() {
-    if (painting) return;
-    painting = true;
-    queueMicrotask(() => {
-        painting = false;
-        listeners.forEach((listener) => listener());
-    });
+  if (painting) return;
+  painting = true;
+  queueMicrotask(() => {
+    painting = false;
+    listeners.forEach((listener) => listener());
+  });
 }
 
 export const mayWrite = () => live.caller?.role === "write";
 
 export function stop() {
-    running?.abort();
-    running = null;
+  running?.abort();
+  running = null;
 }
 
 export function start() {
-    stop();
-    running = new AbortController();
-    const { signal } = running;
-    follow({
-        path: () => {
-            const last = live.events.at(-1)?.seq;
-            return last ? `/events?follow=1&since=${last}` : `/events?follow=1&tail=${FIRST_EVENTS}`;
-        },
-        heard: lineReader(heard),
-        told: (state) => {
-            live.state = state;
-            if (state === "live") refreshAll(signal);
-            changed();
-        },
-        signal,
-    });
-    look(signal);
+  stop();
+  running = new AbortController();
+  const { signal } = running;
+  follow({
+    path: () => {
+      const last = live.events.at(-1)?.seq;
+      return last ? `/events?follow=1&since=${last}` : `/events?follow=1&tail=${FIRST_EVENTS}`;
+    },
+    heard: lineReader(heard),
+    told: (state) => {
+      live.state = state;
+      if (state === "live") refreshAll(signal);
+      changed();
+    },
+    signal,
+  });
+  look(signal);
 }
 
 function heard(line) {
-    const event = JSON.parse(line);
-    live.events.push(event);
-    if (live.events.length > 1.1 * KEPT_EVENTS) live.events.splice(0, live.events.length - KEPT_EVENTS);
-    if (event.instance) live.lastEvent.set(event.instance, event);
-    stale.add(event.instance);
-    changed();
-    refresh(running.signal);
+  const event = JSON.parse(line);
+  live.events.push(event);
+  if (live.events.length > 1.1 * KEPT_EVENTS)
+    live.events.splice(0, live.events.length - KEPT_EVENTS);
+  if (event.instance) live.lastEvent.set(event.instance, event);
+  stale.add(event.instance);
+  changed();
+  refresh(running.signal);
 }
 
 // -- instances ------------------------------------------------------------------------------------
@@ -83,55 +84,55 @@ const stale = new Set(); // names of instances that may have changed
 let refreshing = false;
 
 async function refresh(signal) {
-    if (refreshing || !live.loaded) return;
-    refreshing = true;
-    try {
-        while (stale.size && !signal.aborted) {
-            await sleep(0); // more events of the same moment
-            const names = [...stale].filter(Boolean);
-            stale.clear();
-            if (names.length > FEW) await readAll(signal);
-            else await Promise.all(names.map((name) => readOne(name, signal)));
-            changed();
-        }
-    } catch {
-        // The stream of events tells that the manager is gone; with the next, all is read anew.
-    } finally {
-        refreshing = false;
+  if (refreshing || !live.loaded) return;
+  refreshing = true;
+  try {
+    while (stale.size && !signal.aborted) {
+      await sleep(0); // more events of the same moment
+      const names = [...stale].filter(Boolean);
+      stale.clear();
+      if (names.length > FEW) await readAll(signal);
+      else await Promise.all(names.map((name) => readOne(name, signal)));
+      changed();
     }
+  } catch {
+    // The stream of events tells that the manager is gone; with the next, all is read anew.
+  } finally {
+    refreshing = false;
+  }
 }
 
 async function refreshAll(signal) {
-    try {
-        stale.clear();
-        const [caller, version] = await Promise.all([
-            get("/whoami", signal),
-            get("/version", signal),
-            readAll(signal),
-        ]);
-        Object.assign(live, { caller, version, loaded: true });
-        changed();
-        refresh(signal);
-    } catch {
-        // The same.
-    }
+  try {
+    stale.clear();
+    const [caller, version] = await Promise.all([
+      get("/whoami", signal),
+      get("/version", signal),
+      readAll(signal),
+    ]);
+    Object.assign(live, { caller, version, loaded: true });
+    changed();
+    refresh(signal);
+  } catch {
+    // The same.
+  }
 }
 
 async function readAll(signal) {
-    const { instances } = await get("/instances", signal);
-    live.instances = new Map(instances.map((one) => [one.instance, one]));
+  const { instances } = await get("/instances", signal);
+  live.instances = new Map(instances.map((one) => [one.instance, one]));
 }
 
 async function readOne(name, signal) {
-    try {
-        const { instances } = await get(`/instances?match=${encodeURIComponent(name)}`, signal);
-        const found = instances.find((one) => one.instance === name);
-        if (found) live.instances.set(name, found);
-        else live.instances.delete(name);
-    } catch (error) {
-        if (error.status !== 404 && error.status !== 409) throw error;
-        live.instances.delete(name);
-    }
+  try {
+    const { instances } = await get(`/instances?match=${encodeURIComponent(name)}`, signal);
+    const found = instances.find((one) => one.instance === name);
+    if (found) live.instances.set(name, found);
+    else live.instances.delete(name);
+  } catch (error) {
+    if (error.status !== 404 && error.status !== 409) throw error;
+    live.instances.delete(name);
+  }
 }
 
 export const readInstance = (name, signal) => get(instancePath(name), signal);
@@ -139,28 +140,28 @@ export const readInstance = (name, signal) => get(instancePath(name), signal);
 // -- figures --------------------------------------------------------------------------------------
 
 async function look(signal) {
-    let before = null;
-    while (!signal.aborted) {
-        const began = performance.now();
-        if (!document.hidden && live.state === "live") {
-            try {
-                const { stats } = await get("/stats", signal);
-                const now = performance.now();
-                for (const usage of stats) note(usage, before && now - before);
-                before = now;
-                changed();
-            } catch {
-                before = null;
-            }
-        }
-        await sleep(Math.max(PAUSE, SHARE * (performance.now() - began)), signal);
+  let until = 0; // the time of the last point that is known
+  let before = 0;
+  while (!signal.aborted) {
+    const began = performance.now();
+    if (!document.hidden && live.state === "live") {
+      const last = until ? Math.min(POINTS, Math.ceil((began - before) / 1000) + 2) : POINTS;
+      try {
+        const answer = await get(`/stats/history?last=${last}`, signal);
+        const fresh = Math.min(last, Math.round(answer.until - until));
+        for (const [name, told] of Object.entries(answer.instances)) note(name, told, fresh);
+        [until, before] = [answer.until, began];
+        changed();
+      } catch {
+        // The stream of events tells that the manager is gone.
+      }
     }
+    await sleep(Math.max(PAUSE, SHARE * (performance.now() - began)), signal);
+  }
 }
 
-function note(usage, elapsed) {
-    const known = live.figures.get(usage.instance) || { cpu: [], memory: [] };
-    const used = usage.cpu_usec - known.usage?.cpu_usec;
-    if (elapsed && used >= 0) known.cpu = [...known.cpu, used / elapsed / 1000].slice(-POINTS);
-    if (usage.memory !== undefined) known.memory = [...known.memory, usage.memory].slice(-POINTS);
-    live.figures.set(usage.instance, { ...known, usage });
+function note(name, { cpu, memory }, fresh) {
+  const known = live.figures.get(name) || { cpu: [], memory: [] };
+  const longer = (old, told) => [...old, ...told.slice(told.length - fresh)].slice(-POINTS);
+  live.figures.set(name, { cpu: longer(known.cpu, cpu), memory: longer(known.memory, memory) });
 }

@@ -12,214 +12,271 @@ export { Fragment, render, useEffect, useLayoutEffect, useMemo, useRef, useState
 
 // Draw again whenever something live has changed.
 export function useLive() {
-    const [, draw] = useState(0);
-    useEffect(() => listen(() => draw((count) => count + 1)), []);
-    return live;
+  const [, draw] = useState(0);
+  useEffect(() => listen(() => draw((count) => count + 1)), []);
+  return live;
 }
 
 // The result of an asynchronous function, begun anew whenever `inputs` change: [value, error].
 export function useAsked(ask, inputs) {
-    const [state, setState] = useState([undefined, undefined]);
-    useEffect(() => {
-        const controller = new AbortController();
-        ask(controller.signal).then(
-            (value) => controller.signal.aborted || setState([value, undefined]),
-            (error) => controller.signal.aborted || setState(([value]) => [value, error]),
-        );
-        return () => controller.abort();
-    }, inputs);
-    return state;
+  const [state, setState] = useState([undefined, undefined]);
+  useEffect(() => {
+    const controller = new AbortController();
+    ask(controller.signal).then(
+      (value) => controller.signal.aborted || setState([value, undefined]),
+      (error) => controller.signal.aborted || setState(([value]) => [value, error]),
+    );
+    return () => controller.abort();
+  }, inputs);
+  return state;
 }
 
 // Draw again every so many seconds.
 export function useClock(seconds) {
-    const [now, setNow] = useState(Date.now());
-    useEffect(() => {
-        const timer = setInterval(() => setNow(Date.now()), 1000 * seconds);
-        return () => clearInterval(timer);
-    }, [seconds]);
-    return now / 1000;
+  const [now, setNow] = useState(Date.now());
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 1000 * seconds);
+    return () => clearInterval(timer);
+  }, [seconds]);
+  return now / 1000;
 }
 
 // Keys, by name: what each does, and in which words the help says it.
 export const keys = new Map();
 
 export function useKeys(bindings, inputs) {
-    useEffect(() => {
-        for (const [key, words, act] of bindings) keys.set(key, { words, act });
-        return () => bindings.forEach(([key]) => keys.delete(key));
-    }, inputs);
+  useEffect(() => {
+    for (const [key, words, act] of bindings) keys.set(key, { words, act });
+    return () => bindings.forEach(([key]) => keys.delete(key));
+  }, inputs);
 }
 
 export function useMedia(query) {
-    const list = useMemo(() => matchMedia(query), [query]);
-    const [matches, setMatches] = useState(list.matches);
-    useEffect(() => {
-        const changed = () => setMatches(list.matches);
-        list.addEventListener("change", changed);
-        return () => list.removeEventListener("change", changed);
-    }, [list]);
-    return matches;
+  const list = useMemo(() => matchMedia(query), [query]);
+  const [matches, setMatches] = useState(list.matches);
+  useEffect(() => {
+    const changed = () => setMatches(list.matches);
+    list.addEventListener("change", changed);
+    return () => list.removeEventListener("change", changed);
+  }, [list]);
+  return matches;
 }
 
 // -- words ----------------------------------------------------------------------------------------
 
+const UNITS = ["B", "KB", "MB", "GB", "TB", "PB"];
+
 export function bytes(count) {
-    if (count === null || count === undefined) return "–";
-    const power = Math.min(5, Math.max(0, Math.floor(Math.log2(Math.max(1, count)) / 10)));
-    const value = count / 1024 ** power;
-    return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${["B", "KB", "MB", "GB", "TB", "PB"][power]}`;
+  if (count === null || count === undefined) return "–";
+  const power = Math.min(5, Math.max(0, Math.floor(Math.log2(Math.max(1, count)) / 10)));
+  const value = count / 1024 ** power;
+  return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[power]}`;
 }
 
 export function duration(seconds) {
-    if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
-    if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-    if (seconds < 2 * 86400) return `${Math.floor(seconds / 3600)} h`;
-    return `${Math.floor(seconds / 86400)} d`;
+  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 2 * 86400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
 }
 
 export function milliseconds(seconds) {
-    const ms = 1000 * seconds;
-    if (ms >= 1000) return `${seconds.toFixed(2)} s`;
-    return `${ms >= 10 ? ms.toFixed(0) : ms >= 0.1 ? ms.toFixed(1) : ms.toFixed(2)} ms`;
+  const ms = 1000 * seconds;
+  if (ms >= 1000) return `${seconds.toFixed(2)} s`;
+  return `${ms >= 10 ? ms.toFixed(0) : ms >= 0.1 ? ms.toFixed(1) : ms.toFixed(2)} ms`;
 }
 
 export function clock(unix, withDate = false) {
-    const date = new Date(1000 * unix);
-    const two = (number) => String(number).padStart(2, "0");
-    const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
-    return withDate ? `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}` : time;
+  const date = new Date(1000 * unix);
+  const two = (number) => String(number).padStart(2, "0");
+  const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
+  return withDate
+    ? `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}`
+    : time;
 }
 
-export const percent = (share) => `${share >= 0.1 || share === 0 ? Math.round(100 * share) : (100 * share).toFixed(1)} %`;
+export const percent = (share) =>
+  `${share >= 0.1 || share === 0 ? Math.round(100 * share) : (100 * share).toFixed(1)} %`;
 
-export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+export const plural = (count, word) =>
+  `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 // A text that nobody can trust, fit to be shown: what would be invisible, or would turn the text
 // around it, is shown as what it is.
 export const shown = (text) =>
-    String(text).replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, (character) => {
-        const code = character.charCodeAt(0);
-        return code < 0x20 ? String.fromCharCode(0x2400 + code) : `⟨${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
-    });
+  String(text).replace(
+    /[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
+    (character) => {
+      const code = character.charCodeAt(0);
+      return code < 0x20
+        ? String.fromCharCode(0x2400 + code)
+        : `⟨${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+    },
+  );
 
 // -- parts ----------------------------------------------------------------------------------------
 
 const TONES = {
-    running: "good",
-    starting: "busy",
-    stopping: "busy",
-    waiting: "warn",
-    stopped: "calm",
-    ended: "calm",
-    healthy: "good",
-    unhealthy: "bad",
+  running: "good",
+  starting: "busy",
+  stopping: "busy",
+  waiting: "warn",
+  stopped: "calm",
+  ended: "calm",
+  healthy: "good",
+  unhealthy: "bad",
 };
 
 // An instance's state as a person would put it, and its tone.
 export function standing(one) {
-    if (one.paused) return ["paused", "warn"];
-    if (one.state === "ended" && one.exit && one.exit.status !== 0) return ["failed", "bad"];
-    if (one.state === "running" && one.port && !one.ready) return ["not ready", "busy"];
-    return [one.state, TONES[one.state]];
+  if (one.paused) return ["paused", "warn"];
+  if (one.state === "ended" && one.exit && one.exit.status !== 0) return ["failed", "bad"];
+  if (one.state === "running" && one.port && !one.ready) return ["not ready", "busy"];
+  return [one.state, TONES[one.state]];
 }
 
 export const State = ({ one }) => {
-    const [word, tone] = standing(one);
-    return html`<span class="state ${tone}">${word}</span>`;
+  const [word, tone] = standing(one);
+  return html`<span class="state ${tone}">${word}</span>`;
 };
 
 export function Health({ one }) {
-    const state = one.health?.state || one.health;
-    return typeof state === "string" ? html`<span class="state ${TONES[state] || "busy"}">${state}</span>` : html`<span class="faint">–</span>`;
+  const state = one.health?.state || one.health;
+  return typeof state === "string"
+    ? html`<span class="state ${TONES[state] || "busy"}">${state}</span>`
+    : html`<span class="faint">–</span>`;
 }
 
 export const Trouble = ({ error }) =>
-    error &&
-    html`<div class="trouble" role="alert">
-        ${(error.chain || [error.message]).map((sentence) => html`<p>${shown(sentence)}</p>`)}
-    </div>`;
+  error &&
+  html`<div class="trouble" role="alert">
+    ${(error.chain || [error.message]).map((sentence) => html`<p>${shown(sentence)}</p>`)}
+  </div>`;
+
+export const latest = (values) => values.findLast((value) => value !== null);
 
 export function Sparkline({ values, most, label }) {
-    if (values.length < 2) return html`<span class="spark" />`;
-    const top = Math.max(most, ...values) || 1;
-    const points = values.map((value, at) => `${((60 - values.length + at) * 64) / 59},${(17 - (16 * value) / top).toFixed(1)}`);
-    const first = (((60 - values.length) * 64) / 59).toFixed(1);
-    return html`<svg class="spark" viewBox="0 0 64 18" preserveAspectRatio="none" role="img" aria-label=${label}>
-        <polygon points="${first},18 ${points.join(" ")} 64,18" />
-        <polyline points=${points.join(" ")} />
-    </svg>`;
+  const known = values.filter((value) => value !== null);
+  if (known.length < 2) return html`<span class="spark" />`;
+  const top = Math.max(most, ...known) || 1;
+  const x = (at) => (((60 - values.length + at) * 64) / 59).toFixed(1);
+  const points = values.flatMap((value, at) =>
+    value === null ? [] : `${x(at)},${(17 - (16 * value) / top).toFixed(1)}`,
+  );
+  const first = points[0].split(",")[0];
+  const box = { viewBox: "0 0 64 18", preserveAspectRatio: "none" };
+  return html`<svg class="spark" ...${box} role="img" aria-label=${label}>
+  <polygon points="${first},18 ${points.join(" ")} 64,18" />
+  <polyline points=${points.join(" ")} />
+ </svg>`;
 }
 
 // A list of any length, of which only the rows in sight are drawn.
-export function Rows({ items, height, row, selected = -1, label, atEnd = false, head, onLeaveEnd, keyOf }) {
-    const box = useRef();
-    const [place, setPlace] = useState({ top: 0, room: 800 });
-    const sticks = useRef(atEnd);
-    const look = () => {
-        if (!box.current) return; // the last call of an observer may come after the end
-        const { scrollTop, clientHeight } = box.current;
-        setPlace((old) => (old.top === scrollTop && old.room === clientHeight ? old : { top: scrollTop, room: clientHeight }));
-    };
-    useEffect(() => {
-        const observer = new ResizeObserver(look);
-        observer.observe(box.current);
-        return () => observer.disconnect();
-    }, []);
-    useLayoutEffect(() => {
-        sticks.current = atEnd;
-        if (atEnd) box.current.scrollTop = items.length * height;
-    }, [items, items.length, atEnd, height]);
-    useLayoutEffect(() => {
-        if (selected < 0) return;
-        const { scrollTop, clientHeight } = box.current;
-        const room = clientHeight - (box.current.querySelector(".head")?.offsetHeight || 0);
-        if (selected * height < scrollTop) box.current.scrollTop = selected * height;
-        else if ((selected + 1) * height > scrollTop + room) box.current.scrollTop = (selected + 1) * height - room;
-    }, [selected]);
-    const scrolled = () => {
-        look();
-        const { scrollTop, clientHeight, scrollHeight } = box.current;
-        if (sticks.current && scrollTop + clientHeight < scrollHeight - 3 * height) onLeaveEnd?.();
-    };
-    const first = Math.max(0, Math.min(Math.floor(place.top / height) - 8, items.length - 1));
-    const seen = items.slice(first, Math.ceil((place.top + place.room) / height) + 8);
-    return html`<div class="rows" ref=${box} onScroll=${scrolled} tabindex="0" role="table" aria-label=${label} aria-rowcount=${items.length}>
-        ${head}
-        <div class="tall" role="rowgroup" style=${{ height: `${items.length * height}px` }}>
-            ${seen.map(
-                (item, at) =>
-                    html`<div
-                        key=${keyOf ? keyOf(item) : first + at}
-                        class="row ${first + at === selected ? "selected" : ""}"
-                        role="row"
-                        aria-rowindex=${first + at + 1}
-                        aria-current=${first + at === selected ? "true" : null}
-                        style=${{ top: `${(first + at) * height}px`, height: `${height}px` }}
-                    >
-                        ${row(item, first + at)}
-                    </div>`,
-            )}
-        </div>
-    </div>`;
+export function Rows({
+  items,
+  height,
+  row,
+  selected = -1,
+  label,
+  atEnd = false,
+  head,
+  onLeaveEnd,
+  keyOf,
+}) {
+  const box = useRef();
+  const [place, setPlace] = useState({ top: 0, room: 800 });
+  const sticks = useRef(atEnd);
+  const look = () => {
+    if (!box.current) return; // the last call of an observer may come after the end
+    const { scrollTop, clientHeight } = box.current;
+    setPlace((old) =>
+      old.top === scrollTop && old.room === clientHeight
+        ? old
+        : { top: scrollTop, room: clientHeight },
+    );
+  };
+  useEffect(() => {
+    const observer = new ResizeObserver(look);
+    observer.observe(box.current);
+    return () => observer.disconnect();
+  }, []);
+  useLayoutEffect(() => {
+    sticks.current = atEnd;
+    if (atEnd) box.current.scrollTop = items.length * height;
+  }, [items, items.length, atEnd, height]);
+  useLayoutEffect(() => {
+    if (selected < 0) return;
+    const { scrollTop, clientHeight } = box.current;
+    const room = clientHeight - (box.current.querySelector(".head")?.offsetHeight || 0);
+    if (selected * height < scrollTop) box.current.scrollTop = selected * height;
+    else if ((selected + 1) * height > scrollTop + room)
+      box.current.scrollTop = (selected + 1) * height - room;
+  }, [selected]);
+  const scrolled = () => {
+    look();
+    const { scrollTop, clientHeight, scrollHeight } = box.current;
+    if (sticks.current && scrollTop + clientHeight < scrollHeight - 3 * height) onLeaveEnd?.();
+  };
+  const first = Math.max(0, Math.min(Math.floor(place.top / height) - 8, items.length - 1));
+  const seen = items.slice(first, Math.ceil((place.top + place.room) / height) + 8);
+  return html`<div
+    class="rows"
+    ref=${box}
+    onScroll=${scrolled}
+    tabindex="0"
+    role="table"
+    aria-label=${label}
+    aria-rowcount=${items.length}
+  >
+    ${head}
+    <div class="tall" role="rowgroup" style=${{ height: `${items.length * height}px` }}>
+      ${seen.map(
+        (item, at) =>
+          html`<div
+            key=${keyOf ? keyOf(item) : first + at}
+            class="row ${first + at === selected ? "selected" : ""}"
+            role="row"
+            aria-rowindex=${first + at + 1}
+            aria-current=${first + at === selected ? "true" : null}
+            style=${{ top: `${(first + at) * height}px`, height: `${height}px` }}
+          >
+            ${row(item, first + at)}
+          </div>`,
+      )}
+    </div>
+  </div>`;
 }
+
+// Where one types what a list is to be filtered by.
+export const Filter = ({ box, label, hint, value, set }) => html`<input
+  ref=${box}
+  type="search"
+  placeholder="Filter: ${hint}"
+  aria-label=${label}
+  value=${value}
+  onInput=${(event) => set(event.target.value)}
+  onKeyDown=${(event) => event.key === "Escape" && box.current.blur()}
+/>`;
+
+export const addressOf = (name, view = "") => `#/instance/${encodeURIComponent(name)}${view}`;
+export const InstanceLink = ({ name }) => html`<a href=${addressOf(name)}>${shown(name)}</a>`;
 
 // A dialog that keeps the rest of the page away until it is closed.
 export function Dialog({ title, close, children }) {
-    const box = useRef();
-    useEffect(() => box.current.showModal(), []);
-    return html`<dialog ref=${box} onClose=${close} aria-labelledby="dialog-title">
-        <h2 id="dialog-title">${title}</h2>
-        ${children}
-    </dialog>`;
+  const box = useRef();
+  useEffect(() => box.current.showModal(), []);
+  return html`<dialog ref=${box} onClose=${close} aria-labelledby="dialog-title">
+    <h2 id="dialog-title">${title}</h2>
+    ${children}
+  </dialog>`;
 }
 
 export const Copy = ({ text }) => {
-    const [done, setDone] = useState(false);
-    const copy = async () => {
-        await navigator.clipboard.writeText(text);
-        setDone(true);
-        setTimeout(() => setDone(false), 1500);
-    };
-    return html`<button onClick=${copy}>${done ? "Copied" : "Copy"}</button>`;
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<button onClick=${copy}>${done ? "Copied" : "Copy"}</button>`;
 };
