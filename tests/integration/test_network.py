@@ -207,7 +207,7 @@ class PrivateTests(NetworkCase):
             REACH
             + f"""
 tell(web=[reach(name, 80) for name in ("{web}", "web.v1", "WEB.V1")],
-     db=sorted({{info[4][0] for info in socket.getaddrinfo(b"db", 80)}}),
+     db=sorted({{info[4][0] for info in socket.getaddrinfo(b"db", 80, socket.AF_INET)}}),
      myself=socket.gethostbyname(socket.gethostname().encode()))
 """,
             network="private",
