@@ -31,6 +31,7 @@ class KindTests(SynchronousTestCase):
             (Exit(None, 9, "out of memory (killed by SIGKILL)"), "out_of_memory"),
             (Exit(None, 9, "asked to end (killed by SIGKILL)"), "asked"),
             (Exit(reason="ended by a reboot of the machine"), "reboot"),
+            (Exit(None, 9, "unhealthy (killed by SIGKILL)"), "unhealthy"),
             (Exit(reason="no one saw how"), "unknown"),
         ):
             self.assertEqual(how.kind, kind)

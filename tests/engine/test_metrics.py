@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import ManagerTestCase
 from txcontain.engine.metrics import METRICS, _escaped, _own_labels, collect
 from txcontain.host.cgroups import Cgroups
+from txcontain.runtime.health import HEALTHY, Standing
 
 DOCUMENT = Path(__file__).parents[2] / "docs/metrics.md"
 
@@ -78,6 +79,16 @@ class CollectTests(ManagerTestCase):
         self.assertEqual(told["container_spec_cpu_quota"], {labels: 50_000})
         self.assertEqual(told["container_start_time_seconds"], {labels: instance.since})
         self.assertEqual(told["container_memory_usage_bytes"], {})  # no cgroup counts it here
+
+    def test_health(self) -> None:
+        """An instance without a health check is neither healthy nor unhealthy."""
+        self.launch()
+        checked = self.launch(minor="02", health={"tcp": 80})
+        states = self.collected()["container_health_state"]
+        self.assertEqual(sorted(states.values()), [-1, 0])
+        checked.checks.standing = Standing(HEALTHY)
+        states = self.collected()["container_health_state"]
+        self.assertEqual(sorted(states.values()), [-1, 1])
 
     def test_instances(self) -> None:
         """States are counted, also those that none is in; an ended one has no container."""

@@ -22,6 +22,7 @@ from txcontain.engine.manager import Manager
 from txcontain.host.cgroups import PERIOD, Cgroups
 from txcontain.logs.logd import LOG
 from txcontain.network.bridge import link_name_of, traffic_of_links
+from txcontain.runtime.health import HEALTHY
 from txcontain.runtime.instance import Instance
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
@@ -93,6 +94,7 @@ OF_CONTAINERS = (
         for what in ("cpu", "memory", "io")
         for how, who in (("waiting", "some"), ("stalled", "all"))
     ),
+    _c("health_state", "1 if its health check passes, 0 if not, -1 if it has none", "health"),
     _c("start_time_seconds", "Unix time at which its program was started last", "started"),
     _c("last_seen", "Unix time of these figures, in seconds", "seen"),
     _c("spec_memory_limit_bytes", "Its limit of memory; 0: none", "memory_limit"),
@@ -189,6 +191,7 @@ def _known(manager: Manager, instance: Instance, prefix: str) -> Known:
     figures: Figures = {
         "started": instance.since,
         "seen": manager.kernel.now(),
+        "health": -1 if instance.health is None else instance.health == HEALTHY,
         "memory_limit": limits.memory or 0,
         "swap_limit": limits.memory_and_swap or 0,
         "pids_limit": limits.pids,

@@ -16,8 +16,14 @@ UNSEEN = "ended, and its monitor was killed too: no one saw how"
 BY_SIGKILL = 128 + signal.SIGKILL  # a shell's status if its last command was killed
 DONE = re.compile(r"Done(?:\((\d+)\))?")
 OUT_OF_MEMORY, ASKED, BY_REBOOT = "out of memory", "asked to end", "ended by a reboot"
+UNHEALTHY = "unhealthy"
 # What a reason begins with, if neither the status nor the signal tells what kind of end it is.
-KINDS = {OUT_OF_MEMORY: "out_of_memory", ASKED: "asked", BY_REBOOT: "reboot"}
+KINDS = {
+    OUT_OF_MEMORY: "out_of_memory",
+    ASKED: "asked",
+    BY_REBOOT: "reboot",
+    UNHEALTHY: "unhealthy",
+}
 ALL_KINDS = (*KINDS.values(), "signal", "success", "failure", "unknown")
 
 

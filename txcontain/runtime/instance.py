@@ -21,7 +21,7 @@ from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import MakeLink, StepFailed
 from txcontain.runtime.ending import NEVER, Ending
-from txcontain.runtime.exits import Exit
+from txcontain.runtime.exits import UNHEALTHY, Exit
 from txcontain.runtime.health import HEALTHY, Ask, Checks
 from txcontain.runtime.kept import Kept
 from txcontain.runtime.lifecycle import Life, make_life
@@ -413,7 +413,7 @@ class Instance:
         """End it, as its checks ask for, unless someone waits for it, or for its end."""
         if self._client_waits or self._ending.is_wanted or self.processes is None:
             return
-        self.processes.killed_because = "unhealthy"
+        self.processes.killed_because = UNHEALTHY
         self.save()
         self._ending.within(self.spec.stop_timeout)
         if self.checks.ask_for_restart:
