@@ -196,6 +196,7 @@ class FakeKernel:
         connection.check()
         if connection.init.connection is None:  # it has hung up
             return 0
+        connection.init.passed = descriptors or connection.init.passed
         sent = min(connection.room, len(message))
         connection.room -= sent
         connection.init.received(message[:sent])
@@ -377,6 +378,7 @@ class FakeInit:
         self.early_steps: list[Any] | None = None
         self.plan: Any = None  # all of it
         self.asked_for_link = self.linked = False
+        self.passed: tuple[int, ...] = ()  # descriptors; a real one gets copies
         self.incoming = b""  # of a message that is not complete
         self.connection: Any = None
         self.closed: list[int] = []  # its descriptors that the manager has closed
@@ -403,6 +405,8 @@ class FakeInit:
                 self.asked_for_link = True
                 self.say({"wants": "link"})
             return
+        if ("stream", {}) in self.plan:
+            self.say({"wants": "stream"})
         self.say({"done": [0.001] * len(self.plan)})
         self.hang_up()
 

@@ -272,6 +272,22 @@ CONFIGS = (
     ({"network": "bridge"}, "network must be one of host, none, private, not 'bridge'"),
     ({"ports": ["80:80"]}, 'ports can only be published with "network": "private"'),
     (
+        {"per_connection": True},
+        "per_connection needs a startup_script or a command: it is what each is given to",
+    ),
+    (
+        {"per_connection": True, "command": ["a"], "restart": "always"},
+        "per_connection makes no sense with restart: the connection is over by then",
+    ),
+    (
+        {"per_connection": True, "command": ["a"], "health": {"command": ["b"]}},
+        "per_connection makes no sense with health: the program need not answer a check",
+    ),
+    (
+        {"per_connection": True, "command": ["a"], "startup_env": "PORT=80"},
+        "per_connection makes no sense with a PORT: the program need not listen",
+    ),
+    (
         {"ports": {"80": 80}, "network": "private"},
         "ports must be a list of up to 64 strings, not an object of 1",
     ),
@@ -1126,6 +1142,12 @@ CALLS = (
         "remove a volume that is used",
         removed_while_in_use,
         "instances use the volume pg → web-ID → destroy them first",
+    ),
+    (
+        "launch for a connection, without one",
+        launch(command=["cat"], per_connection=True),
+        "web-1-01.cfg is for one connection, and here is none → write a stack with a service of it "
+        "that has ports: it runs one for each connection",
     ),
     (
         "remove a volume that is not there",

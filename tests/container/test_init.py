@@ -71,6 +71,7 @@ OPENING = (
     "loop",
     "make_user_namespace",
     "copy_mounts",
+    "receive_descriptor",
 )
 
 
@@ -251,6 +252,7 @@ PLANS = {
     "container": container_plan(),
     "as root": container_plan(startup_owner="root"),
     "looked after": container_plan(init=True),
+    "for a connection": container_plan(per_connection=True),
     "user namespace": container_plan(ids=1 << 20),
     "disk": container_plan(limits={}, disk_size="16M"),
     "packing": make_packing_plan("/volume", "/scratch", "/pipe", Program("/tar")),
@@ -1008,6 +1010,39 @@ class JoiningTests(Case):
         opened = [("open_terminal",), ("open_other_end", 1001), ("control", 1002, 3, 4)]
         self.assertEqual(kernel.calls, [*opened, *calls, ("close", 1002), ("close", 1001)])
         self.assertEqual(manager.received, b'{"passes":"terminal"}\n')
+
+
+class StreamTests(Case):
+    """A connection as standard input and output."""
+
+    def test_stream(self) -> None:
+        """It is asked for, becomes both, and is not open a third time."""
+        kernel, manager = Recorder(), Manager()
+        make_container(kernel, manager).stream()
+        names = [call[0] for call in kernel.calls]
+        self.assertEqual(names, ["receive_descriptor", "dup2", "dup2", "close"])
+        self.assertEqual(kernel.calls[1:], [("dup2", 1001, 0), ("dup2", 1001, 1), ("close", 1001)])
+        self.assertEqual(manager.received, b'{"wants":"stream"}\n')
+
+    def test_received(self) -> None:
+        """What is passed is taken, and no program that is run later inherits it by chance."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        socket.send_fds(ours, [b"\n"], [ours.fileno()])
+        passed = init.Kernel().receive_descriptor(theirs)
+        self.addCleanup(os.close, passed)
+        self.assertTrue(os.path.samestat(os.fstat(passed), os.fstat(ours.fileno())))
+        self.assertFalse(os.get_inheritable(passed))
+
+    def test_nothing_came(self) -> None:
+        """If the manager has ended, or passes nothing, that is an error of this call."""
+        for message in (b"", b"\n"):
+            ours, theirs = socket.socketpair()
+            ours.send(message)
+            ours.close()
+            with theirs, self.assertRaises(ConnectionResetError):
+                init.Kernel().receive_descriptor(theirs)
 
 
 class WorkingFolder(Case):

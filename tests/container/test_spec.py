@@ -167,6 +167,7 @@ REFUSED: dict[str, list[Any]] = {
     "writable_root": [0, 1, "true", "", []],
     "user_namespace": [0, 1, "true", "", []],
     "manage": [0, 1, "true", "", []],
+    "per_connection": [0, 1, "true", "", []],
     "network": ["", "bridge", "Host", 1, True, ["host"], {}],
     "ports": ["80:80", {}, 1, ["1:1"] * 65, [80], [{}], ["80:81\n"], ["1:1", "127.0.0.1:1:2"]],
     "health": [
@@ -348,6 +349,7 @@ TAKEN: dict[str, Any] = {
     "writable_root": [(True, True), (False, False)],
     "user_namespace": [(True, True), (False, False)],
     "manage": [(True, True), (False, False)],
+    "per_connection": [(True, True), (False, False)],
     "network": [("host", "host"), ("none", "none"), ("private", "private")],
     "ports": [
         ([], ()),
@@ -456,6 +458,7 @@ DEFAULTS = {
     "writable_root": False,
     "user_namespace": False,
     "manage": False,
+    "per_connection": False,
     "network": "host",
     "ports": (),
     "health": None,
@@ -465,6 +468,13 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
+
+
+# What else a config must have for a key.
+NEEDED: dict[str, dict[str, Any]] = {
+    "ports": {"network": "private"},
+    "per_connection": {"command": ["cat"]},
+}
 
 
 class Case(SynchronousTestCase):
@@ -491,9 +501,8 @@ class Keys(Case):
         """A good value is kept, in the form that the rest of the program relies on."""
         for key, pairs in TAKEN.items():
             for value, kept in pairs:
-                private = {"network": "private"} if key == "ports" else {}
-                text = json.dumps({**json.loads(document(**private)), key: value}).encode()
-                self.assertEqual(getattr(from_json(text), key), kept)
+                text = json.dumps({**json.loads(document(**NEEDED.get(key, {}))), key: value})
+                self.assertEqual(getattr(from_json(text.encode()), key), kept)
 
     def test_refused(self) -> None:
         """A bad value is refused by a sentence that names the key."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.engine.test_manager import VerbTestCase
 from tests.engine.test_recovery import RestoreTestCase
-from tests.support import document
+from tests.support import document, make_spec
 from txcontain.container.exec_plan import Command
 from txcontain.container.launch_request import LaunchRequest, read_launch_request
 from txcontain.engine import configs, execs, files, life
@@ -249,6 +249,28 @@ class InlineTests(AskedTestCase):
         self.now(configs.remove(self.manager, "job-1-01.cfg"))
         self.assertEqual(self.events()[-1], "config: job-1-01.cfg was removed")
         self.refused(configs.remove(self.manager, "job-1-01.cfg"), NoSuchConfig)
+
+
+class StreamTests(AskedTestCase):
+    """Launches for one connection each."""
+
+    def test_passed(self) -> None:
+        """The connection is passed to the init, which asks for it."""
+        config = make_spec(per_connection=True, command=["cat"])
+        self.now(self.manager.launch_as_asked(LaunchRequest(config, stream=42, remove=True)))
+        self.assertEqual(self.init.passed, (42,))
+        self.assertEqual([op for op, _ in self.init.plan[-2:]], ["stream", "exec"])
+
+    def test_not_asked_for(self) -> None:
+        """An init that asks for a connection, and is to have none, is cut off."""
+        self.launch_as(config=WHOLE, remove=True)
+        self.assertEqual(self.init.passed, ())
+        self.reactor.works = False
+        launching = self.start(self.manager.launch_as_asked(LaunchRequest(make_spec())))
+        self.init.say({"wants": "stream"})
+        self.reactor.pump([0.1] * 30)
+        self.failureResultOf(launching, MachineAtFault)
+        self.flushLoggedErrors()
 
 
 class RemovalTests(AskedTestCase, RestoreTestCase):

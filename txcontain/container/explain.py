@@ -38,6 +38,9 @@ EXEC_HEAD = """\
 set -eu
 umask 022
 """
+KEEP_STREAM = """\
+exec 4<&0 5>&1  # the connection: run this file for each, as by socat TCP-L:PORT,fork EXEC:"sh FILE"
+"""
 FULL = ["ro", "nosuid", "nodev", "noexec"]
 Lines = list[str]
 
@@ -53,6 +56,8 @@ def explain(plan: Plan) -> str:
     while f"\n{end}\n" in script:  # it is a line of the script, such as in a variable's value
         end += "_"
     head = HEAD.format(namespaces="".join(f" --{name}" for name in names), end=end)
+    if any(op == "stream" for op, _ in plan):
+        head = head.replace("exec unshare", f"{KEEP_STREAM}exec unshare", 1)
     return f"{head}{script}{end}\n"
 
 
@@ -482,6 +487,12 @@ class _Shell:
         the kernel a program that libseccomp has compiled.
         """
         return []
+
+    def stream(self) -> Lines:
+        """The connection becomes its standard input and output, as inetd does it: what was this
+        file's own standard input and output until here.
+        """
+        return ["exec <&4 >&5 4<&- 5>&-"]
 
     def no_new_privileges(self) -> Lines:
         """And exec ignores setuid bits. (setpriv, below.)"""

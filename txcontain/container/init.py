@@ -14,6 +14,8 @@ The protocol, on one unix stream socket::
      | <----------- [(OP, {ARG: ..}), ..] -- |  the rest of a plan (end-of-file: not wanted)
      | -- {"wants": "link"} ---------------> |  it has a network namespace now (private ones)
      | <-------------------------- newline -- |  and a link to the bridge in it: eth0
+     | -- {"wants": "stream"} -------------> |  if it is to serve one connection
+     | <---------- newline, a descriptor -- |  SCM_RIGHTS: its standard input and output
      | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
      | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
     or, at any time
@@ -325,6 +327,16 @@ class Kernel:
         """The path of a descriptor below ``root``, without symbolic links (proc(5))."""
         top, path = (readlink(f"/proc/self/fd/{each}") for each in (root, descriptor))
         return path[len(top) :] or "/"
+
+    def receive_descriptor(self, connection: _socket.socket) -> int:
+        """recvmsg(2): a descriptor that the other end passes with a byte (unix(7), SCM_RIGHTS)."""
+        space, flags = _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+        passed = named(connection.recvmsg)(1, space, flags)[1]
+        for _, kind, data in passed:
+            if kind == _socket.SCM_RIGHTS:
+                descriptor: int = struct.unpack("i", data)[0]
+                return descriptor
+        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
     def close_from(self, first: int) -> None:
         """close_range(2): close all descriptors from this number on."""
@@ -1170,6 +1182,15 @@ class Container:
         self.connection.sendmsg([to_json({"passes": "terminal"}).encode() + b"\n"], passed)
         self.kernel.close(end)
         self.kernel.close(master)
+
+    def stream(self) -> None:
+        """Have a connection as standard input and output, which the manager passes."""
+        assert self.connection is not None
+        self.connection.sendall(to_json({"wants": "stream"}).encode() + b"\n")
+        passed = self.kernel.receive_descriptor(self.connection)
+        for number in range(2):
+            self.kernel.dup2(passed, number)
+        self.kernel.close(passed)
 
     def no_new_privileges(self) -> None:
         """From now on, exec ignores setuid bits and file capabilities."""

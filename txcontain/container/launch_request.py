@@ -30,6 +30,7 @@ class LaunchRequest:
     minor: str | None = None
     instance: str | None = None  # its name; None: one is drawn
     remove: bool = False  # whether to remove it when it has ended for good
+    stream: int | None = None  # the descriptor of a connection that it is to serve
     labels: dict[str, str] = field(factory=dict)  # what else it is to be known by
 
 

@@ -78,6 +78,7 @@ LATE = {
     "ask_for_link",
     "user_namespace_of",
     "look_after",
+    "stream",
     "exec",
     "idle",
 }
@@ -158,6 +159,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_workdir(spec),
         seccomp_steps(paths.host)[1],
         *_init(spec),
+        *[step("stream")] * spec.per_connection,
         _start(spec),
     ]
 

@@ -193,6 +193,7 @@ class Spec:
     manage: Annotated[bool, boolean("it may ask the manager for containers")] = False
     network: Annotated[str, one_of("the host's, only loopback, or its own", *NETWORKS)] = "host"
     ports: Annotated[tuple[Port, ...], PORTS] = ()
+    per_connection: Annotated[bool, boolean("a service runs one for each connection")] = False
     health: Annotated[Health | None, HEALTH] = None
     document: str = field(default="", eq=False, repr=False)  # as it was uploaded
 
@@ -274,6 +275,8 @@ def from_json(document: bytes) -> Spec:
     if checked.get("disk_size") and checked.get("limits", Limits()).disk:
         refuse("a config has either disk_size or limits.disk: on the disk, or in memory")
     paths_of(checked.get("files", ()), checked.get("secrets", ()))
+    if checked.get("per_connection"):
+        _check_per_connection(checked)
     if checked.get("command") and checked.get("startup_script"):
         refuse("a config has either startup_script or command: only one program can be PID 1")
     spec = Spec(**checked, document=document.decode())
@@ -282,6 +285,18 @@ def from_json(document: bytes) -> Spec:
             "health does not say which port to ask", "give it a port, or set PORT in startup_env"
         )
     return spec
+
+
+def _check_per_connection(checked: Mapping[str, Any]) -> None:
+    """Its connection is its standard input and output, and is over when its program ends."""
+    if not (checked.get("command") or checked.get("startup_script")):
+        refuse("per_connection needs a startup_script or a command: it is what each is given to")
+    if checked.get("restart", "no") != "no":
+        refuse("per_connection makes no sense with restart: the connection is over by then")
+    if checked.get("health"):
+        refuse("per_connection makes no sense with health: the program need not answer a check")
+    if "PORT" in fill_in(checked.get("startup_env", ()), {}):
+        refuse("per_connection makes no sense with a PORT: the program need not listen")
 
 
 def key_of(values: dict[str, Any]) -> tuple[str, str, str]:

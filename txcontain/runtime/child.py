@@ -33,6 +33,7 @@ class Child(Supervised, ProcessProtocol):
     pipes: Deferred[str] = field(factory=Deferred)  # fires with why nobody holds them, or ""
     connection: Connection | None = None
     make_link: MakeLink | None = None  # to the private network, if the plan asks for it
+    stream: int | None = None  # the descriptor of a connection to pass to the init
     terminal_passed: None = None
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
     in_advance: int = 0  # steps that it carried out before a launch needed them

@@ -49,6 +49,10 @@ class InitHandler(Protocol):
     make_link: MakeLink | None
 
     @property
+    def stream(self) -> int | None:
+        """The descriptor of a connection that it is to have as standard input and output."""
+
+    @property
     def terminal_passed(self) -> Callable[[int], None] | None:
         """Takes the descriptor of a terminal's master, if the plan makes one."""
 
@@ -87,7 +91,7 @@ class Connection(LineOnlyReceiver):
         self._handlers: dict[str, Callable[[Any], None]] = {
             "token": self._token,
             "ready": self._ready,
-            "wants": self._link_wanted,
+            "wants": self._wanted,
             "passes": self._terminal_passed,
             "done": self._steps_done,
             "failed": self._step_failed,
@@ -143,10 +147,14 @@ class Connection(LineOnlyReceiver):
             raise LookupError
         self._child.early_steps_done()
 
-    def _link_wanted(self, what: str) -> None:
-        if self._child is None or self._child.make_link is None:
+    def _wanted(self, what: str) -> None:
+        child = self._child
+        if child is not None and what == "link" and child.make_link is not None:
+            background(self._link(child.make_link(child.process)), "making a link")
+        elif child is not None and what == "stream" and child.stream is not None:
+            self._kernel.send(self.transport.getHandle(), b"\n", child.stream)
+        else:
             raise LookupError(what)
-        background(self._link(self._child.make_link(self._child.process)), "making a link")
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """For the reactor: the init passes this."""

@@ -58,6 +58,7 @@ class Instance:
     address6: str | None = None  # the same of IPv6
     ids: int | None = None  # the first of its ids, if it has a user namespace
     make_link: MakeLink | None = None  # to that network
+    stream: int | None = None  # the descriptor of the connection that it is launched for
     ask: Ask = lambda instance, told: nothing  # whether it is healthy
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     remove: bool = False  # whether it is to be removed when it has ended for good
@@ -223,6 +224,7 @@ class Instance:
         self._check_that_it_is_wanted()
         self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.make_link = self._exited, self.make_link
+        child.stream = self.stream
         child.limit(self.spec.limits)
         if not self._was_launched and not child.reserved:
             await self._kept.make()
