@@ -53,6 +53,7 @@ from txcontain.logs.journal import Journal
 from txcontain.logs.logd import LOG, STREAMS, Log
 from txcontain.network.bridge import Bridge, link_name
 from txcontain.network.dns import Resolver
+from txcontain.network.doorways import Doorways
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 from txcontain.runtime.child import Child
@@ -196,7 +197,8 @@ class FakeKernel:
         connection.check()
         if connection.init.connection is None:  # it has hung up
             return 0
-        connection.init.passed = descriptors or connection.init.passed
+        if descriptors:
+            connection.init.passed = descriptors
         sent = min(connection.room, len(message))
         connection.room -= sent
         connection.init.received(message[:sent])
@@ -544,6 +546,7 @@ class FakeJoiner:
         self.connection: Any = None
         self.steps: list[Any] = []
         self.given = b""  # its input
+        self.passed: tuple[int, ...] = ()  # descriptors
         self.producer: Any = None  # of its input
         self.input_closed = self.paused = self.ended = self.closed = False
         self.signals: list[int] = []
@@ -845,6 +848,42 @@ class FakeBridge:
         self.attached[str(address)] = process
 
 
+class KeptHere:
+    """In place of the client of a log process: sockets that are kept nowhere else."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, socket.socket] = {}
+
+    async def find_kept(self) -> None:
+        pass
+
+    async def keep(self, key: str, listener: socket.socket) -> str:
+        self.kept[key] = listener
+        return ""
+
+    def unkeep(self, key: str) -> None:
+        self.kept.pop(key).close()
+
+
+class FakeDoorways:
+    """The ports at which connections wait, by what they are kept by."""
+
+    def __init__(self) -> None:
+        self.wanted: dict[str, Any] = {}
+        self.leads_to: Any = None
+        self.looked = 0
+        self.carried: dict[str, Any] = {}
+
+    async def settle(self, wanted: dict[str, Any]) -> None:
+        self.wanted = wanted
+
+    def look(self) -> None:
+        self.looked += 1
+
+    def stop(self) -> None:
+        pass
+
+
 class FakeResolver:
     """Answers for no name."""
 
@@ -869,6 +908,7 @@ def make_network() -> Network:
         cast(Bridge, FakeBridge()),
         firewall,
         cast(Resolver, FakeResolver()),
+        cast(Doorways, FakeDoorways()),
         find_nft=lambda: None,
         forwards=lambda version: True,
     )

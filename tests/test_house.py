@@ -48,7 +48,7 @@ WITHOUT_TWISTED = [
     "errors",
 ]
 LONGEST = 600  # lines
-LONGER = {"init.py": 1750, "logd.py": 780}  # each is one file, on purpose
+LONGER = {"init.py": 1800, "logd.py": 800}  # each is one file, on purpose
 
 
 def parse(path: Any) -> Any:

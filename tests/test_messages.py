@@ -1146,8 +1146,8 @@ CALLS = (
     (
         "launch for a connection, without one",
         launch(command=["cat"], per_connection=True),
-        "web-1-01.cfg is for one connection, and here is none → write a stack with a service of it "
-        "that has ports: it runs one for each connection",
+        "web-1-01.cfg is for one connection, and here is none → write a stack with a service of "
+        "it: it runs one for each connection to its ports",
     ),
     (
         "remove a volume that is not there",

@@ -32,6 +32,7 @@ from txcontain.container.seccomp import compile_filters
 from txcontain.engine.couriers import Command, Courier, make_webhook
 from txcontain.engine.manager import Manager
 from txcontain.engine.notify import DELIVER_WITHIN, Notifier, Outbox, free_part
+from txcontain.engine.publishing import tell_unserved
 from txcontain.engine.recovery import restore
 from txcontain.engine.store import Configs
 from txcontain.engine.volumes import Volumes
@@ -339,7 +340,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         writes=writer.write,
     )
     unpacker = Unpacker(pool, trees.in_thread, trees.remove, bounds.bounds_of(options), host)
-    return Manager(
+    manager = Manager(
         reactor=reactor,
         kernel=kernel,
         pool=pool,
@@ -352,6 +353,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
             reactor,
             kernel,
             trees.in_thread,
+            log_process,
             state,
             options["bridge"],
             options["subnet"],
@@ -370,6 +372,8 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         user_namespace=bool(options["user-namespace"]),
         host_folders=options["host-folders"],
     )
+    manager.network.doorways.refused = partial(tell_unserved, manager)
+    return manager
 
 
 def make_notifier(options: Options, manager: Manager) -> Notifier | None:

@@ -4,12 +4,25 @@ from typing import Any
 
 from tests.engine.test_life import LifeCase
 from txcontain.container.spec import Port
-from txcontain.engine.publishing import change_ports
+from txcontain.engine.publishing import change_ports, tell_unserved
 from txcontain.errors import ConfigAtFault, MachineAtFault, NotRunning, WrongState
 from txcontain.runtime.instance import Instance
 
 WEB = Port("127.0.0.1", 8080, 80, "tcp")
 DNS = Port("0.0.0.0", 5353, 53, "udp")
+
+
+class UnservedTests(LifeCase):
+    """Connections that no instance has come for."""
+
+    def test_told(self) -> None:
+        """The journal says how many were closed, of which port and service."""
+        tell_unserved(self.manager, "shop/web", Port("0.0.0.0", 80, 8000, "tcp"), 3)
+        self.assertEqual(
+            self.events()[-1],
+            "unserved: connections to port 0.0.0.0:80 were closed: 3, as no instance of it has "
+            "served within 60 s",
+        )
 
 
 class PublishingTests(LifeCase):

@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import FakeBridge, FakeResolver
+from tests.fakes import FakeBridge, FakeDoorways, FakeResolver
 from tests.support import make_spec
 from txcontain.container.plan import Link, Link6
 from txcontain.errors import ConfigAtFault, MachineAtFault
@@ -18,6 +18,7 @@ from txcontain.host.processes import Process
 from txcontain.network import bridge
 from txcontain.network.bridge import FAMILIES, NOT_FORWARDING, Bridge, hardware_address, link_name
 from txcontain.network.dns import Resolver
+from txcontain.network.doorways import Doorways
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 
@@ -88,6 +89,7 @@ class NetworkTests(SynchronousTestCase):
             cast(Bridge, self.bridge),
             Firewall(self.filter, "br0", INTERFACE),
             cast(Resolver, self.resolver),
+            cast(Doorways, FakeDoorways()),
             find_nft=lambda: None,
             forwards=lambda version: self.host_forwards,
         )
@@ -282,6 +284,7 @@ class ServiceTests(SynchronousTestCase):
             cast(Bridge, self.bridge),
             Firewall(self.filter, "br0", INTERFACE),
             cast(Resolver, FakeResolver()),
+            cast(Doorways, FakeDoorways()),
             find_nft=self.find_nft,
             forwards=lambda version: self.host_forwards,
             flows_to=self.count,
@@ -384,10 +387,33 @@ class ServiceTests(SynchronousTestCase):
         self.served("a")
         self.successResultOf(Deferred.fromCoroutine(self.network.release("a")))
         self.assertEqual(
-            self.scripts[-1], "delete element inet br0 published { tcp . 127.0.0.1 . 80 }\n"
+            self.scripts[-1],
+            "delete element inet br0 published { tcp . 127.0.0.1 . 80 }\n"
+            "add element inet br0 waiting { tcp . 127.0.0.1 . 80 }\n",
         )
         self.successResultOf(Deferred.fromCoroutine(self.network.drop("web")))
         self.assertEqual((self.bridge.up, self.network.find("web")), (False, None))
+
+    def test_doorways(self) -> None:
+        """Connections to the TCP ports of services can wait, and learn at once who serves."""
+        doorways: Any = self.network.doorways
+        udp = "53:53/udp"
+        self.served(ports=["80:8000", "0.0.0.0:81:8001", udp])
+        ports = {key: port.target for key, (_, port) in doorways.wanted.items()}
+        self.assertEqual(ports, {"127.0.0.1:80": 8000, "0.0.0.0:81": 8001})
+        _, port = doorways.wanted["127.0.0.1:80"]
+        self.assertEqual(doorways.leads_to("web", port), [])
+        self.run_instances("a", "b")
+        self.served("a", "b", ports=["80:8000", udp])
+        self.assertEqual(doorways.leads_to("web", port), [("10.87.0.2", 8000), ("10.87.0.3", 8000)])
+        before = doorways.looked
+        self.network.set_running("a", runs=False)
+        self.assertEqual(doorways.leads_to("web", port), [("10.87.0.3", 8000)])
+        self.assertEqual(doorways.looked, before + 1)
+        self.assertEqual(doorways.leads_to("other", port), [])
+        self.network.set_running("b", runs=False)
+        self.successResultOf(Deferred.fromCoroutine(self.network.drop("web")))
+        self.assertEqual(doorways.wanted, {})
 
     def test_runs(self) -> None:
         """A replica that does not run gets nothing, and when it runs again all is as before."""

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from txcontain.container.document import refuse, shown
 from txcontain.container.keys import Key, printable
 from txcontain.container.spec import KEYS, Spec, from_json
+from txcontain.errors import ConfigAtFault
 
 # A hostname has up to 64 bytes (uname(2)), and a label of DNS up to 63 (RFC 1035).
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9_])?")
@@ -31,6 +32,15 @@ class LaunchRequest:
     instance: str | None = None  # its name; None: one is drawn
     remove: bool = False  # whether to remove it when it has ended for good
     stream: int | None = None  # the descriptor of a connection that it is to serve
+
+    def check_stream(self, spec: Spec) -> None:
+        """Raise ConfigAtFault if its config needs a connection, and there is none."""
+        if spec.per_connection and self.stream is None:
+            raise ConfigAtFault(
+                f"{spec.file_name} is for one connection, and here is none",
+                "write a stack with a service of it: it runs one for each connection to its ports",
+            )
+
     labels: dict[str, str] = field(factory=dict)  # what else it is to be known by
 
 

@@ -78,15 +78,6 @@ def is_stuck(instance: Instance) -> MachineAtFault:
     )
 
 
-def _check_stream(spec: Spec, stream: int | None) -> None:
-    """Raise ConfigAtFault unless a connection is there if one is needed."""
-    if spec.per_connection and stream is None:
-        raise ConfigAtFault(
-            f"{spec.file_name} is for one connection, and here is none",
-            "write a stack with a service of it that has ports: it runs one for each connection",
-        )
-
-
 @define(eq=False)
 class Manager:
     """All the instances of one state folder."""
@@ -186,7 +177,7 @@ class Manager:
         spec = asked.config
         if isinstance(spec, str):
             spec = self._kept_config(spec, asked.major, asked.minor)
-        _check_stream(spec, asked.stream)
+        asked.check_stream(spec)
         self._check_small_files(spec)
         layers: list[str] = []
         self._launching.append(layers)

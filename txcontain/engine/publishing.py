@@ -11,6 +11,7 @@ from txcontain.engine.life import Notes, processes_of
 from txcontain.engine.manager import Manager
 from txcontain.engine.ports import check_ports
 from txcontain.errors import MachineAtFault, WrongState
+from txcontain.network.doorways import WAIT_WITHIN
 from txcontain.runtime import diagnose
 from txcontain.runtime.instance import Instance
 
@@ -37,6 +38,13 @@ async def change_ports(
     said = [f"published {port}" for port in new] + [f"withdrew {text}" for text in withdraw]
     manager.journal.add("ports", ", ".join(said) or "as they were", instance=instance.name)
     return []
+
+
+def tell_unserved(manager: Manager, service: str, port: Port, count: int) -> None:
+    """The journal says how many connections to a service's port were closed."""
+    why = f"no instance of it has served within {WAIT_WITHIN:.0f} s"
+    text = f"connections to port {port} were closed: {count}, as {why}"
+    manager.journal.add("unserved", text, service=service)
 
 
 def _check_network(instance: Instance) -> None:

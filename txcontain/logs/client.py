@@ -122,7 +122,7 @@ class LogClient(ClientFactory):
             self._connection.transport.loseConnection()
         for verb, token in list(self._waiting):
             self._answer(verb, token, LOST)
-        if all(slot.closing for slot in self._slots.values()):
+        if all(slot.closing for slot in self._slots.values()) and not self.kept:
             async for _ in poll(self.reactor, 0.01, within=END_WITHIN):
                 if not self._is_there():
                     break

@@ -37,7 +37,7 @@ TELL_AFTER = 1.0  # seconds after which the journal tells of connections that we
 ACCEPT_AGAIN = 0.1  # seconds, if descriptors are too few
 MOST, FILES_EACH = 1000, 8  # connections handed on at once; of so many files, one may be
 IP_FREEBIND = 15  # <linux/in.h>
-Address = tuple[str, int]
+Place = tuple[str, int]  # an address and a port
 Carry = Callable[[socket.socket], Awaitable[None]]  # takes care of a connection to its end
 log = Logger()
 
@@ -195,7 +195,7 @@ class Doorways:
 
     reactor: Any
     log_process: LogClient
-    leads_to: Callable[[str, Port], list[Address]] = lambda service, port: []  # where it serves
+    leads_to: Callable[[str, Port], list[Place]] = lambda service, port: []  # where it serves
     knocked: Callable[[str], object] = nothing  # told the service
     refused: Callable[[str, Port, int], object] = nothing  # told how many connections were closed
     carried: dict[str, tuple[Carry, Relays]] = field(factory=dict)  # by what, by service
@@ -260,7 +260,7 @@ class Doorways:
         for door in self._doors.values():
             door.set_open(door.service in self.carried or bool(self._targets(door)))
 
-    def _targets(self, door: Doorway) -> list[Address]:
+    def _targets(self, door: Doorway) -> list[Place]:
         return self.leads_to(door.service, door.port)
 
     async def _carry(self, door: Doorway, connection: socket.socket) -> None:

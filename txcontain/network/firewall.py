@@ -7,6 +7,9 @@ dropped here stays dropped.
 A port that leads to several containers has a chain of its own, which gives each in turn a new
 connection (``numgen inc``, nft(8)). Chains of NAT see only the first packet of a connection: later
 ones go where the first went (conntrack), whatever the table says by then.
+
+A service's port that leads to none at the moment is the host's: there the connections wait
+(``doorways.py``), also those of containers.
 """
 
 from __future__ import annotations
@@ -60,6 +63,9 @@ table inet {bridge} {{
         ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept
         ip daddr {gateway} icmp type echo-request accept
         {to_host6}
+        ip daddr {gateway} reject
+        meta l4proto . ip daddr . th dport @waiting accept
+        meta nfproto ipv4 meta l4proto . th dport @waiting_everywhere accept
         reject
     }}
     chain to_containers {{
@@ -76,6 +82,12 @@ table inet {bridge} {{
 # each address that the host has at that moment. The bridge's address is not one of them: only the
 # resolver answers there. (Nor are those of one link of IPv6: no answer would get to the client.)
 PUBLISH = """\
+    set waiting{six} {{
+        type inet_proto . ipv{version}_addr . inet_service
+    }}
+    set waiting_everywhere{six} {{
+        type inet_proto . inet_service
+    }}
     map published{six} {{
         type inet_proto . ipv{version}_addr . inet_service : ipv{version}_addr . inet_service
     }}
@@ -109,13 +121,16 @@ iifname != {{ "{bridge}", "lo" }} ip6 daddr {gateway6} drop
         iifname "{bridge}" ip6 saddr != {subnet6} drop""",
     "to_host6": """\
 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
-        ip6 daddr {gateway6} icmpv6 type echo-request accept""",
+        ip6 daddr {gateway6} icmpv6 type echo-request accept
+        ip6 daddr {gateway6} reject
+        meta l4proto . ip6 daddr . th dport @waiting6 accept
+        meta nfproto ipv6 meta l4proto . th dport @waiting_everywhere6 accept""",
 }
 
 
 @frozen
 class Published:
-    """A port of the host that leads to one or more containers."""
+    """A port of the host that leads to containers; if there is none, connections wait."""
 
     protocol: str
     address: str  # of the host, which may be one that means all
@@ -135,6 +150,8 @@ class Published:
     @property
     def _map(self) -> str:
         everywhere = self.address in ANY
+        if not self.targets:
+            return ("waiting_everywhere" if everywhere else "waiting") + self._six
         if len(self.targets) == 1:
             return ("everywhere" if everywhere else "published") + self._six
         return ("spread_everywhere" if everywhere else "spread") + self._six
@@ -146,16 +163,16 @@ class Published:
     def added(self, table: str) -> Iterator[str]:
         """The commands that publish it in a table."""
         ends = [f"{target} . {self.target_port}" for target in self.targets]
-        leads = ends[0]
+        leads = "".join(f" : {end}" for end in ends)
         if len(ends) > 1:
-            leads = f"goto {self._chain}"
+            leads = f" : goto {self._chain}"
             turns = ", ".join(f"{turn} : {end}" for turn, end in enumerate(ends))
             yield f"add chain {table} {self._chain}"
             yield (
                 f"add rule {table} {self._chain} meta l4proto {self.protocol} "
                 f"dnat ip{self._six} to numgen inc mod {len(ends)} map {{ {turns} }}"
             )
-        yield f"add element {table} {self._map} {{ {self._key} : {leads} }}"
+        yield f"add element {table} {self._map} {{ {self._key}{leads} }}"
 
     def deleted(self, table: str) -> Iterator[str]:
         """The commands that stop publishing it."""

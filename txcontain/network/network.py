@@ -38,8 +38,10 @@ from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 from txcontain.later import background
+from txcontain.logs.client import LogClient
 from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, has_ipv6, link_name
 from txcontain.network.dns import Resolver
+from txcontain.network.doorways import Doorways, Place, key_of
 from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
 
 
@@ -92,10 +94,14 @@ def has_datagrams(ports: Iterable[Port]) -> bool:
 
 
 def published(ports: Iterable[Port], members: Collection[Member]) -> Iterator[Published]:
-    """Ports that lead to these, as the firewall takes them; one that leads to none is left out."""
+    """Ports that lead to these, as the firewall takes them.
+
+    If a port leads to none, connections wait in a doorway, and datagrams find no one.
+    """
     for port in ports:
         found = chain.from_iterable(member.addresses for member in members)
-        if addresses := tuple(one for one in found if (":" in one) == port.is_v6):
+        addresses = tuple(one for one in found if (":" in one) == port.is_v6)
+        if addresses or port.protocol == "tcp":
             yield Published(port.protocol, port.address, port.number, addresses, port.target)
 
 
@@ -108,6 +114,7 @@ class Network:
     bridge: Bridge
     firewall: Firewall
     resolver: Resolver
+    doorways: Doorways  # where connections to a service wait if none of it serves
     find_nft: Callable[[], object] = find_nft  # raises MachineAtFault if there is none
     interface6: IPv6Interface | None = None  # if the host has IPv6
     forwards: Callable[[int], bool] = forwards  # whether the host does, by the version of IP
@@ -125,6 +132,7 @@ class Network:
 
     def __attrs_post_init__(self) -> None:
         self.resolver.find = self.find
+        self.doorways.leads_to = self._leads_to
 
     # -- who is on it ------------------------------------------------------------
 
@@ -243,6 +251,7 @@ class Network:
             return
         self._members[instance] = evolve(member, runs=runs)
         if self._is_replica(instance):
+            self.doorways.look()
             background(self._settle(), "having services lead to those that run")
 
     def find(self, name: str) -> list[str] | None:
@@ -328,11 +337,28 @@ class Network:
                 withdrawn=not self._is_replica(instance),
                 datagrams=member.datagrams or has_datagrams(now.ports),
             )
+        self.doorways.look()
 
     def _replicas(self, service: Service) -> list[Member]:
         """Those of its instances that run."""
         members = (self._members.get(instance) for instance in service.replicas)
         return [member for member in members if member and member.runs]
+
+    def _leads_to(self, service: str, port: Port) -> list[Place]:
+        """Where a service serves connections to one of its ports."""
+        replicas = self._replicas(self._services.get(service, NO_SERVICE))
+        found = chain.from_iterable(member.addresses for member in replicas)
+        return [(one, port.target) for one in found if (":" in one) == port.is_v6]
+
+    @property
+    def _doors(self) -> dict[str, tuple[str, Port]]:
+        """The published ports of services in whose sockets connections wait."""
+        return {
+            key_of(port): (name, port)
+            for name, service in self._services.items()
+            for port in service.ports
+            if port.protocol == "tcp"
+        }
 
     def _is_replica(self, instance: str) -> bool:
         return any(instance in service.replicas for service in self._services.values())
@@ -441,6 +467,7 @@ class Network:
             await self.threads(self.bridge.set_up)
             if not self.forwards(4):
                 self._log.warn(NOT_FORWARDING)
+        await self.doorways.settle(self._doors)
         new = await self.firewall.publish(self._published)
         self.resolver.start()
         self._up = True
@@ -449,6 +476,7 @@ class Network:
                 await self.threads(self.forget_strays, port)
 
     async def _take_down(self) -> None:
+        await self.doorways.settle({})
         self.resolver.stop()
         if await self.threads(self.bridge.is_ours):
             await self.firewall.remove()
@@ -483,14 +511,19 @@ class Network:
         return done
 
     def stop(self) -> None:
-        """Stop answering for names: the manager ends, and the containers run on."""
+        """Stop answering for names: the manager ends, and the containers run on.
+
+        Connections to services go on, or wait for the next manager; what was handed on ends.
+        """
         self.resolver.stop()
+        self.doorways.stop()
 
 
 def make_network(
     reactor: Any,
     kernel: Kernel,
     threads: Any,
+    log_process: LogClient,
     owner: str,
     bridge: str,
     subnet: IPv4Network,
@@ -506,5 +539,6 @@ def make_network(
         Bridge(kernel, bridge, interface, owner, interface6),
         Firewall(partial(run_nft, reactor), bridge, interface, interface6),
         Resolver(reactor, str(interface.ip)),
+        Doorways(reactor, log_process),
         interface6=interface6,
     )

@@ -228,11 +228,12 @@ class _Connecting:
 
 
 async def connect(reactor: Any, address: tuple[str, int], within: float) -> socket.socket:
-    """A connection to an IPv4 address and port.
+    """A connection to an address of IPv4 or IPv6, and a port.
 
     Raises OSError: TimeoutError if it is not there within so many seconds.
     """
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         number = connection.connect_ex(address)
         if number == errno.EINPROGRESS:
