@@ -21,8 +21,37 @@ from txcontain.later import (
     be_monotonic,
     be_persistent,
     poll,
+    slices,
     together,
 )
+
+
+class SlicesTests(SynchronousTestCase):
+    """Some of many at a time."""
+
+    def test_slices(self) -> None:
+        """All are told once, in order, and others have a turn after each slice."""
+        clock, told = Clock(), list[list[int]]()
+
+        async def tell() -> None:
+            async for some in slices(clock, [1, 2, 3, 4, 5], 2):
+                told.append([*some])
+                clock.callLater(0, told.append, [0])
+
+        telling = Deferred.fromCoroutine(tell())
+        clock.advance(0)
+        self.successResultOf(telling)
+        self.assertEqual([one for one in told if one != [0]], [[1, 2], [3, 4], [5]])
+        self.assertEqual(told[1], [0])
+
+    def test_none(self) -> None:
+        """Of none there is no slice, and nobody has to wait."""
+
+        async def tell() -> None:
+            async for _ in slices(Clock(), []):
+                self.fail("there is nothing")
+
+        self.successResultOf(Deferred.fromCoroutine(tell()))
 
 
 class TimerTests(SynchronousTestCase):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
@@ -23,6 +23,7 @@ from txcontain.errors import Error, TooMany
 WATCH_AGAIN = 0.1  # seconds
 TOO_FEW = {errno.ENOMEM, errno.ENOSPC}  # for epoll_ctl(2): memory; fs.epoll.max_user_watches
 
+T = TypeVar("T")
 log = Logger()
 
 
@@ -141,6 +142,14 @@ async def poll(
             return
         await pause(reactor, min(first, left))
         first = first if most is None else min(2 * first, most)
+
+
+async def slices(reactor: Any, items: Sequence[T], size: int = 100) -> AsyncIterator[Sequence[T]]:
+    """Some of many at a time, with a turn of the reactor for others in between."""
+    for first in range(0, len(items), size):
+        if first:
+            await pause(reactor, 0)
+        yield items[first : first + size]
 
 
 def background(work: Coroutine[Any, Any, Any], what: str) -> Deferred[None]:

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.host.meters import READ_AGAIN, Meters, Reading
-from txcontain.later import Timer, background
+from txcontain.later import Timer, background, slices
 from txcontain.runtime.instance import Instance
 
 POINTS = {1: 600, 10: 2160}  # how many are kept, by the seconds from one to the next
@@ -183,12 +183,16 @@ class History:
         try:
             tokens = [token for _, token in found]
             readings = await self.threads(self.meters.read, self.cgroups(), tokens)
+            at = self.reactor.seconds()
+            async for some in slices(self.reactor, list(zip(found, readings, strict=True))):
+                self._add(at, some)
         finally:
             self._looking = False
             if found:
                 self.look()
-        at = self.reactor.seconds()
-        for (instance, _), reading in zip(found, readings, strict=True):
+
+    def _add(self, at: float, some: Sequence[tuple[tuple[Instance, str], Reading]]) -> None:
+        for (instance, _), reading in some:
             if instance.running and not instance.ending:
                 track = self.tracks.setdefault(instance.name, Track())
                 track.add(floor(at), at, reading)

@@ -20,6 +20,7 @@ from txcontain import __version__
 from txcontain.engine.counts import Histogram
 from txcontain.engine.manager import Manager
 from txcontain.host.cgroups import PERIOD, Cgroups
+from txcontain.later import slices
 from txcontain.logs.logd import LOG
 from txcontain.network.bridge import link_name_of, traffic_of_links
 from txcontain.runtime.health import HEALTHY
@@ -169,7 +170,9 @@ async def collect(manager: Manager) -> Iterator[tuple[Metric, list[Sample]]]:
     async with manager.surveys.turn():
         group = os.path.dirname(next(iter(manager.pool.cgroups.tops.values()), ""))
         prefix = os.path.join("/txcontain", os.path.basename(group))
-        known = [_known(manager, one, prefix) for one in manager.instances.values()]
+        known: list[Known] = []
+        async for some in slices(manager.reactor, list(manager.instances.values())):
+            known += [_known(manager, one, prefix) for one in some]
         machine = await manager.threads(_read, manager.pool.cgroups, known, manager.state)
     machine[SCRAPE] = manager.reactor.seconds() - began
     return _samples(manager, known, machine)
