@@ -19,7 +19,13 @@ RESERVED = {"localhost"}  # /etc/hosts has it for every container
 LAUNCH_KEYS = ("config", "major", "minor", "instance", "remove", "labels")
 LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 MOST_LABELS, LONGEST_LABEL = 64, 255  # of an instance; characters of a value
-OF_SERVICES = ("stack", "service", "revision", "replica")  # by these the manager knows its own
+OF_SERVICES = (
+    "stack",
+    "service",
+    "revision",
+    "replica",
+    "due",
+)  # by these the manager knows its own
 
 
 @frozen

@@ -80,7 +80,7 @@ async def prune(manager: Manager, dry_run: bool = False, volumes: bool = False) 
 
     Raises MachineAtFault if something can't be removed.
     """
-    ended = [one for one in manager.instances.values() if _is_over(one)]
+    ended = [one for one in manager.instances.values() if one.is_disposable]
     instances = await manager.threads(_instances, Meter(), ended)
     used = manager.layers_in_use
     unused = await manager.layers.superfluous(used, KEEP_NONE)
@@ -119,17 +119,13 @@ async def _remove_volume(manager: Manager, name: str) -> bool:
 
 async def _destroy(manager: Manager, instance: Instance) -> bool:
     """Destroy an instance, if nobody else has removed or started it meanwhile."""
-    if not _is_over(instance):
+    if not instance.is_disposable:
         return False
     try:
         await manager.destroy(instance.name)
     except NoSuchInstance:
         return False
     return True
-
-
-def _is_over(instance: Instance) -> bool:
-    return instance.is_over and not instance.ending
 
 
 def _layer(manager: Manager, path: str) -> dict[str, Any]:

@@ -140,6 +140,8 @@ class Manager:
         )
     )
     committing: set[str] = field(factory=set)  # names of the files that commits are writing
+    watchers: list[Callable[[Instance], None]] = field(factory=list)  # told of each change
+    keeper: Any = None  # of what services there should be: services/keeper.py, a room above
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property
@@ -434,6 +436,11 @@ class Manager:
                 self._forget_oldest()
         if instance.ended and instance.remove and not instance.ending:
             self.remove_later(instance)
+        self._tell_watchers(instance)
+
+    def _tell_watchers(self, instance: Instance) -> None:
+        for watcher in self.watchers:
+            watcher(instance)
 
     def remove_later(self, instance: Instance) -> None:
         """Remove an instance that has ended, once whoever launched it has seen how."""
@@ -532,6 +539,7 @@ class Manager:
         self.history.forget(instance.name)
         if timer := self._removals.pop(instance.name, None):
             timer.cancel()
+        self._tell_watchers(instance)
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
 
@@ -570,7 +578,7 @@ class Manager:
 
     def _forget_oldest(self) -> None:
         """Remove the oldest ended or failed instances, beyond ``keep_ended``."""
-        ended = [one for one in self.instances.values() if one.is_over and not one.ending]
+        ended = [one for one in self.instances.values() if one.is_disposable]
         for instance in sorted(ended, key=lambda one: one.since)[: -self.keep_ended or None]:
             self._forget_soon(instance)
 

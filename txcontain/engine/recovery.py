@@ -186,26 +186,39 @@ def _follow(
         return
     _close_log(manager, instance, record)
     processes.clear()
-    if record["state"] == "waiting":
+    rebooted = record["boot"] != manager.kernel.boot_id()
+    if record["state"] == "waiting" and not (rebooted and "service" in instance.labels):
         instance.go_on_waiting(record["exit"] or how)
         return
-    if how.reason == UNSEEN and record["boot"] != manager.kernel.boot_id():
+    if how.reason == UNSEEN and rebooted:
         how = Exit(reason=f"{BY_REBOOT} of the machine", at=manager.kernel.boot_time())
         instance.restarts = 0  # a reboot is no failure of its own
-    if was_stopping:
+    if rebooted and "service" in instance.labels:
+        _leave_to_keeper(instance, how)
+    elif was_stopping:
         instance.stopped_meanwhile(how)
     else:
         instance.ended_meanwhile(how)
 
 
+def _leave_to_keeper(instance: Instance, how: Exit) -> None:
+    """Replicas of services are started in the order of the services; jobs are not run again."""
+    if "replica" in instance.labels:
+        instance.stopped_meanwhile(how)
+    else:
+        instance.rested_before("ended", how)
+
+
 def _revive(manager: Manager, records: list[dict[str, Any]]) -> None:
     """After a reboot, start those again that were stopped, and whose policy is "always".
 
-    ("unless-stopped" is the policy that heeds who stopped it.)
+    ("unless-stopped" is the policy that heeds who stopped it.) Those of services are the keeper's.
     """
     for record in records:
         instance = manager.instances.get(record["instance"])
         if instance is None or instance.state != "stopped" or instance.ending:
+            continue
+        if "service" in instance.labels:
             continue
         if instance.spec.restart == "always" and instance.boot != manager.kernel.boot_id():
             Timer(manager.reactor, partial(_start, manager, instance)).after(FIRST_DELAY)

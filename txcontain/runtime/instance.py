@@ -120,6 +120,12 @@ class Instance:
         return self.state in ("ended", "failed")
 
     @property
+    def is_disposable(self) -> bool:
+        """Whether nobody needs it any more. A service counts what it has run."""
+        counts = self.state == "ended" and "service" in self.labels
+        return self.is_over and not self.ending and not counts
+
+    @property
     def is_stopped(self) -> bool:
         """Whether someone has stopped it, or is about to, and it is kept."""
         return self.state == "stopped" or (self.state == "stopping" and not self.ending)
