@@ -2169,6 +2169,99 @@ ELSEWHERE = (
         "taking note of a container's init → {}",
     ),
     (
+        "too many stacks",
+        "services/test_asking.py:test_too_many",
+        "there are {} stacks already → take one down",
+    ),
+    (
+        "a stack that is being taken down",
+        "services/test_asking.py:test_going_down",
+        "the stack {} is being taken down → try again when it is gone",
+    ),
+    (
+        "more instances of a job",
+        "services/test_asking.py:test_jobs",
+        "{} has no replicas: it is to end by itself",
+    ),
+    (
+        "a rollback of a job",
+        "services/test_asking.py:test_jobs",
+        "{} can't be rolled back: it is to end by itself → what it has done stays done; "
+        "update it to the version that is to run",
+    ),
+    (
+        "a rollback to nothing",
+        "services/test_asking.py:test_nothing_before",
+        "{} can't be rolled back → no other revision of {} has been good since its first one",
+    ),
+    (
+        "a name of two services",
+        "services/test_asking.py:test_names",
+        "{} services are called {} → name one of them: {}",
+    ),
+    (
+        "two changes at the same time",
+        "services/test_asking.py:test_meanwhile",
+        "the stack {} was changed meanwhile → look at what has changed, and try again",
+    ),
+    (
+        "two services of one full name",
+        "services/test_asking.py:test_beside_others",
+        "{}: a service of the stack {} has the same full name → give one of them another name",
+    ),
+    (
+        "two services of one name",
+        "services/test_asking.py:test_beside_others",
+        "{}: the stack {} has a service {}, too → both would be found by this name on "
+        "the private network: give it another name",
+    ),
+    (
+        "a port of another stack",
+        "services/test_asking.py:test_beside_others",
+        "{}.ports: the service {} publishes port {}",
+    ),
+    (
+        "a stack that there is not",
+        "services/test_asking.py:test_unknown",
+        "there is no stack {}",
+    ),
+    (
+        "a service that there is not",
+        "services/test_asking.py:test_unknown",
+        "there is no service {}",
+    ),
+    (
+        "a stack that can't be kept",
+        "services/test_asking.py:test_full_disk",
+        "keeping the stack {} → {}",
+    ),
+    (
+        "a stack whose file can't be removed",
+        "services/test_asking.py:test_full_disk",
+        "removing the stack {} → {}",
+    ),
+    (
+        "a stack's file that is not there",
+        "cli/test_services.py:test_no_file",
+        "The stack {} can't be read: {}.",
+    ),
+    (
+        "a manager that ends during an update",
+        "cli/test_services.py:test_cut_short",
+        "The manager has ended before this was done. The next one goes on with it: "
+        "`txcontain services` shows how far it is.",
+    ),
+    (
+        "a name that no service has",
+        "cli/test_services.py:test_wrong_words",
+        "a name is letters, digits, '_' and '-', not {}: `txcontain services` shows them",
+    ),
+    (
+        "no number of instances",
+        "cli/test_services.py:test_wrong_words",
+        "write SERVICE=N, not {}",
+    ),
+    (
         "another manager has this state",
         "test_tap.py:test_one_alone",
         "another manager, process {}, uses {}: give another --state",

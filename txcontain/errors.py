@@ -81,6 +81,14 @@ class NoSuchVolume(Error):
     """There is no volume of this name."""
 
 
+class NoSuchStack(Error):
+    """There is no stack of this name."""
+
+
+class NoSuchService(Error):
+    """There is no service of this name."""
+
+
 class InUse(Error):
     """Instances use what was to be removed or changed."""
 

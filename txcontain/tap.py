@@ -52,6 +52,7 @@ from txcontain.network.network import make_network
 from txcontain.options import number
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import Prepared
+from txcontain.services.keeper import keeper_of
 from txcontain.unit import unit_of
 
 REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
@@ -71,6 +72,7 @@ FOLDERS = (
     "empty",
     "aside",
     "volumes",
+    "stacks",
 )
 
 
@@ -251,6 +253,7 @@ class ManagerService(Service):
                 self.notifier.start()
             restore(self.manager)
             self.manager.pool.start()
+            keeper_of(self.manager).start()
         self.manager.kernel.be_prompt()
         gc.freeze()  # a collection skips everything imported so far: it saves tens of milliseconds
         notify("READY=1")
@@ -258,6 +261,7 @@ class ManagerService(Service):
     def stopService(self) -> Deferred[None] | None:
         """End the warm inits; containers run on."""
         super().stopService()
+        keeper_of(self.manager).stop()
         self.manager.pause()
         if self.notifier is not None:
             self.notifier.stop()

@@ -13,6 +13,7 @@ from txcontain.api.instances import Instances
 from txcontain.api.life import Life
 from txcontain.api.logs import Logs
 from txcontain.api.secrets import Secrets
+from txcontain.api.services import Services
 from txcontain.api.system import System
 from txcontain.api.v1 import V1
 from txcontain.api.volumes import Volumes
@@ -30,5 +31,6 @@ AREAS: dict[str, type[Area]] = {
     "events": Events,
     "disk": Disk,
     "volumes": Volumes,
+    "services": Services,
     "system": System,
 }

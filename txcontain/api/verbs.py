@@ -56,6 +56,8 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.NoSuchSecret, http.NOT_FOUND, b"Not Found", "no-such-secret"),
     (errors.NoSuchPath, http.NOT_FOUND, b"Not Found", "no-such-path"),
     (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found", "no-such-instance"),
+    (errors.NoSuchStack, http.NOT_FOUND, b"Not Found", "no-such-stack"),
+    (errors.NoSuchService, http.NOT_FOUND, b"Not Found", "no-such-service"),
     (errors.NoSuchVolume, http.NOT_FOUND, b"Not Found", "no-such-volume"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),
     (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized", "unauthenticated"),

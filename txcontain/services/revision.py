@@ -115,3 +115,14 @@ def read_revision(name: str, record: dict[str, Any]) -> Revision:
     revision = Revision(read_service(name, asked), asked, document, published)
     _check(f"services.{name}", revision.service, revision.spec, revision.ports)
     return revision
+
+
+def with_replicas(name: str, revision: Revision, replicas: int) -> Revision:
+    """The same with another number of instances. Raises InvalidData."""
+    asked = {**revision.asked, "replicas": replicas}
+    service = read_service(name, asked)
+    values = json.loads(revision.document)
+    document = json.dumps(values if "network" in values else {"network": "private", **values})
+    scaled = Revision(service, asked, document, revision.published)
+    _check(f"services.{name}", service, scaled.spec, scaled.ports)
+    return scaled

@@ -1,0 +1,82 @@
+"""Sends a client what happens to a stack, until that is as wished, or can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+
+from txcontain.host.files import to_json
+from txcontain.logs.journal import Event, Journal
+from txcontain.logs.push import PushProducer
+
+MOST_WAITING = 10_000  # lines kept for a client that reads none
+
+
+@define(eq=False)
+class Progress(PushProducer):
+    """Sends lines of JSON: what is to be done, each event of the stack, how it has ended."""
+
+    journal: Journal = field(kw_only=True)
+    end: Callable[[], None] = lambda: None  # listens no more
+    _waiting: list[Event] = field(factory=list)
+    _outcome: list[str] | None = None  # what is not as wished, once that is known
+    _wake: Deferred[None] | None = None
+
+    def listen(self) -> None:
+        """Keep what happens from now on."""
+        self.end = self.journal.listen(self._happened)
+
+    async def send(self, stack: str, first: Any, settled: Deferred[list[str]]) -> None:
+        """Send what is there, and go on until ``settled`` has fired, or the client is gone."""
+        self.begin()
+        settled.addCallbacks(self._settled, lambda failure: failure.trap(CancelledError) and None)
+        try:
+            if await self.free():
+                self.consumer.write(to_json(first))
+            while await self._something_happened():
+                waiting, self._waiting = self._waiting, []
+                lines = [to_json(one) for one in waiting if one.get("stack") == stack]
+                if await self.free():
+                    self.consumer.write(b"".join(lines))
+            if self._outcome is not None and await self.free():
+                outcome = "failed" if self._outcome else "done"
+                self.consumer.write(to_json({"outcome": outcome, "wrong": self._outcome}))
+        finally:
+            self.end()
+            settled.cancel()
+            self.finish()
+
+    def _settled(self, wrong: list[str]) -> None:
+        """It has: but first comes what the journal has not told yet."""
+        self.journal.write().addCallback(lambda _: self._be_over(wrong))
+
+    def _be_over(self, wrong: list[str]) -> None:
+        self._outcome = wrong
+        self._go_on()
+
+    async def _something_happened(self) -> bool:
+        while not self._waiting and self._outcome is None and not self.gone:
+            self._wake = Deferred()
+            await self._wake
+        return bool(self._waiting) and not self.gone
+
+    def _happened(self, event: Event) -> None:
+        if "stack" in event and not self.gone:
+            self._waiting.append(event)
+            if len(self._waiting) > MOST_WAITING:
+                self.consumer.abortConnection()
+                self.stopProducing()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake.callback(None)
+
+    def stopProducing(self) -> None:
+        """The client is gone."""
+        super().stopProducing()
+        self._go_on()

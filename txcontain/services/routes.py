@@ -1,0 +1,48 @@
+"""Where a service's name and ports lead to: to those of its instances that serve."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from txcontain.container.spec import Port
+from txcontain.services.decide import Seen
+from txcontain.services.wish import Wish, Wished
+
+
+@frozen
+class Route:
+    """What leads to a service, and where."""
+
+    names: tuple[str, ...]
+    ports: tuple[Port, ...]
+    replicas: tuple[str, ...]  # the instances that get new connections
+
+
+def routes_of(wished: Wished, seen: Seen) -> dict[str, Route]:
+    """The routes of a stack, by the services' full names. Pure."""
+    if wished.down:
+        return {}
+    serving: dict[str, list[str]] = {}
+    for one in seen.replicas:
+        if one.serves and not one.leaving:
+            serving.setdefault(one.service, []).append(one.name)
+    return {
+        full_name(wished.name, name): _route(wished.name, wish, serving.get(name, []))
+        for name, wish in wished.services.items()
+        if is_routed(wish)
+    }
+
+
+def is_routed(wish: Wish) -> bool:
+    """Whether a name leads to a service."""
+    return not wish.revision.service.is_job and wish.revision.spec.network == "private"
+
+
+def full_name(stack: str, service: str) -> str:
+    """What a service is called among those of all stacks."""
+    return f"{stack}-{service}"
+
+
+def _route(stack: str, wish: Wish, replicas: list[str]) -> Route:
+    names = wish.name, f"{wish.name}.{stack}"
+    return Route(names, wish.revision.ports, tuple(sorted(replicas)))
