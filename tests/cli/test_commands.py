@@ -369,6 +369,9 @@ class NoAnswerTests(Session):
         words["run"] = ["a", "b"]
         words |= {"cp": ["web-1:/a", "-"], "commit": ["web-1", "a.tar"]}
         words |= {"destroy": ["web-1"], "exec": ["web-1", "ls"]}
+        stack = str(Path(file).absolute())
+        words |= {"up": [stack], "down": ["shop"], "scale": ["app=2"], "diff": ["web-1"]}
+        words |= {"update": ["app", "1", "2"], "rollback": ["app"]}
         words["rename"] = ["web-1", "shop"]
         words["top"] = ["web-1"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}

@@ -321,6 +321,10 @@ class Client:
         body = b"".join([chunk async for chunk in self._stream(method, path, **options)])
         return self.understood(body, shape) if shape else None
 
+    def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[bytes]:
+        """Send a request; yield the body of its answer as it comes; options as `ask` has them."""
+        return self._stream(method, path, **options)
+
     def feed(self, path: str, follow: bool, **params: Any) -> AsyncIterator[bytes]:
         """Yield a long body; one that is followed may be silent forever."""
         given = {

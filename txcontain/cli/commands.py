@@ -17,6 +17,7 @@ from txcontain.cli import (
     ps,
     run,
     secrets,
+    services,
     system,
     usage,
     v1,
@@ -39,6 +40,7 @@ OF_CHECKOUT: tuple[Command, ...] = (  # those in cli/, whose destroy is the cour
     *events.COMMANDS,
     *volumes.COMMANDS,
     *files.COMMANDS,
+    *services.COMMANDS,
     *system.COMMANDS,
     *complete.COMMANDS,
 )

@@ -12,7 +12,8 @@ from secrets import token_hex
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from txcontain.cli.command import INSTANCE, Argument, Command
+from txcontain.cli import services
+from txcontain.cli.command import INSTANCE, Argument, Command, instance_name
 from txcontain.cli.errors import CliError, Misused, Refused
 from txcontain.cli.words import plain, size
 
@@ -254,7 +255,12 @@ def check(kind: str, there: str | None, where: str) -> None:
 
 
 async def diff(client: "Client", arguments: Namespace) -> int:
-    """Print what an instance has added (A), changed (C) and deleted (D), a line each."""
+    """Print what an instance has added (A), changed (C) and deleted (D), a line each.
+
+    Of a file with a stack: what `up` would do.
+    """
+    if services.is_stack(arguments.instance):
+        return await services.diff(client, arguments.instance)
     told = await client.changes(arguments.instance)
     for change in told["changes"]:
         print(plain(f"{change['kind']} {change['path']}"))
@@ -286,7 +292,19 @@ COMMANDS = (
             Argument("target", metavar="TARGET", type=place, help="the same"),
         ),
     ),
-    Command("diff", "show what an instance has added, changed and deleted", diff, (INSTANCE,)),
+    Command(
+        "diff",
+        "show what an instance has added, changed and deleted, or what `up FILE` would do",
+        diff,
+        (
+            Argument(
+                "instance",
+                metavar="INSTANCE|FILE",
+                type=instance_name,
+                help="an instance, or a stack's file: a path with a '/', or with .json at its end",
+            ),
+        ),
+    ),
     Command(
         "commit",
         "keep what an instance wrote as a new tarball for mounts",
