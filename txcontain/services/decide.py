@@ -270,7 +270,7 @@ class _Look:
 
     def is_good(self, wish: Wish, replica: Replica) -> bool:
         """Whether an instance does what it should, and has for a while if it is new."""
-        return replica.serves and self.now.seconds - replica.since >= self._monitor(wish)
+        return replica.serves and self.now.seconds >= replica.since + self._monitor(wish)
 
     def _monitor(self, wish: Wish) -> float:
         is_tried = wish.state in UNDER_WAY and wish.is_new
@@ -280,7 +280,7 @@ class _Look:
         deadline = wish.revision.service.update.healthy_deadline
         if self.is_good(wish, replica):
             return False
-        late = not replica.serves and self.now.seconds - replica.since >= deadline
+        late = not replica.serves and self.now.seconds >= replica.since + deadline
         return bool(replica.fault) or replica.state == OVER or late
 
     def _too_many_failed(self, wish: Wish, failed: Sequence[Replica]) -> str:

@@ -51,7 +51,7 @@ from txcontain.services.steps import (
     Wait,
     Withdraw,
 )
-from txcontain.services.wish import DONE, Wished
+from txcontain.services.wish import DONE, ROLLING_BACK, Wished
 
 TRY_AGAIN = 2.0  # seconds after something that the machine did not let us do
 LOOK_AFTER, LOOK_AT_MOST = 0.05, 0.5  # seconds between two looks at the connections of an instance
@@ -244,7 +244,10 @@ class Keeper:
             return
         wish = wished.services[step.service]
         if isinstance(step, GiveUp):
-            how = f" to {wish.revision.config}" if wish.state == "rolling back" else ""
+            how = ""
+            if wish.state == ROLLING_BACK:
+                how = f" to {wish.revision.config}"
+                self.sight.forget_trouble(name, step.service)  # it was another revision's
             self._say(name, step.service, f"{wish.state}{how}: {step.why}")
         elif isinstance(step, Settle):
             self._say(name, step.service, "as wished" if wish.state == DONE else wish.state)

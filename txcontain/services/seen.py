@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from txcontain.engine.manager import Manager
+from txcontain.runtime.health import UNHEALTHY
 from txcontain.runtime.instance import Instance
 from txcontain.services.decide import (
     MAKING,
@@ -77,7 +78,7 @@ class Sight:
 
     def _replica(self, instance: Instance) -> Replica:
         labels = instance.labels
-        is_serving = "replica" in labels and serves(instance)  # a job serves no one
+        is_serving = "replica" in labels and instance.serves  # a job serves no one
         state = self._state(instance)
         leaving = self.leaving.get(instance.name, REMOVING if instance.ending else "")
         return Replica(
@@ -111,12 +112,6 @@ class Sight:
         return self._serving[instance.name][1]
 
 
-def serves(instance: Instance) -> bool:
-    """Whether it does what it is there for."""
-    ready = instance.spec.port is None or instance.ready
-    return instance.running and ready and not instance.paused
-
-
 def stops_when_unhealthy(instance: Instance) -> bool:
     """Whether it may be its health check that has stopped it."""
     health = instance.spec.health
@@ -130,6 +125,8 @@ def _fault(instance: Instance) -> str:
         return f"ended: {reason}"
     if instance.state == "stopped" and stops_when_unhealthy(instance):
         return "was stopped, as it was unhealthy"
-    if instance.restarts and not serves(instance):
+    if instance.health == UNHEALTHY:
+        return "is unhealthy"
+    if instance.restarts and not instance.serves:
         return f"was started again, after it had ended: {reason}"
     return ""
