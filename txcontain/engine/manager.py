@@ -43,10 +43,11 @@ from txcontain.logs.reader import Reader
 from txcontain.network.network import Network
 from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.instance import Instance
+from txcontain.runtime.kept import all_but_what_tells
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import new_name
 from txcontain.runtime.prober import Prober, make_prober
-from txcontain.runtime.records import AT_REST, RECORD
+from txcontain.runtime.records import AT_REST
 from txcontain.runtime.sessions import Sessions
 from txcontain.runtime.supervised import LOOK_AFTER
 
@@ -60,13 +61,6 @@ REMOVE_AFTER = 5.0  # seconds, in which a client can ask how an instance ended, 
 
 async def nothing() -> None:
     """Wait for nothing: all is written at once."""
-
-
-def all_but_what_tells(folder: str) -> list[str]:
-    """The paths of what is in an instance's folder, except its record and its log."""
-    with contextlib.suppress(FileNotFoundError):  # it has no folder yet
-        return [os.path.join(folder, name) for name in set(os.listdir(folder)) - {LOG, RECORD}]
-    return []
 
 
 def is_stuck(instance: Instance) -> MachineAtFault:
@@ -436,9 +430,6 @@ class Manager:
                 self._forget_oldest()
         if instance.ended and instance.remove and not instance.ending:
             self.remove_later(instance)
-        self._tell_watchers(instance)
-
-    def _tell_watchers(self, instance: Instance) -> None:
         for watcher in self.watchers:
             watcher(instance)
 
@@ -539,7 +530,8 @@ class Manager:
         self.history.forget(instance.name)
         if timer := self._removals.pop(instance.name, None):
             timer.cancel()
-        self._tell_watchers(instance)
+        for watcher in self.watchers:
+            watcher(instance)
         if left:
             raise MachineAtFault(f"{instance.name} has ended, but something is left", *left)
 

@@ -18,11 +18,19 @@ from twisted.logger import Logger
 from txcontain.errors import MachineAtFault
 from txcontain.host.files import to_json, write_soon
 from txcontain.host.os_errors import of_os
+from txcontain.logs.logd import LOG
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.records import RECORD
 
 Record = Mapping[str, Any]
 log = Logger()
+
+
+def all_but_what_tells(folder: str) -> list[str]:
+    """The paths of what is in an instance's folder, except its record and its log."""
+    with contextlib.suppress(FileNotFoundError):  # it has no folder yet
+        return [os.path.join(folder, name) for name in set(os.listdir(folder)) - {LOG, RECORD}]
+    return []
 
 
 @define(eq=False)
