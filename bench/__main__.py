@@ -23,6 +23,7 @@ from bench import (
     packages,
     processes,
     report,
+    services,
     stay,
 )
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
@@ -102,6 +103,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures.append(measure.first_launches(folder, together, scale.first))
         figures += execs.figures(warm, docker, scale.rounds)
         figures += logs.figures(folder)
+        figures.append(services.figure(warm, scale.rounds))
         figures.append(health.figure(warm, scale.running[-1], scale.idle))
         print(f"\n{report.figure_table(figures)}", flush=True)
     return {
