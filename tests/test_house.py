@@ -29,6 +29,7 @@ WITHOUT_TWISTED = [
     "host/cgroups",
     "host/files",
     "host/id_ranges",
+    "host/isolation",
     "host/kernel",
     "host/listeners",
     "host/meters",

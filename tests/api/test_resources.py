@@ -43,6 +43,7 @@ METHODS = {
     "/instances/web-1/logs": "GET, HEAD",
     "/instances/web-1/stats": "GET, HEAD",
     "/instances/web-1/explain": "GET, HEAD",
+    "/instances/web-1/isolation": "GET, HEAD",
     "/instances/web-1/wait": "GET, HEAD",
     "/instances/web-1/exec": "GET, HEAD, POST",
     "/instances/web-1/exec/explain": "GET, HEAD",

@@ -85,9 +85,10 @@ class BrowserCase(ManagerCase):
         wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         self.assertLessEqual(page.evaluate(wider), 0, f"{page.url} is wider than its window")
 
-    def picture(self, page: Any, name: str) -> None:
-        """Take a picture for the documents, if that is wanted."""
+    def picture(self, page: Any, name: str, seconds: float = 1) -> None:
+        """Take a picture for the documents after some seconds, if that is wanted."""
         if os.environ.get("SCREENSHOTS"):
+            page.wait_for_timeout(1000 * seconds)
             page.screenshot(path=PICTURES / f"screen-{name}.png")
 
 

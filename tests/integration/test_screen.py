@@ -21,6 +21,16 @@ COUNTS = """\
 n=0
 while :; do n=$((n + 1)); echo count $n; sleep 0.2; done
 """
+ORDERS = r"""#!/bin/sh
+n=0
+while :; do
+    n=$((n + 1))
+    printf '\033[32mINFO\033[0m  order %d taken in %d ms\n' $n $((n % 37 + 3))
+    [ $((n % 7)) = 0 ] && printf '\033[33mWARN\033[0m  the queue has %d entries\n' $((n % 90))
+    [ $((n % 9)) = 0 ] && printf '\033[1;31mERROR\033[0m payment %d was refused\n' $n >&2
+    sleep 0.3
+done
+"""
 FAILS = """\
 #!/bin/sh
 exit 3
@@ -365,7 +375,7 @@ class AccessibleTests(BrowserCase):
         self.launch(**self.job(FAILS))
         views = ["", "#/logs", "#/events", "#/disk", "#/configs"]
         views += [
-            of_instance(name, view) for view in ("", "/launch", "/logs", "/config", "/explain")
+            of_instance(name, view) for view in ("", "/launch", "/isolation", "/config", "/explain")
         ]
         for size, scheme in ((WIDE, "light"), (NARROW, "dark")):
             page = self.open(size=size, scheme=scheme)
@@ -376,3 +386,46 @@ class AccessibleTests(BrowserCase):
             self.go(page, of_instance(name))
             page.get_by_role("button", name="Destroy").click()
             self.assert_accessible(page)
+
+
+class PicturesTests(BrowserCase):
+    """The pictures of the documents, of instances such as a person has."""
+
+    pool = 2
+
+    def start_shop(self) -> None:
+        """Launch a web server, what takes its orders, and what fails."""
+        for name, text, keys in (
+            ("shop-web-1", SERVER, {"restart": "always"}),
+            ("shop-web-2", SERVER, {"restart": "always"}),
+            ("orders", ORDERS, {"limits": {"memory": "64M"}, "volumes": ["orders /data"]}),
+            ("importer", FAILS, {}),
+            ("mailer", SERVER, {}),
+        ):
+            config = self.config(**self.job(text, **keys), name=name.rstrip("-12"), minor="4")
+            asked = {"instance": name, "config": config, "labels": {"team": "shop"}}
+            self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
+        self.ask("POST", "/instances/mailer/stop")
+
+    def test_pictures(self) -> None:
+        """Each view of them is drawn; SCREENSHOTS=1 keeps the pictures."""
+        self.start_shop()
+        page = self.open(size=(1280, 350))
+        page.get_by_text("failed", exact=True).wait_for()
+        self.picture(page, "instances", seconds=45)
+        page.set_viewport_size({"width": 1280, "height": 640})
+        self.go(page, of_instance("orders"))
+        page.get_by_text("10 min").wait_for()
+        self.picture(page, "instance", seconds=3)
+        self.go(page, of_instance("orders", "/isolation"))
+        page.get_by_text("NET_BIND_SERVICE").wait_for()
+        self.picture(page, "isolation")
+        dark = self.open(of_instance("orders", "/launch"), (1280, 640), "dark")
+        dark.get_by_text("Steps of the plan").wait_for()
+        self.picture(dark, "launch")
+        self.go(dark, of_instance("orders", "/logs"))
+        dark.get_by_text("was refused").first.wait_for()
+        self.picture(dark, "logs")
+        narrow = self.open(size=NARROW)
+        narrow.get_by_text("failed", exact=True).wait_for()
+        self.picture(narrow, "narrow", seconds=5)

@@ -31,7 +31,7 @@ from txcontain.container.document import read_object
 from txcontain.container.explain import explain
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
-from txcontain.engine.inspection import inspect, top, usage
+from txcontain.engine.inspection import held, inspect, top, usage
 from txcontain.runtime.health import STATUSES
 from txcontain.runtime.instance import Instance
 
@@ -158,6 +158,43 @@ class Instances(Area):
             },
             *COUNTED,
         ),
+        "Isolation": structure(
+            {
+                "namespaces": {
+                    "type": "object",
+                    "description": "by kind: its number, and whether it is not the host's",
+                    "additionalProperties": structure(
+                        {
+                            "id": numeric("as the kernel has it", 1),
+                            "own": {"type": "boolean", "description": "it is not the host's"},
+                        }
+                    ),
+                },
+                "capabilities": array(string("one that is in effect, as NET_BIND_SERVICE")),
+                "host_capabilities": array(string("one that the manager has")),
+                "seccomp": one_of("how its system calls are checked", "none", "strict", "filter"),
+                "filters": numeric("how many there are", 0),
+                "no_new_privileges": {
+                    "type": "boolean",
+                    "description": "no program that it starts can get any",
+                },
+                "host_user": numeric("the id of its user, as the host sees it", 0),
+                "host_group": numeric("the same of its group", 0),
+                "host_groups": array(numeric("of a further group", 0)),
+                "mounts": array(
+                    structure(
+                        {
+                            "target": string("where it is, in the container"),
+                            "type": string("the kind of file system"),
+                            "source": string("what is mounted"),
+                            "options": array(string("of the mount, as ro, nosuid")),
+                        }
+                    ),
+                    "by path; up to 1000",
+                ),
+                "more": numeric("how many mounts are left out", 0),
+            }
+        ),
         "Process": structure(
             {
                 "pid": numeric("as the container sees it", 1),
@@ -233,6 +270,15 @@ class Instances(Area):
             ),
             "parameters": [INSTANCE],
         },
+        "/instances/{instance}/isolation": {
+            "get": extension(
+                "isolation",
+                "Tell how an instance's PID 1 is held apart from the host, as the kernel has it",
+                answer("namespaces, capabilities, filter, ids and mounts", ref("Isolation")),
+                NO_INSTANCE,
+            ),
+            "parameters": [INSTANCE],
+        },
         "/instances/{instance}/explain": {
             "get": extension(
                 "explain",
@@ -254,6 +300,9 @@ class Instances(Area):
         async def processes(request: Request) -> Json:
             return await top(self.manager, self.manager.match(name))
 
+        async def apart(request: Request) -> Json:
+            return await held(self.manager, self.manager.match(name))
+
         async def explanation(request: Request) -> None:
             script = explain(self.manager.match(name).plan)
             request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
@@ -267,6 +316,7 @@ class Instances(Area):
         return {
             b"stats": ExtensionResource(GET=figures),
             b"top": ExtensionResource(GET=processes),
+            b"isolation": ExtensionResource(GET=apart),
             b"explain": ExtensionResource(GET=explanation),
             b"wait": ExtensionResource(GET=wait),
         }

@@ -14,6 +14,7 @@ from attrs import asdict
 from txcontain.engine.manager import Manager
 from txcontain.errors import NotRunning
 from txcontain.host.cgroups import Cgroups
+from txcontain.host.isolation import isolation
 from txcontain.host.processes import describe
 from txcontain.logs.reader import Reader
 from txcontain.logs.segments import Wanted
@@ -75,14 +76,36 @@ async def top(manager: Manager, instance: Instance) -> dict[str, Any]:
     Raises NotRunning, TooMany.
     """
     if not instance.running or instance.processes is None:
-        hint = "only one that runs has processes"
-        raise NotRunning(f"{instance.name} is {instance.state}", hint)
+        raise _no_processes(instance, instance.state)
     token, ids = instance.processes.token, instance.ids or 0
     async with manager.surveys.turn():
         found, more = await manager.threads(_processes, manager.pool.cgroups, token)
     for one in found:
         one["user"] -= ids if one["user"] >= ids else 0
     return {"processes": found, "more": more}
+
+
+async def held(manager: Manager, instance: Instance) -> dict[str, Any]:
+    """How the PID 1 of an instance is held apart from the host.
+
+    Raises NotRunning, TooMany.
+    """
+    pid = instance.standing["pid"]
+    if not instance.running or instance.processes is None or pid is None:
+        raise _no_processes(instance, instance.state)
+    token = instance.processes.token
+    try:
+        async with manager.surveys.turn():
+            found: dict[str, Any] = await manager.threads(isolation, pid)
+        if pid in manager.pool.cgroups.members(token):  # else the pid may be another's by now
+            return found
+    except OSError:
+        pass
+    raise _no_processes(instance, "ending")
+
+
+def _no_processes(instance: Instance, state: str) -> NotRunning:
+    return NotRunning(f"{instance.name} is {state}", "only one that runs has processes")
 
 
 def _processes(cgroups: Cgroups, token: str) -> tuple[list[dict[str, Any]], int]:

@@ -185,7 +185,7 @@ def describe(pid: int) -> dict[str, Any]:
 
     Raises ProcessLookupError if it is gone.
     """
-    fields, status = _stat(pid), _status(pid)
+    fields, status = _stat(pid), read_status(pid)
     ticks = int(fields[11]) + int(fields[12])  # utime and stime (proc_pid_stat(5))
     return {
         "pid": int(status["NSpid"][-1]),
@@ -197,7 +197,11 @@ def describe(pid: int) -> dict[str, Any]:
     }
 
 
-def _status(pid: int) -> dict[str, list[str]]:
+def read_status(pid: int) -> dict[str, list[str]]:
+    """What /proc/PID/status says, by name, as words (proc_pid_status(5)).
+
+    Raises ProcessLookupError if it is gone.
+    """
     try:
         with open(f"/proc/{pid}/status", errors="replace") as file:
             pairs = (line.partition(":") for line in file)

@@ -3,6 +3,7 @@
 import { get, getText, instancePath } from "./api.js";
 import { Actions } from "./actions.js";
 import { Graph } from "./graph.js";
+import { Isolation } from "./isolation.js";
 import { Launch } from "./launch.js";
 import { readInstance, mayWrite } from "./live.js";
 import { Logs } from "./logs.js";
@@ -32,6 +33,7 @@ const TABS = [
   ["launch", "Launch", "how it was launched"],
   ["logs", "Logs", "its logs"],
   ["shell", "Shell", "a shell in it"],
+  ["isolation", "Isolation", "how it is held apart"],
   ["config", "Config", "its config"],
   ["explain", "Explain", "how to make it by hand"],
 ];
@@ -83,6 +85,7 @@ const VIEWS = {
       ? html`<${Shell} name=${name} />`
       : html`<p class="empty">A shell takes a token whose role is write.</p>`,
   config: ({ details }) => details && html`<${Config} details=${details} />`,
+  isolation: Isolation,
   explain: Explain,
 };
 
