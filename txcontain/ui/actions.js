@@ -17,7 +17,7 @@ const ACTIONS = {
   },
   start: {
     title: "Start",
-    when: ({ state }) => ["stopped", "ended", "waiting"].includes(state),
+    when: ({ state }) => ["stopped", "ended", "failed", "waiting"].includes(state),
   },
   restart: {
     title: "Restart",

@@ -79,7 +79,7 @@ export function Instance({ go, rest: [name, tab = ""] }) {
 const VIEWS = {
   launch: ({ details }) => details && html`<${Launch} details=${details} />`,
   logs: ({ name, record: { state } }) =>
-    html`<${Logs} names=${[name]} resting=${state === "ended" || state === "stopped"} />`,
+    html`<${Logs} names=${[name]} resting=${["ended", "stopped", "failed"].includes(state)} />`,
   shell: ({ name }) =>
     mayWrite()
       ? html`<${Shell} name=${name} />`

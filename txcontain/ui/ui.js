@@ -125,6 +125,7 @@ const TONES = {
   ended: "calm",
   healthy: "good",
   unhealthy: "bad",
+  failed: "bad",
 };
 
 // An instance's state as a person would put it, and its tone.
