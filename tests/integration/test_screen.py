@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.integration.browser import NARROW, WIDE, BrowserCase, of_instance
 from tests.integration.harness import wait_until
@@ -429,3 +429,93 @@ class PicturesTests(BrowserCase):
         narrow = self.open(size=NARROW)
         narrow.get_by_text("failed", exact=True).wait_for()
         self.picture(narrow, "narrow", seconds=5)
+
+
+class ServicesTests(BrowserCase):
+    """Stacks, with answers in the manager's place: what is shown, and what is asked for."""
+
+    service: ClassVar[dict[str, Any]] = {
+        "service": "shop-web",
+        "stack": "shop",
+        "config": "web-1-4",
+        "state": "rolled back",
+        "why": "<img src=x onerror=document.title='run'> did not become healthy",
+        "replicas": 2,
+        "running": 2,
+        "serving": 2,
+        "current": 2,
+        "completed": False,
+        "ports": ["127.0.0.1:8000->80/tcp"],
+        "after": {},
+        "schedule": None,
+        "next": None,
+        "before": "web-1-3",
+        "instances": ["shop-web-1", "shop-web-2"],
+    }
+
+    def answer(self, route: Any) -> None:
+        """Answer as the API of stacks does, and keep what was asked."""
+        asked = route.request
+        path = asked.url.removeprefix(self.url)
+        document = {"stack": "shop", "services": {}}
+        if asked.method != "GET":
+            self.asked.append((asked.method, path, asked.post_data_json))
+        if asked.method == "GET" and path == "/stacks":
+            told: Any = [{"stacks": [{"stack": "shop", "services": [self.service]}]}]
+        elif asked.method == "GET":
+            told = [{"stack": "shop", "document": document, "services": [self.service]}]
+        else:
+            step = {
+                "step": "launch",
+                "service": "web",
+                "instance": "shop-web-3",
+                "text": "launch it",
+            }
+            told = [{"stack": "shop", "changes": ["web: replicas 2 -> 3"], "steps": [step]}]
+        if path.endswith("wait=1"):
+            told += [{"outcome": "failed", "wrong": ["web has failed"]}]
+        route.fulfill(body="".join(f"{json.dumps(line)}\n" for line in told))
+
+    def test_services(self) -> None:
+        """They are shown with why; scaled, updated and rolled back; a change is shown before."""
+        self.asked: list[Any] = []
+        page = self.open()
+        page.route(re.compile("/(stacks|services)(/|$|[?])"), self.answer)
+        page.reload()
+        page.get_by_role("link", name="Services").click()
+        page.get_by_text("did not become healthy").wait_for()
+        self.assert_accessible(page)
+        self.assertNotIn("run", page.title())
+        page.get_by_label("Replicas of shop-web").fill("3")
+        page.get_by_role("button", name="Scale").click()
+        page.get_by_text("web has failed").wait_for()
+        page.get_by_role("button", name="Close").click()
+        page.get_by_label("Version of shop-web").fill("1.5")
+        page.get_by_role("button", name="Update").click()
+        page.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Roll back to web-1-3").click()
+        page.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Change…").click()
+        up = page.get_by_role("dialog").get_by_role("button", name="Up")
+        self.assertTrue(up.is_disabled())
+        page.get_by_role("button", name="What would change?").click()
+        page.get_by_text("replicas 2 -> 3").wait_for()
+        up.click()
+        page.get_by_text("web has failed").wait_for()
+        page.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Down…").click()
+        page.get_by_text("shop-web: shop-web-1, shop-web-2").wait_for()
+        page.get_by_role("dialog").get_by_role("button", name="Down").click()
+        page.get_by_text("web has failed").wait_for()
+        document = {"stack": "shop", "services": {}}
+        self.assertEqual(
+            self.asked,
+            [
+                ("POST", "/services/shop-web/scale?wait=1", {"replicas": 3}),
+                ("POST", "/services/shop-web/update?wait=1", {"major": "1", "minor": "5"}),
+                ("POST", "/services/shop-web/rollback?wait=1", None),
+                ("POST", "/stacks?dry_run=1", document),
+                ("POST", "/stacks?wait=1", document),
+                ("DELETE", "/stacks/shop?wait=1", None),
+            ],
+        )

@@ -70,6 +70,15 @@ export async function act(method, path, body) {
   return { ...(await answer.json().catch(() => ({}))), notes };
 }
 
+// The same of something that takes long: the manager tells it line by line.
+export async function actAndFollow(method, path, body, heard, signal) {
+  const answer = await send(path, { method, body: JSON.stringify(body), signal });
+  const read = lineReader((line) => heard(JSON.parse(line)));
+  read(null);
+  for await (const bytes of pieces(answer.body, signal)) read(bytes);
+  read(new TextEncoder().encode("\n")); // a whole document has no end of line
+}
+
 export const instancePath = (name, below = "") => `/instances/${encodeURIComponent(name)}${below}`;
 
 // Follow a stream until `signal` is aborted. A stream that ends is taken up again, but if it ends
@@ -103,7 +112,7 @@ export async function follow({ path, heard, told, signal, finite = false }) {
 
 async function* pieces(stream, signal) {
   const reader = stream.getReader();
-  signal.addEventListener("abort", () => reader.cancel().catch(() => {}));
+  signal?.addEventListener("abort", () => reader.cancel().catch(() => {}));
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
@@ -134,7 +143,7 @@ export function lineReader(heard, longest = 1 << 20) {
     const [first, ...others] = decoder.decode(bytes, { stream: true }).split("\n");
     put(first);
     for (const text of others) {
-      heard(rest, left);
+      if (rest) heard(rest, left);
       [rest, left] = ["", 0];
       put(text);
     }

@@ -18,6 +18,7 @@ import {
   clock,
   duration,
   html,
+  milliseconds,
   percent,
   shown,
   useAsked,
@@ -40,10 +41,11 @@ const TABS = [
 
 export function Instance({ go, rest: [name, tab = ""] }) {
   const { instances, loaded } = useLive();
+  const turn = Math.floor(useClock(10) / 10); // its checks are no events
   const record = instances.get(name);
   const [details, error] = useAsked(
     (signal) => (record ? readInstance(name, signal) : Promise.resolve(undefined)),
-    [name, record?.state, record?.since, record?.ready, record?.paused],
+    [name, record?.state, record?.since, record?.ready, record?.paused, turn],
   );
   const address = (view) => addressOf(name, view && `/${view}`);
   useKeys(
@@ -62,7 +64,7 @@ export function Instance({ go, rest: [name, tab = ""] }) {
     <div class="bar">
       <h1>${shown(name)}</h1>
       <${State} one=${record} />
-      ${record.health && html`<${Health} one=${record} />`}
+      ${record.health && record.health !== "unhealthy" && html`<${Health} one=${record} />`}
       <${Actions} record=${record} details=${details} go=${go} />
     </div>
     <nav class="tabs" aria-label="About this instance">
@@ -124,6 +126,7 @@ function About({ record, details }) {
           ? html`<${Timeline} events=${own} />`
           : html`<p class="faint">Nothing has happened to it lately.</p>`
       }
+      ${details?.checks?.length > 0 && html`<${Checks} checks=${details.checks} />`}
     </section>
     <section>
       ${
@@ -165,6 +168,20 @@ function About({ record, details }) {
     </section>
   </div>`;
 }
+
+const Checks = ({ checks }) => html`<h2>Its last checks</h2>
+  <ol class="timeline">
+    ${[...checks].reverse().map(
+      ({ at, seconds, passed, output }) =>
+        html`<li class=${passed ? "good" : passed === null ? "warn" : "bad"}>
+          <time>${clock(at)}</time>
+          <div>
+            <b>${passed ? "passed" : passed === null ? "could not be asked" : "failed"}</b>${" "}
+            ${milliseconds(seconds)}${output && html`<small>${shown(output)}</small>`}
+          </div>
+        </li>`,
+    )}
+  </ol>`;
 
 const Timeline = ({ events }) => html`<ol class="timeline">
   ${[...events].reverse().map(

@@ -15,9 +15,8 @@ export const live = {
   events: [], // the newest last
   lastEvent: new Map(), // by instance
   figures: new Map(), // by instance: {cpu: [], memory: []}, a point a second
-  host: null,
   caller: null,
-  version: null,
+  hasServices: false, // whether this manager has stacks
   loaded: false,
 };
 
@@ -105,12 +104,15 @@ async function refresh(signal) {
 async function refreshAll(signal) {
   try {
     stale.clear();
-    const [caller, version] = await Promise.all([
+    const [caller, hasServices] = await Promise.all([
       get("/whoami", signal),
-      get("/version", signal),
+      get("/stacks", signal).then(
+        () => true,
+        () => false,
+      ),
       readAll(signal),
     ]);
-    Object.assign(live, { caller, version, loaded: true });
+    Object.assign(live, { caller, hasServices, loaded: true });
     changed();
     refresh(signal);
   } catch {

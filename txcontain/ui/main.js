@@ -8,6 +8,7 @@ import { Instance } from "./instance.js";
 import { start, stop } from "./live.js";
 import { LogsOfAll } from "./logs.js";
 import { Overview } from "./overview.js";
+import { Services } from "./services.js";
 import { Dialog, html, keys, render, shown, useEffect, useLive, useState } from "./ui.js";
 
 // Address, title, view; one without a title is not in the menu.
@@ -17,8 +18,12 @@ const VIEWS = [
   ["events", "Events", Events],
   ["disk", "Disk", Disk],
   ["configs", "Configs", Configs],
+  ["services", "Services", Services],
   ["instance", "", Instance],
 ];
+
+const menu = ({ hasServices }) =>
+  VIEWS.filter(([address, title]) => title && (hasServices || address !== "services"));
 
 const go = (address) => (location.hash = address);
 
@@ -45,7 +50,7 @@ function Page() {
     addEventListener("hashchange", moved);
     addEventListener("keydown", pressed);
     keys.set("?", { words: "all keys", act: () => setHelp(true) });
-    VIEWS.filter(([, title]) => title).forEach(([address, title], at) =>
+    menu(live).forEach(([address, title], at) =>
       keys.set(String(at + 1), { words: title, act: () => go(`#/${address}`) }),
     );
     onUnknown(() => {
@@ -62,7 +67,7 @@ function Page() {
     <header>
       <a class="brand" href="#/"><img src="/ui/icon.svg" alt="" width="20" height="20" />txcontain</a>
       <nav aria-label="Views">
-        ${VIEWS.filter(([, name]) => name).map(
+        ${menu(live).map(
           ([address, name]) =>
             html`<a href="#/${address}" aria-current=${address === where.view ? "page" : null}>${name}</a>`,
         )}

@@ -131,6 +131,7 @@ const TONES = {
 // An instance's state as a person would put it, and its tone.
 export function standing(one) {
   if (one.paused) return ["paused", "warn"];
+  if (one.state === "running" && one.health === "unhealthy") return ["unhealthy", "bad"];
   if (one.state === "ended" && one.exit && one.exit.status !== 0) return ["failed", "bad"];
   if (one.state === "running" && one.port && !one.ready) return ["not ready", "busy"];
   return [one.state, TONES[one.state]];
@@ -141,12 +142,10 @@ export const State = ({ one }) => {
   return html`<span class="state ${tone}">${word}</span>`;
 };
 
-export function Health({ one }) {
-  const state = one.health?.state || one.health;
-  return typeof state === "string"
-    ? html`<span class="state ${TONES[state] || "busy"}">${state}</span>`
+export const Health = ({ one: { health } }) =>
+  health
+    ? html`<span class="state ${TONES[health]}">${health}</span>`
     : html`<span class="faint">–</span>`;
-}
 
 export const Trouble = ({ error }) =>
   error &&
