@@ -98,6 +98,8 @@ lint: install ## check the style, the format and the types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
+	@! command -v node >/dev/null || for file in txcontain/ui/*.js; do \
+	    node --check --input-type=module <$$file || exit 1; done
 
 api_tests: install $(BASE) $(MOUNTABLES) ## test the REST API, from a clean start to a clean end
 	@$(ROOT) scripts/contract-tests rest
