@@ -119,7 +119,7 @@ examples_tests: examples ## run the examples for real, and kill the manager mean
 bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 	@$(ROOT) .venv/bin/python -m bench
 
-coverage: install $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out; at most 5 %
+coverage: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out; at most 5 %
 	@$(ROOT) scripts/coverage
 
 pictures: install ## draw the pictures of docs/architecture.md again, from the code

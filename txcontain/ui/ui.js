@@ -147,9 +147,13 @@ export const Health = ({ one: { health } }) =>
     ? html`<span class="state ${TONES[health]}">${health}</span>`
     : html`<span class="faint">–</span>`;
 
+// What was refused, and why; or what a person should know of a success.
 export const Trouble = ({ error }) =>
   error &&
-  html`<div class="trouble" role="alert">
+  html`<div
+    class=${error instanceof Error ? "trouble" : "trouble note"}
+    role=${error instanceof Error ? "alert" : "status"}
+  >
     ${(error.chain || [error.message]).map((sentence) => html`<p>${shown(sentence)}</p>`)}
   </div>`;
 
