@@ -519,3 +519,37 @@ class ServicesTests(BrowserCase):
                 ("DELETE", "/stacks/shop?wait=1", None),
             ],
         )
+
+    def work(self, page: Any) -> None:
+        """Wait until what was begun is done, and close its dialog."""
+        page.get_by_text("It is done.").wait_for()
+        page.get_by_role("button", name="Close").click()
+
+    def test_stack(self) -> None:
+        """A real stack is put up from the page, scaled, updated, rolled back and taken down."""
+        job = self.job(SERVER, network="host")
+        for minor in ("1", "2"):
+            config = self.config(**job) | {"name": "web", "minor": minor}
+            self.assertEqual(self.ask("POST", "/config", config).status, 200)
+        page = self.open("#/services")
+        page.get_by_role("button", name="Up…").click()
+        document = {"stack": "shop", "services": {"web": {"config": "web-1-1"}}}
+        page.get_by_label("The stack").fill(json.dumps(document))
+        page.get_by_role("button", name="What would change?").click()
+        page.get_by_role("dialog").get_by_role("button", name="Up", exact=True).click()
+        self.work(page)
+        page.get_by_text("1 of 1 serve").wait_for()
+        page.get_by_label("Replicas of shop-web").fill("2")
+        page.get_by_role("button", name="Scale").click()
+        self.work(page)
+        page.get_by_text("2 of 2 serve").wait_for()
+        page.get_by_label("Version of shop-web").fill("1.2")
+        page.get_by_role("button", name="Update").click()
+        self.work(page)
+        page.get_by_role("button", name="Roll back to web-1-1").click()
+        self.work(page)
+        page.get_by_text("web-1-1", exact=True).wait_for()
+        page.get_by_role("button", name="Down…").click()
+        page.get_by_role("dialog").get_by_role("button", name="Down", exact=True).click()
+        self.work(page)
+        page.get_by_text("There is no stack.").wait_for()
