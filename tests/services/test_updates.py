@@ -47,6 +47,9 @@ class FailureTests(KeeperCase):
             said = self.services()["shop-a"]
             self.assertRegex(said, r"^rolled back: shop-a-\d ended: exit status 1$")
             self.assertEqual(self.up(a=THREE), [])
+        told = [event for event in self.manager.journal.since(0) if event["what"] == "rolled back"]
+        self.assertEqual([event["service"] for event in told], ["a", "a"])
+        self.assertRegex(told[0]["reason"], r"^a of shop, to web-1-01: shop-a-\d ended")
 
     def test_can_not_be_launched(self) -> None:
         """If one can't be launched, the update is rolled back at once."""

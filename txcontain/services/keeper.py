@@ -51,7 +51,7 @@ from txcontain.services.steps import (
     Wait,
     Withdraw,
 )
-from txcontain.services.wish import DONE, ROLLING_BACK, Wished
+from txcontain.services.wish import DONE, ROLLING_BACK, Wish, Wished
 
 TRY_AGAIN = 2.0  # seconds after something that the machine did not let us do
 LOOK_AFTER, LOOK_AT_MOST = 0.05, 0.5  # seconds between two looks at the connections of an instance
@@ -244,11 +244,11 @@ class Keeper:
             return
         wish = wished.services[step.service]
         if isinstance(step, GiveUp):
-            how = ""
             if wish.state == ROLLING_BACK:
-                how = f" to {wish.revision.config}"
                 self.sight.forget_trouble(name, step.service)  # it was another revision's
-            self._say(name, step.service, f"{wish.state}{how}: {step.why}")
+                self._say_rolled_back(wished, wish, step.why)
+            else:
+                self._say(name, step.service, f"{wish.state}: {step.why}")
         elif isinstance(step, Settle):
             self._say(name, step.service, "as wished" if wish.state == DONE else wish.state)
             self.sight.forget_trouble(name, step.service)
@@ -260,6 +260,11 @@ class Keeper:
 
     def _say(self, stack: str, service: str, what: str, instance: str | None = None) -> None:
         self.manager.journal.add("service", what, instance=instance, stack=stack, service=service)
+
+    def _say_rolled_back(self, wished: Wished, wish: Wish, why: str) -> None:
+        said = f"{wish.name} of {wished.name}, to {wish.revision.config}: {why}"
+        about = {"stack": wished.name, "service": wish.name}
+        self.manager.journal.add("rolled back", said, instance=None, **about)
 
     # -- doing ---------------------------------------------------------------------------
 
