@@ -872,6 +872,7 @@ class FakeDoorways:
         self.wanted: dict[str, Any] = {}
         self.leads_to: Any = None
         self.looked = 0
+        self.waited_for: set[str] = set()  # services
         self.carried: dict[str, Any] = {}
 
     async def settle(self, wanted: dict[str, Any]) -> None:
@@ -879,6 +880,9 @@ class FakeDoorways:
 
     def look(self) -> None:
         self.looked += 1
+
+    def someone_waits(self, service: str) -> bool:
+        return service in self.waited_for
 
     def stop(self) -> None:
         pass

@@ -405,7 +405,7 @@ STACKS: tuple[tuple[Any, ...], ...] = (
         {},
         {"image": 1},
         "services.a has no key 'image' → the keys are config, replicas, after, "
-        "ports, health, update, drain, run, schedule, catch_up",
+        "ports, health, update, drain, on_demand, per_connection, run, schedule, catch_up",
     ),
     ({}, {"config": "web"}, "services.a.config must name a config, as NAME-MAJOR-MINOR, not 'web'"),
     ({}, {"replicas": 101}, "services.a.replicas must be a number from 0 to 100, not 101"),
@@ -457,6 +457,27 @@ STACKS: tuple[tuple[Any, ...], ...] = (
         "parallelism, delay, monitor, failure_action, max_failure_ratio, healthy_deadline",
     ),
     ({}, {"drain": -1}, "services.a.drain must be a number from 0 to 86400, not -1"),
+    (
+        {},
+        {"on_demand": True},
+        'services.a.on_demand must be an object such as {"idle": 60}, not True',
+    ),
+    (
+        {},
+        {"on_demand": {"idle": 0}},
+        "services.a.on_demand.idle must be a number from 1 to 86400, not 0",
+    ),
+    ({}, {"on_demand": {"a": 1}}, "services.a.on_demand has no key 'a' → the keys are idle"),
+    (
+        {},
+        {"per_connection": True, "replicas": 2},
+        "services.a.replicas makes no sense with per_connection: each connection has its own",
+    ),
+    (
+        {"b": {"on_demand": {}}},
+        {"after": {"b": "started"}},
+        "services.a.after.b: b only runs while someone is connected to it",
+    ),
     ({}, {"run": "twice"}, "services.a.run must be one of always, once, not 'twice'"),
     (
         {},
@@ -530,6 +551,16 @@ REVISIONS: tuple[tuple[Any, ...], ...] = (
         {"run": "once"},
         {"restart": "always"},
         'services.a.config: it has "restart": "always", and so would never complete',
+    ),
+    (
+        {"on_demand": {"idle": 60}},
+        {},
+        "services.a.on_demand: it publishes no port, and so no connection comes",
+    ),
+    (
+        {"per_connection": True, "ports": ["80:1", "53:1/udp"]},
+        {"command": ["cat"]},
+        "services.a.ports: nothing waits for datagrams: with per_connection, only TCP is published",
     ),
     (
         {"ports": ["80:1"]},

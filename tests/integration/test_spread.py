@@ -6,6 +6,7 @@ the containers' place are processes that have only a network namespace.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -279,6 +280,19 @@ class SpreadTests(TestCase):
             connection.close()
         while await self.network.flows("a"):
             pass
+
+    async def test_quiet(self) -> None:
+        """For how long no one was connected is known, also if no one has looked meanwhile."""
+        await self.run_server("a")
+        await self.serve("a")
+        self.assertEqual(await self.network.quiet_for("a"), math.inf)
+        _, connection = ask("127.0.0.1", 8000)
+        self.assertEqual(await self.network.quiet_for("a"), 0)
+        connection.close()
+        while not (quiet := await self.network.quiet_for("a")):
+            pass
+        self.assertLess(quiet, 5)
+        self.assertEqual(await self.network.quiet_for("unknown"), math.inf)
 
     async def test_direct(self) -> None:
         """Connections of other containers are counted too; those that a replica makes are not."""

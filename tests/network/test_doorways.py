@@ -108,7 +108,10 @@ class WaitingTests(DoorwaysCase):
         """Who waits is told once; all are handed on when an instance serves, also later ones."""
         first, second = self.knock(), self.knock()
         self.assertEqual(self.told, ["web"])
+        self.assertTrue(self.doorways.someone_waits("web"))
+        self.assertFalse(self.doorways.someone_waits("shop"))
         listener = self.serve()
+        self.assertFalse(self.doorways.someone_waits("web"))
         for client in (first, second, self.knock()):
             self.answer(listener, client)
         self.assertEqual(self.told, ["web"])

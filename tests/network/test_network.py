@@ -424,6 +424,16 @@ class ServiceTests(SynchronousTestCase):
             self.assertEqual(self.leads_to(), ends)
             self.assertEqual(self.network.find("web"), ends)
 
+    def test_set_aside(self) -> None:
+        """One that is about to end is led to no more when that is told, and again when it runs."""
+        self.run_instances("a", "b")
+        self.served("a", "b")
+        for name in ("a", "a", "unknown"):
+            self.successResultOf(Deferred.fromCoroutine(self.network.set_aside(name)))
+        self.assertEqual(self.leads_to(), ["10.87.0.3"])
+        self.network.set_running("a", runs=True)
+        self.assertEqual(self.leads_to(), ["10.87.0.2", "10.87.0.3"])
+
     def test_renamed(self) -> None:
         """A replica stays one under another name."""
         self.run_instances("a")

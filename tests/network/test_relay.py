@@ -133,6 +133,28 @@ class RelayTests(RelayCase):
                 self.reactor.turn()
         self.assertTrue(self.is_over())
 
+    def test_ended(self) -> None:
+        """If no one is at the second end any more, the client hears the rest, and is hung up on."""
+        for closed_before in (False, True):
+            self.setUp()
+            self.server.send(b"last words")
+            if closed_before:
+                self.server.close()
+                self.reactor.turn()
+            self.relay.end()
+            self.server.close()
+            self.assertEqual(self.heard(self.client), b"last words<end>")
+            self.assertRaises(BrokenPipeError, self.client.send, b"x")
+            self.assertTrue(self.is_over())
+
+    def test_ended_and_kept_open(self) -> None:
+        """If someone else keeps the second end open, it is closed all the same, a little later."""
+        self.relay.end()
+        self.server.send(b"still here")
+        self.assertEqual(self.heard(self.client), b"still here")
+        self.reactor.advance(relay.LINGER)
+        self.assertTrue(self.is_over())
+
     def test_cut(self) -> None:
         """Both ends can be closed at once, also twice."""
         self.relay.cut()
@@ -153,7 +175,7 @@ class RelaysTests(RelayCase):
     async def carry(self) -> None:
         """Hand one on, to its end."""
         with self.relays.room():
-            await self.relays.hand_on(*self.ends)
+            await self.relays.hand_on(*self.ends).over
 
     def wait(self) -> None:
         """One more waits."""

@@ -59,6 +59,7 @@ async def restart(manager: Manager, instance: Instance, timeout: float | None = 
 
 
 async def _stop(manager: Manager, instance: Instance, timeout: float | None) -> Notes:
+    await manager.network.set_aside(instance.name)
     if instance.ended:
         return [f"{instance.name} does not run: it is {instance.state}"]
     if instance.is_being_started:

@@ -6,6 +6,7 @@ itself finds the entries of an address (Linux 5.8): a table may hold a million.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import struct
@@ -26,7 +27,7 @@ NETLINK_NETFILTER, NLM_F_ACK, NESTED = 12, 0x4, 0x8000
 GET, DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK, and a message of it
 HEADER = struct.Struct("=IHHIIBBH")  # a struct nlmsghdr, and a struct nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")  # a struct nlattr
-TUPLE_ORIGINAL, TUPLE_REPLY, STATUS, PROTOCOL_INFO, FILTER = 1, 2, 3, 4, 25
+TUPLE_ORIGINAL, TUPLE_REPLY, STATUS, PROTOCOL_INFO, TIMEOUT, FILTER = 1, 2, 3, 4, 7, 25
 SEEN_REPLY = 0x2  # enum ip_conntrack_status
 TUPLE_IP, TUPLE_PROTOCOL, PROTOCOL_NUMBER, TO_PORT = 1, 2, 1, 3
 SOURCE, DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}  # by the version of IP, as are the families
@@ -36,6 +37,8 @@ FILTER_ORIGINAL, FILTER_REPLY = 1, 2
 BY_SOURCE, BY_PROTOCOL, BY_PORT = 1 << 0, 1 << 3, 1 << 5
 # From SYN_SENT to CLOSE_WAIT. In the others both ends have closed: the entry stays for minutes.
 LIVE = range(1, 6)  # enum tcp_conntrack
+# How long the entry stays in each of the others: settings in /proc/sys/net/netfilter.
+STAYS = {6: "last_ack", 7: "time_wait", 8: "close"}
 MOST, MOST_FORGOTTEN = 1000, 100_000  # flows that are counted; that are forgotten
 WITHIN = 5.0  # seconds for the kernel to answer
 Attributes = dict[int, bytes]
@@ -54,6 +57,31 @@ def flows_to(address: Address) -> int:
             if count == MOST:
                 break
     return count
+
+
+def quiet_for(address: Address) -> float:
+    """For how many seconds no connection to an address has been alive; 0 if one is.
+
+    Infinity if the table has none, not even one that is over. Blocks; raises OSError.
+    """
+    quiet = math.inf
+    with _table() as kernel:
+        for entry in _entries(kernel, address, socket.IPPROTO_TCP):
+            quiet = min(quiet, _over_for(entry))
+            if not quiet:
+                break
+    return quiet
+
+
+def _over_for(entry: Attributes) -> float:
+    """How many seconds ago a connection of TCP has ended; 0 if it has not."""
+    info = _attributes(entry.get(PROTOCOL_INFO, b"")).get(INFO_TCP)
+    state = _attributes(info)[TCP_STATE][0] if info else 0
+    if state not in STAYS or TIMEOUT not in entry:
+        return 0.0
+    left = int.from_bytes(entry[TIMEOUT], "big")
+    with open(f"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{STAYS[state]}") as file:
+        return max(0.0, float(file.read()) - left)
 
 
 def forget_datagrams_to(address: Address) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from random import sample
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
@@ -80,8 +81,7 @@ class Doorway:
     service: str
     port: Port
     listener: socket.socket
-    relays: Relays
-    carry: Carry  # raises Unreachable
+    carried: Callable[[], tuple[Carry, Relays]]  # by what, now; it raises Unreachable
     knocked: Callable[[], object]  # is told that someone waits, and no instance serves
     refused: Callable[[int], object]  # is told how many connections were closed, since none came
     is_open: bool = False  # whether there is somewhere to hand connections on to
@@ -107,6 +107,11 @@ class Doorway:
     def connectionLost(self, reason: Failure) -> None:
         """For the reactor."""
 
+    @property
+    def someone_waits(self) -> bool:
+        """Whether someone does, and no instance serves."""
+        return self._deadline.is_set
+
     def set_open(self, is_open: bool) -> None:
         """Take note of whether there is somewhere to hand connections on to."""
         if is_open != self.is_open:
@@ -128,15 +133,17 @@ class Doorway:
             self.knocked()
 
     def _accept_some(self) -> None:
+        carry, relays = self.carried()
         for _ in range(MOST_IN_A_TURN):
-            if self.relays.is_full:
+            if relays.is_full:
                 self.reactor.removeReader(self)
-                self.relays.when_there_is_room(self._watch)
+                relays.when_there_is_room(self._watch)
                 return
             connection = self._accept()
             if connection is None:
                 return
-            background(self._hand_on(connection), f"handing on a connection to port {self.port}")
+            handing_on = self._hand_on(connection, carry, relays)
+            background(handing_on, f"handing on a connection to port {self.port}")
 
     def _accept(self) -> socket.socket | None:
         try:
@@ -149,10 +156,10 @@ class Doorway:
             self._again.after(ACCEPT_AGAIN)
             return None
 
-    async def _hand_on(self, connection: socket.socket) -> None:
-        with self.relays.room(), connection:
+    async def _hand_on(self, connection: socket.socket, carry: Carry, relays: Relays) -> None:
+        with relays.room(), connection:
             try:
-                await self.carry(connection)
+                await carry(connection)
             except Unreachable:
                 self._refuse(1)
 
@@ -242,14 +249,12 @@ class Doorways:
                 return
             if why_not := await self.log_process.keep(key, listener):
                 log.warn("port {port} is not kept: {why}", port=port, why=why_not)
-        carry, relays = self.carried.get(service, (None, self.relays))
         door = Doorway(
             self.reactor,
             service,
             port,
             kept[key],
-            relays,
-            carry or (lambda connection: self._carry(door, connection)),
+            lambda: self.carried.get(service, (partial(self._carry, door), self.relays)),
             lambda: self.knocked(service),
             lambda count: self.refused(service, door.port, count),
         )
@@ -260,12 +265,16 @@ class Doorways:
         for door in self._doors.values():
             door.set_open(door.service in self.carried or bool(self._targets(door)))
 
+    def someone_waits(self, service: str) -> bool:
+        """Whether someone waits at a port of a service, and no instance of it serves."""
+        return any(one.service == service and one.someone_waits for one in self._doors.values())
+
     def _targets(self, door: Doorway) -> list[Place]:
         return self.leads_to(door.service, door.port)
 
     async def _carry(self, door: Doorway, connection: socket.socket) -> None:
         with await self._connect(door) as other:
-            await self.relays.hand_on(connection, other)
+            await self.relays.hand_on(connection, other).over
 
     async def _connect(self, door: Doorway) -> socket.socket:
         """A connection to an instance. It may not listen yet, or be replaced just now."""
@@ -280,4 +289,5 @@ class Doorways:
         """The manager ends: connections that wait go on waiting for the next one."""
         for door in self._doors.values():
             door.close()
-        self.relays.stop()
+        for relays in (self.relays, *(relays for _, relays in self.carried.values())):
+            relays.stop()

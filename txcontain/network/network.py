@@ -12,6 +12,7 @@ link together with the network namespace of its other end: when the container's 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import (
@@ -33,7 +34,13 @@ from twisted.python.failure import Failure
 from txcontain.container.plan import Link, Link6
 from txcontain.container.spec import Port, Spec
 from txcontain.errors import ConfigAtFault, MachineAtFault
-from txcontain.host.conntrack import Address, flows_to, forget_datagrams_to, forget_strays
+from txcontain.host.conntrack import (
+    Address,
+    flows_to,
+    forget_datagrams_to,
+    forget_strays,
+    quiet_for,
+)
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
@@ -119,6 +126,7 @@ class Network:
     interface6: IPv6Interface | None = None  # if the host has IPv6
     forwards: Callable[[int], bool] = forwards  # whether the host does, by the version of IP
     flows_to: Callable[[Address], int] = flows_to  # in the host's table of connections
+    quiet: Callable[[Address], float] = quiet_for  # the same, for how long it had none
     forget_datagrams_to: Callable[[Address], None] = forget_datagrams_to
     forget_strays: Callable[[int], None] = forget_strays
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
@@ -310,6 +318,16 @@ class Network:
         self._put(service, None)
         await self._settle()
 
+    async def set_aside(self, instance: str) -> None:
+        """Have no service lead to an instance that is about to end, until it runs again.
+
+        Raises MachineAtFault.
+        """
+        if instance in self._members and self._members[instance].runs:
+            self.set_running(instance, runs=False)
+            if self._is_replica(instance):
+                await self._settle()
+
     async def flows(self, instance: str) -> int:
         """How many connections to an instance are alive, of very many only some (``conntrack.py``).
 
@@ -323,6 +341,20 @@ class Network:
         except OSError as error:
             raise MachineAtFault(f"counting the connections to {instance}", of_os(error)) from error
         return sum(counts)
+
+    async def quiet_for(self, instance: str) -> float:
+        """For how many seconds no one has been connected to an instance, by TCP.
+
+        Raises MachineAtFault if the kernel does not tell.
+        """
+        if instance not in self._members:
+            return math.inf
+        addresses = self._members[instance].addresses
+        try:
+            quiet = [await self.threads(self.quiet, ip_address(one)) for one in addresses]
+        except OSError as error:
+            raise MachineAtFault(f"counting the connections to {instance}", of_os(error)) from error
+        return min(quiet, default=math.inf)
 
     def _put(self, service: str, wished: Service | None) -> None:
         """Note what a service is from now on; None if it is none any more."""

@@ -38,7 +38,7 @@ class End(FileDescriptor):
         super().__init__(reactor)
         connection.setblocking(False)
         self._socket, self._relay = connection, relay
-        self._heard_all = False
+        self.heard_all = False
         self.connected = 1
 
     def fileno(self) -> int:
@@ -70,21 +70,21 @@ class End(FileDescriptor):
 
     def resumeProducing(self) -> None:
         """The other end takes more."""
-        if not self._heard_all:
+        if not self.heard_all:
             super().resumeProducing()
 
     def readConnectionLost(self, reason: Failure) -> None:
         """All is said here: tell the other end."""
-        self._heard_all = True
+        self.heard_all = True
         self.other.unregisterProducer()
         self.other.loseWriteConnection()
-        if self._writeDisconnected:
+        if self._writeDisconnected or self._relay.is_ending:
             self.connectionLost(reason)
 
     def _closeWriteConnection(self) -> Any:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        return CONNECTION_DONE if self._heard_all else None
+        return CONNECTION_DONE if self.heard_all else None
 
     def connectionLost(self, reason: Failure) -> None:
         """This end is gone, once."""
@@ -101,7 +101,8 @@ class Relay:
 
     def __init__(self, reactor: Any, ends: tuple[socket.socket, socket.socket]) -> None:
         self._reactor = reactor
-        self.over: Deferred[None] = Deferred()  # fires when both are closed
+        self.is_ending = False  # whether no one is at the second end any more
+        self.over: Deferred[Any] = Deferred()  # fires when both are closed
         self.heard_at: float = reactor.seconds()
         self._ends = [End(reactor, end, self) for end in ends]
         self._linger = Timer(reactor, self.cut)
@@ -124,6 +125,13 @@ class Relay:
             self._linger.after(LINGER)
             end.other.unregisterProducer()
             end.other.loseConnection()
+
+    def end(self) -> None:
+        """No one is at the second end any more: the first one gets what was said, and is closed."""
+        self.is_ending = True
+        self._linger.after(LINGER)
+        if self._ends[1].heard_all:
+            self._ends[1].connectionLost(Failure(CONNECTION_DONE))
 
     def cut(self) -> None:
         """Close both ends now, whatever is on its way."""
@@ -171,15 +179,12 @@ class Relays:
             for call in waiting:
                 call()
 
-    async def hand_on(self, *ends: socket.socket) -> None:
-        """Hand one of two connections on to the other; returns when both are closed."""
-        one, other = ends
+    def hand_on(self, one: socket.socket, other: socket.socket) -> Relay:
+        """Hand one connection on to another, until both are closed."""
         relay = Relay(self.reactor, (one, other))
         self._relays[relay] = None
-        try:
-            await relay.over
-        finally:
-            del self._relays[relay]
+        relay.over.addCallback(lambda _: self._relays.pop(relay))
+        return relay
 
     def _make_room(self) -> None:
         if not self._waiting:

@@ -90,6 +90,7 @@ class Seen:
     replicas: tuple[Replica, ...] = ()
     troubles: Mapping[str, Trouble] = field(factory=dict)  # by service
     taken: Collection[str] = ()  # names of other instances
+    awake: Collection[str] = ()  # services on demand that someone wants now
 
 
 @frozen
@@ -199,11 +200,14 @@ class _Look:
 
     def _replicas(self, wish: Wish, mine: list[Replica]) -> Iterator[Step]:
         """One thing at a time for each service, so that what was foreseen is what happens."""
-        service, ready = wish.revision.service, not self.waits_for(wish)
+        if wish.revision.spec.per_connection:
+            yield from self._per_connection(wish, mine)
+            return
+        ready = not self.waits_for(wish)
         current = [one for one in mine if one.revision == wish.key]
         old = [one for one in mine if one.revision != wish.key]
         failed = [one for one in current if self._has_failed(wish, one)]
-        missing = service.replicas - len(mine)
+        missing = self._wanted(wish) - len(mine)
         if why := self._too_many_failed(wish, failed):
             yield GiveUp(wish.name, why)
         elif leaving := [one for one in mine if one.leaving]:
@@ -228,6 +232,18 @@ class _Look:
             if ready:
                 yield from self._replace(wish, current, old)
         elif wish.state not in (DONE, ROLLED_BACK) and not (failed and _is_strict(wish)):
+            yield Settle(wish.name)
+
+    def _wanted(self, wish: Wish) -> int:
+        service = wish.revision.service
+        is_asleep = service.on_demand is not None and wish.name not in self.seen.awake
+        return 0 if is_asleep else service.replicas
+
+    def _per_connection(self, wish: Wish, mine: list[Replica]) -> Iterator[Step]:
+        """What serves a connection ends by itself; only what was a replica before has to go."""
+        if replicas := [one for one in mine if one.number]:
+            yield from _leave(replicas)
+        elif wish.state in UNDER_WAY:
             yield Settle(wish.name)
 
     def _replace(self, wish: Wish, current: list[Replica], old: list[Replica]) -> Iterator[Step]:

@@ -84,6 +84,25 @@ UPDATE_KEYS = keys_of(Update)
 
 
 @frozen
+class OnDemand:
+    """That a service runs only while someone is connected to it."""
+
+    idle: Annotated[
+        float, number("seconds without a connection until it sleeps", 1, LONGEST_WAIT, float)
+    ] = 60.0
+
+
+ON_DEMAND_KEYS = keys_of(OnDemand)
+
+
+def _on_demand(key: str, value: object) -> OnDemand:
+    if not isinstance(value, dict):
+        refuse(f'{key} must be an object such as {{"idle": 60}}, not {shown(value)}')
+    _refuse_unknown(key, value, ON_DEMAND_KEYS)
+    return OnDemand(**{one: ON_DEMAND_KEYS[one](f"{key}.{one}", value[one]) for one in value})
+
+
+@frozen
 class Service:
     """What there should be of one service."""
 
@@ -114,6 +133,19 @@ class Service:
         ),
     ] = Update()
     drain: Annotated[float, seconds("that connections get before an instance is ended")] = 10.0
+    on_demand: Annotated[
+        OnDemand | None,
+        Key(
+            "it runs only while someone is connected",
+            {
+                "type": "object",
+                "properties": schema_of(ON_DEMAND_KEYS),
+                "additionalProperties": False,
+            },
+            _on_demand,
+        ),
+    ] = None
+    per_connection: Annotated[bool, boolean("one instance for each connection")] = False
     run: Annotated[str, one_of("once: until it has succeeded", "always", "once")] = "always"
     schedule: Annotated[Schedule | None, SCHEDULE] = None
     catch_up: Annotated[bool, boolean("run it late if the manager did not run then")] = False
@@ -167,6 +199,8 @@ def read_service(name: str, values: object) -> Service:
     service = Service(**{key: KEYS[key](f"{path}.{key}", value) for key, value in values.items()})
     if service.is_job:
         _check_job(path, service, values)
+    elif service.per_connection:
+        check_per_connection(path, values)
     elif service.catch_up:
         refuse(f"{path}.catch_up is only for services with a schedule")
     return service
@@ -183,6 +217,13 @@ def _check_job(path: str, service: Service, values: Mapping[str, Any]) -> None:
         refuse(f"{path}.catch_up is only for services with a schedule")
 
 
+def check_per_connection(path: str, values: Mapping[str, Any]) -> None:
+    """Raise InvalidData for keys that make no sense with per_connection."""
+    for key in ("replicas", "on_demand", "health"):
+        if key in values:
+            refuse(f"{path}.{key} makes no sense with per_connection: each connection has its own")
+
+
 def _check_after(name: str, service: Service, services: Mapping[str, Service]) -> None:
     for other, condition in service.after.items():
         path = f"services.{name}.after.{other}"
@@ -190,6 +231,8 @@ def _check_after(name: str, service: Service, services: Mapping[str, Service]) -
             refuse(f"{path}: there is no service {shown(other)} in this stack")
         if services[other].schedule:
             refuse(f"{path}: {other} has a schedule, and only runs at its times")
+        if services[other].on_demand or services[other].per_connection:
+            refuse(f"{path}: {other} only runs while someone is connected to it")
         if condition == COMPLETED and not services[other].is_job:
             refuse(f'{path}: {other} never completes, as it has no "run": "once"')
         if condition == HEALTHY and services[other].is_job:

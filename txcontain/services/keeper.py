@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from txcontain.errors import CalledOff, Error, MachineAtFault, NoSuchInstance
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer, background, pause, poll, together
 from txcontain.runtime.instance import Instance
+from txcontain.services.connections import Connections
 from txcontain.services.decide import (
     DRAINED,
     REMOVING,
@@ -35,6 +37,7 @@ from txcontain.services.decide import (
 )
 from txcontain.services.routes import Route, routes_of
 from txcontain.services.seen import Sight
+from txcontain.services.sleeping import Sleeping
 from txcontain.services.stacks import Stacks
 from txcontain.services.steps import (
     NOTES,
@@ -86,13 +89,20 @@ class Keeper:
     store: Stacks
     wished: dict[str, Wished] = field(factory=dict)  # by the stack's name
     sight: Sight = field(init=False)
+    sleeping: Sleeping = field(init=False)
+    connections: Connections = field(init=False)
     _timers: dict[str, Timer] = field(factory=dict)  # the next look at each stack
     _locks: dict[str, DeferredLock] = field(factory=dict)  # one change of a wish at a time
     _routes: dict[str, dict[str, Route]] = field(factory=dict)  # by stack and full name
+    _leading: Counter[str] = field(factory=Counter)  # what is under way for that, by stack
     _waiting: dict[str, list[Waiter]] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.sight = Sight(self.manager)
+        self.sleeping = Sleeping(self.manager, self._idle_of, self.look_soon)
+        self.sight.awake = self.sleeping.awake
+        self.connections = Connections(self.manager, self._launch_for_connection)
+        self.manager.network.doorways.knocked = self._knocked
 
     def start(self) -> None:
         """Go on with all that is wished. Raises OSError if it can't be read."""
@@ -101,12 +111,14 @@ class Keeper:
         for what in done:
             self.manager.journal.add("recovered", what)
         self.manager.watchers.append(self._changed)
+        self.sleeping.start()
         for name in self.wished:
             self._look(name)
 
     def stop(self) -> None:
         """Do nothing later: the manager ends."""
         self.manager.watchers.clear()
+        self.sleeping.stop()
         for timer in self._timers.values():
             timer.cancel()
         self.wished.clear()
@@ -178,7 +190,8 @@ class Keeper:
         self.sight.forget_gone()
         seen, now = self.sight.see(wished.name), self.sight.now()
         for work in self._lead(wished, seen):
-            background(work, f"leading to the services of {wished.name}")
+            self._leading[wished.name] += 1
+            background(self._led(wished.name, work), f"leading to the services of {wished.name}")
         steps = decide(wished, seen, now)
         for step in steps:
             if isinstance(step, OfInstance):
@@ -190,7 +203,7 @@ class Keeper:
         for waiter in list(self._waiting.get(wished.name, ())):
             names = [service for service in waiter.services if service in wished.services]
             wrong = outcome(wished, seen, now, names)
-            if wrong is not None and not wished.down:
+            if wrong is not None and not wished.down and not self._leading[wished.name]:
                 self._tell(wished.name, waiter, wrong)
 
     def _tell_all(self, name: str) -> None:
@@ -334,6 +347,7 @@ class Keeper:
         self.sight.forget_trouble(stack, step.service)
 
     async def _withdraw(self, wished: Wished, step: Withdraw) -> None:
+        leaving: str | None = DRAINED
         try:
             await together(*self._lead(wished, self.sight.see(wished.name)))
             wish = wished.services.get(step.service)
@@ -342,8 +356,13 @@ class Keeper:
             async for _ in poll(reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=within):
                 if not await self._has_connections(step.instance):
                     break
+                if self.sleeping.came_back(wished.name, step.service):
+                    leaving = None
+                    break
         finally:
-            self.sight.leaving[step.instance] = DRAINED
+            self.sight.leaving.pop(step.instance, None)
+            if leaving:
+                self.sight.leaving[step.instance] = leaving
 
     async def _has_connections(self, instance: str) -> bool:
         try:
@@ -365,6 +384,33 @@ class Keeper:
         with contextlib.suppress(NoSuchInstance):  # a person has destroyed it
             await self.manager.destroy(instance)
 
+    # -- who is connected --------------------------------------------------------------------
+
+    def _knocked(self, full: str) -> None:
+        """Someone waits at a port of a service, none of whose instances serves."""
+        for stack, routes in self._routes.items():
+            if full in routes:
+                service = routes[full].service
+                if self._idle_of((stack, service)) is not None:
+                    self.sleeping.wake(stack, service)
+
+    def _idle_of(self, key: tuple[str, str]) -> float | None:
+        wish = self._wish(*key)
+        on_demand = wish.revision.service.on_demand if wish else None
+        return on_demand.idle if on_demand else None
+
+    def _wish(self, stack: str, service: str) -> Wish | None:
+        wished = self.wished.get(stack)
+        return wished.services.get(service) if wished and not wished.down else None
+
+    def _launch_for_connection(self, stack: str, service: str) -> LaunchRequest | None:
+        """What is launched for a connection to a service; None if it serves them otherwise."""
+        wish = self._wish(stack, service)
+        if wish is None or not wish.revision.spec.per_connection:
+            return None
+        labels = {"stack": stack, "service": service, "revision": wish.key}
+        return LaunchRequest(wish.revision.spec, labels=labels, remove=True)
+
     # -- where names and ports lead ---------------------------------------------------------
 
     def _lead(self, wished: Wished, seen: Seen) -> list[Coroutine[Any, Any, None]]:
@@ -376,13 +422,22 @@ class Keeper:
         return gone + [self._serve(wished.name, full, wanted[full]) for full in changed]
 
     async def _serve(self, stack: str, full: str, route: Route) -> None:
+        self.connections.serve(full, stack, route.service)
         try:
             await self.manager.network.serve(full, route.names, route.ports, route.replicas)
         except Error:
             self._lead_again(stack, full)
             raise
 
+    async def _led(self, stack: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._leading[stack] -= 1
+            self.look_soon(stack)
+
     async def _drop(self, stack: str, full: str) -> None:
+        self.connections.drop(full)
         await self.manager.network.drop(full)
 
     def _lead_again(self, stack: str, full: str) -> None:

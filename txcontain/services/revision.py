@@ -17,9 +17,9 @@ from txcontain.container.document import read_object, refuse
 from txcontain.container.spec import PORTS, Port, Spec, from_json
 from txcontain.errors import InvalidData
 from txcontain.runtime.instance import ALWAYS
-from txcontain.services.document import Service, read_service
+from txcontain.services.document import Service, check_per_connection, read_service
 
-PASSED_ON = ("health",)  # keys of a service that are those of its config
+PASSED_ON = ("health", "per_connection")  # keys of a service that are those of its config
 
 
 @frozen
@@ -67,7 +67,10 @@ def make_revision(name: str, asked: dict[str, Any], config: bytes) -> Revision:
     values, published = read_object(config), []
     if not service.is_job:
         published = [*asked.get("ports", values.get("ports", []))]
-        values = _of_replica(values, shared="replicas" in asked or bool(published))
+        if asked.get("per_connection", values.get("per_connection")):
+            values = _of_connection(values)
+        else:
+            values = _of_replica(values, shared="replicas" in asked or bool(published))
     values.update({key: asked[key] for key in PASSED_ON if key in asked})
     document = json.dumps(values)
     try:
@@ -76,6 +79,8 @@ def make_revision(name: str, asked: dict[str, Any], config: bytes) -> Revision:
     except InvalidData as error:
         refuse(f"{path}: its config does not fit", *error.chain)
     _check(path, service, spec, ports)
+    if spec.per_connection:
+        check_per_connection(path, asked)
     return Revision(service, asked, document, tuple(published))
 
 
@@ -86,9 +91,28 @@ def _of_replica(config: dict[str, Any], shared: bool) -> dict[str, Any]:
     return {"network": "private", **values} if shared else values
 
 
+def _of_connection(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of an instance that serves one connection: it needs no other network."""
+    return {"network": "none", **{key: config[key] for key in config if key != "ports"}}
+
+
+def _check_asked_for(path: str, spec: Spec, ports: tuple[Port, ...]) -> None:
+    """Raise InvalidData unless connections can come to a service that waits for them."""
+    what = "per_connection" if spec.per_connection else "on_demand"
+    if not ports:
+        refuse(f"{path}.{what}: it publishes no port, and so no connection comes")
+    for port in ports:
+        if port.protocol != "tcp":
+            refuse(f"{path}.ports: nothing waits for datagrams: with {what}, only TCP is published")
+
+
 def _check(path: str, service: Service, spec: Spec, ports: tuple[Port, ...]) -> None:
     if service.is_job and spec.restart in ALWAYS:
         refuse(f'{path}.config: it has "restart": "{spec.restart}", and so would never complete')
+    if spec.per_connection or service.on_demand:
+        _check_asked_for(path, spec, ports)
+    if spec.per_connection:
+        return
     if spec.network == "private":
         return
     if ports:

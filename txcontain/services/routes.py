@@ -13,9 +13,11 @@ from txcontain.services.wish import Wish, Wished
 class Route:
     """What leads to a service, and where."""
 
+    service: str
     names: tuple[str, ...]
     ports: tuple[Port, ...]
     replicas: tuple[str, ...]  # the instances that get new connections
+    per_connection: bool = False  # whether each gets an instance of its own
 
 
 def routes_of(wished: Wished, seen: Seen) -> dict[str, Route]:
@@ -35,7 +37,8 @@ def routes_of(wished: Wished, seen: Seen) -> dict[str, Route]:
 
 def is_routed(wish: Wish) -> bool:
     """Whether a name leads to a service."""
-    return not wish.revision.service.is_job and wish.revision.spec.network == "private"
+    spec = wish.revision.spec
+    return not wish.revision.service.is_job and (spec.network == "private" or spec.per_connection)
 
 
 def full_name(stack: str, service: str) -> str:
@@ -45,4 +48,10 @@ def full_name(stack: str, service: str) -> str:
 
 def _route(stack: str, wish: Wish, replicas: list[str]) -> Route:
     names = wish.name, f"{wish.name}.{stack}"
-    return Route(names, wish.revision.ports, tuple(sorted(replicas)))
+    return Route(
+        wish.name,
+        names,
+        wish.revision.ports,
+        tuple(sorted(replicas)),
+        wish.revision.spec.per_connection,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attrs import define, field
 
 from txcontain.engine.manager import Manager
@@ -30,6 +32,7 @@ class Sight:
     manager: Manager
     launches: dict[str, tuple[str, Launch]] = field(factory=dict)  # under way, with their stacks
     starts: set[str] = field(factory=set)  # the same, of instances that are started again
+    awake: Collection[tuple[str, str]] = ()  # services on demand, by their stacks and names
     leaving: dict[str, str] = field(factory=dict)  # withdrawing, drained or removing, by the name
     _troubles: dict[tuple[str, str], Trouble] = field(factory=dict)  # by stack and service
     _serving: dict[str, tuple[bool, float]] = field(factory=dict)  # whether one serves, since when
@@ -53,7 +56,8 @@ class Sight:
             service: trouble for (of, service), trouble in self._troubles.items() if of == stack
         }
         others = instances.keys() - {one.name for one in mine}
-        return Seen((*there, *coming), troubles, others)
+        awake = {service for of, service in self.awake if of == stack}
+        return Seen((*there, *coming), troubles, others, awake)
 
     def has_failed(self, stack: str, service: str, why: str) -> None:
         """Take note that a launch has failed; the next one waits longer and longer."""
