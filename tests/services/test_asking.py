@@ -164,3 +164,6 @@ class Verbs(KeeperCase):
         ]
         self.assertEqual((self.take_steps(), [str(step) for step in planned.steps]), (steps, steps))
         self.assertEqual((self.states(), self.folders("stacks")), ({}, []))
+        keeper = self.keeper
+        kept = keeper._timers, keeper._locks, keeper._routes, keeper._waiting, keeper.sight._serving
+        self.assertEqual(kept, ({},) * 5)

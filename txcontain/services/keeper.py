@@ -207,9 +207,14 @@ class Keeper:
                 self._tell(wished.name, waiter, wrong)
 
     def _tell_all(self, name: str) -> None:
-        """Nothing of a stack is there any more."""
+        """Nothing of a stack is there any more; nor is anything kept for its name."""
         for waiter in list(self._waiting.get(name, ())):
             self._tell(name, waiter, [])
+        for table in (self._timers, self._routes, self._waiting):
+            table.pop(name, None)
+        if not self._lock(name).locked:
+            del self._locks[name]
+        self.sight.forget_stack(name)
 
     def _tell(self, name: str, waiter: Waiter, wrong: list[str]) -> None:
         self._waiting[name].remove(waiter)

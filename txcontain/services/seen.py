@@ -70,6 +70,11 @@ class Sight:
         """All goes well again, or something else is wished for."""
         self._troubles.pop((stack, service), None)
 
+    def forget_stack(self, stack: str) -> None:
+        """Nothing of a stack is there any more."""
+        for key in [key for key in self._troubles if key[0] == stack]:
+            del self._troubles[key]
+
     def forget_gone(self) -> None:
         """Keep nothing of instances that there are not any more."""
         for name in self._serving.keys() - self.manager.instances.keys():
