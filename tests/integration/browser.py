@@ -68,7 +68,7 @@ class BrowserCase(ManagerCase):
             self.complaints.append(message.text)
 
     def assert_accessible(self, page: Any) -> None:
-        """Fail if axe-core finds anything, or if the page is wider than its window."""
+        """Fail if axe-core finds anything, or if something sticks out."""
         import axe_playwright_python
 
         source = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
@@ -82,6 +82,10 @@ class BrowserCase(ManagerCase):
             for node in one["nodes"][:3]
         ]
         self.assertEqual(said, [], page.url)
+        self.assert_fits(page)
+
+    def assert_fits(self, page: Any) -> None:
+        """Fail if the page is wider than its window."""
         wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         self.assertLessEqual(page.evaluate(wider), 0, f"{page.url} is wider than its window")
 
