@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from attrs import evolve
+
 from tests.services.case import WEB, KeeperCase
 from txcontain.services import asking
-from txcontain.services.decide import Now, Seen, outcome
+from txcontain.services.decide import OVER, REMOVING, Now, Seen, decide, outcome
+from txcontain.services.steps import GiveUp
+from txcontain.services.wish import UPDATING
 
 THREE = {**WEB, "replicas": 3}
 
@@ -121,6 +125,16 @@ class FailureTests(KeeperCase):
         told = [one for one in self.services().items() if one[0] != "shop-a"]
         self.assertEqual([state.partition(":")[0] for _, state in told], ["rolled back"] * 2)
         self.assertEqual(self.configs(), ["01"] * 5)
+
+    def test_leaving(self) -> None:
+        """One that has ended since it is being removed, as after a scale, is no failure."""
+        wished, seen = self.keeper.wished["shop"], self.keeper.sight.see("shop")
+        wished = wished.having(evolve(wished.services["a"], state=UPDATING))
+        ended = evolve(seen.replicas[-1], state=OVER, serves=False, fault="ended: exit status 0")
+        for leaving, steps in (("", [GiveUp("a", f"{ended.name} {ended.fault}")]), (REMOVING, [])):
+            replicas = (*seen.replicas[:-1], evolve(ended, leaving=leaving))
+            looked = decide(wished, Seen(replicas), self.keeper.sight.now())
+            self.assertEqual(looked, steps)
 
     def test_outcome(self) -> None:
         """Whoever waits for an update is told once, and why it was rolled back."""

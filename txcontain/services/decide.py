@@ -206,7 +206,7 @@ class _Look:
         ready = not self.waits_for(wish)
         current = [one for one in mine if one.revision == wish.key]
         old = [one for one in mine if one.revision != wish.key]
-        failed = [one for one in current if self._has_failed(wish, one)]
+        failed = [one for one in current if not one.leaving and self._has_failed(wish, one)]
         missing = self._wanted(wish) - len(mine)
         if why := self._too_many_failed(wish, failed):
             yield GiveUp(wish.name, why)
