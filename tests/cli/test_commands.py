@@ -672,11 +672,11 @@ class ExecutableTests(SynchronousTestCase):
     def test_each_command(self) -> None:
         """Each command has a file of its own, which runs it."""
         files = {file.name for file in CLI.iterdir() if file.is_file() and not file.suffix}
-        self.assertEqual(files, {"run", *(command.name for command in COMMANDS)})
+        self.assertEqual(files, {"txcontain", *(command.name for command in COMMANDS)})
         for name in files:
             done = self.run_file(CLI / name, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
-            program = "txcontain" if name == "run" else f"txcontain {name}"
+            program = "txcontain" if name == "txcontain" else f"txcontain {name}"
             self.assertTrue(done.stdout.startswith(f"usage: {program} [-h]"), done.stdout)
 
     def test_by_symlink(self) -> None:
@@ -689,9 +689,9 @@ class ExecutableTests(SynchronousTestCase):
         """If nothing is installed, a sentence says what to run."""
         folder = Path(self.mktemp()).absolute() / "cli"
         folder.mkdir(parents=True)
-        (folder / "run").write_bytes((CLI / "run").read_bytes())
-        (folder / "run").chmod(0o755)
-        done = self.run_file(folder / "run", "list")
+        (folder / "txcontain").write_bytes((CLI / "txcontain").read_bytes())
+        (folder / "txcontain").chmod(0o755)
+        done = self.run_file(folder / "txcontain", "list")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("run `make install`", done.stderr)
 

@@ -73,7 +73,7 @@ class AccessCase(ManagerCase):
     def cli(self, *words: str, **environment: str) -> Any:
         """The exit status of a command, and what it says."""
         done = subprocess.run(
-            [PROJECT / "cli/run", *words],
+            [PROJECT / "cli/txcontain", *words],
             env={"PATH": os.defpath, "TXCONTAIN_URL": self.url, **MEASURED, **environment},
             cwd=self.folder,
             capture_output=True,

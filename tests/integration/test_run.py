@@ -21,7 +21,7 @@ class RunTests(ManagerCase):
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """Type a command."""
         return subprocess.Popen(
-            [PROJECT / "cli/run", "run", "--url", self.url, *words],
+            [PROJECT / "cli/run", "--url", self.url, *words],
             env={"PATH": os.defpath, "HERE": "from here", **MEASURED},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
