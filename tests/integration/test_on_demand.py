@@ -113,7 +113,7 @@ class OnDemandTests(ServiceCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.name = self.keep(SERVER, startup_env="PORT=8000")
+        self.name = self.keep(SERVER, startup_env="PORT=8000", limits={"pids": 4000})
 
     def sleep(self, port: int = 8001, idle: float = 1, **keys: Any) -> None:
         """Have a service that sleeps."""
