@@ -66,17 +66,19 @@ class RunTests(ManagerCase):
         self.assertIn("there is an instance job already", err)
 
     def test_refused(self) -> None:
-        """What is not there, or can't be run, ends it as a shell would."""
+        """What is not there, or can't be run, ends it as a shell would, and --rm leaves nothing."""
         for command, said, status in (
             ("fly", "there is no fly in the folders of PATH", 127),
             ("/bin/broken", "its interpreter /no/such/interpreter is not in the container", 127),
             ("/etc/passwd", "/etc/passwd is not executable", 126),
         ):
-            out, err, ended = self.call("small.tar", command)
+            out, err, ended = self.call("--rm", "small.tar", command)
             self.assertIn(said, err)
             self.assertEqual((out, ended), ("", status))
         self.assertEqual(self.call("no.tar", "ls")[2], 125)
         self.assertEqual(self.names(), [])
+        self.call("--name", "kept", "small.tar", "fly")
+        self.assertEqual(self.names(), ["kept"])
 
     def test_ctrl_c(self) -> None:
         """Ctrl-C reaches the command in the container, and its status comes back."""
