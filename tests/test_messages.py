@@ -2283,6 +2283,11 @@ ELSEWHERE = (
         "`txcontain services` shows how far it is.",
     ),
     (
+        "a number for a service, and another",
+        "cli/test_services.py:test_twice",
+        "app is named twice: give it one number.",
+    ),
+    (
         "a name that no service has",
         "cli/test_services.py:test_wrong_words",
         "a name is letters, digits, '_' and '-', not {}: `txcontain services` shows them",

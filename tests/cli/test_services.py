@@ -96,6 +96,12 @@ class ServicesTests(Session):
         for words in (["down", "a/b"], ["scale", "app"], ["scale", "app=x"], ["scale", "-=1"]):
             self.assertRaises(SystemExit, self.run_command, *words)
 
+    def test_twice(self) -> None:
+        """Two numbers for one service are refused, before anything is asked for."""
+        self.assertEqual(self.run_command("scale", "app=2", "app=3"), 2)
+        self.assertIn("app is named twice: give it one number.", self.err)
+        self.assertEqual(self.manager.asked, [])
+
     def test_services(self) -> None:
         """A row for each service, and what went wrong."""
         self.patch(services.time, "localtime", lambda when: (2026, 1, 2, 3, 4, 0, 0, 0, 0))

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
-from txcontain.cli.errors import CliError
+from txcontain.cli.errors import CliError, Misused
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import one_line, plain
 
@@ -78,6 +78,9 @@ async def down(client: "Client", arguments: Namespace) -> int:
 
 async def scale(client: "Client", arguments: Namespace) -> int:
     """Have another number of instances of services, one after the other."""
+    names = [service for service, _ in arguments.services]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Misused(f"{twice} is named twice: give it one number.")
     status = 0
     for service, replicas in arguments.services:
         path = f"/services/{service}/scale"

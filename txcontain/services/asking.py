@@ -271,5 +271,5 @@ def _told(wished: Wished, wish: Wish, replicas: list[Replica]) -> dict[str, Any]
         "schedule": schedule.text if schedule else None,
         "next": schedule.next(wish.considered) if schedule else None,
         "before": wish.before.config if wish.before else None,
-        "instances": [one.name for one in replicas],
+        "instances": [one.name for one in sorted(replicas, key=lambda one: one.number)],
     }
