@@ -466,7 +466,8 @@ class RealWorld(World):
     """Has the kernel that this test runs on, and children that end with the test."""
 
     def setUp(self) -> None:
-        """No child yet."""
+        """No child yet, and nothing that other tests have left, which would close descriptors."""
+        gc.collect()
         self.kernel = Kernel()
         self.children: dict[Any, Any] = {}
 
@@ -549,7 +550,6 @@ class RealWorld(World):
     @contextlib.contextmanager
     def room_for(self, count: int) -> Iterator[None]:
         """Only so many descriptors can be opened meanwhile."""
-        gc.collect()  # what another test has left must not close a descriptor meanwhile
         free = [os.open("/", os.O_PATH) for _ in range(count + 1)]
         for descriptor in free:
             os.close(descriptor)
