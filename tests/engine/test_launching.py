@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.engine.test_manager import VerbTestCase
 from tests.engine.test_recovery import RestoreTestCase
+from tests.fakes import FakeLayers
 from tests.support import document, make_spec
 from txcontain.container.exec_plan import Command
 from txcontain.container.launch_request import LaunchRequest, read_launch_request
@@ -249,6 +252,28 @@ class InlineTests(AskedTestCase):
         self.now(configs.remove(self.manager, "job-1-01.cfg"))
         self.assertEqual(self.events()[-1], "config: job-1-01.cfg was removed")
         self.refused(configs.remove(self.manager, "job-1-01.cfg"), NoSuchConfig)
+
+
+class AtOnceTests(AskedTestCase):
+    """Launches at the same time."""
+
+    def test_one_image(self) -> None:
+        """A launch that is done lets go of its own layers, not of another's that look the same."""
+        unpacked: Deferred[str] = Deferred()
+        get = FakeLayers.get
+
+        async def get_slowly(layers: FakeLayers, folder: str, name: str) -> str:
+            return await unpacked if name == "slow.tar" else await get(layers, folder, name)
+
+        self.patch(FakeLayers, "get", get_slowly)
+        asked = {"config": {**WHOLE, "mounts": ["slow.tar /slow READ"]}}
+        slow = self.start(self.manager.launch_as_asked(read_launch_request(asked)))
+        quick = self.launch_as(config=WHOLE)
+        self.now(self.manager.destroy(quick.name))
+        self.assertEqual(self.manager.layers_in_use() & {*quick.layers}, {*quick.layers})
+        unpacked.callback("/slow")
+        self.reactor.advance(1)
+        self.assertTrue(self.successResultOf(slow).running)
 
 
 class StreamTests(AskedTestCase):

@@ -108,9 +108,7 @@ class Manager:
         factory=lambda: Few("looks at instances", MOST_SURVEYS, MOST_WAITING)
     )
     _looks: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_LOOKS))
-    _launching: list[list[str]] = field(
-        factory=list
-    )  # layers of launches that have no instance yet
+    _held: dict[int, list[str]] = field(factory=dict)  # layers of launches without an instance yet
     _tidying: Timer = field(
         default=Factory(lambda self: Timer(self.reactor, self._tidy), takes_self=True)
     )
@@ -175,17 +173,13 @@ class Manager:
             spec = self._kept_config(spec, asked.major, asked.minor)
         asked.check_stream(spec)
         self._check_small_files(spec)
-        layers: list[str] = []
-        self._launching.append(layers)
-        try:
+        with self.holding() as layers:
             await self._get_layers(spec, layers)
             await self._make_volumes(spec)
             if asked.instance and self._has_failed(asked.instance):
                 await self._destroy_if_there(asked.instance)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
-        finally:
-            self._launching.remove(layers)
         try:
             await instance.launch()
         except Exception as error:
@@ -303,17 +297,17 @@ class Manager:
     def layers_in_use(self) -> set[str]:
         """The folders of layers that instances, launches or warm inits use."""
         running = [one.layers for one in self.instances.values() if not one.is_over]
-        return self.pool.mounted.union(*running, *self._launching)
+        return self.pool.mounted.union(*running, *self._held.values())
 
     @contextlib.contextmanager
-    def holding(self, layers: Sequence[str]) -> Iterator[None]:
-        """Keep layers from being removed, for a start that has not begun yet."""
+    def holding(self, layers: Sequence[str] = ()) -> Iterator[list[str]]:
+        """Keep layers from being removed, for a start that has not begun yet; more can be added."""
         held = list(layers)
-        self._launching.append(held)
+        self._held[id(held)] = held  # not by what is in it, which others may hold too
         try:
-            yield
+            yield held
         finally:
-            self._launching.remove(held)
+            del self._held[id(held)]
 
     def tidy_soon(self) -> None:
         """Remove unused layers in a moment, if there are too many."""
