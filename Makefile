@@ -86,7 +86,7 @@ $(BROWSER): $(INSTALLED)
 	@touch $@
 
 test: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests
-	@$(ROOT) .venv/bin/python -m twisted.trial -j2 tests
+	@$(ROOT) .venv/bin/python -m twisted.trial tests
 
 lowest: install ## run the tests that need no real containers, with the lowest packages that are allowed
 	@$(ROOT) .venv/bin/python -m tests.matrix lowest
