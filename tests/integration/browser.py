@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import re
 from pathlib import Path
@@ -22,27 +20,18 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 EXPECTED = re.compile(r"Content Security Policy|Failed to load resource|net::ERR|WebSocket")
 
 
-@functools.cache
-def chromium() -> Any:
-    """The browser. All tests share it, as its start takes a second; it ends with this process."""
-    from playwright.sync_api import sync_playwright
-
-    playwright = sync_playwright().start()
-    atexit.register(playwright.stop)
-    options = ["--disable-gpu", "--disable-dev-shm-usage"]
-    return playwright.chromium.launch(executable_path=browser(), args=options)
-
-
 @needs_browser
 class BrowserCase(ManagerCase):
     """A test that looks at the manager's page. Nothing in it may fail unseen."""
+
+    _browser: Any = None
 
     def open(
         self, address: str = "", size: tuple[int, int] = WIDE, scheme: str = "light", **more: Any
     ) -> Any:
         """A page of the manager's, as someone new sees it."""
         width, height = size
-        context = chromium().new_context(
+        context = self.chromium().new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, **more
         )
         context.set_default_timeout(1000 * SECONDS)
@@ -52,6 +41,22 @@ class BrowserCase(ManagerCase):
         page.on("console", self._said)
         page.goto(f"{self.url}/{address}")
         return page
+
+    def chromium(self) -> Any:
+        """The browser. It ends with the test, as what drives it keeps asyncio's event loop running.
+
+        Beside that the tests of networks can't run theirs.
+        """
+        from playwright.sync_api import sync_playwright
+
+        if self._browser is None:
+            playwright = sync_playwright().start()
+            self.addCleanup(playwright.stop)
+            options = ["--disable-gpu", "--disable-dev-shm-usage"]
+            launch = playwright.chromium.launch
+            self._browser = launch(executable_path=browser(), args=options)
+            self.addCleanup(self._browser.close)
+        return self._browser
 
     def go(self, page: Any, address: str) -> None:
         """Go to another view, as a link does."""
