@@ -64,11 +64,21 @@ class RingTests(SynchronousTestCase):
         kept = [table.get(at, NOTHING) if at > tick - 8 else NOTHING for at in ticks]
         self.assertEqual(told, kept)
 
+    def test_missed(self) -> None:
+        """Points that are missing before another one become what one says, or None."""
+        ring = Ring(8)
+        ring.add(1, 1, 1)
+        ring.add(4, 5, 5, (3, 3))
+        ring.add(6, 1, 1)
+        cpu, memory = ring.read(6, 6)
+        self.assertEqual([share and share * 1024 for share in cpu], [0, 2, 2, 4, None, 0])
+        self.assertEqual(memory, [0, 2 * PAGE, 2 * PAGE, 4 * PAGE, None, 0])
+
     def test_size(self) -> None:
         """A thousand instances take less than 10 MB, however long they run."""
         track = Track()
         for second in range(POINTS[10] * 10 + 20):
-            track.add(second, float(second), (second * 1000, MIB))
+            track.add(second, float(second), "token", (second * 1000, MIB))
         arrays = [one for ring in track.rings.values() for one in (ring._cpu, ring._memory)]
         self.assertLess(sum(map(sys.getsizeof, arrays)), 9500)
         self.assertEqual([len(one) for one in arrays], [600, 600, 2160, 2160])
@@ -82,6 +92,11 @@ class HistoryTests(ManagerTestCase):
         self.history = self.manager.history
         self.meters = FakeMeters()
         self.history.meters = self.meters
+        self.ask()
+
+    def ask(self) -> None:
+        """Someone asks for the history."""
+        self.now(self.history.asked())
 
     def told(self, name: str, points: int, step: int = 1) -> Any:
         """The points of an instance."""
@@ -111,8 +126,62 @@ class HistoryTests(ManagerTestCase):
         ((cpu, memory),) = self.told(name, 1, step=10)
         self.assertEqual((cpu, memory), ([1.0], [10 * MIB]))
 
-    def test_started_again(self) -> None:
-        """After a restart an instance has used less than before: that second is not known."""
+    def test_unasked(self) -> None:
+        """Ten minutes after the last question it is looked twice a minute; means are in between."""
+        name = self.launch().name
+        self.use((0, MIB))
+        self.reactor.pump([1] * 600)
+        self.meters.readings = [(0, MIB)]
+        self.reactor.advance(30 - self.reactor.seconds() % 30)
+        self.meters.readings = [(15_000_000, 3 * MIB)]
+        self.reactor.pump([1] * 29)
+        self.assertEqual(self.told(name, 28), [([None] * 28, [None] * 28)])
+        self.reactor.advance(1)
+        self.assertEqual(
+            self.told(name, 31),
+            [([0.0, *[0.5] * 30], [MIB, *[2 * MIB] * 29, 3 * MIB])],
+        )
+        self.assertEqual(self.told(name, 3, step=10), [([0.5] * 3, [2 * MIB, 2 * MIB, 3 * MIB])])
+
+    def test_asked_again(self) -> None:
+        """Who asks after a while finds all up to now, and from now on there is a point a second."""
+        name = self.launch().name
+        self.use((0, MIB))
+        self.reactor.pump([600])
+        self.meters.readings = [(0, MIB)]
+        self.reactor.advance(30 - self.reactor.seconds() % 30)
+        self.reactor.advance(5)
+        self.meters.readings = [(2_500_000, MIB)]
+        self.ask()
+        self.assertEqual(self.told(name, 6), [([0.0, *[0.5] * 5], [MIB] * 6)])
+        self.use((3_500_000, MIB))
+        self.assertEqual(self.told(name, 2), [([0.5, 1.0], [MIB, MIB])])
+
+    def test_asked_in_the_same_second(self) -> None:
+        """A second that is read twice, as someone asks, has one point."""
+        name = self.launch().name
+        self.reactor.pump([600])
+        self.meters.readings = [(0, MIB)]
+        self.reactor.advance(30 - self.reactor.seconds() % 30)
+        self.reactor.advance(0.5)
+        self.meters.readings = [(500, 2 * MIB)]
+        self.ask()
+        self.assertEqual(self.told(name, 1), [([None], [MIB])])
+
+    def test_none_to_ask_for(self) -> None:
+        """To ask where nothing runs wakes nothing."""
+        self.ask()
+        self.assertFalse(self.history._timer.is_set)
+
+    def test_started_anew(self) -> None:
+        """Of the time between an end and the next start nothing is known."""
+        track = Track()
+        track.add(1, 1.0, "first", (1000, MIB))
+        track.add(4, 4.0, "second", (3_000_000, MIB))
+        self.assertEqual(track.rings[1].read(4, 4), ([None] * 4, [MIB, None, None, MIB]))
+
+    def test_counted_anew(self) -> None:
+        """If less was used than before, the count has begun anew: that second is not known."""
         name = self.launch().name
         self.use((9_000_000, 0), (1000, 0), (11_000, 0))
         ((cpu, _),) = self.told(name, 3)

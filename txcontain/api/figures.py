@@ -129,6 +129,7 @@ class Figures(Area):
             raise InvalidData(f"last must be 1 to {POINTS[step]} points, not {points}")
         found = [one for name in wanted for one in self.manager.match_all(name)]
         names = [one.name for one in dict.fromkeys(found)] if wanted else [*self.manager.instances]
+        await self.manager.history.asked()
         request.setHeader(b"Content-Type", b"application/json")
         pieces = self._history(names, step, points)
         await send_pieces(self.manager.reactor, request, pieces)

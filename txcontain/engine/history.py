@@ -1,8 +1,10 @@
 """What instances have used: each second of the last ten minutes, every ten of the last six hours.
 
-It is in memory, and begins anew with each manager. While an instance runs, a thread reads its files
-every second; while none runs, nothing wakes. A point takes three bytes, so 1,000 instances take
-8.3 MB after six hours: memory has 12 binary digits, processor time 5.
+It is in memory, and begins anew with each manager. Once someone asks, a thread reads the files of
+all running instances every second, for ten minutes after the last question. Before and after that
+it reads them twice a minute, and the points in between are means. While no instance runs, nothing
+wakes. A point takes three bytes, so 1,000 instances take 8.3 MB after six hours: memory has 12
+binary digits, processor time 5.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from txcontain.runtime.instance import Instance
 
 POINTS = {1: 600, 10: 2160}  # how many are kept, by the seconds from one to the next
 FINE, COARSE = POINTS
+UNASKED = 30  # seconds from one look to the next while no one asks
+ASKED_FOR = 600.0  # seconds for which it is looked often after someone has asked
 PAGE = 4096  # bytes: memory is counted in pages
 SHARE = 1024  # processor time is counted in such parts of a processor
 CPU_DIGITS, MEMORY_DIGITS = 5, 12  # binary ones, of thousandths of a processor and of pages
@@ -60,13 +64,13 @@ class Ring:
     _cpu: array[int] = field(factory=lambda: array("B"))
     _memory: array[int] = field(factory=lambda: array("H"))
 
-    def add(self, tick: int, cpu: int, memory: int) -> None:
-        """Add a point; there may be some missing before it."""
+    def add(self, tick: int, cpu: int, memory: int, missed: tuple[int, int] = (NONE, NONE)) -> None:
+        """Add a point; those that are missing before it become ``missed``."""
         if not self._cpu or tick - self.last > self.most:
             self.last, self._at = tick - 1, 0
             del self._cpu[:], self._memory[:]
         while self.last < tick - 1:
-            self._put(NONE, NONE)
+            self._put(*missed)
         self._put(cpu, memory)
 
     def _put(self, cpu: int, memory: int) -> None:
@@ -103,32 +107,49 @@ class Track:
     rings: dict[int, Ring] = field(
         factory=lambda: {step: Ring(most) for step, most in POINTS.items()}
     )
-    at: float = 0.0  # when it was read last, by the reactor's clock
+    token: str = ""  # of the processes that were read last
+    at: float = 0.0  # when that was, by the reactor's clock
     cpu_usec: int | None = None  # what was read then
     memory: int | None = None  # the same
     _before: dict[int, tuple[float, int | None]] = field(factory=dict)  # a step's last reading
     _largest: int = NONE  # memory since the last coarse point
 
-    def add(self, second: int, at: float, reading: Reading) -> None:
+    def add(self, second: int, at: float, token: str, reading: Reading) -> None:
         """Add what was read in a second; ``at`` is the time by the same clock."""
-        self.at, (self.cpu_usec, self.memory) = at, reading
-        memory = NONE
-        if self.memory is not None:
-            memory = pack(self.memory // PAGE, MEMORY_DIGITS, (1 << 16) - 1)
-        self.rings[FINE].add(second, self._share(FINE, at), memory)
-        self._largest = max(self._largest, memory)
+        if second <= self.rings[FINE].last:
+            return  # read twice in a second, as someone has asked
+        if token != self.token:  # it was started again: nothing is known of the time between
+            self.token, self.memory = token, None
+            self._before.clear()
+        cpu, memory = reading
+        code, mean = _pack(memory), _mean(self.memory, memory)
+        self.at, self.cpu_usec, self.memory = at, cpu, memory
+        self._largest = max(self._largest, code)
+        self._put(FINE, second, code, mean)
         if second // COARSE != self.rings[COARSE].last:
-            self.rings[COARSE].add(second // COARSE, self._share(COARSE, at), self._largest)
+            self._put(COARSE, second // COARSE, self._largest, mean)
             self._largest = NONE
 
-    def _share(self, step: int, at: float) -> int:
+    def _put(self, step: int, tick: int, memory: int, mean: int) -> None:
+        share = self._share(step)
+        self.rings[step].add(tick, share, memory, (share, mean))
+
+    def _share(self, step: int) -> int:
         """How many processors it has used since the last point, packed."""
-        since, before = self._before.get(step, (at, None))
-        self._before[step] = at, self.cpu_usec
-        if self.cpu_usec is None or before is None or self.cpu_usec < before or at <= since:
-            return NONE  # the first point, or the first after it was started again
-        shares = round((self.cpu_usec - before) / (at - since) * SHARE / 1e6)
+        since, before = self._before.get(step, (self.at, None))
+        self._before[step] = self.at, self.cpu_usec
+        if self.cpu_usec is None or before is None or self.cpu_usec < before or self.at <= since:
+            return NONE
+        shares = round((self.cpu_usec - before) / (self.at - since) * SHARE / 1e6)
         return pack(shares, CPU_DIGITS, (1 << 8) - 1)
+
+
+def _pack(memory: int | None) -> int:
+    return NONE if memory is None else pack(memory // PAGE, MEMORY_DIGITS, (1 << 16) - 1)
+
+
+def _mean(before: int | None, now: int | None) -> int:
+    return NONE if before is None or now is None else _pack((before + now) // 2)
 
 
 @define(eq=False)
@@ -146,12 +167,23 @@ class History:
         default=Factory(lambda self: Timer(self.reactor, self._look), takes_self=True)
     )
     _looking: bool = False
+    _asked: float | None = None  # when someone has asked last
 
     def look(self) -> None:
         """Look from now on, as long as an instance runs."""
         if not self._timer.is_set and not self._looking:
-            now = self.reactor.seconds()
-            self._timer.after(floor(now) + 1 - now)
+            now, step = self.reactor.seconds(), FINE if self._is_asked() else UNASKED
+            self._timer.after((floor(now / step) + 1) * step - now)
+
+    async def asked(self) -> None:
+        """Someone is about to read it: look every second, and now if the last look is older."""
+        slept, self._asked = not self._is_asked(), self.reactor.seconds()
+        if slept and self._timer.is_set:
+            self._timer.cancel()
+            await background(self._sample(), "looking at what instances use")
+
+    def _is_asked(self) -> bool:
+        return self._asked is not None and self.reactor.seconds() < self._asked + ASKED_FOR
 
     def stop(self) -> None:
         """Look no more."""
@@ -192,10 +224,10 @@ class History:
                 self.look()
 
     def _add(self, at: float, some: Sequence[tuple[tuple[Instance, str], Reading]]) -> None:
-        for (instance, _), reading in some:
+        for (instance, token), reading in some:
             if instance.running and not instance.ending:
                 track = self.tracks.setdefault(instance.name, Track())
-                track.add(floor(at), at, reading)
+                track.add(floor(at), at, token, reading)
 
     def read(
         self, names: Sequence[str], step: int, points: int
