@@ -52,10 +52,10 @@ LONGEST = 600  # lines
 LONGER = {"init.py": 1800, "logd.py": 800}  # each is one file, on purpose
 
 
-def parse(path: Any) -> Any:
-    """A file's syntax tree, without what is there only for the type checker."""
+def parse(path: Any, *, for_types: bool = False) -> Any:
+    """A file's syntax tree; what is there only for the type checker if that is wanted."""
     tree = ast.parse(path.read_text(), str(path))
-    tree.body = [node for node in tree.body if not is_for_types(node)]
+    tree.body = [node for node in tree.body if for_types or not is_for_types(node)]
     return tree
 
 
@@ -63,10 +63,10 @@ def is_for_types(node: Any) -> Any:
     return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
 
 
-def imports(path: Any) -> Any:
+def imports(path: Any, *, for_types: bool = False) -> Any:
     """The full names of all that a file imports, at its top or inside of its functions."""
     names = set()
-    for node in ast.walk(parse(path)):
+    for node in ast.walk(parse(path, for_types=for_types)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -74,10 +74,10 @@ def imports(path: Any) -> Any:
     return names
 
 
-def modules_of_ours(path: Any) -> Any:
+def modules_of_ours(path: Any, *, for_types: bool = False) -> Any:
     """The modules that a file imports of txcontain: ``room.module``, or one that is a room."""
     found = set()
-    for name in imports(path):
+    for name in imports(path, for_types=for_types):
         parts = name.split(".")[1:]
         if name.startswith("txcontain.") and parts[0] != "__version__":
             depth = 2 if (PACKAGE / parts[0]).is_dir() else 1
@@ -99,16 +99,16 @@ class Arrows(SynchronousTestCase):
         self.assertEqual(sorted(rooms - {"__init__"}), sorted(ROOMS))
 
     def test_downwards(self) -> None:
-        """A module imports from its own room, and from rooms below."""
+        """A module imports from its own room, and from rooms below, also for its types."""
         for path in MANAGER:
             room = name_of(path).split(".")[0]
             below = ROOMS[ROOMS.index(room) :] if room in ROOMS else []
-            used = {name.split(".")[0] for name in modules_of_ours(path)}
+            used = {name.split(".")[0] for name in modules_of_ours(path, for_types=True)}
             self.assertEqual(used - {*below}, set(), path.name)
 
     def test_no_circle(self) -> None:
-        """No module imports itself, by way of whatever others."""
-        uses = {name_of(path): modules_of_ours(path) for path in MANAGER}
+        """No module imports itself, by way of whatever others, not even for its types."""
+        uses = {name_of(path): modules_of_ours(path, for_types=True) for path in MANAGER + CLI}
         while free := {name for name, used in uses.items() if not used & {*uses}}:
             for name in free:
                 del uses[name]

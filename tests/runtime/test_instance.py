@@ -109,14 +109,14 @@ class InstanceTestCase(MachineTestCase):
         folder = os.path.join(self.folder, "web-1")
         shutil.rmtree(folder, ignore_errors=True)
         return Instance(
-            "web-1",
-            spec,
-            folder,
-            ["/base"],
-            PLAN,
-            self.reactor,
-            cast(Kernel, self.kernel),
-            self.pool,
+            name="web-1",
+            spec=spec,
+            folder=folder,
+            layers=["/base"],
+            plan=PLAN,
+            reactor=self.reactor,
+            kernel=cast(Kernel, self.kernel),
+            pool=self.pool,
             changed=self.take_note,
         )
 

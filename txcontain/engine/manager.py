@@ -364,14 +364,14 @@ class Manager:
     def make_instance(self, name: str, blueprint: Blueprint) -> Instance:
         """An instance that is neither launched nor found again yet."""
         return Instance(
-            name,
-            blueprint.spec,
-            blueprint.folder(name),
-            blueprint.layers,
-            blueprint.plan(name),
-            self.reactor,
-            self.kernel,
-            self.pool,
+            name=name,
+            spec=blueprint.spec,
+            folder=blueprint.folder(name),
+            layers=blueprint.layers,
+            plan=blueprint.plan(name),
+            reactor=self.reactor,
+            kernel=self.kernel,
+            pool=self.pool,
             address=blueprint.address,
             address6=blueprint.address6,
             ids=blueprint.ids,

@@ -19,9 +19,9 @@ from txcontain.host.processes import Process
 from txcontain.later import Timer, background
 from txcontain.runtime.adopted import Adopted
 from txcontain.runtime.exits import BY_REBOOT, UNSEEN, Exit
-from txcontain.runtime.instance import FIRST_DELAY, Instance
+from txcontain.runtime.instance import Instance
 from txcontain.runtime.phase import Phase, phase_of
-from txcontain.runtime.records import AT_REST, RECORD, read_record
+from txcontain.runtime.records import AT_REST, FIRST_DELAY, RECORD, read_record
 from txcontain.runtime.supervised import UNKNOWN
 
 READ_AGAIN = 5.0  # seconds

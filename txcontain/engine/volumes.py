@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import asdict, define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
@@ -24,9 +24,7 @@ from txcontain.errors import InUse, InvalidData, MachineAtFault, NoSuchVolume
 from txcontain.host.files import create, flush_folder, read_file, to_json
 from txcontain.host.os_errors import of_os
 from txcontain.later import Few
-
-if TYPE_CHECKING:
-    from txcontain.runtime.instance import Instance
+from txcontain.runtime.instance import Instance
 
 RECORD = re.compile(r"[0-9a-f]{16}\.json")
 LONGEST_RECORD = 4096  # bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from txcontain.container.plan import Plan
 from txcontain.container.spec import Port
@@ -16,11 +15,9 @@ from txcontain.errors import (
     NoSuchPath,
     NoSuchProgram,
 )
-
-if TYPE_CHECKING:
-    from txcontain.runtime.conversation import StepFailed
-    from txcontain.runtime.exits import Exit
 from txcontain.host.os_errors import CAUSES
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.exits import Exit
 
 # Errors that are the fault of a config and its images, in steps that follow them.
 FROM_CONFIG = {

@@ -16,16 +16,16 @@ import random
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
 from txcontain.container.health import Health
+from txcontain.container.spec import Spec
+from txcontain.host.kernel import Kernel
 from txcontain.later import Timer
 from txcontain.runtime.probes import LONGEST_ANSWER, Told, nothing
-
-if TYPE_CHECKING:
-    from txcontain.runtime.instance import Instance
+from txcontain.runtime.supervised import Supervised
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 STATUSES = (STARTING, HEALTHY, UNHEALTHY)
@@ -85,14 +85,36 @@ class Result:
 
 
 # Asks an instance once: calls what it is given once, maybe before it returns. Returns what ends it.
-Ask = Callable[["Instance", Told], Callable[[], None]]
+Ask = Callable[[Told], Callable[[], None]]
+
+
+class Checked(Protocol):
+    """What its checks know of an instance, and have it do."""
+
+    reactor: Any
+    kernel: Kernel
+    spec: Spec
+    paused: bool
+    up_at: float
+    processes: Supervised | None
+
+    @property
+    def running(self) -> bool:
+        """Whether its script runs and was not asked to end."""
+
+    def health_changed(self, why: str) -> None:
+        """Take note that its checks say something else from now on."""
+
+    def give_up(self) -> None:
+        """End it, unless someone waits for it, or for its end."""
 
 
 @define(eq=False)
 class Checks:
     """The checks of an instance, which has them asked while it runs and is not paused."""
 
-    instance: Instance
+    instance: Checked
+    _ask_instance: Ask
     standing: Standing = Standing()
     results: deque[Result] = field(factory=partial(deque, maxlen=MOST_RESULTS))
     chance: Callable[[], float] = random.random  # spreads what would happen at one moment
@@ -153,7 +175,7 @@ class Checks:
         self._end_last()
         instance = self.instance
         self._begun = instance.reactor.seconds(), instance.kernel.now()
-        self._end_last = instance.ask(instance, self._hear)
+        self._end_last = self._ask_instance(self._hear)
 
     def _hear(self, passed: bool | None, output: str) -> None:
         """Take note of what came of a check, and have the next one follow."""

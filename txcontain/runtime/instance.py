@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define, evolve, field
@@ -11,7 +12,6 @@ from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.logger import Logger
 
 from txcontain.container.plan import Plan
-from txcontain.container.spec import Spec
 from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
@@ -22,17 +22,17 @@ from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import MakeLink, StepFailed
 from txcontain.runtime.ending import NEVER, Ending
 from txcontain.runtime.exits import UNHEALTHY, Exit
-from txcontain.runtime.health import HEALTHY, Ask, Checks
+from txcontain.runtime.health import HEALTHY, Checks
 from txcontain.runtime.kept import Kept
 from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.pool import Pool
-from txcontain.runtime.probes import nothing
+from txcontain.runtime.probes import Told, nothing
 from txcontain.runtime.readiness import Readiness
-from txcontain.runtime.records import RECORD, record_of, standing_of
+from txcontain.runtime.records import FIRST_DELAY, RECORD, Recorded
 from txcontain.runtime.supervised import Supervised
 
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
-FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before a restart; doubled each time
+LONGEST_DELAY = 60.0  # seconds before a restart
 STEADY_AFTER = 10.0  # seconds of running after which the delay is short again
 SAVE_AFTER = 1.0  # seconds
 ALWAYS = ("always", "unless-stopped")  # the policies by which it is started again after any end
@@ -40,53 +40,30 @@ ALWAYS = ("always", "unless-stopped")  # the policies by which it is started aga
 log = Logger()
 
 
-@define(eq=False)
-class Instance:
+@define(eq=False, kw_only=True)
+class Instance(Recorded):
     """A container, from its launch until it is removed."""
 
-    name: str
-    spec: Spec
     folder: str
-    layers: Sequence[str]  # the base image's, then each mount's
     plan: Plan
     reactor: Any
     kernel: Kernel
     pool: Pool
     # Told of each change: why, and what it is called if that is not the state.
     changed: Callable[[Instance, str, str], None] = lambda instance, why, what: None
-    address: str | None = None  # on the private network
-    address6: str | None = None  # the same of IPv6
-    ids: int | None = None  # the first of its ids, if it has a user namespace
-    make_link: MakeLink | None = None  # to that network
+    make_link: MakeLink | None = None  # to the private network
     stream: int | None = None  # the descriptor of the connection that it is launched for
-    ask: Ask = lambda instance, told: nothing  # whether it is healthy
+    ask: Callable[[Instance, Told], Callable[[], None]] = lambda instance, told: nothing  # see Ask
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
-    remove: bool = False  # whether it is to be removed when it has ended for good
-    labels: dict[str, str] = field(factory=dict)  # that its launch gave it
-    inline: bool = False  # whether its config came with the launch, and is kept only by it
-    state: str = "created"
-    since: float = 0.0  # unix time of the state
-    launched: float = 0.0  # unix time of the launch
-    ready: bool = False  # whether it listens on its PORT
-    exit: Exit | None = None  # the last one
-    restarts: int = 0
-    boot: str = ""  # of the machine, in which it was last started
-    paused: bool = False  # whether all its processes are frozen
-    timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
     notes: Sequence[str] = ()  # for the person who launched it
-    in_advance: int = 0  # how many steps its init had carried out before the launch
     prepared: Child | None = None  # a warm init that its launch has leased
-    processes: Supervised | None = None
     ending: bool = False  # whether it is to be removed
     marked: Deferred[Any] | None = None  # fires when this is on disk, for the next manager
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
     moving: DeferredLock = field(factory=DeferredLock)  # and one at a time stops or starts it
-    delay: float = FIRST_DELAY  # before the next restart
-    up_at: float = 0.0  # when its script began to run, by the reactor's clock
     _launching: bool = False  # whether its script has yet to run
     _next_start: Timer = field(init=False)
     _readiness: Readiness = field(init=False)
-    checks: Checks = field(init=False)  # of its health
     _next_save: Timer = field(init=False)
     _client_waits: bool = True  # for its launch or start: then its policy does not apply
     _was_launched: bool = False  # so it has a folder, and outlives a failure to start
@@ -102,17 +79,7 @@ class Instance:
         self._readiness = Readiness(*machine, ready=self._listens)
         self._ending = Ending(*machine, self.name, self.spec.stop_signal)
         self._next_save = Timer(self.reactor, self.save)
-        self.checks = Checks(self)
-
-    @property
-    def running(self) -> bool:
-        """Whether its script runs and was not asked to end."""
-        return self.state == "running"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing of it runs, nor will by itself."""
-        return self.is_over or self.state == "stopped"
+        self.checks = Checks(self, partial(self.ask, self))
 
     @property
     def is_over(self) -> bool:
@@ -136,31 +103,10 @@ class Instance:
         return self._client_waits and self.state in ("created", "starting")
 
     @property
-    def summary(self) -> dict[str, str]:
-        """What a launch answers, and a list holds."""
-        spec = self.spec
-        return {"instance": self.name, "name": spec.name, "major": spec.major, "minor": spec.minor}
-
-    @property
-    def health(self) -> str | None:
-        """What its checks say, one of STATUSES; None if its config has none."""
-        return self.checks.standing.status if self.spec.health else None
-
-    @property
     def serves(self) -> bool:
         """Whether new clients are to be sent to it."""
         is_ready = self.ready or self.spec.port is None
         return self.running and is_ready and not self.paused and self.health in (None, HEALTHY)
-
-    @property
-    def standing(self) -> dict[str, Any]:
-        """How it stands, as plain data: what a list of all holds."""
-        return standing_of(self)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Everything known about it, as plain data, for the next manager."""
-        return record_of(self)
 
     def path(self, name: str) -> str:
         """A path in the instance's folder."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attrs import asdict, evolve
+from attrs import asdict, define, evolve, field
 
 from txcontain.container.document import LONGEST_DOCUMENT
 from txcontain.container.launch_request import check_labels
@@ -17,58 +18,107 @@ from txcontain.errors import Error
 from txcontain.host.files import NoFile, read_file
 from txcontain.host.id_ranges import read_range
 from txcontain.runtime.exits import Exit
-from txcontain.runtime.health import STARTING, STATUSES
-
-if TYPE_CHECKING:
-    from txcontain.runtime.instance import Instance
+from txcontain.runtime.health import STARTING, STATUSES, Checks
+from txcontain.runtime.supervised import Supervised
 
 RECORD = "instance.json"
 AT_REST = ("ended", "stopped", "failed")  # states in which nothing of it runs, nor will by itself
+FIRST_DELAY = 0.1  # seconds before a restart; doubled each time
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document as a JSON string, and the spec
 
 
-def standing_of(instance: Instance) -> dict[str, Any]:
-    """How it stands, as plain data: what a list of all holds. It must be quick to make."""
-    processes, spec = instance.processes, instance.spec
-    return {
-        **instance.summary,
-        "state": instance.state,
-        "since": instance.since,
-        "launched": instance.launched,
-        "ready": instance.ready and instance.running,
-        "health": instance.health,
-        "port": spec.port,
-        "ports": [port.mapping for port in spec.taken_ports],
-        "address": None if instance.ended else instance.address,  # then it is given to others
-        "address6": None if instance.ended else instance.address6,
-        "paused": instance.paused,
-        "pid": (instance.running and processes and processes.process.pid) or None,
-        "restarts": instance.restarts,
-        "exit": asdict(instance.exit) if instance.exit else None,
-        "labels": instance.labels,
-    }
+@define(eq=False, kw_only=True)
+class Recorded:
+    """What is known of an instance."""
 
+    name: str
+    spec: Spec
+    layers: Sequence[str]  # the base image's, then each mount's
+    address: str | None = None  # on the private network
+    address6: str | None = None  # the same of IPv6
+    ids: int | None = None  # the first of its ids, if it has a user namespace
+    remove: bool = False  # whether it is to be removed when it has ended for good
+    labels: dict[str, str] = field(factory=dict)  # that its launch gave it
+    inline: bool = False  # whether its config came with the launch, and is kept only by it
+    state: str = "created"
+    since: float = 0.0  # unix time of the state
+    launched: float = 0.0  # unix time of the launch
+    ready: bool = False  # whether it listens on its PORT
+    exit: Exit | None = None  # the last one
+    restarts: int = 0
+    delay: float = FIRST_DELAY  # before the next restart
+    boot: str = ""  # of the machine, in which it was last started
+    up_at: float = 0.0  # when its script began to run, by the reactor's clock
+    paused: bool = False  # whether all its processes are frozen
+    timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
+    in_advance: int = 0  # how many steps its init had carried out before the launch
+    processes: Supervised | None = None
+    checks: Checks = field(init=False)  # of its health
 
-def record_of(instance: Instance) -> dict[str, Any]:
-    """Everything known about it, as plain data, for ``read_record``."""
-    spec = instance.spec
-    return {
-        **instance.standing,
-        "address": instance.address,  # that of its plan
-        "address6": instance.address6,
-        "boot": instance.boot,
-        "published": [port.written for port in spec.ports],
-        "slot": instance.processes.token if instance.processes else None,
-        "layers": instance.layers,
-        "ids": instance.ids,
-        "delay": instance.delay,
-        "up_at": instance.up_at,
-        "document": spec.document,
-        "inline": instance.inline,
-        "remove": instance.remove,
-        "timeline": instance.timeline,
-        "in_advance": instance.in_advance,
-    }
+    @property
+    def running(self) -> bool:
+        """Whether its script runs and was not asked to end."""
+        return self.state == "running"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs, nor will by itself."""
+        return self.state in AT_REST
+
+    @property
+    def health(self) -> str | None:
+        """What its checks say, one of STATUSES; None if its config has none."""
+        return self.checks.standing.status if self.spec.health else None
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """What a launch answers, and a list holds."""
+        spec = self.spec
+        return {"instance": self.name, "name": spec.name, "major": spec.major, "minor": spec.minor}
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        """How it stands, as plain data: what a list of all holds. It must be quick to make."""
+        processes, spec = self.processes, self.spec
+        return {
+            **self.summary,
+            "state": self.state,
+            "since": self.since,
+            "launched": self.launched,
+            "ready": self.ready and self.running,
+            "health": self.health,
+            "port": spec.port,
+            "ports": [port.mapping for port in spec.taken_ports],
+            "address": None if self.ended else self.address,  # then it is given to others
+            "address6": None if self.ended else self.address6,
+            "paused": self.paused,
+            "pid": (self.running and processes and processes.process.pid) or None,
+            "restarts": self.restarts,
+            "exit": asdict(self.exit) if self.exit else None,
+            "labels": self.labels,
+        }
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything known about it, as plain data, for the next manager's ``read_record``."""
+        spec = self.spec
+        return {
+            **self.standing,
+            "address": self.address,  # that of its plan
+            "address6": self.address6,
+            "boot": self.boot,
+            "published": [port.written for port in spec.ports],
+            "slot": self.processes.token if self.processes else None,
+            "layers": self.layers,
+            "ids": self.ids,
+            "delay": self.delay,
+            "up_at": self.up_at,
+            "document": spec.document,
+            "inline": self.inline,
+            "remove": self.remove,
+            "timeline": self.timeline,
+            "in_advance": self.in_advance,
+        }
 
 
 def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
