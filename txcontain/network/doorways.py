@@ -219,8 +219,6 @@ class Doorways:
         A port that can't be listened on is told to the manager's log: then its connections wait
         nowhere.
         """
-        if not wanted and not self._doors and not self._found:
-            return  # no service has ever published a port
         if not self._found:
             await self.log_process.find_kept()
             self._found = True
