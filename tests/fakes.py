@@ -691,6 +691,9 @@ class FakeLogProcess:
                 self.kept[words[0]] = self.passed.pop(0)
             if verb == "unkeep":
                 self.unkeep(words[0])
+            if verb == "retain":
+                for key in self.kept.keys() - words:
+                    self.unkeep(key)
             if verb == "give" and not self.silent:
                 self.give(int(words[0]))
             if verb in self.ANSWERS and not self.silent:

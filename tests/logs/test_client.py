@@ -149,6 +149,15 @@ class ProcessTests(MachineTestCase):
         self.successResultOf(stopping)
         self.assertIsNone(self.other.connection)
 
+    def test_stopped_in_between(self) -> None:
+        """If the log process was just lost, stopping tells the next one what that was not told."""
+        self.other.lose()
+        self.other.told.clear()
+        stopping = self.start(self.client.stop())
+        self.reactor.pump([CONNECT_AGAIN] * 2)
+        self.assertEqual(self.other.told, ["sync"])
+        self.successResultOf(stopping)
+
     def test_stopped_without(self) -> None:
         """If none is ever found, stopping has an end, and nothing is tried after it."""
         self.lose_for_good()
@@ -207,6 +216,25 @@ class KeptTests(MachineTestCase):
         self.reactor.advance(0)
         self.successResultOf(finding)
         self.assertEqual([*self.other.kept], ["a"])
+
+    def test_unkept_meanwhile(self) -> None:
+        """What is not to be kept any more, while none can be told, the next one closes."""
+        self.now(self.client.find_kept())
+        for key in ("a", "b"):
+            self.now(self.client.keep(key, self.listener()))
+        self.other.lose()
+        self.client.unkeep("a")
+        self.assertEqual([*self.other.kept], ["a", "b"])
+        self.reactor.advance(0)
+        self.assertEqual([*self.other.kept], ["b"])
+
+    def test_not_found_yet(self) -> None:
+        """Before it has found those of the manager before, it has none of them closed."""
+        self.now(self.client.keep("a", self.listener()))
+        second = self.begin()
+        self.assertEqual([*self.other.kept], ["a"])
+        self.now(second.find_kept())
+        self.assertEqual([*second.kept], ["a"])
 
     def test_busy(self) -> None:
         """If the log process takes nothing now, the socket goes with the rest."""

@@ -407,6 +407,17 @@ class ServerTests(ServerCase):
         self.tell("unkeep a")
         self.assert_said("unkept a")
 
+    def test_retained(self) -> None:
+        """The manager can say which ones are all that it wants kept; the others are closed."""
+        listener = self.make_listener()
+        for key in "abc":
+            self.keep(key, listener)
+        self.assert_said("kept a", "kept b", "kept c")
+        self.tell("retain b x")
+        self.assertEqual([*self.given(0)], ["b"])
+        self.tell("retain")
+        self.assertEqual(self.given(0), {})
+
     def test_most_kept(self) -> None:
         """It keeps only so many, gives them a few at a time, and ends with none."""
         self.patch(logd, "MOST_KEPT", 3)

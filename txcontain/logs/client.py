@@ -79,6 +79,7 @@ class LogClient(ClientFactory):
     _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
     _waiters: dict[str, set[Waiter]] = field(factory=lambda: defaultdict(set))
     _finding: Deferred[str] | None = None  # fires when all that are kept have been given to us
+    _has_found: bool = False  # whether they have: from then on `kept` are all that are to be kept
     _connection: LogConnection | None = None
     _stopped: bool = False
     _retry: Timer = field(init=False)
@@ -110,9 +111,10 @@ class LogClient(ClientFactory):
     async def stop(self) -> None:
         """Disconnect. If it has nothing left to do, wait until it has ended.
 
-        One that we have started is found first: else it would wait for us on its own (its GRACE).
+        One that we have started is found first: else it would wait for us on its own (its GRACE),
+        or go on keeping a socket, because what told it otherwise was lost with the one before it.
         """
-        if self._started is not None:
+        if self._connection is None:
             async for _ in poll(self.reactor, CONNECT_AGAIN, within=END_WITHIN):
                 if self._connection is not None:
                     break
@@ -190,6 +192,8 @@ class LogClient(ClientFactory):
         for verb, token in list(self._waiting):
             if verb == "drained":
                 self._tell("drain", token)
+        if self._has_found:
+            self._tell("retain", *self.kept)
         for key in self.kept:
             self._tell_to_keep(key)
         if self._finding is not None:
@@ -364,6 +368,7 @@ class LogClient(ClientFactory):
         if keys:
             self._tell("give", first + len(keys))
         elif self._finding is not None and not self._finding.called:
+            self._has_found = True
             self._finding.callback("")
 
     # -- what it says ------------------------------------------------------------

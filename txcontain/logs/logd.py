@@ -28,6 +28,7 @@ The manager sends lines to RUN/logd.sock, and gets lines::
     follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
     keep KEY                       keep the socket that comes along -> kept KEY | refused KEY WHY
     unkeep KEY                     close it                       -> unkept KEY
+    retain KEY..                   these are all that it is to keep; close all others
     give FROM                      all that are kept, from this number on: some with each answer,
                                    and their sockets              -> given FROM KEY..
     at any time                                                   -> trouble INSTANCE WHY
@@ -352,7 +353,7 @@ class Server:
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
         of_slots = self.sync, self.open, self.name, self.drain, self.close, self.follow, self.rename
-        verbs = *of_slots, self.keep, self.unkeep, self.give, self.journal
+        verbs = *of_slots, self.keep, self.unkeep, self.retain, self.give, self.journal
         self.verbs: dict[str, Callable[..., None]] = {verb.__name__: verb for verb in verbs}
         self.journald: Journald | None = None  # if the manager wants that
         self.before: Journald | None = None  # of the manager before
@@ -572,6 +573,11 @@ class Server:
         """Close a socket."""
         self.forget(key)
         self.say("unkept", key)
+
+    def retain(self, *keys: str) -> None:
+        """Close all others: an `unkeep` is lost if the one it was told to is killed just then."""
+        for key in set(self.kept) - set(keys):
+            self.forget(key)
 
     def forget(self, key: str) -> None:
         """Close a socket, if it is kept."""
