@@ -58,6 +58,12 @@ def endless_line(connection):
         connection.sendall(b"HTTP/1.1 200 " + b"x" * 65536)
 
 def close(connection):
+    connection.recv(4096)
+    connection.close()
+
+def reset(connection):
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     connection.close()
 
 def hold(connection):
@@ -259,6 +265,7 @@ class Hostile(HealthCase):
             "endless_headers": "500 Oh",
             "endless_line": "no HTTP/1: HTTP/1.1 200 xxx",
             "close": "without an answer",
+            "reset": "connection reset by peer",
             "hold": "no answer in time",
             "flood": "",
         }
