@@ -9,6 +9,7 @@ to: change one only on purpose. A new error is a new row:
 - of the manager's options: in OPTIONS;
 - of a stack: in STACKS, what is changed in a small valid one; in REVISIONS, if its config matters;
 - of a launch, or of anything else that one call in a small test can provoke: in CALLS;
+- of an image's documents or its name: in `tests/images/`, with what is read;
 - of what takes a real kernel, or a whole machine: in ELSEWHERE, with the test that provokes it.
 
 `test_nothing_is_left_out` reads the sources, and names every text that is in no row.
@@ -41,7 +42,9 @@ from tests.api.test_hostile_http import HostileCase
 from tests.api.test_streams import HEADERS
 from tests.api.test_verbs import all_errors
 from tests.cli.session import Broken, Session
+from tests.container.test_reference import REFUSED as OF_REFERENCES
 from tests.fakes import ManagerTestCase
+from tests.images.test_oci import REFUSED as OF_IMAGES
 from tests.support import document
 from txcontain.api.access import Caller, read_tokens
 from txcontain.api.server import LONGEST_REQUEST
@@ -2482,7 +2485,7 @@ class CompletenessTests(SynchronousTestCase):
         """Each text of an error in the sources is in a row."""
         tables = (
             *(CONFIGS, LAUNCHES, STACKS, REVISIONS, REQUESTS, COMMANDS, OPTIONS, CALLS),
-            *(ERRNOS.items(), ELSEWHERE),
+            *(ERRNOS.items(), ELSEWHERE, OF_IMAGES, OF_REFERENCES),
         )
         said = "\n".join(row[-1] for table in tables for row in table)
         missing = [
