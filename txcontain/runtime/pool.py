@@ -9,7 +9,7 @@ import marshal
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from importlib.util import MAGIC_NUMBER
 from resource import RLIMIT_NOFILE, getrlimit
 from secrets import token_hex
@@ -284,6 +284,7 @@ class Pool(Factory):
         self.warm.lost(child)
 
 
+@lru_cache(maxsize=2)  # both programs; a process of tests starts hundreds of managers
 def compile_program(path: str) -> bytes:
     """A program as a .pyc file (PEP 552), which Python runs unchecked as a program.
 
