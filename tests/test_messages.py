@@ -1539,8 +1539,8 @@ ELSEWHERE = (
     (
         "nftables is not installed",
         "network/test_firewall.py:test_missing",
-        'making a container with "network": "private" → the program nft is missing → install the '
-        "package nftables",
+        "leading names and ports to containers on the private network → the program nft is missing "
+        "→ install the package nftables",
     ),
     (
         "the kernel refuses the packet filter",

@@ -15,6 +15,8 @@ from txcontain.errors import (
     TooMany,
     WrongState,
 )
+from txcontain.network import firewall
+from txcontain.network.firewall import find_nft
 from txcontain.services import asking
 from txcontain.services.stacks import Stacks
 
@@ -103,6 +105,21 @@ class Refusals(KeeperCase):
         self.kernel.listening[81] = 1
         self.refused_up(ConfigAtFault, a={"config": "net-1-01", "ports": ["81:1"]})
         self.refused_up(InvalidData, a={"config": "net-1-01", "ports": ["82:1"]}, b={})
+
+    def test_no_nft(self) -> None:
+        """On a host without nft, a service that needs it is refused before anything is done."""
+        self.add(name="net")
+        self.patch(self.manager.network, "find_nft", find_nft)
+        self.patch(firewall, "PATH", "/no/folder")
+        for service in ({"ports": ["80:1"]}, {"replicas": 2}):
+            said = self.refused_up(MachineAtFault, a=WEB, b={"config": "net-1-01", **service})
+            self.assertEqual(
+                said,
+                "services.b: leading names and ports to containers on the private network → "
+                "the program nft is missing → install the package nftables",
+            )
+        self.assertEqual((self.keeper.wished, self.take_steps()), ({}, []))
+        self.assertEqual(len(self.up(a=WEB)), 1)
 
     def test_full_disk(self) -> None:
         """What can't be kept is not begun; what can't be removed is tried again."""

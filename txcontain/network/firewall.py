@@ -268,7 +268,7 @@ def find_nft() -> str:
     path = shutil.which("nft", path=PATH)
     if path is None:
         raise MachineAtFault(
-            'making a container with "network": "private"',
+            "leading names and ports to containers on the private network",
             "the program nft is missing",
             "install the package nftables",
         )

@@ -153,8 +153,7 @@ class Network:
             return None
         self.check_name(spec.name, spec.name)
         self.check_name(instance, spec.name)
-        self.find_nft()
-        self._check_forwarding(spec.ports)
+        self.check_host(spec.ports)
         self._check_free(spec.ports, self._services)
         members = {member.address for member in self._members.values()}
         taken = {self.interface.ip, *members, *self._leaving}
@@ -179,6 +178,11 @@ class Network:
                     f"{instance} is found by it, as small and capital letters are the same there",
                     "rename the config, or give the instance another name",
                 )
+
+    def check_host(self, ports: Sequence[Port]) -> None:
+        """Raise MachineAtFault if this host can't lead names and these ports to containers."""
+        self.find_nft()
+        self._check_forwarding(ports)
 
     def _check_forwarding(self, ports: Sequence[Port]) -> None:
         for port in ports:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -13,6 +13,7 @@ from txcontain.errors import (
     Ambiguous,
     ConfigAtFault,
     InUse,
+    MachineAtFault,
     NoSuchConfig,
     NoSuchService,
     NoSuchStack,
@@ -165,17 +166,26 @@ def _revision(keeper: Keeper, name: str, asked: dict[str, Any]) -> Revision:
 
 
 async def _check_free(keeper: Keeper, before: Wished | None, wished: Wished) -> None:
-    """Check that no other stack and no other program has what this one wants.
+    """Check that no other stack and no other program has what this one wants, and the host can.
 
-    Raises ConfigAtFault.
+    Raises ConfigAtFault, MachineAtFault.
     """
     _check_beside_others(keeper, wished)
     held = set(_ports(before.services.values())) if before else set()
     for wish in wished.services.values():
         new = tuple(port for port in wish.revision.ports if port not in held)
         wanted, manager = evolve(wish.revision.spec, ports=new), keeper.manager
+        if is_routed(wish):
+            _check_host(keeper, wish.name, new)
         if new:
             await check_ports(wanted, manager.instances, manager.kernel, manager.threads)
+
+
+def _check_host(keeper: Keeper, name: str, ports: Sequence[Port]) -> None:
+    try:
+        keeper.manager.network.check_host(ports)
+    except MachineAtFault as error:
+        raise MachineAtFault(f"services.{name}: {error.chain[0]}", *error.chain[1:]) from None
 
 
 def _ports(wishes: Iterable[Wish]) -> list[Port]:
