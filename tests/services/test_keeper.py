@@ -1,8 +1,17 @@
 """The keeper, on a fake machine: what it does for stacks, and after whatever happens to it."""
 
+from itertools import chain, repeat
 from typing import Any
+from unittest import mock
 
 from tests.services.case import WEB, KeeperCase
+from txcontain.engine.manager import Manager
+from txcontain.errors import MachineAtFault
+from txcontain.network.network import Network
+from txcontain.services import asking
+from txcontain.services.stacks import Stacks
+
+FULL = OSError(28, "No space left on device")
 
 
 class UpTests(KeeperCase):
@@ -27,3 +36,86 @@ class UpTests(KeeperCase):
         self.assertEqual(self.up(**services), [])
         self.advance(60)
         self.assertEqual(self.take_steps(), [])
+
+
+class FailureTests(KeeperCase):
+    """What fails again and again."""
+
+    def told(self, text: str) -> list[str]:
+        """The events of stacks and services that have a text in them."""
+        return [
+            f"{event['what']}: {event['reason']}"
+            for event in self.manager.journal.since(0)
+            if event["what"] in ("stack", "service") and text in event["reason"]
+        ]
+
+    def test_launch(self) -> None:
+        """Why no launch works is told once, and shown with the service until one does."""
+        self.up(a=WEB)
+        self.advance(1)
+        self.layers.missing = ["basefs.tar.gz"]
+        self.now(self.manager.destroy("shop-a-1"))
+        self.advance(300)
+        self.assertEqual(len(self.told("launching fails: there is no basefs.tar.gz")), 1)
+        self.assertEqual(len(self.told("launch shop-a-1")), 2)
+        shown = "done: there is no basefs.tar.gz in base_images/"
+        self.assertEqual(self.services(), {"shop-a": shown})
+        self.layers.missing = []
+        self.advance(60)
+        self.assertEqual(self.services(), {"shop-a": "done"})
+        self.layers.missing = ["basefs.tar.gz"]
+        self.now(self.manager.destroy("shop-a-1"))
+        self.advance(300)
+        self.assertEqual(len(self.told("launching fails")), 2)
+
+    def test_bug(self) -> None:
+        """After a failure that no one has foreseen there is a pause too, longer each time."""
+        launch = mock.AsyncMock(side_effect=KeyError("x"))
+        with mock.patch.object(Manager, "launch_as_asked", launch):
+            self.up(a=WEB)
+            self.advance(30)
+        self.assertEqual(launch.call_count, 5)  # after 0, 1, 3, 7 and 15 s
+        self.assertEqual(len(self.told("launching fails: the manager has a bug: KeyError")), 1)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertRegex(self.services()["shop-a"], "^failed: the manager has a bug")
+        self.advance(60)
+        self.assertEqual(self.services(), {"shop-a": "done"})
+
+    def test_keeping(self) -> None:
+        """That the disk takes nothing is told once, until it does."""
+        with mock.patch.object(Stacks, "keep", side_effect=chain([None], repeat(FULL))):
+            self.up(a=WEB)
+            self.advance(20)
+        self.assertEqual(len(self.told("keeping what is wished fails: keeping the stack shop")), 1)
+        self.advance(5)
+        self.assertEqual(self.services(), {"shop-a": "done"})
+        with mock.patch.object(Stacks, "remove", side_effect=FULL):
+            self.now(asking.down(self.keeper, "shop"))
+            self.advance(20)
+        self.assertEqual(len(self.told("removing the stack shop")), 1)
+
+    def test_leading(self) -> None:
+        """That nothing can lead to a service is told once, and is tried again."""
+        self.add(name="net")
+        serve = mock.AsyncMock(side_effect=MachineAtFault("changing the packet filter by nft"))
+        with mock.patch.object(Network, "serve", serve):
+            self.up(a={"config": "net-1-01", "replicas": 1})
+            self.advance(20)
+        self.assertIn(serve.call_count, range(6, 15))  # every two seconds, for two routes
+        self.assertEqual(len(self.told("leading names and ports to it fails: changing")), 1)
+        self.advance(5)
+        self.assertEqual(self.manager.network.find("a.shop"), self.manager.network.find("a"))
+        self.assertTrue(self.manager.network.find("a"))
+
+    def test_removal(self) -> None:
+        """Why an instance can't be removed is told once."""
+        self.up(a=WEB)
+        self.advance(1)
+        destroy = mock.AsyncMock(side_effect=MachineAtFault("ending it"))
+        with mock.patch.object(Manager, "destroy", destroy):
+            self.now(asking.down(self.keeper, "shop"))
+            self.advance(20)
+        self.assertGreater(destroy.call_count, 5)
+        self.assertEqual(self.told("removing fails"), ["service: removing fails: ending it"])
+        self.advance(5)
+        self.assertEqual(self.keeper.wished, {})

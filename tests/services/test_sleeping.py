@@ -171,5 +171,5 @@ class ConnectionTests(DemandCase):
 
     def test_gone(self) -> None:
         """If the service is gone, so is what takes care of its connections."""
-        self.now(self.keeper._drop("shop", "shop-web"))
+        self.now(self.keeper._drop("shop-web"))
         self.assertEqual(self.doorways.carried, {})

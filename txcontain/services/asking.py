@@ -20,7 +20,7 @@ from txcontain.errors import (
     TooMany,
     WrongState,
 )
-from txcontain.services.decide import OVER, UP, Replica, foresee
+from txcontain.services.decide import OVER, UP, Seen, foresee
 from txcontain.services.document import read_stack, refuse_same_ports
 from txcontain.services.keeper import Keeper
 from txcontain.services.revision import Revision, make_revision, with_replicas
@@ -254,15 +254,13 @@ def find_service(keeper: Keeper, name: str) -> tuple[Wished, Wish]:
 
 def told(keeper: Keeper, wished: Wished) -> list[dict[str, Any]]:
     """How the services of a stack stand."""
-    replicas = keeper.sight.see(wished.name).replicas
-    return [
-        _told(wished, wish, [one for one in replicas if one.service == wish.name])
-        for wish in wished.services.values()
-    ]
+    seen = keeper.sight.see(wished.name)
+    return [_told(wished, wish, seen) for wish in wished.services.values()]
 
 
-def _told(wished: Wished, wish: Wish, replicas: list[Replica]) -> dict[str, Any]:
-    service = wish.revision.service
+def _told(wished: Wished, wish: Wish, seen: Seen) -> dict[str, Any]:
+    service, trouble = wish.revision.service, seen.troubles.get(wish.name)
+    replicas = [one for one in seen.replicas if one.service == wish.name]
     current = [one for one in replicas if one.revision == wish.key]
     schedule = service.schedule
     return {
@@ -270,7 +268,7 @@ def _told(wished: Wished, wish: Wish, replicas: list[Replica]) -> dict[str, Any]
         "stack": wished.name,
         "config": wish.revision.config,
         "state": "going down" if wished.down else wish.state,
-        "why": wish.why,
+        "why": wish.why or (trouble.why if trouble else ""),
         "replicas": None if service.is_job else service.replicas,
         "running": sum(one.state == UP for one in replicas),
         "serving": sum(one.serves for one in replicas),

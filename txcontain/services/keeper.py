@@ -59,6 +59,9 @@ from txcontain.services.wish import DONE, ROLLING_BACK, Wish, Wished
 TRY_AGAIN = 2.0  # seconds after something that the machine did not let us do
 LOOK_AFTER, LOOK_AT_MOST = 0.05, 0.5  # seconds between two looks at the connections of an instance
 DRAIN = 10.0  # seconds, for an instance of a service that is not wished any more
+# What may fail, as a person is told of it.
+DOING = {Launch: "launching", Start: "starting", Withdraw: "withdrawing", Remove: "removing"}
+KEEPING, LEADING = "keeping what is wished", "leading names and ports to it"
 
 log = Logger()
 Alter = Callable[["Wished | None"], Wished]
@@ -96,6 +99,7 @@ class Keeper:
     _routes: dict[str, dict[str, Route]] = field(factory=dict)  # by stack and full name
     _leading: Counter[str] = field(factory=Counter)  # what is under way for that, by stack
     _waiting: dict[str, list[Waiter]] = field(factory=dict)
+    _told: dict[tuple[str, str, str], str] = field(factory=dict)  # why what fails, by what that is
 
     def __attrs_post_init__(self) -> None:
         self.sight = Sight(self.manager)
@@ -135,6 +139,7 @@ class Keeper:
             wished = alter(before)
             if wished != before:
                 await self._keep(wished)
+                self._forget_told(name)
                 for service, wish in wished.services.items():
                     if before is None or before.services.get(service) is not wish:
                         self.sight.forget_trouble(name, service)
@@ -197,7 +202,8 @@ class Keeper:
             if isinstance(step, OfInstance):
                 self._begin(wished, step)
         if notes := [step for step in steps if isinstance(step, NOTES)]:
-            background(self._note(wished, notes), f"keeping the stack {wished.name}")
+            noting = self._telling_once(wished.name, "", KEEPING, self._note(wished, notes))
+            background(noting, f"keeping the stack {wished.name}")
         if waits := [step.until for step in steps if isinstance(step, Wait)]:
             self._look_after(wished.name, max(min(waits) - now.seconds, 0))
         for waiter in list(self._waiting.get(wished.name, ())):
@@ -215,6 +221,7 @@ class Keeper:
         if not self._lock(name).locked:
             del self._locks[name]
         self.sight.forget_stack(name)
+        self._forget_told(name)
 
     def _tell(self, name: str, waiter: Waiter, wrong: list[str]) -> None:
         self._waiting[name].remove(waiter)
@@ -229,7 +236,7 @@ class Keeper:
                 return  # something else is wished meanwhile
             try:
                 await self._keep_noted(wished, notes)
-            except MachineAtFault:
+            except Exception:
                 self._look_after(name, TRY_AGAIN)
                 raise
         for step in notes:
@@ -277,18 +284,49 @@ class Keeper:
             self.sight.forget_trouble(name, step.service)
 
     def _say(self, stack: str, service: str, what: str, instance: str | None = None) -> None:
-        self.manager.journal.add("service", what, instance=instance, stack=stack, service=service)
+        about = {"stack": stack, "service": service} if service else {"stack": stack}
+        kind = "service" if service else "stack"
+        self.manager.journal.add(kind, what, instance=instance, **about)
 
     def _say_rolled_back(self, wished: Wished, wish: Wish, why: str) -> None:
         said = f"{wish.name} of {wished.name}, to {wish.revision.config}: {why}"
         about = {"stack": wished.name, "service": wish.name}
         self.manager.journal.add("rolled back", said, instance=None, **about)
 
+    async def _telling_once(
+        self, stack: str, service: str, what: str, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Do this. Why it fails is told once, however often it is tried again.
+
+        Raises CalledOff; at first, what is no error of ours.
+        """
+        key = stack, service, what
+        try:
+            await work
+        except CalledOff:
+            raise
+        except Exception as error:
+            before, self._told[key] = self._told.get(key), why_of(error)
+            if before == why_of(error):
+                return
+            self._say(stack, service, f"{what} fails: {why_of(error)}")
+            if not isinstance(error, Error):
+                raise
+        else:
+            self._told.pop(key, None)
+
+    def _forget_told(self, stack: str) -> None:
+        """Something else is wished: what fails from now on is news."""
+        for key in [key for key in self._told if key[0] == stack]:
+            del self._told[key]
+
     # -- doing ---------------------------------------------------------------------------
 
     def _begin(self, wished: Wished, step: OfInstance) -> None:
-        self._say(wished.name, step.service, str(step), step.instance)
-        work = self._work(wished, step)
+        about = wished.name, step.service, DOING[type(step)]
+        if about not in self._told:  # else it is one more try
+            self._say(wished.name, step.service, str(step), step.instance)
+        work = self._telling_once(*about, self._work(wished, step))
         background(self._carry_out(wished.name, work), str(step))
 
     async def _carry_out(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -345,9 +383,9 @@ class Keeper:
             await work
         except CalledOff:
             raise
-        except Error as error:
+        except Exception as error:
             if stack in self.wished:
-                self.sight.has_failed(stack, step.service, str(error))
+                self.sight.has_failed(stack, step.service, why_of(error))
             raise
         self.sight.forget_trouble(stack, step.service)
 
@@ -379,7 +417,7 @@ class Keeper:
     async def _remove(self, step: Remove) -> None:
         try:
             await self._destroy(step.instance)
-        except Error:
+        except Exception:
             await pause(self.manager.reactor, TRY_AGAIN)
             raise
         finally:
@@ -422,16 +460,24 @@ class Keeper:
         """What has names and ports lead to those that serve; only what differs."""
         wanted, before = routes_of(wished, seen), self._routes.get(wished.name, {})
         self._routes[wished.name] = wanted
-        gone = [self._drop(wished.name, full) for full in before.keys() - wanted.keys()]
+        gone = {full: self._drop(full) for full in before.keys() - wanted.keys()}
         changed = [full for full, route in wanted.items() if before.get(full) != route]
-        return gone + [self._serve(wished.name, full, wanted[full]) for full in changed]
+        led = {full: self._serve(wished.name, full, wanted[full]) for full in changed}
+        services = {full: route.service for full, route in {**before, **wanted}.items()}
+        return [
+            self._telling_once(wished.name, services[full], LEADING, work)
+            for full, work in {**gone, **led}.items()
+        ]
 
     async def _serve(self, stack: str, full: str, route: Route) -> None:
         self.connections.serve(full, stack, route.service)
         try:
             await self.manager.network.serve(full, route.names, route.ports, route.replicas)
-        except Error:
-            self._lead_again(stack, full)
+        except Exception:
+            await pause(self.manager.reactor, TRY_AGAIN)
+            routes = self._routes.get(stack, {})
+            if routes.get(full) == route:  # the next look leads to it again
+                del routes[full]
             raise
 
     async def _led(self, stack: str, work: Coroutine[Any, Any, None]) -> None:
@@ -441,10 +487,13 @@ class Keeper:
             self._leading[stack] -= 1
             self.look_soon(stack)
 
-    async def _drop(self, stack: str, full: str) -> None:
+    async def _drop(self, full: str) -> None:
         self.connections.drop(full)
         await self.manager.network.drop(full)
 
-    def _lead_again(self, stack: str, full: str) -> None:
-        self._routes.get(stack, {}).pop(full, None)
-        self._look_after(stack, TRY_AGAIN)
+
+def why_of(error: Exception) -> str:
+    """Why something has failed, for a person."""
+    if isinstance(error, Error):
+        return str(error)
+    return f"the manager has a bug: {error!r} → its log has the details: please report them"
