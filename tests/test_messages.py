@@ -296,23 +296,24 @@ CONFIGS = (
     ),
     (
         {"ports": ["80"], "network": "private"},
-        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an address of this host, which "
-        "is in brackets if it is of IPv6, or one of them with '/tcp' or '/udp', not '80'",
+        "ports[0] must be a string HOST:CONTAINER, such as '8000:80', not '80' → "
+        "it may begin with an address of the host, as in '0.0.0.0:8000:80' or '[::]:8000:80', and "
+        "end with '/tcp' or '/udp'",
     ),
     (
         {"ports": ["999.0.0.1:80:80"], "network": "private"},
-        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an address of this host, which "
-        "is in brackets if it is of IPv6, or one of them with '/tcp' or '/udp', not "
-        "'999.0.0.1:80:80'",
+        "ports[0] must be a string HOST:CONTAINER, such as '8000:80', not '999.0.0.1:80:80' → "
+        "it may begin with an address of the host, as in '0.0.0.0:8000:80' or '[::]:8000:80', and "
+        "end with '/tcp' or '/udp'",
     ),
     (
         {"ports": ["[::1]:80:80"], "network": "private"},
-        "ports can't publish anything at [::1]: the kernel leads nothing from there to a container "
-        "→ publish it at 127.0.0.1, which programs try too if they look up localhost",
+        "ports[0] can't publish anything at [::1]: the kernel leads nothing from there to a "
+        "container → publish it at 127.0.0.1, which programs try too if they look up localhost",
     ),
     (
         {"ports": ["[fe80::1]:80:80"], "network": "private"},
-        "ports can't publish anything at [fe80::1]: give an address of the host's of its own",
+        "ports[0] can't publish anything at [fe80::1]: give an address of the host's of its own",
     ),
     ({"ports": ["80:1", "80:2"], "network": "private"}, "ports publishes port 80 twice"),
     ({"health": "/x"}, 'health must be an object such as {"http": "/health"}, not \'/x\''),
@@ -427,10 +428,10 @@ STACKS: tuple[tuple[Any, ...], ...] = (
     ({}, {"after": {"a": "started"}}, "services wait for one another: a → a"),
     (
         {},
-        {"ports": ["x"]},
-        "a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an "
-        "address of this host, which is in brackets if it is of IPv6, or one of them with '/tcp' "
-        "or '/udp', not 'x'",
+        {"ports": ["80:1", 80]},
+        "services.a.ports[1] must be a string HOST:CONTAINER, such as '8000:80', not 80 → "
+        "it may begin with an address of the host, as in '0.0.0.0:8000:80' or '[::]:8000:80', and "
+        "end with '/tcp' or '/udp'",
     ),
     ({}, {"ports": ["80:1", "80:2"]}, "services.a.ports publishes port 80 twice"),
     (

@@ -169,7 +169,7 @@ REFUSED: dict[str, list[Any]] = {
     "manage": [0, 1, "true", "", []],
     "per_connection": [0, 1, "true", "", []],
     "network": ["", "bridge", "Host", 1, True, ["host"], {}],
-    "ports": ["80:80", {}, 1, ["1:1"] * 65, [80], [{}], ["80:81\n"], ["1:1", "127.0.0.1:1:2"]],
+    "ports": ["80:80", {}, 1, ["1:1"] * 65, ["1:1", "127.0.0.1:1:2"]],
     "health": [
         "/health",
         True,
@@ -380,7 +380,11 @@ TAKEN: dict[str, Any] = {
         ),
     ],
 }
-PORTS_REFUSED = [
+PORTS_REFUSED: list[object] = [
+    80,
+    {},
+    None,
+    "80:81\n",
     "",
     "80",
     "80:",
@@ -533,8 +537,8 @@ class Keys(Case):
 
     def test_ports_refused(self) -> None:
         """A port is refused if it is malformed, published twice, or not on a private network."""
-        for text in PORTS_REFUSED:
-            self.refused(document(network="private", ports=[text]), "a port is 'HOST:CONTAINER'")
+        for value in PORTS_REFUSED:
+            self.refused(document(network="private", ports=["9:9", value]), "ports[1] must be")
         for one, other in (
             ("1:1", "1:2"),
             ("1:1", "0.0.0.0:1:1"),
@@ -555,7 +559,7 @@ class Keys(Case):
         self.assertIn("[2001:db8::1]:80:8000", port.forms)
         for address in ("::1", "fe80::1", "ff02::1", "::ffff:9.9.9.1"):
             ports = document(network="private", ports=[f"[{address}]:80:80"])
-            self.refused(ports, "ports can't publish anything at")
+            self.refused(ports, "ports[0] can't publish anything at")
 
     def test_taken_ports(self) -> None:
         """On the host's network PORT is a port of the host; otherwise the published ones are."""

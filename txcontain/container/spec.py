@@ -532,7 +532,7 @@ def _limits(key: str, value: object) -> Limits:
 def _ports(key: str, value: object) -> tuple[Port, ...]:
     if not isinstance(value, list) or len(value) > MOST_PORTS:
         refuse(f"{key} must be a list of up to {MOST_PORTS} strings, not {shown(value)}")
-    ports = tuple(_port(key, text) for text in value)
+    ports = tuple(_port(f"{key}[{place}]", text) for place, text in enumerate(value))
     for one, other in combinations(ports, 2):
         if one.clashes_with(other):
             refuse(f"{key} publishes port {one} twice")
@@ -547,15 +547,16 @@ PORTS = Key(
 
 
 def _port(key: str, value: object) -> Port:
-    match = PORT.fullmatch(printable(key, value))
+    match = PORT.fullmatch(value) if isinstance(value, str) else None
     numbers = [int(match[2]), int(match[3])] if match else []
     with contextlib.suppress(ValueError):  # the address is not one
         if match and all(0 < number < 65536 for number in numbers):
             address = _address(key, match[1] or LOOPBACK)
             return Port(address, numbers[0], numbers[1], match[4] or "tcp")
     refuse(
-        f"a port is 'HOST:CONTAINER', 'ADDRESS:HOST:CONTAINER' with an address of this host, which "
-        f"is in brackets if it is of IPv6, or one of them with '/tcp' or '/udp', not {shown(value)}"
+        f"{key} must be a string HOST:CONTAINER, such as '8000:80', not {shown(value)}",
+        "it may begin with an address of the host, as in '0.0.0.0:8000:80' or '[::]:8000:80', and "
+        "end with '/tcp' or '/udp'",
     )
 
 
