@@ -55,6 +55,27 @@ class FailureTests(KeeperCase):
         self.assertEqual([event["service"] for event in told], ["a", "a"])
         self.assertRegex(told[0]["reason"], r"^a of shop, to web-1-01: shop-a-\d ended")
 
+    def test_back(self) -> None:
+        """An update back to a version that was good before is watched, and rolled back."""
+        self.up(a=updated())
+        self.advance(30)
+        self.assertEqual((self.configs(), self.services()), (["02"] * 3, {"shop-a": "done"}))
+        for go_back in (
+            lambda: self.now(asking.rollback(self.keeper, "a")),
+            lambda: self.now(asking.update(self.keeper, "a", "1", "01")),
+        ):
+            go_back()
+            self.advance(4)
+            self.assertEqual(self.configs(), ["01", "02", "02"])
+            self.end(self.newest())
+            self.advance(0.1)
+            self.assertRegex(self.services()["shop-a"], "^roll(ing|ed) back: shop-a-1 ended")
+            self.advance(5)
+            self.assertEqual(self.configs(), ["02"] * 3)
+        go_back()
+        self.advance(30)
+        self.assertEqual((self.configs(), self.services()), (["01"] * 3, {"shop-a": "done"}))
+
     def test_can_not_be_launched(self) -> None:
         """If one can't be launched, the update is rolled back at once."""
         self.layers.missing = ["new.tar"]

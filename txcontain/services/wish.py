@@ -42,8 +42,11 @@ class Wish:
 
     @property
     def is_new(self) -> bool:
-        """Whether its revision is one that has yet to show that it is good, in place of another."""
-        return bool(self.good) and all(one.id != self.revision.id for one in self.good)
+        """Whether its revision is to take the place of another, and has yet to show that it can.
+
+        One that was good before has to show it again: what it works with may be another by now.
+        """
+        return bool(self.good) and self.good[-1].id != self.revision.id
 
     @property
     def before(self) -> Revision | None:
