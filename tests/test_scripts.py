@@ -102,12 +102,13 @@ class StepTests(ScriptCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.log = PROJECT / "setup-test.log"
+        self.name = f"test-{os.getpid()}"  # another process may run these tests, too
+        self.log = PROJECT / f"setup-{self.name}.log"
         self.addCleanup(self.log.unlink, missing_ok=True)
 
     def step(self, command: str) -> Any:
         """How a step ends, and what it writes."""
-        return self.run_script("scripts/step", "test", "Testing", "/bin/sh", "-c", command)
+        return self.run_script("scripts/step", self.name, "Testing", "/bin/sh", "-c", command)
 
     def test_done(self) -> None:
         """What a command says goes to the log; of two calls only the last one's is there."""
@@ -123,7 +124,7 @@ class StepTests(ScriptCase):
         self.assertEqual(status, 1)
         self.assertNotIn("\n10\n", said)
         self.assertIn("\n11\n", said)
-        self.assertIn("\n30\nTesting: failed. The end of setup-test.log is above.\n", said)
+        self.assertIn(f"\n30\nTesting: failed. The end of {self.log.name} is above.\n", said)
 
     def test_on_a_terminal(self) -> None:
         """On a terminal a line shows, over itself, for how long it runs and what it said last."""
