@@ -57,7 +57,7 @@ from txcontain.container.launch_request import read_launch_request
 from txcontain.container.spec import KEYS, Port, from_json
 from txcontain.engine import files
 from txcontain.engine.manager import Manager
-from txcontain.engine.names import match
+from txcontain.engine.names import Known, match
 from txcontain.errors import Error
 from txcontain.host.id_ranges import free_range
 from txcontain.host.os_errors import CAUSES
@@ -1054,7 +1054,7 @@ OPTIONS = (
     ("--nothing", "option --nothing not recognized"),
 )
 
-KNOWN = {f"web-{number}": ("web", "1", "01") for number in range(1, 8)}
+KNOWN = {f"web-{number}": Known(("web", "1", "01")) for number in range(1, 8)}
 PLAN = [("unshare", {}), ("overlay", {"target": "/data"}), ("exec", {"path": "/run.sh"})]
 
 

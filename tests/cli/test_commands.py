@@ -229,6 +229,17 @@ class LifeTests(Session):
         self.manager.answers_to("GET /logs?all=1&until=1h")
         self.assertEqual(self.run_command("logs", "--all", "--until", "1h"), 0)
 
+    def test_logs_of_a_service(self) -> None:
+        """One word may stand for several instances, whose logs are merged."""
+        self.manager.answers_to("GET /logs?instance=service%3Aapp")
+        self.assertEqual(self.run_command("logs", "service:app"), 0)
+
+    def test_times(self) -> None:
+        """A time that the parser takes for an option is answered with how one is written."""
+        for command in ("logs", "events"):
+            self.assertRaises(SystemExit, self.run_command, command, "--since", "-5m")
+        self.assertEqual(self.err.count("or how long ago, as 90s, 10m or 2h\n"), 2)
+
     def test_logs_on_a_terminal(self) -> None:
         """On a terminal, control characters are shown, except colours; elsewhere they pass."""
         text = b"\x1b[1;32mgreen\x1b[m\x1b]0;title\x07\r\nover\rwritten\x00\xc2\x9b\xc3\xa9\n"
@@ -267,7 +278,9 @@ class LifeTests(Session):
         self.assertEqual(self.successResultOf(status), 0)
         first, second = self.out.splitlines()
         self.assertEqual(first, second)
-        self.assertTrue(re.fullmatch(r"7 19\d\d-\d\d-\d\d [\d:]{8} web-1 ended: status 3", first))
+        self.assertTrue(
+            re.fullmatch(r"7 19\d\d-\d\d-\d\dT[\d:]{8}\.\d{3}Z web-1 ended: status 3", first)
+        )
 
     def test_events_tell_all(self) -> None:
         """Keys that only some events have are shown too, such as a config's name."""

@@ -40,6 +40,7 @@ class PlaceTests(Session):
             ("web-1:/etc", Place("/etc", "web-1")),
             ("web-1:etc", Place("/etc", "web-1")),
             ("config:web:/a:b", Place("/a:b", "config:web")),
+            ("service:app:/a:b", Place("/a:b", "service:app")),
             ("./a:b", Place("./a:b")),
             ("/a:b", Place("/a:b")),
             ("a", Place("a")),

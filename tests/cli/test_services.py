@@ -64,6 +64,20 @@ class ServicesTests(Session):
             self.assertEqual(self.run_command(*words), 1)
         self.assertEqual(self.err, "app: rolled back: it is unhealthy\n" * 5)
 
+    def test_where_to_look(self) -> None:
+        """On a terminal, whoever sees that something is wrong is told how to see more of it."""
+        self.patch(self.stderr, "isatty", lambda: True)
+        hint = (
+            "`txcontain ps service:shop-app` shows its instances, "
+            "`txcontain logs service:shop-app` what they have written.\n"
+        )
+        self.manager.answers_to("POST /stacks?wait=1", lines(PLAN, FAILED))
+        self.assertEqual(self.run_command("up", self.file), 1)
+        self.assertEqual(self.err, "app: rolled back: it is unhealthy\n" + hint)
+        self.manager.answers_to("GET /services", {"services": [JOB, APP]})
+        self.assertEqual(self.run_command("services"), 0)
+        self.assertIn("`txcontain ps service:shop-job`", self.err)
+
     def test_cut_short(self) -> None:
         """A manager that ends meanwhile is told of."""
         self.manager.answers_to("POST /stacks?wait=1", lines(PLAN, EVENT))

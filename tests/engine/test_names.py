@@ -7,15 +7,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ManagerTestCase
-from txcontain.engine.names import MOST_COMPARED, match, match_all
+from txcontain.engine.names import MOST_COMPARED, Known, match, match_all
 from txcontain.errors import Ambiguous, NoSuchInstance
 
 KNOWN = {
-    "web-1a": ("web", "1", "01"),
-    "web-2b": ("web", "1", "2"),
-    "web-2b-x": ("web", "2", "0"),
-    "web-app-3c": ("web-app", "1", "01"),
-    "db-4d": ("db", "1", "01"),
+    "web-1a": Known(("web", "1", "01")),
+    "web-2b": Known(("web", "1", "2")),
+    "web-2b-x": Known(("web", "2", "0")),
+    "web-app-3c": Known(("web-app", "1", "01")),
+    "db-4d": Known(("db", "1", "01"), {"stack": "shop", "service": "app"}),
+    "db-5e": Known(("db", "1", "02"), {"stack": "test", "service": "app"}),
 }
 
 
@@ -24,7 +25,7 @@ class NamesTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """A whole name wins over names that it begins; else a beginning must be unique."""
-        means = {"web-1a": "web-1a", "web-2b": "web-2b", "d": "db-4d", "web-a": "web-app-3c"}
+        means = {"web-1a": "web-1a", "web-2b": "web-2b", "db-4": "db-4d", "web-a": "web-app-3c"}
         self.assertEqual({wanted: match(wanted, KNOWN) for wanted in means}, means)
 
     def test_config(self) -> None:
@@ -36,11 +37,18 @@ class NamesTests(SynchronousTestCase):
             "config:web-app": ["web-app-3c"],
         }
         self.assertEqual({wanted: match_all(wanted, KNOWN) for wanted in means}, means)
-        self.assertEqual(match("config:db", KNOWN), "db-4d")
+        self.assertEqual(match("config:db-1-01", KNOWN), "db-4d")
+
+    def test_service(self) -> None:
+        """``service:`` stands for all instances of a service, of one stack or of all."""
+        means = {"service:app": ["db-4d", "db-5e"], "service:shop-app": ["db-4d"]}
+        self.assertEqual({wanted: match_all(wanted, KNOWN) for wanted in means}, means)
+        for wanted in ("service:", "service:db", "service:shop", "service:None-None"):
+            self.assertRaises(NoSuchInstance, match_all, wanted, KNOWN)
 
     def test_none(self) -> None:
         """What fits nothing is refused, with the name that was probably meant."""
-        for wanted, meant in (("wbe", "web"), ("config:dbb", "db"), ("db-4e", "db-4d")):
+        for wanted, meant in (("wbe", "web"), ("config:dbb", "db"), ("db-4x", "db-4d")):
             error = self.assertRaises(NoSuchInstance, match_all, wanted, KNOWN)
             self.assertEqual(error.chain[1:], (f"did you mean {meant}?",))
         for wanted in ("", "config:", "config:we", "WEB", "zzz"):
@@ -54,8 +62,8 @@ class NamesTests(SynchronousTestCase):
 
     def test_very_many(self) -> None:
         """Of very many names only some are compared."""
-        known = {f"web-{number}": ("web", "1", "1") for number in range(MOST_COMPARED)}
-        known["databank-1"] = ("databank", "1", "1")
+        known = {f"web-{number}": Known(("web", "1", "1")) for number in range(MOST_COMPARED)}
+        known["databank-1"] = Known(("databank", "1", "1"))
         error = self.assertRaises(NoSuchInstance, match, "databankk-1", known)
         self.assertEqual(len(error.chain), 2)  # with the config's name
         self.assertEqual(match("data", known), "databank-1")

@@ -79,6 +79,20 @@ class Refusals(KeeperCase):
         )
         self.assertEqual(self.keeper.wished, {})
 
+    def test_unknown_version(self) -> None:
+        """An update to a version that there is not is told which there are."""
+        self.up(a=WEB)
+        newest = "upload it first, or take one of the newest versions that there are: {}"
+        for minors, told in (((), "1 03, 1 02, 1 01"), ((4, 5, 6), "1 6, 1 5, 1 4, 1 03, 1 02")):
+            for minor in minors:
+                self.add(minor=str(minor))
+            error = self.refused(asking.update(self.keeper, "a", "x", "y"), NoSuchConfig)
+            self.assertEqual(error.chain, ("there is no config web-x-y.cfg", newest.format(told)))
+        for name in self.manager.configs.names():
+            self.manager.configs.remove(name)
+        error = self.refused(asking.update(self.keeper, "a", "x", "y"), NoSuchConfig)
+        self.assertEqual(error.chain[1], "upload it first")
+
     def test_meanwhile(self) -> None:
         """What was decided on what is not wished any more is not done."""
         first = self.now(asking.plan(self.keeper, {"stack": "shop", "services": {"a": WEB}}))

@@ -61,7 +61,9 @@ RECORD: Json = {
         "description": "that its launch gave it",
     },
 }  # what the list of all tells of each
-NAME_PART = string("a name, the beginning of one, or config:NAME, NAME-MAJOR, NAME-MAJOR-MINOR")
+NAME_PART = string(
+    "a name, the beginning of one, config:NAME, NAME-MAJOR, NAME-MAJOR-MINOR, or service:NAME"
+)
 
 
 def listed(instance: Instance) -> Json:

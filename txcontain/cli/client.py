@@ -286,7 +286,7 @@ class Client:
         :param params: tail (a number of lines), stream ("stdout" or "stderr"), since, until
             (RFC 3339, or a duration), timestamps (1), or None
         """
-        if len(instances) == 1:
+        if len(instances) == 1 and ":" not in instances[0]:  # which stands for all of something
             return self.feed(f"/instances/{quoted(instances[0])}/logs", follow, **params)
         which: dict[str, Any] = {"instance": list(instances)} if instances else {"all": 1}
         return self.feed("/logs", follow, **which, **params)

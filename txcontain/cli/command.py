@@ -57,7 +57,7 @@ INSTANCES = Argument(
     metavar="INSTANCE",
     nargs="+",
     type=instance_name,
-    help="its name, the beginning of it, or config:NAME for all of a config",
+    help="its name, the beginning of it, or config:NAME or service:NAME for all of that",
 )
 COMMAND = Argument(
     "command", metavar="COMMAND", nargs=REMAINDER, help="a program, and its arguments"

@@ -1,12 +1,11 @@
 """The command that shows what has happened."""
 
 import json
-import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import FOLLOW, Argument, Command
-from txcontain.cli.words import one_line
+from txcontain.cli.words import moment, one_line
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
@@ -23,10 +22,9 @@ async def events(client: "Client", arguments: Namespace) -> int:
 
 def told(event: "Json") -> str:
     """Return an event as a line to read."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
     why = f": {event['reason']}" if event["reason"] else ""
     more = ", ".join(f"{key} {value}" for key, value in event.items() if key not in EVENT_KEYS)
-    line = f"{event['seq']} {when} {event['instance'] or '-'} {event['what']}{why}"
+    line = f"{event['seq']} {moment(event['time'])} {event['instance'] or '-'} {event['what']}{why}"
     return one_line(f"{line} ({more})" if more else line)
 
 

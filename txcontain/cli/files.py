@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcontain.cli import services
 from txcontain.cli.command import INSTANCE, Argument, Command, instance_name
 from txcontain.cli.errors import CliError, Misused, Refused
-from txcontain.cli.words import plain, size
+from txcontain.cli.words import GROUPS, plain, size
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 STREAM = "-"
-OF_CONFIG = "config:"  # what begins so is the name of an instance, which has a colon in it
 NO_SUCH_PATH = "urn:txcontain:no-such-path"
 TAR = ["tar", "--extract", "--file=-", "--no-overwrite-dir", "--warning=no-timestamp"]
 AS_USER = ["--no-same-owner", "--no-same-permissions"]
@@ -48,7 +47,7 @@ def place(text: str) -> Place:
 
     :raises ArgumentTypeError: if it is empty, or names an instance and no path
     """
-    begin = len(OF_CONFIG) if text.startswith(OF_CONFIG) else 0
+    begin = text.index(":") + 1 if text.startswith(GROUPS) else 0  # such a name has a colon in it
     instance, colon, path = text[begin:].partition(":")
     if not text or (colon and not instance):
         raise ArgumentTypeError("it must be a path, or INSTANCE:PATH")

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from txcontain.cli.command import INSTANCE, INSTANCES, Argument, Command
 from txcontain.cli.errors import CliError
 from txcontain.cli.ps import state
-from txcontain.cli.words import one_line, plain
+from txcontain.cli.words import GROUPS, one_line, plain
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
-
-OF_CONFIG = "config:"  # begins what stands for all instances of a config
 
 
 async def change(client: "Client", words: list[str], verb: str, **values: Any) -> int:
@@ -37,7 +35,7 @@ async def named(client: "Client", words: list[str]) -> tuple[list[str], bool]:
     names: dict[str, None] = {}
     failed = False
     for word in words:
-        if not word.startswith(OF_CONFIG):
+        if not word.startswith(GROUPS):
             names[word] = None
             continue
         found, none = await look_up(client, [word])

@@ -72,7 +72,8 @@ COMMANDS = (
                 metavar="INSTANCE",
                 nargs="*",
                 type=instance_name,
-                help="its name, or the beginning of it; several are merged by time",
+                help="its name, the beginning of it, or config:NAME or service:NAME for all of"
+                " that; several are merged by time",
             ),
         ),
     ),

@@ -25,6 +25,7 @@ DEFAULT_URL = "http://localhost:8080"
 ADDRESS = re.compile(r"unix:/.+|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?")
 # What other programs of this kind call a command: no similar word.
 ELSEWHERE = {"rm": "destroy", "unpause": "resume", "images": "df", "port": "publish"}
+TIMES = tuple(f"argument --{name}" for name in ("since", "until"))  # of what a parser complains
 FILES = {
     "ca": "the CA of the manager's certificate",
     "cert": "a certificate to be known by",
@@ -173,6 +174,8 @@ class Parser(ArgumentParser):
             meant = [ELSEWHERE[match[1]]] if match[1] in ELSEWHERE else []
             for similar in meant or get_close_matches(match[1], list(self.commands), 1):
                 message += f": did you mean {similar}?"
+        elif message.startswith(TIMES):
+            message += ": a time is as 2026-01-31T12:00:00Z, or how long ago, as 90s, 10m or 2h"
         self.print_usage(sys.stderr)
         self.exit(self.failure, f"{self.prog}: error: {message}\n")
 

@@ -206,7 +206,8 @@ COMMANDS = (
                 metavar="INSTANCE",
                 nargs="*",
                 type=instance_name,
-                help="only these: a name, the beginning of it, or config:NAME for all of a config",
+                help="only these: a name, the beginning of it, or config:NAME or service:NAME for"
+                " all of that",
             ),
         ),
     ),

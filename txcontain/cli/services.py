@@ -112,13 +112,16 @@ async def change(
             print(line)
         return 0
     wrong: list[str] | None = None
+    stack = ""
     async for line in lines(client, method, path, body):
         if "outcome" in line:
             wrong = client.understood(json.dumps(line).encode(), OUTCOME)["wrong"]
         elif "what" in line:
             print(told(client.understood(json.dumps(line).encode(), EVENT)), flush=True)
         else:
-            for text in client.understood(json.dumps(line).encode(), STEPS)["changes"]:
+            plan = client.understood(json.dumps(line).encode(), STEPS)
+            stack = plan["stack"]
+            for text in plan["changes"]:
                 print(plain(text), flush=True)
     if wrong is None:
         raise CliError(
@@ -127,7 +130,18 @@ async def change(
         )
     for text in wrong:
         print(one_line(text), file=sys.stderr)
+        say_where_to_look(f"{stack}-{text.partition(':')[0]}")
     return int(bool(wrong))
+
+
+def say_where_to_look(service: str) -> None:
+    """Tell whoever reads this on a terminal how to see more of a service."""
+    if sys.stderr.isatty():
+        print(
+            f"`txcontain ps service:{service}` shows its instances,"
+            f" `txcontain logs service:{service}` what they have written.",
+            file=sys.stderr,
+        )
 
 
 async def lines(
@@ -160,6 +174,8 @@ async def services(client: "Client", arguments: Namespace) -> int:
     for one in answer["services"]:
         if one["why"]:
             print(one_line(f"{one['service']}: {one['why']}"), file=sys.stderr)
+    for one in answer["services"][:1]:
+        say_where_to_look(one["service"])
     return 0
 
 

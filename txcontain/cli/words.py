@@ -1,9 +1,12 @@
 """How the commands show what they print."""
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Json
+
+GROUPS = ("config:", "service:")  # begin what stands for all instances of a config or a service
 
 
 def plain(text: str) -> str:
@@ -25,6 +28,12 @@ def table(rows: list[list[str]]) -> str:
 def config(record: "Json") -> str:
     """Return the name of the config that an instance was launched from."""
     return f"{record['name']}-{record['major']}-{record['minor']}.cfg"
+
+
+def moment(seconds: float) -> str:
+    """Return a unix time as logs have it: RFC 3339, in UTC."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03}Z"
 
 
 def age(seconds: float) -> str:

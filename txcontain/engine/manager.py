@@ -451,14 +451,14 @@ class Manager:
         return self.instances[names.match(wanted, self._known())]
 
     def match_all(self, wanted: str) -> list[Instance]:
-        """The same; all instances of a config if that is what is meant.
+        """The same; all instances of a config or a service if that is what is meant.
 
         Raises NoSuchInstance, Ambiguous.
         """
         return [self.instances[name] for name in names.match_all(wanted, self._known())]
 
-    def _known(self) -> dict[str, names.Config]:
-        return {name: one.spec.key for name, one in self.instances.items()}
+    def _known(self) -> dict[str, names.Known]:
+        return {n: names.Known(one.spec.key, one.labels) for n, one in self.instances.items()}
 
     def find(self, name: str) -> Instance:
         """The instance with exactly this name.

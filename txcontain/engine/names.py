@@ -6,37 +6,46 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from itertools import chain, islice
 
+from attrs import field, frozen
+
 from txcontain.errors import Ambiguous, NoSuchInstance
 
-OF_CONFIG = "config:"  # begins what stands for all instances of a config
+OF_CONFIG, OF_SERVICE = "config:", "service:"  # begin what stands for all instances of one
 MOST_COMPARED = 500  # names, to find the one that was meant
 MOST_NAMED = 5  # in an error
-Config = tuple[str, str, str]  # its name, major and minor
 
 
-def match_all(wanted: str, known: Mapping[str, Config]) -> list[str]:
-    """The names of the instances that ``wanted`` stands for; one, except for ``config:NAME``.
+@frozen
+class Known:
+    """What an instance is found by, beside its name."""
 
-    ``wanted`` is an instance's name, a beginning that no other has, or ``config:`` and a config's
-    NAME, NAME-MAJOR or NAME-MAJOR-MINOR. ``known`` has each instance's name, with its config.
+    config: tuple[str, str, str]  # its name, major and minor
+    labels: Mapping[str, str] = field(factory=dict)
+
+
+def match_all(wanted: str, known: Mapping[str, Known]) -> list[str]:
+    """The names of the instances that ``wanted`` stands for; one, except for a config or service.
+
+    ``wanted`` is an instance's name, a beginning that no other has, ``config:`` and a config's
+    NAME, NAME-MAJOR or NAME-MAJOR-MINOR, or ``service:`` and a service's NAME or STACK-NAME.
 
     Raises NoSuchInstance, Ambiguous.
     """
     if wanted in known:
         return [wanted]
-    config = wanted.removeprefix(OF_CONFIG)
-    if config != wanted:
-        found = [name for name, key in known.items() if config in _forms(key)]
+    kind, bare = _kind_of(wanted)
+    if kind:
+        found = [name for name, one in known.items() if bare in FORMS[kind](one)]
     else:
         found = [name for name in known if wanted and name.startswith(wanted)]
         if len(found) > 1:
             raise Ambiguous(f"{len(found)} instances begin with {wanted}", _choose(found))
     if not found:
-        raise NoSuchInstance(f"there is no instance {wanted}", *_meant(config, known))
+        raise NoSuchInstance(f"there is no instance {wanted}", *_meant(bare, known))
     return found
 
 
-def match(wanted: str, known: Mapping[str, Config]) -> str:
+def match(wanted: str, known: Mapping[str, Known]) -> str:
     """The name of the one instance that ``wanted`` stands for.
 
     Raises NoSuchInstance; Ambiguous if there are several.
@@ -47,8 +56,21 @@ def match(wanted: str, known: Mapping[str, Config]) -> str:
     return found[0]
 
 
-def _forms(key: Config) -> set[str]:
-    return {"-".join(key[:parts]) for parts in (1, 2, 3)}
+def _kind_of(wanted: str) -> tuple[str, str]:
+    kind = next(filter(wanted.startswith, FORMS), "")
+    return kind, wanted.removeprefix(kind)
+
+
+def _configs(one: Known) -> set[str]:
+    return {"-".join(one.config[:parts]) for parts in (1, 2, 3)}
+
+
+def _services(one: Known) -> set[str]:
+    stack, service = one.labels.get("stack"), one.labels.get("service")
+    return {service, f"{stack}-{service}"} if stack and service else set()
+
+
+FORMS = {OF_CONFIG: _configs, OF_SERVICE: _services}
 
 
 def _choose(names: Collection[str]) -> str:
@@ -56,8 +78,8 @@ def _choose(names: Collection[str]) -> str:
     return f"name one of them: {', '.join(islice(names, MOST_NAMED))}{more}"
 
 
-def _meant(wanted: str, known: Mapping[str, Config]) -> list[str]:
+def _meant(wanted: str, known: Mapping[str, Known]) -> list[str]:
     """A question with the most similar name, if any is similar."""
-    names = dict.fromkeys(chain((key[0] for key in known.values()), known))
+    names = dict.fromkeys(chain((one.config[0] for one in known.values()), known))
     similar = get_close_matches(wanted, islice(names, MOST_COMPARED), n=1)
     return [f"did you mean {name}?" for name in similar]

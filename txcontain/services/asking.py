@@ -36,6 +36,7 @@ from txcontain.services.wish import (
 )
 
 MOST_STACKS = 200
+MOST_VERSIONS = 5  # of a config, in an error
 
 
 @frozen
@@ -103,8 +104,13 @@ async def update(keeper: Keeper, service: str, major: str, minor: str) -> Plan:
     """
     wished, wish = find_service(keeper, service)
     name = wish.revision.service.config[0]
-    asked = {**wish.revision.asked, "config": f"{name}-{major}-{minor}"}
-    return await _change(keeper, wished, wish, _revision(keeper, wish.name, asked))
+    config = f"{name}-{major}-{minor}"
+    try:
+        document = keeper.manager.read_config(f"{config}.cfg")
+    except NoSuchConfig as error:
+        raise NoSuchConfig(error.chain[0], _versions(keeper, name)) from None
+    asked = {**wish.revision.asked, "config": config}
+    return await _change(keeper, wished, wish, make_revision(wish.name, asked, document))
 
 
 async def rollback(keeper: Keeper, service: str) -> Plan:
@@ -152,6 +158,19 @@ async def _go_on(keeper: Keeper, planned: Plan) -> Plan:
 
     await keeper.change(planned.wished.name, alter)
     return planned
+
+
+def _versions(keeper: Keeper, name: str) -> str:
+    """Which versions of a config there are, the newest first."""
+    versions = [
+        f"{major} {minor}"
+        for found, major, minor in keeper.manager.configs.versions()
+        if found == name
+    ]
+    if not versions:
+        return "upload it first"
+    newest = ", ".join(versions[: -MOST_VERSIONS - 1 : -1])
+    return f"upload it first, or take one of the newest versions that there are: {newest}"
 
 
 def _revision(keeper: Keeper, name: str, asked: dict[str, Any]) -> Revision:
