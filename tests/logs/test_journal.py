@@ -399,4 +399,4 @@ class FollowerTests(MachineTestCase):
         self.assertTrue(self.consumer.aborted)
         self.successResultOf(sending)
         self.assertEqual(self.journal._listeners, [])
-        self.assertLessEqual(len(told.__self__._waiting), 10)
+        self.assertLessEqual(len(told.__self__.waiting), 10)

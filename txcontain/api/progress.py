@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 
 from txcontain.host.files import to_json
-from txcontain.logs.journal import Event, Journal
-from txcontain.logs.push import PushProducer
-
-MOST_WAITING = 10_000  # lines kept for a client that reads none
+from txcontain.logs.follower import EventProducer
+from txcontain.logs.journal import Event
 
 
 @define(eq=False)
-class Progress(PushProducer):
+class Progress(EventProducer):
     """Sends lines of JSON: what is to be done, each event of the stack, how it has ended."""
 
-    journal: Journal = field(kw_only=True)
     end: Callable[[], None] = lambda: None  # listens no more
-    _waiting: list[Event] = field(factory=list)
     _outcome: list[str] | None = None  # what is not as wished, once that is known
-    _wake: Deferred[None] | None = None
 
     def listen(self) -> None:
         """Keep what happens from now on."""
@@ -37,8 +32,7 @@ class Progress(PushProducer):
             if await self.free():
                 self.consumer.write(to_json(first))
             while await self._something_happened():
-                waiting, self._waiting = self._waiting, []
-                lines = [to_json(one) for one in waiting if one.get("stack") == stack]
+                lines = [to_json(one) for one in self.take() if one.get("stack") == stack]
                 if await self.free():
                     self.consumer.write(b"".join(lines))
             if self._outcome is not None and await self.free():
@@ -55,28 +49,13 @@ class Progress(PushProducer):
 
     def _be_over(self, wrong: list[str]) -> None:
         self._outcome = wrong
-        self._go_on()
+        self.go_on()
 
     async def _something_happened(self) -> bool:
-        while not self._waiting and self._outcome is None and not self.gone:
-            self._wake = Deferred()
-            await self._wake
-        return bool(self._waiting) and not self.gone
+        while not self.waiting and self._outcome is None and not self.gone:
+            await self.news()
+        return bool(self.waiting)
 
     def _happened(self, event: Event) -> None:
-        if "stack" in event and not self.gone:
-            self._waiting.append(event)
-            if len(self._waiting) > MOST_WAITING:
-                self.consumer.abortConnection()
-                self.stopProducing()
-            self._go_on()
-
-    def _go_on(self) -> None:
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake.callback(None)
-
-    def stopProducing(self) -> None:
-        """The client is gone."""
-        super().stopProducing()
-        self._go_on()
+        if "stack" in event:
+            self.happened(event)

@@ -293,11 +293,8 @@ class Client:
 
     async def events(self, follow: bool, since: str | None = None) -> AsyncIterator[Json]:
         """Yield the events since a time or a number; with `follow`, also those to come."""
-        rest = b""
-        async for chunk in self.feed("/events", follow, since=since):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in filter(None, lines):
-                yield self.understood(line, EVENT)
+        async for line in self.by_line(self.feed("/events", follow, since=since)):
+            yield self.understood(line, EVENT)
 
     # Requests and answers.
 
@@ -335,6 +332,15 @@ class Client:
         if follow:
             given["follow"] = "1"
         return self._stream("GET", path, params=given, patience=None if follow else QUICK)
+
+    @staticmethod
+    async def by_line(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield the lines of a body that are whole and not empty."""
+        rest = b""
+        async for chunk in chunks:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in filter(None, lines):
+                yield line
 
     async def _stream(
         self, method: str, path: str, *, patience: float | None = QUICK, **options: Any

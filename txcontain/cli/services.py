@@ -5,7 +5,6 @@ import re
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
@@ -113,13 +112,15 @@ async def change(
         return 0
     wrong: list[str] | None = None
     stack = ""
-    async for line in lines(client, method, path, body):
-        if "outcome" in line:
-            wrong = client.understood(json.dumps(line).encode(), OUTCOME)["wrong"]
-        elif "what" in line:
-            print(told(client.understood(json.dumps(line).encode(), EVENT)), flush=True)
+    chunks = client.stream(method, f"{path}?wait=1", patience=None, **body)
+    async for said in client.by_line(chunks):
+        kind = client.understood(said, dict)
+        if "outcome" in kind:
+            wrong = client.understood(said, OUTCOME)["wrong"]
+        elif "what" in kind:
+            print(told(client.understood(said, EVENT)), flush=True)
         else:
-            plan = client.understood(json.dumps(line).encode(), STEPS)
+            plan = client.understood(said, STEPS)
             stack = plan["stack"]
             for text in plan["changes"]:
                 print(plain(text), flush=True)
@@ -142,17 +143,6 @@ def say_where_to_look(service: str) -> None:
             f" `txcontain logs service:{service}` what they have written.",
             file=sys.stderr,
         )
-
-
-async def lines(
-    client: "Client", method: str, path: str, body: "dict[str, object]"
-) -> "AsyncIterator[Json]":
-    """Yield the values of an answer that goes on until all is done."""
-    rest = b""
-    async for chunk in client.stream(method, f"{path}?wait=1", patience=None, **body):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in filter(None, whole):
-            yield client.understood(line, dict)
 
 
 def told(event: "Json") -> str:

@@ -1,4 +1,4 @@
-"""Sends the journal's events to a client, and goes on as they happen."""
+"""Sends events to a client, as they happen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
 from txcontain.host.files import to_json
 from txcontain.later import pause
@@ -18,25 +17,49 @@ MOST_WAITING = 10_000  # events kept for a client that reads none
 
 
 @define(eq=False)
-class Follower(PushProducer):
-    """Sends the events after a number or time: first those on disk, then each as it happens."""
+class EventProducer(PushProducer):
+    """Has events wait until they can be sent."""
 
     journal: Journal = field(kw_only=True)
+    waiting: list[Event] = field(factory=list, init=False)
+
+    def take(self) -> list[Event]:
+        """The events that have waited until now."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def happened(self, event: Event) -> None:
+        """An event is to be sent; a client that reads none is hung up on."""
+        if self.gone:
+            return
+        self.waiting.append(event)
+        if len(self.waiting) > MOST_WAITING:  # it can ask again, from its last event on
+            self.consumer.abortConnection()  # loseConnection would wait until all is read
+            self.stopProducing()
+        self.go_on()
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        self.waiting.clear()
+        super().stopProducing()
+
+
+@define(eq=False)
+class Follower(EventProducer):
+    """Sends the events after a number or time: first those on disk, then each as it happens."""
+
     reactor: Any = field(kw_only=True)
     last: int = field(kw_only=True)  # the number of the last event sent, or passed over
     earliest: float = field(default=0.0, kw_only=True)  # unix time: older ones are passed over
-    _waiting: list[Event] = field(factory=list)
-    _wake: Deferred[None] | None = None
 
     async def send(self, follow: bool) -> None:
         """Send what is there; if ``follow``, go on until the consumer is gone."""
         self.begin()
-        end = self.journal.listen(self._happened)
+        end = self.journal.listen(self.happened)
         try:
             await self._replay()
             while follow and await self._something_happened():
-                waiting, self._waiting = self._waiting, []
-                await self._write(waiting)
+                await self._write(self.take())
         finally:
             end()
             self.finish()
@@ -56,29 +79,6 @@ class Follower(PushProducer):
             self.last = new[-1]["seq"]
 
     async def _something_happened(self) -> bool:
-        if not self._waiting and not self.gone:
-            self._wake = Deferred()
-            await self._wake
+        if not self.waiting:
+            await self.news()
         return not self.gone
-
-    def _happened(self, event: Event) -> None:
-        if self.gone:
-            return
-        self._waiting.append(event)
-        if (
-            len(self._waiting) > MOST_WAITING
-        ):  # it reads none; it can ask again, from its last event on
-            self.consumer.abortConnection()  # loseConnection would wait until all is read
-            self.stopProducing()
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake.callback(None)
-
-    def stopProducing(self) -> None:
-        """The consumer is gone."""
-        self._waiting.clear()
-        super().stopProducing()
-        self._go_on()

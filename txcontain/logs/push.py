@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -18,6 +18,7 @@ class PushProducer:
     consumer: Any
     gone: bool = False  # whether the consumer will never take more
     _paused: Deferred[None] | None = None
+    _wake: Deferred[None] | None = None
 
     def begin(self) -> None:
         """Register with the consumer, which then says when it has enough."""
@@ -33,6 +34,19 @@ class PushProducer:
         if self._paused is not None:
             await self._paused
         return not self.gone
+
+    def news(self) -> Deferred[None]:
+        """Fires when ``go_on`` is called next, or the consumer is gone."""
+        if self.gone:
+            return succeed(None)
+        self._wake = Deferred()
+        return self._wake
+
+    def go_on(self) -> None:
+        """There is more to send."""
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake.callback(None)
 
     def pauseProducing(self) -> None:
         """The consumer has enough for now."""
@@ -50,3 +64,4 @@ class PushProducer:
         self.gone = True
         self.consumer.unregisterProducer()
         self.resumeProducing()
+        self.go_on()

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 
 from txcontain.later import Timer
 from txcontain.logs.client import LogClient
@@ -36,11 +35,10 @@ class Reader(PushProducer):
     # It is here while it follows, so that it is told of new instances; None: it follows no others.
     all_readers: set[Reader] | None = field(default=None, kw_only=True)
     _sources: list[Source] = field(factory=list)  # of what is not over yet
-    _wake: Deferred[None] | None = None
 
     async def send(self, lines: int | None, follow: bool) -> None:
         """Send the last ``lines`` lines of each log (None: all), then what follows."""
-        at_last = Timer(self.client.reactor, self._go_on)
+        at_last = Timer(self.client.reactor, self.go_on)
         for instance in self.instances:
             self.add(instance)
         if follow and self.all_readers is not None:
@@ -66,10 +64,10 @@ class Reader(PushProducer):
     def add(self, instance: Writer) -> None:
         """Send the log of this instance too, from its beginning."""
         if all(source.instance is not instance for source in self._sources):
-            source = Source(self.client, instance, self.wanted, self._go_on)
+            source = Source(self.client, instance, self.wanted, self.go_on)
             source.begin()
             self._sources.append(source)
-            self._go_on()
+            self.go_on()
 
     async def _send(self, follow: bool) -> None:
         while await self.free():
@@ -141,18 +139,7 @@ class Reader(PushProducer):
 
     async def _something_new(self) -> None:
         """Wait until a log has grown or ended, there is a new one, or the consumer is gone."""
-        wake = self._wake = Deferred()
+        news = self.news()
         for source in self._sources:
             source.wait()
-        if not self.gone:
-            await wake
-
-    def _go_on(self) -> None:
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake.callback(None)
-
-    def stopProducing(self) -> None:
-        """The consumer is gone."""
-        super().stopProducing()
-        self._go_on()
+        await news
