@@ -1,10 +1,14 @@
 """Updates: what becomes of those that fail, and of a manager that is killed in the middle."""
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
 
 from tests.services.case import WEB, KeeperCase
+from txcontain.runtime.instance import Instance
+from txcontain.runtime.prober import Prober
+from txcontain.runtime.probes import Told, nothing
 from txcontain.services import asking
 from txcontain.services.decide import OVER, REMOVING, Now, Seen, decide, outcome
 from txcontain.services.steps import GiveUp
@@ -97,6 +101,22 @@ class FailureTests(KeeperCase):
         self.advance(2)
         self.assertRegex(self.services()["shop-a"], "does not serve within 20 s$")
         self.assertEqual(self.configs(), ["01"] * 3)
+
+    def test_unhealthy(self) -> None:
+        """If one is unhealthy, the update is rolled back, and says what its check was answered."""
+
+        def ask(_: Prober, instance: Instance, told: Told) -> Callable[[], None]:
+            told(False, "HTTP/1.1 500 No secret")
+            return nothing
+
+        self.patch(Prober, "ask", ask)
+        for action in ("restart", "stop", "none"):
+            health = {"http": "/", "port": 80, "interval": 1, "retries": 2, "on_failure": action}
+            self.up(a={**updated(order="start-first"), "health": health})
+            self.advance(5)
+            self.assertEqual(self.configs(), ["01"] * 3, action)
+            said = "is unhealthy: 2 checks in a row have failed; GET / on port 80: HTTP/1.1 500"
+            self.assertIn(said, self.services()["shop-a"], action)
 
     def test_pause(self) -> None:
         """With pause, nothing more is done until a person asks for something."""

@@ -116,6 +116,7 @@ class Checks:
     instance: Checked
     _ask_instance: Ask
     standing: Standing = Standing()
+    why: str = ""  # the standing, in words; nothing if an earlier manager has found it
     results: deque[Result] = field(factory=partial(deque, maxlen=MOST_RESULTS))
     chance: Callable[[], float] = random.random  # spreads what would happen at one moment
     _run: bool = False
@@ -143,7 +144,7 @@ class Checks:
 
     def begin_anew(self) -> None:
         """It is started: what was known of its last run says nothing."""
-        self.standing, self._recalled = Standing(), False
+        self.standing, self.why, self._recalled = Standing(), "", False
 
     def follow(self) -> None:
         """Take note that something about the instance has changed."""
@@ -196,7 +197,8 @@ class Checks:
             wait *= self.chance()
         self._next.after(max(wait - took, 0))
         if self.standing.status != before.status:
-            self.instance.health_changed(self._words(health, output))
+            self.why = self._words(health, output)
+            self.instance.health_changed(self.why)
         if action != "none":
             self.instance.give_up()
 

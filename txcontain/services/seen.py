@@ -130,12 +130,12 @@ def stops_when_unhealthy(instance: Instance) -> bool:
 def _fault(instance: Instance) -> str:
     """Why an instance is not as it should be, as words after its name; "" if it is, or will be."""
     reason = instance.exit.reason if instance.exit else "it is not known how"
-    if instance.state in ("ended", "waiting"):
+    if instance.state in ("ended", "waiting") and not instance.checks.ask_for_restart:
         return f"ended: {reason}"
     if instance.state == "stopped" and stops_when_unhealthy(instance):
         return "was stopped, as it was unhealthy"
     if instance.health == UNHEALTHY:
-        return "is unhealthy"
+        return f"is unhealthy: {instance.checks.why}".removesuffix(": ")
     if instance.restarts and not instance.serves:
         return f"was started again, after it had ended: {reason}"
     return ""
