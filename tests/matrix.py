@@ -45,7 +45,7 @@ if [ "$(id -u)" = 0 ]; then
     [ ! -d /opt/python ] || ldconfig /opt/python/lib
     exec setpriv --reuid nobody --regid nogroup --clear-groups "$0"
 fi
-cd /txcontain && {python} -m venv --without-pip .venv || exit
+cd /txcontain && {python} -m venv --without-pip .venv && touch .venv/installed || exit
 printf '/packages\\n/txcontain\\n' > .venv/lib/python{version}/site-packages/matrix.pth
 python=.venv/bin/python
 $python -c 'import platform, twisted; print("On", platform.python_version(), twisted.__version__)'

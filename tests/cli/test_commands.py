@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -699,14 +700,16 @@ class ExecutableTests(SynchronousTestCase):
         self.assertIn("NAME [MAJOR] [MINOR]", self.run_file(link, "--help").stdout)
 
     def test_not_installed(self) -> None:
-        """If nothing is installed, a sentence says what to run."""
-        folder = Path(self.mktemp()).absolute() / "cli"
-        folder.mkdir(parents=True)
-        (folder / "txcontain").write_bytes((CLI / "txcontain").read_bytes())
-        (folder / "txcontain").chmod(0o755)
-        done = self.run_file(folder / "txcontain", "list")
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn("run `make install`", done.stderr)
+        """If nothing is installed, or not all of it yet, a sentence says what to run."""
+        checkout = Path(self.mktemp()).absolute()
+        for folder in ("cli", ".venv/bin"):
+            (checkout / folder).mkdir(parents=True)
+        program = Path(shutil.copy(CLI / "txcontain", checkout / "cli"))
+        for _ in range(2):
+            done = self.run_file(program, "list")
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn("run `make install`", done.stderr)
+            shutil.copy("/bin/false", checkout / ".venv/bin/python")
 
     def test_whole_program(self) -> None:
         """The program on a real reactor says what it has to say, and exits."""
