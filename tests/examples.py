@@ -5,12 +5,15 @@ The host is a network namespace of the test's own, as in tests/integration/test_
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
 import socket
+import threading
+from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -202,56 +205,124 @@ class ShopTests(ExampleCase):
     """examples/shop."""
 
     example = "shop"
-    parts = ("db", "cache", "app", "web")  # in the order of their start
+
+    def setUp(self) -> None:
+        """Have the manager know all that the stack names."""
+        super().setUp()
+        for config in (PROJECT / "examples/shop").glob("*.cfg"):
+            self.keep(config.stem)
+        self.stack = json.loads((PROJECT / "examples/shop/shop.json").read_bytes())
+
+    def stop(self) -> None:
+        """Close the shop, and stop the manager."""
+        if self.manager.poll() is None:
+            self.close()
+        super().stop()
+
+    def change(self, method: str, path: str, body: Any = None) -> Any:
+        """Change the stack; return what came of it."""
+        manager = http.client.HTTPConnection("localhost", self.port, timeout=WITHIN)
+        self.addCleanup(manager.close)
+        answer = ask_on(manager, method, f"{path}?wait=1", body)
+        return json.loads(answer.body.splitlines()[-1])
 
     def open(self) -> None:
-        """Launch the four."""
-        for part in self.parts:
-            self.start_newest(f"shop-{part}", part)
+        """Have the stack be as it says."""
+        self.assertEqual(self.change("POST", "/stacks", self.stack)["wrong"], [])
 
-    def page(self) -> str:
+    def close(self) -> None:
+        """Remove it; its volumes stay."""
+        self.change("DELETE", "/stacks/shop")
+
+    def service(self, name: str) -> Any:
+        """What the manager tells of a service."""
+        services = self.ask("GET", "/services").json["services"]
+        return next(one for one in services if one["service"] == f"shop-{name}")
+
+    def page(self, port: int = 8000) -> str:
         """The page that a browser shows."""
-        answer = self.get(8000)
+        answer = self.get(port)
         text = answer.read().decode()
         self.assertEqual(answer.status, 200, text)
         return text
 
-    def buy(self, connection: http.client.HTTPConnection) -> None:
-        """Order the first article, on a connection that stays."""
+    def order(self) -> int:
+        """Order the first article; return the status of the answer."""
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        connection.request("POST", "/orders", "article=1", form)
-        answer = connection.getresponse()
-        answer.read()
-        self.assertEqual(answer.status, 302)
+        connection = http.client.HTTPConnection("localhost", 8000, timeout=WITHIN)
+        try:
+            connection.request("POST", "/orders", "article=1", form)
+            return connection.getresponse().status
+        finally:
+            connection.close()
 
-    def test_orders(self) -> None:
-        """No order is lost: not when the manager is killed, and not when all four are replaced."""
-        for part in self.parts:
-            self.keep(part)
+    @contextlib.contextmanager
+    def ordering(self) -> Iterator[list[int | Exception]]:
+        """Order without a pause meanwhile; what comes of each order is in the list."""
+        over, orders = threading.Event(), list[int | Exception]()
+
+        def order() -> None:
+            while not over.is_set():
+                try:
+                    orders.append(self.order())
+                except (OSError, http.client.HTTPException) as error:
+                    orders.append(error)
+
+        thread = threading.Thread(target=order)
+        thread.start()
+        try:
+            yield orders
+        finally:
+            over.set()
+            thread.join()
+
+    def test_updates(self) -> None:
+        """No order is lost by an update, a manager that is killed, or a bad version."""
+        self.open()
+        self.assertIn("Version 1.0,", self.page())
+        with self.ordering() as orders:
+            self.ask("POST", "/services/app/update", {"major": "1", "minor": "1"})
+            wait_until(lambda: self.service("app")["serving"] == 4, "a new replica serves", WITHIN)
+            self.kill_manager()
+            self.start()
+            wait_until(lambda: self.service("app")["state"] == "done", "the update is done", WITHIN)
+            self.assertIn("Version 1.1,", self.page())
+
+            bad = {"major": "1", "minor": "2"}
+            (why,) = self.change("POST", "/services/app/update", bad)["wrong"]
+            self.assertRegex(
+                why, r"shop-app-\d is unhealthy: .*; GET /healthz on port 8000: HTTP/1.1 500"
+            )
+            self.assertEqual(self.service("app")["config"], "shop-app-1-1")
+        self.assertEqual({*orders}, {302})
+        self.assertIn(f"<td>{len(orders)} sold</td>", self.page())
+
+    def test_kept(self) -> None:
+        """Orders and visits are there after the whole stack was taken down; each is reported."""
         self.open()
         self.assertIn("Visits: 1<", self.page())
-        connection = http.client.HTTPConnection("localhost", 8000, timeout=WITHIN)
-        self.addCleanup(connection.close)
-        for doing in (self.kill_manager, self.start, lambda: None):
-            for _ in range(10):
-                self.buy(connection)
-            doing()
-        self.assertIn("<td>30 sold</td>", self.page())
-
-        for part in reversed(self.parts):
-            self.destroy(part)
+        self.assertEqual([self.order() for _ in range(3)], [302] * 3)
+        self.close()
+        self.stack["services"]["report"] = {"config": "shop-report-1-0", "run": "once"}
+        self.stack["services"]["report"]["after"] = {"migrate": "completed_successfully"}
         self.open()
         text = self.page()
-        self.assertIn("<td>30 sold</td>", text)
-        self.assertIn("Visits: 3<", text)
+        self.assertIn("<td>3 sold</td>", text)
+        self.assertIn("Visits: 2<", text)
+        self.assertRegex(self.log_of("shop-report-1"), r"\| Apple +\| +3 \| +3\n")
 
-    def test_database_comes_back(self) -> None:
-        """If the database is replaced, the app finds the new one."""
-        for part in self.parts:
-            self.keep(part)
+    def test_database_ends(self) -> None:
+        """After SIGKILL to the database the shop comes back by itself."""
         self.open()
-        self.page()
-        self.destroy("db")
-        self.start_newest("shop-db", "db")
+        self.order()
+        os.kill(self.inspect("shop-db-1")["pid"], signal.SIGKILL)
+        wait_until(lambda: self.inspect("shop-db-1")["restarts"], "it is started again", WITHIN)
         wait_until(lambda: self.get(8000).status == 200, "the shop answers again", WITHIN)
-        self.assertIn("Apple", self.page())
+        self.assertIn("<td>1 sold</td>", self.page())
+
+    def test_preview(self) -> None:
+        """The next version runs only when someone looks at it."""
+        self.open()
+        self.assertEqual(self.service("preview")["running"], 0)
+        self.assertIn("Version 1.1,", self.page(8002))
+        self.assertEqual(self.service("preview")["running"], 1)

@@ -1,10 +1,12 @@
 """A shop: articles and orders in PostgreSQL, and a count of the visits in redis.
 
-The names of the hosts are those of the instances, db and cache.
+The names of the hosts are those of the services, db and cache.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,14 +16,6 @@ import redis
 from flask import Flask, redirect, render_template, request
 
 PASSWORD = Path("/run/secrets/password")
-TABLES = """
-CREATE TABLE IF NOT EXISTS articles (id serial PRIMARY KEY, name text UNIQUE, price int);
-CREATE TABLE IF NOT EXISTS orders (
-    id serial PRIMARY KEY, article int REFERENCES articles, at timestamptz DEFAULT now()
-);
-INSERT INTO articles (name, price) VALUES ('Apple', 1), ('Bread', 4), ('Cheese', 7)
-    ON CONFLICT DO NOTHING;
-"""
 ARTICLES = """
 SELECT articles.id, name, price, count(orders.id) FROM articles
     LEFT JOIN orders ON article = articles.id GROUP BY articles.id ORDER BY name
@@ -51,8 +45,6 @@ class Database:
             host="db", user="postgres", password=PASSWORD.read_text().strip(), connect_timeout=5
         )
         connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(TABLES)
         return connection
 
 
@@ -62,7 +54,11 @@ database = Database()
 @app.get("/")
 def show() -> str:
     return render_template(
-        "shop.html", articles=database.run(ARTICLES), visits=cache.incr("visits")
+        "shop.html",
+        articles=database.run(ARTICLES),
+        visits=cache.incr("visits"),
+        version=os.environ["VERSION"],
+        replica=socket.gethostname(),
     )
 
 
@@ -70,3 +66,10 @@ def show() -> str:
 def order() -> Any:
     database.run("INSERT INTO orders (article) VALUES (%s)", request.form["article"])
     return redirect("/")
+
+
+@app.get("/healthz")
+def check() -> str:
+    database.run("SELECT 1")
+    cache.ping()
+    return "ok"
