@@ -260,7 +260,7 @@ CONFIGS = (
     ({"limits": "256M"}, 'limits must be an object such as {"memory": "256M"}, not \'256M\''),
     (
         {"limits": {"ram": "1G"}},
-        "there is no limit 'ram' → the limits are memory, swap, cpus, pids, io_weight, files, disk",
+        "limits has no key 'ram' → the keys are memory, swap, cpus, pids, io_weight, files, disk",
     ),
     (
         {"limits": {"swap": "1G"}},
@@ -644,7 +644,12 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /launch",
         {"body": '{"name": "web"}'},
-        "409 Bad Request: a launch takes the keys name, major and minor, and no other",
+        "409 Bad Request: the key 'major' is missing",
+    ),
+    (
+        "POST /launch",
+        {"body": '{"config": "web"}'},
+        "409 Bad Request: a launch has no key 'config' → the keys are name, major, minor",
     ),
     ("DELETE /destroy/web-9", {}, "404 Not Found: there is no instance web-9"),
     ("GET /instances/web-9", {}, "404 Not Found: there is no instance web-9"),
@@ -667,7 +672,8 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /instances/web-9/exec",
         {"body": '{"args": 1}'},
-        "409 Bad Request: an exec has no key 'args' → the keys are command, user, env, workdir",
+        "409 Bad Request: an exec has no key 'args' → the keys are command, user, env, workdir, "
+        "stdin, timeout",
     ),
     (
         "GET /instances/web-9/exec/explain?command=%ff",

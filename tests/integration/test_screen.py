@@ -311,7 +311,7 @@ class KeptTests(BrowserCase):
         for change, words in (
             ({"restart": "never"}, "restart must be one of no, on-failure, always"),
             ({"stop_timeout": -1}, "stop_timeout must be at least 0"),
-            ({"limits": {"memoy": 1}}, "there is no key limits.memoy"),
+            ({"limits": {"memoy": 1}}, "limits has no key 'memoy'"),
             ({"mounts": "x"}, "mounts must be array, not string"),
         ):
             box.fill(json.dumps({**config, **change}))

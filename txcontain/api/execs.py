@@ -36,8 +36,9 @@ from txcontain.api.verbs import (
     require_write,
     text,
 )
-from txcontain.container.document import read_object, refuse, shown
+from txcontain.container.document import read_object, refuse, refuse_unknown, shown
 from txcontain.container.exec_plan import (
+    COMMAND_KEYS,
     DESCRIBED,
     LONGEST_SIDE,
     Command,
@@ -131,6 +132,7 @@ class Execs(Area):
 
         async def run(request: Request) -> Json:
             values = read_object(body(request))
+            refuse_unknown("an exec", values, (*COMMAND_KEYS, "stdin", "timeout"))
             given = _stdin(values.pop("stdin", ""))
             timeout = _timeout(values.pop("timeout", UNLESS_SAID))
             command, gone = read_command(values), hang_up_of(request)

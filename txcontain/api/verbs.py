@@ -25,7 +25,13 @@ from txcontain import errors
 from txcontain.api.access import READ_ONLY, WRITE
 from txcontain.api.bodies import Body
 from txcontain.api.describe import Keys
-from txcontain.container.document import LONGEST_DOCUMENT, read_object, shown
+from txcontain.container.document import (
+    LONGEST_DOCUMENT,
+    read_object,
+    refuse_missing,
+    refuse_unknown,
+    shown,
+)
 from txcontain.host.os_errors import of_os
 from txcontain.later import background
 
@@ -384,13 +390,8 @@ def read_body(request: Request, keys: Keys, *required: str) -> dict[str, Any]:
     """
     document = body(request)
     values = read_object(document) if document else {}
-    for name in values:
-        if name not in keys:
-            known = f"the keys are {', '.join(keys)}" if keys else "it takes none"
-            raise errors.InvalidData(f"this request has no key {shown(name)}", known)
-    for name in required:
-        if name not in values:
-            raise errors.InvalidData(f"the key {name!r} is missing")
+    refuse_unknown("this request", values, keys)
+    refuse_missing(values, *required)
     return {name: keys[name](name, value) for name, value in values.items()}
 
 

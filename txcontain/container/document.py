@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
 from txcontain.errors import InvalidData, TooLarge
@@ -42,6 +43,24 @@ def shown(value: object) -> str:
 def refuse(*chain: str) -> NoReturn:
     """Raise InvalidData: the sentences lead from what was read to what is wrong with it."""
     raise InvalidData(*chain)
+
+
+def refuse_unknown(what: str, values: Iterable[str], known: Collection[str]) -> None:
+    """Raise InvalidData if there is a key that is not known.
+
+    :param what: has the keys, as in "a config" or "services.web"
+    """
+    unknown = sorted({*values} - {*known})
+    if unknown:
+        told = "the keys are " + ", ".join(known) if known else "it takes none"
+        refuse(f"{what} has no key {shown(unknown[0])}", told)
+
+
+def refuse_missing(values: Collection[str], *wanted: str) -> None:
+    """Raise InvalidData if one of these keys is missing."""
+    for key in wanted:
+        if key not in values:
+            refuse(f"the key {key!r} is missing")
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from txcontain.container.document import refuse, shown
+from txcontain.container.document import refuse, refuse_missing, refuse_unknown, shown
 from txcontain.container.facts import Host
 from txcontain.container.plan import (
     CAPABILITIES,
@@ -72,11 +72,8 @@ def read_command(values: Mapping[str, Any], terminal: Size | None = None) -> Com
 
     Raises InvalidData.
     """
-    unknown = sorted(set(values) - set(COMMAND_KEYS))
-    if unknown:
-        refuse(f"an exec has no key {shown(unknown[0])}", "the keys are " + ", ".join(COMMAND_KEYS))
-    if "command" not in values:
-        refuse("the key 'command' is missing")
+    refuse_unknown("an exec", values, COMMAND_KEYS)
+    refuse_missing(values, "command")
     checked = {key: COMMAND_KEYS[key](key, value) for key, value in values.items()}
     return Command(**checked, terminal=terminal)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from attrs import frozen
 
-from txcontain.container.document import refuse, shown
+from txcontain.container.document import refuse, refuse_unknown, shown
 from txcontain.container.keys import (
     Key,
     keys_of,
@@ -75,9 +75,7 @@ class Health:
 def _health(key: str, value: object) -> Health:
     if not isinstance(value, dict):
         refuse(f'{key} must be an object such as {{"http": "/health"}}, not {shown(value)}')
-    unknown = sorted(set(value) - set(CHECK_KEYS))
-    if unknown:
-        refuse(f"{key} has no key {shown(unknown[0])}", "the keys are " + ", ".join(CHECK_KEYS))
+    refuse_unknown(key, value, CHECK_KEYS)
     if len(set(FORMS) & set(value)) != 1:
         refuse(f"{key} has exactly one of {', '.join(FORMS)}")
     for name in FOR_HTTP:

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from txcontain.container.document import refuse, shown
+from txcontain.container.document import refuse, refuse_missing, refuse_unknown, shown
 from txcontain.container.keys import Key, printable
 from txcontain.container.spec import KEYS, Spec, from_json
 from txcontain.errors import ConfigAtFault
@@ -52,12 +52,8 @@ class LaunchRequest:
 
 def read_launch_request(values: dict[str, Any]) -> LaunchRequest:
     """The launch that an object asks for. Raises InvalidData."""
-    unknown = sorted(set(values) - set(LAUNCH_KEYS))
-    if unknown:
-        known = "the keys are " + ", ".join(LAUNCH_KEYS)
-        refuse(f"a launch has no key {shown(unknown[0])}", known)
-    if "config" not in values:
-        refuse("the key 'config' is missing")
+    refuse_unknown("a launch", values, LAUNCH_KEYS)
+    refuse_missing(values, "config")
     config, versions = _config(values["config"]), {"major", "minor"} & set(values)
     if isinstance(config, Spec) and versions:
         refuse("a whole config has its own major and minor: leave out those of the launch")

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from txcontain.container.document import refuse, shown
+from txcontain.container.document import refuse, refuse_unknown, shown
 from txcontain.container.keys import (
     FILE_NAME,
     OWNER,
@@ -72,9 +72,7 @@ def _files(key: str, value: object) -> tuple[SmallFile, ...]:
 def _file(key: str, value: object) -> SmallFile:
     if not isinstance(value, dict):
         refuse(f'{key} has objects such as {{"path": "/x", "content": ""}}, not {shown(value)}')
-    unknown = sorted(set(value) - set(FILE_KEYS))
-    if unknown:
-        refuse(f"a file has no key {shown(unknown[0])}", "the keys are " + ", ".join(FILE_KEYS))
+    refuse_unknown("a file", value, FILE_KEYS)
     if "path" not in value or len({"content", "from"} & set(value)) != 1:
         refuse(f"each of {key} has a path, and either content or from")
     checked = {name: FILE_KEYS[name](f"{name} in {key}", value[name]) for name in value}

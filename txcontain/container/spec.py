@@ -17,7 +17,13 @@ from typing import Annotated, Any
 
 from attrs import NOTHING, asdict, field, fields, frozen
 
-from txcontain.container.document import read_object, refuse, shown
+from txcontain.container.document import (
+    read_object,
+    refuse,
+    refuse_missing,
+    refuse_unknown,
+    shown,
+)
 from txcontain.container.health import HEALTH, Health
 from txcontain.container.keys import (
     FILE_NAME,
@@ -262,12 +268,8 @@ def from_json(document: bytes) -> Spec:
     Raises InvalidData, which names the key and says what it takes.
     """
     values = read_object(document)
-    unknown = sorted(set(values) - set(KEYS))
-    if unknown:
-        refuse(f"a config has no key {shown(unknown[0])}", "the keys are " + ", ".join(KEYS))
-    for key in REQUIRED:
-        if key not in values:
-            refuse(f"the key {key!r} is missing")
+    refuse_unknown("a config", values, KEYS)
+    refuse_missing(values, *REQUIRED)
     checked = {key: KEYS[key](key, value) for key, value in values.items()}
     _refuse_same_target(checked)
     if checked.get("ports") and checked.get("network") != "private":
@@ -304,9 +306,10 @@ def key_of(values: dict[str, Any]) -> tuple[str, str, str]:
 
     Raises InvalidData, also if there is any other key.
     """
-    if set(values) != {"name", "major", "minor"}:
-        refuse("a launch takes the keys name, major and minor, and no other")
-    name, major, minor = (KEYS[key](key, values[key]) for key in ("name", "major", "minor"))
+    wanted = ("name", "major", "minor")
+    refuse_unknown("a launch", values, wanted)
+    refuse_missing(values, *wanted)
+    name, major, minor = (KEYS[key](key, values[key]) for key in wanted)
     return name, major, minor
 
 
@@ -521,9 +524,7 @@ STOP_TIMEOUT = number("seconds between stop_signal and SIGKILL", 0, 3600, float)
 def _limits(key: str, value: object) -> Limits:
     if not isinstance(value, dict):
         refuse(f'{key} must be an object such as {{"memory": "256M"}}, not {shown(value)}')
-    unknown = sorted(set(value) - set(LIMITS))
-    if unknown:
-        refuse(f"there is no limit {shown(unknown[0])}", "the limits are " + ", ".join(LIMITS))
+    refuse_unknown(key, value, LIMITS)
     if "swap" in value and "memory" not in value:
         refuse(f"{key}.swap is what may be swapped beside {key}.memory: set {key}.memory too")
     return Limits(**{name: LIMITS[name](f"{key}.{name}", value[name]) for name in value})

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from attrs import field, frozen
 
-from txcontain.container.document import refuse, shown
+from txcontain.container.document import refuse, refuse_missing, refuse_unknown, shown
 from txcontain.container.health import HEALTH, Health
 from txcontain.container.keys import (
     Key,
@@ -55,7 +55,7 @@ def _after(key: str, value: object) -> dict[str, str]:
 def _update(key: str, value: object) -> Update:
     if not isinstance(value, dict):
         refuse(f'{key} must be an object such as {{"order": "start-first"}}, not {shown(value)}')
-    _refuse_unknown(key, value, UPDATE_KEYS)
+    refuse_unknown(key, value, UPDATE_KEYS)
     return Update(**{name: UPDATE_KEYS[name](f"{key}.{name}", value[name]) for name in value})
 
 
@@ -98,7 +98,7 @@ ON_DEMAND_KEYS = keys_of(OnDemand)
 def _on_demand(key: str, value: object) -> OnDemand:
     if not isinstance(value, dict):
         refuse(f'{key} must be an object such as {{"idle": 60}}, not {shown(value)}')
-    _refuse_unknown(key, value, ON_DEMAND_KEYS)
+    refuse_unknown(key, value, ON_DEMAND_KEYS)
     return OnDemand(**{one: ON_DEMAND_KEYS[one](f"{key}.{one}", value[one]) for one in value})
 
 
@@ -170,10 +170,8 @@ class Stack:
 
 def read_stack(values: dict[str, Any]) -> Stack:
     """The stack that an object describes. Raises InvalidData, which names the path."""
-    _refuse_unknown("a stack", values, ("stack", "services"))
-    for key in ("stack", "services"):
-        if key not in values:
-            refuse(f"the key {key!r} is missing")
+    refuse_unknown("a stack", values, ("stack", "services"))
+    refuse_missing(values, "stack", "services")
     name, asked = STACK_NAME("stack", values["stack"]), values["services"]
     if not isinstance(asked, dict) or not 0 < len(asked) <= MOST_SERVICES:
         refuse(f"services must be an object of 1 to {MOST_SERVICES} services, not {shown(asked)}")
@@ -193,7 +191,7 @@ def read_service(name: str, values: object) -> Service:
     path = f"services.{name}"
     if not isinstance(values, dict):
         refuse(f'{path} must be an object such as {{"config": "web-1-01"}}, not {shown(values)}')
-    _refuse_unknown(path, values, KEYS)
+    refuse_unknown(path, values, KEYS)
     if "config" not in values:
         refuse(f"{path}.config is missing")
     service = Service(**{key: KEYS[key](f"{path}.{key}", value) for key, value in values.items()})
@@ -283,12 +281,6 @@ def _refuse_same_names(services: Iterable[str]) -> None:
             refuse(
                 f"services.{name} and services.{other} would be found by one name: DNS ignores case"
             )
-
-
-def _refuse_unknown(path: str, values: Iterable[str], known: Iterable[str]) -> None:
-    unknown = sorted({*values} - {*known})
-    if unknown:
-        refuse(f"{path} has no key {shown(unknown[0])}", "the keys are " + ", ".join(known))
 
 
 def _name(what: str, pattern: re.Pattern[str], most: int) -> Key:

@@ -40,7 +40,7 @@ export function problems(value, schema, path = "") {
       if (!(name in value)) found.push(`the key ${below(name)} is missing`);
     for (const [name, item] of Object.entries(value)) {
       const known = schema.properties?.[name] ?? schema.additionalProperties;
-      if (known === false) found.push(`there is no key ${below(name)}`);
+      if (known === false) found.push(`${path || "a config"} has no key '${name}'`);
       else if (known) found.push(...problems(item, known, below(name)));
     }
   }
