@@ -1,111 +1,91 @@
-// A graph of figures over time, by uPlot, which is loaded when the first one is drawn.
+// A graph of figures over time: an SVG, so that its colours are those of the style sheet.
 
-import { html, latest, useEffect, useRef } from "./ui.js";
+import { clock, html, latest, useMemo, useState } from "./ui.js";
 
-const HEIGHT = 120;
-
-let loading = null;
-
-function load() {
-  const link = Object.assign(document.createElement("link"), {
-    rel: "stylesheet",
-    href: "/ui/vendor/uplot.css",
-  });
-  document.head.append(link);
-  return import("./vendor/uplot.js").then((module) => module.default);
-}
+const [WIDTH, HEIGHT] = [1000, 100]; // of the drawing, which is stretched to the room there is
+const LINES = 4; // across, at most
+const TIMES = 5; // labels below, at most
+const SPANS = [60, 120, 300, 600, 1200, 1800, 3600, 7200]; // seconds from one label to the next
 
 export function Graph({ title, values, times, unit, marks = [], of, powers }) {
-  const box = useRef();
-  const plot = useRef();
-  const data = [times, values];
-  const fresh = useRef();
-  fresh.current = { data, marks };
-  useEffect(() => {
-    let gone = false;
-    const observer = new ResizeObserver(() => {
-      if (box.current) plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT });
-    });
-    loading ||= load();
-    loading.then((UPlot) => {
-      if (gone || !box.current) return;
-      plot.current = new UPlot(
-        options(box.current, unit, powers, fresh),
-        fresh.current.data,
-        box.current,
-      );
-      observer.observe(box.current);
-    });
-    return () => {
-      gone = true;
-      observer.disconnect();
-      plot.current?.destroy();
-    };
-  }, []);
-  useEffect(() => plot.current?.setData(data), [values]);
-  const last = latest(values);
+  const [pointed, setPointed] = useState(-1);
+  const drawn = useMemo(() => drawing(values, times, powers), [values, times[0], times.length]);
+  const [begin, end] = [times[0], times.at(-1)];
+  const place = (time) => (time - begin) / (end - begin || 1);
+  const point = (event) => {
+    const { left, width } = event.currentTarget.getBoundingClientRect();
+    setPointed(Math.round(((event.clientX - left) / width) * (values.length - 1)));
+  };
+  const is = values[pointed] ?? null;
+  const told = pointed < 0 ? latest(values) : is;
+  const across = drawn.lines.map((value) => `M0 ${drawn.y(value)}H${WIDTH}`).join("");
+  const down = marks
+    .map(place)
+    .filter((share) => share > 0 && share < 1)
+    .map((share) => `M${(share * WIDTH).toFixed(1)} 0V${HEIGHT}`)
+    .join("");
   return html`<figure>
-    <figcaption>${title} <b>${last === undefined ? "" : unit(last)}</b>${of ? ` of ${unit(of)}` : ""}</figcaption>
-    <div ref=${box} class="graph" role="img" aria-label="${title} over time" />
+    <figcaption>
+      ${title} <b>${told === undefined || told === null ? "" : unit(told)}</b>
+      ${pointed < 0 ? of && html` of ${unit(of)}` : html` at ${clock(times[pointed])}`}
+    </figcaption>
+    <div class="graph" onPointerMove=${point} onPointerLeave=${() => setPointed(-1)}>
+      <svg
+        viewBox="0 0 ${WIDTH} ${HEIGHT}"
+        preserveAspectRatio="none"
+        role="img"
+        aria-label="${title} over time"
+      >
+        <path class="across" d=${across} />
+        <path class="area" d=${drawn.area} />
+        <path class="line" d=${drawn.line} />
+        <path class="mark" d=${down} />
+        ${is !== null && html`<path class="pointed" d="M${drawn.x(pointed)} 0V${HEIGHT}" />`}
+      </svg>
+      ${drawn.lines.map(
+        (value) => html`<i class="y" style=${{ top: `${drawn.y(value)}%` }}>${unit(value)}</i>`,
+      )}
+      ${labels(begin, end).map(
+        (time) => html`<i class="x" style=${{ left: `${100 * place(time)}%` }}>
+          ${clock(time).slice(0, 5)}
+        </i>`,
+      )}
+    </div>
   </figure>`;
 }
 
-function options(box, unit, powers, fresh) {
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const axis = {
-    stroke: () => colour("--quiet"),
-    grid: { stroke: () => colour("--line"), width: 1 },
-    ticks: { show: false },
-    font: "11px Inter, system-ui, sans-serif",
-  };
-  return {
-    width: box.clientWidth,
-    height: HEIGHT,
-    padding: [8, 4, 0, 0],
-    legend: { show: false },
-    cursor: { y: false, points: { size: 6 } },
-    scales: {
-      y: { range: (_, __, top) => [0, Math.max(top * 1.15, 0.01)] },
-    },
-    axes: [
-      { ...axis, values: "{HH}:{mm}", space: 60, size: 24 },
-      {
-        ...axis,
-        size: 62,
-        space: 28,
-        values: (_, ticks) => ticks.map(unit),
-        ...(powers && { incrs: Array.from({ length: 50 }, (_, power) => 2 ** power) }),
-      },
-    ],
-    series: [
-      {},
-      {
-        stroke: () => colour("--accent"),
-        width: 1.5,
-        fill: () => `${colour("--accent")}1f`,
-        points: { show: false },
-      },
-    ],
-    hooks: {
-      draw: [
-        (plot) => {
-          const { ctx, bbox } = plot;
-          ctx.save();
-          ctx.lineWidth = 1;
-          ctx.strokeStyle = colour("--warn");
-          ctx.setLineDash([3, 3]);
-          for (const mark of fresh.current.marks.filter(
-            (time) => time > plot.scales.x.min && time < plot.scales.x.max,
-          )) {
-            const x = plot.valToPos(mark, "x", true);
-            ctx.beginPath();
-            ctx.moveTo(x, bbox.top);
-            ctx.lineTo(x, bbox.top + bbox.height);
-            ctx.stroke();
-          }
-          ctx.restore();
-        },
-      ],
-    },
-  };
+// The lines across, and the curve; where a value is missing, it has a gap.
+function drawing(values, times, powers) {
+  const most = Math.max(0.01, ...values.filter((value) => value !== null));
+  const step = stepOf(most / (LINES - 1), powers);
+  const top = step * Math.ceil((1.05 * most) / step);
+  const x = (at) => ((at / (values.length - 1 || 1)) * WIDTH).toFixed(1);
+  const y = (value) => (HEIGHT * (1 - value / top)).toFixed(1);
+  const lines = Array.from({ length: Math.round(top / step) + 1 }, (_, at) => at * step);
+  let [line, area] = ["", ""];
+  values.forEach((value, at) => {
+    if (value === null) return;
+    const [begins, ends] = [-1, 1].map((way) => (values[at + way] ?? null) === null);
+    const here = `${x(at)} ${y(value)}`;
+    line += begins ? `M${here}h0` : `L${here}`;
+    area += `${begins ? `M${x(at)} ${HEIGHT}` : ""}L${here}${ends ? `V${HEIGHT}Z` : ""}`;
+  });
+  return { lines, line, area, x, y };
+}
+
+// The smallest round number that is not less: of bytes a power of two, else 1, 2 or 5 and zeros.
+function stepOf(least, powers) {
+  if (powers) return 2 ** Math.ceil(Math.log2(least));
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((digit) => digit * power).find((step) => step >= 0.999 * least);
+}
+
+// Round times of the day between two times.
+function labels(begin, end) {
+  const step = SPANS.find((seconds) => (end - begin) / seconds <= TIMES) || SPANS.at(-1);
+  const zone = 60 * new Date(1000 * end).getTimezoneOffset();
+  const first = Math.ceil((begin - zone) / step) * step + zone;
+  const found = [];
+  for (let time = first; time < end; time += step) found.push(time);
+  return found;
 }
