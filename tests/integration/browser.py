@@ -94,6 +94,16 @@ class BrowserCase(ManagerCase):
         wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         self.assertLessEqual(page.evaluate(wider), 0, f"{page.url} is wider than its window")
 
+    def assert_shows_where_it_is(self, page: Any) -> None:
+        """Fail if what leads to the view that is seen is cut off."""
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll("nav [aria-current]")].filter((link) => {
+                const [one, box] = [link, link.parentNode].map((it) => it.getBoundingClientRect());
+                return one.left < box.left - 1 || one.right > box.right + 1;
+            }).map((link) => link.textContent)"""
+        )
+        self.assertEqual(cut, [], page.url)
+
     def picture(self, page: Any, name: str, seconds: float = 1) -> None:
         """Take a picture for the documents after some seconds, if that is wanted."""
         if os.environ.get("SCREENSHOTS"):

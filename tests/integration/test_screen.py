@@ -382,6 +382,7 @@ class AccessibleTests(BrowserCase):
             for view in views:
                 self.go(page, view)
                 page.wait_for_timeout(300)
+                self.assert_shows_where_it_is(page)
                 if size == WIDE or view in views[:4]:  # else it would take a minute
                     self.assert_accessible(page)
                 else:

@@ -11,6 +11,7 @@ import { Shell } from "./shell.js";
 import {
   Copy,
   Health,
+  Nav,
   State,
   Trouble,
   addressOf,
@@ -67,12 +68,12 @@ export function Instance({ go, rest: [name, tab = ""] }) {
       ${record.health && record.health !== "unhealthy" && html`<${Health} one=${record} />`}
       <${Actions} record=${record} details=${details} go=${go} />
     </div>
-    <nav class="tabs" aria-label="About this instance">
-      ${TABS.map(
-        ([view, title]) =>
-          html`<a href=${address(view)} aria-current=${view === tab ? "page" : null}>${title}</a>`,
-      )}
-    </nav>
+    <${Nav}
+      label="About this instance"
+      kind="tabs"
+      links=${TABS.map(([view, title]) => [address(view), title])}
+      at=${address(tab)}
+    />
     <${Trouble} error=${error} />
     <${View} name=${name} record=${record} details=${details} />
   `;

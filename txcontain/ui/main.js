@@ -9,7 +9,7 @@ import { start, stop } from "./live.js";
 import { LogsOfAll } from "./logs.js";
 import { Overview } from "./overview.js";
 import { Services } from "./services.js";
-import { Dialog, html, keys, render, shown, useEffect, useLive, useState } from "./ui.js";
+import { Dialog, Nav, html, keys, render, shown, useEffect, useLive, useState } from "./ui.js";
 
 // Address, title, view; one without a title is not in the menu.
 const VIEWS = [
@@ -66,12 +66,11 @@ function Page() {
   return html`
     <header>
       <a class="brand" href="#/"><img src="/ui/icon.svg" alt="" width="20" height="20" />txcontain</a>
-      <nav aria-label="Views">
-        ${menu(live).map(
-          ([address, name]) =>
-            html`<a href="#/${address}" aria-current=${address === where.view ? "page" : null}>${name}</a>`,
-        )}
-      </nav>
+      <${Nav}
+        label="Views"
+        links=${menu(live).map(([address, name]) => [`#/${address}`, name])}
+        at="#/${where.view}"
+      />
       <${Connection} live=${live} />
       <button class="quiet" onClick=${() => setHelp(true)} aria-label="Keys">?</button>
     </header>

@@ -265,6 +265,28 @@ export const Filter = ({ box, label, hint, value, set }) => html`<input
 export const addressOf = (name, view = "") => `#/instance/${encodeURIComponent(name)}${view}`;
 export const InstanceLink = ({ name }) => html`<a href=${addressOf(name)}>${shown(name)}</a>`;
 
+// Links of which one leads to what is seen now. It is moved into sight where not all have room.
+export function Nav({ label, kind = "", links, at }) {
+  const box = useRef();
+  useEffect(() => {
+    const reveal = () => {
+      const current = box.current?.querySelector("[aria-current]");
+      if (!current) return; // none leads here, or this is an observer's last call
+      const { offsetLeft, offsetWidth } = current;
+      box.current.scrollLeft = offsetLeft - (box.current.clientWidth - offsetWidth) / 2;
+    };
+    const observer = new ResizeObserver(reveal); // also begins with a call
+    observer.observe(box.current);
+    return () => observer.disconnect();
+  }, [at]);
+  return html`<nav ref=${box} class=${kind} aria-label=${label}>
+    ${links.map(
+      ([address, title]) =>
+        html`<a href=${address} aria-current=${address === at ? "page" : null}>${title}</a>`,
+    )}
+  </nav>`;
+}
+
 // A dialog that keeps the rest of the page away until it is closed.
 export function Dialog({ title, close, children }) {
   const box = useRef();
