@@ -32,6 +32,7 @@ WITHOUT_TWISTED = [
     "host/isolation",
     "host/kernel",
     "host/listeners",
+    "host/machine",
     "host/meters",
     "host/os_errors",
     "host/processes",

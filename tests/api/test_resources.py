@@ -55,6 +55,7 @@ METHODS = {
     "/doctor": "POST",
     "/events": "GET, HEAD",
     "/whoami": "GET, HEAD",
+    "/host": "GET, HEAD",
     "/volumes": "GET, HEAD",
     "/volumes/pg": "DELETE, GET, HEAD",
 }
@@ -530,6 +531,15 @@ class MoreTests(WebTestCase):
     def test_whoami(self) -> None:
         """The caller is told as the journal has it, with its role."""
         self.assertEqual(self.get("/whoami"), {"name": "a test", "role": "write"})
+
+    def test_host(self) -> None:
+        """What the machine has and lacks is told, and how many inits are warm."""
+        told = self.get("/host")
+        for what in ("memory", "disk"):
+            self.assertGreater(told[what]["total"], told[what]["available"])
+        self.assertGreater(told["processors"], 0)
+        self.assertLessEqual({*told["pressure"]}, {"cpu", "memory", "io"})
+        self.assertEqual(told["pool"], {"wanted": 0, "warm": 0})
 
 
 class HangUpTests(WebTestCase):

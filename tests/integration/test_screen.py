@@ -53,6 +53,23 @@ class OverviewTests(BrowserCase):
         self.ask("DELETE", f"/destroy/{name}")
         row.wait_for(state="detached")
 
+    def test_host(self) -> None:
+        """The machine is there too: what is left of it, and how many inits are warm."""
+        page = self.open()
+        host = page.get_by_role("list", name="The host")
+        host.get_by_text("disk free").wait_for()
+        self.assertNotIn("warm", host.inner_text())  # none are wanted here
+        told = {
+            **self.ask("GET", "/host").json,
+            "pressure": {"cpu": 34.5, "io": 0},
+            "memory": {"total": 8 << 30, "available": 1 << 20},
+            "pool": {"wanted": 2, "warm": 1},
+        }
+        page.route("**/host", lambda route: route.fulfill(json=told))
+        host.get_by_text("1 of 2 inits warm").wait_for()
+        scarce = [text.split()[0] for text in host.locator(".bad").all_inner_texts()]
+        self.assertEqual(scarce, ["35", "1.0"])
+
     def test_manager_killed(self) -> None:
         """A manager that is gone is told; with the next one the page goes on, without a gap."""
         name = self.launch(**self.job(SERVER))

@@ -54,6 +54,14 @@ def structure(properties: Json, *optional: str, closed: bool = False) -> Json:
     }
 
 
+PRESSURE = {
+    "type": "object",
+    "description": "for how much of the last 10 s one of the processes waited, in per cent, by what"
+    " for: cpu, memory, io; empty if the kernel does not count that",
+    "additionalProperties": {"type": "number"},
+}
+
+
 def ref(name: str, kind: str = "schemas") -> Json:
     """What has this name among the components: each area names its ``schemas``."""
     return {"$ref": f"#/components/{kind}/{name}"}

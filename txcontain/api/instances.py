@@ -12,6 +12,7 @@ from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
     INSTANCE,
     NO_INSTANCE,
+    PRESSURE,
     Json,
     answer,
     array,
@@ -150,12 +151,7 @@ class Instances(Area):
                 "io_written": numeric("bytes that it has written to disks", 0),
                 "network_received": numeric("bytes, on a private network", 0),
                 "network_sent": numeric("bytes, on a private network", 0),
-                "pressure": {
-                    "type": "object",
-                    "description": "for how much of the last 10 s one of its processes waited, in "
-                    "per cent, by what for: cpu, memory, io; empty with version 1 of cgroups",
-                    "additionalProperties": {"type": "number"},
-                },
+                "pressure": PRESSURE,
                 "limits": {"type": "object", "description": "as in the config"},
             },
             *COUNTED,

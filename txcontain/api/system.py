@@ -14,10 +14,23 @@ import twisted
 from txcontain import __version__
 from txcontain.api.access import READ, WRITE
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import Json, answer, array, extension, one_of, string, structure
+from txcontain.api.describe import (
+    PRESSURE,
+    Json,
+    answer,
+    array,
+    extension,
+    numeric,
+    one_of,
+    string,
+    structure,
+)
 from txcontain.api.verbs import ExtensionResource
+from txcontain.engine.inspection import host
 from txcontain.engine.ready import Readiness
 from txcontain.engine.recovery import doctor
+
+OF_TOTAL = structure({"total": numeric("bytes", 0), "available": numeric("bytes", 0)})
 
 
 def send_text(request: Request, text: str) -> None:
@@ -71,6 +84,29 @@ class System(Area):
                 ),
             ),
         },
+        "/host": {
+            "get": extension(
+                "host",
+                "Tell what the machine has, what is left of it, and how many inits are warm",
+                answer(
+                    "the machine, and the pool",
+                    structure(
+                        {
+                            "processors": numeric("that it has", 1),
+                            "memory": OF_TOTAL,
+                            "disk": OF_TOTAL,
+                            "pressure": PRESSURE,
+                            "pool": structure(
+                                {
+                                    "wanted": numeric("warm inits to keep at least", 0),
+                                    "warm": numeric("warm inits that wait for a launch", 0),
+                                }
+                            ),
+                        }
+                    ),
+                ),
+            ),
+        },
         "/version": {
             "get": extension(
                 "version",
@@ -108,9 +144,14 @@ class System(Area):
             b"healthz": ExtensionResource(GET=healthz),
             b"readyz": ExtensionResource(GET=readyz),
             b"doctor": ExtensionResource(POST=self.doctor),
+            b"host": ExtensionResource(GET=self.host),
             b"version": ExtensionResource(GET=self.version),
             b"whoami": ExtensionResource(GET=self.whoami),
         }
+
+    async def host(self, request: Request) -> Json:
+        """GET /host."""
+        return await host(self.manager)
 
     async def version(self, request: Request) -> dict[str, str]:
         """GET /version."""

@@ -15,6 +15,7 @@ from txcontain.engine.manager import Manager
 from txcontain.errors import NotRunning
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.isolation import isolation
+from txcontain.host.machine import machine
 from txcontain.host.processes import describe
 from txcontain.logs.reader import Reader
 from txcontain.logs.segments import Wanted
@@ -68,6 +69,17 @@ def _figures(
         }
         for token, address in instances
     ]
+
+
+async def host(manager: Manager) -> dict[str, Any]:
+    """What the machine has, and how short of it its processes are; how many inits are warm.
+
+    Raises TooMany.
+    """
+    async with manager.surveys.turn():
+        found: dict[str, Any] = await manager.threads(machine, manager.state)
+    warm = manager.pool.warm
+    return {**found, "pool": {"wanted": warm.least, "warm": warm.ready}}
 
 
 async def top(manager: Manager, instance: Instance) -> dict[str, Any]:

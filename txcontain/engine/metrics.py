@@ -20,6 +20,7 @@ from txcontain import __version__
 from txcontain.engine.counts import Histogram
 from txcontain.engine.manager import Manager
 from txcontain.host.cgroups import PERIOD, Cgroups
+from txcontain.host.machine import disk_of
 from txcontain.later import slices
 from txcontain.logs.logd import LOG
 from txcontain.network.bridge import link_name_of, traffic_of_links
@@ -270,12 +271,12 @@ def _size_of(log: str) -> int:
 
 
 def _machine(state: str) -> dict[Metric, float]:
-    page, disk = os.sysconf("SC_PAGE_SIZE"), os.statvfs(state)
+    page, (free, size) = os.sysconf("SC_PAGE_SIZE"), disk_of(state)
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1]) * page
     return {
-        DISK_FREE: disk.f_bavail * disk.f_frsize,
-        DISK_SIZE: disk.f_blocks * disk.f_frsize,
+        DISK_FREE: free,
+        DISK_SIZE: size,
         CORES: os.cpu_count() or 1,
         MACHINE: os.sysconf("SC_PHYS_PAGES") * page,
         PROCESS_CPU: process_time(),

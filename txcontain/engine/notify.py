@@ -6,7 +6,6 @@ for them. A queue is bounded, and so is how often and how long is tried to deliv
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from txcontain.engine.couriers import Courier
 from txcontain.engine.manager import Manager
 from txcontain.errors import logged
 from txcontain.host.files import to_json
+from txcontain.host.machine import disk_of
 from txcontain.later import Timer, background, pause
 from txcontain.logs.journal import Event
 from txcontain.runtime.instance import Instance
@@ -178,5 +178,5 @@ class Notifier:
 
 def free_part(folder: str) -> float:
     """Which part of the disk is free, for root, where a folder is. Raises OSError."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail / max(disk.f_blocks, 1)
+    free, size = disk_of(folder)
+    return free / max(size, 1)

@@ -18,6 +18,7 @@ import attrs
 from attrs import field, frozen
 
 from txcontain.container.spec import Limits
+from txcontain.host.machine import SCARCE, pressures
 
 GROUP = "txcontain"
 # In version 2 a socket belongs to the group of the process that made it. So we know whose it is,
@@ -311,7 +312,7 @@ class Cgroups:
 
     def _waits(self, token: str) -> dict[str, int]:
         waits = {}
-        for what in ("cpu", "memory", "io") if SOCKETS in self.unified else ():
+        for what in SCARCE if SOCKETS in self.unified else ():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 totals = _read(f"{self.tops[SOCKETS]}/{token}/{what}.pressure").split(b"total=")
                 waits[f"{what}_waiting_usec"] = int(totals[1].split()[0])
@@ -330,14 +331,8 @@ class Cgroups:
 
         Only version 2 counts that, and only if the kernel does (psi=1): else it is empty.
         """
-        waits = {}
-        for what in ("cpu", "memory", "io"):
-            with contextlib.suppress(KeyError, OSError, ValueError):
-                path = os.path.join(self.tops[SOCKETS], token, f"{what}.pressure")
-                with open(path) as lines:
-                    words = lines.readline().split()  # "some avg10=0.00 avg60=... total=..."
-                waits[what] = float(dict(each.split("=") for each in words[1:])["avg10"])
-        return waits
+        top = self.tops.get(SOCKETS)
+        return pressures(f"{top}/{token}/{{}}.pressure") if top else {}
 
     def source(self, token: str, name: str) -> tuple[str, str, int]:
         """Where to read a figure of ACCOUNTS: file, key in it or "", and what to divide it by.

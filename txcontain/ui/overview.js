@@ -1,5 +1,6 @@
-// All instances at a glance.
+// All instances at a glance, and the machine that they share.
 
+import { get } from "./api.js";
 import { live } from "./live.js";
 import {
   Filter,
@@ -21,6 +22,7 @@ import {
   useKeys,
   useLive,
   useMedia,
+  useAsked,
   useMemo,
   useRef,
   useState,
@@ -70,6 +72,7 @@ export function Overview({ go }) {
       />
       <a class="button" href="#/configs">Launch…</a>
     </div>
+    <${Host} />
     ${
       found.length || !loaded
         ? html`<${Rows}
@@ -173,4 +176,27 @@ function Totals({ all, figures }) {
     }
     ${running.length > 0 && html` · <b>${percent(sum("cpu"))}</b> CPU · <b>${bytes(sum("memory"))}</b>`}
   </p>`;
+}
+
+const WAITED = { cpu: "CPU", memory: "memory", io: "disk" };
+const MUCH = 20; // per cent of the last 10 s
+const LITTLE = 0.1; // of the disk or memory
+
+// Whether the machine is short of anything.
+function Host() {
+  const now = useClock(5);
+  const [host] = useAsked((signal) => get("/host", signal), [now]);
+  if (!host) return html`<p class="totals">…</p>`;
+  const { memory, disk, pressure, pool } = host;
+  const scarce = ({ available, total }) => (available < LITTLE * total ? "bad" : "");
+  const waits = Object.entries(pressure).map(
+    ([what, share], at) =>
+      html`${at > 0 && ", "}${WAITED[what]} <b class=${share > MUCH ? "bad" : ""}>${percent(share / 100)}</b>`,
+  );
+  return html`<ul class="totals host" aria-label="The host">
+    ${waits.length > 0 && html`<li>Waiting for ${waits}</li>`}
+    <li><b class=${scarce(memory)}>${bytes(memory.available)}</b> of ${bytes(memory.total)} memory free</li>
+    <li><b class=${scarce(disk)}>${bytes(disk.available)}</b> of ${bytes(disk.total)} disk free</li>
+    ${pool.wanted > 0 && html`<li><b>${pool.warm}</b> of ${plural(pool.wanted, "init")} warm</li>`}
+  </ul>`;
 }
