@@ -204,6 +204,9 @@ class InstanceTests(BrowserCase):
         advance = page.locator(".steps .track .advance").count()
         self.assertEqual(advance, steps["in_advance"])
         self.assertGreater(advance, 0)
+        parts = page.locator(".launch section").first.inner_text()
+        for part in ("In advance", "The request is read", "The manager", "exec: "):
+            self.assertIn(part, parts)
 
     def is_warm(self) -> bool:
         """Whether an init waits for a plan."""

@@ -315,6 +315,22 @@ class LaunchTests(InstanceTestCase):
         """The time that each step took is kept."""
         self.assertEqual(self.launched().timeline, [0.001] * len(PLAN))
 
+    def test_phases(self) -> None:
+        """Each part of a start is timed, from the request on; the next start is timed anew."""
+        self.reactor.works = False
+        instance = self.make()
+        now = self.reactor.seconds()
+        instance.asked_at = now - 3, now - 1
+        launched = self.start(instance.launch())
+        self.reactor.advance(0.25)
+        self.init.say({"done": [0.001] * len(PLAN)})
+        self.reactor.advance(0.5)
+        self.init.hang_up()
+        self.successResultOf(launched)
+        self.assertEqual(
+            instance.phases, {"http": 2, "manager": 1, "steps": 0.25, "exec": 0.5, "record": 0}
+        )
+
     def test_step_fails(self) -> None:
         """A step that fails ends the instance, with the step and its system call as the reason."""
         self.reactor.works = False

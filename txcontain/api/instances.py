@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import asdict, define
+from attrs import asdict, define, evolve
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -27,7 +27,7 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.v1 import KEY, SUMMARY, add_notes
-from txcontain.api.verbs import ExtensionResource, body, query, text
+from txcontain.api.verbs import ExtensionResource, ago, body, query, text
 from txcontain.container.document import read_object
 from txcontain.container.explain import explain
 from txcontain.container.keys import schema_of
@@ -115,6 +115,13 @@ class Instances(Area):
                 "layers": array(string("the folder of a tarball")),
                 "plan": array({"type": "object"}, "each step, with the seconds it took"),
                 "timeline": array(numeric("seconds", kind="number")),
+                "phases": {
+                    "type": "object",
+                    "description": "seconds of each part of its last start, in order: http (until "
+                    "the request was read), manager (until its init had the plan), steps, exec, "
+                    "record (until it was written down); empty before its first one",
+                    "additionalProperties": {"type": "number"},
+                },
                 "in_advance": numeric("steps that a warm init carried out before the launch"),
                 "left_out": {"type": "object", "description": "what of each tarball is not in it"},
                 "volumes": {"type": "object", "description": "the folder of each, on the host"},
@@ -328,7 +335,7 @@ class Instances(Area):
 
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /instances."""
-        asked = read_launch_request(read_object(body(request)))
+        asked = evolve(read_launch_request(read_object(body(request))), ago=ago(request))
         instance = await self.manager.launch_as_asked(asked)
         add_notes(request, instance)
         return instance.summary

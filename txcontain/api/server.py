@@ -331,6 +331,10 @@ class ApiRequest(Request):
     body: Body | None = None  # if it is handed on as it comes
     _received = 0  # bytes of the body
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.came = perf_counter()  # its first line
+
     def gotLength(self, length: int | None) -> None:
         """All headers have arrived: find out who asks before the body is kept."""
         super().gotLength(length)

@@ -20,7 +20,7 @@ from txcontain.api.describe import (
     structure,
     v1,
 )
-from txcontain.api.verbs import NamedChildren, Verb, body, note
+from txcontain.api.verbs import NamedChildren, Verb, ago, body, note
 from txcontain.container.document import read_object
 from txcontain.container.spec import KEYS, REQUIRED, key_of, schema_of
 from txcontain.engine.configs import upload
@@ -128,7 +128,7 @@ class V1(Area):
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /launch."""
         name, major, minor = key_of(read_object(body(request)))
-        instance = await self.manager.launch(name, major, minor)
+        instance = await self.manager.launch(name, major, minor, ago(request))
         add_notes(request, instance)
         return instance.summary
 

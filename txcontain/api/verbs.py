@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Coroutine
 from functools import partial
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
@@ -393,6 +394,12 @@ def read_body(request: Request, keys: Keys, *required: str) -> dict[str, Any]:
     refuse_unknown("this request", values, keys)
     refuse_missing(values, *required)
     return {name: keys[name](name, value) for name, value in values.items()}
+
+
+def ago(request: Request) -> float:
+    """Seconds since the first line of a request came."""
+    now = perf_counter()
+    return now - getattr(request, "came", now)
 
 
 def body(request: Request) -> bytes:

@@ -38,6 +38,7 @@ class LaunchRequest:
     instance: str | None = None  # its name; None: one is drawn
     remove: bool = False  # whether to remove it when it has ended for good
     stream: int | None = None  # the descriptor of a connection that it is to serve
+    ago: float = 0.0  # seconds since this was asked for
 
     def check_stream(self, spec: Spec) -> None:
         """Raise ConfigAtFault if its config needs a connection, and there is none."""

@@ -148,14 +148,16 @@ class Manager:
 
     # -- launching ---------------------------------------------------------------
 
-    async def launch(self, name: str, major: str | None, minor: str | None) -> Instance:
+    async def launch(
+        self, name: str, major: str | None, minor: str | None, ago: float = 0.0
+    ) -> Instance:
         """Start a container of a config; returns when its script runs (and listens on its PORT).
 
-        The newest minor or major, if none is given.
+        The newest minor or major, if none is given. It was asked for some seconds ago.
 
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
-        return await self.launch_as_asked(LaunchRequest(name, major, minor))
+        return await self.launch_as_asked(LaunchRequest(name, major, minor, ago=ago))
 
     async def launch_as_asked(self, asked: LaunchRequest) -> Instance:
         """The same, also of a config that is not kept, and under a name of the client's.
@@ -180,6 +182,7 @@ class Manager:
                 await self._destroy_if_there(asked.instance)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
+        instance.asked_at = began - asked.ago, began
         try:
             await instance.launch()
         except Exception as error:

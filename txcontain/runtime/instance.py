@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from attrs import define, evolve, field
@@ -28,7 +29,7 @@ from txcontain.runtime.lifecycle import Life, make_life
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.probes import Told, nothing
 from txcontain.runtime.readiness import Readiness
-from txcontain.runtime.records import FIRST_DELAY, RECORD, Recorded
+from txcontain.runtime.records import FIRST_DELAY, PHASES, RECORD, Recorded
 from txcontain.runtime.supervised import Supervised
 
 LAST_WORDS = 500  # bytes of stderr that a failure quotes
@@ -56,11 +57,13 @@ class Instance(Recorded):
     ask: Callable[[Instance, Told], Callable[[], None]] = lambda instance, told: nothing  # see Ask
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     notes: Sequence[str] = ()  # for the person who launched it
+    asked_at: Sequence[float] = ()  # when its launch was, and when the manager began with that
     prepared: Child | None = None  # a warm init that its launch has leased
     ending: bool = False  # whether it is to be removed
     marked: Deferred[Any] | None = None  # fires when this is on disk, for the next manager
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
     moving: DeferredLock = field(factory=DeferredLock)  # and one at a time stops or starts it
+    _moments: list[float] = field(factory=list)  # of a start: one before each of PHASES
     _launching: bool = False  # whether its script has yet to run
     _next_start: Timer = field(init=False)
     _readiness: Readiness = field(init=False)
@@ -147,6 +150,8 @@ class Instance(Recorded):
 
     async def _start(self) -> None:
         self.ready, self.processes, self._launching = False, None, True
+        now = self.reactor.seconds()
+        self._moments, self.asked_at = [*(self.asked_at or (now, now))], ()
         self._life.launch()
         try:
             await self._carry_out()
@@ -181,7 +186,9 @@ class Instance(Recorded):
         if not self._was_launched and not child.reserved:
             await self._kept.make()
         self._name_pipes(child)
-        steps_done = child.carry_out(self.plan)
+        self._pass()
+        child.execs.addCallback(self._pass)
+        steps_done = child.carry_out(self.plan).addCallback(self._pass)
         try:
             # While the init works:
             await self._kept.begin(self.record, was_prepared=bool(child.reserved))
@@ -192,6 +199,11 @@ class Instance(Recorded):
         await together(self._wait_for_the_exec(steps_done), self._mark_as_whole(child))
         self._check_that_it_is_wanted()
         child.let_go_of_stderr()
+
+    def _pass(self, result: Any = None) -> Any:
+        """A phase of the start is over; a callback that passes on a result."""
+        self._moments.append(self.reactor.seconds())
+        return result
 
     async def _wait_for_the_exec(self, steps_done: Deferred[list[float]]) -> None:
         try:
@@ -248,6 +260,7 @@ class Instance(Recorded):
         self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
         self.checks.recall(record["health"])
         self.timeline, self.in_advance = record["timeline"], record["in_advance"]
+        self.phases = record["phases"]
         self.delay = min(max(record["delay"], FIRST_DELAY), LONGEST_DELAY)
         same_boot = self.boot == self.kernel.boot_id()  # and so the same clock
         self.up_at = record["up_at"] if same_boot else self.reactor.seconds()
@@ -451,6 +464,8 @@ class Instance(Recorded):
     def be_running(self) -> None:
         """Take note that its script runs."""
         self.up_at = self.reactor.seconds()
+        lengths = [end - begin for begin, end in pairwise([*self._moments, self.up_at])]
+        self.phases = dict(zip(PHASES, lengths, strict=False))
         self._enter("running", "its script runs")
         self._save_later()
 

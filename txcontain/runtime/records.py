@@ -23,6 +23,10 @@ from txcontain.runtime.supervised import Supervised
 
 RECORD = "instance.json"
 AT_REST = ("ended", "stopped", "failed")  # states in which nothing of it runs, nor will by itself
+# Of a start, one after the other: the request is read; the manager finds all that the container is
+# made of; its init does the steps that were not done in advance, and becomes the script; this is
+# written down.
+PHASES = ("http", "manager", "steps", "exec", "record")
 FIRST_DELAY = 0.1  # seconds before a restart; doubled each time
 LONGEST_RECORD = 8 * LONGEST_DOCUMENT  # it holds the document as a JSON string, and the spec
 
@@ -51,6 +55,7 @@ class Recorded:
     up_at: float = 0.0  # when its script began to run, by the reactor's clock
     paused: bool = False  # whether all its processes are frozen
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
+    phases: dict[str, float] = field(factory=dict)  # seconds that each of PHASES took
     in_advance: int = 0  # how many steps its init had carried out before the launch
     processes: Supervised | None = None
     checks: Checks = field(init=False)  # of its health
@@ -117,6 +122,7 @@ class Recorded:
             "inline": self.inline,
             "remove": self.remove,
             "timeline": self.timeline,
+            "phases": self.phases,
             "in_advance": self.in_advance,
         }
 
@@ -149,6 +155,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "delay": _number(record.get("delay", 0)),
             "up_at": _number(record.get("up_at", 0)),
             "timeline": [_number(seconds) for seconds in record["timeline"]],
+            "phases": {name: _number(s) for name, s in record.get("phases", {}).items()},
             "in_advance": int(record["in_advance"]),
             "slot": record["slot"] and _plain(record["slot"]),
             "layers": folders,

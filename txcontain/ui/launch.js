@@ -7,8 +7,8 @@ const sum = (steps) => steps.reduce((total, step) => total + (step.seconds || 0)
 
 export function Launch({ details }) {
   const { plan, in_advance: count } = details;
-  const [before, after] = [plan.slice(0, count), plan.slice(count)];
-  const phases = phasesOf(details, sum(before), sum(after));
+  const before = plan.slice(0, count);
+  const phases = phasesOf(details, sum(before));
   const first = Math.min(...phases.map((phase) => phase.begin));
   const last = Math.max(...phases.map((phase) => phase.end));
   const all = sum(plan);
@@ -44,29 +44,35 @@ const Bar = ({ kind, from, to }) => {
   return html`<span class="track"><i class=${kind} style=${style} /></span>`;
 };
 
-// The journal says when it began, when its script ran, and when it listened. The steps come last
-// before the exec, so what is before them is the manager's.
-function phasesOf(details, advance, steps) {
-  const events = live.events.filter((event) => event.instance === details.instance);
-  const at = events.map((event) => event.what).lastIndexOf("starting");
-  const began = at < 0 ? details.launched : events[at].time;
-  const running = events
-    .slice(Math.max(0, at))
-    .filter((event) => event.what === "running" && !/found again/.test(event.reason));
-  const ran = running[0] ? running[0].time - began : steps;
-  const listens = running.find((event) => /listens/.test(event.reason));
-  const manager = Math.max(0, ran - steps);
-  return [
-    advance > 0 && { title: "In advance", begin: -advance, end: 0, kind: "advance" },
-    manager > 0 && { title: "The manager, and the exec", begin: 0, end: manager, kind: "manager" },
-    { title: "Steps of the plan", begin: manager, end: manager + steps, kind: "step" },
-    listens && {
+// What each part of a start is called, and how it is drawn.
+const PARTS = {
+  http: ["The request is read", "http"],
+  manager: ["The manager: image, name, init", "manager"],
+  steps: ["Steps of the plan", "step"],
+  exec: ["exec: the init becomes the program", "exec"],
+  record: ["It is written down", "manager"],
+};
+
+// One after the other, from the request on; the journal says when the program listened.
+function phasesOf({ instance, phases }, advance) {
+  const found = advance > 0 ? [{ title: "In advance", begin: -advance, end: 0, kind: "advance" }] : [];
+  let end = 0;
+  for (const [part, seconds] of Object.entries(phases)) {
+    const [title, kind] = PARTS[part];
+    if (seconds > 0) found.push({ title, begin: end, end: end + seconds, kind });
+    end += seconds;
+  }
+  const events = live.events.filter((event) => event.instance === instance);
+  const at = events.findLastIndex(({ what }) => what === "starting");
+  const listens = events.slice(at).find(({ reason }) => /^it listens/.test(reason));
+  if (at >= 0 && listens)
+    found.push({
       title: "The program, until it listens",
-      begin: ran,
-      end: listens.time - began,
+      begin: end,
+      end: Math.max(end, listens.time - events[at].time + (phases.http + phases.manager || 0)),
       kind: "program",
-    },
-  ].filter(Boolean);
+    });
+  return found;
 }
 
 const about = (step) =>
