@@ -2251,12 +2251,6 @@ ELSEWHERE = (
         "{}: a service of the stack {} has the same full name → give one of them another name",
     ),
     (
-        "two services of one name",
-        "services/test_asking.py:test_beside_others",
-        "{}: the stack {} has a service {}, too → both would be found by this name on "
-        "the private network: give it another name",
-    ),
-    (
         "a port of another stack",
         "services/test_asking.py:test_beside_others",
         "{}.ports: the service {} publishes port {}",

@@ -378,6 +378,21 @@ class ServiceTests(SynchronousTestCase):
         self.served("b", service="app")
         self.assertEqual(self.network.find("app"), ["10.87.0.3"])
 
+    def test_scopes(self) -> None:
+        """A name that services of several scopes have is for each instance that of its own."""
+        self.run_instances("a", "b", "c")
+        self.network.scope_of = lambda instance: {"a": "one", "b": "two"}.get(instance, "")
+        for scope, instance in (("one", "a"), ("two", "b")):
+            names = ("web", f"web.{scope}")
+            serve = self.network.serve(f"{scope}-web", names, (), [instance], scope)
+            self.successResultOf(Deferred.fromCoroutine(serve))
+        a, b, c = (f"10.87.0.{number}" for number in (2, 3, 4))
+        for asker, found in ((a, [a]), (b, [b]), (c, []), ("10.87.0.9", []), ("", [])):
+            self.assertEqual(self.network.find("web", asker), found)
+            self.assertEqual(self.network.find("web.two", asker), [b])
+        self.successResultOf(Deferred.fromCoroutine(self.network.drop("one-web")))
+        self.assertEqual([self.network.find("web", asker) for asker in (a, c)], [[b], [b]])
+
     def test_none(self) -> None:
         """With no replica the port is the host's, the name stays ours, and so does the bridge."""
         self.served()

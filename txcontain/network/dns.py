@@ -34,7 +34,7 @@ MOST_CONNECTIONS, IDLE = 128, 10  # over TCP, and seconds
 MOST_IN_A_TURN = 16  # datagrams
 MOST_ADDRESSES = 64  # in an answer
 RECORDS: dict[int, Any] = {dns.A: dns.Record_A, dns.AAAA: dns.Record_AAAA}
-Find = Callable[[str], Sequence[str] | None]
+Find = Callable[[str, str], Sequence[str] | None]  # of a name, and the address of who asks
 Answer = tuple[list[dns.RRHeader], list[dns.RRHeader], list[dns.RRHeader]]
 
 
@@ -68,7 +68,7 @@ class Answers:
 
     def query(self, query: dns.Query, asker: str) -> Deferred[Answer]:
         """The answer: three lists of records. Fails as the upstream resolver fails."""
-        addresses = self.find(query.name.name.decode("latin-1").lower())
+        addresses = self.find(query.name.name.decode("latin-1").lower(), asker)
         if addresses is not None:
             return ours(query, addresses)
         if not self._forwarded.take(asker):
@@ -240,7 +240,7 @@ class Resolver:
 
     reactor: Any
     address: str
-    find: Find = lambda name: None
+    find: Find = lambda name, asker: None
     resolv_conf: str = "/etc/resolv.conf"  # the host's (resolv.conf(5))
     _upstream: Any = None
     _ports: list[Any] = field(factory=list)

@@ -85,6 +85,7 @@ class Service:
     names: frozenset[str]  # in lower case
     ports: tuple[Port, ...]
     replicas: tuple[str, ...]  # the instances that get new connections
+    scope: str = ""  # if services of several have a name, each instance finds that of its own
 
 
 NO_SERVICE = Service(frozenset(), (), ())
@@ -129,6 +130,7 @@ class Network:
     quiet: Callable[[Address], float] = quiet_for  # the same, for how long it had none
     forget_datagrams_to: Callable[[Address], None] = forget_datagrams_to
     forget_strays: Callable[[int], None] = forget_strays
+    scope_of: Callable[[str], str] = lambda instance: ""
     _members: dict[str, Member] = field(factory=dict)  # by the instance's name
     _services: dict[str, Service] = field(factory=dict)  # by their names
     _leaving: set[IPv4Address] = field(factory=set)  # of instances that are being released
@@ -266,18 +268,27 @@ class Network:
             self.doorways.look()
             background(self._settle(), "having services lead to those that run")
 
-    def find(self, name: str) -> list[str] | None:
+    def find(self, name: str, asker: str = "") -> list[str] | None:
         """The addresses of those that serve under a name; None if no one has this name.
 
-        It is that of a service; if there is none, of an instance, or of the config of some.
+        It is that of a service; if there is none, of an instance, or of the config of some. If
+        services of several scopes have it, it is that of the scope of the instance that asks, by
+        its address; without one, no one serves under it.
         """
-        services = [one for one in self._services.values() if name in one.names]
+        named = [one for one in self._services.values() if name in one.names]
+        services = named if len(named) == 1 else self._in_scope_of(asker, named)
         members = [one for service in services for one in self._replicas(service)]
-        if not services:
+        if not named:
             members = [one for one in self._members.values() if name in one.names]
-        if not services and not members:
+        if not named and not members:
             return None
         return [address for one in members if one.serves for address in one.addresses]
+
+    def _in_scope_of(self, asker: str, services: Iterable[Service]) -> list[Service]:
+        members = self._members.items()
+        instance = next((name for name, one in members if asker in one.addresses), "")
+        scope = self.scope_of(instance)
+        return [one for one in services if one.scope == scope]
 
     # -- services ------------------------------------------------------------------
 
@@ -287,6 +298,7 @@ class Network:
         names: tuple[str, ...],
         ports: tuple[Port, ...],
         replicas: Sequence[str],
+        scope: str = "",
     ) -> None:
         """Have names and ports lead to these instances, in turn, and to no others.
 
@@ -305,7 +317,7 @@ class Network:
         if names or ports:
             self.find_nft()
         self._check_forwarding([port for port in ports if not before or port not in before.ports])
-        wished = Service(frozenset(map(str.lower, names)), ports, tuple(replicas))
+        wished = Service(frozenset(map(str.lower, names)), ports, tuple(replicas), scope)
         self._put(service, wished)
         try:
             await self._settle()

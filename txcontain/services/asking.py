@@ -212,15 +212,12 @@ def _ports(wishes: Iterable[Wish]) -> list[Port]:
 
 
 def _check_beside_others(keeper: Keeper, wished: Wished) -> None:
-    names: dict[str, str] = {}  # in lower case, on the private network: the stack
     full_names: dict[str, str] = {}
     ports: dict[tuple[str, int], list[tuple[Port, str]]] = {}
     for other in keeper.wished.values():
         for wish in other.services.values() if other.name != wished.name else ():
             full = full_name(other.name, wish.name)
             full_names[full] = other.name
-            if is_routed(wish):
-                names[wish.name.lower()] = other.name
             for port in wish.revision.ports:
                 ports.setdefault((port.protocol, port.number), []).append((port, full))
     for name, wish in wished.services.items():
@@ -229,11 +226,6 @@ def _check_beside_others(keeper: Keeper, wished: Wished) -> None:
             raise ConfigAtFault(
                 f"{path}: a service of the stack {other_stack} has the same full name",
                 "give one of them another name",
-            )
-        if is_routed(wish) and (other_stack := names.get(name.lower())):
-            raise ConfigAtFault(
-                f"{path}: the stack {other_stack} has a service {name}, too",
-                "both would be found by this name on the private network: give it another name",
             )
         for port in wish.revision.ports:
             for held, full in ports.get((port.protocol, port.number), ()):

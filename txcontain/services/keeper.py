@@ -107,6 +107,7 @@ class Keeper:
         self.sight.awake = self.sleeping.awake
         self.connections = Connections(self.manager, self._launch_for_connection)
         self.manager.network.doorways.knocked = self._knocked
+        self.manager.network.scope_of = self._stack_of
 
     def start(self) -> None:
         """Go on with all that is wished. Raises OSError if it can't be read."""
@@ -456,6 +457,10 @@ class Keeper:
 
     # -- where names and ports lead ---------------------------------------------------------
 
+    def _stack_of(self, instance: str) -> str:
+        found = self.manager.instances.get(instance)
+        return found.labels.get("stack", "") if found else ""
+
     def _lead(self, wished: Wished, seen: Seen) -> list[Coroutine[Any, Any, None]]:
         """What has names and ports lead to those that serve; only what differs."""
         wanted, before = routes_of(wished, seen), self._routes.get(wished.name, {})
@@ -472,7 +477,8 @@ class Keeper:
     async def _serve(self, stack: str, full: str, route: Route) -> None:
         self.connections.serve(full, stack, route.service)
         try:
-            await self.manager.network.serve(full, route.names, route.ports, route.replicas)
+            serve = self.manager.network.serve
+            await serve(full, route.names, route.ports, route.replicas, stack)
         except Exception:
             await pause(self.manager.reactor, TRY_AGAIN)
             routes = self._routes.get(stack, {})
