@@ -323,7 +323,10 @@ CONFIGS = (
         "timeout, start_period, start_interval, retries, on_failure",
     ),
     ({"health": {"interval": 1}}, "health has exactly one of http, tcp, command"),
-    ({"health": {"http": "x"}}, "health.http must be a path such as '/health', not 'x'"),
+    (
+        {"health": {"http": "80/x"}},
+        "health.http must be a path such as '/health' (its port is the key 'port'), not '80/x'",
+    ),
     (
         {"health": {"tcp": False}},
         "health.tcp must be true (for PORT) or a port up to 65535, not False",
@@ -334,7 +337,8 @@ CONFIGS = (
     ),
     (
         {"health": {"tcp": True}},
-        "health does not say which port to ask → give it a port, or set PORT in startup_env",
+        "health does not say which port to ask → give it a port, set PORT in startup_env, or "
+        "publish a port",
     ),
 )
 

@@ -4,6 +4,7 @@ import json
 import sys
 from typing import Any
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -593,7 +594,7 @@ class Keys(Case):
         self.refused(document(health={"command": ["a"], "status": 200}), "health.status belongs")
 
     def test_port_asked(self) -> None:
-        """A check asks the port that it names, and PORT if it names none."""
+        """A check asks the port that it names, or PORT, or the first published one of TCP."""
         for health, port in (
             ({"http": "/"}, 80),
             ({"http": "/", "port": 81}, 81),
@@ -602,6 +603,10 @@ class Keys(Case):
         ):
             self.assertEqual(make_spec(startup_env="PORT=80", health=health).port_asked, port)
         self.assertIsNone(make_spec(health={"command": ["a"]}).port_asked)
+        for health in ({"http": "/"}, {"tcp": True}):
+            spec = make_spec(network="private", ports=["53:53/udp", "8:9", "1:2"], health=health)
+            self.assertEqual(spec.port_asked, 9)
+            self.assertEqual(evolve(spec, ports=()).port_asked, 9)
 
     def test_expected_statuses(self) -> None:
         """Without a status, 200 to 399 are good; otherwise only that one is."""

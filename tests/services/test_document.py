@@ -90,6 +90,22 @@ class Revisions(SynchronousTestCase):
         job = self.make({"run": "once"}, **private)
         self.assertEqual((job.published, len(job.spec.ports)), ((), 1))
 
+    def test_health(self) -> None:
+        """A check that names no port asks PORT, or the first published port of TCP."""
+        for health, config, asked in (
+            ({"http": "/x"}, {}, 8000),
+            ({"http": "/x", "port": 9}, {}, 9),
+            ({"http": "/x"}, {"startup_env": "PORT=7"}, 7),
+            ({"tcp": True}, {}, 8000),
+            ({"tcp": 9}, {}, 9),
+            ({"command": ["x"]}, {}, None),
+        ):
+            service = {"ports": ["53:53/udp", "80:8000", "81:8001"], "health": health}
+            self.assertEqual(self.make(service, **config).spec.port_asked, asked)
+            own = {"network": "private", **service}
+            self.assertEqual(self.make({}, **own, **config).spec.port_asked, asked)
+            self.assertEqual(self.make({"run": "once"}, **own, **config).spec.port_asked, asked)
+
     def test_id(self) -> None:
         """Only what instances are made from makes another revision."""
         first = self.make({"replicas": 2})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from txcontain.container.document import refuse, refuse_unknown, shown
 from txcontain.container.keys import (
@@ -20,6 +20,7 @@ from txcontain.container.keys import (
 
 FORMS = ("http", "tcp", "command")  # a check is one of them
 PATH = re.compile(r"/[!-~]{0,1023}")  # of a request, as it is sent (RFC 9112, 3.2.1)
+A_PATH = "a path such as '/health' (its port is the key 'port')"
 FOR_HTTP = ("port", "status")
 SHORTEST, LONGEST = 0.1, 86_400  # seconds
 LARGEST_PORT = 65_535
@@ -46,8 +47,8 @@ TCP = Key(
 class Health:
     """A check of a container's health. Exactly one of http, tcp and command is not None or ()."""
 
-    http: Annotated[str | None, matching("a path to GET", PATH, "a path such as '/health'")] = None
-    port: Annotated[int | None, number("the port for http, if not PORT", 1, LARGEST_PORT)] = None
+    http: Annotated[str | None, matching("a path to GET", PATH, A_PATH)] = None
+    port: Annotated[int | None, number("the port for http, else PORT", 1, LARGEST_PORT)] = None
     status: Annotated[int | None, number("that http answers; else 200 to 399", 100, 599)] = None
     tcp: Annotated[int | None, TCP] = None  # 0: PORT
     command: Annotated[tuple[str, ...], words("a command that ends with 0 if it works")] = ()
@@ -66,6 +67,10 @@ class Health:
     def port_named(self) -> int | None:
         """The port that it asks; None if that is PORT, or it asks none."""
         return self.port or self.tcp or None
+
+    def asking(self, port: int) -> Health:
+        """The same check of this port."""
+        return evolve(self, port=port) if self.http is not None else evolve(self, tcp=port)
 
     def expects(self, status: int) -> bool:
         """Whether an answer to http with this status is a good one."""

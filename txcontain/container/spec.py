@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import combinations
 from typing import Annotated, Any
 
-from attrs import NOTHING, asdict, field, fields, frozen
+from attrs import NOTHING, asdict, evolve, field, fields, frozen
 
 from txcontain.container.document import (
     read_object,
@@ -282,11 +282,20 @@ def from_json(document: bytes) -> Spec:
     if checked.get("command") and checked.get("startup_script"):
         refuse("a config has either startup_script or command: only one program can be PID 1")
     spec = Spec(**checked, document=document.decode())
-    if spec.health and not spec.health.command and spec.port_asked is None:
+    return _knowing_what_to_ask(spec)
+
+
+def _knowing_what_to_ask(spec: Spec) -> Spec:
+    """A health check asks the port that it names, or PORT, or the first published one."""
+    if spec.health is None or spec.health.command or spec.port_asked is not None:
+        return spec
+    first = next((port.target for port in spec.ports if port.protocol == "tcp"), None)
+    if first is None:
         refuse(
-            "health does not say which port to ask", "give it a port, or set PORT in startup_env"
+            "health does not say which port to ask",
+            "give it a port, set PORT in startup_env, or publish a port",
         )
-    return spec
+    return evolve(spec, health=spec.health.asking(first))
 
 
 def _check_per_connection(checked: Mapping[str, Any]) -> None:

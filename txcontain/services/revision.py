@@ -72,8 +72,10 @@ def make_revision(name: str, asked: dict[str, Any], config: bytes) -> Revision:
         else:
             values = _of_replica(values, shared="replicas" in asked or bool(published))
     values.update({key: asked[key] for key in PASSED_ON if key in asked})
-    document = json.dumps(values)
     try:
+        if published and "health" in values:
+            values = _asking_published(values, published)
+        document = json.dumps(values)
         spec = from_json(document.encode())
         ports = PORTS("ports", published)
     except InvalidData as error:
@@ -89,6 +91,18 @@ def _of_replica(config: dict[str, Any], shared: bool) -> dict[str, Any]:
     values = {"restart": "always", **config}
     values.pop("ports", None)
     return {"network": "private", **values} if shared else values
+
+
+def _asking_published(config: dict[str, Any], published: list[Any]) -> dict[str, Any]:
+    """The config of an instance with the port that its health check asks written into that.
+
+    It may be the first published one, which the instance does not know any more.
+    """
+    whole = from_json(json.dumps({**config, "network": "private", "ports": published}).encode())
+    if whole.health is None or whole.health.port_named is None:
+        return config
+    key = "tcp" if whole.health.http is None else "port"
+    return {**config, "health": {**config["health"], key: whole.health.port_named}}
 
 
 def _of_connection(config: dict[str, Any]) -> dict[str, Any]:
