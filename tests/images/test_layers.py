@@ -449,6 +449,8 @@ class KnownTests(LayersTestCase):
         self.assertEqual((content.run, content.tmp), (Place("/var/run", True), Place("/tmp", True)))
         self.assertEqual(content.tarball, os.path.join(self.folder, "mountables/potato.tar"))
         self.assertGreater(content.size, 0)
+        made_by_tar = os.stat(os.path.join(layer, "tmp")).st_mtime
+        self.assertTrue(0 < (content.begun or 0) <= made_by_tar, content.begun)
         self.layers._metadata.clear()
         self.assertEqual(self.layers.metadata(layer), content)
 

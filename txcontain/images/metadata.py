@@ -31,6 +31,7 @@ class Metadata:
     run: Place = RUN
     tmp: Place = TMP
     archive: str = ""  # what kind of archive it is, if it holds layers instead of files
+    begun: float | None = None  # unix time when its unpacking began; None: not known
 
     @property
     def told(self) -> str:

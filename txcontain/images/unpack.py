@@ -216,7 +216,8 @@ def _settle(unpacked: str, layer: str, known: dict[str, Any]) -> Metadata:
     Raises ConfigAtFault, OSError.
     """
     begin = top(known["tarball"], unpacked)
-    metadata = Metadata(**known, **look(begin))
+    begun = os.stat(os.path.dirname(unpacked)).st_mtime  # by the clock of the files
+    metadata = Metadata(**known, **look(begin), begun=begun)
     write(layer + RECORD, to_json(asdict(metadata)))
     os.rename(begin, layer)
     return metadata
