@@ -19,13 +19,17 @@ CLI = sorted(PROJECT.glob("txcontain/cli/*.py"))
 TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
 # A module imports from its own room, and from rooms that stand below it.
 ROOMS = (
-    *"tap unit api services engine images runtime network logs host container".split(),
+    *"tap unit api exports services engine images runtime network logs host container".split(),
     *"later errors options".split(),
 )
 PROGRAMS = ("container/init.py", "logs/logd.py")  # run by their path: they stand on nothing
 ALONE = "container.init"  # nothing imports it
 WITHOUT_TWISTED = [
     "container",
+    *(
+        f"exports/{name}"
+        for name in "accounts compose image kubernetes notes quadlet subject written".split()
+    ),
     "host/cgroups",
     "host/files",
     "host/id_ranges",
@@ -39,6 +43,7 @@ WITHOUT_TWISTED = [
     "host/resolv_conf",
     "host/sockets",
     "host/syscalls",
+    "images/oci_writing",
     "logs/segments",
     "logs/logd",
     "services/decide",

@@ -176,7 +176,7 @@ class Manager:
         asked.check_stream(spec)
         self._check_small_files(spec)
         with self.holding() as layers:
-            await self._get_layers(spec, layers)
+            await self.get_layers(spec, layers)
             await self._make_volumes(spec)
             if asked.instance and self._has_failed(asked.instance):
                 await self._destroy_if_there(asked.instance)
@@ -243,7 +243,7 @@ class Manager:
         except OSError as error:
             raise MachineAtFault(f"reading {file_name}", of_os(error)) from error
 
-    async def _get_layers(self, spec: Spec, layers: list[str]) -> None:
+    async def get_layers(self, spec: Spec, layers: list[str]) -> None:
         """Append the layers of a config: the base image's first, then each mount's."""
         layers.append(await self.layers.get_base(self.base_images, spec.base_image))
         for mount in spec.mounts:

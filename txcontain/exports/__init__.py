@@ -1,0 +1,1 @@
+"""What is here, as other tools read it: images, and documents that run them."""

@@ -1,0 +1,241 @@
+"""Exports of a manager's configs: gathers what they need, and sends them to a client."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import define, field, frozen
+
+from txcontain.container.reference import read_reference
+from txcontain.container.small_files import LONGEST_SECRET
+from txcontain.container.spec import Spec, from_json
+from txcontain.engine.manager import Manager
+from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
+from txcontain.exports.accounts import find_account
+from txcontain.exports.compose import to_compose
+from txcontain.exports.image import image_config, notes_of
+from txcontain.exports.kubernetes import to_kubernetes
+from txcontain.exports.notes import made_of
+from txcontain.exports.quadlet import to_quadlet
+from txcontain.exports.subject import Subject, image_of, in_order, owners_of
+from txcontain.exports.written import Document
+from txcontain.host.files import NoFile, read_file
+from txcontain.host.os_errors import of_os
+from txcontain.images.metadata import resolve
+from txcontain.images.oci import (
+    CONFIG,
+    MANIFEST,
+    Descriptor,
+    Manifest,
+    described,
+    this_platform,
+    to_bytes,
+)
+from txcontain.images.oci_writing import Blob, File, Image, Tree, archive, described_layer
+from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace
+from txcontain.later import Few
+from txcontain.logs.push import PushProducer
+
+LONGEST_DATABASE = 1 << 20  # bytes of an image's /etc/passwd that are read, or /etc/group
+AT_ONCE, WAITING = 2, 16  # exports: each reads a whole image
+BATCH = 1 << 20  # bytes that a thread brings at once
+MOST_KNOWN = 1000  # layers of which the digest is kept
+DOCUMENTS: dict[str, Callable[[Subject], Document]] = {
+    "compose": to_compose,
+    "kubernetes": to_kubernetes,
+    "systemd": to_quadlet,
+}
+ARCHIVES = ("oci", "docker-archive")
+TARGETS = (*ARCHIVES, *DOCUMENTS)
+
+
+@frozen
+class Gathered:
+    """What an export is made of. Its layers are held as long as it is used."""
+
+    subject: Subject
+    base: str  # the folder of the base image's layer
+    layers: Sequence[Tree]  # the lowest first
+
+
+@define(eq=False)
+class Exporter:
+    """What exports a manager's configs."""
+
+    manager: Manager
+    turns: Few = field(factory=lambda: Few("exports", AT_ONCE, WAITING))
+    # A layer never changes: neither does its digest, once it has been read.
+    _known: dict[Tree, Descriptor] = field(factory=dict)
+
+    async def document(self, file_name: str, target: str, image: str | None) -> Document:
+        """A kept config as a document of another tool.
+
+        :param target: one of DOCUMENTS
+        :param image: what its image is called; None: as the config
+        Raises NoSuchConfig, InvalidData, ConfigAtFault, MachineAtFault, TooMany.
+        """
+        async with self._gathered(file_name, image) as gathered:
+            return DOCUMENTS[target](gathered.subject)
+
+    async def send(
+        self,
+        file_name: str,
+        target: str,
+        image: str | None,
+        consumer: Any,
+        begin: Callable[[Sequence[str]], object],
+    ) -> None:
+        """Send a kept config's image as a tarball to a consumer.
+
+        :param target: one of ARCHIVES
+        :param begin: is told what the image can't say, before anything is sent
+        Raises as ``document`` does; CalledOff if the client takes less than LEAST within
+        LEAST_WITHIN, or hangs up.
+        """
+        async with self._gathered(file_name, image) as gathered:
+            made = await self._image(gathered)
+            begin(notes_of(gathered.subject))
+            pieces = archive(made, for_docker=target == "docker-archive")
+            await self._deliver(f"exporting {file_name}", pieces, consumer)
+        self.manager.journal.add("config", f"{file_name} was exported", config=file_name)
+
+    @asynccontextmanager
+    async def _gathered(self, file_name: str, image: str | None) -> AsyncIterator[Gathered]:
+        manager = self.manager
+        spec = from_json(manager.read_config(file_name))
+        if image is not None:
+            read_reference(image)  # refuses what can't be one
+        async with self.turns.turn():
+            with manager.holding() as layers:
+                await manager.get_layers(spec, layers)
+                files, trees = await manager.threads(_look, manager, spec, layers)
+                accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
+                contents = await manager.threads(_contents, manager, spec)
+                known = manager.layers.metadata(layers[0])
+                covered = [place.path for place in (known.run, known.tmp) if place.holds]
+                subject = Subject(spec, image or image_of(spec), accounts, contents, covered)
+                yield Gathered(subject, layers[0], trees)
+
+    async def _image(self, gathered: Gathered) -> Image:
+        subject = gathered.subject
+        layers = [Blob(await self._described(tree), tree) for tree in gathered.layers]
+        made_by = made_of(subject.spec)
+        if subject.spec.files:
+            files = await self.manager.threads(_files, gathered)
+            layers.append(Blob(described_layer(files), files))
+            made_by = [*made_by, "files of the config"]
+        digests = [blob.descriptor.digest for blob in layers]
+        platform = this_platform(os.uname().machine)
+        config = _document(to_bytes(image_config(subject, platform, digests, made_by)), CONFIG)
+        manifest = Manifest(config.descriptor, [blob.descriptor for blob in layers])
+        tag = read_reference(subject.image).tag or "latest"
+        whole = _document(to_bytes(manifest), MANIFEST)
+        return Image(subject.image, tag, whole, config, layers)
+
+    async def _described(self, tree: Tree) -> Descriptor:
+        if tree not in self._known:
+            found = await self.manager.threads(described_layer, tree)
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[tree] = found
+        return self._known[tree]
+
+    async def _deliver(self, what: str, pieces: Iterator[bytes], consumer: Any) -> None:
+        """Send it no faster than the client takes it; a thread brings each batch."""
+        producer = PushProducer(consumer)
+        pace = Pace(self.manager.reactor, producer.stopProducing)
+        producer.begin()
+        try:
+            while batch := await self.manager.threads(_batch, pieces):
+                if not await producer.free():
+                    break
+                consumer.write(batch)
+                pace.took(len(batch))
+        finally:
+            in_time = pace.end()
+            producer.finish()
+        if not in_time:
+            took = f"the client took less than {LEAST >> 20} MiB in {LEAST_WITHIN:.0f} seconds"
+            raise CalledOff(what, took)
+        if producer.gone:
+            raise CalledOff(what, "the client hung up")
+
+
+def _document(document: bytes, media_type: str) -> Blob:
+    return Blob(described(document, media_type), document)
+
+
+def _batch(pieces: Iterator[bytes]) -> bytes:
+    """The next pieces, about BATCH bytes; nothing at the end."""
+    batch, size = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece)
+        if size >= BATCH:
+            break
+    return b"".join(batch)
+
+
+# -- what is on the disk -----------------------------------------------------------
+
+
+def _look(manager: Manager, spec: Spec, layers: Sequence[str]) -> tuple[list[str], list[Tree]]:
+    """The image's /etc/passwd and /etc/group, and where each layer belongs in it."""
+    base, *others = layers
+    files = [_database(base, path) for path in ("/etc/passwd", "/etc/group")]
+    folders = dict(zip(spec.mounts, others, strict=True))
+    trees = [_tree(manager, base, "/")]
+    for mount in in_order(spec):
+        target = resolve(base, mount.target)
+        trees.append(_tree(manager, folders[mount], target, hides=True))
+    return files, trees
+
+
+def _tree(manager: Manager, folder: str, target: str, *, hides: bool = False) -> Tree:
+    begun = manager.layers.metadata(folder).begun
+    return Tree(folder, target, hides, math.inf if begun is None else begun)
+
+
+def _database(base: str, path: str) -> str:
+    """A file of an image; nothing if there is none."""
+    try:
+        return read_file(base + resolve(base, path), LONGEST_DATABASE).decode(errors="replace")
+    except (OSError, NoFile):
+        return ""
+
+
+def _contents(manager: Manager, spec: Spec) -> Mapping[str, bytes]:
+    """What is in the mountables that a config's ``files`` name."""
+    found = {}
+    for name in {file.source for file in spec.files if file.source}:
+        try:
+            content = read_file(os.path.join(manager.mountables, name), LONGEST_SECRET + 1)
+        except (FileNotFoundError, NoFile):
+            folder = os.path.basename(manager.mountables)
+            hint = "put it there, or correct the config"
+            raise ConfigAtFault(f"there is no file {name} in {folder}/", hint) from None
+        except OSError as error:
+            raise MachineAtFault(f"reading {name}", of_os(error)) from error
+        if len(content) > LONGEST_SECRET:
+            raise ConfigAtFault(f"{name} has more than {LONGEST_SECRET} bytes")
+        found[name] = content
+    return found
+
+
+def _files(gathered: Gathered) -> tuple[File, ...]:
+    """The small files of a config, where the links of its image lead."""
+    subject = gathered.subject
+    return tuple(
+        File(
+            resolve(gathered.base, file.path),
+            subject.content(file),
+            file.mode,
+            subject.account(file.owner).uid,
+            subject.account(file.owner).gid,
+        )
+        for file in subject.spec.files
+    )
