@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from txcontain.container.init import MOUNT_ATTR_IDMAP, Kernel
 from txcontain.container.spec import Spec, from_json
 
 PROJECT = Path(__file__).resolve().parents[1]
+PROGRAMS = f"{os.defpath}:/usr/sbin:/sbin"
 DISK = "/var/tmp"  # where tests have the folders of which overlays are made
 CAP_SYS_ADMIN = 21
 # By these a program that a test starts is measured too (scripts/coverage).
@@ -98,10 +100,9 @@ def browser() -> str | None:
 
 def tried(what: str, *command: str) -> str:
     """Why a command failed that takes something of the machine; "" where it did not."""
-    path = f"{os.defpath}:/usr/sbin:/sbin"
     result = subprocess.run(
         command,
-        env={"PATH": path, "PYTHONPATH": str(PROJECT)},
+        env={"PATH": PROGRAMS, "PYTHONPATH": str(PROJECT)},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,6 +169,13 @@ def needs_user_namespaces(test: T) -> T:
 def needs_browser(test: T) -> T:
     """The same for one that looks at the web page with a browser."""
     return _unless(lacking() or lacking_for_browser(), test)
+
+
+def needs_programs(*names: str) -> Callable[[T], T]:
+    """The same for one that runs these programs, such as skopeo, beside real containers."""
+    missing = [name for name in names if not shutil.which(name, path=PROGRAMS)]
+    lack = f"needs the programs {', '.join(missing)}" if missing else ""
+    return lambda test: _unless(lacking() or lack, test)
 
 
 def needs_ipv6(test: T) -> T:

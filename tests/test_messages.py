@@ -600,6 +600,18 @@ REVISIONS: tuple[tuple[Any, ...], ...] = (
 # A request, with what else is in it, and its answer.
 REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
+        "GET /configs/web-9-9/export",
+        {},
+        "409 Bad Request: the query says no target → it takes to=oci or docker-archive or compose "
+        "or kubernetes or systemd",
+    ),
+    (
+        "GET /configs/web-9-9/export?to=helm",
+        {},
+        "409 Bad Request: to must be oci or docker-archive or compose or kubernetes or systemd, "
+        "not 'helm'",
+    ),
+    (
         "GET /instances/web-9/files",
         {},
         "409 Bad Request: the query has no path → say which, as in ?path=/etc/hosts",
@@ -832,6 +844,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
 
 # What is typed (and how the manager, or the way to it, then is), and what is said.
 COMMANDS: tuple[tuple[Any, ...], ...] = (
+    (
+        ["export", "web", "--to", "helm", "x"],
+        {},
+        "There is no target helm: it is one of oci, docker-archive, compose, kubernetes, systemd.",
+    ),
     (
         ["cp", "", "a"],
         {},
@@ -1384,6 +1401,31 @@ ERRNOS = {
 # What takes a real kernel, network, disk, or another process: the test that provokes it, and what
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
+    (
+        "an image for a terminal",
+        "cli/test_exports.py:test_refused",
+        "An image is nothing for a terminal: send it to a file or program.",
+    ),
+    (
+        "an export of a config that there is not",
+        "cli/test_exports.py:test_newest",
+        "There is no config {}: `txcontain configs` shows those there are.",
+    ),
+    (
+        "an export to a folder that is not empty",
+        "cli/test_exports.py:test_refused",
+        "{} is there already, and no empty folder: name another one.",
+    ),
+    (
+        "an export of a name that an image can't have",
+        "images/test_oci_writing.py:test_name_of_a_whiteout",
+        "{} can't be in an image: a name with .wh. hides a file there → rename it",
+    ),
+    (
+        "an export of a file that changes",
+        "images/test_oci_writing.py:test_file_that_shrinks",
+        "{} became shorter while it was read",
+    ),
     (
         "looking at a file fails",
         "engine/test_files.py:test_look",

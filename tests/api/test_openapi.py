@@ -143,6 +143,8 @@ class DocumentTests(ManagerTestCase):
         self.assertIsInstance(instances, Collection)
         found |= set(paths_below(instances.getChild(b"web-1", None), "/instances/{instance}"))
         found |= {"/instances/{instance}", "/destroy/{instance}", "/configs/{config}"}
+        configs: Any = self.root.getStaticEntity(b"configs")
+        found |= set(paths_below(configs.getChild(b"web-1-01", None), "/configs/{config}"))
         found |= {"/secrets/{secret}"}
         found |= {"/volumes/{volume}"}
         volumes: Any = self.root.getStaticEntity(b"volumes")

@@ -39,6 +39,7 @@ METHODS = {
     "/secrets": "GET, HEAD",
     "/secrets/db": "DELETE, PUT",
     "/configs/web-1-01": "DELETE, GET, HEAD",
+    "/configs/web-1-01/export": "GET, HEAD",
     "/instances/web-1": "GET, HEAD",
     "/instances/web-1/logs": "GET, HEAD",
     "/instances/web-1/stats": "GET, HEAD",

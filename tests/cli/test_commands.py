@@ -386,6 +386,7 @@ class NoAnswerTests(Session):
         stack = str(Path(file).absolute())
         words |= {"up": [stack], "down": ["shop"], "scale": ["app=2"], "diff": ["web-1"]}
         words |= {"update": ["app", "1", "2"], "rollback": ["app"]}
+        words["export"] = ["web", "1", "01", "--to", "compose", file]
         words["rename"] = ["web-1", "shop"]
         words["top"] = ["web-1"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from attrs import define
+from attrs import Factory, define, field
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import Json, answer, array, extension, in_path, string, structure
+from txcontain.api.exports import PATHS as EXPORTS
+from txcontain.api.exports import export_of
 from txcontain.api.v1 import KEY
 from txcontain.api.verbs import Collection, ExtensionResource
 from txcontain.engine.configs import remove, users
 from txcontain.engine.store import SUFFIX
+from txcontain.exports.exporting import Exporter
 
 CONFIG = in_path("config", "NAME-MAJOR-MINOR")
 NO_CONFIG = {"404": "there is no such config"}
@@ -54,7 +57,12 @@ class Configs(Area):
             ),
             "parameters": [CONFIG],
         },
+        **{path: {**said, "parameters": [CONFIG]} for path, said in EXPORTS.items()},
     }
+
+    exporter: Exporter = field(
+        default=Factory(lambda self: Exporter(self.manager), takes_self=True), init=False
+    )
 
     def resources(self) -> Resources:
         """All configs, and each by its name and version."""
@@ -86,4 +94,7 @@ class Configs(Area):
         async def delete(request: Request) -> None:
             await remove(self.manager, file_name)
 
-        return ExtensionResource(GET=read, DELETE=delete)
+        resource = ExtensionResource(GET=read, DELETE=delete)
+        put: Any = resource.putChild
+        put(b"export", export_of(self.exporter, file_name))
+        return resource

@@ -10,6 +10,7 @@ from txcontain.cli import (
     disk,
     events,
     exec,
+    exports,
     files,
     instances,
     life,
@@ -28,6 +29,7 @@ from txcontain.cli.command import Command
 OF_CHECKOUT: tuple[Command, ...] = (  # those in cli/, whose destroy is the course's
     *v1.COMMANDS,
     *configs.COMMANDS,
+    *exports.COMMANDS,
     *secrets.COMMANDS,
     *run.COMMANDS,
     *ps.COMMANDS,

@@ -1,0 +1,252 @@
+"""Configs as images and documents: what skopeo, umoci, Docker and Compose make of them."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.integration.harness import (
+    PATIENCE,
+    ManagerCase,
+    fingerprint,
+    wait_until,
+)
+from tests.integration.tarballs import Member, file, folder, link, script, special
+from tests.support import PROGRAMS, needs_programs
+
+# Made by every engine, wherever it is told to work.
+OF_DOCKER = ("/run/docker", "/run/containerd")
+
+
+def run(*command: str | os.PathLike[str], **options: Any) -> str:
+    """What a program of another's says; fails if it fails."""
+    result = subprocess.run(
+        command,
+        env={"PATH": PROGRAMS, "HOME": "/root"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        **options,
+    )
+    if result.returncode:
+        raise AssertionError(f"{command} failed: {result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def app() -> tuple[Member, ...]:
+    """A tarball with all that a layer can hold."""
+    owned = file("data/owned", "mine", 0o4640)
+    owned[0].uid, owned[0].gid = 1000, 2000
+    dated = file("dated", "x")
+    dated[0].mtime, dated[0].pax_headers = 1.25, {"SCHILY.xattr.user.kind": "é", "mtime": "1.25"}
+    return (
+        folder("data", 0o2750),
+        owned,
+        dated,
+        special("again", tarfile.LNKTYPE, "data/owned"),
+        special("pipe", tarfile.FIFOTYPE, mode=0o600),
+        link("out", "/etc/passwd"),
+        file("deep/below/file", "no folder of its own"),
+        file("n" * 150 + "é", "a long name"),
+        script("run", "#!/bin/sh\necho $GREETING; cat /opt/app/data/more /etc/app.conf\n"),
+    )
+
+
+class ExportCase(ManagerCase):
+    """A test that exports a config."""
+
+    def add_images(self) -> None:
+        """The base has something where the tarball is mounted, which that hides."""
+        self.image("small.tar", folder("opt/app"), file("opt/app/hidden"), link("srv", "opt"))
+        self.mountable("app.tar", *app())
+        self.mountable("more.tar", file("more", "more"))
+
+    def keys(self, **more: Any) -> dict[str, Any]:
+        """A config with two layers above its base, one in the other."""
+        return {
+            "mounts": ["more.tar /opt/app/data READ", "app.tar /srv/app READ"],
+            "startup_script": "/opt/app/run",
+            "startup_env": {"GREETING": "hello"},
+            "files": [{"path": "/etc/app.conf", "content": "configured", "mode": "0600"}],
+            **more,
+        }
+
+    def name_of(self, **more: Any) -> str:
+        """The path of a new config with these keys."""
+        key = self.upload(**self.keys(**more))
+        return f"/configs/{key['name']}-{key['major']}-{key['minor']}/export"
+
+    def export(self, path: str, target: str, **more: str) -> bytes:
+        """What a config is exported as."""
+        query = "&".join(f"{name}={value}" for name, value in {"to": target, **more}.items())
+        answer = self.ask("GET", f"{path}?{query}")
+        self.assertEqual(answer.status, 200, answer.reason)
+        return answer.body
+
+    def layout(self, path: str) -> Path:
+        """A config as an OCI image layout, tagged as 1."""
+        where = self.folder / "layout"
+        with tarfile.open(fileobj=io.BytesIO(self.export(path, "oci", image="app:1"))) as archive:
+            archive.extractall(where, filter="data")
+        return where
+
+
+class ImageTests(ExportCase):
+    """A config becomes an image."""
+
+    @needs_programs("skopeo")
+    def test_skopeo(self) -> None:
+        """skopeo reads the image, and copies it, for which it checks every digest."""
+        layout = self.layout(self.name_of())
+        told = json.loads(run("skopeo", "inspect", f"oci:{layout}:1"))
+        self.assertIn("GREETING=hello", told["Env"])
+        self.assertEqual(len(told["Layers"]), 4)
+        run("skopeo", "copy", f"oci:{layout}:1", f"oci:{self.folder}/copy:1")
+
+    @needs_programs("umoci")
+    def test_umoci(self) -> None:
+        """umoci unpacks it to the files that our own layers have."""
+        layout = self.layout(self.name_of())
+        run("umoci", "unpack", "--image", f"{layout}:1", self.folder / "bundle")
+        found = fingerprint(self.folder / "bundle/rootfs")
+        wanted = self.files_of_layers()
+        for name, (mode, uid, gid, _, content) in wanted.items():
+            self.assertEqual(found[name][:3] + found[name][4:], (mode, uid, gid, content), name)
+        self.assertEqual(set(found), set(wanted))
+        times = {name: facts[3] for name, facts in found.items() if not name.endswith("pipe")}
+        self.assertEqual(times["opt/app/dated"], 1_250_000_000)
+        root = self.folder / "bundle/rootfs/opt/app"
+        self.assertEqual(os.getxattr(root / "dated", "user.kind"), "é".encode())
+
+    def files_of_layers(self) -> dict[str, tuple[Any, ...]]:
+        """What the layers of the manager have, each at its place, and the config's own file."""
+        found: dict[str, tuple[Any, ...]] = {}
+        for tarball, place in (
+            ("small.tar", ""),
+            ("app.tar", "opt/app"),
+            ("more.tar", "opt/app/data"),
+        ):
+            hidden = [name for name in found if place and name.startswith(f"{place}/")]
+            for name in hidden:
+                del found[name]
+            tree = self.layer_of(tarball)
+            found |= {os.path.join(place, name): facts for name, facts in fingerprint(tree).items()}
+        status = self.layer_of("more.tar").stat()
+        found["opt/app/data"] = (status.st_mode, status.st_uid, status.st_gid, 0, "")
+        content = hashlib.sha256(b"configured").hexdigest()
+        found["etc/app.conf"] = (0o100600, 0, 0, 0, content)
+        return found
+
+    def layer_of(self, tarball: str) -> Path:
+        """The layer of a tarball."""
+        for record in self.state.glob("layers/*.json"):
+            if json.loads(record.read_text())["tarball"].endswith(f"/{tarball}"):
+                return record.with_suffix("")
+        raise AssertionError(f"there is no layer of {tarball}")
+
+    def test_twice(self) -> None:
+        """The same tarballs become the same bytes, also if they are unpacked anew later."""
+        path = self.name_of()
+        first = self.export(path, "oci")
+        self.assertEqual(self.export(path, "oci"), first)
+        self.assertEqual(self.ask("POST", "/prune").status, 200)
+        self.assertEqual([*self.state.glob("layers/*/")], [])
+        for tarball in self.folder.glob("*/*.tar"):
+            shutil.copyfile(tarball, f"{tarball}.new")  # another file, with other times
+            os.replace(f"{tarball}.new", tarball)
+        time.sleep(1.1)  # so that it is another second
+        self.assertEqual(self.export(path, "oci"), first)
+
+
+@needs_programs("dockerd", "docker")
+class DockerTests(ExportCase):
+    """Docker runs what is here."""
+
+    @contextlib.contextmanager
+    def daemon(self) -> Iterator[list[str]]:
+        """A Docker engine of the test's own: the command that asks it."""
+        where = self.folder / "docker"
+        where.mkdir()
+        made = [Path(name) for name in OF_DOCKER if not os.path.lexists(name)]
+        socket = f"unix:///run/txcontain-test-{os.getpid()}.sock"
+        command = [
+            *("dockerd", f"--data-root={where}/data", f"--exec-root={where}/exec"),
+            *(f"--pidfile={where}/pid", f"--host={socket}", "--bridge=none", "--iptables=false"),
+            *("--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--log-level=error"),
+            *("--exec-opt=native.cgroupdriver=cgroupfs", f"--cgroup-parent=/{self.folder.name}"),
+        ]
+        with open(where / "log", "wb") as log:
+            engine = subprocess.Popen(
+                command, env={"PATH": PROGRAMS}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            ask = ["docker", f"--host={socket}"]
+            wait_until(lambda: self.answers_to([*ask, "version"], engine), "Docker answers")
+            yield ask
+        finally:
+            engine.send_signal(signal.SIGTERM)
+            try:
+                engine.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                engine.kill()
+                engine.wait()
+            for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):
+                group.rmdir()
+            for path in made:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def answers_to(self, command: list[str], engine: subprocess.Popen[bytes]) -> bool:
+        """Whether a command works already."""
+        if engine.poll() is not None:
+            self.fail((self.folder / "docker/log").read_text()[-2000:])
+        with contextlib.suppress(AssertionError):
+            return bool(run(*command))
+        return False
+
+    def test_run(self) -> None:
+        """What the container says here it says there, too."""
+        here = self.output_of(self.launch(**self.keys()))
+        archive = self.folder / "image.tar"
+        archive.write_bytes(self.export(self.name_of(), "docker-archive", image="app:1"))
+        with self.daemon() as docker:
+            self.assertIn("app:1", run(*docker, "load", "--input", archive))
+            there = run(*docker, "run", "--rm", "--network=none", "app:1")
+            history = run(*docker, "history", "--no-trunc", "app:1")
+        self.assertEqual(there, here)
+        self.assertEqual(here, "hello\nmoreconfigured")
+        self.assertIn("app.tar at /srv/app", history)
+
+
+@needs_programs("docker-compose")
+class ComposeTests(ExportCase):
+    """Compose reads its files."""
+
+    def test_config(self) -> None:
+        """`docker-compose config` takes the file, and understands it as it is meant."""
+        path = self.name_of(
+            startup_env={"PRICE": "$5", "NUMBER": "1e3", "YES": "yes"},
+            volumes=["kept /kept"],
+            restart="on-failure",
+            limits={"memory": "64M", "files": 100},
+            health={"command": ["true"], "interval": 1.5},
+        )
+        (self.folder / "compose.yaml").write_bytes(self.export(path, "compose", image="app:1"))
+        told = run("docker-compose", "--file", self.folder / "compose.yaml", "config")
+        (service,) = yaml.safe_load(told)["services"].values()
+        variables = {"PRICE": "$$5", "NUMBER": "1e3", "YES": "yes"}
+        self.assertEqual(service["environment"], service["environment"] | variables)
+        self.assertEqual(service["restart"], "on-failure")
+        self.assertEqual(service["image"], "app:1")
+        self.assertEqual(service["healthcheck"]["interval"], "1500ms")

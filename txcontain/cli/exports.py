@@ -1,0 +1,129 @@
+"""The command `export`: a config as an image, or as a document for other tools."""
+
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from txcontain.cli.command import Argument, Command
+from txcontain.cli.configs import CONFIGS
+from txcontain.cli.errors import CliError, Misused
+from txcontain.cli.files import STREAM, unpack
+
+if TYPE_CHECKING:
+    from txcontain.cli.client import Client
+
+FOLDER, ARCHIVE = "oci", "docker-archive"
+KINDS = (FOLDER, ARCHIVE, "compose", "kubernetes", "systemd")
+
+
+async def export(client: "Client", arguments: Namespace) -> int:
+    """Write a config as another tool reads it."""
+    kind, place = arguments.to
+    if kind not in KINDS:
+        raise Misused(f"There is no target {kind}: it is one of {', '.join(KINDS)}.")
+    if kind == FOLDER and place != STREAM:
+        check_folder(place)
+    if kind in (FOLDER, ARCHIVE) and place == STREAM and sys.stdout.isatty():
+        raise CliError("An image is nothing for a terminal: send it to a file or program.")
+    from txcontain.cli.client import quoted
+
+    name = await config_meant(client, arguments.name, arguments.major, arguments.minor)
+    asked = {"to": kind, **({"image": arguments.image} if arguments.image else {})}
+    path = f"/configs/{quoted(name)}/export"
+    chunks = client.stream("GET", path, params=asked, patience=None)
+    if place == STREAM:
+        async for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+    elif kind == FOLDER:
+        await fill_folder(chunks, place)
+    else:
+        await write_file(chunks, place)
+    return 0
+
+
+async def config_meant(
+    client: "Client", name: str, major: "str | None", minor: "str | None"
+) -> str:
+    """Return NAME-MAJOR-MINOR of a config: of the newest, if versions are left out.
+
+    :raises CliError: if there is none
+    """
+    if major and minor:
+        return f"{name}-{major}-{minor}"
+    configs = (await client.ask("GET", "/configs", shape=CONFIGS))["configs"]  # the newest is last
+    fit = [one for one in configs if one["name"] == name and major in (None, one["major"])]
+    if not fit:
+        raise CliError(f"There is no config {name}: `txcontain configs` shows those there are.")
+    return f"{name}-{fit[-1]['major']}-{fit[-1]['minor']}"
+
+
+def check_folder(path: str) -> None:
+    """Raise CliError unless a folder can be made at a path: there is none, or an empty one."""
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path) or os.listdir(path):
+        raise CliError(f"{path} is there already, and no empty folder: name another one.")
+
+
+async def fill_folder(chunks: AsyncIterator[bytes], path: str) -> None:
+    """Unpack a tar stream to a folder, which is there only when it is whole."""
+    beside = f"{path.rstrip('/')}.{token_hex(4)}.part"
+    try:
+        os.mkdir(beside)
+    except OSError as error:
+        raise CliError(f"Can't write to {path}: {error.strerror}.") from error
+    try:
+        await unpack(chunks, beside, archive=False)
+        os.rename(beside, path)  # also over an empty folder
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+async def write_file(chunks: AsyncIterator[bytes], path: str) -> None:
+    """Write a file, which is there only when it is whole."""
+    beside = f"{path}.{token_hex(4)}.part"
+    try:
+        with open(beside, "wb") as file:
+            async for chunk in chunks:
+                file.write(chunk)
+        os.replace(beside, path)
+    except OSError as error:
+        raise CliError(f"Can't write {path}: {error.strerror}.") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+COMMANDS = (
+    Command(
+        "export",
+        "write a config as an image, or as a file for Compose, Kubernetes or systemd",
+        export,
+        (
+            Argument("name", metavar="NAME", help="the config's name"),
+            Argument(
+                "major", metavar="MAJOR", nargs="?", help="its major version (default: the newest)"
+            ),
+            Argument(
+                "minor", metavar="MINOR", nargs="?", help="its minor version (default: the newest)"
+            ),
+            Argument(
+                "--to",
+                nargs=2,
+                required=True,
+                metavar=("TARGET", "FILE"),
+                help=f"what to write: {', '.join(KINDS)}; and where ({FOLDER}: a folder), or -",
+            ),
+            Argument(
+                "--image",
+                metavar="NAME[:TAG]",
+                help="what to call the image (default: NAME:MAJOR-MINOR of the config)",
+            ),
+        ),
+    ),
+)
