@@ -4,9 +4,12 @@ from itertools import chain, repeat
 from typing import Any
 from unittest import mock
 
+from twisted.internet.defer import Deferred
+
+from tests.fakes import FakeLayers
 from tests.services.case import WEB, KeeperCase
 from txcontain.engine.manager import Manager
-from txcontain.errors import MachineAtFault
+from txcontain.errors import CalledOff, MachineAtFault
 from txcontain.network.network import Network
 from txcontain.services import asking
 from txcontain.services.stacks import Stacks
@@ -36,6 +39,25 @@ class UpTests(KeeperCase):
         self.assertEqual(self.up(**services), [])
         self.advance(60)
         self.assertEqual(self.take_steps(), [])
+
+    def test_down_at_once(self) -> None:
+        """What is unpacking when its stack goes down is removed once, when it is there."""
+        unpacked: Deferred[str] = Deferred()
+
+        async def get(layers: FakeLayers, folder: str, name: str) -> str:
+            return await unpacked
+
+        self.patch(FakeLayers, "get", get)
+        self.up(db=WEB)
+        self.advance(1)
+        self.now(asking.down(self.keeper, "shop"))
+        self.advance(10)
+        self.assertEqual(self.take_steps(), ["launch shop-db-1, of web-1-01"])
+        unpacked.callback("/layer")
+        self.advance(10)
+        self.assertEqual(self.take_steps(), ["remove shop-db-1"])
+        self.assertEqual((self.manager.instances, self.keeper.wished), ({}, {}))
+        self.flushLoggedErrors(CalledOff)
 
 
 class FailureTests(KeeperCase):

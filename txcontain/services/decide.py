@@ -45,7 +45,7 @@ from txcontain.services.wish import (
     settle,
 )
 
-MAKING, UP, RESTING, OVER = "making", "up", "resting", "over"
+COMING, MAKING, UP, RESTING, OVER = "coming", "making", "up", "resting", "over"
 WITHDRAWING, DRAINED, REMOVING = "withdrawing", "drained", "removing"
 LATE = 60.0  # seconds after its time at which a run counts as missed
 # cron(8): "Clock changes of more than 3 hours are considered to be corrections".
@@ -63,9 +63,9 @@ class Replica:
     service: str
     number: int  # 0: it is a run of a job
     revision: str
-    state: (
-        str  # making: being launched or started; up; resting: to be started; over: ended by itself
-    )
+    # coming: its launch has not come so far that it is there; making: being launched or started;
+    # up; resting: to be started; over: ended by itself
+    state: str
     serves: bool = False
     since: float = 0.0  # when that last changed, or when it was launched
     fault: str = ""  # why it is not good, if that is more than that it does not serve yet
@@ -411,7 +411,7 @@ class _Look:
 
 def _is_running(run: Replica) -> bool:
     """Whether a job is running, which is not cut short."""
-    return not run.number and run.state in (MAKING, UP)
+    return not run.number and run.state in (COMING, MAKING, UP)
 
 
 def _is_strict(wish: Wish) -> bool:
@@ -424,6 +424,8 @@ def _is_strict(wish: Wish) -> bool:
 def _leave(replicas: Iterable[Replica]) -> Iterator[Step]:
     """The next step on the way out of each: who serves is withdrawn first."""
     for one in replicas:
+        if one.state == COMING:
+            continue  # there is nothing to remove yet
         if one.leaving == DRAINED or not (one.leaving or one.serves):
             yield Remove(one.service, one.name)
         elif not one.leaving:
@@ -498,7 +500,7 @@ def _going_well(wished: Wished, seen: Seen) -> Seen:
 def _at_its_best(wish: Wish | None, replica: Replica) -> Replica:
     if replica.leaving:
         return evolve(replica, leaving=DRAINED)
-    if replica.state not in (MAKING, UP):
+    if replica.state not in (COMING, MAKING, UP):
         return replica
     if wish and not replica.number:
         return evolve(replica, state=OVER, succeeded=True)

@@ -10,6 +10,7 @@ from txcontain.engine.manager import Manager
 from txcontain.runtime.health import UNHEALTHY
 from txcontain.runtime.instance import Instance
 from txcontain.services.decide import (
+    COMING,
     MAKING,
     OVER,
     REMOVING,
@@ -83,7 +84,7 @@ class Sight:
     def _coming(self, launch: Launch) -> Replica:
         due = "" if launch.due is None else str(launch.due)
         names = launch.instance, launch.service, launch.number, launch.revision
-        return Replica(*names, MAKING, since=self.now().seconds, due=due)
+        return Replica(*names, COMING, since=self.now().seconds, due=due)
 
     def _replica(self, instance: Instance) -> Replica:
         labels = instance.labels
