@@ -57,7 +57,7 @@ manager: install $(BASE) $(MOUNTABLES) ## start the manager on http://localhost:
 stop: ## stop the manager; its containers go on running
 	@if [ -e state ]; then $(ROOT) scripts/manager stop; fi
 
-clean: ## destroy all containers, stop the manager, remove the configs it stored
+clean: ## remove all stacks and containers, stop the manager, remove the configs it stored
 	@if [ -e state ]; then $(ROOT) scripts/demo close && $(ROOT) scripts/manager clean; fi
 
 examples: install $(EXAMPLES) ## make the image and the tarball of examples/

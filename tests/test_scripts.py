@@ -5,7 +5,9 @@ import io
 import os
 import runpy
 import shutil
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -144,8 +146,56 @@ class StepTests(ScriptCase):
             self.assertEqual(terminal.getvalue(), f"\r\x1b[K{shown}")
 
 
+# It tells what it is asked, until it is asked to end.
+FAKE_MANAGER = """
+import http.server, socket, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_DELETE(self):
+        print(self.path, flush=True)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+server.socket = socket.socket(fileno=int(sys.argv[1]))
+server.serve_forever()
+"""
+
+
 class ManagerTests(ScriptCase):
     """scripts/manager."""
+
+    def copy(self) -> str:
+        """A copy of the script, for a folder of its own."""
+        script = Path(self.folder, "scripts/manager")
+        script.parent.mkdir()
+        return str(shutil.copy(PROJECT / "scripts/manager", script))
+
+    def test_clean_stacks(self) -> None:
+        """Stacks are taken down before all is destroyed: else their instances come back."""
+        script, state = self.copy(), Path(self.folder, "state")
+        for name in ("stacks", "instances/shop-db-1"):
+            (state / name).mkdir(parents=True)
+        for name in ("shop.json", ".shop.json.tmp", "blog.json"):
+            (state / "stacks" / name).touch()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            words = str(server.fileno()), "containerd-lite", "--port", str(server.getsockname()[1])
+            manager = subprocess.Popen(
+                [sys.executable, "-c", FAKE_MANAGER, *words],
+                pass_fds=[server.fileno()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            self.addCleanup(manager.kill)
+            (state / "twistd.pid").write_text(str(manager.pid))
+            status, said = self.run_script(script, "clean")
+        asked = manager.communicate(timeout=60)[0].splitlines()
+        self.assertEqual(sorted(asked[:2]), ["/stacks/blog?wait=1", "/stacks/shop?wait=1"])
+        self.assertEqual(asked[2:], ["/destroyall"])
+        self.assertEqual(status, 0)
+        self.assertIn("Removed: 2 stacks, 1 container, 0 configs.\n", said)
 
     def test_bad_port(self) -> None:
         """A port that is none is refused, before anything is done."""
@@ -155,18 +205,16 @@ class ManagerTests(ScriptCase):
 
     def test_clean(self) -> None:
         """What was removed is said, and what stays."""
-        script, state = Path(self.folder, "scripts/manager"), Path(self.folder, "state")
-        script.parent.mkdir()
-        shutil.copy(PROJECT / "scripts/manager", script)
+        script, state = self.copy(), Path(self.folder, "state")
         for name in ("configs", "volumes/data", "secrets", "instances"):
             (state / name).mkdir(parents=True)
         for name in ("configs/web-1-0.cfg", "configs/.web-1-1.cfg.tmp", "secrets/.x.tmp"):
             (state / name).touch()
         self.assertEqual(
-            self.run_script(str(script), "clean"),
-            (0, "Removed: 0 containers, 1 config.\nWhat stays, in state/: volumes.\n"),
+            self.run_script(script, "clean"),
+            (0, "Removed: 0 stacks, 0 containers, 1 config.\nWhat stays, in state/: volumes.\n"),
         )
         self.assertEqual(os.listdir(state / "configs"), [".web-1-1.cfg.tmp"])
         shutil.rmtree(state / "volumes")
-        said = "Removed: 0 containers, 0 configs.\n"
-        self.assertEqual(self.run_script(str(script), "clean"), (0, said))
+        said = "Removed: 0 stacks, 0 containers, 0 configs.\n"
+        self.assertEqual(self.run_script(script, "clean"), (0, said))
