@@ -15,6 +15,7 @@ ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
         api_tests cli_tests ui_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
+        peers \
         pictures examples examples_tests demo demo-clean \
         install-service uninstall-service has-systemd
 
@@ -85,6 +86,10 @@ $(BROWSER): $(INSTALLED)
 	@scripts/packages browser
 	@scripts/step browser "Installing what drives a browser" scripts/make-venv .venv browser
 	@touch $@
+
+# Not for each who runs the tests: Docker's package starts a service.
+peers: ## install what reads and runs exported images in tests: skopeo, umoci, Docker, Compose, Podman
+	@scripts/packages peers
 
 test: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests
 	@$(ROOT) .venv/bin/python -m twisted.trial tests

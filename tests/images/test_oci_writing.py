@@ -190,10 +190,11 @@ class ArchiveTests(SynchronousTestCase):
         self.assertEqual(said["annotations"], {"org.opencontainers.image.ref.name": "1"})
 
     def test_for_docker(self) -> None:
-        """For Docker there is also a manifest.json, which names the image and all layers."""
+        """For Docker there is a manifest.json, which names the image and all layers, and no index."""
         whole = self.image()
         with opened(archive(whole, for_docker=True)) as tarball:
             (said,) = json.loads(tarball.extractfile("manifest.json").read())
+            self.assertNotIn("index.json", tarball.getnames())
             for name in [said["Config"], *said["Layers"]]:
                 tarball.getmember(name)
         self.assertEqual((said["RepoTags"], len(said["Layers"])), (["app:1"], 2))

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,16 +30,15 @@ from tests.support import PROGRAMS, needs_programs
 OF_DOCKER = ("/run/docker", "/run/containerd")
 
 
-def run(*command: str | os.PathLike[str], **options: Any) -> str:
+def run(*command: str | os.PathLike[str], **environment: str) -> str:
     """What a program of another's says; fails if it fails."""
     result = subprocess.run(
         command,
-        env={"PATH": PROGRAMS, "HOME": "/root"},
+        env={"PATH": PROGRAMS, "HOME": "/root", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        **options,
     )
     if result.returncode:
         raise AssertionError(f"{command} failed: {result.stdout}{result.stderr}")
@@ -227,6 +227,65 @@ class DockerTests(ExportCase):
         self.assertEqual(there, here)
         self.assertEqual(here, "hello\nmoreconfigured")
         self.assertIn("app.tar at /srv/app", history)
+
+
+@needs_programs("podman", "runc", "catatonit")
+class PodmanTests(ExportCase):
+    """Podman runs what is here."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+        (self.folder / "containers.conf").write_text(limits)  # the usual ones are for real root
+        self.addCleanup(self.remove_groups, os.path.lexists("/run/libpod"))
+
+    def podman(self, *words: str | os.PathLike[str]) -> str:
+        """What Podman says, which works in the folder of the test."""
+        where = self.folder / "podman"
+        return run(
+            *("podman", f"--root={where}/root", f"--runroot={where}/run", f"--tmpdir={where}/tmp"),
+            *("--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"),
+            *words,
+            CONTAINERS_CONF=str(self.folder / "containers.conf"),
+        )
+
+    def remove_groups(self, was_there: bool) -> None:
+        """Remove what Podman leaves outside of its folders."""
+        groups = Path("/sys/fs/cgroup").glob("*/libpod_parent/**/")
+        for group in sorted(groups, reverse=True):  # each after those below it
+            with contextlib.suppress(OSError):  # another Podman uses it
+                group.rmdir()
+        if not was_there:
+            shutil.rmtree("/run/libpod", ignore_errors=True)
+
+    def load(self, path: str) -> None:
+        """Load a config's image, as app:1."""
+        archive = self.folder / "image.tar"
+        archive.write_bytes(self.export(path, "docker-archive", image="app:1"))
+        self.assertIn("localhost/app:1", self.podman("load", "--input", archive))
+
+    def test_run(self) -> None:
+        """What the container says here it says there, too."""
+        here = self.output_of(self.launch(**self.keys()))
+        self.load(self.name_of())
+        there = self.podman("run", "--rm", "--network=none", "localhost/app:1")
+        self.assertEqual(there, here)
+
+    def test_kubernetes(self) -> None:
+        """`podman play kube` runs what is written for Kubernetes."""
+        said = "echo $GREETING; cat /opt/app/data/more; sleep 60"
+        path = self.name_of(
+            startup_script=None, command=["sh", "-c", said], files=[], restart="always"
+        )
+        self.load(path)
+        pod = self.folder / "pod.yaml"
+        pod.write_bytes(self.export(path, "kubernetes", image="localhost/app:1"))
+        try:
+            self.podman("play", "kube", "--network=none", pod)
+            (name,) = re.findall(r"\S+-test\b", self.podman("ps", "--all", "--format={{.Names}}"))
+            wait_until(lambda: self.podman("logs", name) == "hello\nmore", "it has said it")
+        finally:
+            self.podman("play", "kube", "--down", pod)
 
 
 @needs_programs("docker-compose")

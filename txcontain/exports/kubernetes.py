@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64encode
 from typing import Any
 
@@ -175,8 +176,11 @@ def _container(subject: Subject, name: str, mounts: list[Object]) -> Object:
 
 
 def _literal(text: str) -> str:
-    """With each ``$`` doubled: ``$(NAME)`` stands for a variable."""
-    return text.replace("$", "$$")
+    """With each ``$`` doubled that would be read as more: ``$(NAME)`` stands for a variable.
+
+    Not with every one: Kubernetes takes ``$$`` for one, but Podman (before 5) for two.
+    """
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def _ports(spec: Spec) -> list[Object]:

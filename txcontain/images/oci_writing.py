@@ -219,16 +219,12 @@ class Image:
 def archive(image: Image, *, for_docker: bool = False) -> Iterator[bytes]:
     """A tarball of an OCI image layout (image-spec, image-layout.md), in pieces.
 
-    :param for_docker: whether `docker load` is to understand it, which every version of it does if
-        there is also a manifest.json
+    :param for_docker: whether it is to be what `docker save` writes: with a manifest.json instead
+        of an index. (With both, Podman takes the index, which has no whole name of the image.)
     Raises ConfigAtFault, OSError.
     """
     blobs = {blob.descriptor.digest: blob for blob in (image.manifest, image.config, *image.layers)}
-    tag = {"org.opencontainers.image.ref.name": image.tag}
-    index = Index([evolve(image.manifest.descriptor, annotations=tag)])
-    documents = {"oci-layout": LAYOUT, "index.json": to_bytes(index)}
-    if for_docker:
-        documents["manifest.json"] = _for_docker(image)
+    documents = {"manifest.json": _for_docker(image)} if for_docker else _of_layout(image)
     for name, document in documents.items():
         yield from _entry(name, len(document), [document])
     for folder in ("blobs/", "blobs/sha256/"):
@@ -250,6 +246,12 @@ def _entry(name: str, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _place(blob: Blob) -> str:
     return f"blobs/sha256/{blob.descriptor.hex}"
+
+
+def _of_layout(image: Image) -> dict[str, bytes]:
+    tag = {"org.opencontainers.image.ref.name": image.tag}
+    index = Index([evolve(image.manifest.descriptor, annotations=tag)])
+    return {"oci-layout": LAYOUT, "index.json": to_bytes(index)}
 
 
 def _for_docker(image: Image) -> bytes:
