@@ -845,6 +845,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
 # What is typed (and how the manager, or the way to it, then is), and what is said.
 COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
+        ["export", "--stack", "shop", "--to", "oci", "x"],
+        {},
+        "A stack has neither version nor image: --to is compose or kubernetes.",
+    ),
+    (
         ["export", "web", "--to", "helm", "x"],
         {},
         "There is no target helm: it is one of oci, docker-archive, compose, kubernetes, systemd.",

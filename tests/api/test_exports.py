@@ -81,6 +81,21 @@ class ExportTests(WebTestCase):
         self.assertEqual(self.successResultOf(again), whole)
         self.assertIn("config: web-1-01.cfg was exported", self.events())
 
+    def test_stack(self) -> None:
+        """A stack is one document."""
+        self.add(name="app", command=["a"])
+        stack = {"stack": "shop", "services": {"app": {"config": "app-1-01", "drain": 3}}}
+        self.assertEqual(self.ask("POST", "/stacks", json.dumps(stack).encode())[0], 200)
+        path = "/stacks/shop/export"
+        answer = self.successResultOf(self.asked("GET", f"{path}?to=compose"))
+        self.settle()
+        (note,) = [n for n in answer.headers.getRawHeaders("Txcontain-Note") if "drain" in n]
+        self.assertTrue(note.startswith("services.app.drain: "))
+        self.assertIn("image:", self.text(answer))
+        self.assertIn("to must be compose or kubernetes", self.problem("?to=oci", path)[1])
+        self.assertIn("the query says no target", self.problem("", path)[1])
+        self.assertEqual(self.problem("?to=compose", "/stacks/none/export")[0], 404)
+
     def test_head(self) -> None:
         """HEAD of an image tells whether there is such a config, and reads no layer."""
         self.assertEqual(self.ask("HEAD", f"{BASE}?to=oci")[0], 404)

@@ -150,6 +150,8 @@ class DocumentTests(ManagerTestCase):
         volumes: Any = self.root.getStaticEntity(b"volumes")
         found |= set(paths_below(volumes.getChild(b"pg", None), "/volumes/{volume}"))
         found |= {"/stacks/{stack}", "/services/{service}"}
+        stacks: Any = self.root.getStaticEntity(b"stacks")
+        found |= set(paths_below(stacks.getChild(b"shop", None), "/stacks/{stack}"))
         services: Any = self.root.getStaticEntity(b"services")
         found |= set(paths_below(services.getChild(b"a", None), "/services/{service}"))
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy", *OF_PAGE})

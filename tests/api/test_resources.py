@@ -57,6 +57,7 @@ METHODS = {
     "/events": "GET, HEAD",
     "/whoami": "GET, HEAD",
     "/host": "GET, HEAD",
+    "/stacks/shop/export": "GET, HEAD",
     "/volumes": "GET, HEAD",
     "/volumes/pg": "DELETE, GET, HEAD",
 }

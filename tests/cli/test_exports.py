@@ -71,6 +71,14 @@ class ExportTests(Session):
             self.assertEqual([one.name for one in where.iterdir()], ["oci-layout"])
         self.assertEqual(sorted(one.name for one in self.folder.iterdir()), ["empty", "new"])
 
+    def test_stack(self) -> None:
+        """A stack has a document of its own, and neither a version nor an image."""
+        self.manager.answers_to("GET /stacks/shop/export?to=kubernetes", b"kind: Deployment")
+        self.assertEqual(self.export("--stack", "shop", "--to", "kubernetes", "-"), 0)
+        self.assertEqual(self.out, "kind: Deployment")
+        for words in (("1", "2"), ("--image", "a")):
+            self.assertEqual(self.export("--stack", "shop", *words, "--to", "compose", "-"), 2)
+
     def test_refused(self) -> None:
         """Nothing is asked for that could not be written, and nothing stays of what failed."""
         (self.folder / "x").touch()

@@ -190,7 +190,7 @@ class ArchiveTests(SynchronousTestCase):
         self.assertEqual(said["annotations"], {"org.opencontainers.image.ref.name": "1"})
 
     def test_for_docker(self) -> None:
-        """For Docker there is a manifest.json, which names the image and all layers, and no index."""
+        """For Docker there is a manifest.json instead, which names the image and all layers."""
         whole = self.image()
         with opened(archive(whole, for_docker=True)) as tarball:
             (said,) = json.loads(tarball.extractfile("manifest.json").read())

@@ -309,3 +309,20 @@ class ComposeTests(ExportCase):
         self.assertEqual(service["restart"], "on-failure")
         self.assertEqual(service["image"], "app:1")
         self.assertEqual(service["healthcheck"]["interval"], "1500ms")
+
+    def test_stack(self) -> None:
+        """It takes the file of a stack, too, with what its services wait for."""
+        key = self.upload(command=["sleep", "60"], health={"command": ["true"]})
+        config = f"{key['name']}-{key['major']}-{key['minor']}"
+        services = {
+            "db": {"config": config},
+            "app": {"config": config, "after": {"db": "healthy"}, "update": {"delay": 1}},
+        }
+        stack = {"stack": "shop", "services": services}
+        self.assertEqual(self.ask("POST", "/stacks", stack).status, 200)
+        self.addCleanup(self.ask, "DELETE", "/stacks/shop?wait=1")
+        text = self.ask("GET", "/stacks/shop/export?to=compose").body
+        (self.folder / "compose.yaml").write_bytes(text)
+        told = run("docker-compose", "--file", self.folder / "compose.yaml", "config")
+        waits = yaml.safe_load(told)["services"]["app"]["depends_on"]
+        self.assertEqual(waits, {"db": {"condition": "service_healthy"}})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from twisted.web.server import Request
 
 from txcontain.api.describe import BINARY, Json, extension, in_query, one_of, string
 from txcontain.api.verbs import ExtensionResource, choice, note, query, text
 from txcontain.errors import InvalidData
-from txcontain.exports.exporting import ARCHIVES, TARGETS, Exporter
+from txcontain.exports.exporting import ARCHIVES, OF_STACKS, TARGETS, Exporter
+from txcontain.exports.written import Document
 
 KINDS = {"compose": "application/yaml", "kubernetes": "application/yaml", "systemd": "text/plain"}
 TAR = "application/x-tar"
+TO = "what to make"
 PATHS: Json = {
     "/configs/{config}/export": {
         "get": extension(
@@ -32,11 +34,27 @@ PATHS: Json = {
                 "at fault",
             },
             parameters=[
-                {**in_query("to", "what to make", one_of("a target", *TARGETS)), "required": True},
+                {**in_query("to", TO, one_of("a target", *TARGETS)), "required": True},
                 in_query("image", "what the image is called (NAME:MAJOR-MINOR)", string("a name")),
             ],
         ),
     },
+}
+
+OF_STACK: Json = {
+    "get": extension(
+        "exportStack",
+        "Send a stack as a document of another tool",
+        {
+            "description": "what the target can't express is said in Txcontain-Note, and in it",
+            "content": {"application/yaml": {"schema": string("the document")}},
+        },
+        {
+            "404": "there is no such stack",
+            "409": "there is no such target, or a config or an image is at fault",
+        },
+        parameters=[{**in_query("to", TO, one_of("a target", *OF_STACKS)), "required": True}],
+    ),
 }
 
 
@@ -45,15 +63,11 @@ def export_of(exporter: Exporter, file_name: str) -> ExtensionResource:
 
     async def export(request: Request) -> None:
         asked = query(request, to=choice(*TARGETS), image=text)
-        if asked["to"] is None:
-            raise InvalidData("the query says no target", f"it takes to={' or '.join(TARGETS)}")
-        (target,), image = asked["to"], asked["image"]
+        target, image = wanted(asked["to"], TARGETS), asked["image"]
         if target in ARCHIVES:
             await send_archive(request, target, image)
         else:
-            document = await exporter.document(file_name, target, image)
-            tell(request, document.notes)
-            send(request, KINDS[target], document.text.encode())
+            send(request, target, await exporter.document(file_name, target, image))
 
     async def send_archive(request: Request, target: str, image: str | None) -> None:
         def begin(notes: Sequence[str]) -> None:
@@ -75,8 +89,27 @@ def tell(request: Request, notes: Sequence[str]) -> None:
         note(request, sentence)
 
 
-def send(request: Request, kind: str, document: bytes) -> None:
-    """Write a whole document."""
-    request.setHeader(b"Content-Type", f"{kind}; charset=utf-8".encode())
-    request.setHeader(b"Content-Length", str(len(document)).encode())
-    request.write(document)
+def send(request: Request, target: str, document: Document) -> None:
+    """Write a whole document, and say what it can't express."""
+    tell(request, document.notes)
+    text = document.text.encode()
+    request.setHeader(b"Content-Type", f"{KINDS[target]}; charset=utf-8".encode())
+    request.setHeader(b"Content-Length", str(len(text)).encode())
+    request.write(text)
+
+
+def wanted(asked: tuple[str, ...] | None, targets: Iterable[str]) -> str:
+    """What a query asks for. Raises InvalidData if it does not say."""
+    if asked is None:
+        raise InvalidData("the query says no target", f"it takes to={' or '.join(targets)}")
+    return asked[0]
+
+
+def export_of_stack(exporter: Exporter, name: str) -> ExtensionResource:
+    """/stacks/NAME/export."""
+
+    async def export(request: Request) -> None:
+        target = wanted(query(request, to=choice(*OF_STACKS))["to"], OF_STACKS)
+        send(request, target, await exporter.stack(name, target))
+
+    return ExtensionResource("GET", GET=export)

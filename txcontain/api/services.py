@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
-from attrs import define
+from attrs import Factory, define, field
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -27,11 +27,13 @@ from txcontain.api.describe import (
     string,
     structure,
 )
+from txcontain.api.exports import OF_STACK, export_of_stack
 from txcontain.api.progress import Progress
 from txcontain.api.verbs import Collection, ExtensionResource, body, flag, query, read_body
 from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.spec import KEYS as CONFIG_KEYS
+from txcontain.exports.exporting import Exporter
 from txcontain.services import asking
 from txcontain.services.asking import Plan
 from txcontain.services.document import KEYS, SERVICE_NAME, STACK_NAME
@@ -184,6 +186,7 @@ class Services(Area):
             ),
             "parameters": [STACK],
         },
+        "/stacks/{stack}/export": {**OF_STACK, "parameters": [STACK]},
         "/services": {
             "get": extension(
                 "listServices",
@@ -210,6 +213,10 @@ class Services(Area):
             "rollback", "Go back to the last good revision of a service", NO_KEYS
         ),
     }
+
+    exporter: Exporter = field(
+        default=Factory(lambda self: Exporter(self.manager), takes_self=True), init=False
+    )
 
     @property
     def keeper(self) -> Keeper:
@@ -253,7 +260,10 @@ class Services(Area):
             wait = bool(query(request, wait=flag)["wait"])
             return await self._do(request, wait, asking.down(self.keeper, name))
 
-        return ExtensionResource("DELETE", GET=get, DELETE=delete)
+        resource = ExtensionResource("DELETE", GET=get, DELETE=delete)
+        put: Any = resource.putChild
+        put(b"export", export_of_stack(self.exporter, name))
+        return resource
 
     # -- services ----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 FOLDER, ARCHIVE = "oci", "docker-archive"
+OF_STACKS = ("compose", "kubernetes")
 KINDS = (FOLDER, ARCHIVE, "compose", "kubernetes", "systemd")
 
 
@@ -26,15 +27,20 @@ async def export(client: "Client", arguments: Namespace) -> int:
     kind, place = arguments.to
     if kind not in KINDS:
         raise Misused(f"There is no target {kind}: it is one of {', '.join(KINDS)}.")
+    if arguments.stack and (arguments.major or arguments.image or kind not in OF_STACKS):
+        raise Misused(f"A stack has neither version nor image: --to is {' or '.join(OF_STACKS)}.")
     if kind == FOLDER and place != STREAM:
         check_folder(place)
     if kind in (FOLDER, ARCHIVE) and place == STREAM and sys.stdout.isatty():
         raise CliError("An image is nothing for a terminal: send it to a file or program.")
     from txcontain.cli.client import quoted
 
-    name = await config_meant(client, arguments.name, arguments.major, arguments.minor)
+    if arguments.stack:
+        path = f"/stacks/{quoted(arguments.name)}/export"
+    else:
+        name = await config_meant(client, arguments.name, arguments.major, arguments.minor)
+        path = f"/configs/{quoted(name)}/export"
     asked = {"to": kind, **({"image": arguments.image} if arguments.image else {})}
-    path = f"/configs/{quoted(name)}/export"
     chunks = client.stream("GET", path, params=asked, patience=None)
     if place == STREAM:
         async for chunk in chunks:
@@ -105,6 +111,7 @@ COMMANDS = (
         "write a config as an image, or as a file for Compose, Kubernetes or systemd",
         export,
         (
+            Argument("--stack", action="store_true", help="NAME is that of a stack"),
             Argument("name", metavar="NAME", help="the config's name"),
             Argument(
                 "major", metavar="MAJOR", nargs="?", help="its major version (default: the newest)"

@@ -15,12 +15,14 @@ from txcontain.container.small_files import LONGEST_SECRET
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine.manager import Manager
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
+from txcontain.exports import stacks
 from txcontain.exports.accounts import find_account
 from txcontain.exports.compose import to_compose
 from txcontain.exports.image import image_config, notes_of
 from txcontain.exports.kubernetes import to_kubernetes
 from txcontain.exports.notes import made_of
 from txcontain.exports.quadlet import to_quadlet
+from txcontain.exports.stacks import Member, Members
 from txcontain.exports.subject import Subject, image_of, in_order, owners_of
 from txcontain.exports.written import Document
 from txcontain.host.files import NoFile, read_file
@@ -39,6 +41,8 @@ from txcontain.images.oci_writing import Blob, File, Image, Tree, archive, descr
 from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace
 from txcontain.later import Few
 from txcontain.logs.push import PushProducer
+from txcontain.services.asking import find_stack
+from txcontain.services.keeper import keeper_of
 
 LONGEST_DATABASE = 1 << 20  # bytes of an image's /etc/passwd that are read, or /etc/group
 AT_ONCE, WAITING = 2, 16  # exports: each reads a whole image
@@ -48,6 +52,10 @@ DOCUMENTS: dict[str, Callable[[Subject], Document]] = {
     "compose": to_compose,
     "kubernetes": to_kubernetes,
     "systemd": to_quadlet,
+}
+OF_STACKS: dict[str, Callable[[str, Members], Document]] = {
+    "compose": stacks.to_compose,
+    "kubernetes": stacks.to_kubernetes,
 }
 ARCHIVES = ("oci", "docker-archive")
 TARGETS = (*ARCHIVES, *DOCUMENTS)
@@ -78,8 +86,23 @@ class Exporter:
         :param image: what its image is called; None: as the config
         Raises NoSuchConfig, InvalidData, ConfigAtFault, MachineAtFault, TooMany.
         """
-        async with self._gathered(file_name, image) as gathered:
+        async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
             return DOCUMENTS[target](gathered.subject)
+
+    async def stack(self, name: str, target: str) -> Document:
+        """A stack that is kept as a document of another tool.
+
+        :param target: one of OF_STACKS
+        Raises NoSuchStack, ConfigAtFault, MachineAtFault, TooMany.
+        """
+        wished = find_stack(keeper_of(self.manager), name)
+        members = {}
+        async with self.turns.turn():
+            for own, wish in wished.services.items():
+                revision = wish.revision
+                async with self._gathered(revision.spec) as gathered:
+                    members[own] = Member(revision.service, gathered.subject, revision.ports)
+        return OF_STACKS[target](wished.name, members)
 
     async def send(
         self,
@@ -96,29 +119,30 @@ class Exporter:
         Raises as ``document`` does; CalledOff if the client takes less than LEAST within
         LEAST_WITHIN, or hangs up.
         """
-        async with self._gathered(file_name, image) as gathered:
+        async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
             made = await self._image(gathered)
             begin(notes_of(gathered.subject))
             pieces = archive(made, for_docker=target == "docker-archive")
             await self._deliver(f"exporting {file_name}", pieces, consumer)
         self.manager.journal.add("config", f"{file_name} was exported", config=file_name)
 
+    def _kept(self, file_name: str) -> Spec:
+        return from_json(self.manager.read_config(file_name))
+
     @asynccontextmanager
-    async def _gathered(self, file_name: str, image: str | None) -> AsyncIterator[Gathered]:
+    async def _gathered(self, spec: Spec, image: str | None = None) -> AsyncIterator[Gathered]:
         manager = self.manager
-        spec = from_json(manager.read_config(file_name))
         if image is not None:
             read_reference(image)  # refuses what can't be one
-        async with self.turns.turn():
-            with manager.holding() as layers:
-                await manager.get_layers(spec, layers)
-                files, trees = await manager.threads(_look, manager, spec, layers)
-                accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
-                contents = await manager.threads(_contents, manager, spec)
-                known = manager.layers.metadata(layers[0])
-                covered = [place.path for place in (known.run, known.tmp) if place.holds]
-                subject = Subject(spec, image or image_of(spec), accounts, contents, covered)
-                yield Gathered(subject, layers[0], trees)
+        with manager.holding() as layers:
+            await manager.get_layers(spec, layers)
+            files, trees = await manager.threads(_look, manager, spec, layers)
+            accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
+            contents = await manager.threads(_contents, manager, spec)
+            known = manager.layers.metadata(layers[0])
+            covered = [place.path for place in (known.run, known.tmp) if place.holds]
+            subject = Subject(spec, image or image_of(spec), accounts, contents, covered)
+            yield Gathered(subject, layers[0], trees)
 
     async def _image(self, gathered: Gathered) -> Image:
         subject = gathered.subject

@@ -51,6 +51,11 @@ def heading(subject: Subject, command: str, notes: Sequence[str]) -> str:
         f"The image {subject.image} holds {', '.join(made_of(spec))}.",
         f"`txcontain export {name} --to docker-archive FILE` makes it.",
     ]
+    return comments(lines, notes)
+
+
+def comments(lines: Sequence[str], notes: Sequence[str]) -> str:
+    """Lines of a document that its reader skips: these, and what could not be said."""
     if notes:
-        lines += ["", "What could not be said here:", *(f"- {note}" for note in notes)]
+        lines = [*lines, "", "What could not be said here:", *(f"- {note}" for note in notes)]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
