@@ -23,7 +23,7 @@ from tests.integration.harness import (
     fingerprint,
     wait_until,
 )
-from tests.integration.tarballs import Member, file, folder, link, script, special
+from tests.integration.tarballs import Member, device, file, folder, link, script, special
 from tests.support import PROGRAMS, needs_programs
 
 # Made by every engine, wherever it is told to work.
@@ -114,6 +114,16 @@ class ImageTests(ExportCase):
         self.assertIn("GREETING=hello", told["Env"])
         self.assertEqual(len(told["Layers"]), 4)
         run("skopeo", "copy", f"oci:{layout}:1", f"oci:{self.folder}/copy:1")
+
+    def test_left_out(self) -> None:
+        """What of a tarball is in no layer is named, and so is what an image can't say."""
+        self.mountable("more.tar", device("null", tarfile.CHRTYPE, 1, 3))
+        path = self.name_of(limits={"memory": "64M"})
+        answer = self.ask("GET", f"{path}?to=oci")
+        self.assertIn(
+            "left out of more.tar: 1 device nodes (null); see docs/images.md", answer.notes
+        )
+        self.assertIn("limits.memory: an image says what is run, and not how", answer.notes)
 
     @needs_programs("umoci")
     def test_umoci(self) -> None:

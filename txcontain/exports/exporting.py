@@ -139,9 +139,15 @@ class Exporter:
             files, trees = await manager.threads(_look, manager, spec, layers)
             accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
             contents = await manager.threads(_contents, manager, spec)
-            known = manager.layers.metadata(layers[0])
-            covered = [place.path for place in (known.run, known.tmp) if place.holds]
-            subject = Subject(spec, image or image_of(spec), accounts, contents, covered)
+            known = [manager.layers.metadata(layer) for layer in layers]
+            subject = Subject(
+                spec,
+                image or image_of(spec),
+                accounts,
+                contents,
+                covered=[place.path for place in (known[0].run, known[0].tmp) if place.holds],
+                left_out=[one.told for one in known if one.told],
+            )
             yield Gathered(subject, layers[0], trees)
 
     async def _image(self, gathered: Gathered) -> Image:

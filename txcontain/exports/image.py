@@ -78,6 +78,7 @@ def notes_of(subject: Subject) -> list[str]:
     notes = notes_on(spec, HEALTH) + common_notes(subject)
     if of_run := [key for key in OF_RUN if is_set(spec, key)]:
         notes.append(f"{', '.join(of_run)}: an image says what is run, and not how")
+    notes += subject.left_out
     if spec.ports:
         notes.append("ports: an image names those of the container, and none of the host")
     return notes

@@ -37,6 +37,7 @@ class Subject:
     accounts: Mapping[str, Account] = {}  # by USER or USER:GROUP, as the config names them
     contents: Mapping[str, bytes] = {}  # of the files in mountables/ that its ``files`` name
     covered: Sequence[str] = ()  # folders in memory in which the image has files
+    left_out: Sequence[str] = ()  # sentences on what of its tarballs is in no layer
 
     @property
     def user(self) -> Account:

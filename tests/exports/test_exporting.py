@@ -1,0 +1,87 @@
+"""How an image is sent: no faster than its client takes it, and not without end."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+
+from tests.fakes import ManagerTestCase
+from txcontain.errors import CalledOff
+from txcontain.exports.exporting import BATCH, Exporter
+from txcontain.images.packing import LEAST_WITHIN
+
+
+@implementer(IConsumer)
+class Consumer:
+    """A client that takes so many pieces, and then no more until it is told to."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken: list[bytes] = []
+        self.producer: Any = None
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """It is told who sends."""
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Nothing more comes."""
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        """Something comes."""
+        self.taken.append(data)
+        if len(self.taken) == self.most:
+            self.producer.pauseProducing()
+
+
+class DeliveryTests(ManagerTestCase):
+    """An archive on its way."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.closed = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """Three batches."""
+        try:
+            for number in range(3):
+                yield bytes([number]) * BATCH
+        finally:
+            self.closed = True
+
+    def deliver(self, consumer: Consumer) -> Deferred[None]:
+        """Begin to send them."""
+        work = Exporter(self.manager)._deliver("exporting x", self.pieces(), consumer)
+        return self.start(work)
+
+    def test_all(self) -> None:
+        """A client that pauses gets everything, in order."""
+        consumer = Consumer(1)
+        delivered = self.deliver(consumer)
+        self.assertNoResult(delivered)
+        self.assertEqual(len(consumer.taken), 1)
+        consumer.producer.resumeProducing()
+        self.successResultOf(delivered)
+        self.assertEqual([piece[0] for piece in consumer.taken], [0, 1, 2])
+        self.assertIsNone(consumer.producer)
+        self.assertTrue(self.closed)
+
+    def test_too_slow(self) -> None:
+        """A client that takes nothing any more is given up, and others get its turn."""
+        consumer = Consumer(1)
+        delivered = self.deliver(consumer)
+        self.reactor.advance(LEAST_WITHIN)
+        error = self.failureResultOf(delivered, CalledOff).value
+        self.assertIn("took less than 1 MiB in 60 seconds", str(error))
+
+    def test_gone(self) -> None:
+        """If a client hangs up, nothing more is read."""
+        consumer = Consumer(1)
+        delivered = self.deliver(consumer)
+        consumer.producer.stopProducing()
+        error = self.failureResultOf(delivered, CalledOff).value
+        self.assertIn("the client hung up", str(error))
+        self.assertEqual(len(consumer.taken), 1)
