@@ -685,7 +685,7 @@ class ExecutableTests(SynchronousTestCase):
         )
 
     def test_each_command(self) -> None:
-        """Each command has a file of its own, which runs it."""
+        """Each command has a file of its own, which runs it, and all of them are the same."""
         files = {file.name for file in CLI.iterdir() if file.is_file() and not file.suffix}
         self.assertEqual(files, {"txcontain", *(command.name for command in COMMANDS)})
         for name in files:
@@ -693,6 +693,9 @@ class ExecutableTests(SynchronousTestCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             program = "txcontain" if name == "txcontain" else f"txcontain {name}"
             self.assertTrue(done.stdout.startswith(f"usage: {program} [-h]"), done.stdout)
+        like_ps = (CLI / "ps").read_text()
+        for name in files - {"txcontain"}:
+            self.assertEqual((CLI / name).read_text(), like_ps.replace(" ps ", f" {name} "))
 
     def test_by_symlink(self) -> None:
         """A command that is called by a symlink finds its checkout."""
