@@ -2309,12 +2309,12 @@ ELSEWHERE = (
     (
         "a stack that there is not",
         "services/test_asking.py:test_unknown",
-        "there is no stack {}",
+        "there is no stack {} → did you mean {}?",
     ),
     (
         "a service that there is not",
         "services/test_asking.py:test_unknown",
-        "there is no service {}",
+        "there is no service {} → did you mean {}?",
     ),
     (
         "a stack that can't be kept",

@@ -78,6 +78,12 @@ class Refusals(KeeperCase):
             said, "services.a.config: there is no config none-1-2.cfg → upload it first"
         )
         self.assertEqual(self.keeper.wished, {})
+        self.up(web=WEB)
+        error = self.refused(asking.down(self.keeper, "shpo"), NoSuchStack)
+        self.assertEqual(error.chain, ("there is no stack shpo", "did you mean shop?"))
+        for name, similar in (("wbe", "web"), ("shop-wbe", "shop-web")):
+            error = self.refused(asking.scale(self.keeper, name, 2), NoSuchService)
+            self.assertEqual(error.chain[1:], (f"did you mean {similar}?",))
 
     def test_unknown_version(self) -> None:
         """An update to a version that there is not is told which there are."""

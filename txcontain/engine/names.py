@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from itertools import chain, islice
 
@@ -41,7 +41,8 @@ def match_all(wanted: str, known: Mapping[str, Known]) -> list[str]:
         if len(found) > 1:
             raise Ambiguous(f"{len(found)} instances begin with {wanted}", _choose(found))
     if not found:
-        raise NoSuchInstance(f"there is no instance {wanted}", *_meant(bare, known))
+        names = chain((one.config[0] for one in known.values()), known)
+        raise NoSuchInstance(f"there is no instance {wanted}", *meant(bare, names))
     return found
 
 
@@ -78,8 +79,7 @@ def _choose(names: Collection[str]) -> str:
     return f"name one of them: {', '.join(islice(names, MOST_NAMED))}{more}"
 
 
-def _meant(wanted: str, known: Mapping[str, Known]) -> list[str]:
+def meant(wanted: str, names: Iterable[str]) -> list[str]:
     """A question with the most similar name, if any is similar."""
-    names = dict.fromkeys(chain((one.config[0] for one in known.values()), known))
-    similar = get_close_matches(wanted, islice(names, MOST_COMPARED), n=1)
+    similar = get_close_matches(wanted, islice(dict.fromkeys(names), MOST_COMPARED), n=1)
     return [f"did you mean {name}?" for name in similar]

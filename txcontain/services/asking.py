@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from attrs import evolve, frozen
 
 from txcontain.container.spec import Port
+from txcontain.engine.names import meant
 from txcontain.engine.ports import check_ports
 from txcontain.errors import (
     Ambiguous,
@@ -241,7 +243,7 @@ def find_stack(keeper: Keeper, name: str) -> Wished:
     try:
         return keeper.wished[name]
     except KeyError:
-        raise NoSuchStack(f"there is no stack {name}") from None
+        raise NoSuchStack(f"there is no stack {name}", *meant(name, keeper.wished)) from None
 
 
 def find_service(keeper: Keeper, name: str) -> tuple[Wished, Wish]:
@@ -249,17 +251,16 @@ def find_service(keeper: Keeper, name: str) -> tuple[Wished, Wish]:
 
     Raises NoSuchService, Ambiguous.
     """
-    found = [
-        (wished, wish)
-        for wished in keeper.wished.values()
-        for wish in wished.services.values()
-        if name in (wish.name, full_name(wished.name, wish.name))
+    known = [
+        (wished, wish) for wished in keeper.wished.values() for wish in wished.services.values()
     ]
+    names = [(wish.name, full_name(wished.name, wish.name)) for wished, wish in known]
+    found = [one for one, called in zip(known, names, strict=True) if name in called]
     if not found:
-        raise NoSuchService(f"there is no service {name}")
+        raise NoSuchService(f"there is no service {name}", *meant(name, chain(*names)))
     if len(found) > 1:
-        names = ", ".join(full_name(wished.name, wish.name) for wished, wish in found)
-        raise Ambiguous(f"{len(found)} services are called {name}", f"name one of them: {names}")
+        full = ", ".join(full_name(wished.name, wish.name) for wished, wish in found)
+        raise Ambiguous(f"{len(found)} services are called {name}", f"name one of them: {full}")
     return found[0]
 
 
