@@ -365,8 +365,8 @@ def number_in(content: bytes, key: str) -> int:
     """The only number of a file, or the one after a key. Raises ValueError if it is not there."""
     if not key:
         return int(content)
-    words = content.split()
-    return int(words[words.index(key.encode()) + 1])
+    _, _, rest = (b"\n" + content).partition(b"\n%s " % key.encode())
+    return int(rest.partition(b"\n")[0])
 
 
 def count_traffic(lines: Iterable[str]) -> tuple[int, int]:
