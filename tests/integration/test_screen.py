@@ -70,6 +70,26 @@ class OverviewTests(BrowserCase):
         scarce = [text.split()[0] for text in host.locator(".bad").all_inner_texts()]
         self.assertEqual(scarce, ["35", "1.0"])
 
+    def test_a_thousand(self) -> None:
+        """Of 1,000 instances those in sight are drawn; all are reached, and found by a word."""
+        name = self.launch(**self.job(SERVER))
+        (one,) = self.ask("GET", "/instances").json["instances"]
+        told = {"instances": [one | {"instance": f"web-{number}"} for number in range(1000)]}
+        page = self.open()
+        page.get_by_text(name).wait_for()
+        page.route("**/instances", lambda route: route.fulfill(json=told))
+        page.reload()
+        page.get_by_text("1,000 instances").wait_for()
+        self.assertLess(page.locator(".tall .row").count(), 60)
+        page.locator(".rows").evaluate("box => (box.scrollTop = box.scrollHeight)")
+        page.get_by_role("row").filter(has_text="web-999").wait_for()
+        self.assertLess(page.locator(".tall .row").count(), 60)
+        page.locator(".rows").evaluate("box => (box.scrollTop = 0)")
+        page.get_by_role("row").filter(has_text="web-0").wait_for()
+        page.get_by_label("Filter instances").fill("web-77")
+        page.get_by_role("row").filter(has_text="web-779").wait_for()
+        self.assertEqual(page.locator(".tall .row").count(), 11)
+
     def test_manager_killed(self) -> None:
         """A manager that is gone is told; with the next one the page goes on, without a gap."""
         name = self.launch(**self.job(SERVER))

@@ -175,6 +175,8 @@ export function Sparkline({ values, most, label }) {
  </svg>`;
 }
 
+const MOST_DRAWN = 1000; // rows that are kept
+
 // A list of any length, of which only the rows in sight are drawn.
 export function Rows({
   items,
@@ -223,6 +225,20 @@ export function Rows({
   };
   const first = Math.max(0, Math.min(Math.floor(place.top / height) - 8, items.length - 1));
   const seen = items.slice(first, Math.ceil((place.top + place.room) / height) + 8);
+  const drawn = useMemo(() => new Map(), [items, row, selected, height]);
+  if (drawn.size > MOST_DRAWN) drawn.clear();
+  const draw = (item, at) => html`<div
+    key=${keyOf ? keyOf(item) : at}
+    class="row ${at === selected ? "selected" : ""}"
+    role="row"
+    aria-rowindex=${at + 1}
+    aria-current=${at === selected ? "true" : null}
+    style=${{ top: `${at * height}px`, height: `${height}px` }}
+  >
+    ${row(item, at)}
+  </div>`;
+  // What was drawn and is the same is not compared again: so scrolling costs only what is new.
+  const line = (item, at) => drawn.get(at) || drawn.set(at, draw(item, at)).get(at);
   return html`<div
     class="rows"
     ref=${box}
@@ -234,19 +250,7 @@ export function Rows({
   >
     ${head}
     <div class="tall" role="rowgroup" style=${{ height: `${items.length * height}px` }}>
-      ${seen.map(
-        (item, at) =>
-          html`<div
-            key=${keyOf ? keyOf(item) : first + at}
-            class="row ${first + at === selected ? "selected" : ""}"
-            role="row"
-            aria-rowindex=${first + at + 1}
-            aria-current=${first + at === selected ? "true" : null}
-            style=${{ top: `${(first + at) * height}px`, height: `${height}px` }}
-          >
-            ${row(item, first + at)}
-          </div>`,
-      )}
+      ${seen.map((item, at) => line(item, first + at))}
     </div>
   </div>`;
 }
