@@ -225,7 +225,7 @@ class InstanceTests(BrowserCase):
         self.assertEqual(advance, steps["in_advance"])
         self.assertGreater(advance, 0)
         parts = page.locator(".launch section").first.inner_text()
-        for part in ("In advance", "The request is read", "The manager", "exec: "):
+        for part in ("In advance", "Request read", "Manager", "exec", "Written down"):
             self.assertIn(part, parts)
 
     def is_warm(self) -> bool:
@@ -465,7 +465,7 @@ class PicturesTests(BrowserCase):
         page.get_by_text("NET_BIND_SERVICE").wait_for()
         self.picture(page, "isolation")
         dark = self.open(of_instance("orders", "/launch"), (1280, 640), "dark")
-        dark.get_by_text("Steps of the plan").wait_for()
+        dark.get_by_text("From the request on").wait_for()
         self.picture(dark, "launch")
         self.go(dark, of_instance("orders", "/logs"))
         dark.get_by_text("was refused").first.wait_for()

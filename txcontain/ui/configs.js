@@ -2,7 +2,7 @@
 
 import { act, get, getText } from "./api.js";
 import { Confirm } from "./actions.js";
-import { mayWrite } from "./live.js";
+import { live, mayWrite } from "./live.js";
 import { problems } from "./schema.js";
 import {
   Trouble,
@@ -48,7 +48,9 @@ export function Configs({ go }) {
   };
   const launch = (asked) =>
     attempt(async () => {
+      const began = performance.now();
       const { instance } = await act("POST", "/instances", asked);
+      live.waited.set(instance, (performance.now() - began) / 1000);
       go(addressOf(instance));
     });
   const upload = () =>

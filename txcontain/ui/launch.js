@@ -13,8 +13,8 @@ export function Launch({ details }) {
   const last = Math.max(...phases.map((phase) => phase.end));
   const all = sum(plan);
   const until = plan.map((_, at) => sum(plan.slice(0, at + 1)) / all); // a share of the whole
-  const phase = ({ title, begin, end, kind }) => html`<div class="phase">
-    <span>${title}</span>
+  const phase = ({ title, words, begin, end, kind }) => html`<div class="phase">
+    <span title=${words}><b>${title}</b> ${words}</span>
     <${Bar} kind=${kind} from=${(begin - first) / (last - first)} to=${(end - first) / (last - first)} />
     <b>${milliseconds(end - begin)}</b>
   </div>`;
@@ -46,32 +46,31 @@ const Bar = ({ kind, from, to }) => {
 
 // What each part of a start is called, and how it is drawn.
 const PARTS = {
-  http: ["The request is read", "http"],
-  manager: ["The manager: image, name, init", "manager"],
-  steps: ["Steps of the plan", "step"],
-  exec: ["exec: the init becomes the program", "exec"],
-  record: ["It is written down", "manager"],
+  http: ["Request read", "http"],
+  manager: ["Manager", "manager", "finds the image, a name, an init"],
+  steps: ["Steps", "step", "of the plan, by the init"],
+  exec: ["exec", "exec", "the init becomes the program"],
+  record: ["Written down", "manager", "for the next manager"],
 };
 
 // One after the other, from the request on; the journal says when the program listened.
 function phasesOf({ instance, phases }, advance) {
-  const found = advance > 0 ? [{ title: "In advance", begin: -advance, end: 0, kind: "advance" }] : [];
-  let end = 0;
-  for (const [part, seconds] of Object.entries(phases)) {
-    const [title, kind] = PARTS[part];
-    if (seconds > 0) found.push({ title, begin: end, end: end + seconds, kind });
-    end += seconds;
-  }
+  const found = [];
+  let end = -advance;
+  const add = (seconds, title, kind, words) => {
+    if (seconds > 0) found.push({ title, words, begin: end, end: end + seconds, kind });
+    end += Math.max(0, seconds);
+  };
+  add(advance, "In advance", "advance", "by an init that waited");
+  Object.entries(phases).forEach(([part, seconds]) => add(seconds, ...PARTS[part]));
   const events = live.events.filter((event) => event.instance === instance);
-  const at = events.findLastIndex(({ what }) => what === "starting");
-  const listens = events.slice(at).find(({ reason }) => /^it listens/.test(reason));
-  if (at >= 0 && listens)
-    found.push({
-      title: "The program, until it listens",
-      begin: end,
-      end: Math.max(end, listens.time - events[at].time + (phases.http + phases.manager || 0)),
-      kind: "program",
-    });
+  const since = events.slice(Math.max(0, events.findLastIndex(({ what }) => what === "starting")));
+  const [ran, listens] = [/^its script runs/, /^it listens/].map((words) =>
+    since.find(({ reason }) => words.test(reason)),
+  );
+  if (ran && listens) add(listens.time - ran.time, "Program", "program", "until it listens");
+  const waited = live.waited.get(instance) || 0;
+  add(waited - end, "Client", "http", "this browser, and the way there and back");
   return found;
 }
 

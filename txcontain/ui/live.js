@@ -15,6 +15,7 @@ export const live = {
   events: [], // the newest last
   lastEvent: new Map(), // by instance
   figures: new Map(), // by instance: {cpu: [], memory: []}, a point a second
+  waited: new Map(), // by instance that this page has launched: seconds until it was told
   caller: null,
   hasServices: false, // whether this manager has stacks
   loaded: false,
