@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.integration.hosts import have_host
 from tests.integration.tarballs import Member, pack, script, small_image
 from tests.support import DISK, MEASURED, TWISTD, mount_memory, needs_root, on_overlay, unmount
 
@@ -163,6 +164,7 @@ class ManagerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Start the manager."""
+        self.have_host()
         self.folder = Path(tempfile.mkdtemp(prefix="txcontain-test-", dir=DISK))
         self.addCleanup(shutil.rmtree, self.folder)
         if on_overlay(self.folder):  # as where the tests themselves are in a container
@@ -176,6 +178,10 @@ class ManagerCase(SynchronousTestCase):
         self.url = f"http://localhost:{self.port}"
         self.addCleanup(self.assert_nothing_left)
         self.start()
+
+    def have_host(self) -> None:
+        """Have a network namespace in the host's place, for the test and its manager."""
+        have_host(self)
 
     def add_images(self) -> None:
         """Put the images in place that every test of this class needs."""

@@ -7,29 +7,21 @@ beyond it: nothing is sent to any other machine, and no setting of this one is c
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import socket
-import subprocess
 import threading
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import free_port, wait_until
+from tests.integration.hosts import BEYOND, BEYOND_6, HERE, HERE_6, have_outside, nft
 from tests.integration.probes import ProbeCase
 from tests.support import needs_networks
-from txcontain.network.bridge import IFA_F_NODAD, exists, link_name, netlink, remove_link
-from txcontain.network.firewall import find_nft
+from txcontain.network.bridge import exists, link_name, netlink, remove_link
 
-CLONE_NEWNET = 0x40000000
-HERE, BEYOND = "192.0.2.1", "192.0.2.2"  # the host in the outside world, and another one there
-HERE_6, BEYOND_6 = "2001:db8::1", "2001:db8::2"
-FORWARD = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 SOON = 0.3  # seconds in which what is let through has long arrived
-libc = ctypes.CDLL(None, use_errno=True)
 
 # A server in a container: it answers each connection with its hostname.
 SERVER = """
@@ -54,40 +46,6 @@ def reach(host, port):
 """
 
 
-class World:
-    """A network namespace that lives as long as this object's descriptor."""
-
-    def __init__(self) -> None:
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        assert libc.unshare(CLONE_NEWNET) == 0
-        self.descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        with netlink("a test") as connection:
-            connection.link("set", index=1, state="up")
-        enter(before)
-        os.close(before)
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        enter(self.descriptor)
-        try:
-            yield
-        finally:
-            enter(before)
-            os.close(before)
-
-
-def enter(descriptor: int) -> None:
-    """Have this thread be in the network namespace of a descriptor."""
-    assert libc.setns(descriptor, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-
-
-def nft(*arguments: str) -> str:
-    """What nft(8) prints."""
-    command = [str(find_nft()), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def reach(host: str, port: int) -> str:
     """What is said there; nothing where it can't be reached."""
     try:
@@ -101,25 +59,10 @@ def reach(host: str, port: int) -> str:
 class NetworkCase(ProbeCase):
     """A test whose manager has a host to itself, with one link to an outside world."""
 
-    def setUp(self) -> None:
-        """Make both, and start the manager on that host."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        self.addCleanup(os.close, before)
-        self.addCleanup(enter, before)
-        host, self.outside = World(), World()
-        for world in (host, self.outside):
-            self.addCleanup(os.close, world.descriptor)
-        enter(host.descriptor)
-        with netlink("a test") as connection:
-            peer = {"ifname": "eth0", "net_ns_fd": self.outside.descriptor}
-            connection.link("add", ifname="eth0", kind="veth", peer=peer)
-            give_address(connection, HERE, HERE_6)
-        with self.outside(), netlink("a test") as connection:
-            give_address(connection, BEYOND, BEYOND_6)
-            connection.route("add", dst="10.87.0.0/16", gateway=HERE)
-        for setting in FORWARD:
-            Path("/proc/sys/net", setting).write_text("1")
-        super().setUp()
+    def have_host(self) -> None:
+        """Make both."""
+        super().have_host()
+        self.outside = have_outside(self)
 
     def what_is_left(self) -> list[Any]:
         """The links and rules that there are, beside all else."""
@@ -143,14 +86,6 @@ class NetworkCase(ProbeCase):
         self.manager.kill()
         self.manager.wait()
         self.start()
-
-
-def give_address(connection: Any, address: str, address6: str) -> None:
-    """Set eth0 up."""
-    index = socket.if_nametoindex("eth0")
-    connection.addr("add", index=index, address=address, prefixlen=24)
-    connection.addr("add", index=index, address=address6, prefixlen=64, flags=IFA_F_NODAD)
-    connection.link("set", index=index, state="up")
 
 
 class NoneTests(NetworkCase):
@@ -583,15 +518,8 @@ class RecoveryTests(NetworkCase):
 
     def try_to_ask(self, *request: Any) -> None:
         """Ask a manager that may be killed meanwhile."""
-        enter(self.host_descriptor())
         with contextlib.suppress(OSError):
             self.ask(*request)
-
-    def host_descriptor(self) -> int:
-        """The network namespace of the test's main thread."""
-        descriptor = os.open(f"/proc/self/task/{os.getpid()}/ns/net", os.O_RDONLY)
-        self.addCleanup(os.close, descriptor)
-        return descriptor
 
     def links(self) -> set[str]:
         """Those that there are, and the addresses that rules name."""

@@ -15,8 +15,9 @@ import time
 from typing import Any
 
 from tests.integration.harness import wait_until
+from tests.integration.hosts import HERE, nft
 from tests.integration.probes import PRELUDE
-from tests.integration.test_network import HERE, NetworkCase, nft
+from tests.integration.test_network import NetworkCase
 
 WITHIN = 20  # seconds for an answer
 # It answers each line with its name and the line, and a connection that is closed with "over".

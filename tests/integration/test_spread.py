@@ -7,7 +7,6 @@ the containers' place are processes that have only a network namespace.
 from __future__ import annotations
 
 import math
-import os
 import re
 import socket
 import subprocess
@@ -15,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -24,22 +22,22 @@ from twisted.names.client import Resolver
 from twisted.trial.unittest import TestCase
 
 from tests.fakes import KeptHere
-from tests.integration.test_network import (
+from tests.integration.hosts import (
     BEYOND,
     BEYOND_6,
-    FORWARD,
     HERE,
     HERE_6,
-    SOON,
-    World,
-    enter,
-    give_address,
+    back_again,
+    have_host,
+    have_outside,
     nft,
 )
+from tests.integration.test_network import SOON
 from tests.support import make_spec, needs_networks
 from txcontain.container.plan import Link
 from txcontain.errors import MachineAtFault
 from txcontain.host.kernel import Kernel
+from txcontain.host.syscalls import enter_network
 from txcontain.later import together
 from txcontain.logs.client import LogClient
 from txcontain.network import firewall
@@ -111,21 +109,8 @@ class SpreadTests(TestCase):
     """A network on a host to itself, and an outside world."""
 
     def setUp(self) -> None:
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        self.addCleanup(os.close, before)
-        self.addCleanup(enter, before)
-        host, self.outside = World(), World()
-        for world in (host, self.outside):
-            self.addCleanup(os.close, world.descriptor)
-        enter(host.descriptor)
-        with netlink("a test") as connection:
-            peer = {"ifname": "eth0", "net_ns_fd": self.outside.descriptor}
-            connection.link("add", ifname="eth0", kind="veth", peer=peer)
-            give_address(connection, HERE, HERE_6)
-        with self.outside(), netlink("a test") as connection:
-            give_address(connection, BEYOND, BEYOND_6)
-        for setting in FORWARD:
-            Path("/proc/sys/net", setting).write_text("1")
+        have_host(self)
+        self.outside = have_outside(self)
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.network = self.new_manager()
         self.addCleanup(self.take_down)
@@ -175,15 +160,9 @@ class SpreadTests(TestCase):
 
     def inside(self, name: str, do: Callable[[], Any]) -> Any:
         """Do something in a server's network namespace."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        there = os.open(f"/proc/{self.processes[name].pid}/ns/net", os.O_RDONLY)
-        try:
-            enter(there)
+        with back_again(), open(f"/proc/{self.processes[name].pid}/ns/net") as there:
+            enter_network(there.fileno())
             return do()
-        finally:
-            enter(before)
-            os.close(there)
-            os.close(before)
 
     async def end(self, name: str) -> None:
         """End a server."""
