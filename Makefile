@@ -92,7 +92,7 @@ peers: ## install what reads and runs exported images in tests: skopeo, umoci, D
 	@scripts/packages peers
 
 test: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests
-	@$(ROOT) .venv/bin/python -m twisted.trial tests
+	@$(ROOT) .venv/bin/python -m twisted.trial -j2 tests
 
 lowest: install ## run the tests that need no real containers, with the lowest packages that are allowed
 	@$(ROOT) .venv/bin/python -m tests.matrix lowest

@@ -318,7 +318,7 @@ def run_lowest_here() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tarball = packages(version, None, lowest(requirements()))
         run("tar", "--extract", "--no-same-owner", "--file", tarball, "--directory", folder)
-        command = [sys.executable, "-m", "twisted.trial", *unit_tests()]
+        command = [sys.executable, "-m", "twisted.trial", "-j2", *unit_tests()]
         environment = {**os.environ, "PYTHONPATH": folder}
         return subprocess.run(command, cwd=PROJECT, env=environment).returncode
 
