@@ -7,26 +7,28 @@ itself finds the entries of an address (Linux 5.8): a table may hold a million.
 from __future__ import annotations
 
 import math
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 
-from txcontain.host.sockets import (
+from txcontain.host.netlink import (
+    ATTRIBUTE,
+    NESTED,
+    NLM_F_ACK,
     NLM_F_REQUEST,
     NLM_F_REQUEST_DUMP,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    is_own,
+    Attributes,
+    answers,
+    attributes,
 )
+from txcontain.host.sockets import is_own
 
-# <linux/netlink.h>, <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
-NETLINK_NETFILTER, NLM_F_ACK, NESTED = 12, 0x4, 0x8000
+# <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
+NETLINK_NETFILTER, OWN_HEADER = 12, 4  # bytes of a struct nfgenmsg
 GET, DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK, and a message of it
 HEADER = struct.Struct("=IHHIIBBH")  # a struct nlmsghdr, and a struct nfgenmsg
-ATTRIBUTE = struct.Struct("=HH")  # a struct nlattr
 TUPLE_ORIGINAL, TUPLE_REPLY, STATUS, PROTOCOL_INFO, TIMEOUT, FILTER = 1, 2, 3, 4, 7, 25
 SEEN_REPLY = 0x2  # enum ip_conntrack_status
 TUPLE_IP, TUPLE_PROTOCOL, PROTOCOL_NUMBER, TO_PORT = 1, 2, 1, 3
@@ -41,7 +43,6 @@ LIVE = range(1, 6)  # enum tcp_conntrack
 STAYS = {6: "last_ack", 7: "time_wait", 8: "close"}
 MOST, MOST_FORGOTTEN = 1000, 100_000  # flows that are counted; that are forgotten
 WITHIN = 5.0  # seconds for the kernel to answer
-Attributes = dict[int, bytes]
 Address = IPv4Address | IPv6Address
 
 
@@ -75,8 +76,8 @@ def quiet_for(address: Address) -> float:
 
 def _over_for(entry: Attributes) -> float:
     """How many seconds ago a connection of TCP has ended; 0 if it has not."""
-    info = _attributes(entry.get(PROTOCOL_INFO, b"")).get(INFO_TCP)
-    state = _attributes(info)[TCP_STATE][0] if info else 0
+    info = attributes(entry.get(PROTOCOL_INFO, b"")).get(INFO_TCP)
+    state = attributes(info)[TCP_STATE][0] if info else 0
     if state not in STAYS or TIMEOUT not in entry:
         return 0.0
     left = int.from_bytes(entry[TIMEOUT], "big")
@@ -120,7 +121,7 @@ def _is_stray(entry: Attributes, version: int) -> bool:
 
 
 def _ends(of_tuple: bytes) -> Attributes:
-    return _attributes(_attributes(of_tuple)[TUPLE_IP])
+    return attributes(attributes(of_tuple)[TUPLE_IP])
 
 
 def _delete(kernel: socket.socket, version: int, entries: list[Attributes]) -> None:
@@ -161,51 +162,31 @@ def _comes_from(reply: bytes, address: Address, protocol: int | None) -> bool:
     """The same comparison, done here."""
     if address.packed not in reply:
         return False
-    transport = _attributes(_attributes(reply)[TUPLE_PROTOCOL])
+    transport = attributes(attributes(reply)[TUPLE_PROTOCOL])
     is_from = _ends(reply)[SOURCE[address.version]] == address.packed
     return is_from and protocol in (None, transport[PROTOCOL_NUMBER][0])
 
 
 def _answers(kernel: socket.socket) -> Iterator[Attributes]:
     """The entries that the kernel tells. Raises OSError."""
-    while True:
-        answer = memoryview(kernel.recv(1 << 16))
-        while answer:
-            size, kind = struct.unpack_from("=IH", answer)
-            if kind == NLMSG_ERROR:
-                number = -struct.unpack_from("=i", answer, 16)[0]
-                raise OSError(number, os.strerror(number))
-            if kind == NLMSG_DONE:
-                return
-            yield _attributes(answer[HEADER.size : size])
-            answer = answer[size:]
+    return (attributes(answer[OWN_HEADER:]) for answer in answers(kernel))
 
 
 def _is_live(entry: Attributes) -> bool:
     """Whether packets may come yet. Only TCP tells a state."""
-    info = _attributes(entry.get(PROTOCOL_INFO, b"")).get(INFO_TCP)
-    return info is None or _attributes(info)[TCP_STATE][0] in LIVE
+    info = attributes(entry.get(PROTOCOL_INFO, b"")).get(INFO_TCP)
+    return info is None or attributes(info)[TCP_STATE][0] in LIVE
 
 
-def _message(kind: int, flags: int, version: int, attributes: bytes) -> bytes:
-    size, family = HEADER.size + len(attributes), FAMILIES[version]
-    return HEADER.pack(size, kind, flags, 0, 0, family, 0, 0) + attributes
+def _message(kind: int, flags: int, version: int, wanted: bytes) -> bytes:
+    size, family = HEADER.size + len(wanted), FAMILIES[version]
+    return HEADER.pack(size, kind, flags, 0, 0, family, 0, 0) + wanted
 
 
-def _nested(kind: int, attributes: bytes) -> bytes:
-    return _attribute(kind | NESTED, attributes)
+def _nested(kind: int, held: bytes) -> bytes:
+    return _attribute(kind | NESTED, held)
 
 
 def _attribute(kind: int, data: bytes) -> bytes:
     padding = bytes(-len(data) % 4)
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(data), kind) + data + padding
-
-
-def _attributes(data: bytes | memoryview) -> Attributes:
-    """Attributes, by their kinds."""
-    found: Attributes = {}
-    while data:
-        size, kind = ATTRIBUTE.unpack_from(data)
-        found[kind & ~NESTED] = bytes(data[ATTRIBUTE.size : size])
-        data = data[size + 3 & ~3 :]
-    return found

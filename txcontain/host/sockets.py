@@ -16,16 +16,16 @@ from itertools import islice
 
 from attrs import frozen
 
+from txcontain.host.netlink import NLM_F_REQUEST, NLM_F_REQUEST_DUMP, answers, attributes
 from txcontain.host.syscalls import enter_network
 
 # The state of a socket that receives from anyone, in /proc/net/tcp and udp (proc_pid_net(5)).
 LISTENING = {"tcp": "0A", "udp": "07"}
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-# <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>
+# <linux/sock_diag.h>, <linux/inet_diag.h>
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
-NLM_F_REQUEST, NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x1, 0x301, 2, 3
 ANY_STATE, NO_COOKIE, CGROUP_ID = 0xFFFFFFFF, 0xFFFFFFFF, 21
-HEADER, ATTRIBUTES = 16, 16 + 72  # bytes before the message, and before its attributes
+MESSAGE = 72  # bytes of a struct inet_diag_msg; attributes follow
 LOOPBACK = "127.0.0.1"
 ROOT = 1  # the number of the top cgroup
 UNTOLD = 0  # instead of a cgroup's number
@@ -82,7 +82,7 @@ def _by_question(port: int, network_of: int | str, protocol: str) -> Iterator[So
         for family in (socket.AF_INET, socket.AF_INET6):
             own_end = struct.pack(">H42x", port) + bytes(4)  # struct inet_diag_sockid
             kernel.send(_question(NLM_F_REQUEST_DUMP, family, PROTOCOLS[protocol], state, own_end))
-            yield from _read_answers(kernel, family)
+            yield from (_read(answer, family) for answer in answers(kernel))
 
 
 def _question(flags: int, family: int, protocol: int, states: int, sockid: bytes) -> bytes:
@@ -146,35 +146,12 @@ def is_connected(connection: socket.socket) -> bool:
     return True
 
 
-def _read_answers(kernel: socket.socket, family: int) -> Iterator[Socket]:
-    while True:
-        answer = kernel.recv(1 << 16)
-        while answer:
-            size, kind = struct.unpack_from("=IH", answer)
-            if kind == NLMSG_DONE:
-                return
-            yield _read_answer(answer[:size], family)
-            answer = answer[size:]
-
-
-def _read_answer(answer: bytes, family: int) -> Socket:
-    """A struct inet_diag_msg, and the attributes that follow it. Raises OSError."""
-    if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
-        number = -struct.unpack_from("=i", answer, HEADER)[0]
-        raise OSError(number, os.strerror(number))
+def _read(answer: bytes, family: int) -> Socket:
+    """A struct inet_diag_msg, and the attributes that follow it."""
     length = 4 if family == socket.AF_INET else 16
-    inode = struct.unpack_from("=I", answer, ATTRIBUTES - 4)[0]
-    return Socket(answer[24 : 24 + length], str(inode), _group(answer[ATTRIBUTES:]))
-
-
-def _group(attributes: bytes) -> int:
-    while attributes:
-        size, kind = struct.unpack_from("=HH", attributes)  # struct nlattr
-        if kind == CGROUP_ID:
-            number: int = struct.unpack_from("=Q", attributes, 4)[0]
-            return number
-        attributes = attributes[(size + 3) & ~3 :]
-    return UNTOLD
+    inode = struct.unpack_from("=I", answer, MESSAGE - 4)[0]
+    group = attributes(answer[MESSAGE:]).get(CGROUP_ID, bytes(8))  # if it is not told: UNTOLD
+    return Socket(answer[8 : 8 + length], str(inode), *struct.unpack("=Q", group))
 
 
 def group_of_peer(own: tuple[str, int], peer: tuple[str, int]) -> int | None:
@@ -190,7 +167,7 @@ def group_of_peer(own: tuple[str, int], peer: tuple[str, int]) -> int | None:
     with question_socket("self") as kernel:
         kernel.send(_question(NLM_F_REQUEST, family, socket.IPPROTO_TCP, ANY_STATE, sockid))
         try:
-            found = _read_answer(kernel.recv(1 << 16), family)
+            found = _read(next(answers(kernel)), family)
         except FileNotFoundError:
             return None
     # A connection whose socket was closed (TIME_WAIT) has no cgroup any more.
