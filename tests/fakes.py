@@ -53,7 +53,7 @@ from txcontain.logs.journal import Journal
 from txcontain.logs.logd import LOG, STREAMS, Log
 from txcontain.network.bridge import Bridge, link_name
 from txcontain.network.dns import Resolver
-from txcontain.network.doorways import Doorways
+from txcontain.network.doorways import Doorways, key_of
 from txcontain.network.firewall import Firewall
 from txcontain.network.network import Network
 from txcontain.runtime.child import Child
@@ -857,8 +857,8 @@ class KeptHere:
     def __init__(self) -> None:
         self.kept: dict[str, socket.socket] = {}
 
-    async def find_kept(self) -> None:
-        pass
+    async def find_kept(self) -> bool:
+        return True
 
     async def keep(self, key: str, listener: socket.socket) -> str:
         self.kept[key] = listener
@@ -877,9 +877,18 @@ class FakeDoorways:
         self.looked = 0
         self.waited_for: set[str] = set()  # services
         self.carried: dict[str, Any] = {}
+        self.taken: set[str] = set()  # keys of ports at which other programs listen
+        self.again: Any = None
 
-    async def settle(self, wanted: dict[str, Any]) -> None:
+    async def settle(self, wanted: dict[str, Any]) -> bool:
         self.wanted = wanted
+        return True
+
+    def holds(self, port: Any) -> bool:
+        return port.protocol == "tcp" and key_of(port) in self.wanted.keys() - self.taken
+
+    def is_taken(self, port: Any) -> bool:
+        return key_of(port) in self.taken
 
     def look(self) -> None:
         self.looked += 1

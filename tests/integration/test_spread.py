@@ -112,6 +112,7 @@ class SpreadTests(TestCase):
         have_host(self)
         self.outside = have_outside(self)
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.log_process = KeptHere()
         self.network = self.new_manager()
         self.addCleanup(self.take_down)
 
@@ -125,7 +126,7 @@ class SpreadTests(TestCase):
             reactor,
             Kernel(),
             maybeDeferred,
-            cast(LogClient, KeptHere()),
+            cast(LogClient, self.log_process),
             "/state",
             "txcontain0",
             *subnets,
@@ -198,6 +199,21 @@ class SpreadTests(TestCase):
             self.assertEqual(await deferToThread(answer_to, client), "a")
         with self.outside():  # the reactor, which would hand them on, does not turn meanwhile
             self.assertEqual(who(HERE, 8001, 3), {"a": 3})
+
+    async def test_program_of_the_host(self) -> None:
+        """If a program of the host listens at a port, that leads to it, and no container gets
+        there; when it has ended, to the replicas."""
+        await self.run_three()
+        ports = ["0.0.0.0:8001:80"]
+        with socket.create_server((HERE, 8001)) as program:
+            for replicas in ("", "b"):
+                await self.serve(*replicas, ports=ports)
+                with self.assertRaises(ConnectionRefusedError):
+                    self.inside("a", lambda: begin(HERE, 8001))
+                with self.outside(), begin(HERE, 8001):
+                    program.accept()[0].close()
+        await self.serve("b", ports=ports)
+        self.assertEqual(self.inside("a", lambda: who(HERE, 8001)), {"b": 1})
 
     async def test_in_turn(self) -> None:
         """Each replica gets as many connections as the others, wherever they come from."""

@@ -7,7 +7,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.fakes import MachineTestCase
-from txcontain.logs.client import CONNECT_AGAIN, END_WITHIN, LogClient
+from txcontain.logs.client import CONNECT_AGAIN, DRAIN_WITHIN, END_WITHIN, LogClient
 from txcontain.logs.logd import STREAMS
 
 
@@ -198,12 +198,19 @@ class KeptTests(MachineTestCase):
             names[key] = listener.getsockname()
             self.assertEqual(self.now(self.client.keep(key, listener)), "")
         second = self.begin()
-        self.now(second.find_kept())
+        self.assertTrue(self.now(second.find_kept()))
         found = {key: one.getsockname() for key, one in second.kept.items()}
         self.assertEqual(found, names)
         self.assertFalse(any(one.get_inheritable() for one in second.kept.values()))
         second.unkeep("a")
         self.assertEqual([*self.other.kept], ["b"])
+
+    def test_not_told(self) -> None:
+        """If the log process does not answer in time, it is not said that these are all."""
+        self.other.silent = True
+        finding = self.start(self.client.find_kept())
+        self.reactor.advance(DRAIN_WITHIN)
+        self.assertFalse(self.successResultOf(finding))
 
     def test_told_again(self) -> None:
         """A new log process gets them all again, and one that is lost meanwhile is asked again."""

@@ -16,9 +16,9 @@ from tests.fakes import FakeLogProcess
 from tests.network.pump import Pump
 from tests.support import needs_ipv6
 from txcontain.container.spec import Port
-from txcontain.logs.client import LogClient
+from txcontain.logs.client import DRAIN_WITHIN, LogClient
 from txcontain.network import doorways
-from txcontain.network.doorways import Doorways, key_of, listen
+from txcontain.network.doorways import SETTLE_AGAIN, Doorways, key_of, listen
 from txcontain.network.relay import SILENT, Relays
 
 
@@ -266,11 +266,49 @@ class SocketsTests(DoorwaysCase):
         self.assertEqual([port.target for port in found], [81])
 
     def test_taken(self) -> None:
-        """If another program listens there, that is logged, and the other ports are served."""
+        """A port at which another program listens is that program's, until it is free."""
         other = self.free_port()
+        self.doorways.again = lambda: self.settle(other, self.port)
         with socket.create_server((other.address, other.number)):
             self.settle(other, self.port)
-        self.assertEqual([*self.doorways._doors], [key_of(self.port)])
+            self.reactor.advance(SETTLE_AGAIN)
+            self.assertEqual(self.known(other, self.port), [(False, True), (True, False)])
+        self.reactor.advance(SETTLE_AGAIN)
+        self.assertEqual(self.known(other, self.port), [(True, False), (True, False)])
+        self.assertEqual(self.known(evolve(other, protocol="udp")), [(False, False)])
+
+    def test_wanted_no_more(self) -> None:
+        """A taken port that no service wants is not tried again."""
+        with socket.create_server((self.port.address, self.port.number)):
+            self.settle(self.port)
+            self.settle()
+        self.assertEqual(
+            (self.known(self.port), self.reactor.getDelayedCalls()), ([(False,) * 2], [])
+        )
+
+    def known(self, *ports: Port) -> list[tuple[bool, bool]]:
+        """Of each, whether it is had, and whether another program has it."""
+        return [(self.doorways.holds(port), self.doorways.is_taken(port)) for port in ports]
+
+    def test_asked_again(self) -> None:
+        """If the log process does not tell what it keeps, it is asked again, and all is found."""
+        self.settle(self.port)
+        client = self.knock()
+        self.end(self.doorways)
+        self.log_process.silent = True
+        self.begin()
+        wanted = {key_of(self.port): ("web", self.port)}
+        settled = list[bool]()
+        self.doorways.again = lambda: Deferred.fromCoroutine(
+            self.doorways.settle(wanted)
+        ).addCallback(settled.append)
+        self.doorways.again()
+        self.reactor.advance(DRAIN_WITHIN)
+        self.assertEqual((settled, self.known(self.port)), ([False], [(False, False)]))
+        self.log_process.silent = False
+        self.reactor.advance(SETTLE_AGAIN)
+        self.assertEqual((settled, self.known(self.port)), ([False, True], [(True, False)]))
+        self.answer(self.serve(), client)
 
     def test_not_kept(self) -> None:
         """If the log process does not keep it, it is there all the same."""

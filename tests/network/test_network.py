@@ -430,6 +430,24 @@ class ServiceTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(self.network.drop("web")))
         self.assertEqual(doorways.wanted, {})
 
+    def test_taken_by_the_host(self) -> None:
+        """A port at which a program of the host listens leads nowhere, until that has ended."""
+        doorways: Any = self.network.doorways
+        self.run_instances("a")
+        self.served("a", ports=["80:8000", "81:8000"])
+        for taken, led in (
+            ({"127.0.0.1:80"}, 1),
+            ({"127.0.0.1:80", "127.0.0.1:81"}, 0),
+            (set(), 2),
+        ):
+            doorways.taken = taken
+            doorways.again()
+            self.assertEqual(len(self.network.firewall._ports or ()), led)
+        doorways.taken = {"127.0.0.1:80"}
+        self.network.set_running("a", runs=False)  # then no container is let to that program
+        self.assertIn("add element inet br0 waiting { tcp . 127.0.0.1 . 81 }\n", self.scripts[-1])
+        self.assertNotIn("add element inet br0 waiting { tcp . 127.0.0.1 . 80 }", self.scripts[-1])
+
     def test_runs(self) -> None:
         """A replica that does not run gets nothing, and when it runs again all is as before."""
         self.run_instances("a", "b")

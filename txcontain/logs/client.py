@@ -331,12 +331,16 @@ class LogClient(ClientFactory):
 
     # -- sockets that outlive us --------------------------------------------------
 
-    async def find_kept(self) -> None:
-        """Take over the sockets that an earlier manager has left: then they are in ``kept``."""
+    async def find_kept(self) -> bool:
+        """Take over the sockets that an earlier manager has left: then they are in ``kept``.
+
+        Returns whether these are all: if the log process does not answer, some may be missing.
+        """
         self._finding = Deferred()
         self._tell("give", 0)
-        await self._within(self._finding)
+        why_not = await self._within(self._finding)
         self._finding = None
+        return not why_not
 
     async def keep(self, key: str, listener: Socket) -> str:
         """Have it keep a socket too, so that this stays when the manager ends, in whatever way.

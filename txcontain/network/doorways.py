@@ -9,6 +9,7 @@ them on to. The log process keeps the sockets when the manager ends (``logs/clie
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -36,6 +37,7 @@ MOST_IN_A_TURN = 32  # connections that are accepted
 MOST_CLOSED = 4096  # connections that are closed
 TELL_AFTER = 1.0  # seconds after which the journal tells of connections that were closed
 ACCEPT_AGAIN = 0.1  # seconds, if descriptors are too few
+SETTLE_AGAIN = 2.0  # seconds, if an earlier manager's sockets were not told, or a port was taken
 MOST, FILES_EACH = 1000, 8  # connections handed on at once; of so many files, one may be
 IP_FREEBIND = 15  # <linux/in.h>
 Place = tuple[str, int]  # an address and a port
@@ -205,24 +207,35 @@ class Doorways:
     leads_to: Callable[[str, Port], list[Place]] = lambda service, port: []  # where it serves
     knocked: Callable[[str], object] = nothing  # told the service
     refused: Callable[[str, Port, int], object] = nothing  # told how many connections were closed
+    again: Callable[[], object] = nothing  # told when `settle` is to be called again
     carried: dict[str, tuple[Carry, Relays]] = field(factory=dict)  # by what, by service
     relays: Relays = field(init=False)  # of all other services
     _doors: dict[str, Doorway] = field(factory=dict)
-    _found: bool = False  # whether those of an earlier manager were asked for
+    _taken: set[str] = field(factory=set)  # the keys of ports at which another program listens
+    _found: bool = False  # whether the log process has told those of an earlier manager
+    _again: Timer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.relays = Relays(self.reactor, MOST)
+        self._again = Timer(self.reactor, lambda: self.again())
 
-    async def settle(self, wanted: Mapping[str, tuple[str, Port]]) -> None:
+    def holds(self, port: Port) -> bool:
+        """Whether connections to a port can wait: it has its socket."""
+        return port.protocol == "tcp" and key_of(port) in self._doors
+
+    def is_taken(self, port: Port) -> bool:
+        """Whether another program listens at a port that is to be a service's."""
+        return port.protocol == "tcp" and key_of(port) in self._taken
+
+    async def settle(self, wanted: Mapping[str, tuple[str, Port]]) -> bool:
         """Have exactly these sockets: for each key, whose it is, and its port.
 
         A port that can't be listened on is told to the manager's log: then its connections wait
-        nowhere.
+        nowhere, until that is tried again. Returns whether those of an earlier manager are known.
+        While they are not, all stays as it is: they could not be listened on a second time.
         """
-        if not self._found:
-            await self.log_process.find_kept()
-            self._found = True
-            self.relays.most = min(MOST, getrlimit(RLIMIT_NOFILE)[0] // FILES_EACH)
+        if not self._found and not await self._find():
+            return False
         for key in [*self._doors.keys() - wanted.keys()]:
             self._doors.pop(key).close()
         for key in [*self.log_process.kept.keys() - wanted.keys()]:
@@ -232,7 +245,21 @@ class Doorways:
                 self._doors[key].port = port
             else:
                 await self._make(key, service, port)
+        self._taken &= wanted.keys()
+        self._again.cancel()
+        if self._taken:
+            self._again.after(SETTLE_AGAIN)
         self.look()
+        return True
+
+    async def _find(self) -> bool:
+        self._found = await self.log_process.find_kept()
+        if self._found:
+            self.relays.most = min(MOST, getrlimit(RLIMIT_NOFILE)[0] // FILES_EACH)
+        else:
+            log.warn("the log process does not tell which sockets it keeps; asking again")
+            self._again.after(SETTLE_AGAIN)
+        return self._found
 
     async def _make(self, key: str, service: str, port: Port) -> None:
         if before := self._doors.pop(key, None):
@@ -242,8 +269,7 @@ class Doorways:
             try:
                 listener = listen(port)
             except OSError as error:
-                why = of_os(error)
-                log.warn("connections to port {port} can't wait: {why}", port=port, why=why)
+                self._can_not_listen(port, error)
                 return
             if why_not := await self.log_process.keep(key, listener):
                 log.warn("port {port} is not kept: {why}", port=port, why=why_not)
@@ -257,6 +283,14 @@ class Doorways:
             lambda count: self.refused(service, door.port, count),
         )
         self._doors[key] = door
+        self._taken.discard(key)
+
+    def _can_not_listen(self, port: Port, error: OSError) -> None:
+        if not self.is_taken(port):
+            why = of_os(error)
+            log.warn("connections to port {port} can't wait: {why}", port=port, why=why)
+        if error.errno == errno.EADDRINUSE:
+            self._taken.add(key_of(port))
 
     def look(self) -> None:
         """See anew for each whether there is somewhere to hand connections on to."""
@@ -285,6 +319,7 @@ class Doorways:
 
     def stop(self) -> None:
         """The manager ends: connections that wait go on waiting for the next one."""
+        self._again.cancel()
         for door in self._doors.values():
             door.close()
         for relays in (self.relays, *(relays for _, relays in self.carried.values())):

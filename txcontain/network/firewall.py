@@ -8,8 +8,9 @@ A port that leads to several containers has a chain of its own, which gives each
 connection (``numgen inc``, nft(8)). Chains of NAT see only the first packet of a connection: later
 ones go where the first went (conntrack), whatever the table says by then.
 
-A service's port that leads to none at the moment is the host's: there the connections wait
-(``doorways.py``), also those of containers.
+Connections to a service's port that leads to none at the moment wait in a socket of the manager's
+(``doorways.py``), also those of containers: they are let to this port of the host as long as that
+socket is there, so that they reach no other program.
 """
 
 from __future__ import annotations

@@ -101,15 +101,18 @@ def has_datagrams(ports: Iterable[Port]) -> bool:
     return any(port.protocol == "udp" for port in ports)
 
 
-def published(ports: Iterable[Port], members: Collection[Member]) -> Iterator[Published]:
+def published(
+    ports: Iterable[Port], members: Collection[Member], doorways: Doorways
+) -> Iterator[Published]:
     """Ports that lead to these, as the firewall takes them.
 
-    If a port leads to none, connections wait in a doorway, and datagrams find no one.
+    If a port leads to none, connections wait in its doorway, and datagrams find no one. One at
+    which another program of the host listens is that program's, and is not led anywhere.
     """
     for port in ports:
         found = chain.from_iterable(member.addresses for member in members)
         addresses = tuple(one for one in found if (":" in one) == port.is_v6)
-        if addresses or port.protocol == "tcp":
+        if (addresses or doorways.holds(port)) and not doorways.is_taken(port):
             yield Published(port.protocol, port.address, port.number, addresses, port.target)
 
 
@@ -143,6 +146,7 @@ class Network:
     def __attrs_post_init__(self) -> None:
         self.resolver.find = self.find
         self.doorways.leads_to = self._leads_to
+        self.doorways.again = lambda: background(self._settle(), "listening at ports of services")
 
     # -- who is on it ------------------------------------------------------------
 
@@ -304,8 +308,8 @@ class Network:
 
         They lead to each while it runs (``set_running``). One that was among them before, and is
         not any more, keeps the connections that it has. If there is none, names are not resolved,
-        and a port is the host's: whoever listens there gets the connections. All is noted before
-        anything is waited for: so a new manager says it for all services, and then recovers.
+        and connections wait. All is noted before anything is waited for: so a new manager says it
+        for all services, and then recovers.
 
         Raises ConfigAtFault if another service or instance has one of the ports; MachineAtFault.
         Then all is as it was.
@@ -421,8 +425,9 @@ class Network:
 
     @property
     def _published(self) -> frozenset[Published]:
-        single = [published(one.ports, [one]) for one in self._members.values()]
-        spread = [published(one.ports, self._replicas(one)) for one in self._services.values()]
+        members, services = self._members.values(), self._services.values()
+        single = [published(one.ports, [one], self.doorways) for one in members]
+        spread = [published(one.ports, self._replicas(one), self.doorways) for one in services]
         return frozenset(chain(*single, *spread))
 
     @property
@@ -524,12 +529,12 @@ class Network:
                 await self.threads(self.forget_strays, port)
 
     async def _take_down(self) -> None:
-        await self.doorways.settle({})
+        found = await self.doorways.settle({})
         self.resolver.stop()
         if await self.threads(self.bridge.is_ours):
             await self.firewall.remove()
             await self.threads(self.bridge.remove)
-        self._up = False
+        self._up = False if found else None
 
     async def recover(self) -> list[str]:
         """Set up all that the members need, whatever is there already.
