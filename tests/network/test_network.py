@@ -623,6 +623,17 @@ class Message(dict[str, Any]):
     get_attr = dict.get
 
 
+    def test_one_look_at_a_time(self) -> None:
+        """However many ask at once, there is one look at a time at the table of connections."""
+        self.run_instances("a", "b")
+        looks: list[Deferred[int]] = []
+        self.network.threads = lambda look, address: looks.append(Deferred()) or looks[-1]
+        asks: Any = self.network.flows("a"), self.network.flows("b"), self.network.quiet_for("a")
+        for number, answer in enumerate([*map(Deferred.fromCoroutine, asks)]):
+            self.assertEqual(len(looks), number + 1)
+            looks[number].callback(number)
+            self.assertEqual(self.successResultOf(answer), number)
+
 class RouteTests(SynchronousTestCase):
     """Whether the subnet is in use on the host."""
 

@@ -90,6 +90,20 @@ class DemandTests(DemandCase):
         self.wait(30)
         self.assertEqual(self.names(), ["shop-web-1"])
 
+    def test_slow_look(self) -> None:
+        """While a look at the connections takes long, another one is not begun."""
+        self.knock()
+        looks: list[Deferred[float]] = []
+        network: Any = self.manager.network
+        network.threads = lambda look, address: looks.append(Deferred()) or looks[-1]
+        self.advance(LOOK_AFTER)
+        self.knock()
+        self.wait(3 * LOOK_AFTER)
+        self.assertEqual(len(looks), 1)
+        looks.pop().callback(0.0)
+        self.advance(LOOK_AFTER)
+        self.assertEqual(len(looks), 1)
+
     def test_someone_waits(self) -> None:
         """While someone waits it does not sleep, whatever keeps it from serving."""
         self.knock()

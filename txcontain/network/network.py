@@ -24,7 +24,7 @@ from ipaddress import (
     ip_address,
 )
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
@@ -50,6 +50,8 @@ from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, has_ipv6,
 from txcontain.network.dns import Resolver
 from txcontain.network.doorways import Doorways, Place, key_of
 from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
+
+T = TypeVar("T")  # what is found
 
 
 @frozen
@@ -141,6 +143,7 @@ class Network:
     _waiting: list[Deferred[None]] = field(factory=list)  # for the next round of settling
     _settling: bool = False
     _lock: DeferredLock = field(factory=DeferredLock)
+    _looking: DeferredLock = field(factory=DeferredLock)  # at the table of connections
     _log: Logger = field(factory=Logger)
 
     def __attrs_post_init__(self) -> None:
@@ -343,7 +346,7 @@ class Network:
 
         Raises MachineAtFault.
         """
-        if instance in self._members and self._members[instance].runs:
+        if instance in self._members:
             self.set_running(instance, runs=False)
             if self._is_replica(instance):
                 await self._settle()
@@ -353,28 +356,25 @@ class Network:
 
         Raises MachineAtFault if the kernel does not tell.
         """
-        if instance not in self._members:
-            return 0
-        addresses = self._members[instance].addresses
-        try:
-            counts = [await self.threads(self.flows_to, ip_address(one)) for one in addresses]
-        except OSError as error:
-            raise MachineAtFault(f"counting the connections to {instance}", of_os(error)) from error
-        return sum(counts)
+        return sum(await self._look_at_connections(instance, self.flows_to))
 
     async def quiet_for(self, instance: str) -> float:
         """For how many seconds no one has been connected to an instance, by TCP.
 
         Raises MachineAtFault if the kernel does not tell.
         """
-        if instance not in self._members:
-            return math.inf
-        addresses = self._members[instance].addresses
-        try:
-            quiet = [await self.threads(self.quiet, ip_address(one)) for one in addresses]
-        except OSError as error:
-            raise MachineAtFault(f"counting the connections to {instance}", of_os(error)) from error
-        return min(quiet, default=math.inf)
+        return min(await self._look_at_connections(instance, self.quiet), default=math.inf)
+
+    async def _look_at_connections(self, instance: str, look: Callable[[Address], T]) -> list[T]:
+        """What the kernel's table tells of each address; as it is long, to one look at a time."""
+        async with self._looking:
+            member = self._members.get(instance)
+            try:
+                addresses = member.addresses if member else ()
+                return [await self.threads(look, ip_address(one)) for one in addresses]
+            except OSError as error:
+                doing = f"counting the connections to {instance}"
+                raise MachineAtFault(doing, of_os(error)) from error
 
     def _put(self, service: str, wished: Service | None) -> None:
         """Note what a service is from now on; None if it is none any more."""

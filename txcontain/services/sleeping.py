@@ -34,6 +34,7 @@ class Sleeping:
     awake: dict[Key, float] = field(factory=dict)  # when someone was connected last
     _serving: set[Key] = field(factory=set)  # those of which an instance served at the last look
     _next_look: Timer = field(init=False)
+    _is_looking: bool = False
 
     def __attrs_post_init__(self) -> None:
         self._next_look = Timer(self.manager.reactor, self._look_again)
@@ -52,7 +53,7 @@ class Sleeping:
     def wake(self, stack: str, service: str) -> None:
         """Someone is connected, or waits to be."""
         self.awake[stack, service] = self.manager.reactor.seconds()
-        if not self._next_look.is_set:
+        if not self._next_look.is_set and not self._is_looking:
             self._next_look.after(LOOK_AFTER)
         self.changed(stack)
 
@@ -68,13 +69,17 @@ class Sleeping:
         background(self._look(), "looking who is connected to services on demand")
 
     async def _look(self) -> None:
-        for key in list(self.awake):
-            if await self._is_idle(key):
-                del self.awake[key]
-                self._serving.discard(key)
-                self.changed(key[0])
-        if self.awake:
-            self._next_look.after(LOOK_AFTER)
+        self._is_looking = True  # it may take longer than LOOK_AFTER
+        try:
+            for key in list(self.awake):
+                if await self._is_idle(key):
+                    del self.awake[key]
+                    self._serving.discard(key)
+                    self.changed(key[0])
+        finally:
+            self._is_looking = False
+            if self.awake:
+                self._next_look.after(LOOK_AFTER)
 
     async def _is_idle(self, key: Key) -> bool:
         idle = self.idle_of(key)
