@@ -52,7 +52,9 @@ class Hook:
 class NotifyTests(ManagerCase):
     """A manager that tells of failures."""
 
-    def setUp(self) -> None:
+    def have_host(self) -> None:
+        """Have a server and a program on it that are told."""
+        super().have_host()
         port = free_port()
         self.hook = Hook(port)
         self.addCleanup(self.hook.close)
@@ -68,7 +70,6 @@ class NotifyTests(ManagerCase):
             *("--notify-command", f"{program.absolute()} --to '$(ops)'"),
         )
         self.addCleanup(self.end_what_runs)
-        super().setUp()
 
     def end_what_runs(self) -> None:
         """End what the program has left running: it may not keep anyone waiting."""
