@@ -467,6 +467,29 @@ class ServiceTests(SynchronousTestCase):
         self.network.set_running("a", runs=True)
         self.assertEqual(self.leads_to(), ["10.87.0.2", "10.87.0.3"])
 
+    def test_withdraw(self) -> None:
+        """A replica can be withdrawn by itself: it is led to no more when that is told."""
+        self.run_instances("a", "b")
+        self.served("a", "b")
+        for name in ("a", "a", "unknown"):
+            self.successResultOf(Deferred.fromCoroutine(self.network.withdraw(name)))
+        self.assertEqual((self.leads_to(), self.network.find("a")), (["10.87.0.3"], []))
+        self.trouble = MachineAtFault("nft", "failed")
+        self.refused(Deferred.fromCoroutine(self.network.withdraw("b")))
+
+    def test_set_aside_meanwhile(self) -> None:
+        """While one is being withdrawn, it is not said before that it is led to no more."""
+        self.run_instances("a", "b")
+        self.served("a", "b")
+        gate = self.gate = Deferred[None]()
+        served = self.serve("b")
+        aside = Deferred.fromCoroutine(self.network.set_aside("a"))
+        self.assertNoResult(aside)
+        self.gate = None
+        gate.callback(None)
+        self.successResultOf(served)
+        self.successResultOf(aside)
+
     def test_renamed(self) -> None:
         """A replica stays one under another name."""
         self.run_instances("a")
@@ -600,6 +623,17 @@ class ServiceTests(SynchronousTestCase):
         said = self.refused(Deferred.fromCoroutine(self.network.flows("a")))
         self.assertIn("counting the connections to a", said)
 
+    def test_one_look_at_a_time(self) -> None:
+        """However many ask at once, there is one look at a time at the table of connections."""
+        self.run_instances("a", "b")
+        looks: list[Deferred[int]] = []
+        self.network.threads = lambda look, address: looks.append(Deferred()) or looks[-1]
+        asks: Any = self.network.flows("a"), self.network.flows("b"), self.network.quiet_for("a")
+        for number, answer in enumerate([*map(Deferred.fromCoroutine, asks)]):
+            self.assertEqual(len(looks), number + 1)
+            looks[number].callback(number)
+            self.assertEqual(self.successResultOf(answer), number)
+
     def test_datagrams(self) -> None:
         """What led datagrams to an instance is forgotten before another one gets its address."""
         self.run_instances("a", "b")
@@ -622,17 +656,6 @@ class Message(dict[str, Any]):
 
     get_attr = dict.get
 
-
-    def test_one_look_at_a_time(self) -> None:
-        """However many ask at once, there is one look at a time at the table of connections."""
-        self.run_instances("a", "b")
-        looks: list[Deferred[int]] = []
-        self.network.threads = lambda look, address: looks.append(Deferred()) or looks[-1]
-        asks: Any = self.network.flows("a"), self.network.flows("b"), self.network.quiet_for("a")
-        for number, answer in enumerate([*map(Deferred.fromCoroutine, asks)]):
-            self.assertEqual(len(looks), number + 1)
-            looks[number].callback(number)
-            self.assertEqual(self.successResultOf(answer), number)
 
 class RouteTests(SynchronousTestCase):
     """Whether the subnet is in use on the host."""

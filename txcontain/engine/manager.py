@@ -485,6 +485,8 @@ class Manager:
         async with instance.removing:
             if self.find(name) is not instance:  # another request has removed it
                 raise NoSuchInstance(f"there is no instance {name}")
+            with contextlib.suppress(MachineAtFault):  # it ends all the same; then that is told
+                await self.network.set_aside(name)
             await self._stop(instance)
             await self._remove(instance)
         self.journal.add("destroyed", "its processes, cgroup and folders are gone", instance=name)

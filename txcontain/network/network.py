@@ -341,6 +341,18 @@ class Network:
         self._put(service, None)
         await self._settle()
 
+    async def withdraw(self, instance: str) -> None:
+        """Have no service lead to an instance; the connections that it has go on.
+
+        Raises MachineAtFault; then it can be tried again.
+        """
+        for name, one in list(self._services.items()):
+            if instance in one.replicas:
+                left = tuple(other for other in one.replicas if other != instance)
+                self._put(name, evolve(one, replicas=left))
+        if instance in self._members:
+            await self._settle()
+
     async def set_aside(self, instance: str) -> None:
         """Have no service lead to an instance that is about to end, until it runs again.
 
@@ -348,7 +360,7 @@ class Network:
         """
         if instance in self._members:
             self.set_running(instance, runs=False)
-            if self._is_replica(instance):
+            if self._members[instance].withdrawn or self._is_replica(instance):
                 await self._settle()
 
     async def flows(self, instance: str) -> int:

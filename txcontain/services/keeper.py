@@ -23,7 +23,7 @@ from txcontain.engine.life import start
 from txcontain.engine.manager import Manager
 from txcontain.errors import CalledOff, Error, MachineAtFault, NoSuchInstance
 from txcontain.host.os_errors import of_os
-from txcontain.later import Timer, background, pause, poll, together
+from txcontain.later import Timer, background, pause, poll
 from txcontain.runtime.instance import Instance
 from txcontain.services.connections import Connections
 from txcontain.services.decide import (
@@ -195,9 +195,7 @@ class Keeper:
     def _do(self, wished: Wished) -> None:
         self.sight.forget_gone()
         seen, now = self.sight.see(wished.name), self.sight.now()
-        for work in self._lead(wished, seen):
-            self._leading[wished.name] += 1
-            background(self._led(wished.name, work), f"leading to the services of {wished.name}")
+        self._lead(wished, seen)
         steps = decide(wished, seen, now)
         for step in steps:
             if isinstance(step, OfInstance):
@@ -391,9 +389,11 @@ class Keeper:
         self.sight.forget_trouble(stack, step.service)
 
     async def _withdraw(self, wished: Wished, step: Withdraw) -> None:
-        leaving: str | None = DRAINED
+        leaving: str | None = None
         try:
-            await together(*self._lead(wished, self.sight.see(wished.name)))
+            self._lead(wished, self.sight.see(wished.name))
+            await self._lead_away(step.instance)
+            leaving = DRAINED
             wish = wished.services.get(step.service)
             within = wish.revision.service.drain if wish else DRAIN
             reactor = self.manager.reactor
@@ -407,6 +407,13 @@ class Keeper:
             self.sight.leaving.pop(step.instance, None)
             if leaving:
                 self.sight.leaving[step.instance] = leaving
+
+    async def _lead_away(self, instance: str) -> None:
+        try:
+            await self.manager.network.withdraw(instance)
+        except Exception:  # connections may still be led to it: it does not end yet
+            await pause(self.manager.reactor, TRY_AGAIN)
+            raise
 
     async def _has_connections(self, instance: str) -> bool:
         try:
@@ -461,8 +468,13 @@ class Keeper:
         found = self.manager.instances.get(instance)
         return found.labels.get("stack", "") if found else ""
 
-    def _lead(self, wished: Wished, seen: Seen) -> list[Coroutine[Any, Any, None]]:
-        """What has names and ports lead to those that serve; only what differs."""
+    def _lead(self, wished: Wished, seen: Seen) -> None:
+        """Have names and ports lead to those that serve; only what differs is begun."""
+        for work in self._leads(wished, seen):
+            self._leading[wished.name] += 1
+            background(self._led(wished.name, work), f"leading to the services of {wished.name}")
+
+    def _leads(self, wished: Wished, seen: Seen) -> list[Coroutine[Any, Any, None]]:
         wanted, before = routes_of(wished, seen), self._routes.get(wished.name, {})
         self._routes[wished.name] = wanted
         gone = {full: self._drop(full) for full in before.keys() - wanted.keys()}
