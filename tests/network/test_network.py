@@ -713,8 +713,9 @@ class TrafficTests(SynchronousTestCase):
 
     def test_traffic(self) -> None:
         """The kernel's counters are told; a link that is not there has none."""
-        address = IPv4Address("127.0.0.1")
-        self.patch(bridge, "link_name", lambda _: "lo")
-        self.assertEqual(set(bridge.traffic(address)), {"network_received", "network_sent"})
-        self.patch(bridge, "link_name", lambda _: "none")
-        self.assertEqual(bridge.traffic(address), {})
+        address = IPv4Address("10.87.0.2")
+        links = {link_name(address): range(16)}
+        told = {"network_received": 8, "network_sent": 0}
+        self.assertEqual(bridge.traffic(address, links), told)
+        self.assertEqual(bridge.traffic(address, {}), {})
+        self.assertEqual(len(bridge.traffic_of_links()["lo"]), 16)

@@ -19,7 +19,7 @@ from txcontain.host.machine import machine
 from txcontain.host.processes import describe
 from txcontain.logs.reader import Reader
 from txcontain.logs.segments import Wanted
-from txcontain.network.bridge import traffic
+from txcontain.network.bridge import traffic, traffic_of_links
 from txcontain.runtime.instance import Instance
 
 MOST_PROCESSES = 2000  # of one instance that are told
@@ -60,11 +60,12 @@ async def usage(manager: Manager, instances: Sequence[Instance]) -> list[dict[st
 def _figures(
     cgroups: Cgroups, instances: Sequence[tuple[str | None, str | None]]
 ) -> list[dict[str, Any]]:
-    """What each uses: of a thousand instances, that is ten thousand files."""
+    """What each uses: of a thousand instances, that is eight thousand files."""
+    links = traffic_of_links() if any(address for _, address in instances) else {}
     return [
         {
             **(cgroups.usage(token) if token else {}),
-            **(traffic(IPv4Address(address)) if address else {}),
+            **(traffic(IPv4Address(address), links) if address else {}),
             "pressure": cgroups.pressure(token) if token else {},
         }
         for token, address in instances

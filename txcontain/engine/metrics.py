@@ -239,9 +239,7 @@ def _escaped(value: str) -> str:
 
 def _read(cgroups: Cgroups, instances: Sequence[Known], state: str) -> dict[Metric, float]:
     """Read the figures of instances into them, and return those of the machine: in a thread."""
-    links = {}
-    with contextlib.suppress(OSError):
-        links = traffic_of_links()
+    links = traffic_of_links()
     for one in instances:
         if one.token is not None:
             known = {*one.figures, *(() if "quota" in one.figures else THROTTLED)}

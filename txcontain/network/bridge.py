@@ -6,9 +6,8 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
-from pathlib import Path
 from typing import Any
 
 from attrs import define
@@ -53,23 +52,27 @@ def link_name_of(address: str) -> str:
     return link_name(IPv4Address(address))
 
 
-def traffic(address: IPv4Address) -> dict[str, int]:
+Links = Mapping[str, Sequence[int]]  # what passed over each link of the host, by its name
+
+
+def traffic(address: IPv4Address, links: Links) -> dict[str, int]:
     """The bytes that a container has received and sent over its link; empty if it has none."""
-    counters = {"network_received": "tx_bytes", "network_sent": "rx_bytes"}  # seen from the host
-    folder = f"/sys/class/net/{link_name(address)}/statistics"
-    try:
-        return {name: int(Path(folder, file).read_text()) for name, file in counters.items()}
-    except (OSError, ValueError):
-        return {}
+    if numbers := links.get(link_name(address)):
+        return {"network_received": numbers[8], "network_sent": numbers[0]}  # seen from the host
+    return {}
 
 
-def traffic_of_links() -> dict[str, tuple[int, ...]]:
-    """What passed over all links, by name, as /proc/net/dev has it: 16 numbers (proc_net(5)).
+def traffic_of_links() -> Links:
+    """What passed over all links, as /proc/net/dev has it: 16 numbers (proc_net(5)).
 
     The container's side is the other one: what its link receives here, the container has sent.
+    Empty if the kernel does not tell.
     """
-    with open("/proc/net/dev") as lines:
-        split = [line.partition(":") for line in lines if ":" in line]
+    try:
+        with open("/proc/net/dev") as lines:
+            split = [line.partition(":") for line in lines if ":" in line]
+    except OSError:
+        return {}
     return {name.strip(): tuple(map(int, rest.split())) for name, _, rest in split}
 
 
