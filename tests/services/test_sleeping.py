@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from tests.services.case import KeeperCase
 from txcontain.network.doorways import WAIT_WITHIN
+from txcontain.services import asking
 from txcontain.services.sleeping import LOOK_AFTER
 
 PORTS = ["80:8000"]
@@ -128,6 +129,22 @@ class DemandTests(DemandCase):
         self.keeper.sleeping.awake.clear()
         self.assertTrue(self.keeper.sleeping.came_back("shop", "web"))
         self.assertFalse(self.keeper.sleeping.came_back("shop", "other"))
+
+    def test_down(self) -> None:
+        """Whoever waits until it is gone is told when nothing leads to it any more."""
+        gate = Deferred[None]()
+
+        async def run(script: str) -> None:
+            await gate
+
+        self.manager.network.firewall.run = run
+        self.now(asking.down(self.keeper, "shop"))
+        gone = self.keeper.settled("shop", ["web"])
+        self.advance(1)
+        self.assertNoResult(gone)
+        gate.callback(None)
+        self.advance(1)
+        self.successResultOf(gone)
 
     def test_not_on_demand_any_more(self) -> None:
         """If it is to run always, it does, and no one looks who is connected."""

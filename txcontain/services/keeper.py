@@ -186,7 +186,8 @@ class Keeper:
     def _look(self, name: str) -> None:
         wished = self.wished.get(name)
         if wished is None:
-            self._tell_all(name)
+            if not self._leading[name]:  # else there is another look when that is done
+                self._tell_all(name)
         elif self.manager.unread:  # these may be instances of this stack
             self._look_after(name, TRY_AGAIN)
         else:
@@ -215,7 +216,7 @@ class Keeper:
         """Nothing of a stack is there any more; nor is anything kept for its name."""
         for waiter in list(self._waiting.get(name, ())):
             self._tell(name, waiter, [])
-        for table in (self._timers, self._routes, self._waiting):
+        for table in (self._timers, self._routes, self._waiting, self._leading):
             table.pop(name, None)
         if not self._lock(name).locked:
             del self._locks[name]
