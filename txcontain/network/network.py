@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import (
     IPv4Address,
@@ -26,7 +26,7 @@ from ipaddress import (
 from itertools import chain
 from typing import Any, TypeVar
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,72 +50,16 @@ from txcontain.network.bridge import NOT_FORWARDING, Bridge, forwards, has_ipv6,
 from txcontain.network.dns import Resolver
 from txcontain.network.doorways import Doorways, Place, key_of
 from txcontain.network.firewall import Firewall, Published, find_nft, run_nft
+from txcontain.network.members import (
+    NO_SERVICE,
+    Member,
+    Service,
+    has_datagrams,
+    is_loopback,
+    published,
+)
 
 T = TypeVar("T")  # what is found
-
-
-@frozen
-class Member:
-    """An instance on the bridge, from its launch until it ends for good."""
-
-    names: tuple[str, str]  # of the instance and of its config, in lower case
-    address: IPv4Address
-    ports: tuple[Port, ...]
-    config: str = ""  # its name as it is written
-    address6: str | None = None
-    runs: bool = False
-    withdrawn: bool = False  # from its service: it gets nothing new
-    datagrams: bool = False  # whether a port has led such to it (UDP)
-
-    addresses: tuple[str, ...] = field(  # where it is reached
-        init=False,
-        default=Factory(
-            lambda self: (str(self.address), *filter(None, [self.address6])), takes_self=True
-        ),
-    )
-
-    @property
-    def serves(self) -> bool:
-        """Whether names lead to it."""
-        return self.runs and not self.withdrawn
-
-
-@frozen
-class Service:
-    """What leads to one or more instances."""
-
-    names: frozenset[str]  # in lower case
-    ports: tuple[Port, ...]
-    replicas: tuple[str, ...]  # the instances that get new connections
-    scope: str = ""  # if services of several have a name, each instance finds that of its own
-
-
-NO_SERVICE = Service(frozenset(), (), ())
-
-
-def is_loopback(port: Port) -> bool:
-    """Whether a port is published only to programs of this host."""
-    return IPv4Address(port.address).is_loopback
-
-
-def has_datagrams(ports: Iterable[Port]) -> bool:
-    """Whether one of these ports is of UDP."""
-    return any(port.protocol == "udp" for port in ports)
-
-
-def published(
-    ports: Iterable[Port], members: Collection[Member], doorways: Doorways
-) -> Iterator[Published]:
-    """Ports that lead to these, as the firewall takes them.
-
-    If a port leads to none, connections wait in its doorway, and datagrams find no one. One at
-    which another program of the host listens is that program's, and is not led anywhere.
-    """
-    for port in ports:
-        found = chain.from_iterable(member.addresses for member in members)
-        addresses = tuple(one for one in found if (":" in one) == port.is_v6)
-        if (addresses or doorways.holds(port)) and not doorways.is_taken(port):
-            yield Published(port.protocol, port.address, port.number, addresses, port.target)
 
 
 @define(eq=False)
