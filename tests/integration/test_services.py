@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import itertools
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import PROJECT, ManagerCase, wait_until
+from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, wait_until
 from tests.integration.probes import PRELUDE
+from tests.integration.test_life import SABOTAGE
 from tests.integration.test_network import SERVER, NetworkCase, reach
 
 FOREVER = "trap exit TERM; while :; do sleep 0.05; done"
-MOMENTS = (0.0, 0.02, 0.05, 0.1, 0.2)  # seconds after a change was begun
 
 
 class ServicesTests(ManagerCase):
@@ -62,10 +66,6 @@ class ServicesTests(ManagerCase):
             one["service"]: one["state"] for one in self.ask("GET", "/services").json["services"]
         }
 
-    def are_done(self) -> bool:
-        """Whether all services are as wished."""
-        return {*self.states().values()} == {"done"}
-
     def txcontain(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the CLI."""
         environment = {**os.environ, "TXCONTAIN_URL": self.url}
@@ -90,20 +90,95 @@ class ServicesTests(ManagerCase):
             self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual((self.states(), self.ask("GET", "/instances").json["instances"]), ({}, []))
 
-    def test_killed(self) -> None:
-        """A manager that is killed at any moment of an update is followed by one that goes on."""
-        self.up(self.stack(replicas=1))
-        for number, moment in enumerate(MOMENTS):
-            wished = self.stack(minor=str(2 - number % 2), replicas=1)
-            self.ask("POST", "/stacks", wished)
-            time.sleep(moment)
-            self.manager.kill()
-            self.manager.wait()
+
+class KilledTests(NetworkCase):
+    """A manager that is killed at each step of a rolling update."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for minor in ("1", "2"):
+            self.upload(**self.job(FOREVER, name="web", major="1", minor=minor))
+
+    def stack(self, number: int, order: str) -> dict[str, Any]:
+        """Two replicas and another service; with each number the other version."""
+        update = {"order": order, "monitor": 0.05}
+        app = {"config": f"web-1-{1 + number % 2}", "replicas": 2, "drain": 0.1, "update": update}
+        return {"stack": "shop", "services": {"app": app, "other": {"config": "web-1-1"}}}
+
+    def instances(self) -> dict[str, Any]:
+        """What the list tells of each instance, by its name."""
+        return {one["instance"]: one for one in self.ask("GET", "/instances").json["instances"]}
+
+    def stop(self) -> None:
+        """Take the stack down, and stop the manager."""
+        self.kill_at(0)
+        if self.manager.poll() is None:
+            self.ask("DELETE", "/stacks/shop?wait=1")
+        super().stop()
+
+    def kill_at(self, step: int, after: float = 0.0) -> None:
+        """Have the manager be killed in place of a step, or seconds after that; 0: of none."""
+        (self.folder / "steps").write_text(f"{step} {after}")
+
+    def start(self, **environment: str) -> None:
+        """Start a manager that is to be killed at some step."""
+        path = f"{SABOTAGE}:{PROJECT}"
+        super().start(PYTHONPATH=path, SABOTAGE_STEPS=str(self.folder / "steps"), **environment)
+
+    def survives(self, stack: Any) -> bool:
+        """Whether the manager lives through an update."""
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it dies before it answers
+            answer = self.ask("POST", "/stacks?wait=1", stack)
+            if answer.body.endswith(b'{"outcome":"done","wrong":[]}\n'):
+                return True
+        self.assertEqual(self.manager.wait(PATIENCE), -signal.SIGKILL)
+        return False
+
+    def look(self, stack: Any, pid: int) -> None:
+        """All comes to what is wished; no instance was lost or is there twice, others run on."""
+        wait_until(self.is_done, "the next manager has gone on to the end")
+        plan = self.ask("POST", "/stacks?dry_run=1", stack).json
+        self.assertEqual((plan["changes"], plan["steps"]), ([], []))
+        instances = self.instances()
+        self.assertEqual(instances.pop("shop-other-1")["pid"], pid)
+        wished = stack["services"]["app"]["config"]
+        found = [(one["state"], f"web-1-{one['minor']}") for one in instances.values()]
+        self.assertEqual(found, [("running", wished)] * 2)
+        self.assertEqual(len({pid, *(one["pid"] for one in instances.values())}), 3)
+        wait_until(lambda: len(self.tokens()) == 3, "nothing runs beside the three")
+
+    def is_done(self) -> bool:
+        """Whether all services are as wished."""
+        services = self.ask("GET", "/services").json["services"]
+        return {one["state"] for one in services} == {"done"}
+
+    def tokens(self) -> set[str]:
+        """The containers of which there is a process, a group or a folder."""
+        slots = self.state.glob("run/slots/*")
+        return {path.name for path in (*slots, *self.cgroups_left())}
+
+    def kill_at_each_step(self, order: str) -> int:
+        """Kill the manager at each step of an update, in turn; returns how many there are."""
+        self.kill_at(0)
+        self.assertTrue(self.survives(self.stack(0, order)))
+        pid = self.instances()["shop-other-1"]["pid"]
+        for number in itertools.count(1):
+            stack = self.stack(number, order)
+            self.kill_at(number, 0.02 * (number % 2))  # seconds: before it, or in the middle of it
+            if self.survives(stack):
+                return number - 1
+            self.kill_at(0)
             self.start()
-            wait_until(self.are_done, "the update is done")
-            self.assertEqual(self.ask("POST", "/stacks?dry_run=1", wished).json["steps"], [])
-            names = {one["instance"] for one in self.ask("GET", "/instances").json["instances"]}
-            self.assertEqual(names, {"shop-db-1", "shop-task-1", "shop-app-1"})
+            self.look(stack, pid)
+        raise AssertionError
+
+    def test_stop_first(self) -> None:
+        """The next manager brings it to its end, and no instance is lost or there twice."""
+        self.assertEqual(self.kill_at_each_step("stop-first"), 6)
+
+    def test_start_first(self) -> None:
+        """The same if a new one serves before an old one goes."""
+        self.assertEqual(self.kill_at_each_step("start-first"), 6)
 
 
 class RollingTests(NetworkCase):
