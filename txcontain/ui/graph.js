@@ -4,6 +4,7 @@ import { clock, html, latest, useMemo, useState } from "./ui.js";
 
 const [WIDTH, HEIGHT] = [1000, 100]; // of the drawing, which is stretched to the room there is
 const LINES = 4; // across, at most
+const MARKS = 125; // side by side, at most: what happens at one moment has one
 const TIMES = 5; // labels below, at most
 const SPANS = [60, 120, 300, 600, 1200, 1800, 3600, 7200]; // seconds from one label to the next
 
@@ -19,10 +20,10 @@ export function Graph({ title, values, times, unit, marks = [], of, powers }) {
   const is = values[pointed] ?? null;
   const told = pointed < 0 ? latest(values) : is;
   const across = drawn.lines.map((value) => `M0 ${drawn.y(value)}H${WIDTH}`).join("");
-  const down = marks
-    .map(place)
+  const marked = new Set(marks.map((time) => Math.round(place(time) * MARKS) / MARKS));
+  const down = [...marked]
     .filter((share) => share > 0 && share < 1)
-    .map((share) => `M${(share * WIDTH).toFixed(1)} 0V${HEIGHT}`)
+    .map((share) => `M${share * WIDTH} 0V${HEIGHT}`)
     .join("");
   return html`<figure>
     <figcaption>

@@ -50,9 +50,6 @@ function Page() {
     addEventListener("hashchange", moved);
     addEventListener("keydown", pressed);
     keys.set("?", { words: "all keys", act: () => setHelp(true) });
-    menu(live).forEach(([address, title], at) =>
-      keys.set(String(at + 1), { words: title, act: () => go(`#/${address}`) }),
-    );
     onUnknown(() => {
       stop();
       setUnknown(true);
@@ -60,6 +57,13 @@ function Page() {
     start();
     return () => removeEventListener("hashchange", moved);
   }, []);
+  useEffect(
+    () =>
+      menu(live).forEach(([address, title], at) =>
+        keys.set(String(at + 1), { words: title, act: () => go(`#/${address}`) }),
+      ),
+    [live.hasServices],
+  );
   if (unknown) return html`<${SignIn} done=${() => (setUnknown(false), start())} />`;
   const [, title, View] = VIEWS.find(([address]) => address === where.view) || VIEWS[0];
   document.title = `${where.rest[0] || title} · txcontain`;
