@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 
 from tests.fakes import ManagerTestCase
 from tests.support import document
+from txcontain.api import server, verbs
 from txcontain.api.server import ApiSite, ConnectionLimits
 from txcontain.container.document import LONGEST_DOCUMENT
 
@@ -49,6 +50,24 @@ class SiteTests(SiteCase):
         for host in ("localhost:8080", "localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080"):
             self.assertEqual(self.status("GET", "/list", f"Host: {host}"), 200, host)
         self.assertEqual(self.status("GET", "/list", version="1.0"), 200)
+
+    def test_timed_from_its_first_line(self) -> None:
+        """A launch knows how long its request was read: from its first line on, body and all."""
+        self.add()
+        now = [100.0]
+        for module in (server, verbs):
+            self.patch(module, "perf_counter", lambda: now[0])
+        connection, _ = self.connect()
+        body = b'{"config": "web"}'
+        head = f"POST /instances HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        connection.dataReceived(head.encode())
+        now[0] += 0.25
+        connection.dataReceived(b"\r\n")
+        now[0] += 0.5
+        connection.dataReceived(body)
+        self.reactor.advance(0)
+        (instance,) = self.manager.instances.values()
+        self.assertEqual(instance.phases["http"], 0.75)
 
     def test_foreign_host(self) -> None:
         """Any other name is refused: a web page may have made it lead here."""
