@@ -5,7 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.session import Session
-from txcontain.cli.overview import ASCII_BARS, KEYS, Action, View, sparkline
+from txcontain.cli.overview import ALERT, ASCII_BARS, FAINT, KEYS, Action, View, sparkline
 
 RECORD = {
     "name": "web",
@@ -37,6 +37,7 @@ class ViewCase(SynchronousTestCase):
         self.view.update(
             [record("web-1"), record("web-2", state="ended"), record("db", major="3")],
             {"web-1": {"cpu": [None, 0.5, 1.0], "memory": [0, 1 << 20, 2 << 20]}},
+            {},
         )
 
     def press(self, *keys: str) -> Action | None:
@@ -67,6 +68,18 @@ class ScreenTests(ViewCase):
         self.assertEqual(second.split()[:3], ["web-2", "ended", "-"])
         self.assertEqual(third.split()[0], "db")
 
+    def test_host(self) -> None:
+        """The first line ends with what the machine has left, and for what its processes wait."""
+        for cpu, style in ((20, FAINT), (21.4, ALERT)):
+            left = {"memory": {"available": 3 << 30}, "disk": {"available": 5 << 30}}
+            self.view.update([], {}, {**left, "pressure": {"cpu": cpu, "io": 0}})
+            self.assertIn(
+                f"waiting: cpu {cpu:.0f} %, io 0 %   free: memory 3.0G, disk 5.0G", self.text()[0]
+            )
+            self.assertEqual(self.view.screen_of(120, 20)[0][2][1], style)
+        self.view.update([], {}, {**left, "pressure": {}})
+        self.assertNotIn("waiting", self.text()[0])
+
     def test_any_size(self) -> None:
         """On every terminal, however small, no line is too long, and there are not too many."""
         for keys in ((), ("enter",), ("?",), ("/", "w")):
@@ -80,7 +93,7 @@ class ScreenTests(ViewCase):
 
     def test_scrolled(self) -> None:
         """The chosen instance is always in sight."""
-        self.view.update([record(f"i{number}") for number in range(100)], {})
+        self.view.update([record(f"i{number}") for number in range(100)], {}, {})
         for key in ("j", "G", "k", "^B", "g", "^F"):
             self.press(key)
             self.assertIn(self.view.chosen, [line.split(" ")[0] for line in self.text(80, 10)])
@@ -91,7 +104,7 @@ class ScreenTests(ViewCase):
         text = "\n".join(self.text())
         for word in ("web-1-01", "Health", "team=shop\\x1b[2J", "at most 1.00 processors"):
             self.assertIn(word, text)
-        self.view.update([], {})
+        self.view.update([], {}, {})
         self.assertIn("This instance is gone", "\n".join(self.text()))
 
     def test_keys(self) -> None:
@@ -155,7 +168,7 @@ class KeyTests(ViewCase):
     def test_gone(self) -> None:
         """If the chosen instance is gone, the first one is chosen."""
         self.press("G")
-        self.view.update([record("web-1")], {})
+        self.view.update([record("web-1")], {}, {})
         self.assertEqual(self.press("l"), Action("logs", "web-1"))
 
 

@@ -17,6 +17,7 @@ PLAIN, HEAD, CHOSEN, FAINT, ALERT = "plain", "head", "chosen", "faint", "alert"
 Line = list[tuple[str, str]]  # pieces of text, each with its style: one of these, or a state
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 LABEL = 10  # characters before what is told of an instance
+MUCH = 20  # per cent of the last ten seconds, in which someone on this machine waited
 SHORT = 20  # points of a sparkline in the list
 KEYS = (
     ("j k, arrows", "choose an instance"),
@@ -45,6 +46,7 @@ class View:
         self.bars = bars
         self.records: list[Json] = []
         self.history: dict[str, Json] = {}
+        self.host: Json = {}  # as GET /host answers
         self.trouble = ""  # why what is shown may be old
         self.chosen = ""  # an instance
         self.wanted = ""  # a text to look for
@@ -52,9 +54,9 @@ class View:
         self.page = "list"  # or one, keys
         self.first = 0  # line of the list that is at the top
 
-    def update(self, records: "list[Json]", history: "dict[str, Json]") -> None:
+    def update(self, records: "list[Json]", history: "dict[str, Json]", host: "Json") -> None:
         """Take what the manager has told now."""
-        self.records, self.history, self.trouble = records, history, ""
+        self.records, self.history, self.host, self.trouble = records, history, host, ""
 
     @property
     def shown(self) -> "list[Json]":
@@ -136,7 +138,17 @@ class View:
         processors = sum(latest(one["cpu"]) or 0 for one in self.history.values())
         memory = sum(latest(one["memory"]) or 0 for one in self.history.values())
         used = f"   CPU {processors:.2f}   memory {size(int(memory))}"
-        return [("txcontain  ", HEAD), (told + used, PLAIN)]
+        return [("txcontain  ", HEAD), (told + used, PLAIN), *self._machine()]
+
+    def _machine(self) -> Line:
+        if not self.host:
+            return []
+        waits = [f"{what} {share:.0f} %" for what, share in self.host["pressure"].items()]
+        scarce = any(share > MUCH for share in self.host["pressure"].values())
+        memory, disk = (size(self.host[what]["available"]) for what in ("memory", "disk"))
+        left = f"   free: memory {memory}, disk {disk}"
+        waiting = f"   waiting: {', '.join(waits)}" if waits else ""
+        return [(waiting, ALERT if scarce else FAINT), (left, FAINT)]
 
     def _foot(self) -> Line:
         if self.trouble:

@@ -58,6 +58,8 @@ SPECIAL = {
     "KEY_ENTER": "enter",
 }
 POINTS = 300  # that a graph may have
+LEFT = {"available": int}
+HOST = {"pressure": {}, "memory": LEFT, "disk": LEFT}
 
 
 async def watch(client: "Client", arguments: Namespace) -> int:
@@ -83,7 +85,7 @@ async def fetch(client: "Client", view: View) -> None:
         if view.page == "one":
             with suppress(CliError):  # it is gone: the page says so
                 told |= await history(client, f"last={POINTS}&instance={quoted(view.chosen)}")
-        view.update(records, told)
+        view.update(records, told, await client.ask("GET", "/host", shape=HOST))
     except CliError as error:
         view.trouble = str(error)
 
