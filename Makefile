@@ -28,7 +28,6 @@ packages:
 	@scripts/packages
 
 $(INSTALLED): pyproject.toml scripts/make-venv | packages
-	@rm -f $@
 	@scripts/step venv "Making the Python environment (.venv)" scripts/make-venv .venv
 	@touch $@
 
