@@ -62,6 +62,12 @@ class ComplaintsTests(SynchronousTestCase):
         line = "x: Cannot mknod: Operation not permitted: Cannot open: Not a directory"
         self.assertEqual(heard(f"{TAR}: {line}\n").said, f"tar: {line}")
 
+    def test_twice(self) -> None:
+        """What is said several times is quoted once, and all of it on one line."""
+        lines = ("gzip: stdin: unexpected end of file\n", *[f"{TAR}: Unexpected EOF\n"] * 2)
+        said = "gzip: stdin: unexpected end of file; tar: Unexpected EOF"
+        self.assertEqual(heard(*lines).said, said)
+
     def test_cut_short(self) -> None:
         """An archive without its end mark was cut short."""
         self.assertEqual(heard("block 3: ** End of File **\n").said, CUT_SHORT)
@@ -86,6 +92,6 @@ class ComplaintsTests(SynchronousTestCase):
             complaints.feed(bytes(LONGEST_LINE // 10))
             self.assertLessEqual(len(complaints._rest), LONGEST_LINE)
         self.assertLessEqual(len(complaints.said), KEPT)
-        self.assertTrue(complaints.said.startswith("tar: complaint 0\ntar: complaint 1\n"))
+        self.assertTrue(complaints.said.startswith("tar: complaint 0; tar: complaint 1; "))
         self.assertEqual(len(complaints.left_out["device nodes"]["names"]), NAMED)
         self.assertEqual(complaints.left_out["device nodes"]["count"], 1000)

@@ -35,7 +35,7 @@ class Complaints:
     """What one tar has said, of which a bounded part is quoted."""
 
     left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
-    said: str = ""  # the complaints, quoted
+    said: str = ""  # the complaints, quoted, each once
     _rest: bytes = b""  # an unfinished line
 
     def feed(self, data: bytes) -> None:
@@ -70,5 +70,5 @@ class Complaints:
             left["names"].append(name)
 
     def _complain(self, line: str) -> None:
-        if len(self.said) < KEPT:
-            self.said = f"{self.said}\n{line}".strip()[:KEPT]
+        if len(self.said) < KEPT and line not in self.said.split("; "):
+            self.said = f"{self.said}; {line}".removeprefix("; ")[:KEPT]
