@@ -17,6 +17,9 @@ from txcontain.cli import main
 from txcontain.cli.client import Client
 from txcontain.cli.commands import COMMANDS
 
+# What follows on the status of an answer that says no more.
+NO_REASON = ", without a reason: is http://localhost:8080 a txcontain manager's address?"
+
 
 class Manager(Resource):
     """Answers each request as its table says, and remembers what it was asked.

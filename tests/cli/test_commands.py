@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from tests.cli.session import Broken, Manager, Session
+from tests.cli.session import NO_REASON, Broken, Manager, Session
 from tests.support import MEASURED
 from txcontain import __version__
 from txcontain.cli import complete, connect, main, system
@@ -127,7 +127,7 @@ class CourseTests(Session):
         """If a refusal has no reason, its status line is shown."""
         self.manager.answers_to("POST /launch", status=404)
         self.run_command("launch", "web", "1", "01")
-        self.assertEqual(self.out, "Failure: HTTP status 404 Not Found\n")
+        self.assertEqual(self.out, f"Failure: HTTP status 404 Not Found{NO_REASON}\n")
 
     def test_terminal_codes(self) -> None:
         """A reason can't command the terminal: it may hold what a container wrote."""
@@ -304,7 +304,7 @@ class LifeTests(Session):
         self.assertEqual(self.run_command("stop", "-t", "3", "config:web"), 0)
         self.assertEqual(self.run_command("stop", "config:web", "db"), 1)
         self.assertEqual(self.out, "web-1: stopped\n" * 2)
-        self.assertEqual(self.err, "db: HTTP status 409 Conflict\n")
+        self.assertEqual(self.err, f"db: HTTP status 409 Conflict{NO_REASON}\n")
 
     def test_paused(self) -> None:
         """A paused instance is called so."""
@@ -501,7 +501,9 @@ class NoAnswerTests(Session):
     def test_redirect(self) -> None:
         """A redirect is not followed."""
         self.manager.answers_to("GET /list", status=302, Location="http://elsewhere/")
-        self.assertEqual((self.run_command("list"), self.err), (1, "HTTP status 302 Found\n"))
+        self.assertEqual(
+            (self.run_command("list"), self.err), (1, f"HTTP status 302 Found{NO_REASON}\n")
+        )
 
     def test_reader_has_left(self) -> None:
         """If the reader of the output has left, the command ends without a word."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.cli.session import Session
+from tests.cli.session import NO_REASON, Session
 from txcontain.cli import progress
 
 LAUNCHED = {"instance": "web-1", "name": "web", "major": "1", "minor": "01"}
@@ -88,7 +88,7 @@ class ProgressTests(Session):
         for _ in range(3):
             self.http.flush()
         self.assertEqual(self.successResultOf(status), 1)
-        self.assertEqual(self.out, "Failure: HTTP status 409 Conflict\n")
+        self.assertEqual(self.out, f"Failure: HTTP status 409 Conflict{NO_REASON}\n")
         self.assertEqual(self.err, CLEAR)
 
     def test_listens(self) -> None:

@@ -419,7 +419,11 @@ class Client:
             lines = [f"{problem['title']}: {problem['detail']}", *problem["chain"]]
             return Refused(code, "\n  ".join(lines), problem.get("type", ""))
         told = unquote(headers.getRawHeaders("Txcontain-Reason", [""])[0])
-        return Refused(code, told or f"HTTP status {code} {phrase.decode('latin-1')}")
+        nothing_told = (
+            f"HTTP status {code} {phrase.decode('latin-1')}, without a reason:"
+            f" is {self._where} a txcontain manager's address?"
+        )
+        return Refused(code, told or nothing_told)
 
     def understood(self, text: bytes, shape: Any) -> Json:
         """Return the JSON value in `text`."""
