@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -221,3 +222,13 @@ class TerminalTests(Session):
             self.patch(os, "environ", {"NO_COLOR": "1"})
             screen.show_table([["NAME", "EXIT"], ["web", "\x1b[2J\ndb  -"]])
         self.assertEqual(self.out.splitlines()[1::2], ["web   \\x1b[2J; db  -"] * 2)
+
+
+class DocumentTests(SynchronousTestCase):
+    """docs/cli.md."""
+
+    def test_columns_and_filters(self) -> None:
+        """It names each field of a template, and each key of a filter."""
+        text = (Path(__file__).resolve().parents[2] / "docs/cli.md").read_text()
+        names = [*(f"`{column}`" for column in ps.COLUMNS), *(f"`{key}=`" for key in ps.FILTERS)]
+        self.assertEqual([name for name in names if name not in text], [])
