@@ -8,8 +8,10 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
+from twisted.web.server import Request
 
 from tests.api.test_resources import WebTestCase
+from txcontain.api.access import READ, Caller
 from txcontain.exports import exporting
 
 BASE = "/configs/web-1-01/export"
@@ -95,6 +97,13 @@ class ExportTests(WebTestCase):
         self.assertIn("to must be compose or kubernetes", self.problem("?to=oci", path)[1])
         self.assertIn("the query says no target", self.problem("", path)[1])
         self.assertEqual(self.problem("?to=compose", "/stacks/none/export")[0], 404)
+
+    def test_who_may(self) -> None:
+        """Who may only read gets no image, nor what a tarball or a file of the host's holds."""
+        self.add()
+        for path in (f"{BASE}?to=oci", f"{BASE}?to=kubernetes", "/stacks/a/export?to=compose"):
+            with mock.patch.object(Request, "caller", Caller("ann", READ)):
+                self.assertEqual(self.ask("GET", path)[0], 403, path)
 
     def test_head(self) -> None:
         """HEAD of an image tells whether there is such a config, and reads no layer."""

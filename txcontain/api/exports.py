@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from twisted.web.server import Request
 
 from txcontain.api.describe import BINARY, Json, extension, in_query, one_of, string
-from txcontain.api.verbs import ExtensionResource, choice, note, query, text
+from txcontain.api.verbs import ExtensionResource, choice, note, query, require_write, text
 from txcontain.errors import InvalidData
 from txcontain.exports.exporting import ARCHIVES, OF_STACKS, TARGETS, Exporter
 from txcontain.exports.written import Document
@@ -62,6 +62,7 @@ def export_of(exporter: Exporter, file_name: str) -> ExtensionResource:
     """/configs/NAME-MAJOR-MINOR/export."""
 
     async def export(request: Request) -> None:
+        require_write(request)  # there may be secrets in tarballs
         asked = query(request, to=choice(*TARGETS), image=text)
         target, image = wanted(asked["to"], TARGETS), asked["image"]
         if target in ARCHIVES:
@@ -109,6 +110,7 @@ def export_of_stack(exporter: Exporter, name: str) -> ExtensionResource:
     """/stacks/NAME/export."""
 
     async def export(request: Request) -> None:
+        require_write(request)
         target = wanted(query(request, to=choice(*OF_STACKS))["to"], OF_STACKS)
         send(request, target, await exporter.stack(name, target))
 
