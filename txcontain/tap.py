@@ -35,6 +35,7 @@ from txcontain.engine.notify import DELIVER_WITHIN, Notifier, Outbox, free_part
 from txcontain.engine.publishing import tell_unserved
 from txcontain.engine.recovery import restore
 from txcontain.engine.store import Configs
+from txcontain.engine.this_host import ThisHost
 from txcontain.engine.volumes import Volumes
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
@@ -400,6 +401,6 @@ def makeService(options: Options) -> MultiService:
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager, make_notifier(options, manager)).setServiceParent(services)
-    for listener in listen.listeners(options, manager):
+    for listener in listen.listeners(options, ThisHost(manager)):
         listener.setServiceParent(services)
     return services

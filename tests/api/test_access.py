@@ -25,6 +25,7 @@ from txcontain.api.access import READ, WRITE, Caller, Keys, Loopback, Peers, Tok
 from txcontain.api.server import ApiSite, Channel
 from txcontain.cli import main, system
 from txcontain.cli.client import Client
+from txcontain.engine.this_host import ThisHost
 from txcontain.host.kernel import Kernel
 from txcontain.tap import Options
 
@@ -205,7 +206,7 @@ class SiteCase(ManagerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.site = ApiSite(self.manager, access=self.access)
+        self.site = ApiSite(ThisHost(self.manager), access=self.access)
 
     def connect(self) -> tuple[Channel, StringTransport]:
         """A connection and what is sent on it."""
@@ -476,7 +477,7 @@ class OptionTests(SynchronousTestCase):
             ("--unix-socket x", ["TcpListener", "UnixListener"]),
             ("--port 0 --unix-socket x", ["UnixListener"]),
         ):
-            services = listen.listeners(self.parse(words), manager)
+            services = listen.listeners(self.parse(words), ThisHost(manager))
             self.assertEqual([type(service).__name__ for service in services], kinds)
 
     def test_names(self) -> None:
@@ -488,7 +489,7 @@ class OptionTests(SynchronousTestCase):
             ("--interface 0.0.0.0 --tls-cert CERT --tls-key KEY --tokens TOKENS", None),
         ):
             service: Any
-            (service,) = listen.listeners(self.parse(words), manager)
+            (service,) = listen.listeners(self.parse(words), ThisHost(manager))
             site = getattr(service.port.factory, "wrappedFactory", service.port.factory)
             self.assertEqual(site._names, names)
 
@@ -496,7 +497,7 @@ class OptionTests(SynchronousTestCase):
         """Connections never take more than a part of the descriptors there are."""
         with mock.patch("resource.getrlimit", return_value=(300, 300)):
             service: Any
-            (service,) = listen.listeners(self.parse(""), mock.Mock())
+            (service,) = listen.listeners(self.parse(""), ThisHost(mock.Mock()))
         self.assertEqual(service.port.factory.limits.connections, 100)
 
 
@@ -510,7 +511,7 @@ class CannotStartTests(MachineTestCase):
         options = Options()
         options.parseOptions(words)
         manager = mock.Mock(reactor=self.reactor, kernel=self.kernel)
-        *_, service = listen.listeners(options, manager)
+        *_, service = listen.listeners(options, ThisHost(manager))
         error = self.assertRaises(listen.CannotStart, service.privilegedStartService)
         self.assertNotIn("\n", error.code)
         return error.code

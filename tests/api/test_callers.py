@@ -14,6 +14,7 @@ from tests.fakes import ManagerTestCase
 from txcontain.api import callers
 from txcontain.api.callers import Callers
 from txcontain.api.server import ApiSite
+from txcontain.engine.this_host import ThisHost
 from txcontain.errors import Forbidden
 from txcontain.host import sockets, syscalls
 from txcontain.host.cgroups import SOCKETS, Cgroups
@@ -52,7 +53,7 @@ class CallerTests(ManagerTestCase):
 
     def ask(self, peer: str = "127.0.0.1", kind: type[Any] = IPv4Address) -> bytes:
         """The answer to a request from this address."""
-        connection = ApiSite(self.manager).buildProtocol(None)
+        connection = ApiSite(ThisHost(self.manager)).buildProtocol(None)
         own = kind("TCP", peer, 8080)
         transport = StringTransport(hostAddress=own, peerAddress=kind("TCP", peer, 1234))
         connection.makeConnection(transport)
@@ -99,7 +100,7 @@ class CallerTests(ManagerTestCase):
         """A container whose config says so is answered, and the journal has its name."""
         instance = self.begin(name="web", manage=True)
         self.maker = 9
-        channel = ApiSite(self.manager).buildProtocol(None)
+        channel = ApiSite(ThisHost(self.manager)).buildProtocol(None)
         channel.makeConnection(StringTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1)))
         body = b'{"name": "web", "major": "1", "minor": "01"}'
         head = b"POST /launch HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"

@@ -24,6 +24,7 @@ from txcontain.api.server import (
     Refusal,
 )
 from txcontain.api.strangers import LINE_EVERY, MOST_ADDRESSES, Strangers
+from txcontain.engine.this_host import ThisHost
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /list HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -36,7 +37,7 @@ class HostileCase(ManagerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.site = ApiSite(self.manager, limits=LIMITS)
+        self.site = ApiSite(ThisHost(self.manager), limits=LIMITS)
         self.logged = io.StringIO()
         observer: Any = textFileLogObserver(self.logged)
         globalLogPublisher.addObserver(observer)

@@ -16,6 +16,7 @@ from txcontain.api.openapi import DOCUMENT
 from txcontain.api.resources import make_root
 from txcontain.api.verbs import STATUSES, Collection
 from txcontain.container.spec import KEYS, LIMITS, REQUIRED, from_json
+from txcontain.engine.this_host import ThisHost
 from txcontain.errors import InvalidData
 
 API = (Path(__file__).parents[2] / "API.md").read_text()
@@ -94,7 +95,7 @@ class DocumentTests(ManagerTestCase):
     def setUp(self) -> None:
         super().setUp()
         be_known(self)
-        self.root = make_root(self.manager)
+        self.root = make_root(ThisHost(self.manager))
         self.http: Any = StubTreq(self.root)
 
     def ask(self, method: str, path: str) -> tuple[Any, bytes]:

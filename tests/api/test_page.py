@@ -14,6 +14,7 @@ from txcontain.api import page
 from txcontain.api.access import Keys, Tokens, token_of_websocket
 from txcontain.api.page import FILES, FOLDER, KINDS
 from txcontain.api.server import ApiSite
+from txcontain.engine.this_host import ThisHost
 
 BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
 VENDOR = FOLDER / "vendor"
@@ -100,7 +101,7 @@ class StrangersTests(TokenCase, PageCase):
     def setUp(self) -> None:
         PageCase.setUp(self)
         TokenCase.setUp(self)
-        self.site = ApiSite(self.manager, access=Keys(Tokens(self.path), False))
+        self.site = ApiSite(ThisHost(self.manager), access=Keys(Tokens(self.path), False))
 
     def test_files_only(self) -> None:
         """The page's files, to sign in with; and of all the rest nothing."""

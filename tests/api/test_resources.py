@@ -22,6 +22,7 @@ from txcontain.api.resources import make_root
 from txcontain.cli.client import Client
 from txcontain.cli.errors import Refused
 from txcontain.engine.manager import Manager
+from txcontain.engine.this_host import ThisHost
 from txcontain.host.cgroups import Cgroups
 from txcontain.logs.logd import STREAMS
 from txcontain.runtime.readiness import LISTEN_WITHIN, LOOK_AT_MOST
@@ -76,7 +77,7 @@ class WebTestCase(ManagerTestCase):
     def setUp(self) -> None:
         super().setUp()
         be_known(self)
-        self.http: Any = StubTreq(make_root(self.manager))
+        self.http: Any = StubTreq(make_root(ThisHost(self.manager)))
 
     def settle(self) -> None:
         """Do what is due at once, on both ends of every connection."""

@@ -11,6 +11,7 @@ from tests.support import document
 from txcontain.api import server, verbs
 from txcontain.api.server import ApiSite, ConnectionLimits
 from txcontain.container.document import LONGEST_DOCUMENT
+from txcontain.engine.this_host import ThisHost
 
 
 class SiteCase(ManagerTestCase):
@@ -18,7 +19,7 @@ class SiteCase(ManagerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.site = ApiSite(self.manager)
+        self.site = ApiSite(ThisHost(self.manager))
 
     def connect(self) -> tuple[Any, ...]:
         """A client's connection, and what is sent to it."""
@@ -159,7 +160,7 @@ class SiteTests(SiteCase):
 
     def test_interface(self) -> None:
         """The address that the manager was told to listen on is a name of it too."""
-        self.site = ApiSite(self.manager, {"10.0.0.1"})
+        self.site = ApiSite(ThisHost(self.manager), {"10.0.0.1"})
         self.assertEqual(self.status("GET", "/list", "Host: 10.0.0.1:8080"), 200)
 
     def test_longest(self) -> None:
@@ -233,7 +234,7 @@ class SiteTests(SiteCase):
 
     def test_too_many(self) -> None:
         """Connections beyond the limit are told so and closed, until one ends."""
-        self.site = ApiSite(self.manager, limits=ConnectionLimits(connections=2))
+        self.site = ApiSite(ThisHost(self.manager), limits=ConnectionLimits(connections=2))
         (first, _), _ = self.connect(), self.connect()
         self.assertHungUp(self.connect()[1], "503 Service Unavailable")
         first.connectionLost(Failure(ConnectionLost()))

@@ -9,6 +9,7 @@ from attrs import define
 from twisted.web.resource import Resource
 
 from txcontain.api.describe import Json
+from txcontain.engine.interface import Engine
 from txcontain.engine.manager import Manager
 
 Resources = Mapping[bytes, Resource]  # by the part of the path that leads to them
@@ -23,7 +24,12 @@ class Area:
 
     streamed: ClassVar[str] = ""  # a pattern of the paths whose PUT takes its body as it comes
 
-    manager: Manager
+    engine: Engine
+
+    @property
+    def manager(self) -> Manager:
+        """The manager of this host."""
+        return self.engine.host
 
     def resources(self) -> Resources:
         """The area's resources below the root."""

@@ -33,6 +33,7 @@ from txcontain.container.explain import explain
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.inspection import held, inspect, top, usage
+from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
 from txcontain.runtime.instance import Instance
 
@@ -337,7 +338,7 @@ class Instances(Area):
         """POST /instances."""
         asked = evolve(read_launch_request(read_object(body(request))), ago=ago(request))
         instance = await self.manager.launch_as_asked(asked)
-        add_notes(request, instance)
+        add_notes(request, notes_of(instance))
         return instance.summary
 
     def one(self, name: str) -> Resource:

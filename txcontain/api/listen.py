@@ -23,6 +23,7 @@ from twisted.python.usage import UsageError
 
 from txcontain.api.access import Keys, Loopback, Peers, Tokens, read_tokens
 from txcontain.api.server import LOCAL_NAMES, ApiSite, ConnectionLimits
+from txcontain.engine.interface import Engine
 from txcontain.engine.manager import Manager
 from txcontain.host.kernel import Kernel
 from txcontain.options import number
@@ -197,20 +198,20 @@ def _key(path: str) -> Any:
     return _read(load, path)
 
 
-def listeners(options: Options, manager: Manager) -> Iterator[Service]:
+def listeners(options: Options, engine: Engine) -> Iterator[Service]:
     """A service for each socket that the manager listens on."""
     limits = _limits(options)
     if options["port"]:
         keys = _keys(options)
         # Over TLS the certificate proves the name: a web page can't use another one.
         names = None if keys and options["tls"] else LOCAL_NAMES | {options["interface"]}
-        factory: Any = ApiSite(manager, names, keys or Loopback(), limits)
+        factory: Any = ApiSite(engine, names, keys or Loopback(), limits)
         if options["tls"]:
             factory = _over_tls(options["tls"], factory)
-        yield TcpListener(options["port"], options["interface"], factory, manager)
+        yield TcpListener(options["port"], options["interface"], factory, engine.host)
     if options["unix-socket"]:
-        site = ApiSite(manager, None, Peers(), limits)
-        yield UnixListener(options["unix-socket"], options["unix-group"], site, manager.reactor)
+        site = ApiSite(engine, None, Peers(), limits)
+        yield UnixListener(options["unix-socket"], options["unix-group"], site, engine.host.reactor)
 
 
 def _limits(options: Options) -> ConnectionLimits:

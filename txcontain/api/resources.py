@@ -13,13 +13,13 @@ from txcontain.api.areas import AREAS
 from txcontain.api.instances import Instances
 from txcontain.api.openapi import DOCUMENT
 from txcontain.api.verbs import Collection, ExtensionResource, NotFound
-from txcontain.engine.manager import Manager
+from txcontain.engine.interface import Engine
 
 
-def make_root(manager: Manager) -> Resource:
+def make_root(engine: Engine) -> Resource:
     """The tree: what each area has, below the root and below an instance."""
-    areas = [area(manager) for area in AREAS.values()]
-    instances = Instances(manager)
+    areas = [area(engine) for area in AREAS.values()]
+    instances = Instances(engine)
 
     def instance(name: str) -> Resource:
         return _with(instances.one(name), *(area.below_instance(name) for area in areas))

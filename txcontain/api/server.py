@@ -43,7 +43,7 @@ from txcontain.api.routes import method_of, route_of
 from txcontain.api.strangers import Strangers
 from txcontain.api.verbs import encoded, refuse
 from txcontain.container.document import LONGEST_DOCUMENT, shown
-from txcontain.engine.manager import Manager
+from txcontain.engine.interface import Engine
 from txcontain.errors import logged
 from txcontain.host.os_errors import of_os
 from txcontain.later import Timer
@@ -485,14 +485,15 @@ class ApiSite(Site):
 
     def __init__(
         self,
-        manager: Manager,
+        engine: Engine,
         names: set[str] | None = LOCAL_NAMES,
         access: Access = LOOPBACK,
         limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         """:param names: what a Host header may name; None if no browser can be misled."""
+        manager = engine.host
         super().__init__(
-            make_root(manager),
+            make_root(engine),
             timeout=limits.idle,
             reactor=manager.reactor,
             parsePOSTFormSubmission=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from attrs import define
@@ -23,24 +24,17 @@ from txcontain.api.describe import (
 from txcontain.api.verbs import NamedChildren, Verb, ago, body, note
 from txcontain.container.document import read_object
 from txcontain.container.spec import KEYS, REQUIRED, key_of, schema_of
-from txcontain.engine.configs import upload
-from txcontain.runtime.instance import Instance
+from txcontain.engine.interface import Summary
 
 CONFIG = schema_of(KEYS)
 KEY = {key: CONFIG[key] for key in ("name", "major", "minor")}
 SUMMARY = {"instance": string("the instance's name"), **KEY}
 
 
-def add_notes(request: Request, instance: Instance) -> None:
-    """Add to a launch's answer what a person should know although it has succeeded."""
-    for text in instance.notes:
+def add_notes(request: Request, notes: Iterable[str]) -> None:
+    """Add to an answer what a person should know although it is a success."""
+    for text in notes:
         note(request, text)
-    if instance.spec.port is not None and not instance.ready:
-        note(
-            request,
-            f"{instance.name} runs, but does not listen on port {instance.spec.port} "
-            f"yet: `txcontain logs {instance.name}` shows what it says",
-        )
 
 
 @define
@@ -119,32 +113,31 @@ class V1(Area):
 
     async def config(self, request: Request) -> None:
         """POST /config."""
-        await upload(self.manager, body(request))
+        await self.engine.upload(body(request))
 
     async def cfginfo(self, request: Request) -> Json:
         """GET /cfginfo."""
-        return {"files": self.manager.configs.names()}
+        return {"files": await self.engine.config_names()}
 
-    async def launch(self, request: Request) -> dict[str, str]:
+    async def launch(self, request: Request) -> Summary:
         """POST /launch."""
         name, major, minor = key_of(read_object(body(request)))
-        instance = await self.manager.launch(name, major, minor, ago(request))
-        add_notes(request, instance)
-        return instance.summary
+        launched = await self.engine.launch(name, major, minor, ago(request))
+        add_notes(request, launched.notes)
+        return launched.summary
 
     async def list_running(self, request: Request) -> Json:
         """GET /list."""
-        return {"instances": [instance.summary for instance in self.manager.running()]}
+        return {"instances": await self.engine.running()}
 
     def destroy(self, name: str) -> Verb:
         """DELETE /destroy/INSTANCE."""
 
         async def destroy(request: Request) -> None:
-            for text in await self.manager.destroy(name):
-                note(request, text)
+            add_notes(request, await self.engine.destroy(name))
 
         return Verb(DELETE=destroy)
 
     async def destroy_all(self, request: Request) -> None:
         """DELETE /destroyall."""
-        await self.manager.destroy_all()
+        await self.engine.destroy_all()

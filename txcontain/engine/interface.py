@@ -1,0 +1,56 @@
+"""What the API asks of an engine: of the manager of this host, or of one that has many hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from txcontain.engine.manager import Manager
+
+Summary = Mapping[str, str]  # an instance, and its config's name, major and minor
+
+
+@frozen
+class Launched:
+    """An instance that was launched."""
+
+    summary: Summary
+    notes: Sequence[str] = ()  # what a person should know although it has succeeded
+
+
+class Engine(Protocol):
+    """Runs containers. Each of its verbs may have to wait for others, and raises errors.Error."""
+
+    @property
+    def host(self) -> Manager:
+        """The manager of the host where the API is served."""
+
+    async def upload(self, document: bytes) -> None:
+        """Check and keep a config.
+
+        Raises InvalidData, ConfigExists, MachineAtFault.
+        """
+
+    async def config_names(self) -> Sequence[str]:
+        """The file names of the configs that are kept, sorted. Raises MachineAtFault."""
+
+    async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
+        """Start a container of a config; returns when its script runs (and listens on its PORT).
+
+        It was asked for some seconds ago. Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
+        """
+
+    async def running(self) -> Sequence[Summary]:
+        """The instances whose script runs, in launch order. Raises MachineAtFault."""
+
+    async def destroy(self, name: str) -> Sequence[str]:
+        """End an instance, and remove everything of it except its volumes.
+
+        Returns which data was removed and which was kept, a sentence each.
+        Raises NoSuchInstance, MachineAtFault.
+        """
+
+    async def destroy_all(self) -> None:
+        """End and remove all instances. Raises MachineAtFault."""

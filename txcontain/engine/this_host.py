@@ -1,0 +1,55 @@
+"""The manager of this host, as the API asks an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from txcontain.engine import configs
+from txcontain.engine.interface import Launched, Summary
+from txcontain.engine.manager import Manager
+from txcontain.runtime.instance import Instance
+
+
+@frozen
+class ThisHost:
+    """An Engine: it has one host."""
+
+    host: Manager
+
+    async def upload(self, document: bytes) -> None:
+        """Check and keep a config. Raises InvalidData, ConfigExists, MachineAtFault."""
+        await configs.upload(self.host, document)
+
+    async def config_names(self) -> Sequence[str]:
+        """The file names of the configs that are kept, sorted."""
+        return self.host.configs.names()
+
+    async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
+        """Start a container. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
+        instance = await self.host.launch(name, major, minor, ago)
+        return Launched(instance.summary, notes_of(instance))
+
+    async def running(self) -> Sequence[Summary]:
+        """The instances whose script runs, in launch order."""
+        return [instance.summary for instance in self.host.running()]
+
+    async def destroy(self, name: str) -> Sequence[str]:
+        """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""
+        return await self.host.destroy(name)
+
+    async def destroy_all(self) -> None:
+        """End and remove all instances. Raises MachineAtFault."""
+        await self.host.destroy_all()
+
+
+def notes_of(instance: Instance) -> list[str]:
+    """What a person should know of a launch although it has succeeded, a sentence each."""
+    notes = list(instance.notes)
+    if instance.spec.port is not None and not instance.ready:
+        notes.append(
+            f"{instance.name} runs, but does not listen on port {instance.spec.port} "
+            f"yet: `txcontain logs {instance.name}` shows what it says"
+        )
+    return notes
