@@ -106,10 +106,11 @@ class Transfer:
 
 def _why(said: str) -> tuple[str, ...]:
     """What of tar's complaints is the cause, and what to do."""
+    complaints = said.split("; ")
     for pattern, hint in HINTS.items():
-        if found := re.search(f"^.*(?:{pattern}).*$", said, re.MULTILINE):
-            return found[0], hint
-    return ("; ".join(list(dict.fromkeys(said.splitlines()))[:NAMED]),)
+        if found := next((one for one in complaints if re.search(pattern, one)), None):
+            return found, hint
+    return ("; ".join(complaints[:NAMED]),)
 
 
 # -- reading and writing -----------------------------------------------------------
