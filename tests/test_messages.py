@@ -2564,6 +2564,7 @@ SPEAKERS = {kind.__name__ for kind in (Error, *all_errors())} | {
     "refuse",
     "UsageError",
     "CliError",
+    "HungUp",
     "Misused",
     "ArgumentTypeError",
     "exit",

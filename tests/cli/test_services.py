@@ -1,11 +1,14 @@
 """`txcontain up`, `down`, `services` and so on, against a fake manager in memory."""
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from tests.cli.session import Session
 from txcontain.cli import services
+from txcontain.cli.client import Client
+from txcontain.cli.errors import HungUp
 
 STACK = b'{"stack": "shop", "services": {}}'
 PLAN = {
@@ -83,6 +86,18 @@ class ServicesTests(Session):
         self.manager.answers_to("POST /stacks?wait=1", lines(PLAN, EVENT))
         self.assertEqual(self.run_command("up", self.file), 1)
         self.assertIn("The next one goes on with it", self.err)
+
+    def test_killed(self) -> None:
+        """So is one that is killed, once it has said what it begins to do."""
+        for said, told in (([], "run this command again"), ([PLAN], "goes on with it")):
+
+            async def stream(*_: Any, said: Any = said, **__: Any) -> AsyncIterator[bytes]:
+                yield lines(*said)
+                raise HungUp("Hung up: run this command again.")
+
+            self.patch(Client, "stream", stream)
+            self.assertEqual(self.run_command("up", self.file), 1)
+            self.assertIn(told, self.err.splitlines()[-1])
 
     def test_detached(self) -> None:
         """With -d it is only begun."""

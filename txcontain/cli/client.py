@@ -39,7 +39,7 @@ from txcontain.cli.connect import (
     request_url,
     way_to,
 )
-from txcontain.cli.errors import CliError, Refused
+from txcontain.cli.errors import CliError, HungUp, Refused
 
 # Seconds that the manager may be silent during a slow request: a launch waits until its container
 # is ready, a destroy until the container has ended.
@@ -384,7 +384,7 @@ class Client:
         except (ConnectionClosed, RequestTransmissionFailed, ResponseFailed) as error:
             if why := distrust(error):
                 raise CliError(f"No trust between {self._where} and this side: {why}") from error
-            raise CliError(
+            raise HungUp(
                 f"The manager at {self._where} hung up before its answer was complete:"
                 " if it was restarted, run this command again."
             ) from error

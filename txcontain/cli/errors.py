@@ -5,6 +5,10 @@ class CliError(Exception):
     """A command has failed. Its text is the reason, written for the person who typed it."""
 
 
+class HungUp(CliError):
+    """The connection was cut before the answer was complete."""
+
+
 class Misused(CliError):
     """The command line is wrong, in a way that its parser does not see."""
 

@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
-from txcontain.cli.errors import CliError, Misused
+from txcontain.cli.errors import CliError, HungUp, Misused
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import one_line, plain
 
@@ -113,17 +113,21 @@ async def change(
     wrong: list[str] | None = None
     stack = ""
     chunks = client.stream(method, f"{path}?wait=1", patience=None, **body)
-    async for said in client.by_line(chunks):
-        kind = client.understood(said, dict)
-        if "outcome" in kind:
-            wrong = client.understood(said, OUTCOME)["wrong"]
-        elif "what" in kind:
-            print(told(client.understood(said, EVENT)), flush=True)
-        else:
-            plan = client.understood(said, STEPS)
-            stack = plan["stack"]
-            for text in plan["changes"]:
-                print(plain(text), flush=True)
+    try:
+        async for said in client.by_line(chunks):
+            kind = client.understood(said, dict)
+            if "outcome" in kind:
+                wrong = client.understood(said, OUTCOME)["wrong"]
+            elif "what" in kind:
+                print(told(client.understood(said, EVENT)), flush=True)
+            else:
+                plan = client.understood(said, STEPS)
+                stack = plan["stack"]
+                for text in plan["changes"]:
+                    print(plain(text), flush=True)
+    except HungUp:
+        if not stack:  # it may not have heard of it
+            raise
     if wrong is None:
         raise CliError(
             "The manager has ended before this was done. The next one goes on with it:"
