@@ -189,6 +189,16 @@ class Verbs(KeeperCase):
         self.assertEqual(self.take_steps(), wanted)
         self.assertEqual(self.services(), {"shop-a": "done"})
 
+    def test_why(self) -> None:
+        """What is wrong with an instance is told with its service, as long as it is."""
+        self.up(a={**WEB, "replicas": 2})
+        self.advance(1)
+        self.assertEqual(self.services(), {"shop-a": "done"})
+        self.end("shop-a-2", "Done(3)")
+        self.assertEqual(self.services(), {"shop-a": "done: shop-a-2 ended: exit status 3"})
+        self.advance(60)
+        self.assertEqual(self.services(), {"shop-a": "done"})
+
     def test_down(self) -> None:
         """Those that others depend on go last, and then nothing is left."""
         self.up(db=WEB, app={**WEB, "after": {"db": "healthy"}})

@@ -10,6 +10,7 @@ from tests.fakes import FakeLayers
 from tests.services.case import WEB, KeeperCase
 from txcontain.engine.manager import Manager
 from txcontain.errors import CalledOff, MachineAtFault
+from txcontain.host.cgroups import Cgroups
 from txcontain.network.network import Network
 from txcontain.services import asking
 from txcontain.services.stacks import Stacks
@@ -80,6 +81,7 @@ class FailureTests(KeeperCase):
         self.advance(300)
         self.assertEqual(len(self.told("launching fails: there is no basefs.tar.gz")), 1)
         self.assertEqual(len(self.told("launch shop-a-1")), 2)
+        self.assertEqual(len(self.told("there is no basefs")), 1)
         shown = "done: there is no basefs.tar.gz in base_images/"
         self.assertEqual(self.services(), {"shop-a": shown})
         self.layers.missing = []
@@ -89,6 +91,15 @@ class FailureTests(KeeperCase):
         self.now(self.manager.destroy("shop-a-1"))
         self.advance(300)
         self.assertEqual(len(self.told("launching fails")), 2)
+
+    def test_instance(self) -> None:
+        """Why a container can't be made is told once for the instance that it was to be, too."""
+        with mock.patch.object(Cgroups, "limit", side_effect=FULL):
+            self.up(a=WEB)
+            self.advance(30)
+        told = [one for one in self.events() if "No space left" in one]
+        self.assertEqual([one.partition(":")[0] for one in told], ["refused", "service"])
+        self.assertEqual(self.told("failed"), ["service: failed"])
 
     def test_bug(self) -> None:
         """After a failure that no one has foreseen there is a pause too, longer each time."""

@@ -163,12 +163,14 @@ class Manager:
         """The same, also of a config that is not kept, and under a name of the client's.
 
         A launch under the name of one that failed replaces it. If this one fails, its record and
-        its log are kept, unless it is to be removed.
+        its log are kept, unless it is to be removed; the journal tells why, if that is news.
 
         Raises InstanceExists too.
         """
         began = self.reactor.seconds()
-        if not self._has_failed(asked.instance):  # else it is replaced
+        before = self.instances.get(asked.instance or "")
+        failed_before = before.failure if before else None
+        if failed_before is None:  # else it is replaced
             self.check_that_it_is_free(asked.instance)
         spec = asked.config
         if isinstance(spec, str):
@@ -178,8 +180,9 @@ class Manager:
         with self.holding() as layers:
             await self.get_layers(spec, layers)
             await self._make_volumes(spec)
-            if asked.instance and self._has_failed(asked.instance):
-                await self._destroy_if_there(asked.instance)
+            before = self.instances.get(asked.instance or "")
+            if before and before.failure is not None:
+                await self._destroy_if_there(before.name)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
         instance.asked_at = began - asked.ago, began
@@ -187,7 +190,8 @@ class Manager:
             await instance.launch()
         except Exception as error:
             self.counts.failed_launches += 1
-            self.journal.add("refused", str(error), instance=instance.name)
+            if str(error) != failed_before:
+                self.journal.add("refused", str(error), instance=instance.name)
             if not instance.is_stopped:  # by someone else, while it was waited for
                 await self._settle_failure(instance, str(error))
             await self._remove_unfinished(spec)
@@ -197,10 +201,6 @@ class Manager:
         self.pool.prepared.launched(blueprint)
         instance.notes = self.layers.news(layers)
         return instance
-
-    def _has_failed(self, name: str | None) -> bool:
-        instance = self.instances.get(name or "")
-        return instance is not None and instance.state == "failed"
 
     def check_that_it_is_free(self, name: str | None) -> None:
         """Raise InstanceExists if an instance has this name, or is about to have it."""

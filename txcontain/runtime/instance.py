@@ -90,6 +90,13 @@ class Instance(Recorded):
         return self.state in ("ended", "failed")
 
     @property
+    def failure(self) -> str | None:
+        """Why its launch has failed; None if it has not."""
+        if self.state != "failed":
+            return None
+        return self.exit.reason if self.exit else ""
+
+    @property
     def is_disposable(self) -> bool:
         """Whether nobody needs it any more. A service counts what it has run."""
         counts = self.state == "ended" and "service" in self.labels

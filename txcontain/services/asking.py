@@ -22,7 +22,7 @@ from txcontain.errors import (
     TooMany,
     WrongState,
 )
-from txcontain.services.decide import OVER, UP, Seen, foresee
+from txcontain.services.decide import OVER, UP, Replica, Seen, foresee
 from txcontain.services.document import read_stack, refuse_same_ports
 from txcontain.services.keeper import Keeper
 from txcontain.services.revision import Revision, make_revision, with_replicas
@@ -270,6 +270,12 @@ def told(keeper: Keeper, wished: Wished) -> list[dict[str, Any]]:
     return [_told(wished, wish, seen) for wish in wished.services.values()]
 
 
+def _fault(replicas: list[Replica]) -> str:
+    """What is wrong with the first instance that is not as it should be."""
+    faulty = [one for one in replicas if one.fault and not (one.leaving or one.succeeded)]
+    return f"{faulty[0].name} {faulty[0].fault}" if faulty else ""
+
+
 def _told(wished: Wished, wish: Wish, seen: Seen) -> dict[str, Any]:
     service, trouble = wish.revision.service, seen.troubles.get(wish.name)
     replicas = [one for one in seen.replicas if one.service == wish.name]
@@ -280,7 +286,7 @@ def _told(wished: Wished, wish: Wish, seen: Seen) -> dict[str, Any]:
         "stack": wished.name,
         "config": wish.revision.config,
         "state": "going down" if wished.down else wish.state,
-        "why": wish.why or (trouble.why if trouble else ""),
+        "why": wish.why or (trouble.why if trouble else _fault(current)),
         "replicas": None if service.is_job else service.replicas,
         "running": sum(one.state == UP for one in replicas),
         "serving": sum(one.serves for one in replicas),

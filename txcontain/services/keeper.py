@@ -272,6 +272,8 @@ class Keeper:
             if wish.state == ROLLING_BACK:
                 self.sight.forget_trouble(name, step.service)  # it was another revision's
                 self._say_rolled_back(wished, wish, step.why)
+            elif self._told.get((name, step.service, DOING[Launch])) == step.why:
+                self._say(name, step.service, wish.state)
             else:
                 self._say(name, step.service, f"{wish.state}: {step.why}")
         elif isinstance(step, Settle):
