@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -15,10 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, wait_until
+from tests.integration.hosts import HERE
 from tests.integration.probes import PRELUDE
 from tests.integration.test_life import SABOTAGE
-from tests.integration.test_network import SERVER, NetworkCase, reach
+from tests.integration.test_network import SERVER, SOON, NetworkCase, reach
 
+# A server in a container: it answers each datagram with its hostname.
+DATAGRAMS = """
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind((b"0.0.0.0", 53))
+while True:
+    listener.sendto(socket.gethostname().encode(), listener.recvfrom(100)[1])
+"""
 FOREVER = "trap exit TERM; while :; do sleep 0.05; done"
 
 
@@ -191,6 +200,30 @@ class RollingTests(NetworkCase):
         if self.manager.poll() is None:
             self.ask("DELETE", "/stacks/shop?wait=1")
         super().stop()
+
+    def test_datagrams(self) -> None:
+        """Flows of UDP are spread over the replicas, and stay there; no one else gets them."""
+        config = self.upload(**self.job(PRELUDE + DATAGRAMS))
+        name = "-".join(config[key] for key in ("name", "major", "minor"))
+        app = {"config": name, "replicas": 2, "ports": ["0.0.0.0:53:53/udp"], "drain": 0}
+        stack = {"stack": "shop", "services": {"app": app}}
+        self.assertEqual(self.ask("POST", "/stacks?wait=1", stack).status, 200)
+        each = {("shop-app-1",), ("shop-app-2",)}
+        wait_until(lambda: {self.answers_to(1) for _ in range(4)} == each, "both answer")
+        with self.outside():
+            told = [self.answers_to(3, HERE) for _ in range(4)]
+        self.assertEqual({*told}, {one * 3 for one in each})
+
+    def answers_to(self, times: int, host: str = "127.0.0.1") -> tuple[str, ...]:
+        """Who answers the datagrams of one client."""
+        told = list[str]()
+        with socket.socket(type=socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
+            client.settimeout(SOON)
+            client.connect((host, 53))
+            for _ in range(times):
+                client.send(b"?")
+                told.append(client.recv(100).decode())
+        return tuple(told)
 
     def ask_on(self, over: threading.Event, answers: list[str]) -> None:
         """Ask the service's port, again and again."""
