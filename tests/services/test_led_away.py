@@ -3,6 +3,7 @@
 import re
 
 from tests.services.case import WEB, KeeperCase
+from txcontain.engine.life import pause
 from txcontain.engine.manager import Manager
 from txcontain.errors import MachineAtFault
 from txcontain.runtime.instance import Instance
@@ -78,3 +79,15 @@ class LedAwayTests(KeeperCase):
         self.works = True
         self.advance(5)
         self.assertEqual((told, len(self.led)), ([False, False], 1))
+
+    def test_nft_fails_before(self) -> None:
+        """So it is with one that serves no more, but which nft could not lead away from."""
+        told = self.led_as_they_ended()
+        self.works = False
+        self.now(pause(self.manager, self.manager.find("shop-web-1")))
+        self.scale(2)
+        self.advance(60)
+        self.assertEqual(told, [])
+        self.works = True
+        self.advance(5)
+        self.assertEqual((told, len(self.led)), ([False], 2))

@@ -427,6 +427,7 @@ class Keeper:
 
     async def _remove(self, step: Remove) -> None:
         try:
+            await self.manager.network.withdraw(step.instance)
             await self._destroy(step.instance)
         except Exception:
             await pause(self.manager.reactor, TRY_AGAIN)
