@@ -35,7 +35,7 @@ class WalkTests(SynchronousTestCase):
     def walk(self, target: str = "/", *made: str) -> list[str]:
         """The changes, a line each."""
         walk = Walk(set(made), 0)
-        part = Part(target, f"{self.folder}/lower", f"{self.folder}/upper")
+        part = Part(target, [f"{self.folder}/lower"], f"{self.folder}/upper")
         lines = [f"{kind} {path}" for kind, path in walk.parts([part])]
         self.complete = walk.complete
         return lines
@@ -91,7 +91,7 @@ class WalkTests(SynchronousTestCase):
     def test_too_much(self) -> None:
         """No more is told than fits the bounds, of changes and of all their letters."""
         self.fill("upper", "1", "2", "3")
-        part = Part("/", f"{self.folder}/lower", f"{self.folder}/upper")
+        part = Part("/", [f"{self.folder}/lower"], f"{self.folder}/upper")
         for bound, value in (("MOST", 2), ("LONGEST", len("/1/2"))):
             self.patch(changes, bound, value)
             walk = Walk(set(), 0)

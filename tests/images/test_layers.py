@@ -472,16 +472,17 @@ class KnownTests(LayersTestCase):
         nodes = {"count": 1, "names": ["dev/null"]}
         self.assertEqual(self.layers.metadata(layer).left_out, {"device nodes": nodes})
 
-    def test_no_root(self) -> None:
-        """An archive of layers can't be a base image, but can be mounted as it is."""
+    def test_archive(self) -> None:
+        """An archive of an image is known as one; as long as nobody takes that, it is as it is."""
         got = self.get()
         self.write("manifest.json", "oci-layout", "blobs/sha256/x")
         self.tar_ends()
         layer = self.successResultOf(got)
         self.assertIn("manifest.json", os.listdir(layer))
-        base = self.layers.get_base(os.path.join(self.folder, "mountables"), "potato.tar")
-        error = self.failureResultOf(self.start(base), ConfigAtFault).value
-        self.assertIn("potato.tar is an archive of `docker save`", error.chain[0])
+        self.assertEqual(self.layers.metadata(layer).archive, "an archive of `docker save`")
+        self.assertEqual(self.now(self.layers.remove_unused(set)), [])
+        self.layers.spent.add(layer)
+        self.assertEqual(self.now(self.layers.remove_unused(set)), [os.path.basename(layer)])
 
 
 class RemoveTests(LayersTestCase):

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txcontain.container.facts import Place
 from txcontain.errors import ConfigAtFault
 from txcontain.host.files import to_json
-from txcontain.images.metadata import Metadata, archive, place, read, resolve, top
+from txcontain.images.metadata import Metadata, archive, read, top
+from txcontain.images.stack import place
 
 
 class ContentCase(SynchronousTestCase):
@@ -60,25 +61,25 @@ class PlaceTests(ContentCase):
             "/none": Place("/none", False),
             "/up": Place("", False),
         }.items():
-            self.assertEqual(place(str(self.folder), path), wanted, path)
+            self.assertEqual(place([str(self.folder)], path), wanted, path)
 
     def test_the_kernels_own(self) -> None:
         """A link to a folder of the kernel's (/proc, /sys, /dev) is not the image's own place."""
         self.make("tmp -> dev/shm", "run -> /proc/1")
         for path in ("/tmp", "/run"):
-            self.assertEqual(place(str(self.folder), path), Place())
+            self.assertEqual(place([str(self.folder)], path), Place())
 
     def test_circles(self) -> None:
         """Links that lead in circles are refused."""
         self.make("tmp -> run", "run -> /tmp")
-        error = self.assertRaises(ConfigAtFault, resolve, str(self.folder), "/tmp")
+        error = self.assertRaises(ConfigAtFault, place, [str(self.folder)], "/tmp")
         self.assertEqual(str(error), "/tmp is a symbolic link that leads in circles")
 
     def test_never_outside(self) -> None:
         """No link leads out to the host's files."""
         self.make(f"out -> {'../' * 30}etc", "abs -> /etc")
         for path in ("/out", "/abs"):
-            self.assertEqual(place(str(self.folder), path), Place("/etc", False))
+            self.assertEqual(place([str(self.folder)], path), Place("/etc", False))
 
 
 class TopTests(ContentCase):

@@ -20,8 +20,8 @@ class Blueprint:
 
     @property
     def layers(self) -> Sequence[str]:
-        """The folders of the base image's layer, then of each mount's."""
-        return [self.paths.base, *self.paths.mounts]
+        """The folders of the base image's layers, the highest first, then of each mount's."""
+        return [self.paths.base, *self.paths.below, *self.paths.mounts]
 
     @property
     def address(self) -> str | None:

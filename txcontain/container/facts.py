@@ -6,7 +6,11 @@ import os
 import resource
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import field, frozen
+
+
+def _tuple(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(values)
 
 
 @frozen
@@ -15,6 +19,8 @@ class Place:
 
     path: str = ""
     holds: bool = False  # whether the image has files there
+    # If the image has several layers: those that have the folder, the highest first.
+    layers: tuple[str, ...] = field(default=(), converter=_tuple)
 
 
 RUN, TMP = Place("/run"), Place("/tmp")

@@ -132,6 +132,7 @@ LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
 COPIED = ("user.", "security.")  # extended attributes that a copy has too (xattr(7))
 KILL = _signal.SIGRTMAX  # asks who looks after a child to kill it: SIGKILL can't be passed on
 LAST_OPS = ("exec", "idle")  # after them the process is another program
+MOST_OPTIONS = 4096  # bytes for the options of a mount, with a NUL: a page (mount(2))
 LONGEST_FILE = 1 << 20  # bytes of an /etc/passwd or /etc/group
 LONGEST_COPY = 1 << 16  # bytes of a secret, or of another small file of the host
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
@@ -882,11 +883,26 @@ class Container:
         )  # an overlay's top folder has the owner and mode of the upper one
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
-        paths = {"lowerdir": lowers, "upperdir": [upper], "workdir": [work]}
-        options = {name: ":".join(map(escaped, folders)) for name, folders in paths.items()}
-        data = ",".join(f"{name}={value}" for name, value in options.items())
-        data += ",volatile" * volatile
+        own = f",upperdir={escaped(upper)},workdir={escaped(work)}" + ",volatile" * volatile
+        lowerdir = f"lowerdir={':'.join(map(escaped, lowers))}"
+        if len(os.fsencode(lowerdir + own)) < MOST_OPTIONS:
+            self.kernel.mount("overlay", target, "overlay", bits(flags), lowerdir + own)
+        else:
+            self._mount_many(target, lowers, flags, own)
+
+    def _mount_many(self, target: str, lowers: Strings, flags: Strings, own: str) -> None:
+        """Mount an overlay of more folders than there is room for the names of.
+
+        Each has the number of a descriptor as its name, in the folder where these are.
+        """
+        here = self.kernel.open(".", os.O_PATH | os.O_CLOEXEC)
+        opened = [self.kernel.open(path, os.O_PATH | os.O_CLOEXEC) for path in lowers]
+        self.kernel.chdir("/proc/self/fd")
+        data = f"lowerdir={':'.join(map(str, opened))}{own}"
         self.kernel.mount("overlay", target, "overlay", bits(flags), data)
+        self.kernel.chdir(f"/proc/self/fd/{here}")
+        for descriptor in (here, *opened):
+            self.kernel.close(descriptor)
 
     def _make(self, path: str) -> None:
         try:

@@ -107,7 +107,7 @@ class Link:
 class Paths:
     """Where the host keeps what one container is made of."""
 
-    base: str  # the base image's layer
+    base: str  # the base image's highest layer
     mounts: Sequence[str]  # the layer of each mount, in the order of the spec
     private: str  # folder for the writable layers of the instance
     scratch: str  # an existing folder; inside the container, a tmpfs is mounted on it
@@ -121,6 +121,7 @@ class Paths:
     secrets: str = ""
     volumes: Mapping[str, tuple[str, str]] = {}  # folder and lock of each, by name
     host_folders: Sequence[str] = ()  # below which a folder of the host may be mounted
+    below: Sequence[str] = ()  # the base image's other layers, the highest first
 
 
 def step(op: str, /, **arguments: Any) -> Step:
@@ -216,7 +217,7 @@ def _network(spec: Spec) -> Plan:
 def _user_namespace(paths: Paths) -> Plan:
     if paths.ids is None:
         return []
-    layers = dict.fromkeys([paths.base, *paths.mounts])
+    layers = dict.fromkeys([paths.base, *paths.below, *paths.mounts])
     return [
         step("user_namespace_of", first=paths.ids, staging=f"{paths.scratch}/staging"),
         *[step("idmap", source=layer, target=_mapped(paths, layer)) for layer in layers],
@@ -308,7 +309,8 @@ def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
         data = f"{mode},size={size}{owned}"
         return [step("mount", target=place.path, fstype="tmpfs", flags=NO_POWERS, data=data)]
     memory = f"{paths.scratch}/memory{place.path.replace('/', '-')}"
-    halves = _halves(_mapped(paths, paths.base) + place.path, f"{memory}/own")
+    layers = place.layers or (paths.base,)
+    halves = _halves(_stacked(paths, layers, place.path), f"{memory}/own")
     over = {"target": place.path, "flags": NO_POWERS, "sealed": False, "volatile": True}
     return [step("scratch", path=memory, size=size), step("overlay", **halves, **over)]
 
@@ -335,7 +337,13 @@ def open_files(spec: Spec) -> Plan:
     return [] if most is None else [step("limits", most={"nofile": most})]
 
 
-def _halves(lower: str, private: str) -> dict[str, str]:
+def _stacked(paths: Paths, layers: Sequence[str], folder: str = "") -> str | list[str]:
+    """A folder of these layers, the highest first; not as a list if there is only one."""
+    lower = [_mapped(paths, layer) + folder for layer in layers]
+    return lower if len(lower) > 1 else lower[0]
+
+
+def _halves(lower: str | list[str], private: str) -> dict[str, Any]:
     return {"lower": lower, "upper": f"{private}-upper", "work": f"{private}-work"}
 
 
@@ -343,7 +351,7 @@ def _root(spec: Spec, paths: Paths, root: str) -> Step:
     private = _private(spec, paths) if spec.writable_root else paths.scratch
     return step(
         "root_overlay",
-        **_halves(_mapped(paths, paths.base), f"{private}/base"),
+        **_halves(_stacked(paths, [paths.base, *paths.below]), f"{private}/base"),
         mountpoint=root,
         flags=NO_POWERS,
         sealed=not spec.writable_root,

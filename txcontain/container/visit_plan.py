@@ -148,4 +148,5 @@ def _layers(
         return {**arguments, **ours, "sealed": True}
     if writing:  # the kernel does not take a work folder again that was in use as volatile
         return {**arguments, "work": f"{upper}-work", "volatile": False}
-    return {**arguments, **ours, "lower": [upper, lower], "sealed": True}
+    lowers = [lower] if isinstance(lower, str) else lower
+    return {**arguments, **ours, "lower": [upper, *lowers], "sealed": True}

@@ -31,10 +31,10 @@ Change = tuple[str, str]  # what, and the path
 
 @frozen
 class Part:
-    """A writable part of a container: where it is, and its two layers on the host."""
+    """A writable part of a container: where it is, and its layers on the host."""
 
     target: str
-    lower: str
+    lowers: Sequence[str]  # the highest first
     upper: str
 
 
@@ -64,16 +64,18 @@ def parts_of(instance: Instance) -> tuple[list[Part], set[str]]:
         target = "/" if op == "root_overlay" else arguments.get("target")
         upper = arguments.get("upper", "")
         if target and upper.startswith(f"{instance.folder}/"):
-            parts.append(Part(target, instance_layer(instance, arguments), upper))
+            parts.append(Part(target, instance_layers(instance, arguments), upper))
         if op in MADE:
             made.add(target or arguments["path"])
     return parts, made
 
 
-def instance_layer(instance: Instance, overlay: dict[str, Any]) -> str:
-    """The layer below an overlay, by its folder in the state folder, where no owner is mapped."""
-    name = os.path.basename(overlay["lower"])
-    return next(layer for layer in instance.layers if os.path.basename(layer) == name)
+def instance_layers(instance: Instance, overlay: dict[str, Any]) -> list[str]:
+    """The layers below an overlay, as they lie in the state folder, where no owner is mapped."""
+    lower = overlay["lower"]
+    folders = {os.path.basename(layer): layer for layer in instance.layers}
+    lowers = [lower] if isinstance(lower, str) else lower
+    return [folders[os.path.basename(path)] for path in lowers]
 
 
 @define
@@ -98,44 +100,39 @@ class Walk:
     def parts(self, parts: Sequence[Part]) -> Iterator[Change]:
         """The changes of these parts."""
         for part in parts:
-            with contextlib.suppress(FileNotFoundError):
-                upper = os.open(part.upper, FOLDER)
-                try:
-                    lower = os.open(part.lower, FOLDER)
-                    try:
-                        prefix = "" if part.target == "/" else part.target
-                        yield from self._folder(prefix, upper, lower, DEEPEST)
-                    finally:
-                        os.close(lower)
-                finally:
-                    os.close(upper)
+            with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+                upper, *lowers = (_opened(stack, path) for path in (part.upper, *part.lowers))
+                prefix = "" if part.target == "/" else part.target
+                yield from self._folder(prefix, upper, lowers, DEEPEST)
 
-    def _folder(self, path: str, upper: int, lower: int | None, deep: int) -> Iterator[Change]:
-        """The changes in a folder; ``lower`` is the same one in the layer below, if there."""
+    def _folder(self, path: str, upper: int, lowers: Sequence[int], deep: int) -> Iterator[Change]:
+        """The changes in a folder; ``lowers`` are the same one in those layers that have it."""
         if not deep:
             self.complete = False
             return
         with os.scandir(upper) as entries:
             names = sorted(entry.name for entry in islice(entries, MOST + 1))
-        if lower is not None and _is_opaque(upper):
-            for name in sorted({*islice(os.listdir(lower), MOST + 1)} - {*names}):
-                yield DELETED, f"{path}/{name}"
+        if _is_opaque(upper):
+            before = {name for lower in lowers for name in islice(os.listdir(lower), MOST + 1)}
+            for name in sorted(before - {*names}):
+                if _status(name, lowers):
+                    yield DELETED, f"{path}/{name}"
         for name in names:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                yield from self._entry(f"{path}/{name}", name, upper, lower, deep)
+                yield from self._entry(f"{path}/{name}", name, upper, lowers, deep)
 
     def _entry(
-        self, path: str, name: str, upper: int, lower: int | None, deep: int
+        self, path: str, name: str, upper: int, lowers: Sequence[int], deep: int
     ) -> Iterator[Change]:
         status = os.stat(name, dir_fd=upper, follow_symlinks=False)
-        before = _status(name, lower)
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        before = _status(name, lowers)
+        if _is_whiteout(status):
             if before is not None:
                 yield DELETED, path
         elif path in self.made:
             return
         elif stat.S_ISDIR(status.st_mode):
-            yield from self._subfolder(path, name, upper, lower, deep, status, before)
+            yield from self._subfolder(path, name, upper, lowers, deep, status, before)
         else:
             yield (ADDED if before is None else CHANGED), path
 
@@ -144,15 +141,14 @@ class Walk:
         path: str,
         name: str,
         upper: int,
-        lower: int | None,
+        lowers: Sequence[int],
         deep: int,
         status: os.stat_result,
         before: os.stat_result | None,
     ) -> Iterator[Change]:
-        both = before is not None and stat.S_ISDIR(before.st_mode)
         with contextlib.ExitStack() as stack:
             new = _opened(stack, name, upper)
-            old = _opened(stack, name, lower) if both and lower is not None else None
+            old = _merged(stack, name, lowers)
             within = self._folder(path, new, old, deep - 1)
             first = next(within, None)
             if first or not self._is_as_before(path, status, before):
@@ -171,16 +167,40 @@ class Walk:
         return (status.st_mode, status.st_uid, status.st_gid) == (before.st_mode, *owners)
 
 
-def _status(name: str, folder: int | None) -> os.stat_result | None:
-    if folder is None:
-        return None
+def _status(name: str, folders: Sequence[int]) -> os.stat_result | None:
+    """The status of what these folders, the highest first, show by a name when they are merged."""
+    for folder in folders:
+        if status := _own_status(name, folder):
+            return None if _is_whiteout(status) else status
+    return None
+
+
+def _own_status(name: str, folder: int) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _opened(stack: contextlib.ExitStack, name: str, folder: int) -> int:
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _merged(stack: contextlib.ExitStack, name: str, folders: Sequence[int]) -> list[int]:
+    """The folders of this name in these folders, as far as they are merged into one."""
+    found: list[int] = []
+    for folder in folders:
+        status = _own_status(name, folder)
+        if status and not stat.S_ISDIR(status.st_mode):
+            break
+        if status:
+            found.append(_opened(stack, name, folder))
+            if _is_opaque(found[-1]):
+                break
+    return found
+
+
+def _opened(stack: contextlib.ExitStack, name: str, folder: int | None = None) -> int:
     descriptor = os.open(name, FOLDER, dir_fd=folder)
     stack.callback(os.close, descriptor)
     return descriptor

@@ -18,9 +18,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txcontain.container.facts import Place
+from txcontain.container.reference import DIGEST
 from txcontain.errors import ConfigAtFault
 from txcontain.images.bounds import MOST
 from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
+from txcontain.images.stack import place
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
 from txcontain.later import background
 
@@ -37,25 +40,12 @@ class Layers:
     keep: int = MOST  # bytes of layers that no instance uses
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)  # who waits for a layer
     _metadata: dict[str, Metadata] = field(factory=dict)  # by the layer's path
+    _places: dict[tuple[str, ...], tuple[Place, Place]] = field(factory=dict)  # of several layers
     _asked: dict[str, float] = field(factory=dict)  # when a layer was last asked for
+    spent: set[str] = field(factory=set)  # archives, of which the images were taken
     _superseded: set[str] = field(factory=set)  # to be removed when no instance uses them
     _grown: bool = True  # whether there are new layers since ``is_to_tidy`` was last asked
     _news: dict[str, str] = field(factory=dict)  # by the layer's path, not told yet
-
-    async def get_base(self, folder: str, name: str) -> str:
-        """The same as ``get``, for a container's root.
-
-        Raises ConfigAtFault also if the tarball holds no root.
-        """
-        layer = await self.get(folder, name)
-        archive = self.metadata(layer).archive
-        if archive:
-            raise ConfigAtFault(
-                f"{name} is {archive}: it holds layers, and no root",
-                "have Docker make a tarball "
-                f"of the root: docker export $(docker create IMAGE) > {name}",
-            )
-        return layer
 
     async def get(self, folder: str, name: str) -> str:
         """The path of the layer of the tarball ``name`` in ``folder``; unpacks it if it is new.
@@ -73,19 +63,36 @@ class Layers:
                 return await self._unpacked_once(tarball, layer)
         raise ConfigAtFault(f"{name} changes while it is unpacked", "launch again when it is whole")
 
-    def _unpacked_once(self, tarball: str, layer: str) -> Deferred[str]:
+    def path_of(self, digest: str) -> str:
+        """Where the layer of an image is, or will be, by the digest of its tarball."""
+        return os.path.join(self.folder, digest.partition(":")[2])
+
+    async def get_of_image(self, blob: str, digest: str) -> str:
+        """The path of a layer of an image; unpacks it if it is new.
+
+        :param blob: a file whose digest was checked, and that nobody changes
+        Raises ConfigAtFault, MachineAtFault.
+        """
+        layer = self.path_of(digest)
+        self._asked[layer] = self.unpacker.pool.reactor.seconds()
+        if os.path.isdir(layer):
+            return layer
+        return await self._unpacked_once(blob, layer, digest)
+
+    def _unpacked_once(self, tarball: str, layer: str, of_image: str = "") -> Deferred[str]:
         waiting: Deferred[str] = Deferred()
         if layer in self._unpacking:
             self._unpacking[layer].append(waiting)
         else:
             self._unpacking[layer] = [waiting]
-            background(self._unpack_for_all(tarball, layer), f"unpacking {tarball}")
+            unpacking = self._unpack_for_all(tarball, layer, of_image)
+            background(unpacking, f"unpacking {tarball}")
         return waiting
 
-    async def _unpack_for_all(self, tarball: str, layer: str) -> None:
+    async def _unpack_for_all(self, tarball: str, layer: str, of_image: str) -> None:
         outcome: Any = layer
         try:
-            metadata = self._metadata[layer] = await self.unpacker.unpack(tarball, layer)
+            metadata = self._metadata[layer] = await self.unpacker.unpack(tarball, layer, of_image)
         except Exception:
             outcome = Failure()
         else:
@@ -108,6 +115,16 @@ class Layers:
             except OSError:
                 return Metadata()
         return self._metadata[layer]
+
+    def places(self, layers: Sequence[str]) -> tuple[Place, Place]:
+        """Where the root that is made of these layers, the highest first, has /run and /tmp."""
+        if len(layers) == 1:
+            known = self.metadata(layers[0])
+            return known.run, known.tmp
+        key = tuple(layers)
+        if key not in self._places:
+            self._places[key] = place(layers, "/run"), place(layers, "/tmp")
+        return self._places[key]
 
     def news(self, layers: Sequence[str]) -> list[str]:
         """What people should know of these layers, a sentence each; tells each sentence once."""
@@ -168,8 +185,13 @@ class Layers:
         }
 
     def _is_newest(self, layer: str) -> bool:
-        """Whether its tarball is unchanged; yes if the tarball's folder can't be seen."""
+        """Whether its tarball is unchanged; yes if the tarball's folder can't be seen.
+
+        A layer of an image is only needed as long as there is that image.
+        """
         tarball = self.metadata(layer).tarball
+        if DIGEST.fullmatch(tarball) or layer in self.spent:
+            return False
         try:
             return identity_of(tarball) == os.path.basename(layer)
         except ConfigAtFault:

@@ -13,11 +13,9 @@ from typing import Any
 from attrs import field, frozen
 
 from txcontain.container.facts import RUN, TMP, Place
-from txcontain.errors import ConfigAtFault
+from txcontain.images.stack import place
 
 RECORD, LONGEST_RECORD = ".json", 1 << 20  # the suffix of the file beside a layer; its bytes
-MOST_LINKS = 40  # symbolic links in a path, as for the kernel (path_resolution(7))
-KERNELS_OWN = {"proc", "sys", "dev"}  # top folders that are never the image's own
 JUNK = {".DS_Store", "__MACOSX"}  # what a Mac adds beside the packed folder; also ._NAME
 
 
@@ -30,7 +28,7 @@ class Metadata:
     left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
     run: Place = RUN
     tmp: Place = TMP
-    archive: str = ""  # what kind of archive it is, if it holds layers instead of files
+    archive: str = ""  # what kind of archive it is, if it holds the layers of an image
     begun: float | None = None  # unix time when its unpacking began; None: not known
 
     @property
@@ -60,38 +58,8 @@ def read(document: bytes) -> Metadata:
 
 def look(folder: str) -> dict[str, Any]:
     """Look at an unpacked root; returns arguments of ``Metadata``."""
-    return {"run": place(folder, "/run"), "tmp": place(folder, "/tmp"), "archive": archive(folder)}
-
-
-def place(root: str, path: str) -> Place:
-    """Where ``path`` leads in the file tree ``root``."""
-    found = resolve(root, path)
-    if found == "/" or found.split("/")[1] in KERNELS_OWN:
-        return Place()
-    inside = root + found
-    return Place(found, os.path.isdir(inside) and bool(os.listdir(inside)))
-
-
-def resolve(root: str, path: str) -> str:
-    """Where a path leads if this file tree, which nobody changes, were the root.
-
-    Raises ConfigAtFault if it leads in circles.
-    """
-    parts, found, links = path.split("/")[::-1], "", 0
-    while parts:
-        part = parts.pop()
-        if part == "..":
-            found = os.path.dirname(found).rstrip("/")
-        elif part not in ("", ".") and os.path.islink(f"{root}{found}/{part}"):
-            links += 1
-            if links > MOST_LINKS:
-                raise ConfigAtFault(f"{path} is a symbolic link that leads in circles")
-            target = os.readlink(f"{root}{found}/{part}")
-            found = "" if target.startswith("/") else found
-            parts += target.split("/")[::-1]
-        elif part not in ("", "."):
-            found += f"/{part}"
-    return found or "/"
+    run, tmp = place([folder], "/run"), place([folder], "/tmp")
+    return {"run": run, "tmp": tmp, "archive": archive(folder)}
 
 
 def archive(folder: str) -> str:

@@ -25,6 +25,7 @@ from txcontain.images.complaints import Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top
 from txcontain.images.programs import Program, compression_of, find
 from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.images.whiteouts import convert
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import StepFailed
@@ -63,12 +64,14 @@ class Unpacker:
     under_way: dict[str, Progress] = field(factory=dict)  # by the folder it is unpacked to
     _log: Logger = field(factory=Logger)
 
-    async def unpack(self, tarball: str, layer: str) -> Metadata:
+    async def unpack(self, tarball: str, layer: str, of_image: str = "") -> Metadata:
         """Make a layer of a tarball. It is unpacked beside its place and then renamed.
 
+        :param of_image: the digest of the tarball if it is a layer of an image: it has whiteouts,
+            and nobody changes it
         Raises ConfigAtFault, HasChanged, MachineAtFault.
         """
-        name = os.path.basename(tarball)
+        name = f"the layer {of_image}" if of_image else os.path.basename(tarball)
         beside = f"{layer}-{token_hex(8)}{UNPACKING}"
         unpacked = os.path.join(beside, "layer")
         self._log.info("unpacking {tarball}", tarball=tarball)
@@ -76,14 +79,21 @@ class Unpacker:
         try:
             await self.pool.writes(_make_folders, beside)
             hidden = f"/.{token_hex(16)}"
-            complaints = await self._run_tar(tarball, beside, hidden)
-            if await self.threads(identity_of, tarball) != os.path.basename(layer):
+            complaints = await self._run_tar(name, tarball, beside, hidden)
+            if not of_image and await self.threads(identity_of, tarball) != os.path.basename(layer):
                 raise HasChanged
             check_words(f"unpacking {name}", complaints)
             await self.pool.writes(os.rmdir, unpacked + hidden)
-            size = await self.check_and_flush(name, unpacked)
-            known = {"tarball": tarball, "size": size, "left_out": complaints.left_out}
-            metadata: Metadata = await self.threads(_settle, unpacked, layer, known)
+            if of_image:
+                size = await self.threads(check, name, unpacked, self.bounds)
+                await self.threads(convert, name, unpacked)  # after a check that refuses devices
+                await self.threads(flush_disk, unpacked)
+            else:
+                size = await self.check_and_flush(name, unpacked)
+            begin = unpacked if of_image else await self.threads(top, tarball, unpacked)
+            left_out = complaints.left_out
+            known = {"tarball": of_image or tarball, "size": size, "left_out": left_out}
+            metadata: Metadata = await self.threads(_settle, beside, begin, layer, known)
         except OSError as error:
             raise MachineAtFault(f"unpacking {name}", str(error)) from error
         finally:
@@ -91,12 +101,12 @@ class Unpacker:
             await self.remove(beside)
         return metadata
 
-    async def _run_tar(self, tarball: str, beside: str, hidden: str) -> Complaints:
+    async def _run_tar(self, name: str, tarball: str, beside: str, hidden: str) -> Complaints:
         """Have tar unpack it; returns all that tar has said.
 
         Raises ConfigAtFault, MachineAtFault.
         """
-        what = f"unpacking {os.path.basename(tarball)}"
+        what = f"unpacking {name}"
         folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
         tar, decompress = await self.threads(_programs_for, tarball)
         paths = tarball, folder, scratch, hidden
@@ -106,7 +116,7 @@ class Unpacker:
         child.on_exit, child.heard = ended.callback, complaints.feed
         try:
             await child.carry_out(plan)
-            how = await self.end_within_bounds(child, ended, os.path.basename(tarball), folder)
+            how = await self.end_within_bounds(child, ended, name, folder)
             await child.silent
         except StepFailed as failure:
             await ended
@@ -210,13 +220,12 @@ def check_words(what: str, complaints: Complaints) -> None:
         raise ConfigAtFault(what, complaints.said, "is it a whole tarball?")
 
 
-def _settle(unpacked: str, layer: str, known: dict[str, Any]) -> Metadata:
+def _settle(beside: str, begin: str, layer: str, known: dict[str, Any]) -> Metadata:
     """Write down what is known of what was unpacked, and move its content into place.
 
     Raises ConfigAtFault, OSError.
     """
-    begin = top(known["tarball"], unpacked)
-    begun = os.stat(os.path.dirname(unpacked)).st_mtime  # by the clock of the files
+    begun = os.stat(beside).st_mtime  # by the clock of the files
     metadata = Metadata(**known, **look(begin), begun=begun)
     write(layer + RECORD, to_json(asdict(metadata)))
     os.rename(begin, layer)
