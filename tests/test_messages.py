@@ -44,7 +44,9 @@ from tests.api.test_verbs import all_errors
 from tests.cli.session import Broken, Session
 from tests.container.test_reference import REFUSED as OF_REFERENCES
 from tests.fakes import ManagerTestCase
+from tests.images.test_layout import REFUSED as OF_ARCHIVES
 from tests.images.test_oci import REFUSED as OF_IMAGES
+from tests.images.test_registry import REFUSED as OF_REGISTRIES
 from tests.support import document
 from txcontain.api.access import Caller, read_tokens
 from txcontain.api.server import LONGEST_REQUEST
@@ -100,6 +102,11 @@ CONFIGS = (
     (
         {"base_image": "../etc/passwd"},
         "base_image must be the plain name of a file, not '../etc/passwd'",
+    ),
+    (
+        {"base_image": "registry:port/app"},
+        "base_image is no image: 'registry:port/app' names a registry that can't be one → an image "
+        "is [REGISTRY/]REPOSITORY[:TAG][@sha256:DIGEST], such as registry:5000/app:1.4",
     ),
     ({"mounts": "a.tar /a READ"}, "mounts must be a list of up to 64 strings, not 'a.tar /a READ'"),
     (
@@ -1432,6 +1439,98 @@ ELSEWHERE = (
         "{} became shorter while it was read",
     ),
     (
+        "an image that is not to be pulled",
+        "integration/test_images.py:test_names",
+        'there is no image {} here, and its config has "pull": "never" → pull it: '
+        "`txcontain image pull {}`",
+    ),
+    (
+        "an archive that can't be read",
+        "images/test_registry.py:test_disk",
+        "reading the archive of an image",
+    ),
+    (
+        "a layer that can't be read",
+        "images/test_registry.py:test_disk",
+        "reading the layer {}",
+    ),
+    (
+        "indexes that lead to indexes",
+        "images/test_registry.py:test_deep",
+        "it has more than {} indexes within each other",
+    ),
+    (
+        "plain HTTP to another machine",
+        "images/test_registry.py:test_insecure",
+        "the registry {} is not on this machine → without TLS only a loopback address can be "
+        "asked, such as 127.0.0.1:5000",
+    ),
+    (
+        "another part of a blob",
+        "images/test_registry.py:test_another_part",
+        "the registry {} sends another part than it was asked for",
+    ),
+    (
+        "a folder that tar can't read",
+        "cli/test_images.py:test_unreadable",
+        "tar could not read {}.",
+    ),
+    (
+        "an image that says what no config can say",
+        "integration/test_images.py:test_unusable",
+        "the image {} can't be run as it says",
+    ),
+    (
+        "two images in a file of base_images",
+        "integration/test_images.py:test_two_in_a_file",
+        "{} holds {} images, and a container has one → load them: `txcontain image load {}`",
+    ),
+    (
+        "a load without a name",
+        "integration/test_images.py:test_nameless",
+        "the archive does not say what its image is called{} → name it",
+    ),
+    (
+        "a load of two images with one name",
+        "integration/test_images.py:test_nameless",
+        "the archive has {} images: only one can be called {}",
+    ),
+    (
+        "an image that is not there",
+        "integration/test_images.py:test_names",
+        "there is no image {} → `txcontain image ls` shows those there are",
+    ),
+    (
+        "an image that instances use",
+        "integration/test_images.py:test_in_use",
+        "instances use the image {} → destroy them first",
+    ),
+    (
+        "a beginning of several digests",
+        "engine/test_images.py:test_ambiguous",
+        "{} stands for {} images → give more of the digest",
+    ),
+    (
+        "an image that can't be written",
+        "engine/test_images.py:test_disk_full",
+        "keeping the image {}",
+    ),
+    (
+        "a folder for a whiteout",
+        "integration/test_images.py:test_hostile_layers",
+        "{} has a folder {}: only a file can be a whiteout",
+    ),
+    (
+        "a whiteout that leads out",
+        "integration/test_images.py:test_hostile_layers",
+        "{} has a whiteout that leads out of its folder: {}",
+    ),
+    (
+        "a damaged record of an image",
+        "container/test_defaults.py:test_damaged",
+        "image must be an object, not {}",
+    ),
+    (
         "looking at a file fails",
         "engine/test_files.py:test_look",
         "looking at {} in {}",
@@ -1983,12 +2082,6 @@ ELSEWHERE = (
         "{} changes while it is unpacked → launch again when it is whole",
     ),
     (
-        "an image as `docker save` makes it",
-        "images/test_layers.py:test_no_root",
-        "{} is {}: it holds layers, and no root → have Docker make a tarball of the root: "
-        "docker export $(docker create IMAGE) > {}",
-    ),
-    (
         "a /tmp that is a link to itself",
         "images/test_metadata.py:test_circles",
         "{} is a symbolic link that leads in circles",
@@ -2537,7 +2630,8 @@ class CompletenessTests(SynchronousTestCase):
         """Each text of an error in the sources is in a row."""
         tables = (
             *(CONFIGS, LAUNCHES, STACKS, REVISIONS, REQUESTS, COMMANDS, OPTIONS, CALLS),
-            *(ERRNOS.items(), ELSEWHERE, OF_IMAGES, OF_REFERENCES),
+            *(ERRNOS.items(), ELSEWHERE),
+            *(OF_IMAGES, OF_REFERENCES, OF_ARCHIVES, OF_REGISTRIES),
         )
         said = "\n".join(row[-1] for table in tables for row in table)
         missing = [

@@ -81,6 +81,10 @@ class NoSuchVolume(Error):
     """There is no volume of this name."""
 
 
+class NoSuchImage(Error):
+    """There is no image of this name."""
+
+
 class NoSuchStack(Error):
     """There is no stack of this name."""
 

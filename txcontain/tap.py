@@ -43,7 +43,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.host.resolv_conf import ResolvConf
 from txcontain.host.trees import Trees
 from txcontain.host.writing import Writer
-from txcontain.images import bounds
+from txcontain.images import bounds, registry
 from txcontain.images.layers import Layers
 from txcontain.images.unpack import Unpacker
 from txcontain.later import background, be_monotonic, be_persistent
@@ -66,10 +66,12 @@ FOLDERS = (
     "configs",
     "secrets",
     "layers",
+    "images",
     "instances",
     "run/slots",
     "run/scratch",
     "run/packing",
+    "run/images",
     "empty",
     "aside",
     "volumes",
@@ -177,12 +179,29 @@ class Options(BaseOptions):
             "Program, with arguments, that is told of failures on its stdin.",
             _command,
         ],
+        [
+            "registry-logins",
+            None,
+            registry.LOGINS,
+            "File with logins for registries, as `docker login` writes it.",
+        ],
+        [
+            "registry-certificates",
+            None,
+            registry.CERTIFICATES,
+            "Folder of CAs for registries: HOST[:PORT]/ca.crt.",
+        ],
         number("pool", None, 2, "How many warm inits to keep ready at least (0: none).", 0, 1000),
         number("keep-ended", None, 100, "How many ended instances to keep (the latest).", 0, 10**5),
     ]
 
     optFlags: ClassVar = [
         ["journald", None, "Send what containers write to systemd's journal, too."],
+        [
+            "insecure-loopback",
+            None,
+            "Ask registries at loopback addresses over plain HTTP when a launch pulls.",
+        ],
         ["user-namespace", None, "Give every container a user namespace of its own."],
         ["unit", None, "Print a unit for systemd that has the other options, and exit."],
     ]
@@ -376,6 +395,10 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         resolv_conf=ResolvConf().text,
         user_namespace=bool(options["user-namespace"]),
         host_folders=options["host-folders"],
+    )
+    manager.arrivals.insecure_loopback = bool(options["insecure-loopback"])
+    manager.arrivals.registries = registry.Registries(
+        reactor, trees.in_thread, options["registry-certificates"], options["registry-logins"]
     )
     manager.network.doorways.refused = partial(tell_unserved, manager)
     return manager

@@ -56,6 +56,7 @@ NAMES = {
     "secret": "db",
     "stack": "s",
     "service": "a",
+    "image": "app",
 }
 NAMED_INSIDE = (
     "/launch",
@@ -150,6 +151,9 @@ class DocumentTests(ManagerTestCase):
         found |= {"/volumes/{volume}"}
         volumes: Any = self.root.getStaticEntity(b"volumes")
         found |= set(paths_below(volumes.getChild(b"pg", None), "/volumes/{volume}"))
+        found |= {"/images/{image}"}
+        images: Any = self.root.getStaticEntity(b"images")
+        found |= set(paths_below(images.getChild(b"app", None), "/images/{image}"))
         found |= {"/stacks/{stack}", "/services/{service}"}
         stacks: Any = self.root.getStaticEntity(b"stacks")
         found |= set(paths_below(stacks.getChild(b"shop", None), "/stacks/{stack}"))

@@ -9,6 +9,7 @@ from txcontain.api.events import Events
 from txcontain.api.execs import Execs
 from txcontain.api.figures import Figures
 from txcontain.api.files import Files
+from txcontain.api.images import Images
 from txcontain.api.instances import Instances
 from txcontain.api.life import Life
 from txcontain.api.logs import Logs
@@ -31,6 +32,7 @@ AREAS: dict[str, type[Area]] = {
     "events": Events,
     "disk": Disk,
     "volumes": Volumes,
+    "images": Images,
     "services": Services,
     "system": System,
 }

@@ -23,7 +23,7 @@ from txcontain.api.describe import (
 from txcontain.api.instances import STATES
 from txcontain.api.verbs import ExtensionResource, read_body
 from txcontain.container.keys import boolean
-from txcontain.engine.disk import df, prune, unpacking
+from txcontain.engine.disk import df, prune, pulling, unpacking
 from txcontain.later import Few
 
 PRUNE_KEYS = {
@@ -98,7 +98,7 @@ class Disk(Area):
         "/unpacking": {
             "get": extension(
                 "unpacking",
-                "List the tarballs that are being unpacked now, for launches that wait for them",
+                "List what is being unpacked and pulled now, for launches that wait for it",
                 answer(
                     "how far each is",
                     structure(
@@ -111,7 +111,17 @@ class Disk(Area):
                                         "bytes": numeric("so far; looked at every 3 s", 0),
                                     }
                                 )
-                            )
+                            ),
+                            "pulling": array(
+                                structure(
+                                    {
+                                        "image": string("its name"),
+                                        "seconds": numeric("since it was begun", 0, kind="number"),
+                                        "bytes": numeric("of its new layers, so far", 0),
+                                        "size": numeric("bytes of these; 0: not known yet", 0),
+                                    }
+                                )
+                            ),
                         }
                     ),
                 ),
@@ -150,7 +160,7 @@ class Disk(Area):
 
     async def unpacking(self, request: Request) -> Json:
         """GET /unpacking."""
-        return {"unpacking": unpacking(self.manager)}
+        return {"unpacking": unpacking(self.manager), "pulling": pulling(self.manager)}
 
     async def df(self, request: Request) -> Json:
         """GET /df."""

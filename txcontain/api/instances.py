@@ -125,6 +125,14 @@ class Instances(Area):
                 },
                 "in_advance": numeric("steps that a warm init carried out before the launch"),
                 "left_out": {"type": "object", "description": "what of each tarball is not in it"},
+                "image": {
+                    "type": ["object", "null"],
+                    "description": "that its launch used, and what it says; null: a tarball",
+                },
+                "sources": {
+                    "type": "object",
+                    "description": "by the key of a config: config, image, both, or default",
+                },
                 "volumes": {"type": "object", "description": "the folder of each, on the host"},
                 "checks": array(ref("Check"), "the last 20 of its health"),
             }

@@ -66,6 +66,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.NoSuchStack, http.NOT_FOUND, b"Not Found", "no-such-stack"),
     (errors.NoSuchService, http.NOT_FOUND, b"Not Found", "no-such-service"),
     (errors.NoSuchVolume, http.NOT_FOUND, b"Not Found", "no-such-volume"),
+    (errors.NoSuchImage, http.NOT_FOUND, b"Not Found", "no-such-image"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),
     (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized", "unauthenticated"),
     (errors.Forbidden, http.FORBIDDEN, b"Forbidden", "forbidden"),

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees on stderr while a launch takes long, and after it."""
+"""What a person sees on stderr while a launch or a pull takes long, and after it."""
 
 import shutil
 import sys
@@ -14,39 +14,63 @@ if TYPE_CHECKING:
 
 EVERY = 0.5  # seconds
 CLEAR = "\r\x1b[K"  # a terminal's: to the left, and the line empty
-UNPACKING = {"unpacking": [{"tarball": str, "seconds": (int, float), "bytes": int}]}
+LINES_EVERY = 10  # of these: a line where no terminal is
+BAR = 20  # characters
+UNPACKING = {
+    "unpacking": [{"tarball": str, "seconds": (int, float), "bytes": int}],
+}
 
 
-async def with_progress(client: "Client", launch: "Coroutine[Any, Any, Json]") -> "Json":
-    """Return what a launch returns; meanwhile, show on a terminal what is unpacked for it.
+async def with_progress(
+    client: "Client", launch: "Coroutine[Any, Any, Json]", lines: bool = False
+) -> "Json":
+    """Return what a launch returns; meanwhile, show on a terminal what is pulled and unpacked.
 
+    :param lines: whether to print lines where no terminal is
     :raises CliError: what the launch raised
     """
-    if not sys.stderr.isatty():
+    is_terminal = sys.stderr.isatty()
+    if not is_terminal and not lines:
         return await launch
     from twisted.internet.defer import CancelledError, Deferred
 
-    showing = Deferred.fromCoroutine(show(client))
+    showing = Deferred.fromCoroutine(show(client, is_terminal))
     showing.addErrback(lambda failure: failure.trap(CancelledError, CliError))
     try:
         return await launch
     finally:
         showing.cancel()
-        print(CLEAR, end="", file=sys.stderr, flush=True)
+        if is_terminal:
+            print(CLEAR, end="", file=sys.stderr, flush=True)
 
 
-async def show(client: "Client") -> None:
-    """Show what is unpacked, again and again.
+async def show(client: "Client", is_terminal: bool = True) -> None:
+    """Show what is pulled and unpacked, again and again.
 
     :raises CliError: if the manager does not tell; an earlier version can't
     """
     while True:
-        await client.pause(EVERY)
-        told = (await client.ask("GET", "/unpacking", shape=UNPACKING))["unpacking"]
-        parts = [f"{one['tarball']} ({sofar(one)})" for one in told]
-        line = f"unpacking {', '.join(parts)}" if parts else ""
-        width = shutil.get_terminal_size().columns
-        print(CLEAR + cut(plain(line), width - 1), end="", file=sys.stderr, flush=True)
+        await client.pause(EVERY if is_terminal else EVERY * LINES_EVERY)
+        told = await client.ask("GET", "/unpacking", shape=UNPACKING)
+        unpacking = [f"{one['tarball']} ({sofar(one)})" for one in told["unpacking"]]
+        pulling = [f"pulling {one['image']} {taken(one)}" for one in told.get("pulling", ())]
+        line = plain(
+            ", ".join([*pulling, *["unpacking " + ", ".join(unpacking)] * bool(unpacking)])
+        )
+        if is_terminal:
+            width = shutil.get_terminal_size().columns
+            print(CLEAR + cut(line, width - 1), end="", file=sys.stderr, flush=True)
+        elif line:
+            print(line, file=sys.stderr, flush=True)
+
+
+def taken(one: "Json") -> str:
+    """Return how far a pull is: a bar, bytes, and bytes in a second."""
+    if not one["size"]:
+        return f"({age(one['seconds'])})"
+    done = "#" * (BAR * one["bytes"] // one["size"])
+    rate = f"{size(int(one['bytes'] / max(one['seconds'], 0.1)))}/s"
+    return f"[{done:-<{BAR}}] {size(one['bytes'])} of {size(one['size'])}, {rate}"
 
 
 def sofar(one: "Json") -> str:

@@ -8,10 +8,13 @@ from ipaddress import ip_address
 from attrs import evolve, frozen
 
 from txcontain.container.document import refuse, shown
+from txcontain.container.keys import Key, file_name
+from txcontain.errors import InvalidData
 
 HUB, HUBS_HOST, HUBS_OWN = "docker.io", "registry-1.docker.io", "library"
 LATEST = "latest"
-LONGEST = 255  # characters of registry and repository
+LONGEST_NAME = 255  # characters of registry and repository
+LONGEST_REFERENCE = LONGEST_NAME + 1 + 128 + 1 + 71  # the same with a tag and a digest
 PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 REPOSITORY = re.compile(f"{PART}(?:/{PART})*")
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -44,20 +47,34 @@ class Reference:
     def is_loopback(self) -> bool:
         """Whether its registry can only be on this machine."""
         match = REGISTRY.fullmatch(self.registry)
-        name = match[1].strip("[]") if match else ""
-        try:
-            return ip_address(name).is_loopback
-        except ValueError:
-            return name == "localhost"
+        return match is not None and is_loopback(match[1].strip("[]"))
 
     def at(self, digest: str) -> Reference:
         """The same image, by the digest that it has now."""
         return evolve(self, digest=digest)
 
+    @property
+    def short(self) -> str:
+        """As a person writes it: without what is Docker Hub's."""
+        return str(self).removeprefix(f"{HUB}/").removeprefix(f"{HUBS_OWN}/")
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by its name or its address, can only be this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text can only be meant as the name of an image, and not as that of a file."""
+    return not text.startswith(("/", ".")) and any(mark in text for mark in "/:")
 
 
 def read_reference(text: str) -> Reference:
@@ -77,7 +94,7 @@ def read_reference(text: str) -> Reference:
     match = REGISTRY.fullmatch(registry)
     if not match or not 0 < int(match[2] or 1) < 65536:
         refuse(f"{shown(text)} names a registry that can't be one", HINT)
-    if not REPOSITORY.fullmatch(repository) or len(f"{registry}/{repository}") > LONGEST:
+    if not REPOSITORY.fullmatch(repository) or len(f"{registry}/{repository}") > LONGEST_NAME:
         refuse(f"{shown(text)} is not the name of an image", HINT)
     return Reference(registry, repository, tag or (None if digest else LATEST), digest or None)
 
@@ -92,3 +109,21 @@ def _split(name: str) -> tuple[str, str]:
     if registry in (HUB, f"index.{HUB}"):
         return HUB, repository if "/" in repository else f"{HUBS_OWN}/{repository}"
     return registry, repository
+
+
+def _base_image(key: str, value: object) -> str:
+    """A plain name is that of a file; with a '/' or ':' it is that of an image."""
+    if not isinstance(value, str) or not is_reference(value):
+        return file_name(key, value)
+    try:
+        read_reference(value)
+    except InvalidData as error:
+        refuse(f"{key} is no image: {error.chain[0]}", *error.chain[1:])
+    return value
+
+
+BASE_IMAGE = Key(
+    "a file in base_images/, or an image such as registry:5000/app:1.4",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_REFERENCE},
+    _base_image,
+)

@@ -26,7 +26,6 @@ from txcontain.container.document import (
 )
 from txcontain.container.health import HEALTH, Health
 from txcontain.container.keys import (
-    FILE_NAME,
     OWNER,
     SURROGATE,
     Key,
@@ -45,6 +44,7 @@ from txcontain.container.keys import (
     string_schema,
     words,
 )
+from txcontain.container.reference import BASE_IMAGE
 from txcontain.container.small_files import FILES, SECRETS, Secret, SmallFile, paths_of
 
 LONGEST_ENVIRONMENT = 32_000  # characters: as UTF-8, execve(2) takes that as a single string
@@ -68,6 +68,7 @@ SIGNALS = {name[3:]: number.value for name, number in signal.Signals.__members__
 
 VERSIONS = "up to 32 letters, digits, '.' and '_'"
 POLICIES = ("no", "on-failure", "always", "unless-stopped")  # of restart
+PULLS = ("missing", "always", "never")
 NETWORKS = ("host", "none", "private")
 
 # A variable's name, and its value in parts: text, NAME, text, .., text. NAMEs stand for variables.
@@ -196,6 +197,7 @@ class Spec:
     )
     writable_root: Annotated[bool, boolean("the base image copy-on-write")] = False
     user_namespace: Annotated[bool, boolean("root in it is no one on the host")] = False
+    pull: Annotated[str, one_of("when its image is asked for", *PULLS)] = "missing"
     manage: Annotated[bool, boolean("it may ask the manager for containers")] = False
     network: Annotated[str, one_of("the host's, only loopback, or its own", *NETWORKS)] = "host"
     ports: Annotated[tuple[Port, ...], PORTS] = ()
@@ -584,9 +586,6 @@ def _address(key: str, text: str) -> str:
     if address.ipv4_mapped or address.is_link_local or address.is_multicast:
         refuse(f"{key} can't publish anything at {text}: give an address of the host's of its own")
     return str(address)
-
-
-BASE_IMAGE = Key("a file in base_images/", string_schema(FILE_NAME), file_name)
 
 
 IO_WEIGHT = number("share of a scarce disk; 100 is everyone's", 1, 10_000)

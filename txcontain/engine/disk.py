@@ -72,6 +72,15 @@ def unpacking(manager: Manager) -> list[dict[str, Any]]:
     ]
 
 
+def pulling(manager: Manager) -> list[dict[str, Any]]:
+    """The images that are being pulled now, with how far that is."""
+    now = manager.reactor.seconds()
+    return [
+        {"image": one.name, "seconds": now - one.begun, "bytes": one.taken, "size": one.size}
+        for one in manager.arrivals.pulls.values()
+    ]
+
+
 async def prune(manager: Manager, dry_run: bool = False, volumes: bool = False) -> Pruned:
     """Remove the instances that have ended, then the layers that nothing uses, and the volumes if
     these are to go too.

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import asdict
 
+from txcontain.container.defaults import sources
 from txcontain.engine.manager import Manager
 from txcontain.errors import NotRunning
 from txcontain.host.cgroups import Cgroups
@@ -30,6 +31,7 @@ def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
     record = instance.record | instance.standing
     del record["document"]
     record["spec"] = instance.spec.described()
+    record["sources"] = sources(instance.spec, instance.image)
     contents = [manager.layers.metadata(layer) for layer in instance.layers]
     record["left_out"] = {
         os.path.basename(one.tarball): one.left_out for one in contents if one.left_out

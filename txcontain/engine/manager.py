@@ -17,24 +17,27 @@ from attrs import Factory, define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 
 from txcontain.container.blueprint import Blueprint
+from txcontain.container.defaults import Used, with_defaults
 from txcontain.container.exec_plan import make_exec_base_plan
 from txcontain.container.facts import Host
 from txcontain.container.launch_request import LaunchRequest
 from txcontain.container.plan import Paths
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine import names
+from txcontain.engine.arrivals import Arrivals, make_arrivals
 from txcontain.engine.counts import Counts
 from txcontain.engine.history import History
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
-from txcontain.engine.vault import Vault
+from txcontain.engine.vault import Vault, check_small_files
 from txcontain.engine.volumes import Volumes, unfinished, users_of, what_stays
-from txcontain.errors import ConfigAtFault, InstanceExists, MachineAtFault, NoSuchInstance
+from txcontain.errors import InstanceExists, MachineAtFault, NoSuchInstance
 from txcontain.host.id_ranges import free_range
 from txcontain.host.kernel import Kernel
 from txcontain.host.meters import Meters
 from txcontain.host.os_errors import of_os
 from txcontain.host.trees import remove_but
+from txcontain.images.defaults import used
 from txcontain.images.layers import Layers
 from txcontain.later import Few, Timer, background, poll, together
 from txcontain.logs.journal import Journal
@@ -99,6 +102,9 @@ class Manager:
     )
     prober: Prober = field(
         default=Factory(lambda self: make_prober(self.sessions, self.host), takes_self=True)
+    )
+    arrivals: Arrivals = field(
+        default=Factory(lambda self: make_arrivals(self.layers, self.journal), takes_self=True)
     )
     resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
     user_namespace: bool = False  # whether every instance gets one
@@ -176,16 +182,17 @@ class Manager:
         if isinstance(spec, str):
             spec = self._kept_config(spec, asked.major, asked.minor)
         asked.check_stream(spec)
-        self._check_small_files(spec)
+        check_small_files(spec, self.vault, self.mountables)
         with self.holding() as layers:
-            await self.get_layers(spec, layers)
+            image = await self.get_layers(spec, layers)
+            spec = with_defaults(spec, image) if image else spec
             await self._make_volumes(spec)
             before = self.instances.get(asked.instance or "")
             if before and before.failure is not None:
                 await self._destroy_if_there(before.name)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
-        instance.asked_at = began - asked.ago, began
+        instance.asked_at, instance.image = (began - asked.ago, began), image
         try:
             await instance.launch()
         except Exception as error:
@@ -217,20 +224,6 @@ class Manager:
         if name in self.pool.prepared.names or name in self.unread:
             raise InstanceExists(f"the name {name} is in use", "choose another name")
 
-    def _check_small_files(self, spec: Spec) -> None:
-        """Raise ConfigAtFault if a secret or another file that the config names is not there."""
-        for secret in spec.secrets:
-            if not self.vault.has(secret.name):
-                raise ConfigAtFault(
-                    f"there is no secret {secret.name}",
-                    f"set it: `txcontain secrets set {secret.name}`",
-                )
-        for name in (file.source for file in spec.files if file.source):
-            if not os.path.isfile(os.path.join(self.mountables, name)):
-                folder = os.path.basename(self.mountables)
-                hint = "put it there, or correct the config"
-                raise ConfigAtFault(f"there is no file {name} in {folder}/", hint)
-
     def _kept_config(self, name: str, major: str | None, minor: str | None) -> Spec:
         if major is None or minor is None:
             name, major, minor = self.configs.newest(name, major)
@@ -243,11 +236,13 @@ class Manager:
         except OSError as error:
             raise MachineAtFault(f"reading {file_name}", of_os(error)) from error
 
-    async def get_layers(self, spec: Spec, layers: list[str]) -> None:
-        """Append the layers of a config: the base image's first, then each mount's."""
-        layers.append(await self.layers.get_base(self.base_images, spec.base_image))
+    async def get_layers(self, spec: Spec, layers: list[str]) -> Used | None:
+        """Append a config's layers: the base image's, then each mount's; returns its OCI image."""
+        with self.holding() as held:
+            image = await self.arrivals.get_base(spec, self.base_images, layers, held)
         for mount in spec.mounts:
             layers.append(await self.layers.get(self.mountables, mount.tarball))
+        return used(spec.base_image, image.digest, image.config) if image else None
 
     async def _make_volumes(self, spec: Spec) -> None:
         for name in spec.volume_names:
@@ -298,9 +293,11 @@ class Manager:
         self.journal.add("volume", f"{name} was removed, with all that was in it", volume=name)
 
     def layers_in_use(self) -> set[str]:
-        """The folders of layers that instances, launches or warm inits use."""
+        """The folders of layers that images, instances, launches or warm inits use."""
         running = [one.layers for one in self.instances.values() if not one.is_over]
-        return self.pool.mounted.union(*running, *self._held.values())
+        return self.pool.mounted.union(
+            self.arrivals.images.in_use(), *running, *self._held.values()
+        )
 
     @contextlib.contextmanager
     def holding(self, layers: Sequence[str] = ()) -> Iterator[list[str]]:
@@ -311,6 +308,7 @@ class Manager:
             yield held
         finally:
             del self._held[id(held)]
+            self.tidy_soon()  # there may be layers of an image that failed
 
     def tidy_soon(self) -> None:
         """Remove unused layers in a moment, if there are too many."""
@@ -387,10 +385,12 @@ class Manager:
         self, spec: Spec, layers: Sequence[str], address: str | None, ids: int | None
     ) -> Blueprint:
         """What instances with these values are made from."""
-        base = self.layers.metadata(layers[0])
+        of_base = len(layers) - len(spec.mounts)
+        run, tmp = self.layers.places(layers[:of_base])
         paths = Paths(
             base=layers[0],
-            mounts=layers[1:],
+            below=layers[1:of_base],
+            mounts=layers[of_base:],
             private=self.folder,
             scratch=os.path.join(self.pool.folder, "scratch"),
             host=self.host,
@@ -401,8 +401,8 @@ class Manager:
             ids=ids,
             volumes={name: self.volumes.place(name) for name in spec.volume_names},
             host_folders=self.host_folders,
-            run=base.run,
-            tmp=base.tmp,
+            run=run,
+            tmp=tmp,
         )
         return Blueprint(spec, paths)
 

@@ -38,12 +38,16 @@ def restore(manager: Manager) -> list[str]:
     """
     may_open = manager.kernel.open_more(WANTED_FILES)
     leftovers, wrong = manager.volumes.recover()  # before the plans of those that use them
+    wrong += manager.arrivals.images.recover()
     done = _go_on_with(manager, os.listdir(manager.folder))
     background(_recover_network(manager), "recovering the private network")
     manager.tidy_soon()
     for path in manager.layers.cut_short():
         done.append(f"removed {path}, whose unpacking was cut short")
         _remove_later(manager, path)
+    images = os.path.join(manager.state, "run", "images")
+    for name in os.listdir(images):
+        _remove_later(manager, os.path.join(images, name))
     for path in leftovers:
         done.append(f"removed {path}, a volume's, which was half made or half removed")
         _remove_later(manager, path)

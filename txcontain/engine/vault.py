@@ -7,7 +7,8 @@ import os
 from attrs import frozen
 
 from txcontain.container.small_files import SECRET_NAME
-from txcontain.errors import NoSuchSecret
+from txcontain.container.spec import Spec
+from txcontain.errors import ConfigAtFault, NoSuchSecret
 from txcontain.host.files import DISK, Disk, flush_folder, remove_leftovers, write
 
 
@@ -46,3 +47,21 @@ class Vault:
 def no_such_secret(name: str) -> NoSuchSecret:
     """The error if a secret is not there."""
     return NoSuchSecret(f"there is no secret {name}", "`txcontain secrets` shows those there are")
+
+
+def check_small_files(spec: Spec, vault: Vault, mountables: str) -> None:
+    """Raise ConfigAtFault if a secret or another file that a config names is not there.
+
+    :param mountables: the folder of the other files
+    """
+    for secret in spec.secrets:
+        if not vault.has(secret.name):
+            raise ConfigAtFault(
+                f"there is no secret {secret.name}",
+                f"set it: `txcontain secrets set {secret.name}`",
+            )
+    for name in (file.source for file in spec.files if file.source):
+        if not os.path.isfile(os.path.join(mountables, name)):
+            folder = os.path.basename(mountables)
+            hint = "put it there, or correct the config"
+            raise ConfigAtFault(f"there is no file {name} in {folder}/", hint)

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from txcontain.container.defaults import with_defaults
 from txcontain.container.reference import read_reference
 from txcontain.container.small_files import LONGEST_SECRET
 from txcontain.container.spec import Spec, from_json
@@ -27,7 +28,6 @@ from txcontain.exports.subject import Subject, image_of, in_order, owners_of
 from txcontain.exports.written import Document
 from txcontain.host.files import NoFile, read_file
 from txcontain.host.os_errors import of_os
-from txcontain.images.metadata import resolve
 from txcontain.images.oci import (
     CONFIG,
     MANIFEST,
@@ -39,6 +39,7 @@ from txcontain.images.oci import (
 )
 from txcontain.images.oci_writing import Blob, File, Image, Tree, archive, described_layer
 from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace
+from txcontain.images.stack import resolve_in, seen
 from txcontain.later import Few
 from txcontain.logs.push import PushProducer
 from txcontain.services.asking import find_stack
@@ -66,7 +67,7 @@ class Gathered:
     """What an export is made of. Its layers are held as long as it is used."""
 
     subject: Subject
-    base: str  # the folder of the base image's layer
+    base: Sequence[str]  # the folders of the base image's layers, the highest first
     layers: Sequence[Tree]  # the lowest first
 
 
@@ -135,7 +136,9 @@ class Exporter:
         if image is not None:
             read_reference(image)  # refuses what can't be one
         with manager.holding() as layers:
-            await manager.get_layers(spec, layers)
+            used = await manager.get_layers(spec, layers)
+            spec = with_defaults(spec, used) if used else spec
+            base = layers[: len(layers) - len(spec.mounts)]
             files, trees = await manager.threads(_look, manager, spec, layers)
             accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
             contents = await manager.threads(_contents, manager, spec)
@@ -145,15 +148,16 @@ class Exporter:
                 image or image_of(spec),
                 accounts,
                 contents,
-                covered=[place.path for place in (known[0].run, known[0].tmp) if place.holds],
+                covered=[place.path for place in manager.layers.places(base) if place.holds],
                 left_out=[one.told for one in known if one.told],
             )
-            yield Gathered(subject, layers[0], trees)
+            yield Gathered(subject, base, trees)
 
     async def _image(self, gathered: Gathered) -> Image:
         subject = gathered.subject
         layers = [Blob(await self._described(tree), tree) for tree in gathered.layers]
-        made_by = made_of(subject.spec)
+        below = [subject.spec.base_image] * (len(gathered.base) - 1)
+        made_by = [*below, *made_of(subject.spec)]
         if subject.spec.files:
             files = await self.manager.threads(_files, gathered)
             layers.append(Blob(described_layer(files), files))
@@ -215,12 +219,12 @@ def _batch(pieces: Iterator[bytes]) -> bytes:
 
 def _look(manager: Manager, spec: Spec, layers: Sequence[str]) -> tuple[list[str], list[Tree]]:
     """The image's /etc/passwd and /etc/group, and where each layer belongs in it."""
-    base, *others = layers
+    base = layers[: len(layers) - len(spec.mounts)]
     files = [_database(base, path) for path in ("/etc/passwd", "/etc/group")]
-    folders = dict(zip(spec.mounts, others, strict=True))
-    trees = [_tree(manager, base, "/")]
+    folders = dict(zip(spec.mounts, layers[len(base) :], strict=True))
+    trees = [_tree(manager, layer, "/") for layer in reversed(base)]
     for mount in in_order(spec):
-        target = resolve(base, mount.target)
+        target = resolve_in(base, mount.target)
         trees.append(_tree(manager, folders[mount], target, hides=True))
     return files, trees
 
@@ -230,12 +234,16 @@ def _tree(manager: Manager, folder: str, target: str, *, hides: bool = False) ->
     return Tree(folder, target, hides, math.inf if begun is None else begun)
 
 
-def _database(base: str, path: str) -> str:
+def _database(base: Sequence[str], path: str) -> str:
     """A file of an image; nothing if there is none."""
+    place = resolve_in(base, path)
     try:
-        return read_file(base + resolve(base, path), LONGEST_DATABASE).decode(errors="replace")
+        content = b"".join(
+            read_file(layer + place, LONGEST_DATABASE) for layer in seen(base, place)[:1]
+        )
     except (OSError, NoFile):
         return ""
+    return content.decode(errors="replace")
 
 
 def _contents(manager: Manager, spec: Spec) -> Mapping[str, bytes]:
@@ -261,7 +269,7 @@ def _files(gathered: Gathered) -> tuple[File, ...]:
     subject = gathered.subject
     return tuple(
         File(
-            resolve(gathered.base, file.path),
+            resolve_in(gathered.base, file.path),
             subject.content(file),
             file.mode,
             subject.account(file.owner).uid,

@@ -13,6 +13,7 @@ from txcontain.exports.subject import Subject, in_order
 
 # Keys that no target has, and why.
 NOWHERE = {
+    "pull": "the base image is in what is exported, and no registry is asked for it",
     "manage": "only txcontain has a manager that a container may ask",
     "per_connection": "it is started once, and not for each connection",
     "limits.disk": "what is written goes to the disk, and has no bound of its own",

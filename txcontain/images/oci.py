@@ -279,6 +279,11 @@ def _manifest(values: dict[str, Any], kind: str) -> Manifest:
     return Manifest(config, layers, kind, _texts(values, "annotations"))
 
 
+def all_for(index: Index, platform: Platform) -> list[Descriptor]:
+    """What an index has for this platform, or for none that it names."""
+    return [one for one in index.manifests if not one.platform or _fits(one.platform, platform)]
+
+
 def choose(index: Index, platform: Platform) -> Descriptor:
     """The manifest, or further index, of an index that is for this platform.
 

@@ -19,7 +19,7 @@ KERNELS_OWN = {"proc", "sys", "dev"}  # top folders that are never the image's o
 
 def place(layers: Sequence[str], path: str) -> Place:
     """Where ``path`` leads in an image of these layers, the highest first."""
-    found = resolve(path, lambda asked: _link(layers, asked))
+    found = resolve_in(layers, path)
     if found == "/" or found.split("/")[1] in KERNELS_OWN:
         return Place()
     holding = [layer for layer in seen(layers, found) if os.path.isdir(layer + found)]
@@ -47,6 +47,14 @@ def resolve(path: str, link: Callable[[str], str | None]) -> str:
         elif part not in ("", "."):
             found += f"/{part}"
     return found or "/"
+
+
+def resolve_in(layers: Sequence[str], path: str) -> str:
+    """Where a path leads in an image of these layers, the highest first.
+
+    Raises ConfigAtFault if it leads in circles.
+    """
+    return resolve(path, lambda asked: _link(layers, asked))
 
 
 def seen(layers: Sequence[str], path: str) -> list[str]:

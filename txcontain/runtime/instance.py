@@ -261,6 +261,7 @@ class Instance(Recorded):
     def recall(self, record: dict[str, Any]) -> None:
         """Take over what an earlier manager knew: ``record`` is as ``read_record`` returns it."""
         self.inline, self.remove, self.labels = (record[k] for k in ("inline", "remove", "labels"))
+        self.image = record["image"]
         self._client_waits, self._was_launched = False, True
         self.boot, self.paused = record["boot"], record["paused"]
         self.launched, self.since = record["launched"], record["since"]

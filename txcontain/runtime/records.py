@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import asdict, define, evolve, field
 
+from txcontain.container.defaults import Used, read_used, with_defaults
 from txcontain.container.document import LONGEST_DOCUMENT
 from txcontain.container.launch_request import check_labels
 from txcontain.container.spec import PORTS, Spec, from_json
@@ -43,6 +44,7 @@ class Recorded:
     ids: int | None = None  # the first of its ids, if it has a user namespace
     remove: bool = False  # whether it is to be removed when it has ended for good
     labels: dict[str, str] = field(factory=dict)  # that its launch gave it
+    image: Used | None = None  # that its launch used, if it is not a tarball
     inline: bool = False  # whether its config came with the launch, and is kept only by it
     state: str = "created"
     since: float = 0.0  # unix time of the state
@@ -120,6 +122,7 @@ class Recorded:
             "up_at": self.up_at,
             "document": spec.document,
             "inline": self.inline,
+            "image": asdict(self.image) if self.image else None,
             "remove": self.remove,
             "timeline": self.timeline,
             "phases": self.phases,
@@ -138,7 +141,10 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
         if "published" in record:  # which may have changed since the launch
             spec = evolve(spec, ports=PORTS("published", record["published"]))
         folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
-        if len(folders) != 1 + len(spec.mounts):
+        image = read_used(record.get("image"))
+        if image:
+            spec = with_defaults(spec, image)
+        if len(folders) < 1 + len(spec.mounts):  # an image has one layer, or several
             raise ValueError("the layers are not those of the spec")
         if record["state"] in AT_REST and not record["exit"]:
             raise ValueError("it does not say how it ended")
@@ -161,6 +167,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "layers": folders,
             "spec": spec,
             "inline": bool(record.get("inline")),
+            "image": image,
             "remove": bool(record.get("remove")),
             "labels": check_labels("labels", record.get("labels", {})),
             "address": _address(spec, record.get("address")),

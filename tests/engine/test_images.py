@@ -1,0 +1,137 @@
+"""The images that are kept: their names, and what a new manager finds of them."""
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.images.archives import HERE, ImageMaker, image
+from tests.integration.tarballs import file
+from txcontain.engine.images import Image, Images, make_image
+from txcontain.errors import Ambiguous, MachineAtFault, NoSuchImage
+from txcontain.images.oci import to_bytes
+
+ONE, OTHER = image([[file("a", "a")]]), image([[file("b", "b")]])
+
+
+def made(maker: ImageMaker) -> Image:
+    """An image as it is kept."""
+    return make_image(to_bytes(maker.manifest), to_bytes(maker.config), HERE, 7.0)
+
+
+class ImagesCase(SynchronousTestCase):
+    """A test with images, of which the layers are empty folders."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        for name in ("images", "layers"):
+            (self.folder / name).mkdir(parents=True)
+        self.images = self.new()
+
+    def new(self) -> Images:
+        """The images, as a manager has them that starts."""
+        layers: Any = mock.Mock()
+        layers.path_of = lambda digest: str(self.folder / "layers" / digest.partition(":")[2])
+        return Images(str(self.folder / "images"), layers, maybeDeferred, lambda: 7.0)
+
+    def do(self, work: Any) -> Any:
+        """What a coroutine returns; it waits for nothing."""
+        return self.successResultOf(Deferred.fromCoroutine(work))
+
+    def add(self, maker: ImageMaker, *names: str) -> Image:
+        """Keep an image."""
+        kept = made(maker)
+        for layer in self.images.paths(kept):
+            os.makedirs(layer, exist_ok=True)
+        self.do(self.images.add(kept, [f"docker.io/library/{name}" for name in names]))
+        return kept
+
+    def files(self) -> set[str]:
+        """What is kept on the disk."""
+        return set(os.listdir(self.folder / "images"))
+
+
+class Names(ImagesCase):
+    """Names of images."""
+
+    def test_found(self) -> None:
+        """An image is found by its name, however that is written, and by its digest."""
+        kept = self.add(ONE, "app:latest")
+        for text in (
+            *("app", "app:latest", "docker.io/library/app", "docker.io/app"),
+            *(kept.digest, kept.digest[7:], kept.digest[:14], kept.digest[7:13]),
+            f"app@{kept.digest}",
+        ):
+            self.assertIs(self.images.find(text), kept, text)
+        for text in ("app:1", "other", kept.digest[:12], "sha256:" + "0" * 64, "no image", ""):
+            self.assertIsNone(self.images.find(text), text)
+        self.assertRaises(NoSuchImage, self.images.get, "other")
+
+    def test_ambiguous(self) -> None:
+        """The beginning of a digest that several images have stands for none of them."""
+        kept = self.add(ONE, "app:1")
+        self.images.known["sha256:" + kept.digest[7:20] + "0" * 51] = kept
+        error = self.assertRaises(Ambiguous, self.images.find, kept.digest[:19])
+        self.assertEqual(
+            str(error), f"{kept.digest[:19]} stands for 2 images → give more of the digest"
+        )
+
+    def test_moved(self) -> None:
+        """An image without a name is not kept."""
+        first, second = self.add(ONE, "app:1"), self.add(OTHER, "app:1")
+        self.assertEqual(set(self.images.known), {second.digest})
+        self.assertEqual(self.files(), {"names.json", f"{second.digest[7:]}.json"})
+        self.assertNotEqual(first.digest, second.digest)
+
+    def test_removed(self) -> None:
+        """A name is removed, and with the last one the image; by its digest, all names."""
+        kept = self.add(ONE, "app:1", "app:2", "app:3")
+        self.do(self.images.remove("app:1", lambda digest: ["web"]))
+        self.assertEqual(len(self.images.names), 2)
+        self.do(self.images.remove(kept.digest, lambda digest: []))
+        self.assertEqual((self.images.names, self.images.known), ({}, {}))
+        self.assertEqual(self.files(), {"names.json"})
+
+    def test_disk_full(self) -> None:
+        """An image that can't be written is not kept."""
+        os.rmdir(self.folder / "images")
+        work = self.images.add(made(ONE), ["docker.io/library/app:1"])
+        error = self.failureResultOf(Deferred.fromCoroutine(work), MachineAtFault).value
+        self.assertIn(f"keeping the image {ONE.top.digest} → ENOENT", str(error))
+        self.assertEqual((self.images.names, self.images.known), ({}, {}))
+
+
+class Recovery(ImagesCase):
+    """What a new manager finds."""
+
+    def test_found_again(self) -> None:
+        """A new manager knows all images and names."""
+        self.add(ONE, "app:1", "app:2")
+        self.add(OTHER, "other:1")
+        new = self.new()
+        self.assertEqual(new.recover(), [])
+        self.assertEqual((new.known, new.names), (self.images.known, self.images.names))
+
+    def test_damaged(self) -> None:
+        """What can't be used is told, and the others can be."""
+        one, other = self.add(ONE, "app:1"), self.add(OTHER, "other:1")
+        path = self.folder / "images" / f"{one.digest[7:]}.json"
+        whole = path.read_bytes()
+        (layer,) = self.images.paths(one)
+        for damage in (b"", b"{}", b"[", whole.replace(b"schemaVersion", b"x"), None):
+            if damage is None:
+                path.write_bytes(whole)
+                os.rmdir(layer)
+            else:
+                path.write_bytes(damage)
+            new = self.new()
+            (said,) = new.recover()
+            self.assertIn(f"the image {one.digest} can't be used: ", said)
+            self.assertEqual(new.names, {"docker.io/library/other:1": other.digest})
+        (self.folder / "images" / "names.json").write_bytes(b'{"a": "../../etc"}')
+        self.assertEqual(
+            self.new().recover(), ["the names of the images can't be read: names.json is damaged"]
+        )

@@ -1,0 +1,479 @@
+"""Requests to registries, of which each may be hostile."""
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from attrs import evolve
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from tests.images.archives import HERE, image
+from tests.integration.tarballs import file
+from txcontain.engine.arrivals import Arrivals
+from txcontain.engine.images import Images
+from txcontain.errors import ConfigAtFault, Error, MachineAtFault
+from txcontain.images import oci
+from txcontain.images.layout import Found
+from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
+from txcontain.images.registry import Conversation, Registries, login_for
+
+MADE = image([[file("a", b"a" * 1000)]])
+(LAYER,) = MADE.manifest.layers
+TAG = "/v2/app/manifests/1"
+BLOB = f"/v2/app/blobs/{LAYER.digest}"
+CONFIG = f"/v2/app/blobs/{MADE.manifest.config.digest}"
+NAME = "127.0.0.1:5000/app:1"
+WHAT = f"pulling {NAME}"
+WHO = "the registry 127.0.0.1:5000"
+Answer = Callable[[Request], Any]
+
+
+class Server(Resource):
+    """A registry; each path is answered by a function."""
+
+    isLeaf = True
+
+    def __init__(self, answers: dict[str, Answer]) -> None:
+        super().__init__()
+        self.answers = answers
+        self.asked: list[Request] = []
+
+    def render(self, request: Request) -> Any:
+        """Answer, or not."""
+        self.asked.append(request)
+        answer = self.answers.get(request.path.decode(), status(404))
+        return answer(request)
+
+
+def body(content: bytes, kind: str = oci.MANIFEST) -> Answer:
+    """An answer with this body, or the part of it that is asked for."""
+
+    def answer(request: Request) -> bytes:
+        request.setHeader("Content-Type", kind)
+        wanted = request.getHeader("range")
+        if wanted:
+            begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            request.setResponseCode(206)
+            said = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+            request.setHeader("Content-Range", said)
+            return content[begin:]
+        return content
+
+    return answer
+
+
+def status(code: int, **headers: str) -> Answer:
+    """An answer with a status and headers."""
+
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(code)
+        for name, value in headers.items():
+            request.setHeader(name.replace("_", "-"), value)
+        return b"no"
+
+    return answer
+
+
+def cut(content: bytes) -> Answer:
+    """An answer that breaks off after these bytes."""
+
+    def answer(request: Request) -> int:
+        request.setHeader("Content-Length", "100000")
+        request.write(content)
+        transport: Any = request.transport
+        transport.loseConnection()
+        return NOT_DONE_YET
+
+    return answer
+
+
+def silence(request: Request) -> int:
+    """No answer."""
+    return NOT_DONE_YET
+
+
+def whole() -> dict[str, Answer]:
+    """What a registry with the image answers."""
+    return {
+        TAG: body(to_bytes(MADE.manifest)),
+        CONFIG: body(to_bytes(MADE.config)),
+        BLOB: body(MADE.blobs[LAYER.digest]),
+    }
+
+
+def index(*manifests: Descriptor) -> Answer:
+    """An index."""
+    return body(to_bytes(Index(manifests)), oci.INDEX)
+
+
+OTHER = evolve(MADE.top, platform=Platform("plan9", "amd64"))
+LARGE = to_bytes(evolve(MADE.manifest, config=evolve(MADE.manifest.config, size=oci.LONGEST + 1)))
+HUGE = to_bytes(evolve(MADE.manifest, layers=(evolve(LAYER, size=1 << 49),)))
+LOG_IN = "log in: `docker login` writes ~/.docker/config.json, which the manager's user must have"
+DAMAGED = "it is damaged, or not what it says: get it again"
+# What the registry answers instead, and why the image is refused.
+REFUSED: tuple[tuple[dict[str, Answer], str], ...] = (
+    ({TAG: status(404)}, f"{WHAT} → {WHO} has no such image"),
+    ({BLOB: status(404)}, f"{WHAT} → {WHO} has no blob DIGEST"),
+    ({TAG: status(401)}, f"{WHAT} → {WHO} does not let us have it → {LOG_IN}"),
+    ({TAG: status(403)}, f"{WHAT} → {WHO} does not let us have it → {LOG_IN}"),
+    ({TAG: status(418)}, f"{WHAT} → {WHO} answers 418"),
+    ({TAG: status(503)}, f"{WHAT} → {WHO} answers 503 → try again later"),
+    (
+        {TAG: status(302, Location="file:///etc/passwd")},
+        f"{WHAT} → {WHO} sends us on to 'file:///etc/passwd', which is not https",
+    ),
+    (
+        {TAG: status(302, Location="http://example.org/v2/")},
+        f"{WHAT} → {WHO} sends us on to 'http://example.org/v2/', which is not https",
+    ),
+    (
+        {TAG: status(302, Location="https://user@example.org/")},
+        f"{WHAT} → {WHO} sends us on to 'https://user@example.org/', which is not https",
+    ),
+    ({TAG: status(302, Location=TAG)}, f"{WHAT} → {WHO} sends us on more than 5 times"),
+    (
+        {TAG: status(401, WWW_Authenticate='Bearer realm="gopher://a"')},
+        f"{WHAT} → {WHO} sends us on to 'gopher://a', which is not https",
+    ),
+    (
+        {
+            TAG: status(401, WWW_Authenticate='Bearer realm="http://127.0.0.1:5000/token"'),
+            "/token": body(b'{"token": "a\\r\\nb"}'),
+        },
+        f"{WHAT} → {WHO} gives no token",
+    ),
+    (
+        {TAG: body(b"x" * (oci.LONGEST + 1))},
+        f"{WHAT} → a document of it is longer than 1048576 bytes",
+    ),
+    ({TAG: body(LARGE)}, f"{WHAT} → its config is longer than 1048576 bytes"),
+    ({TAG: body(HUGE)}, f"{WHAT} → a layer of it has more than 1000000 bytes"),
+    (
+        {TAG: cut(b"{")},
+        f"{WHAT} → {WHO} hangs up → Connection was closed cleanly: Connection done.",
+    ),
+    (
+        {BLOB: cut(b"")},
+        f"{WHAT} → {WHO} hangs up → Connection was closed cleanly: Connection done.",
+    ),
+    ({TAG: silence}, f"{WHAT} → {WHO} can't be asked → it does not answer within 30 seconds"),
+    (
+        {BLOB: body(b"x" * LAYER.size)},
+        f"{WHAT} → the blob DIGEST has another digest, DIGEST → {DAMAGED}",
+    ),
+    (
+        {BLOB: body(MADE.blobs[LAYER.digest][:-1])},
+        f"{WHAT} → the blob DIGEST has {LAYER.size - 1} bytes, and should have {LAYER.size} → "
+        "it was cut short, or is damaged: get it again",
+    ),
+    (
+        {BLOB: body(MADE.blobs[LAYER.digest] + b"x")},
+        f"{WHAT} → the blob DIGEST is longer than {LAYER.size} bytes → "
+        "it is not what its manifest says",
+    ),
+    (
+        {CONFIG: body(b"{}")},
+        f"{WHAT} → the blob DIGEST has 2 bytes, and should have {MADE.manifest.config.size} → "
+        "it was cut short, or is damaged: get it again",
+    ),
+    (
+        {TAG: index(OTHER)},
+        f"{WHAT} → it is not for this machine, {HERE}, only for plan9/amd64",
+    ),
+    (
+        {TAG: index(MADE.top), f"/v2/app/manifests/{MADE.top.digest}": body(b"{}")},
+        f"{WHAT} → the registry sends another manifest than DIGEST → "
+        "it is damaged, or not what it says",
+    ),
+    (
+        {TAG: body(b'{"schemaVersion": 1}')},
+        f"{WHAT} → it is a manifest of schema 1, which has no digests that can be checked → "
+        "have it pushed again by a program from after 2016",
+    ),
+)
+
+
+class FakeLayers:
+    """Unpacks nothing, and keeps the content of each blob."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.unpacker: Any = mock.Mock()
+        self.unpacker.bounds.size = 1_000_000
+        self.got: dict[str, bytes] = {}
+
+    def path_of(self, digest: str) -> str:
+        """Where a layer is."""
+        return os.path.join(self.folder, digest.partition(":")[2])
+
+    async def get_of_image(self, blob: str, digest: str) -> str:
+        """Keep it."""
+        self.got[digest] = Path(blob).read_bytes()
+        os.mkdir(self.path_of(digest))
+        return self.path_of(digest)
+
+
+class PullCase(SynchronousTestCase):
+    """A test with a registry in memory."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        for name in ("images", "layers", "work"):
+            (self.folder / name).mkdir(parents=True)
+        self.clock = Clock()
+        self.layers = FakeLayers(str(self.folder / "layers"))
+        layers: Any = self.layers
+        images = Images(str(self.folder / "images"), layers, maybeDeferred, lambda: 0.0)
+
+        async def remove(path: str) -> None:
+            for name in os.listdir(path):
+                os.unlink(os.path.join(path, name))
+            os.rmdir(path)
+
+        registries = Registries(self.clock, maybeDeferred, logins=str(self.folder / "config.json"))
+        self.arrivals = Arrivals(images, registries, str(self.folder / "work"), remove)
+        self.arrivals.insecure_loopback = True
+
+    def pull(self, answers: dict[str, Answer], name: str = NAME) -> Deferred[Any]:
+        """Pull an image from a registry that gives these answers, as far as it gets."""
+        self.server = Server({**whole(), **answers})
+        stub = StubTreq(self.server)
+
+        def converse(pulled: Any, *_: Any) -> Any:
+            return begin(pulled, *_).addCallback(in_memory)
+
+        def in_memory(conversation: Conversation) -> Conversation:
+            http: Any = stub
+            conversation.http = http
+            return conversation
+
+        original = self.arrivals.registries.converse
+
+        def begin(*arguments: Any) -> Deferred[Any]:
+            return Deferred.fromCoroutine(original(*arguments))
+
+        with mock.patch.object(Registries, "converse", lambda _, *given: converse(*given)):
+            pulled = Deferred.fromCoroutine(self.arrivals.pull(name, []))
+        for _ in range(40):
+            stub.flush()
+            self.clock.advance(1)
+        return pulled
+
+
+class Pulls(PullCase):
+    """Images that are pulled."""
+
+    def test_well(self) -> None:
+        """An image is here when its layers are; what came for it is removed."""
+        image = self.successResultOf(self.pull({}))
+        self.assertEqual(image.digest, MADE.top.digest)
+        self.assertEqual(self.layers.got, {LAYER.digest: MADE.blobs[LAYER.digest]})
+        self.assertEqual(self.arrivals.images.names, {NAME: image.digest})
+        self.assertEqual(os.listdir(self.folder / "work"), [])
+        self.assertEqual(self.arrivals.pulls, {})
+
+    def test_again(self) -> None:
+        """A second pull asks for the manifest only."""
+        self.successResultOf(self.pull({}))
+        self.successResultOf(self.pull({}))
+        self.assertEqual([request.path.decode() for request in self.server.asked], [TAG])
+
+    def test_refused(self) -> None:
+        """Whatever is wrong is told with a sentence, and nothing is kept."""
+        for answers, wanted in REFUSED:
+            self.setUp()
+            error = self.failureResultOf(self.pull(answers), Error).value
+            said = str(error)
+            for digest in {LAYER.digest, MADE.top.digest, MADE.manifest.config.digest}:
+                said = said.replace(digest, "DIGEST")
+            said = said.replace(oci.digest_of(b"x" * LAYER.size), "DIGEST")
+            self.assertEqual(said, wanted)
+            for name in ("images", "layers", "work"):
+                self.assertEqual(os.listdir(self.folder / name), [], wanted)
+
+    def test_index(self) -> None:
+        """An index leads to the manifest for this machine."""
+        answers = {
+            TAG: index(OTHER, evolve(MADE.top, platform=HERE)),
+            f"/v2/app/manifests/{MADE.top.digest}": body(to_bytes(MADE.manifest)),
+        }
+        self.assertEqual(self.successResultOf(self.pull(answers)).digest, MADE.top.digest)
+
+    def test_deep(self) -> None:
+        """Indexes that lead to indexes are followed only so far."""
+        documents = [to_bytes(Index((MADE.top,)))]
+        for _ in range(5):
+            documents.append(to_bytes(Index((oci.described(documents[-1], oci.INDEX),))))
+        answers = {
+            f"/v2/app/manifests/{oci.digest_of(one)}": body(one, oci.INDEX) for one in documents
+        }
+        pulled = self.pull({**answers, TAG: body(documents[-1], oci.INDEX)})
+        error = self.failureResultOf(pulled, ConfigAtFault).value
+        self.assertEqual(error.chain[1:], ("it has more than 3 indexes within each other",))
+
+    def test_resumed(self) -> None:
+        """After a cut the rest is asked for, as often as something comes."""
+        content = MADE.blobs[LAYER.digest]
+        half = len(content) // 2
+        times = []
+
+        def answer(request: Request) -> Any:
+            times.append(request.getHeader("range"))
+            return (cut(content[:half]) if len(times) == 1 else body(content))(request)
+
+        self.successResultOf(self.pull({BLOB: answer}))
+        self.assertEqual(times, [None, f"bytes={half}-"])
+        self.assertEqual(self.layers.got, {LAYER.digest: content})
+
+    def test_from_the_start(self) -> None:
+        """A registry that can't send a part sends all again."""
+        content = MADE.blobs[LAYER.digest]
+        times = []
+
+        def answer(request: Request) -> Any:
+            times.append(1)
+            request.requestHeaders.removeHeader("range")
+            return (cut(content[:9]) if len(times) == 1 else body(content))(request)
+
+        self.successResultOf(self.pull({BLOB: answer}))
+        self.assertEqual(self.layers.got, {LAYER.digest: content})
+
+    def test_another_part(self) -> None:
+        """A part that was not asked for is not taken."""
+        content = MADE.blobs[LAYER.digest]
+        times = []
+
+        def answer(request: Request) -> Any:
+            times.append(1)
+            if len(times) == 1:
+                return cut(content[:9])(request)
+            return status(206, Content_Range="bytes 3-99/100")(request)
+
+        error = self.failureResultOf(self.pull({BLOB: answer}), ConfigAtFault).value
+        self.assertIn("sends another part than it was asked for", str(error))
+
+    def test_slow(self) -> None:
+        """A registry that stops to send is given up."""
+
+        def answer(request: Request) -> int:
+            request.setHeader("Content-Length", str(LAYER.size))
+            request.write(b"")
+            return NOT_DONE_YET
+
+        pulled = self.pull({BLOB: answer})
+        for _ in range(10):
+            self.clock.advance(30)
+        error = self.failureResultOf(pulled, ConfigAtFault).value
+        self.assertEqual(error.chain[-1], "it sends less than 64 KiB in 30 seconds")
+        self.assertEqual(os.listdir(self.folder / "work"), [])
+
+    def test_insecure(self) -> None:
+        """Without TLS only this machine is asked."""
+        self.arrivals.insecure_loopback = False
+        asked = self.arrivals.pull("registry:5000/app:1", [], insecure=True)
+        error = self.failureResultOf(Deferred.fromCoroutine(asked), Error).value
+        self.assertEqual(
+            str(error),
+            "the registry registry:5000 is not on this machine → without TLS only a loopback "
+            "address can be asked, such as 127.0.0.1:5000",
+        )
+
+
+class Loads(PullCase):
+    """Images that are found in an archive."""
+
+    def do(self, work: Any) -> Any:
+        """Begin a coroutine."""
+        return Deferred.fromCoroutine(work)
+
+    def test_disk(self) -> None:
+        """A disk that can't be read is at fault, and not the image."""
+        gone = str(self.folder / "gone")
+        found = Found((), to_bytes(MADE.manifest), to_bytes(MADE.config), {LAYER.digest: gone})
+        work = self.arrivals.settle(found, [NAME], [])
+        error = self.failureResultOf(self.do(work), MachineAtFault).value
+        self.assertIn(f"reading the layer {LAYER.digest} → ENOENT", str(error))
+        with mock.patch("txcontain.engine.arrivals.find_images", mock.Mock(side_effect=OSError(5))):
+            error = self.failureResultOf(self.do(self.arrivals.find_in(gone)), MachineAtFault).value
+        self.assertEqual(error.chain[0], "reading the archive of an image")
+
+
+class Logins(PullCase):
+    """Registries that ask who we are."""
+
+    def write(self, auths: Any) -> None:
+        """Write what `docker login` does."""
+        (self.folder / "config.json").write_text(json.dumps({"auths": auths}))
+
+    def login(self) -> str:
+        """The login for the registry."""
+        return login_for(str(self.folder / "config.json"), "127.0.0.1:5000")
+
+    def test_files(self) -> None:
+        """A login is found by the registry's name; a file that is damaged has none."""
+        self.assertEqual(self.login(), "")
+        text = base64.b64encode(b"me:secret").decode()
+        for auths, wanted in (
+            ({"127.0.0.1:5000": {"auth": text}}, text),
+            ({"https://127.0.0.1:5000": {"auth": text}}, text),
+            ({"other": {"auth": text}}, ""),
+            ({"127.0.0.1:5000": {"auth": "a\r\nX: y"}}, ""),
+            ({"127.0.0.1:5000": []}, ""),
+            ([], ""),
+        ):
+            self.write(auths)
+            self.assertEqual(self.login(), wanted, auths)
+        self.write({"https://index.docker.io/v1/": {"auth": text}})
+        self.assertEqual(login_for(str(self.folder / "config.json"), "docker.io"), text)
+
+    def asking(self, challenge: str, wanted: str) -> dict[str, Answer]:
+        """The answers of a registry that wants this header."""
+
+        def guarded(answer: Answer) -> Answer:
+            def check(request: Request) -> Any:
+                if request.getHeader("authorization") == wanted:
+                    return answer(request)
+                return status(401, WWW_Authenticate=challenge)(request)
+
+            return check
+
+        return {path: guarded(answer) for path, answer in whole().items()}
+
+    def test_basic(self) -> None:
+        """A password is sent if the registry asks for it."""
+        text = base64.b64encode(b"me:secret").decode()
+        self.write({"127.0.0.1:5000": {"auth": text}})
+        self.successResultOf(self.pull(self.asking('Basic realm="r"', f"Basic {text}")))
+
+    def test_token(self) -> None:
+        """A token is got from where the registry says, with the login if there is one."""
+        text = base64.b64encode(b"me:secret").decode()
+        self.write({"127.0.0.1:5000": {"auth": text}})
+        challenge = 'Bearer realm="http://127.0.0.1:5001/token",service="s"'
+        answers = self.asking(challenge, "Bearer abc")
+        answers["/token"] = body(b'{"token": "abc"}')
+        self.successResultOf(self.pull(answers))
+        (asked,) = [one for one in self.server.asked if one.path == b"/token"]
+        self.assertEqual(asked.args, {b"service": [b"s"], b"scope": [b"repository:app:pull"]})
+        self.assertEqual(asked.getHeader("authorization"), f"Basic {text}")
+
+    def test_not_elsewhere(self) -> None:
+        """Whoever we are sent on to is not shown the login."""
+        text = base64.b64encode(b"me:secret").decode()
+        self.write({"127.0.0.1:5000": {"auth": text}})
+        answers = self.asking('Basic realm="r"', f"Basic {text}")
+        answers[BLOB] = status(307, Location="http://127.0.0.1:5001/elsewhere")
+        answers["/elsewhere"] = body(MADE.blobs[LAYER.digest])
+        self.successResultOf(self.pull(answers))
+        (asked,) = [one for one in self.server.asked if one.path == b"/elsewhere"]
+        self.assertIsNone(asked.getHeader("authorization"))

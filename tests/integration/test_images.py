@@ -1,0 +1,344 @@
+"""Images with layers: loaded, launched, shared and removed by a real manager."""
+
+import os
+import tarfile
+from typing import Any
+from urllib.parse import quote
+
+from tests.images.archives import ImageMaker, image, tarball
+from tests.integration.harness import ManagerCase, wait_until
+from tests.integration.tarballs import device, file, folder, link, script, small_image, special
+from txcontain.images.oci import Healthcheck, Index, to_bytes
+
+LOWER = (
+    *small_image(),
+    folder("data"),
+    *(file(f"data/{name}", name) for name in ("kept", "gone", "changed")),
+    folder("all"),
+    file("all/gone", ""),
+    folder("etc/conf.d"),
+    file("etc/conf.d/a", "a"),
+)
+UPPER = (
+    folder("data"),
+    file("data/.wh.gone"),
+    file("data/changed", "new"),
+    folder("all"),
+    file("all/.wh..wh..opq"),
+    file("all/new", ""),
+    file("etc/.wh.conf.d"),
+)
+LOWER_TARBALL = tarball(*LOWER)
+ENTRY = '#!/bin/sh\necho "$@" $A $B; id -u; readlink /proc/self/cwd\n'
+LOOK = "cat /data/kept /data/changed; echo; ls /data /all; test -e /etc/conf.d || echo no conf.d"
+SEEN = "keptnew\n/all:\nnew\n\n/data:\nchanged\nkept\nno conf.d\n"
+
+
+class ImageCase(ManagerCase):
+    """A test with images."""
+
+    def load(self, archive: bytes, name: str = "") -> Any:
+        """Load an archive; return the names of its images."""
+        answer = self.ask("PUT", f"/images?name={quote(name)}" if name else "/images", archive)
+        self.assertEqual(answer.status, 200, answer.reason)
+        return [name for one in answer.json["images"] for name in one["names"]]
+
+    def layers(self) -> set[str]:
+        """The layers that are on the disk."""
+        return set(os.listdir(self.state / "layers"))
+
+    def say(self, base_image: str, text: str, **keys: Any) -> str:
+        """What a script says in a container of an image."""
+        return self.inside(text, base_image=base_image, **keys)
+
+
+class Loads(ImageCase):
+    """Archives that are loaded."""
+
+    def test_layers(self) -> None:
+        """A container sees the layers as one: what is hidden, replaced or emptied is that."""
+        made = image([LOWER, UPPER])
+        self.assertEqual(self.load(made.archive("app:1")), ["app:1"])
+        self.assertEqual(self.say("app:1", LOOK), SEEN)
+        self.assertEqual(self.say("app:1", LOOK, user_namespace=True), SEEN)
+
+    def test_kinds(self) -> None:
+        """docker save, an OCI archive and a layout hold the same; layers are shared by digest."""
+        made = image([LOWER, UPPER])
+        plain = ImageMaker(made.layers, compress=False)
+        self.load(made.archive("app:1"))
+        self.load(plain.archive("app:2"))
+        self.load(plain.of_docker("app:3"))
+        shared = {one.hex for one in plain.manifest.layers}
+        own = {one.hex for one in made.manifest.layers}
+        self.assertEqual({name for name in self.layers() if ".json" not in name}, shared | own)
+        for name in ("app:2", "app:3"):
+            self.assertEqual(self.say(name, LOOK), SEEN)
+
+    def test_many_layers(self) -> None:
+        """An image may have as many layers as one overlay, though mount(2) takes only a page."""
+        layers = [LOWER, *([file(f"n{number}", "")] for number in range(130))]
+        self.load(image(layers).archive("deep:1"))
+        self.assertEqual(self.say("deep:1", "ls -d /n0 /n129; cat /data/kept"), "/n0\n/n129\nkept")
+
+    def test_run_and_tmp(self) -> None:
+        """/run and /tmp are in memory, on what all layers have there."""
+        made = image(
+            [
+                (*LOWER, folder("run"), file("run/old", ""), file("run/gone", ""), folder("var/t")),
+                (file("run/.wh.gone"), file("run/new", ""), link("tmp", "var/t")),
+            ]
+        )
+        self.load(made.archive("app:1"))
+        said = self.say(
+            "app:1", "ls /run; touch /run/x /tmp/y; ls /var/t; grep -c ' /var/t ' /proc/mounts"
+        )
+        self.assertEqual(said, "new\nold\ny\n1\n")
+
+    def test_base_images(self) -> None:
+        """A file of base_images may be an archive; it is loaded once, and again if it changes."""
+        path = self.folder / "base_images" / "app.tar"
+        path.write_bytes(image([LOWER, UPPER]).archive())
+        self.assertEqual(self.say("app.tar", LOOK), SEEN)
+        before = {name for name in self.layers() if len(name) == 64}
+        self.assertEqual(self.say("app.tar", LOOK), SEEN)
+        (told,) = self.ask("GET", "/images").json["images"]
+        self.assertEqual(told["names"], ["file:app.tar"])
+        path.write_bytes(image([LOWER, [file("data/kept", "KEPT")]]).archive())
+        self.assertEqual(self.say("app.tar", "cat /data/kept"), "KEPT")
+        (told,) = self.ask("GET", "/images").json["images"]
+        self.assertEqual(told["layers"], 2)
+        wait_until(lambda: len(before - self.layers()) == 1, "the old upper layer is removed")
+
+    def test_a_record(self) -> None:
+        """An instance's record has the digest that it used; a new manager goes on with it."""
+        made = image([LOWER, UPPER], env=("GREETING=hello",), cmd=("sleep", "100"))
+        self.load(made.archive("app:1"))
+        instance = self.launch(base_image="app:1")
+        self.manager.kill()
+        self.manager.wait()
+        self.start()
+        record = self.ask("GET", f"/instances/{instance}").json
+        self.assertEqual((record["state"], record["image"]["digest"]), ("running", made.top.digest))
+        self.assertEqual(record["spec"]["command"], ["sleep", "100"])
+        self.assertEqual(record["sources"]["command"], "image")
+        self.assertEqual(self.ask("POST", f"/instances/{instance}/stop").status, 200)
+        self.assertEqual(self.ask("POST", f"/instances/{instance}/start").status, 200)
+
+    def test_changes(self) -> None:
+        """What an instance has changed is told against all layers."""
+        self.load(image([LOWER, UPPER]).archive("app:1"))
+        text = "rm /data/kept; echo > /data/gone; echo > /data/changed; echo > /all/gone"
+        instance = self.launch(
+            **self.job(f"#!/bin/sh\n{text}\nsleep 60\n", base_image="app:1", writable_root=True)
+        )
+        wanted = [
+            *("C /all", "A /all/gone"),
+            *("C /data", "C /data/changed", "A /data/gone", "D /data/kept"),
+        ]
+
+        def told() -> list[str]:
+            found = self.ask("GET", f"/instances/{instance}/diff").json["changes"]
+            lines = [f"{one['kind']} {one['path']}" for one in found]
+            return [line for line in lines if "/all" in line or "/data" in line]
+
+        wait_until(lambda: sorted(told()) == sorted(wanted), "the changes are told")
+        archive = self.ask("GET", f"/instances/{instance}/files?path=/data/.")
+        (self.folder / "got.tar").write_bytes(archive.body)
+        with tarfile.open(self.folder / "got.tar") as tar:
+            self.assertEqual(sorted(tar.getnames()), [".", "./changed", "./gone"])
+
+
+class Refusals(ImageCase):
+    """Archives that are refused: nothing of them is kept."""
+
+    def refuse(self, archive: bytes, *words: str, name: str = "app:1") -> None:
+        """Fail unless an archive is refused for these reasons, and leaves nothing."""
+        query = f"?name={quote(name)}" if name else ""
+        answer = self.ask("PUT", f"/images{query}", archive)
+        self.assertEqual(answer.status, 409)
+        for word in words:
+            self.assertIn(word, answer.reason)
+        self.assertEqual(self.ask("GET", "/images").json, {"images": []})
+        wait_until(lambda: not self.kept(), "nothing is kept")
+
+    def kept(self) -> list[str]:
+        """What there is of images."""
+        folders = ("layers", "run/images", "run/packing")
+        found = [name for folder in folders for name in os.listdir(self.state / folder)]
+        return found + [name for name in os.listdir(self.state / "images") if name[0] != "n"]
+
+    def test_hostile_layers(self) -> None:
+        """Layers that would hide files elsewhere, or bring marks of their own, are refused."""
+        for members, word in (
+            ([file("a/.wh...")], "has a whiteout that leads out of its folder: '.wh...'"),
+            ([file(".wh..")], "has a whiteout that leads out of its folder"),
+            ([file(".wh.")], "has a whiteout that leads out of its folder"),
+            ([folder("a/.wh.x")], "has a folder '.wh.x': only a file can be a whiteout"),
+            ([device("a", tarfile.CHRTYPE, 0, 0)], "holds a mark that hides files"),
+            ([special("a", tarfile.LNKTYPE, "not/there")], "Cannot hard link"),
+        ):
+            self.refuse(image([LOWER, members]).archive(), word)
+
+    def test_harmless_layers(self) -> None:
+        """What a layer could only do to its own tree is done there: the host is not touched."""
+        mark = self.folder / "mark"
+        mark.write_text("")
+        up = "../" * 20
+        members = [
+            file(f"{self.folder}/own".lstrip("/")),
+            link("out", str(self.folder)),
+            file("out/.wh.mark"),
+            file(f"{up}{self.folder}/.wh.mark"),
+            file(".wh..wh.plnk"),
+        ]
+        members[-1][0].pax_headers = {
+            "SCHILY.xattr.trusted.overlay.opaque": "y",
+            "SCHILY.xattr.user.overlay.opaque": "y",
+        }
+        self.load(image([LOWER, members]).archive(), "app:1")
+        self.assertTrue(mark.exists())
+        self.assertEqual(self.say("app:1", "cat /data/kept"), "kept")
+
+    def test_cut_short(self) -> None:
+        """An archive that was cut short, or whose layer was, is refused."""
+        made = image([LOWER, UPPER])
+        self.refuse(made.archive()[:-20_000], "Unexpected EOF")
+        (layer, *_) = made.manifest.layers
+        made.blobs[layer.digest] = made.blobs[layer.digest][:-10]
+        self.refuse(made.archive(), f"the blob {layer.digest} has {layer.size - 10} bytes")
+        broken = ImageMaker([LOWER_TARBALL[:5000]])
+        self.refuse(broken.archive(), "unpacking the layer sha256:")
+
+    def test_nameless(self) -> None:
+        """An archive that does not say what its image is called needs a name, and only one."""
+        self.refuse(image([LOWER]).archive(), "does not say what its image is called", name="")
+        self.refuse(image([LOWER]).archive("latest"), "only 'latest' → name it", name="")
+        one, two = image([LOWER]), image([UPPER])
+        both = Index((one.top, two.top))
+        archive = tarball(
+            file("oci-layout"),
+            file("index.json", to_bytes(both)),
+            *one.layout()[2:],
+            *two.layout()[2:],
+        )
+        self.refuse(archive, "the archive has 2 images: only one can be called")
+
+    def test_two_in_a_file(self) -> None:
+        """A file of base_images with two images is no container's root."""
+        one, two = image([LOWER]), image([UPPER])
+        both = file("index.json", to_bytes(Index((one.top, two.top))))
+        path = self.folder / "base_images" / "two.tar"
+        path.write_bytes(tarball(file("oci-layout"), both, *one.layout()[2:], *two.layout()[2:]))
+        refused = self.try_to_launch(base_image="two.tar")
+        self.assert_refused(refused, 409, "two.tar holds 2 images, and a container has one")
+
+
+class Names(ImageCase):
+    """Names of images."""
+
+    def test_names(self) -> None:
+        """An image is found by each of its names and its digest, and is gone with its last name."""
+        made = image([LOWER])
+        self.load(made.archive("app:1", "app:1"), "registry:5000/app:1")
+        url = f"/images/{quote('registry:5000/app:1', safe='')}"
+        self.assertEqual(self.ask("POST", f"{url}/tag", {"name": "mine"}).status, 200)
+        for name in ("registry:5000/app:1", "mine", "mine:latest", made.top.digest[:20]):
+            told = self.ask("GET", f"/images/{quote(name, safe='')}").json
+            self.assertEqual(told["digest"], made.top.digest, name)
+            self.assertEqual(told["names"], ["mine:latest", "registry:5000/app:1"])
+        self.assertEqual(self.ask("DELETE", url).json["removed"], ["registry:5000/app:1"])
+        self.assertEqual(self.ask("GET", url).status, 404)
+        self.assertEqual(self.say("mine", "echo hello"), "hello\n")
+        self.assertEqual(self.ask("DELETE", "/images/mine").status, 200)
+        wait_until(lambda: not {one for one in self.layers() if len(one) == 64}, "no layer is left")
+        refused = self.try_to_launch(base_image="mine:latest", pull="never")
+        self.assert_refused(refused, 409, "there is no image mine:latest here")
+
+    def test_in_use(self) -> None:
+        """An image that an instance uses stays, with a prune too."""
+        self.load(image([LOWER], cmd=("sleep", "100")).archive("app:1"))
+        instance = self.launch(base_image="app:1")
+        answer = self.ask("DELETE", f"/images/{quote('app:1')}")
+        self.assert_refused_with(answer, "instances use the image app:1", instance)
+        self.ask("DELETE", f"/destroy/{instance}")
+        self.assertEqual(self.ask("POST", "/prune").json["layers"], [])
+        self.assertEqual(self.ask("GET", "/df").json["layers"][0]["used"], True)
+
+    def assert_refused_with(self, answer: Any, *words: str) -> None:
+        """Fail unless a request was refused for these reasons."""
+        self.assertEqual(answer.status, 409, answer.reason)
+        for word in words:
+            self.assertIn(word, answer.reason)
+
+    def test_moved(self) -> None:
+        """A name that is given to another image leaves the first one without any: it goes."""
+        first, second = image([LOWER]), image([LOWER, UPPER])
+        self.load(first.archive("app:1"))
+        self.load(second.archive("app:1"))
+        (told,) = self.ask("GET", "/images").json["images"]
+        self.assertEqual(told["digest"], second.top.digest)
+        self.assertEqual(self.say("app:1", LOOK), SEEN)
+
+
+class Defaults(ImageCase):
+    """What an image says of how it is run."""
+
+    def test_defaults(self) -> None:
+        """An image's program, variables, user and folder count unless the config has its own."""
+        made = image(
+            [
+                (
+                    *LOWER,
+                    script("entry", '#!/bin/sh\necho "$@" $A $B; id -u; readlink /proc/self/cwd\n'),
+                )
+            ],
+            entrypoint=("/entry",),
+            cmd=("one", "two words"),
+            env=("A=of the image", "B=of the image", "PATH=/bin"),
+            user="worker",
+            working_dir="/data",
+            exposed_ports=("80/tcp",),
+            volumes=("/data",),
+            stop_signal="SIGINT",
+            healthcheck=Healthcheck(("CMD-SHELL", "true"), 5 * 10**9),
+        )
+        self.load(made.archive("app:1"))
+        instance = self.launch(base_image="app:1", startup_env={"B": "of the config"})
+        self.assertEqual(
+            self.output_of(instance), "one two words of the image of the config\n1000\n/data\n"
+        )
+        record = self.ask("GET", f"/instances/{instance}").json
+        self.assertEqual(
+            record["sources"],
+            {
+                "command": "image",
+                "startup_script": "default",
+                "startup_env": "config and image",
+                "startup_owner": "image",
+                "workdir": "image",
+                "stop_signal": "image",
+                "health": "image",
+                "writable_root": "image",
+            },
+        )
+        self.assertEqual(record["image"]["exposed"], ["80/tcp"])
+        self.assertEqual(record["image"]["volumes"], ["/data"])
+        own = self.launch(
+            base_image="app:1", command=["id", "-u"], startup_owner="root", writable_root=False
+        )
+        self.assertEqual(self.output_of(own), "0\n")
+        record = self.ask("GET", f"/instances/{own}").json
+        self.assertEqual(record["sources"]["command"], "config")
+        self.assertEqual(record["spec"]["health"]["on_failure"], "none")
+
+    def test_unusable(self) -> None:
+        """What an image says and no config can say is refused, unless the config says it."""
+        self.load(image([LOWER], user="no user;", cmd=("id", "-u")).archive("app:1"))
+        refused = self.try_to_launch(base_image="app:1")
+        self.assert_refused(
+            refused, 409, "the image app:1 can't be run as it says", "startup_owner"
+        )
+        self.assertEqual(
+            self.output_of(self.launch(base_image="app:1", startup_owner="root")), "0\n"
+        )

@@ -1,0 +1,252 @@
+"""Images come in: from archives, and from registries.
+
+Layers that are here already, by their digest, are taken as they are. The others are checked, and
+unpacked in a jail. An image is kept when all of it is here; of one that can't be used, nothing is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from secrets import token_hex
+
+from attrs import define, field
+from twisted.internet.defer import DeferredSemaphore
+
+from txcontain.container.reference import is_reference, read_reference
+from txcontain.container.spec import Spec
+from txcontain.engine.images import MARK, Image, Images, make_image, name_of_file, read_manifest
+from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
+from txcontain.host.os_errors import of_os
+from txcontain.images import oci
+from txcontain.images.layers import Layers
+from txcontain.images.layout import DEEPEST, Found, check_blob, find_images
+from txcontain.images.oci import Descriptor, Manifest
+from txcontain.images.registry import Conversation, Registries
+from txcontain.later import Few, together
+from txcontain.logs.journal import Journal
+
+MOST_LOADS, MOST_PULLS, MOST_WAITING = 2, 3, 20  # at once; that wait
+MOST_DOWNLOADS, MOST_UNPACKINGS = 4, 3  # layers at once
+
+
+@define
+class Pull:
+    """How far a pull is."""
+
+    name: str
+    begun: float  # by the reactor's clock
+    size: int = 0  # bytes of the layers that are new here, compressed; 0: not known yet
+    taken: int = 0  # bytes of that
+
+    def take(self, length: int) -> None:
+        """There are so many bytes more."""
+        self.taken += length
+
+
+@define(eq=False)
+class Arrivals:
+    """What comes to the images."""
+
+    images: Images
+    registries: Registries
+    work: str  # a folder for what is not checked yet
+    remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
+    tell: Callable[[str], object] = lambda text: None  # that an image is here
+    insecure_loopback: bool = False  # whether launches pull from this machine over plain HTTP
+    pulls: dict[str, Pull] = field(factory=dict)  # those under way, by their folders
+    loading: Few = field(factory=lambda: Few("loads of images", MOST_LOADS, MOST_WAITING))
+    pulling: Few = field(factory=lambda: Few("pulls of images", MOST_PULLS, MOST_WAITING))
+    _unpackings: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_UNPACKINGS))
+    _downloads: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_DOWNLOADS))
+
+    async def get_base(
+        self, spec: Spec, folder: str, layers: list[str], held: list[str]
+    ) -> Image | None:
+        """Append the layers of a config's base image, the highest first.
+
+        :param folder: that of the base images
+        :param held: gets the folders of layers before they are made
+        Returns the image, if it is not a tarball of a root.
+        Raises InvalidData, ConfigAtFault, NoSuchImage, TooMany, MachineAtFault.
+        """
+        name, tarball = spec.base_image, os.path.join(folder, spec.base_image)
+        image: Image | None
+        if is_reference(name):
+            image = await self._by_name(spec, held)
+        elif not os.path.isfile(tarball) and (image := self.images.find(name)):
+            pass
+        elif not (image := self.images.of_file(tarball)):
+            layer = await self.images.layers.get(folder, name)
+            held.append(layer)
+            if not self.images.layers.metadata(layer).archive:
+                layers.append(layer)
+                return None
+            image = await self.settle_file(tarball, layer, held)
+        layers += self.images.paths(image)
+        return image
+
+    async def _by_name(self, spec: Spec, held: list[str]) -> Image:
+        """The image of a config, as its ``pull`` says."""
+        name = spec.base_image
+        found = self.images.find(name) if spec.pull != "always" else None
+        if found is None and spec.pull == "never":
+            hint = f"pull it: `txcontain image pull {name}`"
+            raise ConfigAtFault(
+                f'there is no image {name} here, and its config has "pull": "never"', hint
+            )
+        return found or await self.pull(name, held)
+
+    @asynccontextmanager
+    async def working(self, what: str) -> AsyncIterator[str]:
+        """An empty folder for what comes; it is removed in the end. Raises MachineAtFault."""
+        path = os.path.join(self.work, token_hex(8))
+        try:
+            await self.images.threads(os.mkdir, path, 0o700)
+            yield path
+        except OSError as error:
+            raise MachineAtFault(what, of_os(error)) from error
+        finally:
+            await self.remove(path)
+
+    async def settle(self, found: Found, names: Iterable[str], held: list[str]) -> Image:
+        """Make layers of what is new in an image that was found in an archive, and keep it.
+
+        :param held: gets the folders of all its layers, before any is made
+        Raises ConfigAtFault, InvalidData, MachineAtFault.
+        """
+        image = make_image(found.manifest, found.config, self.images.platform, self.images.now())
+        held += self.images.paths(image)
+        layers = {layer.digest: layer for layer in image.manifest.layers}
+        await together(
+            *(self._settle_layer(found.blobs[one.digest], one) for one in layers.values())
+        )
+        await self.images.add(image, names)
+        return image
+
+    async def _settle_layer(self, blob: str, layer: Descriptor) -> None:
+        if os.path.isdir(self.images.layers.path_of(layer.digest)):
+            return
+        async with self._unpackings:
+            try:
+                await self.images.threads(check_blob, blob, layer)
+            except OSError as error:
+                raise MachineAtFault(f"reading the layer {layer.digest}", of_os(error)) from error
+            await self.images.layers.get_of_image(blob, layer.digest)
+
+    async def settle_file(self, tarball: str, folder: str, held: list[str]) -> Image:
+        """The same for the only image in a file of base_images, which is unpacked in ``folder``."""
+        found = await self.find_in(folder)
+        if len(found) > 1:
+            what = os.path.basename(tarball)
+            raise ConfigAtFault(
+                f"{what} holds {len(found)} images, and a container has one",
+                f"load them: `txcontain image load {what}`",
+            )
+        self.images.layers.spent.add(folder)
+        name = name_of_file(tarball)
+        stem = name.partition(MARK)[0]
+        image = await self.settle(found[0], [name], held)
+        old = [one for one in self.images.names if one.startswith(stem + MARK) and one != name]
+        await self.images.forget(old)
+        return image
+
+    async def find_in(self, folder: str) -> list[Found]:
+        """The images in an unpacked archive. Raises ConfigAtFault, InvalidData, MachineAtFault."""
+        try:
+            found: list[Found] = await self.images.threads(
+                find_images, folder, self.images.platform
+            )
+        except OSError as error:
+            raise MachineAtFault("reading the archive of an image", of_os(error)) from error
+        return found
+
+    async def pull(self, name: str, held: list[str], insecure: bool = False) -> Image:
+        """Get an image from its registry, as far as its layers are not here yet.
+
+        :param held: gets the folders of all its layers, before any is made
+        :param insecure: over plain HTTP, which only a registry on this machine may be asked by
+        Raises InvalidData, ConfigAtFault, TooMany, MachineAtFault.
+        """
+        reference = read_reference(name)
+        insecure = insecure or (self.insecure_loopback and reference.is_loopback)
+        what = f"pulling {reference.short}"
+        async with self.pulling.turn(), self.working(what) as folder:
+            pull = Pull(reference.short, self.registries.reactor.seconds())
+            conversation = await self.registries.converse(reference, insecure)
+            self.pulls[folder] = pull
+            try:
+                image = await self._pull(conversation, pull, folder, held)
+            except (InvalidData, ConfigAtFault) as error:
+                if error.chain[0] == conversation.what:
+                    raise
+                raise ConfigAtFault(conversation.what, *error.chain) from error
+            finally:
+                del self.pulls[folder]
+                await conversation.end()
+        self.tell(f"{reference.short} was pulled: {image.digest}")
+        return image
+
+    async def _pull(
+        self, conversation: Conversation, pull: Pull, folder: str, held: list[str]
+    ) -> Image:
+        reference = conversation.reference
+        manifest = await self._manifest(conversation)
+        image = self.images.known.get(oci.digest_of(manifest))
+        if image is None:
+            config = await conversation.document(read_manifest(manifest).config)
+            image = make_image(manifest, config, self.images.platform, self.images.now())
+        held += self.images.paths(image)
+        new = {
+            layer.digest: layer
+            for layer in image.manifest.layers
+            if not os.path.isdir(self.images.layers.path_of(layer.digest))
+        }
+        largest = self.images.layers.unpacker.bounds.size
+        for layer in new.values():
+            if layer.size > largest:
+                raise ConfigAtFault(f"a layer of it has more than {largest} bytes")
+        pull.size = sum(layer.size for layer in new.values())
+        downloads = [self._pull_layer(conversation, pull, folder, one) for one in new.values()]
+        await together(*downloads)
+        await self.images.add(image, [str(reference)])
+        return image
+
+    async def _manifest(self, conversation: Conversation) -> bytes:
+        """The manifest for this platform, by way of indexes if there are some."""
+        wanted, expected = conversation.reference.wanted, conversation.reference.digest
+        for _ in range(DEEPEST + 1):
+            document, kind = await conversation.manifest(wanted)
+            if expected and oci.digest_of(document) != expected:
+                raise ConfigAtFault(
+                    f"the registry sends another manifest than {expected}",
+                    "it is damaged, or not what it says",
+                )
+            read = oci.read_image(document, kind)
+            if isinstance(read, Manifest):
+                return document
+            wanted = expected = oci.choose(read, self.images.platform).digest
+        raise ConfigAtFault(f"it has more than {DEEPEST} indexes within each other")
+
+    async def _pull_layer(
+        self, conversation: Conversation, pull: Pull, folder: str, layer: Descriptor
+    ) -> None:
+        path = os.path.join(folder, layer.hex)
+        async with self._downloads:
+            await conversation.download(layer, path, pull.take)
+        async with self._unpackings:
+            await self.images.layers.get_of_image(path, layer.digest)
+        await self.images.threads(os.unlink, path)
+
+
+def make_arrivals(layers: Layers, journal: Journal) -> Arrivals:
+    """What comes to the images of a manager with these layers."""
+    unpacker, state = layers.unpacker, os.path.dirname(layers.folder)
+    images = Images(
+        os.path.join(state, "images"), layers, unpacker.threads, unpacker.pool.kernel.now
+    )
+    registries = Registries(unpacker.pool.reactor, unpacker.threads)
+    work, tell = os.path.join(state, "run/images"), partial(journal.add, "image")
+    return Arrivals(images, registries, work, unpacker.remove, tell)

@@ -1,0 +1,513 @@
+"""Asks registries for images, by the API of the OCI Distribution Specification 1.1.
+
+A registry is a stranger: each answer has a limit in bytes and in time, it can send us on only to
+where others can be asked as safely, and what it sends is used only if its digest is right.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from attrs import define, field, frozen
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL.crypto import X509
+from OpenSSL.SSL import Error as TlsError
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.protocol import Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    PotentialDataLoss,
+    ResponseDone,
+    ResponseFailed,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
+
+from txcontain import __version__
+from txcontain.container.document import read_object, shown
+from txcontain.container.reference import HUB, REGISTRY, Reference, is_loopback
+from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
+from txcontain.host.files import read_file
+from txcontain.host.os_errors import of_os
+from txcontain.images import oci
+from txcontain.images.layout import check_digest
+from txcontain.images.oci import Descriptor
+from txcontain.later import Timer
+
+CERTIFICATES, LOGINS = "/etc/txcontain/registries", "~/.docker/config.json"
+CONNECT_WITHIN, ANSWER_WITHIN = 15.0, 30.0  # seconds
+LEAST, LEAST_WITHIN = 1 << 16, 30.0  # bytes that come, and seconds that they may take
+MOST_TRIES, MOST_REDIRECTS = 5, 5  # without a byte between two of them; in a row
+CHUNK = 1 << 20  # bytes that are written at once
+LONGEST_TOKEN, LONGEST_FILE = 1 << 16, 1 << 20  # bytes of an answer; of a file of ours
+REDIRECTS, UNAUTHORIZED, NOT_FOUND, TOO_MANY = (301, 302, 303, 307, 308), 401, 404, 429
+OK, PARTIAL = 200, 206
+ACCEPT = ", ".join((*oci.INDEXES, *oci.MANIFESTS))
+CHALLENGE = re.compile(r'([A-Za-z_]+)="([^"]*)"')
+HUBS_KEY = "https://index.docker.io/v1/"  # what Docker Hub is called in config.json
+LOG_IN = "log in: `docker login` writes ~/.docker/config.json, which the manager's user must have"
+LOST = (
+    ConnectionClosed,
+    ConnectError,
+    ResponseFailed,
+    TimeoutError,
+    CancelledError,
+    DNSLookupError,
+)
+
+
+@implementer(IPolicyForHTTPS)
+@frozen
+class Trust:
+    """Trusts the CA in FOLDER/HOST[:PORT]/ca.crt if there is one, and else those of this system."""
+
+    folder: str
+
+    def creatorForNetloc(self, host: bytes, port: int) -> Any:
+        """What checks the certificate of a host."""
+        name = host.decode("ascii")
+        for place in (f"{name}:{port}", name):
+            with suppress(FileNotFoundError):
+                text = read_file(os.path.join(self.folder, place, "ca.crt"), LONGEST_FILE)
+                found = map(X509.from_cryptography, load_pem_x509_certificates(text))
+                return optionsForClientTLS(name, trustRootFromCertificates(map(Certificate, found)))
+        return optionsForClientTLS(name)
+
+
+@define(eq=False)
+class Registries:
+    """All registries, as this manager may ask them."""
+
+    reactor: Any
+    threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
+    certificates: str = CERTIFICATES  # a folder, for Trust
+    logins: str = LOGINS
+    agent: Any = None  # an IAgent; else one that connects
+
+    async def converse(self, reference: Reference, insecure: bool = False) -> Conversation:
+        """Begin to ask for an image.
+
+        :param insecure: over plain HTTP, which only a registry on this machine may be asked by
+        Raises InvalidData.
+        """
+        if insecure and not reference.is_loopback:
+            raise InvalidData(
+                f"the registry {reference.registry} is not on this machine",
+                "without TLS only a loopback address can be asked, such as 127.0.0.1:5000",
+            )
+        login = await self.threads(login_for, os.path.expanduser(self.logins), reference.registry)
+        pool = HTTPConnectionPool(self.reactor)
+        trust = Trust(self.certificates)
+        agent: Any = self.agent or Agent(self.reactor, trust, CONNECT_WITHIN, pool=pool)
+        return Conversation(self, reference, insecure, login, HTTPClient(agent), pool)
+
+
+def login_for(path: str, registry: str) -> str:
+    """``USER:PASSWORD`` in base 64 that Docker's config.json has for a registry; else empty."""
+    try:
+        auths = json.loads(read_file(path, LONGEST_FILE)).get("auths", {})
+        for key in (HUBS_KEY, HUB) if registry == HUB else (registry, f"https://{registry}"):
+            if key in auths:
+                login = str(auths[key].get("auth", ""))
+                base64.b64decode(login, validate=True)
+                return login
+    except (OSError, ValueError, AttributeError):
+        pass
+    return ""
+
+
+@define(eq=False)
+class Conversation:
+    """Requests for one image."""
+
+    registries: Registries
+    reference: Reference
+    insecure: bool
+    login: str  # in base 64
+    http: HTTPClient
+    pool: HTTPConnectionPool
+    authorization: str = ""  # that the registry has asked for
+
+    @property
+    def what(self) -> str:
+        """What is done, for an error."""
+        return f"pulling {self.reference.short}"
+
+    async def end(self) -> None:
+        """Close the connections."""
+        await self.pool.closeCachedConnections()
+
+    async def manifest(self, wanted: str) -> tuple[bytes, str]:
+        """A manifest or an index by its tag or digest, and the media type it comes as.
+
+        Raises ConfigAtFault, InvalidData, MachineAtFault.
+        """
+        response = await self._get(f"manifests/{wanted}", {"Accept": ACCEPT})
+        document = await self._document(response, oci.LONGEST)
+        kind = (response.headers.getRawHeaders("Content-Type") or [""])[0]
+        return document, kind.partition(";")[0].strip()
+
+    async def document(self, descriptor: Descriptor) -> bytes:
+        """The config of an image. Raises ConfigAtFault, InvalidData, MachineAtFault."""
+        if descriptor.size > oci.LONGEST:
+            raise InvalidData(self.what, f"its config is longer than {oci.LONGEST} bytes")
+        response = await self._get(f"blobs/{descriptor.digest}")
+        document = await self._document(response, descriptor.size)
+        check_digest(descriptor, len(document), oci.digest_of(document))
+        return document
+
+    async def download(
+        self, descriptor: Descriptor, path: str, took: Callable[[int], object]
+    ) -> None:
+        """Write a blob to a new file; when this returns, its digest and its size are right.
+
+        After a cut it goes on where it was. If it fails, the file is removed by whoever made its
+        folder.
+
+        :param took: is told how many bytes more there are
+        Raises ConfigAtFault, MachineAtFault.
+        """
+        try:
+            file = Download(self.registries.threads, descriptor, path, took)
+        except OSError as error:
+            raise MachineAtFault(self.what, of_os(error)) from error
+        tries = 0
+        try:
+            while why := await self._download(descriptor, file):
+                tries = 0 if file.size > file.before else tries + 1
+                if tries >= MOST_TRIES:
+                    raise ConfigAtFault(self.what, f"the registry {self._host} hangs up", why)
+            check_digest(descriptor, file.size, f"sha256:{file.hashed.hexdigest()}")
+        except OSError as error:
+            raise MachineAtFault(self.what, of_os(error)) from error
+        finally:
+            file.close()
+
+    async def _download(self, descriptor: Descriptor, file: Download) -> str:
+        """Download as much as comes; returns why there was no more, if it was cut."""
+        file.before = file.size
+        wanted = {"Range": f"bytes={file.size}-"} if file.size else {}
+        try:
+            response = await self._get(f"blobs/{descriptor.digest}", wanted, retried=True)
+        except Cut as cut:
+            return str(cut)
+        if response.code != PARTIAL:
+            await file.begin_again()
+        elif not _begins_at(response, file.size):
+            raise ConfigAtFault(
+                self.what, f"the registry {self._host} sends another part than it was asked for"
+            )
+        receiver = Receiver(self.registries.reactor, file.take, descriptor.size - file.size)
+        response.deliverBody(receiver)
+        why = await receiver.over
+        if receiver.too_long:
+            raise ConfigAtFault(
+                f"the blob {descriptor.digest} is longer than {descriptor.size} bytes",
+                "it is not what its manifest says",
+            )
+        return why
+
+    async def _document(self, response: Any, most: int) -> bytes:
+        """A short body. Raises ConfigAtFault, InvalidData."""
+        parts: list[bytes] = []
+
+        def keep(data: bytes) -> Deferred[None]:
+            parts.append(data)
+            return succeed(None)
+
+        receiver = Receiver(self.registries.reactor, keep, most)
+        response.deliverBody(receiver)
+        why = await receiver.over
+        if receiver.too_long:
+            raise InvalidData(self.what, f"a document of it is longer than {most} bytes")
+        if why:
+            raise ConfigAtFault(self.what, f"the registry {self._host} hangs up", why)
+        return b"".join(parts)
+
+    # -- requests ----------------------------------------------------------------
+
+    @property
+    def _host(self) -> str:
+        return self.reference.registry
+
+    async def _get(
+        self, path: str, headers: dict[str, str] | None = None, retried: bool = False
+    ) -> Any:
+        """The answer to a GET below the repository, after a login if that is asked for.
+
+        :param retried: whether to raise Cut if there is no answer
+        Raises ConfigAtFault, InvalidData.
+        """
+        scheme = "http" if self.insecure else "https"
+        url = f"{scheme}://{self.reference.host}/v2/{self.reference.repository}/{path}"
+        try:
+            response = await self._follow(url, headers or {})
+            if response.code == UNAUTHORIZED:
+                _drop(response)
+                await self._log_in(response)
+                response = await self._follow(url, headers or {})
+        except Cut as cut:
+            if retried:
+                raise
+            raise ConfigAtFault(
+                self.what, f"the registry {self._host} can't be asked", str(cut)
+            ) from cut
+        if response.code in (OK, PARTIAL):
+            return response
+        _drop(response)
+        raise self._refused(response.code, path)
+
+    def _refused(self, code: int, path: str) -> ConfigAtFault:
+        if code in (UNAUTHORIZED, 403):
+            why = f"the registry {self._host} does not let us have it"
+            return ConfigAtFault(self.what, why, LOG_IN)
+        if code == NOT_FOUND:
+            kind, _, name = path.partition("/")
+            missing = "such image" if kind == "manifests" else f"blob {name}"
+            return ConfigAtFault(self.what, f"the registry {self._host} has no {missing}")
+        wait = ["try again later"] * (code == TOO_MANY or code >= 500)
+        return ConfigAtFault(self.what, f"the registry {self._host} answers {code}", *wait)
+
+    async def _follow(self, url: str, headers: dict[str, str]) -> Any:
+        """The answer to a GET, wherever we are sent on to. Raises ConfigAtFault, Cut."""
+        first = urlsplit(url).netloc
+        for _ in range(MOST_REDIRECTS):
+            shown_to = urlsplit(url).netloc == first and self.authorization
+            login = {"Authorization": self.authorization} if shown_to else {}
+            response = await self._ask(url, {**headers, **login})
+            if response.code not in REDIRECTS:
+                return response
+            _drop(response)
+            target = (response.headers.getRawHeaders("Location") or [""])[0]
+            url = urljoin(url, target)
+            self._check(url)
+        raise ConfigAtFault(
+            self.what, f"the registry {self._host} sends us on more than {MOST_REDIRECTS} times"
+        )
+
+    def _check(self, url: str) -> None:
+        """Raise ConfigAtFault if this is no URL that may be asked."""
+        parts = urlsplit(url)
+        try:
+            plain = self.insecure and parts.scheme == "http" and is_loopback(parts.hostname or "")
+            fine = REGISTRY.fullmatch(parts.netloc) and (parts.scheme == "https" or plain)
+        except ValueError:
+            fine = None
+        if not fine:
+            raise ConfigAtFault(
+                self.what,
+                f"the registry {self._host} sends us on to {shown(url)}, which is not https",
+            )
+
+    async def _ask(self, url: str, headers: dict[str, str]) -> Any:
+        """The answer to a GET. Raises Cut if there is none."""
+        named = {"User-Agent": f"txcontain/{__version__}", **headers}
+        asked = self.http.get(url, headers=Headers({k: [v] for k, v in named.items()}), **UNCHANGED)
+        asked.addTimeout(ANSWER_WITHIN, self.registries.reactor)
+        try:
+            return await asked
+        except LOST as error:
+            raise Cut(_reason(error)) from error
+        except Exception as error:  # of TLS, or of an answer that is no HTTP
+            raise Cut(f"{type(error).__name__}: {error}") from error
+
+    async def _log_in(self, response: Any) -> None:
+        """Get what the registry has asked for. Raises ConfigAtFault, InvalidData, Cut."""
+        challenge = (response.headers.getRawHeaders("WWW-Authenticate") or [""])[0]
+        kind, _, rest = challenge.partition(" ")
+        if kind.lower() == "basic" and self.login:
+            self.authorization = f"Basic {self.login}"
+        elif kind.lower() == "bearer":
+            self.authorization = f"Bearer {await self._token(dict(CHALLENGE.findall(rest)))}"
+        else:
+            raise self._refused(UNAUTHORIZED, "")
+
+    async def _token(self, said: dict[str, str]) -> str:
+        realm = said.get("realm", "")
+        self._check(realm)
+        scope = f"repository:{self.reference.repository}:pull"
+        named = {"service": said["service"]} if "service" in said else {}
+        query = urlencode({**named, "scope": scope})
+        login = {"Authorization": f"Basic {self.login}"} if self.login else {}
+        answer = await self._ask(f"{realm}{'&' if '?' in realm else '?'}{query}", login)
+        if answer.code != OK:
+            _drop(answer)
+            raise self._refused(UNAUTHORIZED, "")
+        values = read_object(await self._document(answer, LONGEST_TOKEN))
+        token = values.get("token") or values.get("access_token")
+        if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
+            raise InvalidData(self.what, f"the registry {self._host} gives no token")
+        return token
+
+
+# What treq is not to do for us: follow, keep, decompress.
+UNCHANGED: dict[str, Any] = {"allow_redirects": False, "unbuffered": True}
+
+
+class Cut(Exception):
+    """There was no answer, or it was cut short; the text says why."""
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, (TimeoutError, CancelledError)):
+        return f"it does not answer within {ANSWER_WITHIN:.0f} seconds"
+    if isinstance(error, ResponseFailed) and error.reasons:
+        return _reason(error.reasons[0].value)
+    if isinstance(error, (TlsError, VerificationError)):
+        return f"its certificate is not trusted: {error}"
+    return str(error)
+
+
+def _begins_at(response: Any, offset: int) -> bool:
+    said = (response.headers.getRawHeaders("Content-Range") or [""])[0]
+    return bool(re.fullmatch(rf"bytes {offset}-[0-9]+/([0-9]+|\*)", said))
+
+
+def _drop(response: Any) -> None:
+    """Read nothing of an answer: it may have no end."""
+    response.deliverBody(HangUp())
+
+
+class HangUp(Protocol):
+    """Hangs up."""
+
+    def connectionMade(self) -> None:
+        """Hang up."""
+        transport: Any = self.transport
+        transport.loseConnection()
+
+
+@define(eq=False)
+class Receiver(Protocol):
+    """Takes a body up to a number of bytes, as fast as ``take`` can, and not too slowly."""
+
+    reactor: Any
+    take: Callable[[bytes], Deferred[Any]]  # fires when there is room for more
+    most: int  # bytes
+    over: Deferred[str] = field(factory=Deferred)  # fires with why it was cut; else with ""
+    too_long: bool = False
+    transport: Any = None
+    _kept: list[bytes] = field(factory=list)
+    _length: int = 0  # bytes of that
+    _came: int = 0  # bytes since the timer was set
+    _busy: bool = False
+    _why: str | None = None  # it was cut, once it is
+    _slow: Timer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._slow = Timer(self.reactor, self._too_slow)
+
+    def connectionMade(self) -> None:
+        """It begins."""
+        self._slow.after(LEAST_WITHIN)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep it, and hand it on once it is enough."""
+        self.most -= len(data)
+        if self.most < 0:
+            self.too_long = True
+            self._end("it is too long")
+            return
+        self._came += len(data)
+        if self._came >= LEAST:
+            self._came = 0
+            self._slow.after(LEAST_WITHIN)
+        self._kept.append(data)
+        self._length += len(data)
+        if self._length >= CHUNK:
+            self._hand_on()
+
+    def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
+        """It is over."""
+        whole = reason.check(ResponseDone, PotentialDataLoss)  # what is missing is seen by its size
+        self._end("" if whole else _reason(reason.value))
+
+    def _too_slow(self) -> None:
+        self._end(f"it sends less than {LEAST >> 10} KiB in {LEAST_WITHIN:.0f} seconds")
+
+    def _end(self, why: str) -> None:
+        if self._why is None:
+            self._why = why
+            self._slow.cancel()
+            if why:
+                self.transport.loseConnection()
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        if self._busy:
+            return
+        if self._kept:
+            self._busy = True
+            self.transport.pauseProducing()
+            self._slow.cancel()
+            data, self._kept, self._length = b"".join(self._kept), [], 0
+            self.take(data).addCallbacks(self._taken, self.over.errback)
+        elif self._why is not None:
+            self.over.callback(self._why)
+
+    def _taken(self, _: object) -> None:
+        self._busy = False
+        if self._why is None:
+            self._slow.after(LEAST_WITHIN)
+            self.transport.resumeProducing()
+        if self._why is not None or self._length >= CHUNK:
+            self._hand_on()
+
+
+@define(eq=False)
+class Download:
+    """A file that a blob is written to, with what is known of it so far."""
+
+    threads: Callable[..., Deferred[Any]]
+    descriptor: Descriptor
+    path: str
+    took: Callable[[int], object]
+    size: int = 0
+    before: int = 0  # size when the last request was made
+    hashed: Any = field(factory=sha256)
+    _file: int = -1
+
+    def __attrs_post_init__(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o600)
+
+    def take(self, data: bytes) -> Deferred[None]:
+        """Write more of it. Fails with OSError."""
+        return self.threads(self._write, data).addCallback(self._taken, len(data))
+
+    def _taken(self, _: object, length: int) -> None:
+        self.size += length
+        self.took(length)
+
+    def _write(self, data: bytes) -> None:
+        self.hashed.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    async def begin_again(self) -> None:
+        """Forget what there is: the registry can't go on from there."""
+        if self.size:
+            await self.threads(os.ftruncate, self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            self.took(-self.size)
+            self.size, self.hashed = 0, sha256()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
