@@ -41,6 +41,7 @@ METHODS = {
     "/secrets/db": "DELETE, PUT",
     "/configs/web-1-01": "DELETE, GET, HEAD",
     "/configs/web-1-01/export": "GET, HEAD",
+    "/configs/web-1-01/push": "POST",
     "/instances/web-1": "GET, HEAD",
     "/instances/web-1/logs": "GET, HEAD",
     "/instances/web-1/stats": "GET, HEAD",

@@ -1,6 +1,7 @@
 """`txcontain export`, against a fake manager in memory."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from unittest import mock
@@ -78,6 +79,18 @@ class ExportTests(Session):
         self.assertEqual(self.out, "kind: Deployment")
         for words in (("1", "2"), ("--image", "a")):
             self.assertEqual(self.export("--stack", "shop", *words, "--to", "compose", "-"), 2)
+
+    def test_registry(self) -> None:
+        """The manager sends an image to a registry, and its name there is printed."""
+        told = {"image": "r:5000/app:1", "digest": "sha256:00"}
+        self.manager.answers_to("POST /configs/web-1-9/push", told)
+        words = ("web", "1", "9", "--to", "registry", "r:5000/app:1")
+        self.assertEqual(self.export(*words), 0)
+        self.assertEqual(self.out, "r:5000/app:1@sha256:00\n")
+        self.assertEqual(self.export(*words, "--insecure"), 0)
+        bodies = [json.loads(body) for _, body in self.manager.asked]
+        self.assertEqual(bodies[0], {"image": "r:5000/app:1"})
+        self.assertEqual(bodies[1], {"image": "r:5000/app:1", "insecure": True})
 
     def test_refused(self) -> None:
         """Nothing is asked for that could not be written, and nothing stays of what failed."""

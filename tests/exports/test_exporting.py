@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from tests.fakes import ManagerTestCase
 from txcontain.errors import CalledOff
-from txcontain.exports.exporting import BATCH, Exporter
+from txcontain.exports.exporting import Exporter
+from txcontain.images.oci_writing import BATCH
 from txcontain.images.packing import LEAST_WITHIN
 
 

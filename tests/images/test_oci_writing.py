@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.errors import ConfigAtFault
 from txcontain.images import oci_writing
+from txcontain.images.bounds import Bounds
 from txcontain.images.oci import CONFIG, MANIFEST, described
 from txcontain.images.oci_writing import (
     Blob,
@@ -110,6 +112,29 @@ class LayerTests(SynchronousTestCase):
         self.assertIn("b/.wh..wh..opq", members)
         kept = {name: text for name, text in members["b"].pax_headers.items() if "xattr" in name}
         self.assertEqual(kept, {"SCHILY.xattr.user.a": "\udcff1"})
+
+    def test_marks(self) -> None:
+        """What an overlay leads to a layer below, as after a rename, is refused."""
+        for mark in oci_writing.NOT_WHOLE:
+            marked = mock.patch.object(oci_writing.os, "listxattr", lambda *_, m=mark, **__: [m])
+            said = "a part of it is in a layer below"
+            with marked, self.assertRaisesRegex(ConfigAtFault, said):
+                self.members()
+
+    def test_depth(self) -> None:
+        """Folders that are nested too deep for descriptors are refused."""
+        bounded = mock.patch.object(oci_writing, "USUAL", Bounds(depth=1))
+        with bounded, self.assertRaisesRegex(ConfigAtFault, "more than 1 folders deep"):
+            self.members()
+
+    def test_of_an_instance(self) -> None:
+        """What a container with mapped ids wrote has its ids; the host's are root; no sockets."""
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(self.folder / "socket"))
+        status = self.folder.stat()
+        members = self.members(first_id=status.st_uid + 1 if status.st_uid else 1)
+        self.assertEqual({member.uid for member in members.values()}, {0})
+        self.assertNotIn("socket", members)
 
     def test_whiteouts(self) -> None:
         """What hides a file in an overlay becomes the image's mark for that."""

@@ -10,7 +10,7 @@ from twisted.web.server import Request
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import Json, answer, array, extension, in_path, string, structure
 from txcontain.api.exports import PATHS as EXPORTS
-from txcontain.api.exports import export_of
+from txcontain.api.exports import export_of, push_of
 from txcontain.api.v1 import KEY
 from txcontain.api.verbs import Collection, ExtensionResource
 from txcontain.engine.configs import remove, users
@@ -97,4 +97,5 @@ class Configs(Area):
         resource = ExtensionResource(GET=read, DELETE=delete)
         put: Any = resource.putChild
         put(b"export", export_of(self.exporter, file_name))
+        put(b"push", push_of(self.exporter, file_name))
         return resource

@@ -6,8 +6,28 @@ from collections.abc import Iterable, Sequence
 
 from twisted.web.server import Request
 
-from txcontain.api.describe import BINARY, Json, extension, in_query, one_of, string
-from txcontain.api.verbs import ExtensionResource, choice, note, query, require_write, text
+from txcontain.api.describe import (
+    BINARY,
+    Json,
+    Keys,
+    answer,
+    body_of,
+    extension,
+    in_query,
+    one_of,
+    string,
+    structure,
+)
+from txcontain.api.verbs import (
+    ExtensionResource,
+    choice,
+    note,
+    query,
+    read_body,
+    require_write,
+    text,
+)
+from txcontain.container.keys import Key, boolean, printable
 from txcontain.errors import InvalidData
 from txcontain.exports.exporting import ARCHIVES, OF_STACKS, TARGETS, Exporter
 from txcontain.exports.written import Document
@@ -15,6 +35,11 @@ from txcontain.exports.written import Document
 KINDS = {"compose": "application/yaml", "kubernetes": "application/yaml", "systemd": "text/plain"}
 TAR = "application/x-tar"
 TO = "what to make"
+TEXT = {"type": "string"}
+PUSH_KEYS: Keys = {
+    "image": Key("what it is called there, such as registry:5000/app:1.4", TEXT, printable),
+    "insecure": boolean("over plain HTTP, to a registry on this machine"),
+}
 PATHS: Json = {
     "/configs/{config}/export": {
         "get": extension(
@@ -37,6 +62,26 @@ PATHS: Json = {
                 {**in_query("to", TO, one_of("a target", *TARGETS)), "required": True},
                 in_query("image", "what the image is called (NAME:MAJOR-MINOR)", string("a name")),
             ],
+        ),
+    },
+    "/configs/{config}/push": {
+        "post": extension(
+            "pushConfig",
+            "Send the image of a config to a registry",
+            answer(
+                "it is there",
+                structure(
+                    {
+                        "image": string("what it is called there"),
+                        "digest": string("of its manifest"),
+                    }
+                ),
+            ),
+            {
+                "404": "there is no such config",
+                "409": "the registry refuses it, or the config or an image is at fault",
+            },
+            requestBody=body_of(PUSH_KEYS, "image"),
         ),
     },
 }
@@ -104,6 +149,19 @@ def wanted(asked: tuple[str, ...] | None, targets: Iterable[str]) -> str:
     if asked is None:
         raise InvalidData("the query says no target", f"it takes to={' or '.join(targets)}")
     return asked[0]
+
+
+def push_of(exporter: Exporter, file_name: str) -> ExtensionResource:
+    """/configs/NAME-MAJOR-MINOR/push."""
+
+    async def push(request: Request) -> Json:
+        asked = read_body(request, PUSH_KEYS, "image")
+        image = asked["image"]
+        digest, notes = await exporter.push(file_name, image, asked.get("insecure", False))
+        tell(request, notes)
+        return {"image": image, "digest": digest}
+
+    return ExtensionResource(POST=push)
 
 
 def export_of_stack(exporter: Exporter, name: str) -> ExtensionResource:

@@ -13,13 +13,16 @@ from txcontain.cli.command import Argument, Command
 from txcontain.cli.configs import CONFIGS
 from txcontain.cli.errors import CliError, Misused
 from txcontain.cli.files import STREAM, unpack
+from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 FOLDER, ARCHIVE = "oci", "docker-archive"
+PUSHED = {"image": str, "digest": str}
 OF_STACKS = ("compose", "kubernetes")
-KINDS = (FOLDER, ARCHIVE, "compose", "kubernetes", "systemd")
+REGISTRY = "registry"
+KINDS = (FOLDER, ARCHIVE, REGISTRY, "compose", "kubernetes", "systemd")
 
 
 async def export(client: "Client", arguments: Namespace) -> int:
@@ -39,6 +42,8 @@ async def export(client: "Client", arguments: Namespace) -> int:
         path = f"/stacks/{quoted(arguments.name)}/export"
     else:
         name = await config_meant(client, arguments.name, arguments.major, arguments.minor)
+        if kind == REGISTRY:
+            return await push(client, name, place, arguments.insecure)
         path = f"/configs/{quoted(name)}/export"
     asked = {"to": kind, **({"image": arguments.image} if arguments.image else {})}
     chunks = client.stream("GET", path, params=asked, patience=None)
@@ -49,6 +54,17 @@ async def export(client: "Client", arguments: Namespace) -> int:
         await fill_folder(chunks, place)
     else:
         await write_file(chunks, place)
+    return 0
+
+
+async def push(client: "Client", config: str, image: str, insecure: bool) -> int:
+    """Have the manager send an image to a registry; print its name there, with its digest."""
+    from txcontain.cli.client import quoted
+
+    asked = {"image": image, **({"insecure": True} if insecure else {})}
+    path = f"/configs/{quoted(config)}/push"
+    told = await client.ask("POST", path, json=asked, shape=PUSHED, patience=None)
+    print(plain(f"{told['image']}@{told['digest']}"))
     return 0
 
 
@@ -124,7 +140,13 @@ COMMANDS = (
                 nargs=2,
                 required=True,
                 metavar=("TARGET", "FILE"),
-                help=f"what to write: {', '.join(KINDS)}; and where ({FOLDER}: a folder), or -",
+                help=f"what to write: {', '.join(KINDS)}; and where: a file or -, for {FOLDER} a"
+                f" folder, for {REGISTRY} REGISTRY/REPOSITORY[:TAG]",
+            ),
+            Argument(
+                "--insecure",
+                action="store_true",
+                help="ask a registry on this machine over plain HTTP",
             ),
             Argument(
                 "--image",

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from txcontain.container.defaults import with_defaults
+from txcontain.container.document import refuse
 from txcontain.container.reference import read_reference
 from txcontain.container.small_files import LONGEST_SECRET
 from txcontain.container.spec import Spec, from_json
@@ -37,8 +38,9 @@ from txcontain.images.oci import (
     this_platform,
     to_bytes,
 )
-from txcontain.images.oci_writing import Blob, File, Image, Tree, archive, described_layer
+from txcontain.images.oci_writing import Blob, File, Image, Tree, archive, batch, described_layer
 from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace
+from txcontain.images.pushing import push_of
 from txcontain.images.stack import resolve_in, seen
 from txcontain.later import Few
 from txcontain.logs.push import PushProducer
@@ -47,7 +49,6 @@ from txcontain.services.keeper import keeper_of
 
 LONGEST_DATABASE = 1 << 20  # bytes of an image's /etc/passwd that are read, or /etc/group
 AT_ONCE, WAITING = 2, 16  # exports: each reads a whole image
-BATCH = 1 << 20  # bytes that a thread brings at once
 MOST_KNOWN = 1000  # layers of which the digest is kept
 DOCUMENTS: dict[str, Callable[[Subject], Document]] = {
     "compose": to_compose,
@@ -121,7 +122,7 @@ class Exporter:
         LEAST_WITHIN, or hangs up.
         """
         async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
-            made = await self._image(gathered)
+            made = await self.image(gathered)
             begin(notes_of(gathered.subject))
             pieces = archive(made, for_docker=target == "docker-archive")
             await self._deliver(f"exporting {file_name}", pieces, consumer)
@@ -130,34 +131,63 @@ class Exporter:
     def _kept(self, file_name: str) -> Spec:
         return from_json(self.manager.read_config(file_name))
 
+    async def push(self, file_name: str, image: str, insecure: bool) -> tuple[str, list[str]]:
+        """Send a kept config's image to a registry.
+
+        Returns its digest there, and what the image can't say.
+
+        :param image: REGISTRY/REPOSITORY[:TAG]
+        :param insecure: over plain HTTP, to a registry on this machine
+        Raises as ``send`` does.
+        """
+        reference = read_reference(image)
+        if reference.digest:
+            refuse("an image is pushed under a tag: its digest is that of what it is")
+        registries = self.manager.arrivals.registries
+        async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
+            made = await self.image(gathered)
+            conversation = await registries.converse(reference, insecure)
+            try:
+                await push_of(conversation).send(made)
+            finally:
+                await conversation.end()
+        text = f"{file_name} was pushed as {reference}"
+        self.manager.journal.add("config", text, config=file_name)
+        return made.manifest.descriptor.digest, notes_of(gathered.subject)
+
     @asynccontextmanager
     async def _gathered(self, spec: Spec, image: str | None = None) -> AsyncIterator[Gathered]:
-        manager = self.manager
+        """What an export of a config is made of. Raises as ``document`` does."""
         if image is not None:
             read_reference(image)  # refuses what can't be one
-        with manager.holding() as layers:
-            used = await manager.get_layers(spec, layers)
+        with self.manager.holding() as layers:
+            used = await self.manager.get_layers(spec, layers)
             spec = with_defaults(spec, used) if used else spec
-            base = layers[: len(layers) - len(spec.mounts)]
-            files, trees = await manager.threads(_look, manager, spec, layers)
-            accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
-            contents = await manager.threads(_contents, manager, spec)
-            known = [manager.layers.metadata(layer) for layer in layers]
-            subject = Subject(
-                spec,
-                image or image_of(spec),
-                accounts,
-                contents,
-                covered=[place.path for place in manager.layers.places(base) if place.holds],
-                left_out=[one.told for one in known if one.told],
-            )
-            yield Gathered(subject, base, trees)
+            yield await self.gather(spec, image, layers)
 
-    async def _image(self, gathered: Gathered) -> Image:
+    async def gather(self, spec: Spec, image: str | None, layers: Sequence[str]) -> Gathered:
+        """The same of layers that are there. Raises ConfigAtFault, MachineAtFault."""
+        manager = self.manager
+        files, trees = await manager.threads(_look, manager, spec, layers)
+        accounts = {owner: find_account(owner, *files) for owner in owners_of(spec)}
+        contents = await manager.threads(_contents, manager, spec)
+        known = [manager.layers.metadata(layer) for layer in layers]
+        base = layers[: len(layers) - len(spec.mounts)]
+        subject = Subject(
+            spec,
+            image or image_of(spec),
+            accounts,
+            contents,
+            covered=[place.path for place in manager.layers.places(base) if place.holds],
+            left_out=[one.told for one in known if one.told],
+        )
+        return Gathered(subject, base, trees)
+
+    async def image(self, gathered: Gathered) -> Image:
+        """The image that this becomes. Raises ConfigAtFault, OSError."""
         subject = gathered.subject
         layers = [Blob(await self._described(tree), tree) for tree in gathered.layers]
-        below = [subject.spec.base_image] * (len(gathered.base) - 1)
-        made_by = [*below, *made_of(subject.spec)]
+        made_by = [tree.title for tree in gathered.layers]
         if subject.spec.files:
             files = await self.manager.threads(_files, gathered)
             layers.append(Blob(described_layer(files), files))
@@ -172,7 +202,9 @@ class Exporter:
 
     async def _described(self, tree: Tree) -> Descriptor:
         if tree not in self._known:
-            found = await self.manager.threads(described_layer, tree)
+            found: Descriptor = await self.manager.threads(described_layer, tree)
+            if os.path.dirname(tree.folder) != self.manager.layers.folder:
+                return found  # an instance goes on writing there
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             self._known[tree] = found
@@ -184,11 +216,11 @@ class Exporter:
         pace = Pace(self.manager.reactor, producer.stopProducing)
         producer.begin()
         try:
-            while batch := await self.manager.threads(_batch, pieces):
+            while data := await self.manager.threads(batch, pieces):
                 if not await producer.free():
                     break
-                consumer.write(batch)
-                pace.took(len(batch))
+                consumer.write(data)
+                pace.took(len(data))
         finally:
             in_time = pace.end()
             producer.finish()
@@ -203,17 +235,6 @@ def _document(document: bytes, media_type: str) -> Blob:
     return Blob(described(document, media_type), document)
 
 
-def _batch(pieces: Iterator[bytes]) -> bytes:
-    """The next pieces, about BATCH bytes; nothing at the end."""
-    batch, size = [], 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece)
-        if size >= BATCH:
-            break
-    return b"".join(batch)
-
-
 # -- what is on the disk -----------------------------------------------------------
 
 
@@ -222,16 +243,17 @@ def _look(manager: Manager, spec: Spec, layers: Sequence[str]) -> tuple[list[str
     base = layers[: len(layers) - len(spec.mounts)]
     files = [_database(base, path) for path in ("/etc/passwd", "/etc/group")]
     folders = dict(zip(spec.mounts, layers[len(base) :], strict=True))
-    trees = [_tree(manager, layer, "/") for layer in reversed(base)]
-    for mount in in_order(spec):
+    title, *titles = made_of(spec)
+    trees = [_tree(manager, layer, "/", title) for layer in reversed(base)]
+    for mount, title in zip(in_order(spec), titles, strict=True):
         target = resolve_in(base, mount.target)
-        trees.append(_tree(manager, folders[mount], target, hides=True))
+        trees.append(_tree(manager, folders[mount], target, title, hides=True))
     return files, trees
 
 
-def _tree(manager: Manager, folder: str, target: str, *, hides: bool = False) -> Tree:
+def _tree(manager: Manager, folder: str, target: str, title: str, *, hides: bool = False) -> Tree:
     begun = manager.layers.metadata(folder).begun
-    return Tree(folder, target, hides, math.inf if begun is None else begun)
+    return Tree(folder, target, title, hides, math.inf if begun is None else begun)
 
 
 def _database(base: Sequence[str], path: str) -> str:

@@ -19,13 +19,16 @@ from hashlib import sha256
 from attrs import evolve, frozen
 
 from txcontain.errors import ConfigAtFault
-from txcontain.images.bounds import FOLDER
+from txcontain.images.bounds import FOLDER, USUAL
 from txcontain.images.oci import LAYER, Descriptor, Index, to_bytes
 
 HIDES, OPAQUE = ".wh.", ".wh..wh..opq"  # whiteouts (image-spec, layer.md)
 OPAQUE_MARKS = ("trusted.overlay.opaque", "user.overlay.opaque")
+# Marks with which an overlay leads from an entry to what belongs to it in a layer below.
+NOT_WHOLE = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 KEPT_XATTRS, LEFT_OUT = "user.", "user.overlay."
 PIECE = 1 << 18  # bytes of a file that are read at once
+BATCH = 1 << 20  # bytes that a thread brings at once
 KINDS = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -43,11 +46,13 @@ class Tree:
 
     folder: str
     target: str = "/"
+    title: str = ""  # what it is, for a person
     # Whether it hides what layers below have at this place, as something that is mounted does.
     hides: bool = False
     # The time (unix) when its unpacking began. Folders that are newer were made by tar itself,
     # as their archive has none: their times say nothing.
     begun: float = math.inf
+    first_id: int = 0  # of the range that the owners of what a container wrote are mapped to
 
 
 @frozen
@@ -88,6 +93,17 @@ def described_layer(source: Tree | Sequence[File]) -> Descriptor:
     return Descriptor(LAYER, f"sha256:{digest.hexdigest()}", size)
 
 
+def batch(pieces: Iterator[bytes]) -> bytes:
+    """The next pieces, about BATCH bytes; nothing at the end."""
+    brought, size = [], 0
+    for piece in pieces:
+        brought.append(piece)
+        size += len(piece)
+        if size >= BATCH:
+            break
+    return b"".join(brought)
+
+
 # -- what is on the disk -----------------------------------------------------------
 
 
@@ -100,13 +116,17 @@ def _of_tree(tree: Tree) -> Iterator[bytes]:
             folder, _, last = name.rpartition("/")
             yield _header(tarfile.TarInfo(f"{folder}/{HIDES}{last}".lstrip("/")))
             continue
+        if stat.S_IFMT(status.st_mode) not in KINDS:  # a socket, whose server is not here
+            continue
         if os.path.basename(path).startswith(HIDES):
             raise ConfigAtFault(
                 f"{name} can't be in an image: a name with {HIDES} hides a file there", "rename it"
             )
         place = f"/proc/self/fd/{above}/{os.path.basename(path) or '.'}"
-        _describe(info, status, tree.begun if path else -math.inf)
+        _describe(info, status, tree.begun if path else -math.inf, tree.first_id)
         marks = _add_xattrs(info, place)
+        if marks & NOT_WHOLE:
+            raise ConfigAtFault(f"{name} can't be in an image: a part of it is in a layer below")
         file = (status.st_dev, status.st_ino)
         if info.isreg() and status.st_nlink > 1 and names.setdefault(file, name) != name:
             info.type, info.linkname, info.size = tarfile.LNKTYPE, names[file], 0
@@ -134,6 +154,8 @@ def _walk(folder: str) -> Iterator[Entry]:
             status = os.stat(name, dir_fd=above, follow_symlinks=False)
             yield path + name, status, above
             if stat.S_ISDIR(status.st_mode):
+                if len(levels) > USUAL.depth:
+                    raise ConfigAtFault(f"{path} is more than {USUAL.depth} folders deep")
                 inner = os.open(name, FOLDER, dir_fd=above)
                 levels.append((inner, f"{path}{name}/", iter(_sorted(inner))))
     finally:
@@ -150,10 +172,10 @@ def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _describe(info: tarfile.TarInfo, status: os.stat_result, begun: float) -> None:
+def _describe(info: tarfile.TarInfo, status: os.stat_result, begun: float, first: int) -> None:
     kind = stat.S_IFMT(status.st_mode)
     info.type, info.mode = KINDS[kind], stat.S_IMODE(status.st_mode)
-    info.uid, info.gid = status.st_uid, status.st_gid
+    info.uid, info.gid = (max(0, number - first) for number in (status.st_uid, status.st_gid))
     info.size = status.st_size if kind == stat.S_IFREG else 0
     if kind == stat.S_IFDIR and status.st_mtime >= begun:
         return
@@ -175,8 +197,10 @@ def _add_xattrs(info: tarfile.TarInfo, path: str) -> set[str]:
 
 def _content(above: int, name: str, size: int, path: str) -> Iterator[bytes]:
     """A file's content, and zeros up to the end of a block."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    with open(descriptor, "rb", buffering=0) as file:
+    flags = (
+        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    )  # a pipe keeps no one waiting
+    with open(os.open(name, flags, dir_fd=above), "rb", buffering=0) as file:
         left = size
         while left:
             piece = file.read(min(left, PIECE))

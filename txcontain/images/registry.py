@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from attrs import define, field, frozen
@@ -143,10 +143,13 @@ class Conversation:
     pool: HTTPConnectionPool
     authorization: str = ""  # that the registry has asked for
 
+    scope: ClassVar[str] = "pull"  # what a token is to be good for
+    verb: ClassVar[str] = "pulling"
+
     @property
     def what(self) -> str:
         """What is done, for an error."""
-        return f"pulling {self.reference.short}"
+        return f"{self.verb} {self.reference.short}"
 
     async def end(self) -> None:
         """Close the connections."""
@@ -253,26 +256,34 @@ class Conversation:
         :param retried: whether to raise Cut if there is no answer
         Raises ConfigAtFault, InvalidData.
         """
-        scheme = "http" if self.insecure else "https"
-        url = f"{scheme}://{self.reference.host}/v2/{self.reference.repository}/{path}"
+        url = self.url_of(path)
         try:
             response = await self._follow(url, headers or {})
             if response.code == UNAUTHORIZED:
-                _drop(response)
-                await self._log_in(response)
+                drop(response)
+                await self.log_in(response)
                 response = await self._follow(url, headers or {})
         except Cut as cut:
             if retried:
                 raise
-            raise ConfigAtFault(
-                self.what, f"the registry {self._host} can't be asked", str(cut)
-            ) from cut
+            raise self.cannot_be_asked(cut) from cut
         if response.code in (OK, PARTIAL):
             return response
-        _drop(response)
-        raise self._refused(response.code, path)
+        drop(response)
+        raise self.refused(response.code, path)
 
-    def _refused(self, code: int, path: str) -> ConfigAtFault:
+    def cannot_be_asked(self, cut: Cut) -> ConfigAtFault:
+        """The error if there was no answer."""
+        why = f"the registry {self._host} can't be asked"
+        return ConfigAtFault(self.what, why, str(cut))
+
+    def url_of(self, path: str) -> str:
+        """Where something of the repository is."""
+        scheme = "http" if self.insecure else "https"
+        return f"{scheme}://{self.reference.host}/v2/{self.reference.repository}/{path}"
+
+    def refused(self, code: int, path: str) -> ConfigAtFault:
+        """The error if a request below the repository was answered by a refusal."""
         if code in (UNAUTHORIZED, 403):
             why = f"the registry {self._host} does not let us have it"
             return ConfigAtFault(self.what, why, LOG_IN)
@@ -285,22 +296,24 @@ class Conversation:
 
     async def _follow(self, url: str, headers: dict[str, str]) -> Any:
         """The answer to a GET, wherever we are sent on to. Raises ConfigAtFault, Cut."""
-        first = urlsplit(url).netloc
         for _ in range(MOST_REDIRECTS):
-            shown_to = urlsplit(url).netloc == first and self.authorization
-            login = {"Authorization": self.authorization} if shown_to else {}
-            response = await self._ask(url, {**headers, **login})
+            response = await self.ask(url, {**headers, **self.login_at(url)})
             if response.code not in REDIRECTS:
                 return response
-            _drop(response)
+            drop(response)
             target = (response.headers.getRawHeaders("Location") or [""])[0]
             url = urljoin(url, target)
-            self._check(url)
+            self.check(url)
         raise ConfigAtFault(
             self.what, f"the registry {self._host} sends us on more than {MOST_REDIRECTS} times"
         )
 
-    def _check(self, url: str) -> None:
+    def login_at(self, url: str) -> dict[str, str]:
+        """What shows a host who we are: only the registry's own."""
+        is_its_own = urlsplit(url).netloc == self.reference.host
+        return {"Authorization": self.authorization} if is_its_own and self.authorization else {}
+
+    def check(self, url: str) -> None:
         """Raise ConfigAtFault if this is no URL that may be asked."""
         parts = urlsplit(url)
         try:
@@ -314,11 +327,20 @@ class Conversation:
                 f"the registry {self._host} sends us on to {shown(url)}, which is not https",
             )
 
-    async def _ask(self, url: str, headers: dict[str, str]) -> Any:
-        """The answer to a GET. Raises Cut if there is none."""
+    async def ask(
+        self, url: str, headers: dict[str, str], method: str = "GET", body: Any = None
+    ) -> Any:
+        """The answer to a request. Raises Cut if there is none.
+
+        :param body: an IBodyProducer with a method ``bound``, which gives up what takes too long
+        """
         named = {"User-Agent": f"txcontain/{__version__}", **headers}
-        asked = self.http.get(url, headers=Headers({k: [v] for k, v in named.items()}), **UNCHANGED)
-        asked.addTimeout(ANSWER_WITHIN, self.registries.reactor)
+        given = Headers({name: [value] for name, value in named.items()})
+        asked = self.http.request(method, url, headers=given, data=body, **UNCHANGED)
+        if body is None:
+            asked.addTimeout(ANSWER_WITHIN, self.registries.reactor)
+        else:
+            body.bound(self.registries.reactor, asked)
         try:
             return await asked
         except LOST as error:
@@ -326,7 +348,7 @@ class Conversation:
         except Exception as error:  # of TLS, or of an answer that is no HTTP
             raise Cut(f"{type(error).__name__}: {error}") from error
 
-    async def _log_in(self, response: Any) -> None:
+    async def log_in(self, response: Any) -> None:
         """Get what the registry has asked for. Raises ConfigAtFault, InvalidData, Cut."""
         challenge = (response.headers.getRawHeaders("WWW-Authenticate") or [""])[0]
         kind, _, rest = challenge.partition(" ")
@@ -335,19 +357,19 @@ class Conversation:
         elif kind.lower() == "bearer":
             self.authorization = f"Bearer {await self._token(dict(CHALLENGE.findall(rest)))}"
         else:
-            raise self._refused(UNAUTHORIZED, "")
+            raise self.refused(UNAUTHORIZED, "")
 
     async def _token(self, said: dict[str, str]) -> str:
         realm = said.get("realm", "")
-        self._check(realm)
-        scope = f"repository:{self.reference.repository}:pull"
+        self.check(realm)
+        scope = f"repository:{self.reference.repository}:{self.scope}"
         named = {"service": said["service"]} if "service" in said else {}
         query = urlencode({**named, "scope": scope})
         login = {"Authorization": f"Basic {self.login}"} if self.login else {}
-        answer = await self._ask(f"{realm}{'&' if '?' in realm else '?'}{query}", login)
+        answer = await self.ask(f"{realm}{'&' if '?' in realm else '?'}{query}", login)
         if answer.code != OK:
-            _drop(answer)
-            raise self._refused(UNAUTHORIZED, "")
+            drop(answer)
+            raise self.refused(UNAUTHORIZED, "")
         values = read_object(await self._document(answer, LONGEST_TOKEN))
         token = values.get("token") or values.get("access_token")
         if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
@@ -378,7 +400,7 @@ def _begins_at(response: Any, offset: int) -> bool:
     return bool(re.fullmatch(rf"bytes {offset}-[0-9]+/([0-9]+|\*)", said))
 
 
-def _drop(response: Any) -> None:
+def drop(response: Any) -> None:
     """Read nothing of an answer: it may have no end."""
     response.deliverBody(HangUp())
 
