@@ -631,7 +631,18 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /instances/web-9/commit",
         {"body": "{}"},
-        "409 Bad Request: the key 'mountable' is missing",
+        "409 Bad Request: the key 'mountable' is missing, or 'image'",
+    ),
+    (
+        "POST /instances/web-9/commit",
+        {"body": '{"image": "app:2", "pause": true}'},
+        "409 Bad Request: an image takes no other key: it has all of an instance, which stands "
+        "still",
+    ),
+    (
+        "POST /configs/web-9-9/push",
+        {"body": '{"image": "app@sha256:%s"}' % ("0" * 64)},
+        "409 Bad Request: an image is pushed under a tag: its digest is that of what it is",
     ),
     (
         "POST /instances/web-9/commit",
@@ -641,7 +652,8 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
     (
         "POST /instances/web-9/commit",
         {"body": '{"name": 1}'},
-        "409 Bad Request: this request has no key 'name' → the keys are mountable, mount, pause",
+        "409 Bad Request: this request has no key 'name' → the keys are mountable, mount, pause, "
+        "image",
     ),
     (
         "POST /config",
@@ -852,6 +864,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
 # What is typed (and how the manager, or the way to it, then is), and what is said.
 COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
+        ["commit", "--pause", "web-1", "app:2"],
+        {},
+        "An image has all of an instance, which stands still: leave out the options.",
+    ),
+    (
         ["export", "--stack", "shop", "--to", "oci", "x"],
         {},
         "A stack has neither version nor image: --to is compose or kubernetes.",
@@ -859,7 +876,8 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["export", "web", "--to", "helm", "x"],
         {},
-        "There is no target helm: it is one of oci, docker-archive, compose, kubernetes, systemd.",
+        "There is no target helm: it is one of oci, docker-archive, registry, compose, kubernetes, "
+        "systemd.",
     ),
     (
         ["cp", "", "a"],
@@ -1432,6 +1450,37 @@ ELSEWHERE = (
         "an export of a name that an image can't have",
         "images/test_oci_writing.py:test_name_of_a_whiteout",
         "{} can't be in an image: a name with .wh. hides a file there → rename it",
+    ),
+    (
+        "a push that is cut again and again",
+        "images/test_pushing.py:test_cut",
+        "the registry {} hangs up",
+    ),
+    (
+        "a commit of an instance whose disk is bounded",
+        "integration/test_export.py:test_bounded",
+        "what {} writes is in a file system of its own (limits.disk, disk_size) → keep a mount of "
+        "it: `txcontain commit {} NAME.tar`",
+    ),
+    (
+        "a commit under a digest",
+        "integration/test_export.py:test_bounded",
+        "an image is kept under a tag: its digest is that of what it is",
+    ),
+    (
+        "a commit of an instance whose launch failed",
+        "integration/test_export.py:test_bounded",
+        "{} has no files: its launch failed → launch it again",
+    ),
+    (
+        "an export of a folder that an overlay has renamed",
+        "images/test_oci_writing.py:test_marks",
+        "{} can't be in an image: a part of it is in a layer below",
+    ),
+    (
+        "an export of folders that are nested too deep",
+        "images/test_oci_writing.py:test_depth",
+        "{} is more than {} folders deep",
     ),
     (
         "an export of a file that changes",

@@ -250,6 +250,13 @@ class OtherTests(Session):
         self.assertEqual(self.out, "A /a\\x1b\nD /b\n")
         self.assertEqual(self.err, "txcontain diff: there are more changes than these.\n")
 
+    def test_commit_as_image(self) -> None:
+        """What is no name of a tarball is that of an image."""
+        told = {"image": "app:2", "digest": "sha256:00", "layers": 3}
+        self.manager.answers_to("POST /instances/web-1/commit", told)
+        self.assertEqual(self.run_command("commit", "web-1", "app:2"), 0)
+        self.assertEqual(self.out, "app:2: web-1, 3 layers, sha256:00\n")
+
     def test_commit(self) -> None:
         """What was kept is told in a line."""
         told = {"mountable": "a.tar", "mount": "/d", "size": 2048}

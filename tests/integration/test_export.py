@@ -19,12 +19,15 @@ import yaml
 
 from tests.integration.harness import (
     PATIENCE,
+    Answer,
     ManagerCase,
     fingerprint,
+    free_port,
+    listens,
     wait_until,
 )
 from tests.integration.tarballs import Member, device, file, folder, link, script, special
-from tests.support import PROGRAMS, needs_programs
+from tests.support import PROGRAMS, needs_programs, needs_user_namespaces
 
 # Made by every engine, wherever it is told to work.
 OF_DOCKER = ("/run/docker", "/run/containerd")
@@ -178,6 +181,123 @@ class ImageTests(ExportCase):
             os.replace(f"{tarball}.new", tarball)
         time.sleep(1.1)  # so that it is another second
         self.assertEqual(self.export(path, "oci"), first)
+
+
+@needs_programs("docker-registry", "skopeo")
+class RegistryTests(ExportCase):
+    """A registry takes what is here."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.registry = f"127.0.0.1:{free_port()}"
+        settings = {
+            "version": 0.1,
+            "storage": {"filesystem": {"rootdirectory": str(self.folder / "registry")}},
+            "http": {"addr": self.registry},
+        }
+        (self.folder / "registry.json").write_text(json.dumps(settings))
+        command = ["docker-registry", "serve", str(self.folder / "registry.json")]
+        self.said = self.folder / "registry.log"
+        with open(self.said, "wb") as log:
+            serving = subprocess.Popen(
+                command, env={"PATH": PROGRAMS}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.addCleanup(serving.wait, PATIENCE)
+        self.addCleanup(serving.terminate)
+        wait_until(lambda: listens(int(self.registry.rpartition(":")[2])), "the registry listens")
+
+    def push(self, path: str, name: str, **more: Any) -> Answer:
+        """Push a config's image."""
+        asked = {"image": f"{self.registry}/{name}", "insecure": True, **more}
+        return self.ask("POST", path.replace("/export", "/push"), asked)
+
+    def uploads(self) -> int:
+        """How many blobs the registry was sent."""
+        return self.said.read_text().count('"PUT /v2/')
+
+    def test_push(self) -> None:
+        """It is there under its name and digest; pushed again, only what is new is sent."""
+        path = self.name_of(limits={"memory": "64M"})
+        first = self.push(path, "shop/app:1")
+        self.assertEqual(first.status, 200, first.reason)
+        self.assertIn("limits.memory: an image says what is run, and not how", first.notes)
+        where = f"docker://{self.registry}/shop/app:1"
+        told = json.loads(run("skopeo", "inspect", "--tls-verify=false", where))
+        self.assertEqual(told["Digest"], first.json["digest"])
+        target = f"oci:{self.folder}/copy:1"  # for which it checks every digest
+        run("skopeo", "copy", "--src-tls-verify=false", where, target)
+        self.assertEqual(self.uploads(), 4 + 1 + 1)  # layers, config, manifest
+        again = self.push(path, "shop/app:2")
+        self.assertEqual(again.json["digest"], first.json["digest"])
+        self.assertEqual(self.uploads(), 4 + 1 + 1 + 1)
+
+    def test_refused(self) -> None:
+        """What can't be pushed is refused with a sentence."""
+        path = self.name_of()
+        for name, said, more in (
+            ("app@sha256:" + "0" * 64, "an image is pushed under a tag", {}),
+            ("APP", "is not the name of an image", {}),
+            ("app:1", "can't be asked", {"insecure": False}),
+        ):
+            answer = self.push(path, name, **more)
+            self.assertEqual(answer.status, 409)
+            self.assertIn(said, answer.reason)
+
+
+class CommitTests(ExportCase):
+    """An instance is kept as an image."""
+
+    def commit(self, instance: str, name: str) -> Answer:
+        """Keep it."""
+        return self.ask("POST", f"/instances/{instance}/commit", {"image": name})
+
+    def kept(self, **more: Any) -> str:
+        """What a container of the image of another one sees, which has written."""
+        text = (
+            "echo new > /new; rm /etc/group; rm -r /opt/app/hidden; mkdir /opt/app/empty; "
+            "echo mine > /data/dated; chown 1000:2000 /new; rm -r /data/data"
+        )
+        mounts = ["app.tar /data READWRITE"]
+        instance = self.running_inside(text, writable_root=True, mounts=mounts, **more)
+        answer = self.commit(instance, "app:2")
+        self.assertEqual(answer.status, 200, answer.reason)
+        self.assertEqual(answer.json["image"], "app:2")
+        self.assertEqual(self.running(), [instance])
+        look = (
+            "cat /new /data/dated; ls -n /new | grep -c '1000 2000'; ls /opt/app; "
+            "ls /etc/group /data/data 2>/dev/null; cat /data/deep/below/file"
+        )
+        return self.inside(look, base_image="app:2")
+
+    def test_commit(self) -> None:
+        """What was added, changed and removed is so in the image, on the layers it came from."""
+        self.assertEqual(self.kept(), "new\nmine\n1\nempty\nno folder of its own")
+
+    @needs_user_namespaces
+    def test_user_namespace(self) -> None:
+        """Owners are as the container saw them, whatever ids it had on the host."""
+        said = self.kept(user_namespace=True)
+        self.assertEqual(said, "new\nmine\n1\nempty\nno folder of its own")
+
+    def test_ended(self) -> None:
+        """An instance that has ended is kept, too."""
+        instance = self.launch(**self.job("#!/bin/sh\necho x > /x\n", writable_root=True))
+        self.output_of(instance)
+        self.assertEqual(self.commit(instance, "app:3").status, 200)
+        self.assertEqual(self.inside("cat /x", base_image="app:3"), "x\n")
+
+    def test_bounded(self) -> None:
+        """What can't be kept is refused with a sentence, and nothing is kept."""
+        bounded = self.running_inside("true", limits={"disk": "1M"})
+        for name, said in (
+            ("app:2", "is in a file system of its own (limits.disk, disk_size)"),
+            ("APP", "is not the name of an image"),
+            ("app@sha256:" + "0" * 64, "an image is kept under a tag"),
+        ):
+            answer = self.commit(bounded, name)
+            self.assertEqual(answer.status, 409)
+            self.assertIn(said, answer.reason)
+        self.assertEqual(self.ask("GET", "/images").json, {"images": []})
 
 
 @needs_programs("dockerd", "docker")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attrs import define
+from attrs import Factory, define, field
 from twisted.logger import Logger
 from twisted.web.server import Request
 
@@ -44,6 +44,8 @@ from txcontain.container.keys import Key, boolean, printable, string_schema
 from txcontain.engine import files
 from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
 from txcontain.errors import Error
+from txcontain.exports import committing
+from txcontain.exports.exporting import Exporter
 
 TAR = "application/x-tar"
 PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
@@ -56,6 +58,7 @@ COMMIT_KEYS = {
         "the writable mount to keep, or /; else the only one", {"type": "string"}, printable
     ),
     "pause": boolean("freeze its processes meanwhile"),
+    "image": Key("all of it as an image of this name, instead", {"type": "string"}, printable),
 }
 
 log = Logger()
@@ -94,6 +97,13 @@ class Files(Area):
                     )
                 ),
                 "complete": {"type": "boolean", "description": "whether these are all"},
+            }
+        ),
+        "CommittedImage": structure(
+            {
+                "image": string("its name"),
+                "digest": string("of its manifest"),
+                "layers": numeric("how many it has", 1),
             }
         ),
         "Committed": structure(
@@ -149,14 +159,18 @@ class Files(Area):
         "/instances/{instance}/commit": {
             "post": extension(
                 "commit",
-                "Keep what an instance has at a writable mount as a new mountable",
-                answer("it is kept", ref("Committed")),
+                "Keep what an instance has at a writable mount as a mountable, or all as an image",
+                answer("it is kept", {"anyOf": [ref("Committed"), ref("CommittedImage")]}),
                 NO_INSTANCE,
-                requestBody=body_of(COMMIT_KEYS, "mountable"),
+                requestBody=body_of(COMMIT_KEYS),
             ),
             "parameters": [INSTANCE],
         },
     }
+
+    exporter: Exporter = field(
+        default=Factory(lambda self: Exporter(self.manager), takes_self=True), init=False
+    )
 
     def below_instance(self, name: str) -> Resources:
         """The files, the changes and the commit of one instance."""
@@ -184,7 +198,16 @@ class Files(Area):
             return await changes(self.manager, self.manager.match(name))
 
         async def commit(request: Request) -> Json:
-            values = read_body(request, COMMIT_KEYS, "mountable")
+            values = read_body(request, COMMIT_KEYS)
+            if "image" in values:
+                if len(values) > 1:
+                    refuse(
+                        "an image takes no other key: it has all of an instance, which stands still"
+                    )
+                exporter, instance = self.exporter, self.manager.match(name)
+                return await committing.commit(exporter, instance, values["image"])
+            if "mountable" not in values:
+                refuse("the key 'mountable' is missing, or 'image'")
             instance, gone = self.manager.match(name), hang_up_of(request)
 
             def begun(session: Any) -> None:

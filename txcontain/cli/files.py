@@ -269,13 +269,29 @@ async def diff(client: "Client", arguments: Namespace) -> int:
 
 
 async def commit(client: "Client", arguments: Namespace) -> int:
-    """Keep what an instance has at a writable mount as a new mountable."""
+    """Keep what an instance has at a writable mount as a new mountable, or all as an image."""
+    if not arguments.mountable.endswith(".tar"):
+        return await commit_image(client, arguments)
     told = await client.commit(
         arguments.instance, arguments.mountable, arguments.mount, arguments.pause
     )
     print(
         plain(f"{told['mountable']}: {told['mount']} of {arguments.instance}, {size(told['size'])}")
     )
+    return 0
+
+
+async def commit_image(client: "Client", arguments: Namespace) -> int:
+    """Keep an instance as an image."""
+    if arguments.mount or arguments.pause:
+        raise Misused("An image has all of an instance, which stands still: leave out the options.")
+    from txcontain.cli.client import quoted
+
+    where, asked = f"/instances/{quoted(arguments.instance)}/commit", {"image": arguments.mountable}
+    shape = {"image": str, "digest": str, "layers": int}
+    told = await client.ask("POST", where, json=asked, shape=shape, patience=None)
+    layers = f"{told['layers']} layers"
+    print(plain(f"{told['image']}: {arguments.instance}, {layers}, {told['digest']}"))
     return 0
 
 
@@ -306,13 +322,17 @@ COMMANDS = (
     ),
     Command(
         "commit",
-        "keep what an instance wrote as a new tarball for mounts",
+        "keep what an instance wrote as a new tarball for mounts, or all of it as an image",
         commit,
         (
             Argument("--mount", metavar="FOLDER", help="the writable mount, or / (if several)"),
             Argument("--pause", action="store_true", help="freeze its processes meanwhile"),
             INSTANCE,
-            Argument("mountable", metavar="NAME.tar", help="the name of the new file"),
+            Argument(
+                "mountable",
+                metavar="NAME.tar|IMAGE",
+                help="the name of the new file, or of the image: [REGISTRY/]REPOSITORY[:TAG]",
+            ),
         ),
     ),
 )

@@ -263,7 +263,7 @@ async def commit(
     try:
         await manager.threads(_make, path, beside)
         try:
-            async with _frozen(manager, instance, pause):
+            async with frozen(manager, instance, pause):
                 where = target, "."
                 transfer = await _start(manager, instance, what, where, arguments, output=beside)
                 begun(transfer.session)
@@ -283,7 +283,7 @@ async def commit(
 
 
 @contextlib.asynccontextmanager
-async def _frozen(manager: Manager, instance: Instance, wanted: bool) -> AsyncIterator[None]:
+async def frozen(manager: Manager, instance: Instance, wanted: bool) -> AsyncIterator[None]:
     """Have its processes frozen for a while, if that is wanted: no longer than this manager is."""
     if not wanted:
         yield
