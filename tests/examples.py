@@ -282,7 +282,7 @@ class ShopTests(ExampleCase):
         self.assertIn("Version 1.0,", self.page())
         with self.ordering() as orders:
             self.ask("POST", "/services/app/update", {"major": "1", "minor": "1"})
-            wait_until(lambda: self.service("app")["serving"] == 4, "a new replica serves", WITHIN)
+            wait_until(lambda: self.service("app")["current"], "a replica is new", WITHIN)
             self.kill_manager()
             self.start()
             wait_until(lambda: self.service("app")["state"] == "done", "the update is done", WITHIN)
