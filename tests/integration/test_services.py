@@ -19,7 +19,7 @@ from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, wait_until
 from tests.integration.hosts import HERE
 from tests.integration.probes import PRELUDE
 from tests.integration.test_life import SABOTAGE
-from tests.integration.test_network import SERVER, SOON, NetworkCase, reach
+from tests.integration.test_network import REACH, SERVER, SOON, NetworkCase, reach
 
 # A server in a container: it answers each datagram with its hostname.
 DATAGRAMS = """
@@ -188,6 +188,38 @@ class KilledTests(NetworkCase):
     def test_start_first(self) -> None:
         """The same if a new one serves before an old one goes."""
         self.assertEqual(self.kill_at_each_step("start-first"), 6)
+
+
+class NamesTests(NetworkCase):
+    """Two stacks that have a service of the same name."""
+
+    def stop(self) -> None:
+        """Take the stacks down, and stop the manager."""
+        if self.manager.poll() is None:
+            for stack in ("one", "two"):
+                self.ask("DELETE", f"/stacks/{stack}?wait=1")
+        super().stop()
+
+    def test_names(self) -> None:
+        """Each instance finds the service of its own stack; others must say of which stack."""
+        web = self.job(PRELUDE + SERVER, startup_env="PORT=80")
+        self.upload(**web, name="web", major="1", minor="1")
+        ask = 'print(reach("web", 80), reach("web.two", 80), flush=True)'
+        asker = self.job(PRELUDE + REACH + ask, network="private")
+        self.upload(**asker, name="asker", major="1", minor="1")
+        services = {
+            "web": {"config": "web-1-1", "replicas": 1},
+            "asker": {"config": "asker-1-1", "run": "once", "after": {"web": "healthy"}},
+        }
+        for wished in ({"web": services["web"]}, services):
+            for stack in ("one", "two"):
+                answer = self.ask("POST", "/stacks?wait=1", {"stack": stack, "services": wished})
+                self.assertIn(b'"outcome":"done"', answer.body)
+        stranger = self.launch(**asker)
+        self.ask("GET", f"/instances/{stranger}/wait")
+        self.assertEqual(self.written("one-asker-1"), "one-web-1 two-web-1\n")
+        self.assertEqual(self.written("two-asker-1"), "two-web-1 two-web-1\n")
+        self.assertRegex(self.written(stranger), "^(?!one|two).* two-web-1\n$")
 
 
 class RollingTests(NetworkCase):
