@@ -129,6 +129,24 @@ class FailureTests(KeeperCase):
         self.advance(10)
         self.assertEqual((self.configs(), self.services()), (["01"] * 3, {"shop-a": "done"}))
 
+    def test_dies_while_it_drains(self) -> None:
+        """An old instance that ends while its connections are waited for is no failure."""
+        self.patch(self.manager.network, "flows_to", lambda address: 1)
+        self.add(name="net", network="private")
+        self.add(name="net", network="private", minor="02")
+        for order in ("stop-first", "start-first"):
+            app = {**THREE, "drain": 60, "update": {"order": order, "monitor": 0}}
+            self.up("two", b={**app, "config": "net-1-01"})
+            self.advance(200)
+            self.up("two", b={**app, "config": "net-1-02"})
+            self.advance(1)
+            leaving = self.keeper.sight.leaving
+            self.assertEqual(list(leaving.values()), ["withdrawing"], order)
+            self.end(*leaving)
+            self.advance(200)
+            self.assertEqual(self.services()["two-b"], "done", order)
+            self.assertEqual(self.configs(), ["01"] * 3 + ["02"] * 3)
+
     def test_continue(self) -> None:
         """With continue, and with a ratio that is not exceeded, the update goes on."""
         for policy in ({"failure_action": "continue"}, {"max_failure_ratio": 0.4}):
