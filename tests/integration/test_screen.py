@@ -449,12 +449,22 @@ class PicturesTests(BrowserCase):
             config = self.config(**self.job(text, **keys), name=name.rstrip("-12"), minor="4")
             asked = {"instance": name, "config": config, "labels": {"team": "shop"}}
             self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
+            if name == "orders":  # its second launch finds the image unpacked, as most do
+                self.ask("DELETE", f"/destroy/{name}")
+                wait_until(lambda: self.ask("GET", "/host").json["pool"]["warm"], "an init is warm")
+                self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
         self.ask("POST", "/instances/mailer/stop")
+
+    def tell_of_a_quiet_host(self, route: Any) -> None:
+        """Tell of this machine, but for what the other tests make it wait for."""
+        waits = {"cpu": 2.1, "memory": 0, "io": 0.4}
+        route.fulfill(json=self.ask("GET", "/host").json | {"pressure": waits})
 
     def test_pictures(self) -> None:
         """Each view of them is drawn; SCREENSHOTS=1 keeps the pictures."""
         self.start_shop()
-        page = self.open(size=(1280, 350))
+        page = self.open(size=(1280, 380))
+        page.route("**/host", self.tell_of_a_quiet_host)
         page.get_by_text("failed", exact=True).wait_for()
         self.picture(page, "instances", seconds=45)
         page.set_viewport_size({"width": 1280, "height": 640})
@@ -471,7 +481,8 @@ class PicturesTests(BrowserCase):
         dark.get_by_text("was refused").first.wait_for()
         self.picture(dark, "logs")
         narrow = self.open(size=NARROW)
-        narrow.get_by_text("failed", exact=True).wait_for()
+        narrow.route("**/host", self.tell_of_a_quiet_host)
+        narrow.get_by_text("2.1 %").wait_for()
         self.picture(narrow, "narrow", seconds=5)
 
 
