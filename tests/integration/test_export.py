@@ -11,12 +11,15 @@ import signal
 import subprocess
 import tarfile
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.certificates import Authority
+from tests.images.archives import image
 from tests.integration.harness import (
     PATIENCE,
     Answer,
@@ -26,9 +29,20 @@ from tests.integration.harness import (
     listens,
     wait_until,
 )
-from tests.integration.tarballs import Member, device, file, folder, link, script, special
+from tests.integration.tarballs import (
+    Member,
+    device,
+    file,
+    folder,
+    link,
+    script,
+    small_image,
+    special,
+)
 from tests.support import PROGRAMS, needs_programs, needs_user_namespaces
 
+# The password s3cret, by bcrypt: the only kind of hash that the registry takes.
+S3CRET = "$2b$05$p/NdZgf3qFIxWX6OzgkfTOoPZKYYWOTQXIoCozLc4DmOH.9VntUh2"
 # Made by every engine, wherever it is told to work.
 OF_DOCKER = ("/run/docker", "/run/containerd")
 
@@ -88,7 +102,10 @@ class ExportCase(ManagerCase):
 
     def name_of(self, **more: Any) -> str:
         """The path of a new config with these keys."""
-        key = self.upload(**self.keys(**more))
+        return self.path_of(self.upload(**self.keys(**more)))
+
+    def path_of(self, key: dict[str, str]) -> str:
+        """Where a config is exported."""
         return f"/configs/{key['name']}-{key['major']}-{key['minor']}/export"
 
     def export(self, path: str, target: str, **more: str) -> bytes:
@@ -143,6 +160,31 @@ class ImageTests(ExportCase):
         root = self.folder / "bundle/rootfs/opt/app"
         self.assertEqual(os.getxattr(root / "dated", "user.kind"), "é".encode())
 
+    @needs_programs("umoci")
+    def test_of_an_image(self) -> None:
+        """A config of an image with several layers is exported with what they hide, and its own."""
+        lower = [*small_image(), folder("a"), file("a/gone"), folder("b"), file("b/gone")]
+        upper = [
+            folder("a"),
+            file("a/.wh.gone"),
+            file("a/new"),
+            folder("b"),
+            file("b/.wh..wh..opq"),
+        ]
+        made = image([lower, upper], cmd=("/opt/app/run",), env=("A=of the image",))
+        answer = self.ask("PUT", "/images?name=base:1", made.archive())
+        self.assertEqual(answer.status, 200, answer.reason)
+        path = self.path_of(self.upload(base_image="base:1", mounts=self.keys()["mounts"]))
+        layout = self.layout(path)
+        run("umoci", "unpack", "--image", f"{layout}:1", self.folder / "bundle")
+        root = self.folder / "bundle/rootfs"
+        self.assertEqual([one.name for one in (root / "a").iterdir()], ["new"])
+        self.assertEqual([*(root / "b").iterdir()], [])
+        self.assertTrue((root / "opt/app/data/more").exists())
+        config = json.loads((self.folder / "bundle/config.json").read_text())
+        self.assertEqual(config["process"]["args"], ["/opt/app/run"])
+        self.assertIn("A=of the image", config["process"]["env"])
+
     def files_of_layers(self) -> dict[str, tuple[Any, ...]]:
         """What the layers of the manager have, each at its place, and the config's own file."""
         found: dict[str, tuple[Any, ...]] = {}
@@ -183,19 +225,26 @@ class ImageTests(ExportCase):
         self.assertEqual(self.export(path, "oci"), first)
 
 
-@needs_programs("docker-registry", "skopeo")
-class RegistryTests(ExportCase):
-    """A registry takes what is here."""
+class RegistryCase(ExportCase):
+    """A test with a registry of its own."""
+
+    def settings(self) -> dict[str, Any]:
+        """What its configuration has beside its folder and its address."""
+        return {}
+
+    def add_images(self) -> None:
+        """Write the registry's configuration, too: the manager's options may depend on it."""
+        super().add_images()
+        self.registry = f"127.0.0.1:{free_port()}"
+        told = self.settings()
+        http = {"addr": self.registry, **told.pop("http", {})}
+        storage = {"filesystem": {"rootdirectory": str(self.folder / "registry")}}
+        settings = {"version": 0.1, "storage": storage, "http": http, **told}
+        (self.folder / "registry.json").write_text(json.dumps(settings))
 
     def setUp(self) -> None:
+        """Start the registry when the manager runs: it ends before what is left is looked for."""
         super().setUp()
-        self.registry = f"127.0.0.1:{free_port()}"
-        settings = {
-            "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": str(self.folder / "registry")}},
-            "http": {"addr": self.registry},
-        }
-        (self.folder / "registry.json").write_text(json.dumps(settings))
         command = ["docker-registry", "serve", str(self.folder / "registry.json")]
         self.said = self.folder / "registry.log"
         with open(self.said, "wb") as log:
@@ -210,6 +259,11 @@ class RegistryTests(ExportCase):
         """Push a config's image."""
         asked = {"image": f"{self.registry}/{name}", "insecure": True, **more}
         return self.ask("POST", path.replace("/export", "/push"), asked)
+
+
+@needs_programs("docker-registry", "skopeo")
+class RegistryTests(RegistryCase):
+    """A registry takes what is here."""
 
     def uploads(self) -> int:
         """How many blobs the registry was sent."""
@@ -242,6 +296,47 @@ class RegistryTests(ExportCase):
             answer = self.push(path, name, **more)
             self.assertEqual(answer.status, 409)
             self.assertIn(said, answer.reason)
+
+
+@needs_programs("docker-registry")
+class GuardedRegistryTests(RegistryCase):
+    """A registry with TLS and a login takes it, too."""
+
+    def settings(self) -> dict[str, Any]:
+        """Its certificate is of a CA that the manager is told of, and so is the login."""
+        (self.folder / "pki").mkdir()
+        authority = Authority(self.folder / "pki")
+        certificate, key = authority.issue("registry", "127.0.0.1")
+        trusted = self.folder / "certificates" / self.registry
+        trusted.mkdir(parents=True)
+        shutil.copy(authority.certificate, trusted / "ca.crt")
+        (self.folder / "htpasswd").write_text(f"ann:{S3CRET}\n")
+        self.log_in("s3cret")
+        self.options = (
+            *("--registry-certificates", str(self.folder / "certificates")),
+            *("--registry-logins", str(self.folder / "logins.json")),
+        )
+        guard = {"realm": "test", "path": str(self.folder / "htpasswd")}
+        return {
+            "http": {"tls": {"certificate": certificate, "key": key}},
+            "auth": {"htpasswd": guard},
+        }
+
+    def log_in(self, password: str) -> None:
+        """Do what `docker login` does."""
+        login = b64encode(f"ann:{password}".encode()).decode()
+        logins = {"auths": {self.registry: {"auth": login}}}
+        (self.folder / "logins.json").write_text(json.dumps(logins))
+
+    def test_login(self) -> None:
+        """The right login is taken, and a wrong one is refused with what to do."""
+        path = self.name_of()
+        answer = self.push(path, "app:1", insecure=False)
+        self.assertEqual(answer.status, 200, answer.reason)
+        self.log_in("wrong")
+        answer = self.push(path, "app:2", insecure=False)
+        self.assertEqual(answer.status, 409)
+        self.assertIn("log in: `docker login`", answer.reason)
 
 
 class CommitTests(ExportCase):
