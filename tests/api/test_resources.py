@@ -336,6 +336,24 @@ class MoreTests(WebTestCase):
         response = self.successResultOf(self.asked("POST", "/instances/config:web/stop", b""))
         self.assertIn("does not run", str(response.headers.getRawHeaders("Txcontain-Note")))
 
+    def test_written_first(self) -> None:
+        """What has become of an instance is answered only when the next manager would know it."""
+        other = self.launch(minor="02")
+        written: Deferred[int] = Deferred()
+        with mock.patch.object(type(self.manager.pool), "written", lambda _: written):
+            asked = [
+                self.asked("GET", f"{self.path}/wait"),
+                self.asked("POST", f"/instances/{other.name}/kill", b'{"signal": "HUP"}'),
+            ]
+            self.reactor.inits[0].end("Done")
+            self.settle()
+            for one in asked:
+                self.assertNoResult(one)
+            written.callback(0)
+            self.settle()
+        for one in asked:
+            self.assertEqual(self.successResultOf(one).code, 200)
+
     def test_match(self) -> None:
         """The list can be asked for those that a name stands for."""
         self.assertEqual(len(self.get("/instances?match=config:web-1")["instances"]), 1)

@@ -325,7 +325,9 @@ class Instances(Area):
         async def wait(request: Request) -> Json:
             ended = self.manager.match(name).end()
             request.notifyFinish().addErrback(lambda _: ended.cancel())
-            return {"exit": asdict(await ended)}
+            how = await ended
+            await self.manager.pool.written()
+            return {"exit": asdict(how)}
 
         return {
             b"stats": ExtensionResource(GET=figures),

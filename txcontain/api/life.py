@@ -98,6 +98,7 @@ class Life(Area):
             instance = self.manager.match(name)
             for text in await act(self.manager, instance, **values):
                 note(request, text)
+            await self.manager.pool.written()
             return listed(self.manager.instances.get(instance.name, instance))
 
         return ExtensionResource(POST=post)

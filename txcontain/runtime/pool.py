@@ -243,6 +243,10 @@ class Pool(Factory):
                 child, "/usr/bin/unshare", arguments, env=CLEAN, childFDs=descriptors
             )
 
+    def written(self) -> Deferred[Any]:
+        """Fires when all that was to be written until now is: what is answered outlives a kill."""
+        return self.writes(int)
+
     def start_joiner(self, session: Session) -> None:
         """Start an init that makes no container: it will join one (exec_plan.py).
 
