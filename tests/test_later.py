@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from twisted.internet import epollreactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +20,7 @@ from txcontain.later import (
     background,
     be_monotonic,
     be_persistent,
+    bounded,
     poll,
     slices,
     together,
@@ -130,6 +131,32 @@ class PollTests(SynchronousTestCase):
     def test_seen(self) -> None:
         """Who has seen it looks no more."""
         self.assertEqual(self.looks(1, within=9, enough=2), [0, 1])
+
+
+class BoundedTests(SynchronousTestCase):
+    """Work that may take only so long."""
+
+    def test_in_time(self) -> None:
+        """What it returns, or raises, is passed on."""
+
+        async def work() -> int:
+            return 7
+
+        self.assertEqual(self.successResultOf(bounded(Clock(), 1.0, work())), 7)
+
+    def test_too_late(self) -> None:
+        """It is cancelled, and that is told as such whatever it makes of it."""
+        clock, waiting = Clock(), Deferred[None]()
+
+        async def work() -> None:
+            try:
+                await waiting
+            except CancelledError:
+                raise ValueError("another error") from None
+
+        begun = bounded(clock, 1.0, work())
+        clock.advance(1.0)
+        self.failureResultOf(begun, TimeoutError)
 
 
 class BackgroundTests(SynchronousTestCase):

@@ -11,10 +11,10 @@ import errno
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -119,6 +119,16 @@ class Timer:
     def _make_call(self, arguments: tuple[Any, ...]) -> None:
         self._call = None
         self.function(*arguments)
+
+
+def bounded(reactor: Any, seconds: float, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Fires with what this returns; it is cancelled, and fails with TimeoutError, after so long."""
+    return Deferred.fromCoroutine(work).addTimeout(seconds, reactor, _too_late)
+
+
+def _too_late(outcome: object, seconds: float) -> NoReturn:
+    """Whatever a cancelled work made of that: a request, for one, wraps it in errors of its own."""
+    raise TimeoutError(seconds, "work")
 
 
 def pause(reactor: Any, seconds: float) -> Deferred[None]:
