@@ -143,17 +143,22 @@ class Exporter:
         reference = read_reference(image)
         if reference.digest:
             refuse("an image is pushed under a tag: its digest is that of what it is")
+        subject, digest = await self.publish(self._kept(file_name), image, insecure)
+        text = f"{file_name} was pushed as {reference}"
+        self.manager.journal.add("config", text, config=file_name)
+        return digest, notes_of(subject)
+
+    async def publish(self, spec: Spec, image: str, insecure: bool) -> tuple[Subject, str]:
+        """The same of any config; returns what is known of it, and its image's digest."""
         registries = self.manager.arrivals.registries
-        async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
+        async with self.turns.turn(), self._gathered(spec, image) as gathered:
             made = await self.image(gathered)
-            conversation = await registries.converse(reference, insecure)
+            conversation = await registries.converse(read_reference(image), insecure)
             try:
                 await push_of(conversation).send(made)
             finally:
                 await conversation.end()
-        text = f"{file_name} was pushed as {reference}"
-        self.manager.journal.add("config", text, config=file_name)
-        return made.manifest.descriptor.digest, notes_of(gathered.subject)
+        return gathered.subject, made.manifest.descriptor.digest
 
     @asynccontextmanager
     async def _gathered(self, spec: Spec, image: str | None = None) -> AsyncIterator[Gathered]:
