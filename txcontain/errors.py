@@ -133,6 +133,14 @@ class TooMany(Error):
     """As much of this as the manager allows is there already."""
 
 
+class Unavailable(Error):
+    """What has to be asked for this does not answer now."""
+
+
+class NotInSwarm(Error):
+    """The engine of many hosts does not have this."""
+
+
 class MachineAtFault(Error):
     """A launch failed because of this machine: its kernel, disk, memory or privileges."""
 

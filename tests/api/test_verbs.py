@@ -72,12 +72,20 @@ class ErrorTests(RestTestCase):
         return self.ask("GET", "/x")
 
     def test_every_error(self) -> None:
-        """Each of the domain's errors has a status; only the machine's is a 5xx."""
+        """Each of the domain's errors has a status; only what is no caller's fault is a 5xx."""
         for kind in all_errors():
             response, _ = self.refused(kind("why"))
-            machine = issubclass(kind, errors.MachineAtFault)
+            machine = issubclass(
+                kind, (errors.MachineAtFault, errors.Unavailable, errors.NotInSwarm)
+            )
             self.assertEqual(response.code >= 500, machine, kind)
             self.assertTrue(any(issubclass(kind, listed) for listed, *_ in STATUSES))
+
+    def test_unavailable(self) -> None:
+        """What does not answer now is 503, with the time after which to try again."""
+        response, _ = self.refused(errors.Unavailable("no leader"))
+        self.assertEqual(response.code, 503)
+        self.assertEqual(response.headers.getRawHeaders("Retry-After"), ["5"])
 
     def test_reason(self) -> None:
         """A refusal's body is empty; its reason is in a header, whatever characters it holds."""

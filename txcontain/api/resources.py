@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from txcontain.api import page
-from txcontain.api.area import Resources
+from txcontain.api.area import Area, Resources
 from txcontain.api.areas import AREAS
 from txcontain.api.instances import Instances
 from txcontain.api.openapi import DOCUMENT
-from txcontain.api.verbs import Collection, ExtensionResource, NotFound
+from txcontain.api.verbs import Collection, ExtensionResource, NotFound, refuse_with_problem
 from txcontain.engine.interface import Engine
+from txcontain.errors import NotInSwarm
+
+NOT_THERE = partial(
+    NotInSwarm,
+    "the engine of many hosts does not have this",
+    "docs/swarm.md tells what it has; a manager of one host has it all",
+)
+
+
+class NotThere(Resource):
+    """What an engine does not have, whatever is below it, by every method."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Nor is this there, unless it was put there."""
+        return NotThere()
+
+    def render(self, request: Request) -> bytes:
+        """Say so."""
+        refuse_with_problem(request, NOT_THERE())
+        return b""
 
 
 def make_root(engine: Engine) -> Resource:
     """The tree: what each area has, below the root and below an instance."""
-    areas = [area(engine) for area in AREAS.values()]
+    there, others = _areas_of(engine)
     instances = Instances(engine)
+    has_records = any(isinstance(area, Instances) for area in there)
 
     def instance(name: str) -> Resource:
-        return _with(instances.one(name), *(area.below_instance(name) for area in areas))
+        one = instances.one(name) if has_records else NotThere()
+        return _with(one, *(area.below_instance(name) for area in there))
 
+    every = ExtensionResource("GET", GET=instances.all, POST=instances.launch)
     everything: Resources = {
-        b"instances": Collection(
-            ExtensionResource("GET", GET=instances.all, POST=instances.launch), instance
-        ),
+        b"instances": Collection(every if has_records else NotThere(), instance),
         b"openapi.json": ExtensionResource(GET=openapi),
     }
-    return _with(NotFound(), page.files(), everything, *(area.resources() for area in areas))
+    lacking = {name: NotThere() for area in others for name in area.resources()}
+    resources = (area.resources() for area in there)
+    return _with(NotFound(), page.files(), lacking, everything, *resources)
+
+
+def _areas_of(engine: Engine) -> tuple[list[Area], list[Area]]:
+    """The areas that an engine has, and the others."""
+    there, others = list[Area](), list[Area]()
+    for name, area in AREAS.items():
+        has = engine.areas is None or name in engine.areas
+        (there if has else others).append(area(engine))
+    return there, others
 
 
 def _with(resource: Resource, *below: Resources) -> Resource:

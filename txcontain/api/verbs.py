@@ -37,6 +37,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.later import background
 
 LONGEST_REASON = 4096  # bytes of the header
+RETRY_AFTER = b"5"  # seconds
 DIGITS = 15  # of a number in a query: JSON has it exactly
 FLAGS = {"1": True, "true": True, "0": False, "false": False}
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -67,6 +68,8 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.NoSuchService, http.NOT_FOUND, b"Not Found", "no-such-service"),
     (errors.NoSuchVolume, http.NOT_FOUND, b"Not Found", "no-such-volume"),
     (errors.NoSuchImage, http.NOT_FOUND, b"Not Found", "no-such-image"),
+    (errors.Unavailable, http.SERVICE_UNAVAILABLE, b"Service Unavailable", "unavailable"),
+    (errors.NotInSwarm, http.NOT_IMPLEMENTED, b"Not Implemented", "not-in-swarm"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),
     (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized", "unauthenticated"),
     (errors.Forbidden, http.FORBIDDEN, b"Forbidden", "forbidden"),
@@ -100,6 +103,8 @@ def refuse(request: Request, error: errors.Error) -> None:
     request.setResponseCode(status, phrase)
     request.setHeader(b"Txcontain-Reason", encoded(str(error)))
     request.setHeader(b"Content-Length", b"0")
+    if status == http.SERVICE_UNAVAILABLE:
+        request.setHeader(b"Retry-After", RETRY_AFTER)
 
 
 def note(request: Request, text: str) -> None:
@@ -288,7 +293,7 @@ class NamedChildren(Resource):
 class Collection(NamedChildren):
     """A resource for all, and below it one for each name."""
 
-    def __init__(self, everything: Verb, make: Callable[[str], Resource]) -> None:
+    def __init__(self, everything: Resource, make: Callable[[str], Resource]) -> None:
         super().__init__(make)
         self._everything = everything
 
@@ -298,7 +303,8 @@ class Collection(NamedChildren):
 
     def render(self, request: Request) -> int | bytes:
         """All of them."""
-        return self._everything.render(request)
+        rendered: int | bytes = self._everything.render(request)
+        return rendered
 
 
 def query(request: Request, **readers: Callable[[str, str], Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -26,6 +26,10 @@ class Engine(Protocol):
     @property
     def host(self) -> Manager:
         """The manager of the host where the API is served."""
+
+    @property
+    def areas(self) -> Collection[str] | None:
+        """The areas of the API that it has, by name; None: all."""
 
     async def upload(self, document: bytes) -> None:
         """Check and keep a config.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -15,6 +16,8 @@ from txcontain.runtime.instance import Instance
 @frozen
 class ThisHost:
     """An Engine: it has one host."""
+
+    areas: ClassVar[Collection[str] | None] = None
 
     host: Manager
 
