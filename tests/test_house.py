@@ -19,8 +19,8 @@ CLI = sorted(PROJECT.glob("txcontain/cli/*.py"))
 TESTS = sorted(PROJECT.glob("tests/**/test_*.py"))
 # A module imports from its own room, and from rooms that stand below it.
 ROOMS = (
-    *"tap unit api exports services engine images runtime network logs host container".split(),
-    *"later errors options".split(),
+    *"tap unit api swarm exports services engine images runtime network logs host".split(),
+    *"container later errors options".split(),
 )
 PROGRAMS = ("container/init.py", "logs/logd.py")  # run by their path: they stand on nothing
 ALONE = "container.init"  # nothing imports it
@@ -52,6 +52,7 @@ WITHOUT_TWISTED = [
     "services/schedule",
     "services/steps",
     "services/wish",
+    "swarm/mapping",
     "errors",
 ]
 LONGEST = 600  # lines

@@ -1109,6 +1109,26 @@ OPTIONS = (
     ("--unix-socket x --unix-group nobodies", "--unix-group: this host has no group nobodies"),
     ("--tokens /no/tokens", "/no/tokens can't be read: No such file or directory"),
     ("--nothing", "option --nothing not recognized"),
+    ("--engine docker", "--engine takes here or swarm, not 'docker'"),
+    ("--engine swarm", "--engine swarm needs --docker"),
+    ("--registry r:5000", "--registry needs --engine swarm"),
+    (
+        "--docker-certificates /no",
+        "--docker-certificates: /no/ca.pem can't be read: No such file or directory",
+    ),
+    (
+        "--docker tcp://h:2375",
+        "--docker takes unix:/PATH or https://HOST:PORT, with ',' between several, not "
+        "'tcp://h:2375'",
+    ),
+    (
+        "--engine swarm --registry r:5000 --docker https://h:2376",
+        "--docker https://... needs --docker-certificates: Docker asks for one",
+    ),
+    (
+        "--registry r",
+        "--registry takes HOST:PORT, as all hosts of the swarm find it, not 'r'",
+    ),
 )
 
 KNOWN = {f"web-{number}": Known(("web", "1", "01")) for number in range(1, 8)}
@@ -1431,6 +1451,86 @@ ERRNOS = {
 # What takes a real kernel, network, disk, or another process: the test that provokes it, and what
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
+    (
+        "what only one host has, of many",
+        "swarm/test_swarm.py:test_not_there",
+        "the engine of many hosts does not have this",
+    ),
+    (
+        "the same: where to read on",
+        "swarm/test_swarm.py:test_not_there",
+        "docs/swarm.md tells what it has; a manager of one host has it all",
+    ),
+    (
+        "a swarm without a leader",
+        "swarm/test_client.py:test_without_a_leader",
+        "try again: a swarm that has lost its leader chooses another soon",
+    ),
+    (
+        "what Docker refuses",
+        "swarm/test_client.py:test_refused",
+        "Docker says: {}",
+    ),
+    (
+        "an answer of Docker that is no JSON",
+        "swarm/test_client.py:test_no_json",
+        "the answer of Docker is no JSON",
+    ),
+    (
+        "a config with what a swarm can't keep",
+        "swarm/test_swarm.py:test_refused",
+        "{} can't be kept in a swarm",
+    ),
+    (
+        "a config that is too long for a swarm",
+        "swarm/test_mapping.py:test_too_long",
+        "a config in a swarm has at most {} bytes",
+    ),
+    (
+        "a task that does not start, for whatever reason",
+        "swarm/test_mapping.py:test_failures",
+        "the container did not start",
+    ),
+    (
+        "a node that can't get an image",
+        "swarm/test_mapping.py:test_failures",
+        "its node could not get the image",
+    ),
+    (
+        "the same: what to do",
+        "swarm/test_mapping.py:test_failures",
+        "see that all nodes reach the --registry",
+    ),
+    (
+        "a port that is taken on all nodes",
+        "swarm/test_mapping.py:test_failures",
+        "each node has a container at this port already",
+    ),
+    (
+        "a script without its interpreter, in a swarm",
+        "swarm/test_mapping.py:test_failures",
+        "{} needs an interpreter that is not there",
+    ),
+    (
+        "a script that can't be run, in a swarm",
+        "swarm/test_mapping.py:test_failures",
+        "{} can't be run in the container",
+    ),
+    (
+        "a task that does not run in time",
+        "swarm/test_swarm.py:test_never_runs",
+        "it does not run within {} seconds",
+    ),
+    (
+        "a service whose tasks do not end",
+        "swarm/test_swarm.py:test_waits",
+        "removing the service {}; its tasks did not end within {} seconds",
+    ),
+    (
+        "certificates without a swarm",
+        "swarm/test_wiring.py:test_without_a_swarm",
+        "--docker-certificates needs --engine swarm",
+    ),
     (
         "an image for a terminal",
         "cli/test_exports.py:test_refused",

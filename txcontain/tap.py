@@ -30,6 +30,7 @@ from txcontain.container.facts import Host
 from txcontain.container.plan import make_base_plan
 from txcontain.container.seccomp import compile_filters
 from txcontain.engine.couriers import Command, Courier, make_webhook
+from txcontain.engine.interface import Engine
 from txcontain.engine.manager import Manager
 from txcontain.engine.notify import DELIVER_WITHIN, Notifier, Outbox, free_part
 from txcontain.engine.publishing import tell_unserved
@@ -54,6 +55,7 @@ from txcontain.options import number
 from txcontain.runtime.pool import Pool
 from txcontain.runtime.prepared import Prepared
 from txcontain.services.keeper import keeper_of
+from txcontain.swarm import wiring
 from txcontain.unit import unit_of
 
 REFUSED = "Parameter type enforcement failed: "  # Twisted's prefix of an option's error
@@ -153,6 +155,7 @@ class Options(BaseOptions):
         ["mountables", "m", "mountables", "Folder of the tarballs that configs mount."],
         *listen.PARAMETERS,
         *bounds.PARAMETERS,
+        *wiring.PARAMETERS,
         number(
             "keep-layers",
             None,
@@ -235,6 +238,7 @@ class Options(BaseOptions):
         if self["subnet6"] == OWN:
             self["subnet6"] = own_subnet6(self["bridge"])
         listen.check(self)
+        wiring.check(self)
         if self["unit"]:
             folders = [self[name] for name in ("state", "base-images", "mountables")]
             print(unit_of(self.given, [os.getcwd(), *folders]), end="")
@@ -415,6 +419,13 @@ def make_notifier(options: Options, manager: Manager) -> Notifier | None:
     return Notifier(manager, outboxes, free_part) if outboxes else None
 
 
+def make_engine(options: Options, manager: Manager) -> Engine:
+    """What runs the containers that this manager is asked for."""
+    if options["engine"] == wiring.SWARM:
+        return wiring.make_swarm(options, manager)
+    return ThisHost(manager)
+
+
 def makeService(options: Options) -> MultiService:
     """The services that twistd runs."""
     from twisted.internet import reactor
@@ -424,6 +435,6 @@ def makeService(options: Options) -> MultiService:
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager, make_notifier(options, manager)).setServiceParent(services)
-    for listener in listen.listeners(options, ThisHost(manager)):
+    for listener in listen.listeners(options, make_engine(options, manager)):
         listener.setServiceParent(services)
     return services

@@ -1,0 +1,131 @@
+"""A swarm in memory: its managers answer from plain data, and remember what they were asked."""
+
+import json
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from treq.testing import StubTreq
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from txcontain.swarm.client import Docker, Manager
+
+NODE = {"ID": "n1", "Status": {"Addr": "192.0.2.7"}}
+
+
+class FakeDocker(Resource):
+    """The Engine API of one manager."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version: Any = {"ApiVersion": "1.43", "MinAPIVersion": "1.12"}
+        self.configs: dict[str, Any] = {}
+        self.services: dict[str, Any] = {}
+        self.tasks: list[Any] = []
+        self.refusals: dict[str, tuple[int, str]] = {}  # by "METHOD /path": status and message
+        self.asked: list[str] = []
+        self.documents: list[Any] = []
+        self.is_silent = False
+        self.ends_at_once = True  # whether a service's tasks are over once it is removed
+        self.state, self.error = "running", ""  # of the tasks that are begun
+
+    def render(self, request: Any) -> Any:
+        """Answer."""
+        path = re.sub("^/v1[.][0-9]+", "", unquote(request.path.decode()))
+        asked = f"{request.method.decode()} {path}"
+        self.asked.append(asked)
+        if self.is_silent:
+            return NOT_DONE_YET
+        content = request.content.read()
+        document = json.loads(content) if content else None
+        self.documents.append(document)
+        filters = json.loads(request.args.get(b"filters", [b"{}"])[0])
+        status, answer = self.answer(asked, document, filters.get("label", []))
+        request.setResponseCode(status)
+        return b"" if answer is None else json.dumps(answer).encode()
+
+    def answer(self, asked: str, document: Any, labels: Any) -> tuple[int, Any]:
+        """A status, and a document."""
+        if asked in self.refusals:
+            status, message = self.refusals[asked]
+            return status, {"message": message}
+        match asked.split("/"):
+            case ["GET ", "version"]:
+                return 200, self.version
+            case ["POST ", "configs", "create"]:
+                return self.keep(self.configs, document["Name"], {"Spec": document})
+            case ["GET ", "configs"]:
+                return 200, list(self.configs.values())
+            case ["GET ", "configs", name]:
+                return self.told(self.configs.get(name))
+            case ["POST ", "services", "create"]:
+                return self.begin(document)
+            case ["GET ", "services"]:
+                return 200, [one for one in self.services.values() if has(one, labels)]
+            case ["GET ", "services", name]:
+                return self.told(self.services.get(name))
+            case ["DELETE ", "services", identity]:
+                return self.end(identity)
+            case ["GET ", "tasks"]:
+                return 200, self.tasks
+            case ["GET ", "nodes", _]:
+                return 200, NODE
+            case ["POST ", "networks", "create"]:
+                return 201, {"Id": "net"}
+        return 404, {"message": "page not found"}
+
+    def told(self, one: Any) -> tuple[int, Any]:
+        """One of something, if it is there."""
+        return (200, one) if one else (404, {"message": "it is not found"})
+
+    def keep(self, kept: Any, name: str, one: Any) -> tuple[int, Any]:
+        """Keep something that has a name."""
+        if name in kept:
+            return 409, {"message": "already exists"}
+        kept[name] = {"ID": f"id{len(kept)}", **one}
+        return 201, {"ID": kept[name]["ID"]}
+
+    def begin(self, document: Any) -> tuple[int, Any]:
+        """Begin a service, with a task."""
+        created = f"2026-01-01T00:00:00.{len(self.services) + 1:02}Z"
+        status, answer = self.keep(
+            self.services, document["Name"], {"Spec": document, "CreatedAt": created}
+        )
+        if status == 201:
+            self.tasks.append(task(answer["ID"], self.state, self.error))
+        return status, answer
+
+    def end(self, identity: str) -> tuple[int, Any]:
+        """Remove a service."""
+        names = [name for name, one in self.services.items() if one["ID"] == identity]
+        if not names:
+            return 404, {"message": "service not found"}
+        del self.services[names[0]]
+        if self.ends_at_once:
+            self.tasks = [one for one in self.tasks if one["ServiceID"] != identity]
+        return 200, None
+
+
+def has(service: Any, labels: Any) -> bool:
+    """Whether a service has these labels, each NAME or NAME=VALUE."""
+    own = service["Spec"].get("Labels", {})
+    told = {*own, *(f"{name}={value}" for name, value in own.items())}
+    return told.issuperset(labels)
+
+
+def task(service: str, state: str, error: str = "", node: str = "n1") -> dict[str, Any]:
+    """A task of a service."""
+    return {
+        "ServiceID": service,
+        "NodeID": node,
+        "Status": {"State": state, "Message": state, **({"Err": error} if error else {})},
+    }
+
+
+def docker_of(reactor: Any, *fakes: FakeDocker) -> Docker:
+    """What asks these managers."""
+    ways: list[Any] = [StubTreq(fake) for fake in fakes]
+    return Docker([Manager(f"unix:/{number}", way, reactor) for number, way in enumerate(ways)])

@@ -1,0 +1,104 @@
+"""What is asked of a swarm's managers, whichever of them answers."""
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import MachineTestCase
+from tests.swarm.docker import FakeDocker, docker_of
+from txcontain.errors import MachineAtFault, Unavailable
+from txcontain.swarm.client import (
+    ANSWER_WITHIN,
+    NoAnswer,
+    Refused,
+    choose_version,
+    message,
+    read,
+    why,
+)
+
+TASKS = ["GET /version", "GET /tasks"]
+
+
+class AskingTests(MachineTestCase):
+    """Two managers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.one, self.other = FakeDocker(), FakeDocker()
+        self.clock = Clock()
+        self.docker = docker_of(self.clock, self.one, self.other)
+
+    def ask(self, path: str = "/tasks") -> Any:
+        """Begin to ask."""
+        return self.start(self.docker.ask("GET", path, doing="asking"))
+
+    def test_one_of_them(self) -> None:
+        """The first is asked, its version once, and the other is not."""
+        for _ in range(2):
+            self.assertEqual(self.successResultOf(self.ask()), [])
+        self.assertEqual((self.one.asked, self.other.asked), ([*TASKS, "GET /tasks"], []))
+
+    def test_silent(self) -> None:
+        """One that does not answer in time is passed over, and from then on comes last."""
+        self.one.is_silent = True
+        asked = self.ask()
+        self.assertNoResult(asked)
+        self.clock.advance(ANSWER_WITHIN)
+        self.assertEqual(self.successResultOf(asked), [])
+        self.assertEqual(self.successResultOf(self.ask()), [])
+        self.assertEqual(self.one.asked, ["GET /version"])
+
+    def test_without_a_leader(self) -> None:
+        """If no manager can do it, what each says is told, and that it may soon work."""
+        for fake in (self.one, self.other):
+            fake.refusals["GET /tasks"] = 503, "The swarm does not have a leader."
+        error = self.failureResultOf(self.ask(), Unavailable).value
+        self.assertEqual(str(error).count("The swarm does not have a leader."), 2)
+
+    def test_refused(self) -> None:
+        """What one manager refuses is asked of no other."""
+        error = self.failureResultOf(self.ask("/nothing"), Refused).value
+        self.assertEqual((error.status, self.other.asked), (404, []))
+        self.assertEqual(str(error), "asking → Docker says: page not found")
+
+
+class AnswerTests(SynchronousTestCase):
+    """What managers answer."""
+
+    def test_versions(self) -> None:
+        """The oldest version that fits both is spoken; if there is none, both ranges are named."""
+        for newest, oldest, chosen in (
+            ("1.41", "1.12", (1, 41)),
+            ("1.52", "1.44", (1, 44)),
+        ):
+            body = f'{{"ApiVersion": "{newest}", "MinAPIVersion": "{oldest}"}}'.encode()
+            self.assertEqual(choose_version("unix:/x", 200, body), chosen)
+        for body, words in (
+            (b'{"ApiVersion": "1.40", "MinAPIVersion": "1.12"}', "versions 1.12 to 1.40"),
+            (b'{"ApiVersion": "1.99", "MinAPIVersion": "1.90"}', "from 1.41 to 1.51"),
+            (b'{"ApiVersion": "x"}', "unix:/x is no Docker: it answers 200"),
+            (b"<html>", "no Docker"),
+        ):
+            error = self.assertRaises(NoAnswer, choose_version, "unix:/x", 200, body)
+            self.assertIn(words, str(error))
+
+    def test_no_json(self) -> None:
+        """An answer that is no document is an error, an empty one is none."""
+        self.assertEqual((read("asking", b"\n"), read("asking", b"[]")), (None, []))
+        error = self.assertRaises(MachineAtFault, read, "asking", b"<html>")
+        self.assertEqual(str(error), "asking → the answer of Docker is no JSON")
+
+    def test_messages(self) -> None:
+        """What Docker says is one line, whatever it holds; and it need not say anything."""
+        for body, said in (
+            (b'{"message": "a\\nb"}', "a\\nb"),
+            (b"{}", "it does not say why"),
+            (b"no JSON", "it does not say why"),
+        ):
+            self.assertEqual(message(body), said)
+
+    def test_why(self) -> None:
+        """An error without words is told by its name."""
+        self.assertEqual((why(OSError()), why(ValueError("so"))), ("OSError", "so"))

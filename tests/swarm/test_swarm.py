@@ -1,0 +1,222 @@
+"""The API's verbs over a swarm in memory."""
+
+import json
+from typing import Any, cast
+from unittest import mock
+
+from treq.testing import StubTreq
+
+from tests.api.test_resources import be_known
+from tests.exports.test_documents import subject_of
+from tests.fakes import ManagerTestCase
+from tests.support import document
+from tests.swarm.docker import FakeDocker, docker_of, task
+from txcontain import errors
+from txcontain.api.resources import make_root
+from txcontain.swarm.swarm import GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
+
+WEB = ("web", "1", "01")
+
+
+class FakeExporter:
+    """Has an image of every config whose base image is not named missing.tar."""
+
+    def __init__(self) -> None:
+        self.published: list[Any] = []
+
+    async def publish(self, spec: Any, image: str, insecure: bool) -> Any:
+        """Remember it."""
+        if spec.base_image == "missing.tar":
+            raise errors.ConfigAtFault("there is no missing.tar in base_images/")
+        self.published.append((image, insecure))
+        return subject_of(**json.loads(spec.document)), "sha256:0"
+
+
+class SwarmCase(ManagerTestCase):
+    """A test of a swarm with one manager."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fake = FakeDocker()
+        docker = docker_of(self.reactor, self.fake)
+        self.exporter = FakeExporter()
+        self.swarm = Swarm(self.manager, docker, "127.0.0.1:5000", cast(Any, self.exporter))
+
+    def keep(self, **keys: Any) -> None:
+        """Keep a config."""
+        self.now(self.swarm.upload(document(**keys)))
+
+    def launched(self) -> str:
+        """Launch web-1-01; returns the instance's name."""
+        return self.now(self.swarm.launch(*WEB)).summary["instance"]
+
+
+class ConfigTests(SwarmCase):
+    """Configs in a swarm."""
+
+    def test_kept(self) -> None:
+        """A config is kept in the swarm as it came, once, and listed by its name."""
+        for minor in ("2", "10"):
+            self.keep(minor=minor)
+        names = self.now(self.swarm.config_names())
+        self.assertEqual(names, ["web-1-10.cfg", "web-1-2.cfg"])
+        again = self.refused(self.swarm.upload(document(minor="2")), errors.ConfigExists)
+        self.assertIn("web-1-2.cfg exists already", str(again))
+
+    def test_refused(self) -> None:
+        """What a swarm can't keep is refused at once, all of it, and nothing is kept."""
+        document_ = document(manage=True, disk_size="1G")
+        error = self.refused(self.swarm.upload(document_), errors.ConfigAtFault)
+        self.assertIn("manage: ", str(error))
+        self.assertIn("disk_size: ", str(error))
+        self.assertEqual(self.fake.configs, {})
+
+
+class LaunchTests(SwarmCase):
+    """Launches, and what becomes of them."""
+
+    def test_launch(self) -> None:
+        """A launch answers when a task runs, its image pinned, and the list has the instance."""
+        self.keep()
+        launched = self.now(self.swarm.launch(*WEB))
+        self.assertEqual(self.now(self.swarm.running()), [launched.summary])
+        image = "127.0.0.1:5000/txcontain:web-1-01"
+        self.assertEqual(self.exporter.published, [(image, True)])
+        (service,) = self.fake.services.values()
+        container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
+        self.assertEqual(container["Image"], "127.0.0.1:5000/txcontain@sha256:0")
+
+    def test_no_such_config(self) -> None:
+        """A config that is not kept is told as on one host."""
+        error = self.refused(self.swarm.launch(*WEB), errors.NoSuchConfig)
+        self.assertEqual(str(error), "there is no config web-1-01.cfg → upload it first")
+
+    def test_failure(self) -> None:
+        """If its program can't be started, nothing is left of a launch, and the reason is told."""
+        self.keep(startup_script="/run.sh")
+        self.fake.state = "failed"
+        self.fake.error = 'exec: "/run.sh": stat /run.sh: no such file or directory'
+        error = self.refused(self.swarm.launch(*WEB), errors.NoSuchProgram)
+        self.assertIn("there is no /run.sh in the container", str(error))
+        self.assertEqual(self.fake.services, {})
+
+    def test_no_image(self) -> None:
+        """If its image can't be made, the swarm is asked for nothing."""
+        self.keep(base_image="missing.tar")
+        self.refused(self.swarm.launch(*WEB), errors.ConfigAtFault)
+        self.assertNotIn("POST /services/create", self.fake.asked)
+
+    def test_never_runs(self) -> None:
+        """A launch whose task does not run in time fails, says what is known, and is removed."""
+        self.keep()
+        self.fake.state = "preparing"
+        launch = self.start(self.swarm.launch(*WEB))
+        self.reactor.pump([LOOK_MOST] * round(RUNS_WITHIN / LOOK_MOST + 10))
+        error = self.failureResultOf(launch, errors.MachineAtFault).value
+        self.assertEqual(str(error), "it does not run within 60 seconds → preparing")
+        self.assertEqual(self.fake.services, {})
+
+    def test_answer_lost(self) -> None:
+        """If a manager has made a service, and its answer was lost, it is not made twice."""
+        self.keep()
+        begin = self.fake.begin
+
+        def make_and_refuse(document: Any) -> Any:
+            begin(document)
+            return 409, {"message": "name conflicts with an existing object"}
+
+        self.fake.begin = make_and_refuse
+        self.assertIn(self.launched(), [one["instance"] for one in self.now(self.swarm.running())])
+        self.assertEqual(len(self.fake.services), 1)
+
+    def test_port(self) -> None:
+        """With a PORT, a launch answers when its node takes connections there."""
+        self.keep(startup_env="PORT=8000", startup_script="/run.sh")
+        tried: list[Any] = []
+
+        async def listens(address: str, port: int) -> bool:
+            tried.append((address, port))
+            return len(tried) == 2
+
+        with mock.patch.object(Swarm, "_listens", lambda swarm, *where: listens(*where)):
+            launch = self.start(self.swarm.launch(*WEB))
+            self.assertNoResult(launch)
+            self.reactor.advance(LOOK_MOST)
+        self.assertEqual(self.successResultOf(launch).notes, [])
+        self.assertEqual(tried, [("192.0.2.7", 8000)] * 2)
+
+    def test_end_before_port(self) -> None:
+        """A script that ends before it listens is a failed launch."""
+        self.keep(startup_env="PORT=8000", startup_script="/run.sh")
+        self.fake.state, self.fake.error = "failed", "task: non-zero exit (3)"
+
+        async def listens(swarm: Swarm, address: str, port: int) -> bool:
+            return False
+
+        with mock.patch.object(Swarm, "_listens", listens):
+            error = self.refused(self.swarm.launch(*WEB), errors.ConfigAtFault)
+        self.assertIn("/run.sh ended before it listened on port 8000", str(error))
+
+
+class EndTests(SwarmCase):
+    """The end of instances."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keep()
+
+    def test_destroy(self) -> None:
+        """An instance is destroyed once, and only then; the others stay."""
+        one, other = self.launched(), self.launched()
+        self.now(self.swarm.destroy(one))
+        for name in (one, "nobody", "*", "a" * 10_000, "\0"):
+            self.refused(self.swarm.destroy(name), errors.NoSuchInstance)
+        self.assertEqual([i["instance"] for i in self.now(self.swarm.running())], [other])
+
+    def test_waits(self) -> None:
+        """It has ended when no task of it runs, though its service is gone before; or it fails."""
+        for ends in (True, False):
+            name = self.launched()
+            self.fake.ends_at_once = False
+            destroyed = self.start(self.swarm.destroy(name))
+            self.assertNoResult(destroyed)
+            if ends:
+                identity = self.fake.tasks[0]["ServiceID"]
+                self.fake.tasks = [task(identity, "shutdown")]
+                self.reactor.advance(LOOK_MOST)
+                self.assertEqual(self.successResultOf(destroyed), [])
+            else:
+                self.reactor.pump([LOOK_MOST] * round((GONE_WITHIN + 2) / LOOK_MOST + 10))
+                error = self.failureResultOf(destroyed, errors.MachineAtFault).value
+                self.assertIn("its tasks did not end within 32 seconds", str(error))
+            self.fake.ends_at_once, self.fake.tasks = True, []
+
+    def test_destroy_all(self) -> None:
+        """All of ours are destroyed, and no service of someone else's."""
+        self.launched()
+        self.launched()
+        self.fake.services["other"] = {"ID": "x", "Spec": {"Name": "other"}}
+        self.now(self.swarm.destroy_all())
+        self.assertEqual([*self.fake.services], ["other"])
+
+
+class AreaTests(SwarmCase):
+    """What of the API a swarm has."""
+
+    def test_not_there(self) -> None:
+        """What a swarm does not have is 501, and says where to read on; an unknown path is 404."""
+        be_known(self)
+        http: Any = StubTreq(make_root(self.swarm))
+        for method, path, status in (
+            ("GET", "/list", 200),
+            ("GET", "/whoami", 200),
+            ("GET", "/volumes", 501),
+            ("DELETE", "/volumes/x", 501),
+            ("POST", "/instances", 501),
+            ("GET", "/instances/web-1", 501),
+            ("GET", "/instances/web-1/top", 501),
+            ("GET", "/stacks/shop", 501),
+            ("GET", "/nowhere", 404),
+        ):
+            response = self.successResultOf(http.request(method, f"http://localhost{path}"))
+            self.assertEqual(response.code, status, path)

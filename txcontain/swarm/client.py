@@ -1,0 +1,211 @@
+"""The Engine API of a swarm's managers (docs.docker.com/reference/api/engine).
+
+One that does not answer is passed over, and asked after the others from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
+from treq import collect
+from treq.client import HTTPClient
+from twisted.internet.defer import TimeoutError
+from twisted.logger import Logger
+
+from txcontain.errors import MachineAtFault, Unavailable, logged
+from txcontain.later import bounded
+
+OLDEST, NEWEST = (1, 41), (1, 51)  # versions of the Engine API that are known to fit
+ANSWER_WITHIN = 5.0  # seconds
+LONGEST_ANSWER = 64 << 20  # bytes
+LONGEST_COMPLAINT = 1000  # characters
+UNAVAILABLE = 503  # also the status of one that is no manager: its message says which
+Version = tuple[int, int]
+
+log = Logger()
+
+
+class Refused(MachineAtFault):
+    """A manager has refused a request."""
+
+    status = 0  # of its answer
+
+
+class NoAnswer(Exception):
+    """One manager could not be asked; the text says why."""
+
+
+@define(eq=False)
+class Manager:
+    """One manager of a swarm."""
+
+    address: str  # as the option --docker has it
+    http: HTTPClient
+    reactor: Any
+    url: str = field(init=False)
+    version: Version | None = None  # of the API that is spoken with it
+
+    def __attrs_post_init__(self) -> None:
+        self.url = "http://localhost" if self.address.startswith("unix:") else self.address
+
+    async def ask(
+        self, method: str, path: str, document: Any, query: Mapping[str, str], within: float
+    ) -> tuple[int, bytes]:
+        """Send a request; returns the status of its answer, and the body.
+
+        Raises NoAnswer.
+        """
+        if self.version is None:
+            status, body = await self._send("GET", "/version", None, {}, within)
+            self.version = choose_version(self.address, status, body)
+        major, minor = self.version
+        return await self._send(method, f"/v{major}.{minor}{path}", document, query, within)
+
+    async def _send(
+        self, method: str, path: str, document: Any, query: Mapping[str, str], within: float
+    ) -> tuple[int, bytes]:
+        options: dict[str, Any] = {"params": query}
+        if document is not None:
+            options["json"] = document
+        work = answer(self.http, method, self.url + path, options)
+        try:
+            response, body = await bounded(self.reactor, within, work)
+        except TimeoutError:
+            raise NoAnswer(f"{self.address} does not answer within {within:g} seconds") from None
+        except NoAnswer as error:
+            raise NoAnswer(f"{self.address}: {error}") from error
+        except Exception as error:  # whatever the network, TLS or HTTP may raise
+            raise NoAnswer(f"{self.address}: {why(error)}") from error
+        return response.code, body
+
+
+async def answer(
+    http: HTTPClient, method: str, url: str, options: Mapping[str, Any]
+) -> tuple[Any, bytes]:
+    """Send a request; returns the answer, and its whole body.
+
+    Raises NoAnswer if that is too long; else what the network raises.
+    """
+    response: Any = await http.request(method, url, **options)
+    body = bytearray()
+
+    def received(data: bytes) -> None:
+        body.extend(data)
+        if len(body) > LONGEST_ANSWER:
+            raise NoAnswer(f"its answer is longer than {LONGEST_ANSWER >> 20} MiB")
+
+    await collect(response, received)
+    return response, bytes(body)
+
+
+def why(error: Any) -> str:
+    """Why a request had no answer, as far as it can be told in words."""
+    reasons = getattr(error, "reasons", None) or ()
+    inner = next((reason.value for reason in reasons), error)
+    return logged(str(inner) or type(inner).__name__)[:LONGEST_COMPLAINT]
+
+
+def choose_version(address: str, status: int, body: bytes) -> Version:
+    """The version of the API to speak, given the answer to GET /version.
+
+    Raises NoAnswer if there is none that both know.
+    """
+    try:
+        said = json.loads(body)
+        newest, oldest = (read_version(said[key]) for key in ("ApiVersion", "MinAPIVersion"))
+    except (ValueError, KeyError, TypeError):
+        raise NoAnswer(f"{address} is no Docker: it answers {status} to GET /version") from None
+    if newest < OLDEST or oldest > NEWEST:
+        raise NoAnswer(
+            f"{address} speaks versions {shown(oldest)} to {shown(newest)} of the Engine API, and "
+            f"needed is one from {shown(OLDEST)} to {shown(NEWEST)}"
+        )
+    return max(OLDEST, oldest)
+
+
+def read_version(text: str) -> Version:
+    """A version of the API, such as 1.41. Raises ValueError."""
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def shown(version: Version) -> str:
+    """A version, for people."""
+    return "{}.{}".format(*version)
+
+
+@define(eq=False)
+class Docker:
+    """A swarm, by whichever of its managers answers."""
+
+    managers: list[Manager]
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        document: Any = None,
+        *,
+        doing: str,
+        within: float = ANSWER_WITHIN,
+        **query: Any,
+    ) -> Any:
+        """Ask a manager; returns its answer: None if that is empty.
+
+        :param doing: what for, as it is said if that fails
+        :param query: texts, numbers, or what is sent as JSON
+        Raises Refused; Unavailable if none answers, or none has a leader.
+        """
+        texts = {key: _text(value) for key, value in query.items()}
+        complaints = []
+        for manager in list(self.managers):
+            try:
+                status, body = await manager.ask(method, path, document, texts, within)
+            except NoAnswer as error:
+                complaints.append(str(error))
+            else:
+                if status < 400:
+                    return read(doing, body)
+                if status != UNAVAILABLE:
+                    raise refusal(status, doing, body)
+                complaints.append(f"{manager.address}: {message(body)}")
+            self._put_back(manager)
+        log.warn("{doing}: {why}", doing=doing, why="; ".join(complaints))
+        raise Unavailable(
+            doing, *complaints, "try again: a swarm that has lost its leader chooses another soon"
+        )
+
+    def _put_back(self, manager: Manager) -> None:
+        manager.version = None  # it may be another one that comes back
+        self.managers.remove(manager)
+        self.managers.append(manager)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read(doing: str, body: bytes) -> Any:
+    """The document in an answer; None if that is empty. Raises MachineAtFault."""
+    try:
+        return json.loads(body) if body.strip() else None
+    except ValueError:
+        raise MachineAtFault(doing, "the answer of Docker is no JSON") from None
+
+
+def refusal(status: int, doing: str, body: bytes) -> Refused:
+    """The error if a manager has answered so."""
+    error = Refused(doing, f"Docker says: {message(body)}")
+    error.status = status
+    return error
+
+
+def message(body: bytes) -> str:
+    """What Docker says of a refusal."""
+    try:
+        return logged(json.loads(body)["message"])[:LONGEST_COMPLAINT]
+    except (ValueError, KeyError, TypeError):
+        return "it does not say why"

@@ -1,0 +1,114 @@
+"""How the managers of a swarm are reached: by a unix socket, or over TLS with a certificate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import define
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL.crypto import X509, Error
+from treq.client import HTTPClient
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+CONNECT_WITHIN = 2.0  # seconds
+CA, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"  # as Docker's clients call them
+
+Certificates = tuple[Any, Any]  # who is trusted, and what is shown
+Connect = Callable[[URI], Any]  # an IStreamClientEndpoint of an address
+
+
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class Endpoints:
+    """Connects to each address in the same way."""
+
+    endpointForURI: Connect
+
+
+def read_docker(text: str) -> list[str]:
+    """The addresses in the option --docker. Raises ValueError, a sentence."""
+    addresses = [part for part in text.split(",") if part]
+    if not addresses or not all(map(_is_address, addresses)):
+        raise ValueError(
+            "--docker takes unix:/PATH or https://HOST:PORT, with ',' between several, "
+            f"not {text!r}"
+        )
+    return addresses
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname and parts.port and not (parts.path.strip("/") or parts.username)
+    except ValueError:
+        return False
+    return (
+        parts.path.startswith("/")
+        if parts.scheme == "unix"
+        else bool(parts.scheme == "https" and host)
+    )
+
+
+def make_client(reactor: Any, address: str, certificates: Certificates | None) -> HTTPClient:
+    """What sends requests to a manager.
+
+    :param address: one of ``read_docker``
+    :param certificates: for https
+    """
+    parts = urlsplit(address)
+    if parts.scheme == "unix":
+        return client_of(reactor, _by_unix_socket(reactor, parts.path))
+    trusted, shown = certificates or (None, None)
+    return client_of(reactor, _over_tls(reactor, parts.hostname or "", trusted, shown))
+
+
+def client_of(reactor: Any, connect: Connect) -> HTTPClient:
+    """What sends requests by way of such connections, and keeps them for the next."""
+    pool = HTTPConnectionPool(reactor)
+    return HTTPClient(Agent.usingEndpointFactory(reactor, Endpoints(connect), pool))
+
+
+def _by_unix_socket(reactor: Any, path: str) -> Connect:
+    return lambda uri: UNIXClientEndpoint(reactor, path, timeout=CONNECT_WITHIN)
+
+
+def _over_tls(reactor: Any, host: str, trusted: Any, shown: Any) -> Connect:
+    def connect(uri: URI) -> Any:
+        plain: Any = HostnameEndpoint(reactor, host, uri.port, timeout=CONNECT_WITHIN)
+        return wrapClientTLS(optionsForClientTLS(host, trusted, shown), plain)
+
+    return connect
+
+
+def read_certificates(folder: str) -> Certificates:
+    """What the option --docker-certificates leads to. Raises ValueError, a sentence."""
+    try:
+        ca, certificate, key = (Path(folder, name).read_bytes() for name in (CA, CERTIFICATE, KEY))
+    except OSError as error:
+        raise ValueError(
+            f"--docker-certificates: {error.filename} can't be read: {error.strerror}"
+        ) from error
+    try:
+        authorities = map(X509.from_cryptography, load_pem_x509_certificates(ca))
+        return (
+            trustRootFromCertificates(map(Certificate, authorities)),
+            PrivateCertificate.loadPEM(certificate + b"\n" + key),
+        )
+    except (Error, ValueError) as error:
+        names = f"{CA}, {CERTIFICATE} and {KEY}"
+        raise ValueError(
+            f"--docker-certificates: {os.path.abspath(folder)} holds no {names} in PEM form"
+        ) from error

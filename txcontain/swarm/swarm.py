@@ -1,0 +1,252 @@
+"""The engine of many hosts: what the API asks is done by a swarm of Docker engines.
+
+It keeps nothing: configs are configs of the swarm, instances are services, told by their labels.
+So several of these may be beside each other, one for each manager.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection, Sequence
+from secrets import token_hex
+from typing import Any, ClassVar
+
+from attrs import define, evolve
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+
+from txcontain.container.reference import read_reference
+from txcontain.container.spec import Spec, from_json
+from txcontain.engine.interface import Launched, Summary
+from txcontain.engine.manager import Manager
+from txcontain.engine.store import SUFFIX, no_such_config
+from txcontain.errors import ConfigAtFault, ConfigExists, Error, MachineAtFault, NoSuchInstance
+from txcontain.exports.exporting import Exporter
+from txcontain.exports.subject import Subject
+from txcontain.later import poll, together
+from txcontain.swarm import mapping
+from txcontain.swarm.client import Docker, Refused
+from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
+
+LOOK_AFTER, LOOK_MOST = 0.02, 0.2  # seconds between looks at tasks
+RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
+LISTENS_WITHIN = 5.0  # seconds, as on one host
+CONNECTS_WITHIN = 1.0  # seconds
+GONE_WITHIN = 30.0  # seconds, beside the config's stop_timeout
+CREATE_WITHIN = 20.0  # seconds
+REPOSITORY = "txcontain"  # one for all images, so that they share layers
+NAME = re.compile("[A-Za-z0-9._-]{1,64}")  # of an instance
+
+
+class Hears(Protocol):
+    """Wants to know only that someone listens."""
+
+    def connectionMade(self) -> None:
+        """Someone does."""
+        transport: Any = self.transport
+        transport.loseConnection()
+
+
+@define(eq=False)
+class Swarm:
+    """An Engine: its hosts are the nodes of a swarm."""
+
+    areas: ClassVar[Collection[str] | None] = ("v1", "events", "system")
+
+    host: Manager  # what makes layers of tarballs
+    docker: Docker
+    registry: str  # HOST:PORT, as all hosts find it
+    exporter: Exporter
+
+    # -- configs -----------------------------------------------------------------------
+
+    async def upload(self, document: bytes) -> None:
+        """Check and keep a config. Raises InvalidData, ConfigAtFault, ConfigExists."""
+        spec = from_json(document)
+        mapping.check(spec)
+        asked = {
+            "Name": mapping.name_of_config(spec.file_name),
+            "Labels": {CONFIG: spec.file_name},
+            "Data": base64.b64encode(document).decode(),
+        }
+        doing = f"keeping {spec.file_name}"
+        try:
+            await self.docker.ask("POST", "/configs/create", asked, doing=doing)
+        except Refused as error:
+            if error.status != 409:
+                raise
+            hint = "change its minor version, and upload it again"
+            raise ConfigExists(f"{spec.file_name} exists already", hint) from None
+        what = f"{spec.file_name} was uploaded"
+        self.host.journal.add("config", what, config=spec.file_name)
+
+    async def config_names(self) -> Sequence[str]:
+        """The file names of the configs that are kept, sorted."""
+        kept = await self.docker.ask(
+            "GET", "/configs", doing="listing the configs", filters={"label": [CONFIG]}
+        )
+        return sorted(one["Spec"]["Labels"][CONFIG] for one in kept or ())
+
+    async def _config(self, file_name: str) -> Spec:
+        path = f"/configs/{mapping.name_of_config(file_name)}"
+        try:
+            kept = await self.docker.ask("GET", path, doing=f"reading {file_name}")
+        except Refused as error:
+            if error.status != 404:
+                raise
+            raise no_such_config(file_name) from None
+        return from_json(base64.b64decode(kept["Spec"]["Data"]))
+
+    # -- launching ---------------------------------------------------------------------
+
+    async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
+        """Start a container somewhere. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
+        spec = await self._config(f"{name}-{major}-{minor}.cfg")
+        mapping.check(spec)
+        instance = f"{spec.name}-{token_hex(4)}"
+        subject = await self._publish(spec)
+        service = await self._create(subject, instance)
+        try:
+            listens = await self._until_it_works(service, subject.spec)
+        except Error as error:
+            self.host.journal.add("refused", str(error), instance=instance)
+            await self._remove(service, spec.stop_timeout)
+            raise
+        self.host.journal.add("running", "its script runs", instance=instance)
+        summary = {"instance": instance, "name": name, "major": major, "minor": minor}
+        return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
+
+    async def _publish(self, spec: Spec) -> Subject:
+        """Have a config's image in the registry; the tag keeps it if that is cleaned."""
+        place = f"{self.registry}/{REPOSITORY}"
+        image = f"{place}:{spec.file_name.removesuffix(SUFFIX)}"
+        insecure = read_reference(image).is_loopback  # as Docker has it
+        subject, digest = await self.exporter.publish(spec, image, insecure)
+        return evolve(subject, image=f"{place}@{digest}")
+
+    async def _create(self, subject: Subject, instance: str) -> str:
+        """Have the swarm begin an instance; returns the id of its service."""
+        if subject.spec.network == "private":
+            await self._make_network()
+        asked = mapping.service_of(subject, instance)
+        doing = f"launching {instance}"
+        try:
+            made = await self.docker.ask(
+                "POST", "/services/create", asked, doing=doing, within=CREATE_WITHIN
+            )
+        except Refused as error:
+            if error.status != 409:
+                raise
+            # No one else has this name: a manager has done it, and its answer was lost.
+            made = await self.docker.ask("GET", f"/services/{asked['Name']}", doing=doing)
+        return str(made["ID"])
+
+    async def _make_network(self) -> None:
+        asked = {
+            "Name": mapping.NETWORK,
+            "Driver": "overlay",
+            "CheckDuplicate": True,
+            "Labels": {"txcontain.network": "private"},
+        }
+        try:
+            await self.docker.ask(
+                "POST", "/networks/create", asked, doing="making the private network"
+            )
+        except Refused as error:
+            if error.status != 409:
+                raise
+
+    async def _until_it_works(self, service: str, spec: Spec) -> bool:
+        """Wait until its script runs, and listens on its PORT; returns whether it does."""
+        task = await self._until_it_runs(service, spec)
+        return spec.port is None or await self._until_it_listens(task, spec.port, spec)
+
+    async def _until_it_runs(self, service: str, spec: Spec) -> Json:
+        said = ""
+        looks = poll(self.host.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
+        async for _ in looks:
+            for task in await self._tasks(service):
+                if mapping.has_begun(task):
+                    return task
+                if failure := mapping.failure_of(task, spec.program):
+                    raise failure
+                said = mapping.said_of(task)
+        raise MachineAtFault(f"it does not run within {RUNS_WITHIN:g} seconds", said)
+
+    async def _until_it_listens(self, task: Json, port: int, spec: Spec) -> bool:
+        node = await self.docker.ask("GET", f"/nodes/{task['NodeID']}", doing="finding its node")
+        address, service = mapping.address_of(node), task["ServiceID"]
+        looks = poll(self.host.reactor, LOOK_AFTER, within=LISTENS_WITHIN, most=LOOK_MOST)
+        async for _ in looks:
+            if await self._listens(address, port):
+                return True
+            tasks = await self._tasks(service)
+            if tasks and all(map(mapping.is_over, tasks)):
+                raise ConfigAtFault(
+                    f"{spec.program} ended before it listened on port {port}",
+                    mapping.said_of(tasks[0]),
+                )
+        return False
+
+    async def _listens(self, address: str, port: int) -> bool:
+        endpoint = TCP4ClientEndpoint(self.host.reactor, address, port, timeout=CONNECTS_WITHIN)
+        try:
+            await connectProtocol(endpoint, Hears())
+        except Exception:  # whatever the network may raise: no one listens there
+            return False
+        return True
+
+    async def _tasks(self, service: str | None = None) -> list[Json]:
+        """All tasks, or those of a service: a filter by one that is gone would be refused."""
+        tasks = await self.docker.ask("GET", "/tasks", doing="asking what runs")
+        return [one for one in tasks or () if service in (None, one["ServiceID"])]
+
+    # -- listing, destroying -----------------------------------------------------------------
+
+    async def _services(self, *labels: str) -> list[Json]:
+        found = await self.docker.ask(
+            "GET",
+            "/services",
+            doing="asking which instances there are",
+            filters={"label": labels or [INSTANCE]},
+        )
+        return [one for one in found or () if mapping.is_ours(one)]
+
+    async def running(self) -> Sequence[Summary]:
+        """The instances whose script runs, in launch order."""
+        services, tasks = await together(self._services(), self._tasks())
+        return mapping.running(services, tasks)
+
+    async def destroy(self, name: str) -> Sequence[str]:
+        """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""
+        found = await self._services(f"{INSTANCE}={name}") if NAME.fullmatch(name) else []
+        if not found:
+            raise NoSuchInstance(f"there is no instance {name}")
+        await self._destroy(found[0])
+        return []
+
+    async def destroy_all(self) -> None:
+        """End and remove all instances, at the same time. Raises MachineAtFault."""
+        await together(*(self._destroy(service) for service in await self._services()))
+
+    async def _destroy(self, service: Json) -> None:
+        container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
+        await self._remove(service["ID"], container.get("StopGracePeriod", 0) / 1e9)
+        name = mapping.summary_of(service)["instance"]
+        self.host.journal.add("destroyed", "its service is gone", instance=name)
+
+    async def _remove(self, service: str, stop_timeout: float) -> None:
+        """Remove a service, and wait until nothing of it runs any more."""
+        doing = f"removing the service {service}"
+        try:
+            await self.docker.ask("DELETE", f"/services/{service}", doing=doing)
+        except Refused as error:
+            if error.status != 404:
+                raise
+        within = stop_timeout + GONE_WITHIN
+        async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
+            left = [one for one in await self._tasks(service) if not mapping.is_over(one)]
+            if not left:
+                return
+        raise MachineAtFault(doing, f"its tasks did not end within {within:g} seconds")
