@@ -14,7 +14,7 @@ PORT :=
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests ui_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
+        api_tests cli_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         peers \
         pictures examples examples_tests demo demo-clean \
         install-service uninstall-service has-systemd
@@ -114,6 +114,10 @@ cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to 
 
 ui_tests: install $(BROWSER) ## test the web page in a real browser; SCREENSHOTS=1: take those of docs/pictures
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_screen
+
+# Not part of `test`: it takes a few minutes, most of them Docker's when it ends containers.
+swarm_tests: install ## test the engine of many hosts with a real Docker Swarm of one node (docker.io, docker-registry)
+	@$(ROOT) scripts/swarm-tests
 
 vendor: ## fetch the libraries of the web page anew, with npm
 	@scripts/vendor
