@@ -56,6 +56,11 @@ class ContribTests(SynchronousTestCase):
 class MetricsTests(ManagerCase):
     """A manager with instances, one of which ends."""
 
+    def have_host(self) -> None:
+        """Fetch what is missing first: nothing can be fetched on a host of the test's own."""
+        tool("prometheus")
+        super().have_host()
+
     def setUp(self) -> None:
         super().setUp()
         self.name = self.running_inside("echo hello")
