@@ -279,6 +279,18 @@ class Shapes(SynchronousTestCase):
         }.items():
             self.assertEqual(service[key], value, key)
 
+    def test_bounds_that_docker_reads_otherwise(self) -> None:
+        """Nothing is bounded that the config leaves free, nor free what it bounds."""
+        for keys, key, value in (
+            ({"limits": {"memory": "1M"}}, "memswap_limit", -1),
+            ({"limits": {"memory": "1M", "swap": 0}}, "memswap_limit", 1 << 20),
+            ({"restart": "on-failure", "max_restarts": 0}, "restart", "no"),
+            ({"restart": "on-failure"}, "restart", "on-failure"),
+        ):
+            told = yaml.safe_load(to_compose(subject_of(**keys)).text)["services"]["web"]
+            self.assertEqual(told[key], value)
+        self.assertNotIn("memswap_limit", to_compose(subject_of()).text)
+
     def test_systemd(self) -> None:
         """A Quadlet has sections, and each line of them a key that podman-systemd.unit(5) has."""
         told = to_quadlet(subject_of(**EVERYTHING)).text

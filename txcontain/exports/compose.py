@@ -64,7 +64,7 @@ def service_of(subject: Subject) -> dict[str, Any]:
         secrets=_secrets(subject),
         shm_size=spec.shm_size,
         mem_limit=limits.memory,
-        memswap_limit=None if limits.swap is None else limits.memory_and_swap,
+        memswap_limit=subject.memory_and_swap,
         cpus=limits.cpus,
         pids_limit=limits.pids,
         ulimits=filled(nofile=limits.files),
@@ -92,7 +92,9 @@ def signal_name(number: int) -> str:
 
 def _restart(spec: Spec) -> str:
     most = spec.max_restarts
-    return spec.restart + (f":{most}" if most and spec.restart == "on-failure" else "")
+    if spec.restart != "on-failure" or most is None:
+        return spec.restart
+    return f"on-failure:{most}" if most else "no"  # to Docker, 0 is no bound
 
 
 def _volumes(subject: Subject) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def container_of(subject: Subject) -> list[Line]:
         ("DropCapability", "all"),
         ("AddCapability", " ".join(f"CAP_{name}" for name in CAPABILITIES)),
         *_health(spec),
-        *_each("PodmanArgs", _arguments(spec)),
+        *_each("PodmanArgs", _arguments(subject)),
     ]
 
 
@@ -138,11 +138,11 @@ def _for_shell(text: str) -> str:
     return text if SAFE.fullmatch(text) else "'" + text.replace("'", "'\"'\"'") + "'"
 
 
-def _arguments(spec: Spec) -> list[str]:
-    limits = spec.limits
+def _arguments(subject: Subject) -> list[str]:
+    spec, limits = subject.spec, subject.spec.limits
     given = {
         "memory": limits.memory,
-        "memory-swap": None if limits.swap is None else limits.memory_and_swap,
+        "memory-swap": subject.memory_and_swap,
         "cpus": limits.cpus,
         "stop-timeout": round(spec.stop_timeout),
         "stop-signal": signal_name(spec.stop_signal),

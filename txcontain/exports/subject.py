@@ -68,6 +68,14 @@ class Subject:
         user = {"HOME": self.user.home, "USER": self.user.name}
         return fill_in(environment_of(self.spec), user)
 
+    @property
+    def memory_and_swap(self) -> int | None:
+        """Bytes of both as Docker counts them: -1 for any swap; without a limit, Docker has one."""
+        limits = self.spec.limits
+        if limits.memory is None:
+            return None
+        return -1 if limits.swap is None else limits.memory_and_swap
+
     def content(self, file: SmallFile) -> bytes:
         """What is in one of its small files."""
         return self.contents.get(file.source, b"") if file.source else file.content.encode()
