@@ -14,7 +14,7 @@ PORT :=
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
+        api_tests cli_tests oci_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         peers \
         pictures examples examples_tests demo demo-clean \
         install-service uninstall-service has-systemd
@@ -87,7 +87,7 @@ $(BROWSER): $(INSTALLED)
 	@touch $@
 
 # Not for each who runs the tests: Docker's package starts a service.
-peers: ## install what reads and runs exported images in tests: skopeo, umoci, Docker, Compose, Podman
+peers: ## install what reads, runs and makes images in tests: skopeo, umoci, buildah, a registry, Docker, Podman
 	@scripts/packages peers
 
 test: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests
@@ -111,6 +111,9 @@ api_tests: install $(BASE) $(MOUNTABLES) ## test the REST API, from a clean star
 
 cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to a clean end
 	@$(ROOT) scripts/contract-tests cli
+
+oci_tests: install peers ## run images of buildah, skopeo and a registry, which it starts on loopback
+	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_images tests.integration.test_oci
 
 ui_tests: install $(BROWSER) ## test the web page in a real browser; SCREENSHOTS=1: take those of docs/pictures
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_screen
