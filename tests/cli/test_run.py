@@ -11,6 +11,7 @@ from twisted.internet import reactor
 
 from tests.cli.session import Session
 from txcontain.cli import run
+from txcontain.cli.main import parser
 from txcontain.cli.run import MOST_PASSED_ON, PASSED_ON, pass_signals_on
 
 LAUNCHED = {"instance": "job", "name": "basefs", "major": "0", "minor": "0"}
@@ -116,6 +117,26 @@ class RunTests(Session):
             )
             self.assertEqual(self.run_command("run", "basefs.tar.gz", "ls"), status)
         self.assertEqual((self.out, self.err), ("", "No: x\n" * 3))
+
+    def test_images(self) -> None:
+        """An OCI image may say itself what is run, unless a command is run beside it."""
+        for image, name in (
+            ("debian:12", "debian"),
+            ("registry:5000/a/web.app:1.4", "web"),
+            ("docker.io/library/debian@sha256:0", "debian"),
+        ):
+            self.manager.asked.clear()
+            self.assertEqual(self.run_command("run", image), 3)
+            config = {**PLAIN, "name": name, "base_image": image, "init": True}
+            self.assertEqual(self.sent(), {"config": config})
+        self.assertEqual(self.run_command("run", "-i", "debian:12"), 125)
+        self.assertIn("Say what to run in it", self.err)
+
+    def test_inside_an_image(self) -> None:
+        """A command beside PID 1 has none of the image's programs beside it."""
+        asked = run.config_of(parser().parse_args(["run", "-i", "debian:12", "ls"]))
+        self.assertIsNone(asked["startup_script"])
+        self.assertNotIn("command", asked)
 
     def test_nothing_to_run(self) -> None:
         """Without a command, and with an option that makes no sense, nothing is sent."""

@@ -453,6 +453,18 @@ class DockerTests(ExportCase):
         self.assertEqual(here, "hello\nmoreconfigured")
         self.assertIn("app.tar at /srv/app", history)
 
+    def test_saved(self) -> None:
+        """What `docker save` writes is loaded, and says here what it says there."""
+        archive, saved = self.folder / "image.tar", self.folder / "saved.tar"
+        archive.write_bytes(self.export(self.name_of(), "docker-archive", image="app:1"))
+        with self.daemon() as docker:
+            run(*docker, "load", "--input", archive)
+            run(*docker, "save", "--output", saved, "app:1")
+        answer = self.ask("PUT", "/images", saved.read_bytes())
+        self.assertEqual((answer.status, answer.reason), (200, ""))
+        here = self.output_of(self.launch(base_image="app:1"))
+        self.assertEqual(here, "hello\nmoreconfigured")
+
 
 @needs_programs("podman", "runc", "catatonit")
 class PodmanTests(ExportCase):

@@ -195,10 +195,10 @@ class Client:
         """Return all that is known of one instance."""
         return await self.ask("GET", f"/instances/{quoted(instance)}", shape=dict)
 
-    async def launch_instance(self, **asked: Any) -> Json:
+    async def launch_instance(self, patience: float | None = SLOW, **asked: Any) -> Json:
         """Start a container as POST /instances takes it; what is None is left out."""
         given = {key: value for key, value in asked.items() if value is not None}
-        return await self.ask("POST", "/instances", json=given, shape=LAUNCHED, patience=SLOW)
+        return await self.ask("POST", "/instances", json=given, shape=LAUNCHED, patience=patience)
 
     async def kill(self, instance: str, number: int) -> None:
         """Send a signal to an instance."""

@@ -26,9 +26,9 @@ MOST_PASSED_ON = 3  # then this program itself is ended by the next, and the con
 
 async def run(client: "Client", arguments: Namespace) -> int:
     """Launch a container, show what it writes, and return its exit status."""
-    if not arguments.command:
-        raise Misused("Say what to run in it: txcontain run IMAGE COMMAND...")
     inside = arguments.interactive or arguments.tty
+    if not arguments.command and (inside or not may_say(arguments.image)):
+        raise Misused("Say what to run in it: txcontain run IMAGE COMMAND...")
     if inside and arguments.detach:
         raise Misused("-d leaves it, and -i and -t stay with it: choose one of them.")
     check_terminal(arguments)
@@ -38,7 +38,9 @@ async def run(client: "Client", arguments: Namespace) -> int:
         "remove": arguments.rm or None,
     }
     try:
-        launched = await with_progress(client, client.launch_instance(**asked))
+        # An image may have to be pulled first, however long that takes.
+        patience: dict[str, Any] = {"patience": None} if may_say(arguments.image) else {}
+        launched = await with_progress(client, client.launch_instance(**asked, **patience))
     except Refused as refusal:
         arguments.failure = STATUSES.get(refusal.kind, UNKNOWN)
         raise
@@ -79,8 +81,7 @@ def config_of(arguments: Namespace) -> "Json":
     }
     given = {
         **({} if inside else of_command),
-        "name": re.sub(r"[^A-Za-z0-9_]+", "-", arguments.image.partition(".")[0]).strip("-")[:50]
-        or "run",
+        "name": named_after(arguments.image),
         "major": "0",
         "minor": "0",
         "base_image": arguments.image,
@@ -91,7 +92,21 @@ def config_of(arguments: Namespace) -> "Json":
         "network": arguments.network or ("private" if arguments.publish else None),
         "limits": {"memory": arguments.memory} if arguments.memory else None,
     }
-    return {key: value for key, value in given.items() if value not in (None, [])}
+    config = {key: value for key, value in given.items() if value not in (None, [])}
+    if inside and may_say(arguments.image):
+        config["startup_script"] = None  # not the image's own program
+    return config
+
+
+def may_say(image: str) -> bool:
+    """Say whether this is the name of an OCI image, which may say itself what is run."""
+    return "/" in image or ":" in image
+
+
+def named_after(image: str) -> str:
+    """Return the name of a config for an image: the last part of its own, without the rest."""
+    stem = re.split("[.:@]", image.rpartition("/")[2])[0]
+    return re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:50] or "run"
 
 
 async def attend(client: "Client", instance: str, _: Namespace) -> int:
