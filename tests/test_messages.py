@@ -716,6 +716,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "409 Bad Request: command is not UTF-8: '\\ufffd'",
     ),
     (
+        "GET /unpacking/explain?tarball=none.tar",
+        {},
+        "409 Conflict: there is no tarball none.tar → `txcontain df -v` shows those there are",
+    ),
+    (
         "POST /instances/web-9/stop",
         {"body": '{"seconds": 1}'},
         "409 Bad Request: this request has no key 'seconds' → the keys are timeout",
@@ -910,7 +915,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["explain", "web-1", "ls"],
         {},
-        "Only with --exec a command can be explained.",
+        "Explain INSTANCE, NAME MAJOR MINOR, --exec INSTANCE COMMAND, or --unpacking TARBALL.",
     ),
     (
         ["destroy", ""],

@@ -42,6 +42,8 @@ METHODS = {
     "/configs/web-1-01": "DELETE, GET, HEAD",
     "/configs/web-1-01/export": "GET, HEAD",
     "/configs/web-1-01/push": "POST",
+    "/configs/web-1-01/explain": "GET, HEAD",
+    "/unpacking/explain": "GET, HEAD",
     "/instances/web-1": "GET, HEAD",
     "/instances/web-1/logs": "GET, HEAD",
     "/instances/web-1/stats": "GET, HEAD",
@@ -449,9 +451,16 @@ class MoreTests(WebTestCase):
         self.assertEqual(json.loads(self.successResultOf(content))["exit"]["signal"], 9)
 
     def test_explain(self) -> None:
-        """The answer is the plan as a shell script."""
-        status, _, body = self.ask("GET", f"{self.path}/explain")
-        self.assertEqual((status, body[:2]), (200, b"#!"))
+        """The answer is the plan as a shell script, of an instance and of its config."""
+        for path in (self.path, "/configs/web-1-01"):
+            status, _, body = self.ask("GET", f"{path}/explain")
+            self.assertEqual((status, body[:2]), (200, b"#!"), path)
+
+    def test_explain_an_unpacking(self) -> None:
+        """Only of a tarball that there is."""
+        for name in ("none.tar", "", ".", "../base_images/none.tar"):
+            status, _, _ = self.ask("GET", f"/unpacking/explain?tarball={name}")
+            self.assertEqual(status, 409, name)
 
     def test_stats(self) -> None:
         """Running instances have figures of what they use."""

@@ -6,9 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
 from txcontain.container.exec_plan import make_exec_base_plan
-from txcontain.container.explain import _Shell
 from txcontain.container.facts import Host, Place
 from txcontain.container.plan import CAPABILITIES, Paths, Plan, begins_with, make_plan
+from txcontain.container.shell_steps import Shell
 from txcontain.container.visit_plan import (
     BORROWED,
     POWERS,
@@ -109,6 +109,6 @@ class VisitTests(SynchronousTestCase):
     def test_in_words(self) -> None:
         """Each step can be said in shell."""
         for plan in (running(mapped=True), ended()):
-            shell = _Shell()
+            shell = Shell()
             for op, arguments in plan:
                 self.assertIsInstance(getattr(shell, op)(**arguments), list)

@@ -8,12 +8,22 @@ from attrs import Factory, define, field
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
-from txcontain.api.describe import Json, answer, array, extension, in_path, string, structure
+from txcontain.api.describe import (
+    SCRIPT,
+    Json,
+    answer,
+    array,
+    extension,
+    in_path,
+    string,
+    structure,
+)
 from txcontain.api.exports import PATHS as EXPORTS
 from txcontain.api.exports import export_of, push_of
 from txcontain.api.v1 import KEY
-from txcontain.api.verbs import Collection, ExtensionResource
+from txcontain.api.verbs import Collection, ExtensionResource, send_script
 from txcontain.engine.configs import remove, users
+from txcontain.engine.explaining import explain_config
 from txcontain.engine.store import SUFFIX
 from txcontain.exports.exporting import Exporter
 
@@ -57,6 +67,15 @@ class Configs(Area):
             ),
             "parameters": [CONFIG],
         },
+        "/configs/{config}/explain": {
+            "get": extension(
+                "explainConfig",
+                "Tell how to make by hand the container that a launch of a config would make",
+                SCRIPT,
+                {**NO_CONFIG, "409": "an image is missing, or can't be unpacked"},
+            ),
+            "parameters": [CONFIG],
+        },
         **{path: {**said, "parameters": [CONFIG]} for path, said in EXPORTS.items()},
     }
 
@@ -94,8 +113,12 @@ class Configs(Area):
         async def delete(request: Request) -> None:
             await remove(self.manager, file_name)
 
+        async def explanation(request: Request) -> None:
+            send_script(request, await explain_config(self.manager, file_name))
+
         resource = ExtensionResource(GET=read, DELETE=delete)
         put: Any = resource.putChild
+        put(b"explain", ExtensionResource(GET=explanation))
         put(b"export", export_of(self.exporter, file_name))
         put(b"push", push_of(self.exporter, file_name))
         return resource

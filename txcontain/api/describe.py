@@ -140,6 +140,9 @@ def answer(description: str, schema: Json | None = None, kind: str = "applicatio
     return {"description": description, **content}
 
 
+SCRIPT = answer("a shell script", {"type": "string"}, "text/x-shellscript")
+
+
 def _refusal(description: str) -> Json:
     return {"description": description, "headers": REASON}
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import asdict, define, field
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
+    SCRIPT,
     Json,
     answer,
     array,
     body_of,
     extension,
+    in_query,
     numeric,
     one_of,
     ref,
@@ -21,9 +23,10 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.instances import STATES
-from txcontain.api.verbs import ExtensionResource, read_body
+from txcontain.api.verbs import ExtensionResource, query, read_body, send_script, text
 from txcontain.container.keys import boolean
 from txcontain.engine.disk import df, prune, pulling, unpacking
+from txcontain.engine.explaining import explain_unpacking_of
 from txcontain.later import Few
 
 PRUNE_KEYS = {
@@ -127,6 +130,16 @@ class Disk(Area):
                 ),
             ),
         },
+        "/unpacking/explain": {
+            "get": extension(
+                "explainUnpacking",
+                "Tell how to unpack a tarball by hand as a launch does",
+                SCRIPT,
+                parameters=[
+                    in_query("tarball", "the name of a base image or mountable", string("its name"))
+                ],
+            ),
+        },
         "/prune": {
             "post": extension(
                 "prune",
@@ -151,9 +164,11 @@ class Disk(Area):
     _one_by_one: Few = field(factory=lambda: Few("looks at the disk", 1, MOST_WAITING), init=False)
 
     def resources(self) -> Resources:
-        """All three."""
+        """All of them."""
+        unpacking: Any = ExtensionResource(GET=self.unpacking)
+        unpacking.putChild(b"explain", ExtensionResource("GET", GET=self.explain_unpacking))
         return {
-            b"unpacking": ExtensionResource(GET=self.unpacking),
+            b"unpacking": unpacking,
             b"df": ExtensionResource(GET=self.df),
             b"prune": ExtensionResource(POST=self.prune),
         }
@@ -161,6 +176,11 @@ class Disk(Area):
     async def unpacking(self, request: Request) -> Json:
         """GET /unpacking."""
         return {"unpacking": unpacking(self.manager), "pulling": pulling(self.manager)}
+
+    async def explain_unpacking(self, request: Request) -> None:
+        """GET /unpacking/explain."""
+        tarball = query(request, tarball=text)["tarball"] or ""
+        send_script(request, await explain_unpacking_of(self.manager, tarball))
 
     async def df(self, request: Request) -> Json:
         """GET /df."""

@@ -13,6 +13,7 @@ from txcontain.api.describe import (
     FLAG,
     INSTANCE,
     NO_INSTANCE,
+    SCRIPT,
     Json,
     answer,
     array,
@@ -34,6 +35,7 @@ from txcontain.api.verbs import (
     number,
     query,
     require_write,
+    send_script,
     text,
 )
 from txcontain.container.document import read_object, refuse, refuse_unknown, shown
@@ -113,7 +115,7 @@ class Execs(Area):
             "get": extension(
                 "explainExec",
                 "Tell how to run a command in an instance by hand",
-                answer("a shell script", {"type": "string"}, "text/x-shellscript"),
+                SCRIPT,
                 NO_INSTANCE,
                 parameters=OF_QUERY,
             ),
@@ -126,9 +128,8 @@ class Execs(Area):
 
         async def explanation(request: Request) -> None:
             command = _asked(request)
-            script = execs.explanation(self.manager, self.manager.match(name), command)
-            request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
-            request.write(script.encode())
+            instance = self.manager.match(name)
+            send_script(request, execs.explanation(self.manager, instance, command))
 
         async def run(request: Request) -> Json:
             values = read_object(body(request))

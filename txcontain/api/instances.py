@@ -13,6 +13,7 @@ from txcontain.api.describe import (
     INSTANCE,
     NO_INSTANCE,
     PRESSURE,
+    SCRIPT,
     Json,
     answer,
     array,
@@ -27,11 +28,11 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.v1 import KEY, SUMMARY, add_notes
-from txcontain.api.verbs import ExtensionResource, ago, body, query, text
+from txcontain.api.verbs import ExtensionResource, ago, body, query, send_script, text
 from txcontain.container.document import read_object
-from txcontain.container.explain import explain
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
+from txcontain.engine.explaining import explain_instance
 from txcontain.engine.inspection import held, inspect, top, usage
 from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
@@ -297,7 +298,7 @@ class Instances(Area):
             "get": extension(
                 "explain",
                 "Tell how to make an instance's container by hand",
-                answer("a shell script", {"type": "string"}, "text/x-shellscript"),
+                SCRIPT,
                 NO_INSTANCE,
             ),
             "parameters": [INSTANCE],
@@ -318,9 +319,7 @@ class Instances(Area):
             return await held(self.manager, self.manager.match(name))
 
         async def explanation(request: Request) -> None:
-            script = explain(self.manager.match(name).plan)
-            request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
-            request.write(script.encode())
+            send_script(request, explain_instance(self.manager, self.manager.match(name)))
 
         async def wait(request: Request) -> Json:
             ended = self.manager.match(name).end()

@@ -141,6 +141,12 @@ def send_json(request: Request, kind: bytes, value: Any) -> None:
     request.write(document)
 
 
+def send_script(request: Request, script: str) -> None:
+    """Answer with a shell script."""
+    request.setHeader(b"Content-Type", b"text/x-shellscript; charset=utf-8")
+    request.write(script.encode())
+
+
 class Verb(Resource):
     """A resource with one or more methods; any other is answered with 405 and Allow."""
 

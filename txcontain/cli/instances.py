@@ -12,6 +12,7 @@ from txcontain.cli.words import plain
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
+EXPLAINED = "INSTANCE, NAME MAJOR MINOR, --exec INSTANCE COMMAND, or --unpacking TARBALL"
 UNKNOWN = 125  # the exit status of Docker's commands if Docker itself fails
 
 
@@ -22,13 +23,21 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 
 
 async def explain(client: "Client", arguments: Namespace) -> int:
-    """Print the shell script that would make an instance's container, or run a command in it."""
-    if arguments.command and not arguments.exec:
-        raise Misused("Only with --exec a command can be explained.")
+    """Print the shell script that would make a container, run a command in one, or unpack it."""
     from txcontain.cli.client import quoted
 
-    path = f"/instances/{quoted(arguments.instance)}/{'exec/' * arguments.exec}explain"
-    async for chunk in client.feed(path, follow=False, command=arguments.command or None):
+    name, words, asked = arguments.instance, arguments.command, {}
+    if arguments.unpacking and not arguments.exec and not words:
+        path, asked = "/unpacking/explain", {"tarball": name}
+    elif arguments.exec and not arguments.unpacking:
+        path, asked = f"/instances/{quoted(name)}/exec/explain", {"command": words or None}
+    elif arguments.exec or arguments.unpacking or len(words) not in (0, 2):
+        raise Misused(f"Explain {EXPLAINED}.")
+    elif words:
+        path = f"/configs/{quoted('-'.join([name, *words]))}/explain"
+    else:
+        path = f"/instances/{quoted(name)}/explain"
+    async for chunk in client.feed(path, follow=False, **asked):
         sys.stdout.buffer.write(chunk)
     return 0
 
@@ -52,10 +61,13 @@ COMMANDS = (
     Command("inspect", "show all that is known of an instance", inspect, (INSTANCE,)),
     Command(
         "explain",
-        "show how to make an instance's container by hand",
+        f"show how to make a container by hand: {EXPLAINED}",
         explain,
         (
             Argument("--exec", action="store_true", help="how to run a command in it instead"),
+            Argument(
+                "--unpacking", action="store_true", help="how to unpack a tarball of this name"
+            ),
             INSTANCE,
             COMMAND,
         ),

@@ -324,7 +324,7 @@ class Manager:
             self.journal.add("layer", f"removed {name}, which nothing uses")
 
     def _new(self, spec: Spec, layers: list[str], asked: LaunchRequest) -> Instance:
-        ids = self._free_ids() if spec.user_namespace or self.user_namespace else None
+        ids = self.free_ids(spec)
         blueprint, prepared = self.blueprint(spec, layers, None, ids), None
         if asked.instance is None:  # else none is prepared for its name
             prepared = self.pool.warm.lease(blueprint)
@@ -354,11 +354,10 @@ class Manager:
         blueprint = self.blueprint(spec, instance.layers, instance.address, ids)
         instance.plan, instance.address6 = blueprint.plan(instance.name), blueprint.address6
 
-    def _free_ids(self) -> int:
-        """The first id of a free range for a user namespace.
-
-        Raises MachineAtFault.
-        """
+    def free_ids(self, spec: Spec) -> int | None:
+        """The first id of a free range, if it gets a user namespace. Raises MachineAtFault."""
+        if not (spec.user_namespace or self.user_namespace):
+            return None
         others = (one for one in self.instances.values() if one.state != "failed")
         return free_range(one.ids for one in others if one.ids is not None)
 

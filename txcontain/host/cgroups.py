@@ -17,6 +17,7 @@ from hashlib import sha256
 import attrs
 from attrs import field, frozen
 
+from txcontain.container.explain import Group
 from txcontain.container.spec import Limits
 from txcontain.host.machine import SCARCE, pressures
 
@@ -235,6 +236,17 @@ class Cgroups:
             if wanted != getattr(UNLIMITED, name) and name in SETTINGS:
                 self._set(token, name, limits)
 
+    def by_hand(self, limits: Limits) -> Group:
+        """The group, with these limits, of a container that someone makes by hand."""
+        tops = {name: os.path.dirname(top) for name, top in self.tops.items()}  # no manager's own
+        texts = [((tops[SOCKETS], "cgroup.type"), "threaded")] if self.threads else []
+        for name, wanted in attrs.asdict(limits).items():
+            is_set = name == "pids" or wanted != getattr(UNLIMITED, name)
+            if is_set and name in SETTINGS and (top := tops.get(SETTINGS[name].controller)):
+                texts += [((top, file), text(limits)) for file, text in self._files(name).items()]
+        entrances = attrs.evolve(self, tops=tops).entrances("")
+        return Group(sorted(set(tops.values())), texts, [os.path.split(file) for file in entrances])
+
     def freeze(self, token: str) -> None:
         """Have the kernel stop all processes of a container; it takes a moment.
 
@@ -268,16 +280,19 @@ class Cgroups:
             return False
 
     def _set(self, token: str, name: str, limits: Limits) -> None:
-        setting = SETTINGS[name]
-        files = setting.version2 if setting.controller in self.unified else setting.version1
+        files = self._files(name)
         try:
-            folder = os.path.join(self.tops[setting.controller], token)
+            folder = os.path.join(self.tops[SETTINGS[name].controller], token)
             texts = {os.path.join(folder, file): text(limits) for file, text in files.items()}
             _write_to_all(texts)
         except (KeyError, OSError) as error:
             number = getattr(error, "errno", None) or errno.ENOENT
             what = f"limits.{name}, {' or '.join(files)}"
             raise OSError(number, os.strerror(number), what) from error
+
+    def _files(self, name: str) -> Files:
+        setting = SETTINGS[name]
+        return setting.version2 if setting.controller in self.unified else setting.version1
 
     def usage(self, token: str) -> dict[str, int]:
         """What a container uses: bytes of memory, microseconds of time, number of processes, bytes

@@ -108,7 +108,7 @@ class Unpacker:
         """
         what = f"unpacking {name}"
         folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
-        tar, decompress = await self.threads(_programs_for, tarball)
+        tar, decompress = await self.threads(programs_for, tarball)
         paths = tarball, folder, scratch, hidden
         plan = make_unpacking_plan(*paths, tar, decompress, self.host)
         child = await self.pool.take(plan)
@@ -205,7 +205,7 @@ def identity_of(tarball: str) -> str:
     return sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def _programs_for(tarball: str) -> tuple[Program, Program | None]:
+def programs_for(tarball: str) -> tuple[Program, Program | None]:
     """The host's tar, and the program that decompresses this file."""
     compression = compression_of(tarball)
     return find("tar"), find(compression) if compression else None

@@ -108,19 +108,33 @@ class Network:
         self.check_name(instance, spec.name)
         self.check_host(spec.ports)
         self._check_free(spec.ports, self._services)
+        address = self._first_free(self.interface.network.hosts())
+        self.adopt(instance, spec, str(address), self._address6(address))
+        # Done while the init mounts its root. `connect` waits for it, and raises what went wrong.
+        background(self._settle(), "making the private network ready")
+        return str(address)
+
+    def spare(self) -> Link:
+        """The link of a container that someone makes by hand: the address that is taken last.
+
+        Raises MachineAtFault.
+        """
+        network = self.interface.network
+        last = (network[-number] for number in range(2, network.num_addresses))
+        return self.link_of(str(self._first_free(last)))
+
+    def _first_free(self, addresses: Iterable[IPv4Address]) -> IPv4Address:
+        """Raise MachineAtFault if there is none."""
         members = {member.address for member in self._members.values()}
         taken = {self.interface.ip, *members, *self._leaving}
-        address = next((one for one in self.interface.network.hosts() if one not in taken), None)
+        address = next((one for one in addresses if one not in taken), None)
         if address is None:
             raise MachineAtFault(
                 "finding an address",
                 f"all of {self.interface.network} are taken",
                 "destroy some instances, or start the manager with a larger --subnet",
             )
-        self.adopt(instance, spec, str(address), self._address6(address))
-        # Done while the init mounts its root. `connect` waits for it, and raises what went wrong.
-        background(self._settle(), "making the private network ready")
-        return str(address)
+        return address
 
     def check_name(self, name: str, config: str) -> None:
         """Raise ConfigAtFault if a name stands for another config: DNS ignores case (RFC 4343)."""
