@@ -52,7 +52,7 @@ from txcontain.later import Timer
 CERTIFICATES, LOGINS = "/etc/txcontain/registries", "~/.docker/config.json"
 CONNECT_WITHIN, ANSWER_WITHIN = 15.0, 30.0  # seconds
 LEAST, LEAST_WITHIN = 1 << 16, 30.0  # bytes that come, and seconds that they may take
-MOST_TRIES, MOST_REDIRECTS = 5, 5  # without a byte between two of them; in a row
+MOST_TRIES, MOST_REDIRECTS = 5, 5  # without LEAST bytes between two of them; in a row
 CHUNK = 1 << 20  # bytes that are written at once
 LONGEST_TOKEN, LONGEST_FILE = 1 << 16, 1 << 20  # bytes of an answer; of a file of ours
 REDIRECTS, UNAUTHORIZED, NOT_FOUND, TOO_MANY = (301, 302, 303, 307, 308), 401, 404, 429
@@ -192,7 +192,7 @@ class Conversation:
         tries = 0
         try:
             while why := await self._download(descriptor, file):
-                tries = 0 if file.size > file.before else tries + 1
+                tries = 0 if file.size >= file.before + LEAST else tries + 1
                 if tries >= MOST_TRIES:
                     raise ConfigAtFault(self.what, f"the registry {self._host} hangs up", why)
             check_digest(descriptor, file.size, f"sha256:{file.hashed.hexdigest()}")
