@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench import (
+    asked,
     contestants,
     execs,
     health,
@@ -104,6 +105,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures += execs.figures(warm, docker, scale.rounds)
         figures += logs.figures(folder)
         figures.append(services.figure(warm, scale.rounds))
+        figures += asked.figures(warm, root, scale.rounds)
         figures.append(health.figure(warm, scale.running[-1], scale.idle))
         print(f"\n{report.figure_table(figures)}", flush=True)
     return {

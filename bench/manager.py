@@ -88,8 +88,9 @@ class Manager:
         ask_until(self.client, "/list", is_right, self.process)
 
     def upload(self, **changes: Any) -> dict[str, str]:
-        """Upload the config with these changes; returns what launches it."""
-        config = {**CONFIG, **changes}
+        """Upload the config with these changes (None: without it); returns what launches it."""
+        changed = {**CONFIG, **changes}
+        config = {key: value for key, value in changed.items() if value is not None}
         self.client.ask("POST", "/config", config)
         return {key: str(config[key]) for key in ("name", "major", "minor")}
 
