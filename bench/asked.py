@@ -13,7 +13,7 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
-from bench.client import free_port
+from bench.client import ask_until, free_port
 from bench.contestants import Txcontain
 from bench.manager import ROOT, Manager, seconds
 from bench.measure import Figure
@@ -31,7 +31,7 @@ def figures(ours: Txcontain, root: Path, rounds: int) -> list[Figure]:
     manager = ours.manager
     name = web(manager, "1")
     return [
-        on_demand(manager, name, root, 3 * rounds),
+        on_demand(manager, name, root, rounds),
         per_connection(manager, 20 * rounds),
         updates(manager, [name, web(manager, "2")], 5 * rounds),
     ]
@@ -52,16 +52,20 @@ def web(manager: Manager, minor: str) -> str:
 
 def on_demand(manager: Manager, config: str, root: Path, rounds: int) -> Figure:
     """From a connection to a sleeping service to its first answer, beside the program alone."""
-    wish = {"config": config, "on_demand": {"idle": 600}}
+    wish = {"config": config, "on_demand": {"idle": 1}}
     woken, alone = [], []
     with served(manager, **wish) as port:
         for _ in range(rounds):
             woken.append(seconds(lambda: get(port)))
-            manager.destroy("bench-web-1")
-            time.sleep(0.3)  # for the next warm init
+            ask_until(manager.client, "/instances", it_sleeps, manager.process)
             alone.append(begin_alone(root))
     ours, theirs = median(woken) * 1e3, median(alone) * 1e3
     return Figure("on demand, to the first answer", "ms", ours, ITSELF, theirs, "≤ + 15 ms")
+
+
+def it_sleeps(answer: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether no instance of the service is there."""
+    return not any(one["labels"].get("stack") for one in answer["instances"])
 
 
 def begin_alone(root: Path) -> float:
