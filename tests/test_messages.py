@@ -1477,6 +1477,21 @@ ELSEWHERE = (
         "Docker says: {}",
     ),
     (
+        "several logs of a swarm",
+        "swarm/test_swarm.py:test_several",
+        "a swarm tells one log at a time; name one instance: `txcontain logs INSTANCE`",
+    ),
+    (
+        "a log of a swarm that is cut off",
+        "swarm/test_logs.py:test_cut_off",
+        "sending a log; Docker did not send all of it",
+    ),
+    (
+        "what is no log of a swarm",
+        "swarm/test_logs.py:test_too_long",
+        "Docker sends a log that is not in frames",
+    ),
+    (
         "an answer of Docker that is no JSON",
         "swarm/test_client.py:test_no_json",
         "the answer of Docker is no JSON",

@@ -30,6 +30,7 @@ class FakeDocker(Resource):
         self.documents: list[Any] = []
         self.is_silent = False
         self.ends_at_once = True  # whether a service's tasks are over once it is removed
+        self.log = b""  # of every service
         self.state, self.error = "running", ""  # of the tasks that are begun
 
     def render(self, request: Any) -> Any:
@@ -45,6 +46,8 @@ class FakeDocker(Resource):
         filters = json.loads(request.args.get(b"filters", [b"{}"])[0])
         status, answer = self.answer(asked, document, filters.get("label", []))
         request.setResponseCode(status)
+        if isinstance(answer, bytes):
+            return answer
         return b"" if answer is None else json.dumps(answer).encode()
 
     def answer(self, asked: str, document: Any, labels: Any) -> tuple[int, Any]:
@@ -67,6 +70,8 @@ class FakeDocker(Resource):
                 return 200, [one for one in self.services.values() if has(one, labels)]
             case ["GET ", "services", name]:
                 return self.told(self.services.get(name))
+            case ["GET ", "services", _, "logs"]:
+                return 200, self.log
             case ["DELETE ", "services", identity]:
                 return self.end(identity)
             case ["GET ", "tasks"]:

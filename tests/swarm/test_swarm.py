@@ -8,11 +8,13 @@ from treq.testing import StubTreq
 
 from tests.api.test_resources import be_known
 from tests.exports.test_documents import subject_of
-from tests.fakes import ManagerTestCase
+from tests.fakes import ManagerTestCase, Taker
 from tests.support import document
 from tests.swarm.docker import FakeDocker, docker_of, task
+from tests.swarm.test_logs import frame
 from txcontain import errors
 from txcontain.api.resources import make_root
+from txcontain.engine.interface import LogsAsked
 from txcontain.swarm.swarm import GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
 
 WEB = ("web", "1", "01")
@@ -198,6 +200,34 @@ class EndTests(SwarmCase):
         self.fake.services["other"] = {"ID": "x", "Spec": {"Name": "other"}}
         self.now(self.swarm.destroy_all())
         self.assertEqual([*self.fake.services], ["other"])
+
+
+class LogTests(SwarmCase):
+    """The logs of instances."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keep()
+        self.fake.log = frame("t hello\n")
+
+    def send(self, *names: str) -> Any:
+        """Ask for the logs of these."""
+        return self.swarm.send_logs(LogsAsked(names or None), self.taker, int)
+
+    def test_one(self) -> None:
+        """The log of one instance is sent, which the beginning of its name is enough for."""
+        self.taker = Taker()
+        name = self.launched()
+        self.now(self.send(name[:-1]))
+        self.assertEqual(self.taker.taken, b"hello\n")
+        self.refused(self.send("nobody"), errors.NoSuchInstance)
+
+    def test_several(self) -> None:
+        """Several logs, or all, are refused by name."""
+        for names in ((), ("a", "b")):
+            self.taker = Taker()
+            error = self.refused(self.send(*names), errors.NotInSwarm)
+            self.assertIn("a swarm tells one log at a time", str(error))
 
 
 class AreaTests(SwarmCase):

@@ -24,12 +24,11 @@ from txcontain.api.describe import (
     one_of,
 )
 from txcontain.api.verbs import ExtensionResource, choice, flag, number, query
-from txcontain.engine.inspection import log_reader
+from txcontain.engine.interface import LogsAsked
 from txcontain.errors import InvalidData
 from txcontain.logs.logd import STREAMS
 from txcontain.logs.segments import FOREVER, Wanted
 from txcontain.logs.times import read_moment
-from txcontain.runtime.instance import Instance
 
 READERS: dict[str, Any] = {
     "tail": number,
@@ -87,8 +86,7 @@ class Logs(Area):
         """The log of one instance."""
 
         async def logs(request: Request) -> None:
-            asked = query(request, **READERS)
-            await self._send(request, [self.manager.match(name)], asked, names=False)
+            await self._send(request, [name], query(request, **READERS), labelled=False)
 
         return {b"logs": ExtensionResource("GET", GET=logs)}
 
@@ -99,18 +97,21 @@ class Logs(Area):
         asked = query(request, all=flag, **READERS)
         if bool(asked["all"]) == bool(names):
             raise InvalidData("give either instance, once or more, or all=1")
-        found = [one for name in names for one in self.manager.match_all(name)]
-        await self._send(request, list(dict.fromkeys(found)) or None, asked, names=True)
+        await self._send(request, names or None, asked, labelled=True)
 
     async def _send(
-        self, request: Request, instances: list[Instance] | None, asked: dict[str, Any], names: bool
+        self, request: Request, names: list[str] | None, asked: dict[str, Any], labelled: bool
     ) -> None:
-        looks = {"names": names, "timestamps": bool(asked["timestamps"])}
-        reader = log_reader(self.manager, instances, wanted(asked), request, **looks)
-        request.setHeader(b"Content-Type", b"application/octet-stream")
-        if asked["follow"]:
-            request.write(b"")  # the head at once: there may be nothing to tell for long
-        await reader.send(asked["tail"], bool(asked["follow"]))
+        follow = bool(asked["follow"])
+
+        def begin() -> None:
+            request.setHeader(b"Content-Type", b"application/octet-stream")
+            if follow:
+                request.write(b"")  # the head at once: there may be nothing to tell for long
+
+        looks = {"timestamps": bool(asked["timestamps"]), "labelled": labelled}
+        logs = LogsAsked(names, wanted(asked), asked["tail"], follow, **looks)
+        await self.engine.send_logs(logs, request, begin)
 
 
 def wanted(asked: dict[str, Any]) -> Wanted:

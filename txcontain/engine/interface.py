@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from attrs import frozen
 
 from txcontain.engine.manager import Manager
+from txcontain.logs.segments import EVERYTHING, Wanted
 
 Summary = Mapping[str, str]  # an instance, and its config's name, major and minor
 
@@ -18,6 +19,18 @@ class Launched:
 
     summary: Summary
     notes: Sequence[str] = ()  # what a person should know although it has succeeded
+
+
+@frozen
+class LogsAsked:
+    """Which logs are wanted, and how they are to look."""
+
+    names: Sequence[str] | None  # of instances, as ``names.match_all`` takes them; None: all
+    wanted: Wanted = EVERYTHING
+    tail: int | None = None  # only so many lines, the last of each
+    follow: bool = False  # also what they go on to write
+    timestamps: bool = False  # each line begins with its time
+    labelled: bool = False  # and with its instance; else they are of exactly one
 
 
 class Engine(Protocol):
@@ -54,6 +67,13 @@ class Engine(Protocol):
 
         Returns which data was removed and which was kept, a sentence each.
         Raises NoSuchInstance, MachineAtFault.
+        """
+
+    async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
+        """Send what instances have written to an IConsumer, no faster than it takes that.
+
+        :param begin: is called before anything is sent
+        Raises NoSuchInstance, Ambiguous, NotInSwarm, MachineAtFault.
         """
 
     async def destroy_all(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar
 
 from attrs import frozen
 
 from txcontain.engine import configs
-from txcontain.engine.interface import Launched, Summary
+from txcontain.engine.inspection import log_reader
+from txcontain.engine.interface import Launched, LogsAsked, Summary
 from txcontain.engine.manager import Manager
 from txcontain.runtime.instance import Instance
 
@@ -41,6 +42,28 @@ class ThisHost:
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""
         return await self.host.destroy(name)
+
+    async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
+        """Send what instances have written. Raises NoSuchInstance, Ambiguous."""
+        reader = log_reader(
+            self.host,
+            self._asked(asked),
+            asked.wanted,
+            consumer,
+            names=asked.labelled,
+            timestamps=asked.timestamps,
+        )
+        begin()
+        await reader.send(asked.tail, asked.follow)
+
+    def _asked(self, asked: LogsAsked) -> list[Instance] | None:
+        """Whose logs are wanted; one without labels is of one instance."""
+        if asked.names is None:
+            return None
+        if not asked.labelled:
+            return [self.host.match(name) for name in asked.names]
+        found = [one for name in asked.names for one in self.host.match_all(name)]
+        return list(dict.fromkeys(found))
 
     async def destroy_all(self) -> None:
         """End and remove all instances. Raises MachineAtFault."""

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from treq import collect
 from treq.client import HTTPClient
 from twisted.internet.defer import TimeoutError
@@ -22,6 +22,7 @@ OLDEST, NEWEST = (1, 41), (1, 51)  # versions of the Engine API that are known t
 ANSWER_WITHIN = 5.0  # seconds
 LONGEST_ANSWER = 64 << 20  # bytes
 LONGEST_COMPLAINT = 1000  # characters
+FAULT = 400  # the first status of those that refuse
 UNAVAILABLE = 503  # also the status of one that is no manager: its message says which
 Version = tuple[int, int]
 
@@ -38,6 +39,17 @@ class NoAnswer(Exception):
     """One manager could not be asked; the text says why."""
 
 
+@frozen
+class Request:
+    """What is asked of a manager."""
+
+    method: str
+    path: str  # below the version
+    document: Any = None
+    query: Mapping[str, str] = {}
+    is_stream: bool = False  # whether the body of its answer is taken as it comes
+
+
 @define(eq=False)
 class Manager:
     """One manager of a swarm."""
@@ -51,45 +63,39 @@ class Manager:
     def __attrs_post_init__(self) -> None:
         self.url = "http://localhost" if self.address.startswith("unix:") else self.address
 
-    async def ask(
-        self, method: str, path: str, document: Any, query: Mapping[str, str], within: float
-    ) -> tuple[int, bytes]:
-        """Send a request; returns the status of its answer, and the body.
+    async def ask(self, request: Request, within: float) -> tuple[Any, bytes]:
+        """Send a request; returns its answer, and the body (or the beginning of it).
 
         Raises NoAnswer.
         """
         if self.version is None:
-            status, body = await self._send("GET", "/version", None, {}, within)
-            self.version = choose_version(self.address, status, body)
-        major, minor = self.version
-        return await self._send(method, f"/v{major}.{minor}{path}", document, query, within)
+            response, body = await self._send(Request("GET", "/version"), "", within)
+            self.version = choose_version(self.address, response.code, body)
+        return await self._send(request, "/v{}.{}".format(*self.version), within)
 
-    async def _send(
-        self, method: str, path: str, document: Any, query: Mapping[str, str], within: float
-    ) -> tuple[int, bytes]:
-        options: dict[str, Any] = {"params": query}
-        if document is not None:
-            options["json"] = document
-        work = answer(self.http, method, self.url + path, options)
+    async def _send(self, request: Request, above: str, within: float) -> tuple[Any, bytes]:
+        work = answer(self.http, self.url + above, request)
         try:
-            response, body = await bounded(self.reactor, within, work)
+            return await bounded(self.reactor, within, work)
         except TimeoutError:
             raise NoAnswer(f"{self.address} does not answer within {within:g} seconds") from None
         except NoAnswer as error:
             raise NoAnswer(f"{self.address}: {error}") from error
         except Exception as error:  # whatever the network, TLS or HTTP may raise
             raise NoAnswer(f"{self.address}: {why(error)}") from error
-        return response.code, body
 
 
-async def answer(
-    http: HTTPClient, method: str, url: str, options: Mapping[str, Any]
-) -> tuple[Any, bytes]:
-    """Send a request; returns the answer, and its whole body.
+async def answer(http: HTTPClient, above: str, request: Request) -> tuple[Any, bytes]:
+    """Send a request; returns the answer, and its whole body: nothing if that is a stream.
 
     Raises NoAnswer if that is too long; else what the network raises.
     """
-    response: Any = await http.request(method, url, **options)
+    options: dict[str, Any] = {"params": request.query, "unbuffered": True}
+    if request.document is not None:
+        options["json"] = request.document
+    response: Any = await http.request(request.method, above + request.path, **options)
+    if request.is_stream and response.code < FAULT:
+        return response, b""
     body = bytearray()
 
     def received(data: bytes) -> None:
@@ -160,17 +166,30 @@ class Docker:
         Raises Refused; Unavailable if none answers, or none has a leader.
         """
         texts = {key: _text(value) for key, value in query.items()}
+        _, body = await self._answer(Request(method, path, document, texts), doing, within)
+        return read(doing, body)
+
+    async def open(self, path: str, *, doing: str, **query: str) -> Any:
+        """The answer to a GET, whose body is a stream that has yet to be delivered.
+
+        Raises as ``ask`` does.
+        """
+        request = Request("GET", path, None, query, is_stream=True)
+        response, _ = await self._answer(request, doing, ANSWER_WITHIN)
+        return response
+
+    async def _answer(self, request: Request, doing: str, within: float) -> tuple[Any, bytes]:
         complaints = []
         for manager in list(self.managers):
             try:
-                status, body = await manager.ask(method, path, document, texts, within)
+                response, body = await manager.ask(request, within)
             except NoAnswer as error:
                 complaints.append(str(error))
             else:
-                if status < 400:
-                    return read(doing, body)
-                if status != UNAVAILABLE:
-                    raise refusal(status, doing, body)
+                if response.code < FAULT:
+                    return response, body
+                if response.code != UNAVAILABLE:
+                    raise refusal(response.code, doing, body)
                 complaints.append(f"{manager.address}: {message(body)}")
             self._put_back(manager)
         log.warn("{doing}: {why}", doing=doing, why="; ".join(complaints))

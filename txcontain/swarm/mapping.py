@@ -190,6 +190,12 @@ def summary_of(service: Json) -> dict[str, str]:
     }
 
 
+def key_of(service: Json) -> tuple[str, str, str]:
+    """The name, major and minor of an instance's config."""
+    name, major, minor = (service["Spec"]["Labels"][f"txcontain.{key}"] for key in KEY)
+    return name, major, minor
+
+
 def is_ours(service: Json) -> bool:
     """Whether a service is an instance."""
     labels = service["Spec"].get("Labels") or {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from secrets import token_hex
 from typing import Any, ClassVar
 
@@ -18,14 +18,22 @@ from twisted.internet.protocol import Protocol
 
 from txcontain.container.reference import read_reference
 from txcontain.container.spec import Spec, from_json
-from txcontain.engine.interface import Launched, Summary
+from txcontain.engine.interface import Launched, LogsAsked, Summary
 from txcontain.engine.manager import Manager
+from txcontain.engine.names import Known, match
 from txcontain.engine.store import SUFFIX, no_such_config
-from txcontain.errors import ConfigAtFault, ConfigExists, Error, MachineAtFault, NoSuchInstance
+from txcontain.errors import (
+    ConfigAtFault,
+    ConfigExists,
+    Error,
+    MachineAtFault,
+    NoSuchInstance,
+    NotInSwarm,
+)
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import poll, together
-from txcontain.swarm import mapping
+from txcontain.swarm import logs, mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
 
@@ -52,7 +60,7 @@ class Hears(Protocol):
 class Swarm:
     """An Engine: its hosts are the nodes of a swarm."""
 
-    areas: ClassVar[Collection[str] | None] = ("v1", "events", "system")
+    areas: ClassVar[Collection[str] | None] = ("v1", "logs", "events", "system")
 
     host: Manager  # what makes layers of tarballs
     docker: Docker
@@ -217,6 +225,21 @@ class Swarm:
         """The instances whose script runs, in launch order."""
         services, tasks = await together(self._services(), self._tasks())
         return mapping.running(services, tasks)
+
+    async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
+        """Send what an instance has written. Raises NoSuchInstance, Ambiguous, NotInSwarm."""
+        if asked.names is None or len(asked.names) != 1:
+            raise NotInSwarm(
+                "a swarm tells one log at a time", "name one instance: `txcontain logs INSTANCE`"
+            )
+        services = {mapping.summary_of(one)["instance"]: one for one in await self._services()}
+        known = {name: Known(mapping.key_of(one)) for name, one in services.items()}
+        service = services[match(asked.names[0], known)]
+        response = await self.docker.open(
+            f"/services/{service['ID']}/logs", doing="reading a log", **logs.query_of(asked)
+        )
+        begin()
+        await logs.deliver(response, asked, consumer, self.host.reactor)
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

@@ -1,0 +1,135 @@
+"""What the contract's tests don't look at, in a real swarm of one node: scripts/swarm-tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.integration.harness import listens, wait_until
+from tests.integration.probes import PRELUDE, python_image
+from tests.integration.tarballs import file, folder, pack, script
+from tests.integration.test_contract import ContractCase
+
+SERVER = f"""{PRELUDE}
+server = socket.create_server(("", int(os.environ["PORT"])))
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"it works")
+    connection.close()
+"""
+
+
+class SwarmCase(ContractCase):
+    """A test of what runs in the swarm of scripts/swarm-tests."""
+
+    def setUp(self) -> None:
+        """Know the folders of its manager."""
+        super().setUp()
+        self.folder = Path(os.environ["TXCONTAIN_SWARM"])
+
+    def says(self, instance: str, words: str, query: str = "") -> str:
+        """The log of an instance, once it holds these words."""
+
+        def log() -> str:
+            said = self.ask("GET", f"/instances/{instance}/logs{query}").body.decode()
+            return said if words in said else ""
+
+        return str(wait_until(log, f"{words!r} is in the log"))
+
+
+class LifeTests(SwarmCase):
+    """Instances in a swarm."""
+
+    def test_inside(self) -> None:
+        """Mounts, one below another, a read-only root, environment and user are as on one host."""
+        self.mountable("upper.tar", folder("upper"), file("upper/a", "1\n"))
+        self.mountable("lower.tar", folder("lower"), file("lower/b", "2\n"))
+        text = (
+            "#!/bin/sh\ncat /data/a /data/more/b; touch /data/more/c || echo read-only\n"
+            'touch /data/d && echo written\ntouch /e || echo root\necho "$NAME"; id -u\n'
+            "touch /tmp/x /run/x 2>/dev/null; ls /tmp\necho done; sleep 60\n"
+        )
+        job = self.job(
+            text,
+            mounts=["upper.tar /data READWRITE", "lower.tar /data/more READ"],
+            startup_env="NAME=it is ${NAME}me",
+        )
+        said = self.says(self.launch(**job), "done\n", "?stream=stdout").splitlines()
+        self.assertEqual(said[:2], ["1", "2"])
+        for word in ("written", "root", "it is me", "0", "x"):
+            self.assertIn(word, said)
+
+    def test_logs(self) -> None:
+        """A log is told by stream, by its last lines, and with times."""
+        instance = self.launch(**self.job("#!/bin/sh\necho a; echo b >&2; echo c; sleep 60\n"))
+        self.says(instance, "c\n")
+        for query, wanted in (
+            ("?stream=stdout", "a\nc\n"),
+            ("?stream=stderr", "b\n"),
+            ("?tail=0", ""),
+            ("?until=2001-01-01T00:00:00Z", ""),
+        ):
+            answer = self.ask("GET", f"/instances/{instance}/logs{query}")
+            self.assertEqual((answer.status, answer.body.decode()), (200, wanted), query)
+        timed = self.says(instance, "b\n", "?stream=stderr&timestamps=1")
+        self.assertRegex(timed, r"^20[0-9-]{8}T[0-9:]{8}\.[0-9]+Z b\n$")
+        self.assert_problem(self.ask("GET", "/instances/nobody/logs"), 404)
+
+    def assert_problem(self, answer: Any, status: int) -> None:
+        """Fail unless a request was refused with this status."""
+        self.assertEqual(answer.status, status, answer.reason)
+
+    def test_port(self) -> None:
+        """A launch answers when its PORT does, a second one finds it taken, and destroy ends it."""
+        pack(self.folder / "base_images/python.tar", *python_image())
+        self.mountable("www.tar", folder("www"), script("www/run", SERVER))
+        keys = {
+            "base_image": "python.tar",
+            "mounts": ["www.tar /www READ"],
+            "startup_script": "/www/run",
+            "startup_env": "PORT=10017",
+        }
+        instance = self.launch(**keys)
+        with socket.create_connection(("127.0.0.1", 10017), timeout=30) as client:
+            self.assertEqual(client.recv(100), b"it works")
+        second = self.try_to_launch(**keys)
+        self.assert_refused(second, 409, "each node has a container at this port already")
+        self.assertEqual(self.running(), [instance])
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        self.assertFalse(listens(10017))
+
+    def test_end_before_port(self) -> None:
+        """A script that ends before it listens is a failed launch, and nothing is left of it."""
+        job = self.job("#!/bin/sh\nexit 3\n", startup_env="PORT=10018")
+        self.assert_refused(self.try_to_launch(**job), 409, "ended before it listened on port")
+        self.assertEqual(self.running(), [])
+
+    def test_restart(self) -> None:
+        """What ends is started again, if its config says so, and its log goes on."""
+        job = self.job("#!/bin/sh\necho once\nsleep 1\n", restart="always")
+        instance = self.launch(**job)
+        wait_until(lambda: self.says(instance, "once\n").count("once") > 1, "it runs again")
+        wait_until(lambda: self.running() == [instance], "it is in the list again")
+
+    def test_end(self) -> None:
+        """What has ended is in no list any more, and can still be destroyed."""
+        instance = self.launch(**self.job("#!/bin/sh\necho over\n"))
+        wait_until(lambda: not self.running(), "it has ended")
+        self.assertEqual(self.says(instance, "over"), "over\n")
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        self.assert_refused(self.ask("DELETE", f"/destroy/{instance}"), 404)
+
+    def test_private_network(self) -> None:
+        """A container of the private network has an address of its own there."""
+        text = "#!/bin/sh\ncat /proc/net/fib_trie; echo done; sleep 60\n"
+        said = self.says(self.launch(**self.job(text, network="private")), "done\n")
+        addresses = set(re.findall(r"-- (10\.[0-9.]+)", said))
+        self.assertTrue(addresses, said)
+
+    def test_refused(self) -> None:
+        """What a swarm can't keep is refused by name when it is uploaded, and not kept."""
+        answer = self.ask("POST", "/config", self.config(limits={"memory": "64M", "swap": "64M"}))
+        self.assert_refused(answer, 409, "limits.swap: a swarm has no limit of swap space")
