@@ -24,7 +24,7 @@ from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
-from txcontain.images.registry import Conversation, Registries, login_for
+from txcontain.images.registry import Conversation, Download, Registries, login_for
 
 MADE = image([[file("a", b"a" * 1000)]])
 (LAYER,) = MADE.manifest.layers
@@ -300,6 +300,59 @@ class Pulls(PullCase):
             self.assertEqual(said, wanted)
             for name in ("images", "layers", "work"):
                 self.assertEqual(os.listdir(self.folder / name), [], wanted)
+
+    def several(self) -> tuple[Any, dict[str, Answer]]:
+        """An image of two layers, the first of which is large, and what a registry answers."""
+        made = image([[file("a", os.urandom(2_000_000))], [file("b", "b")]])
+        self.layers.unpacker.bounds.size = 10_000_000
+        blobs = {f"/v2/app/blobs/{name}": body(content) for name, content in made.blobs.items()}
+        return made, {**blobs, TAG: body(to_bytes(made.manifest))}
+
+    def test_several(self) -> None:
+        """All layers of an image are got, each as a whole."""
+        made, answers = self.several()
+        self.successResultOf(self.pull(answers))
+        wanted = {one.digest: made.blobs[one.digest] for one in made.manifest.layers}
+        self.assertEqual(self.layers.got, wanted)
+
+    def test_one_is_missing(self) -> None:
+        """If one layer can't be had, the others are given up: that is what is told."""
+        made, answers = self.several()
+        large, small = (one.digest for one in made.manifest.layers)
+
+        def held_up(request: Request) -> int:
+            request.setHeader("Content-Length", "2000000")
+            request.write(b"x")
+            return NOT_DONE_YET
+
+        answers[f"/v2/app/blobs/{large}"] = held_up
+        answers[f"/v2/app/blobs/{small}"] = status(404)
+        error = self.failureResultOf(self.pull(answers), ConfigAtFault).value
+        self.assertEqual(error.chain[1], f"{WHO} has no blob {small}")
+        self.assertEqual(self.layers.got, {})
+
+    def test_at_once(self) -> None:
+        """Whoever asks for an image that is on its way waits for the same pull."""
+        more: list[Deferred[Any]] = []
+
+        def answer(request: Request) -> Any:
+            more.append(Deferred.fromCoroutine(self.arrivals.pull(NAME, [])))
+            return body(to_bytes(MADE.manifest))(request)
+
+        image = self.successResultOf(self.pull({TAG: answer}))
+        self.assertEqual([self.successResultOf(one) for one in more], [image])
+        more.clear()
+        error = self.failureResultOf(self.pull({TAG: lambda r: (answer(r), status(404)(r))[1]}))
+        self.assertEqual([self.failureResultOf(one).value for one in more], [error.value])
+
+    def test_disk_full(self) -> None:
+        """A disk that is full is at fault, and not the registry."""
+        full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+        with mock.patch.object(Download, "_write", full):
+            error = self.failureResultOf(self.pull({}), MachineAtFault).value
+        self.assertEqual(error.chain[0], WHAT)
+        self.assertIn("ENOSPC", error.chain[1])
+        self.assertEqual(os.listdir(self.folder / "work"), [])
 
     def test_index(self) -> None:
         """An index leads to the manifest for this machine."""

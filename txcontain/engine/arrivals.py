@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from secrets import token_hex
+from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.python.failure import Failure
 
-from txcontain.container.reference import is_reference, read_reference
+from txcontain.container.reference import Reference, is_reference, read_reference
 from txcontain.container.spec import Spec
 from txcontain.engine.images import MARK, Image, Images, make_image, name_of_file, read_manifest
 from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
@@ -40,9 +42,12 @@ class Pull:
     begun: float  # by the reactor's clock
     size: int = 0  # bytes of the layers that are new here, compressed; 0: not known yet
     taken: int = 0  # bytes of that
+    failed: Exception | None = None  # why one of the layers can't be had
 
     def take(self, length: int) -> None:
-        """There are so many bytes more."""
+        """There are so many bytes more. Raises why another layer can't be had, if one can't."""
+        if self.failed is not None:
+            raise self.failed
         self.taken += length
 
 
@@ -59,6 +64,8 @@ class Arrivals:
     pulls: dict[str, Pull] = field(factory=dict)  # those under way, by their folders
     loading: Few = field(factory=lambda: Few("loads of images", MOST_LOADS, MOST_WAITING))
     pulling: Few = field(factory=lambda: Few("pulls of images", MOST_PULLS, MOST_WAITING))
+    # Who waits for an image that is pulled, by its name and whether that is over plain HTTP.
+    _waiting: dict[tuple[str, bool], list[Deferred[Any]]] = field(factory=dict)
     _unpackings: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_UNPACKINGS))
     _downloads: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_DOWNLOADS))
 
@@ -172,6 +179,25 @@ class Arrivals:
         """
         reference = read_reference(name)
         insecure = insecure or (self.insecure_loopback and reference.is_loopback)
+        key = str(reference), insecure
+        if key in self._waiting:  # it is on its way
+            self._waiting[key].append(Deferred())
+            image: Image = await self._waiting[key][-1]
+            held += self.images.paths(image)
+            return image
+        self._waiting[key] = []
+        outcome: Image | Failure
+        try:
+            outcome = image = await self._pull_once(reference, held, insecure)
+        except Exception:
+            outcome = Failure()
+            raise
+        finally:
+            for waiting in self._waiting.pop(key):
+                waiting.callback(outcome)  # with a Failure, it fails
+        return image
+
+    async def _pull_once(self, reference: Reference, held: list[str], insecure: bool) -> Image:
         what = f"pulling {reference.short}"
         async with self.pulling.turn(), self.working(what) as folder:
             pull = Pull(reference.short, self.registries.reactor.seconds())
@@ -211,6 +237,8 @@ class Arrivals:
         pull.size = sum(layer.size for layer in new.values())
         downloads = [self._pull_layer(conversation, pull, folder, one) for one in new.values()]
         await together(*downloads)
+        if pull.failed is not None:
+            raise pull.failed
         await self.images.add(image, [str(reference)])
         return image
 
@@ -234,10 +262,15 @@ class Arrivals:
         self, conversation: Conversation, pull: Pull, folder: str, layer: Descriptor
     ) -> None:
         path = os.path.join(folder, layer.hex)
-        async with self._downloads:
-            await conversation.download(layer, path, pull.take)
-        async with self._unpackings:
-            await self.images.layers.get_of_image(path, layer.digest)
+        try:
+            async with self._downloads:
+                pull.take(0)
+                await conversation.download(layer, path, pull.take)
+            async with self._unpackings:
+                pull.take(0)
+                await self.images.layers.get_of_image(path, layer.digest)
+        except Exception as error:
+            pull.failed = pull.failed or error
         await self.images.threads(os.unlink, path)
 
 

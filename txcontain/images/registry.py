@@ -182,7 +182,7 @@ class Conversation:
         After a cut it goes on where it was. If it fails, the file is removed by whoever made its
         folder.
 
-        :param took: is told how many bytes more there are
+        :param took: is told how many bytes more there are; what it raises ends the download
         Raises ConfigAtFault, MachineAtFault.
         """
         try:
@@ -204,6 +204,7 @@ class Conversation:
     async def _download(self, descriptor: Descriptor, file: Download) -> str:
         """Download as much as comes; returns why there was no more, if it was cut."""
         file.before = file.size
+        file.took(0)  # which raises if it is not wanted any more
         wanted = {"Range": f"bytes={file.size}-"} if file.size else {}
         try:
             response = await self._get(f"blobs/{descriptor.digest}", wanted, retried=True)
@@ -440,6 +441,8 @@ class Receiver(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Keep it, and hand it on once it is enough."""
+        if self._why is not None:  # nobody waits for it any more
+            return
         self.most -= len(data)
         if self.most < 0:
             self.too_long = True
@@ -478,7 +481,7 @@ class Receiver(Protocol):
             self.transport.pauseProducing()
             self._slow.cancel()
             data, self._kept, self._length = b"".join(self._kept), [], 0
-            self.take(data).addCallbacks(self._taken, self.over.errback)
+            self.take(data).addCallbacks(self._taken, self._not_taken)
         elif self._why is not None:
             self.over.callback(self._why)
 
@@ -489,6 +492,11 @@ class Receiver(Protocol):
             self.transport.resumeProducing()
         if self._why is not None or self._length >= CHUNK:
             self._hand_on()
+
+    def _not_taken(self, failure: Failure) -> None:
+        self._why = "it is not taken"
+        self.transport.loseConnection()
+        self.over.errback(failure)
 
 
 @define(eq=False)
