@@ -16,7 +16,7 @@ ROOT := scripts/as-root
 .PHONY: help install download mountables manager stop clean test lint \
         api_tests cli_tests oci_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         peers \
-        pictures examples examples_tests demo demo-clean \
+        pictures examples examples_tests lessons_tests demo demo-clean \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -127,6 +127,9 @@ vendor: ## fetch the libraries of the web page anew, with npm
 
 examples_tests: examples ## run the examples for real, and kill the manager meanwhile
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.examples
+
+lessons_tests: install $(BASE) ## run each command of docs/lessons/ for real, and compare what it writes
+	@$(ROOT) .venv/bin/python -m twisted.trial tests.lessons
 
 bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 	@$(ROOT) .venv/bin/python -m bench
