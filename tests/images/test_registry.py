@@ -10,9 +10,11 @@ from unittest import mock
 
 from attrs import evolve
 from treq.testing import StubTreq
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -24,7 +26,7 @@ from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
-from txcontain.images.registry import Conversation, Download, Registries, login_for
+from txcontain.images.registry import Connections, Conversation, Download, Registries, login_for
 
 MADE = image([[file("a", b"a" * 1000)]])
 (LAYER,) = MADE.manifest.layers
@@ -440,6 +442,20 @@ class Pulls(PullCase):
             "the registry registry:5000 is not on this machine → without TLS only a loopback "
             "address can be asked, such as 127.0.0.1:5000",
         )
+
+
+class Wires(SynchronousTestCase):
+    """Connections to registries."""
+
+    def test_cut(self) -> None:
+        """A connection is cut in the end, whatever the other side does."""
+        protocol, endpoint, pool = HTTP11ClientProtocol(), mock.Mock(), Connections(Clock())
+        transport = mock.Mock(wraps=StringTransport())
+        protocol.makeConnection(transport)
+        endpoint.connect.return_value = succeed(protocol)
+        self.assertIs(self.successResultOf(pool.getConnection("a", endpoint)), protocol)
+        pool.cut()
+        transport.abortConnection.assert_called_once_with()
 
 
 class Loads(PullCase):

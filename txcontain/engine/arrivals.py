@@ -211,7 +211,7 @@ class Arrivals:
                 raise ConfigAtFault(conversation.what, *error.chain) from error
             finally:
                 del self.pulls[folder]
-                await conversation.end()
+                conversation.end()
         self.tell(f"{reference.short} was pulled: {image.digest}")
         return image
 

@@ -157,7 +157,7 @@ class Exporter:
             try:
                 await push_of(conversation).send(made)
             finally:
-                await conversation.end()
+                conversation.end()
         return gathered.subject, made.manifest.descriptor.digest
 
     @asynccontextmanager

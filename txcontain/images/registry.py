@@ -24,6 +24,7 @@ from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
@@ -89,6 +90,45 @@ class Trust:
         return optionsForClientTLS(name)
 
 
+@implementer(IStreamClientEndpoint)
+@frozen
+class Noted:
+    """An endpoint of which each connection is noted."""
+
+    endpoint: Any  # an IStreamClientEndpoint
+    note: Callable[[Any], None]
+
+    def connect(self, factory: Any) -> Any:
+        """Connect."""
+        return self.endpoint.connect(factory).addCallback(self._made)
+
+    def _made(self, protocol: Any) -> Any:
+        self.note(protocol)
+        return protocol
+
+
+class Connections(HTTPConnectionPool):
+    """Connections that can be cut.
+
+    To close one as usual, with TLS, takes the other side too: it may go on to send, or be silent.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._made: list[Any] = []
+
+    def getConnection(self, key: Any, endpoint: Any) -> Any:
+        """A connection for one request."""
+        noted: Any = Noted(endpoint, self._made.append)
+        return super().getConnection(key, noted)
+
+    def cut(self) -> None:
+        """Cut all of them."""
+        self.closeCachedConnections()
+        for protocol in self._made:
+            protocol.transport.abortConnection()
+
+
 @define(eq=False)
 class Registries:
     """All registries, as this manager may ask them."""
@@ -97,7 +137,6 @@ class Registries:
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     certificates: str = CERTIFICATES  # a folder, for Trust
     logins: str = LOGINS
-    agent: Any = None  # an IAgent; else one that connects
 
     async def converse(self, reference: Reference, insecure: bool = False) -> Conversation:
         """Begin to ask for an image.
@@ -111,9 +150,9 @@ class Registries:
                 "without TLS only a loopback address can be asked, such as 127.0.0.1:5000",
             )
         login = await self.threads(login_for, os.path.expanduser(self.logins), reference.registry)
-        pool = HTTPConnectionPool(self.reactor)
+        pool = Connections(self.reactor)
         trust = Trust(self.certificates)
-        agent: Any = self.agent or Agent(self.reactor, trust, CONNECT_WITHIN, pool=pool)
+        agent: Any = Agent(self.reactor, trust, CONNECT_WITHIN, pool=pool)
         return Conversation(self, reference, insecure, login, HTTPClient(agent), pool)
 
 
@@ -140,7 +179,7 @@ class Conversation:
     insecure: bool
     login: str  # in base 64
     http: HTTPClient
-    pool: HTTPConnectionPool
+    pool: Connections
     authorization: str = ""  # that the registry has asked for
 
     scope: ClassVar[str] = "pull"  # what a token is to be good for
@@ -151,9 +190,9 @@ class Conversation:
         """What is done, for an error."""
         return f"{self.verb} {self.reference.short}"
 
-    async def end(self) -> None:
-        """Close the connections."""
-        await self.pool.closeCachedConnections()
+    def end(self) -> None:
+        """Cut the connections."""
+        self.pool.cut()
 
     async def manifest(self, wanted: str) -> tuple[bytes, str]:
         """A manifest or an index by its tag or digest, and the media type it comes as.
