@@ -721,6 +721,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "409 Conflict: there is no tarball none.tar → `txcontain df -v` shows those there are",
     ),
     (
+        "GET /instances/web-9/compare",
+        {},
+        "409 Bad Request: the query names nothing to compare it with: ?to=INSTANCE or ?to=PID",
+    ),
+    (
         "POST /instances/web-9/stop",
         {"body": '{"seconds": 1}'},
         "409 Bad Request: this request has no key 'seconds' → the keys are timeout",
@@ -2401,6 +2406,16 @@ ELSEWHERE = (
         "exec without a command",
         "cli/test_exec.py:test_no_command",
         "Say what to run in it: txcontain exec INSTANCE COMMAND...",
+    ),
+    (
+        "the timeline of a launch that has not come so far",
+        "cli/test_pictures.py:test_nothing_known",
+        "Nothing is known of the time of its launch: it has not come so far.",
+    ),
+    (
+        "a comparison with a process that there is not",
+        "integration/test_seeing.py:test_refused",
+        "there is no process {} → compare another one",
     ),
     (
         "a file that is not in mountables/",

@@ -49,6 +49,8 @@ METHODS = {
     "/instances/web-1/stats": "GET, HEAD",
     "/instances/web-1/explain": "GET, HEAD",
     "/instances/web-1/isolation": "GET, HEAD",
+    "/instances/web-1/card": "GET, HEAD",
+    "/instances/web-1/compare": "GET, HEAD",
     "/instances/web-1/wait": "GET, HEAD",
     "/instances/web-1/exec": "GET, HEAD, POST",
     "/instances/web-1/exec/explain": "GET, HEAD",

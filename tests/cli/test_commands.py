@@ -389,6 +389,7 @@ class NoAnswerTests(Session):
         words["export"] = ["web", "1", "01", "--to", "compose", file]
         words["rename"] = ["web-1", "shop"]
         words["top"] = ["web-1"]
+        words["compare"] = ["web-1", "1"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):

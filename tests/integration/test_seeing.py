@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.integration.harness import ManagerCase
+import os
+import subprocess
+
+from tests.integration.harness import PROJECT, ManagerCase
 from tests.support import needs_networks
 from txcontain.host.processes import describe
 
@@ -53,3 +56,39 @@ class SeeingTests(ManagerCase):
         self.assertEqual(left, [running])
         layers = self.ask("GET", "/df").json["layers"]
         self.assertTrue(all(layer["used"] for layer in layers), layers)
+
+
+class PictureTests(ManagerCase):
+    """What `txcontain tree`, `card`, `compare` and `timeline` draw."""
+
+    def picture(self, *words: str) -> str:
+        """What a command prints."""
+        environment = {**os.environ, "TXCONTAIN_URL": self.url}
+        command = [str(PROJECT / "cli" / words[0]), *words[1:]]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def test_pictures(self) -> None:
+        """Each tells of the live container, and of what it shares with the host."""
+        tight = {"network": "none", "startup_owner": "worker", "limits": {"memory": "64M"}}
+        instance, other = self.running_inside("sleep 77 &", **tight), self.running_inside("")
+        tree = self.picture("tree", instance)
+        self.assertRegex(tree, r"─ user: \d+, the host's\n")
+        self.assertRegex(tree, r"─ net: \d+, the host's is \d+\n")
+        self.assertRegex(tree, r"─ 1 \(host: \d+\) .*\n {6}├─ \d+ \(host: \d+\) sleep 77")
+        held = [self.picture("card", one).count("✓") for one in (instance, other)]
+        self.assertEqual(held[0] - held[1], 3)
+        self.assertRegex(
+            self.picture("compare", instance, str(os.getpid())),
+            r"pid namespace +apart +its own +the host's\n",
+        )
+        self.assertRegex(self.picture("compare", instance, other), r"new privileges +same +never")
+        self.assertIn("█", self.picture("timeline", instance))
+
+    def test_refused(self) -> None:
+        """A process that there is not can't be compared, and neither can nothing."""
+        instance = self.running_inside("")
+        for to in ("?to=99999999", "?to=", ""):
+            answer = self.ask("GET", f"/instances/{instance}/compare{to}")
+            self.assertEqual(answer.status, 409, to)
+        self.assertEqual(self.ask("GET", f"/instances/{instance}/compare?to=none").status, 404)

@@ -18,12 +18,14 @@ from txcontain.api.services import Services
 from txcontain.api.system import System
 from txcontain.api.v1 import V1
 from txcontain.api.volumes import Volumes
+from txcontain.api.walls import Walls
 
 AREAS: dict[str, type[Area]] = {
     "v1": V1,
     "configs": Configs,
     "secrets": Secrets,
     "instances": Instances,
+    "walls": Walls,
     "life": Life,
     "figures": Figures,
     "logs": Logs,

@@ -181,6 +181,7 @@ class Instances(Area):
                     "additionalProperties": structure(
                         {
                             "id": numeric("as the kernel has it", 1),
+                            "host": numeric("that of the host's", 1),
                             "own": {"type": "boolean", "description": "it is not the host's"},
                         }
                     ),
@@ -196,6 +197,14 @@ class Instances(Area):
                 "host_user": numeric("the id of its user, as the host sees it", 0),
                 "host_group": numeric("the same of its group", 0),
                 "host_groups": array(numeric("of a further group", 0)),
+                "cgroups": array(
+                    structure(
+                        {
+                            "controllers": string("of a hierarchy; none for that of version 2"),
+                            "path": string("its group, below the root of that"),
+                        }
+                    )
+                ),
                 "mounts": array(
                     structure(
                         {
@@ -214,6 +223,7 @@ class Instances(Area):
             {
                 "pid": numeric("as the container sees it", 1),
                 "host_pid": numeric("as the host sees it", 1),
+                "host_parent": numeric("the process that started it", 0),
                 "user": numeric("the id of its user, as the container sees it", 0),
                 "cpu_usec": numeric("microseconds", 0),
                 "memory": numeric("bytes in RAM", 0),

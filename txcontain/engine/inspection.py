@@ -12,8 +12,10 @@ from typing import Any
 from attrs import asdict
 
 from txcontain.container.defaults import sources
+from txcontain.container.document import shown
+from txcontain.container.walls import compare
 from txcontain.engine.manager import Manager
-from txcontain.errors import NotRunning
+from txcontain.errors import InvalidData, NotRunning
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.isolation import isolation
 from txcontain.host.machine import machine
@@ -23,6 +25,7 @@ from txcontain.logs.segments import Wanted
 from txcontain.network.bridge import traffic, traffic_of_links
 from txcontain.runtime.instance import Instance
 
+LONGEST_PID = 10  # digits
 MOST_PROCESSES = 2000  # of one instance that are told
 
 
@@ -117,6 +120,24 @@ async def held(manager: Manager, instance: Instance) -> dict[str, Any]:
     except OSError:
         pass
     raise _no_processes(instance, "ending")
+
+
+async def held_beside(manager: Manager, instance: Instance, other: str) -> dict[str, Any]:
+    """What holds the PID 1 of an instance, and another process, wall by wall.
+
+    :param other: an instance, or the pid of a process of the host
+    Raises NotRunning, NoSuchInstance, Ambiguous, InvalidData, TooMany.
+    """
+    one = await held(manager, instance)
+    if not other.isdecimal():
+        beside = manager.match(other)
+        return {"to": beside.name, "walls": compare(one, await held(manager, beside))}
+    try:
+        async with manager.surveys.turn():
+            theirs = await manager.threads(isolation, int(other[:LONGEST_PID]))
+    except OSError as error:
+        raise InvalidData(f"there is no process {shown(other)}", "compare another one") from error
+    return {"to": other, "walls": compare(one, theirs)}
 
 
 def _no_processes(instance: Instance, state: str) -> NotRunning:

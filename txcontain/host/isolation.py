@@ -39,15 +39,23 @@ def isolation(pid: int) -> dict[str, Any]:
         "host_user": int(status["Uid"][1]),  # the effective ones
         "host_group": int(status["Gid"][1]),
         "host_groups": [int(group) for group in status["Groups"]],
+        "cgroups": _cgroups(pid),
         "mounts": mounts[:MOST_MOUNTS],
         "more": max(0, len(mounts) - MOST_MOUNTS),
     }
 
 
 def _namespace(pid: int, name: str) -> dict[str, Any]:
-    """Its number, and whether it is another than the manager's."""
-    number = os.stat(f"/proc/{pid}/ns/{name}").st_ino
-    return {"id": number, "own": number != os.stat(f"/proc/self/ns/{name}").st_ino}
+    """Its number, that of the manager's, and whether it is another one."""
+    number, host = (os.stat(f"/proc/{which}/ns/{name}").st_ino for which in (pid, "self"))
+    return {"id": number, "host": host, "own": number != host}
+
+
+def _cgroups(pid: int) -> list[dict[str, str]]:
+    """Its group in each hierarchy that groups it (cgroups(7)); version 2 names no controllers."""
+    with open(f"/proc/{pid}/cgroup") as file:
+        found = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+    return [{"controllers": names, "path": path} for names, path in found if path != "/"]
 
 
 def _capabilities(status: dict[str, list[str]]) -> list[str]:

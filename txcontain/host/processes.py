@@ -190,6 +190,7 @@ def describe(pid: int) -> dict[str, Any]:
     return {
         "pid": int(status["NSpid"][-1]),
         "host_pid": pid,
+        "host_parent": int(fields[1]),
         "user": int(status["Uid"][1]),  # the effective one
         "cpu_usec": ticks * 1_000_000 // os.sysconf("SC_CLK_TCK"),
         "memory": int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
