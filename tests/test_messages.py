@@ -1482,6 +1482,11 @@ ELSEWHERE = (
         "Docker says: {}",
     ),
     (
+        "a swarm that has not answered yet",
+        "swarm/test_watch.py:test_never_seen",
+        "asking the swarm; it does not answer: try again",
+    ),
+    (
         "several logs of a swarm",
         "swarm/test_swarm.py:test_several",
         "a swarm tells one log at a time; name one instance: `txcontain logs INSTANCE`",

@@ -435,6 +435,9 @@ def makeService(options: Options) -> MultiService:
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager, make_notifier(options, manager)).setServiceParent(services)
-    for listener in listen.listeners(options, make_engine(options, manager)):
+    engine = make_engine(options, manager)
+    if isinstance(engine, wiring.Swarm):
+        wiring.Watching(engine).setServiceParent(services)
+    for listener in listen.listeners(options, engine):
         listener.setServiceParent(services)
     return services

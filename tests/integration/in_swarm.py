@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,27 @@ class LifeTests(SwarmCase):
         said = self.says(self.launch(**self.job(text, network="private")), "done\n")
         addresses = set(re.findall(r"-- (10\.[0-9.]+)", said))
         self.assertTrue(addresses, said)
+
+    def test_gap(self) -> None:
+        """While Docker does not answer, the list is the last one, and writes are put off."""
+        instance, key = self.launch(), self.upload()
+        dockerd = int(Path("/run/docker.pid").read_text())
+        self.addCleanup(os.kill, dockerd, signal.SIGCONT)
+
+        def last_seen() -> Any:
+            answer = self.ask("GET", "/list")
+            return answer if answer.headers["Txcontain-As-Of"] else None
+
+        wait_until(lambda: not last_seen(), "the list is of now")
+        os.kill(dockerd, signal.SIGSTOP)
+        answer = wait_until(last_seen, "the list is of before")
+        self.assertEqual([one["instance"] for one in answer.json["instances"]], [instance])
+        refused = self.ask("POST", "/launch", key)
+        self.assert_refused(refused, 503, "does not answer within 5 seconds")
+        self.assertEqual(refused.headers["Retry-After"], "5")
+        os.kill(dockerd, signal.SIGCONT)
+        wait_until(lambda: not last_seen(), "the list is of now again")
+        self.assertEqual(self.running(), [instance])
 
     def test_refused(self) -> None:
         """What a swarm can't keep is refused by name when it is uploaded, and not kept."""

@@ -45,7 +45,7 @@ class AskingTests(MachineTestCase):
         self.one.is_silent = True
         asked = self.ask()
         self.assertNoResult(asked)
-        self.clock.advance(ANSWER_WITHIN)
+        self.clock.advance(ANSWER_WITHIN / 2)
         self.assertEqual(self.successResultOf(asked), [])
         self.assertEqual(self.successResultOf(self.ask()), [])
         self.assertEqual(self.one.asked, ["GET /version"])

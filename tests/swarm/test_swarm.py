@@ -16,6 +16,7 @@ from txcontain import errors
 from txcontain.api.resources import make_root
 from txcontain.engine.interface import LogsAsked
 from txcontain.swarm.swarm import GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
+from txcontain.swarm.watch import AT_ONCE
 
 WEB = ("web", "1", "01")
 
@@ -81,7 +82,7 @@ class LaunchTests(SwarmCase):
         """A launch answers when a task runs, its image pinned, and the list has the instance."""
         self.keep()
         launched = self.now(self.swarm.launch(*WEB))
-        self.assertEqual(self.now(self.swarm.running()), [launched.summary])
+        self.assertEqual(self.now(self.swarm.running()).instances, [launched.summary])
         image = "127.0.0.1:5000/txcontain:web-1-01"
         self.assertEqual(self.exporter.published, [(image, True)])
         (service,) = self.fake.services.values()
@@ -128,7 +129,9 @@ class LaunchTests(SwarmCase):
             return 409, {"message": "name conflicts with an existing object"}
 
         self.fake.begin = make_and_refuse
-        self.assertIn(self.launched(), [one["instance"] for one in self.now(self.swarm.running())])
+        self.assertIn(
+            self.launched(), [one["instance"] for one in self.now(self.swarm.running()).instances]
+        )
         self.assertEqual(len(self.fake.services), 1)
 
     def test_port(self) -> None:
@@ -173,7 +176,7 @@ class EndTests(SwarmCase):
         self.now(self.swarm.destroy(one))
         for name in (one, "nobody", "*", "a" * 10_000, "\0"):
             self.refused(self.swarm.destroy(name), errors.NoSuchInstance)
-        self.assertEqual([i["instance"] for i in self.now(self.swarm.running())], [other])
+        self.assertEqual([i["instance"] for i in self.now(self.swarm.running()).instances], [other])
 
     def test_waits(self) -> None:
         """It has ended when no task of it runs, though its service is gone before; or it fails."""
@@ -228,6 +231,27 @@ class LogTests(SwarmCase):
             self.taker = Taker()
             error = self.refused(self.send(*names), errors.NotInSwarm)
             self.assertIn("a swarm tells one log at a time", str(error))
+
+
+class GapTests(SwarmCase):
+    """While the swarm does not answer."""
+
+    def test_list(self) -> None:
+        """The list is what was seen last, and the answer says of when that is."""
+        be_known(self)
+        self.keep()
+        name = self.launched()
+        self.reactor.advance(1)
+        http: Any = StubTreq(make_root(self.swarm))
+        for is_silent in (False, True):
+            self.fake.is_silent = is_silent
+            asked = http.request("GET", "http://localhost/list")
+            self.reactor.advance(AT_ONCE)
+            http.flush()
+            response = self.successResultOf(asked)
+            listed = json.loads(self.successResultOf(response.content()))["instances"]
+            self.assertEqual([one["instance"] for one in listed], [name])
+            self.assertEqual(response.headers.hasHeader("Txcontain-As-Of"), is_silent)
 
 
 class AreaTests(SwarmCase):

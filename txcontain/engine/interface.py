@@ -22,6 +22,14 @@ class Launched:
 
 
 @frozen
+class Running:
+    """The instances whose script runs, in launch order."""
+
+    instances: Sequence[Summary]
+    as_of: float | None = None  # unix time, if that is how it was then, and not now
+
+
+@frozen
 class LogsAsked:
     """Which logs are wanted, and how they are to look."""
 
@@ -59,8 +67,8 @@ class Engine(Protocol):
         It was asked for some seconds ago. Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
 
-    async def running(self) -> Sequence[Summary]:
-        """The instances whose script runs, in launch order. Raises MachineAtFault."""
+    async def running(self) -> Running:
+        """What runs. Raises Unavailable, MachineAtFault."""
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove everything of it except its volumes.

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from txcontain.engine import configs
 from txcontain.engine.inspection import log_reader
-from txcontain.engine.interface import Launched, LogsAsked, Summary
+from txcontain.engine.interface import Launched, LogsAsked, Running
 from txcontain.engine.manager import Manager
 from txcontain.runtime.instance import Instance
 
@@ -35,9 +35,9 @@ class ThisHost:
         instance = await self.host.launch(name, major, minor, ago)
         return Launched(instance.summary, notes_of(instance))
 
-    async def running(self) -> Sequence[Summary]:
-        """The instances whose script runs, in launch order."""
-        return [instance.summary for instance in self.host.running()]
+    async def running(self) -> Running:
+        """What runs, now."""
+        return Running([instance.summary for instance in self.host.running()])
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

@@ -162,6 +162,7 @@ class Docker:
         """Ask a manager; returns its answer: None if that is empty.
 
         :param doing: what for, as it is said if that fails
+        :param within: seconds, for all managers together
         :param query: texts, numbers, or what is sent as JSON
         Raises Refused; Unavailable if none answers, or none has a leader.
         """
@@ -179,10 +180,10 @@ class Docker:
         return response
 
     async def _answer(self, request: Request, doing: str, within: float) -> tuple[Any, bytes]:
-        complaints = []
+        complaints, each = [], within / len(self.managers)
         for manager in list(self.managers):
             try:
-                response, body = await manager.ask(request, within)
+                response, body = await manager.ask(request, each)
             except NoAnswer as error:
                 complaints.append(str(error))
             else:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Sequence
 from secrets import token_hex
 from typing import Any, ClassVar
 
-from attrs import define, evolve
+from attrs import Factory, define, evolve, field
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
 from txcontain.container.reference import read_reference
 from txcontain.container.spec import Spec, from_json
-from txcontain.engine.interface import Launched, LogsAsked, Summary
+from txcontain.engine.interface import Launched, LogsAsked, Running
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import Known, match
 from txcontain.engine.store import SUFFIX, no_such_config
@@ -36,6 +36,7 @@ from txcontain.later import poll, together
 from txcontain.swarm import logs, mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
+from txcontain.swarm.watch import Seen, Watch
 
 LOOK_AFTER, LOOK_MOST = 0.02, 0.2  # seconds between looks at tasks
 RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
@@ -66,6 +67,14 @@ class Swarm:
     docker: Docker
     registry: str  # HOST:PORT, as all hosts find it
     exporter: Exporter
+    watch: Watch = field(
+        default=Factory(
+            lambda self: Watch(self.host.reactor, self.look, self._tell), takes_self=True
+        )
+    )
+
+    def _tell(self, name: str, what: str, why: str) -> None:
+        self.host.journal.add(what, why, instance=name)
 
     # -- configs -----------------------------------------------------------------------
 
@@ -121,6 +130,7 @@ class Swarm:
             self.host.journal.add("refused", str(error), instance=instance)
             await self._remove(service, spec.stop_timeout)
             raise
+        self.watch.wrote()
         self.host.journal.add("running", "its script runs", instance=instance)
         summary = {"instance": instance, "name": name, "major": major, "minor": minor}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
@@ -221,10 +231,18 @@ class Swarm:
         )
         return [one for one in found or () if mapping.is_ours(one)]
 
-    async def running(self) -> Sequence[Summary]:
-        """The instances whose script runs, in launch order."""
+    async def look(self) -> Seen:
+        """All that there is now. Raises Unavailable, MachineAtFault."""
+        began = self.host.reactor.seconds()
+        time = self.host.kernel.now()
         services, tasks = await together(self._services(), self._tasks())
-        return mapping.running(services, tasks)
+        return Seen(services, tasks, began, time)
+
+    async def running(self) -> Running:
+        """What runs; what ran when that could be seen last, if the swarm does not answer."""
+        seen, is_now = await self.watch.now()
+        instances = mapping.running(seen.services, seen.tasks)
+        return Running(instances, None if is_now else seen.time)
 
     async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
         """Send what an instance has written. Raises NoSuchInstance, Ambiguous, NotInSwarm."""
@@ -271,5 +289,6 @@ class Swarm:
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
             left = [one for one in await self._tasks(service) if not mapping.is_over(one)]
             if not left:
+                self.watch.wrote()
                 return
         raise MachineAtFault(doing, f"its tasks did not end within {within:g} seconds")

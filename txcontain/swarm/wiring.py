@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.python.usage import Options, UsageError
 
 from txcontain.container.reference import read_reference
@@ -81,6 +82,23 @@ def check(options: Options) -> None:
     over_tls = any(address.startswith("https:") for address in options["docker"] or ())
     if over_tls and not options["docker-certificates"]:
         raise UsageError("--docker https://... needs --docker-certificates: Docker asks for one")
+
+
+class Watching(Service):
+    """Watches a swarm while the manager runs."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.swarm = swarm
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self.swarm.watch.start()
+
+    def stopService(self) -> None:
+        """End."""
+        super().stopService()
+        self.swarm.watch.stop()
 
 
 def make_swarm(options: Options, manager: Manager) -> Swarm:

@@ -1,0 +1,135 @@
+"""What was seen of a swarm answers while it does not."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.fakes import MachineTestCase
+from tests.swarm.docker import task
+from txcontain.errors import Unavailable
+from txcontain.swarm.client import ANSWER_WITHIN
+from txcontain.swarm.mapping import INSTANCE
+from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, Seen, Watch, changes
+
+
+def service(name: str) -> dict[str, Any]:
+    """A service that is an instance."""
+    labels = {INSTANCE: name, "txcontain.name": "a", "txcontain.major": "1", "txcontain.minor": "1"}
+    return {"ID": name, "Spec": {"Labels": labels}}
+
+
+def seen(*tasks: Any, **more: Any) -> Seen:
+    """A look at a swarm with one instance, web, and these tasks of it."""
+    return Seen([service("web")], tasks, **more)
+
+
+def at(second: int, *what: str) -> dict[str, Any]:
+    """A task of web."""
+    return {**task("web", *what), "CreatedAt": f"2026-01-01T00:00:0{second}Z"}
+
+
+class ChangeTests(SynchronousTestCase):
+    """What the journal is told."""
+
+    def test_changes(self) -> None:
+        """A start, an end and a move are told, of those that were there before."""
+        run, end = at(1, "running"), at(1, "failed", "non-zero exit (3)")
+        again, moved = at(2, "running"), at(2, "running", "", "n2")
+        for before, after, told in (
+            ([run], [run], []),
+            ([run], [end], [("web", "ended", "non-zero exit (3), on node n1")]),
+            ([end], [again, end], [("web", "running", "running, on node n1")]),
+            ([run], [run, moved], [("web", "running", "running, on node n2")]),
+            ([run], [], []),
+            ([], [run], []),
+            ([at(1, "pending")], [at(1, "preparing")], []),
+        ):
+            self.assertEqual([*changes(seen(*before), seen(*after))], told)
+
+    def test_others(self) -> None:
+        """Tasks of services that are no instances are none of ours."""
+        other = task("other", "running")
+        self.assertEqual([*changes(seen(other), seen({**other, **at(1, "failed")}))], [])
+
+
+class WatchTests(MachineTestCase):
+    """Who asks, and what is answered."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock, self.looks = Clock(), list[Deferred[Seen]]()
+        self.told: list[Any] = []
+        self.watch = Watch(self.clock, self.look, lambda *change: self.told.append(change))
+
+    async def look(self) -> Seen:
+        """A look that lasts until a test ends it."""
+        self.looks.append(Deferred())
+        return await self.looks[-1]
+
+    def end(self, *tasks: Any) -> Seen:
+        """The last look ends so."""
+        found = seen(*tasks, began=self.clock.seconds())
+        self.looks[-1].callback(found)
+        return found
+
+    def ask(self) -> Any:
+        """Ask what there is now."""
+        return self.start(self.watch.now())
+
+    def test_now(self) -> None:
+        """What is asked is looked at anew, and those who ask meanwhile share a look."""
+        asked = [self.ask(), self.ask()]
+        found = self.end()
+        for one in asked:
+            self.assertEqual(self.successResultOf(one), (found, True))
+        self.assertEqual(len(self.looks), 1)
+        self.ask()
+        self.assertEqual(len(self.looks), 2)
+
+    def test_silent(self) -> None:
+        """A swarm that does not answer at once is not waited for: what was seen last is told."""
+        self.ask()
+        found = self.end()
+        self.clock.advance(1)
+        asked = self.ask()
+        self.clock.advance(AT_ONCE)
+        self.assertEqual(self.successResultOf(asked), (found, False))
+        later = self.end()  # the look has gone on
+        self.assertEqual(self.watch.seen, later)
+
+    def test_own_changes(self) -> None:
+        """What this manager has changed is in every answer, if the swarm answers at all."""
+        self.ask()
+        old = self.end()
+        self.clock.advance(1)
+        before = self.ask()
+        self.watch.wrote()
+        asked = self.ask()
+        self.assertEqual(len(self.looks), 3)
+        self.clock.advance(AT_ONCE)
+        self.assertEqual(self.successResultOf(before), (old, False))
+        self.assertNoResult(asked)
+        found = self.end()
+        self.assertEqual(self.successResultOf(asked), (found, True))
+
+    def test_never_seen(self) -> None:
+        """If the swarm has never answered, there is nothing to tell."""
+        asked = self.ask()
+        self.clock.advance(ANSWER_WITHIN)
+        error = self.failureResultOf(asked, Unavailable).value
+        self.assertEqual(str(error), "asking the swarm → it does not answer: try again")
+
+    def test_watching(self) -> None:
+        """It looks each second, tells of changes, and goes on after a failure, until it ends."""
+        self.watch.start()
+        self.clock.advance(0)
+        self.end(at(1, "running"))
+        self.clock.advance(LOOK_EVERY)
+        self.looks[-1].errback(Unavailable("no leader"))
+        self.clock.advance(LOOK_EVERY)
+        self.end(at(1, "complete"))
+        self.assertEqual(self.told, [("web", "ended", "complete, on node n1")])
+        self.watch.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

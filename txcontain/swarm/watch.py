@@ -1,0 +1,126 @@
+"""Looks at a swarm again and again: what was seen last answers while the swarm does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+from attrs import Factory, define, field, frozen
+from twisted.internet.defer import Deferred
+
+from txcontain.errors import Unavailable
+from txcontain.later import Timer, background, wait_for
+from txcontain.swarm.client import ANSWER_WITHIN
+from txcontain.swarm.mapping import INSTANCE, Json, is_ours, is_over, moment, said_of, state_of
+
+LOOK_EVERY = 1.0  # seconds
+AT_ONCE = 0.04  # seconds
+
+
+@frozen
+class Seen:
+    """What there was at a time."""
+
+    services: Sequence[Json]  # those that are instances
+    tasks: Sequence[Json]
+    began: float = 0.0  # when it was asked for, by the reactor's clock
+    time: float = 0.0  # the same, unix time
+
+
+@frozen
+class State:
+    """What an instance does."""
+
+    what: str  # running, starting or ended
+    why: str
+    node: str  # its id; empty if it has none yet
+
+
+def states(seen: Seen) -> dict[str, State]:
+    """What each instance does, by its name: its newest task tells."""
+    names = {one["ID"]: one["Spec"]["Labels"][INSTANCE] for one in seen.services if is_ours(one)}
+    newest: dict[str, Json] = {}
+    for task in sorted(seen.tasks, key=lambda task: moment(task.get("CreatedAt", ""))):
+        if task["ServiceID"] in names:
+            newest[names[task["ServiceID"]]] = task
+    return {name: _state(task) for name, task in newest.items()}
+
+
+def _state(task: Json) -> State:
+    what = "ended" if is_over(task) else "running" if state_of(task) == "running" else "starting"
+    return State(what, said_of(task), task.get("NodeID", ""))
+
+
+def changes(before: Seen, after: Seen) -> Iterator[tuple[str, str, str]]:
+    """What has changed of instances that were there before: name, what, and why."""
+    were = states(before)
+    for name, state in states(after).items():
+        old = were.get(name)
+        if old and (old.what, old.node) != (state.what, state.node):
+            where = f", on node {state.node}" if state.node else ""
+            yield name, state.what, f"{state.why}{where}"
+
+
+@define(eq=False)
+class Watch:
+    """Has the last look at a swarm."""
+
+    reactor: Any
+    look: Callable[[], Coroutine[Any, Any, Seen]]  # raises Unavailable, MachineAtFault
+    tell: Callable[[str, str, str], object]  # of each change: the instance, what, and why
+    seen: Seen | None = None
+    _written: float = -math.inf  # when this manager has changed something last
+    _under_way: tuple[float, Deferred[None]] | None = None  # a look: when it began, and its end
+    _timer: Timer = field(
+        default=Factory(lambda self: Timer(self.reactor, self._begin), takes_self=True)
+    )
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._timer.after(0)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def wrote(self) -> None:
+        """This manager has changed something: what was seen before does not have it."""
+        self._written = self.reactor.seconds()
+
+    async def now(self) -> tuple[Seen, bool]:
+        """What there is, and whether that is of now: else it is what was seen last.
+
+        A swarm that does not answer at once is not waited for, unless this manager has changed
+        something since the last look. Raises Unavailable if there was none.
+        """
+        before = self.seen
+        within = AT_ONCE if before and before.began > self._written else ANSWER_WITHIN
+        await wait_for(self.reactor, within, self._refresh())
+        if self.seen is None:
+            raise Unavailable("asking the swarm", "it does not answer: try again")
+        return self.seen, self.seen is not before
+
+    def _begin(self) -> None:
+        self._timer.after(LOOK_EVERY)
+        self._refresh()
+
+    def _refresh(self) -> Deferred[None]:
+        """The end of a look that has all that was written; those who ask meanwhile share it."""
+        if self._under_way is None or self._under_way[0] <= self._written:
+            began, looking = self.reactor.seconds(), background(self._look(), "watching the swarm")
+            self._under_way = began, looking
+            looking.addCallback(lambda _: self._is_over(looking))
+            return looking
+        return self._under_way[1]
+
+    def _is_over(self, looking: Deferred[None]) -> None:
+        if self._under_way and self._under_way[1] is looking:
+            self._under_way = None
+
+    async def _look(self) -> None:
+        seen = await self.look()
+        if self.seen is None or seen.began >= self.seen.began:
+            before, self.seen = self.seen, seen
+            for change in changes(before, seen) if before else ():
+                self.tell(*change)
