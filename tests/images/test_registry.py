@@ -11,10 +11,12 @@ from unittest import mock
 from attrs import evolve
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web._newclient import HTTP11ClientProtocol
+from twisted.web.client import URI
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -26,7 +28,15 @@ from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
-from txcontain.images.registry import Connections, Conversation, Download, Registries, login_for
+from txcontain.images.registry import (
+    Connections,
+    Conversation,
+    Download,
+    Noted,
+    Registries,
+    Trust,
+    login_for,
+)
 
 MADE = image([[file("a", b"a" * 1000)]])
 (LAYER,) = MADE.manifest.layers
@@ -449,13 +459,22 @@ class Wires(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """A connection is cut in the end, whatever the other side does."""
-        protocol, endpoint, pool = HTTP11ClientProtocol(), mock.Mock(), Connections(Clock())
-        transport = mock.Mock(wraps=StringTransport())
-        protocol.makeConnection(transport)
-        endpoint.connect.return_value = succeed(protocol)
-        self.assertIs(self.successResultOf(pool.getConnection("a", endpoint)), protocol)
-        pool.cut()
-        transport.abortConnection.assert_called_once_with()
+        reactor = MemoryReactorClock()
+        made = Connections(reactor, Trust("/not/there"))
+        for url in (b"http://127.0.0.1:5000/", b"https://127.0.0.1:5000/"):
+            protocol = Protocol()
+            noted: list[Any] = []
+            endpoint = Noted(mock.Mock(), noted.append)
+            endpoint.endpoint.connect.return_value = succeed(protocol)
+            self.assertIs(self.successResultOf(endpoint.connect(None)), protocol)
+            self.assertEqual(noted, [protocol])
+            self.assertTrue(
+                IStreamClientEndpoint.providedBy(made.endpointForURI(URI.fromBytes(url)))
+            )
+        protocol.transport = mock.Mock()
+        made._made.append(protocol)
+        made.cut()
+        protocol.transport.abortConnection.assert_called_once_with()
 
 
 class Loads(PullCase):

@@ -23,6 +23,7 @@ from OpenSSL.SSL import Error as TlsError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
@@ -36,7 +37,7 @@ from twisted.web.client import (
     ResponseFailed,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IPolicyForHTTPS
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from txcontain import __version__
@@ -72,7 +73,6 @@ LOST = (
 )
 
 
-@implementer(IPolicyForHTTPS)
 @frozen
 class Trust:
     """Trusts the CA in FOLDER/HOST[:PORT]/ca.crt if there is one, and else those of this system."""
@@ -107,24 +107,34 @@ class Noted:
         return protocol
 
 
-class Connections(HTTPConnectionPool):
-    """Connections that can be cut.
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class Connections:
+    """Makes connections that can be cut.
 
     To close one as usual, with TLS, takes the other side too: it may go on to send, or be silent.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
-        self._made: list[Any] = []
+    reactor: Any
+    trust: Trust
+    pool: HTTPConnectionPool = field(init=False)
+    _made: list[Any] = field(factory=list)  # protocols, each right on its TCP connection
 
-    def getConnection(self, key: Any, endpoint: Any) -> Any:
-        """A connection for one request."""
-        noted: Any = Noted(endpoint, self._made.append)
-        return super().getConnection(key, noted)
+    def __attrs_post_init__(self) -> None:
+        self.pool = HTTPConnectionPool(self.reactor)
+
+    def endpointForURI(self, uri: Any) -> Any:
+        """What connects to a host."""
+        name = uri.host.decode("ascii")
+        direct = HostnameEndpoint(self.reactor, name, uri.port, timeout=CONNECT_WITHIN)
+        noted: Any = Noted(direct, self._made.append)
+        if uri.scheme != b"https":
+            return noted
+        return wrapClientTLS(self.trust.creatorForNetloc(uri.host, uri.port), noted)
 
     def cut(self) -> None:
         """Cut all of them."""
-        self.closeCachedConnections()
+        self.pool.closeCachedConnections()
         for protocol in self._made:
             protocol.transport.abortConnection()
 
@@ -150,10 +160,9 @@ class Registries:
                 "without TLS only a loopback address can be asked, such as 127.0.0.1:5000",
             )
         login = await self.threads(login_for, os.path.expanduser(self.logins), reference.registry)
-        pool = Connections(self.reactor)
-        trust = Trust(self.certificates)
-        agent: Any = Agent(self.reactor, trust, CONNECT_WITHIN, pool=pool)
-        return Conversation(self, reference, insecure, login, HTTPClient(agent), pool)
+        made = Connections(self.reactor, Trust(self.certificates))
+        agent: Any = Agent.usingEndpointFactory(self.reactor, made, made.pool)
+        return Conversation(self, reference, insecure, login, HTTPClient(agent), made)
 
 
 def login_for(path: str, registry: str) -> str:
@@ -179,7 +188,7 @@ class Conversation:
     insecure: bool
     login: str  # in base 64
     http: HTTPClient
-    pool: Connections
+    connections: Connections
     authorization: str = ""  # that the registry has asked for
 
     scope: ClassVar[str] = "pull"  # what a token is to be good for
@@ -192,7 +201,7 @@ class Conversation:
 
     def end(self) -> None:
         """Cut the connections."""
-        self.pool.cut()
+        self.connections.cut()
 
     async def manifest(self, wanted: str) -> tuple[bytes, str]:
         """A manifest or an index by its tag or digest, and the media type it comes as.
