@@ -35,12 +35,14 @@ MASKS = {
     "pids": r"\b\d+\b",
     "namespaces": r"\[\d+\]",
     "times": r"\b\d+:\d\d(:\d\d)?\b|\b[A-Z][a-z]{2} +\d+\b",
+    "capabilities": r"\b[0-9a-f]{16}\b",
     "sizes": r"\b\d+(\.\d+)?[KMG]?\b",
 }
-# A shell that reads a pipe says more than one at a terminal does.
+# A shell that reads a pipe says more than one at a terminal does. Blanks at the end aren't seen.
 OF_PIPES = (
     (r"(?m)^(\S*bash): line \d+: +\d+ (Killed|Terminated)\b.*$", r"\2"),
     (r"(?m)^(\S*bash): line \d+: ", r"\1: "),
+    (r"(?m) +$", ""),
 )
 WITHIN = 30  # seconds, for each command
 END = "lesson-command-has-ended"
