@@ -1,11 +1,15 @@
 """Images of other programs run here: buildah, skopeo, and a registry with and without a login."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -262,3 +266,42 @@ class WithLogin(RegistryCase):
         answer = self.ask("POST", "/images", {"name": f"{self.where}/app:1"})
         self.assertEqual(answer.status, 409)
         self.assertIn("does not let us have it → log in", answer.reason)
+
+
+class Endless(ImageCase):
+    """A registry whose answer has no end."""
+
+    def add_images(self) -> None:
+        super().add_images()
+        self.number = free_port()
+        self.authority = Authority(self.folder)
+        trusted = self.folder / "registries" / f"localhost:{self.number}"
+        trusted.mkdir(parents=True)
+        shutil.copy(self.authority.certificate, trusted / "ca.crt")
+        self.options = (f"--registry-certificates={trusted.parent}",)
+
+    def test_endless(self) -> None:
+        """It is refused once it is too long, and then nothing more of it is taken."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.authority.issue("registry", "127.0.0.1"))
+        cut = threading.Event()
+
+        def serve() -> None:
+            raw, _ = server.accept()
+            with contextlib.closing(context.wrap_socket(raw, server_side=True)) as connection:
+                connection.settimeout(PATIENCE)
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                with contextlib.suppress(ConnectionError, ssl.SSLError):
+                    while True:
+                        connection.sendall(b"x" * 65536)
+                cut.set()
+
+        with socket.create_server(("127.0.0.1", self.number)) as server:
+            serving = threading.Thread(target=serve, daemon=True)
+            serving.start()
+            answer = self.ask("POST", "/images", {"name": f"localhost:{self.number}/app:1"})
+            self.assertEqual(answer.status, 409)
+            self.assertIn("a document of it is longer than 1048576 bytes", answer.reason)
+            self.assertTrue(cut.wait(PATIENCE), "it is still taken")
+            serving.join(PATIENCE)
