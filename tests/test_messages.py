@@ -957,8 +957,8 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         ["ps", "--format", "{{.Colour}}"],
         {},
         "txcontain ps: error: argument --format: there is no field .Colour: the fields are"
-        " .Instance, .Config, .State, .Ready, .Health, .Age, .Pid, .Ports, .Address, .Restarts,"
-        " .Exit",
+        " .Instance, .Config, .State, .Ready, .Health, .Age, .Node, .Pid, .Ports, .Address,"
+        " .Restarts, .Exit",
     ),
     (
         ["ps", "--format", "{{json .}}"],

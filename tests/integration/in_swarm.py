@@ -130,6 +130,17 @@ class LifeTests(SwarmCase):
         addresses = set(re.findall(r"-- (10\.[0-9.]+)", said))
         self.assertTrue(addresses, said)
 
+    def test_records(self) -> None:
+        """The list of all tells where each instance runs, and how those that have ended did."""
+        instance = self.launch()
+        ended = self.launch(**self.job("#!/bin/sh\nexit 3\n"))
+        wait_until(lambda: self.running() == [instance], "the other one has ended")
+        one, other = self.ask("GET", "/instances").json["instances"]
+        self.assertEqual((one["instance"], one["state"]), (instance, "running"))
+        self.assertEqual(one["node"], os.uname().nodename)
+        self.assertEqual((other["instance"], other["state"]), (ended, "ended"))
+        self.assertEqual(other["exit"]["reason"], "exit status 3")
+
     def test_gap(self) -> None:
         """While Docker does not answer, the list is the last one, and writes are put off."""
         instance, key = self.launch(), self.upload()

@@ -76,6 +76,8 @@ class FakeDocker(Resource):
                 return self.end(identity)
             case ["GET ", "tasks"]:
                 return 200, self.tasks
+            case ["GET ", "nodes"]:
+                return 200, [{**NODE, "Description": {"Hostname": "h1"}}]
             case ["GET ", "nodes", _]:
                 return 200, NODE
             case ["POST ", "networks", "create"]:
@@ -126,7 +128,12 @@ def task(service: str, state: str, error: str = "", node: str = "n1") -> dict[st
     return {
         "ServiceID": service,
         "NodeID": node,
-        "Status": {"State": state, "Message": state, **({"Err": error} if error else {})},
+        "Status": {
+            "Timestamp": "2026-01-01T00:00:01.5Z",
+            "State": state,
+            "Message": state,
+            **({"Err": error} if error else {}),
+        },
     }
 
 

@@ -205,6 +205,23 @@ class EndTests(SwarmCase):
         self.assertEqual([*self.fake.services], ["other"])
 
 
+class RecordTests(SwarmCase):
+    """The list of all."""
+
+    def test_match(self) -> None:
+        """All are told, or those that a word stands for, with the node where they run."""
+        self.keep()
+        one, other = self.launched(), self.launched()
+        for wanted, found in (
+            (None, [one, other]),
+            (one, [one]),
+            ("config:web", [one, other]),
+        ):
+            told = self.now(self.swarm.records(wanted))
+            self.assertEqual([(r["instance"], r["node"]) for r in told], [(n, "h1") for n in found])
+        self.refused(self.swarm.records("nobody"), errors.NoSuchInstance)
+
+
 class LogTests(SwarmCase):
     """The logs of instances."""
 
@@ -267,6 +284,7 @@ class AreaTests(SwarmCase):
             ("GET", "/volumes", 501),
             ("DELETE", "/volumes/x", 501),
             ("POST", "/instances", 501),
+            ("GET", "/instances", 200),
             ("GET", "/instances/web-1", 501),
             ("GET", "/instances/web-1/top", 501),
             ("GET", "/stacks/shop", 501),

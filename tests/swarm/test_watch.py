@@ -4,54 +4,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MachineTestCase
-from tests.swarm.docker import task
+from tests.swarm.test_records import at, seen
 from txcontain.errors import Unavailable
 from txcontain.swarm.client import ANSWER_WITHIN
-from txcontain.swarm.mapping import INSTANCE
-from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, Seen, Watch, changes
-
-
-def service(name: str) -> dict[str, Any]:
-    """A service that is an instance."""
-    labels = {INSTANCE: name, "txcontain.name": "a", "txcontain.major": "1", "txcontain.minor": "1"}
-    return {"ID": name, "Spec": {"Labels": labels}}
-
-
-def seen(*tasks: Any, **more: Any) -> Seen:
-    """A look at a swarm with one instance, web, and these tasks of it."""
-    return Seen([service("web")], tasks, **more)
-
-
-def at(second: int, *what: str) -> dict[str, Any]:
-    """A task of web."""
-    return {**task("web", *what), "CreatedAt": f"2026-01-01T00:00:0{second}Z"}
-
-
-class ChangeTests(SynchronousTestCase):
-    """What the journal is told."""
-
-    def test_changes(self) -> None:
-        """A start, an end and a move are told, of those that were there before."""
-        run, end = at(1, "running"), at(1, "failed", "non-zero exit (3)")
-        again, moved = at(2, "running"), at(2, "running", "", "n2")
-        for before, after, told in (
-            ([run], [run], []),
-            ([run], [end], [("web", "ended", "non-zero exit (3), on node n1")]),
-            ([end], [again, end], [("web", "running", "running, on node n1")]),
-            ([run], [run, moved], [("web", "running", "running, on node n2")]),
-            ([run], [], []),
-            ([], [run], []),
-            ([at(1, "pending")], [at(1, "preparing")], []),
-        ):
-            self.assertEqual([*changes(seen(*before), seen(*after))], told)
-
-    def test_others(self) -> None:
-        """Tasks of services that are no instances are none of ours."""
-        other = task("other", "running")
-        self.assertEqual([*changes(seen(other), seen({**other, **at(1, "failed")}))], [])
+from txcontain.swarm.records import Seen
+from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, Watch
 
 
 class WatchTests(MachineTestCase):
@@ -130,6 +89,6 @@ class WatchTests(MachineTestCase):
         self.looks[-1].errback(Unavailable("no leader"))
         self.clock.advance(LOOK_EVERY)
         self.end(at(1, "complete"))
-        self.assertEqual(self.told, [("web", "ended", "complete, on node n1")])
+        self.assertEqual(self.told, [("web", "ended", "complete, on h1")])
         self.watch.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from attrs import asdict, define, evolve
 from twisted.web.resource import Resource
@@ -36,7 +37,6 @@ from txcontain.engine.explaining import explain_instance
 from txcontain.engine.inspection import held, inspect, top, usage
 from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
-from txcontain.runtime.instance import Instance
 
 STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended", "failed")
 RECORD: Json = {
@@ -64,15 +64,17 @@ RECORD: Json = {
         "description": "that its launch gave it",
     },
 }  # what the list of all tells of each
+OF_SWARM: Json = {
+    "node": {"type": ["string", "null"], "description": "of many hosts, the one where it runs"},
+}  # what it tells beside that, if there are many hosts
 NAME_PART = string(
     "a name, the beginning of one, config:NAME, NAME-MAJOR, NAME-MAJOR-MINOR, or service:NAME"
 )
 
 
-def listed(instance: Instance) -> Json:
-    """What the list of all tells of an instance."""
-    standing = instance.standing
-    return {key: standing[key] for key in RECORD}
+def listed(standing: Mapping[str, Any]) -> Json:
+    """What the list of all tells of an instance, which stands so."""
+    return {key: standing[key] for key in (*RECORD, *OF_SWARM) if key in standing}
 
 
 # What only some machines count, or only of some instances.
@@ -109,7 +111,7 @@ class Instances(Area):
             *("major", "minor", "instance", "remove", "labels"),
             closed=True,
         ),
-        "Record": structure(RECORD, closed=True),
+        "Record": structure({**RECORD, **OF_SWARM}, *OF_SWARM, closed=True),
         "Instance": structure(
             {
                 **RECORD,
@@ -349,9 +351,7 @@ class Instances(Area):
     async def all(self, request: Request) -> Json:
         """GET /instances."""
         wanted = query(request, match=text)["match"]
-        every = list(self.manager.instances.values())
-        chosen = every if wanted is None else self.manager.match_all(wanted)
-        return {"instances": [listed(instance) for instance in chosen]}
+        return {"instances": [listed(one) for one in await self.engine.records(wanted)]}
 
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /instances."""

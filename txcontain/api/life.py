@@ -99,6 +99,6 @@ class Life(Area):
             for text in await act(self.manager, instance, **values):
                 note(request, text)
             await self.manager.pool.written()
-            return listed(self.manager.instances.get(instance.name, instance))
+            return listed(self.manager.instances.get(instance.name, instance).standing)
 
         return ExtensionResource(POST=post)

@@ -47,14 +47,20 @@ def make_root(engine: Engine) -> Resource:
         one = instances.one(name) if has_records else NotThere()
         return _with(one, *(area.below_instance(name) for area in there))
 
-    every = ExtensionResource("GET", GET=instances.all, POST=instances.launch)
+    launch = instances.launch if has_records else not_there
+    every = ExtensionResource("GET", GET=instances.all, POST=launch)
     everything: Resources = {
-        b"instances": Collection(every if has_records else NotThere(), instance),
+        b"instances": Collection(every, instance),
         b"openapi.json": ExtensionResource(GET=openapi),
     }
     lacking = {name: NotThere() for area in others for name in area.resources()}
     resources = (area.resources() for area in there)
     return _with(NotFound(), page.files(), lacking, everything, *resources)
+
+
+async def not_there(request: Request) -> None:
+    """What an engine does not have. Raises NotInSwarm."""
+    raise NOT_THERE()
 
 
 def _areas_of(engine: Engine) -> tuple[list[Area], list[Area]]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
 AT_REST = ("ended", "failed", "stopped")  # states that only -a shows
+NODE = "Node"  # a column, if there are many hosts
 FIELD = re.compile(r"\{\{ *\.(\w+) *\}\}")
 ESCAPES = {r"\t": "\t", r"\n": "\n"}  # in a template
 
@@ -50,6 +51,7 @@ COLUMNS: "dict[str, Callable[[Json], str]]" = {
     "Ready": is_ready,
     "Health": health,
     "Age": lambda record: age(time.time() - record["since"]),
+    NODE: lambda record: record.get("node") or "-",
     "Pid": lambda record: str(record["pid"] or "-"),
     "Ports": ports,
     "Address": lambda record: record.get("address") or "-",
@@ -106,12 +108,19 @@ async def ps(client: "Client", arguments: Namespace) -> int:
     elif arguments.format:
         lines = (fill_in(arguments.format, record) for record in records)
     else:
-        rows = [[cell(record) for cell in COLUMNS.values()] for record in records]
-        show_table([[name.upper() for name in COLUMNS], *rows])
+        show_table(table(records))
         return 0
     for line in lines:
         print(line)
     return 0
+
+
+def table(records: "list[Json]") -> list[list[str]]:
+    """Return the rows of a table, its heads first; it has nodes if there are any."""
+    nodes = any(record.get("node") for record in records)
+    names = [name for name in COLUMNS if nodes or name != NODE]
+    rows = [[COLUMNS[name](record) for name in names] for record in records]
+    return [[name.upper() for name in names], *rows]
 
 
 async def named_ones(client: "Client", names: "list[str]") -> "list[Json]":

@@ -70,6 +70,12 @@ class Engine(Protocol):
     async def running(self) -> Running:
         """What runs. Raises Unavailable, MachineAtFault."""
 
+    async def records(self, wanted: str | None) -> Sequence[Mapping[str, Any]]:
+        """How all instances stand, or those that this stands for (``names.match_all``).
+
+        Raises NoSuchInstance, Ambiguous, MachineAtFault.
+        """
+
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove everything of it except its volumes.
 

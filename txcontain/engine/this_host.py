@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -38,6 +38,12 @@ class ThisHost:
     async def running(self) -> Running:
         """What runs, now."""
         return Running([instance.summary for instance in self.host.running()])
+
+    async def records(self, wanted: str | None) -> Sequence[Mapping[str, Any]]:
+        """How instances stand. Raises NoSuchInstance, Ambiguous."""
+        every = list(self.host.instances.values())
+        chosen = every if wanted is None else self.host.match_all(wanted)
+        return [instance.standing for instance in chosen]
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

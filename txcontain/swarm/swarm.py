@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from secrets import token_hex
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from txcontain.container.reference import read_reference
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine.interface import Launched, LogsAsked, Running
 from txcontain.engine.manager import Manager
-from txcontain.engine.names import Known, match
+from txcontain.engine.names import Known, match, match_all
 from txcontain.engine.store import SUFFIX, no_such_config
 from txcontain.errors import (
     ConfigAtFault,
@@ -36,7 +36,8 @@ from txcontain.later import poll, together
 from txcontain.swarm import logs, mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
-from txcontain.swarm.watch import Seen, Watch
+from txcontain.swarm.records import Seen, records
+from txcontain.swarm.watch import Watch
 
 LOOK_AFTER, LOOK_MOST = 0.02, 0.2  # seconds between looks at tasks
 RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
@@ -235,8 +236,24 @@ class Swarm:
         """All that there is now. Raises Unavailable, MachineAtFault."""
         began = self.host.reactor.seconds()
         time = self.host.kernel.now()
-        services, tasks = await together(self._services(), self._tasks())
-        return Seen(services, tasks, began, time)
+        services, tasks, nodes = await together(self._services(), self._tasks(), self._nodes())
+        return Seen(services, tasks, nodes, began, time)
+
+    async def _nodes(self) -> dict[str, str]:
+        """The name of each node, by its id."""
+        found = await self.docker.ask("GET", "/nodes", doing="asking which nodes there are")
+        return {one["ID"]: one["Description"]["Hostname"] for one in found or ()}
+
+    async def records(self, wanted: str | None) -> Sequence[Mapping[str, Any]]:
+        """All instances; or those that this stands for. Raises NoSuchInstance, Ambiguous."""
+        seen, _ = await self.watch.now()
+        found = {one["instance"]: one for one in records(seen)}
+        if wanted is None:
+            return [*found.values()]
+        known = {
+            name: Known((one["name"], one["major"], one["minor"])) for name, one in found.items()
+        }
+        return [found[name] for name in match_all(wanted, known)]
 
     async def running(self) -> Running:
         """What runs; what ran when that could be seen last, if the swarm does not answer."""

@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 
 from txcontain.errors import Unavailable
 from txcontain.later import Timer, background, wait_for
 from txcontain.swarm.client import ANSWER_WITHIN
-from txcontain.swarm.mapping import INSTANCE, Json, is_ours, is_over, moment, said_of, state_of
+from txcontain.swarm.records import Seen, changes
 
 LOOK_EVERY = 1.0  # seconds
 AT_ONCE = 0.04  # seconds
-
-
-@frozen
-class Seen:
-    """What there was at a time."""
-
-    services: Sequence[Json]  # those that are instances
-    tasks: Sequence[Json]
-    began: float = 0.0  # when it was asked for, by the reactor's clock
-    time: float = 0.0  # the same, unix time
-
-
-@frozen
-class State:
-    """What an instance does."""
-
-    what: str  # running, starting or ended
-    why: str
-    node: str  # its id; empty if it has none yet
-
-
-def states(seen: Seen) -> dict[str, State]:
-    """What each instance does, by its name: its newest task tells."""
-    names = {one["ID"]: one["Spec"]["Labels"][INSTANCE] for one in seen.services if is_ours(one)}
-    newest: dict[str, Json] = {}
-    for task in sorted(seen.tasks, key=lambda task: moment(task.get("CreatedAt", ""))):
-        if task["ServiceID"] in names:
-            newest[names[task["ServiceID"]]] = task
-    return {name: _state(task) for name, task in newest.items()}
-
-
-def _state(task: Json) -> State:
-    what = "ended" if is_over(task) else "running" if state_of(task) == "running" else "starting"
-    return State(what, said_of(task), task.get("NodeID", ""))
-
-
-def changes(before: Seen, after: Seen) -> Iterator[tuple[str, str, str]]:
-    """What has changed of instances that were there before: name, what, and why."""
-    were = states(before)
-    for name, state in states(after).items():
-        old = were.get(name)
-        if old and (old.what, old.node) != (state.what, state.node):
-            where = f", on node {state.node}" if state.node else ""
-            yield name, state.what, f"{state.why}{where}"
 
 
 @define(eq=False)
