@@ -2413,6 +2413,48 @@ ELSEWHERE = (
         "Say what to run in it: txcontain exec INSTANCE COMMAND...",
     ),
     (
+        "a step of a launch that is over",
+        "integration/test_steps.py:test_refused",
+        "there is no such launch to step through → it has ended, or its client has gone: begin"
+        " again",
+    ),
+    (
+        "a step after the client has hung up",
+        "integration/test_steps.py:test_gone_with_its_client",
+        "stepping through a launch → it is over → begin again",
+    ),
+    (
+        "a step that lies behind",
+        "integration/test_steps.py:test_refused",
+        "the next step can be one from {} to {}, not {}",
+    ),
+    (
+        "one launch in steps too many",
+        "integration/test_steps.py:test_bounded",
+        "{} launches are stepped through already → end one of them",
+    ),
+    (
+        "a launch in steps on a private network",
+        "integration/test_steps.py:test_refused",
+        'no link and no connection is there for a launch in steps → have "network": "host" or'
+        ' "none" in the config, and no "per_connection"',
+    ),
+    (
+        "until a step that is not to come",
+        "cli/test_step.py:test_wrong_words",
+        "No step {} is still to come: `list` shows them.",
+    ),
+    (
+        "a shell in a launch in steps, by another user",
+        "cli/test_step.py:test_shell",
+        "Only root can enter it, on the manager's host.",
+    ),
+    (
+        "an answer to step that no manager gives",
+        "cli/test_step.py:test_no_sense",
+        "The manager's answer makes no sense: {}",
+    ),
+    (
         "the timeline of a launch that has not come so far",
         "cli/test_pictures.py:test_nothing_known",
         "Nothing is known of the time of its launch: it has not come so far.",

@@ -89,6 +89,10 @@ class NoSuchStack(Error):
     """There is no stack of this name."""
 
 
+class NoSuchStep(Error):
+    """There is no launch of this name that is stepped through."""
+
+
 class NoSuchService(Error):
     """There is no service of this name."""
 

@@ -57,6 +57,7 @@ NAMES = {
     "stack": "s",
     "service": "a",
     "image": "app",
+    "launch": "0123",
 }
 NAMED_INSIDE = (
     "/launch",
@@ -151,7 +152,7 @@ class DocumentTests(ManagerTestCase):
         found |= {"/volumes/{volume}"}
         volumes: Any = self.root.getStaticEntity(b"volumes")
         found |= set(paths_below(volumes.getChild(b"pg", None), "/volumes/{volume}"))
-        found |= {"/images/{image}"}
+        found |= {"/images/{image}", "/steps/{config}", "/steps/{config}/{launch}"}
         images: Any = self.root.getStaticEntity(b"images")
         found |= set(paths_below(images.getChild(b"app", None), "/images/{image}"))
         found |= {"/stacks/{stack}", "/services/{service}"}
@@ -159,7 +160,7 @@ class DocumentTests(ManagerTestCase):
         found |= set(paths_below(stacks.getChild(b"shop", None), "/stacks/{stack}"))
         services: Any = self.root.getStaticEntity(b"services")
         found |= set(paths_below(services.getChild(b"a", None), "/services/{service}"))
-        self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy", *OF_PAGE})
+        self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy", "/steps", *OF_PAGE})
 
     def test_statuses(self) -> None:
         """Each status that a request can get is there, and in API.md."""

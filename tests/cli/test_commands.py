@@ -390,6 +390,7 @@ class NoAnswerTests(Session):
         words["rename"] = ["web-1", "shop"]
         words["top"] = ["web-1"]
         words["compare"] = ["web-1", "1"]
+        words["step"] = ["web", "1", "01"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
             if command.run in (system.token, system.give_help, complete.complete):

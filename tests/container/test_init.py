@@ -163,7 +163,7 @@ class Manager:
         self.received += b"".join(parts)
 
     def recv(self, length: int, flags: int) -> bytes:
-        return b"\n"[:length] if b"link" in self.received else b""
+        return b"\n"[:length] if b"link" in self.received or b"step" in self.received else b""
 
 
 class Case(SynchronousTestCase):
@@ -255,6 +255,7 @@ PLANS = {
     "for a connection": container_plan(per_connection=True),
     "user namespace": container_plan(ids=1 << 20),
     "disk": container_plan(limits={}, disk_size="16M"),
+    "in steps": [one for each in container_plan() for one in (("pause", {}), each)],
     "packing": make_packing_plan("/volume", "/scratch", "/pipe", Program("/tar")),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
@@ -819,6 +820,19 @@ class FileTree(Case):
         number = os.makedev(1, 3)
         self.assertIn(("mknod", "null", stat.S_IFCHR | 0o666, number, 1001), calls)
         self.assertIn(("chmod", "null", 0o666, 1001), calls)
+
+
+class PauseTests(Case):
+    """A launch that stops before each step."""
+
+    def test_pause(self) -> None:
+        """The init says that it waits; if the manager has ended meanwhile, so does the init."""
+        manager = Manager()
+        make_container(Recorder(), manager).pause()
+        self.assertEqual(json.loads(manager.received), {"wants": "step"})
+        self.patch(Manager, "recv", lambda *_: b"")
+        error = self.assertRaises(init.StepError, make_container(Recorder(), manager).pause)
+        self.assertEqual(error.cause, "the manager has ended")
 
 
 class Network(Case):

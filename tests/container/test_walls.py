@@ -6,7 +6,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
-from txcontain.container.walls import WALLS, card, compare
+from txcontain.container.walls import ATTACKS, WALLS, card, compare, purpose_of
 
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
@@ -66,11 +66,18 @@ class CardTests(SynchronousTestCase):
             self.assertGreater(told["exposure"], 0)
 
     def test_tests(self) -> None:
-        """The test that is named for each wall is there."""
-        for wall in WALLS:
-            module, case, test = wall.test.split(".")
+        """The test that is named for each wall and for each step is there."""
+        for name in [wall.test for wall in WALLS] + [test for _, test in ATTACKS.values()]:
+            module, case, test = name.split(".")
             found = getattr(import_module(f"tests.integration.{module}"), case)
-            self.assertTrue(callable(getattr(found, test)), wall.test)
+            self.assertTrue(callable(getattr(found, test)), name)
+
+    def test_purpose(self) -> None:
+        """Each step is for something; some prevent an attack, which a test tries."""
+        told = purpose_of("seccomp")
+        self.assertIn("seccomp(2)", told["why"])
+        self.assertEqual(told["test"], "test_wall.SystemCallTests.test_refused")
+        self.assertEqual(purpose_of("move")["attack"], "")
 
 
 class CompareTests(SynchronousTestCase):

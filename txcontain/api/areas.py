@@ -15,6 +15,7 @@ from txcontain.api.life import Life
 from txcontain.api.logs import Logs
 from txcontain.api.secrets import Secrets
 from txcontain.api.services import Services
+from txcontain.api.steps import Stepping
 from txcontain.api.system import System
 from txcontain.api.v1 import V1
 from txcontain.api.volumes import Volumes
@@ -26,6 +27,7 @@ AREAS: dict[str, type[Area]] = {
     "secrets": Secrets,
     "instances": Instances,
     "walls": Walls,
+    "steps": Stepping,
     "life": Life,
     "figures": Figures,
     "logs": Logs,

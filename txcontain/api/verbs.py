@@ -65,6 +65,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.NoSuchPath, http.NOT_FOUND, b"Not Found", "no-such-path"),
     (errors.NoSuchInstance, http.NOT_FOUND, b"Not Found", "no-such-instance"),
     (errors.NoSuchStack, http.NOT_FOUND, b"Not Found", "no-such-stack"),
+    (errors.NoSuchStep, http.NOT_FOUND, b"Not Found", "no-such-step"),
     (errors.NoSuchService, http.NOT_FOUND, b"Not Found", "no-such-service"),
     (errors.NoSuchVolume, http.NOT_FOUND, b"Not Found", "no-such-volume"),
     (errors.NoSuchImage, http.NOT_FOUND, b"Not Found", "no-such-image"),

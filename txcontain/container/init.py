@@ -16,6 +16,8 @@ The protocol, on one unix stream socket::
      | <-------------------------- newline -- |  and a link to the bridge in it: eth0
      | -- {"wants": "stream"} -------------> |  if it is to serve one connection
      | <---------- newline, a descriptor -- |  SCM_RIGHTS: its standard input and output
+     | -- {"wants": "step"} ---------------> |  it waits before a step, if a person looks at each
+     | <-------------------------- newline -- |
      | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
      | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
     or, at any time
@@ -1061,6 +1063,13 @@ class Container:
         descriptor = self.kernel.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self.kernel.write(descriptor, value.encode())
         self.kernel.close(descriptor)
+
+    def pause(self) -> None:
+        """Wait until the manager says to go on: someone looks at what there is so far."""
+        assert self.connection is not None
+        self.connection.sendall(to_json({"wants": "step"}).encode() + b"\n")
+        if not receive(self.connection, 1):
+            raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
 
     def ask_for_link(self) -> None:
         """Ask the manager to make the link, since there is a namespace for it now."""

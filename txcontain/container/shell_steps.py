@@ -328,6 +328,10 @@ class Shell:
             "exec 9<&-",
         ]
 
+    def pause(self) -> Lines:
+        """Someone looks at what there is so far (recv(2))."""
+        return []
+
     def link(self, address: str, netmask: str, gateway: str) -> Lines:
         """The link gets an address and becomes the default route (ip-address(8), ip-route(8)). By
         hand, the address is one that is free, as the container's own may be in use.

@@ -12,6 +12,7 @@ from attrs import asdict, frozen
 
 from txcontain.container.facts import MASKED
 from txcontain.container.plan import CAPABILITIES
+from txcontain.container.shell_steps import Shell
 from txcontain.container.spec import Spec
 
 Facts = Mapping[str, Any]
@@ -30,6 +31,48 @@ class Wall:
     test: str  # the test that runs against it, below tests.integration
     holds: Callable[[Facts, Spec], bool]
     key: str = ""  # what a config says to have it
+
+
+# What a step of a plan keeps a container from, and the test that tries it.
+ATTACKS = {
+    "unshare": ("see what the host has", "test_isolation.ProcessTests.test_namespaces"),
+    "read_only_path": (
+        "change the host's settings",
+        "test_wall.PrivilegeTests.test_kernel_settings",
+    ),
+    "mask": ("read of the host what only root may", "test_isolation.KernelTests.test_masked"),
+    "device": ("make a node of the host's disk", "test_wall.PrivilegeTests.test_devices"),
+    "input": ("change the host's /dev/null", "test_wall.HostTests.test_standard_input"),
+    "limits": ("use up a user's share", "test_wall.HostTests.test_what_is_counted_for_a_user"),
+    "bounding_set": ("use root's powers over the host", "test_isolation.PowerTests.test_root"),
+    "seccomp": ("ask the kernel for a way around", "test_wall.SystemCallTests.test_refused"),
+    "user_namespace_of": (
+        "be root on the host",
+        "test_user_namespace.IdentityTests.test_powers_are_over_its_own_alone",
+    ),
+    "disk": ("fill the host's disk", "test_limits.DiskTests.test_disk"),
+    "root_overlay": (
+        "change the image that others have",
+        "test_isolation.FileTests.test_read_only",
+    ),
+    "overlay": ("change what others have", "test_isolation.FileTests.test_two_of_one_config"),
+    "host_folder": ("leave the folder by a link", "test_volumes.HostFolderTests.test_not_allowed"),
+    "seal": ("write to a READ mount", "test_isolation.FileTests.test_no_remount"),
+    "pivot_root": ("leave its root, as one leaves a chroot", "test_wall.HostTests.test_chroot"),
+    "close_descriptors": (
+        "leave by a descriptor that was left open",
+        "test_wall.DescriptorTests.test_every_variant",
+    ),
+    "user": ("act as root", "test_isolation.OwnerTests.test_owner"),
+    "no_new_privileges": ("get powers by setuid bits", "test_wall.PrivilegeTests.test_setuid"),
+}
+
+
+def purpose_of(op: str) -> dict[str, str]:
+    """What a step is for, what it keeps a container from, and the test that tries that."""
+    said = " ".join(str(getattr(Shell, op).__doc__).split())
+    attack, test = ATTACKS.get(op, ("", ""))
+    return {"why": said, "attack": attack, "test": test}
 
 
 def _own(kind: str) -> Callable[[Facts, Spec], bool]:

@@ -186,7 +186,7 @@ class Manager:
         with self.holding() as layers:
             image = await self.get_layers(spec, layers)
             spec = with_defaults(spec, image) if image else spec
-            await self._make_volumes(spec)
+            await self.make_volumes(spec)
             before = self.instances.get(asked.instance or "")
             if before and before.failure is not None:
                 await self._destroy_if_there(before.name)
@@ -244,7 +244,8 @@ class Manager:
             layers.append(await self.layers.get(self.mountables, mount.tarball))
         return used(spec.base_image, image.digest, image.config) if image else None
 
-    async def _make_volumes(self, spec: Spec) -> None:
+    async def make_volumes(self, spec: Spec) -> None:
+        """Make those of a config's volumes that are not there. Raises MachineAtFault."""
         for name in spec.volume_names:
             if await self.volumes.make(name):
                 self.journal.add("volume", f"{name} was made for {spec.file_name}", volume=name)

@@ -12,8 +12,8 @@ from txcontain.container.facts import FIRST_ID, IDS, MOST_RANGES
 from txcontain.errors import MachineAtFault
 
 
-def free_range(taken: Iterable[int]) -> int:
-    """The first id of a free range.
+def free_range(taken: Iterable[int], *, last: bool = False) -> int:
+    """The first id of a free range: of the first one or, if that is asked for, of the last.
 
     Raises MachineAtFault if all are taken.
     """
@@ -21,7 +21,7 @@ def free_range(taken: Iterable[int]) -> int:
     if not free:
         hint = "remove instances that have ended, or do without user namespaces"
         raise MachineAtFault(f"all {MOST_RANGES} ranges of user ids are taken", hint)
-    return min(free)
+    return max(free) if last else min(free)
 
 
 def read_range(value: object) -> int | None:

@@ -35,6 +35,7 @@ class Child(Supervised, ProcessProtocol):
     make_link: MakeLink | None = None  # to the private network, if the plan asks for it
     stream: int | None = None  # the descriptor of a connection to pass to the init
     terminal_passed: None = None
+    on_pause: Callable[[], None] | None = None  # told that the init waits before a step
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
     in_advance: int = 0  # steps that it carried out before a launch needed them
     planned: bool = False  # whether it got the rest of a plan
@@ -110,6 +111,11 @@ class Child(Supervised, ProcessProtocol):
     def _be_over(self, outcome: Any) -> Any:
         self._will_exec(False)
         return outcome
+
+    def go_on(self) -> None:
+        """Tell the init, which waits before a step, to carry it out."""
+        if self.connection is not None:
+            self.connection.go_on()
 
     def hang_up(self) -> None:
         """Tell the init that it is not needed any more."""

@@ -56,6 +56,10 @@ class InitHandler(Protocol):
     def terminal_passed(self) -> Callable[[int], None] | None:
         """Takes the descriptor of a terminal's master, if the plan makes one."""
 
+    @property
+    def on_pause(self) -> Callable[[], None] | None:
+        """Is told that the init waits before a step, if the plan says that it is to."""
+
     def init_connected(self, connection: Connection, pid: int) -> None:
         """The init has connected."""
 
@@ -153,8 +157,14 @@ class Connection(LineOnlyReceiver):
             background(self._link(child.make_link(child.process)), "making a link")
         elif child is not None and what == "stream" and child.stream is not None:
             self._kernel.send(self.transport.getHandle(), b"\n", child.stream)
+        elif child is not None and what == "step" and child.on_pause is not None:
+            child.on_pause()
         else:
             raise LookupError(what)
+
+    def go_on(self) -> None:
+        """The init need not wait before its next step any more."""
+        self.transport.write(b"\n")
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """For the reactor: the init passes this."""

@@ -52,6 +52,7 @@ class Session(ProcessProtocol):
     transport: Any = None
     process: Process = UNKNOWN  # the init, as seen from here
     make_link: MakeLink | None = None
+    on_pause: None = None
     stream: None = None
     connection: Connection | None = None
     terminal: Terminal | None = None

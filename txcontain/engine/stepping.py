@@ -1,0 +1,197 @@
+"""Launches that one can stop: a container is made step by step, and looked at in between.
+
+Its init waits before each step, as the plan says. The program of the container never runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from secrets import token_hex
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.python.failure import Failure
+
+from txcontain.container.defaults import with_defaults
+from txcontain.container.plan import Paths, Plan, make_plan, step
+from txcontain.container.spec import Spec, from_json
+from txcontain.container.walls import purpose_of
+from txcontain.engine.manager import Manager
+from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault, NoSuchStep, TooMany
+from txcontain.host.id_ranges import free_range
+from txcontain.host.os_errors import of_os
+from txcontain.host.snapshots import Snapshot, changes, snapshot
+from txcontain.later import Timer
+from txcontain.runtime import diagnose
+from txcontain.runtime.child import Child
+from txcontain.runtime.conversation import StepFailed
+from txcontain.runtime.exits import Exit
+
+MOST_AT_ONCE, LONGEST = 4, 1800.0  # launches that are stepped through; seconds of one
+WHAT = "stepping through a launch"
+
+
+@define(eq=False)
+class Stepped:
+    """A launch that is stepped through."""
+
+    manager: Manager
+    plan: Plan
+    child: Child
+    name: str = field(factory=lambda: token_hex(8))
+    at: int = -1  # the number of the step that comes next; -1: not there yet
+    over: Deferred[str] = field(factory=Deferred)  # fires with why nothing can follow
+    _seen: Snapshot = field(factory=dict)
+    _waiting: Deferred[None] | None = None  # for the next stop
+    _lock: DeferredLock = field(factory=DeferredLock)
+
+    def begin(self) -> None:
+        """Have the init carry out the plan."""
+        self.child.on_pause = self._pauses
+        paused = [one for each in self.plan for one in (step("pause"), each)]
+        self.child.carry_out(paused).addErrback(self._fail)
+
+    def _pauses(self) -> None:
+        self.at += 1
+        if self._waiting is not None:
+            self._waiting.callback(None)
+
+    def _fail(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, StepFailed):
+            error.details["step"] //= 2  # of those without a pause
+            error = diagnose.of_step(self.plan, error)
+        self.end(str(error))
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.errback(error)
+
+    def end(self, why: str) -> None:
+        """Nothing can follow."""
+        if not self.over.called:
+            self.over.callback(why)
+
+    async def until(self, number: int) -> dict[str, Any]:
+        """Carry out the steps before this one; returns where it is, and what that has changed.
+
+        Raises InvalidData, ConfigAtFault, MachineAtFault.
+        """
+        if not self.at <= number < len(self.plan):
+            there = f"from {max(self.at, 0)} to {len(self.plan) - 1}"
+            raise InvalidData(f"the next step can be one {there}, not {number}")
+        async with self._lock:
+            while self.at < number:
+                if self.over.called:
+                    raise MachineAtFault(WHAT, "it is over", "begin again")
+                self._waiting = Deferred()
+                if self.at >= 0:
+                    self.child.go_on()
+                await self._waiting
+            return await self._look()
+
+    async def _look(self) -> dict[str, Any]:
+        pid, before = self.child.process.pid, self._seen
+        try:
+            self._seen = await self.manager.threads(snapshot, pid)
+        except OSError as error:
+            raise MachineAtFault(WHAT, of_os(error)) from error
+        changed = changes(before, self._seen) if before else []
+        return {"at": self.at, "pid": pid, "changes": changed}
+
+    @property
+    def described(self) -> list[dict[str, str]]:
+        """Each step, with what it is for, and what it does in a word or two."""
+        return [{"op": op, "about": _about(said), **purpose_of(op)} for op, said in self.plan]
+
+
+def _about(said: dict[str, Any]) -> str:
+    keys = ("target", "path", "name", "owner", "source", "namespaces", "mode")
+    found = next((said[key] for key in keys if key in said), "")
+    return found if isinstance(found, str) else ", ".join(map(str, found))
+
+
+@define(eq=False)
+class Steps:
+    """All launches that are stepped through."""
+
+    manager: Manager
+    known: dict[str, Stepped] = field(factory=dict)  # by their names
+    _open: int = 0
+    _ids: set[int] = field(factory=set)  # the first of each range of ids that is used here
+
+    def get(self, name: str) -> Stepped:
+        """One of them. Raises NoSuchStep."""
+        try:
+            return self.known[name]
+        except KeyError:
+            hint = "it has ended, or its client has gone: begin again"
+            raise NoSuchStep("there is no such launch to step through", hint) from None
+
+    @asynccontextmanager
+    async def begin(self, file_name: str) -> AsyncIterator[Stepped]:
+        """A launch of a kept config that waits before its first step; afterwards all of it is gone.
+
+        Raises NoSuchConfig, TooMany, ConfigAtFault, MachineAtFault.
+        """
+        if self._open >= MOST_AT_ONCE:
+            hint = "end one of them"
+            raise TooMany(f"{MOST_AT_ONCE} launches are stepped through already", hint)
+        self._open += 1
+        try:
+            async with self._made(from_json(self.manager.read_config(file_name))) as stepped:
+                yield stepped
+        finally:
+            self._open -= 1
+
+    @asynccontextmanager
+    async def _made(self, spec: Spec) -> AsyncIterator[Stepped]:
+        manager = self.manager
+        if spec.network == "private" or spec.per_connection:
+            hint = 'have "network": "host" or "none" in the config, and no "per_connection"'
+            raise ConfigAtFault("no link and no connection is there for a launch in steps", hint)
+        with manager.holding() as layers:
+            image = await manager.get_layers(spec, layers)
+            spec = with_defaults(spec, image) if image else spec
+            await manager.make_volumes(spec)
+            with self._ids_for(spec) as ids:
+                paths = manager.blueprint(spec, layers, None, ids).paths
+                async with (
+                    manager.arrivals.working(WHAT) as folder,
+                    self._child(spec, paths, folder) as one,
+                ):
+                    yield one
+
+    @contextmanager
+    def _ids_for(self, spec: Spec) -> Iterator[int | None]:
+        """A range of ids from the end of all: instances take the first ones."""
+        if not (spec.user_namespace or self.manager.user_namespace):
+            yield None
+            return
+        others = {one.ids for one in self.manager.instances.values() if one.ids is not None}
+        first = free_range(others | self._ids, last=True)
+        self._ids.add(first)
+        try:
+            yield first
+        finally:
+            self._ids.remove(first)
+
+    @asynccontextmanager
+    async def _child(self, spec: Spec, paths: Paths, folder: str) -> AsyncIterator[Stepped]:
+        plan = make_plan(spec, evolve(paths, private=folder), f"{spec.name}-step")
+        child, ended = await self.manager.pool.take([step("pause"), *plan]), Deferred[Exit]()
+        child.on_exit = ended.callback
+        stepped = Stepped(self.manager, plan, child)
+        limit = Timer(self.manager.reactor, lambda: stepped.end("it took too long"))
+        limit.after(LONGEST)
+        self.known[stepped.name] = stepped
+        try:
+            child.limit(spec.limits)
+            stepped.begin()
+            yield stepped
+        finally:
+            del self.known[stepped.name]
+            limit.cancel()
+            child.kill(f"{WHAT} is over")
+            await ended
+            await child.remove()
