@@ -155,14 +155,12 @@ class LessonCase(SynchronousTestCase):
         """A new shell, which is closed at the end of the test."""
         shell = Shell(within)
         self.addCleanup(shell.close)
-        shell.run(f"mount -t tmpfs tmpfs {PLACE} && cd {PLACE} && ip link set lo up")
-        shell.run(f"ln -s {PROJECT} txcontain && ln -s txcontain/base_images/basefs.tar.gz")
+        for command in (
+            f"mount -t tmpfs tmpfs {PLACE} && cd {PLACE} && ip link set lo up",
+            f"ln -s {PROJECT} txcontain && ln -s txcontain/base_images/basefs.tar.gz",
+        ):
+            self.assertEqual(shell.run(command), "")  # else the page would work elsewhere
         return shell
-
-
-@needs_root
-class Lessons(LessonCase):
-    """The pages, one test for each."""
 
     def check(self, page: Path) -> None:
         """Run a page's blocks, and compare; or write what they answer, if that is wanted."""
@@ -192,6 +190,11 @@ class Lessons(LessonCase):
                 page.write_text(page.read_text().replace(was, now, 1))
                 continue
             self.assertEqual(got, output, f"{page.name}: {command}")
+
+
+@needs_root
+class Lessons(LessonCase):
+    """The pages, one test for each."""
 
 
 def add_test(page: Path) -> None:
@@ -234,3 +237,30 @@ class Shells(LessonCase):
             shell.run("sleep 1001")
         shell.close()
         self.assertFalse(cgroup.exists())
+
+
+@needs_root
+class Checks(LessonCase):
+    """What is found in a page that is wrong."""
+
+    def found_in(self, text: str) -> str:
+        """What fails in a page of this text."""
+        self.patch(os, "environ", {})  # nothing is to be written
+        page = Path(self.mktemp())
+        page.write_text(text)
+        return str(self.assertRaises(self.failureException, self.check, page))
+
+    def test_output(self) -> None:
+        """A command that writes something else than the page says is named."""
+        said = self.found_in("```console\n# echo a\na\n# echo b\nc\n```\n")
+        self.assertIn("echo b", said)
+        self.assertNotIn("echo a", said)
+
+    def test_exercises(self) -> None:
+        """A check holds only after the solution."""
+        block = "```console{}\n# {}\n{}```\n"
+        check = block.format(" check", "cat file", "a\n")
+        unsolved = self.found_in(check + block.format("", "echo b >file", ""))
+        self.assertIn("cat file", unsolved)
+        solved = block.format("", "echo a >file", "")
+        self.assertIn("solved before", self.found_in(solved + check + solved))

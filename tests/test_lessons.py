@@ -1,8 +1,11 @@
 """How the lessons are written, and read by what runs them (tests/lessons.py)."""
 
+import re
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lessons import PAGES, Block, blocks_of, masked, plain
+from tests.support import PROJECT
 
 ONE_SCREEN = 110  # lines, with the exercise and its solution
 
@@ -39,6 +42,12 @@ class Pages(SynchronousTestCase):
             self.assertEqual(text.count("```"), 2 * len(blocks_of(text)), page.name)
             for block in blocks_of(text):
                 self.assertTrue(block.commands, page.name)
+
+    def test_files_that_are_named(self) -> None:
+        """A file of the project that a lesson names is there."""
+        for page in PAGES:
+            for path in re.findall(r"`((?:txcontain|cli|tests)/[\w/.]+)[ `]", page.read_text()):
+                self.assertTrue((PROJECT / path).is_file(), f"{page.name}: {path}")
 
 
 class Reading(SynchronousTestCase):
