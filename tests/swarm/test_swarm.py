@@ -271,6 +271,21 @@ class GapTests(SwarmCase):
             self.assertEqual(response.headers.hasHeader("Txcontain-As-Of"), is_silent)
 
 
+class ReadyTests(SwarmCase):
+    """Whether the manager can do its work."""
+
+    def test_ready(self) -> None:
+        """It can't if the swarm does not answer, and says so to whoever asks."""
+        be_known(self)
+        http: Any = StubTreq(make_root(self.swarm))
+        for look, said in ((False, "the swarm does not answer\n"), (True, "")):
+            if look:
+                self.now(self.swarm.watch.now())
+            response = self.successResultOf(http.get("http://localhost/readyz"))
+            self.assertIn(said, self.successResultOf(response.text()))
+        self.assertNotIn("swarm", self.successResultOf(response.text()))
+
+
 class AreaTests(SwarmCase):
     """What of the API a swarm has."""
 

@@ -80,6 +80,16 @@ class WatchTests(MachineTestCase):
         error = self.failureResultOf(asked, Unavailable).value
         self.assertEqual(str(error), "asking the swarm → it does not answer: try again")
 
+    def test_is_silent(self) -> None:
+        """A swarm is silent if no look has succeeded for some seconds, or ever."""
+        self.assertTrue(self.watch.is_silent)
+        self.ask()
+        self.end()
+        self.clock.advance(ANSWER_WITHIN)
+        self.assertFalse(self.watch.is_silent)
+        self.clock.advance(LOOK_EVERY + 0.1)
+        self.assertTrue(self.watch.is_silent)
+
     def test_watching(self) -> None:
         """It looks each second, tells of changes, and goes on after a failure, until it ends."""
         self.watch.start()

@@ -135,7 +135,7 @@ class System(Area):
             send_text(request, "ok\n")
 
         async def readyz(request: Request) -> None:
-            reasons = readiness.reasons()
+            reasons = [*readiness.reasons(), *self.engine.complaints()]
             if reasons:
                 request.setResponseCode(http.SERVICE_UNAVAILABLE)
             send_text(request, "".join(f"{line}\n" for line in reasons or ["ok"]))

@@ -52,6 +52,9 @@ class Engine(Protocol):
     def areas(self) -> Collection[str] | None:
         """The areas of the API that it has, by name; None: all."""
 
+    def complaints(self) -> Sequence[str]:
+        """Why it can't do its work now, beside what is amiss on this host, a sentence each."""
+
     async def upload(self, document: bytes) -> None:
         """Check and keep a config.
 

@@ -22,6 +22,10 @@ class ThisHost:
 
     host: Manager
 
+    def complaints(self) -> Sequence[str]:
+        """None: it has nothing beside this host."""
+        return []
+
     async def upload(self, document: bytes) -> None:
         """Check and keep a config. Raises InvalidData, ConfigExists, MachineAtFault."""
         await configs.upload(self.host, document)

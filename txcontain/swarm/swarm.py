@@ -77,6 +77,10 @@ class Swarm:
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
 
+    def complaints(self) -> Sequence[str]:
+        """Whether the swarm is silent."""
+        return ["the swarm does not answer"] if self.watch.is_silent else []
+
     # -- configs -----------------------------------------------------------------------
 
     async def upload(self, document: bytes) -> None:

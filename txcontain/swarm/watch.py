@@ -40,6 +40,12 @@ class Watch:
         """Look no more."""
         self._timer.cancel()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether no look has succeeded for as long as an answer may take, and a pause before."""
+        long_ago = self.reactor.seconds() - ANSWER_WITHIN - LOOK_EVERY
+        return self.seen is None or self.seen.began < long_ago
+
     def wrote(self) -> None:
         """This manager has changed something: what was seen before does not have it."""
         self._written = self.reactor.seconds()
