@@ -47,7 +47,7 @@ from txcontain.host.writing import Writer
 from txcontain.images import bounds, registry
 from txcontain.images.layers import Layers
 from txcontain.images.unpack import Unpacker
-from txcontain.later import background, be_monotonic, be_persistent
+from txcontain.later import background, be_monotonic, be_persistent, together
 from txcontain.logs.client import LogClient
 from txcontain.logs.journal import Journal
 from txcontain.network.network import make_network
@@ -292,6 +292,7 @@ class ManagerService(Service):
         return background(self._stop(), "stopping the manager")
 
     async def _stop(self) -> None:
+        await together(*(end() for end in self.manager.endings))
         await self.manager.pool.stop()
         await self.manager.flush()
         os.close(self._lock)

@@ -97,7 +97,13 @@ class StepTests(ManagerCase):
         self.assertEqual(self.ask("GET", "/instances").json["instances"], [])
 
     def test_gone_with_the_manager(self) -> None:
-        """If the manager is killed, the launch ends, and the next manager removes what is left."""
+        """A manager that stops ends it first; what one leaves that is killed, the next removes."""
+        launch = Launch(self, self.config_of(), 20)
+        self.manager.terminate()
+        self.manager.wait(PATIENCE)
+        self.assertEqual(self.what_is_left(), [])
+        self.assertIn("the manager ends", launch.response.readline().decode())
+        self.start()
         Launch(self, self.config_of(), 20)
         self.manager.send_signal(signal.SIGKILL)
         self.manager.wait()

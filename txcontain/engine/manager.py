@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from threading import Event
 from typing import Any
@@ -139,6 +139,7 @@ class Manager:
     )
     committing: set[str] = field(factory=set)  # names of the files that commits are writing
     watchers: list[Callable[[Instance], None]] = field(factory=list)  # told of each change
+    endings: list[Callable[[], Coroutine[Any, Any, None]]] = field(factory=list)  # before it stops
     keeper: Any = None  # of what services there should be: services/keeper.py, a room above
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 

@@ -23,13 +23,14 @@ from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault, NoSuchS
 from txcontain.host.id_ranges import free_range
 from txcontain.host.os_errors import of_os
 from txcontain.host.snapshots import Snapshot, changes, snapshot
-from txcontain.later import Timer
+from txcontain.later import Timer, poll
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
 from txcontain.runtime.conversation import StepFailed
 from txcontain.runtime.exits import Exit
 
 MOST_AT_ONCE, LONGEST = 4, 1800.0  # launches that are stepped through; seconds of one
+LOOK_AFTER, STOP_WITHIN = 0.02, 5.0  # seconds
 WHAT = "stepping through a launch"
 
 
@@ -119,6 +120,17 @@ class Steps:
     known: dict[str, Stepped] = field(factory=dict)  # by their names
     _open: int = 0
     _ids: set[int] = field(factory=set)  # the first of each range of ids that is used here
+
+    def __attrs_post_init__(self) -> None:
+        self.manager.endings.append(self.stop)
+
+    async def stop(self) -> None:
+        """End all of them, and wait until nothing of them is left."""
+        for stepped in [*self.known.values()]:  # which leave it
+            stepped.end("the manager ends")
+        async for _ in poll(self.manager.reactor, LOOK_AFTER, within=STOP_WITHIN):
+            if not self._open:
+                break
 
     def get(self, name: str) -> Stepped:
         """One of them. Raises NoSuchStep."""
