@@ -1409,6 +1409,7 @@ CALLS = (
         "the host's tar is missing",
         lambda _: diagnose.of_tool(
             "unpacking a.tar",
+            [],
             StepFailed(
                 {
                     "step": 0,
@@ -1760,6 +1761,17 @@ ELSEWHERE = (
         "{} → the volume was removed → launch it again",
     ),
     (
+        "a volume is too small for what is to fill it",
+        "integration/test_volume_size.py:test_too_small",
+        "{} → ENOSPC: No space left on device → {} → it takes more than the volume's size, {} "
+        "bytes → make a larger volume",
+    ),
+    (
+        "a volume is made that there is already",
+        "integration/test_volume_size.py:test_removed",
+        "there is a volume {} already → choose another name, or remove it",
+    ),
+    (
         "a volume that has data is imported",
         "integration/test_transfers.py:test_refused",
         "there is data in the volume {} → import it under another name, or remove this one first",
@@ -2046,12 +2058,12 @@ ELSEWHERE = (
     (
         "disk_size without e2fsprogs",
         "container/test_init.py:test_why_not",
-        "there is no mke2fs on this machine → install e2fsprogs, or leave disk_size out",
+        "there is no mke2fs on this machine → install e2fsprogs, or do without a size",
     ),
     (
         "disk_size without loop devices",
         "container/test_init.py:test_why_not",
-        "this machine has no loop devices → modprobe loop, or leave disk_size out",
+        "this machine has no loop devices → modprobe loop, or do without a size",
     ),
     (
         "a start while files of a stopped one are copied",

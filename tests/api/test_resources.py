@@ -65,7 +65,7 @@ METHODS = {
     "/host": "GET, HEAD",
     "/stacks/shop/export": "GET, HEAD",
     "/volumes": "GET, HEAD",
-    "/volumes/pg": "DELETE, GET, HEAD",
+    "/volumes/pg": "DELETE, GET, HEAD, PUT",
 }
 
 

@@ -1,5 +1,6 @@
 """Volumes over the REST API, on a fake machine."""
 
+import json
 import os
 
 from tests.api.test_resources import WebTestCase
@@ -20,6 +21,19 @@ class VolumeTests(WebTestCase):
         self.assertEqual(first["folder"], os.path.join(self.folder, "volumes/a/data"))
         self.assertEqual((second["volume"], second["size"]), ("b", None))
         self.assertIn("a was made for web-1-01.cfg", "".join(self.events()))
+
+    def test_make(self) -> None:
+        """One is made empty, with a bound or without; its file system is where its data is."""
+        for name, document in (("a", {"size": "16M"}), ("b", {})):
+            status, _, body = self.ask("PUT", f"/volumes/{name}", json.dumps(document).encode())
+            self.assertEqual((status, json.loads(body)), (200, {"made": name}))
+        self.assertEqual(self.ask("PUT", "/volumes/a")[0], 409)
+        self.assertEqual(self.ask("PUT", "/volumes/c", b'{"size": "1M"}')[0], 409)
+        self.assertEqual(self.ask("PUT", "/volumes/-c")[0], 409)
+        first, second = self.get("/volumes")["volumes"]
+        self.assertEqual((first["bound"], second["bound"]), (1 << 24, None))
+        self.assertEqual(first["folder"], os.path.join(self.folder, "volumes/a/disk.img"))
+        self.assertIn("volume: a was made", self.events())
 
     def test_remove(self) -> None:
         """One is removed only if no instance uses it, and then it can be made anew."""

@@ -1,10 +1,17 @@
 """`txcontain volumes`, against a fake manager in memory."""
 
+import json
 from pathlib import Path
 
 from tests.cli.session import Session
 
-VOLUME = {"volume": "pg", "created": 0, "size": 2048, "used_by": ["db-1", "db-2"]}
+VOLUME = {
+    "volume": "pg",
+    "created": 0,
+    "size": 2048,
+    "bound": None,
+    "used_by": ["db-1", "db-2"],
+}
 
 
 class VolumeTests(Session):
@@ -12,19 +19,29 @@ class VolumeTests(Session):
 
     def test_ls(self) -> None:
         """A table, in which what is not known is a dash."""
-        unused = {**VOLUME, "volume": "x", "size": None, "used_by": []}
+        unused = {**VOLUME, "volume": "x", "size": None, "bound": 1 << 30, "used_by": []}
         self.manager.answers_to("GET /volumes", {"volumes": [VOLUME, unused]})
         self.assertEqual(self.run_command("volumes", "ls"), 0)
         head, first, second = self.out.splitlines()
-        self.assertEqual(head.split(), ["VOLUME", "SIZE", "AGE", "USED", "BY"])
-        self.assertEqual([*first.split()[:2], *first.split()[3:]], ["pg", "2.0K", "db-1,", "db-2"])
-        self.assertEqual(second.split()[1:2] + second.split()[3:], ["-", "-"])
+        self.assertEqual(head.split(), ["VOLUME", "SIZE", "BOUND", "AGE", "USED", "BY"])
+        users = ["db-1,", "db-2"]
+        self.assertEqual([*first.split()[:3], *first.split()[4:]], ["pg", "2.0K", "-", *users])
+        self.assertEqual(second.split()[1:3] + second.split()[4:], ["-", "1.0G", "-"])
 
     def test_inspect(self) -> None:
         """All that is known, as JSON."""
         self.manager.answers_to("GET /volumes/pg", VOLUME)
         self.assertEqual(self.run_command("volumes", "inspect", "pg"), 0)
         self.assertIn('"size": 2048', self.out)
+
+    def test_create(self) -> None:
+        """One is made, with a bound or without, and named."""
+        self.manager.answers_to("PUT /volumes/pg", {"made": "pg"})
+        self.assertEqual(self.run_command("volumes", "create", "pg", "--size", "1G"), 0)
+        self.assertEqual(self.run_command("volumes", "create", "pg"), 0)
+        self.assertEqual(self.out, "pg\npg\n")
+        bodies = [json.loads(body) for _, body in self.manager.asked]
+        self.assertEqual(bodies, [{"size": "1G"}, {}])
 
     def test_rm(self) -> None:
         """Each is removed in turn, and named."""

@@ -17,7 +17,7 @@ from tests.support import make_layer, make_spec, needs_root
 from txcontain.container import init
 from txcontain.container.explain import Around, Group, explain
 from txcontain.container.facts import Host
-from txcontain.container.plan import INIT, Link, Link6, Paths, make_plan
+from txcontain.container.plan import INIT, Link, Link6, Paths, VolumePlace, make_plan
 from txcontain.container.seccomp import compile_filters
 from txcontain.container.shell_steps import Shell
 from txcontain.errors import InvalidData
@@ -129,7 +129,7 @@ class AsText(SynchronousTestCase):
 
     def test_volumes(self) -> None:
         """A volume is filled once and mounted; a folder of the host is mounted as it is."""
-        paths = evolve(PATHS, mounts=[], volumes={"pg": ("/volumes/pg", "1.json")})
+        paths = evolve(PATHS, mounts=[], volumes={"pg": VolumePlace("/volumes/pg", "1.json")})
         spec = make_spec(volumes=["pg /pg", "/srv/www /www READ"])
         script = explain(make_plan(spec, paths, "web-1"))
         self.assertIn("data=/volumes/pg/data\n", script)
@@ -137,6 +137,16 @@ class AsText(SynchronousTestCase):
         self.assertIn('mount -o bind "$data" "$root"/pg\n', script)
         self.assertIn('mount -o remount,bind,nosuid,nodev "$root"/pg\n', script)
         self.assertIn('bind /srv/www "$root"/www ro,nosuid,nodev\n', script)
+
+    def test_a_volume_with_a_bound(self) -> None:
+        """Its file system is mounted, if it is made, by the device that others have (mount(8))."""
+        place = VolumePlace("/volumes/pg", "1.json", 1 << 24)
+        paths = evolve(PATHS, mounts=[], volumes={"pg": place})
+        script = explain(make_plan(make_spec(volumes=["pg /pg"]), paths, "web-1"))
+        at, file = '"$scratch"/memory/volumes/pg', "/volumes/pg/disk.img"
+        mount = f"mount -t ext4 -o loop,nosuid,nodev {file} {at}"
+        self.assertIn(f"[ ! -e {file} ] || {mount}\n", script)
+        self.assertIn('data="$scratch"/memory/volumes/pg/data\n', script)
 
     def test_limits(self) -> None:
         """A limit on open files is set; a limited disk is a file system of that size."""

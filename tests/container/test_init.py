@@ -30,10 +30,10 @@ from tests.support import make_spec
 from txcontain.container import init, small_files, spec
 from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
-from txcontain.container.plan import Link, Link6, Paths, make_plan
+from txcontain.container.plan import Link, Link6, Paths, VolumePlace, make_plan
 from txcontain.container.visit_plan import Visit, plan_of_ended, plan_of_running
 from txcontain.errors import InvalidData
-from txcontain.images.packing_plan import make_packing_plan
+from txcontain.images.packing_plan import make_moving_plan, make_packing_plan
 from txcontain.images.programs import Program
 from txcontain.images.unpacking_plan import make_unpacking_plan
 
@@ -204,16 +204,20 @@ class Case(SynchronousTestCase):
         return self.calls("overlay", kernel, **{**plain, **changes})
 
 
+SMALL = VolumePlace("/volumes/small", "2.json", 1 << 24)
+
+
 def container_plan(ids: int | None = None, **changes: Any) -> list[tuple[Any, ...]]:
     """A plan with every op that a container's plan can have."""
     masked = (("/proc/kcore", False), ("/sys/firmware", True))
     host = Host("/empty", masked, ("/proc/sys",), (b"x", b"y"))
     link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1", Link6("fd00::2", 64, "fd00::1"))
     paths = Paths("/base", ["/web", "/home"], "/private", "/scratch", host, link, ids)
-    paths = evolve(paths, volumes={"pg": ("/volumes/pg", "1.json")}, host_folders=["/srv"])
+    volumes = {"pg": VolumePlace("/volumes/pg", "1.json"), "small": SMALL}
+    paths = evolve(paths, volumes=volumes, host_folders=["/srv"])
     changes = {
         "mounts": ["web.tar /web READ", "home.tar /web/home READWRITE"],
-        "volumes": ["pg /pg", "/srv/www /www READ"],
+        "volumes": ["pg /pg", "small /small", "/srv/www /www READ"],
         "startup_script": "/web/run.sh",
         "workdir": "/web",
         "files": [{"path": "/etc/app.conf", "content": "x", "owner": "www"}],
@@ -256,7 +260,8 @@ PLANS = {
     "user namespace": container_plan(ids=1 << 20),
     "disk": container_plan(limits={}, disk_size="16M"),
     "in steps": [one for each in container_plan() for one in (("pause", {}), each)],
-    "packing": make_packing_plan("/volume", "/scratch", "/pipe", Program("/tar")),
+    "packing": make_packing_plan(SMALL, "/scratch", "/pipe", Program("/tar")),
+    "moving": make_moving_plan(SMALL, "/scratch", Program("/true")),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
 }
 
@@ -291,6 +296,30 @@ class DiskTests(Case):
         self.assertRaises(BlockingIOError, init.Kernel().loop, self.image)
         os.close(device)
         os.close(init.Kernel().loop(self.image))
+
+    def test_shared(self) -> None:
+        """Whoever shares it gets the device that shows it, whoever has it; and waits to make it."""
+        self.make("/bin/true")
+        self.patch(init.Kernel, "_shown", lambda _, file: os.dup(file))
+        device = init.Kernel().loop(self.image)
+        os.close(init.Kernel().loop(self.image, True))
+        os.close(device)
+        self.patch(init.Kernel, "_shown", lambda _, file: None)
+        self.patch(init.Kernel, "_show", lambda _, file: os.dup(file))
+        device = init.Kernel().loop(self.image, True)
+        with open(self.image) as other:
+            self.assertRaises(BlockingIOError, init.Kernel()._lock, other.fileno(), 0.0)
+        os.close(device)
+
+    def test_volume(self) -> None:
+        """The file system of a volume is made and shown while its lock is held, and no longer."""
+        disk: dict[str, Any] = {"path": "/m", "image": "/v/disk.img", "size": 9, "flags": ["nodev"]}
+        calls = self.calls("disk", lock="/v/1.json", **disk)
+        opened = ("open", "/v/1.json", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        held = [call for call in calls if call[0] in ("open", "make_disk", "loop", "close")]
+        made = ("make_disk", "/v/disk.img", 9, 1001 + calls.index(opened))
+        self.assertEqual(held[:3], [opened, made, ("loop", "/v/disk.img", True)])
+        self.assertEqual(held[-1], ("close", made[-1]))
 
     def test_why_not(self) -> None:
         """What the machine lacks is said."""

@@ -19,6 +19,7 @@ from txcontain.container.plan import (
     Link,
     Link6,
     Paths,
+    VolumePlace,
     common_start,
     make_base_plan,
     make_plan,
@@ -363,6 +364,25 @@ class Containers(SynchronousTestCase):
         overlay = dict(plan)["root_overlay"]
         self.assertEqual(overlay["upper"], "/private/disk/base-upper")
         self.assertFalse(overlay["volatile"])  # so that it can be mounted again after a power cut
+
+    def test_volume_with_a_bound(self) -> None:
+        """Its file system is mounted once, only at the launch, and then what is in it."""
+        volumes = {"pg": VolumePlace("/volumes/pg", "1.json", 1 << 24)}
+        spec = make_spec(volumes=["pg /a", "pg /b/c READ"])
+        plan = make_plan(spec, evolve(PATHS, volumes=volumes), "web-1")
+        own = [one for one in plan if one[0] in ("disk", "volume")]
+        lock, flags, disk = "/volumes/pg/1.json", ["nosuid", "nodev"], "/scratch/volumes/pg"
+        at = {"source": disk, "lock": lock}
+        image = {"image": "/volumes/pg/disk.img", "size": 1 << 24, "lock": lock}
+        self.assertEqual(
+            own,
+            [
+                step("disk", path=disk, **image, flags=flags),
+                step("volume", **at, target="/a", flags=flags),
+                step("volume", **at, target="/b/c", flags=["ro", *flags]),
+            ],
+        )
+        self.assertEqual(common_start(plan, plan), plan[: plan.index(own[0])])
 
     def test_sizes(self) -> None:
         """/tmp is made as large as the config says; /dev/shm exists already and is resized."""

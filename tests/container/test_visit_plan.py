@@ -7,7 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import make_spec
 from txcontain.container.exec_plan import make_exec_base_plan
 from txcontain.container.facts import Host, Place
-from txcontain.container.plan import CAPABILITIES, Paths, Plan, begins_with, make_plan
+from txcontain.container.plan import (
+    CAPABILITIES,
+    Paths,
+    Plan,
+    VolumePlace,
+    begins_with,
+    make_plan,
+)
 from txcontain.container.shell_steps import Shell
 from txcontain.container.visit_plan import (
     BORROWED,
@@ -100,6 +107,15 @@ class VisitTests(SynchronousTestCase):
             steps = dict(ended(writing=writing, disk_size="16M"))
             self.assertEqual(steps["disk"]["image"], "/private/disk.img")
             self.assertEqual("ro" in steps["disk"]["flags"], not writing)
+
+    def test_disk_of_a_volume(self) -> None:
+        """One that others may have mounted is mounted as they have it, and before its volume."""
+        volumes = {"pg": VolumePlace("/v", "1.json", 1 << 24)}
+        paths = Paths("/base", [], "/private", "/s", HOST, volumes=volumes)
+        own = make_plan(make_spec(mounts=[], volumes=["pg /pg"]), paths, "web-1")
+        visiting = plan_of_ended(HOST, own, VISIT, mapped=False, writing=False)
+        kept = [step for step in own if step[0] in ("disk", "volume")]
+        self.assertEqual([step for step in visiting if step in kept], kept)
 
     def test_nothing_else(self) -> None:
         """No process of the container, no network and no device is made again."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 
 from tests.fakes import ManagerTestCase, make_manager
+from txcontain.container.plan import VolumePlace
 from txcontain.engine import volumes as volumes_
 from txcontain.engine.recovery import restore
 from txcontain.engine.transfers import export, import_volume, still
@@ -36,7 +37,7 @@ class StorageTests(VolumeCase):
         self.assertTrue(self.now(volumes.make("a")))
         self.assertFalse(self.now(volumes.make("a")))
         (record,) = self.names("a")
-        self.assertEqual(volumes.place("a"), (self.path("a"), record))
+        self.assertEqual(volumes.place("a"), VolumePlace(self.path("a"), record))
         later = make_manager(self.reactor, self.folder)
         restore(later)
         self.assertEqual(later.volumes.known, volumes.known)
@@ -74,7 +75,8 @@ class LaunchTests(VolumeCase):
         self.manager.host_folders = ["/srv"]
         plan = self.launch(volumes=["a /a", "/srv/x /b READ"]).plan
         steps = [step for step in plan if step[0] in ("volume", "host_folder")]
-        source, lock = self.manager.volumes.place("a")
+        place = self.manager.volumes.place("a")
+        source, lock = place.folder, place.lock
         powers = ["nosuid", "nodev"]
         where = {"target": "/b", "flags": ["ro", *powers], "allowed": ["/srv"]}
         self.assertEqual(
@@ -103,8 +105,8 @@ class PutTests(VolumeCase):
     def put(self, name: str = "a", fail: Exception | None = None) -> Any:
         """Make one, with a file in it."""
 
-        async def fill(folder: str) -> None:
-            open(os.path.join(folder, "new"), "w").close()
+        async def fill(place: VolumePlace) -> None:
+            open(os.path.join(place.folder, "data", "new"), "w").close()
             if fail is not None:
                 raise fail
 
@@ -115,7 +117,7 @@ class PutTests(VolumeCase):
         """It is there, and known by a record of its own, when it is whole."""
         self.now(self.put())
         self.assertEqual(self.names("a", "data"), ["new"])
-        self.assertEqual({self.manager.volumes.place("a")[1], "data"}, {*self.names("a")})
+        self.assertEqual({self.manager.volumes.place("a").lock, "data"}, {*self.names("a")})
 
     def test_instead_of_an_empty_one(self) -> None:
         """One that is empty, or not filled yet, is replaced, and is another volume then."""
@@ -128,6 +130,17 @@ class PutTests(VolumeCase):
             self.assertEqual((self.names(), self.names("a", "data")), (["a"], ["new"]))
             self.assertNotEqual(self.manager.volumes.place("a"), before)
             self.now(self.manager.remove_volume("a"))
+
+    def test_bound(self) -> None:
+        """A bound stays, also for the next manager; one that has a file system is not replaced."""
+        self.now(self.manager.volumes.make("a", 1 << 24))
+        self.now(self.put())
+        self.assertEqual(self.manager.volumes.place("a").size, 1 << 24)
+        later = make_manager(self.reactor, self.folder)
+        restore(later)
+        self.assertEqual(later.volumes.known, self.manager.volumes.known)
+        open(self.path("a", "disk.img"), "w").close()
+        self.assertIn("there is data", str(self.refused(self.put(), InUse)))
 
     def test_refused(self) -> None:
         """One with data stays as it is, and so does one that an instance uses."""
@@ -151,7 +164,7 @@ class PutTests(VolumeCase):
         def users() -> list[str]:
             return ["web-1"] if len(looked) == 2 else []
 
-        async def fill(folder: str) -> None:
+        async def fill(place: VolumePlace) -> None:
             pass
 
         self.patch(volumes_, "_holds", look)

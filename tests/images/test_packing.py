@@ -8,6 +8,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from tests.fakes import MachineTestCase, make_pool, remove
+from txcontain.container.plan import VolumePlace
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.images import packing
 from txcontain.images.packing import LEAST, LEAST_WITHIN, Pace, Packer
@@ -58,10 +59,11 @@ class PackingTests(MachineTestCase):
         self.client = Client(b"tarball")
         self.volume = os.path.join(self.folder, "volume")
         os.mkdir(self.volume)
+        self.place = VolumePlace(self.volume, "1.json")
 
     def pack(self, still: bool = False) -> Deferred[Any]:
         """Begin to export."""
-        packed = self.start(self.packer.pack("exporting", self.volume, self.client, still))
+        packed = self.start(self.packer.pack("exporting", self.place, self.client, still))
         self.init.carry_out()
         self.reactor.advance(0)
         return packed
@@ -93,7 +95,7 @@ class PackingTests(MachineTestCase):
         (beside,) = os.listdir(self.packer.folder)
         beside = os.path.join(self.packer.folder, beside)
         pipe, scratch = os.path.join(beside, "pipe"), os.path.join(beside, "scratch")
-        plan = make_packing_plan(self.volume, scratch, pipe, Program("/usr/bin/tar"))
+        plan = make_packing_plan(self.place, scratch, pipe, Program("/usr/bin/tar"))
         self.assertEqual(self.init.plan, plan)
         with open(pipe, "wb", buffering=0) as tar:
             tar.write(b"tarball")
@@ -148,7 +150,7 @@ class PackingTests(MachineTestCase):
 
     def test_no_plan(self) -> None:
         """If the jail can't be made, the error says which step failed."""
-        packed = self.start(self.packer.pack("exporting", self.volume, self.client, False))
+        packed = self.start(self.packer.pack("exporting", self.place, self.client, False))
         self.init.fail(call="unshare", errno=1)
         self.reactor.advance(0)
         error = self.failureResultOf(packed, MachineAtFault).value
@@ -193,6 +195,18 @@ class PackingTests(MachineTestCase):
         """Begin another import."""
         self.client = Client(b"tarball")
         return self.unpack()
+
+    def test_moved(self) -> None:
+        """What came for a volume with a bound is moved to its file system, and nowhere else."""
+        os.mkdir(os.path.join(self.volume, "data"))
+        place = VolumePlace(self.volume, "1.json", 1 << 24)
+        moved = self.start(self.packer.move_to_disk("importing", place))
+        self.init.carry_out()
+        ops = [op for op, _ in self.init.plan]
+        self.assertLess(ops.index("disk"), ops.index("volume"))
+        self.end()
+        self.successResultOf(moved)
+        self.assertEqual(os.listdir(self.volume), [])
 
     def test_client_hangs_up(self) -> None:
         """If the client hangs up, tar ends, and that is why."""

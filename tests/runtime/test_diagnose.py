@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txcontain.container.plan import Plan
 from txcontain.container.spec import Port
 from txcontain.errors import CannotRun, ConfigAtFault, Error, MachineAtFault, NoSuchProgram
 from txcontain.host.os_errors import CAUSES, of_os
@@ -144,9 +145,24 @@ class OtherTests(SynchronousTestCase):
 
     def test_tool(self) -> None:
         """If a program of the host can't be run, the machine is at fault."""
-        error = of_tool("unpacking x.tar", failed(4, "execve", errno.ENOENT, "/usr/bin/tar"))
+        error = of_tool("unpacking x.tar", [], failed(4, "execve", errno.ENOENT, "/usr/bin/tar"))
         self.assertIsInstance(error, MachineAtFault)
         self.assertEqual(error.chain[:2], ("unpacking x.tar", "execve(2)"))
+
+    def test_too_small(self) -> None:
+        """A volume that has no room for what fills it says its size; one without a size, the disk
+        is full.
+        """
+        plan: Plan = [
+            ("disk", {"path": "/m", "size": 9}),
+            ("volume", {"source": "/m", "target": "/x"}),
+        ]
+        full = failed(1, "volume", errno.ENOSPC, "/x")
+        for error in (of_tool("importing", plan, full), of_step(plan, full)):
+            small = ("it takes more than the volume's size, 9 bytes", "make a larger volume")
+            self.assertEqual(error.chain[-2:], small)
+        for other in (plan[1:] * 2, plan[:1] * 2):
+            self.assertEqual(of_step(other, full).chain[-1], "free some space")
 
     def test_early_end(self) -> None:
         """The error of a script that ended too early has its exit, and its last words if any."""

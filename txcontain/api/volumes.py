@@ -15,6 +15,7 @@ from txcontain.api.describe import (
     Json,
     answer,
     array,
+    body_of,
     bytes_body,
     extension,
     in_path,
@@ -24,12 +25,22 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import Collection, ExtensionResource, flag, query, require_write, stream
-from txcontain.engine.transfers import export, import_volume
+from txcontain.api.verbs import (
+    Collection,
+    ExtensionResource,
+    flag,
+    query,
+    read_body,
+    require_write,
+    stream,
+)
+from txcontain.container.keys import size
+from txcontain.engine.transfers import export, import_volume, make_volume
 from txcontain.engine.volumes import users_of
 
 NO_VOLUME = {"404": "there is no such volume"}
 NAME = in_path("volume", "as a config names it")
+KEYS = {"size": size("the most that it may take, which is reserved at its first use", 16 << 20)}
 
 
 @define
@@ -43,8 +54,12 @@ class Volumes(Area):
                 "volume": string("its name"),
                 "created": numeric("unix time", kind="number"),
                 "size": numeric("bytes on the disk, or null", 0, kind=["integer", "null"]),
+                "bound": numeric(
+                    "the most bytes that it may take, in a file system of its own, or null",
+                    kind=["integer", "null"],
+                ),
                 "used_by": array(string("an instance, which may have ended")),
-                "folder": string("where it is on the host"),
+                "folder": string("where it is on the host; with a bound, the file of its disk"),
             },
             closed=True,
         ),
@@ -63,6 +78,13 @@ class Volumes(Area):
                 "Tell what is known of a volume",
                 answer("its record", ref("Volume")),
                 NO_VOLUME,
+            ),
+            "put": extension(
+                "makeVolume",
+                "Make an empty volume",
+                answer("it is made", structure({"made": string("its name")})),
+                {"404": "there is no such path", "409": "there is such a volume"},
+                requestBody=body_of(KEYS),
             ),
             "delete": extension(
                 "removeVolume",
@@ -115,6 +137,10 @@ class Volumes(Area):
             (told,) = await self._told([name])
             return told
 
+        async def make(request: Request) -> Json:
+            await make_volume(self.manager, name, read_body(request, KEYS).get("size"))
+            return {"made": name}
+
         async def remove(request: Request) -> Json:
             await self.manager.remove_volume(name)
             return {"removed": name}
@@ -133,7 +159,7 @@ class Volumes(Area):
             await import_volume(self.manager, name, stream(request))
             return {"imported": name}
 
-        resource = ExtensionResource(GET=inspect, DELETE=remove)
+        resource = ExtensionResource(GET=inspect, PUT=make, DELETE=remove)
         put: Any = resource.putChild
         put(b"export", ExtensionResource("GET", GET=send))
         put(b"import", ExtensionResource(PUT=take))
@@ -146,9 +172,10 @@ class Volumes(Area):
             {
                 "volume": volume.name,
                 "created": volume.created,
-                "size": size,
+                "size": taken,
+                "bound": volume.bound,
                 "used_by": users_of(volume.name, self.manager.instances.values()),
-                "folder": f"{self.manager.volumes.path(volume.name)}/data",
+                "folder": self.manager.volumes.place(volume.name).data,
             }
-            for volume, size in zip(volumes, sizes, strict=True)
+            for volume, taken in zip(volumes, sizes, strict=True)
         ]

@@ -63,7 +63,13 @@ EVENT = {
     "what": str,
     "reason": (str, None),
 }
-VOLUME = {"volume": str, "created": (int, float), "size": (int, None), "used_by": [str]}
+VOLUME = {
+    "volume": str,
+    "created": (int, float),
+    "size": (int, None),
+    "bound": (int, None),
+    "used_by": [str],
+}
 FILE = {"name": str, "kind": str}
 CHANGES = {"changes": [{"kind": str, "path": str}], "complete": bool}
 COMMITTED = {"mountable": str, "mount": str, "size": int}
@@ -238,6 +244,11 @@ class Client:
         path = f"/volumes/{quoted(name)}/import"
         body = FileBodyProducer(Flow(file))
         await self.ask("PUT", path, data=body, patience=None)
+
+    async def make_volume(self, name: str, size: "str | None") -> None:
+        """Make an empty volume, which may take so much at most, such as "1G"."""
+        wanted = {} if size is None else {"size": size}
+        await self.ask("PUT", f"/volumes/{quoted(name)}", json=wanted)
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume and all that is in it."""

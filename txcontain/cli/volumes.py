@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 async def ls(client: "Client", _: Namespace) -> int:
     """Print a table of the volumes."""
-    rows = [["VOLUME", "SIZE", "AGE", "USED BY"]]
+    rows = [["VOLUME", "SIZE", "BOUND", "AGE", "USED BY"]]
     for volume in await client.volumes():
         users = ", ".join(volume["used_by"]) or "-"
         old = age(time.time() - volume["created"])
-        rows.append([volume["volume"], size(volume["size"]), old, users])
+        taken, bound = size(volume["size"]), size(volume["bound"])
+        rows.append([volume["volume"], taken, bound, old, users])
     show_table(rows)
     return 0
 
@@ -31,6 +32,13 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
     """Print all that is known of volumes."""
     for name in arguments.names:
         print(plain(json.dumps(await client.volume(name), indent=2, ensure_ascii=False)))
+    return 0
+
+
+async def create(client: "Client", arguments: Namespace) -> int:
+    """Make an empty volume; print its name."""
+    await client.make_volume(arguments.name, arguments.size)
+    print(plain(arguments.name))
     return 0
 
 
@@ -88,12 +96,26 @@ NAMES = Argument("names", metavar="VOLUME", nargs="+", help="as a config names i
 COMMANDS = (
     Command(
         "volumes",
-        "show the volumes, remove some, copy one to or from a tarball",
+        "show the volumes, make or remove some, copy one to or from a tarball",
         ls,
         aliases=("volume",),
         commands=(
             Command("ls", "show the volumes, and who uses them", ls),
             Command("inspect", "show all that is known of volumes", inspect, (NAMES,)),
+            Command(
+                "create",
+                "make an empty volume, as the first launch that names one does",
+                create,
+                (
+                    Argument("name", metavar="NAME", help="what to call the volume"),
+                    Argument(
+                        "--size",
+                        metavar="SIZE",
+                        help="the most that it may take, such as 1G (16M or more): it gets a file "
+                        "system of its own",
+                    ),
+                ),
+            ),
             Command("rm", "remove volumes that no instance uses", rm, (NAMES,)),
             Command(
                 "export",

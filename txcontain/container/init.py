@@ -91,7 +91,7 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 MNT_DETACH, SECCOMP_MODE_FILTER, LOCK_EX, LOCK_NB = 2, 2, 2, 4
 # <linux/loop.h>; the flags: AUTOCLEAR, DIRECT_IO
-LOOP_CTL_GET_FREE, LOOP_CONFIGURE, LOOP_FLAGS = 0x4C82, 0x4C0A, 4 | 16
+LOOP_CTL_GET_FREE, LOOP_CONFIGURE, LOOP_GET_STATUS64, LOOP_FLAGS = 0x4C82, 0x4C0A, 0x4C05, 4 | 16
 MKE2FS = "/usr/sbin/mke2fs", "/sbin/mke2fs"
 # A discard would give back the bytes that were reserved. They are zeros: none need be written.
 FORMAT = "-q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1".split()
@@ -408,6 +408,9 @@ class Kernel:
         self._call("flock", lock, LOCK_EX)
         if os.path.isdir(f"{folder}/data"):
             return
+        left = [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith("filling-")]
+        if left:  # by a fill that was cut short
+            os.waitpid(os.posix_spawn("/bin/rm", ["rm", "-rf", *left], {}), 0)
         beside = f"{folder}/filling-{os.urandom(8).hex()}"
         os.mkdir(beside, 0o700)
         copies = [os.open(path, FOLDER) for path in (f"/proc/self/fd/{source}/.", beside)]
@@ -419,11 +422,13 @@ class Kernel:
                 os.close(descriptor)
         os.rename(beside, f"{folder}/data")
 
-    def make_disk(self, image: str, size: int) -> None:
+    def make_disk(self, image: str, size: int, lock: int = -1) -> None:
         """Make a file with a file system of this size (ext4), unless it is there.
 
         All of its bytes are reserved now: what is written to it later always has room.
         """
+        if lock >= 0:  # others may want to make it now
+            self._call("flock", lock, LOCK_EX)
         if os.path.exists(image):
             return
         beside = f"{image}.new"
@@ -439,19 +444,34 @@ class Kernel:
             raise OSError(errno.EIO, os.strerror(errno.EIO), beside)
         os.rename(beside, image)
 
-    def loop(self, image: str) -> int:
+    def loop(self, image: str, shared: bool = False) -> int:
         """A descriptor of a block device that shows a file (loop(4)) until nothing uses it.
 
         Two that show it at once would destroy its file system. So it is locked (flock(2)): the lock
         is that of the open file, which the device has as long as it is mounted anywhere, even if
-        all who knew of it were killed.
+        all who knew of it were killed. All who share it get one device, and so one file system.
         """
         file = os.open(image, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            if shared and (device := self._shown(file)) is not None:
+                return device
             self._lock(file, time.monotonic() + FREE_WITHIN)
             return self._show(file)
         finally:
             os.close(file)
+
+    def _shown(self, file: int) -> int | None:
+        """The device that shows a file: it stays that as long as it is open here."""
+        status, told = os.fstat(file), bytes(232)  # a struct loop_info64, which the kernel fills in
+        for name in [name for name in os.listdir("/sys/block") if name.startswith("loop")]:
+            try:
+                with open(f"/dev/{name}", "rb", buffering=0) as device:
+                    self._call("ioctl", device.fileno(), Long(LOOP_GET_STATUS64), told)
+                    if struct.unpack_from("=QQ", told) == (status.st_dev, status.st_ino):
+                        return os.dup(device.fileno())
+            except OSError:  # it shows nothing, or is gone
+                continue
+        return None
 
     def _lock(self, file: int, deadline: float) -> None:
         while True:
@@ -637,14 +657,9 @@ class Container:
             self.kernel.chown(path, self.owner, self.owner, **options)
 
     def _mount_on(
-        self,
-        descriptor: int,
-        source: str | None,
-        fstype: str | None,
-        flags: Strings,
-        data: str = "",
+        self, place: int, source: str | None, fstype: str | None, flags: Strings, data: str = ""
     ) -> None:
-        target = f"/proc/self/fd/{descriptor}"
+        target = f"/proc/self/fd/{place}"
         self.kernel.mount(source, target, fstype, bits(flags), data)
 
     # -- ops: preparing --------------------------------------------------------
@@ -719,20 +734,19 @@ class Container:
         self._make(path)
         self.kernel.mount("scratch", path, "tmpfs", bits(["nosuid", "nodev"]), f"size={size}")
 
-    def disk(self, path: str, image: str, size: int, flags: Strings) -> None:
-        """Mount a file system in a file, which bounds what fits. Only this container sees it."""
+    def disk(self, path: str, image: str, size: int, flags: Strings, lock: str = "") -> None:
+        """Mount a file system in a file, which bounds what fits; with a lock, it is shared."""
         self._make(path)
+        held = self._hold(lock) if lock else -1
         try:
-            self.kernel.make_disk(image, size)
-            device = self.kernel.loop(image)
+            self.kernel.make_disk(image, size, held)
+            device = self.kernel.loop(image, bool(lock))
         except OSError as error:
             call = getattr(error, "call", "open")
             raise StepError(call, error.errno, image, *why_no_disk(error)) from error
-        try:
-            source = f"/proc/self/fd/{device}"
-            self.kernel.mount(source, path, "ext4", bits(flags), DISK_DATA)
-        finally:
-            self.kernel.close(device)
+        self.kernel.mount(f"/proc/self/fd/{device}", path, "ext4", bits(flags), DISK_DATA)
+        for descriptor in (device, held) if lock else (device,):
+            self.kernel.close(descriptor)
 
     def lend(self, files: Strings) -> None:
         """Hold programs of the host and what they need, to have them in another root."""
@@ -805,14 +819,17 @@ class Container:
         The lock is a file of the volume with a name that no other volume ever has.
         """
         descriptor, _ = self._mount_point(target)
-        try:
-            held = self.kernel.open(f"{source}/{lock}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError as error:
-            cause = "the volume was removed"
-            raise StepError("open", error.errno, source, cause, "launch it again") from error
+        held = self._hold(os.path.join(source, lock))
         self.kernel.fill(source, held, descriptor, self.owner)
         self.kernel.close(held)
         self._bind_owned(f"{source}/data", descriptor, flags)
+
+    def _hold(self, lock: str) -> int:
+        try:
+            return self.kernel.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError as error:
+            path, cause = os.path.dirname(lock), "the volume was removed"
+            raise StepError("open", error.errno, path, cause, "launch it again") from error
 
     def host_folder(self, path: str, target: str, flags: Strings, allowed: Strings) -> None:
         """Mount a folder of the host, which must lie below one that is allowed, at ``target``."""
@@ -880,9 +897,7 @@ class Container:
         for path in (upper, work):
             self._make(path)
         lowers = [lower] if isinstance(lower, str) else lower  # the highest one first
-        like = self.kernel.stat(
-            lowers[0]
-        )  # an overlay's top folder has the owner and mode of the upper one
+        like = self.kernel.stat(lowers[0])  # the top folder's owner and mode are the upper one's
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
         own = f",upperdir={escaped(upper)},workdir={escaped(work)}" + ",volatile" * volatile
@@ -1627,9 +1642,9 @@ def why_no_disk(error: OSError) -> tuple[str, str]:
     """Why there is no file system of its own for a container, and what to do."""
     missing = str(error.filename) if error.errno in (errno.ENOENT, errno.ENXIO) else ""
     if missing in MKE2FS:
-        return "there is no mke2fs on this machine", "install e2fsprogs, or leave disk_size out"
+        return "there is no mke2fs on this machine", "install e2fsprogs, or do without a size"
     if missing.startswith("/dev/loop"):
-        return "this machine has no loop devices", "modprobe loop, or leave disk_size out"
+        return "this machine has no loop devices", "modprobe loop, or do without a size"
     if getattr(error, "call", "") == "flock":
         return "it is in use: files are copied, or its last processes end", "try again in a moment"
     return "", ""

@@ -41,7 +41,7 @@ CAPABILITIES = {
     "SETFCAP": 31,
 }
 
-IMAGE = "disk.img"  # in an instance's folder: what its disk_size bounds
+IMAGE = "disk.img"  # in the folder of an instance or a volume: what its size bounds
 SMALL_FILES = "16m"  # of memory for files and secrets, which are at most 128 of 64K
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = {
@@ -104,6 +104,20 @@ class Link:
 
 
 @frozen
+class VolumePlace:
+    """Where a volume is."""
+
+    folder: str
+    lock: str  # a file in it, with a name that no other volume ever has
+    size: int | None = None  # bytes of its own file system, if it has one
+
+    @property
+    def data(self) -> str:
+        """Where its data is: a folder, or the file of its own file system."""
+        return f"{self.folder}/{'data' if self.size is None else IMAGE}"
+
+
+@frozen
 class Paths:
     """Where the host keeps what one container is made of."""
 
@@ -119,7 +133,7 @@ class Paths:
     resolv_conf: str = ""  # the text of the host's; empty if there is none
     mountables: str = ""  # the folders of what files and secrets are copies of
     secrets: str = ""
-    volumes: Mapping[str, tuple[str, str]] = {}  # folder and lock of each, by name
+    volumes: Mapping[str, VolumePlace] = {}  # by name
     host_folders: Sequence[str] = ()  # below which a folder of the host may be mounted
     below: Sequence[str] = ()  # the base image's other layers, the highest first
 
@@ -401,7 +415,9 @@ def _shared_memory(spec: Spec) -> Plan:
 def _mounts(spec: Spec, paths: Paths) -> Plan:
     """The mounts and then the volumes, in the order of the spec, but each before those below it."""
     steps = [*_overlays(spec, paths), *(_volume(volume, paths) for volume in spec.volumes)]
-    return sorted(steps, key=lambda step: step[1]["target"].count("/"))
+    places = [(paths.volumes[name], _disk_of(name, paths)) for name in spec.volume_names]
+    disks = [one for place in places for one in volume_disk(*place)]
+    return [*disks, *sorted(steps, key=lambda step: step[1]["target"].count("/"))]
 
 
 def _overlays(spec: Spec, paths: Paths) -> Plan:
@@ -424,8 +440,32 @@ def _volume(volume: Volume, paths: Paths) -> Step:
     at = {"target": volume.target, "flags": flags}
     if volume.on_host:
         return step("host_folder", path=volume.source, **at, allowed=list(paths.host_folders))
-    folder, lock = paths.volumes[volume.source]
-    return step("volume", source=folder, lock=lock, **at)
+    return volume_at(paths.volumes[volume.source], _disk_of(volume.source, paths), at)
+
+
+def _disk_of(volume: str, paths: Paths) -> str:
+    return f"{paths.scratch}/volumes/{volume}"
+
+
+def volume_disk(place: VolumePlace, path: str) -> Plan:
+    """Mount a volume's own file system, if it has one, at a path of the host."""
+    if place.size is None:
+        return []
+    lock = os.path.join(place.folder, place.lock)
+    said = {"image": place.data, "size": place.size, "lock": lock, "flags": NO_POWERS}
+    return [step("disk", path=path, **said)]
+
+
+def volume_at(place: VolumePlace, disk: str, at: Mapping[str, Any]) -> Step:
+    """Mount a volume in the container.
+
+    :param disk: where its own file system is mounted, if it has one
+    :param at: the target and the flags
+    """
+    if place.size is None:
+        return step("volume", source=place.folder, lock=place.lock, **at)
+    lock = os.path.join(place.folder, place.lock)
+    return step("volume", source=disk, lock=lock, **at)
 
 
 def user_steps(owner: str, capabilities: list[int]) -> Plan:

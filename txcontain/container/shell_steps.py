@@ -111,11 +111,15 @@ class Shell:
         place = self.path(path)
         return [f"mkdir -p {place}", _mount(options, "scratch", place, "tmpfs")]
 
-    def disk(self, path: str, image: str, size: int, flags: Lines) -> Lines:
+    def disk(self, path: str, image: str, size: int, flags: Lines, lock: str = "") -> Lines:
         """A file system of its own in a file, all of whose bytes are reserved, bounds what fits
-        (loop(4)). It is unmounted, and the loop device freed, with the last process.
+        (loop(4)). It is unmounted, and the loop device freed, with the last process. All who use a
+        volume share its device, which mount(8) finds. By hand, one not made yet is only of here.
         """
         file = self.path(image)
+        if lock:
+            mount = _mount(["loop", *flags], file, self.path(path), "ext4")
+            return [f"mkdir -p {self.path(path)}", f"[ ! -e {file} ] || {mount}"]
         make = f"fallocate -l {size} {file} && mke2fs -q -F -t ext4 -m 0 -E nodiscard {file}"
         return [
             f"mkdir -p {self.path(path)}",

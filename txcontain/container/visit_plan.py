@@ -119,7 +119,8 @@ def _tree(plan: Plan, writing: bool) -> Plan:
             if op == "root_overlay":
                 steps.append(_empty(BORROWED))
         elif op == "disk":
-            flags = arguments["flags"] if writing else ["ro", *arguments["flags"]]
+            shared = writing or "lock" in arguments  # a file system can't be read-only for some
+            flags = arguments["flags"] if shared else ["ro", *arguments["flags"]]
             steps.append((op, {**arguments, "flags": flags}))
         elif op in OF_TREE:
             steps.append((op, arguments))

@@ -40,8 +40,8 @@ def inspect(manager: Manager, instance: Instance) -> dict[str, Any]:
         os.path.basename(one.tarball): one.left_out for one in contents if one.left_out
     }
     record["checks"] = [asdict(result) for result in instance.checks.results]
-    places = {name: manager.volumes.path(name) for name in instance.spec.volume_names}
-    record["volumes"] = {name: os.path.join(path, "data") for name, path in places.items()}
+    names = instance.spec.volume_names
+    record["volumes"] = {name: manager.volumes.place(name).data for name in names}
     steps = zip_longest(instance.plan, instance.timeline)
     record["plan"] = [{"op": op, **arguments, "seconds": s} for (op, arguments), s in steps]
     for step in record["plan"]:

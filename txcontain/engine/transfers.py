@@ -1,4 +1,4 @@
-"""Volumes as tarballs: written to a client, and made of what a client sends."""
+"""Volumes that are made by hand, and volumes as tarballs: written to a client, and made of one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from txcontain.container.plan import VolumePlace
 from txcontain.engine.manager import Manager
 from txcontain.engine.volumes import users_of
-from txcontain.errors import MachineAtFault, NoSuchVolume
+from txcontain.errors import InUse, MachineAtFault, NoSuchVolume
 from txcontain.host.os_errors import of_os
 from txcontain.images.packing import Packer, Stream
 from txcontain.later import poll
@@ -24,6 +25,17 @@ def packer_of(manager: Manager) -> Packer:
     return Packer(manager.layers.unpacker, os.path.join(manager.state, "run", "packing"))
 
 
+async def make_volume(manager: Manager, name: str, bound: int | None) -> None:
+    """Make an empty volume.
+
+    :param bound: the most bytes that it may take
+    Raises InvalidData; InUse if there is one of this name; MachineAtFault.
+    """
+    if not await manager.volumes.make(name, bound):
+        raise InUse(f"there is a volume {name} already", "choose another name, or remove it")
+    manager.journal.add("volume", f"{name} was made", volume=name)
+
+
 async def export(manager: Manager, name: str, consumer: Any, pause: bool) -> None:
     """Write a volume to a consumer as a tarball.
 
@@ -31,17 +43,17 @@ async def export(manager: Manager, name: str, consumer: Any, pause: bool) -> Non
     Raises NoSuchVolume, also if nothing is in it yet; TooMany, MachineAtFault, CalledOff.
     """
     manager.volumes.get(name)
-    folder = os.path.join(manager.volumes.path(name), "data")
-    if not os.path.isdir(folder):
+    place = manager.volumes.place(name)
+    if not os.path.exists(place.data):
         raise NoSuchVolume(f"the volume {name} has no data yet", "its first use makes it")
     what = f"exporting the volume {name}"
     users = [one for one in manager.instances.values() if name in one.spec.volume_names]
     async with manager.volumes.exports.turn():
         if pause:
             async with manager.volumes.pausing, still(manager, users):
-                await packer_of(manager).pack(what, folder, consumer, still=True)
+                await packer_of(manager).pack(what, place, consumer, still=True)
         else:
-            await packer_of(manager).pack(what, folder, consumer, still=not users)
+            await packer_of(manager).pack(what, place, consumer, still=not users)
     manager.journal.add("volume", f"{name} was exported", volume=name)
 
 
@@ -79,8 +91,11 @@ async def import_volume(manager: Manager, name: str, stream: Stream) -> None:
     ConfigAtFault if this is no tarball, TooMany, MachineAtFault, CalledOff.
     """
 
-    async def unpack(folder: str) -> None:
-        await packer_of(manager).unpack(f"importing the volume {name}", stream, folder)
+    async def unpack(place: VolumePlace) -> None:
+        packer, what = packer_of(manager), f"importing the volume {name}"
+        await packer.unpack(what, stream, f"{place.folder}/data")
+        if place.size is not None:
+            await packer.move_to_disk(what, place)
 
     async with manager.volumes.imports.turn():
         await manager.volumes.put(name, unpack, lambda: users_of(name, manager.instances.values()))

@@ -2,7 +2,8 @@
 
 A volume is a folder NAME with two things in it: ``data``, which containers mount, and its record, a
 file with a name that no other volume ever has. The first container that uses it makes ``data``
-(``Container.volume`` in init.py). What is half made or half removed has another name.
+(``Container.volume`` in init.py). If the volume has a bound, ``data`` is in a file system of its
+own, in the file ``disk.img``. What is half made or half removed has another name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from attrs import asdict, define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 
 from txcontain.container.document import shown
+from txcontain.container.plan import VolumePlace
 from txcontain.container.spec import NAME, Spec
 from txcontain.errors import InUse, InvalidData, MachineAtFault, NoSuchVolume
 from txcontain.host.files import create, flush_folder, read_file, to_json
@@ -40,6 +42,7 @@ class Volume:
     name: str
     record: str  # the name of its record's file
     created: float  # unix time
+    bound: int | None = None  # bytes that its own file system has
 
 
 @define(eq=False)
@@ -91,32 +94,36 @@ class Volumes:
         """The folder of a volume."""
         return os.path.join(self.folder, name)
 
-    def place(self, name: str) -> tuple[str, str]:
-        """The folder of a volume, and its record's name; one that no file has if it is gone."""
+    def place(self, name: str) -> VolumePlace:
+        """Where a volume is; with a lock that is no file if it is gone."""
         volume = self.known.get(name)
-        return self.path(name), volume.record if volume else "gone"
+        if volume is None:
+            return VolumePlace(self.path(name), "gone")
+        return VolumePlace(self.path(name), volume.record, volume.bound)
 
     async def sizes(self, names: Sequence[str]) -> list[int | None]:
         """How many bytes of the disk each of these takes; None if that can't be told soon.
 
         Raises TooMany.
         """
-        paths, said = [f"{self.path(name)}/data" for name in names], ""
+        paths, said = [self.place(name).data for name in names], ""
         if paths:
             async with self._sizes.turn():
                 said = await self.measure(paths)
         sizes = dict(line.split("\t", 1)[::-1] for line in said.splitlines() if "\t" in line)
         return [int(sizes[path]) if path in sizes else None for path in paths]
 
-    async def make(self, name: str) -> bool:
+    async def make(self, name: str, bound: int | None = None) -> bool:
         """Make a volume, if there is none of this name; returns whether there was none.
 
-        Raises MachineAtFault.
+        :param bound: the most bytes that it may take
+        Raises InvalidData, MachineAtFault.
         """
+        _check(name)
         async with self.lock:
             if name in self.known:
                 return False
-            volume = self._new(name)
+            volume = self._new(name, bound)
             try:
                 await self.threads(_make, self.folder, volume)
                 await self.threads(_settle, self.folder, volume)
@@ -125,31 +132,29 @@ class Volumes:
             self.known[name] = volume
             return True
 
-    def _new(self, name: str) -> Volume:
-        return Volume(name, f"{token_hex(8)}.json", self.now())
+    def _new(self, name: str, bound: int | None) -> Volume:
+        return Volume(name, f"{token_hex(8)}.json", self.now(), bound)
 
     async def put(
         self,
         name: str,
-        fill: Callable[[str], Awaitable[None]],
+        fill: Callable[[VolumePlace], Awaitable[None]],
         users: Callable[[], Sequence[str]],
     ) -> None:
-        """Make a volume with data, in place of an empty one that nobody uses.
+        """Make a volume with data, in place of an empty one that nobody uses, whose bound it keeps.
 
-        :param fill: puts the data into an empty folder, whose path it gets
+        :param fill: puts the data into the empty folder ``data`` of a place
         :param users: returns the names of the instances that use the volume
         Raises InvalidData, InUse; MachineAtFault; and what ``fill`` raises.
         """
-        if not NAME.fullmatch(name):
-            what = "up to 50 letters, digits, '.', '_' and '-'"
-            raise InvalidData(f"the name of a volume must be {what}, not {shown(name)}")
+        _check(name)
         await self._refuse_to_replace(name, users)
-        volume = self._new(name)
+        volume = self._new(name, self.place(name).size)
         beside = _beside(self.folder, volume)
         try:
             await self.threads(_make, self.folder, volume)
             await self.threads(os.mkdir, f"{beside}/data", 0o755)
-            await fill(f"{beside}/data")
+            await fill(VolumePlace(beside, volume.record, volume.bound))
             async with self.lock:
                 await self._refuse_to_replace(name, users)
                 if self.known.pop(name, None) is not None:
@@ -168,7 +173,7 @@ class Volumes:
             return
         if names := users():
             raise in_use(name, names)
-        if await self.threads(_holds, f"{self.path(name)}/data"):
+        if await self.threads(_holds, self.place(name).data):
             hint = "import it under another name, or remove this one first"
             raise InUse(f"there is data in the volume {name}", hint)
         if names := users():  # by now
@@ -228,6 +233,12 @@ def unfinished(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(FILLING)]
 
 
+def _check(name: str) -> None:
+    if not NAME.fullmatch(name):
+        what = "up to 50 letters, digits, '.', '_' and '-'"
+        raise InvalidData(f"the name of a volume must be {what}, not {shown(name)}")
+
+
 def _beside(folder: str, volume: Volume) -> str:
     return os.path.join(folder, f"{UNFINISHED}{volume.name}-{volume.record}")
 
@@ -243,9 +254,12 @@ def _settle(folder: str, volume: Volume) -> None:
     flush_folder(folder)
 
 
-def _holds(folder: str) -> bool:
+def _holds(data: str) -> bool:
+    """Whether there is anything in a folder; what is in a file of ``data`` can't be seen."""
+    if os.path.isfile(data):
+        return True
     with contextlib.suppress(FileNotFoundError):
-        return bool(os.listdir(folder))
+        return bool(os.listdir(data))
     return False
 
 
@@ -258,5 +272,6 @@ def _read(folder: str, name: str) -> Volume:
         raise ValueError("it has no record, or several")
     with contextlib.suppress(TypeError, KeyError, RecursionError):
         record = json.loads(read_file(os.path.join(path, records[0]), LONGEST_RECORD))
-        return Volume(name, records[0], float(record["created"]))
+        bound = record.get("bound")
+        return Volume(name, records[0], float(record["created"]), bound and int(bound))
     raise ValueError(f"its record {records[0]} can't be understood")

@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from txcontain.container.plan import Plan
+from txcontain.container.plan import Plan, VolumePlace
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.host.os_errors import of_os
 from txcontain.images.complaints import Complaints
-from txcontain.images.packing_plan import make_packing_plan
+from txcontain.images.packing_plan import make_moving_plan, make_packing_plan
 from txcontain.images.programs import compression_in, find
 from txcontain.images.unpack import Unpacker, check_words
 from txcontain.images.unpacking_plan import make_unpacking_plan
@@ -87,10 +87,10 @@ class Packer:
     unpacker: Unpacker
     folder: str  # where it works
 
-    async def pack(self, what: str, folder: str, consumer: Any, still: bool) -> None:
-        """Write a tarball of ``folder`` to a consumer.
+    async def pack(self, what: str, volume: VolumePlace, consumer: Any, still: bool) -> None:
+        """Write a tarball of a volume to a consumer.
 
-        :param still: whether nothing changes the folder meanwhile
+        :param still: whether nothing changes the volume meanwhile
         Raises MachineAtFault; CalledOff if the consumer goes away, or takes less than LEAST within
         LEAST_WITHIN: it keeps others waiting.
         """
@@ -98,9 +98,8 @@ class Packer:
         tar = await unpacker.threads(find, "tar")
         async with self._beside(what) as beside:
             path = os.path.join(beside, "pipe")
-            plan = make_packing_plan(
-                folder, os.path.join(beside, "scratch"), path, tar, unpacker.host
-            )
+            scratch = os.path.join(beside, "scratch")
+            plan = make_packing_plan(volume, scratch, path, tar, unpacker.host)
             pipe = OutOf(reactor, path)
             try:
                 async with self._running(what, plan) as running:
@@ -160,6 +159,18 @@ class Packer:
             await unpacker.pool.writes(os.rmdir, folder + hidden)
             await unpacker.check_and_flush(what, folder)
 
+    async def move_to_disk(self, what: str, volume: VolumePlace) -> None:
+        """Move what is in the folder ``data`` of a volume to its own file system.
+
+        Raises MachineAtFault, also if it does not fit.
+        """
+        true = await self.unpacker.threads(find, "true")
+        async with self._beside(what) as beside:
+            plan = make_moving_plan(volume, os.path.join(beside, "scratch"), true)
+            async with self._running(what, plan) as running:
+                await running.ended
+        await self.unpacker.remove(os.path.join(volume.folder, "data"))
+
     @asynccontextmanager
     async def _beside(self, what: str) -> AsyncIterator[str]:
         """A folder to work in."""
@@ -184,7 +195,7 @@ class Packer:
             await child.silent
         except StepFailed as failure:
             await running.ended
-            raise diagnose.of_tool(what, failure) from failure
+            raise diagnose.of_tool(what, plan, failure) from failure
         except BaseException:
             child.kill()
             raise

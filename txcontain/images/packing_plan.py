@@ -1,4 +1,7 @@
-"""The plan that packs a folder: tar(1) in a jail that has this folder, read-only, and no other."""
+"""The plans that pack a volume, and that move one to a file system of its own.
+
+Each is a jail with a program of this machine, the volume's folder, read-only, and no other.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from txcontain.container.plan import (
     HARMLESS,
     NO_POWERS,
     Plan,
+    VolumePlace,
     seccomp_steps,
     step,
     user_steps,
+    volume_at,
+    volume_disk,
 )
 from txcontain.images.programs import Program
 
@@ -34,24 +40,19 @@ TAR = [
 
 
 def make_packing_plan(
-    folder: str, scratch: str, pipe: str, tar: Program, host: Host = NOWHERE
+    volume: VolumePlace, scratch: str, pipe: str, tar: Program, host: Host = NOWHERE
 ) -> Plan:
-    """The steps that write a tarball of ``folder`` to a pipe.
+    """The steps that write a tarball of a volume to a pipe.
 
-    Nothing that is in the folder can lead out of it: there is nothing else but tar itself.
+    Nothing that is in the volume can lead out of it: there is nothing else but tar itself.
     """
-    root = f"{scratch}/root"
+    root, disk = f"{scratch}/root", f"{scratch}/disk"
+    folder = volume.folder if volume.size is None else disk
     command = tar.command(TOOLS)
     return [
-        step("unshare", namespaces=["mount", "net"]),
-        step("propagation", mode="private"),
-        step("scratch", path=scratch, size="1m"),
-        step("root_folder", mountpoint=root, source=scratch, flags=NO_POWERS),
-        *[
-            step("bind", source=path, target=TOOLS + path, flags=["ro", *NO_POWERS])
-            for path in sorted(tar.folders)
-        ],
-        step("bind", source=folder, target=FOLDER, flags=["ro", *HARMLESS]),
+        *_jail(scratch, tar),
+        *volume_disk(volume, disk),
+        step("bind", source=f"{folder}/data", target=FOLDER, flags=["ro", *HARMLESS]),
         step("output", stdout=pipe),
         step("input", path=f"{root}{TOOLS}{tar.path}"),  # read-only; /dev/null is the host's
         step("bounding_set", keep=READING),
@@ -60,4 +61,36 @@ def make_packing_plan(
         *user_steps("root", READING),
         *seccomp_steps(host),
         step("exec", path=command[0], arguments=[*command[1:], *TAR], environment=[]),
+    ]
+
+
+def make_moving_plan(volume: VolumePlace, scratch: str, true: Program) -> Plan:
+    """The steps that fill the file system of a volume with what is in its folder.
+
+    They do what the first container that uses a volume does, and in the end they run true(1).
+    """
+    disk, command = f"{scratch}/disk", true.command(TOOLS)
+    at = {"target": FOLDER, "flags": HARMLESS}
+    return [
+        *_jail(scratch, true),
+        *volume_disk(volume, disk),
+        step("bind", source=f"{volume.folder}/data", target=FOLDER, flags=["ro", *HARMLESS]),
+        volume_at(volume, disk, at),
+        step("bounding_set", keep=[]),
+        step("pivot_root", path=f"{scratch}/root"),
+        *user_steps("root", []),
+        step("exec", path=command[0], arguments=command[1:], environment=[]),
+    ]
+
+
+def _jail(scratch: str, program: Program) -> Plan:
+    return [
+        step("unshare", namespaces=["mount", "net"]),
+        step("propagation", mode="private"),
+        step("scratch", path=scratch, size="1m"),
+        step("root_folder", mountpoint=f"{scratch}/root", source=scratch, flags=NO_POWERS),
+        *[
+            step("bind", source=path, target=TOOLS + path, flags=["ro", *NO_POWERS])
+            for path in sorted(program.folders)
+        ],
     ]

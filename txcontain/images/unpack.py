@@ -120,7 +120,7 @@ class Unpacker:
             await child.silent
         except StepFailed as failure:
             await ended
-            raise diagnose.of_tool(what, failure) from failure
+            raise diagnose.of_tool(what, plan, failure) from failure
         except ConfigAtFault:
             raise
         except Error as error:

@@ -75,7 +75,7 @@ def of_step(plan: Plan, failure: StepFailed) -> Error:
     object_ = arguments.get("target") or arguments.get("path") or arguments.get("owner") or ""
     step = f"step {said['step'] + 1} of {len(plan)}, {op} {object_}".rstrip()
     kind = _kind(op, said["errno"]) if at_fault else MachineAtFault
-    return kind(step, *_chain(failure, CAUSES_OF_STEPS.get(op)))
+    return kind(step, *_chain(failure, CAUSES_OF_STEPS.get(op) or _too_small(plan, failure)))
 
 
 def _kind(op: str, number: int) -> type[ConfigAtFault]:
@@ -102,9 +102,21 @@ def of_command(plan: Plan, failure: StepFailed) -> Error:
     return MachineAtFault(doing, *_chain(failure))
 
 
-def of_tool(what: str, failure: StepFailed) -> Error:
+def of_tool(what: str, plan: Plan, failure: StepFailed) -> Error:
     """The error that says why a program of this machine could not be run."""
-    return MachineAtFault(what, *_chain(failure))
+    return MachineAtFault(what, *_chain(failure, _too_small(plan, failure)))
+
+
+def _too_small(plan: Plan, failure: StepFailed) -> tuple[str, str] | None:
+    """What to say if a volume has no room for what is to fill it."""
+    if failure.details["errno"] != errno.ENOSPC:
+        return None
+    op, arguments = plan[failure.details["step"]]
+    sizes = {each["path"]: each["size"] for other, each in plan if other == "disk"}
+    if op != "volume" or arguments["source"] not in sizes:
+        return None
+    size = sizes[arguments["source"]]
+    return f"it takes more than the volume's size, {size} bytes", "make a larger volume"
 
 
 def _chain(failure: StepFailed, known: tuple[str, str] | None = None) -> list[str]:
