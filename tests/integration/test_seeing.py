@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from typing import Any
 
-from tests.integration.harness import PROJECT, ManagerCase
+from tests.integration.harness import PROJECT, ManagerCase, wait_until
 from tests.support import needs_networks
 from txcontain.host.processes import describe
 
@@ -17,11 +18,16 @@ class SeeingTests(ManagerCase):
         """The processes of a container are told by its own pids and user ids, and no others."""
         keys = {"user_namespace": True, "startup_owner": "1000:1000"}
         instance = self.running_inside("sleep 60 &", **keys)
-        told = self.ask("GET", f"/instances/{instance}/top").json
-        first, *others = sorted(told["processes"], key=lambda one: int(one["pid"]))
+
+        def told_of_both() -> Any:
+            told = self.ask("GET", f"/instances/{instance}/top").json
+            commands = [one["command"] for one in told["processes"]]
+            return "sleep 60" in commands and told  # it may still be the shell that was forked
+
+        told = wait_until(told_of_both, "both run")
+        first, *_ = sorted(told["processes"], key=lambda one: int(one["pid"]))
         self.assertEqual((first["pid"], first["user"]), (1, 1000))
         self.assertIn("/job/run", first["command"])
-        self.assertIn("sleep 60", [one["command"] for one in others])
         self.assertEqual(told["more"], 0)
         pid = self.ask("GET", f"/instances/{instance}").json["pid"]
         self.assertEqual(first["host_pid"], pid)

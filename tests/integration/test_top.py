@@ -94,7 +94,7 @@ class TopTests(ManagerCase):
         self.press("Enter")
         self.see("INSTANCE")
         self.press("e")
-        self.see("unshare", but="INSTANCE")
+        self.see("scratch", but="INSTANCE")  # where the script works
         self.press("q")
         self.see("INSTANCE")
         self.press("C-c")
