@@ -70,6 +70,14 @@ def index(*platforms: Platform | None) -> Index:
 REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: read_image(b"[]"), "the document is not a JSON object"),
     (
+        lambda: read_image(plain(annotations={"\ud800": "a"})),
+        "the document has a lone surrogate, which is half a character",
+    ),
+    (
+        lambda: read_config(b'{"os": "\\ud800"}'),
+        "the document has a lone surrogate, which is half a character",
+    ),
+    (
         lambda: read_image(b'{"schemaVersion": 1}'),
         "it is a manifest of schema 1, which has no digests that can be checked → "
         "have it pushed again by a program from after 2016",

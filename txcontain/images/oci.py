@@ -249,7 +249,7 @@ def read_image(document: bytes, media_type: str = "") -> Manifest | Index:
     :param media_type: what the registry calls it, or its descriptor; the document says it too
     Raises InvalidData; TooLarge.
     """
-    values = read_object(document)
+    values = _read(document)
     said = values.get("mediaType") or media_type
     if values.get("schemaVersion") == 1 or said in SCHEMA1:
         refuse(
@@ -316,7 +316,7 @@ def _fits(offered: Platform, wanted: Platform) -> bool:
 
 def read_config(document: bytes) -> ImageConfig:
     """The config of an image. Raises InvalidData; TooLarge."""
-    values = read_object(document)
+    values = _read(document)
     run, rootfs = _object(values, "config"), _object(values, "rootfs")
     return ImageConfig(
         Platform(_text(values, "os"), _text(values, "architecture"), _text(values, "variant")),
@@ -335,6 +335,21 @@ def read_config(document: bytes) -> ImageConfig:
         _text(values, "author"),
         _list(values, "history", _step, MOST_HISTORY),
     )
+
+
+def _read(document: bytes) -> dict[str, Any]:
+    """An object of which people are shown the texts: each has to be Unicode (RFC 8259, 8.2).
+
+    Raises InvalidData; TooLarge.
+    """
+    values = read_object(document)
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        refuse("the document has a lone surrogate, which is half a character")
+    except RecursionError:
+        refuse("the document is nested too deep")
+    return values
 
 
 def _healthcheck(run: dict[str, Any]) -> Healthcheck | None:
