@@ -1583,6 +1583,11 @@ ELSEWHERE = (
         "{} can't be in an image: a name with .wh. hides a file there → rename it",
     ),
     (
+        "one to whom a registry has sent us on wants a login",
+        "images/test_registry.py:test_not_to_whom_we_are_sent",
+        "the registry {} sends us on to {}, which wants a login → only the registry itself gets it",
+    ),
+    (
         "a push that is cut again and again",
         "images/test_pushing.py:test_cut",
         "the registry {} hangs up",

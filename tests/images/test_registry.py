@@ -14,9 +14,11 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.client import URI
+from twisted.web._newclient import Request as ClientRequest
+from twisted.web.client import URI, ResponseFailed, readBody
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -26,9 +28,11 @@ from txcontain.engine.arrivals import Arrivals
 from txcontain.engine.images import Images
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci
+from txcontain.images.answers import make_pool
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
 from txcontain.images.registry import (
+    CHALLENGE,
     Connections,
     Conversation,
     Download,
@@ -95,6 +99,17 @@ def status(code: int, **headers: str) -> Answer:
     return answer
 
 
+def raw(code: int, name: bytes, value: bytes) -> Answer:
+    """An answer with a header of any bytes."""
+
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(code)
+        request.setHeader(name, value)
+        return b"no"
+
+    return answer
+
+
 def cut(content: bytes) -> Answer:
     """An answer that breaks off after these bytes."""
 
@@ -151,6 +166,22 @@ REFUSED: tuple[tuple[dict[str, Answer], str], ...] = (
     (
         {TAG: status(302, Location="https://user@example.org/")},
         f"{WHAT} → {WHO} sends us on to 'https://user@example.org/', which is not https",
+    ),
+    (
+        {TAG: status(302, Location="http://[::1/")},
+        f"{WHAT} → {WHO} sends us on to 'http://[::1/', which is not https",
+    ),
+    (
+        {TAG: raw(302, b"Location", b"https://\xff/")},
+        f"{WHAT} → {WHO} sends us on to 'https://\\ufffd/', which is not https",
+    ),
+    (
+        {TAG: raw(401, b"WWW-Authenticate", b'Bearer realm="\xff"')},
+        f"{WHAT} → {WHO} sends us on to '\\ufffd', which is not https",
+    ),
+    (
+        {TAG: raw(200, b"Content-Type", b"\xff")},
+        f"{WHAT} → the document is not JSON: Expecting value: line 1 column 1 (char 0)",
     ),
     ({TAG: status(302, Location=TAG)}, f"{WHAT} → {WHO} sends us on more than 5 times"),
     (
@@ -518,6 +549,7 @@ class Logins(PullCase):
             ({"127.0.0.1:5000": {"auth": "a\r\nX: y"}}, ""),
             ({"127.0.0.1:5000": []}, ""),
             ([], ""),
+            (None, ""),
         ):
             self.write(auths)
             self.assertEqual(self.login(), wanted, auths)
@@ -565,3 +597,54 @@ class Logins(PullCase):
         self.successResultOf(self.pull(answers))
         (asked,) = [one for one in self.server.asked if one.path == b"/elsewhere"]
         self.assertIsNone(asked.getHeader("authorization"))
+
+    def test_not_to_whom_we_are_sent(self) -> None:
+        """Whoever we are sent on to gets no login either if they ask for one."""
+        self.write({"127.0.0.1:5000": {"auth": base64.b64encode(b"me:secret").decode()}})
+        challenge = 'Bearer realm="http://127.0.0.1:5001/token"'
+        answers = {
+            BLOB: status(307, Location="http://127.0.0.1:5001/elsewhere"),
+            "/elsewhere": status(401, WWW_Authenticate=challenge),
+            "/token": body(b'{"token": "abc"}'),
+        }
+        error = self.failureResultOf(self.pull(answers), ConfigAtFault).value
+        self.assertEqual(
+            " → ".join(error.chain),
+            f"{WHAT} → {WHO} sends us on to 'http://127.0.0.1:5001/elsewhere', which wants a login"
+            " → only the registry itself gets it",
+        )
+        self.assertNotIn(b"/token", [one.path for one in self.server.asked])
+
+    def test_long_challenge(self) -> None:
+        """A challenge is read in one pass, however long its words are."""
+        (found,) = CHALLENGE.findall("a" * 10**6 + ' service="s"')
+        self.assertEqual(found, ("service", "s"))
+
+
+class Answers(SynchronousTestCase):
+    """A connection to a registry."""
+
+    def setUp(self) -> None:
+        self.transport = StringTransportWithDisconnection()
+        factory: Any = make_pool(Clock())._factory(lambda _: None, "")
+        self.client: Any = factory.buildProtocol(None)
+        self.transport.protocol = self.client
+        self.client.makeConnection(self.transport)
+        host = Headers({b"host": [b"r"]})
+        self.asked = self.client.request(ClientRequest(b"GET", b"/", host, None, True))
+
+    def test_headers(self) -> None:
+        """One that sends headers without an end is cut."""
+        self.client.dataReceived(b"HTTP/1.1 200 OK\r\n")
+        while self.transport.connected:
+            self.client.dataReceived(b"a: b\r\n" * 1000)
+        error: Any = self.failureResultOf(self.asked, ResponseFailed).value
+        self.assertEqual(str(error.reasons[0].value), "it sends more than 128 KiB of headers")
+
+    def test_body(self) -> None:
+        """A body may be longer than the headers of an answer may be."""
+        self.client.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        read = readBody(self.successResultOf(self.asked))
+        for _ in range(10):
+            self.client.dataReceived(b"a" * 100_000)
+        self.assertEqual(len(self.successResultOf(read)), 1_000_000)

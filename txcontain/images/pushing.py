@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from attrs import define, fields
 from twisted.internet.defer import Deferred
@@ -12,9 +12,10 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from txcontain.errors import ConfigAtFault, Error
+from txcontain.images.answers import drop, header
 from txcontain.images.oci_writing import Blob, Image, batch
 from txcontain.images.packing import Pace
-from txcontain.images.registry import UNAUTHORIZED, Conversation, Cut, drop
+from txcontain.images.registry import UNAUTHORIZED, Conversation, Cut, joined
 from txcontain.later import background
 
 MOST_TRIES = 3  # to send a blob
@@ -50,7 +51,7 @@ class Push(Conversation):
         path = "blobs/uploads/"
         for left in reversed(range(MOST_TRIES)):
             begun = self._expect(await self._asked("POST", path), path, ACCEPTED)
-            url = urljoin(self.url_of(path), (begun.headers.getRawHeaders("Location") or [""])[0])
+            url = joined(self.url_of(path), header(begun, "Location"))
             self.check(url)
             query = urlencode({"digest": blob.descriptor.digest})
             url = f"{url}{'&' if '?' in url else '?'}{query}"

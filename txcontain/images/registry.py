@@ -47,6 +47,7 @@ from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
 from txcontain.host.files import read_file
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
+from txcontain.images.answers import drop, header, make_pool
 from txcontain.images.layout import check_digest
 from txcontain.images.oci import Descriptor
 from txcontain.later import Timer
@@ -60,7 +61,8 @@ LONGEST_TOKEN, LONGEST_FILE = 1 << 16, 1 << 20  # bytes of an answer; of a file 
 REDIRECTS, UNAUTHORIZED, NOT_FOUND, TOO_MANY = (301, 302, 303, 307, 308), 401, 404, 429
 OK, PARTIAL = 200, 206
 ACCEPT = ", ".join((*oci.INDEXES, *oci.MANIFESTS))
-CHALLENGE = re.compile(r'([A-Za-z_]+)="([^"]*)"')
+# Without the look behind, a long word would be tried from each of its letters.
+CHALLENGE = re.compile(r'(?<![A-Za-z_])([A-Za-z_]+)="([^"]*)"')
 HUBS_KEY = "https://index.docker.io/v1/"  # what Docker Hub is called in config.json
 LOG_IN = "log in: `docker login` writes ~/.docker/config.json, which the manager's user must have"
 LOST = (
@@ -121,7 +123,7 @@ class Connections:
     _made: list[Any] = field(factory=list)  # protocols, each right on its TCP connection
 
     def __attrs_post_init__(self) -> None:
-        self.pool = HTTPConnectionPool(self.reactor)
+        self.pool = make_pool(self.reactor)
 
     def endpointForURI(self, uri: Any) -> Any:
         """What connects to a host."""
@@ -174,7 +176,7 @@ def login_for(path: str, registry: str) -> str:
                 login = str(auths[key].get("auth", ""))
                 base64.b64decode(login, validate=True)
                 return login
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         pass
     return ""
 
@@ -210,7 +212,7 @@ class Conversation:
         """
         response = await self._get(f"manifests/{wanted}", {"Accept": ACCEPT})
         document = await self._document(response, oci.LONGEST)
-        kind = (response.headers.getRawHeaders("Content-Type") or [""])[0]
+        kind = header(response, "Content-Type")
         return document, kind.partition(";")[0].strip()
 
     async def document(self, descriptor: Descriptor) -> bytes:
@@ -347,11 +349,17 @@ class Conversation:
         """The answer to a GET, wherever we are sent on to. Raises ConfigAtFault, Cut."""
         for _ in range(MOST_REDIRECTS):
             response = await self.ask(url, {**headers, **self.login_at(url)})
+            if response.code == UNAUTHORIZED and not self.is_its_own(url):
+                drop(response)
+                raise ConfigAtFault(
+                    self.what,
+                    f"the registry {self._host} sends us on to {shown(url)}, which wants a login",
+                    "only the registry itself gets it",
+                )
             if response.code not in REDIRECTS:
                 return response
             drop(response)
-            target = (response.headers.getRawHeaders("Location") or [""])[0]
-            url = urljoin(url, target)
+            url = joined(url, header(response, "Location"))
             self.check(url)
         raise ConfigAtFault(
             self.what, f"the registry {self._host} sends us on more than {MOST_REDIRECTS} times"
@@ -359,13 +367,17 @@ class Conversation:
 
     def login_at(self, url: str) -> dict[str, str]:
         """What shows a host who we are: only the registry's own."""
-        is_its_own = urlsplit(url).netloc == self.reference.host
-        return {"Authorization": self.authorization} if is_its_own and self.authorization else {}
+        known = self.authorization and self.is_its_own(url)
+        return {"Authorization": self.authorization} if known else {}
+
+    def is_its_own(self, url: str) -> bool:
+        """Whether it is the registry that answers there, and no one to whom it has sent us on."""
+        return urlsplit(url).netloc == self.reference.host
 
     def check(self, url: str) -> None:
         """Raise ConfigAtFault if this is no URL that may be asked."""
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             plain = self.insecure and parts.scheme == "http" and is_loopback(parts.hostname or "")
             fine = REGISTRY.fullmatch(parts.netloc) and (parts.scheme == "https" or plain)
         except ValueError:
@@ -385,21 +397,21 @@ class Conversation:
         """
         named = {"User-Agent": f"txcontain/{__version__}", **headers}
         given = Headers({name: [value] for name, value in named.items()})
-        asked = self.http.request(method, url, headers=given, data=body, **UNCHANGED)
-        if body is None:
-            asked.addTimeout(ANSWER_WITHIN, self.registries.reactor)
-        else:
-            body.bound(self.registries.reactor, asked)
         try:
+            asked = self.http.request(method, url, headers=given, data=body, **UNCHANGED)
+            if body is None:
+                asked.addTimeout(ANSWER_WITHIN, self.registries.reactor)
+            else:
+                body.bound(self.registries.reactor, asked)
             return await asked
         except LOST as error:
             raise Cut(_reason(error)) from error
-        except Exception as error:  # of TLS, or of an answer that is no HTTP
+        except Exception as error:  # of TLS, of a host that can be none, of what is no HTTP
             raise Cut(f"{type(error).__name__}: {error}") from error
 
     async def log_in(self, response: Any) -> None:
         """Get what the registry has asked for. Raises ConfigAtFault, InvalidData, Cut."""
-        challenge = (response.headers.getRawHeaders("WWW-Authenticate") or [""])[0]
+        challenge = header(response, "WWW-Authenticate")
         kind, _, rest = challenge.partition(" ")
         if kind.lower() == "basic" and self.login:
             self.authorization = f"Basic {self.login}"
@@ -445,22 +457,16 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _begins_at(response: Any, offset: int) -> bool:
-    said = (response.headers.getRawHeaders("Content-Range") or [""])[0]
+    said = header(response, "Content-Range")
     return bool(re.fullmatch(rf"bytes {offset}-[0-9]+/([0-9]+|\*)", said))
 
 
-def drop(response: Any) -> None:
-    """Read nothing of an answer: it may have no end."""
-    response.deliverBody(HangUp())
-
-
-class HangUp(Protocol):
-    """Hangs up."""
-
-    def connectionMade(self) -> None:
-        """Hang up."""
-        transport: Any = self.transport
-        transport.loseConnection()
+def joined(url: str, target: str) -> str:
+    """Where a redirect at ``url`` leads; the target itself if it can't be a URL."""
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        return target
 
 
 @define(eq=False)
