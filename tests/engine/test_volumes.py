@@ -93,6 +93,7 @@ class LaunchTests(VolumeCase):
         self.reactor.works = False
         launched = self.start(self.manager.launch(spec.name, spec.major, spec.minor))
         os.mkdir(self.path("a", "filling-1"))
+        os.mkdir(self.path("a", "disk.img.new"))
         self.init.fail(20, "volume", 28)
         self.reactor.advance(0)
         self.failureResultOf(launched, ConfigAtFault, MachineAtFault)

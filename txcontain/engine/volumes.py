@@ -20,7 +20,7 @@ from attrs import asdict, define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 
 from txcontain.container.document import shown
-from txcontain.container.plan import VolumePlace
+from txcontain.container.plan import IMAGE, VolumePlace
 from txcontain.container.spec import NAME, Spec
 from txcontain.errors import InUse, InvalidData, MachineAtFault, NoSuchVolume
 from txcontain.host.files import create, flush_folder, read_file, to_json
@@ -32,7 +32,7 @@ RECORD = re.compile(r"[0-9a-f]{16}\.json")
 LONGEST_RECORD = 4096  # bytes
 UNFINISHED = "."  # what the name of a folder begins with that is no volume (yet, or any more)
 MOST_TRANSFERS, MOST_SIZES, MOST_WAITING = 8, 2, 100  # at once; that wait
-FILLING = "filling-"  # what a fill that was cut short has left in a volume's folder
+LEFT = "filling-", f"{IMAGE}.new"  # what a first use that was cut short has left in a folder
 
 
 @frozen
@@ -229,8 +229,8 @@ def what_stays(name: str, spec: Spec) -> list[str]:
 
 
 def unfinished(folder: str) -> list[str]:
-    """What fills that were cut short have left in the folder of a volume."""
-    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(FILLING)]
+    """What first uses that were cut short have left in the folder of a volume."""
+    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(LEFT)]
 
 
 def _check(name: str) -> None:
