@@ -55,6 +55,9 @@ def of_docker(said: Any, *more: Any) -> bytes:
 
 
 CONFIG = file("c", to_bytes(ImageConfig(HERE, ("sha256:" + "0" * 64,))))
+ONE = tarball(*A)
+OF_THREE = file("c", to_bytes(ImageConfig(HERE, (oci.digest_of(ONE),) * 3)))
+LARGEST = 2 * len(ONE)  # bytes of layers
 BZIP2 = file("l", b"BZh91AY&SY")
 LACKS = (
     "it has neither oci-layout nor manifest.json → make one with `docker save`, `podman save` or"
@@ -110,6 +113,24 @@ REFUSED: tuple[tuple[Callable[[], bytes], str], ...] = (
         "it has 0 layers, and its config 1",
     ),
     (
+        lambda: of_docker([{"Config": "c", "Layers": ["a" * 5000]}], CONFIG),
+        f"the archive has no file '{'a' * 56}...",
+    ),
+    (
+        lambda: of_docker([{"Config": "c", "Layers": ["\ud800"]}], CONFIG),
+        "the archive has no file '\\ud800'",
+    ),
+    (
+        lambda: of_docker(
+            [{"Config": "c", "Layers": ["l"]}], CONFIG, file("l", "a" * (LARGEST + 1))
+        ),
+        "the layers of the archive are longer than a tarball may be",
+    ),
+    (
+        lambda: of_docker([{"Config": "c", "Layers": ["l"] * 3}], OF_THREE, file("l", ONE)),
+        "the layers of the archive are longer than a tarball may be",
+    ),
+    (
         lambda: of_docker([{"Config": "c", "Layers": ["../../../etc/passwd"]}], CONFIG),
         "the archive has no file '../../../etc/passwd'",
     ),
@@ -137,7 +158,7 @@ class ArchiveCase(SynchronousTestCase):
 
     def find(self, archive: bytes) -> list[Found]:
         """The images in an archive."""
-        return find_images(self.unpacked(archive), HERE)
+        return find_images(self.unpacked(archive), HERE, LARGEST)
 
 
 class Archives(ArchiveCase):

@@ -200,7 +200,7 @@ REFUSED: tuple[tuple[dict[str, Answer], str], ...] = (
         f"{WHAT} → a document of it is longer than 1048576 bytes",
     ),
     ({TAG: body(LARGE)}, f"{WHAT} → its config is longer than 1048576 bytes"),
-    ({TAG: body(HUGE)}, f"{WHAT} → a layer of it has more than 1000000 bytes"),
+    ({TAG: body(HUGE)}, f"{WHAT} → its layers have more than 1000000 bytes together"),
     (
         {TAG: cut(b"{")},
         f"{WHAT} → {WHO} hangs up → Connection was closed cleanly: Connection done.",

@@ -125,6 +125,7 @@ class Arrivals:
         Raises ConfigAtFault, InvalidData, MachineAtFault.
         """
         image = make_image(found.manifest, found.config, self.images.platform, self.images.now())
+        self._check_size(image)
         held += self.images.paths(image)
         layers = {layer.digest: layer for layer in image.manifest.layers}
         await together(
@@ -132,6 +133,13 @@ class Arrivals:
         )
         await self.images.add(image, names)
         return image
+
+    def _check_size(self, image: Image) -> None:
+        """Raise ConfigAtFault if the layers are together longer than a tarball may be."""
+        largest = self.images.layers.unpacker.bounds.size
+        sizes = {layer.digest: layer.size for layer in image.manifest.layers}
+        if sum(sizes.values()) > largest:
+            raise ConfigAtFault(f"its layers have more than {largest} bytes together")
 
     async def _settle_layer(self, blob: str, layer: Descriptor) -> None:
         if os.path.isdir(self.images.layers.path_of(layer.digest)):
@@ -164,7 +172,7 @@ class Arrivals:
         """The images in an unpacked archive. Raises ConfigAtFault, InvalidData, MachineAtFault."""
         try:
             found: list[Found] = await self.images.threads(
-                find_images, folder, self.images.platform
+                find_images, folder, self.images.platform, self.images.layers.unpacker.bounds.size
             )
         except OSError as error:
             raise MachineAtFault("reading the archive of an image", of_os(error)) from error
@@ -224,16 +232,13 @@ class Arrivals:
         if image is None:
             config = await conversation.document(read_manifest(manifest).config)
             image = make_image(manifest, config, self.images.platform, self.images.now())
+        self._check_size(image)
         held += self.images.paths(image)
         new = {
             layer.digest: layer
             for layer in image.manifest.layers
             if not os.path.isdir(self.images.layers.path_of(layer.digest))
         }
-        largest = self.images.layers.unpacker.bounds.size
-        for layer in new.values():
-            if layer.size > largest:
-                raise ConfigAtFault(f"a layer of it has more than {largest} bytes")
         pull.size = sum(layer.size for layer in new.values())
         downloads = [self._pull_layer(conversation, pull, folder, one) for one in new.values()]
         await together(*downloads)

@@ -6,11 +6,12 @@ digest and its size. Nobody changes it meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import IO, Any
 
 from attrs import evolve, frozen
 
@@ -27,6 +28,7 @@ NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")  # ann
 DEEPEST = 3  # indexes within each other
 MOST_IMAGES = 100
 CHUNK = 1 << 20  # bytes
+NOT_THERE = errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG
 KINDS = {"": oci.LAYER, "gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}  # by compression
 
 
@@ -40,9 +42,11 @@ class Found:
     blobs: Mapping[str, str]  # by a layer's digest: its file, which is not checked yet
 
 
-def find_images(folder: str, platform: Platform) -> list[Found]:
+def find_images(folder: str, platform: Platform, largest: int) -> list[Found]:
     """The images in an unpacked archive that are for this platform. It reads the disk.
 
+    :param largest: how many bytes of layers it reads. Files may be sparse: they can be far longer
+        than what they take on the disk, and named many times
     Raises InvalidData, ConfigAtFault if it is no archive of images, or one of them is damaged.
     """
     archive = Archive(folder)
@@ -52,7 +56,7 @@ def find_images(folder: str, platform: Platform) -> list[Found]:
             refuse(f"{INDEX} of the archive has no manifests")
         images = _of_index(archive, index, platform, DEEPEST)
     elif archive.has(OF_DOCKER):
-        images = _of_docker(archive, platform)
+        images = _of_docker(archive, platform, largest)
     else:
         raise ConfigAtFault(
             "it is no archive of an image: it has neither oci-layout nor manifest.json",
@@ -76,19 +80,25 @@ def check_blob(path: str, expected: Descriptor) -> None:
     """
     hashed, size = sha256(), 0
     with open_file(path) as file:
+        check_size(expected, os.fstat(file.fileno()).st_size)
         while chunk := file.read(CHUNK):
             hashed.update(chunk)
             size += len(chunk)
     check_digest(expected, size, f"sha256:{hashed.hexdigest()}")
 
 
-def check_digest(expected: Descriptor, size: int, digest: str) -> None:
-    """Raise ConfigAtFault if what was read is not what its descriptor says."""
+def check_size(expected: Descriptor, size: int) -> None:
+    """Raise ConfigAtFault if what there is has another size than its descriptor says."""
     if size != expected.size:
         raise ConfigAtFault(
             f"the blob {expected.digest} has {size} bytes, and should have {expected.size}",
             "it was cut short, or is damaged: get it again",
         )
+
+
+def check_digest(expected: Descriptor, size: int, digest: str) -> None:
+    """Raise ConfigAtFault if what was read is not what its descriptor says."""
+    check_size(expected, size)
     if digest != expected.digest:
         raise ConfigAtFault(
             f"the blob {expected.digest} has another digest, {digest}",
@@ -123,16 +133,22 @@ class Archive:
         """Whether there is such a file."""
         return os.path.isfile(self.path(name))
 
-    def read(self, name: str) -> bytes:
-        """A document of the archive.
-
-        Raises ConfigAtFault if it is not there; InvalidData if it is too long to be one.
-        """
+    def open(self, name: str) -> IO[bytes]:
+        """A file of the archive. Raises ConfigAtFault if it is not there, or can't be."""
         try:
-            with open_file(self.path(name)) as file:
-                return file.read(oci.LONGEST + 1)
-        except (FileNotFoundError, NotADirectoryError, NoFile, ValueError):
+            return open_file(self.path(name))
+        except (OSError, NoFile, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in NOT_THERE:
+                raise
             raise ConfigAtFault(f"the archive has no file {shown(name)}") from None
+
+    def read(self, name: str) -> bytes:
+        """A document of the archive, or its beginning if it is too long to be one.
+
+        Raises ConfigAtFault if it is not there.
+        """
+        with self.open(name) as file:
+            return file.read(oci.LONGEST + 1)
 
     def blob(self, descriptor: Descriptor) -> bytes:
         """A document of the archive, by its digest. Raises ConfigAtFault."""
@@ -165,7 +181,7 @@ def _of_index(
         yield Found(own, document, config, blobs)
 
 
-def _of_docker(archive: Archive, platform: Platform) -> Iterator[Found]:
+def _of_docker(archive: Archive, platform: Platform, largest: int) -> Iterator[Found]:
     """The images that manifest.json lists, which has no digests: each layer gets one."""
     listed = b'{"images":' + archive.read(OF_DOCKER) + b"}"
     for said in _list(read_object(listed), "images"):
@@ -176,11 +192,11 @@ def _of_docker(archive: Archive, platform: Platform) -> Iterator[Found]:
         names = [_string(OF_DOCKER, name) for name in _list(said, "Layers")]
         if len(names) != len(image.diff_ids):
             refuse(f"it has {len(names)} layers, and its config {len(image.diff_ids)}")
+        layers = []
+        for name, diff_id in zip(names, image.diff_ids, strict=True):
+            layers.append(_described(archive, name, diff_id, largest))
+            largest -= layers[-1].size
         files = [archive.path(name) for name in names]
-        layers = [
-            _described(path, name, diff)
-            for path, name, diff in zip(files, names, image.diff_ids, strict=True)
-        ]
         manifest = Manifest(oci.described(config, oci.CONFIG), tuple(layers))
         check_config(manifest, config, platform)
         blobs = {layer.digest: path for layer, path in zip(layers, files, strict=True)}
@@ -188,18 +204,17 @@ def _of_docker(archive: Archive, platform: Platform) -> Iterator[Found]:
         yield Found(tags, oci.to_bytes(manifest), config, blobs)
 
 
-def _described(path: str, name: str, diff_id: str) -> Descriptor:
+def _described(archive: Archive, name: str, diff_id: str, largest: int) -> Descriptor:
     """The descriptor of a layer's file; its digest is known if it is not compressed."""
     hashed, size = sha256(), 0
-    try:
-        with open_file(path) as file:
-            kind = compression_in(file.read(8))
-            file.seek(0)
-            while chunk := file.read(CHUNK):
-                hashed.update(chunk)
-                size += len(chunk)
-    except (FileNotFoundError, NotADirectoryError, NoFile):
-        raise ConfigAtFault(f"the archive has no file {shown(name)}") from None
+    with archive.open(name) as file:
+        if os.fstat(file.fileno()).st_size > largest:
+            raise ConfigAtFault("the layers of the archive are longer than a tarball may be")
+        kind = compression_in(file.read(8))
+        file.seek(0)
+        while chunk := file.read(CHUNK):
+            hashed.update(chunk)
+            size += len(chunk)
     if kind not in KINDS:
         refuse(f"the layer {shown(name)} is compressed by {kind}, which no image is")
     found = Descriptor(KINDS[kind], f"sha256:{hashed.hexdigest()}", size)
