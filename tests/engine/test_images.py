@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.images.archives import HERE, ImageMaker, image
 from tests.integration.tarballs import file
 from txcontain.engine.images import Image, Images, make_image
-from txcontain.errors import Ambiguous, MachineAtFault, NoSuchImage
+from txcontain.errors import Ambiguous, InUse, MachineAtFault, NoSuchImage
 from txcontain.images.oci import to_bytes
 
 ONE, OTHER = image([[file("a", "a")]]), image([[file("b", "b")]])
@@ -93,6 +93,32 @@ class Names(ImagesCase):
         self.assertEqual(len(self.images.names), 2)
         self.do(self.images.remove(kept.digest, lambda digest: []))
         self.assertEqual((self.images.names, self.images.known), ({}, {}))
+        self.assertEqual(self.files(), {"names.json"})
+
+    def at_once(self, *works: Any) -> list[Deferred[Any]]:
+        """What becomes of several coroutines that begin at the same time."""
+        self.successResultOf(self.images._lock.acquire())
+        begun = [Deferred.fromCoroutine(work) for work in works]
+        self.images._lock.release()
+        return begun
+
+    def test_removed_at_once(self) -> None:
+        """Of two that remove a name each, the second is refused if the image is in use."""
+        self.add(ONE, "a:1", "b:1")
+        one, other = self.at_once(
+            *(self.images.remove(name, lambda _: ["web-1"]) for name in ("a:1", "b:1"))
+        )
+        self.assertEqual(self.successResultOf(one), ["docker.io/library/a:1"])
+        self.failureResultOf(other, InUse)
+
+    def test_tagged_as_it_goes(self) -> None:
+        """An image that is removed meanwhile gets no other name: its layers go too."""
+        self.add(ONE, "a:1")
+        removed, tagged = self.at_once(
+            self.images.remove("a:1", lambda _: []), self.images.tag("a:1", "b:1")
+        )
+        self.successResultOf(removed)
+        self.failureResultOf(tagged, NoSuchImage)
         self.assertEqual(self.files(), {"names.json"})
 
     def test_disk_full(self) -> None:

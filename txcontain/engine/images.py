@@ -139,18 +139,22 @@ class Images:
 
         Raises MachineAtFault, TooMany.
         """
-        moved = {name for name in names if self.names.get(name, image.digest) != image.digest}
         async with self._lock:
-            await self._write(self._path(image.digest), _record_of(image), image.digest)
-            self.known[image.digest] = image
-            await self._set_names({**self.names, **dict.fromkeys(names, image.digest)})
+            return await self._keep(image, names)
+
+    async def _keep(self, image: Image, names: Iterable[str]) -> list[str]:
+        moved = {name for name in names if self.names.get(name, image.digest) != image.digest}
+        await self._write(self._path(image.digest), _record_of(image), image.digest)
+        self.known[image.digest] = image
+        await self._set_names({**self.names, **dict.fromkeys(names, image.digest)})
         return sorted(moved)
 
     async def tag(self, text: str, name: str) -> Image:
         """Give an image another name. Raises NoSuchImage, InvalidData, MachineAtFault."""
-        image = self.get(text)
-        await self.add(image, [str(read_reference(name))])
-        return image
+        async with self._lock:
+            image = self.get(text)
+            await self._keep(image, [str(read_reference(name))])
+            return image
 
     async def remove(self, text: str, users: Callable[[str], Sequence[str]]) -> list[str]:
         """Remove a name, and the image with its last one; by a digest, all its names.
@@ -158,21 +162,25 @@ class Images:
         :param users: returns the names of the instances that use the image with a digest
         Returns the names that are gone. Raises NoSuchImage, InUse, MachineAtFault.
         """
-        image = self.get(text)
-        names = self.names_of(image.digest)
-        gone = [name for name in names if text in spellings(name)] or names
-        if not set(names) - set(gone) and (used_by := users(image.digest)):
-            hint = "destroy them first"
-            raise InUse(f"instances use the image {text}", ", ".join(used_by), hint)
-        await self.forget(gone)
-        return gone
+        async with self._lock:
+            image = self.get(text)
+            names = self.names_of(image.digest)
+            gone = [name for name in names if text in spellings(name)] or names
+            if not set(names) - set(gone) and (used_by := users(image.digest)):
+                hint = "destroy them first"
+                raise InUse(f"instances use the image {text}", ", ".join(used_by), hint)
+            await self._forget(gone)
+            return gone
 
     async def forget(self, gone: Sequence[str]) -> None:
         """Remove names, and the images that have no other ones. Raises MachineAtFault."""
         async with self._lock:
-            left = {name: one for name, one in self.names.items() if name not in gone}
-            if left != self.names:
-                await self._set_names(left)
+            await self._forget(gone)
+
+    async def _forget(self, gone: Sequence[str]) -> None:
+        left = {name: one for name, one in self.names.items() if name not in gone}
+        if left != self.names:
+            await self._set_names(left)
 
     async def _set_names(self, names: dict[str, str]) -> None:
         """From now on these are the names; images that have none any more are removed."""
