@@ -141,6 +141,15 @@ class Recovery(ImagesCase):
         self.assertEqual(new.recover(), [])
         self.assertEqual((new.known, new.names), (self.images.known, self.images.names))
 
+    def test_nameless(self) -> None:
+        """An image whose name a killed manager had not written is removed."""
+        one, other = self.add(ONE, "app:1"), made(OTHER)
+        nameless = self.folder / "images" / f"{other.digest[7:]}.json"
+        nameless.write_bytes(b"{}")
+        new = self.new()
+        self.assertEqual(new.recover(), [f"removed {nameless.name}, an image without a name"])
+        self.assertEqual(self.files(), {"names.json", f"{one.digest[7:]}.json"})
+
     def test_damaged(self) -> None:
         """What can't be used is told, and the others can be."""
         one, other = self.add(ONE, "app:1"), self.add(OTHER, "other:1")

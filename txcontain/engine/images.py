@@ -214,6 +214,8 @@ class Images:
             pass
         except (OSError, ValueError) as error:
             done.append(f"the names of the images can't be read: {error}")
+        else:
+            done += self._remove_nameless(set(names.values()))
         for digest in set(names.values()):
             try:
                 self.known[digest] = self._read(digest)
@@ -221,6 +223,14 @@ class Images:
                 done.append(f"the image {digest} can't be used: {error}")
         self.names = {name: digest for name, digest in names.items() if digest in self.known}
         return done
+
+    def _remove_nameless(self, named: set[str]) -> list[str]:
+        """Remove what was written of images whose names were not; returns what was done."""
+        found = filter(None, map(RECORD.fullmatch, os.listdir(self.folder)))
+        nameless = [match for match in found if f"sha256:{match[1]}" not in named]
+        for match in nameless:
+            os.unlink(os.path.join(self.folder, match[0]))
+        return [f"removed {match[0]}, an image without a name" for match in nameless]
 
     def _read(self, digest: str) -> Image:
         record = json.loads(read_file(self._path(digest), LONGEST_RECORD))
