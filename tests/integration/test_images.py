@@ -55,6 +55,13 @@ class ImageCase(ManagerCase):
 class Loads(ImageCase):
     """Archives that are loaded."""
 
+    def test_opaque_top(self) -> None:
+        """A layer whose top is opaque hides all of the layers below it."""
+        upper = (file(".wh..wh..opq"), *small_image(), file("upper"))
+        self.load(image([(file("lower"), file("etc/lower")), upper]).archive("opaque:1"))
+        said = self.say("opaque:1", "ls /lower /etc/lower /upper 2>/dev/null; true")
+        self.assertEqual(said, "/upper\n")
+
     def test_layers(self) -> None:
         """A container sees the layers as one: what is hidden, replaced or emptied is that."""
         made = image([LOWER, UPPER])

@@ -27,6 +27,7 @@ from txcontain.images.layers import Layers
 from txcontain.images.layout import DEEPEST, Found, check_blob, find_images
 from txcontain.images.oci import Descriptor, Manifest
 from txcontain.images.registry import Conversation, Registries
+from txcontain.images.stack import seen
 from txcontain.later import Few, together
 from txcontain.logs.journal import Journal
 
@@ -92,7 +93,8 @@ class Arrivals:
                 layers.append(layer)
                 return None
             image = await self.settle_file(tarball, layer, held)
-        layers += self.images.paths(image)
+        # The kernel does not ask whether the top of a layer hides those below it.
+        layers += seen(self.images.paths(image), "/")
         return image
 
     async def _by_name(self, spec: Spec, held: list[str]) -> Image:
