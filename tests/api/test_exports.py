@@ -12,6 +12,7 @@ from twisted.web.server import Request
 
 from tests.api.test_resources import WebTestCase
 from txcontain.api.access import READ, Caller
+from txcontain.errors import MachineAtFault
 from txcontain.exports import exporting
 
 BASE = "/configs/web-1-01/export"
@@ -145,9 +146,16 @@ class ExportTests(WebTestCase):
         """Only a few are at work at the same time, and only some wait for that."""
         self.add()
         waiting = exporting.AT_ONCE + exporting.WAITING
-        never = [Deferred[Any]() for _ in range(exporting.AT_ONCE)]
-        left = iter(never)
-        with mock.patch.object(self.manager, "threads", lambda *_: next(left)):
-            for _ in range(waiting):
-                self.assertNoResult(self.asked("GET", f"{BASE}?to=oci"))
+        begun = [Deferred[Any]() for _ in range(exporting.AT_ONCE)]
+        cut = MachineAtFault("reading a tarball", "it was cut")
+        with mock.patch.object(self.manager, "threads", side_effect=begun) as threads:
+            asked = [self.asked("GET", f"{BASE}?to=oci") for _ in range(waiting)]
+            for one in asked:
+                self.assertNoResult(one)
             self.assertIn(f"{waiting} exports are asked for already", self.problem("?to=oci")[1])
+            threads.side_effect = cut
+            for work in begun:
+                work.errback(cut)
+            self.settle()
+        for one in asked:
+            self.assertEqual(self.successResultOf(one).code, 500)
