@@ -477,6 +477,7 @@ class CliTests(CommandCase):
         instance = self.idle()
         terminal = self.type_at("exec", "-it", instance, "sleep", "4711")
         wait_until(lambda: len(list(sleepers())) == 1, "it runs")
+        wait_until(lambda: termios.tcgetattr(terminal.slave) != terminal.before, "the client knows")
         terminal.process.terminate()
         self.assertEqual(terminal.process.wait(30), 128 + signal.SIGTERM)
         self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
