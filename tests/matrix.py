@@ -90,7 +90,7 @@ def lowest(requirements: list[str]) -> list[str]:
 def requirements() -> list[str]:
     """What the project needs to run, and its tests beside that."""
     needed = [line for line in requires("txcontain") or [] if "extra ==" not in line]
-    return [*needed, "hypothesis", "shtab>=1.13"]
+    return [*needed, "hypothesis", "kubernetes-validate", "shtab>=1.13"]
 
 
 def unit_tests() -> list[str]:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import make_folder
-from tests.support import make_spec
+from tests.support import make_spec, needs_root
 from txcontain.container import init, small_files, spec
 from txcontain.container.exec_plan import Command, Joined, Size, make_exec_plan
 from txcontain.container.facts import Host
@@ -297,6 +297,7 @@ class DiskTests(Case):
         os.close(device)
         os.close(init.Kernel().loop(self.image))
 
+    @needs_root
     def test_shared(self) -> None:
         """Whoever shares it gets the device that shows it, whoever has it; and waits to make it."""
         self.make("/bin/true")

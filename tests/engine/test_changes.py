@@ -5,6 +5,7 @@ import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import needs_root
 from txcontain.engine import changes
 from txcontain.engine.changes import Part, Walk
 
@@ -40,6 +41,7 @@ class WalkTests(SynchronousTestCase):
         self.complete = walk.complete
         return lines
 
+    @needs_root
     def test_kinds(self) -> None:
         """What is only above was added, what is in both was changed; marks are what was deleted."""
         self.fill("lower", "a/old", "a/gone", "b/x", "kept")
