@@ -11,6 +11,7 @@ import errno
 import itertools
 import json
 import marshal
+import math
 import os
 import shutil
 import signal
@@ -927,6 +928,8 @@ def make_network() -> Network:
         cast(Doorways, FakeDoorways()),
         find_nft=lambda: None,
         forwards=lambda version: True,
+        flows_to=lambda address: 0,
+        quiet=lambda address: math.inf,
     )
 
 
