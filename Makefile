@@ -86,8 +86,8 @@ $(BROWSER): $(INSTALLED)
 	@scripts/step browser "Installing what drives a browser" scripts/make-venv .venv browser
 	@touch $@
 
-# Not for each who runs the tests: Docker's package starts a service.
-peers: ## install what reads, runs and makes images in tests: skopeo, umoci, buildah, a registry, Docker, Podman
+# Not for each who runs the tests: the packages of Docker and Prometheus start services.
+peers: ## install other programs that tests compare with: skopeo, umoci, buildah, a registry, Docker, Podman, Prometheus
 	@scripts/packages peers
 
 test: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests

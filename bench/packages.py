@@ -6,11 +6,9 @@ scripts are not run: no daemon starts, and the machine's own packages stay as th
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 
 from bench.manager import ROOT
 
@@ -42,16 +40,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def fetch_missing(packages: Mapping[str, str] = PACKAGES) -> None:
-    """Have apt fetch the packages of the programs that are missing; one process at a time."""
-    PEERS.mkdir(parents=True, exist_ok=True)
-    with open(PEERS / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _fetch_missing(packages)
-
-
-def _fetch_missing(packages: Mapping[str, str]) -> None:
-    missing = [package for program, package in packages.items() if not find(program)]
+def fetch_missing() -> None:
+    """Have apt fetch the packages of the programs that are missing."""
+    missing = [package for program, package in PACKAGES.items() if not find(program)]
     if not missing or not shutil.which("apt-get"):
         return
     print(f"Fetching {', '.join(missing)} from Debian into build/peers.")

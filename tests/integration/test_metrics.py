@@ -1,40 +1,29 @@
-"""The metrics as Prometheus itself reads them: Debian's, unpacked into build/."""
+"""The metrics as Prometheus itself reads them."""
 
 import json
-import os
 import subprocess
 import threading
 import urllib.request
 from typing import Any
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.packages import fetch_missing, find
 from tests.integration.harness import PROJECT, ManagerCase, free_port, wait_until
+from tests.support import needs_programs
 
 HOSTILE = {"quoted": 'a "b" \\ \\n {c="d"}', "two.alike": "é☃", "two-alike": "\N{SNOWMAN},=}"}
 SCRAPED_WITHIN = 60.0  # seconds
 
 
 def promtool(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run Prometheus' checker; fetch it first if it is not there."""
-    return subprocess.run([tool("promtool"), *words], capture_output=True, text=True, **options)
-
-
-def tool(name: str) -> str:
-    """A program of Debian's package of Prometheus."""
-    fetch_missing({"prometheus": "prometheus", "promtool": "prometheus"})
-    found = find(name)
-    if found is None and not os.environ.get("CI"):
-        raise SkipTest(f"needs {name}, and apt can't fetch it")
-    assert found is not None, f"apt can't fetch {name}"
-    return found
+    """Run Prometheus' checker."""
+    return subprocess.run(["promtool", *words], capture_output=True, text=True, **options)
 
 
 class ContribTests(SynchronousTestCase):
     """What contrib/ has for Prometheus and Grafana."""
 
+    @needs_programs("promtool")
     def test_alerts(self) -> None:
         """Each alert comes when it should, and only then."""
         tested = promtool("test", "rules", "alerts_test.yml", cwd=PROJECT / "contrib")
@@ -53,13 +42,9 @@ class ContribTests(SynchronousTestCase):
                 self.assertIn(f"`{name.split('[')[0]}`", listed)
 
 
+@needs_programs("prometheus", "promtool")
 class MetricsTests(ManagerCase):
     """A manager with instances, one of which ends."""
-
-    def have_host(self) -> None:
-        """Fetch what is missing first: nothing can be fetched on a host of the test's own."""
-        tool("prometheus")
-        super().have_host()
 
     def setUp(self) -> None:
         super().setUp()
@@ -110,7 +95,7 @@ class MetricsTests(ManagerCase):
         config.write_text(json.dumps({"scrape_configs": [scrape]}))
         prometheus = subprocess.Popen(
             [
-                tool("prometheus"),
+                "prometheus",
                 f"--config.file={config}",
                 f"--storage.tsdb.path={self.folder}/tsdb",
                 f"--web.listen-address=127.0.0.1:{port}",
