@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import argparse_manpage
+
 from tests.integration.harness import Answer, ManagerCase, ask_on
 from tests.support import PROJECT
 
@@ -194,6 +196,9 @@ def packages(version: str, local: Local | None, wanted: list[str]) -> Path:
     def make(tarball: Path) -> None:
         folder = tarball.with_suffix("")
         run(*pip, "--target", folder, *wanted)
+        # There is no wheel of this one. It is Python, and depends on nothing.
+        own = Path(argparse_manpage.__file__).parent
+        shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
         tar(tarball, folder, ".")
 
     key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:8]
