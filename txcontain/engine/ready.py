@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from attrs import define
-from twisted.internet.defer import Deferred
 
 from txcontain.engine.manager import Manager
 
@@ -31,8 +30,7 @@ class Readiness:
         now = self.manager.reactor.seconds()
         if self._asked is None:
             self._asked = now
-            written: Deferred[int] = self.manager.pool.writes(int)
-            written.addBoth(self._answered)
+            self.manager.pool.written().addBoth(self._answered)
         return self._asked is not None and now - self._asked > DISK_WITHIN
 
     def _answered(self, _: object) -> None:

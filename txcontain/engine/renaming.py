@@ -47,7 +47,7 @@ async def _move(manager: Manager, instance: Instance, to: str) -> None:
     processes = instance.processes
     try:
         if processes is not None and instance.running:
-            await manager.pool.writes(int)  # after what is being written now
+            await manager.pool.written()  # what is being written now
             await manager.pool.log_process.rename(processes.token, to)
             await manager.pool.writes(os.stat, new)
         else:
