@@ -394,7 +394,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual([self.network.find("web", asker) for asker in (a, c)], [[b], [b]])
 
     def test_none(self) -> None:
-        """With no replica the port is the host's, the name stays ours, and so does the bridge."""
+        """With no replica connections wait, the name stays ours, and so does the bridge."""
         self.served()
         self.assertTrue(self.bridge.up)
         self.assertEqual(self.network.find("web"), [])
