@@ -890,6 +890,16 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         "systemd.",
     ),
     (
+        ["export", "web", "--to", "registry", "r:5000/app", "--image", "app"],
+        {},
+        "The image is called as --to says: leave out --image.",
+    ),
+    (
+        ["export", "web", "--insecure", "--to", "compose", "x"],
+        {},
+        "No registry is asked: --insecure goes with --to registry.",
+    ),
+    (
         ["cp", "", "a"],
         {},
         "txcontain cp: error: argument SOURCE: it must be a path, or INSTANCE:PATH",

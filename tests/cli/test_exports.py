@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from unittest import mock
@@ -52,6 +53,21 @@ class ExportTests(Session):
         self.assertIn("manage: only txcontain has it", self.err)
         self.assertEqual([*self.folder.iterdir()], [path])
 
+    def test_no_file(self) -> None:
+        """What is no regular file stays what it is, and gets the document."""
+        self.manager.answers_to("GET /configs/web-1-9/export?to=compose", b"services:\n")
+        there, link = self.folder / "there", self.folder / "link"
+        there.touch()
+        link.symlink_to(there)
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+            for path in (link, pipe):
+                self.assertEqual(self.export("web", "1", "9", "--to", "compose", str(path)), 0)
+            self.assertEqual(reader.read(), b"services:\n")
+        self.assertTrue(link.is_symlink() and pipe.is_fifo())
+        self.assertEqual(there.read_text(), "services:\n")
+
     def test_newest(self) -> None:
         """Without a version, or with a major one only, it is the newest config."""
         for words, name in ((["web"], "web-2-0"), (["web", "1"], "web-1-10")):
@@ -59,7 +75,9 @@ class ExportTests(Session):
             self.assertEqual(self.export(*words, "--to", "systemd", "-"), 0)
         self.assertEqual(self.out, "web-2-0web-1-10")
         self.assertEqual(self.export("wbe", "--to", "systemd", "-"), 1)
-        self.assertIn("There is no config wbe: `txcontain configs` shows", self.err)
+        self.assertEqual(self.export("web", "3", "--to", "systemd", "-"), 1)
+        for name in ("wbe", "web 3"):
+            self.assertIn(f"There is no config {name}: `txcontain configs` shows", self.err)
 
     def test_layout(self) -> None:
         """An image layout becomes a folder, which may be there if it is empty."""
@@ -101,6 +119,8 @@ class ExportTests(Session):
             self.assertEqual(self.export("web", "1", "9", "--to", "docker-archive", "-"), 1)
         self.assertIn("An image is nothing for a terminal", self.err)
         self.assertEqual(self.export("web", "--to", "helm", "-"), 2)
+        self.assertEqual(self.export("web", "--to", "compose", "-", "--insecure"), 2)
+        self.assertEqual(self.export("web", "--to", "registry", "r/app", "--image", "a"), 2)
         self.assertEqual(self.manager.asked, [])
         self.manager.answers_to("GET /configs/web-1-9/export?to=oci", b"", 404)
         for place in (self.folder / "new", self.folder / "no/folder"):

@@ -5,14 +5,13 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.configs import CONFIGS
 from txcontain.cli.errors import CliError, Misused
-from txcontain.cli.files import STREAM, unpack
+from txcontain.cli.files import STREAM, unpack, write_file
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -32,6 +31,10 @@ async def export(client: "Client", arguments: Namespace) -> int:
         raise Misused(f"There is no target {kind}: it is one of {', '.join(KINDS)}.")
     if arguments.stack and (arguments.major or arguments.image or kind not in OF_STACKS):
         raise Misused(f"A stack has neither version nor image: --to is {' or '.join(OF_STACKS)}.")
+    if arguments.image and kind == REGISTRY:
+        raise Misused("The image is called as --to says: leave out --image.")
+    if arguments.insecure and kind != REGISTRY:
+        raise Misused(f"No registry is asked: --insecure goes with --to {REGISTRY}.")
     if kind == FOLDER and place != STREAM:
         check_folder(place)
     if kind in (FOLDER, ARCHIVE) and place == STREAM and sys.stdout.isatty():
@@ -47,10 +50,7 @@ async def export(client: "Client", arguments: Namespace) -> int:
         path = f"/configs/{quoted(name)}/export"
     asked = {"to": kind, **({"image": arguments.image} if arguments.image else {})}
     chunks = client.stream("GET", path, params=asked, patience=None)
-    if place == STREAM:
-        async for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-    elif kind == FOLDER:
+    if kind == FOLDER and place != STREAM:
         await fill_folder(chunks, place)
     else:
         await write_file(chunks, place)
@@ -80,7 +80,8 @@ async def config_meant(
     configs = (await client.ask("GET", "/configs", shape=CONFIGS))["configs"]  # the newest is last
     fit = [one for one in configs if one["name"] == name and major in (None, one["major"])]
     if not fit:
-        raise CliError(f"There is no config {name}: `txcontain configs` shows those there are.")
+        which = " ".join(filter(None, (name, major)))
+        raise CliError(f"There is no config {which}: `txcontain configs` shows those there are.")
     return f"{name}-{fit[-1]['major']}-{fit[-1]['minor']}"
 
 
@@ -104,21 +105,6 @@ async def fill_folder(chunks: AsyncIterator[bytes], path: str) -> None:
         os.rename(beside, path)  # also over an empty folder
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-async def write_file(chunks: AsyncIterator[bytes], path: str) -> None:
-    """Write a file, which is there only when it is whole."""
-    beside = f"{path}.{token_hex(4)}.part"
-    try:
-        with open(beside, "wb") as file:
-            async for chunk in chunks:
-                file.write(chunk)
-        os.replace(beside, path)
-    except OSError as error:
-        raise CliError(f"Can't write {path}: {error.strerror}.") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
 
 
 COMMANDS = (

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from secrets import token_hex
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,6 +115,38 @@ async def replace(
         os.replace(beside if source.is_content else os.path.join(beside, name), target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+async def write_file(chunks: AsyncIterator[bytes], path: str) -> None:
+    """Write a file, which is there only when it is whole; `-` is standard output.
+
+    What is no regular file, such as a device, a pipe or a link, is written to as it stands.
+
+    :raises CliError: if it can't be written
+    """
+    if path == STREAM:
+        async for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+        return
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        await _write(chunks, path, path)
+        return
+    beside = f"{path}.{token_hex(4)}.part"
+    try:
+        await _write(chunks, beside, path)
+        os.replace(beside, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+async def _write(chunks: AsyncIterator[bytes], path: str, meant: str) -> None:
+    try:
+        with open(path, "wb") as file:
+            async for chunk in chunks:
+                file.write(chunk)
+    except OSError as error:
+        raise CliError(f"Can't write {meant}: {error.strerror}.") from error
 
 
 async def unpack(chunks: AsyncIterator[bytes], folder: str, archive: bool) -> None:

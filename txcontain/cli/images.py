@@ -80,7 +80,7 @@ def archive(path: str) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     if not os.path.isdir(path):
-        with opened(path, "rb") as file:
+        with opened(path) as file:
             yield file
         return
     with subprocess.Popen([*TAR, f"--directory={path}", "."], stdout=subprocess.PIPE) as tar:

@@ -1,7 +1,6 @@
 """Volumes: what there is, and what is done with one."""
 
 import json
-import os
 import sys
 import time
 from argparse import Namespace
@@ -9,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
 from txcontain.cli.errors import CliError
+from txcontain.cli.files import write_file
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import age, plain, size
 
@@ -52,20 +52,7 @@ async def rm(client: "Client", arguments: Namespace) -> int:
 
 async def export(client: "Client", arguments: Namespace) -> int:
     """Write a volume to a tarball, which is there only when it is whole."""
-    name, file = arguments.name, arguments.file
-    if file == "-":
-        async for chunk in client.export_volume(name, arguments.pause):
-            sys.stdout.buffer.write(chunk)
-        return 0
-    beside = f"{file}.part"
-    with opened(beside, "wb") as part:
-        try:
-            async for chunk in client.export_volume(name, arguments.pause):
-                part.write(chunk)
-        except BaseException:
-            os.unlink(beside)
-            raise
-    os.replace(beside, file)
+    await write_file(client.export_volume(arguments.name, arguments.pause), arguments.file)
     return 0
 
 
@@ -75,18 +62,18 @@ async def import_(client: "Client", arguments: Namespace) -> int:
     if file == "-":
         await client.import_volume(name, sys.stdin.buffer)
         return 0
-    with opened(file, "rb") as tarball:
+    with opened(file) as tarball:
         await client.import_volume(name, tarball)
     return 0
 
 
-def opened(path: str, mode: str) -> IO[bytes]:
-    """Return an open file.
+def opened(path: str) -> IO[bytes]:
+    """Return a file that is open for reading.
 
     :raises CliError: if it can't be opened
     """
     try:
-        file: IO[bytes] = open(path, mode)  # noqa: SIM115 (the caller closes it)
+        file: IO[bytes] = open(path, "rb")  # noqa: SIM115 (the caller closes it)
     except OSError as error:
         raise CliError(f"Can't open {path}: {error.strerror}.") from error
     return file
