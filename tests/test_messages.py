@@ -640,6 +640,11 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "still",
     ),
     (
+        "GET /configs/web-9-9/export?to=oci&image=app@sha256:%s" % ("0" * 64),
+        {},
+        "409 Bad Request: an image is exported under a tag: its digest is that of what it is",
+    ),
+    (
         "POST /configs/web-9-9/push",
         {"body": '{"image": "app@sha256:%s"}' % ("0" * 64)},
         "409 Bad Request: an image is pushed under a tag: its digest is that of what it is",
@@ -1611,7 +1616,7 @@ ELSEWHERE = (
     (
         "a commit under a digest",
         "integration/test_export.py:test_bounded",
-        "an image is kept under a tag: its digest is that of what it is",
+        "an image is {} under a tag: its digest is that of what it is",
     ),
     (
         "a commit of an instance whose launch failed",

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from tests.fakes import ManagerTestCase
 from txcontain.errors import CalledOff
-from txcontain.exports.exporting import Exporter
+from txcontain.exports.exporting import exporter_of
 from txcontain.images.oci_writing import BATCH
 from txcontain.images.packing import LEAST_WITHIN
 
@@ -55,8 +55,12 @@ class DeliveryTests(ManagerTestCase):
 
     def deliver(self, consumer: Consumer) -> Deferred[None]:
         """Begin to send them."""
-        work = Exporter(self.manager)._deliver("exporting x", self.pieces(), consumer)
+        work = exporter_of(self.manager)._deliver("exporting x", self.pieces(), consumer)
         return self.start(work)
+
+    def test_one(self) -> None:
+        """Whoever exports shares the manager's turns, and what it knows of layers."""
+        self.assertIs(exporter_of(self.manager), exporter_of(self.manager))
 
     def test_all(self) -> None:
         """A client that pauses gets everything, in order."""

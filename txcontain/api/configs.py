@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attrs import Factory, define, field
+from attrs import define
 from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
@@ -25,7 +25,6 @@ from txcontain.api.verbs import Collection, ExtensionResource, send_script
 from txcontain.engine.configs import remove, users
 from txcontain.engine.explaining import explain_config
 from txcontain.engine.store import SUFFIX
-from txcontain.exports.exporting import Exporter
 
 CONFIG = in_path("config", "NAME-MAJOR-MINOR")
 NO_CONFIG = {"404": "there is no such config"}
@@ -79,10 +78,6 @@ class Configs(Area):
         **{path: {**said, "parameters": [CONFIG]} for path, said in EXPORTS.items()},
     }
 
-    exporter: Exporter = field(
-        default=Factory(lambda self: Exporter(self.manager), takes_self=True), init=False
-    )
-
     def resources(self) -> Resources:
         """All configs, and each by its name and version."""
         return {b"configs": Collection(ExtensionResource(GET=self.all), self.one)}
@@ -119,6 +114,6 @@ class Configs(Area):
         resource = ExtensionResource(GET=read, DELETE=delete)
         put: Any = resource.putChild
         put(b"explain", ExtensionResource(GET=explanation))
-        put(b"export", export_of(self.exporter, file_name))
-        put(b"push", push_of(self.exporter, file_name))
+        put(b"export", export_of(self.manager, file_name))
+        put(b"push", push_of(self.manager, file_name))
         return resource

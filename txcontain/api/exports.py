@@ -28,8 +28,9 @@ from txcontain.api.verbs import (
     text,
 )
 from txcontain.container.keys import Key, boolean, printable
+from txcontain.engine.manager import Manager
 from txcontain.errors import InvalidData
-from txcontain.exports.exporting import ARCHIVES, OF_STACKS, TARGETS, Exporter
+from txcontain.exports.exporting import ARCHIVES, OF_STACKS, TARGETS, exporter_of
 from txcontain.exports.written import Document
 
 KINDS = {"compose": "application/yaml", "kubernetes": "application/yaml", "systemd": "text/plain"}
@@ -103,8 +104,9 @@ OF_STACK: Json = {
 }
 
 
-def export_of(exporter: Exporter, file_name: str) -> ExtensionResource:
+def export_of(manager: Manager, file_name: str) -> ExtensionResource:
     """/configs/NAME-MAJOR-MINOR/export."""
+    exporter = exporter_of(manager)
 
     async def export(request: Request) -> None:
         require_write(request)  # there may be secrets in tarballs
@@ -121,7 +123,7 @@ def export_of(exporter: Exporter, file_name: str) -> ExtensionResource:
             request.setHeader(b"Content-Type", TAR.encode())
 
         if request.method == b"HEAD":
-            exporter.manager.read_config(file_name)
+            manager.read_config(file_name)
             begin([])
             return
         await exporter.send(file_name, target, image, request, begin)
@@ -151,25 +153,27 @@ def wanted(asked: tuple[str, ...] | None, targets: Iterable[str]) -> str:
     return asked[0]
 
 
-def push_of(exporter: Exporter, file_name: str) -> ExtensionResource:
+def push_of(manager: Manager, file_name: str) -> ExtensionResource:
     """/configs/NAME-MAJOR-MINOR/push."""
 
     async def push(request: Request) -> Json:
         asked = read_body(request, PUSH_KEYS, "image")
         image = asked["image"]
-        digest, notes = await exporter.push(file_name, image, asked.get("insecure", False))
+        digest, notes = await exporter_of(manager).push(
+            file_name, image, asked.get("insecure", False)
+        )
         tell(request, notes)
         return {"image": image, "digest": digest}
 
     return ExtensionResource(POST=push)
 
 
-def export_of_stack(exporter: Exporter, name: str) -> ExtensionResource:
+def export_of_stack(manager: Manager, name: str) -> ExtensionResource:
     """/stacks/NAME/export."""
 
     async def export(request: Request) -> None:
         require_write(request)
         target = wanted(query(request, to=choice(*OF_STACKS))["to"], OF_STACKS)
-        send(request, target, await exporter.stack(name, target))
+        send(request, target, await exporter_of(manager).stack(name, target))
 
     return ExtensionResource("GET", GET=export)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attrs import Factory, define, field
+from attrs import define
 from twisted.logger import Logger
 from twisted.web.server import Request
 
@@ -45,7 +45,6 @@ from txcontain.engine import files
 from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
 from txcontain.errors import Error
 from txcontain.exports import committing
-from txcontain.exports.exporting import Exporter
 
 TAR = "application/x-tar"
 PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
@@ -168,10 +167,6 @@ class Files(Area):
         },
     }
 
-    exporter: Exporter = field(
-        default=Factory(lambda self: Exporter(self.manager), takes_self=True), init=False
-    )
-
     def below_instance(self, name: str) -> Resources:
         """The files, the changes and the commit of one instance."""
 
@@ -204,8 +199,8 @@ class Files(Area):
                     refuse(
                         "an image takes no other key: it has all of an instance, which stands still"
                     )
-                exporter, instance = self.exporter, self.manager.match(name)
-                return await committing.commit(exporter, instance, values["image"])
+                instance = self.manager.match(name)
+                return await committing.commit(self.manager, instance, values["image"])
             if "mountable" not in values:
                 refuse("the key 'mountable' is missing, or 'image'")
             instance, gone = self.manager.match(name), hang_up_of(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
-from attrs import Factory, define, field
+from attrs import define
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -33,7 +33,6 @@ from txcontain.api.verbs import Collection, ExtensionResource, body, flag, query
 from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.spec import KEYS as CONFIG_KEYS
-from txcontain.exports.exporting import Exporter
 from txcontain.services import asking
 from txcontain.services.asking import Plan
 from txcontain.services.document import KEYS, SERVICE_NAME, STACK_NAME
@@ -214,10 +213,6 @@ class Services(Area):
         ),
     }
 
-    exporter: Exporter = field(
-        default=Factory(lambda self: Exporter(self.manager), takes_self=True), init=False
-    )
-
     @property
     def keeper(self) -> Keeper:
         """What keeps the stacks."""
@@ -262,7 +257,7 @@ class Services(Area):
 
         resource = ExtensionResource("DELETE", GET=get, DELETE=delete)
         put: Any = resource.putChild
-        put(b"export", export_of_stack(self.exporter, name))
+        put(b"export", export_of_stack(self.manager, name))
         return resource
 
     # -- services ----------------------------------------------------------------------

@@ -141,6 +141,7 @@ class Manager:
     watchers: list[Callable[[Instance], None]] = field(factory=list)  # told of each change
     endings: list[Callable[[], Coroutine[Any, Any, None]]] = field(factory=list)  # before it stops
     keeper: Any = None  # of what services there should be: services/keeper.py, a room above
+    exporter: Any = None  # of configs and instances: exports/exporting.py, a room above
     unread: list[str] = field(factory=list)  # names of instances whose records can't be read yet
 
     @property
@@ -155,12 +156,10 @@ class Manager:
 
     # -- launching ---------------------------------------------------------------
 
-    async def launch(
-        self, name: str, major: str | None, minor: str | None, ago: float = 0.0
-    ) -> Instance:
+    async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Instance:
         """Start a container of a config; returns when its script runs (and listens on its PORT).
 
-        The newest minor or major, if none is given. It was asked for some seconds ago.
+        It was asked for some seconds ago.
 
         Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """

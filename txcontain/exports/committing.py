@@ -10,26 +10,24 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred, succeed
 
 from txcontain.container.document import refuse
-from txcontain.container.reference import read_reference
 from txcontain.engine.files import frozen
 from txcontain.engine.loading import load
+from txcontain.engine.manager import Manager
 from txcontain.errors import CannotCopy, NotRunning
-from txcontain.exports.exporting import Exporter
+from txcontain.exports.exporting import exporter_of, read_name
 from txcontain.exports.subject import in_order
 from txcontain.images.oci_writing import Tree, archive
 from txcontain.images.pushing import Body
 from txcontain.runtime.instance import Instance
 
 
-async def commit(exporter: Exporter, instance: Instance, name: str) -> dict[str, Any]:
+async def commit(manager: Manager, instance: Instance, name: str) -> dict[str, Any]:
     """Keep an instance as an image; its processes stand still meanwhile.
 
     :param name: what to call it: [REGISTRY/]REPOSITORY[:TAG]
     Raises InvalidData, NotRunning, CannotCopy, ConfigAtFault, TooMany, MachineAtFault.
     """
-    manager, reference = exporter.manager, read_reference(name)
-    if reference.digest:
-        refuse("an image is kept under a tag: its digest is that of what it is")
+    exporter, reference = exporter_of(manager), read_name(name, "kept")
     _check(instance)
     held = manager.holding(instance.layers)
     async with exporter.turns.turn(), frozen(manager, instance, instance.running):

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from txcontain.container.defaults import with_defaults
 from txcontain.container.document import refuse
-from txcontain.container.reference import read_reference
+from txcontain.container.reference import Reference, read_reference
 from txcontain.container.small_files import LONGEST_SECRET
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine.manager import Manager
@@ -72,6 +72,22 @@ class Gathered:
     layers: Sequence[Tree]  # the lowest first
 
 
+def exporter_of(manager: Manager) -> Exporter:
+    """What exports a manager's configs: one, so that its bounds are the manager's."""
+    if manager.exporter is None:
+        manager.exporter = Exporter(manager)
+    exporter: Exporter = manager.exporter
+    return exporter
+
+
+def read_name(image: str, verb: str) -> Reference:
+    """What an image is to be called. Raises InvalidData if that has a digest."""
+    reference = read_reference(image)
+    if reference.digest:
+        refuse(f"an image is {verb} under a tag: its digest is that of what it is")
+    return reference
+
+
 @define(eq=False)
 class Exporter:
     """What exports a manager's configs."""
@@ -121,6 +137,8 @@ class Exporter:
         Raises as ``document`` does; CalledOff if the client takes less than LEAST within
         LEAST_WITHIN, or hangs up.
         """
+        if image is not None:
+            read_name(image, "exported")
         async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
             made = await self.image(gathered)
             begin(notes_of(gathered.subject))
@@ -140,9 +158,7 @@ class Exporter:
         :param insecure: over plain HTTP, to a registry on this machine
         Raises as ``send`` does.
         """
-        reference = read_reference(image)
-        if reference.digest:
-            refuse("an image is pushed under a tag: its digest is that of what it is")
+        reference = read_name(image, "pushed")
         subject, digest = await self.publish(self._kept(file_name), image, insecure)
         text = f"{file_name} was pushed as {reference}"
         self.manager.journal.add("config", text, config=file_name)

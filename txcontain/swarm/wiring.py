@@ -11,7 +11,7 @@ from twisted.python.usage import Options, UsageError
 from txcontain.container.reference import read_reference
 from txcontain.engine.manager import Manager
 from txcontain.errors import InvalidData
-from txcontain.exports.exporting import Exporter
+from txcontain.exports.exporting import exporter_of
 from txcontain.swarm.client import Docker
 from txcontain.swarm.client import Manager as OfSwarm
 from txcontain.swarm.reaching import make_client, read_certificates, read_docker
@@ -108,4 +108,4 @@ def make_swarm(options: Options, manager: Manager) -> Swarm:
         OfSwarm(address, make_client(reactor, address, certificates), reactor)
         for address in options["docker"]
     ]
-    return Swarm(manager, Docker(managers), options["registry"], Exporter(manager))
+    return Swarm(manager, Docker(managers), options["registry"], exporter_of(manager))
