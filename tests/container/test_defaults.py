@@ -63,9 +63,10 @@ class Defaults(SynchronousTestCase):
             self.assertEqual((whole.startup_script, whole.command), (script, ()))
 
     def test_twice(self) -> None:
-        """To apply the defaults again changes nothing."""
+        """To apply the defaults again changes nothing, and neither does a tarball."""
         once = with_defaults(bare(startup_env="C=1"), IMAGE)
         self.assertEqual(with_defaults(once, IMAGE), once)
+        self.assertEqual(with_defaults(once, None), once)
 
     def test_sources(self) -> None:
         """For each key it is told where its value comes from."""

@@ -35,11 +35,13 @@ class Used:
     volumes: tuple[str, ...] = ()  # the paths at which it keeps data, for people
 
 
-def with_defaults(spec: Spec, image: Used) -> Spec:
-    """A spec with the defaults of its image. The result with the same image is the same again.
+def with_defaults(spec: Spec, image: Used | None) -> Spec:
+    """A spec with the defaults of its image, if it has one. To add them again changes nothing.
 
     Raises InvalidData if the image has a value that a config can't have.
     """
+    if image is None:
+        return spec
     given, own = _given(spec), from_json(spec.document.encode())
     checked = {}
     for key in _applying(given, image.defaults):

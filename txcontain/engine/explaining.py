@@ -36,8 +36,7 @@ async def explain_config(manager: Manager, file_name: str) -> str:
     """
     spec = from_json(manager.read_config(file_name))
     with manager.holding() as layers:
-        image = await manager.get_layers(spec, layers)
-        spec = with_defaults(spec, image) if image else spec
+        spec = with_defaults(spec, await manager.get_layers(spec, layers))
         return _explained(manager, spec, layers, manager.free_ids(spec), new_name(spec.name))
 
 

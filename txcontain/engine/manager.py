@@ -185,7 +185,7 @@ class Manager:
         check_small_files(spec, self.vault, self.mountables)
         with self.holding() as layers:
             image = await self.get_layers(spec, layers)
-            spec = with_defaults(spec, image) if image else spec
+            spec = with_defaults(spec, image)
             await self.make_volumes(spec)
             before = self.instances.get(asked.instance or "")
             if before and before.failure is not None:

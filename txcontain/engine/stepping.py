@@ -163,8 +163,7 @@ class Steps:
             hint = 'have "network": "host" or "none" in the config, and no "per_connection"'
             raise ConfigAtFault("no link and no connection is there for a launch in steps", hint)
         with manager.holding() as layers:
-            image = await manager.get_layers(spec, layers)
-            spec = with_defaults(spec, image) if image else spec
+            spec = with_defaults(spec, await manager.get_layers(spec, layers))
             await manager.make_volumes(spec)
             with self._ids_for(spec) as ids:
                 paths = manager.blueprint(spec, layers, None, ids).paths

@@ -182,8 +182,7 @@ class Exporter:
         if image is not None:
             read_reference(image)  # refuses what can't be one
         with self.manager.holding() as layers:
-            used = await self.manager.get_layers(spec, layers)
-            spec = with_defaults(spec, used) if used else spec
+            spec = with_defaults(spec, await self.manager.get_layers(spec, layers))
             yield await self.gather(spec, image, layers)
 
     async def gather(self, spec: Spec, image: str | None, layers: Sequence[str]) -> Gathered:

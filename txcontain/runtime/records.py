@@ -142,8 +142,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             spec = evolve(spec, ports=PORTS("published", record["published"]))
         folders = [os.path.join(layers, _plain(os.path.basename(p))) for p in record["layers"]]
         image = read_used(record.get("image"))
-        if image:
-            spec = with_defaults(spec, image)
+        spec = with_defaults(spec, image)
         if len(folders) < 1 + len(spec.mounts):  # an image has one layer, or several
             raise ValueError("the layers are not those of the spec")
         if record["state"] in AT_REST and not record["exit"]:
