@@ -199,7 +199,7 @@ class Case(SynchronousTestCase):
 
     def overlay(self, kernel: Recorder | None = None, **changes: Any) -> list[Any]:
         """The calls of an overlay whose arguments are changed in these."""
-        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        layers = {"lower": ["/l"], "upper": "/u", "work": "/w", "volatile": False}
         plain = {"target": "/t", "flags": [], "sealed": False, **layers}
         return self.calls("overlay", kernel, **{**plain, **changes})
 
@@ -655,7 +655,7 @@ class FileTree(Case):
 
     def test_paths_of_an_overlay(self) -> None:
         """No character ends a path early: otherwise an image could name a folder of the host."""
-        calls = self.overlay(lower="/l:/etc", upper="/u,x=y", work="/w\\")
+        calls = self.overlay(lower=["/l:/etc"], upper="/u,x=y", work="/w\\")
         (mount,) = [call for call in calls if call[0] == "mount"]
         self.assertEqual(mount[-1], r"lowerdir=/l\:/etc,upperdir=/u\,x=y,workdir=/w\\")
 
@@ -669,7 +669,7 @@ class FileTree(Case):
 
     def test_the_containers_own(self) -> None:
         """A target that leads to /proc, /sys, /dev or the top is refused with a reason."""
-        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        layers = {"lower": ["/l"], "upper": "/u", "work": "/w", "volatile": False}
         for place in ("/proc/sys", "/sys", "/dev/shm", "/"):
             kernel = Recorder()
             self.patch(kernel, "place", lambda *_, place=place: place)
@@ -691,7 +691,7 @@ class FileTree(Case):
         """READ mounts are made read-only once all is mounted, by descriptors opened before."""
         kernel = Recorder()
         container = make_container(kernel)
-        layers = {"lower": "/l", "upper": "/u", "work": "/w", "volatile": False}
+        layers = {"lower": ["/l"], "upper": "/u", "work": "/w", "volatile": False}
         for target, sealed in (("/a", True), ("/b", False)):
             container.overlay(target, ["nosuid"], sealed, **layers)
         self.assertFalse([call for call in kernel.calls if call[0] == "mount" and call[4] & 1])

@@ -79,7 +79,7 @@ BASE_PLAN = [
 REST = [
     step(
         "root_overlay",
-        lower="/layers/base",
+        lower=["/layers/base"],
         upper="/scratch/base-upper",
         work="/scratch/base-work",
         mountpoint="/scratch/root",
@@ -103,7 +103,7 @@ REST = [
     ),
     step(
         "overlay",
-        lower="/layers/web",
+        lower=["/layers/web"],
         upper="/scratch/0-upper",
         work="/scratch/0-work",
         target="/webserver",
@@ -113,7 +113,7 @@ REST = [
     ),
     step(
         "overlay",
-        lower="/layers/home",
+        lower=["/layers/home"],
         upper="/private/1-upper",
         work="/private/1-work",
         target="/webserver/home",
@@ -262,7 +262,7 @@ class Containers(SynchronousTestCase):
                 step("scratch", path="/scratch/memory-var-run", size="64m"),
                 step(
                     "overlay",
-                    lower="/scratch/layers/base/var/run",
+                    lower=["/scratch/layers/base/var/run"],
                     upper="/scratch/memory-var-run/own-upper",
                     work="/scratch/memory-var-run/own-work",
                     target="/var/run",
@@ -415,7 +415,7 @@ class Containers(SynchronousTestCase):
         steps = [each for op, each in plan if op == "overlay"]
         self.assertEqual([each["target"] for each in steps], ["/z", "/a", "/a/b", "/a/b/c"])
         lower = [each["lower"] for each in steps]
-        self.assertEqual(lower, ["/layers/z", "/layers/a", "/layers/b", "/layers/c"])
+        self.assertEqual(lower, [["/layers/z"], ["/layers/a"], ["/layers/b"], ["/layers/c"]])
         self.assertEqual(steps[0]["upper"], "/private/1-upper")
 
     def test_a_layer_for_each_mount(self) -> None:

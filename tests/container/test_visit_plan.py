@@ -81,8 +81,8 @@ class VisitTests(SynchronousTestCase):
         for writable_root in (False, True):
             found = overlays(ended(writable_root=writable_root))
             self.assertEqual(found["/b"]["lower"], ["/private/1-upper", "/l/b"])
-            self.assertEqual(found["/a"]["lower"], "/l/a")
-            wanted = ["/private/base-upper", "/base"] if writable_root else "/base"
+            self.assertEqual(found["/a"]["lower"], ["/l/a"])
+            wanted = ["/private/base-upper", "/base"] if writable_root else ["/base"]
             self.assertEqual(found["/"]["lower"], wanted)
             for step in found.values():
                 self.assertTrue(step["sealed"])
@@ -91,7 +91,7 @@ class VisitTests(SynchronousTestCase):
     def test_ended_to_write(self) -> None:
         """To write to it takes its own layers, in a way that the kernel mounts them once more."""
         found = overlays(ended(writing=True))["/b"]
-        self.assertEqual((found["lower"], found["upper"]), ("/l/b", "/private/1-upper"))
+        self.assertEqual((found["lower"], found["upper"]), (["/l/b"], "/private/1-upper"))
         self.assertEqual((found["sealed"], found["volatile"]), (False, False))
         self.assertNotEqual(found["work"], "/private/1-work")
 
@@ -99,7 +99,7 @@ class VisitTests(SynchronousTestCase):
         """What was in memory is gone: there is what the image has, and nobody can write to it."""
         found = overlays(ended(writing=True, limits={"disk": "1M"}))
         for target, lower in (("/b", "/l/b"), ("/run", "/base/run")):
-            self.assertEqual((found[target]["lower"], found[target]["sealed"]), (lower, True))
+            self.assertEqual((found[target]["lower"], found[target]["sealed"]), ([lower], True))
 
     def test_disk(self) -> None:
         """A disk of its own is mounted again, and only to read if nothing is written."""

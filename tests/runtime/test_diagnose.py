@@ -24,7 +24,7 @@ from txcontain.runtime.exits import Exit
 
 PLAN: list[tuple[str, dict[str, Any]]] = [
     ("unshare", {"namespaces": ["mount"]}),
-    ("overlay", {"target": "/data", "lower": "/layers/x"}),
+    ("overlay", {"target": "/data", "lower": ["/layers/x"]}),
     ("mask", {"path": "/proc/kcore", "source": "/dev/null"}),
     ("user", {"owner": "www", "capabilities": []}),
     ("exec", {"path": "/run.sh", "arguments": [], "environment": []}),

@@ -32,7 +32,7 @@ class FakeBlueprint:
     def plan(self, name: Any) -> Any:
         return [
             *BASE_PLAN,
-            ("root_overlay", {"lower": self.image, "upper": name if self.writable else ""}),
+            ("root_overlay", {"lower": [self.image], "upper": name if self.writable else ""}),
             ("hostname", {"name": name}),
             ("exec", {"path": "/run.sh"}),
         ]

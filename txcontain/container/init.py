@@ -889,31 +889,30 @@ class Container:
         self,
         target: str,
         flags: Strings,
-        lower: str | Strings,
+        lower: Strings,  # the highest one first
         upper: str,
         work: str,
         volatile: bool,
     ) -> None:
         for path in (upper, work):
             self._make(path)
-        lowers = [lower] if isinstance(lower, str) else lower  # the highest one first
-        like = self.kernel.stat(lowers[0])  # the top folder's owner and mode are the upper one's
+        like = self.kernel.stat(lower[0])  # the top folder's owner and mode are the upper one's
         self.kernel.chown(upper, like.st_uid, like.st_gid)
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
         own = f",upperdir={escaped(upper)},workdir={escaped(work)}" + ",volatile" * volatile
-        lowerdir = f"lowerdir={':'.join(map(escaped, lowers))}"
+        lowerdir = f"lowerdir={':'.join(map(escaped, lower))}"
         if len(os.fsencode(lowerdir + own)) < MOST_OPTIONS:
             self.kernel.mount("overlay", target, "overlay", bits(flags), lowerdir + own)
         else:
-            self._mount_many(target, lowers, flags, own)
+            self._mount_many(target, lower, flags, own)
 
-    def _mount_many(self, target: str, lowers: Strings, flags: Strings, own: str) -> None:
+    def _mount_many(self, target: str, lower: Strings, flags: Strings, own: str) -> None:
         """Mount an overlay of more folders than there is room for the names of.
 
         Each has the number of a descriptor as its name, in the folder where these are.
         """
         here = self.kernel.open(".", os.O_PATH | os.O_CLOEXEC)
-        opened = [self.kernel.open(path, os.O_PATH | os.O_CLOEXEC) for path in lowers]
+        opened = [self.kernel.open(path, os.O_PATH | os.O_CLOEXEC) for path in lower]
         self.kernel.chdir("/proc/self/fd")
         data = f"lowerdir={':'.join(map(str, opened))}{own}"
         self.kernel.mount("overlay", target, "overlay", bits(flags), data)

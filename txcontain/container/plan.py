@@ -324,7 +324,7 @@ def _memory(paths: Paths, place: Place, mode: str, size: str) -> Plan:
         return [step("mount", target=place.path, fstype="tmpfs", flags=NO_POWERS, data=data)]
     memory = f"{paths.scratch}/memory{place.path.replace('/', '-')}"
     layers = place.layers or (paths.base,)
-    halves = _halves(_stacked(paths, layers, place.path), f"{memory}/own")
+    halves = _halves(paths, layers, f"{memory}/own", place.path)
     over = {"target": place.path, "flags": NO_POWERS, "sealed": False, "volatile": True}
     return [step("scratch", path=memory, size=size), step("overlay", **halves, **over)]
 
@@ -351,13 +351,9 @@ def open_files(spec: Spec) -> Plan:
     return [] if most is None else [step("limits", most={"nofile": most})]
 
 
-def _stacked(paths: Paths, layers: Sequence[str], folder: str = "") -> str | list[str]:
-    """A folder of these layers, the highest first; not as a list if there is only one."""
+def _halves(paths: Paths, layers: Sequence[str], private: str, folder: str = "") -> dict[str, Any]:
+    """What an overlay of a folder of these layers, the highest first, is made of."""
     lower = [_mapped(paths, layer) + folder for layer in layers]
-    return lower if len(lower) > 1 else lower[0]
-
-
-def _halves(lower: str | list[str], private: str) -> dict[str, Any]:
     return {"lower": lower, "upper": f"{private}-upper", "work": f"{private}-work"}
 
 
@@ -365,7 +361,7 @@ def _root(spec: Spec, paths: Paths, root: str) -> Step:
     private = _private(spec, paths) if spec.writable_root else paths.scratch
     return step(
         "root_overlay",
-        **_halves(_stacked(paths, [paths.base, *paths.below]), f"{private}/base"),
+        **_halves(paths, [paths.base, *paths.below], f"{private}/base"),
         mountpoint=root,
         flags=NO_POWERS,
         sealed=not spec.writable_root,
@@ -425,7 +421,7 @@ def _overlays(spec: Spec, paths: Paths) -> Plan:
     return [
         step(
             "overlay",
-            **_halves(_mapped(paths, layer), f"{own if mount.writable else paths.scratch}/{i}"),
+            **_halves(paths, [layer], f"{own if mount.writable else paths.scratch}/{i}"),
             target=mount.target,
             flags=NO_POWERS,
             sealed=not mount.writable,

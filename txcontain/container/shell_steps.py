@@ -166,21 +166,20 @@ class Shell:
         target: str,
         flags: Lines,
         sealed: bool,
-        lower: str | Lines,
+        lower: Lines,
         upper: str,
         work: str,
         volatile: bool,
     ) -> Lines:
         if sealed:
             self.to_seal.append(_remount(target, ["ro", *flags]))
-        lowers = [lower] if isinstance(lower, str) else lower
-        paths = {"lowerdir": lowers, "upperdir": [upper], "workdir": [work]}
+        paths = {"lowerdir": lower, "upperdir": [upper], "workdir": [work]}
         layers = [
             f"{name}={':'.join(self.path(folder, _escaped) for folder in folders)}"
             for name, folders in paths.items()
         ]
         options = ",".join([*flags, *layers, *["volatile"] * volatile])
-        top, like = self.path(upper), self.path(lowers[0])
+        top, like = self.path(upper), self.path(lower[0])
         return [
             f"mkdir -p {top} {self.path(work)}",
             f"chown --reference={like} {top}",

@@ -141,7 +141,7 @@ def _layers(
 
     What was in memory (``gone``) is not there any more. A READ mount has nothing to be kept.
     """
-    lower, upper = arguments["lower"], arguments["upper"]
+    upper = arguments["upper"]
     ours = {"upper": f"{scratch}-upper", "work": f"{scratch}-work", "volatile": True}
     if arguments["sealed"]:
         return arguments
@@ -149,5 +149,4 @@ def _layers(
         return {**arguments, **ours, "sealed": True}
     if writing:  # the kernel does not take a work folder again that was in use as volatile
         return {**arguments, "work": f"{upper}-work", "volatile": False}
-    lowers = [lower] if isinstance(lower, str) else lower
-    return {**arguments, **ours, "lower": [upper, *lowers], "sealed": True}
+    return {**arguments, **ours, "lower": [upper, *arguments["lower"]], "sealed": True}

@@ -72,10 +72,8 @@ def parts_of(instance: Instance) -> tuple[list[Part], set[str]]:
 
 def instance_layers(instance: Instance, overlay: dict[str, Any]) -> list[str]:
     """The layers below an overlay, as they lie in the state folder, where no owner is mapped."""
-    lower = overlay["lower"]
     folders = {os.path.basename(layer): layer for layer in instance.layers}
-    lowers = [lower] if isinstance(lower, str) else lower
-    return [folders[os.path.basename(path)] for path in lowers]
+    return [folders[os.path.basename(path)] for path in overlay["lower"]]
 
 
 @define

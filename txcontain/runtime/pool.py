@@ -168,10 +168,8 @@ class Pool(Factory):
         """The host's folders that inits without a whole plan have mounted."""
         waiting = [child for child in self._living.values() if not child.planned]
         steps = [arguments for child in waiting for _, arguments in child.early_steps]
-        lowers = [step.get("lower", ()) for step in steps]
-        several = {path for lower in lowers if not isinstance(lower, str) for path in lower}
-        single = {lower for lower in lowers if isinstance(lower, str)}
-        return single | several | {step["source"] for step in steps if "source" in step}
+        lowers = {path for step in steps for path in step.get("lower", ())}
+        return lowers | {step["source"] for step in steps if "source" in step}
 
     def expect_nothing(self) -> None:
         """Stop preparing config-specific steps.
