@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,6 +98,22 @@ class StepTests(ManagerCase):
             launch.hang_up()
             wait_until(partial(self.is_over, launch, steps - 1), "it is over")
         self.assertEqual(self.ask("GET", "/instances").json["instances"], [])
+
+    def test_gone_amid_a_step(self) -> None:
+        """A step that waits for others does not keep a launch whose client has hung up."""
+        first = Launch(self, self.config_of(volumes=["v /srv/deep"]))
+        first.hang_up()
+        self.wait_until_nothing_is_left()
+        (lock,) = self.state.glob("volumes/v/*.json")
+        waits = re.compile(rf"-> FLOCK .*:{lock.stat().st_ino} ")
+        with lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            connection = http.client.HTTPConnection(urlsplit(self.url).netloc)
+            to = len(first.told["steps"]) - 1
+            connection.request("POST", first.path, json.dumps({"to": to}))
+            wait_until(lambda: waits.search(Path("/proc/locks").read_text()), "it waits")
+            connection.close()
+            self.wait_until_nothing_is_left()
 
     def test_gone_with_the_manager(self) -> None:
         """A manager that stops ends it first; what one leaves that is killed, the next removes."""

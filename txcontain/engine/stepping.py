@@ -69,9 +69,10 @@ class Stepped:
             self._waiting.errback(error)
 
     def end(self, why: str) -> None:
-        """Nothing can follow."""
+        """Nothing can follow; a step that waits is cut short."""
         if not self.over.called:
             self.over.callback(why)
+            self.child.kill(f"{WHAT} is over")
 
     async def until(self, number: int) -> dict[str, Any]:
         """Carry out the steps before this one; returns where it is, and what that has changed.
@@ -203,6 +204,6 @@ class Steps:
         finally:
             del self.known[stepped.name]
             limit.cancel()
-            child.kill(f"{WHAT} is over")
+            stepped.end("its request has ended")
             await ended
             await child.remove()
