@@ -48,6 +48,16 @@ def how_many(function):
         count += 1
     return count
 
+def fill(path):
+    "How many bytes a file takes, up to 64 MiB, and the name of the error at the end of them."
+    written = 0
+    try:
+        with open(path, "wb", buffering=0) as file:
+            while written < 1 << 26:
+                written += file.write(bytes(1 << 16))
+    except OSError as error:
+        return written, errno.errorcode[error.errno]
+
 def tell(**findings):
     print(json.dumps(findings), flush=True)
 

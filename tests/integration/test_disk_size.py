@@ -13,15 +13,6 @@ from tests.support import needs_user_namespaces
 
 SIZE = 16 << 20
 FILL = """
-def fill(path):
-    written = 0
-    try:
-        with open(path, "wb", buffering=0) as file:
-            while written < 1 << 26:
-                written += file.write(bytes(1 << 16))
-    except OSError as error:
-        return written, errno.errorcode[error.errno]
-
 first, why = fill("/data/file")
 second, _ = fill("/more/file")
 with open("/tmp/file", "wb") as file:

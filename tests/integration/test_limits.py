@@ -190,19 +190,11 @@ class DiskTests(NeighbourCase):
         """A READWRITE mount takes as many bytes as the limit says; then the disk is full."""
         data = self.mountable("data.tar", folder("data"))
         said = self.probe(
-            """
-written = 0
-try:
-    with open("/data/file", "wb", buffering=0) as f:
-        while written < 1 << 26:
-            written += f.write(bytes(1 << 16))
-except OSError as error:
-    why = errno.errorcode[error.errno]
-tell(written=written, why=why)
-""",
+            'tell(full=fill("/data/file"))',
             mounts=[f"{data} /data READWRITE"],
             limits={"disk": "4M"},
         )
-        self.assertEqual(said["why"], "ENOSPC")
-        self.assertTrue(3 * MEGABYTE < said["written"] <= 4 * MEGABYTE, said)
+        written, why = said["full"]
+        self.assertEqual(why, "ENOSPC")
+        self.assertTrue(3 * MEGABYTE < written <= 4 * MEGABYTE, written)
         self.assert_all_well()

@@ -14,18 +14,6 @@ from tests.support import needs_user_namespaces
 
 SIZE = 16 << 20
 SMALL: dict[str, Any] = {"volumes": ["small /data"]}
-FILL = """
-def fill(path):
-    written = 0
-    try:
-        with open(path, "wb", buffering=0) as file:
-            while written < 1 << 26:
-                written += file.write(bytes(1 << 16))
-    except OSError as error:
-        return written, errno.errorcode[error.errno]
-
-tell(full=fill("/data/file"))
-"""
 OWNER = 'tell(owner=os.stat("/data/x").st_uid)\n'
 
 
@@ -39,7 +27,7 @@ class FullTests(ProbeCase):
 
     def test_full(self) -> None:
         """It takes no more than that, also of root: a write fails, with ENOSPC."""
-        written, why = self.probe(FILL, **SMALL)["full"]
+        written, why = self.probe('tell(full=fill("/data/file"))', **SMALL)["full"]
         self.assertEqual(why, "ENOSPC")
         self.assertTrue(SIZE / 2 < written < SIZE, written)
         told = self.ask("GET", "/volumes/small").json
