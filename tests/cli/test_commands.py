@@ -459,6 +459,17 @@ class NoAnswerTests(Session):
             self.assertEqual(self.successResultOf(status), 1)
             self.assertIn(f"{URL} did not answer within {patience} s", self.out + self.err)
 
+    def test_what_may_take_long(self) -> None:
+        """What may have to pull an image first is waited for."""
+        for words, asked in (
+            (["explain", "web", "1", "01"], "GET /configs/web-1-01/explain"),
+            (["step", "web", "1", "01"], "POST /steps/web-1-01"),
+        ):
+            self.manager.answers_to(asked, None)
+            status = self.start(*words)
+            self.clock.advance(SLOW + 1)
+            self.assertNoResult(status)
+
     def test_half_an_answer(self) -> None:
         """An answer that stops in its middle is given up as well."""
         self.manager.answers_to("GET /instances/web-1/logs", None)

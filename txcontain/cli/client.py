@@ -8,7 +8,7 @@ that gives them up, and one that explains failures.
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, NoReturn, TypeAlias
 from urllib.parse import quote, unquote
@@ -329,7 +329,7 @@ class Client:
         body = b"".join([chunk async for chunk in self._stream(method, path, **options)])
         return self.understood(body, shape) if shape else None
 
-    def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[bytes]:
+    def stream(self, method: str, path: str, **options: Any) -> AsyncGenerator[bytes, None]:
         """Send a request; yield the body of its answer as it comes; options as `ask` has them."""
         return self._stream(method, path, **options)
 
@@ -355,7 +355,7 @@ class Client:
 
     async def _stream(
         self, method: str, path: str, *, patience: float | None = QUICK, **options: Any
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Send a request; yield the body of its answer as it comes."""
         headers = {**self.shown, **options.pop("headers", {})}
         with self.explaining():

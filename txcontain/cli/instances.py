@@ -24,20 +24,22 @@ async def inspect(client: "Client", arguments: Namespace) -> int:
 
 async def explain(client: "Client", arguments: Namespace) -> int:
     """Print the shell script that would make a container, run a command in one, or unpack it."""
-    from txcontain.cli.client import quoted
+    from txcontain.cli.client import QUICK, quoted
 
     name, words, asked = arguments.instance, arguments.command, {}
+    patience: int | None = QUICK
     if arguments.unpacking and not arguments.exec and not words:
         path, asked = "/unpacking/explain", {"tarball": name}
     elif arguments.exec and not arguments.unpacking:
-        path, asked = f"/instances/{quoted(name)}/exec/explain", {"command": words or None}
+        path, asked = f"/instances/{quoted(name)}/exec/explain", {"command": words}
     elif arguments.exec or arguments.unpacking or len(words) not in (0, 2):
         raise Misused(f"Explain {EXPLAINED}.")
     elif words:
         path = f"/configs/{quoted('-'.join([name, *words]))}/explain"
+        patience = None  # its image is pulled and unpacked first, if need be
     else:
         path = f"/instances/{quoted(name)}/explain"
-    async for chunk in client.feed(path, follow=False, **asked):
+    async for chunk in client.stream("GET", path, params=asked, patience=patience):
         sys.stdout.buffer.write(chunk)
     return 0
 

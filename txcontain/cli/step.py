@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command
@@ -38,7 +38,7 @@ class Launch:
 
     def __init__(self, client: "Client", config: str) -> None:
         self.client, self.config = client, config
-        self.chunks: AsyncIterator[bytes] | None = None
+        self.chunks: AsyncGenerator[bytes, None] | None = None
         self.path, self.at, self.pid = "", 0, 0
         self.steps: list[Json] = []
         self.changes: list[Json] = []
@@ -64,7 +64,8 @@ class Launch:
 
     async def go_to(self, to: int) -> None:
         """Carry out all steps before one."""
-        self._be_at(await self.client.ask("POST", self.path, json={"to": to}, shape=WHERE))
+        asked = {"json": {"to": to}, "patience": None}  # a step may copy or wait for a lot
+        self._be_at(await self.client.ask("POST", self.path, shape=WHERE, **asked))
 
     def _be_at(self, told: "Json") -> None:
         self.at, self.pid, self.changes = told["at"], told["pid"], told["changes"]
@@ -72,7 +73,7 @@ class Launch:
     async def end(self) -> None:
         """Hang up: the manager ends it."""
         if self.chunks is not None:
-            await self.chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await self.chunks.aclose()
             self.chunks = None
 
     @property
