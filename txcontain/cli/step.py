@@ -27,7 +27,7 @@ diff             what has changed since the last stop
 why              what the next step is for, what it prevents, and the test that tries that
 list             all steps
 shell            a shell in what there is so far (as root, on the manager's host)
-quit             end it: nothing of it is left
+quit             end it: nothing of it is left but its volumes
 The first letter of each does as well; an empty line is next."""
 NAMES = ("next", "continue", "until", "back", "diff", "why", "list", "shell", "quit", "help")
 SHELL = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh"
