@@ -37,8 +37,9 @@ def changes(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
     """What is not the same any more: of each kind, the lines that are gone, and the new ones."""
     found = []
     for kind, lines in after.items():
-        gone = [line for line in before[kind] if line not in lines]
-        new = [line for line in lines if line not in before[kind]]
+        was, now = {*before[kind]}, {*lines}  # there may be a thousand of each
+        gone = [line for line in before[kind] if line not in now]
+        new = [line for line in lines if line not in was]
         if gone or new:
             found.append({"of": kind, "gone": gone[:MOST_LINES], "new": new[:MOST_LINES]})
     return found
