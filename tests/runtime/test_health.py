@@ -87,7 +87,7 @@ class ChecksTests(ManagerTestCase):
         super().setUp()
         self.asked: list[Any] = []  # what is to be told each answer
         self.ended = 0  # how many were called off
-        self.manager.prober = self  # type: ignore[assignment]
+        self.manager.prober = self  # type: ignore[assignment]  # it asks in its place
         self.probes = self  # of that
 
     def stop(self) -> None:
