@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://localhost:8080"
 ADDRESS = re.compile(r"unix:/.+|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?")
 # What other programs of this kind call a command: no similar word.
-ELSEWHERE = {"rm": "destroy", "unpause": "resume", "images": "df", "port": "publish"}
+ELSEWHERE = {"rm": "destroy", "unpause": "resume", "port": "publish"}
 TIMES = tuple(f"argument --{name}" for name in ("since", "until"))  # of what a parser complains
 FILES = {
     "ca": "the CA of the manager's certificate",
