@@ -243,14 +243,16 @@ class RollingTests(NetworkCase):
         each = {("shop-app-1",), ("shop-app-2",)}
         wait_until(lambda: {self.answers_to(1) for _ in range(4)} == each, "both answer")
         with self.outside():
-            told = [self.answers_to(3, HERE) for _ in range(4)]
+            told = [self.answers_to(3, HERE, PATIENCE) for _ in range(4)]
         self.assertEqual({*told}, {one * 3 for one in each})
 
-    def answers_to(self, times: int, host: str = "127.0.0.1") -> tuple[str, ...]:
-        """Who answers the datagrams of one client."""
+    def answers_to(
+        self, times: int, host: str = "127.0.0.1", within: float = SOON
+    ) -> tuple[str, ...]:
+        """Who answers the datagrams of one client, each within so many seconds."""
         told = list[str]()
         with socket.socket(type=socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
-            client.settimeout(SOON)
+            client.settimeout(within)
             client.connect((host, 53))
             for _ in range(times):
                 client.send(b"?")
