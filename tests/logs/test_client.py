@@ -198,7 +198,8 @@ class KeptTests(MachineTestCase):
             names[key] = listener.getsockname()
             self.assertEqual(self.now(self.client.keep(key, listener)), "")
         second = self.begin()
-        self.assertTrue(self.now(second.find_kept()))
+        self.now(second.find_kept())
+        self.assertTrue(second.has_found)
         found = {key: one.getsockname() for key, one in second.kept.items()}
         self.assertEqual(found, names)
         self.assertFalse(any(one.get_inheritable() for one in second.kept.values()))
@@ -210,7 +211,8 @@ class KeptTests(MachineTestCase):
         self.other.silent = True
         finding = self.start(self.client.find_kept())
         self.reactor.advance(DRAIN_WITHIN)
-        self.assertFalse(self.successResultOf(finding))
+        self.successResultOf(finding)
+        self.assertFalse(self.client.has_found)
 
     def test_told_again(self) -> None:
         """A new log process gets them all again, and one that is lost meanwhile is asked again."""

@@ -72,6 +72,7 @@ class LogClient(ClientFactory):
     program: str = ""  # the path of logd.py, compiled
     group: Callable[[], str] = lambda: os.devnull  # cgroup.procs of the cgroup it moves to
     kept: dict[str, Socket] = field(factory=dict)  # that are to outlive this manager
+    has_found: bool = False  # whether these are all: those of an earlier manager were told
     journald: str = ""  # path of the socket to which it is to send all lines, too; "": none
     readers: dict[str, set[Unfinished]] = field(factory=lambda: defaultdict(set))  # by instance
     _slots: dict[str, Told] = field(factory=dict)  # by token, until closed
@@ -79,7 +80,6 @@ class LogClient(ClientFactory):
     _waiting: dict[tuple[str, str], list[Deferred[str]]] = field(factory=lambda: defaultdict(list))
     _waiters: dict[str, set[Waiter]] = field(factory=lambda: defaultdict(set))
     _finding: Deferred[str] | None = None  # fires when all that are kept have been given to us
-    _has_found: bool = False  # whether they have: from then on `kept` are all that are to be kept
     _connection: LogConnection | None = None
     _stopped: bool = False
     _retry: Timer = field(init=False)
@@ -192,7 +192,7 @@ class LogClient(ClientFactory):
         for verb, token in list(self._waiting):
             if verb == "drained":
                 self._tell("drain", token)
-        if self._has_found:
+        if self.has_found:
             self._tell("retain", *self.kept)
         for key in self.kept:
             self._tell_to_keep(key)
@@ -331,16 +331,15 @@ class LogClient(ClientFactory):
 
     # -- sockets that outlive us --------------------------------------------------
 
-    async def find_kept(self) -> bool:
+    async def find_kept(self) -> None:
         """Take over the sockets that an earlier manager has left: then they are in ``kept``.
 
-        Returns whether these are all: if the log process does not answer, some may be missing.
+        If the log process does not answer, some may be missing, and ``has_found`` stays false.
         """
         self._finding = Deferred()
         self._tell("give", 0)
-        why_not = await self._within(self._finding)
+        await self._within(self._finding)
         self._finding = None
-        return not why_not
 
     async def keep(self, key: str, listener: Socket) -> str:
         """Have it keep a socket too, so that this stays when the manager ends, in whatever way.
@@ -372,7 +371,7 @@ class LogClient(ClientFactory):
         if keys:
             self._tell("give", first + len(keys))
         elif self._finding is not None and not self._finding.called:
-            self._has_found = True
+            self.has_found = True
             self._finding.callback("")
 
     # -- what it says ------------------------------------------------------------

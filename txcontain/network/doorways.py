@@ -212,7 +212,6 @@ class Doorways:
     relays: Relays = field(init=False)  # of all other services
     _doors: dict[str, Doorway] = field(factory=dict)
     _taken: set[str] = field(factory=set)  # the keys of ports at which another program listens
-    _found: bool = False  # whether the log process has told those of an earlier manager
     _again: Timer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -234,7 +233,7 @@ class Doorways:
         nowhere, until that is tried again. Returns whether those of an earlier manager are known.
         While they are not, all stays as it is: they could not be listened on a second time.
         """
-        if not self._found and not await self._find():
+        if not self.log_process.has_found and not await self._find():
             return False
         for key in [*self._doors.keys() - wanted.keys()]:
             self._doors.pop(key).close()
@@ -253,13 +252,13 @@ class Doorways:
         return True
 
     async def _find(self) -> bool:
-        self._found = await self.log_process.find_kept()
-        if self._found:
+        await self.log_process.find_kept()
+        if self.log_process.has_found:
             self.relays.most = min(MOST, getrlimit(RLIMIT_NOFILE)[0] // FILES_EACH)
         else:
             log.warn("the log process does not tell which sockets it keeps; asking again")
             self._again.after(SETTLE_AGAIN)
-        return self._found
+        return self.log_process.has_found
 
     async def _make(self, key: str, service: str, port: Port) -> None:
         if before := self._doors.pop(key, None):
