@@ -16,7 +16,7 @@ ROOT := scripts/as-root
 .PHONY: help install download mountables manager stop clean test lint \
         api_tests cli_tests oci_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         peers \
-        pictures examples examples_tests lessons_tests demo demo-clean \
+        pictures examples examples_tests lessons_tests roots_tests demo demo-clean \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -130,6 +130,9 @@ examples_tests: examples ## run the examples for real, and kill the manager mean
 
 lessons_tests: install $(BASE) ## run each command of docs/lessons/ for real, and compare what it writes
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.lessons
+
+roots_tests: install ## compare whole roots of Debian 12 and 13 with what is in a container of them
+	@$(ROOT) .venv/bin/python -m twisted.trial tests.roots
 
 bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 	@$(ROOT) .venv/bin/python -m bench

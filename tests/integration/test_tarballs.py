@@ -93,15 +93,13 @@ def is_node(one: dict[str, Any]) -> bool:
     return one["kind"] in (stat.S_IFCHR, stat.S_IFBLK)
 
 
-class ComparedTests(ManagerCase):
-    """Each tarball, unpacked by the manager and by root's tar in a chroot."""
+class TarballCase(ManagerCase):
+    """A test that compares tarballs, unpacked by the manager and by root's tar in a chroot."""
 
     def setUp(self) -> None:
         super().setUp()
         self.source = self.folder / "source"
         self.source.mkdir()
-
-    # -- comparing ----------------------------------------------------------------
 
     def compare(self, tarball: Path, inner: str = "") -> dict[Any, dict[str, Any]]:
         """Fail unless its layer is the same as in a chroot; returns the chroot's facts."""
@@ -147,7 +145,9 @@ class ComparedTests(ManagerCase):
         self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
         return Path(about["layers"][1])
 
-    # -- what is compared ---------------------------------------------------------
+
+class ComparedTests(TarballCase):
+    """Tarballs of all kinds, made here."""
 
     def tar(self, name: str, *options: str, paths: tuple[str, ...] = (".",)) -> Path:
         """A tarball that tar makes of the source."""
