@@ -72,7 +72,7 @@ class ImageTests(Session):
         self.assertEqual(self.run_command("image", "pull", "--insecure", "127.0.0.1:5000/a"), 0)
         asked = json.loads(self.manager.asked[-1][1])
         self.assertEqual(asked, {"name": "127.0.0.1:5000/a", "insecure": True})
-        self.assertEqual(self.out, IMAGE["digest"] + "\n")  # type: ignore[operator]
+        self.assertEqual(self.out, f"{IMAGE['digest']}\n")
 
     def test_one(self) -> None:
         """An image is looked at, named and removed by any name."""
