@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.exports.test_documents import account
 from tests.support import document
+from txcontain.exports.kubernetes import NO_ADDRESS
 from txcontain.exports.stacks import Member, Members, to_compose, to_kubernetes
 from txcontain.exports.subject import Subject, image_of, owners_of
 from txcontain.exports.written import Document
@@ -94,6 +95,11 @@ class StackTests(SynchronousTestCase):
             for note in told.notes:
                 self.assertRegex(note, r"^services\.(app|db)\.[a-z_.]+: ")
                 self.assertIn(f"\n# - {note}\n", told.text)
+
+    def test_ports(self) -> None:
+        """That no address of a host is kept is said of a service's own ports, too."""
+        notes = both(ports=["127.0.0.1:8080:80"])["kubernetes"].notes
+        self.assertIn(f"services.app.{NO_ADDRESS}", notes)
 
     def test_compose(self) -> None:
         """Compose gets what it has words for."""

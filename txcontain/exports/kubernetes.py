@@ -29,6 +29,7 @@ CANNOT = {
     "limits.files": "a Pod has no limit of open files",
     "health.status": "a probe takes any status from 200 to 399",
 }
+NO_ADDRESS = "ports: the Service has the numbers, and no address of a host"
 Object = dict[str, Any]
 
 
@@ -313,7 +314,7 @@ def notes_of(subject: Subject) -> list[str]:
     elif spec.writable_root:
         notes += writable_notes(spec)
     if spec.ports:
-        notes.append("ports: the Service has the numbers, and no address of a host")
+        notes.append(NO_ADDRESS)
     if spec.init:
         notes.append("init: the pause process reaps, but passes no signals on")
     for key, seconds in _durations(spec).items():

@@ -236,6 +236,8 @@ def _notes_on_pods(name: str, member: Member) -> list[str]:
             notes.append("update.max_failure_ratio: a rollout goes on until its deadline")
         if update.monitor != int(update.monitor):
             notes.append("update.monitor: rounded up to whole seconds")
+    if member.ports:
+        notes.append(kubernetes.NO_ADDRESS)
     if service.schedule:
         notes.append("schedule: the times are those of the cluster's time zone")
     if service.after:
