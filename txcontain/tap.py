@@ -420,11 +420,12 @@ def make_notifier(options: Options, manager: Manager) -> Notifier | None:
     return Notifier(manager, outboxes, free_part) if outboxes else None
 
 
-def make_engine(options: Options, manager: Manager) -> Engine:
-    """What runs the containers that this manager is asked for."""
+def make_engine(options: Options, manager: Manager) -> tuple[Engine, list[Service]]:
+    """What runs the containers that this manager is asked for, and the services that it needs."""
     if options["engine"] == wiring.SWARM:
-        return wiring.make_swarm(options, manager)
-    return ThisHost(manager)
+        swarm = wiring.make_swarm(options, manager)
+        return swarm, [wiring.Watching(swarm)]
+    return ThisHost(manager), []
 
 
 def makeService(options: Options) -> MultiService:
@@ -436,9 +437,7 @@ def makeService(options: Options) -> MultiService:
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager, make_notifier(options, manager)).setServiceParent(services)
-    engine = make_engine(options, manager)
-    if isinstance(engine, wiring.Swarm):
-        wiring.Watching(engine).setServiceParent(services)
-    for listener in listen.listeners(options, engine):
-        listener.setServiceParent(services)
+    engine, needed = make_engine(options, manager)
+    for service in (*needed, *listen.listeners(options, engine)):
+        service.setServiceParent(services)
     return services

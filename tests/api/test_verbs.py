@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request
 from twisted.web.test.requesthelper import DummyChannel
 
+import txcontain.swarm.client  # noqa: F401 (it adds an error, and nothing else here imports it)
 from txcontain import errors
 from txcontain.api.verbs import (
     STATUSES,

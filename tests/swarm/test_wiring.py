@@ -12,6 +12,7 @@ from tests.fakes import ManagerTestCase, make_folder
 from txcontain.engine.this_host import ThisHost
 from txcontain.swarm import reaching
 from txcontain.swarm.swarm import Swarm
+from txcontain.swarm.wiring import Watching
 from txcontain.tap import Options, make_engine
 
 NEEDED = "--engine swarm --docker unix:/run/docker.sock --registry 127.0.0.1:5000"
@@ -29,8 +30,11 @@ class EngineTests(ManagerTestCase):
 
     def test_kinds(self) -> None:
         """Without an option, this host is the engine; with one, a swarm is."""
-        self.assertIsInstance(make_engine(parse(""), self.manager), ThisHost)
-        engine = make_engine(parse(NEEDED), self.manager)
+        engine, needed = make_engine(parse(""), self.manager)
+        self.assertIsInstance(engine, ThisHost)
+        self.assertEqual(needed, [])
+        engine, (needed_one,) = make_engine(parse(NEEDED), self.manager)
+        self.assertIsInstance(needed_one, Watching)
         assert isinstance(engine, Swarm)
         (manager,) = engine.docker.managers
         self.assertEqual(manager.url, "http://localhost")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.python.usage import Options, UsageError
@@ -11,11 +11,10 @@ from twisted.python.usage import Options, UsageError
 from txcontain.container.reference import read_reference
 from txcontain.engine.manager import Manager
 from txcontain.errors import InvalidData
-from txcontain.exports.exporting import exporter_of
-from txcontain.swarm.client import Docker
-from txcontain.swarm.client import Manager as OfSwarm
 from txcontain.swarm.reaching import make_client, read_certificates, read_docker
-from txcontain.swarm.swarm import REPOSITORY, Swarm
+
+if TYPE_CHECKING:
+    from txcontain.swarm.swarm import Swarm
 
 HERE, SWARM = "here", "swarm"  # engines
 
@@ -29,7 +28,7 @@ def _engine(text: str) -> str:
 def _registry(text: str) -> str:
     reference = None
     with contextlib.suppress(InvalidData):
-        reference = read_reference(f"{text}/{REPOSITORY}")
+        reference = read_reference(f"{text}/any")
     if reference is None or reference.registry != text:
         raise ValueError(
             f"--registry takes HOST:PORT, as all hosts of the swarm find it, not {text!r}"
@@ -102,7 +101,12 @@ class Watching(Service):
 
 
 def make_swarm(options: Options, manager: Manager) -> Swarm:
-    """The engine that options describe."""
+    """The engine that options describe; a manager of one host does not import it."""
+    from txcontain.exports.exporting import exporter_of
+    from txcontain.swarm.client import Docker
+    from txcontain.swarm.client import Manager as OfSwarm
+    from txcontain.swarm.swarm import Swarm
+
     reactor, certificates = manager.reactor, options["docker-certificates"]
     managers = [
         OfSwarm(address, make_client(reactor, address, certificates), reactor)
