@@ -1,40 +1,23 @@
 """How an image is sent: no faster than its client takes it, and not without end."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer
-from zope.interface import implementer
 
-from tests.fakes import ManagerTestCase
+from tests.fakes import ManagerTestCase, Taker
 from txcontain.errors import CalledOff
 from txcontain.exports.exporting import exporter_of
 from txcontain.images.oci_writing import BATCH
 from txcontain.images.packing import LEAST_WITHIN
 
 
-@implementer(IConsumer)
-class Consumer:
-    """A client that takes so many pieces, and then no more until it is told to."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.taken: list[bytes] = []
-        self.producer: Any = None
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """It is told who sends."""
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        """Nothing more comes."""
-        self.producer = None
+class Consumer(Taker):
+    """A client that takes one batch, and then no more until it is told to."""
 
     def write(self, data: bytes) -> None:
         """Something comes."""
-        self.taken.append(data)
-        if len(self.taken) == self.most:
+        super().write(data)
+        if len(self.taken) == BATCH:
             self.producer.pauseProducing()
 
 
@@ -64,19 +47,19 @@ class DeliveryTests(ManagerTestCase):
 
     def test_all(self) -> None:
         """A client that pauses gets everything, in order."""
-        consumer = Consumer(1)
+        consumer = Consumer()
         delivered = self.deliver(consumer)
         self.assertNoResult(delivered)
-        self.assertEqual(len(consumer.taken), 1)
+        self.assertEqual(len(consumer.taken), BATCH)
         consumer.producer.resumeProducing()
         self.successResultOf(delivered)
-        self.assertEqual([piece[0] for piece in consumer.taken], [0, 1, 2])
+        self.assertEqual([*consumer.taken[::BATCH]], [0, 1, 2])
         self.assertIsNone(consumer.producer)
         self.assertTrue(self.closed)
 
     def test_too_slow(self) -> None:
         """A client that takes nothing any more is given up, and others get its turn."""
-        consumer = Consumer(1)
+        consumer = Consumer()
         delivered = self.deliver(consumer)
         self.reactor.advance(LEAST_WITHIN)
         error = self.failureResultOf(delivered, CalledOff).value
@@ -84,9 +67,9 @@ class DeliveryTests(ManagerTestCase):
 
     def test_gone(self) -> None:
         """If a client hangs up, nothing more is read."""
-        consumer = Consumer(1)
+        consumer = Consumer()
         delivered = self.deliver(consumer)
         consumer.producer.stopProducing()
         error = self.failureResultOf(delivered, CalledOff).value
         self.assertIn("the client hung up", str(error))
-        self.assertEqual(len(consumer.taken), 1)
+        self.assertEqual(len(consumer.taken), BATCH)

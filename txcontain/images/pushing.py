@@ -17,6 +17,7 @@ from txcontain.images.oci_writing import Blob, Image, batch
 from txcontain.images.packing import Pace
 from txcontain.images.registry import UNAUTHORIZED, Conversation, Cut, joined
 from txcontain.later import background
+from txcontain.logs.push import Pausable
 
 MOST_TRIES = 3  # to send a blob
 OK, CREATED, ACCEPTED = 200, 201, 202
@@ -109,7 +110,7 @@ class Push(Conversation):
 
 @implementer(IBodyProducer)
 @define(eq=False)
-class Body:
+class Body(Pausable):
     """What is sent, in pieces that a thread brings, no faster than it is taken."""
 
     threads: Callable[..., Deferred[Any]]
@@ -117,8 +118,6 @@ class Body:
     length: int  # bytes
     failed: Error | OSError | None = None  # why it could not be read
     _pace: Pace | None = None
-    _stopped: bool = False
-    _paused: Deferred[None] | None = None
 
     def bound(self, reactor: Any, asked: Deferred[Any]) -> None:
         """Give a request up once less than LEAST is taken within LEAST_WITHIN."""
@@ -138,10 +137,8 @@ class Body:
 
     async def _send(self, consumer: Any, sent: Deferred[None]) -> None:
         try:
-            while not self._stopped and (data := await self.threads(batch, self.pieces)):
-                if self._paused is not None:
-                    await self._paused
-                if not self._stopped:
+            while not self.gone and (data := await self.threads(batch, self.pieces)):
+                if await self.free():
                     consumer.write(data)
                     if self._pace:
                         self._pace.took(len(data))
@@ -149,21 +146,5 @@ class Body:
             self.failed = error
             sent.errback(error)
         else:
-            if not self._stopped:
+            if not self.gone:
                 sent.callback(None)
-
-    def pauseProducing(self) -> None:
-        """The connection has enough for now."""
-        if self._paused is None:
-            self._paused = Deferred()
-
-    def resumeProducing(self) -> None:
-        """It takes more."""
-        if self._paused is not None:
-            paused, self._paused = self._paused, None
-            paused.callback(None)
-
-    def stopProducing(self) -> None:
-        """It is gone."""
-        self._stopped = True
-        self.resumeProducing()
