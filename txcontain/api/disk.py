@@ -47,7 +47,10 @@ class Disk(Area):
                 "layer": string("its name"),
                 "tarball": string("what it was unpacked from"),
                 "bytes": BYTES,
-                "used": {"type": "boolean", "description": "whether an instance or an image needs it"},
+                "used": {
+                    "type": "boolean",
+                    "description": "whether an instance or an image needs it",
+                },
             },
             "used",
         ),
