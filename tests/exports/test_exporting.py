@@ -1,11 +1,13 @@
 """How an image is sent: no faster than its client takes it, and not without end."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tests.fakes import ManagerTestCase, Taker
 from txcontain.errors import CalledOff
+from txcontain.exports.compose import to_compose
 from txcontain.exports.exporting import exporter_of
 from txcontain.images.oci_writing import BATCH
 from txcontain.images.packing import LEAST_WITHIN
@@ -44,6 +46,20 @@ class DeliveryTests(ManagerTestCase):
     def test_one(self) -> None:
         """Whoever exports shares the manager's turns, and what it knows of layers."""
         self.assertIs(exporter_of(self.manager), exporter_of(self.manager))
+
+    def test_document(self) -> None:
+        """A thread writes a document: what a config's files hold can make it long."""
+        spec, work = self.add(), []
+
+        def in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
+            work.append(function)
+            return maybeDeferred(function, *arguments)
+
+        self.manager.threads = in_thread
+        exporter = exporter_of(self.manager)
+        told = self.successResultOf(self.start(exporter.document(spec.file_name, "compose", None)))
+        self.assertIn("services:", told.text)
+        self.assertIn(to_compose, work)
 
     def test_all(self) -> None:
         """A client that pauses gets everything, in order."""

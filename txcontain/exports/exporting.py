@@ -105,7 +105,8 @@ class Exporter:
         Raises NoSuchConfig, InvalidData, ConfigAtFault, MachineAtFault, TooMany.
         """
         async with self.turns.turn(), self._gathered(self._kept(file_name), image) as gathered:
-            return DOCUMENTS[target](gathered.subject)
+            written: Document = await self.manager.threads(DOCUMENTS[target], gathered.subject)
+            return written
 
     async def stack(self, name: str, target: str) -> Document:
         """A stack that is kept as a document of another tool.
@@ -120,7 +121,8 @@ class Exporter:
                 revision = wish.revision
                 async with self._gathered(revision.spec) as gathered:
                     members[own] = Member(revision.service, gathered.subject, revision.ports)
-        return OF_STACKS[target](wished.name, members)
+            written: Document = await self.manager.threads(OF_STACKS[target], wished.name, members)
+            return written
 
     async def send(
         self,
@@ -210,7 +212,7 @@ class Exporter:
         made_by = [tree.title for tree in gathered.layers]
         if subject.spec.files:
             files = await self.manager.threads(_files, gathered)
-            layers.append(Blob(described_layer(files), files))
+            layers.append(Blob(await self.manager.threads(described_layer, files), files))
             made_by = [*made_by, "files of the config"]
         digests = [blob.descriptor.digest for blob in layers]
         platform = this_platform(os.uname().machine)
