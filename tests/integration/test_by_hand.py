@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.images.archives import image
 from tests.integration.harness import PATIENCE, ManagerCase, cgroups_of, fingerprint, wait_until
-from tests.integration.tarballs import file, folder
+from tests.integration.tarballs import file, folder, small_image
 from tests.support import needs_user_namespaces
 
 # What the container made by hand has not as the real one has it.
@@ -215,6 +216,17 @@ class ByHandTests(ManagerCase):
             script = self.ask("GET", f"{path}/explain?{words}").body
             done = subprocess.run(["sh"], input=script, capture_output=True, check=True)
             self.assertEqual(done.stdout.decode(), real)
+
+    def test_many_layers(self) -> None:
+        """An image may have more layers than mount(8) takes the paths of."""
+        layers = [small_image(), *([file(f"n{number}", "")] for number in range(130))]
+        loaded = self.ask("PUT", "/images", image(layers).archive("deep:1"))
+        self.assertEqual(loaded.status, 200, loaded.reason)
+        config = self.upload(**self.job("#!/bin/sh\nls -d /n0 /n129\n", base_image="deep:1"))
+        script = self.ask("GET", "/configs/{name}-{major}-{minor}/explain".format(**config))
+        with by_hand(script.body.decode(), self.scratch) as process:
+            said = (self.scratch / "out").read_text
+            self.assertEqual((process.wait(PATIENCE), said()), (0, "/n0\n/n129\n"), said())
 
     def test_an_unpacking(self) -> None:
         """A layer that is unpacked by hand is the manager's."""

@@ -17,6 +17,7 @@ from txcontain.container.plan import CAPABILITIES
 from txcontain.container.spec import Assignment, fill_in
 
 FULL = ["ro", "nosuid", "nodev", "noexec"]
+FEW_LAYERS = 20  # with paths of any usual length
 Lines = list[str]
 
 
@@ -173,18 +174,20 @@ class Shell:
     ) -> Lines:
         if sealed:
             self.to_seal.append(_remount(target, ["ro", *flags]))
-        paths = {"lowerdir": lower, "upperdir": [upper], "workdir": [work]}
-        layers = [
-            f"{name}={':'.join(self.path(folder, _escaped) for folder in folders)}"
-            for name, folders in paths.items()
-        ]
-        options = ",".join([*flags, *layers, *["volatile"] * volatile])
+        many, links = len(lower) > FEW_LAYERS, self.path(f"{work}-layers")
+        lowers = [str(i) if many else self.path(path, _escaped) for i, path in enumerate(lower)]
+        own = [f"upperdir={self.path(upper, _escaped)}", f"workdir={self.path(work, _escaped)}"]
+        layers = [f"lowerdir={':'.join(lowers)}", *own, *["volatile"] * volatile]
+        mount = [f"mount -t overlay -o {','.join([*flags, *layers])} overlay {target}"]
+        if many:  # a mount takes only a page of options: the layers get short names
+            named = [f"ln -s {self.path(path)} {links}/{i}" for i, path in enumerate(lower)]
+            mount = [f"mkdir {links}", *named, f"(cd {links} && {mount[0]})"]
         top, like = self.path(upper), self.path(lower[0])
         return [
             f"mkdir -p {top} {self.path(work)}",
             f"chown --reference={like} {top}",
             f"chmod --reference={like} {top}",
-            f"mount -t overlay -o {options} overlay {target}",
+            *mount,
         ]
 
     def mount(self, target: str, fstype: str, flags: Lines, data: str = "") -> Lines:
