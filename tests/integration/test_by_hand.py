@@ -129,9 +129,13 @@ def by_hand(script: str, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.send_signal(signal.SIGTERM)
 
 
-def groups_by_hand() -> list[Path]:
-    """The groups that scripts have made, in all hierarchies."""
-    return [one for top in (GROUPS, *GROUPS.glob("*")) for one in top.glob("txcontain/by-hand.*")]
+def groups_by_hand(name: str) -> list[Path]:
+    """The groups that the script with this scratch has made, in all hierarchies.
+
+    Others run scripts too: other tests, at the same time.
+    """
+    tops = (GROUPS, *GROUPS.glob("*"))
+    return [group for top in tops if (group := top / "txcontain" / name).is_dir()]
 
 
 def limits_in(groups: Iterable[Path]) -> list[str]:
@@ -192,10 +196,12 @@ class ByHandTests(ManagerCase):
             wait_until(
                 lambda: "== end\n" in out.read_text() or process.poll() is not None, "it has told"
             )
+            self.assertIsNone(process.poll(), out.read_text())
             ours = self.told(out.read_text())
-            ours["groups"] = limits_in(groups_by_hand())
+            (name,) = (path.name for path in self.scratch.glob("by-hand.*"))
+            ours["groups"] = limits_in(groups_by_hand(name))
         left = {path.name for path in self.scratch.iterdir()} - {"script", "out"}
-        self.assertEqual((left, groups_by_hand()), (set(), []))
+        self.assertEqual((left, groups_by_hand(name)), (set(), []))
         self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
         return {
             name: sorted({*lines} ^ {*ours.get(name, [])}) or (lines, ours.get(name))
