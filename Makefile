@@ -119,7 +119,7 @@ ui_tests: install $(BROWSER) ## test the web page in a real browser; SCREENSHOTS
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_screen
 
 # Not part of `test`: it takes a few minutes, most of them Docker's when it ends containers.
-swarm_tests: install ## test the engine of many hosts with a real Docker Swarm of one node (docker.io, docker-registry)
+swarm_tests: install ## test the engine of many hosts with real Docker Swarms of one and of four nodes (docker.io, docker-registry)
 	@$(ROOT) scripts/swarm-tests
 
 vendor: ## fetch the libraries of the web page anew, with npm

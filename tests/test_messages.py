@@ -1478,6 +1478,48 @@ ERRNOS = {
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
     (
+        "what only many hosts have, of one",
+        "api/test_nodes.py:test_one_host",
+        "this manager has one host, and no nodes; many hosts need `--engine swarm`: see "
+        "docs/swarm.md",
+    ),
+    (
+        "labels that are no object",
+        "api/test_nodes.py:test_labels",
+        '{} must be an object such as {"disk": "ssd"}, not {}',
+    ),
+    (
+        "a label that has no name",
+        "api/test_nodes.py:test_labels",
+        "{}: a label's name is letters, digits, '.', '_' and '-', not {}",
+    ),
+    (
+        "a label's value that is no text",
+        "api/test_nodes.py:test_labels",
+        "{} must be up to {} characters or null: {}",
+    ),
+    (
+        "a word that names no node",
+        "cli/test_nodes.py:test_misused",
+        "{} names no node: `txcontain nodes` shows them",
+    ),
+    (
+        "a word that is no label",
+        "cli/test_nodes.py:test_misused",
+        "write NAME=VALUE, or NAME- to take a label away, not {}",
+    ),
+    ("a node that there is not", "swarm/test_nodes.py:test_find", "there is no node {}"),
+    (
+        "a name that several nodes have",
+        "swarm/test_nodes.py:test_find",
+        "{} nodes are called {}; name one by its id: {}",
+    ),
+    (
+        "a node that something else changes, too",
+        "swarm/test_nodes.py:test_changed_meanwhile",
+        "something else changes it all the time: try again",
+    ),
+    (
         "what only one host has, of many",
         "swarm/test_swarm.py:test_not_there",
         "the engine of many hosts does not have this",

@@ -97,6 +97,10 @@ class NoSuchService(Error):
     """There is no service of this name."""
 
 
+class NoSuchNode(Error):
+    """There is no node of this name."""
+
+
 class InUse(Error):
     """Instances use what was to be removed or changed."""
 
@@ -143,6 +147,10 @@ class Unavailable(Error):
 
 class NotInSwarm(Error):
     """The engine of many hosts does not have this."""
+
+
+class OnlyInSwarm(Error):
+    """Only the engine of many hosts has this."""
 
 
 class MachineAtFault(Error):

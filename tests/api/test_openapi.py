@@ -58,6 +58,7 @@ NAMES = {
     "service": "a",
     "image": "app",
     "launch": "0123",
+    "node": "h1",
 }
 NAMED_INSIDE = (
     "/launch",
@@ -160,6 +161,8 @@ class DocumentTests(ManagerTestCase):
         found |= set(paths_below(stacks.getChild(b"shop", None), "/stacks/{stack}"))
         services: Any = self.root.getStaticEntity(b"services")
         found |= set(paths_below(services.getChild(b"a", None), "/services/{service}"))
+        nodes: Any = self.root.getStaticEntity(b"nodes")
+        found |= {"/nodes/{node}", *paths_below(nodes.getChild(b"h1", None), "/nodes/{node}")}
         self.assertEqual(set(DOCUMENT["paths"]), found - {"/destroy", "/steps", *OF_PAGE})
 
     def test_statuses(self) -> None:

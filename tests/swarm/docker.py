@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from typing import Any
 from urllib.parse import unquote
 
@@ -11,7 +12,14 @@ from twisted.web.server import NOT_DONE_YET
 
 from txcontain.swarm.client import Docker, Manager
 
-NODE = {"ID": "n1", "Status": {"Addr": "192.0.2.7"}}
+NODE: Any = {
+    "ID": "n1",
+    "Version": {"Index": 1},
+    "Spec": {"Role": "manager", "Availability": "active", "Labels": {"disk": "ssd"}},
+    "Description": {"Hostname": "h1", "Engine": {"EngineVersion": "20.10.24"}},
+    "Status": {"State": "ready", "Addr": "192.0.2.7"},
+    "ManagerStatus": {"Leader": True},
+}
 
 
 class FakeDocker(Resource):
@@ -25,6 +33,7 @@ class FakeDocker(Resource):
         self.configs: dict[str, Any] = {}
         self.services: dict[str, Any] = {}
         self.tasks: list[Any] = []
+        self.nodes = [deepcopy(NODE)]
         self.refusals: dict[str, tuple[int, str]] = {}  # by "METHOD /path": status and message
         self.asked: list[str] = []
         self.documents: list[Any] = []
@@ -77,9 +86,11 @@ class FakeDocker(Resource):
             case ["GET ", "tasks"]:
                 return 200, self.tasks
             case ["GET ", "nodes"]:
-                return 200, [{**NODE, "Description": {"Hostname": "h1"}}]
-            case ["GET ", "nodes", _]:
-                return 200, NODE
+                return 200, self.nodes
+            case ["GET ", "nodes", name]:
+                return self.told(next((one for one in self.nodes if one["ID"] == name), None))
+            case ["POST ", "nodes", name, "update"]:
+                return self.change(name, document)
             case ["POST ", "networks", "create"]:
                 return 201, {"Id": "net"}
         return 404, {"message": "page not found"}
@@ -104,6 +115,12 @@ class FakeDocker(Resource):
         if status == 201:
             self.tasks.append(task(answer["ID"], self.state, self.error))
         return status, answer
+
+    def change(self, identity: str, spec: Any) -> tuple[int, Any]:
+        """Change a node."""
+        (node,) = [one for one in self.nodes if one["ID"] == identity]
+        node["Spec"] = spec
+        return 200, None
 
     def end(self, identity: str) -> tuple[int, Any]:
         """Remove a service."""

@@ -4,11 +4,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.swarm.docker import task
+from tests.swarm.docker import NODE, task
 from txcontain.api.instances import OF_SWARM, RECORD
 from txcontain.cli.client import RECORD as SHAPE
 from txcontain.cli.client import fits
 from txcontain.swarm.mapping import INSTANCE
+from txcontain.swarm.nodes import read_node
 from txcontain.swarm.records import Seen, changes, records
 
 PORT = {"PublishedPort": 8000, "TargetPort": 80, "Protocol": "tcp", "PublishMode": "host"}
@@ -26,7 +27,7 @@ def service(name: str) -> dict[str, Any]:
 
 def seen(*tasks: Any, **more: Any) -> Seen:
     """A look at a swarm with one instance, web, and these tasks of it."""
-    return Seen([service("web")], tasks, {"n1": "h1"}, **more)
+    return Seen([service("web")], tasks, {"n1": read_node(NODE)}, **more)
 
 
 def at(second: int, *what: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class LaunchTests(SwarmCase):
         """A launch answers when a task runs, its image pinned, and the list has the instance."""
         self.keep()
         launched = self.now(self.swarm.launch(*WEB))
-        self.assertEqual(self.now(self.swarm.running()).instances, [launched.summary])
+        self.assertEqual(self.now(self.swarm.running()).records, [launched.summary])
         image = "127.0.0.1:5000/txcontain:web-1-01"
         self.assertEqual(self.exporter.published, [(image, True)])
         (service,) = self.fake.services.values()
@@ -130,7 +130,7 @@ class LaunchTests(SwarmCase):
 
         self.fake.begin = make_and_refuse
         self.assertIn(
-            self.launched(), [one["instance"] for one in self.now(self.swarm.running()).instances]
+            self.launched(), [one["instance"] for one in self.now(self.swarm.running()).records]
         )
         self.assertEqual(len(self.fake.services), 1)
 
@@ -176,7 +176,7 @@ class EndTests(SwarmCase):
         self.now(self.swarm.destroy(one))
         for name in (one, "nobody", "*", "a" * 10_000, "\0"):
             self.refused(self.swarm.destroy(name), errors.NoSuchInstance)
-        self.assertEqual([i["instance"] for i in self.now(self.swarm.running()).instances], [other])
+        self.assertEqual([i["instance"] for i in self.now(self.swarm.running()).records], [other])
 
     def test_waits(self) -> None:
         """It has ended when no task of it runs, though its service is gone before; or it fails."""
@@ -217,7 +217,7 @@ class RecordTests(SwarmCase):
             (one, [one]),
             ("config:web", [one, other]),
         ):
-            told = self.now(self.swarm.records(wanted))
+            told = self.now(self.swarm.records(wanted)).records
             self.assertEqual([(r["instance"], r["node"]) for r in told], [(n, "h1") for n in found])
         self.refused(self.swarm.records("nobody"), errors.NoSuchInstance)
 
@@ -300,7 +300,10 @@ class AreaTests(SwarmCase):
             ("DELETE", "/volumes/x", 501),
             ("POST", "/instances", 501),
             ("GET", "/instances", 200),
-            ("GET", "/instances/web-1", 501),
+            ("GET", "/instances/web-1", 404),
+            ("GET", "/nodes", 200),
+            ("GET", "/nodes/h1", 200),
+            ("GET", "/nodes/h2", 404),
             ("GET", "/instances/web-1/top", 501),
             ("GET", "/stacks/shop", 501),
             ("GET", "/nowhere", 404),

@@ -42,7 +42,7 @@ class WatchTests(MachineTestCase):
         asked = [self.ask(), self.ask()]
         found = self.end()
         for one in asked:
-            self.assertEqual(self.successResultOf(one), (found, True))
+            self.assertEqual(self.successResultOf(one), (found, None))
         self.assertEqual(len(self.looks), 1)
         self.ask()
         self.assertEqual(len(self.looks), 2)
@@ -54,7 +54,7 @@ class WatchTests(MachineTestCase):
         self.clock.advance(1)
         asked = self.ask()
         self.clock.advance(AT_ONCE)
-        self.assertEqual(self.successResultOf(asked), (found, False))
+        self.assertEqual(self.successResultOf(asked), (found, 0.0))
         later = self.end()  # the look has gone on
         self.assertEqual(self.watch.seen, later)
 
@@ -68,10 +68,10 @@ class WatchTests(MachineTestCase):
         asked = self.ask()
         self.assertEqual(len(self.looks), 3)
         self.clock.advance(AT_ONCE)
-        self.assertEqual(self.successResultOf(before), (old, False))
+        self.assertEqual(self.successResultOf(before), (old, 0.0))
         self.assertNoResult(asked)
         found = self.end()
-        self.assertEqual(self.successResultOf(asked), (found, True))
+        self.assertEqual(self.successResultOf(asked), (found, None))
 
     def test_never_seen(self) -> None:
         """If the swarm has never answered, there is nothing to tell."""

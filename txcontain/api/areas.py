@@ -13,6 +13,7 @@ from txcontain.api.images import Images
 from txcontain.api.instances import Instances
 from txcontain.api.life import Life
 from txcontain.api.logs import Logs
+from txcontain.api.nodes import Nodes
 from txcontain.api.secrets import Secrets
 from txcontain.api.services import Services
 from txcontain.api.steps import Stepping
@@ -38,5 +39,6 @@ AREAS: dict[str, type[Area]] = {
     "volumes": Volumes,
     "images": Images,
     "services": Services,
+    "nodes": Nodes,
     "system": System,
 }

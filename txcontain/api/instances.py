@@ -29,12 +29,12 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.v1 import KEY, SUMMARY, add_notes
-from txcontain.api.verbs import ExtensionResource, ago, body, query, send_script, text
+from txcontain.api.verbs import ExtensionResource, ago, as_of, body, query, send_script, text
 from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.explaining import explain_instance
-from txcontain.engine.inspection import held, inspect, top, usage
+from txcontain.engine.inspection import held, top, usage
 from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
 
@@ -351,7 +351,9 @@ class Instances(Area):
     async def all(self, request: Request) -> Json:
         """GET /instances."""
         wanted = query(request, match=text)["match"]
-        return {"instances": [listed(one) for one in await self.engine.records(wanted)]}
+        told = await self.engine.records(wanted)
+        as_of(request, told.as_of)
+        return {"instances": [listed(one) for one in told.records]}
 
     async def launch(self, request: Request) -> dict[str, str]:
         """POST /instances."""
@@ -364,6 +366,6 @@ class Instances(Area):
         """/instances/NAME."""
 
         async def everything(request: Request) -> Json:
-            return inspect(self.manager, self.manager.match(name))
+            return await self.engine.inspect(name)
 
         return ExtensionResource(GET=everything)

@@ -44,8 +44,9 @@ def make_root(engine: Engine) -> Resource:
     has_records = any(isinstance(area, Instances) for area in there)
 
     def instance(name: str) -> Resource:
-        one = instances.one(name) if has_records else NotThere()
-        return _with(one, *(area.below_instance(name) for area in there))
+        lacking = {part: NotThere() for area in others for part in area.below_instance(name)}
+        below = (area.below_instance(name) for area in there)
+        return _with(instances.one(name), lacking, *below)
 
     launch = instances.launch if has_records else not_there
     every = ExtensionResource("GET", GET=instances.all, POST=launch)

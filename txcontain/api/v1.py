@@ -21,11 +21,10 @@ from txcontain.api.describe import (
     structure,
     v1,
 )
-from txcontain.api.verbs import NamedChildren, Verb, ago, body, note
+from txcontain.api.verbs import NamedChildren, Verb, ago, as_of, body, note
 from txcontain.container.document import read_object
 from txcontain.container.spec import KEYS, REQUIRED, key_of, schema_of
 from txcontain.engine.interface import Summary
-from txcontain.logs.times import SECOND, timestamp
 
 CONFIG = schema_of(KEYS)
 KEY = {key: CONFIG[key] for key in ("name", "major", "minor")}
@@ -129,11 +128,9 @@ class V1(Area):
 
     async def list_running(self, request: Request) -> Json:
         """GET /list."""
-        running = await self.engine.running()
-        if running.as_of is not None:
-            when = timestamp(int(running.as_of * SECOND))
-            request.setHeader(b"Txcontain-As-Of", when.encode())
-        return {"instances": running.instances}
+        told = await self.engine.running()
+        as_of(request, told.as_of)
+        return {"instances": told.records}
 
     def destroy(self, name: str) -> Verb:
         """DELETE /destroy/INSTANCE."""

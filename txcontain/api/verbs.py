@@ -35,6 +35,7 @@ from txcontain.container.document import (
 )
 from txcontain.host.os_errors import of_os
 from txcontain.later import background
+from txcontain.logs.times import SECOND, timestamp
 
 LONGEST_REASON = 4096  # bytes of the header
 RETRY_AFTER = b"5"  # seconds
@@ -69,8 +70,10 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.NoSuchService, http.NOT_FOUND, b"Not Found", "no-such-service"),
     (errors.NoSuchVolume, http.NOT_FOUND, b"Not Found", "no-such-volume"),
     (errors.NoSuchImage, http.NOT_FOUND, b"Not Found", "no-such-image"),
+    (errors.NoSuchNode, http.NOT_FOUND, b"Not Found", "no-such-node"),
     (errors.Unavailable, http.SERVICE_UNAVAILABLE, b"Service Unavailable", "unavailable"),
     (errors.NotInSwarm, http.NOT_IMPLEMENTED, b"Not Implemented", "not-in-swarm"),
+    (errors.OnlyInSwarm, http.NOT_IMPLEMENTED, b"Not Implemented", "only-in-swarm"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),
     (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized", "unauthenticated"),
     (errors.Forbidden, http.FORBIDDEN, b"Forbidden", "forbidden"),
@@ -111,6 +114,12 @@ def refuse(request: Request, error: errors.Error) -> None:
 def note(request: Request, text: str) -> None:
     """Add a sentence to the answer that a person should read."""
     request.responseHeaders.addRawHeader(b"Txcontain-Note", encoded(text))
+
+
+def as_of(request: Request, time: float | None) -> None:
+    """Say in a header of when an answer is (unix time), if it is not of now."""
+    if time is not None:
+        request.setHeader(b"Txcontain-As-Of", timestamp(int(time * SECOND)).encode())
 
 
 def encoded(text: str) -> bytes:

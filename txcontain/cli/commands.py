@@ -16,6 +16,7 @@ from txcontain.cli import (
     instances,
     life,
     logs,
+    nodes,
     pictures,
     ps,
     run,
@@ -49,6 +50,7 @@ OF_CHECKOUT: tuple[Command, ...] = (  # those in cli/, whose destroy is the cour
     *images.COMMANDS,
     *files.COMMANDS,
     *services.COMMANDS,
+    *nodes.COMMANDS,
     *system.COMMANDS,
     *complete.COMMANDS,
 )

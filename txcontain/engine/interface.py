@@ -22,10 +22,10 @@ class Launched:
 
 
 @frozen
-class Running:
-    """The instances whose script runs, in launch order."""
+class Told:
+    """What an engine tells of several things, in an order."""
 
-    instances: Sequence[Summary]
+    records: Sequence[Mapping[str, Any]]
     as_of: float | None = None  # unix time, if that is how it was then, and not now
 
 
@@ -70,13 +70,22 @@ class Engine(Protocol):
         It was asked for some seconds ago. Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
 
-    async def running(self) -> Running:
-        """What runs. Raises Unavailable, MachineAtFault."""
+    async def running(self) -> Told:
+        """A summary of each instance whose script runs, in launch order.
 
-    async def records(self, wanted: str | None) -> Sequence[Mapping[str, Any]]:
+        Raises Unavailable, MachineAtFault.
+        """
+
+    async def records(self, wanted: str | None) -> Told:
         """How all instances stand, or those that this stands for (``names.match_all``).
 
-        Raises NoSuchInstance, Ambiguous, MachineAtFault.
+        Raises NoSuchInstance, Ambiguous, Unavailable, MachineAtFault.
+        """
+
+    async def inspect(self, name: str) -> dict[str, Any]:
+        """All that is known of an instance.
+
+        Raises NoSuchInstance, Ambiguous, Unavailable, MachineAtFault.
         """
 
     async def destroy(self, name: str) -> Sequence[str]:
@@ -95,3 +104,15 @@ class Engine(Protocol):
 
     async def destroy_all(self) -> None:
         """End and remove all instances. Raises MachineAtFault."""
+
+    async def nodes(self, wanted: str | None = None) -> Told:
+        """How its hosts stand, or the one of this name or id.
+
+        Raises OnlyInSwarm, NoSuchNode, Ambiguous, Unavailable, MachineAtFault.
+        """
+
+    async def set_availability(self, node: str, availability: str) -> None:
+        """Say what may run on a host: active, or drain for nothing. Raises as ``nodes`` does."""
+
+    async def set_labels(self, node: str, labels: Mapping[str, str | None]) -> None:
+        """Give a host labels; None takes one away. Raises as ``nodes`` does."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from attrs import frozen
 
 from txcontain.engine import configs
-from txcontain.engine.inspection import log_reader
-from txcontain.engine.interface import Launched, LogsAsked, Running
+from txcontain.engine.inspection import inspect, log_reader
+from txcontain.engine.interface import Launched, LogsAsked, Told
 from txcontain.engine.manager import Manager
+from txcontain.errors import OnlyInSwarm
 from txcontain.runtime.instance import Instance
+
+ONE_HOST = partial(
+    OnlyInSwarm,
+    "this manager has one host, and no nodes",
+    "many hosts need `--engine swarm`: see docs/swarm.md",
+)
 
 
 @frozen
@@ -39,15 +47,19 @@ class ThisHost:
         instance = await self.host.launch(name, major, minor, ago)
         return Launched(instance.summary, notes_of(instance))
 
-    async def running(self) -> Running:
+    async def running(self) -> Told:
         """What runs, now."""
-        return Running([instance.summary for instance in self.host.running()])
+        return Told([instance.summary for instance in self.host.running()])
 
-    async def records(self, wanted: str | None) -> Sequence[Mapping[str, Any]]:
+    async def records(self, wanted: str | None) -> Told:
         """How instances stand. Raises NoSuchInstance, Ambiguous."""
         every = list(self.host.instances.values())
         chosen = every if wanted is None else self.host.match_all(wanted)
-        return [instance.standing for instance in chosen]
+        return Told([instance.standing for instance in chosen])
+
+    async def inspect(self, name: str) -> dict[str, Any]:
+        """All that is known of an instance. Raises NoSuchInstance, Ambiguous."""
+        return inspect(self.host, self.host.match(name))
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""
@@ -78,6 +90,18 @@ class ThisHost:
     async def destroy_all(self) -> None:
         """End and remove all instances. Raises MachineAtFault."""
         await self.host.destroy_all()
+
+    async def nodes(self, wanted: str | None = None) -> Told:
+        """There are none. Raises OnlyInSwarm."""
+        raise ONE_HOST()
+
+    async def set_availability(self, node: str, availability: str) -> None:
+        """There are none. Raises OnlyInSwarm."""
+        raise ONE_HOST()
+
+    async def set_labels(self, node: str, labels: Mapping[str, str | None]) -> None:
+        """There are none. Raises OnlyInSwarm."""
+        raise ONE_HOST()
 
 
 def notes_of(instance: Instance) -> list[str]:

@@ -20,6 +20,7 @@ from txcontain.swarm.mapping import (
     state_of,
     summary_of,
 )
+from txcontain.swarm.nodes import Node
 
 
 @frozen
@@ -28,7 +29,7 @@ class Seen:
 
     services: Sequence[Json]  # those that are instances
     tasks: Sequence[Json]
-    nodes: Mapping[str, str] = {}  # the name of each, by its id
+    nodes: Mapping[str, Node] = {}  # by its id
     began: float = 0.0  # when it was asked for, by the reactor's clock
     time: float = 0.0  # the same, unix time
 
@@ -75,7 +76,8 @@ def _by_age(tasks: Sequence[Json]) -> list[Json]:
 def _state(task: Json, seen: Seen) -> State:
     what = "ended" if is_over(task) else "running" if state_of(task) == "running" else "starting"
     node = task.get("NodeID", "")
-    return State(what, said_of(task), seen.nodes.get(node, node))
+    known = seen.nodes.get(node)
+    return State(what, said_of(task), known.node if known else node)
 
 
 def _record(service: Json, tasks: Sequence[Json], seen: Seen) -> dict[str, Any]:

@@ -7,6 +7,7 @@ So several of these may be beside each other, one for each manager.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from secrets import token_hex
@@ -18,7 +19,7 @@ from twisted.internet.protocol import Protocol
 
 from txcontain.container.reference import read_reference
 from txcontain.container.spec import Spec, from_json
-from txcontain.engine.interface import Launched, LogsAsked, Running
+from txcontain.engine.interface import Launched, LogsAsked, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import Known, match, match_all
 from txcontain.engine.store import SUFFIX, no_such_config
@@ -33,7 +34,7 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import poll, together
-from txcontain.swarm import logs, mapping
+from txcontain.swarm import logs, mapping, nodes
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
 from txcontain.swarm.records import Seen, records
@@ -62,7 +63,7 @@ class Hears(Protocol):
 class Swarm:
     """An Engine: its hosts are the nodes of a swarm."""
 
-    areas: ClassVar[Collection[str] | None] = ("v1", "logs", "events", "system")
+    areas: ClassVar[Collection[str] | None] = ("v1", "nodes", "logs", "events", "system")
 
     host: Manager  # what makes layers of tarballs
     docker: Docker
@@ -225,7 +226,7 @@ class Swarm:
         tasks = await self.docker.ask("GET", "/tasks", doing="asking what runs")
         return [one for one in tasks or () if service in (None, one["ServiceID"])]
 
-    # -- listing, destroying -----------------------------------------------------------------
+    # -- listing -----------------------------------------------------------------------------
 
     async def _services(self, *labels: str) -> list[Json]:
         found = await self.docker.ask(
@@ -240,30 +241,63 @@ class Swarm:
         """All that there is now. Raises Unavailable, MachineAtFault."""
         began = self.host.reactor.seconds()
         time = self.host.kernel.now()
-        services, tasks, nodes = await together(self._services(), self._tasks(), self._nodes())
-        return Seen(services, tasks, nodes, began, time)
+        services, tasks, found = await together(
+            self._services(), self._tasks(), nodes.listed(self.docker)
+        )
+        return Seen(services, tasks, {one.id: one for one in found}, began, time)
 
-    async def _nodes(self) -> dict[str, str]:
-        """The name of each node, by its id."""
-        found = await self.docker.ask("GET", "/nodes", doing="asking which nodes there are")
-        return {one["ID"]: one["Description"]["Hostname"] for one in found or ()}
-
-    async def records(self, wanted: str | None) -> Sequence[Mapping[str, Any]]:
+    async def records(self, wanted: str | None) -> Told:
         """All instances; or those that this stands for. Raises NoSuchInstance, Ambiguous."""
-        seen, _ = await self.watch.now()
+        seen, as_of = await self.watch.now()
         found = {one["instance"]: one for one in records(seen)}
         if wanted is None:
-            return [*found.values()]
+            return Told([*found.values()], as_of)
         known = {
             name: Known((one["name"], one["major"], one["minor"])) for name, one in found.items()
         }
-        return [found[name] for name in match_all(wanted, known)]
+        return Told([found[name] for name in match_all(wanted, known)], as_of)
 
-    async def running(self) -> Running:
+    async def inspect(self, name: str) -> dict[str, Any]:
+        """How an instance stands, and what its service is. Raises NoSuchInstance, Ambiguous."""
+        told = await self.records(name)
+        if len(told.records) > 1:
+            match(name, {one["instance"]: Known(("", "", "")) for one in told.records})
+        record = told.records[0]
+        spec = await self._config(f"{record['name']}-{record['major']}-{record['minor']}.cfg")
+        return {**record, "spec": json.loads(spec.document)}
+
+    async def running(self) -> Told:
         """What runs; what ran when that could be seen last, if the swarm does not answer."""
-        seen, is_now = await self.watch.now()
-        instances = mapping.running(seen.services, seen.tasks)
-        return Running(instances, None if is_now else seen.time)
+        seen, as_of = await self.watch.now()
+        return Told(mapping.running(seen.services, seen.tasks), as_of)
+
+    # -- nodes -----------------------------------------------------------------------------
+
+    async def nodes(self, wanted: str | None = None) -> Told:
+        """All nodes; or the one of this name or id. Raises NoSuchNode, Ambiguous."""
+        seen, as_of = await self.watch.now()
+        found = [*seen.nodes.values()]
+        if wanted is not None:
+            found = [nodes.find(found, wanted)]
+        of_ours = {one["ID"] for one in seen.services}
+        tasks = [task for task in seen.tasks if task["ServiceID"] in of_ours]
+        return Told(nodes.records(found, tasks), as_of)
+
+    async def set_availability(self, node: str, availability: str) -> None:
+        """Say what may run on a node. Raises NoSuchNode, Ambiguous."""
+        name = await nodes.change(self.docker, node, nodes.available(availability))
+        self._noted(f"the node {name} is {availability}")
+
+    async def set_labels(self, node: str, labels: Mapping[str, str | None]) -> None:
+        """Give a node labels. Raises NoSuchNode, Ambiguous."""
+        name = await nodes.change(self.docker, node, nodes.labelled(labels))
+        self._noted(f"the node {name} has other labels")
+
+    def _noted(self, what: str) -> None:
+        self.watch.wrote()
+        self.host.journal.add("node", what)
+
+    # -- logs, destroying --------------------------------------------------------------------
 
     async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
         """Send what an instance has written. Raises NoSuchInstance, Ambiguous, NotInSwarm."""

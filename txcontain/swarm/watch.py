@@ -50,8 +50,8 @@ class Watch:
         """This manager has changed something: what was seen before does not have it."""
         self._written = self.reactor.seconds()
 
-    async def now(self) -> tuple[Seen, bool]:
-        """What there is, and whether that is of now: else it is what was seen last.
+    async def now(self) -> tuple[Seen, float | None]:
+        """What there is, and None; or what was seen last, and the unix time of that.
 
         A swarm that does not answer at once is not waited for, unless this manager has changed
         something since the last look. Raises Unavailable if there was none.
@@ -61,7 +61,7 @@ class Watch:
         await wait_for(self.reactor, within, self._refresh())
         if self.seen is None:
             raise Unavailable("asking the swarm", "it does not answer: try again")
-        return self.seen, self.seen is not before
+        return self.seen, self.seen.time if self.seen is before else None
 
     def _begin(self) -> None:
         self._timer.after(LOOK_EVERY)

@@ -1,0 +1,234 @@
+"""A swarm of several hosts on this machine: each is a set of namespaces with a dockerd of its own.
+
+Run by scripts/swarm-tests, in namespaces of that: its network is the switch between the hosts, and
+where the registry and a client are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.integration.harness import PROJECT, Answer, ask, wait_until
+from tests.integration.tarballs import pack, small_image
+from tests.support import TWISTD
+
+SWITCH = "10.99.0.1"  # where the registry and clients are
+REGISTRY = f"{SWITCH}:5000"
+HEARTBEAT = 2_000_000_000  # ns: at 5 s, Docker's own, a dead node is found after 15
+PATIENCE = 60.0  # seconds, for what takes some
+LAUNCH_HOST = """
+mount -t tmpfs tmpfs /run
+hostname "$1"
+until ip link set eth0 up 2>/dev/null; do sleep 0.02; done
+ip link set lo up
+ip address add "$2/24" dev eth0
+exec tini -g -- dockerd --data-root="$3/data" --exec-root=/run/docker --pidfile=/run/docker.pid \
+    --host="unix://$3/docker.sock" --bridge=none --exec-opt=native.cgroupdriver=cgroupfs \
+    --cgroup-parent="/$4" --insecure-registry=REGISTRY --shutdown-timeout=3 >>"$3/log" 2>&1
+""".replace("REGISTRY", REGISTRY)
+MAKE_CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9"
+    f" -subj /CN=registry -addext subjectAltName=IP:{SWITCH}"
+).split()
+OWN_NAMESPACES = (
+    "unshare --net --mount --uts --ipc --pid --fork --kill-child --mount-proc --propagation private"
+).split()
+
+
+def run(*command: str) -> None:
+    """Run a program; what it says is the error if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+class Local(http.client.HTTPConnection):
+    """To a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self.path))
+
+
+class Host:
+    """A host with a dockerd, at 10.99.0.(10 + number)."""
+
+    def __init__(self, number: int, folder: Path, group: str) -> None:
+        self.number, self.name, self.folder = number, f"h{number}", folder / f"h{number}"
+        self.address, self.link = f"10.99.0.{10 + number}", f"p{number}"
+        self.group = f"{group}-{self.name}"
+        self.folder.mkdir()
+        self.process: Any = None
+
+    def start(self) -> None:
+        """Power on."""
+        arguments = [self.name, self.address, str(self.folder), self.group]
+        self.process = subprocess.Popen(
+            [*OWN_NAMESPACES, "bash", "-c", LAUNCH_HOST, "host", *arguments],
+            stdin=subprocess.DEVNULL,
+        )
+        here, pid = os.readlink("/proc/self/ns/net"), self.process.pid
+        wait_until(lambda: os.readlink(f"/proc/{pid}/ns/net") != here, "it has a network")
+        run(*f"ip link add {self.link} type veth peer name eth0 netns {pid}".split())
+        run(*f"ip link set {self.link} master br0 up".split())
+        wait_until(self.answers, f"the dockerd of {self.name} answers", PATIENCE)
+
+    def answers(self) -> bool:
+        """Whether its dockerd answers."""
+        if self.process.poll() is not None:
+            raise AssertionError((self.folder / "log").read_text()[-2000:])
+        with contextlib.suppress(OSError):
+            return self.docker("GET", "/version")[0] == 200
+        return False
+
+    def docker(self, method: str, path: str, document: Any = None) -> tuple[int, Any]:
+        """Ask its dockerd; returns the status and the document of its answer."""
+        connection = Local(self.folder / "docker.sock")
+        try:
+            body = None if document is None else json.dumps(document)
+            kind = {"Content-Type": "application/json"}
+            connection.request(method, f"/v1.41{path}", body, kind)
+            answer = connection.getresponse()
+            content = answer.read()
+            return answer.status, json.loads(content) if content.strip() else None
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """Cut its power."""
+        self.process.kill()
+        self.process.wait()
+        gone = Path("/sys/class/net", self.link)
+        wait_until(lambda: not gone.exists(), f"the link of {self.name} has gone")
+
+    def plug(self, state: str) -> None:
+        """Plug its cable in (up), or pull it out (down)."""
+        run(*f"ip link set {self.link} {state}".split())
+
+
+class Swarm:
+    """Hosts, the first of which are managers; a registry; and a manager of txcontain's."""
+
+    def __init__(self, folder: Path, managers: int, workers: int) -> None:
+        self.folder = folder
+        self.hosts = [Host(n + 1, folder, folder.name) for n in range(managers + workers)]
+        self.managers, self.workers = self.hosts[:managers], self.hosts[managers:]
+        self.url = "http://localhost:8080"
+        self.others: list[Any] = []
+
+    def start(self) -> None:
+        """Power all on, and join them."""
+        run(*"ip link add br0 type bridge".split())
+        run(*f"ip address add {SWITCH}/24 dev br0".split())
+        run(*"ip link set br0 up".split())
+        self._start_registry()
+        for host in self.hosts:
+            host.start()
+        self._join()
+        self._start_manager()
+
+    def _join(self) -> None:
+        first = self.hosts[0]
+        document: Any = {
+            "ListenAddr": f"{first.address}:2377",
+            "AdvertiseAddr": first.address,
+            "Spec": {"Dispatcher": {"HeartbeatPeriod": HEARTBEAT}},
+        }
+        assert first.docker("POST", "/swarm/init", document)[0] == 200
+        tokens = first.docker("GET", "/swarm")[1]["JoinTokens"]
+        for host in self.hosts[1:]:
+            asked = {
+                "ListenAddr": f"{host.address}:2377",
+                "AdvertiseAddr": host.address,
+                "RemoteAddrs": [f"{first.address}:2377"],
+                "JoinToken": tokens["Manager" if host in self.managers else "Worker"],
+            }
+            assert host.docker("POST", "/swarm/join", asked)[0] == 200, host.name
+
+    def _start_registry(self) -> None:
+        trusted = self.folder / "trusted" / REGISTRY
+        trusted.mkdir(parents=True)
+        certificate, key = trusted / "ca.crt", self.folder / "registry.key"
+        run(*MAKE_CERTIFICATE, "-out", str(certificate), "-keyout", str(key))
+        (self.folder / "registry.yml").write_text(
+            "version: 0.1\n"
+            f"storage: {{filesystem: {{rootdirectory: {self.folder}/registry}}}}\n"
+            f'http: {{addr: "{REGISTRY}", tls: {{certificate: "{certificate}", key: "{key}"}}}}\n'
+            "log: {level: error}\n"
+        )
+        self._run("registry", "docker-registry", "serve", str(self.folder / "registry.yml"))
+
+    def _start_manager(self) -> None:
+        for name in ("base_images", "mountables"):
+            (self.folder / name).mkdir()
+        pack(self.folder / "base_images/small.tar", *small_image())
+        sockets = ",".join(f"unix:{host.folder}/docker.sock" for host in self.managers)
+        options = f"-n --pidfile= containerd-lite --state {self.folder}/state --pool 0"
+        folders = f"--base-images {self.folder}/base_images --mountables {self.folder}/mountables"
+        engine = f"--engine swarm --docker {sockets} --registry {REGISTRY}"
+        trust = f"--registry-certificates {self.folder}/trusted"
+        self._run("manager", str(TWISTD), *f"{options} {folders} {engine} {trust}".split())
+        wait_until(self._has_list, "the manager answers", PATIENCE)
+
+    def _has_list(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("GET", "/list").status == 200
+        return False
+
+    def _run(self, name: str, *command: str) -> None:
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as output:
+            self.others.append(
+                subprocess.Popen(
+                    command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                )
+            )
+
+    def stop(self) -> None:
+        """Power all off."""
+        for process in reversed(self.others):
+            process.terminate()
+            process.wait()
+        for host in self.hosts:
+            if host.process and host.process.poll() is None:
+                host.kill()
+        run(*"ip link delete br0".split())
+
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+        """Ask the manager."""
+        return ask(self.url, method, path, body)
+
+    def leader(self) -> Host:
+        """The manager that leads, as another one than the last tells."""
+        for host in self.managers:
+            with contextlib.suppress(OSError):
+                status, nodes = host.docker("GET", "/nodes")
+                if status == 200:
+                    led = [n for n in nodes if (n.get("ManagerStatus") or {}).get("Leader")]
+                    name = led[0]["Description"]["Hostname"]
+                    return next(one for one in self.hosts if one.name == name)
+        raise AssertionError("no manager answers")
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    swarm = Swarm(Path(sys.argv[1]), 3, 1)
+    swarm.start()
+    print(f"up after {time.monotonic() - began:.1f} s", swarm.leader().name, flush=True)
+    print(swarm.hosts[0].docker("GET", "/nodes")[1])
+    subprocess.run(sys.argv[2:] or ["bash"])
+    swarm.stop()
