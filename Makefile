@@ -140,7 +140,7 @@ bench: install $(BASE) $(MOUNTABLES) ## measure how fast it is
 coverage: install $(BROWSER) $(BASE) $(MOUNTABLES) ## run all tests, and tell which lines and branches they leave out; at most 5 %
 	@$(ROOT) scripts/coverage
 
-pictures: install ## draw the pictures of docs/architecture.md again, from the code
+pictures: install ## draw the pictures of docs/architecture.md, and the list of docs/walls.md, from the code
 	@.venv/bin/python scripts/make-pictures
 
 wheel: install ## build a wheel of this version into dist/

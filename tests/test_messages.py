@@ -1127,6 +1127,10 @@ OPTIONS = (
         "--tls-key, and --tokens or --tls-client-ca (see docs/access.md)",
     ),
     (
+        "--interface 0.0.0.0 --allow-unsafe",
+        "--allow-unsafe is only for a manager that answers on loopback addresses",
+    ),
+    (
         "--interface here",
         "--interface here is not an address of this host: give one of those that `ip address`"
         " shows, or leave it out",
@@ -2512,6 +2516,22 @@ ELSEWHERE = (
         "integration/test_steps.py:test_refused",
         'no link and no connection is there for a launch in steps → have "network": "host" or'
         ' "none" in the config, and no "per_connection"',
+    ),
+    (
+        "an escape, and the manager leaves out no wall",
+        "integration/test_steps.py:test_refused",
+        "this manager makes no container without one of its walls → start a manager of its own for"
+        " that, with --allow-unsafe",
+    ),
+    (
+        "an escape from a wall that a config does not have",
+        "integration/test_escapes.py:test_each_wall",
+        "this wall is not there: {} → have in the config {}",
+    ),
+    (
+        "an escape from a wall that there is not",
+        "cli/test_step.py:test_no_such_wall",
+        "There is no wall {}. The walls are: {}",
     ),
     (
         "until a step that is not to come",

@@ -1,4 +1,4 @@
-"""The pictures of docs/architecture.md, which are drawn from the code."""
+"""The pictures of docs/architecture.md, and docs/walls.md, which are made from the code."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ class Pictures(SynchronousTestCase):
     """What scripts/make-pictures draws."""
 
     def test_up_to_date(self) -> None:
-        """The page shows the rooms, and the life of an instance, as the code has them."""
+        """The pages show the rooms, the life of an instance and the walls as the code has them."""
         command = [sys.executable, str(SCRIPT), "--check"]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))

@@ -206,6 +206,11 @@ class Options(BaseOptions):
             "Ask registries at loopback addresses over plain HTTP when a launch pulls.",
         ],
         ["user-namespace", None, "Give every container a user namespace of its own."],
+        [
+            "allow-unsafe",
+            None,
+            "Let `txcontain step --without` leave out a wall, for an escape; only on loopback.",
+        ],
         ["unit", None, "Print a unit for systemd that has the other options, and exit."],
     ]
 
@@ -400,6 +405,7 @@ def make_manager(options: Options, reactor: Any) -> Manager:
         resolv_conf=ResolvConf().text,
         user_namespace=bool(options["user-namespace"]),
         host_folders=options["host-folders"],
+        allow_unsafe=bool(options["allow-unsafe"]),
     )
     manager.arrivals.insecure_loopback = bool(options["insecure-loopback"])
     manager.arrivals.registries = registry.Registries(

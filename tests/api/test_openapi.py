@@ -154,6 +154,7 @@ class DocumentTests(ManagerTestCase):
         volumes: Any = self.root.getStaticEntity(b"volumes")
         found |= set(paths_below(volumes.getChild(b"pg", None), "/volumes/{volume}"))
         found |= {"/images/{image}", "/steps/{config}", "/steps/{config}/{launch}"}
+        found |= {"/escapes/{config}"}
         images: Any = self.root.getStaticEntity(b"images")
         found |= set(paths_below(images.getChild(b"app", None), "/images/{image}"))
         found |= {"/stacks/{stack}", "/services/{service}"}

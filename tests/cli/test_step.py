@@ -108,6 +108,30 @@ class StepTests(Session):
         self.typed("s")
         self.assertIn("Only root can enter it, on the manager's host.", self.err)
 
+    def without(self, wall: str, *, held: bool) -> int:
+        """The exit status of a try to escape without a wall, which is told to be held or not."""
+        said = {"purpose": "it hides", "key": "", "does": "reads", "script": "a\nb"}
+        about = {"wall": "masks", **said}
+        self.manager.answers_to("GET /escapes", {"escapes": [about]})
+        tried = {"escaped": True, "ended": "exit status 0", "said": "this\x1b\n"}
+        went = {"without": tried, "with": {**tried, "escaped": not held}}
+        self.manager.answers_to("POST /escapes/web-1-01", went)
+        return self.run_command("step", "--without", wall, "web", "1", "01")
+
+    def test_without_a_wall(self) -> None:
+        """What is tried, and how it went without the wall and with it."""
+        self.assertEqual(self.without("masks", held=True), 0)
+        self.assertIn("masks: it hides.\nWithout it, this reads:\n\n    a\n    b\n", self.out)
+        self.assertIn("Without the wall: it got out (exit status 0)\n    this\\x1b\n", self.out)
+        self.assertIn("With the wall: held (exit status 0)\n", self.out)
+        self.assertEqual(self.manager.asked[-1][1], b'{"without":"masks"}')
+        self.assertEqual(self.without("masks", held=False), 1)
+
+    def test_no_such_wall(self) -> None:
+        """A wall that there is not is refused, and those there are are named."""
+        self.assertEqual(self.without("glass", held=True), 1)
+        self.assertIn("There is no wall 'glass'. The walls are: masks", self.err)
+
     def test_no_sense(self) -> None:
         """An answer that no manager gives is refused."""
         self.manager.answers_to("POST /steps/web-1-01", b'{"steps": 1}\n')

@@ -61,15 +61,21 @@ def pack(path: Path, *members: Member) -> None:
             tarball.addfile(member, io.BytesIO(content))
 
 
+def tools(*names: str) -> list[Member]:
+    """Programs of the host's, with the libraries they need."""
+    programs = {f"bin/{name}": str(shutil.which(name)) for name in names}
+    linked = subprocess.run(["ldd", *programs.values()], capture_output=True, text=True).stdout
+    libraries = {path.lstrip("/"): path for path in re.findall(r"(/\S+) \(0x", linked)}
+    found = programs | libraries
+    return [file(name, Path(path).read_bytes(), 0o755) for name, path in found.items()]
+
+
 @cache
 def small_image() -> tuple[Member, ...]:
     """A root filesystem of the host's shell and a few tools, with the libraries they need."""
-    tools = {f"bin/{name}": str(shutil.which(name)) for name in TOOLS.split()}
-    linked = subprocess.run(["ldd", *tools.values()], capture_output=True, text=True).stdout
-    libraries = {path.lstrip("/"): path for path in re.findall(r"(/\S+) \(0x", linked)}
     return (
         *(folder(name) for name in ("bin", "etc", "root", "home", "home/worker")),
-        *(file(name, Path(path).read_bytes(), 0o755) for name, path in (tools | libraries).items()),
+        *tools(*TOOLS.split()),
         file("etc/passwd", PASSWD),
         file("etc/group", GROUP),
     )

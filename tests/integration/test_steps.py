@@ -136,12 +136,14 @@ class StepTests(ManagerCase):
         self.assertEqual([one.response.status for one in launches], [200] * 4 + [409])
 
     def test_refused(self) -> None:
-        """What is not there can't be stepped through, and no step is done twice."""
+        """What is not there can't be stepped through, no step is done twice, no wall left out."""
         launch = Launch(self, self.config_of(), 5)
         self.assertEqual(launch.to(4).status, 409)
         self.assertEqual(self.ask("POST", f"{launch.path}/0123", {"to": 7}).status, 404)
         self.assertEqual(Launch(self, "none-1-1").response.status, 404)
         self.assertEqual(Launch(self, self.config_of(network="private")).response.status, 409)
+        path = launch.path.replace("steps", "escapes")
+        self.assertEqual(self.ask("POST", path, {"without": "masks"}).status, 403)
 
     def test_a_step_that_fails(self) -> None:
         """Its error is that of a launch: the step's number and name, and why."""

@@ -98,9 +98,11 @@ def _check_together(options: Options) -> None:
 
 
 def _check_interface(options: Options) -> None:
-    """Beyond loopback, require authentication and encryption."""
+    """Beyond loopback, require authentication and encryption, and all walls."""
     if not options["port"] or is_loopback(options["interface"]):
         return
+    if options["allow-unsafe"]:
+        raise UsageError("--allow-unsafe is only for a manager that answers on loopback addresses")
     if not _is_address(options["interface"]):
         raise UsageError(_no_address(options["interface"]))
     if not options["tls-cert"] or not (options["tokens"] or options["tls-client-ca"]):

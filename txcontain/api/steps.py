@@ -27,10 +27,22 @@ from txcontain.api.verbs import (
     hang_up_of,
     read_body,
 )
-from txcontain.container.keys import number
+from txcontain.container.escapes import ESCAPES, OF_WALL
+from txcontain.container.keys import number, one_of
+from txcontain.engine.escaping import attempt
 from txcontain.engine.stepping import Steps
 
+WITHOUT = {"without": one_of("the wall that is left out", *OF_WALL)}
 TO = {"to": number("the step that is to be the next one", 0, 10_000)}
+
+
+TRIED = structure(
+    {
+        "escaped": {"type": "boolean", "description": "whether it got out"},
+        "ended": string("how it ended"),
+        "said": string("what it has found, or what stopped it"),
+    }
+)
 
 
 @define
@@ -82,6 +94,43 @@ class Stepping(Area):
                 in_path("launch", "as the first line has it"),
             ],
         },
+        "/escapes": {
+            "get": extension(
+                "listEscapes",
+                "Tell which walls can be left out, and the escape that each of them stops",
+                answer(
+                    "all of them",
+                    structure(
+                        {
+                            "escapes": array(
+                                structure(
+                                    {
+                                        "wall": string("what it is called"),
+                                        "purpose": string("what it is for"),
+                                        "key": string("what a config says to have it"),
+                                        "does": string("what the escape does"),
+                                        "script": string("how: run by /bin/sh in the container"),
+                                    }
+                                )
+                            )
+                        }
+                    ),
+                ),
+            )
+        },
+        "/escapes/{config}": {
+            "post": extension(
+                "tryEscape",
+                "Try an escape from a container without one wall, and from one that has it",
+                answer("how it went", structure({"without": TRIED, "with": TRIED})),
+                {
+                    "403": "this manager was not started with --allow-unsafe",
+                    "404": "there is no such config",
+                },
+                requestBody=body_of(WITHOUT, "without"),
+            ),
+            "parameters": [in_path("config", "NAME-MAJOR-MINOR")],
+        },
     }
 
     steps: Steps = field(
@@ -89,8 +138,9 @@ class Stepping(Area):
     )
 
     def resources(self) -> Resources:
-        """Below each config, its launches."""
-        return {b"steps": NamedChildren(self.of)}
+        """Below each config, its launches; and the escapes."""
+        escapes = Collection(ExtensionResource(GET=listed), self.escape_of)
+        return {b"steps": NamedChildren(self.of), b"escapes": escapes}
 
     def of(self, config: str) -> Collection:
         """/steps/NAME-MAJOR-MINOR."""
@@ -117,3 +167,27 @@ class Stepping(Area):
             return await self.steps.get(launch).until(to)
 
         return ExtensionResource(POST=go_on)
+
+    def escape_of(self, config: str) -> ExtensionResource:
+        """/escapes/NAME-MAJOR-MINOR."""
+
+        async def attempted(request: Request) -> Json:
+            gone, wall = hang_up_of(request), read_body(request, WITHOUT, "without")["without"]
+            return await attempt(self.steps, f"{config}.cfg", wall, gone)
+
+        return ExtensionResource(POST=attempted)
+
+
+async def listed(request: Request) -> Json:
+    """GET /escapes."""
+    told = [
+        {
+            "wall": one.wall,
+            "purpose": one.about.purpose,
+            "key": one.key,
+            "does": one.does,
+            "script": one.script,
+        }
+        for one in ESCAPES
+    ]
+    return {"escapes": told}

@@ -1,4 +1,4 @@
-"""The command `step`: a launch that stops before each step, with a prompt."""
+"""The command `step`: a launch that stops before each step, or lacks a wall."""
 
 import os
 import subprocess
@@ -18,6 +18,10 @@ STEP = {"op": str, "about": str, "why": str, "attack": str, "test": str}
 CHANGE = {"of": str, "gone": [str], "new": [str]}
 WHERE = {"at": int, "pid": int, "changes": [CHANGE]}
 BEGUN = {"launch": str, "steps": [STEP], **WHERE}
+ESCAPE = {"wall": str, "purpose": str, "key": str, "does": str, "script": str}
+ESCAPES = {"escapes": [ESCAPE]}
+TRIED = {"escaped": bool, "ended": str, "said": str}
+WENT = {"without": TRIED, "with": TRIED}
 HELP = """\
 next             carry out the next step
 continue         all steps but the last one, which would run the program
@@ -92,8 +96,11 @@ class Launch:
 
 
 async def step(client: "Client", arguments: Namespace) -> int:
-    """Make a container step by step, at a prompt."""
-    launch = Launch(client, f"{arguments.name}-{arguments.major}-{arguments.minor}")
+    """Make a container step by step, at a prompt; or without a wall, for an escape."""
+    config = f"{arguments.name}-{arguments.major}-{arguments.minor}"
+    if arguments.without:
+        return await escape(client, config, arguments.without)
+    launch = Launch(client, config)
     try:
         await launch.begin(0)
         if arguments.at:
@@ -108,6 +115,30 @@ async def step(client: "Client", arguments: Namespace) -> int:
     finally:
         await launch.end()
     return 0
+
+
+async def escape(client: "Client", config: str, wall: str) -> int:
+    """Try an escape without its wall and with it; return whether only the first has got out."""
+    from txcontain.cli.client import quoted
+
+    known = (await client.ask("GET", "/escapes", shape=ESCAPES))["escapes"]
+    about = next((one for one in known if one["wall"] == wall), None)
+    if about is None:
+        walls = ", ".join(one["wall"] for one in known)
+        raise CliError(f"There is no wall {wall!r}. The walls are: {walls}")
+    asked = {"json": {"without": wall}, "patience": None}  # an image may have to be unpacked
+    went = await client.ask("POST", f"/escapes/{quoted(config)}", shape=WENT, **asked)
+    print(f"{about['wall']}: {about['purpose']}.\nWithout it, this {about['does']}:\n")
+    print(*(f"    {line}" for line in about["script"].splitlines()), sep="\n")
+    for which in ("without", "with"):
+        print(f"\n{which.capitalize()} the wall: {outcome(went[which])}")
+        print(*(f"    {one_line(line)}" for line in went[which]["said"].splitlines()), sep="\n")
+    return 0 if went["without"]["escaped"] and not went["with"]["escaped"] else 1
+
+
+def outcome(tried: "Json") -> str:
+    """Return how an escape went, in a word and the end of its process."""
+    return f"{'it got out' if tried['escaped'] else 'held'} ({one_line(tried['ended'])})"
 
 
 def prompt() -> str | None:
@@ -191,6 +222,11 @@ COMMANDS = (
         step,
         (
             Argument("--at", metavar="OP|N", help="stop first before this step"),
+            Argument(
+                "--without",
+                metavar="WALL",
+                help="leave out this wall, and see what gets out (docs/walls.md)",
+            ),
             Argument("name", metavar="NAME"),
             Argument("major", metavar="MAJOR"),
             Argument("minor", metavar="MINOR"),

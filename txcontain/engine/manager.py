@@ -109,6 +109,7 @@ class Manager:
     resolv_conf: Callable[[], str] = lambda: ""  # the host's /etc/resolv.conf, as text
     user_namespace: bool = False  # whether every instance gets one
     host_folders: Sequence[str] = ()  # below which folders of the host may be mounted
+    allow_unsafe: bool = False  # whether a container may be made without one of its walls
     instances: dict[str, Instance] = field(factory=dict)  # in launch order
     surveys: Few = field(  # what keeps a thread for long, and only tells
         factory=lambda: Few("looks at instances", MOST_SURVEYS, MOST_WAITING)

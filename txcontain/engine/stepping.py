@@ -5,7 +5,7 @@ Its init waits before each step, as the plan says. The program of the container 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from secrets import token_hex
 from typing import Any
@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 
 from txcontain.container.defaults import with_defaults
-from txcontain.container.plan import Paths, Plan, make_plan, step
-from txcontain.container.spec import Spec, from_json
+from txcontain.container.plan import Plan, make_plan, step
+from txcontain.container.spec import Limits, Spec, from_json
 from txcontain.container.walls import purpose_of
 from txcontain.engine.manager import Manager
 from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault, NoSuchStep, TooMany
@@ -44,12 +44,13 @@ class Stepped:
     name: str = field(factory=lambda: token_hex(8))
     at: int = -1  # the number of the step that comes next; -1: not there yet
     over: Deferred[str] = field(factory=Deferred)  # fires with why nothing can follow
+    failure: BaseException | None = None  # why a step failed
     _seen: Snapshot = field(factory=dict)
     _waiting: Deferred[None] | None = None  # for the next stop
     _lock: DeferredLock = field(factory=DeferredLock)
 
     def begin(self) -> None:
-        """Have the init carry out the plan."""
+        """Have the init carry out the plan, and wait before each step."""
         self.child.on_pause = self._pauses
         paused = [one for each in self.plan for one in (step("pause"), each)]
         self.child.carry_out(paused).addErrback(self._fail)
@@ -62,8 +63,10 @@ class Stepped:
     def _fail(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, StepFailed):
-            error.details["step"] //= 2  # of those without a pause
+            if self.child.on_pause is not None:
+                error.details["step"] //= 2  # of those without a pause
             error = diagnose.of_step(self.plan, error)
+        self.failure = error
         self.end(str(error))
         if self._waiting is not None and not self._waiting.called:
             self._waiting.errback(error)
@@ -91,6 +94,21 @@ class Stepped:
                     self.child.go_on()
                 await self._waiting
             return await self._look()
+
+    async def run(self, within: float) -> str:
+        """Carry out all of the plan, without a stop; returns what its program has complained.
+
+        It has ended then, or is ended after so many seconds: see the child's exit. Raises
+        ConfigAtFault, MachineAtFault.
+        """
+        self.child.carry_out(self.plan).addErrback(self._fail)
+        async for _ in poll(self.manager.reactor, LOOK_AFTER, within=within):
+            if self.child.exit is not None and self.child.silent.called:
+                break
+        if self.failure is not None:
+            raise self.failure
+        self.end("it took too long")
+        return self.child.stderr.decode(errors="replace")
 
     async def _look(self) -> dict[str, Any]:
         pid, before = self.child.process.pid, self._seen
@@ -147,18 +165,38 @@ class Steps:
 
         Raises NoSuchConfig, TooMany, ConfigAtFault, MachineAtFault.
         """
+        with self.turn():
+            async with self.made(self.config(file_name)) as stepped:
+                stepped.begin()
+                yield stepped
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One of those that may be there at once. Raises TooMany."""
         if self._open >= MOST_AT_ONCE:
             hint = "end one of them"
             raise TooMany(f"{MOST_AT_ONCE} launches are stepped through already", hint)
         self._open += 1
         try:
-            async with self._made(from_json(self.manager.read_config(file_name))) as stepped:
-                yield stepped
+            yield
         finally:
             self._open -= 1
 
+    def config(self, file_name: str) -> Spec:
+        """A kept config, as this manager launches it. Raises NoSuchConfig."""
+        spec = from_json(self.manager.read_config(file_name))
+        return evolve(spec, user_namespace=spec.user_namespace or self.manager.user_namespace)
+
     @asynccontextmanager
-    async def _made(self, spec: Spec) -> AsyncIterator[Stepped]:
+    async def made(
+        self, spec: Spec, draw: Callable[[Plan], Plan] = lambda plan: plan, shared: str = ""
+    ) -> AsyncIterator[Stepped]:
+        """A launch of a config of which nothing is carried out yet.
+
+        :param draw: makes of the container's plan the one that is carried out
+        :param shared: the kind of namespace that is the host's
+        Raises ConfigAtFault, MachineAtFault.
+        """
         manager = self.manager
         if spec.network == "private" or spec.per_connection:
             hint = 'have "network": "host" or "none" in the config, and no "per_connection"'
@@ -168,16 +206,15 @@ class Steps:
             await manager.make_volumes(spec)
             with self._ids_for(spec) as ids:
                 paths = manager.blueprint(spec, layers, None, ids).paths
-                async with (
-                    manager.arrivals.working(WHAT) as folder,
-                    self._child(spec, paths, folder) as one,
-                ):
-                    yield one
+                async with manager.arrivals.working(WHAT) as folder:
+                    plan = make_plan(spec, evolve(paths, private=folder), f"{spec.name}-step")
+                    async with self._carried_out(draw(plan), spec.limits, shared) as one:
+                        yield one
 
     @contextmanager
     def _ids_for(self, spec: Spec) -> Iterator[int | None]:
         """A range of ids from the end of all: instances take the first ones."""
-        if not (spec.user_namespace or self.manager.user_namespace):
+        if not spec.user_namespace:
             yield None
             return
         others = {one.ids for one in self.manager.instances.values() if one.ids is not None}
@@ -189,17 +226,17 @@ class Steps:
             self._ids.remove(first)
 
     @asynccontextmanager
-    async def _child(self, spec: Spec, paths: Paths, folder: str) -> AsyncIterator[Stepped]:
-        plan = make_plan(spec, evolve(paths, private=folder), f"{spec.name}-step")
-        child, ended = await self.manager.pool.take([step("pause"), *plan]), Deferred[Exit]()
+    async def _carried_out(self, plan: Plan, limits: Limits, shared: str) -> AsyncIterator[Stepped]:
+        pool = self.manager.pool
+        child = await pool.take([step("pause"), *plan], shared=shared)
+        ended: Deferred[Exit] = Deferred()
         child.on_exit = ended.callback
         stepped = Stepped(self.manager, plan, child)
         limit = Timer(self.manager.reactor, lambda: stepped.end("it took too long"))
         limit.after(LONGEST)
         self.known[stepped.name] = stepped
         try:
-            child.limit(spec.limits)
-            stepped.begin()
+            child.limit(limits)
             yield stepped
         finally:
             del self.known[stepped.name]

@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
 
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
 OPEN_TREE_CLONE, MOUNT_ATTR_RDONLY = 1, 1  # <linux/mount.h>
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+IPC_PRIVATE, IPC_RMID = 0, 0  # <linux/ipc.h>
 FILEID_KERNFS = 0xFE  # <linux/exportfs.h>
 SYS_OPEN_TREE, SYS_MOUNT_SETATTR = 428, 442  # the same numbers on every architecture
 SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "armv7l": 380, "s390x": 345}
@@ -68,6 +70,22 @@ def flush_disk(folder: str) -> None:
         _call("syncfs", descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def shared_memory() -> Iterator[int]:
+    """The number of a piece of System V shared memory, which is gone with this process (shmget(2)).
+
+    Raises OSError.
+    """
+    number = _call("shmget", IPC_PRIVATE, 1, 0o600)
+    _libc.shmat.restype = ctypes.c_void_p
+    place = ctypes.c_void_p(_libc.shmat(number, None, 0))
+    _call("shmctl", number, IPC_RMID, None)  # when nobody has it any more
+    try:
+        yield number
+    finally:
+        _call("shmdt", place)
 
 
 def enter_network(namespace: int) -> None:

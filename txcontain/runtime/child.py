@@ -37,6 +37,7 @@ class Child(Supervised, ProcessProtocol):
     terminal_passed: None = None
     on_pause: Callable[[], None] | None = None  # told that the init waits before a step
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
+    shared: str = ""  # the kind of namespace that is the host's, in place of one of its own
     in_advance: int = 0  # steps that it carried out before a launch needed them
     planned: bool = False  # whether it got the rest of a plan
     execs: Deferred[bool] = field(factory=Deferred)  # fires when the init tries to, or never will

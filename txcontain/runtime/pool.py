@@ -36,7 +36,7 @@ from txcontain.runtime.prepared import Prepared
 from txcontain.runtime.session import Session
 from txcontain.runtime.warm import WarmInits
 
-NAMESPACES = ("--pid", "--uts", "--ipc")  # it costs nothing to have them early
+NAMESPACES = ("pid", "uts", "ipc")  # it costs nothing to have them early
 CLEAN = {"LC_ALL": "C"}  # the environment of inits
 WITHIN_LIMITS = 'ulimit -S -n "$1"; ulimit -H -n "$2"; shift 2; exec "$@"'
 CONNECT_WITHIN = 20.0  # seconds
@@ -147,8 +147,10 @@ class Pool(Factory):
         """For the reactor: an init has connected."""
         return Connection(self.kernel, lambda token: self._known.pop(token, None))
 
-    def take(self, plan: Plan, leased: Child | None = None) -> Deferred[Child]:
+    def take(self, plan: Plan, leased: Child | None = None, *, shared: str = "") -> Deferred[Child]:
         """An init that waits for what is left of ``plan``: the leased one, a warm or a new one.
+
+        :param shared: the kind of namespace that is the host's; no warm init may have the plan
 
         Fails with MachineAtFault if none can be had.
         """
@@ -161,7 +163,7 @@ class Pool(Factory):
         if child is not None:
             self.prepared.give(child.reserved)
             return succeed(child)
-        return self._spawn(self.base_plan if ours else []).waiting
+        return self._spawn(self.base_plan if ours else [], shared=shared).waiting
 
     @property
     def mounted(self) -> set[str]:
@@ -179,12 +181,12 @@ class Pool(Factory):
         self.prepared.forget()
         self.warm.look_after(0)
 
-    def _spawn(self, steps: Plan, reserved: str = "") -> Child:
+    def _spawn(self, steps: Plan, reserved: str = "", *, shared: str = "") -> Child:
         """An init that is being started; if that fails, so does its ``waiting``."""
         token = token_hex(8)
         folder = os.path.join(self.run_directories, token)
         machine = self.reactor, self.kernel, self.cgroups, self.writes
-        child = Child(*machine, folder, early_steps=steps, reserved=reserved)
+        child = Child(*machine, folder, early_steps=steps, reserved=reserved, shared=shared)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone, child.lost = self._forget, self.warm.lost
         child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
@@ -232,7 +234,8 @@ class Pool(Factory):
 
     def _start(self, child: Child, groups: list[str]) -> None:
         monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *self._file_limits()]
-        arguments = ["unshare", *NAMESPACES, *monitor, *self._init_command(child.token)]
+        own = [f"--{kind}" for kind in NAMESPACES if kind != child.shared]
+        arguments = ["unshare", *own, *monitor, *self._init_command(child.token)]
         arguments += groups
         child.pipes = self.log_process.open(child.token)  # while it starts
         with open(os.devnull) as null:
