@@ -38,6 +38,7 @@ class FakeDocker(Resource):
         self.asked: list[str] = []
         self.documents: list[Any] = []
         self.is_silent = False
+        self.loses: set[str] = set()  # what is done, by "METHOD /path", but never answered
         self.ends_at_once = True  # whether a service's tasks are over once it is removed
         self.log = b""  # of every service
         self.state, self.error = "running", ""  # of the tasks that are begun
@@ -54,6 +55,8 @@ class FakeDocker(Resource):
         self.documents.append(document)
         filters = json.loads(request.args.get(b"filters", [b"{}"])[0])
         status, answer = self.answer(asked, document, filters.get("label", []))
+        if asked in self.loses:
+            return NOT_DONE_YET
         request.setResponseCode(status)
         if isinstance(answer, bytes):
             return answer
@@ -124,12 +127,12 @@ class FakeDocker(Resource):
 
     def end(self, identity: str) -> tuple[int, Any]:
         """Remove a service."""
-        names = [name for name, one in self.services.items() if one["ID"] == identity]
+        names = [name for name, one in self.services.items() if identity in (name, one["ID"])]
         if not names:
             return 404, {"message": "service not found"}
-        del self.services[names[0]]
+        gone = self.services.pop(names[0])["ID"]
         if self.ends_at_once:
-            self.tasks = [one for one in self.tasks if one["ServiceID"] != identity]
+            self.tasks = [one for one in self.tasks if one["ServiceID"] != gone]
         return 200, None
 
 

@@ -15,7 +15,7 @@ from tests.swarm.test_logs import frame
 from txcontain import errors
 from txcontain.api.resources import make_root
 from txcontain.engine.interface import LogsAsked
-from txcontain.swarm.swarm import GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
+from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
 from txcontain.swarm.watch import AT_ONCE
 
 WEB = ("web", "1", "01")
@@ -133,6 +133,24 @@ class LaunchTests(SwarmCase):
             self.launched(), [one["instance"] for one in self.now(self.swarm.running()).records]
         )
         self.assertEqual(len(self.fake.services), 1)
+
+    def test_taken_back(self) -> None:
+        """What comes of a launch that was answered with 503 is removed as soon as that is seen."""
+        self.keep()
+        self.fake.loses = {"POST /services/create"}
+        launch = self.start(self.swarm.launch(*WEB))
+        self.reactor.advance(CREATE_WITHIN)
+        self.failureResultOf(launch, errors.Unavailable)
+        self.assertEqual(self.fake.services, {})
+
+    def test_taken_back_later(self) -> None:
+        """It is looked for again, also while the swarm is silent."""
+        self.keep()
+        self.fake.refusals["POST /services/create"] = 503, "The swarm does not have a leader."
+        self.refused(self.swarm.launch(*WEB), errors.Unavailable)
+        self.fake.begin(self.fake.documents[self.fake.asked.index("POST /services/create")])
+        self.reactor.advance(LOOK_MOST)
+        self.assertEqual(self.fake.services, {})
 
     def test_port(self) -> None:
         """With a PORT, a launch answers when its node takes connections there."""

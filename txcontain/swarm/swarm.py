@@ -10,6 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any, ClassVar
 
@@ -30,10 +31,11 @@ from txcontain.errors import (
     MachineAtFault,
     NoSuchInstance,
     NotInSwarm,
+    Unavailable,
 )
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
-from txcontain.later import poll, together
+from txcontain.later import background, poll, together
 from txcontain.swarm import logs, mapping, nodes
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
@@ -44,6 +46,7 @@ LOOK_AFTER, LOOK_MOST = 0.02, 0.2  # seconds between looks at tasks
 RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
 LISTENS_WITHIN = 5.0  # seconds, as on one host
 CONNECTS_WITHIN = 1.0  # seconds
+TAKEN_BACK_WITHIN, LOOK_AGAIN = 300.0, 10.0  # seconds: a gap, and between looks then
 GONE_WITHIN = 30.0  # seconds, beside the config's stop_timeout
 CREATE_WITHIN = 20.0  # seconds
 REPOSITORY = "txcontain"  # one for all images, so that they share layers
@@ -129,17 +132,25 @@ class Swarm:
         mapping.check(spec)
         instance = f"{spec.name}-{token_hex(4)}"
         subject = await self._publish(spec)
-        service = await self._create(subject, instance)
         try:
-            listens = await self._until_it_works(service, subject.spec)
-        except Error as error:
-            self.host.journal.add("refused", str(error), instance=instance)
-            await self._remove(service, spec.stop_timeout)
+            listens = await self._begin(subject, instance)
+        except Unavailable:
+            background(self._take_back(instance), f"taking back the launch of {instance}")
             raise
         self.watch.wrote()
         self.host.journal.add("running", "its script runs", instance=instance)
         summary = {"instance": instance, "name": name, "major": major, "minor": minor}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
+
+    async def _begin(self, subject: Subject, instance: str) -> bool:
+        """Have an instance run, or leave nothing of it; returns whether it listens."""
+        service = await self._create(subject, instance)
+        try:
+            return await self._until_it_works(service, subject.spec)
+        except Error as error:
+            self.host.journal.add("refused", str(error), instance=instance)
+            await self._remove(service, subject.spec.stop_timeout)
+            raise
 
     async def _publish(self, spec: Spec) -> Subject:
         """Have a config's image in the registry; the tag keeps it if that is cleaned."""
@@ -180,6 +191,15 @@ class Swarm:
         except Refused as error:
             if error.status != 409:
                 raise
+
+    async def _take_back(self, instance: str) -> None:
+        """Remove what was answered with 503: it may have been done, or be done yet."""
+        looks = poll(self.host.reactor, LOOK_MOST, within=TAKEN_BACK_WITHIN, most=LOOK_AGAIN)
+        async for _ in looks:
+            with suppress(Unavailable):
+                if await self._delete(mapping.name_of_service(instance)):
+                    self.watch.wrote()
+                    return
 
     async def _until_it_works(self, service: str, spec: Spec) -> bool:
         """Wait until its script runs, and listens on its PORT; returns whether it does."""
@@ -334,16 +354,23 @@ class Swarm:
 
     async def _remove(self, service: str, stop_timeout: float) -> None:
         """Remove a service, and wait until nothing of it runs any more."""
-        doing = f"removing the service {service}"
-        try:
-            await self.docker.ask("DELETE", f"/services/{service}", doing=doing)
-        except Refused as error:
-            if error.status != 404:
-                raise
+        await self._delete(service)
         within = stop_timeout + GONE_WITHIN
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
             left = [one for one in await self._tasks(service) if not mapping.is_over(one)]
             if not left:
                 self.watch.wrote()
                 return
+        doing = f"removing the service {service}"
         raise MachineAtFault(doing, f"its tasks did not end within {within:g} seconds")
+
+    async def _delete(self, service: str) -> bool:
+        """Remove a service; returns whether there was one."""
+        doing = f"removing the service {service}"
+        try:
+            await self.docker.ask("DELETE", f"/services/{service}", doing=doing)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
