@@ -1,9 +1,8 @@
 """The lessons, each command of theirs run for real: ``make lessons_tests``.
 
-A page's blocks that begin with ```` ```console ```` are one session of root's: lines with ``# ``
-are commands, those with ``> `` go on with one, and the others are output. Words after ``console``
-name what differs from run to run (``MASKS``). A block with the word ``check`` is that of an
-exercise: it must fail before the block after it, the solution, and hold after it.
+A page's blocks are one session of root's (``txcontain/cli/lesson.py``). That with the word
+``check`` is that of the exercise: it must fail before the block after it, the solution, and hold
+after it, and so must ``lesson check``.
 
 ``LESSONS=write make lessons_tests`` writes the real output into the pages, to be read before it
 is committed.
@@ -14,69 +13,31 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.harness import wait_until
 from tests.support import PROGRAMS, PROJECT, needs_root
-
-PAGES = sorted((PROJECT / "docs/lessons").glob("[0-9]*.md"))
-BLOCK = re.compile(r"^```console(.*)\n((?s:.*?))^```$", re.MULTILINE)
-COMMAND = re.compile(r"^# (.*(?:\n> .*)*)\n?((?:(?!# ).*\n)*)", re.MULTILINE)
-# Wherever a block names one of them, what it matches is not compared.
-MASKS = {
-    "pids": r"\b\d+\b",
-    "namespaces": r"\[\d+\]",
-    "times": r"\b\d+:\d\d(:\d\d)?\b|\b[A-Z][a-z]{2} +\d+\b",
-    "capabilities": r"\b[0-9a-f]{16}\b",
-    "digests": r"\b[0-9a-f]{64}\b",
-    "sizes": r"\b\d+(\.\d+)?[KMG]?\b",
-}
-# A shell that reads a pipe says more than one at a terminal does. Blanks at the end aren't seen.
-OF_PIPES = (
-    (r"(?m)^(\S*bash): line \d+: +\d+ (Killed|Terminated)\b.*$", r"\2"),
-    (r"(?m)^(\S*bash): line \d+: ", r"\1: "),
-    (r"(?m) +$", ""),
+from txcontain.cli.lesson import (
+    PAGES,
+    SHELL,
+    WITHIN,
+    Block,
+    as_at_a_terminal,
+    blocks_of,
+    masked,
+    plain,
 )
-WITHIN = 30  # seconds, for each command
+
 END = "lesson-command-has-ended"
 KINDS = ("--mount", "--pid", "--net", "--uts", "--ipc")
-SHELL = ("bash", "--noprofile", "--norc")
 PLACE = "/mnt"  # there, in the lesson's own mount namespace, is a file system of its own
 CGROUPS = [Path("/sys/fs/cgroup", controller, "lesson") for controller in ("", "memory", "pids")]
-
-
-@frozen
-class Block:
-    """Commands of a page, each with its output, and the words after ``console``."""
-
-    words: list[str]
-    commands: list[tuple[str, str]]
-
-
-def blocks_of(page: str) -> list[Block]:
-    """The blocks of a page's text, in its order."""
-    return [Block(words.split(), COMMAND.findall(text)) for words, text in BLOCK.findall(page)]
-
-
-def plain(command: str) -> str:
-    """A command without the marks of its further lines."""
-    return command.replace("\n> ", "\n")
-
-
-def masked(output: str, words: list[str]) -> str:
-    """An output without what differs from run to run."""
-    for name in words:
-        output = re.sub(MASKS.get(name, "(?!)"), f"<{name}>", output)
-    # Columns are as wide as what was masked.
-    return re.sub(" +", " ", output) if words else output
 
 
 class Shell:
@@ -104,16 +65,9 @@ class Shell:
             self.process.stdin.flush()
             for line in self.process.stdout:
                 if line == f"{END}\n":
-                    return self._as_at_a_terminal(output)
+                    return as_at_a_terminal(output)
                 output += line
         raise AssertionError(f"took more than {self.within} s, or ended: {command}\n{output}")
-
-    def _as_at_a_terminal(self, output: str) -> str:
-        for pattern, replacement in OF_PIPES:
-            output = re.sub(pattern, replacement, output)
-        # What ends without a newline is shown with one.
-        output = output.removesuffix("\n")
-        return output if not output or output.endswith("\n") else f"{output}\n"
 
     @contextlib.contextmanager
     def _bounded(self) -> Iterator[None]:
@@ -195,6 +149,14 @@ class LessonCase(SynchronousTestCase):
 @needs_root
 class Lessons(LessonCase):
     """The pages, one test for each."""
+
+    def exercise(self, shell: Shell, page: Path, check: Block, solution: Block) -> None:
+        """The command that checks it says the same."""
+        number = int(page.name[:2])
+        command = f"{PROJECT}/cli/lesson check {number} | tail -n 1"
+        self.assertEqual(shell.run(command), f"Lesson {number} is not solved yet.\n")
+        super().exercise(shell, page, check, solution)
+        self.assertEqual(shell.run(command), f"Lesson {number} is solved.\n")
 
 
 def add_test(page: Path) -> None:

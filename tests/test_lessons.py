@@ -1,11 +1,11 @@
-"""How the lessons are written, and read by what runs them (tests/lessons.py)."""
+"""How the lessons are written, and read by what runs them (txcontain/cli/lesson.py)."""
 
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.lessons import PAGES, Block, blocks_of, masked, plain
 from tests.support import PROJECT
+from txcontain.cli.lesson import PAGES, Block, blocks_of, exercise_of, masked, plain
 
 ONE_SCREEN = 110  # lines, with the exercise and its solution
 
@@ -31,6 +31,8 @@ class Pages(SynchronousTestCase):
             self.assertLessEqual(len(lines), ONE_SCREEN, page.name)
             self.assertEqual(lines.count("## Exercise"), 1, page.name)
             self.assertEqual(lines[-1], "</details>", page.name)
+            for part in exercise_of(page.read_text()):
+                self.assertIn("```console", part, page.name)
             checks = ["check" in block.words for block in blocks_of(page.read_text())]
             self.assertEqual(checks[-2:], [True, False], page.name)
             self.assertNotIn(True, checks[:-2], page.name)

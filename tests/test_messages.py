@@ -2534,6 +2534,21 @@ ELSEWHERE = (
         "There is no wall {}. The walls are: {}",
     ),
     (
+        "a lesson that there is not",
+        "cli/test_lesson.py:test_no_such_lesson",
+        "There is no lesson {}: they are 1 to {}.",
+    ),
+    (
+        "lessons, of an installation without them",
+        "cli/test_lesson.py:test_no_such_lesson",
+        "The lessons are not installed: they are in docs/lessons/ of the sources.",
+    ),
+    (
+        "the check of a lesson that does not end",
+        "cli/test_lesson.py:test_run",
+        "It has not ended within {} s: {}",
+    ),
+    (
         "until a step that is not to come",
         "cli/test_step.py:test_wrong_words",
         "No step {} is still to come: `list` shows them.",

@@ -25,7 +25,7 @@ from twisted.web.client import ResponseFailed
 from tests.cli.session import NO_REASON, Broken, Manager, Session
 from tests.support import MEASURED
 from txcontain import __version__
-from txcontain.cli import complete, connect, main, system
+from txcontain.cli import complete, connect, lesson, main, system
 from txcontain.cli.client import QUICK, SLOW, Client, fits
 from txcontain.cli.command import INSTANCE, INSTANCES
 from txcontain.cli.commands import COMMANDS, OF_CHECKOUT
@@ -393,7 +393,7 @@ class NoAnswerTests(Session):
         words["step"] = ["web", "1", "01"]
         words |= {key: ["web-1", "80:80"] for key in ("publish", "withdraw")}
         for command in COMMANDS:
-            if command.run in (system.token, system.give_help, complete.complete):
+            if command.run in (system.token, system.give_help, complete.complete, lesson.ls):
                 continue  # they ask nobody
             takes_instance = {INSTANCE, INSTANCES} & set(command.arguments)
             given = words.get(command.name, ["web-1"] if takes_instance else [])

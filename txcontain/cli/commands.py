@@ -14,6 +14,7 @@ from txcontain.cli import (
     files,
     images,
     instances,
+    lesson,
     life,
     logs,
     nodes,
@@ -52,6 +53,7 @@ OF_CHECKOUT: tuple[Command, ...] = (  # those in cli/, whose destroy is the cour
     *services.COMMANDS,
     *nodes.COMMANDS,
     *system.COMMANDS,
+    *lesson.COMMANDS,
     *complete.COMMANDS,
 )
 COMMANDS = tuple(life.DESTROY if one is v1.DESTROY else one for one in OF_CHECKOUT)
