@@ -2694,6 +2694,11 @@ ELSEWHERE = (
         "taking note of a container's init → {}",
     ),
     (
+        "too many names of images",
+        "engine/test_images.py:test_too_many",
+        "images have {} names already → remove some",
+    ),
+    (
         "too many stacks",
         "services/test_asking.py:test_too_many",
         "there are {} stacks already → take one down",

@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.images.archives import HERE, ImageMaker, image
 from tests.integration.tarballs import file
+from txcontain.engine import images
 from txcontain.engine.images import Image, Images, make_image
-from txcontain.errors import Ambiguous, InUse, MachineAtFault, NoSuchImage
+from txcontain.errors import Ambiguous, InUse, MachineAtFault, NoSuchImage, TooMany
 from txcontain.images.oci import to_bytes
 
 ONE, OTHER = image([[file("a", "a")]]), image([[file("b", "b")]])
@@ -120,6 +121,17 @@ class Names(ImagesCase):
         self.successResultOf(removed)
         self.failureResultOf(tagged, NoSuchImage)
         self.assertEqual(self.files(), {"names.json"})
+
+    def test_too_many(self) -> None:
+        """A name more than a new manager would read is refused; one that is there may move."""
+        self.patch(images, "MOST_NAMES", 2)
+        self.add(ONE, "a:1", "b:1")
+        error = self.failureResultOf(
+            Deferred.fromCoroutine(self.images.tag("a:1", "c:1")), TooMany
+        ).value
+        self.assertEqual(str(error), "images have 2 names already → remove some")
+        self.add(OTHER, "b:1")
+        self.assertEqual(len(self.images.names), 2)
 
     def test_disk_full(self) -> None:
         """An image that can't be written is not kept."""

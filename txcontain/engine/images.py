@@ -25,6 +25,7 @@ from txcontain.errors import (
     InvalidData,
     MachineAtFault,
     NoSuchImage,
+    TooMany,
 )
 from txcontain.host.files import flush_folder, read_file, remove_leftovers, to_json, write
 from txcontain.host.os_errors import of_os
@@ -39,7 +40,7 @@ FILE, MARK = "file:", "#"  # what no reference can have: the name of an image of
 RECORD = re.compile(r"([0-9a-f]{64})\.json")
 PART_OF_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 LONGEST_RECORD, LONGEST_NAMES = 8 * oci.LONGEST, 16 << 20  # bytes
-MOST_NAMES = 10_000
+MOST_NAMES = 10_000  # so that what is written can be read again
 
 
 @frozen
@@ -143,14 +144,17 @@ class Images:
             return await self._keep(image, names)
 
     async def _keep(self, image: Image, names: Iterable[str]) -> list[str]:
+        kept = {**self.names, **dict.fromkeys(names, image.digest)}
+        if len(kept) > MOST_NAMES:
+            raise TooMany(f"images have {MOST_NAMES} names already", "remove some")
         moved = {name for name in names if self.names.get(name, image.digest) != image.digest}
         await self._write(self._path(image.digest), _record_of(image), image.digest)
         self.known[image.digest] = image
-        await self._set_names({**self.names, **dict.fromkeys(names, image.digest)})
+        await self._set_names(kept)
         return sorted(moved)
 
     async def tag(self, text: str, name: str) -> Image:
-        """Give an image another name. Raises NoSuchImage, InvalidData, MachineAtFault."""
+        """Give an image another name. Raises NoSuchImage, InvalidData, TooMany, MachineAtFault."""
         async with self._lock:
             image = self.get(text)
             await self._keep(image, [str(read_reference(name))])
