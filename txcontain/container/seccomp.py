@@ -81,7 +81,7 @@ mount mount_setattr move_mount open_tree pivot_root sethostname setns umount2 un
 FIRST_OWN_COMMAND, OWN_COMMANDS = 1024, range(1025, 1040)
 BINARY_TREE = 2  # seccomp_attr_set(3): a call is looked up in some ten comparisons
 NEW_NAMESPACES = 0x7E020080  # all the CLONE_NEW* of <linux/sched.h>
-PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206  # <linux/ptrace.h>: these take over a process
+PTRACE_ATTACH = 16  # <linux/ptrace.h>: this takes over a process, as some of those above it do
 HARMLESS_PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)  # personality(2)
 AF_ALG, AF_VSOCK = 38, 40  # address families that lead around the network namespace
 # Families that the kernel has dropped or will drop, and that few people maintain:

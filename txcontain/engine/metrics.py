@@ -137,12 +137,6 @@ PROCESS_CPU = Metric("process_cpu_seconds_total", COUNTER, "Processor time of th
 PROCESS_MEMORY = Metric("process_resident_memory_bytes", GAUGE, "Memory of the manager")
 PROCESS_FILES = Metric("process_open_fds", GAUGE, "Files that the manager has open")
 PROCESS_MOST = Metric("process_max_fds", GAUGE, "Files that it may have open")
-METRICS: tuple[Metric, ...] = (
-    *OF_CONTAINERS,
-    *(INSTANCES, INFO, RESTARTS, READY, PAUSED, LOG_SIZE, EXITS, LAUNCHES, FAILED, POOL),
-    *(REQUESTS, ANSWERS, EVENTS, DISK_FREE, DISK_SIZE, BUILD, SCRAPE, CORES, MACHINE),
-    *(PROCESS_CPU, PROCESS_MEMORY, PROCESS_FILES, PROCESS_MOST),
-)
 
 
 @frozen
