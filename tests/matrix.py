@@ -50,9 +50,14 @@ fi
 cd /txcontain && {python} -m venv --without-pip .venv && touch .venv/installed || exit
 printf '/packages\\n/txcontain\\n' > .venv/lib/python{version}/site-packages/matrix.pth
 python=.venv/bin/python
-$python -c 'import platform, twisted; print("On", platform.python_version(), twisted.__version__)'
+$python -c '
+import importlib.metadata, platform, sys
+versions = (f"{{name}} {{importlib.metadata.version(name)}}" for name in sys.argv[1:])
+print("On", platform.python_version(), "with", *versions)' {named}
 exec $python -m twisted.trial {modules}
 """
+# Packages of which the lowest version that is allowed may be another than the latest.
+NAMED = "twisted treq automat pyroute2 pyyaml"
 # What a Python is, as it is on this machine: its program, its library, its modules.
 ASK_PYTHON = """
 import json, sys, sysconfig
@@ -66,16 +71,15 @@ class Row(NamedTuple):
 
     python: str
     packages: str = ""
-    twisted: str = ""
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     seconds: float = 0
-    remark: str = ""
+    remark: str = ""  # with the versions of the packages, if it has run
 
     def __str__(self) -> str:
         """As the table shows it."""
-        what = f"{self.python:8} {self.packages:8} {self.twisted:8}"
+        what = f"{self.python:8} {self.packages:8}"
         figures = f"{self.passed:7} {self.failed:7} {self.skipped:8} {self.seconds:8.0f}"
         return f"{what} {figures}  {self.remark}".rstrip()
 
@@ -222,7 +226,7 @@ class Matrix(ManagerCase):
         tar(self.folder / "mountables/txcontain.tar", PROJECT, "--no-recursion", *folders, *files)
         with ThreadPoolExecutor(2) as pool:
             rows = [row for rows in pool.map(self.on_python, self.wanted) for row in rows]
-        print(f"\n{'Python':8} {'Packages':8} {'Twisted':8}  passed  failed  skipped  seconds")
+        print(f"\n{'Python':8} {'Packages':8}  passed  failed  skipped  seconds")
         print(*rows, sep="\n", flush=True)
         self.assertEqual([str(row) for row in rows if row.failed], [])
 
@@ -275,7 +279,7 @@ class Matrix(ManagerCase):
         program = f"/opt/python/bin/python{version}" if local else "/usr/bin/python3"
         modules = " ".join(unit_tests())
         config = self.upload(**self.job(
-            SCRIPT.format(python=program, version=version, modules=modules),
+            SCRIPT.format(python=program, version=version, named=NAMED, modules=modules),
             base_image=base_image,
             mounts=[*mounts, "txcontain.tar /txcontain READWRITE"],
             writable_root=True,
@@ -306,14 +310,14 @@ class Matrix(ManagerCase):
 
 def read_row(row: Row, log: str, ended: dict[str, Any]) -> Row:
     """A row, with what the run has told: in its first line, and in trial's last one."""
-    if on := re.search(r"^On (\S+) (\S+)$", log, re.M):
-        row = row._replace(python=on[1], twisted=on[2])
+    if on := re.search(r"^On (\S+) with (.+)$", log, re.M):
+        row = row._replace(python=on[1], remark=on[2])
     last = re.findall(r"^(?:PASSED|FAILED) \((.*)\)$", log, re.M)
     counts = {key: int(n) for key, n in re.findall(r"(\w+)=(\d+)", last[-1])} if last else {}
     failed = counts.get("failures", 0) + counts.get("errors", 0)
     passed, skipped = counts.get("successes", 0), counts.get("skips", 0)
     if not failed and (ended["status"] != 0 or not passed):
-        failed, row = 1, row._replace(remark=ended["reason"])
+        failed, row = 1, row._replace(remark=f"{ended['reason']}; {row.remark}")
     return row._replace(passed=passed, failed=failed, skipped=skipped)
 
 
