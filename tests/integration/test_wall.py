@@ -505,11 +505,11 @@ class WarmDescriptorTests(DescriptorTests):
 
 # To be run in namespaces of its own: what a plan mounts, where the host has a mount at a path.
 JAIL = """
-import marshal, subprocess, sys
+import marshal, socket, subprocess, sys
 from txcontain.container import init
 
 subprocess.run(["mount", "-t", "tmpfs", "-o", "suid,dev,exec", "below", sys.argv[1]], check=True)
-container = init.Container(init.Kernel())
+container = init.Container(init.Kernel(), socket.socket())
 for op, arguments in marshal.load(sys.stdin.buffer):
     getattr(container, op)(**arguments)
 print(open("/proc/self/mountinfo").read())

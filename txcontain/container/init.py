@@ -128,6 +128,7 @@ SYS_CLOSE_RANGE = 436
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
 CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 KERNELS_OWN = ("proc", "sys", "dev")  # folders of a container's root
 LIBCS_OWN = (32, 33)  # signals that glibc keeps to itself
@@ -320,11 +321,9 @@ class Kernel:
         """
         return self._openat2(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS)
 
-    def _openat2(self, directory: int, path: str, flags: int, resolve: int) -> int:
+    def _openat2(self, folder: int, path: str, flags: int, resolve: int) -> int:
         how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
-        return self._call(
-            "openat2", directory, os.fsencode(path), how, len(how), number=SYS_OPENAT2
-        )
+        return self._call("openat2", folder, os.fsencode(path), how, len(how), number=SYS_OPENAT2)
 
     def place(self, root: int, descriptor: int) -> str:
         """The path of a descriptor below ``root``, without symbolic links (proc(5))."""
@@ -600,7 +599,7 @@ class Kernel:
 class Container:
     """Carries out steps: one method an op, called with the step's arguments."""
 
-    def __init__(self, kernel: Kernel, connection: _socket.socket | None = None) -> None:
+    def __init__(self, kernel: Kernel, connection: _socket.socket) -> None:
         self.kernel = kernel
         self.connection = connection  # to the manager
         self.root = -1  # a descriptor of the new root, until it is the root
@@ -959,9 +958,7 @@ class Container:
     def mask(self, path: str, source: str) -> None:
         """Hide a file of /proc or /sys behind ``source``: /dev/null, or an empty folder."""
         descriptor = self.kernel.open_beneath(self.root, path, os.O_PATH)
-        device = (
-            [] if source == "/dev/null" else ["nodev"]
-        )  # it must stay a device, to read as empty
+        device = [] if source == "/dev/null" else ["nodev"]  # it stays one, to read as empty
         self._bind(source, descriptor, ["ro", "nosuid", "noexec", *device])
 
     def read_only_path(self, path: str) -> None:
@@ -997,8 +994,7 @@ class Container:
             self.kernel.unlink(name, dir_fd=directory)
         except FileNotFoundError:
             pass
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = self.kernel.open(name, flags, 0o644, dir_fd=directory)
+        descriptor = self.kernel.open(name, NEW_FILE, 0o644, dir_fd=directory)
         self._own(descriptor)
         self.kernel.write(descriptor, content.encode())
         self.kernel.close(descriptor)
@@ -1013,9 +1009,8 @@ class Container:
         self._add(path, place, mode, owner, self._content_of(source))
 
     def _content_of(self, source: str) -> bytes:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = self.kernel.open(source, flags)
+            descriptor = self.kernel.open(source, FILE)
             try:
                 content: bytes = self.kernel.read(descriptor, LONGEST_COPY + 1)
             finally:
@@ -1035,8 +1030,7 @@ class Container:
         if self.owner and max(ids) >= IDS:
             cause = f"a user namespace has only the ids below {IDS}"
             raise StepError("fchown", 0, path, cause, f"give {path} another owner")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = self.kernel.open(place, flags, 0o600)
+        descriptor = self.kernel.open(place, NEW_FILE, 0o600)
         while content:
             content = content[self.kernel.write(descriptor, content) :]
         self.kernel.chown(descriptor, *(self.owner + number for number in ids))
@@ -1080,19 +1074,16 @@ class Container:
 
     def pause(self) -> None:
         """Wait until the manager says to go on: someone looks at what there is so far."""
-        assert self.connection is not None
         self.connection.sendall(to_json({"wants": "step"}).encode() + b"\n")
         if not receive(self.connection, 1):
             raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
 
     def ask_for_link(self) -> None:
         """Ask the manager to make the link, since there is a namespace for it now."""
-        assert self.connection is not None
         self.connection.sendall(to_json({"wants": "link"}).encode() + b"\n")
 
     def link(self, address: str, netmask: str, gateway: str) -> None:
         """Wait for the link, and give it its address and route."""
-        assert self.connection is not None
         if not receive(self.connection, 1):
             raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
         self.kernel.configure_network(SIOCSIFADDR, interface("eth0", internet(address)))
@@ -1155,7 +1146,6 @@ class Container:
 
     def close_descriptors(self) -> None:
         """Close all that steps have left open: now no descriptor leads out of the root."""
-        assert self.connection is not None
         self.kernel.close_from(self.connection.fileno() + 1)
 
     def user(self, owner: str, capabilities: list[int]) -> None:
@@ -1211,7 +1201,6 @@ class Container:
 
     def terminal(self, rows: int, columns: int) -> None:
         """Have a new terminal as standard input, output and error; the manager gets its master."""
-        assert self.connection is not None
         master = self.kernel.open_terminal()
         end = self.kernel.open_other_end(master)
         self.kernel.control(end, rows, columns)
@@ -1224,7 +1213,6 @@ class Container:
 
     def stream(self) -> None:
         """Have a connection as standard input and output, which the manager passes."""
-        assert self.connection is not None
         self.connection.sendall(to_json({"wants": "stream"}).encode() + b"\n")
         passed = self.kernel.receive_descriptor(self.connection)
         for number in range(2):
@@ -1250,7 +1238,6 @@ class Container:
         child = self.kernel.fork()
         if child == 0:
             return
-        assert self.connection is not None
         self.connection.close()  # the child reports the rest
         sys.exit(self.kernel.look_after(child))
 
@@ -1366,7 +1353,7 @@ def copy_folder(source: int, target: int, owner: int) -> None:
             is_folder = kind == stat.S_IFDIR
             if is_folder:
                 os.mkdir(name, 0o700, dir_fd=target)
-            new_flags = FOLDER if is_folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            new_flags = FOLDER if is_folder else NEW_FILE
             old = os.open(name, FOLDER if is_folder else FILE, dir_fd=source)
             try:
                 new = os.open(name, new_flags, 0o600, dir_fd=target)
@@ -1547,8 +1534,6 @@ def find_program(name: str, path: str, key: str) -> str:
 
 MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "arm64", 243: "riscv", 22: "s390", 21: "ppc64"}
 OURS = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "armv7l": 40, "s390x": 22, "ppc64le": 21}
-
-
 BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
