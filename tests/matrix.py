@@ -38,7 +38,7 @@ CACHE = PROJECT / ".matrix"
 # The Debian release that has this Python; one that has none takes a Python of this machine.
 RELEASES = {"3.10": "", "3.11": "bookworm", "3.12": "", "3.13": "trixie", "3.14": "forky"}
 IN_IMAGE = "python3,libseccomp2,procps"
-SECONDS = 900  # for all tests of a run
+SECONDS = 3600  # for all tests of a run: a machine may be busy
 SHOWN = 100_000  # characters of a run's log, if that fails
 A_DAY = 24 * 60 * 60  # seconds; then there may be a later Twisted
 # The environment is as scripts/make-venv makes one, but of packages that are there already.

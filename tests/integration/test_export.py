@@ -119,7 +119,7 @@ class ExportCase(ManagerCase):
         """A config as an OCI image layout, tagged as 1."""
         where = self.folder / "layout"
         with tarfile.open(fileobj=io.BytesIO(self.export(path, "oci", image="app:1"))) as archive:
-            archive.extractall(where, filter="data")
+            archive.extractall(where)
         return where
 
 
