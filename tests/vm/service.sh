@@ -5,9 +5,16 @@
 #   tests/vm/service.sh first       installs the service, and leaves containers running
 #   (now reboot the machine, or pull its plug)
 #   tests/vm/service.sh rebooted    looks at what became of them, and uninstalls
+#
+# With WHEEL=FILE in the environment of both, it is the service of a wheel, without a checkout.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+checkout=$PWD installed=$PWD/.venv
+if [ -n "${WHEEL-}" ]; then # in folders of its own
+    WHEEL=$(realpath "$WHEEL") installed=/opt/txcontain
+    mkdir -p /srv/txcontain && cd /srv/txcontain
+fi
 state=/var/lib/txcontain groups=/sys/fs/cgroup/txcontain/*
 failed=0
 
@@ -35,9 +42,10 @@ until_so() {
 of() { ask "instances/$1" | python3 -c "import json, sys; i = json.load(sys.stdin); print($2)"; }
 
 ask() { curl --silent --show-error "localhost:8080/$1"; }
+cli() { "$installed/bin/txcontain" "$@"; }
 everything() {
-    cli/list
-    for instance in $(cli/list | cut -d: -f1); do of "$instance" "i['pid'], i['launched']"; done
+    cli list
+    for instance in $(cli list | cut -d: -f1); do of "$instance" "i['pid'], i['launched']"; done
 }
 answers() { ask list >/dev/null 2>&1; }
 main_pid() { systemctl show --value --property MainPID txcontain; }
@@ -46,7 +54,7 @@ is_running() { [ "$(of "$1" "i['state']")" = running ]; }
 slots() { find "$state/run/slots" -mindepth 1 -maxdepth 1 | wc -l; }
 groups() { find $groups -mindepth 1 -maxdepth 1 -type d ! -name keepers | wc -l; }
 in_unit() { cat /sys/fs/cgroup/system.slice/txcontain.service/cgroup.procs; }
-serves() { [ "$(curl -s "localhost:$1/potato/potato.html")" = "$(cat images/potato/potato.html)" ]; }
+serves() { [ "$(curl -s "localhost:$1/potato/potato.html")" = "$(cat "$checkout/images/potato/potato.html")" ]; }
 
 # -- doing -------------------------------------------------------------------
 
@@ -54,19 +62,36 @@ serves() { [ "$(curl -s "localhost:$1/potato/potato.html")" = "$(cat images/pota
 config() {
     printf '{"name": "%s", "major": "1", "minor": "0", "base_image": "basefs.tar.gz"%s}' \
         "$1" "${2:+, $2}" > /tmp/config.cfg
-    cli/upload /tmp/config.cfg >/dev/null
+    cli upload /tmp/config.cfg >/dev/null
 }
-launch() { cli/launch "$1" 1 0 | sed 's/^Success: //'; }
+launch() { cli launch "$1" 1 0 | sed 's/^Success: //'; }
 web() {
     echo '"mounts": ["potato.tar /webserver/potato READ"], "startup_env": "PORT='"$1"'",
           "startup_script": "/webserver/tiny.sh"'
 }
 
+install() {
+    if [ -z "${WHEEL-}" ]; then make install-service; return; fi
+    python3 -m venv $installed
+    $installed/bin/pip install --quiet "$WHEEL"
+    cp -r "$checkout"/{base_images,mountables} .
+    $installed/bin/twistd containerd-lite --unit > /etc/systemd/system/txcontain.service
+    systemctl daemon-reload
+    systemctl enable --now txcontain
+}
+
+uninstall() {
+    if [ -z "${WHEEL-}" ]; then make uninstall-service; return; fi
+    systemctl disable --now txcontain
+    rm /etc/systemd/system/txcontain.service
+    systemctl daemon-reload
+}
+
 first() {
-    make install-service
-    cli/destroyall
+    install
+    cli destroyall
     rm -f $state/configs/*.cfg
-    expect "it answers" "" "$(cli/list)"
+    expect "it answers" "" "$(cli list)"
     expect "it comes with each boot" enabled "$(systemctl is-enabled txcontain)"
     expect "the state is only for root" 700 "$(stat -c %a $state)"
 
@@ -75,7 +100,7 @@ first() {
     for port in 10001 10002 10003; do until_so "port $port is served" serves $port; done
 
     # What the kernel says of them.
-    idle=$(cli/list | sed -n 's/^\(idle-.*\):.*/\1/p')
+    idle=$(cli list | sed -n 's/^\(idle-.*\):.*/\1/p')
     group=$(echo $groups/"$(of "$idle" "i['slot']")") pid=$(of "$idle" "i['pid']")
     expect "it is in its cgroup" "0::${group#/sys/fs/cgroup}" "$(cat "/proc/$pid/cgroup")"
     for controller in memory pids cpu io; do
@@ -115,8 +140,8 @@ first() {
         "$(of "$hungry" "i['exit']['reason']")"
     rm mountables/hog.tar
 
-    cli/destroyall
-    expect "nothing runs" "" "$(cli/list)"
+    cli destroyall
+    expect "nothing runs" "" "$(cli list)"
     until_so "no cgroup is left but those of warm ones" eval '[ "$(groups)" = 2 ]'
     until_so "no folder is left" eval '[ -z "$(ls -A $state/instances)" ]'
 
@@ -135,13 +160,13 @@ rebooted() {
                 "$(of "$instance" "i['exit']['reason']")" ;;
         esac
     done
-    expect "one runs" 1 "$(cli/list | wc -l)"
+    expect "one runs" 1 "$(cli list | wc -l)"
     until_so "slots are left only of it and of warm ones" eval '[ "$(slots)" = 3 ]'
     until_so "groups too" eval '[ "$(groups)" = 3 ]'
     expect "no mount of this machine is below $state" "" "$(grep " $state" /proc/self/mountinfo)"
-    cli/destroyall
-    expect "nothing runs" "" "$(cli/list)"
-    make uninstall-service
+    cli destroyall
+    expect "nothing runs" "" "$(cli list)"
+    uninstall
     sleep 3
     expect "the unit is gone" "not-found" "$(systemctl show --value --property LoadState txcontain)"
     expect "no process is left" "" "$(pgrep -f 'monitor.sh|init.py|containerd-lite')"
