@@ -235,6 +235,13 @@ class KilledTests(LogCase):
         lines = self.read_log(instance, "?stream=stdout").split()
         self.assertEqual(lines, [str(number + 1) for number in range(count)])
 
+    def kill_all_log_processes(self) -> None:
+        """Kill both, and return when they are gone; the manager starts others meanwhile."""
+        pids = {*self.log_processes()}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not pids & {*self.log_processes()}, "they are gone")
+
     def test_log_process(self) -> None:
         """No line is lost or repeated if its processes are killed, again and again."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
@@ -268,6 +275,15 @@ class KilledTests(LogCase):
         wait_until(lambda: len(self.log_processes()) == 2, "there is another one")
         wait_until(lambda: self.read_log(instance).endswith("\n4000\n"), "all is written")
         self.assert_whole(instance, 4000)
+
+    def test_launch_meanwhile(self) -> None:
+        """What a container writes that is launched while there is none is in its log."""
+        config = self.upload(**self.job(f"#!/bin/sh\n{COUNTING.replace('4000', '99')}\n"))
+        for _ in range(5):
+            self.kill_all_log_processes()
+            instance = self.ask("POST", "/launch", config).json["instance"]
+            self.output_of(instance)
+            self.assert_whole(instance, 99)
 
     def test_manager(self) -> None:
         """No line is lost if the manager is killed, and none waits for the next manager."""

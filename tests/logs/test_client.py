@@ -7,7 +7,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.fakes import MachineTestCase
-from txcontain.logs.client import CONNECT_AGAIN, DRAIN_WITHIN, END_WITHIN, LogClient
+from txcontain.logs.client import CONNECT_AGAIN, DRAIN_WITHIN, END_WITHIN, LOST, LogClient
 from txcontain.logs.logd import STREAMS
 
 
@@ -30,7 +30,7 @@ class ProcessTests(MachineTestCase):
 
     def test_told_again(self) -> None:
         """A new log process is told all that the one before it was told."""
-        self.assertEqual(self.successResultOf(self.client.open("a")), "")
+        self.client.open("a")
         self.client.name("a", "web-1", 100)
         self.client.open("b")
         self.other.silent = True
@@ -97,9 +97,29 @@ class ProcessTests(MachineTestCase):
     def test_refused(self) -> None:
         """If pipes can't be opened, the reason is told."""
         self.other.silent = True
-        opening = self.client.open("a")
+        self.client.open("a")
+        holding = self.client.hold("a")
+        self.assertNoResult(holding)
         self.other.say("failed", "a", "Too many open files")
-        self.assertEqual(self.successResultOf(opening), "Too many open files")
+        for one in (holding, self.client.hold("a")):
+            self.assertEqual(self.successResultOf(one), "Too many open files")
+        self.assertEqual(self.successResultOf(self.client.hold("b")), "they are closed")
+
+    def test_held_again(self) -> None:
+        """Who asks whether pipes are held waits until the next log process holds them, too."""
+        self.client.open("a")
+        self.assertEqual(self.successResultOf(self.client.hold("a")), "")
+        self.other.lose()
+        self.other.silent = True
+        holding = self.client.hold("a")
+        self.reactor.advance(0)
+        self.assertNoResult(holding)
+        self.other.say("opened", "a")
+        self.assertEqual(self.successResultOf(holding), "")
+        self.other.lose()
+        holding = self.client.hold("a")
+        self.reactor.advance(DRAIN_WITHIN)
+        self.assertEqual(self.successResultOf(holding), LOST)
 
     def test_no_descriptor(self) -> None:
         """If there is no descriptor left to connect with, it tries again until there is one."""

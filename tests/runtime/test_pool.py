@@ -100,6 +100,17 @@ class ColdTests(PoolTestCase):
         self.reactor.advance(0)
         self.assertFalse(self.kernel.lives(self.init.process))
 
+    def test_pipes_not_held_any_more(self) -> None:
+        """A warm init waits until the log process that replaced a killed one holds its pipes."""
+        pool = self.make(size=1)
+        self.reactor.log_process.lose()
+        self.reactor.log_process.silent = True
+        taken = pool.take(PLAN)
+        self.reactor.advance(0)
+        self.assertNoResult(taken)
+        self.reactor.log_process.say("opened", self.init.token)
+        self.assertEqual(self.successResultOf(taken).folder, self.init.folder)
+
     def test_cut_short(self) -> None:
         """What a manager was writing when it was killed is removed when the next one starts."""
         open(os.path.join(self.folder, ".init.pyc.7.tmp"), "w").close()

@@ -16,7 +16,7 @@ from socket import socket as Socket  # (the class has a property "socket")
 from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.internet.protocol import ClientFactory, ProcessProtocol, connectionDone
 from twisted.logger import Logger
@@ -59,6 +59,11 @@ class Told:
     instance: str = ""
     name: str = ""  # the line that names their instance, as soon as there is one
     closing: bool = False
+    is_held: bool = False  # whether it holds them
+    why_not: str = ""  # it could not open them
+
+
+NONE = Told(why_not="they are closed")
 
 
 @define(eq=False)
@@ -203,6 +208,8 @@ class LogClient(ClientFactory):
     def lost(self) -> None:
         """The connection is lost: the process was killed, or is being replaced."""
         self._connection = None
+        for slot in self._slots.values():
+            slot.is_held = False
         if not self._stopped:
             self._retry.after(0)
 
@@ -222,10 +229,21 @@ class LogClient(ClientFactory):
             os.mkfifo(path)
             os.chmod(path, MODE)  # mkfifo is subject to the umask
 
-    def open(self, token: str) -> Deferred[str]:
-        """Have it open a slot's FIFOs; fires with why it can't, or an empty text."""
+    def open(self, token: str) -> None:
+        """Have it open a slot's FIFOs."""
         self._slots[token] = Told()
-        return self._ask("open", "opened", token)
+        self._tell("open", token)
+
+    def hold(self, token: str) -> Deferred[str]:
+        """Fires when it holds a slot's FIFOs, with an empty text, or why it can't.
+
+        One that has replaced another does so a moment later. A container that is at its end by then
+        would take its output along.
+        """
+        slot = self._slots.get(token, NONE)
+        if slot.is_held or slot.why_not:
+            return succeed(slot.why_not)
+        return self._within(self._expect("opened", token))
 
     def name(self, token: str, instance: str, most: int) -> None:
         """The slot belongs to this instance, of whose output ``most`` bytes are kept."""
@@ -236,8 +254,7 @@ class LogClient(ClientFactory):
 
     def adopt(self, token: str, instance: str, most: int) -> None:
         """Open and name a slot that an earlier manager has made."""
-        self._slots[token] = Told()
-        self._tell("open", token)
+        self.open(token)
         self.name(token, instance, most)
 
     async def close(self, token: str) -> None:
@@ -383,14 +400,19 @@ class LogClient(ClientFactory):
         elif verb == "trouble":
             why = " ".join(words[1:])
             self._log.warn("the log of {name} waits: {why}", name=words[0], why=why)
-        elif verb == "failed":
-            self._answer("opened", words[0], " ".join(words[1:]))
+        elif verb in ("opened", "failed"):
+            self._opened(words[0], " ".join(words[1:]))
         elif verb == "refused":
             self._answer("kept", words[0], " ".join(words[1:]))
         else:
             if verb == "closed":
                 self._forget(words[0])
             self._answer(verb, words[0], "")
+
+    def _opened(self, token: str, why_not: str) -> None:
+        if slot := self._slots.get(token):
+            slot.is_held, slot.why_not = not why_not, why_not
+        self._answer("opened", token, why_not)
 
     def _forget(self, token: str) -> None:
         slot = self._slots.pop(token, None)

@@ -30,7 +30,6 @@ class Child(Supervised, ProcessProtocol):
     transport: Any = None
     early_steps: Plan = field(factory=list)  # those that it carries out at once
     waiting: Deferred[Child] = field(factory=Deferred)  # fires when the init waits for a plan
-    pipes: Deferred[str] = field(factory=Deferred)  # fires with why nobody holds them, or ""
     connection: Connection | None = None
     make_link: MakeLink | None = None  # to the private network, if the plan asks for it
     stream: int | None = None  # the descriptor of a connection to pass to the init

@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -162,7 +162,7 @@ class Pool(Factory):
             self.warm.demand(child)
         if child is not None:
             self.prepared.give(child.reserved)
-            return succeed(child)
+            return self._hold_pipes(child).addErrback(child.abandon)
         return self._spawn(self.base_plan if ours else [], shared=shared).waiting
 
     @property
@@ -230,14 +230,14 @@ class Pool(Factory):
                 raise MachineAtFault("opening the pipes of a container's output", why)
             return child
 
-        return child.pipes.addCallback(is_held)
+        return self.log_process.hold(child.token).addCallback(is_held)
 
     def _start(self, child: Child, groups: list[str]) -> None:
         monitor = ["/bin/sh", MONITOR, self.cgroups.monitors, child.folder, *self._file_limits()]
         own = [f"--{kind}" for kind in NAMESPACES if kind != child.shared]
         arguments = ["unshare", *own, *monitor, *self._init_command(child.token)]
         arguments += groups
-        child.pipes = self.log_process.open(child.token)  # while it starts
+        self.log_process.open(child.token)  # while it starts
         with open(os.devnull) as null:
             descriptors = {0: null.fileno(), 1: null.fileno(), 2: "r", 3: self._prefix}
             self.reactor.spawnProcess(
