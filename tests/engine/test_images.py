@@ -70,6 +70,8 @@ class Names(ImagesCase):
         for text in ("app:1", "other", kept.digest[:12], "sha256:" + "0" * 64, "no image", ""):
             self.assertIsNone(self.images.find(text), text)
         self.assertRaises(NoSuchImage, self.images.get, "other")
+        error = self.assertRaises(NoSuchImage, self.images.get, "docker.io/app:1")
+        self.assertEqual(error.chain[1], "there is app:latest")
 
     def test_ambiguous(self) -> None:
         """The beginning of a digest that several images have stands for none of them."""
@@ -95,6 +97,16 @@ class Names(ImagesCase):
         self.do(self.images.remove(kept.digest, lambda digest: []))
         self.assertEqual((self.images.names, self.images.known), ({}, {}))
         self.assertEqual(self.files(), {"names.json"})
+
+    def test_removed_by_any_spelling(self) -> None:
+        """However a name is written, only this one is removed."""
+        for text in ("app", "app:latest", "docker.io/app", "docker.io/library/app:latest"):
+            self.add(ONE, "app:latest", "other:1")
+            self.assertEqual(
+                self.do(self.images.remove(text, lambda _: ["web"])),
+                ["docker.io/library/app:latest"],
+                text,
+            )
 
     def at_once(self, *works: Any) -> list[Deferred[Any]]:
         """What becomes of several coroutines that begin at the same time."""

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 
 from txcontain.container.document import shown
-from txcontain.container.reference import DIGEST, LATEST, read_reference
+from txcontain.container.reference import DIGEST, read_reference
 from txcontain.errors import (
     Ambiguous,
     Error,
@@ -41,6 +41,7 @@ RECORD = re.compile(r"([0-9a-f]{64})\.json")
 PART_OF_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 LONGEST_RECORD, LONGEST_NAMES = 8 * oci.LONGEST, 16 << 20  # bytes
 MOST_NAMES = 10_000  # so that what is written can be read again
+MOST_TOLD, SHOWN = 5, "`txcontain image ls` shows those there are"
 
 
 @frozen
@@ -86,17 +87,9 @@ class Images:
 
         Raises Ambiguous if it can be several.
         """
-        try:
-            reference = read_reference(text)
-        except InvalidData:  # then it may be a digest
-            name, digest = text, text
-        else:
-            name, digest = str(reference), reference.digest or text
-        if image := self.known.get(digest) or self.known.get(self.names.get(name, "")):
+        digest = text.rpartition("@")[2]
+        if image := self.known.get(digest) or self.known.get(self.names.get(self._name(text), "")):
             return image
-        if text.startswith(FILE):
-            of_file = [one for one in self.names if text in spellings(one)]
-            return self.known[self.names[of_file[0]]] if of_file else None
         part = PART_OF_DIGEST.fullmatch(text)
         found = [one for one in self.known if part and one.partition(":")[2].startswith(part[1])]
         if len(found) > 1:
@@ -107,9 +100,20 @@ class Images:
         """The same. Raises NoSuchImage too."""
         image = self.find(text)
         if image is None:
-            hint = "`txcontain image ls` shows those there are"
+            same = self._name(text).rpartition(":")[0]
+            tags = sorted(short_name(one) for one in self.names if one.rpartition(":")[0] == same)
+            hint = f"there is {', '.join(tags[:MOST_TOLD])}" if tags else SHOWN
             raise NoSuchImage(f"there is no image {shown(text)}", hint)
         return image
+
+    def _name(self, text: str) -> str:
+        """The whole of a name, however short a person has written it; else the text itself."""
+        if text.startswith(FILE):
+            return next((one for one in self.names if short_name(one) == text), text)
+        try:
+            return str(read_reference(text))
+        except InvalidData:  # then it may be a digest
+            return text
 
     def names_of(self, digest: str) -> list[str]:
         """The names that stand for an image, sorted."""
@@ -168,8 +172,8 @@ class Images:
         """
         async with self._lock:
             image = self.get(text)
-            names = self.names_of(image.digest)
-            gone = [name for name in names if text in spellings(name)] or names
+            name, names = self._name(text), self.names_of(image.digest)
+            gone = [name] if name in names else names
             if not set(names) - set(gone) and (used_by := users(image.digest)):
                 hint = "destroy them first"
                 raise InUse(f"instances use the image {text}", ", ".join(used_by), hint)
@@ -256,12 +260,6 @@ def name_of_file(tarball: str) -> str:
 def short_name(name: str) -> str:
     """The name of an image as a person writes it."""
     return name.partition(MARK)[0] if name.startswith(FILE) else read_reference(name).short
-
-
-def spellings(name: str) -> set[str]:
-    """How a person may write the name of an image."""
-    short = short_name(name)
-    return {name, short, short.removesuffix(f":{LATEST}")}
 
 
 def read_manifest(document: bytes) -> Manifest:
