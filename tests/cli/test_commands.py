@@ -445,6 +445,7 @@ class NoAnswerTests(Session):
 
     def test_silence(self) -> None:
         """A silent manager is given up: after a launch later than after a question."""
+        self.manager.answers_to("GET /unpacking", status=404)
         for words, asked, patience in (
             (["list"], "GET /list", QUICK),
             (["logs", "web-1"], "GET /instances/web-1/logs", QUICK),
@@ -456,6 +457,7 @@ class NoAnswerTests(Session):
             self.clock.advance(patience - 1)
             self.assertNoResult(status)
             self.clock.advance(1)
+            self.http.flush()  # a launch asks first whether images come
             self.assertEqual(self.successResultOf(status), 1)
             self.assertIn(f"{URL} did not answer within {patience} s", self.out + self.err)
 

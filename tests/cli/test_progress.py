@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.cli.session import NO_REASON, Session
 from txcontain.cli import progress
+from txcontain.cli.client import SLOW
 
 LAUNCHED = {"instance": "web-1", "name": "web", "major": "1", "minor": "01"}
 SMALL = {"tarball": "webserver.tar", "seconds": 0.5, "bytes": 0}
@@ -63,6 +64,21 @@ class ProgressTests(Session):
         self.assertEqual((self.answer(status), self.out), (0, "Success: web-1\n"))
         self.assertEqual(self.err, "")
         self.assertEqual([asked for asked, _ in self.manager.asked], ["POST /launch"])
+
+    def test_patience(self) -> None:
+        """A launch is waited for as long as images come, or are unpacked."""
+        status = self.launch(terminal=False)
+        coming: list[dict[str, Any]] = [
+            {"unpacking": [], "pulling": [{"image": "app", "seconds": 9, "bytes": n, "size": 9}]}
+            for n in (1, 2)
+        ]
+        for told in (*coming, {"unpacking": [LARGE]}, {"unpacking": []}):
+            self.assertNoResult(status)
+            self.manager.answers_to("GET /unpacking", told)
+            self.clock.advance(SLOW)
+            self.http.flush()
+        self.assertEqual(self.successResultOf(status), 1)
+        self.assertIn("did not answer within 60 s", self.out)
 
     def test_older_manager(self) -> None:
         """A manager that does not tell is asked once, and the launch goes on."""

@@ -164,9 +164,9 @@ class Client:
         return (await self.ask("GET", "/cfginfo", shape={"files": [str]}))["files"]
 
     async def launch(self, name: str, major: str, minor: str) -> Json:
-        """Start a container; return its instance, name, major and minor."""
+        """Start a container; return its instance, name, major and minor, however long it takes."""
         which = {"name": name, "major": major, "minor": minor}
-        return await self.ask("POST", "/launch", json=which, shape=LAUNCHED, patience=SLOW)
+        return await self.ask("POST", "/launch", json=which, shape=LAUNCHED, patience=None)
 
     async def list(self) -> Json:
         """Return the running instances, each as its launch returned it."""
@@ -201,10 +201,10 @@ class Client:
         """Return all that is known of one instance."""
         return await self.ask("GET", f"/instances/{quoted(instance)}", shape=dict)
 
-    async def launch_instance(self, patience: float | None = SLOW, **asked: Any) -> Json:
-        """Start a container as POST /instances takes it; what is None is left out."""
+    async def launch_instance(self, **asked: Any) -> Json:
+        """The same as POST /instances takes it; what is None is left out."""
         given = {key: value for key, value in asked.items() if value is not None}
-        return await self.ask("POST", "/instances", json=given, shape=LAUNCHED, patience=patience)
+        return await self.ask("POST", "/instances", json=given, shape=LAUNCHED, patience=None)
 
     async def kill(self, instance: str, number: int) -> None:
         """Send a signal to an instance."""
@@ -416,12 +416,16 @@ class Client:
             return answer
 
         def give_up(*_: object) -> NoReturn:
-            raise CliError(
-                f"The manager at {self._where} did not answer within {patience} s. It may still"
-                " do what it was asked: `txcontain ps` shows what is running."
-            )
+            raise self.silent(patience)
 
         return answer.addTimeout(patience, self.clock, give_up)
+
+    def silent(self, patience: float) -> CliError:
+        """Return why an answer is not waited for any more."""
+        return CliError(
+            f"The manager at {self._where} did not answer within {patience} s. It may still"
+            " do what it was asked: `txcontain ps` shows what is running."
+        )
 
     def refused(self, code: int, phrase: bytes, headers: Headers, body: bytes) -> Refused:
         """Return why the manager refused, from the body, a header or the status line."""

@@ -27,21 +27,52 @@ async def with_progress(
     """Return what a launch returns; meanwhile, show on a terminal what is pulled and unpacked.
 
     :param lines: whether to print lines where no terminal is
-    :raises CliError: what the launch raised
+    :raises CliError: what the launch raised, or that nothing goes on any more
     """
-    is_terminal = sys.stderr.isatty()
-    if not is_terminal and not lines:
-        return await launch
     from twisted.internet.defer import CancelledError, Deferred
 
-    showing = Deferred.fromCoroutine(show(client, is_terminal))
-    showing.addErrback(lambda failure: failure.trap(CancelledError, CliError))
+    from txcontain.cli.client import SLOW
+
+    is_terminal = sys.stderr.isatty()
+    begun, lost = Deferred.fromCoroutine(launch), []
+
+    def lose_patience(_: object) -> None:
+        lost.append(client.silent(SLOW))
+        begun.cancel()
+
+    watches = [Deferred.fromCoroutine(wait_while_images_come(client)).addCallback(lose_patience)]
+    if is_terminal or lines:
+        watches.append(Deferred.fromCoroutine(show(client, is_terminal)))
+    for watch in watches:
+        watch.addErrback(lambda failure: failure.trap(CancelledError, CliError))
     try:
-        return await launch
+        return await begun
+    except (CancelledError, CliError):
+        if lost:
+            raise lost[0] from None
+        raise
     finally:
-        showing.cancel()
+        for watch in watches:
+            watch.cancel()
         if is_terminal:
             print(CLEAR, end="", file=sys.stderr, flush=True)
+
+
+async def wait_while_images_come(client: "Client") -> None:
+    """Return when nothing has come for a while, and nothing was unpacked."""
+    from txcontain.cli.client import SLOW
+
+    before: list[int] = []
+    while True:
+        await client.pause(SLOW)
+        try:
+            told = await client.ask("GET", "/unpacking", shape=UNPACKING)
+        except CliError:  # an earlier version can't tell
+            return
+        now = [one["bytes"] for one in (*told["unpacking"], *told.get("pulling", ()))]
+        if now in ([], before):
+            return
+        before = now
 
 
 async def show(client: "Client", is_terminal: bool = True) -> None:

@@ -38,9 +38,7 @@ async def run(client: "Client", arguments: Namespace) -> int:
         "remove": arguments.rm or None,
     }
     try:
-        # An image may have to be pulled first, however long that takes.
-        patience: dict[str, Any] = {"patience": None} if may_say(arguments.image) else {}
-        launched = await with_progress(client, client.launch_instance(**asked, **patience))
+        launched = await with_progress(client, client.launch_instance(**asked))
     except Refused as refusal:
         arguments.failure = STATUSES.get(refusal.kind, UNKNOWN)
         raise
