@@ -1747,6 +1747,21 @@ ELSEWHERE = (
         "there is no image {} → `txcontain image ls` shows those there are",
     ),
     (
+        "a tag of an image that has others",
+        "engine/test_images.py:test_found",
+        "there is no image {} → there is {}",
+    ),
+    (
+        "a pull that nobody waits for",
+        "images/test_registry.py:test_hang_up",
+        "pulling {} → nobody waits for it any more",
+    ),
+    (
+        "a registry that is slow for hours",
+        "images/test_registry.py:test_too_long",
+        "it takes longer than {} hours",
+    ),
+    (
         "an image that instances use",
         "integration/test_images.py:test_in_use",
         "instances use the image {} → destroy them first",

@@ -9,7 +9,8 @@ from typing import Any
 from unittest import mock
 
 from attrs import evolve
-from treq.testing import StubTreq
+from treq.client import HTTPClient
+from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
@@ -24,11 +25,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from tests.images.archives import HERE, image
 from tests.integration.tarballs import file
-from txcontain.engine.arrivals import Arrivals
+from txcontain.engine.arrivals import LONGEST_PULL, Arrivals
 from txcontain.engine.images import Images
-from txcontain.errors import ConfigAtFault, Error, MachineAtFault
-from txcontain.images import oci
-from txcontain.images.answers import make_pool
+from txcontain.errors import CalledOff, ConfigAtFault, Error, MachineAtFault
+from txcontain.images import oci, registry
+from txcontain.images.answers import AsSent, make_pool
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
 from txcontain.images.registry import (
@@ -144,6 +145,7 @@ def index(*manifests: Descriptor) -> Answer:
 
 OTHER = evolve(MADE.top, platform=Platform("plan9", "amd64"))
 LARGE = to_bytes(evolve(MADE.manifest, config=evolve(MADE.manifest.config, size=oci.LONGEST + 1)))
+LONG = to_bytes(evolve(MADE.manifest, layers=(evolve(LAYER, size=1000),)))
 HUGE = to_bytes(evolve(MADE.manifest, layers=(evolve(LAYER, size=1 << 49),)))
 LOG_IN = "log in: `docker login` writes ~/.docker/config.json, which the manager's user must have"
 DAMAGED = "it is damaged, or not what it says: get it again"
@@ -254,6 +256,7 @@ class FakeLayers:
         self.unpacker: Any = mock.Mock()
         self.unpacker.bounds.size = 1_000_000
         self.got: dict[str, bytes] = {}
+        self.most = 1_000  # that it takes for what an image may hold, in layers
 
     def path_of(self, digest: str) -> str:
         """Where a layer is."""
@@ -264,6 +267,11 @@ class FakeLayers:
         self.got[digest] = Path(blob).read_bytes()
         os.mkdir(self.path_of(digest))
         return self.path_of(digest)
+
+    def check_total(self, layers: list[str]) -> None:
+        """Refuse more layers than an image may have here."""
+        if sum(map(os.path.isdir, layers)) > self.most:
+            raise ConfigAtFault("the image holds too much")
 
 
 class PullCase(SynchronousTestCase):
@@ -287,17 +295,18 @@ class PullCase(SynchronousTestCase):
         self.arrivals = Arrivals(images, registries, str(self.folder / "work"), remove)
         self.arrivals.insecure_loopback = True
 
-    def pull(self, answers: dict[str, Answer], name: str = NAME) -> Deferred[Any]:
+    def pull(self, answers: dict[str, Answer], name: str = NAME, gone: Any = None) -> Deferred[Any]:
         """Pull an image from a registry that gives these answers, as far as it gets."""
         self.server = Server({**whole(), **answers})
-        stub = StubTreq(self.server)
+        agent = self.agent = RequestTraversalAgent(self.server)
 
         def converse(pulled: Any, *_: Any) -> Any:
             return begin(pulled, *_).addCallback(in_memory)
 
         def in_memory(conversation: Conversation) -> Conversation:
-            http: Any = stub
-            conversation.http = http
+            as_sent: Any = AsSent(agent)
+            conversation.http = HTTPClient(as_sent)
+            self.connections = conversation.connections = mock.Mock()
             return conversation
 
         original = self.arrivals.registries.converse
@@ -306,11 +315,15 @@ class PullCase(SynchronousTestCase):
             return Deferred.fromCoroutine(original(*arguments))
 
         with mock.patch.object(Registries, "converse", lambda _, *given: converse(*given)):
-            pulled = Deferred.fromCoroutine(self.arrivals.pull(name, []))
-        for _ in range(40):
-            stub.flush()
-            self.clock.advance(1)
+            pulled = Deferred.fromCoroutine(self.arrivals.pull(name, [], gone=gone))
+        self.let_pass(40 if gone is None else 5)
         return pulled
+
+    def let_pass(self, seconds: int) -> None:
+        """Have requests and answers arrive, while time passes."""
+        for _ in range(seconds):
+            self.agent.flush()
+            self.clock.advance(1)
 
 
 class Pulls(PullCase):
@@ -472,6 +485,81 @@ class Pulls(PullCase):
         error = self.failureResultOf(pulled, ConfigAtFault).value
         self.assertEqual(error.chain[-1], "it sends less than 64 KiB in 30 seconds")
         self.assertEqual(os.listdir(self.folder / "work"), [])
+
+    def test_too_long(self) -> None:
+        """A registry that sends just enough, for hours, does not keep its turn for ever."""
+        self.patch(registry, "LEAST", 1)
+        held: list[Request] = []
+
+        def answer(request: Request) -> int:
+            held.append(request)
+            return NOT_DONE_YET
+
+        pulled = self.pull({TAG: body(LONG), BLOB: answer}, gone=Deferred())
+        for _ in range(LONGEST_PULL * 3600 // 25):
+            held[0].write(b"x")
+            self.agent.flush()
+            self.clock.advance(25)
+        self.let_pass(60)  # as the connections that are cut are no real ones
+        error = self.failureResultOf(pulled, ConfigAtFault).value
+        self.assertEqual(error.chain, (WHAT, "it takes longer than 4 hours"))
+        self.assertEqual(os.listdir(self.folder / "work"), [])
+
+    def test_hang_up(self) -> None:
+        """The hang-up of the last one who waits for a pull ends it, and its connections."""
+        first, second = Deferred[None](), Deferred[None]()
+        pulled = self.pull({BLOB: silence}, gone=first)
+        other = Deferred.fromCoroutine(self.arrivals.pull(NAME, [], gone=second))
+        cut = self.connections.cut
+        first.callback(None)
+        cut.assert_not_called()
+        second.callback(None)
+        cut.assert_called_once_with()
+        self.let_pass(30)
+        for one in (pulled, other):
+            error = self.failureResultOf(one, CalledOff).value
+            self.assertEqual(error.chain, (WHAT, "nobody waits for it any more"))
+        self.assertEqual(os.listdir(self.folder / "work"), [])
+        self.successResultOf(self.pull({}, gone=Deferred()))
+
+    def test_again_after_a_hang_up(self) -> None:
+        """Whoever comes when a pull is being ended has one of their own."""
+        gone = Deferred[None]()
+        ended = self.pull({BLOB: silence}, gone=gone)
+        gone.callback(None)
+        self.successResultOf(self.pull({}))
+        self.failureResultOf(ended, CalledOff)
+
+    def test_compressed(self) -> None:
+        """A blob is taken as it comes, also if it is said to be compressed for the way only."""
+
+        def answer(request: Request) -> Any:
+            self.assertEqual(request.getHeader("accept-encoding"), "identity")
+            request.setHeader("Content-Encoding", "gzip")
+            return body(MADE.blobs[LAYER.digest])(request)
+
+        self.successResultOf(self.pull({BLOB: answer}))
+        self.assertEqual(self.layers.got, {LAYER.digest: MADE.blobs[LAYER.digest]})
+
+    def test_too_much(self) -> None:
+        """All layers of an image together are bounded; then no more of them is unpacked."""
+        made = image([[file(name)] for name in "abcdefgh"])
+        answers = {TAG: body(to_bytes(made.manifest))}
+        answers |= {f"/v2/app/blobs/{digest}": body(one) for digest, one in made.blobs.items()}
+        self.layers.most = 1
+        error = self.failureResultOf(self.pull(answers), ConfigAtFault).value
+        self.assertEqual(error.chain, (WHAT, "the image holds too much"))
+        self.assertLess(len(self.layers.got), 8)
+        self.assertEqual(self.arrivals.images.known, {})
+
+    def test_one_of_many(self) -> None:
+        """If a layer can't be had, those that were not begun are not asked for."""
+        made = image([[file(name)] for name in "abcdefgh"])
+        answers = {TAG: body(to_bytes(made.manifest))}
+        answers |= {f"/v2/app/blobs/{digest}": body(one) for digest, one in made.blobs.items()}
+        answers[f"/v2/app/blobs/{made.manifest.layers[0].digest}"] = status(404)
+        error = self.failureResultOf(self.pull(answers), ConfigAtFault).value
+        self.assertIn("has no blob", error.chain[1])
 
     def test_insecure(self) -> None:
         """Without TLS only this machine is asked."""

@@ -69,6 +69,12 @@ class Loads(ImageCase):
         self.assertEqual(self.say("app:1", LOOK), SEEN)
         self.assertEqual(self.say("app:1", LOOK, user_namespace=True), SEEN)
 
+    def test_no_end_mark(self) -> None:
+        """A layer needs no end mark: its digest shows that it is whole."""
+        upper = tarball(file("late", "late"))[:1024]  # a header, and a block of content
+        self.load(ImageMaker([LOWER_TARBALL, upper]).archive("app:1"))
+        self.assertEqual(self.say("app:1", "cat /late"), "late")
+
     def test_kinds(self) -> None:
         """docker save, an OCI archive and a layout hold the same; layers are shared by digest."""
         made = image([LOWER, UPPER])

@@ -24,7 +24,14 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import Collection, ExtensionResource, query, read_body, stream
+from txcontain.api.verbs import (
+    Collection,
+    ExtensionResource,
+    hang_up_of,
+    query,
+    read_body,
+    stream,
+)
 from txcontain.container.keys import Key, boolean, printable
 from txcontain.container.reference import LONGEST_REFERENCE
 from txcontain.engine import loading
@@ -154,8 +161,9 @@ class Images(Area):
 
     async def pull(self, request: Request) -> Json:
         """POST /images."""
-        asked = read_body(request, PULL_KEYS, "name")
-        image = await loading.pull(self.manager, asked["name"], asked.get("insecure", False))
+        asked, gone = read_body(request, PULL_KEYS, "name"), hang_up_of(request)
+        insecure = asked.get("insecure", False)
+        image = await loading.pull(self.manager, asked["name"], insecure, gone)
         return loading.told(self.manager, image)
 
     def one(self, name: str) -> Resource:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from txcontain.container.reference import Reference, is_reference, read_reference
 from txcontain.container.spec import Spec
 from txcontain.engine.images import MARK, Image, Images, make_image, name_of_file, read_manifest
-from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
+from txcontain.errors import CalledOff, ConfigAtFault, InvalidData, MachineAtFault
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
 from txcontain.images.layers import Layers
@@ -28,28 +28,53 @@ from txcontain.images.layout import DEEPEST, Found, check_blob, find_images
 from txcontain.images.oci import Descriptor, Manifest
 from txcontain.images.registry import Conversation, Registries
 from txcontain.images.stack import seen
-from txcontain.later import Few, together
+from txcontain.later import Few, Timer, together
 from txcontain.logs.journal import Journal
 
 MOST_LOADS, MOST_PULLS, MOST_WAITING = 2, 3, 20  # at once; that wait
 MOST_DOWNLOADS, MOST_UNPACKINGS = 4, 3  # layers at once
+LONGEST_PULL = 4  # hours: a slow registry keeps others waiting
 
 
-@define
-class Pull:
-    """How far a pull is."""
+@define(eq=False)
+class Arrival:
+    """An image that comes. Once one of its layers can't be had, no other one is begun."""
 
-    name: str
-    begun: float  # by the reactor's clock
-    size: int = 0  # bytes of the layers that are new here, compressed; 0: not known yet
-    taken: int = 0  # bytes of that
-    failed: Exception | None = None  # why one of the layers can't be had
+    failed: Exception | None = None  # why that is
 
-    def take(self, length: int) -> None:
-        """There are so many bytes more. Raises why another layer can't be had, if one can't."""
+    def go_on(self) -> None:
+        """Raise why the image can't be had, if it can't."""
         if self.failed is not None:
             raise self.failed
+
+
+@define(eq=False)
+class Pull(Arrival):
+    """An image that comes from a registry, and how far that is."""
+
+    name: str = ""
+    begun: float = 0.0  # by the reactor's clock
+    size: int = 0  # bytes of the layers that are new here, compressed; 0: not known yet
+    taken: int = 0  # bytes of that
+    wanted: int = 1  # by how many who have not hung up
+    waiting: list[Deferred[Any]] = field(factory=list)  # of those who came when it was begun
+    hang_up: Callable[[], object] = lambda: None  # on the registry
+
+    def take(self, length: int) -> None:
+        """There are so many bytes more. Raises why the image can't be had, if it can't."""
+        self.go_on()
         self.taken += length
+
+    def end(self, why: Exception) -> None:
+        """It is not to go on."""
+        self.failed = self.failed or why
+        self.hang_up()
+
+    def lose_one(self, _: object) -> None:
+        """One of those who want it has hung up."""
+        self.wanted -= 1
+        if not self.wanted:
+            self.end(CalledOff(f"pulling {self.name}", "nobody waits for it any more"))
 
 
 @define(eq=False)
@@ -65,8 +90,8 @@ class Arrivals:
     pulls: dict[str, Pull] = field(factory=dict)  # those under way, by their folders
     loading: Few = field(factory=lambda: Few("loads of images", MOST_LOADS, MOST_WAITING))
     pulling: Few = field(factory=lambda: Few("pulls of images", MOST_PULLS, MOST_WAITING))
-    # Who waits for an image that is pulled, by its name and whether that is over plain HTTP.
-    _waiting: dict[tuple[str, bool], list[Deferred[Any]]] = field(factory=dict)
+    # Pulls by the name of the image, and whether it comes over plain HTTP.
+    _begun: dict[tuple[str, bool], Pull] = field(factory=dict)
     _unpackings: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_UNPACKINGS))
     _downloads: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_DOWNLOADS))
 
@@ -129,10 +154,14 @@ class Arrivals:
         image = make_image(found.manifest, found.config, self.images.platform, self.images.now())
         self._check_size(image)
         held += self.images.paths(image)
-        layers = {layer.digest: layer for layer in image.manifest.layers}
+        layers, arrival = {layer.digest: layer for layer in image.manifest.layers}, Arrival()
         await together(
-            *(self._settle_layer(found.blobs[one.digest], one) for one in layers.values())
+            *(
+                self._settle_layer(arrival, image, found.blobs[one.digest], one)
+                for one in layers.values()
+            )
         )
+        arrival.go_on()
         await self.images.add(image, names)
         return image
 
@@ -143,15 +172,28 @@ class Arrivals:
         if sum(sizes.values()) > largest:
             raise ConfigAtFault(f"its layers have more than {largest} bytes together")
 
-    async def _settle_layer(self, blob: str, layer: Descriptor) -> None:
-        if os.path.isdir(self.images.layers.path_of(layer.digest)):
-            return
+    async def _settle_layer(
+        self, arrival: Arrival, image: Image, blob: str, layer: Descriptor
+    ) -> None:
         async with self._unpackings:
+            if arrival.failed or os.path.isdir(self.images.layers.path_of(layer.digest)):
+                return
             try:
                 await self.images.threads(check_blob, blob, layer)
+                await self._unpack(image, blob, layer)
             except OSError as error:
-                raise MachineAtFault(f"reading the layer {layer.digest}", of_os(error)) from error
-            await self.images.layers.get_of_image(blob, layer.digest)
+                what = f"reading the layer {layer.digest}"
+                arrival.failed = arrival.failed or MachineAtFault(what, of_os(error))
+            except Exception as error:
+                arrival.failed = arrival.failed or error
+
+    async def _unpack(self, image: Image, blob: str, layer: Descriptor) -> None:
+        """Unpack a layer, if those of the image are not too large with it.
+
+        Raises ConfigAtFault, MachineAtFault.
+        """
+        await self.images.layers.get_of_image(blob, layer.digest)
+        self.images.layers.check_total(self.images.paths(image))
 
     async def settle_file(self, tarball: str, folder: str, held: list[str]) -> Image:
         """The same for the only image in a file of base_images, which is unpacked in ``folder``."""
@@ -180,46 +222,74 @@ class Arrivals:
             raise MachineAtFault("reading the archive of an image", of_os(error)) from error
         return found
 
-    async def pull(self, name: str, held: list[str], insecure: bool = False) -> Image:
+    async def pull(
+        self,
+        name: str,
+        held: list[str],
+        insecure: bool = False,
+        gone: Deferred[None] | None = None,
+    ) -> Image:
         """Get an image from its registry, as far as its layers are not here yet.
 
         :param held: gets the folders of all its layers, before any is made
         :param insecure: over plain HTTP, which only a registry on this machine may be asked by
-        Raises InvalidData, ConfigAtFault, TooMany, MachineAtFault.
+        :param gone: fires if who wants it hangs up; the last one's hang-up ends the pull
+        Raises InvalidData, ConfigAtFault, TooMany, MachineAtFault, CalledOff.
         """
         reference = read_reference(name)
         insecure = insecure or (self.insecure_loopback and reference.is_loopback)
         key = str(reference), insecure
-        if key in self._waiting:  # it is on its way
-            self._waiting[key].append(Deferred())
-            image: Image = await self._waiting[key][-1]
-            held += self.images.paths(image)
-            return image
-        self._waiting[key] = []
+        pull = self._begun.get(key)
+        if pull is not None and pull.wanted:  # it is on its way
+            pull.wanted += 1
+            pull.waiting.append(Deferred())
+            coming: Any = pull.waiting[-1]
+        else:
+            pull = self._begun[key] = Pull(name=reference.short)
+            coming = self._pull_for_all(key, pull, reference, held)
+        if gone is not None:
+            gone.addCallback(pull.lose_one)
+        image: Image = await coming
+        held += self.images.paths(image)
+        return image
+
+    async def _pull_for_all(
+        self, key: tuple[str, bool], pull: Pull, reference: Reference, held: list[str]
+    ) -> Image:
         outcome: Image | Failure
         try:
-            outcome = image = await self._pull_once(reference, held, insecure)
+            outcome = image = await self._pull_once(pull, reference, held, insecure=key[1])
         except Exception:
             outcome = Failure()
             raise
         finally:
-            for waiting in self._waiting.pop(key):
+            if self._begun.get(key) is pull:
+                del self._begun[key]
+            for waiting in pull.waiting:
                 waiting.callback(outcome)  # with a Failure, it fails
         return image
 
-    async def _pull_once(self, reference: Reference, held: list[str], insecure: bool) -> Image:
-        what = f"pulling {reference.short}"
+    async def _pull_once(
+        self, pull: Pull, reference: Reference, held: list[str], insecure: bool
+    ) -> Image:
+        what, reactor = f"pulling {reference.short}", self.registries.reactor
+        too_slow = ConfigAtFault(f"it takes longer than {LONGEST_PULL} hours")
+        late = Timer(reactor, pull.end)
         async with self.pulling.turn(), self.working(what) as folder:
-            pull = Pull(reference.short, self.registries.reactor.seconds())
             conversation = await self.registries.converse(reference, insecure)
+            pull.begun, pull.hang_up = reactor.seconds(), conversation.end
             self.pulls[folder] = pull
+            late.after(LONGEST_PULL * 3600, too_slow)
             try:
+                pull.go_on()
                 image = await self._pull(conversation, pull, folder, held)
-            except (InvalidData, ConfigAtFault) as error:
-                if error.chain[0] == conversation.what:
-                    raise
-                raise ConfigAtFault(conversation.what, *error.chain) from error
+            except (InvalidData, ConfigAtFault, CalledOff) as error:
+                why = pull.failed or error  # which may have ended what then failed
+                if not isinstance(why, ConfigAtFault | InvalidData) or why.chain[0] == what:
+                    raise why from error
+                raise ConfigAtFault(what, *why.chain) from error
             finally:
+                late.cancel()
                 del self.pulls[folder]
                 conversation.end()
         self.tell(f"{reference.short} was pulled: {image.digest}")
@@ -242,10 +312,11 @@ class Arrivals:
             if not os.path.isdir(self.images.layers.path_of(layer.digest))
         }
         pull.size = sum(layer.size for layer in new.values())
-        downloads = [self._pull_layer(conversation, pull, folder, one) for one in new.values()]
+        downloads = [
+            self._pull_layer(conversation, pull, folder, image, one) for one in new.values()
+        ]
         await together(*downloads)
-        if pull.failed is not None:
-            raise pull.failed
+        pull.go_on()
         await self.images.add(image, [str(reference)])
         return image
 
@@ -266,19 +337,25 @@ class Arrivals:
         raise ConfigAtFault(f"it has more than {DEEPEST} indexes within each other")
 
     async def _pull_layer(
-        self, conversation: Conversation, pull: Pull, folder: str, layer: Descriptor
+        self,
+        conversation: Conversation,
+        pull: Pull,
+        folder: str,
+        image: Image,
+        layer: Descriptor,
     ) -> None:
         path = os.path.join(folder, layer.hex)
         try:
             async with self._downloads:
-                pull.take(0)
+                pull.go_on()
                 await conversation.download(layer, path, pull.take)
             async with self._unpackings:
-                pull.take(0)
-                await self.images.layers.get_of_image(path, layer.digest)
+                pull.go_on()
+                await self._unpack(image, path, layer)
         except Exception as error:
             pull.failed = pull.failed or error
-        await self.images.threads(os.unlink, path)
+        with suppress(FileNotFoundError):  # it may not have been begun
+            await self.images.threads(os.unlink, path)
 
 
 def make_arrivals(layers: Layers, journal: Journal) -> Arrivals:

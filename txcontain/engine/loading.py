@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from txcontain.container.document import shown
 from txcontain.container.reference import is_reference, read_reference
 from txcontain.engine.images import Image, short_name
@@ -49,10 +51,12 @@ def _names(found: Found, given: str | None, number: int) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-async def pull(manager: Manager, name: str, insecure: bool = False) -> Image:
-    """Get an image from its registry. Raises as ``Arrivals.pull`` does."""
+async def pull(
+    manager: Manager, name: str, insecure: bool = False, gone: Deferred[None] | None = None
+) -> Image:
+    """Get an image from its registry. Arguments and errors are those of ``Arrivals.pull``."""
     with manager.holding() as held:
-        return await manager.arrivals.pull(name, held, insecure)
+        return await manager.arrivals.pull(name, held, insecure, gone)
 
 
 async def remove(manager: Manager, text: str) -> list[str]:

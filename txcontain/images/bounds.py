@@ -29,6 +29,14 @@ class Bounds:
     path: int = 4096  # bytes
 
 
+@frozen
+class Taken:
+    """What something that was unpacked takes."""
+
+    size: int = 0  # bytes on the disk
+    entries: int = 0
+
+
 USUAL = Bounds()
 MOST = 10**18  # no limit in practice
 HELP = {
@@ -48,15 +56,15 @@ def bounds_of(options: Mapping[str, int]) -> Bounds:
     return Bounds(**{name: options[f"layer-{name}"] for name in HELP})
 
 
-def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
-    """Check all that was unpacked from the tarball ``what``; returns how many bytes it takes.
+def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> Taken:
+    """Check all that was unpacked from the tarball ``what``; returns what it takes.
 
     Tar may still be running.
 
     :param others: how many of the entries are not the tarball's
     Raises ConfigAtFault if it is beyond the bounds.
     """
-    size = 0
+    size = entries = 0
     counted: set[int] = set()  # inodes of files with several names, which count once
     for entries, (depth, path, status) in enumerate(walk(folder), 1 - others):
         if status.st_nlink == 1 or status.st_ino not in counted:
@@ -69,11 +77,16 @@ def check(what: str, folder: str, bounds: Bounds, others: int = 0) -> int:
             raise ConfigAtFault(f"{what} holds folders more than {bounds.depth} deep")
         if path > bounds.path:
             raise ConfigAtFault(f"{what} holds a path of more than {bounds.path} bytes")
-        if entries > bounds.entries:
-            raise ConfigAtFault(f"{what} holds more than {bounds.entries} files and folders")
-        if size > bounds.size:
-            raise ConfigAtFault(f"{what} holds more than {bounds.size} bytes")
-    return size
+        check_sums(what, Taken(size, entries), bounds)
+    return Taken(size, entries)
+
+
+def check_sums(what: str, taken: Taken, bounds: Bounds) -> None:
+    """Raise ConfigAtFault if something takes more than the bounds allow."""
+    if taken.entries > bounds.entries:
+        raise ConfigAtFault(f"{what} holds more than {bounds.entries} files and folders")
+    if taken.size > bounds.size:
+        raise ConfigAtFault(f"{what} holds more than {bounds.size} bytes")
 
 
 def walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:

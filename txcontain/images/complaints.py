@@ -36,6 +36,7 @@ class Complaints:
 
     left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
     said: str = ""  # the complaints, quoted, each once
+    needs_end: bool = True  # whether only its end mark shows that the archive is whole
     _rest: bytes = b""  # an unfinished line
 
     def feed(self, data: bytes) -> None:
@@ -59,7 +60,8 @@ class Complaints:
                 self._leave_out(kind, match[1])
                 return
         if NO_END.fullmatch(line):
-            self._complain(CUT_SHORT)
+            if self.needs_end:
+                self._complain(CUT_SHORT)
         elif not HARMLESS.fullmatch(line):
             self._complain(PLACE.sub(r"\1", line))
 

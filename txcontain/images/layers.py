@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from txcontain.container.facts import Place
 from txcontain.container.reference import DIGEST
 from txcontain.errors import ConfigAtFault
-from txcontain.images.bounds import MOST
+from txcontain.images.bounds import MOST, Taken, check_sums
 from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
 from txcontain.images.stack import place
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
@@ -78,6 +78,12 @@ class Layers:
         if os.path.isdir(layer):
             return layer
         return await self._unpacked_once(blob, layer, digest)
+
+    def check_total(self, layers: Sequence[str]) -> None:
+        """Raise ConfigAtFault if those of an image's layers that are there hold too much."""
+        known = [self.metadata(layer) for layer in layers]
+        together = Taken(sum(one.size for one in known), sum(one.entries for one in known))
+        check_sums("the image", together, self.unpacker.bounds)
 
     def _unpacked_once(self, tarball: str, layer: str, of_image: str = "") -> Deferred[str]:
         waiting: Deferred[str] = Deferred()

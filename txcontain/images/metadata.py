@@ -30,6 +30,7 @@ class Metadata:
     tmp: Place = TMP
     archive: str = ""  # what kind of archive it is, if it holds the layers of an image
     begun: float | None = None  # unix time when its unpacking began; None: not known
+    entries: int = 0  # files, folders and all else; 0 if an earlier version has unpacked it
 
     @property
     def told(self) -> str:

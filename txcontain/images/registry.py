@@ -47,7 +47,7 @@ from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
 from txcontain.host.files import read_file
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
-from txcontain.images.answers import drop, header, make_pool
+from txcontain.images.answers import AsSent, drop, header, make_pool
 from txcontain.images.layout import check_digest
 from txcontain.images.oci import Descriptor
 from txcontain.later import Timer
@@ -163,7 +163,7 @@ class Registries:
             )
         login = await self.threads(login_for, os.path.expanduser(self.logins), reference.registry)
         made = Connections(self.reactor, Trust(self.certificates))
-        agent: Any = Agent.usingEndpointFactory(self.reactor, made, made.pool)
+        agent: Any = AsSent(Agent.usingEndpointFactory(self.reactor, made, made.pool))
         return Conversation(self, reference, insecure, login, HTTPClient(agent), made)
 
 
@@ -438,7 +438,7 @@ class Conversation:
         return token
 
 
-# What treq is not to do for us: follow, keep, decompress.
+# What treq is not to do for us: follow, keep.
 UNCHANGED: dict[str, Any] = {"allow_redirects": False, "unbuffered": True}
 
 

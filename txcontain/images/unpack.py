@@ -20,7 +20,7 @@ from txcontain.container.facts import NOWHERE, Host
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.host.files import to_json, write
 from txcontain.host.syscalls import flush_disk
-from txcontain.images.bounds import USUAL, Bounds, check
+from txcontain.images.bounds import USUAL, Bounds, Taken, check
 from txcontain.images.complaints import Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top
 from txcontain.images.programs import Program, compression_of, find
@@ -79,20 +79,22 @@ class Unpacker:
         try:
             await self.pool.writes(_make_folders, beside)
             hidden = f"/.{token_hex(16)}"
-            complaints = await self._run_tar(name, tarball, beside, hidden)
+            # Some builders' layers have no end mark. That a layer is whole, its digest shows.
+            complaints = Complaints(needs_end=not of_image)
+            await self._run_tar(name, tarball, beside, hidden, complaints)
             if not of_image and await self.threads(identity_of, tarball) != os.path.basename(layer):
                 raise HasChanged
             check_words(f"unpacking {name}", complaints)
             await self.pool.writes(os.rmdir, unpacked + hidden)
             if of_image:
-                size = await self.threads(check, name, unpacked, self.bounds)
+                taken = await self.threads(check, name, unpacked, self.bounds)
                 await self.threads(convert, name, unpacked)  # after a check that refuses devices
                 await self.threads(flush_disk, unpacked)
             else:
-                size = await self.check_and_flush(name, unpacked)
+                taken = await self.check_and_flush(name, unpacked)
             begin = unpacked if of_image else await self.threads(top, tarball, unpacked)
             left_out = complaints.left_out
-            known = {"tarball": of_image or tarball, "size": size, "left_out": left_out}
+            known = {"tarball": of_image or tarball, **asdict(taken), "left_out": left_out}
             metadata: Metadata = await self.threads(_settle, beside, begin, layer, known)
         except OSError as error:
             raise MachineAtFault(f"unpacking {name}", str(error)) from error
@@ -101,9 +103,12 @@ class Unpacker:
             await self.remove(beside)
         return metadata
 
-    async def _run_tar(self, name: str, tarball: str, beside: str, hidden: str) -> Complaints:
-        """Have tar unpack it; returns all that tar has said.
+    async def _run_tar(
+        self, name: str, tarball: str, beside: str, hidden: str, complaints: Complaints
+    ) -> None:
+        """Have tar unpack it.
 
+        :param complaints: gets all that tar says
         Raises ConfigAtFault, MachineAtFault.
         """
         what = f"unpacking {name}"
@@ -112,7 +117,7 @@ class Unpacker:
         paths = tarball, folder, scratch, hidden
         plan = make_unpacking_plan(*paths, tar, decompress, self.host)
         child = await self.pool.take(plan)
-        complaints, ended = Complaints(), Deferred[Exit]()
+        ended = Deferred[Exit]()
         child.on_exit, child.heard = ended.callback, complaints.feed
         try:
             await child.carry_out(plan)
@@ -132,7 +137,6 @@ class Unpacker:
             raise MachineAtFault(what, "tar", str(how))
         if how.failed and not complaints.said and not complaints.left_out:
             raise ConfigAtFault(what, f"tar: {how}")
-        return complaints
 
     async def end_within_bounds(
         self, child: Child, ended: Deferred[Exit], what: str, folder: str
@@ -147,13 +151,13 @@ class Unpacker:
             beyond.append(failure)
             child.kill()
 
-        def take_note(size: int) -> None:
+        def take_note(taken: Taken) -> None:
             if progress := self.under_way.get(folder):  # there is none of an import
-                progress.size = size
+                progress.size = taken.size
 
         def look() -> Deferred[Any]:
-            size = self.threads(check, what, folder, self.bounds, HIDDEN)
-            return size.addCallback(take_note)
+            taken = self.threads(check, what, folder, self.bounds, HIDDEN)
+            return taken.addCallback(take_note)
 
         watch = LoopingCall(look)
         watch.clock = self.pool.reactor
@@ -165,17 +169,17 @@ class Unpacker:
             failure.raiseException()
         return how
 
-    async def check_and_flush(self, name: str, unpacked: str) -> int:
-        """Check what was unpacked, and flush it to the disk meanwhile; returns its bytes.
+    async def check_and_flush(self, name: str, unpacked: str) -> Taken:
+        """Check what was unpacked, and flush it to the disk meanwhile; returns what it takes.
 
         Without the flush, a power cut could leave empty files in a layer that looks whole.
         """
         flushed = self.threads(flush_disk, unpacked)
         try:
-            size: int = await self.threads(check, name, unpacked, self.bounds)
+            taken: Taken = await self.threads(check, name, unpacked, self.bounds)
         finally:
             await flushed
-        return size
+        return taken
 
 
 def _make_folders(beside: str) -> None:
