@@ -1,4 +1,4 @@
-"""How much of the manager's log those may fill who may not ask: one line a second each."""
+"""Bounds what callers who are refused write into the log of the manager: a line a second each."""
 
 from __future__ import annotations
 

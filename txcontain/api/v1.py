@@ -23,7 +23,8 @@ from txcontain.api.describe import (
 )
 from txcontain.api.verbs import NamedChildren, Verb, ago, as_of, body, note
 from txcontain.container.document import read_object
-from txcontain.container.spec import KEYS, REQUIRED, key_of, schema_of
+from txcontain.container.keys import schema_of
+from txcontain.container.spec import KEYS, REQUIRED, key_of
 from txcontain.engine.interface import Summary
 
 CONFIG = schema_of(KEYS)

@@ -1,4 +1,4 @@
-"""The walls of instances: which hold, and what another process has of them."""
+"""The walls of instances: which of them hold, and which of them another process has."""
 
 from __future__ import annotations
 

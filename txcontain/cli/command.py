@@ -62,4 +62,10 @@ INSTANCES = Argument(
 COMMAND = Argument(
     "command", metavar="COMMAND", nargs=REMAINDER, help="a program, and its arguments"
 )
+VERSION = tuple(
+    Argument(
+        word, metavar=word.upper(), nargs="?", help=f"its {word} version (default: the newest)"
+    )
+    for word in ("major", "minor")
+)
 FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")

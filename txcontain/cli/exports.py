@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command
+from txcontain.cli.command import VERSION, Argument, Command
 from txcontain.cli.configs import CONFIGS
 from txcontain.cli.errors import CliError, Misused
 from txcontain.cli.files import STREAM, unpack, write_file
@@ -115,12 +115,7 @@ COMMANDS = (
         (
             Argument("--stack", action="store_true", help="NAME is that of a stack"),
             Argument("name", metavar="NAME", help="the config's name"),
-            Argument(
-                "major", metavar="MAJOR", nargs="?", help="its major version (default: the newest)"
-            ),
-            Argument(
-                "minor", metavar="MINOR", nargs="?", help="its minor version (default: the newest)"
-            ),
+            *VERSION,
             Argument(
                 "--to",
                 nargs=2,

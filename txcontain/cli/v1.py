@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command, instance_name
+from txcontain.cli.command import VERSION, Argument, Command, instance_name
 from txcontain.cli.errors import CliError
 from txcontain.cli.progress import say_if_it_listens, with_progress
 from txcontain.cli.words import config, plain
@@ -110,12 +110,7 @@ COMMANDS = (
         launch,
         (
             Argument("name", metavar="NAME", help="the config's name"),
-            Argument(
-                "major", metavar="MAJOR", nargs="?", help="its major version (default: the newest)"
-            ),
-            Argument(
-                "minor", metavar="MINOR", nargs="?", help="its minor version (default: the newest)"
-            ),
+            *VERSION,
             Argument(
                 "--name",
                 dest="instance",

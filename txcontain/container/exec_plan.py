@@ -14,6 +14,7 @@ from attrs import frozen
 
 from txcontain.container.document import refuse, refuse_missing, refuse_unknown, shown
 from txcontain.container.facts import Host
+from txcontain.container.keys import Key, schema_of
 from txcontain.container.plan import (
     CAPABILITIES,
     Plan,
@@ -23,7 +24,7 @@ from txcontain.container.plan import (
     step,
     user_steps,
 )
-from txcontain.container.spec import KEYS, Assignment, Key, Spec, schema_of
+from txcontain.container.spec import KEYS, Assignment, Spec
 
 ALWAYS = ("mount", "pid", "uts", "ipc", "cgroup")  # the namespaces that every container has
 LONGEST_SIDE = 0xFFFF  # of a terminal: rows and columns are 16 bits each (ioctl_tty(2))

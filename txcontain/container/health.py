@@ -13,8 +13,8 @@ from txcontain.container.keys import (
     keys_of,
     matching,
     number,
+    object_schema,
     one_of,
-    schema_of,
     words,
 )
 
@@ -94,7 +94,5 @@ def _health(key: str, value: object) -> Health:
 
 CHECK_KEYS = keys_of(Health)
 HEALTH = Key(
-    "how it is asked whether it works, and what is done if not",
-    {"type": "object", "properties": schema_of(CHECK_KEYS), "additionalProperties": False},
-    _health,
+    "how it is asked whether it works, and what is done if not", object_schema(CHECK_KEYS), _health
 )

@@ -51,6 +51,16 @@ def schema_of(keys: Mapping[str, Key]) -> dict[str, Any]:
     return {name: {**key.schema, "description": key.description} for name, key in keys.items()}
 
 
+def object_schema(keys: Mapping[str, Key], **more: Any) -> dict[str, Any]:
+    """The JSON schema of an object that has no other keys than these."""
+    return {
+        "type": "object",
+        "properties": schema_of(keys),
+        "additionalProperties": False,
+        **more,
+    }
+
+
 def boolean(description: str) -> Key:
     """A key that takes true or false."""
 
@@ -113,15 +123,26 @@ def matching(description: str, pattern: re.Pattern[str], what: str) -> Key:
     return Key(description, string_schema(pattern), check)
 
 
-def texts(description: str, most: int) -> Key:
-    """A key that takes a list of strings."""
+def strings(
+    description: str,
+    most: int,
+    check: Callable[[str, list[object]], Any],
+    pattern: re.Pattern[str] | None = None,
+) -> Key:
+    """A key that takes a list of strings; ``check`` is called with the list, and looks at each."""
 
-    def check(key: str, value: object) -> list[str]:
+    def check_list(key: str, value: object) -> Any:
         if not isinstance(value, list) or len(value) > most:
             refuse(f"{key} must be a list of up to {most} strings, not {shown(value)}")
-        return [printable(key, text) for text in value]
+        return check(key, value)
 
-    return Key(description, {"type": "array", "items": {"type": "string"}, "maxItems": most}, check)
+    items = string_schema(pattern) if pattern else {"type": "string"}
+    return Key(description, {"type": "array", "items": items, "maxItems": most}, check_list)
+
+
+def texts(description: str, most: int) -> Key:
+    """The same, if any strings will do that can be printed."""
+    return strings(description, most, lambda key, given: [printable(key, text) for text in given])
 
 
 def words(description: str) -> Key:

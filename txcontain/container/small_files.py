@@ -17,9 +17,11 @@ from txcontain.container.keys import (
     absolute_path,
     file_name,
     is_kernels_own,
+    object_schema,
     owner,
     printable,
     string_schema,
+    strings,
 )
 
 MOST_FILES = 64
@@ -101,12 +103,6 @@ def _mode(key: str, value: object) -> int:
     return int(text, 8)
 
 
-def _secrets(key: str, value: object) -> tuple[Secret, ...]:
-    if not isinstance(value, list) or len(value) > MOST_FILES:
-        refuse(f"{key} must be a list of up to {MOST_FILES} strings, not {shown(value)}")
-    return tuple(_secret(key, one) for one in value)
-
-
 def _secret(key: str, value: object) -> Secret:
     words = printable(key, value).split()
     if not 2 <= len(words) <= 4 or not SECRET_NAME.fullmatch(words[0]):
@@ -131,20 +127,12 @@ FILES = Key(
     {
         "type": "array",
         "maxItems": MOST_FILES,
-        "items": {
-            "type": "object",
-            "properties": {
-                name: {**key.schema, "description": key.description}
-                for name, key in FILE_KEYS.items()
-            },
-            "required": ["path"],
-            "additionalProperties": False,
-        },
+        "items": object_schema(FILE_KEYS, required=["path"]),
     },
     _files,
 )
-SECRETS = Key(
+SECRETS = strings(
     "each NAME /absolute/path [MODE [OWNER]]: a secret as a file, read-only",
-    {"type": "array", "items": {"type": "string"}, "maxItems": MOST_FILES},
-    _secrets,
+    MOST_FILES,
+    lambda key, lines: tuple(_secret(key, line) for line in lines),
 )

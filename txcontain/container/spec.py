@@ -36,12 +36,13 @@ from txcontain.container.keys import (
     keys_of,
     matching,
     number,
+    object_schema,
     one_of,
     owner,
     printable,
-    schema_of,
     size,
     string_schema,
+    strings,
     words,
 )
 from txcontain.container.reference import BASE_IMAGE
@@ -370,10 +371,8 @@ def _refuse_same_target(checked: dict[str, Any]) -> None:
         mounted.add(volume.target)
 
 
-def _mounts(key: str, value: object) -> tuple[Mount, ...]:
-    if not isinstance(value, list) or len(value) > MOST_MOUNTS:
-        refuse(f"{key} must be a list of up to {MOST_MOUNTS} strings, not {shown(value)}")
-    mounts = tuple(_mount(key, line) for line in value)
+def _mounts(key: str, lines: list[object]) -> tuple[Mount, ...]:
+    mounts = tuple(_mount(key, line) for line in lines)
     targets = [mount.target for mount in mounts]
     for i, target in enumerate(targets):
         if target in targets[:i]:
@@ -381,11 +380,7 @@ def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     return mounts
 
 
-MOUNTS = Key(
-    "each TARBALL /absolute/target READ|READWRITE",
-    {"type": "array", "items": {"type": "string"}, "maxItems": MOST_MOUNTS},
-    _mounts,
-)
+MOUNTS = strings("each TARBALL /absolute/target READ|READWRITE", MOST_MOUNTS, _mounts)
 
 
 def _mount(key: str, line: object) -> Mount:
@@ -406,16 +401,10 @@ def _target(key: str, text: str) -> str:
     return target
 
 
-def _volumes(key: str, value: object) -> tuple[Volume, ...]:
-    if not isinstance(value, list) or len(value) > MOST_MOUNTS:
-        refuse(f"{key} must be a list of up to {MOST_MOUNTS} strings, not {shown(value)}")
-    return tuple(_volume(key, line) for line in value)
-
-
-VOLUMES = Key(
+VOLUMES = strings(
     "each NAME /absolute/target [READ|READWRITE], or an absolute path of the host as NAME",
-    {"type": "array", "items": {"type": "string"}, "maxItems": MOST_MOUNTS},
-    _volumes,
+    MOST_MOUNTS,
+    lambda key, lines: tuple(_volume(key, line) for line in lines),
 )
 
 
@@ -541,21 +530,15 @@ def _limits(key: str, value: object) -> Limits:
     return Limits(**{name: LIMITS[name](f"{key}.{name}", value[name]) for name in value})
 
 
-def _ports(key: str, value: object) -> tuple[Port, ...]:
-    if not isinstance(value, list) or len(value) > MOST_PORTS:
-        refuse(f"{key} must be a list of up to {MOST_PORTS} strings, not {shown(value)}")
-    ports = tuple(_port(f"{key}[{place}]", text) for place, text in enumerate(value))
+def _ports(key: str, texts: list[object]) -> tuple[Port, ...]:
+    ports = tuple(_port(f"{key}[{place}]", text) for place, text in enumerate(texts))
     for one, other in combinations(ports, 2):
         if one.clashes_with(other):
             refuse(f"{key} publishes port {one} twice")
     return ports
 
 
-PORTS = Key(
-    "each [ADDRESS:]HOST:CONTAINER[/tcp|/udp]",
-    {"type": "array", "items": string_schema(PORT), "maxItems": MOST_PORTS},
-    _ports,
-)
+PORTS = strings("each [ADDRESS:]HOST:CONTAINER[/tcp|/udp]", MOST_PORTS, _ports, PORT)
 
 
 def _port(key: str, value: object) -> Port:
@@ -590,10 +573,6 @@ def _address(key: str, text: str) -> str:
 
 IO_WEIGHT = number("share of a scarce disk; 100 is everyone's", 1, 10_000)
 LIMITS = keys_of(Limits)
-LIMITS_KEY = Key(
-    "what it may use",
-    {"type": "object", "properties": schema_of(LIMITS), "additionalProperties": False},
-    _limits,
-)
+LIMITS_KEY = Key("what it may use", object_schema(LIMITS), _limits)
 KEYS = keys_of(Spec)
 REQUIRED = tuple(one.name for one in fields(Spec) if one.default is NOTHING)

@@ -1,4 +1,4 @@
-"""Images come in: from an archive that a client sends."""
+"""What a manager can be asked about images."""
 
 from __future__ import annotations
 

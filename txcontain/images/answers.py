@@ -1,4 +1,4 @@
-"""What is answered over HTTP by who may not wish us well: its headers have an end, or are cut."""
+"""Answers over HTTP of servers that may be hostile: headers without an end are cut."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from txcontain.container.keys import (
     boolean,
     keys_of,
     number,
+    object_schema,
     one_of,
     printable,
-    schema_of,
     string_schema,
 )
 from txcontain.container.spec import NAME, PORTS, VERSION, Port
@@ -121,29 +121,12 @@ class Service:
     ports: Annotated[tuple[Port, ...] | None, PORTS] = None  # None: those of its config
     health: Annotated[Health | None, HEALTH] = None  # None: as its config has it
     update: Annotated[
-        Update,
-        Key(
-            "how its instances are replaced",
-            {
-                "type": "object",
-                "properties": schema_of(UPDATE_KEYS),
-                "additionalProperties": False,
-            },
-            _update,
-        ),
+        Update, Key("how its instances are replaced", object_schema(UPDATE_KEYS), _update)
     ] = Update()
     drain: Annotated[float, seconds("that connections get before an instance is ended")] = 10.0
     on_demand: Annotated[
         OnDemand | None,
-        Key(
-            "it runs only while someone is connected",
-            {
-                "type": "object",
-                "properties": schema_of(ON_DEMAND_KEYS),
-                "additionalProperties": False,
-            },
-            _on_demand,
-        ),
+        Key("it runs only while someone is connected", object_schema(ON_DEMAND_KEYS), _on_demand),
     ] = None
     per_connection: Annotated[bool, boolean("one instance for each connection")] = False
     run: Annotated[str, one_of("once: until it has succeeded", "always", "once")] = "always"
