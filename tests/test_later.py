@@ -24,7 +24,6 @@ from txcontain.later import (
     poll,
     slices,
     together,
-    wait_for,
 )
 
 
@@ -158,26 +157,6 @@ class BoundedTests(SynchronousTestCase):
         begun = bounded(clock, 1.0, work())
         clock.advance(1.0)
         self.failureResultOf(begun, TimeoutError)
-
-
-class WaitTests(SynchronousTestCase):
-    """Waiting for what goes on anyway."""
-
-    def test_wait(self) -> None:
-        """The wait is over when it is, or when the time is; it is not cancelled, and may end."""
-        for in_time in (True, False):
-            clock, begun = Clock(), Deferred[None]()
-            waited = wait_for(clock, 1.0, begun)
-            self.assertNoResult(waited)
-            if in_time:
-                begun.callback(None)
-            else:
-                clock.advance(1.0)
-            self.assertIsNone(self.successResultOf(waited))
-            if not in_time:
-                begun.callback(None)
-            self.assertIsNone(self.successResultOf(begun))
-            self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class BackgroundTests(SynchronousTestCase):

@@ -131,13 +131,6 @@ def _too_late(outcome: object, seconds: float) -> NoReturn:
     raise TimeoutError(seconds, "work")
 
 
-def wait_for(reactor: Any, seconds: float, begun: Deferred[None]) -> Deferred[None]:
-    """Fires when this does, or after so many seconds: then it goes on all the same."""
-    waited: Deferred[None] = Deferred(lambda waited: waited.callback(None))
-    begun.addCallback(lambda _: None if waited.called else waited.callback(None))
-    return waited.addTimeout(seconds, reactor)
-
-
 def pause(reactor: Any, seconds: float) -> Deferred[None]:
     """Fires after so many seconds; to be awaited."""
     return deferLater(reactor, seconds)

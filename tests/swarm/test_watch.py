@@ -4,13 +4,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MachineTestCase
 from tests.swarm.test_records import at, seen
 from txcontain.errors import Unavailable
 from txcontain.swarm.client import ANSWER_WITHIN
 from txcontain.swarm.records import Seen
-from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, Watch
+from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, Watch, wait_for
 
 
 class WatchTests(MachineTestCase):
@@ -102,3 +103,23 @@ class WatchTests(MachineTestCase):
         self.assertEqual(self.told, [("web", "ended", "complete, on h1")])
         self.watch.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class WaitTests(SynchronousTestCase):
+    """Waiting for what goes on anyway."""
+
+    def test_wait(self) -> None:
+        """The wait is over when it is, or when the time is; it is not cancelled, and may end."""
+        for in_time in (True, False):
+            clock, begun = Clock(), Deferred[None]()
+            waited = wait_for(clock, 1.0, begun)
+            self.assertNoResult(waited)
+            if in_time:
+                begun.callback(None)
+            else:
+                clock.advance(1.0)
+            self.assertIsNone(self.successResultOf(waited))
+            if not in_time:
+                begun.callback(None)
+            self.assertIsNone(self.successResultOf(begun))
+            self.assertEqual(clock.getDelayedCalls(), [])

@@ -10,7 +10,7 @@ from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 
 from txcontain.errors import Unavailable
-from txcontain.later import Timer, background, wait_for
+from txcontain.later import Timer, background
 from txcontain.swarm.client import ANSWER_WITHIN
 from txcontain.swarm.records import Seen, changes
 
@@ -86,3 +86,10 @@ class Watch:
             before, self.seen = self.seen, seen
             for change in changes(before, seen) if before else ():
                 self.tell(*change)
+
+
+def wait_for(reactor: Any, seconds: float, begun: Deferred[None]) -> Deferred[None]:
+    """Fires when this does, or after so many seconds: then it goes on all the same."""
+    waited: Deferred[None] = Deferred(lambda waited: waited.callback(None))
+    begun.addCallback(lambda _: None if waited.called else waited.callback(None))
+    return waited.addTimeout(seconds, reactor)
