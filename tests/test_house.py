@@ -55,6 +55,9 @@ WITHOUT_TWISTED = [
     "swarm/mapping",
     "errors",
 ]
+DOCUMENTS = [
+    path for folder in ("", "docs/**/", "examples/**/") for path in PROJECT.glob(folder + "*.md")
+]
 LONGEST = 600  # lines
 LONGER = {"init.py": 1800, "logd.py": 800}  # each is one file, on purpose
 
@@ -95,6 +98,12 @@ def modules_of_ours(path: Any, *, for_types: bool = False) -> Any:
 def name_of(path: Any) -> Any:
     """A module of the manager, as ``modules_of_ours`` names it."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def headings(document: Path) -> set[str]:
+    """The headings of a document, as links name them."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 class Arrows(SynchronousTestCase):
@@ -245,11 +254,21 @@ class Documents(SynchronousTestCase):
     """What strangers read."""
 
     def test_links(self) -> None:
-        """Every link of a document to a file leads to one."""
-        documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
-        for document in documents:
-            for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", document.read_text()):
-                self.assertTrue((document.parent / link).exists(), f"{document.name}: {link}")
+        """Every link of a document leads to a file, and to a heading in it if it names one."""
+        for document in DOCUMENTS:
+            for link in re.findall(r"\]\((?!https?:)([^)\s]+)", document.read_text()):
+                path, _, heading = link.partition("#")
+                file = document.parent / path if path else document
+                self.assertTrue(file.exists(), f"{document.name}: {link}")
+                if heading:
+                    self.assertIn(heading, headings(file), f"{document.name}: {link}")
+
+    def test_targets(self) -> None:
+        """Every target of make that a document tells a person to make is one."""
+        targets = set(re.findall(r"^([a-z_-]+):", (PROJECT / "Makefile").read_text(), re.M))
+        for document in DOCUMENTS:
+            named = re.findall(r"^make ([a-z_-]+)|`make ([a-z_-]+)", document.read_text(), re.M)
+            self.assertEqual({a or b for a, b in named} - targets, set(), document.name)
 
     def test_decisions(self) -> None:
         """Every decision is in the list of them, and has the three parts."""
