@@ -43,9 +43,7 @@ def stopped(ours: Txcontain, docker: Docker | None) -> Iterator[list[Contestant]
     """An instance that is stopped, and a container of Docker's; in the end they are removed."""
     name = ours.finish(ours.begin())
     path = f"/instances/{name}"
-    again: list[Contestant] = [
-        Again(START, ours.manager.client, f"{path}/start", f"{path}/stop"),
-    ]
+    again: list[Contestant] = [Again(START, ours.manager.client, f"{path}/start", f"{path}/stop")]
     container = docker.finish(docker.begin()) if docker else ""
     if docker:
         path = f"/containers/{container}"

@@ -37,14 +37,7 @@ CLI = Path(__file__).resolve().parents[2] / "cli"
 
 LAUNCHED = {"instance": "web-1", "name": "web", "major": "1", "minor": "01"}
 RECORD = {**LAUNCHED, "state": "running", "since": 0, "pid": 7, "restarts": 0, "exit": None}
-RUNNING = {
-    **LAUNCHED,
-    "state": "running",
-    "since": 1000,
-    "pid": 4711,
-    "restarts": 0,
-    "exit": None,
-}
+RUNNING = {**LAUNCHED, "state": "running", "since": 1000, "pid": 4711, "restarts": 0, "exit": None}
 ENDED = {
     **RUNNING,
     "instance": "web-2",

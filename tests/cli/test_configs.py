@@ -42,10 +42,7 @@ class ConfigTests(Session):
         """Each config that was removed is named; a refusal is told."""
         self.manager.answers_to("DELETE /configs/a-1-1")
         self.manager.answers_to(
-            "DELETE /configs/web-1-10",
-            PROBLEM,
-            status=409,
-            Content_Type="application/problem+json",
+            "DELETE /configs/web-1-10", PROBLEM, status=409, Content_Type="application/problem+json"
         )
         self.assertEqual(self.run_command("configs", "rm", "a-1-1", "web-1-10"), 1)
         self.assertEqual(self.out, "a-1-1\n")

@@ -14,13 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from wsproto import WSConnection
 from wsproto.connection import ConnectionType
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    RejectConnection,
-    RejectData,
-    Request,
-)
+from wsproto.events import AcceptConnection, BytesMessage, RejectConnection, RejectData, Request
 
 from tests.cli.session import Session
 from txcontain.cli import exec as commands

@@ -5,13 +5,7 @@ from pathlib import Path
 
 from tests.cli.session import Session
 
-VOLUME = {
-    "volume": "pg",
-    "created": 0,
-    "size": 2048,
-    "bound": None,
-    "used_by": ["db-1", "db-2"],
-}
+VOLUME = {"volume": "pg", "created": 0, "size": 2048, "bound": None, "used_by": ["db-1", "db-2"]}
 
 
 class VolumeTests(Session):

@@ -877,8 +877,7 @@ class Network(Case):
         container.link("10.0.0.2", "255.255.0.0", "10.0.0.1")
         requests = [call[1] for call in kernel.calls]
         self.assertEqual(
-            requests,
-            [init.SIOCSIFADDR, init.SIOCSIFNETMASK, init.SIOCSIFFLAGS, init.SIOCADDRT],
+            requests, [init.SIOCSIFADDR, init.SIOCSIFNETMASK, init.SIOCSIFFLAGS, init.SIOCADDRT]
         )
         for call, address in zip(kernel.calls, ("10.0.0.2", "255.255.0.0"), strict=False):
             self.assertEqual(call[2][:5], b"eth0\0")

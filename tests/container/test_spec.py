@@ -104,11 +104,7 @@ REFUSED: dict[str, list[Any]] = {
         "$",
         "٣",
     ],
-    "files": [
-        {},
-        "/x",
-        [{"path": "/x", "content": ""}] * 65,
-    ],
+    "files": [{}, "/x", [{"path": "/x", "content": ""}] * 65],
     "secrets": [{}, "db /x", ["db /x"] * 65],
     "startup_env": [
         "A",

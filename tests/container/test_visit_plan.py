@@ -7,22 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import make_spec
 from txcontain.container.exec_plan import make_exec_base_plan
 from txcontain.container.facts import Host, Place
-from txcontain.container.plan import (
-    CAPABILITIES,
-    Paths,
-    Plan,
-    VolumePlace,
-    begins_with,
-    make_plan,
-)
+from txcontain.container.plan import CAPABILITIES, Paths, Plan, VolumePlace, begins_with, make_plan
 from txcontain.container.shell_steps import Shell
-from txcontain.container.visit_plan import (
-    BORROWED,
-    POWERS,
-    Visit,
-    plan_of_ended,
-    plan_of_running,
-)
+from txcontain.container.visit_plan import BORROWED, POWERS, Visit, plan_of_ended, plan_of_running
 
 HOST = Host("/empty", (("/proc/kcore", False),), ("/proc/sys",), (b"first", b"last"))
 VISIT = Visit("/etc", "hosts", ["/bin/tar"], [f"{BORROWED}/bin/tar", "-c"], most_output=7)

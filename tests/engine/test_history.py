@@ -138,8 +138,7 @@ class HistoryTests(ManagerTestCase):
         self.assertEqual(self.told(name, 28), [([None] * 28, [None] * 28)])
         self.reactor.advance(1)
         self.assertEqual(
-            self.told(name, 31),
-            [([0.0, *[0.5] * 30], [MIB, *[2 * MIB] * 29, 3 * MIB])],
+            self.told(name, 31), [([0.0, *[0.5] * 30], [MIB, *[2 * MIB] * 29, 3 * MIB])]
         )
         self.assertEqual(self.told(name, 3, step=10), [([0.5] * 3, [2 * MIB, 2 * MIB, 3 * MIB])])
 

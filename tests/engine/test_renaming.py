@@ -6,13 +6,7 @@ from typing import Any
 from tests.engine.test_life import LifeCase
 from tests.fakes import write_log
 from txcontain.engine.renaming import rename
-from txcontain.errors import (
-    CalledOff,
-    ConfigAtFault,
-    InstanceExists,
-    MachineAtFault,
-    WrongState,
-)
+from txcontain.errors import CalledOff, ConfigAtFault, InstanceExists, MachineAtFault, WrongState
 from txcontain.runtime.instance import Instance
 
 

@@ -104,10 +104,7 @@ REFUSED: tuple[tuple[Callable[[], bytes], str], ...] = (
         lambda: of_docker([{"Config": "c", "Layers": ["l"]}], CONFIG, BZIP2),
         "the layer 'l' is compressed by bzip2, which no image is",
     ),
-    (
-        lambda: of_docker([{"Config": "c", "Layers": "l"}], CONFIG),
-        "Layers must be a list, not 'l'",
-    ),
+    (lambda: of_docker([{"Config": "c", "Layers": "l"}], CONFIG), "Layers must be a list, not 'l'"),
     (
         lambda: of_docker([{"Config": "c", "Layers": []}], CONFIG),
         "it has 0 layers, and its config 1",

@@ -119,10 +119,7 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
         lambda: read_image(plain(layers=[{**LAYER.plain(), "digest": "sha256:../../etc"}])),
         "a digest in layers must be sha256: and 64 digits, not 'sha256:../../etc'",
     ),
-    (
-        lambda: read_image(plain(annotations={"a": 1})),
-        "one of annotations must be a string, not 1",
-    ),
+    (lambda: read_image(plain(annotations={"a": 1})), "one of annotations must be a string, not 1"),
     (lambda: read_image(plain(annotations=[])), "annotations must be an object, not a list of 0"),
     (
         lambda: choose(index(ARM64, Platform("windows", "amd64")), AMD64),

@@ -15,15 +15,7 @@ from txcontain.errors import ConfigAtFault
 from txcontain.images import oci_writing
 from txcontain.images.bounds import Bounds
 from txcontain.images.oci import CONFIG, MANIFEST, described
-from txcontain.images.oci_writing import (
-    Blob,
-    File,
-    Image,
-    Tree,
-    archive,
-    described_layer,
-    layer,
-)
+from txcontain.images.oci_writing import Blob, File, Image, Tree, archive, described_layer, layer
 
 WHITEOUT = os.makedev(0, 0)
 

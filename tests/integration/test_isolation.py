@@ -336,8 +336,7 @@ class FileTests(ManagerCase):
         self.mountable("a.tar", file("a"), file("sub/a"))
         self.mountable("b.tar", file("b"), file("c"))
         out = self.inside(
-            "ls /x /x/sub /y",
-            mounts=["b.tar /x/sub READ", "a.tar /x READ", "b.tar /y READWRITE"],
+            "ls /x /x/sub /y", mounts=["b.tar /x/sub READ", "a.tar /x READ", "b.tar /y READWRITE"]
         )
         self.assertEqual(out, "/x:\na\nsub\n\n/x/sub:\nb\nc\n\n/y:\nb\nc\n")
         twice = self.config(mounts=["a.tar /y READ", "b.tar /y READWRITE"])

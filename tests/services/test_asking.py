@@ -110,10 +110,7 @@ class Refusals(KeeperCase):
         private = {"config": "net-1-01", "ports": ["80:1"]}
         self.add(name="net")
         self.up("shop-a", b=private)
-        for stack, services in (
-            ("shop", {"a-b": WEB}),
-            ("two", {"c": private}),
-        ):
+        for stack, services in (("shop", {"a-b": WEB}), ("two", {"c": private})):
             self.refused_up(ConfigAtFault, stack, **services)
         self.up("two", B={**private, "ports": []} | {"replicas": 1})
 

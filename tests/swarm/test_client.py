@@ -69,10 +69,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_versions(self) -> None:
         """The oldest version that fits both is spoken; if there is none, both ranges are named."""
-        for newest, oldest, chosen in (
-            ("1.41", "1.12", (1, 41)),
-            ("1.52", "1.44", (1, 44)),
-        ):
+        for newest, oldest, chosen in (("1.41", "1.12", (1, 41)), ("1.52", "1.44", (1, 44))):
             body = f'{{"ApiVersion": "{newest}", "MinAPIVersion": "{oldest}"}}'.encode()
             self.assertEqual(choose_version("unix:/x", 200, body), chosen)
         for body, words in (

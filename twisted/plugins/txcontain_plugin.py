@@ -3,8 +3,5 @@
 from twisted.application.service import ServiceMaker
 
 containerd_lite = ServiceMaker(
-    "txcontain",
-    "txcontain.tap",
-    "A small container manager with a REST API.",
-    "containerd-lite",
+    "txcontain", "txcontain.tap", "A small container manager with a REST API.", "containerd-lite"
 )

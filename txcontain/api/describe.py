@@ -98,8 +98,7 @@ def in_path(name: str, description: str, schema: Json | None = None) -> Json:
 
 
 INSTANCE = in_path(
-    "instance",
-    "its name, the beginning of it if no other begins so, config:NAME or service:NAME",
+    "instance", "its name, the beginning of it if no other begins so, config:NAME or service:NAME"
 )
 
 

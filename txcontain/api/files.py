@@ -126,10 +126,7 @@ class Files(Area):
                     },
                 },
                 NO_PATH,
-                parameters=[
-                    PATH,
-                    in_query("stat", "only tell what is there", FLAG),
-                ],
+                parameters=[PATH, in_query("stat", "only tell what is there", FLAG)],
             ),
             "put": extension(
                 "writeFiles",

@@ -24,14 +24,7 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import (
-    Collection,
-    ExtensionResource,
-    hang_up_of,
-    query,
-    read_body,
-    stream,
-)
+from txcontain.api.verbs import Collection, ExtensionResource, hang_up_of, query, read_body, stream
 from txcontain.container.keys import Key, boolean, printable
 from txcontain.container.reference import LONGEST_REFERENCE
 from txcontain.engine import loading

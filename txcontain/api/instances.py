@@ -65,7 +65,7 @@ RECORD: Json = {
     },
 }  # what the list of all tells of each
 OF_SWARM: Json = {
-    "node": {"type": ["string", "null"], "description": "of many hosts, the one where it runs"},
+    "node": {"type": ["string", "null"], "description": "of many hosts, the one where it runs"}
 }  # what it tells beside that, if there are many hosts
 NAME_PART = string(
     "a name, the beginning of one, config:NAME, NAME-MAJOR, NAME-MAJOR-MINOR, or service:NAME"
@@ -308,10 +308,7 @@ class Instances(Area):
         },
         "/instances/{instance}/explain": {
             "get": extension(
-                "explain",
-                "Tell how to make an instance's container by hand",
-                SCRIPT,
-                NO_INSTANCE,
+                "explain", "Tell how to make an instance's container by hand", SCRIPT, NO_INSTANCE
             ),
             "parameters": [INSTANCE],
         },

@@ -20,13 +20,7 @@ from txcontain.api.describe import (
     string,
     structure,
 )
-from txcontain.api.verbs import (
-    Collection,
-    ExtensionResource,
-    NamedChildren,
-    hang_up_of,
-    read_body,
-)
+from txcontain.api.verbs import Collection, ExtensionResource, NamedChildren, hang_up_of, read_body
 from txcontain.container.escapes import ESCAPES, OF_WALL
 from txcontain.container.keys import number, one_of
 from txcontain.engine.escaping import attempt

@@ -16,9 +16,7 @@ EVERY = 0.5  # seconds
 CLEAR = "\r\x1b[K"  # a terminal's: to the left, and the line empty
 LINES_EVERY = 10  # of these: a line where no terminal is
 BAR = 20  # characters
-UNPACKING = {
-    "unpacking": [{"tarball": str, "seconds": (int, float), "bytes": int}],
-}
+UNPACKING = {"unpacking": [{"tarball": str, "seconds": (int, float), "bytes": int}]}
 
 
 async def with_progress(

@@ -251,10 +251,5 @@ COMMANDS = (
             Argument("minor", metavar="MINOR", help="the minor version of its config"),
         ),
     ),
-    Command(
-        "rollback",
-        "go back to the last good version of a service",
-        rollback,
-        (DETACH, NAMED),
-    ),
+    Command("rollback", "go back to the last good version of a service", rollback, (DETACH, NAMED)),
 )

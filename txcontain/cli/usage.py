@@ -17,14 +17,7 @@ CLEAR = "\x1b[H\x1b[2J"  # a terminal's: to the top left, and all empty
 OF_ONE = "its name, or the beginning of it: show its processes"
 EVERY = 1.0  # seconds
 HEAD = ("INSTANCE", "CPU", "MEMORY", "LIMIT", "PEAK", "PIDS", "NET I/O", "BLOCK I/O", "PRESSURE")
-PROCESS = {
-    "pid": int,
-    "host_pid": int,
-    "user": int,
-    "cpu_usec": int,
-    "memory": int,
-    "command": str,
-}
+PROCESS = {"pid": int, "host_pid": int, "user": int, "cpu_usec": int, "memory": int, "command": str}
 
 
 async def stats(client: "Client", arguments: Namespace) -> int:

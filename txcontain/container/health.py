@@ -8,15 +8,7 @@ from typing import Annotated, Any
 from attrs import evolve, frozen
 
 from txcontain.container.document import refuse, refuse_unknown, shown
-from txcontain.container.keys import (
-    Key,
-    keys_of,
-    matching,
-    number,
-    object_schema,
-    one_of,
-    words,
-)
+from txcontain.container.keys import Key, keys_of, matching, number, object_schema, one_of, words
 
 FORMS = ("http", "tcp", "command")  # a check is one of them
 PATH = re.compile(r"/[!-~]{0,1023}")  # of a request, as it is sent (RFC 9112, 3.2.1)

@@ -53,12 +53,7 @@ def schema_of(keys: Mapping[str, Key]) -> dict[str, Any]:
 
 def object_schema(keys: Mapping[str, Key], **more: Any) -> dict[str, Any]:
     """The JSON schema of an object that has no other keys than these."""
-    return {
-        "type": "object",
-        "properties": schema_of(keys),
-        "additionalProperties": False,
-        **more,
-    }
+    return {"type": "object", "properties": schema_of(keys), "additionalProperties": False, **more}
 
 
 def boolean(description: str) -> Key:

@@ -124,11 +124,7 @@ FILE_KEYS = {
 }
 FILES = Key(
     "small files, written at the launch, read-only",
-    {
-        "type": "array",
-        "maxItems": MOST_FILES,
-        "items": object_schema(FILE_KEYS, required=["path"]),
-    },
+    {"type": "array", "maxItems": MOST_FILES, "items": object_schema(FILE_KEYS, required=["path"])},
     _files,
 )
 SECRETS = strings(

@@ -17,21 +17,10 @@ from typing import Any, NoReturn
 from attrs import define, field
 
 from txcontain.container.document import refuse, shown
-from txcontain.container.visit_plan import (
-    BORROWED,
-    Visit,
-    plan_of_ended,
-    plan_of_running,
-)
+from txcontain.container.visit_plan import BORROWED, Visit, plan_of_ended, plan_of_running
 from txcontain.engine.manager import Manager
 from txcontain.engine.transfers import still
-from txcontain.errors import (
-    CalledOff,
-    CannotCopy,
-    MachineAtFault,
-    MountableExists,
-    NotRunning,
-)
+from txcontain.errors import CalledOff, CannotCopy, MachineAtFault, MountableExists, NotRunning
 from txcontain.host.files import flush_folder
 from txcontain.host.os_errors import of_os
 from txcontain.images.complaints import Complaints

@@ -14,10 +14,7 @@ MOST_PROCESSES, MOST_FILES = 256, 4096  # of a container, that one look goes thr
 
 
 def listening_sockets(
-    port: int,
-    network_of: int | str = "self",
-    protocol: str = "tcp",
-    address: str = "0.0.0.0",
+    port: int, network_of: int | str = "self", protocol: str = "tcp", address: str = "0.0.0.0"
 ) -> set[str]:
     """The inodes of the sockets that listen on a port at an IPv4 address; 0.0.0.0 is any."""
     found = sockets.listeners(port, network_of, protocol)

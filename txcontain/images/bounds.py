@@ -113,9 +113,7 @@ def walk(folder: str) -> Iterator[tuple[int, int, os.stat_result]]:
             os.close(descriptor)
 
 
-def _entries(
-    levels: list[tuple[int, int, list[str]]],
-) -> Iterator[tuple[int, int, os.stat_result]]:
+def _entries(levels: list[tuple[int, int, list[str]]]) -> Iterator[tuple[int, int, os.stat_result]]:
     descriptor, length, folders = levels[-1]
     with os.scandir(descriptor) as entries:
         for entry in entries:

@@ -177,12 +177,7 @@ class Network:
         names = (instance.lower(), spec.name.lower())
         datagrams = has_datagrams(spec.ports)
         self._members[instance] = Member(
-            names,
-            IPv4Address(address),
-            spec.ports,
-            spec.name,
-            address6,
-            datagrams=datagrams,
+            names, IPv4Address(address), spec.ports, spec.name, address6, datagrams=datagrams
         )
 
     async def publish(self, instance: str, ports: tuple[Port, ...]) -> None:
