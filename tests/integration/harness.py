@@ -24,10 +24,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.hosts import have_host
 from tests.integration.tarballs import Member, pack, script, small_image
 from tests.support import DISK, MEASURED, TWISTD, mount_memory, needs_root, on_overlay, unmount
+from txcontain.runtime.phase import Phase, phase_of
 
 PROJECT = Path(__file__).resolve().parents[2]
-PATIENCE = 30  # seconds, for what takes milliseconds
-GONE_WITHIN = 30
+PATIENCE = 60  # seconds, for what takes milliseconds if the machine is idle
+GONE_WITHIN = 60
 NEW_NUMBER = itertools.count(1).__next__
 
 
@@ -124,6 +125,13 @@ def processes_of(folder: Path) -> Iterator[int]:
             continue
 
 
+def command_of(pid: int) -> list[str]:
+    """The command line of a process; nothing if it has ended."""
+    with contextlib.suppress(OSError):
+        return _text(Path(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+    return []
+
+
 def mounts_of(folder: Path, mountinfo: Path) -> list[str]:
     """The mounts that have to do with a folder; not what a test has mounted on that itself."""
     lines = _text(mountinfo).splitlines()
@@ -139,6 +147,13 @@ def text_of(file: Path) -> str:
     with contextlib.suppress(OSError):
         return file.read_text()
     return ""
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the folder is there that was made for an expected launch."""
+    with contextlib.suppress(FileNotFoundError):
+        return phase_of(folder) == Phase.PREPARED
+    return False
 
 
 def cgroups_of(state: Path) -> list[Path]:
@@ -285,12 +300,8 @@ class ManagerCase(SynchronousTestCase):
 
     def log_processes(self) -> list[int]:
         """The pids of the log process: of the server, and of its holder."""
-        found = []
-        for pid in processes_of(self.folder):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                if f"{self.state}/run/logd.pyc" in _text(Path(f"/proc/{pid}/cmdline")):
-                    found.append(pid)
-        return found
+        program = f"{self.state}/run/logd.pyc"
+        return [pid for pid in processes_of(self.folder) if program in command_of(pid)]
 
     def cgroups_left(self) -> list[Path]:
         """The groups of containers; once the manager has stopped, its own as well."""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import Answer, wait_until
+from tests.integration.harness import Answer, command_of, processes_of, wait_until
 from tests.integration.probes import ProbeCase
 from tests.support import needs_networks, needs_user_namespaces
 
@@ -50,6 +50,10 @@ class ExecCase(ProbeCase):
         said = answer.json
         self.assertEqual((said["exit"]["reason"], said["stderr"]), ("exit status 0", ""))
         return said["stdout"]
+
+    def sleepers(self) -> list[int]:
+        """The processes of `sleep 4711` in containers of this test, as the host sees them."""
+        return [pid for pid in processes_of(self.folder) if command_of(pid) == ["sleep", "4711"]]
 
     def idle(self, **keys: Any) -> str:
         """An instance that does nothing."""
@@ -230,11 +234,12 @@ class RunTests(ExecCase):
         self.assertIn("it wrote 1048576 bytes or more to stdout", said["exit"]["reason"])
         said = self.exec(instance, "sh", "-c", "trap '' HUP; sleep 60; sleep 60", timeout=0.3).json
         self.assertEqual(said["exit"]["reason"], "it took more than 0.3 s (killed by SIGKILL)")
-        self.assertEqual(self.sleeping(instance), 1)  # PID 1
+        wait_until(lambda: self.sleeping(instance) == 1, "only PID 1 is left")
 
     def sleeping(self, instance: str) -> int:
         """How many processes of an instance sleep."""
-        said = self.output(instance, "cat /proc/[0-9]*/cmdline")  # of zombies it is empty
+        look = "cat /proc/[0-9]*/cmdline 2>/dev/null; true"  # of zombies it is empty
+        said = self.output(instance, look)
         return said.count("sleep\0")
 
     def test_hung_up(self) -> None:
@@ -253,7 +258,7 @@ class RunTests(ExecCase):
         before = time.monotonic()
         self.assertEqual(self.output(instance, "sleep 60 & echo done"), "done\n")
         self.assertLess(time.monotonic() - before, 30)
-        self.assertEqual(self.sleeping(instance), 2)
+        wait_until(lambda: self.sleeping(instance) == 2, "it goes on")
 
     def test_ended(self) -> None:
         """In an instance that has ended, or that is not there, nothing is run."""
@@ -276,7 +281,7 @@ class LivesTests(ExecCase):
         connection = http.client.HTTPConnection("localhost", self.port)
         body = json.dumps({"command": ["sleep", "4711"]})
         connection.request("POST", f"/instances/{instance}/exec", body)
-        wait_until(lambda: len(list(sleepers())) == 1, "it runs")
+        wait_until(self.sleepers, "it runs")
         try:
             yield connection
         finally:
@@ -296,7 +301,7 @@ class LivesTests(ExecCase):
         with self.sleeping(instance):
             self.manager.terminate()
             self.manager.wait()
-            wait_until(lambda: not list(sleepers()), "it has ended")
+            wait_until(lambda: not self.sleepers(), "it has ended")
         self.start()
         self.assertIn(instance, self.running())
         events = self.ask("GET", "/events").body.decode()
@@ -308,18 +313,10 @@ class LivesTests(ExecCase):
         with self.sleeping(instance):
             self.manager.kill()
             self.manager.wait()
-            wait_until(lambda: not list(sleepers()), "it has ended")
+            wait_until(lambda: not self.sleepers(), "it has ended")
         self.start()
         self.assertIn(instance, self.running())
         self.assertEqual(self.output(instance, "echo in"), "in\n")
-
-
-def sleepers() -> Iterator[Path]:
-    """The processes of the commands of these tests, as the host sees them."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if path.read_bytes() == b"sleep\x004711\x00":
-                yield path.parent
 
 
 class CommandCase(ExecCase):
@@ -476,12 +473,12 @@ class CliTests(CommandCase):
         """A client that a signal ends leaves its terminal as it was, and ends its command."""
         instance = self.idle()
         terminal = self.type_at("exec", "-it", instance, "sleep", "4711")
-        wait_until(lambda: len(list(sleepers())) == 1, "it runs")
+        wait_until(self.sleepers, "it runs")
         wait_until(lambda: termios.tcgetattr(terminal.slave) != terminal.before, "the client knows")
         terminal.process.terminate()
         self.assertEqual(terminal.process.wait(30), 128 + signal.SIGTERM)
         self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
-        wait_until(lambda: not list(sleepers()), "it has ended")
+        wait_until(lambda: not self.sleepers(), "it has ended")
 
     def test_false_terminal(self) -> None:
         """A container that puts something in place of its terminals gets its own all the same."""

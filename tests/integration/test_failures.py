@@ -1,6 +1,5 @@
 """Every launch that can't work says why, and leaves nothing; every hostile tarball does no harm."""
 
-import contextlib
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from tests.integration.harness import (
     Answer,
     ManagerCase,
     cgroups_of,
+    command_of,
     fingerprint,
     free_port,
     processes_of,
@@ -227,11 +227,8 @@ class ListeningTests(FailureCase):
 
     def find_script(self) -> int | None:
         """The pid of a script, as this host has it."""
-        for pid in processes_of(self.folder):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                if b"/job/run" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
-        return None
+        pids = processes_of(self.folder)
+        return next((pid for pid in pids if "/job/run" in command_of(pid)), None)
 
     def test_many_last_words(self) -> None:
         """Of many last words the last are told, and no byte of them breaks the answer."""

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import tarfile
-from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import PROJECT, Answer, fingerprint, wait_until
+from tests.integration.harness import PROJECT, Answer, command_of, fingerprint, wait_until
 from tests.integration.tarballs import file, folder, link
 from tests.integration.test_exec import ExecCase
 from tests.support import needs_user_namespaces
+from txcontain.host.processes import descendants
 
 EMPTY = {"proc"}, {"."}
 BIG = 10 << 20  # bytes
@@ -215,15 +215,8 @@ class HostileTests(FilesCase):
 
     def tars(self) -> list[int]:
         """The processes of tar that this manager has started."""
-        found = subprocess.run(["pgrep", "-f", "/proc/.*/tar --extract"], capture_output=True)
-        mine = {str(pid) for pid in self.below(self.manager.pid)}
-        return [int(pid) for pid in found.stdout.decode().split() if pid in mine]
-
-    def below(self, pid: int) -> set[int]:
-        """All descendants of a process."""
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        own = {int(child) for child in children}
-        return own.union(*(self.below(child) for child in own))
+        ours = descendants(self.manager.pid)
+        return [pid for pid in ours if "--extract" in command_of(pid)]
 
     def test_hung_up(self) -> None:
         """Tar ends with its client, with its instance, and with the manager."""

@@ -35,7 +35,7 @@ class TopTests(ManagerCase):
 
     def tmux(self, *words: str, check: bool = True) -> str:
         """Tell this test's own tmux something; returns what it says."""
-        command = ["tmux", "-u", "-f", os.devnull, "-L", f"txcontain-{os.getpid()}", *words]
+        command = ["tmux", "-u", "-f", os.devnull, "-S", str(self.folder / "tmux"), *words]
         return subprocess.run(command, check=check, capture_output=True, text=True).stdout
 
     def press(self, *keys: str) -> None:

@@ -7,10 +7,9 @@ import os
 import socket
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 
-from tests.integration.harness import Answer, wait_until
+from tests.integration.harness import Answer, cgroups_of, text_of, wait_until
 from tests.integration.tarballs import Member, file, folder, link, pack
 from tests.integration.test_volumes import VolumeCase
 
@@ -45,11 +44,18 @@ class TransferCase(VolumeCase):
 
     def frozen(self) -> list[Path]:
         """The groups of containers that are frozen."""
-        groups = Path("/sys/fs/cgroup").glob("**/txcontain/*/*/cgroup.events")
-        ours = {self.ask("GET", f"/instances/{name}").json["slot"] for name in self.running()}
-        return [
-            path for path in groups if path.parts[-2] in ours and "frozen 1" in path.read_text()
-        ]
+        groups = [one for top in cgroups_of(self.state) for one in top.glob("*/")]
+        return [one for one in groups if "frozen 1" in text_of(one / "cgroup.events")]
+
+    def counted(self) -> int:
+        """How far a container that counts has come."""
+        return int(wait_until((self.data("a") / "b").read_text, "it is not just emptied"))
+
+    def begin_to_count(self) -> str:
+        """Launch a container that counts; return the instance's name."""
+        instance = self.launch(**self.job(COUNTING, volumes=["a /data"]))
+        wait_until((self.data("a") / "b").exists, "it counts")
+        return instance
 
 
 class ExportTests(TransferCase):
@@ -75,22 +81,20 @@ class ExportTests(TransferCase):
 
     def test_paused(self) -> None:
         """While it is exported with pause=1 nothing in it changes; then all run on."""
-        instance = self.launch(**self.job(COUNTING, volumes=["a /data"]))
-        wait_until(lambda: (self.data("a") / "b").exists(), "it counts")
+        instance = self.begin_to_count()
         for _ in range(5):
             with self.export("a", "?pause=1") as tarball:
                 one, other = (tarball.extractfile(name).read() for name in ("./a", "./b"))
             if one and other:  # neither was just emptied, to be written anew
                 self.assertIn(int(one) - int(other), (0, 1))
-        before = (self.data("a") / "b").read_text()
-        wait_until(lambda: (self.data("a") / "b").read_text() > before, "it counts on")
+        before = self.counted()
+        wait_until(lambda: self.counted() > before, "it counts on")
         self.assertEqual(self.frozen(), [])
         self.assertIn(instance, self.running())
 
     def stalled_export(self) -> socket.socket:
         """An export with pause=1 whose client does not read on."""
-        self.launch(**self.job(COUNTING, volumes=["a /data"]))
-        wait_until(lambda: (self.data("a") / "b").exists(), "it counts")
+        self.begin_to_count()
         with open(self.data("a") / "large", "wb") as large:
             large.write(os.urandom(32 << 20))
         client = socket.create_connection(("127.0.0.1", self.port))
@@ -113,8 +117,8 @@ class ExportTests(TransferCase):
         client.close()
         self.start()
         self.assertEqual(self.frozen(), [])
-        before = (self.data("a") / "b").read_text()
-        wait_until(lambda: (self.data("a") / "b").read_text() != before, "it counts on")
+        before = self.counted()
+        wait_until(lambda: self.counted() > before, "it counts on")
 
     def test_links_do_not_lead_out(self) -> None:
         """A link that a container has planted is packed as a link, and nothing behind it."""
@@ -197,7 +201,7 @@ class ImportTests(TransferCase):
             head = "PUT /volumes/a/import HTTP/1.1\r\nHost: localhost\r\n"
             head += f"Content-Length: {len(tarball)}\r\n\r\n"
             client.sendall(head.encode() + tarball[: 1 << 19])
-            time.sleep(0.3)
+            wait_until(lambda: list((self.state / "volumes").iterdir()), "it has begun")
         wait_until(lambda: not list((self.state / "volumes").iterdir()), "nothing is left")
         wait_until(lambda: not list((self.state / "run/packing").iterdir()), "nothing is left")
         self.assertEqual(self.ask("GET", "/volumes").json, {"volumes": []})
