@@ -1,6 +1,7 @@
 """Configs as images and documents: what skopeo, umoci, Docker and Compose make of them."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -45,6 +46,7 @@ from tests.support import PROGRAMS, needs_programs, needs_user_namespaces
 S3CRET = "$2b$05$p/NdZgf3qFIxWX6OzgkfTOoPZKYYWOTQXIoCozLc4DmOH.9VntUh2"
 # Made by every engine, wherever it is told to work.
 OF_DOCKER = ("/run/docker", "/run/containerd")
+OF_PODMAN = ("/run/libpod",)
 
 
 def run(*command: str | os.PathLike[str], **environment: str) -> str:
@@ -60,6 +62,19 @@ def run(*command: str | os.PathLike[str], **environment: str) -> str:
     if result.returncode:
         raise AssertionError(f"{command} failed: {result.stdout}{result.stderr}")
     return result.stdout
+
+
+def have_alone(test: ManagerCase, *paths: str) -> None:
+    """Have paths of the whole machine until a test ends, and then remove those that were not there.
+
+    Other tests run at the same time. Their engines use these paths too: each waits for its turn.
+    """
+    lock = os.open("/run", os.O_RDONLY)
+    test.addCleanup(os.close, lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    for path in paths:
+        if not os.path.lexists(path):
+            test.addCleanup(shutil.rmtree, path, ignore_errors=True)
 
 
 def app() -> tuple[Member, ...]:
@@ -265,8 +280,12 @@ class RegistryCase(ExportCase):
 class RegistryTests(RegistryCase):
     """A registry takes what is here."""
 
-    def uploads(self) -> int:
-        """How many blobs the registry was sent."""
+    def uploads(self, tag: str) -> int:
+        """How many blobs and manifests the registry was sent, up to a tag.
+
+        It logs a request after its answer.
+        """
+        wait_until(lambda: f'"PUT /v2/shop/app/manifests/{tag} ' in self.said.read_text(), tag)
         return self.said.read_text().count('"PUT /v2/')
 
     def test_push(self) -> None:
@@ -280,10 +299,10 @@ class RegistryTests(RegistryCase):
         self.assertEqual(told["Digest"], first.json["digest"])
         target = f"oci:{self.folder}/copy:1"  # for which it checks every digest
         run("skopeo", "copy", "--src-tls-verify=false", where, target)
-        self.assertEqual(self.uploads(), 4 + 1 + 1)  # layers, config, manifest
+        self.assertEqual(self.uploads("1"), 4 + 1 + 1)  # layers, config, manifest
         again = self.push(path, "shop/app:2")
         self.assertEqual(again.json["digest"], first.json["digest"])
-        self.assertEqual(self.uploads(), 4 + 1 + 1 + 1)
+        self.assertEqual(self.uploads("2"), 4 + 1 + 1 + 1)
 
     def test_refused(self) -> None:
         """What can't be pushed is refused with a sentence."""
@@ -399,12 +418,15 @@ class CommitTests(ExportCase):
 class DockerTests(ExportCase):
     """Docker runs what is here."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        have_alone(self, *OF_DOCKER)
+
     @contextlib.contextmanager
     def daemon(self) -> Iterator[list[str]]:
         """A Docker engine of the test's own: the command that asks it."""
         where = self.folder / "docker"
         where.mkdir()
-        made = [Path(name) for name in OF_DOCKER if not os.path.lexists(name)]
         socket = f"unix:///run/txcontain-test-{os.getpid()}.sock"
         command = [
             *("dockerd", f"--data-root={where}/data", f"--exec-root={where}/exec"),
@@ -429,8 +451,6 @@ class DockerTests(ExportCase):
                 engine.wait()
             for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):
                 group.rmdir()
-            for path in made:
-                shutil.rmtree(path, ignore_errors=True)
 
     def answers_to(self, command: list[str], engine: subprocess.Popen[bytes]) -> bool:
         """Whether a command works already."""
@@ -474,7 +494,8 @@ class PodmanTests(ExportCase):
         super().setUp()
         limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
         (self.folder / "containers.conf").write_text(limits)  # the usual ones are for real root
-        self.addCleanup(self.remove_groups, os.path.lexists("/run/libpod"))
+        have_alone(self, *OF_PODMAN)
+        self.addCleanup(self.remove_groups)
 
     def podman(self, *words: str | os.PathLike[str]) -> str:
         """What Podman says, which works in the folder of the test."""
@@ -486,14 +507,12 @@ class PodmanTests(ExportCase):
             CONTAINERS_CONF=str(self.folder / "containers.conf"),
         )
 
-    def remove_groups(self, was_there: bool) -> None:
-        """Remove what Podman leaves outside of its folders."""
-        groups = Path("/sys/fs/cgroup").glob("*/libpod_parent/**/")
-        for group in sorted(groups, reverse=True):  # each after those below it
-            with contextlib.suppress(OSError):  # another Podman uses it
-                group.rmdir()
-        if not was_there:
-            shutil.rmtree("/run/libpod", ignore_errors=True)
+    def remove_groups(self) -> None:
+        """Remove the groups that Podman leaves."""
+        for top in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
+            for group, _, _ in os.walk(top, topdown=False):  # each after those below it
+                with contextlib.suppress(OSError):  # another Podman uses it, or has removed it
+                    os.rmdir(group)
 
     def load(self, path: str) -> None:
         """Load a config's image, as app:1."""
