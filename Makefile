@@ -159,4 +159,4 @@ endurance: install $(BASE) $(MOUNTABLES) ## launch and destroy 1,000 times, kill
 	@$(ROOT) .venv/bin/python -m tests.endurance
 
 torture: install $(BASE) $(MOUNTABLES) ## have system calls of the manager fail, for TORTURE_SECONDS
-	@TORTURE_SECONDS=$${TORTURE_SECONDS:-1800} $(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_torture
+	@TORTURE_SEED=$${TORTURE_SEED:-$$RANDOM} TORTURE_SECONDS=$${TORTURE_SECONDS:-1800} $(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_torture

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import ManagerCase, wait_until
-from txcontain.runtime.phase import Phase, phase_of
+from tests.integration.harness import ManagerCase, is_prepared, wait_until
 
 FACTS = """
 cat /proc/sys/kernel/hostname; pwd; id; umask; echo $$; cat /proc/$$/environ; echo
@@ -41,8 +40,7 @@ class PreparedCase(ManagerCase):
 
     def prepared(self) -> list[Path]:
         """The folders that were made in advance."""
-        folders = self.state.glob("instances/*")
-        return [path for path in folders if phase_of(path) == Phase.PREPARED]
+        return [path for path in self.state.glob("instances/*") if is_prepared(path)]
 
     def launch_prepared(self, config: dict[str, str]) -> str:
         """Launch a config until all but the exec was done in advance; return that instance."""
