@@ -12,7 +12,7 @@ from tests.integration.harness import PROJECT, ManagerCase
 from tests.support import browser, needs_browser
 
 PICTURES = PROJECT / "docs/pictures"
-SECONDS = 20  # for what the page does within one
+SECONDS = 60  # for what the page does within one if the machine is idle
 WIDE, NARROW = (1600, 900), (400, 860)
 # What axe-core is asked for: all rules of WCAG 2.2, levels A and AA.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -103,6 +103,10 @@ class BrowserCase(ManagerCase):
             }).map((link) => link.textContent)"""
         )
         self.assertEqual(cut, [], page.url)
+
+    def warm(self) -> int:
+        """How many inits wait for a plan."""
+        return int(self.ask("GET", "/host").json["pool"]["warm"])
 
     def picture(self, page: Any, name: str, seconds: float = 1) -> None:
         """Take a picture for the documents after some seconds, if that is wanted."""

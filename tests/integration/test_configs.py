@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.integration.harness import ManagerCase, wait_until
+import http.client
+import json
+import os
+import signal
+
+from tests.integration.harness import PATIENCE, ManagerCase, wait_until
 from tests.integration.tarballs import file, folder, link, script
 
 
@@ -107,12 +112,19 @@ class KeptTests(ManagerCase):
 
     def test_removed(self) -> None:
         """What is to be removed at its end is, also if the manager is killed meanwhile."""
-        asked = {"config": self.config(command=["sleep", "2"]), "instance": "job", "remove": True}
+        text = "#!/bin/sh\ntrap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done\n"
+        asked = {"config": self.config(**self.job(text)), "instance": "job", "remove": True}
         self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
+        wait_until(lambda: self.log_of("job") == "ready\n", "it can be asked to end")
         self.manager.kill()
         self.manager.wait()
         self.start()
-        self.assertEqual(self.ask("GET", "/instances/job/wait").json["exit"]["status"], 0)
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=PATIENCE)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/instances/job/wait")
+        record = self.ask("GET", "/instances/job").json  # the manager has read the other one first
+        os.kill(record["pid"], signal.SIGTERM)
+        self.assertEqual(json.load(connection.getresponse())["exit"]["status"], 0)
         wait_until(lambda: not self.ask("GET", "/instances").json["instances"], "it is removed")
         self.assertFalse((self.state / "instances/job").exists())
 

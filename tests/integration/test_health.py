@@ -133,7 +133,8 @@ class Asking(HealthCase):
     def start_server(self, path: str, network: str = "none", **keys: Any) -> str:
         """Launch one that listens on a port of its own, or of the host."""
         port = free_port() if network == "host" else 80
-        health = {**FAST, "http": path, "port": port, "on_failure": "none"}
+        check = {"http": path, "port": port, "on_failure": "none"}
+        health = {**FAST, "timeout": 20, **check}  # it answers at once: never "unhealthy" for that
         return self.start_probe(SERVER.format(port=port), network=network, health=health, **keys)
 
     def test_http(self) -> None:
@@ -183,8 +184,9 @@ class Asking(HealthCase):
     @needs_networks
     def test_in_a_private_network(self) -> None:
         """It is asked on 127.0.0.1 of its own; its name leads to it only while it is healthy."""
-        self.start_server("/health", network="private", name="good")
+        good = self.start_server("/health", network="private", name="good")
         self.start_server("/other", network="private", name="bad")
+        self.wait_for(good, "healthy")
         found = self.probe(FIND, network="private")
         self.assertTrue(found["good"])
         self.assertIsNone(found["bad"])

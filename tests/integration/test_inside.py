@@ -186,9 +186,10 @@ class Ends(ManagerCase):
         """Only PID 1 is asked, if it handles the signal: its workers end when it tells them."""
         said = self.last_words(
             """trap 'kill -USR1 $worker; wait $worker; echo master; exit' TERM
-            (trap 'echo interrupted' TERM; trap 'echo worker; exit' USR1
+            (trap 'echo interrupted' TERM; trap 'echo worker; exit' USR1; echo >/tmp/ready
              while :; do sleep 0.1; done) &
-            worker=$!"""
+            worker=$!
+            until [ -e /tmp/ready ]; do sleep 0.05; done"""
         )
         self.assertEqual(said, "worker\nmaster\n")
 
@@ -222,9 +223,21 @@ class Inits(ManagerCase):
 
     def test_zombies(self) -> None:
         """It reaps all that end; a program that is PID 1 need not do so."""
-        orphan = "(sleep 0.05 &); (sleep 0.3; grep -h ^State /proc/[0-9]*/status) & exec sleep 0.6"
+        orphan = """#!/bin/sh
+(sleep 0.05 & echo $! >/tmp/orphan)
+(read pid </tmp/orphan
+ while grep -q '^State:.[^Z]' /proc/$pid/status; do sleep 0.01; done 2>/dev/null
+ sleep 0.3; grep -h ^State /proc/[0-9]*/status 2>/dev/null; echo end) &
+exec sleep 1000
+"""
         for init, zombies in ((True, False), (False, True)):
-            self.assertEqual("zombie" in self.inside(orphan, init=init), zombies)
+            self.assertEqual("zombie" in self.seen_by(orphan, init=init), zombies)
+
+    def seen_by(self, text: str, **keys: Any) -> str:
+        """What a script has written, once that comes to its end."""
+        instance = self.launch(**self.job(text, **keys))
+        wait_until(lambda: self.log_of(instance).endswith("end\n"), "it has looked")
+        return self.log_of(instance)
 
     def test_what_is_seen_of_it(self) -> None:
         """The list of processes shows nothing of the host or of the script."""
@@ -245,7 +258,8 @@ class Inits(ManagerCase):
 
     def test_signals(self) -> None:
         """It passes signals on, also from inside; the script has its own process group."""
-        script = "trap 'echo hello' USR1; kill -USR1 1; sleep 0.2; trap exit TERM; kill -TERM 0"
+        script = "trap 'echo hello; heard=1' USR1; kill -USR1 1; "
+        script += 'until [ "$heard" ]; do sleep 0.05; done; trap exit TERM; kill -TERM 0'
         self.assertEqual(self.inside(script, init=True), "hello\n")
 
     def test_a_script_that_is_not_there(self) -> None:

@@ -1,18 +1,20 @@
 """A manager may be stopped at any moment: containers run on, and the half-made is undone."""
 
 import contextlib
+import glob
+import http.client
 import os
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import ManagerCase, free_port, listens, wait_until
+from tests.integration.harness import PATIENCE, ManagerCase, free_port, listens, wait_until
 from tests.integration.tarballs import script
 from tests.support import unmount
 from txcontain.host.processes import descendants
@@ -74,15 +76,20 @@ class Adoption(LifeCase):
     def test_no_line_is_lost(self) -> None:
         """A container goes on writing to its log while no manager runs."""
         name = self.launch(**self.job(COUNTING))
-        time.sleep(0.2)
+        log = self.state / "instances" / name / "log"
+
+        def wait_for(line: bytes) -> None:
+            wait_until(
+                lambda: any(line in path.read_bytes() for path in log.glob("*.log")), "it counts"
+            )
+
+        wait_for(b"\n2\n")
         self.kill_manager()
-        time.sleep(0.3)
+        wait_for(b"\n9\n")
         self.start()
-        time.sleep(0.2)
-        self.assertEqual(self.ask("DELETE", "/list").status, 405)
-        lines = self.ask("GET", f"/instances/{name}/logs?stream=stdout").body.split()
-        self.assertEqual(lines, [b"%d" % (i + 1) for i in range(len(lines))])
-        self.assertGreater(len(lines), 8)
+        wait_until(lambda: "\n12\n" in self.log_of(name), "it counts on")
+        lines = self.log_of(name).split()
+        self.assertEqual(lines, [str(i + 1) for i in range(len(lines))])
 
     def test_one_that_does_not_listen_yet(self) -> None:
         """A script that runs is no launch cut short, though its PORT is still waited for."""
@@ -111,20 +118,24 @@ class Adoption(LifeCase):
     def test_followed_to_its_last_line(self) -> None:
         """Who follows an instance that is destroyed gets its last words."""
         name = self.launch(**self.job(SAYING_LAST))
-        with ThreadPoolExecutor(1) as thread:
-            following = thread.submit(self.ask, "GET", f"/instances/{name}/logs?follow=1")
-            wait_until(lambda: self.log_of(name) == "first\n", "it has begun")
-            self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
-            self.assertEqual(following.result().body, b"first\nlast\n")
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=PATIENCE)
+        self.addCleanup(connection.close)
+        connection.request("GET", f"/instances/{name}/logs?follow=1")
+        answer = connection.getresponse()
+        self.assertEqual(answer.readline(), b"first\n")
+        self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+        self.assertEqual(answer.read(), b"last\n")
 
     def test_an_end_that_no_manager_saw(self) -> None:
         """What ended meanwhile is told with its true status or signal."""
-        status = self.launch(**self.job("#!/bin/sh\nsleep 0.3; exit 137\n"))
-        killed = self.launch()
-        pid = self.record(killed)["pid"]
+        told = "#!/bin/sh\ntrap 'exit 137' USR1\necho ready\nwhile :; do sleep 0.05; done\n"
+        status, killed = self.launch(**self.job(told)), self.launch()
+        wait_until(lambda: self.log_of(status) == "ready\n", "it can be told to end")
+        pids = [self.record(name)["pid"] for name in (status, killed)]
         self.kill_manager()
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
+        for pid, number in zip(pids, (signal.SIGUSR1, signal.SIGKILL), strict=True):
+            os.kill(pid, number)
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "both end")
         self.start()
         self.assertEqual(self.running(), [])
         self.assertEqual(self.record(status)["exit"]["status"], 137)
@@ -156,15 +167,16 @@ class Adoption(LifeCase):
         wait_until(lambda: folder.stat().st_mode & stat.S_ISUID, "that it is to go is on the disk")
         self.kill_manager()
         record = self.state / "instances" / name / "instance.json"
-        record.write_text(record.read_text().replace("60", "0"))
+        record.write_text(re.sub('("stop_timeout": ?)60', r"\g<1>0", record.read_text()))
         self.start()
         wait_until(lambda: self.ask("GET", f"/instances/{name}").status == 404, "it is gone")
 
     def test_restarts_go_on(self) -> None:
         """A policy holds across managers: what ended meanwhile is started again."""
         name = self.launch(**self.job("#!/bin/sh\nsleep 0.2\n", restart="always"))
+        pid = self.record(name)["pid"]
         self.kill_manager()
-        time.sleep(0.5)
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "it has ended")
         self.start()
         wait_until(lambda: self.record(name)["restarts"] >= 2, "it is started again")
 
@@ -350,7 +362,8 @@ class Unpacking(LifeCase):
         files = [script(f"f{i}", "x" * 20_000) for i in range(3000)]
         key = self.upload(mounts=[f"{self.mountable('many.tar', *files)} /many READ"])
         self.ask_in_background("POST", "/launch", key)
-        wait_until(lambda: list(self.state.glob("layers/*.unpacking/layer/*")), "it unpacks")
+        begun = f"{self.state}/layers/*.unpacking/layer/*"
+        wait_until(lambda: glob.glob(begun), "it unpacks")  # it may be over while this looks
         self.restart()
         wait_until(lambda: not self.what_is_left(), "nothing is left")
         answer = self.ask("POST", "/launch", key)

@@ -22,6 +22,8 @@ COUNTING = "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo $i; done"
 class LogCase(ProbeCase):
     """A test of logs."""
 
+    killed = 0  # the process of the log process that was killed last
+
     def on_disk(self, instance: str) -> int:
         """The bytes of disk that an instance's log takes now."""
         total = 0
@@ -59,9 +61,18 @@ class LogCase(ProbeCase):
         return total
 
     def kill_log_process(self) -> None:
-        """Kill the older one of its two processes."""
-        self.killed = min(self.log_processes())
+        """Kill one of its two processes, once there are two."""
+        self.killed, _ = self.wait_for_log_process()
         os.kill(self.killed, signal.SIGKILL)
+
+    def wait_for_log_process(self) -> list[int]:
+        """Wait until both of its processes are there, beside one that was killed; return these."""
+
+        def both() -> list[int]:
+            found = [pid for pid in self.log_processes() if pid != self.killed]
+            return found if len(found) == 2 else []
+
+        return wait_until(both, "both processes are there")
 
     def read_log(self, instance: str, query: str = "") -> str:
         """The log of an instance."""
@@ -168,8 +179,17 @@ signal.pause()
 
     def test_both_streams(self) -> None:
         """Both streams are in the order of writing, and the times of the lines grow."""
-        text = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.01; echo $i >&2; sleep 0.01; done"
-        instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n"))
+        text = """
+def say(stream, text):
+    "Write to a stream, and wait until its pipe is empty (FIONREAD): it was read."
+    os.write(stream, text)
+    while fcntl.ioctl(stream, 0x541B, bytes(4)) != bytes(4):
+        time.sleep(0.001)
+for i in range(1, 7):
+    say(1, b"%d\\n" % i)
+    say(2, b"%d\\n" % i)
+"""
+        instance = self.start_probe(text)
         self.output_of(instance)
         self.assertEqual(self.read_log(instance).split(), [c for c in "123456" for _ in (1, 2)])
         self.assertEqual(self.read_log(instance, "?stream=stderr").split(), list("123456"))
@@ -247,10 +267,9 @@ class KilledTests(LogCase):
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
         for _ in range(8):
             self.kill_log_process()
-            wait_until(lambda: len(set(self.log_processes()) - {self.killed}) == 2, "both are back")
+        self.wait_for_log_process()
         wait_until(lambda: self.read_log(instance).endswith("\n4000\n"), "all is written")
         self.assert_whole(instance, 4000)
-        self.assertEqual(len(self.log_processes()), 2)
 
     def test_at_its_end(self) -> None:
         """What a container wrote just before its end is there, whatever was killed then."""
@@ -267,12 +286,14 @@ class KilledTests(LogCase):
     def test_all_of_it(self) -> None:
         """No line is lost if both processes are killed: the monitor holds the pipes."""
         instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
-        pids = self.log_processes()
+        pids = self.wait_for_log_process()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(self.log_processes()) == 2, "there is another one")
+        wait_until(
+            lambda: len({*self.log_processes()} - {*pids}) == 2, "there is another one, as a whole"
+        )
         wait_until(lambda: self.read_log(instance).endswith("\n4000\n"), "all is written")
         self.assert_whole(instance, 4000)
 
@@ -297,7 +318,8 @@ class KilledTests(LogCase):
         )
         self.start()
         self.assert_whole(instance, 4000)
-        self.assertEqual(self.ask("GET", f"/instances/{instance}").json["exit"]["status"], 3)
+        ended = self.ask("GET", f"/instances/{instance}/wait").json
+        self.assertEqual(ended["exit"]["status"], 3)
 
     def test_it_ends(self) -> None:
         """The log process ends when there is neither a manager nor a container."""
@@ -324,12 +346,15 @@ class FollowersTests(LogCase):
         with ThreadPoolExecutor(100) as clients:
             answers = [clients.submit(ask, self.url, "GET", path) for _ in range(100)]
             wait_until(lambda: self.sockets() >= 100, "all follow")
-            time.sleep(0.5)
-            before = self.processor_time()
-            time.sleep(2)
-            self.assertLess(self.processor_time() - before, 20)  # hundredths of a second
+            wait_until(lambda: self.used_within(2) < 20, "they take no time, once all is told")
             self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
             self.assertEqual({answer.result().body for answer in answers}, {b"now\n"})
+
+    def used_within(self, seconds: float) -> int:
+        """What the manager and the log process use within so many seconds, in clock ticks."""
+        before = self.processor_time()
+        time.sleep(seconds)
+        return self.processor_time() - before
 
     def sockets(self) -> int:
         """How many sockets the manager has."""

@@ -36,7 +36,9 @@ class Hook:
         with client:
             data = b""
             while not data.endswith(b"}\n"):
-                data += client.recv(65536)
+                if not (part := client.recv(65536)):  # it has hung up
+                    return
+                data += part
             self.asked.append(json.loads(data.partition(b"\r\n\r\n")[2]))
             try:
                 self.answer(client)

@@ -6,6 +6,7 @@ The host of these tests is a network namespace of the test's own, as in test_net
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -55,8 +56,10 @@ class Client:
         self.socket.sendall(f"{text}\n".encode())
 
     def hear(self) -> str:
-        """The next line; empty if there is none any more."""
-        return self.file.readline().decode().strip()
+        """The next line; empty if there is none any more, as whoever was to answer is gone."""
+        with contextlib.suppress(ConnectionResetError):
+            return self.file.readline().decode().strip()
+        return ""
 
     def ask(self, text: str) -> str:
         """What is answered to a line, without the name of whoever answers."""
@@ -158,7 +161,7 @@ class OnDemandTests(ServiceCase):
             with Client(8001) as client:
                 client.say("a")
                 client.socket.shutdown(socket.SHUT_WR)
-                os.kill(self.log_processes()[0], signal.SIGKILL)
+                os.kill(wait_until(self.log_processes, "it runs")[0], signal.SIGKILL)
                 time.sleep(after)
                 self.kill()
                 self.start()
@@ -247,7 +250,8 @@ class PerConnectionTests(ServiceCase):
             self.assertEqual([first.ask("a"), second.ask("b")], ["a", "b"])
             names = [one["instance"] for one in self.instances()]
             self.assertEqual(len(names), 2)
-            self.assertEqual(self.written(names[0], "stderr"), "begun 127.0.0.1\n")
+            begun = "begun 127.0.0.1\n"
+            wait_until(lambda: self.written(names[0], "stderr") == begun, "its log tells of it")
             for client in (first, second):
                 client.socket.shutdown(socket.SHUT_WR)
                 self.assertEqual([client.hear(), client.hear()], ["over", ""])

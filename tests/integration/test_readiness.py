@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.integration.harness import free_port
+from functools import partial
+
+from tests.integration.harness import free_port, wait_until
 from tests.integration.probes import ProbeCase
 
 # Its listening socket is in flight to itself (SCM_RIGHTS, unix(7)): no process holds it.
@@ -38,7 +40,8 @@ class ReadinessTests(ProbeCase):
         """A socket that no process holds is of the container that has made it."""
         for network in ("host", "none"):
             keys = {"startup_env": f"PORT={free_port()}", "network": network}
-            self.assertTrue(self.is_ready(self.start_probe(HIDING, **keys)), network)
+            instance = self.start_probe(HIDING, **keys)
+            wait_until(partial(self.is_ready, instance), f"it is ready: {network}")
 
     def test_of_another(self) -> None:
         """A socket of another container on this one's port is not its own."""

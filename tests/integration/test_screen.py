@@ -114,9 +114,9 @@ class OverviewTests(BrowserCase):
         self.assertEqual({*names}, {*launched})
         page.keyboard.press("j")
         page.keyboard.press("j")
-        self.assertIn(names[1], page.locator(".row.selected").inner_text())
+        page.locator(".row.selected").filter(has_text=names[1]).wait_for()
         page.keyboard.press("k")
-        self.assertIn(names[0], page.locator(".row.selected").inner_text())
+        page.locator(".row.selected").filter(has_text=names[0]).wait_for()
         page.keyboard.press("/")
         page.keyboard.type(names[2])
         page.get_by_text(names[0]).wait_for(state="detached")
@@ -215,7 +215,7 @@ class InstanceTests(BrowserCase):
 
     def test_launch(self) -> None:
         """The launch is drawn step by step, and what had been done in advance is marked."""
-        wait_until(lambda: self.is_warm(), "an init is warm")
+        wait_until(self.warm, "an init is warm")
         name = self.launch(**self.job(SERVER))
         steps = self.ask("GET", f"/instances/{name}").json
         page = self.open(of_instance(name, "/launch"))
@@ -228,10 +228,6 @@ class InstanceTests(BrowserCase):
         parts = page.locator(".launch section").first.inner_text()
         for part in ("In advance", "Request read", "Manager", "exec", "Written down"):
             self.assertIn(part, parts)
-
-    def is_warm(self) -> bool:
-        """Whether an init waits for a plan."""
-        return bool([*self.state.glob("run/slots/*")])
 
     def test_addresses(self) -> None:
         """Each view has an address: reload stays, back goes back, keys lead there."""
@@ -452,7 +448,7 @@ class PicturesTests(BrowserCase):
             self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
             if name == "orders":  # its second launch finds the image unpacked, as most do
                 self.ask("DELETE", f"/destroy/{name}")
-                wait_until(lambda: self.ask("GET", "/host").json["pool"]["warm"], "an init is warm")
+                wait_until(self.warm, "an init is warm")
                 self.assertEqual(self.ask("POST", "/instances", asked).status, 200)
         self.ask("POST", "/instances/mailer/stop")
 

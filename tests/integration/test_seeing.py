@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from functools import partial
 from typing import Any
 
 from tests.integration.harness import PROJECT, ManagerCase, wait_until
@@ -78,10 +80,11 @@ class PictureTests(ManagerCase):
         """Each tells of the live container, and of what it shares with the host."""
         tight = {"network": "none", "startup_owner": "worker", "limits": {"memory": "64M"}}
         instance, other = self.running_inside("sleep 77 &", **tight), self.running_inside("")
-        tree = self.picture("tree", instance)
+        both = r"─ 1 \(host: \d+\) .*\n {6}├─ \d+ \(host: \d+\) sleep 77"
+        drawn = partial(self.picture, "tree", instance)
+        tree = wait_until(lambda: re.search(both, drawn()), "its programs run").string
         self.assertRegex(tree, r"─ user: \d+, the host's\n")
         self.assertRegex(tree, r"─ net: \d+, the host's is \d+\n")
-        self.assertRegex(tree, r"─ 1 \(host: \d+\) .*\n {6}├─ \d+ \(host: \d+\) sleep 77")
         held = [self.picture("card", one).count("✓") for one in (instance, other)]
         self.assertEqual(held[0] - held[1], 3)
         self.assertRegex(

@@ -120,7 +120,7 @@ class StepTests(ManagerCase):
         launch = Launch(self, self.config_of(), 20)
         self.manager.terminate()
         self.manager.wait(PATIENCE)
-        self.assertEqual(self.what_is_left(), [])
+        self.wait_until_nothing_is_left()
         self.assertIn("the manager ends", launch.response.readline().decode())
         self.start()
         Launch(self, self.config_of(), 20)

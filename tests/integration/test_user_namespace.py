@@ -119,8 +119,13 @@ tell(given=attempt(os.chown, "/tmp/own", 5, 5), beyond=attempt(os.chown, "/tmp/o
         self.assertEqual(self.first_id(self.launch(user_namespace=True)), FIRST_ID + IDS)
         before = self.process(instance)
         os.kill(int(before.name), 9)
-        wait_until(lambda: not before.exists() and instance in self.running(), "it is restarted")
+        wait_until(lambda: self.is_restarted(instance), "it is restarted")
         self.assertIn(f"Uid:\t{FIRST_ID}\t", (self.process(instance) / "status").read_text())
+
+    def is_restarted(self, instance: str) -> bool:
+        """Whether it runs for the second time."""
+        record = self.ask("GET", f"/instances/{instance}").json
+        return record["restarts"] == 1 and record["state"] == "running"
 
 
 class ShareTests(UserNamespaceCase):
