@@ -37,9 +37,9 @@ while True:
 # What a probe sees of another end: what it says, or the name of the error. (A name that is
 # given as bytes needs no codec, which the small image lacks.)
 REACH = """
-def reach(host, port):
+def reach(host, port, within=20):
     try:
-        with socket.create_connection((host.encode(), port), 20) as connection:
+        with socket.create_connection((host.encode(), port), within) as connection:
             return connection.recv(100).decode()
     except OSError as error:
         return errno.errorcode.get(error.errno, str(error))
@@ -71,7 +71,9 @@ class NetworkCase(ProbeCase):
 
     def serve(self, **keys: Any) -> str:
         """Launch a server on port 80 of a private network; return the instance's name."""
-        return self.start_probe(SERVER, network="private", startup_env="PORT=80", **keys)
+        name = self.start_probe(SERVER, network="private", startup_env="PORT=80", **keys)
+        wait_until(lambda: self.inspect(name)["ready"], "it listens")  # a launch has less patience
+        return name
 
     def inspect(self, instance: str) -> Any:
         """All that the manager knows of an instance."""
@@ -276,10 +278,11 @@ tell(web=[reach(host, 80) for host in (found[0][4][0], "{web}")],
         said = self.probe(
             REACH
             + f"""
-hosts = [reach(host, {port}) for host in {hosts}]
+hosts = [reach(host, {port}, 2) for host in {hosts}]
 group = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 group.sendto(b"x", (b"ff02::1%eth0", {port}))
-tell(hosts=hosts, scoped=[reach(host + "%eth0", {port}) for host in {hosts} if host[:4] == "fe80"])
+scoped = [reach(host + "%eth0", {port}, 2) for host in {hosts} if host[:4] == "fe80"]
+tell(hosts=hosts, scoped=scoped)
 """,
             network="private",
         )
