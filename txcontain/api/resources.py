@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -13,28 +12,8 @@ from txcontain.api.area import Area, Resources
 from txcontain.api.areas import AREAS
 from txcontain.api.instances import Instances
 from txcontain.api.openapi import DOCUMENT
-from txcontain.api.verbs import Collection, ExtensionResource, NotFound, refuse_with_problem
+from txcontain.api.verbs import NOT_THERE, Collection, ExtensionResource, NotFound, NotThere
 from txcontain.engine.interface import Engine
-from txcontain.errors import NotInSwarm
-
-NOT_THERE = partial(
-    NotInSwarm,
-    "the engine of many hosts does not have this",
-    "docs/swarm.md tells what it has; a manager of one host has it all",
-)
-
-
-class NotThere(Resource):
-    """What an engine does not have, whatever is below it, by every method."""
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Nor is this there, unless it was put there."""
-        return NotThere()
-
-    def render(self, request: Request) -> bytes:
-        """Say so."""
-        refuse_with_problem(request, NOT_THERE())
-        return b""
 
 
 def make_root(engine: Engine) -> Resource:

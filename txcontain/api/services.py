@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from attrs import define
@@ -29,15 +29,21 @@ from txcontain.api.describe import (
 )
 from txcontain.api.exports import OF_STACK, export_of_stack
 from txcontain.api.progress import Progress
-from txcontain.api.verbs import Collection, ExtensionResource, body, flag, query, read_body
+from txcontain.api.verbs import (
+    Collection,
+    ExtensionResource,
+    NotThere,
+    body,
+    flag,
+    query,
+    read_body,
+)
 from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.spec import KEYS as CONFIG_KEYS
-from txcontain.services import asking
-from txcontain.services.asking import Plan
+from txcontain.engine.interface import Planned, Stacks
 from txcontain.services.document import KEYS, SERVICE_NAME, STACK_NAME
-from txcontain.services.keeper import Keeper, keeper_of
-from txcontain.services.steps import OfInstance
+from txcontain.services.kept import KeptStacks
 from txcontain.services.wish import STATES
 
 SCALE = {"replicas": KEYS["replicas"]}
@@ -61,7 +67,6 @@ SERVICE: Json = {
     "description": "STACK-SERVICE, or the service's own name if only one stack has it",
 }
 PROGRESS = {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}
-Act = Callable[..., Awaitable[Plan]]
 
 
 def _begun(description: str) -> Json:
@@ -214,9 +219,9 @@ class Services(Area):
     }
 
     @property
-    def keeper(self) -> Keeper:
-        """What keeps the stacks."""
-        return keeper_of(self.manager)
+    def stacks(self) -> Stacks:
+        """The engine's."""
+        return self.engine.stacks or KeptStacks(self.manager)
 
     def resources(self) -> Resources:
         """/stacks and /services, and below them one for each."""
@@ -231,103 +236,80 @@ class Services(Area):
 
     async def all_stacks(self, request: Request) -> Json:
         """GET /stacks."""
-        stacks = self.keeper.wished.values()
-        told = [{"stack": one.name, "services": asking.told(self.keeper, one)} for one in stacks]
-        return {"stacks": told}
+        return {"stacks": await self.stacks.all()}
 
     async def up(self, request: Request) -> Json | None:
         """POST /stacks."""
         asked = query(request, dry_run=flag, wait=flag)
         values = read_object(body(request))
         if asked["dry_run"]:
-            return _told(await asking.plan(self.keeper, values))
-        return await self._do(request, bool(asked["wait"]), asking.up(self.keeper, values))
+            return _told(await self.stacks.plan(values))
+        return await self._do(request, bool(asked["wait"]), self.stacks.up(values))
 
     def stack(self, name: str) -> Resource:
         """/stacks/NAME."""
 
         async def get(request: Request) -> Json:
-            wished = asking.find_stack(self.keeper, name)
-            services = asking.told(self.keeper, wished)
-            return {"stack": name, "document": wished.document, "services": services}
+            return await self.stacks.one(name)
 
         async def delete(request: Request) -> Json | None:
             wait = bool(query(request, wait=flag)["wait"])
-            return await self._do(request, wait, asking.down(self.keeper, name))
+            return await self._do(request, wait, self.stacks.down(name))
 
         resource = ExtensionResource("DELETE", GET=get, DELETE=delete)
         put: Any = resource.putChild
-        put(b"export", export_of_stack(self.manager, name))
+        export = NotThere() if self.engine.stacks else export_of_stack(self.manager, name)
+        put(b"export", export)
         return resource
 
     # -- services ----------------------------------------------------------------------
 
     async def all(self, request: Request) -> Json:
         """GET /services."""
-        stacks = self.keeper.wished.values()
-        return {"services": [one for stack in stacks for one in asking.told(self.keeper, stack)]}
+        return {"services": [one for stack in await self.stacks.all() for one in stack["services"]]}
 
     def service(self, name: str) -> Resource:
         """/services/NAME."""
 
         async def get(request: Request) -> Json:
-            wished, wish = asking.find_service(self.keeper, name)
-            told = asking.told(self.keeper, wished)
-            return told[list(wished.services).index(wish.name)]
+            return await self.stacks.service(name)
 
         resource = ExtensionResource(GET=get)
         put: Any = resource.putChild
-        put(b"scale", self._acting(name, asking.scale, SCALE, *SCALE))
-        put(b"update", self._acting(name, asking.update, UPDATE, *UPDATE))
-        put(b"rollback", self._acting(name, asking.rollback))
+        put(b"scale", self._acting(name, self.stacks.scale, SCALE, *SCALE))
+        put(b"update", self._acting(name, self.stacks.update, UPDATE, *UPDATE))
+        put(b"rollback", self._acting(name, self.stacks.rollback))
         return resource
 
-    def _acting(self, name: str, act: Act, keys: Keys = NO_KEYS, *required: str) -> Resource:
+    def _acting(
+        self,
+        name: str,
+        act: Callable[..., Awaitable[Planned]],
+        keys: Keys = NO_KEYS,
+        *required: str,
+    ) -> Resource:
         async def post(request: Request) -> Json | None:
             wait = bool(query(request, wait=flag)["wait"])
             values = read_body(request, keys, *required)
-            _, wish = asking.find_service(self.keeper, name)
-            work = act(self.keeper, name, **values)
-            return await self._do(request, wait, work, [wish.name])
+            return await self._do(request, wait, act(name, **values))
 
         return ExtensionResource("POST", POST=post)
 
-    async def _do(
-        self,
-        request: Request,
-        wait: bool,
-        work: Awaitable[Plan],
-        services: Sequence[str] | None = None,
-    ) -> Json | None:
+    async def _do(self, request: Request, wait: bool, work: Awaitable[Planned]) -> Json | None:
         """Begin something; if that is waited for, tell what happens until it is done."""
         if not wait:
             return _told(await work)
         progress = Progress(request, journal=self.manager.journal)
         progress.listen()
         try:
-            planned = await work
+            done = await work
         except BaseException:
             progress.end()
             raise
         request.setHeader(b"Content-Type", b"application/x-ndjson")
-        name = planned.wished.name
-        settled = self.keeper.settled(name, services or list(planned.wished.services))
-        await progress.send(name, _told(planned), settled)
+        await progress.send(done.stack, _told(done), self.stacks.settled(done))
         return None
 
 
-def _told(planned: Plan) -> Json:
-    return {
-        "stack": planned.wished.name,
-        "changes": planned.changes,
-        "steps": [_told_step(step) for step in planned.steps],
-    }
-
-
-def _told_step(step: OfInstance) -> Json:
-    return {
-        "step": type(step).__name__.lower(),
-        "service": step.service,
-        "instance": step.instance,
-        "text": str(step),
-    }
+def _told(planned: Planned) -> Json:
+    return {"stack": planned.stack, "changes": planned.changes, "steps": planned.steps}

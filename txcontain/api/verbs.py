@@ -289,6 +289,26 @@ class NotFound(Resource):
 NOT_FOUND = NotFound()
 
 
+NOT_THERE = partial(
+    errors.NotInSwarm,
+    "the engine of many hosts does not have this",
+    "docs/swarm.md tells what it has; a manager of one host has it all",
+)
+
+
+class NotThere(Resource):
+    """What an engine does not have, whatever is below it, by every method."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Nor is this there, unless it was put there."""
+        return NotThere()
+
+    def render(self, request: Request) -> bytes:
+        """Say so."""
+        refuse_with_problem(request, NOT_THERE())
+        return b""
+
+
 class NamedChildren(Resource):
     """The parent of resources that are made by name."""
 

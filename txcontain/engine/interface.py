@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from txcontain.engine.manager import Manager
 from txcontain.logs.segments import EVERYTHING, Wanted
@@ -41,6 +42,62 @@ class LogsAsked:
     labelled: bool = False  # and with its instance; else they are of exactly one
 
 
+@frozen
+class Planned:
+    """What is changed of a stack."""
+
+    stack: str
+    services: Sequence[str]  # that it concerns, as the stack names them
+    changes: Sequence[str]  # a sentence each
+    steps: Sequence[Mapping[str, str]] = ()  # with instances, in order, if that is foreseen
+
+
+class Stacks(Protocol):
+    """Which services there should be. All it tells is what the API does (api/services.py)."""
+
+    async def all(self) -> Sequence[dict[str, Any]]:
+        """All stacks: of each its name, and how its services stand."""
+
+    async def one(self, name: str) -> dict[str, Any]:
+        """One of them, and its document. Raises NoSuchStack."""
+
+    async def service(self, name: str) -> dict[str, Any]:
+        """How a service stands. Raises NoSuchService, Ambiguous."""
+
+    async def plan(self, values: dict[str, Any]) -> Planned:
+        """What ``up`` would do; it raises what that raises."""
+
+    async def up(self, values: dict[str, Any]) -> Planned:
+        """Begin to have a stack be as a document says.
+
+        Raises InvalidData, NoSuchConfig, ConfigAtFault, TooMany, InUse, MachineAtFault.
+        """
+
+    async def down(self, name: str) -> Planned:
+        """Begin to remove a stack. Raises NoSuchStack, MachineAtFault."""
+
+    async def scale(self, service: str, replicas: int) -> Planned:
+        """Begin to have another number of instances of a service.
+
+        Raises NoSuchService, Ambiguous, InvalidData, WrongState, MachineAtFault.
+        """
+
+    async def update(self, service: str, major: str, minor: str) -> Planned:
+        """Begin to replace a service's instances by those of another version of its config.
+
+        Raises NoSuchConfig, ConfigAtFault, and what ``scale`` raises.
+        """
+
+    async def rollback(self, service: str) -> Planned:
+        """Begin to go back to the revision before. Raises what ``scale`` raises."""
+
+    def settled(self, done: Planned) -> Deferred[list[str]]:
+        """Fires when that is as wished, or can't be: with why not, a sentence each.
+
+        It can be cancelled.
+        """
+
+
 class Engine(Protocol):
     """Runs containers. Each of its verbs may have to wait for others, and raises errors.Error."""
 
@@ -51,6 +108,10 @@ class Engine(Protocol):
     @property
     def areas(self) -> Collection[str] | None:
         """The areas of the API that it has, by name; None: all."""
+
+    @property
+    def stacks(self) -> Stacks | None:
+        """Its stacks; None: the manager of its host keeps them."""
 
     def complaints(self) -> Sequence[str]:
         """Why it can't do its work now, beside what is amiss on this host, a sentence each."""

@@ -27,6 +27,7 @@ class ThisHost:
     """An Engine: it has one host."""
 
     areas: ClassVar[Collection[str] | None] = None
+    stacks: ClassVar[None] = None
 
     host: Manager
 

@@ -68,6 +68,8 @@ class Swarm:
 
     areas: ClassVar[Collection[str] | None] = ("v1", "nodes", "logs", "events", "system")
 
+    stacks: ClassVar[None] = None
+
     host: Manager  # what makes layers of tarballs
     docker: Docker
     registry: str  # HOST:PORT, as all hosts find it
