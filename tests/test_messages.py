@@ -396,6 +396,29 @@ LAUNCHES = (
 # What a stack of one service "a", of config web-1-01, is refused for, by what it has beside that.
 STACKS: tuple[tuple[Any, ...], ...] = (
     (
+        {},
+        {"placement": ["ssd"]},
+        'services.a.placement must be an object such as {"node.labels.disk": "ssd"}, not a list '
+        "of 1",
+    ),
+    (
+        {},
+        {"placement": {"disk": "ssd"}},
+        "services.a.placement: nodes have node.labels.NAME, node.role and node.hostname, and no "
+        "'disk'",
+    ),
+    (
+        {},
+        {"placement": {"node.labels.disk": "a b"}},
+        "services.a.placement.node.labels.disk must be letters, digits, '.', '_' and '-', not "
+        "'a b'",
+    ),
+    (
+        {},
+        {"spread": "disk"},
+        "services.a.spread must be a label of nodes, such as node.labels.zone, not 'disk'",
+    ),
+    (
         {"stack": "a b"},
         {},
         "stack: the name of a stack must be up to 24 letters, digits, '_' and "
@@ -420,7 +443,8 @@ STACKS: tuple[tuple[Any, ...], ...] = (
         {},
         {"image": 1},
         "services.a has no key 'image' → the keys are config, replicas, after, "
-        "ports, health, update, drain, on_demand, per_connection, run, schedule, catch_up",
+        "ports, health, update, drain, on_demand, per_connection, placement, spread, run, "
+        "schedule, catch_up",
     ),
     ({}, {"config": "web"}, "services.a.config must name a config, as NAME-MAJOR-MINOR, not 'web'"),
     ({}, {"replicas": 101}, "services.a.replicas must be a number from 0 to 100, not 101"),
@@ -1481,6 +1505,28 @@ ERRNOS = {
 # What takes a real kernel, network, disk, or another process: the test that provokes it, and what
 # is said, with `{}` for what varies. (What only a log holds is not here.)
 ELSEWHERE = (
+    (
+        "a service of a stack with what a swarm can't keep",
+        "swarm/test_stacks.py:test_refused",
+        "services.{} can't be kept in a swarm",
+    ),
+    (
+        "a service of a swarm that has only had one revision",
+        "swarm/test_stacks.py:test_rollback",
+        "no other revision of {} was there since its first one",
+    ),
+    (
+        "one instance of several of a service",
+        "swarm/test_stacks.py:test_replicas",
+        "{} is one of those that the service {} has; `txcontain scale {}=N` has fewer, "
+        "`txcontain down` none",
+    ),
+    (
+        "a service that is to choose among hosts, where there is one",
+        "services/test_asking.py:test_one_host",
+        "services.{}.{}: this manager has one host; leave it out, or have a swarm: see "
+        "docs/swarm.md",
+    ),
     (
         "what only many hosts have, of one",
         "api/test_nodes.py:test_one_host",

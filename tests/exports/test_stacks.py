@@ -27,6 +27,8 @@ VALUES: dict[str, Any] = {
     "health": CHECK,
     "update": {"order": "start-first"},
     "drain": 3,
+    "placement": {"node.labels.disk": "ssd"},
+    "spread": "node.labels.zone",
     "on_demand": {"idle": 9},
     "per_connection": True,
     "run": "once",

@@ -5,9 +5,13 @@ scripts/swarm-tests runs this, and prints what it has measured.
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +19,30 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.harness import NEW_NUMBER, PROJECT, Answer, wait_until
+from tests.integration.probes import PRELUDE, python_image
 from tests.integration.swarm_hosts import PATIENCE, Swarm
 from tests.integration.tarballs import pack, script
 
 SLEEPS = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n"
+# Answers with its version; SIGTERM ends it once it has answered those who are connected.
+SERVER = f"""{PRELUDE}
+import selectors, signal
+version, ending = os.environ["VERSION"], []
+signal.signal(signal.SIGTERM, lambda *_: ending.append(True))
+server = socket.create_server(("", 80), backlog=512)
+server.settimeout(0.1)
+while True:
+    try:
+        connection, _ = server.accept()
+    except TimeoutError:
+        if ending:
+            break
+        continue
+    with connection:
+        connection.settimeout(5)
+        connection.sendall(version.encode())
+"""
+PORT = 8000
 measured: list[tuple[str, str]] = []
 
 
@@ -33,6 +57,10 @@ class ManyCase(SynchronousTestCase):
             ManyCase.swarm = Swarm(Path(os.environ["TXCONTAIN_SWARM"]), 3, 1)
             self.swarm.start()
             pack(self.swarm.folder / "mountables/job.tar", script("run", SLEEPS))
+            pack(self.swarm.folder / "mountables/www.tar", script("run", SERVER))
+            bad = script("run", "#!/bin/sh\nexit 3\n")
+            pack(self.swarm.folder / "mountables/bad.tar", bad)
+            pack(self.swarm.folder / "base_images/python.tar", *python_image())
         self.addCleanup(self.clean)
 
     def clean(self) -> None:
@@ -40,6 +68,8 @@ class ManyCase(SynchronousTestCase):
         for host in self.swarm.hosts:
             host.plug("up") if host.process.poll() is None else host.start()
         self.until(lambda: self.is_ready() and self.ask("DELETE", "/destroyall").status == 200)
+        for one in self.ask("GET", "/stacks").json["stacks"]:
+            self.command("down", one["stack"])
 
     def is_ready(self) -> bool:
         """Whether all nodes are up, as the manager has it."""
@@ -103,6 +133,49 @@ class ManyCase(SynchronousTestCase):
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
+
+
+class Load:
+    """A client that asks a published port again and again, as a thread."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.answers: Counter[str] = Counter()
+        self.slowest = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            self.answers[ask_once(self.address)] += 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+    @property
+    def failed(self) -> int:
+        """How many were not answered."""
+        return self.answers[""]
+
+    def __str__(self) -> str:
+        total = sum(self.answers.values())
+        return f"{self.failed} of {total:,} failed, slowest {self.slowest * 1000:.0f} ms"
+
+
+def ask_once(address: str) -> str:
+    """What is answered; nothing if that fails."""
+    try:
+        with socket.create_connection((address, PORT), timeout=10) as client:
+            return client.recv(100).decode()
+    except OSError:
+        return ""
 
 
 def measure(what: str, value: str) -> None:
@@ -199,3 +272,166 @@ class FailoverTests(ManyCase):
         cut = time.monotonic()
         self.until(self.moved(instance, "h4"), "it runs on another node")
         measure("worker cut: its instance runs elsewhere after", f"{time.monotonic() - cut:.1f} s")
+
+
+class StackCase(ManyCase):
+    """A test of stacks, whose service web serves at a port of the manager's host."""
+
+    def setUp(self) -> None:
+        """Have configs of versions that work, and of one that does not."""
+        super().setUp()
+        self.minor = str(NEW_NUMBER())
+        for major in ("1", "2", "broken"):
+            mount = "bad.tar" if major == "broken" else "www.tar"
+            config = {
+                **{"name": "web", "major": major, "minor": self.minor, "base_image": "python.tar"},
+                **{"mounts": [f"{mount} /www READ"], "startup_script": "/www/run"},
+                "startup_env": f"VERSION={major}",
+            }
+            answer = self.ask("POST", "/config", config)
+            self.assertEqual(answer.status, 200, answer.reason)
+
+    def write(self, major: str = "1", **keys: Any) -> str:
+        """Write a stack to a file."""
+        web = {
+            **{"config": f"web-{major}-{self.minor}", "replicas": 3},
+            **{"ports": [f"{PORT}:80"], "update": {"order": "start-first"}},
+        }
+        path = self.swarm.folder / "shop.json"
+        path.write_text(json.dumps({"stack": "shop", "services": {"web": {**web, **keys}}}))
+        return str(path)
+
+    def web(self) -> Any:
+        """How the service stands."""
+        return self.ask("GET", "/services/web").json
+
+    def serves(self) -> bool:
+        """Whether the port answers."""
+        return ask_once("127.0.0.1") != ""
+
+    def wheres(self) -> dict[str, str]:
+        """On which node each replica runs."""
+        records = self.ask("GET", "/instances").json["instances"]
+        return {one["instance"]: one["node"] for one in records if one["state"] == "running"}
+
+
+class StackTests(StackCase):
+    """Stacks by the commands of one host."""
+
+    def test_life(self) -> None:
+        """Up, diff, scale, update, rollback and down do what they do on one host."""
+        file = self.write()
+        self.assertIn("add web: web-1-", self.command("diff", file))
+        self.assertIn("add web: web-1-", self.command("up", file))
+        self.assertEqual(self.command("diff", file), "nothing to do\n")
+        self.until(self.serves, "the port is balanced")
+        self.assertEqual([*self.wheres()], ["shop-web-1", "shop-web-2", "shop-web-3"])
+        self.assertEqual(len(self.ask("GET", "/list").json["instances"]), 3)
+        self.command("scale", "web=2")
+        self.until(lambda: len(self.wheres()) == 2, "two are left")
+        self.command("update", "web", "2", self.minor)
+        self.until(lambda: ask_once("127.0.0.1") == "2", "the new version answers")
+        self.assertEqual((self.web()["state"], self.web()["replicas"]), ("done", 2))
+        self.command("rollback", "web")
+        self.until(lambda: ask_once("127.0.0.1") == "1", "the old version answers")
+        self.assertEqual((self.web()["state"], self.web()["replicas"]), ("done", 2))
+        self.assertIn("shop-web  web-1-", self.command("services"))
+        answer = self.ask("DELETE", "/destroy/shop-web-1")
+        self.assertEqual(answer.status, 409, answer.reason)
+        self.command("down", "shop")
+        self.assertEqual(self.ask("GET", "/stacks").json, {"stacks": []})
+        self.until(lambda: not self.serves(), "the port is free again")
+
+    def test_placement(self) -> None:
+        """Replicas run on nodes of a label, and spread over the values of another."""
+        for node, disk, zone in (("h1", "ssd", "a"), ("h2", "ssd", "b"), ("h3", "hdd", "c")):
+            self.command("nodes", "label", node, f"disk={disk}", f"zone={zone}")
+        placed: Any = {"placement": {"node.labels.disk": "ssd"}, "spread": "node.labels.zone"}
+        self.command("up", self.write(**placed, replicas=2))
+        self.until(lambda: sorted(self.wheres().values()) == ["h1", "h2"], "they are placed")
+
+    def test_refused(self) -> None:
+        """What a swarm can't keep of a stack is refused by name, and nothing is made."""
+        file = json.loads(Path(self.write(drain=3)).read_text())
+        answer = self.ask("POST", "/stacks", file)
+        self.assertEqual(answer.status, 409)
+        self.assertIn("services.web can't be kept in a swarm", answer.reason)
+        self.assertIn("drain: Docker ends at once", answer.reason)
+        self.assertEqual(self.ask("GET", "/stacks").json, {"stacks": []})
+
+
+class LoadTests(StackCase):
+    """What a client at the manager's host sees of what happens to a service of three."""
+
+    def setUp(self) -> None:
+        """Have it serve."""
+        super().setUp()
+        self.command("up", self.write())
+        self.until(self.serves, "the port is balanced")
+
+    def test_update(self) -> None:
+        """A rolling update loses no request; a broken one is rolled back, and loses none either."""
+        with Load("127.0.0.1") as load:
+            began = time.monotonic()
+            self.command("up", self.write("2"))
+            took = time.monotonic() - began
+            self.until(lambda: ask_once("127.0.0.1") == "2", "the new version answers")
+        measure("rolling update of 3 under load", f"{load}, done after {took:.1f} s")
+        self.assertEqual(load.failed, 0)
+        with Load("127.0.0.1") as load:
+            began = time.monotonic()
+            answer = self.ask("POST", "/stacks", json.loads(Path(self.write("broken")).read_text()))
+            self.assertEqual(answer.status, 200, answer.reason)
+            self.until(lambda: self.web()["state"] == "rolled back", "it is rolled back")
+            took = time.monotonic() - began
+        measure("broken update under load", f"{load}, rolled back after {took:.1f} s")
+        self.assertEqual((load.failed, load.answers["broken"]), (0, 0))
+
+    def spread_out(self) -> None:
+        """Have a replica on the worker, and none on the leader."""
+        leader = self.swarm.leader().name
+        self.command("nodes", "drain", leader)
+        self.until(lambda: leader not in self.wheres().values(), "the leader is free")
+        self.until(lambda: "h4" in self.wheres().values(), "one is on the worker")
+        self.until(lambda: len(self.wheres()) == 3, "three run")
+
+    def test_worker(self) -> None:
+        """If a worker's power is cut, its replica comes elsewhere, and the others serve on."""
+        self.spread_out()
+        with Load("127.0.0.1") as load:
+            self.swarm.workers[0].kill()
+            cut = time.monotonic()
+            self.until(lambda: self.replaced("h4"), "three run elsewhere")
+            took = time.monotonic() - cut
+        measure("worker cut under load", f"{load}, replaced after {took:.1f} s")
+
+    def replaced(self, gone: str) -> bool:
+        """Whether three run, none of them there."""
+        wheres = self.wheres()
+        return len(wheres) == 3 and gone not in wheres.values()
+
+    def test_cut_off(self) -> None:
+        """If a node is cut off, its replica comes elsewhere; back again, it has none of ours."""
+        self.spread_out()
+        with Load("127.0.0.1") as load:
+            self.swarm.workers[0].plug("down")
+            cut = time.monotonic()
+            self.until(lambda: self.replaced("h4"), "three run elsewhere")
+            took = time.monotonic() - cut
+            self.swarm.workers[0].plug("up")
+            back = time.monotonic()
+            self.until(lambda: self.nodes()["h4"]["state"] == "ready", "it is back")
+            again = time.monotonic() - back
+        figures = f"{load}, replaced after {took:.1f} s, back after {again:.1f} s"
+        measure("node cut off and back, under load", figures)
+
+    def test_leader(self) -> None:
+        """If the leader's power is cut, what runs elsewhere serves on."""
+        self.spread_out()
+        with Load("127.0.0.1") as load:
+            self.swarm.leader().kill()
+            cut = time.monotonic()
+            self.until(lambda: self.ask("GET", "/cfginfo").status == 200, "writes work again")
+            took = time.monotonic() - cut
+        measure("leader cut under load", f"{load}, the next one after {took:.1f} s")
+        self.assertEqual(load.failed, 0)

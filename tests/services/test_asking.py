@@ -31,6 +31,12 @@ class Refusals(KeeperCase):
         document = {"stack": stack, "services": services}
         return str(self.refused(asking.up(self.keeper, document), kind))
 
+    def test_one_host(self) -> None:
+        """A service can't choose among hosts where there is one, and it is said what to do."""
+        for key, value in (("placement", {"node.role": "worker"}), ("spread", "node.labels.zone")):
+            said = self.refused_up(ConfigAtFault, a={**WEB, key: value})
+            self.assertIn(f"services.a.{key}: this manager has one host → leave it out", said)
+
     def test_too_many(self) -> None:
         """There are only so many stacks."""
         self.patch(asking, "MOST_STACKS", 1)

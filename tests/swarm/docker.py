@@ -96,6 +96,10 @@ class FakeDocker(Resource):
                 return self.change(name, document)
             case ["POST ", "networks", "create"]:
                 return 201, {"Id": "net"}
+            case ["DELETE ", "networks", _]:
+                return 204, None
+            case ["POST ", "services", identity, "update"]:
+                return self.alter(identity, document)
         return 404, {"message": "page not found"}
 
     def told(self, one: Any) -> tuple[int, Any]:
@@ -113,11 +117,30 @@ class FakeDocker(Resource):
         """Begin a service, with a task."""
         created = f"2026-01-01T00:00:00.{len(self.services) + 1:02}Z"
         status, answer = self.keep(
-            self.services, document["Name"], {"Spec": document, "CreatedAt": created}
+            self.services,
+            document["Name"],
+            {"Spec": document, "CreatedAt": created, "Version": {"Index": 1}},
         )
         if status == 201:
-            self.tasks.append(task(answer["ID"], self.state, self.error))
+            self.run(answer["ID"], document)
         return status, answer
+
+    def run(self, identity: str, document: Any) -> None:
+        """Have a service have the tasks that it is to have."""
+        self.tasks = [one for one in self.tasks if one["ServiceID"] != identity]
+        for slot in range(document["Mode"]["Replicated"]["Replicas"]):
+            made = task(identity, self.state, self.error)
+            container = document["TaskTemplate"]["ContainerSpec"]
+            of_slot = {"Slot": slot + 1, "DesiredState": "running"}
+            self.tasks.append({**made, **of_slot, "Spec": {"ContainerSpec": container}})
+
+    def alter(self, identity: str, document: Any) -> tuple[int, Any]:
+        """Change a service."""
+        (service,) = [one for one in self.services.values() if one["ID"] == identity]
+        service["Spec"] = document
+        service["Version"] = {"Index": service["Version"]["Index"] + 1}
+        self.run(identity, document)
+        return 200, {"Warnings": None}
 
     def change(self, identity: str, spec: Any) -> tuple[int, Any]:
         """Change a node."""

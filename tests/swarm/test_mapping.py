@@ -22,9 +22,9 @@ from txcontain.swarm.mapping import (
     moment,
     name_of_config,
     name_of_service,
-    running,
     service_of,
 )
+from txcontain.swarm.records import Seen, running
 
 
 def refusals(**keys: Any) -> list[str]:
@@ -167,7 +167,7 @@ class TaskTests(SynchronousTestCase):
         services.append({"ID": "other", "CreatedAt": "", "Spec": {"Labels": None}})
         tasks = [task(one["ID"], "running") for one in services if one["ID"] != "ended"]
         tasks.append(task("ended", "complete"))
-        listed = [one["instance"] for one in running(services, tasks)]
+        listed = [one["instance"] for one in running(Seen(services, tasks))]
         self.assertEqual(listed, ["early", "late"])
         self.assertLess(moment("2026-01-01T00:00:00Z"), moment("2026-01-01T00:00:00.1Z"))
 

@@ -323,7 +323,9 @@ class AreaTests(SwarmCase):
             ("GET", "/nodes/h1", 200),
             ("GET", "/nodes/h2", 404),
             ("GET", "/instances/web-1/top", 501),
-            ("GET", "/stacks/shop", 501),
+            ("GET", "/stacks/shop", 404),
+            ("GET", "/stacks", 200),
+            ("GET", "/stacks/shop/export", 501),
             ("GET", "/nowhere", 404),
         ):
             response = self.successResultOf(http.request(method, f"http://localhost{path}"))

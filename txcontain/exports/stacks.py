@@ -19,6 +19,8 @@ from txcontain.services.schedule import MACROS
 # Keys of a service that neither of both has, and why.
 CANNOT = {
     "drain": "connections get stop_timeout to end, after the signal",
+    "placement": "which hosts it may run on is not kept: choose them there",
+    "spread": "over which hosts it is spread is not kept: choose it there",
     "on_demand": "it runs always, and not only while someone is connected",
     "per_connection": "it is started once, and not for each connection",
     "catch_up": "a run that was missed is not made up for",

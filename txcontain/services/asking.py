@@ -23,7 +23,7 @@ from txcontain.errors import (
     WrongState,
 )
 from txcontain.services.decide import OVER, UP, Replica, Seen, foresee
-from txcontain.services.document import read_stack, refuse_same_ports
+from txcontain.services.document import Stack, read_stack, refuse_same_ports
 from txcontain.services.keeper import Keeper
 from txcontain.services.revision import Revision, make_revision, with_replicas
 from txcontain.services.routes import full_name, is_routed
@@ -57,6 +57,7 @@ async def plan(keeper: Keeper, values: dict[str, Any]) -> Plan:
     Raises InvalidData, NoSuchConfig, ConfigAtFault, TooMany, InUse, MachineAtFault.
     """
     stack = read_stack(values)
+    _check_one_host(stack)
     before = keeper.wished.get(stack.name)
     if before is None and len(keeper.wished) >= MOST_STACKS:
         raise TooMany(f"there are {MOST_STACKS} stacks already", "take one down")
@@ -207,6 +208,17 @@ def _check_host(keeper: Keeper, name: str, ports: Sequence[Port]) -> None:
         keeper.manager.network.check_host(ports)
     except MachineAtFault as error:
         raise MachineAtFault(f"services.{name}: {error.chain[0]}", *error.chain[1:]) from None
+
+
+def _check_one_host(stack: Stack) -> None:
+    """Raise ConfigAtFault if a service is to choose among hosts."""
+    for name, service in stack.services.items():
+        for key in ("placement", "spread"):
+            if getattr(service, key):
+                raise ConfigAtFault(
+                    f"services.{name}.{key}: this manager has one host",
+                    "leave it out, or have a swarm: see docs/swarm.md",
+                )
 
 
 def _ports(wishes: Iterable[Wish]) -> list[Port]:

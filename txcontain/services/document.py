@@ -18,6 +18,7 @@ from txcontain.container.keys import (
     Key,
     boolean,
     keys_of,
+    matching,
     number,
     object_schema,
     one_of,
@@ -36,6 +37,10 @@ STARTED, HEALTHY, COMPLETED = "started", "healthy", "completed_successfully"
 CONDITIONS = (STARTED, HEALTHY, COMPLETED)
 ORDERS = ("stop-first", "start-first")
 ACTIONS = ("rollback", "pause", "continue")
+LABEL = re.compile("node[.]labels[.][A-Za-z0-9._-]{1,64}")
+NODE_KEY = re.compile(f"{LABEL.pattern}|node[.]role|node[.]hostname")
+VALUE = re.compile("[A-Za-z0-9._-]{1,255}")
+A_LABEL, MOST_CONSTRAINTS = "a label of nodes, such as node.labels.zone", 16
 OF_JOBS = ("config", "after", "run", "schedule", "catch_up", "health")  # what a job may have
 
 
@@ -50,6 +55,20 @@ def _after(key: str, value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         refuse(f'{key} must be an object such as {{"db": "healthy"}}, not {shown(value)}')
     return {name: CONDITION(f"{key}.{name}", text) for name, text in value.items()}
+
+
+def _placement(key: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > MOST_CONSTRAINTS:
+        refuse(f'{key} must be an object such as {{"node.labels.disk": "ssd"}}, not {shown(value)}')
+    for name, text in value.items():
+        if not NODE_KEY.fullmatch(name):
+            refuse(
+                f"{key}: nodes have node.labels.NAME, node.role and node.hostname, and no "
+                f"{shown(name)}"
+            )
+        if not isinstance(text, str) or not VALUE.fullmatch(text):
+            refuse(f"{key}.{name} must be letters, digits, '.', '_' and '-', not {shown(text)}")
+    return value
 
 
 def _update(key: str, value: object) -> Update:
@@ -129,6 +148,17 @@ class Service:
         Key("it runs only while someone is connected", object_schema(ON_DEMAND_KEYS), _on_demand),
     ] = None
     per_connection: Annotated[bool, boolean("one instance for each connection")] = False
+    placement: Annotated[
+        dict[str, str],
+        Key(
+            "node.labels.NAME (or node.role, node.hostname): VALUE of the nodes where it may run",
+            {"type": "object", "additionalProperties": {"type": "string"}},
+            _placement,
+        ),
+    ] = field(factory=dict)
+    spread: Annotated[
+        str, matching("a label of nodes, evenly over whose values it is spread", LABEL, A_LABEL)
+    ] = ""
     run: Annotated[str, one_of("once: until it has succeeded", "always", "once")] = "always"
     schedule: Annotated[Schedule | None, SCHEDULE] = None
     catch_up: Annotated[bool, boolean("run it late if the manager did not run then")] = False

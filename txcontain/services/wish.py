@@ -221,16 +221,17 @@ def changed_services(before: Wished | None, after: Wished) -> Iterable[str]:
         if name not in known:
             yield f"add {name}: {wish.revision.config}"
         elif wish.revision != known[name].revision:
-            yield f"change {name}: {_difference(known[name].revision, wish.revision)}"
+            yield f"change {name}: {difference(known[name].revision.asked, wish.revision.asked)}"
     for name in known:
         if name not in after.services:
             yield f"drop {name}"
 
 
-def _difference(before: Revision, after: Revision) -> str:
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """How a service as it was written differs from what was written before."""
     parts = []
-    for key in sorted(before.asked.keys() | after.asked.keys()):
-        old, new = before.asked.get(key), after.asked.get(key)
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
         if old != new:
             simple = all(isinstance(value, (str, int, float, type(None))) for value in (old, new))
             parts.append(f"{key} {old} → {new}" if simple else key)

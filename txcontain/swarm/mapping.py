@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from txcontain.container.plan import CAPABILITIES
@@ -108,7 +108,10 @@ def service_of(subject: Subject, instance: str) -> dict[str, Any]:
             "Networks": [{"Target": NETWORK if spec.network == "private" else "host"}],
         },
         "Mode": {"Replicated": {"Replicas": 1}},
-        "EndpointSpec": {"Mode": "dnsrr", "Ports": [_port(port) for port in spec.taken_ports]},
+        "EndpointSpec": {
+            "Mode": "dnsrr",
+            "Ports": [port_of_node(port) for port in spec.taken_ports],
+        },
     }
 
 
@@ -163,7 +166,7 @@ def _restart(spec: Spec) -> dict[str, Any]:
     return policy if spec.max_restarts is None else {**policy, "MaxAttempts": spec.max_restarts}
 
 
-def _port(port: Port) -> dict[str, Any]:
+def port_of_node(port: Port) -> dict[str, Any]:
     """Of the node that it runs on: no other node leads there."""
     return {
         "Protocol": port.protocol,
@@ -190,23 +193,10 @@ def summary_of(service: Json) -> dict[str, str]:
     }
 
 
-def key_of(service: Json) -> tuple[str, str, str]:
-    """The name, major and minor of an instance's config."""
-    name, major, minor = (service["Spec"]["Labels"][f"txcontain.{key}"] for key in KEY)
-    return name, major, minor
-
-
 def is_ours(service: Json) -> bool:
     """Whether a service is an instance."""
     labels = service["Spec"].get("Labels") or {}
     return all(name in labels for name in (INSTANCE, *(f"txcontain.{key}" for key in KEY)))
-
-
-def running(services: Sequence[Json], tasks: Sequence[Json]) -> list[dict[str, str]]:
-    """The instances of which a task runs, in the order of their launch."""
-    run = {task["ServiceID"] for task in tasks if state_of(task) == "running"}
-    live = [one for one in services if one["ID"] in run and is_ours(one)]
-    return [summary_of(one) for one in sorted(live, key=lambda one: moment(one["CreatedAt"]))]
 
 
 def moment(text: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from txcontain.container.spec import ANY_ADDRESS, Port
 from txcontain.logs.times import SECOND, read_moment
 from txcontain.runtime.exits import Exit
 from txcontain.swarm.mapping import (
-    INSTANCE,
+    KEY,
     Json,
     is_ours,
     is_over,
@@ -21,6 +21,7 @@ from txcontain.swarm.mapping import (
     summary_of,
 )
 from txcontain.swarm.nodes import Node
+from txcontain.swarm.stack_mapping import read_kept, slots
 
 
 @frozen
@@ -53,20 +54,79 @@ def changes(before: Seen, after: Seen) -> Iterator[tuple[str, str, str]]:
             yield name, state.what, f"{state.why}{where}"
 
 
-def states(seen: Seen) -> dict[str, State]:
-    """What each instance does, by its name: its newest task tells."""
-    names = {one["ID"]: one["Spec"]["Labels"][INSTANCE] for one in seen.services if is_ours(one)}
-    newest = {task["ServiceID"]: task for task in _by_age(seen.tasks)}
-    return {names[key]: _state(task, seen) for key, task in newest.items() if key in names}
+@frozen
+class Instance:
+    """An instance: a service of one task, or one place of a service of a stack."""
+
+    summary: dict[str, str]
+    service: Json
+    tasks: Sequence[Json]  # those that it has had, as far as Docker knows, the oldest first
+    labels: Mapping[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.summary["instance"]
+
+    @property
+    def launched(self) -> str:
+        """When, as Docker writes it."""
+        oldest = self.tasks[0] if self.tasks and self.labels else self.service
+        return str(oldest.get("CreatedAt") or self.service["CreatedAt"])
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The name, major and minor of its config."""
+        return self.summary["name"], self.summary["major"], self.summary["minor"]
+
+    @property
+    def log(self) -> str:
+        """Where the Engine API has its log: that of a place is the one of its newest task."""
+        if self.labels and self.tasks:
+            return f"/tasks/{self.tasks[-1]['ID']}/logs"
+        return f"/services/{self.service['ID']}/logs"
+
+    @property
+    def runs(self) -> bool:
+        """Whether its program does."""
+        return any(state_of(task) == "running" for task in self.tasks)
 
 
-def records(seen: Seen) -> list[dict[str, Any]]:
+def instances(seen: Seen) -> list[Instance]:
     """All instances in the order of their launch, also those that have ended."""
     of_service: dict[str, list[Json]] = {}
     for task in _by_age(seen.tasks):
         of_service.setdefault(task["ServiceID"], []).append(task)
-    ours = sorted(filter(is_ours, seen.services), key=lambda one: moment(one["CreatedAt"]))
-    return [_record(service, of_service.get(service["ID"], []), seen) for service in ours]
+    single = [
+        Instance(summary_of(one), one, of_service.get(one["ID"], []))
+        for one in filter(is_ours, seen.services)
+    ]
+    found = [*single, *_replicas(seen)]
+    return sorted(found, key=lambda one: moment(one.launched))
+
+
+def _replicas(seen: Seen) -> Iterator[Instance]:
+    for kept in read_kept(seen.services, seen.tasks):
+        key = {name: kept.labels[f"txcontain.{name}"] for name in KEY}
+        labels = {"stack": kept.stack, "service": kept.name}
+        for slot, tasks in slots(kept).items():
+            name = f"{kept.full}-{slot}"
+            yield Instance({"instance": name, **key}, kept.told, tasks, labels)
+
+
+def running(seen: Seen) -> list[dict[str, str]]:
+    """What runs, in the order of its launch."""
+    return [one.summary for one in instances(seen) if one.runs]
+
+
+def states(seen: Seen) -> dict[str, State]:
+    """What each instance does, by its name: its newest task tells."""
+    return {one.name: _state(one.tasks[-1], seen) for one in instances(seen) if one.tasks}
+
+
+def records(seen: Seen) -> list[dict[str, Any]]:
+    """How all instances stand."""
+    return [_record(one, seen) for one in instances(seen)]
 
 
 def _by_age(tasks: Sequence[Json]) -> list[Json]:
@@ -80,29 +140,30 @@ def _state(task: Json, seen: Seen) -> State:
     return State(what, said_of(task), known.node if known else node)
 
 
-def _record(service: Json, tasks: Sequence[Json], seen: Seen) -> dict[str, Any]:
+def _record(instance: Instance, seen: Seen) -> dict[str, Any]:
     """One instance. Docker does not tell what is None here, nor whether it listens."""
-    launched = _unix_time(service["CreatedAt"])
+    launched, tasks = _unix_time(instance.launched), instance.tasks
     newest = tasks[-1] if tasks else None
     state = _state(newest, seen) if newest else State("starting", "", "")
     since = _unix_time(newest["Status"]["Timestamp"]) if newest else launched
     ended = newest is not None and state.what == "ended"
+    ports = instance.service["Spec"]["EndpointSpec"].get("Ports") or ()
     return {
-        **summary_of(service),
+        **instance.summary,
         "state": state.what,
         "since": since,
         "launched": launched,
         "ready": False,
         "health": None,
         "port": None,
-        "ports": [_port(port) for port in service["Spec"]["EndpointSpec"].get("Ports") or ()],
+        "ports": [_port(port) for port in ports if port.get("PublishedPort")],
         "address": None,
         "address6": None,
         "paused": False,
         "pid": None,
         "restarts": max(0, len(tasks) - 1),
         "exit": asdict(_exit(newest, state, since)) if newest and ended else None,
-        "labels": {},
+        "labels": dict(instance.labels),
         "node": state.node or None,
     }
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, ClassVar
 
-from attrs import Factory, define, evolve, field
+from attrs import define, field
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
-from txcontain.container.reference import read_reference
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine.interface import Launched, LogsAsked, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import Known, match, match_all
-from txcontain.engine.store import SUFFIX, no_such_config
 from txcontain.errors import (
     ConfigAtFault,
     ConfigExists,
@@ -32,14 +29,18 @@ from txcontain.errors import (
     NoSuchInstance,
     NotInSwarm,
     Unavailable,
+    WrongState,
 )
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
 from txcontain.swarm import logs, mapping, nodes
+from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
-from txcontain.swarm.records import Seen, records
+from txcontain.swarm.means import Means
+from txcontain.swarm.records import Seen, instances, records, running
+from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.watch import Watch
 
 LOOK_AFTER, LOOK_MOST = 0.02, 0.2  # seconds between looks at tasks
@@ -49,8 +50,6 @@ CONNECTS_WITHIN = 1.0  # seconds
 TAKEN_BACK_WITHIN, LOOK_AGAIN = 300.0, 10.0  # seconds: a gap, and between looks then
 GONE_WITHIN = 30.0  # seconds, beside the config's stop_timeout
 CREATE_WITHIN = 20.0  # seconds
-REPOSITORY = "txcontain"  # one for all images, so that they share layers
-NAME = re.compile("[A-Za-z0-9._-]{1,64}")  # of an instance
 
 
 class Hears(Protocol):
@@ -66,26 +65,33 @@ class Hears(Protocol):
 class Swarm:
     """An Engine: its hosts are the nodes of a swarm."""
 
-    areas: ClassVar[Collection[str] | None] = ("v1", "nodes", "logs", "events", "system")
-
-    stacks: ClassVar[None] = None
+    areas: ClassVar[Collection[str] | None] = (
+        *("v1", "nodes", "services", "logs", "events", "system"),
+    )
 
     host: Manager  # what makes layers of tarballs
     docker: Docker
     registry: str  # HOST:PORT, as all hosts find it
     exporter: Exporter
-    watch: Watch = field(
-        default=Factory(
-            lambda self: Watch(self.host.reactor, self.look, self._tell), takes_self=True
-        )
-    )
+    means: Means = field(init=False)
+    watch: Watch = field(init=False)
+    balancer: Balancer = field(init=False)
+    stacks: SwarmStacks = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.means = Means(self.docker, self.registry, self.exporter)
+        self.balancer = Balancer(self.host.reactor, self.host.journal)
+        self.watch = Watch(self.host.reactor, self.look, self._tell, self.balancer.settle)
+        self.stacks = SwarmStacks(self.host, self.means, self.watch)
 
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
 
     def complaints(self) -> Sequence[str]:
         """Whether the swarm is silent."""
-        return ["the swarm does not answer"] if self.watch.is_silent else []
+        silent = ["the swarm does not answer"] if self.watch.is_silent else []
+        ports = [f"port {key}: {why}" for key, why in self.balancer.troubles.items()]
+        return [*silent, *ports]
 
     # -- configs -----------------------------------------------------------------------
 
@@ -116,24 +122,14 @@ class Swarm:
         )
         return sorted(one["Spec"]["Labels"][CONFIG] for one in kept or ())
 
-    async def _config(self, file_name: str) -> Spec:
-        path = f"/configs/{mapping.name_of_config(file_name)}"
-        try:
-            kept = await self.docker.ask("GET", path, doing=f"reading {file_name}")
-        except Refused as error:
-            if error.status != 404:
-                raise
-            raise no_such_config(file_name) from None
-        return from_json(base64.b64decode(kept["Spec"]["Data"]))
-
     # -- launching ---------------------------------------------------------------------
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container somewhere. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
-        spec = await self._config(f"{name}-{major}-{minor}.cfg")
+        spec = await self.means.read_config(f"{name}-{major}-{minor}.cfg")
         mapping.check(spec)
         instance = f"{spec.name}-{token_hex(4)}"
-        subject = await self._publish(spec)
+        subject = await self.means.publish(spec)
         try:
             listens = await self._begin(subject, instance)
         except Unavailable:
@@ -154,18 +150,10 @@ class Swarm:
             await self._remove(service, subject.spec.stop_timeout)
             raise
 
-    async def _publish(self, spec: Spec) -> Subject:
-        """Have a config's image in the registry; the tag keeps it if that is cleaned."""
-        place = f"{self.registry}/{REPOSITORY}"
-        image = f"{place}:{spec.file_name.removesuffix(SUFFIX)}"
-        insecure = read_reference(image).is_loopback  # as Docker has it
-        subject, digest = await self.exporter.publish(spec, image, insecure)
-        return evolve(subject, image=f"{place}@{digest}")
-
     async def _create(self, subject: Subject, instance: str) -> str:
         """Have the swarm begin an instance; returns the id of its service."""
         if subject.spec.network == "private":
-            await self._make_network()
+            await self.means.make_network(mapping.NETWORK)
         asked = mapping.service_of(subject, instance)
         doing = f"launching {instance}"
         try:
@@ -179,27 +167,12 @@ class Swarm:
             made = await self.docker.ask("GET", f"/services/{asked['Name']}", doing=doing)
         return str(made["ID"])
 
-    async def _make_network(self) -> None:
-        asked = {
-            "Name": mapping.NETWORK,
-            "Driver": "overlay",
-            "CheckDuplicate": True,
-            "Labels": {"txcontain.network": "private"},
-        }
-        try:
-            await self.docker.ask(
-                "POST", "/networks/create", asked, doing="making the private network"
-            )
-        except Refused as error:
-            if error.status != 409:
-                raise
-
     async def _take_back(self, instance: str) -> None:
         """Remove what was answered with 503: it may have been done, or be done yet."""
         looks = poll(self.host.reactor, LOOK_MOST, within=TAKEN_BACK_WITHIN, most=LOOK_AGAIN)
         async for _ in looks:
             with suppress(Unavailable):
-                if await self._delete(mapping.name_of_service(instance)):
+                if await self.means.delete(mapping.name_of_service(instance)):
                     self.watch.wrote()
                     return
 
@@ -212,7 +185,7 @@ class Swarm:
         said = ""
         looks = poll(self.host.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
         async for _ in looks:
-            for task in await self._tasks(service):
+            for task in await self.means.tasks(service):
                 if mapping.has_begun(task):
                     return task
                 if failure := mapping.failure_of(task, spec.program):
@@ -227,7 +200,7 @@ class Swarm:
         async for _ in looks:
             if await self._listens(address, port):
                 return True
-            tasks = await self._tasks(service)
+            tasks = await self.means.tasks(service)
             if tasks and all(map(mapping.is_over, tasks)):
                 raise ConfigAtFault(
                     f"{spec.program} ended before it listened on port {port}",
@@ -243,28 +216,19 @@ class Swarm:
             return False
         return True
 
-    async def _tasks(self, service: str | None = None) -> list[Json]:
-        """All tasks, or those of a service: a filter by one that is gone would be refused."""
-        tasks = await self.docker.ask("GET", "/tasks", doing="asking what runs")
-        return [one for one in tasks or () if service in (None, one["ServiceID"])]
-
     # -- listing -----------------------------------------------------------------------------
 
-    async def _services(self, *labels: str) -> list[Json]:
-        found = await self.docker.ask(
-            "GET",
-            "/services",
-            doing="asking which instances there are",
-            filters={"label": labels or [INSTANCE]},
-        )
-        return [one for one in found or () if mapping.is_ours(one)]
+    async def _instances(self, name: str | None = None) -> list[Json]:
+        """The services that are instances; or the one of this name."""
+        ours = filter(mapping.is_ours, await self.means.services())
+        return [one for one in ours if name in (None, one["Spec"]["Labels"][INSTANCE])]
 
     async def look(self) -> Seen:
         """All that there is now. Raises Unavailable, MachineAtFault."""
         began = self.host.reactor.seconds()
         time = self.host.kernel.now()
         services, tasks, found = await together(
-            self._services(), self._tasks(), nodes.listed(self.docker)
+            self.means.services(), self.means.tasks(), nodes.listed(self.docker)
         )
         return Seen(services, tasks, {one.id: one for one in found}, began, time)
 
@@ -275,7 +239,8 @@ class Swarm:
         if wanted is None:
             return Told([*found.values()], as_of)
         known = {
-            name: Known((one["name"], one["major"], one["minor"])) for name, one in found.items()
+            name: Known((one["name"], one["major"], one["minor"]), one["labels"])
+            for name, one in found.items()
         }
         return Told([found[name] for name in match_all(wanted, known)], as_of)
 
@@ -285,13 +250,15 @@ class Swarm:
         if len(told.records) > 1:
             match(name, {one["instance"]: Known(("", "", "")) for one in told.records})
         record = told.records[0]
-        spec = await self._config(f"{record['name']}-{record['major']}-{record['minor']}.cfg")
+        spec = await self.means.read_config(
+            f"{record['name']}-{record['major']}-{record['minor']}.cfg"
+        )
         return {**record, "spec": json.loads(spec.document)}
 
     async def running(self) -> Told:
         """What runs; what ran when that could be seen last, if the swarm does not answer."""
         seen, as_of = await self.watch.now()
-        return Told(mapping.running(seen.services, seen.tasks), as_of)
+        return Told(running(seen), as_of)
 
     # -- nodes -----------------------------------------------------------------------------
 
@@ -327,26 +294,37 @@ class Swarm:
             raise NotInSwarm(
                 "a swarm tells one log at a time", "name one instance: `txcontain logs INSTANCE`"
             )
-        services = {mapping.summary_of(one)["instance"]: one for one in await self._services()}
-        known = {name: Known(mapping.key_of(one)) for name, one in services.items()}
-        service = services[match(asked.names[0], known)]
-        response = await self.docker.open(
-            f"/services/{service['ID']}/logs", doing="reading a log", **logs.query_of(asked)
-        )
+        seen, _ = await self.watch.now()
+        found = {one.name: one for one in instances(seen)}
+        known = {name: Known(one.key, one.labels) for name, one in found.items()}
+        where = found[match(asked.names[0], known)].log
+        response = await self.docker.open(where, doing="reading a log", **logs.query_of(asked))
         begin()
         await logs.deliver(response, asked, consumer, self.host.reactor)
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""
-        found = await self._services(f"{INSTANCE}={name}") if NAME.fullmatch(name) else []
+        found = await self._instances(name)
         if not found:
+            await self._refuse_replica(name)
             raise NoSuchInstance(f"there is no instance {name}")
         await self._destroy(found[0])
         return []
 
+    async def _refuse_replica(self, name: str) -> None:
+        """Raise WrongState if this is one of those that a service of a stack has."""
+        seen, _ = await self.watch.now()
+        for one in instances(seen):
+            if one.name == name and one.labels:
+                service = "{stack}-{service}".format(**one.labels)
+                raise WrongState(
+                    f"{name} is one of those that the service {service} has",
+                    f"`txcontain scale {service}=N` has fewer, `txcontain down` none",
+                )
+
     async def destroy_all(self) -> None:
         """End and remove all instances, at the same time. Raises MachineAtFault."""
-        await together(*(self._destroy(service) for service in await self._services()))
+        await together(*(self._destroy(service) for service in await self._instances()))
 
     async def _destroy(self, service: Json) -> None:
         container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
@@ -356,23 +334,12 @@ class Swarm:
 
     async def _remove(self, service: str, stop_timeout: float) -> None:
         """Remove a service, and wait until nothing of it runs any more."""
-        await self._delete(service)
+        await self.means.delete(service)
         within = stop_timeout + GONE_WITHIN
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
-            left = [one for one in await self._tasks(service) if not mapping.is_over(one)]
+            left = [one for one in await self.means.tasks(service) if not mapping.is_over(one)]
             if not left:
                 self.watch.wrote()
                 return
         doing = f"removing the service {service}"
         raise MachineAtFault(doing, f"its tasks did not end within {within:g} seconds")
-
-    async def _delete(self, service: str) -> bool:
-        """Remove a service; returns whether there was one."""
-        doing = f"removing the service {service}"
-        try:
-            await self.docker.ask("DELETE", f"/services/{service}", doing=doing)
-        except Refused as error:
-            if error.status != 404:
-                raise
-            return False
-        return True

@@ -25,6 +25,7 @@ class Watch:
     reactor: Any
     look: Callable[[], Coroutine[Any, Any, Seen]]  # raises Unavailable, MachineAtFault
     tell: Callable[[str, str, str], object]  # of each change: the instance, what, and why
+    settle: Callable[[Seen], object] = lambda seen: None  # with each look
     seen: Seen | None = None
     _written: float = -math.inf  # when this manager has changed something last
     _under_way: tuple[float, Deferred[None]] | None = None  # a look: when it began, and its end
@@ -86,6 +87,7 @@ class Watch:
             before, self.seen = self.seen, seen
             for change in changes(before, seen) if before else ():
                 self.tell(*change)
+            self.settle(seen)
 
 
 def wait_for(reactor: Any, seconds: float, begun: Deferred[None]) -> Deferred[None]:

@@ -98,6 +98,7 @@ class Watching(Service):
         """End."""
         super().stopService()
         self.swarm.watch.stop()
+        self.swarm.balancer.stop()
 
 
 def make_swarm(options: Options, manager: Manager) -> Swarm:

@@ -1,0 +1,88 @@
+"""What both instances and stacks of a swarm are made with."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from txcontain.container.reference import read_reference
+from txcontain.container.spec import Spec, from_json
+from txcontain.engine.store import SUFFIX, no_such_config
+from txcontain.exports.exporting import Exporter
+from txcontain.exports.subject import Subject
+from txcontain.swarm import mapping
+from txcontain.swarm.client import Docker, Refused
+from txcontain.swarm.mapping import Json
+
+REPOSITORY = "txcontain"  # one for all images, so that they share layers
+OURS = "txcontain.name"  # a label of all services that are ours
+
+
+@frozen
+class Means:
+    """A swarm, a registry, and what makes images."""
+
+    docker: Docker
+    registry: str  # HOST:PORT, as all hosts find it
+    exporter: Exporter
+
+    async def read_config(self, file_name: str) -> Spec:
+        """A config that is kept. Raises NoSuchConfig, Unavailable, MachineAtFault."""
+        path = f"/configs/{mapping.name_of_config(file_name)}"
+        try:
+            kept = await self.docker.ask("GET", path, doing=f"reading {file_name}")
+        except Refused as error:
+            if error.status != 404:
+                raise
+            raise no_such_config(file_name) from None
+        return from_json(base64.b64decode(kept["Spec"]["Data"]))
+
+    async def publish(self, spec: Spec) -> Subject:
+        """Have a config's image in the registry; the tag keeps it if that is cleaned."""
+        place = f"{self.registry}/{REPOSITORY}"
+        image = f"{place}:{spec.file_name.removesuffix(SUFFIX)}"
+        insecure = read_reference(image).is_loopback  # as Docker has it
+        subject, digest = await self.exporter.publish(spec, image, insecure)
+        return evolve(subject, image=f"{place}@{digest}")
+
+    async def make_network(self, name: str) -> None:
+        """Have an overlay network of this name."""
+        asked = {
+            "Name": name,
+            "Driver": "overlay",
+            "CheckDuplicate": True,
+            "Labels": {"txcontain.network": "private"},
+        }
+        try:
+            await self.docker.ask("POST", "/networks/create", asked, doing="making the network")
+        except Refused as error:
+            if error.status != 409:
+                raise
+
+    async def services(self) -> list[Json]:
+        """All services that are ours: instances, and those of stacks."""
+        found = await self.docker.ask(
+            "GET",
+            "/services",
+            doing="asking which services there are",
+            filters={"label": [OURS]},
+        )
+        return list(found or ())
+
+    async def tasks(self, service: str | None = None) -> Sequence[Json]:
+        """All tasks, or those of a service: a filter by one that is gone would be refused."""
+        tasks = await self.docker.ask("GET", "/tasks", doing="asking what runs")
+        return [one for one in tasks or () if service in (None, one["ServiceID"])]
+
+    async def delete(self, service: str) -> bool:
+        """Remove a service; returns whether there was one."""
+        doing = f"removing the service {service}"
+        try:
+            await self.docker.ask("DELETE", f"/services/{service}", doing=doing)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
