@@ -15,12 +15,11 @@ import threading
 import time
 from typing import Any
 
-from tests.integration.harness import wait_until
+from tests.integration.harness import PATIENCE, wait_until
 from tests.integration.hosts import HERE, nft
 from tests.integration.probes import PRELUDE
 from tests.integration.test_network import NetworkCase
 
-WITHIN = 20  # seconds for an answer
 # It answers each line with its name and the line, and a connection that is closed with "over".
 SERVER = """
 listener = socket.create_server((b"", 8000))
@@ -47,8 +46,8 @@ class Client:
     """Someone who is connected to a service."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), WITHIN)
-        self.socket.settimeout(WITHIN)
+        self.socket = socket.create_connection((host, port), PATIENCE)
+        self.socket.settimeout(PATIENCE)
         self.file = self.socket.makefile("rb")
 
     def say(self, text: str) -> None:
