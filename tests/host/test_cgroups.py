@@ -1,5 +1,6 @@
 """Cgroups: which hierarchies a machine has, and what is written where."""
 
+import errno
 import os
 from typing import Any
 
@@ -158,6 +159,19 @@ class HereTests(CgroupsTestCase):
         """A hierarchy without write access is not used."""
         self.put("pids")
         self.assertEqual(set(self.here("/a", ["memory", "pids"]).tops), {"memory"})
+
+    def test_removed_above(self) -> None:
+        """If another manager ends, and removes the group above meanwhile, that is made again."""
+        makedirs, errors = os.makedirs, [errno.ENODEV, errno.ENOENT]
+
+        def fail_first(*arguments: Any, **options: Any) -> None:
+            if errors:
+                raise OSError(errors.pop(), "it is gone")
+            makedirs(*arguments, **options)
+
+        self.patch(os, "makedirs", fail_first)
+        self.assertEqual(set(self.here("/a", ["memory"]).tops), {"memory"})
+        self.assertEqual(errors, [])
 
     def test_give_back(self) -> None:
         """Only its own groups are removed, and only if no container is in them."""

@@ -33,6 +33,8 @@ UNLIMITED = Limits()
 PERIOD = 100_000  # microseconds over which the share of the processors is counted
 BFQ_MOST = 1000  # the largest weight that the I/O scheduler BFQ knows
 LONGEST = 1 << 16  # bytes of a file
+# While a group is made: another manager ends, and so removes the one above, which was empty.
+REMOVED_ABOVE, MOST_TRIES = {errno.ENOENT, errno.ENODEV}, 100
 Place = tuple[str, str, int]  # file, key or "", divisor
 Source = tuple[str, Place | None, Place]  # controller, then where version 1 and 2 have it
 Files = dict[str, Callable[[Limits], str]]  # their names, and what is written to them
@@ -461,11 +463,14 @@ def _let_threads_join(group: str) -> bool:
 
 
 def _make(folder: str) -> bool:
-    try:
-        os.makedirs(folder, 0o755, exist_ok=True)
-    except OSError:  # we have only read access to this hierarchy
-        return False
-    return True
+    for _ in range(MOST_TRIES):
+        try:
+            os.makedirs(folder, 0o755, exist_ok=True)
+            return True
+        except OSError as error:
+            if error.errno not in REMOVED_ABOVE:  # we have only read access to this hierarchy
+                return False
+    return False
 
 
 def _remove(folder: str) -> bool:
