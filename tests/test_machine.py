@@ -65,7 +65,7 @@ CONFIGS: list[dict[str, Any]] = [  # what is launched, by minor
 ENDS = {
     "Done": "exit status 0",
     "Done(3)": "exit status 3",
-    "Killed": "killed by SIGKILL",
+    "Killed": "killed by SIGKILL, by someone else than this manager",
     "Segmentation fault (core dumped)": "killed by SIGSEGV",
     UNSEEN: UNSEEN,
 }

@@ -2392,7 +2392,7 @@ ELSEWHERE = (
     (
         "a tarball that is none",
         "integration/test_failures.py:test_no_tarball",
-        "unpacking {} → {} → is it a whole tarball?",
+        "unpacking {} → not all of it could be unpacked → tar says: {} → is it a whole tarball?",
     ),
     (
         "a tarball that is being written",

@@ -348,7 +348,7 @@ class AuditTests(SiteCase):
         """What happens by itself has no name: an end, a start after it."""
         name = self.launch_by_http()
         before = len(self.asked_by())
-        self.manager.find(name).processes.kill()
+        self.manager.find(name).processes.kill("why")
         self.reactor.advance(1)
         self.reactor.advance(1)
         told = self.asked_by()[before:]

@@ -690,7 +690,7 @@ class ClientTests(WebTestCase):
         self.assertEqual(self.why_refused(self.client.upload(b"{")).code, 409)
         self.assertEqual(
             str(self.why_refused(self.client.launch("web", "1", "01"))),
-            "there is no config web-1-01.cfg → upload it first",
+            "there is no config web-1-01.cfg\n  upload it first",
         )
         self.assertEqual(
             str(self.why_refused(self.client.destroy("web-9"))), "there is no instance web-9"
@@ -703,7 +703,7 @@ class ClientTests(WebTestCase):
         )
 
     def test_chain(self) -> None:
-        """A chain of causes arrives whole, arrows and all."""
+        """A chain of causes arrives whole, each on a line of its own."""
         self.add(startup_script="/run.sh")
         self.reactor.works = False
         launched = Deferred.fromCoroutine(self.client.launch("web", "1", "01"))
@@ -713,7 +713,7 @@ class ClientTests(WebTestCase):
         self.settle()
         self.assertEqual(
             str(self.failureResultOf(launched, Refused).value),
-            " → ".join(
+            "\n  ".join(
                 [
                     f"step {last + 1} of {last + 1}, exec /run.sh",
                     "execve(2)",

@@ -15,7 +15,7 @@ from tests.engine.test_manager import VerbTestCase
 from tests.fakes import make_manager
 from tests.runtime.test_supervised import JSON
 from tests.support import document
-from txcontain.engine import manager
+from txcontain.engine import life, manager
 from txcontain.engine.configs import upload
 from txcontain.engine.recovery import READ_AGAIN, doctor, restore
 from txcontain.runtime import records
@@ -342,6 +342,17 @@ class RestoreTests(RestoreTestCase):
             self.reactor.pump([0.05] * 42)
             self.assertNothingLeft()
 
+    def test_killed_by_the_earlier_one(self) -> None:
+        """What was being stopped and is found killed was killed for that."""
+        instance = self.launch()
+        self.kernel.catching[self.init.process.pid] = [self.init.process]
+        self.start(life.stop(self.manager, instance))
+        self.reactor.lose_manager()
+        self.init.end("Killed")
+        self.next_manager()
+        how = self.manager.find(instance.name).exit
+        self.assertEqual(str(how), "asked to end (killed by SIGKILL)")
+
     def test_log_of_an_ended_one(self) -> None:
         """What an ended instance has written is read to its end, if no manager asked for it yet."""
         instance = self.launch()
@@ -363,7 +374,8 @@ class RestoreTests(RestoreTestCase):
         self.next_manager()
         after = self.manager.find(name).record
         self.assertEqual(plain({**after, "slot": None}), plain({**before, "slot": None}))
-        self.assertEqual(self.events()[-1], "ended: killed by SIGKILL")
+        killed = "killed by SIGKILL, by someone else than this manager"
+        self.assertEqual(self.events()[-1], f"ended: {killed}")
 
     def test_half_made(self) -> None:
         """A launch that was interrupted at any point is rolled back, its processes ended."""

@@ -222,7 +222,7 @@ class FailureTests(LayersTestCase):
         got = self.get()
         self.tar_ends(complaint="/.x/usr/bin/tar: v.img: Cannot truncate: File too large\n")
         error = self.failureResultOf(got, ConfigAtFault).value
-        self.assertEqual(error.chain[1], "tar: v.img: Cannot truncate: File too large")
+        self.assertEqual(error.chain[2], "tar says: tar: v.img: Cannot truncate: File too large")
         self.assertNothingElse()
 
     def test_failed_silently(self) -> None:

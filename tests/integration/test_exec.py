@@ -210,7 +210,8 @@ class RunTests(ExecCase):
             number = signal.Signals[f"SIG{name}"].value
             said = self.exec(instance, "sh", "-c", f"kill -{name} $$").json["exit"]
             self.assertEqual((said["status"], said["signal"]), (None, number))
-            self.assertEqual(said["reason"], f"killed by SIG{name}")
+            who = ", by someone else than this manager" if name == "KILL" else ""
+            self.assertEqual(said["reason"], f"killed by SIG{name}{who}")
 
     def test_not_found(self) -> None:
         """A command that is not there, or can't be run, has a type of its own."""

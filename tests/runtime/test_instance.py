@@ -554,6 +554,8 @@ class StopTests(InstanceTestCase):
             [number for _, number in self.kernel.signals], [signal.SIGTERM, signal.SIGKILL]
         )
         self.successResultOf(stopped)
+        why = "asked to end, and had not after 1.5 s (killed by SIGKILL)"
+        self.assertEqual(str(instance.exit), why)
 
     def test_child_with_handler(self) -> None:
         """A process below PID 1 that catches SIGTERM is waited for, and no longer than it lives."""
@@ -648,7 +650,8 @@ class RestartTests(InstanceTestCase):
         self.assertEqual(
             self.events,
             [
-                "waiting: killed by SIGKILL; to be started again in 0.1 s",
+                "waiting: killed by SIGKILL, by someone else than this manager; to be started "
+                "again in 0.1 s",
                 "starting: from web-1-01.cfg",
                 "running: its script runs",
                 "ended: exit status 0",

@@ -9,6 +9,7 @@ from tests.fakes import FakeJoiner, ManagerTestCase
 from txcontain.container.exec_plan import Command, Size
 from txcontain.engine import execs
 from txcontain.errors import CannotRun, MachineAtFault, NoSuchProgram, NotRunning, TooMany
+from txcontain.host.cgroups import Cgroups
 from txcontain.runtime import sessions
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.session import KILL_AFTER, LINGER, PASSED_AS_KILL, Session
@@ -236,6 +237,21 @@ class StreamTests(SessionCase):
 
 class EndTests(SessionCase):
     """How a command ends."""
+
+    def test_by_whom(self) -> None:
+        """What is killed was out of memory, or someone else's victim."""
+        count = [0]
+        self.patch(Cgroups, "out_of_memory_kills", lambda *_: count[0])
+        for kills, why in (
+            (0, "killed by SIGKILL, by someone else than this manager"),
+            (1, "out of memory (killed by SIGKILL)"),
+        ):
+            session, joiner = self.run_one()
+            count[0] += kills
+            session.resumeProducing()
+            joiner.end(None, signal.SIGKILL)
+            joiner.close_pipes()
+            self.assertEqual(self.successResultOf(session.ended).reason, why)
 
     def test_last_words(self) -> None:
         """Its end is told after its last output, also if a child of it has its pipes open."""

@@ -175,9 +175,9 @@ class ChildTests(PoolTestCase):
     def test_signals(self) -> None:
         """SIGKILL goes to PID 1 by its pidfd, and nowhere once it has ended."""
         child = self.connected()
-        child.kill()
+        child.kill("why")
         self.init.end("Killed")
-        child.kill()
+        child.kill("why")
         self.assertEqual(self.kernel.signals, [(self.init.process.pid, signal.SIGKILL)])
 
     def test_descriptors(self) -> None:
@@ -213,7 +213,8 @@ class ChildTests(PoolTestCase):
 
     def test_not_out_of_memory(self) -> None:
         """If nothing was killed for want of memory, the exit doesn't mention memory."""
-        for words, how in (("Killed", "killed by SIGKILL"), ("Done(137)", "exit status 137")):
+        others = "killed by SIGKILL, by someone else than this manager"
+        for words, how in (("Killed", others), ("Done(137)", "exit status 137")):
             child = self.connected()
             self.init.end(words)
             self.assertEqual(str(child.exit), how)
@@ -350,7 +351,7 @@ class AdoptedTests(MachineTestCase):
     def test_killed(self) -> None:
         """SIGKILL goes to its PID 1."""
         self.adopted.follow()
-        self.adopted.kill()
+        self.adopted.kill("why")
         self.assertEqual(self.kernel.signals, [(self.process.pid, signal.SIGKILL)])
 
     def test_ended(self) -> None:
@@ -364,7 +365,7 @@ class AdoptedTests(MachineTestCase):
         """If PID 1 has ended, and its monitor is about to, it is followed to its end."""
         del self.kernel.living[self.process]
         self.adopted.follow()
-        self.adopted.kill()
+        self.adopted.kill("why")
         self.assertEqual(self.kernel.signals, [])
         self.reactor.readers[0].doRead()
         self.assertEqual(len(self.ends), 1)
@@ -407,7 +408,7 @@ class AdoptedTests(MachineTestCase):
         self.adopted.process = UNKNOWN
         self.adopted.follow()
         self.adopted.watch_init(lambda: None)
-        self.adopted.kill()
+        self.adopted.kill("why")
         self.reactor.readers[0].doRead()
         self.now(self.adopted.remove())
         self.assertEqual(set(asked), {self.monitor})

@@ -39,7 +39,7 @@ from txcontain.cli.connect import (
     request_url,
     way_to,
 )
-from txcontain.cli.errors import CliError, HungUp, Refused
+from txcontain.cli.errors import CliError, HungUp, Refused, chain
 
 # Seconds that the manager may be silent during a slow request: a launch waits until its container
 # is ready, a destroy until the container has ended.
@@ -438,7 +438,7 @@ class Client:
             f"HTTP status {code} {phrase.decode('latin-1')}, without a reason:"
             f" is {self._where} a txcontain manager's address?"
         )
-        return Refused(code, told or nothing_told)
+        return Refused(code, chain(told) or nothing_told)
 
     def understood(self, text: bytes, shape: Any) -> Json:
         """Return the JSON value in `text`."""

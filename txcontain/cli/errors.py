@@ -26,3 +26,8 @@ class Refused(CliError):
         self.code = code
         self.reason = reason
         self.kind = kind
+
+
+def chain(text: str) -> str:
+    """Return a sentence and its causes, which have arrows before them, as lines, indented."""
+    return "\n  ".join(text.split(" → "))

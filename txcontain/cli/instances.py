@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import COMMAND, INSTANCE, Argument, Command
-from txcontain.cli.errors import Misused
+from txcontain.cli.errors import Misused, chain
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def explain(client: "Client", arguments: Namespace) -> int:
 async def wait(client: "Client", arguments: Namespace) -> int:
     """Print how an instance ended, once it has; return what a shell would call its status."""
     end = await client.wait(arguments.instance)
-    print(plain(end["reason"]))
+    print(plain(chain(end["reason"])))
     return status_of(end)
 
 

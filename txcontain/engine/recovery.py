@@ -18,7 +18,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 from txcontain.later import Timer, background
 from txcontain.runtime.adopted import Adopted
-from txcontain.runtime.exits import BY_REBOOT, UNSEEN, Exit
+from txcontain.runtime.exits import ASKED, BY_REBOOT, UNSEEN, Exit
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.phase import Phase, phase_of
 from txcontain.runtime.records import AT_REST, FIRST_DELAY, RECORD, read_record
@@ -180,6 +180,8 @@ def _follow(
     """Adopt an instance's processes; if they have ended, its restart policy decides."""
     token = record["slot"] or "none"
     processes = _adopted(manager, token, monitors)
+    if record["state"] == "stopping" or record["ending"]:
+        processes.killed_because = ASKED  # by the earlier manager
     how = _adopt(processes)
     was_stopping = record["state"] == "stopping" and not record["ending"]
     if how is None:
@@ -274,7 +276,7 @@ def _end_stranger(processes: Adopted) -> str:
     pid = processes.process.pid or processes.monitor.pid
     what = f"process {pid}, of a launch that was cut short"
     try:
-        processes.kill()
+        processes.kill("its launch was cut short")
     except OSError as error:
         return f"could not end {what}: {of_os(error)}"
     return f"ended {what}"

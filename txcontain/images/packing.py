@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from txcontain.runtime.pipes import Into, OutOf
 
 LEAST, LEAST_WITHIN = 1 << 20, 60.0  # bytes that a client takes, and seconds that it has for them
 HUNG_UP = "the client hung up"
+SLOW = f"the client took less than {LEAST >> 20} MiB in {LEAST_WITHIN:.0f} seconds"
 MAGIC = 8  # bytes by which a compression is known
 SOME_DIFFER = 1  # tar's exit status if a file was changed while it was read (tar(1))
 
@@ -103,17 +105,16 @@ class Packer:
             pipe = OutOf(reactor, path)
             try:
                 async with self._running(what, plan) as running:
-                    pace = Pace(reactor, running.child.kill)
+                    pace = Pace(reactor, partial(running.child.kill, SLOW))
                     whole = await pipe.deliver(consumer, pace.took)
                     if not whole:
-                        running.child.kill()
+                        running.child.kill(HUNG_UP)
                     how = await running.ended
                     in_time = pace.end()
             finally:
                 pipe.close()
         if not in_time:
-            took = f"the client took less than {LEAST >> 20} MiB in {LEAST_WITHIN:.0f} seconds"
-            raise CalledOff(what, took)
+            raise CalledOff(what, SLOW)
         if how.failed and (still or how.status != SOME_DIFFER):
             raise MachineAtFault(what, f"tar: {running.said.said or how}")
 
@@ -140,7 +141,7 @@ class Packer:
 
                     def hung_up(failure: Failure) -> None:
                         lost.append(failure)
-                        running.child.kill()
+                        running.child.kill(HUNG_UP)
 
                     delivered = stream.deliver(pipe)
                     delivered.addCallbacks(lambda _: pipe.loseConnection(), hung_up)
@@ -197,7 +198,7 @@ class Packer:
             await running.ended
             raise diagnose.of_tool(what, plan, failure) from failure
         except BaseException:
-            child.kill()
+            child.kill("it was given up")
             raise
         finally:
             child.clear()

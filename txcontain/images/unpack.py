@@ -21,7 +21,7 @@ from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.host.files import to_json, write
 from txcontain.host.syscalls import flush_disk
 from txcontain.images.bounds import USUAL, Bounds, Taken, check
-from txcontain.images.complaints import Complaints
+from txcontain.images.complaints import CUT_SHORT, Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top
 from txcontain.images.programs import Program, compression_of, find
 from txcontain.images.unpacking_plan import make_unpacking_plan
@@ -149,7 +149,7 @@ class Unpacker:
 
         def end(failure: Failure) -> None:
             beyond.append(failure)
-            child.kill()
+            child.kill("it was more than is allowed")
 
         def take_note(taken: Taken) -> None:
             if progress := self.under_way.get(folder):  # there is none of an import
@@ -221,7 +221,11 @@ def check_words(what: str, complaints: Complaints) -> None:
         hint = "free some space and launch again"
         raise MachineAtFault(what, "tar", "the disk is full", hint)
     if complaints.said:
-        raise ConfigAtFault(what, complaints.said, "is it a whole tarball?")
+        said = complaints.said.split("; ")
+        cause = CUT_SHORT if CUT_SHORT in said else "not all of it could be unpacked"
+        words = "; ".join(one for one in said if one != CUT_SHORT)
+        told = [f"tar says: {words}"] if words else []
+        raise ConfigAtFault(what, cause, *told, "is it a whole tarball?")
 
 
 def _settle(beside: str, begin: str, layer: str, known: dict[str, Any]) -> Metadata:

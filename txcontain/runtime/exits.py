@@ -101,6 +101,18 @@ def _said_by_bash(words: str) -> Iterator[str]:
         yield said.strip()
 
 
+def by_someone(how: Exit, because: str) -> Exit:
+    """This exit, if no lack of memory explains it.
+
+    :param because: why this manager has killed the process; empty if it has not
+    """
+    if how.signal != signal.SIGKILL:
+        return how
+    if not because:
+        return evolve(how, reason=f"{how.reason}, by someone else than this manager")
+    return evolve(how, reason=f"{because} ({how.reason})")
+
+
 def with_kills(how: Exit, kills: int) -> Exit:
     """This exit, if the kernel killed so many of the processes for want of memory.
 

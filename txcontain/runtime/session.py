@@ -28,7 +28,7 @@ from txcontain.host.processes import Process
 from txcontain.later import Timer
 from txcontain.runtime import diagnose
 from txcontain.runtime.conversation import Connection, MakeLink, StepFailed
-from txcontain.runtime.exits import Exit, exit_of
+from txcontain.runtime.exits import Exit, by_someone, exit_of, with_kills
 from txcontain.runtime.supervised import UNKNOWN
 from txcontain.runtime.terminal import Terminal
 
@@ -65,6 +65,9 @@ class Session(ProcessProtocol):
     ends_by: int = signal.SIGHUP  # the signal that asks it to end
     paused: bool = False  # whether its output waits
     ended_because: str = ""  # empty if the manager did not end it
+    # How many processes of its container the kernel has killed for want of memory: now, and before.
+    count_kills: Callable[[], int] = lambda: 0
+    kills_before: int = 0
     _planned: bool = False
     _pipes_closed: bool = False
     _stderr: bytes = b""
@@ -212,15 +215,20 @@ class Session(ProcessProtocol):
         self._kill.cancel()
         ended: Any = reason.value
         how = exit_of(ended.exitCode, ended.signal, self.kernel.now())
-        if self.ended_because and how.failed:
-            how = evolve(how, reason=f"{self.ended_because} ({how.reason})")
-        self.exit = how
+        self.exit = how = self._explained(how)
         if self.connection is not None:
             self.connection.expect_the_end(self.reactor)
         self.lost(self)
         complaint = self._stderr.decode(errors="replace").strip().splitlines()
         self._say(MachineAtFault("preparing to join a container", *(complaint[-1:] or [str(how)])))
         self._linger.after(LINGER)
+
+    def _explained(self, how: Exit) -> Exit:
+        if self.ended_because and how.failed:
+            return evolve(how, reason=f"{self.ended_because} ({how.reason})")
+        if how.signal == signal.SIGKILL and (kills := self.count_kills() - self.kills_before):
+            return with_kills(how, kills)
+        return by_someone(how, "")
 
     def _linger_no_longer(self) -> None:
         if self.paused:  # then there may be more of its output

@@ -6,6 +6,7 @@ of an exec.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NoReturn
 
 from attrs import define, field
@@ -83,6 +84,10 @@ class Sessions:
         session = self._take()
         self.of[session] = instance
         session.lost = self._over
+        if processes := instance.processes:
+            count = processes.cgroups.out_of_memory_kills
+            session.count_kills = partial(count, processes.token)
+            session.kills_before = session.count_kills()
         try:
             await self._join(session, plan)
         except Exception:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -26,7 +26,7 @@ from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.processes import Process
 from txcontain.later import background, poll
-from txcontain.runtime.exits import Exit, read_exit, with_kills
+from txcontain.runtime.exits import Exit, by_someone, read_exit, with_kills
 from txcontain.runtime.watch import Watch
 
 UNKNOWN = Process(0, 0)
@@ -60,7 +60,7 @@ class Supervised:
     pidfd: int = -1  # of PID 1, if one is held
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
-    killed_because: str = ""  # empty if the manager did not kill it, or gave no reason
+    killed_because: str = ""  # empty if the manager did not kill it
     _watch: Watch | None = None  # of PID 1
     _kills: int | None = None  # for want of memory, if counted before the cgroup was removed
 
@@ -79,7 +79,7 @@ class Supervised:
         elif self.process != UNKNOWN:
             self.kernel.signal_process(self.process, number)
 
-    def kill(self, because: str = "") -> None:
+    def kill(self, because: str) -> None:
         """End every process of the container (the pid namespace goes with its PID 1).
 
         :param because: why, as the exit will say, so that nobody looks for another killer
@@ -181,7 +181,7 @@ class Supervised:
     def has_ended(self) -> None:
         """Called when the monitor has ended, and so PID 1 before it."""
         with contextlib.suppress(OSError):  # its removal looks for it again
-            self.kill()  # it may have undone that it dies with its monitor (prctl(2))
+            self.send_signal(signal.SIGKILL)  # it may not have died with its monitor (prctl(2))
         if self._watch is not None:
             self._watch.stop()
         if self.pidfd >= 0:
@@ -205,9 +205,7 @@ class Supervised:
     def _explained(self, how: Exit) -> Exit:
         if how.failed and (kills := self._count_kills()):
             return with_kills(how, kills)
-        if self.killed_because and how.signal == signal.SIGKILL:
-            return evolve(how, reason=f"{self.killed_because} ({how.reason})")
-        return how
+        return by_someone(how, self.killed_because)
 
     def _count_kills(self) -> int:
         if self._kills is not None:

@@ -44,7 +44,7 @@ async function send(path, options = {}) {
   const problem = await answer.json().catch(() => ({}));
   throw new Refused(
     answer.status,
-    problem.detail ? [problem.detail, ...problem.chain] : [reason],
+    problem.detail ? [problem.detail, ...problem.chain] : reason.split(" → "),
     problem,
   );
 }
