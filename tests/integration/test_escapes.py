@@ -6,7 +6,7 @@ import json
 import socket
 from typing import Any
 
-from tests.integration.harness import ManagerCase
+from tests.integration.harness import ManagerCase, wait_until
 from tests.integration.tarballs import tools
 from tests.support import needs_user_namespaces
 from txcontain.container.escapes import ESCAPES
@@ -41,7 +41,7 @@ class EscapeTests(ManagerCase):
             got = [answer.json[which]["escaped"] for which in ("without", "with")]
             self.assertEqual(got, [True, False], (escape.wall, answer.json))
             self.assertTrue(answer.json["without"]["said"], escape.wall)
-        self.assertEqual(self.what_is_left(), [])
+        wait_until(lambda: not self.what_is_left(), "nothing is left")
         self.assertEqual(socket.gethostname(), host)
         events = map(json.loads, self.ask("GET", "/events").body.splitlines())
         reasons = [event["reason"] for event in events if event["what"] == "unsafe"]

@@ -128,8 +128,7 @@ def names(pid):
         except OSError:
             pass
 tell(ready=True)
-end = time.monotonic() + 60
-while time.monotonic() < end and not os.path.exists("/tmp/stop"):
+while tried <= 10 or not os.path.exists("/tmp/stop"):
     for pid in os.listdir("/proc"):
         if pid.isdecimal() and pid != "1":
             tried += 1
@@ -158,9 +157,13 @@ tell(tried=tried, caught=caught[:10])
         for _ in range(15):
             self.output(instance, "exit 0")
         self.output(instance, "echo >/tmp/stop")
-        wait_until(lambda: "tried" in self.written(instance), "it tells")
+
+        def tells() -> bool:
+            self.exec(instance, "true")  # for one that is too slow to see them
+            return "tried" in self.written(instance)
+
+        wait_until(tells, "it tells")
         told = json.loads(self.written(instance).splitlines()[-1])
-        self.assertGreater(told["tried"], 10)
         self.assertEqual(told["caught"], [])
 
     def test_tricks(self) -> None:
