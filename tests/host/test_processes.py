@@ -10,7 +10,7 @@ from tests.fakes import make_folder
 from tests.host.children import ChildrenCase
 from txcontain.host import processes
 from txcontain.host.listeners import holds_socket
-from txcontain.host.processes import catches, descendants, describe, program
+from txcontain.host.processes import Process, catches, descendants, describe, program
 
 
 class Processes(ChildrenCase):
@@ -80,6 +80,17 @@ class Processes(ChildrenCase):
         link = os.path.abspath(self.mktemp())
         os.symlink(slots, link)
         self.assertEqual(len(self.kernel.monitors(link)), 2)
+
+    def test_monitor_with_the_last_pid(self) -> None:
+        """A monitor that began in the same tick as its child is known, whatever their pids are."""
+        parents = {32767: 1, 300: 32767}
+        self.patch(os, "listdir", lambda _: map(str, parents))
+        self.patch(processes, "_working_below", lambda _, pid: "one" if int(pid) in parents else "")
+        self.patch(processes, "identify", lambda pid: Process(pid, 7))
+        self.patch(processes, "_parent", parents.get)
+        self.patch(processes, "_children", lambda pid: [p for p in parents if parents[p] == pid])
+        told = {"one": (Process(32767, 7), Process(300, 7))}
+        self.assertEqual(self.kernel.monitors("/slots"), told)
 
     def test_no_monitor(self) -> None:
         """A process that works in a folder of the same path, but in another root, is not one."""

@@ -42,16 +42,18 @@ def monitors(slots: str) -> dict[str, tuple[Process, Process | None]]:
     """The running monitors, by the names of their slots, each with the PID 1 below it.
 
     A monitor's working directory is its slot (proc_pid_cwd(5)), which only root can enter. An init
-    works there too, until it has its own root; but the monitor is the oldest.
+    works there too, until it has its own root; but the monitor is the oldest. Of two that began in
+    the same tick it is the parent: pids do not tell, as they begin anew after the largest one.
     """
     top = os.path.realpath(slots)
     workers = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             if name := _working_below(top, entry):
-                workers.append((name, identify(int(entry))))
-    workers.sort(key=lambda each: (each[1].start_time, each[1].pid), reverse=True)
-    oldest = dict(workers)  # of equal keys, the last one counts
+                workers.append((name, identify(int(entry)), _parent(int(entry))))
+    pids = {process.pid for _, process, _ in workers}
+    workers.sort(key=lambda each: (each[1].start_time, each[2] in pids), reverse=True)
+    oldest = {name: process for name, process, _ in workers}  # of equal keys, the last one counts
     return {name: (monitor, _first_child(monitor)) for name, monitor in oldest.items()}
 
 
@@ -230,6 +232,10 @@ def _children(pid: int) -> Iterator[int]:
         path = f"/proc/{pid}/task/{thread}/children"
         with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(path) as file:
             yield from map(int, file.read().split())
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
 
 
 def _stat(pid: int) -> list[str]:
