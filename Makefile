@@ -16,7 +16,7 @@ ROOT := scripts/as-root
 .PHONY: help install download mountables manager stop clean test lint \
         api_tests cli_tests oci_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         peers \
-        pictures examples examples_tests lessons_tests roots_tests demo demo-clean \
+        pictures examples examples_tests lessons_tests roots_tests demo demo-cluster demo-clean \
         install-service uninstall-service has-systemd
 
 help: ## list these targets
@@ -68,6 +68,9 @@ $(EXAMPLES): | packages
 
 demo: examples ## open the shop of examples/ on http://localhost:8000, until Ctrl-C
 	@$(ROOT) scripts/demo open $(PORT)
+
+demo-cluster: install ## three hosts on this machine, each with a Docker, and a shell beside them (docker.io, docker-registry)
+	@$(ROOT) scripts/demo-cluster
 
 demo-clean: ## close it, and remove all that it has made
 	@if [ -e state ]; then $(ROOT) scripts/demo close; fi

@@ -1575,11 +1575,6 @@ ELSEWHERE = (
         "the engine of many hosts does not have this",
     ),
     (
-        "the same: where to read on",
-        "swarm/test_swarm.py:test_not_there",
-        "docs/swarm.md tells what it has; a manager of one host has it all",
-    ),
-    (
         "a swarm without a leader",
         "swarm/test_client.py:test_without_a_leader",
         "try again: a swarm that has lost its leader chooses another soon",

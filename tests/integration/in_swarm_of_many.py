@@ -258,6 +258,28 @@ class FailoverTests(ManyCase):
         measure("leader cut: slowest GET /list meanwhile", f"{slowest * 1000:.0f} ms")
         measure("leader cut: slowest refusal of a write (503)", f"{refused:.1f} s")
 
+    def test_two_managers(self) -> None:
+        """Without two of three managers the list is the last one, until they are back."""
+        instance, key = self.launch(), self.upload()
+        gone = [host for host in self.swarm.managers if host is not self.swarm.leader()][:1]
+        gone.append(self.swarm.leader())
+        for host in gone:
+            host.kill()
+        answer = self.until(self.last_seen, "the list is of before")
+        self.assertEqual([one["instance"] for one in answer.json["instances"]], [instance])
+        refused = self.ask("POST", "/launch", key)
+        self.assertEqual((refused.status, refused.headers["Retry-After"]), (503, "5"))
+        for host in gone:
+            host.start()
+        back = time.monotonic()
+        self.until(lambda: self.ask("POST", "/launch", key).status == 200, "a launch works")
+        measure("two managers cut, and back: writes work after", f"{time.monotonic() - back:.1f} s")
+
+    def last_seen(self) -> Any:
+        """The list, once it is not of now."""
+        answer = self.ask("GET", "/list")
+        return answer if answer.headers["Txcontain-As-Of"] else None
+
     def test_worker(self) -> None:
         """What runs on a node whose power is cut runs on another one soon."""
         instance = self.launch()
@@ -404,6 +426,8 @@ class LoadTests(StackCase):
             self.until(lambda: self.replaced("h4"), "three run elsewhere")
             took = time.monotonic() - cut
         measure("worker cut under load", f"{load}, replaced after {took:.1f} s")
+        self.command("down", "shop")  # nothing waits for what the node has lost
+        self.assertEqual(self.wheres(), {})
 
     def replaced(self, gone: str) -> bool:
         """Whether three run, none of them there."""

@@ -13,12 +13,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import PROJECT, Answer, ask, wait_until
-from tests.integration.tarballs import pack, small_image
+from tests.integration.probes import PRELUDE, python_image
+from tests.integration.tarballs import pack, script, small_image
 from tests.support import TWISTD
 
 SWITCH = "10.99.0.1"  # where the registry and clients are
@@ -224,11 +224,54 @@ class Swarm:
         raise AssertionError("no manager answers")
 
 
+WELCOME = """
+Three hosts are up: h1, h2 and h3, all of them managers. This shell is beside them. Try:
+
+  txcontain nodes
+  txcontain up {folder}/shop.json          # three replicas, at http://localhost:8000
+  txcontain ps                             # on which node each runs
+  curl localhost:8000                      # which one has answered
+  kill -9 $(cat {folder}/h3/pid)           # the power of h3 is cut
+  txcontain ps                             # some seconds later: its replica is elsewhere
+  txcontain scale web=5
+  txcontain down shop; exit                # and all is gone
+"""
+SHOP = f"""{PRELUDE}
+server = socket.create_server(("", 80))
+while True:
+    connection, _ = server.accept()
+    with connection:
+        said = "HTTP/1.0 200 OK\\r\\n\\r\\nIt is " + socket.gethostname() + "\\n"
+        connection.sendall(said.encode())
+"""
+
+
+def demonstrate(folder: Path) -> None:
+    """Have three hosts, and a person on a shell beside them."""
+    swarm = Swarm(folder, 3, 0)
+    try:
+        swarm.start()
+        for host in swarm.hosts:
+            (host.folder / "pid").write_text(str(host.process.pid))
+        prepare_shop(swarm)
+        print(WELCOME.format(folder=folder), flush=True)
+        subprocess.run(["bash", "--norc"], env={**os.environ, "TXCONTAIN_URL": swarm.url})
+    finally:
+        swarm.stop()
+
+
+def prepare_shop(swarm: Swarm) -> None:
+    """Have a config of a server, and a stack of it in a file."""
+    pack(swarm.folder / "base_images/python.tar", *python_image())
+    pack(swarm.folder / "mountables/www.tar", script("run", SHOP))
+    config = {
+        **{"name": "web", "major": "1", "minor": "01", "base_image": "python.tar"},
+        **{"mounts": ["www.tar /www READ"], "startup_script": "/www/run"},
+    }
+    assert swarm.ask("POST", "/config", config).status == 200
+    web = {"config": "web-1-01", "replicas": 3, "ports": ["8000:80"]}
+    (swarm.folder / "shop.json").write_text(json.dumps({"stack": "shop", "services": {"web": web}}))
+
+
 if __name__ == "__main__":
-    began = time.monotonic()
-    swarm = Swarm(Path(sys.argv[1]), 3, 1)
-    swarm.start()
-    print(f"up after {time.monotonic() - began:.1f} s", swarm.leader().name, flush=True)
-    print(swarm.hosts[0].docker("GET", "/nodes")[1])
-    subprocess.run(sys.argv[2:] or ["bash"])
-    swarm.stop()
+    demonstrate(Path(sys.argv[1]))

@@ -57,6 +57,17 @@ class AskingTests(MachineTestCase):
         error = self.failureResultOf(self.ask(), Unavailable).value
         self.assertEqual(str(error).count("The swarm does not have a leader."), 2)
 
+    def test_gap(self) -> None:
+        """What a manager without a leader answers is asked of another, whatever its status."""
+        lead, code = "The swarm does not have a leader.", "rpc error: code = Unavailable desc = x"
+        for status, said in ((500, f"rpc error: code = Unknown desc = {lead}"), (500, code)):
+            self.one.refusals["GET /tasks"] = status, said
+            self.assertEqual(self.successResultOf(self.ask()), [])
+            self.docker.managers.reverse()
+        self.other.refusals["GET /tasks"] = 400, lead
+        self.docker.managers.reverse()
+        self.failureResultOf(self.ask(), Refused)
+
     def test_refused(self) -> None:
         """What one manager refuses is asked of no other."""
         error = self.failureResultOf(self.ask("/nothing"), Refused).value

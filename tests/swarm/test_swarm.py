@@ -13,6 +13,7 @@ from tests.support import document
 from tests.swarm.docker import FakeDocker, docker_of, task
 from tests.swarm.test_logs import frame
 from txcontain import errors
+from txcontain.api.areas import AREAS
 from txcontain.api.resources import make_root
 from txcontain.engine.interface import LogsAsked
 from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
@@ -188,6 +189,16 @@ class EndTests(SwarmCase):
         super().setUp()
         self.keep()
 
+    def test_node_down(self) -> None:
+        """What was on a node that is down has ended, and nothing waits for it."""
+        instance = self.launched()
+        self.fake.nodes[0]["Status"]["State"] = "down"
+        self.assertEqual(self.now(self.swarm.running()).records, [])
+        (record,) = self.now(self.swarm.records(instance)).records
+        self.assertEqual(record["exit"]["reason"], "its node is down")
+        self.fake.ends_at_once = False
+        self.now(self.swarm.destroy(instance))
+
     def test_destroy(self) -> None:
         """An instance is destroyed once, and only then; the others stay."""
         one, other = self.launched(), self.launched()
@@ -330,3 +341,18 @@ class AreaTests(SwarmCase):
         ):
             response = self.successResultOf(http.request(method, f"http://localhost{path}"))
             self.assertEqual(response.code, status, path)
+
+    def test_instead(self) -> None:
+        """Each area that it lacks says what to do instead."""
+        be_known(self)
+        http: Any = StubTreq(make_root(self.swarm))
+        for path, words in (
+            ("/instances/web-1/exec", "`docker exec` runs a command on the node of the instance"),
+            ("/instances/web-1/files", "`docker cp` copies files"),
+            ("/stats", "`docker stats` shows them"),
+            ("/stacks/shop/export", "a manager of one host exports stacks"),
+        ):
+            response = self.successResultOf(http.get(f"http://localhost{path}"))
+            problem = self.successResultOf(response.json())
+            self.assertIn(words, problem["chain"][0])
+        self.assertLess(self.swarm.lacks.keys(), AREAS.keys())

@@ -8,48 +8,38 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from txcontain.api import page
-from txcontain.api.area import Area, Resources
+from txcontain.api.area import Resources
 from txcontain.api.areas import AREAS
 from txcontain.api.instances import Instances
 from txcontain.api.openapi import DOCUMENT
-from txcontain.api.verbs import NOT_THERE, Collection, ExtensionResource, NotFound, NotThere
+from txcontain.api.verbs import Collection, ExtensionResource, NotFound, NotThere, not_in_swarm
 from txcontain.engine.interface import Engine
 
 
 def make_root(engine: Engine) -> Resource:
     """The tree: what each area has, below the root and below an instance."""
-    there, others = _areas_of(engine)
+    areas = {name: area(engine) for name, area in AREAS.items()}
+    there = [area for name, area in areas.items() if name not in engine.lacks]
+    others = [(areas[name], NotThere(instead)) for name, instead in engine.lacks.items()]
     instances = Instances(engine)
-    has_records = any(isinstance(area, Instances) for area in there)
 
     def instance(name: str) -> Resource:
-        lacking = {part: NotThere() for area in others for part in area.below_instance(name)}
+        lacking = {part: none for area, none in others for part in area.below_instance(name)}
         below = (area.below_instance(name) for area in there)
         return _with(instances.one(name), lacking, *below)
 
-    launch = instances.launch if has_records else not_there
+    async def not_there(request: Request) -> None:
+        raise not_in_swarm(engine.lacks["instances"])
+
+    launch = not_there if "instances" in engine.lacks else instances.launch
     every = ExtensionResource("GET", GET=instances.all, POST=launch)
     everything: Resources = {
         b"instances": Collection(every, instance),
         b"openapi.json": ExtensionResource(GET=openapi),
     }
-    lacking = {name: NotThere() for area in others for name in area.resources()}
+    lacking = {name: none for area, none in others for name in area.resources()}
     resources = (area.resources() for area in there)
     return _with(NotFound(), page.files(), lacking, everything, *resources)
-
-
-async def not_there(request: Request) -> None:
-    """What an engine does not have. Raises NotInSwarm."""
-    raise NOT_THERE()
-
-
-def _areas_of(engine: Engine) -> tuple[list[Area], list[Area]]:
-    """The areas that an engine has, and the others."""
-    there, others = list[Area](), list[Area]()
-    for name, area in AREAS.items():
-        has = engine.areas is None or name in engine.areas
-        (there if has else others).append(area(engine))
-    return there, others
 
 
 def _with(resource: Resource, *below: Resources) -> Resource:

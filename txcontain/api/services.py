@@ -49,6 +49,7 @@ from txcontain.services.wish import STATES
 SCALE = {"replicas": KEYS["replicas"]}
 UPDATE = {"major": CONFIG_KEYS["major"], "minor": CONFIG_KEYS["minor"]}
 NO_KEYS: Keys = {}
+NO_EXPORT = "a manager of one host exports stacks, and configs"
 NO_STACK = {"404": "there is no such stack"}
 NO_SERVICE = {"404": "there is no such service, or no such config"}
 REFUSED = {"404": "a config is missing", "409": "invalid data; or a port or a name is taken"}
@@ -258,8 +259,8 @@ class Services(Area):
 
         resource = ExtensionResource("DELETE", GET=get, DELETE=delete)
         put: Any = resource.putChild
-        export = NotThere() if self.engine.stacks else export_of_stack(self.manager, name)
-        put(b"export", export)
+        kept_here = self.engine.stacks is None
+        put(b"export", export_of_stack(self.manager, name) if kept_here else NotThere(NO_EXPORT))
         return resource
 
     # -- services ----------------------------------------------------------------------

@@ -289,23 +289,25 @@ class NotFound(Resource):
 NOT_FOUND = NotFound()
 
 
-NOT_THERE = partial(
-    errors.NotInSwarm,
-    "the engine of many hosts does not have this",
-    "docs/swarm.md tells what it has; a manager of one host has it all",
-)
+def not_in_swarm(instead: str) -> errors.NotInSwarm:
+    """The error of what an engine does not have, with what to do instead."""
+    return errors.NotInSwarm("the engine of many hosts does not have this", instead)
 
 
 class NotThere(Resource):
     """What an engine does not have, whatever is below it, by every method."""
 
+    def __init__(self, instead: str) -> None:
+        super().__init__()
+        self._instead = instead
+
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Nor is this there, unless it was put there."""
-        return NotThere()
+        return NotThere(self._instead)
 
     def render(self, request: Request) -> bytes:
         """Say so."""
-        refuse_with_problem(request, NOT_THERE())
+        refuse_with_problem(request, not_in_swarm(self._instead))
         return b""
 
 

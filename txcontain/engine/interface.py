@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -106,8 +106,8 @@ class Engine(Protocol):
         """The manager of the host where the API is served."""
 
     @property
-    def areas(self) -> Collection[str] | None:
-        """The areas of the API that it has, by name; None: all."""
+    def lacks(self) -> Mapping[str, str]:
+        """The areas of the API that it lacks, by name, and what to do instead."""
 
     @property
     def stacks(self) -> Stacks | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ ONE_HOST = partial(
 class ThisHost:
     """An Engine: it has one host."""
 
-    areas: ClassVar[Collection[str] | None] = None
+    lacks: ClassVar[Mapping[str, str]] = {}
     stacks: ClassVar[None] = None
 
     host: Manager

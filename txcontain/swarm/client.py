@@ -23,6 +23,9 @@ ANSWER_WITHIN = 5.0  # seconds
 LONGEST_ANSWER = 64 << 20  # bytes
 LONGEST_COMPLAINT = 1000  # characters
 FAULT = 400  # the first status of those that refuse
+FAILS = 500  # the first status of those by which it says that it has failed
+# What it says with such a status if it has no leader: gRPC's (google.golang.org/grpc/codes), too.
+OF_GAP = ("does not have a leader", "code = Unavailable", "code = DeadlineExceeded")
 UNAVAILABLE = 503  # also the status of one that is no manager: its message says which
 Version = tuple[int, int]
 
@@ -189,7 +192,7 @@ class Docker:
             else:
                 if response.code < FAULT:
                     return response, body
-                if response.code != UNAVAILABLE:
+                if not is_of_gap(response.code, body):
                     raise refusal(response.code, doing, body)
                 complaints.append(f"{manager.address}: {message(body)}")
             self._put_back(manager)
@@ -202,6 +205,12 @@ class Docker:
         manager.version = None  # it may be another one that comes back
         self.managers.remove(manager)
         self.managers.append(manager)
+
+
+def is_of_gap(status: int, body: bytes) -> bool:
+    """Whether a manager refuses because it has no leader now: then another one may have."""
+    said = message(body)
+    return status == UNAVAILABLE or (status >= FAILS and any(word in said for word in OF_GAP))
 
 
 def _text(value: Any) -> str:

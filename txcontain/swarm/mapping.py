@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from txcontain.container.plan import CAPABILITIES
@@ -32,6 +32,7 @@ IDLE = ("sleep", "infinity")  # what runs if a config has no program
 RUN_SIZE = 64 << 20  # bytes of /run
 RESTART_AFTER = 0.1  # seconds
 CONDITIONS = {"no": "none", "on-failure": "on-failure", "always": "any", "unless-stopped": "any"}
+NODE_DOWN = "its node is down"
 ENDED = ("complete", "shutdown", "failed", "rejected", "remove", "orphaned")  # states of tasks
 
 ALL_OR_NONE = "leave it out: dockerd has it for all containers or for none"
@@ -213,6 +214,18 @@ def state_of(task: Json) -> str:
 def is_over(task: Json) -> bool:
     """Whether nothing of it runs, nor will."""
     return state_of(task) in ENDED
+
+
+def lost(tasks: Iterable[Json], nodes: Iterable[Json]) -> list[Json]:
+    """The tasks, with those that a node has lost as ended. Docker has them as running for a day."""
+    down = {node["ID"] for node in nodes if node["Status"]["State"] == "down"}
+    return [_lost(task) if task.get("NodeID") in down else task for task in tasks]
+
+
+def _lost(task: Json) -> Json:
+    if is_over(task):
+        return task
+    return {**task, "Status": {**task["Status"], "State": "orphaned", "Err": NODE_DOWN}}
 
 
 def has_begun(task: Json) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
@@ -12,6 +11,7 @@ from txcontain.container.spec import Spec, from_json
 from txcontain.engine.store import SUFFIX, no_such_config
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
+from txcontain.later import together
 from txcontain.swarm import mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import Json
@@ -71,10 +71,18 @@ class Means:
         )
         return list(found or ())
 
-    async def tasks(self, service: str | None = None) -> Sequence[Json]:
+    async def tasks_and_nodes(self) -> tuple[list[Json], list[Json]]:
+        """All tasks, and all nodes."""
+        tasks, nodes = await together(
+            self.docker.ask("GET", "/tasks", doing="asking what runs"),
+            self.docker.ask("GET", "/nodes", doing="asking which nodes there are"),
+        )
+        return mapping.lost(tasks or (), nodes or ()), list(nodes or ())
+
+    async def tasks(self, service: str | None = None) -> list[Json]:
         """All tasks, or those of a service: a filter by one that is gone would be refused."""
-        tasks = await self.docker.ask("GET", "/tasks", doing="asking what runs")
-        return [one for one in tasks or () if service in (None, one["ServiceID"])]
+        tasks, _ = await self.tasks_and_nodes()
+        return [one for one in tasks if service in (None, one["ServiceID"])]
 
     async def delete(self, service: str) -> bool:
         """Remove a service; returns whether there was one."""

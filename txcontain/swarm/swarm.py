@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, ClassVar
@@ -37,6 +37,7 @@ from txcontain.later import background, poll, together
 from txcontain.swarm import logs, mapping, nodes
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
+from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
 from txcontain.swarm.means import Means
 from txcontain.swarm.records import Seen, instances, records, running
@@ -65,9 +66,7 @@ class Hears(Protocol):
 class Swarm:
     """An Engine: its hosts are the nodes of a swarm."""
 
-    areas: ClassVar[Collection[str] | None] = (
-        *("v1", "nodes", "services", "logs", "events", "system"),
-    )
+    lacks: ClassVar[Mapping[str, str]] = LACKS
 
     host: Manager  # what makes layers of tarballs
     docker: Docker
@@ -227,9 +226,10 @@ class Swarm:
         """All that there is now. Raises Unavailable, MachineAtFault."""
         began = self.host.reactor.seconds()
         time = self.host.kernel.now()
-        services, tasks, found = await together(
-            self.means.services(), self.means.tasks(), nodes.listed(self.docker)
+        services, (tasks, told) = await together(
+            self.means.services(), self.means.tasks_and_nodes()
         )
+        found = map(nodes.read_node, told)
         return Seen(services, tasks, {one.id: one for one in found}, began, time)
 
     async def records(self, wanted: str | None) -> Told:

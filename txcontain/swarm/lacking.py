@@ -1,0 +1,23 @@
+"""Areas of the API that a swarm does not have, and what to do instead.
+
+Docker tells its managers nothing of what is in a container of another node: only that one can.
+"""
+
+from __future__ import annotations
+
+ON_ITS_NODE = "on the node of the instance, which `txcontain ps` shows"
+LACKS = {
+    "configs": "GET /cfginfo lists them, and `docker config` removes one",
+    "secrets": "put what a container needs into a mount",
+    "instances": f"POST /launch launches a config that is kept; `docker stats` and `docker top` "
+    f"show what one does {ON_ITS_NODE}",
+    "walls": f"`docker inspect` shows how it is held {ON_ITS_NODE}",
+    "steps": "a manager of one host steps through launches",
+    "life": "destroy it, and launch it again; services are scaled and updated",
+    "figures": f"`docker stats` shows them {ON_ITS_NODE}",
+    "exec": f"`docker exec` runs a command {ON_ITS_NODE}",
+    "files": f"`docker cp` copies files {ON_ITS_NODE}",
+    "disk": "`docker system df` and `docker system prune` do it on each node",
+    "volumes": "a volume is on one node, and a container may be moved to another: use a mount",
+    "images": "the images of configs are in the registry of the swarm",
+}
