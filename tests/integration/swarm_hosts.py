@@ -27,13 +27,15 @@ HEARTBEAT = 2_000_000_000  # ns: at 5 s, Docker's own, a dead node is found afte
 PATIENCE = 60.0  # seconds, for what takes some
 LAUNCH_HOST = """
 mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /etc/docker
+install -D "$3/../trusted/REGISTRY/ca.crt" /etc/docker/certs.d/REGISTRY/ca.crt
 hostname "$1"
 until ip link set eth0 up 2>/dev/null; do sleep 0.02; done
 ip link set lo up
 ip address add "$2/24" dev eth0
 exec tini -g -- dockerd --data-root="$3/data" --exec-root=/run/docker --pidfile=/run/docker.pid \
     --host="unix://$3/docker.sock" --bridge=none --exec-opt=native.cgroupdriver=cgroupfs \
-    --cgroup-parent="/$4" --insecure-registry=REGISTRY --shutdown-timeout=3 >>"$3/log" 2>&1
+    --cgroup-parent="/$4" --shutdown-timeout=3 >>"$3/log" 2>&1
 """.replace("REGISTRY", REGISTRY)
 MAKE_CERTIFICATE = (
     "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9"
