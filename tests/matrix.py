@@ -102,8 +102,9 @@ def requirements() -> list[str]:
 def unit_tests() -> list[str]:
     """The names of the modules whose tests need no root."""
     paths = (path.relative_to(PROJECT) for path in PROJECT.glob("tests/**/test_*.py"))
-    return sorted(".".join(path.with_suffix("").parts) for path in paths
-                  if "integration" not in path.parts)  # fmt: skip
+    return sorted(
+        ".".join(path.with_suffix("").parts) for path in paths if "integration" not in path.parts
+    )
 
 
 def run(*command: str | Path) -> str:
@@ -168,11 +169,16 @@ class Local(NamedTuple):
     def pack(self, tarball: Path) -> None:
         """Pack it, as bin/ and lib/."""
         name = f"python{self.version}"
-        libraries = sorted(path.relative_to(self.prefix)
-                           for path in self.prefix.glob(f"lib/lib{name}.so*"))  # fmt: skip
+        libraries = sorted(
+            path.relative_to(self.prefix) for path in self.prefix.glob(f"lib/lib{name}.so*")
+        )
         left_out = [f"--exclude={name}" for name in NOT_NEEDED]
-        tar(tarball, self.prefix, *left_out, f"bin/{name}", *libraries,
-            self.modules.relative_to(self.prefix))  # fmt: skip
+        packed: list[str | Path] = [
+            f"bin/{name}",
+            *libraries,
+            self.modules.relative_to(self.prefix),
+        ]
+        tar(tarball, self.prefix, *left_out, *packed)
 
 
 def find_local(version: str) -> Local:
@@ -219,8 +225,8 @@ class Matrix(ManagerCase):
 
     def matrix(self) -> None:
         """The tests pass on every Python that can be had, with every Twisted that is allowed."""
-        listed = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others",
-                     "--exclude-standard")  # fmt: skip
+        words = "-c safe.directory=* ls-files -z --cached --others --exclude-standard"
+        listed = run("git", *words.split())
         files = [name for name in listed.split("\0") if name and (PROJECT / name).exists()]
         folders = sorted({parent for name in files for parent in Path(name).parents})
         tar(self.folder / "mountables/txcontain.tar", PROJECT, "--no-recursion", *folders, *files)
@@ -259,8 +265,9 @@ class Matrix(ManagerCase):
                 continue
             print(f"Trying Python {version}, with the {name} packages.", flush=True)
             try:
-                yield self.run_tests(version, local, name, base_image, *mounts,
-                                f"{tarball} /packages READ")  # fmt: skip
+                yield self.run_tests(
+                    version, local, name, base_image, *mounts, f"{tarball} /packages READ"
+                )
             except Exception as error:  # the others go on
                 traceback.print_exc()
                 yield Row(version, name, failed=1, remark=str(error))
@@ -278,15 +285,17 @@ class Matrix(ManagerCase):
         """Run the tests in a container."""
         program = f"/opt/python/bin/python{version}" if local else "/usr/bin/python3"
         modules = " ".join(unit_tests())
-        config = self.upload(**self.job(
-            SCRIPT.format(python=program, version=version, named=NAMED, modules=modules),
-            base_image=base_image,
-            mounts=[*mounts, "txcontain.tar /txcontain READWRITE"],
-            writable_root=True,
-            network="none",
-            startup_env={"HOME": "/nonexistent", "PYTHONPYCACHEPREFIX": "/tmp/compiled"},
-            limits={"memory": "2G", "pids": 1024},
-        ))  # fmt: skip
+        config = self.upload(
+            **self.job(
+                SCRIPT.format(python=program, version=version, named=NAMED, modules=modules),
+                base_image=base_image,
+                mounts=[*mounts, "txcontain.tar /txcontain READWRITE"],
+                writable_root=True,
+                network="none",
+                startup_env={"HOME": "/nonexistent", "PYTHONPYCACHEPREFIX": "/tmp/compiled"},
+                limits={"memory": "2G", "pids": 1024},
+            )
+        )
         start = time.monotonic()
         launched = self.patiently("POST", "/launch", config)
         self.assertEqual(launched.status, 200, launched.reason)
