@@ -751,7 +751,11 @@ class ExecutableTests(SynchronousTestCase):
                 # Tests that run in the background are started with SIGINT ignored.
                 preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
             )
-            with command, mute.accept()[0] as connection:
-                connection.recv(1)  # so it is connected, and waits for the answer
-                command.send_signal(number)
-                return command.communicate(timeout=60)[0], command.returncode
+            with command:
+                try:
+                    with mute.accept()[0] as connection:
+                        connection.recv(1)  # so it is connected, and waits for the answer
+                        command.send_signal(number)
+                        return command.communicate(timeout=60)[0], command.returncode
+                finally:
+                    command.kill()  # if it has not ended, the test would wait for it without end
