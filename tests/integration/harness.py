@@ -159,8 +159,13 @@ def is_prepared(folder: Path) -> bool:
 def cgroups_of(state: Path) -> list[Path]:
     """The groups that the manager with this state folder has made for itself."""
     own = hashlib.sha256(os.path.realpath(state).encode()).hexdigest()[:8]
+    return groups_at(f"txcontain/{own}")
+
+
+def groups_at(path: str) -> list[Path]:
+    """The groups that have this path, in all hierarchies."""
     tops = Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")  # version 2, and version 1
-    return [group for top in tops for group in top.glob(f"txcontain/{own}")]
+    return [group for top in tops if (group := top / path).is_dir()]
 
 
 @needs_root

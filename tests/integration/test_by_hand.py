@@ -15,7 +15,14 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.images.archives import image
-from tests.integration.harness import PATIENCE, ManagerCase, cgroups_of, fingerprint, wait_until
+from tests.integration.harness import (
+    PATIENCE,
+    ManagerCase,
+    cgroups_of,
+    fingerprint,
+    groups_at,
+    wait_until,
+)
 from tests.integration.tarballs import file, folder, small_image
 from tests.support import needs_user_namespaces
 
@@ -70,7 +77,6 @@ echo "== end"
 sleep 60
 """
 KINDS = "cgroup ipc mnt net pid user uts".split()
-GROUPS = Path("/sys/fs/cgroup")
 LIMITS = "memory.limit_in_bytes memory.max cpu.cfs_quota_us cpu.max pids.max".split()
 COUNTED = r"Vm|Rss|Hugetlb|\w+_ctxt|Mems|Cpus|Speculation|SigQ|NSpid|NSpgid|NSsid|NStgid"
 # Of /proc/self/status: counters, numbers of processes (see DIFFERENCES), the filter.
@@ -134,8 +140,7 @@ def groups_by_hand(name: str) -> list[Path]:
 
     Others run scripts too: other tests, at the same time.
     """
-    tops = (GROUPS, *GROUPS.glob("*"))
-    return [group for top in tops if (group := top / "txcontain" / name).is_dir()]
+    return groups_at(f"txcontain/{name}")
 
 
 def limits_in(groups: Iterable[Path]) -> list[str]:

@@ -27,6 +27,7 @@ from tests.integration.harness import (
     ManagerCase,
     fingerprint,
     free_port,
+    groups_at,
     listens,
     wait_until,
 )
@@ -75,6 +76,14 @@ def have_alone(test: ManagerCase, *paths: str) -> None:
     for path in paths:
         if not os.path.lexists(path):
             test.addCleanup(shutil.rmtree, path, ignore_errors=True)
+
+
+def remove_groups(path: str) -> None:
+    """Remove the groups that an engine leaves, in all hierarchies."""
+    for top in groups_at(path):
+        for group, _, _ in os.walk(top, topdown=False):  # each after those below it
+            with contextlib.suppress(OSError):  # another engine uses it, or has removed it
+                os.rmdir(group)
 
 
 def app() -> tuple[Member, ...]:
@@ -449,8 +458,7 @@ class DockerTests(ExportCase):
             except subprocess.TimeoutExpired:
                 engine.kill()
                 engine.wait()
-            for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):
-                group.rmdir()
+            remove_groups(self.folder.name)
 
     def answers_to(self, command: list[str], engine: subprocess.Popen[bytes]) -> bool:
         """Whether a command works already."""
@@ -495,7 +503,7 @@ class PodmanTests(ExportCase):
         limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
         (self.folder / "containers.conf").write_text(limits)  # the usual ones are for real root
         have_alone(self, *OF_PODMAN)
-        self.addCleanup(self.remove_groups)
+        self.addCleanup(remove_groups, "libpod_parent")
 
     def podman(self, *words: str | os.PathLike[str]) -> str:
         """What Podman says, which works in the folder of the test."""
@@ -506,13 +514,6 @@ class PodmanTests(ExportCase):
             *words,
             CONTAINERS_CONF=str(self.folder / "containers.conf"),
         )
-
-    def remove_groups(self) -> None:
-        """Remove the groups that Podman leaves."""
-        for top in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
-            for group, _, _ in os.walk(top, topdown=False):  # each after those below it
-                with contextlib.suppress(OSError):  # another Podman uses it, or has removed it
-                    os.rmdir(group)
 
     def load(self, path: str) -> None:
         """Load a config's image, as app:1."""
