@@ -167,15 +167,15 @@ class Asking(HealthCase):
     def test_command(self) -> None:
         """A command has to end with 0, in time; what it writes is kept."""
         text = "#!/bin/sh\nsleep 1000\n"
-        for command, health, said in (
-            (["/bin/sh", "-c", "echo fine >&2"], "healthy", "fine"),
-            (["/bin/sh", "-c", "echo so so; exit 3"], "unhealthy", "so so"),
-            (["/bin/nothing"], "unhealthy", "running /bin/nothing"),
-            (["/bin/sh", "-c", "echo well; sleep 5"], "unhealthy", "no answer in time: well"),
-            (["/bin/sh", "-c", "exit 1"], "unhealthy", "exit status 1"),
+        for command, health, said, seconds in (
+            (["/bin/sh", "-c", "echo fine >&2"], "healthy", "fine", 20),
+            (["/bin/sh", "-c", "echo so so; exit 3"], "unhealthy", "so so", 20),
+            (["/bin/nothing"], "unhealthy", "running /bin/nothing", 20),
+            (["/bin/sh", "-c", "echo well; sleep 60"], "unhealthy", "no answer in time: well", 1),
+            (["/bin/sh", "-c", "exit 1"], "unhealthy", "exit status 1", 20),
         ):
             check = {"command": command, "retries": 1, "interval": 0.5, "on_failure": "none"}
-            name = self.launch(**self.job(text, health={**check, "timeout": 0.4}))
+            name = self.launch(**self.job(text, health={**check, "timeout": seconds}))
             if health == "unhealthy":  # maybe of slowness at first
                 self.wait_to_hear(name, said)
             else:
