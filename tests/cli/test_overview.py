@@ -1,11 +1,14 @@
 """What `txcontain top` shows, and what its keys do."""
 
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.session import Session
+from txcontain.cli.errors import Refused
 from txcontain.cli.overview import ALERT, ASCII_BARS, FAINT, KEYS, Action, View, sparkline
+from txcontain.cli.terminal import fetch
 
 RECORD = {
     "name": "web",
@@ -185,6 +188,34 @@ class SparklineTests(SynchronousTestCase):
             ([1], 0, ""),
         ):
             self.assertEqual(sparkline(values, width, ASCII_BARS), drawn)
+
+
+class Teller:
+    """A manager that has one instance, and answers a question about the host with a status."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    async def instances(self) -> list[Any]:
+        """List the instance."""
+        return [record("web-1")]
+
+    async def ask(self, method: str, path: str, shape: Any) -> Any:
+        """Tell what instances have used, and nothing of the host."""
+        if path == "/host":
+            raise Refused(self.status, "why")
+        return {"instances": {}}
+
+
+class FetchTests(SynchronousTestCase):
+    """What is shown of what the manager tells."""
+
+    def test_no_host(self) -> None:
+        """One that is too old to tell how its host is, is no trouble; one that can't is."""
+        for status, trouble, shown in ((404, "", 1), (500, "why", 0)):
+            view = View()
+            self.successResultOf(Deferred.fromCoroutine(fetch(cast(Any, Teller(status)), view)))
+            self.assertEqual((view.trouble, len(view.shown)), (trouble, shown))
 
 
 class CommandTests(Session):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from txcontain.cli.client import Json, quoted
-from txcontain.cli.errors import CliError
+from txcontain.cli.errors import CliError, Refused
 from txcontain.cli.overview import (
     ALERT,
     ASCII_BARS,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 EVERY, KEYS_EVERY = 1.0, 0.03  # seconds
+NOT_FOUND = 404  # HTTP's status
 ESCAPE_WITHIN = 25  # milliseconds, in which the rest of a key comes after its escape
 NAMES = {
     "\n": "enter",
@@ -85,9 +86,19 @@ async def fetch(client: "Client", view: View) -> None:
         if view.page == "one":
             with suppress(CliError):  # it is gone: the page says so
                 told |= await history(client, f"last={POINTS}&instance={quoted(view.chosen)}")
-        view.update(records, told, await client.ask("GET", "/host", shape=HOST))
+        view.update(records, told, await host(client))
     except CliError as error:
         view.trouble = str(error)
+
+
+async def host(client: "Client") -> Json:
+    """Return how the machine is; nothing if the manager is older than this question."""
+    try:
+        return await client.ask("GET", "/host", shape=HOST)
+    except Refused as error:
+        if error.code != NOT_FOUND:
+            raise
+        return {}
 
 
 async def history(client: "Client", query: str) -> Json:
