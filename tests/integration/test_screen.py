@@ -70,6 +70,31 @@ class OverviewTests(BrowserCase):
         scarce = [text.split()[0] for text in host.locator(".bad").all_inner_texts()]
         self.assertEqual(scarce, ["35", "1.0"])
 
+    def test_hidden(self) -> None:
+        """A page that nobody sees asks for nothing; when it is seen again, at once."""
+        page = self.open()
+        page.clock.install()
+        page.reload()
+        page.get_by_text("disk free").wait_for()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        self.show(page, "hidden")
+        page.clock.run_for(60_000)
+        self.assertEqual(asked, [])
+        with page.expect_request("**/host"):
+            self.show(page, "visible")
+
+    def show(self, page: Any, how: str) -> None:
+        """Have a page believe that it is visible or hidden."""
+        page.evaluate(
+            """how => {
+                const hidden = {value: how === "hidden", configurable: true};
+                Object.defineProperty(document, "hidden", hidden);
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            how,
+        )
+
     def test_a_thousand(self) -> None:
         """Of 1,000 instances those in sight are drawn; all are reached, and found by a word."""
         name = self.launch(**self.job(SERVER))

@@ -123,7 +123,13 @@ async function refreshAll(signal) {
 
 async function readAll(signal) {
   const { instances } = await get("/instances", signal);
+  const before = live.instances;
   live.instances = new Map(instances.map((one) => [one.instance, one]));
+  for (const name of before.keys()) if (!live.instances.has(name)) forget(name);
+}
+
+function forget(name) {
+  for (const known of [live.instances, live.lastEvent, live.waited]) known.delete(name);
 }
 
 async function readOne(name, signal) {
@@ -131,10 +137,10 @@ async function readOne(name, signal) {
     const { instances } = await get(`/instances?match=${encodeURIComponent(name)}`, signal);
     const found = instances.find((one) => one.instance === name);
     if (found) live.instances.set(name, found);
-    else live.instances.delete(name);
+    else forget(name);
   } catch (error) {
     if (error.status !== 404 && error.status !== 409) throw error;
-    live.instances.delete(name);
+    forget(name);
   }
 }
 
@@ -152,7 +158,9 @@ async function look(signal) {
       try {
         const answer = await get(`/stats/history?last=${last}`, signal);
         const fresh = Math.min(last, Math.round(answer.until - until));
-        for (const [name, told] of Object.entries(answer.instances)) note(name, told, fresh);
+        live.figures = new Map(
+          Object.entries(answer.instances).map(([name, told]) => [name, longer(name, told, fresh)]),
+        );
         [until, before] = [answer.until, began];
         changed();
       } catch {
@@ -163,8 +171,8 @@ async function look(signal) {
   }
 }
 
-function note(name, { cpu, memory }, fresh) {
+function longer(name, { cpu, memory }, fresh) {
   const known = live.figures.get(name) || { cpu: [], memory: [] };
-  const longer = (old, told) => [...old, ...told.slice(told.length - fresh)].slice(-POINTS);
-  live.figures.set(name, { cpu: longer(known.cpu, cpu), memory: longer(known.memory, memory) });
+  const join = (old, told) => [...old, ...told.slice(told.length - fresh)].slice(-POINTS);
+  return { cpu: join(known.cpu, cpu), memory: join(known.memory, memory) };
 }

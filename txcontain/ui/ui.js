@@ -31,12 +31,17 @@ export function useAsked(ask, inputs) {
   return state;
 }
 
-// Draw again every so many seconds.
+// Draw again every so many seconds, while someone may be looking.
 export function useClock(seconds) {
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), 1000 * seconds);
-    return () => clearInterval(timer);
+    const tick = () => document.hidden || setNow(Date.now());
+    const timer = setInterval(tick, 1000 * seconds);
+    document.addEventListener("visibilitychange", tick);
+    return () => {
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", tick);
+    };
   }, [seconds]);
   return now / 1000;
 }
