@@ -110,6 +110,11 @@ class Timer:
         self.cancel()
         self._call = self.reactor.callLater(seconds, self._make_call, arguments)
 
+    def within(self, seconds: float) -> None:
+        """Call the function so many seconds from now, unless it is called sooner anyway."""
+        if self._call is None or self._call.getTime() > self.reactor.seconds() + seconds:
+            self.after(seconds)
+
     def cancel(self) -> None:
         """Make no call; nothing if none is to be made."""
         if self._call is not None:

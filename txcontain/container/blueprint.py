@@ -38,6 +38,11 @@ class Blueprint:
         """The first id of the user namespace, if there is one."""
         return self.paths.ids
 
+    @property
+    def early(self) -> Blueprint:
+        """The same without what only the last step of its plans depends on."""
+        return evolve(self, spec=evolve(self.spec, startup_env=()))
+
     def folder(self, name: str) -> str:
         """The folder of an instance with this name."""
         return os.path.join(self.paths.private, name)

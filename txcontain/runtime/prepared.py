@@ -36,11 +36,12 @@ class Prepared:
     remove: Callable[[str], Awaitable[None]]  # removes a file tree, off the reactor's thread
     names: set[str] = field(factory=set)  # those that have a folder and no instance yet
     _last: list[Blueprint] = field(factory=list)  # of the last two launches
+    _plans: dict[str, Plan] = field(factory=dict)  # of the last one, for the names it is asked for
     _has_name: bool = False  # whether the next one is expected to be of an instance that is there
 
     def launched(self, blueprint: Blueprint) -> None:
         """There was a launch."""
-        self._last, self._has_name = [*self._last, blueprint][-2:], False
+        self._expect([*self._last, blueprint.early][-2:], has_name=False)
 
     def started(self, blueprint: Blueprint) -> None:
         """There was a start of an instance that had been launched before.
@@ -48,18 +49,22 @@ class Prepared:
         The next one is expected to be a start too. What it had written may change until then, so
         only those steps can be done early that do not depend on the instance.
         """
-        self._last, self._has_name = [blueprint, blueprint], True
+        self._expect([blueprint.early] * 2, has_name=True)
 
     def forget(self) -> None:
         """Expect nothing, until there are two more launches."""
-        self._last = []
+        self._expect([], has_name=False)
+
+    def _expect(self, last: list[Blueprint], *, has_name: bool) -> None:
+        if last[-1:] != self._last[-1:]:
+            self._plans.clear()
+        self._last, self._has_name = last, has_name
 
     def expects(self, name: str, steps: Plan) -> bool:
         """Whether a launch like the last one, of this name, would begin with these steps."""
-        return any(
-            (not name or stem_of(name) == last.spec.name) and begins_with(last.plan(name), steps)
-            for last in self._last[-1:]
-        )
+        if not self._last or (name and stem_of(name) != self._last[-1].spec.name):
+            return False
+        return begins_with(self._plan(name), steps)
 
     def draw(self) -> tuple[str, Plan]:
         """A name, and the steps to carry out for it; no name if the steps don't depend on it.
@@ -78,7 +83,17 @@ class Prepared:
         return name, steps
 
     def _alike(self, digits: str) -> Plan:
-        return common_start(*(last.plan(last.spec.name + digits) for last in self._last))
+        before, last = self._last
+        plan = other = last.plan(last.spec.name + digits)
+        if before != last:
+            other = before.plan(before.spec.name + digits)
+        return common_start(plan, other)
+
+    def _plan(self, name: str) -> Plan:
+        """That of the last launch under another name; it is asked for again and again."""
+        if name not in self._plans:
+            self._plans[name] = self._last[-1].plan(name)
+        return self._plans[name]
 
     def path(self, name: str) -> str:
         """The folder of an instance of this name."""
@@ -87,9 +102,11 @@ class Prepared:
     def give(self, name: str) -> None:
         """From now on the name and its folder belong to an instance."""
         self.names.discard(name)
+        self._plans.pop(name, None)
 
     def drop(self, name: str) -> None:
         """No instance will have this name: remove its folder, if it has one."""
+        self._plans.pop(name, None)
         if name not in self.names:
             return
 

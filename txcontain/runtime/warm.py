@@ -20,7 +20,7 @@ from txcontain.runtime.child import Child
 from txcontain.runtime.prepared import Prepared, stem_of
 from txcontain.runtime.refill import LATELY, Drop, Spawn, Wanted, Warm, decide, share
 
-REFILL_AFTER = 0.05  # seconds without a launch
+REFILL_AFTER = 0.05  # seconds after a launch
 RETRY_AFTER = 5.0  # seconds after a warm init was lost
 
 
@@ -86,7 +86,8 @@ class WarmInits:
         """A launch has taken this one, or found none: as many are kept as were needed lately."""
         plain = taken is None or taken.early_steps == self.base_plan
         self._taken.append((self.reactor.seconds(), plain))
-        self.look_after(REFILL_AFTER)
+        if self.most:
+            self._refill.within(REFILL_AFTER)
 
     def lost(self, child: Child) -> None:
         """An init has ended, or is ending: no launch may get it."""
