@@ -65,6 +65,14 @@ class Processes(ChildrenCase):
         self.patch(processes, "_command_line", lambda _: "")
         self.assertEqual(describe(child.pid)["command"], "[cat]")
 
+    def test_started_with(self) -> None:
+        """A process is found by some of its arguments, whole ones and in their order."""
+        child = self.start("cat", "-", "/dev/null", "-")
+        found = [processes.started_with("-", "/dev/null"), processes.started_with("/dev/null", "-")]
+        self.assertEqual([child.pid in [one.pid for one in each] for each in found], [True, True])
+        for wrong in (["/dev/null", "/dev/null"], ["/dev/nul"], ["-", "-"]):
+            self.assertNotIn(child.pid, [one.pid for one in processes.started_with(*wrong)])
+
     def test_monitors(self) -> None:
         """A monitor works in a slot; its child is PID 1, which may work there too."""
         slots = os.path.abspath(self.mktemp())

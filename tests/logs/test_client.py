@@ -1,5 +1,6 @@
 """The log process is found or started, and told what to read."""
 
+import signal
 import socket
 from typing import Any
 
@@ -7,7 +8,17 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.fakes import MachineTestCase
-from txcontain.logs.client import CONNECT_AGAIN, DRAIN_WITHIN, END_WITHIN, LOST, LogClient
+from txcontain.host.processes import Process
+from txcontain.logs import client
+from txcontain.logs.client import (
+    CONNECT_AGAIN,
+    DRAIN_WITHIN,
+    END_WITHIN,
+    LOST,
+    LOST_WITHIN,
+    MOST_LOSSES,
+    LogClient,
+)
 from txcontain.logs.logd import STREAMS
 
 
@@ -147,6 +158,34 @@ class ProcessTests(MachineTestCase):
         self.reactor.advance(CONNECT_AGAIN)
         self.assertIsNotNone(self.other.connection)
         self.assertEqual(STREAMS, ("stdout", "stderr"))
+
+    def test_older(self) -> None:
+        """One that hangs up again and again is of an older version: it is killed, and replaced."""
+        older, killed = [Process(7, 1), Process(8, 1)], []
+
+        def kill(process: Process, number: int) -> None:
+            older.remove(process)
+            killed.append((process.pid, number))
+
+        self.patch(client, "started_with", lambda *_: [*older])
+        self.patch(client, "signal_process", kill)
+        for _ in range(MOST_LOSSES - 1):
+            self.other.lose()
+            self.reactor.advance(0)
+        self.assertEqual(killed, [])
+        self.other.lose()
+        self.other.told.clear()
+        self.reactor.advance(CONNECT_AGAIN)
+        self.assertEqual(killed, [(7, signal.SIGKILL), (8, signal.SIGKILL)])
+        self.assertEqual(self.other.told, ["sync"])
+
+    def test_lost_now_and_then(self) -> None:
+        """One that is killed now and then is not replaced by us."""
+        self.patch(client, "started_with", self.fail)
+        for _ in range(2 * MOST_LOSSES):
+            self.other.lose()
+            self.reactor.advance(LOST_WITHIN / 2)
+        self.assertIsNotNone(self.other.connection)
 
     def lose_for_good(self) -> None:
         """Have no log process any more, and none that answers."""

@@ -162,6 +162,21 @@ def catchers_at_once(pid: int, number: int) -> list[Process] | None:
     return []  # it has ended
 
 
+def started_with(*arguments: str) -> list[Process]:
+    """The processes whose command lines have these arguments, one after the other.
+
+    A command line may be made to look so. It may block: not for the reactor's thread.
+    """
+    wanted, found = os.fsencode("\0".join(["", *arguments, ""])), []
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            process = identify(pid)
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if wanted in file.read(LONGEST_COMMAND):
+                    found.append(process)
+    return found
+
+
 def descendants(pid: int) -> Iterator[int]:
     """``pid`` and all processes below it; below a container's PID 1 is the whole container."""
     waiting = [pid]

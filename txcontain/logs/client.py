@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import sys
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from socket import socket as Socket  # (the class has a property "socket")
 from typing import Any, Protocol
 
@@ -24,8 +26,9 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txcontain.host.processes import Process, signal_process, started_with
 from txcontain.host.sockets import send_now
-from txcontain.later import Timer, poll, together
+from txcontain.later import Timer, background, poll, together
 from txcontain.logs import segments
 from txcontain.logs.logd import STREAMS
 from txcontain.logs.segments import Position
@@ -34,6 +37,7 @@ LOGD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logd.py")
 CONNECT_AGAIN, START_AGAIN = 0.02, 1.0  # seconds
 DRAIN_WITHIN = 5.0  # seconds that a reader waits for what is still in the pipes
 END_WITHIN = 2.0  # seconds
+MOST_LOSSES, LOST_WITHIN = 5, 1.0  # so often in so many seconds it hangs up if it is an older one
 MODE = 0o622  # of a FIFO: any user in the container may open it by name, as /dev/stdout
 LOST = "the log process does not answer"
 
@@ -89,6 +93,7 @@ class LogClient(ClientFactory):
     _stopped: bool = False
     _retry: Timer = field(init=False)
     _started: float | None = None  # when we started one that has not been found yet
+    _losses: deque[float] = field(factory=partial(deque, maxlen=MOST_LOSSES))  # the last ones
     _log: Logger = field(factory=Logger)
 
     noisy = False
@@ -210,8 +215,30 @@ class LogClient(ClientFactory):
         self._connection = None
         for slot in self._slots.values():
             slot.is_held = False
-        if not self._stopped:
+        if self._stopped:
+            return
+        self._losses.append(self.reactor.seconds())
+        if len(self._losses) == MOST_LOSSES and self._losses[-1] - self._losses[0] < LOST_WITHIN:
+            self._losses.clear()
+            background(self._replace(), "replacing the log process")
+        else:
             self._retry.after(0)
+
+    async def _replace(self) -> None:
+        """End a log process that hangs up on us: it is of an older version, and lacks a verb.
+
+        It may be two processes, each of which replaces the other. What is in the pipes stays there
+        (monitor.sh); sockets that it keeps are lost, unless it has given them to us.
+        """
+        self._log.warn("the log process does not understand this manager: it is replaced")
+        async for _ in poll(self.reactor, CONNECT_AGAIN, within=END_WITHIN):
+            found: list[Process] = await self.threads(started_with, self.folder, self.instances)
+            if not found:
+                break
+            for process in found:
+                with contextlib.suppress(OSError):  # it has ended
+                    signal_process(process, signal.SIGKILL)
+        self._connect()
 
     def _tell(self, *words: object) -> None:
         if self._connection is not None:
