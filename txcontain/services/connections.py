@@ -75,11 +75,11 @@ class Connections:
         await self._see_it_end(instance)
 
     async def _see_it_end(self, instance: Instance) -> None:
-        try:
+        """Remove it when it has ended, at the latest in a while: nobody asks for it any more."""
+        with contextlib.suppress(TimeoutError):
             await instance.end().addTimeout(LEAVE_WITHIN, self.manager.reactor)
-        except TimeoutError:
-            with contextlib.suppress(NoSuchInstance):
-                await self.manager.destroy(instance.name)
+        with contextlib.suppress(NoSuchInstance):
+            await self.manager.destroy(instance.name)
 
 
 def _for_client(asked: LaunchRequest, connection: socket.socket) -> LaunchRequest:

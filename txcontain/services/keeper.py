@@ -180,8 +180,12 @@ class Keeper:
         self._timers[name].after(seconds)
 
     def _changed(self, instance: Instance) -> None:
-        if instance.labels.get("stack") in self.wished:
-            self.look_soon(instance.labels["stack"])
+        stack, service = (instance.labels.get(key, "") for key in ("stack", "service"))
+        wish = self._wish(stack, service)
+        if wish and wish.revision.spec.per_connection and "replica" not in instance.labels:
+            return  # it comes and goes with its connection, whatever is wished
+        if stack in self.wished:
+            self.look_soon(stack)
 
     def _look(self, name: str) -> None:
         wished = self.wished.get(name)
