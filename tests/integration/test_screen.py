@@ -394,6 +394,26 @@ class KeptTests(BrowserCase):
         page.get_by_role("dialog").get_by_role("button", name="Remove").click()
         page.get_by_text("is in use").first.wait_for()
 
+    def test_steps(self) -> None:
+        """A launch stops before each step, and tells what that is for; it is gone with its view."""
+        self.upload(**self.job(SERVER))
+        page = self.open("#/configs")
+        page.get_by_role("button", name="Step").click()
+        page.get_by_role("heading", name="unshare mount, cgroup").wait_for()
+        page.get_by_text("It prevents: to see what the host has.").wait_for()
+        page.get_by_role("button", name="Next").click()
+        page.get_by_role("heading", name="namespaces").wait_for()
+        page.get_by_role("button", name="hostname test-step").click()
+        page.get_by_role("heading", name="hostname test-step").wait_for()
+        page.get_by_role("heading", name="mounts").wait_for()
+        page.keyboard.press("b")
+        page.get_by_role("heading", name="pivot_root").wait_for()
+        self.assert_accessible(page)
+        page.get_by_role("button", name="To the program").click()
+        page.get_by_text("Only this is left, and it is not done.").wait_for()
+        self.go(page, "#/configs")
+        wait_until(lambda: not self.what_is_left(), "nothing is left")
+
     def test_disk(self) -> None:
         """What takes the disk is listed; prune says first what it would remove."""
         name = self.launch(**self.job(FAILS))

@@ -4,6 +4,7 @@ import { act, get, getText } from "./api.js";
 import { Confirm } from "./actions.js";
 import { live, mayWrite } from "./live.js";
 import { problems } from "./schema.js";
+import { addressOfSteps } from "./step.js";
 import {
   Trouble,
   addressOf,
@@ -83,6 +84,7 @@ export function Configs({ go }) {
                   ${
                     mayWrite() &&
                     html`<button class="danger" onClick=${() => setRemoving(config)}>Remove</button>
+                    <button onClick=${() => go(addressOfSteps(config))}>Step</button>
                     <button disabled=${busy} onClick=${() => launch(key(config))}>Launch</button>`
                   }
                 </span>

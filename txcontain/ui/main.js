@@ -9,6 +9,7 @@ import { start, stop } from "./live.js";
 import { LogsOfAll } from "./logs.js";
 import { Overview } from "./overview.js";
 import { Services } from "./services.js";
+import { Steps } from "./step.js";
 import { Dialog, Nav, html, keys, render, shown, useEffect, useLive, useState } from "./ui.js";
 
 // Address, title, view; one without a title is not in the menu.
@@ -20,6 +21,7 @@ const VIEWS = [
   ["configs", "Configs", Configs],
   ["services", "Services", Services],
   ["instance", "", Instance],
+  ["step", "", Steps],
 ];
 
 const menu = ({ hasServices }) =>
