@@ -2568,10 +2568,9 @@ ELSEWHERE = (
         "{} launches are stepped through already → end one of them",
     ),
     (
-        "a launch in steps on a private network",
+        "a launch in steps for a connection",
         "integration/test_steps.py:test_refused",
-        'no link and no connection is there for a launch in steps → have "network": "host" or'
-        ' "none" in the config, and no "per_connection"',
+        'no connection is there for a launch in steps → have no "per_connection" in the config',
     ),
     (
         "an escape, and the manager leaves out no wall",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, wait_until
-from tests.support import needs_user_namespaces
+from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, free_port, wait_until
+from tests.support import needs_networks, needs_user_namespaces
 
 ALL = {
     "user_namespace": True,
@@ -88,6 +88,19 @@ class StepTests(ManagerCase):
         launch.hang_up()
         self.wait_until_nothing_is_left()
 
+    @needs_networks
+    def test_private_network(self) -> None:
+        """It has an address on the private network, publishes nothing, and leaves nothing."""
+        launch = Launch(self, self.config_of(network="private", ports=[f"{free_port()}:80"]))
+        ops = [one["op"] for one in launch.told["steps"]]
+        told = launch.to(ops.index("link") + 1).json
+        self.assertIn("10.87.", Path(f"/proc/{told['pid']}/net/fib_trie").read_text())
+        self.assertEqual(launch.to(len(ops) - 1).status, 200)
+        self.assertIn("\ntx", Path("/proc/net/dev").read_text())
+        launch.hang_up()
+        self.wait_until_nothing_is_left()
+        wait_until(lambda: "\ntx" not in Path("/proc/net/dev").read_text(), "no link is left")
+
     def test_gone_with_its_client(self) -> None:
         """If the client hangs up, wherever the launch is, it ends, and no step can follow."""
         config = self.config_of()
@@ -141,7 +154,8 @@ class StepTests(ManagerCase):
         self.assertEqual(launch.to(4).status, 409)
         self.assertEqual(self.ask("POST", f"{launch.path}/0123", {"to": 7}).status, 404)
         self.assertEqual(Launch(self, "none-1-1").response.status, 404)
-        self.assertEqual(Launch(self, self.config_of(network="private")).response.status, 409)
+        answering = self.config_of(network="private", ports=["1:1"], per_connection=True)
+        self.assertEqual(Launch(self, answering).response.status, 409)
         path = launch.path.replace("steps", "escapes")
         self.assertEqual(self.ask("POST", path, {"without": "masks"}).status, 403)
 
@@ -153,6 +167,11 @@ class StepTests(ManagerCase):
         self.assertEqual(answer.status, 409)
         self.assertIn(f"step {ops.index('user') + 1} of {len(ops)}", answer.json["detail"])
         self.assertIn("over", json.loads(launch.response.readline()))
+        where = f"step {ops.index('user') + 1} of {len(ops)}"
+        at_once = Launch(self, launch.path.rpartition("/")[2], len(ops) - 1)
+        self.assertIn(where, at_once.response.read().decode())
+        beyond = Launch(self, self.config_of(), len(ops) + 9)
+        self.assertEqual(beyond.response.status, 409)
 
     def test_at_the_prompt(self) -> None:
         """A person goes on, back and into it, and sees what a step has changed."""

@@ -141,7 +141,7 @@ class Stepping(Area):
 
         async def begin(request: Request) -> None:
             gone, to = hang_up_of(request), read_body(request, TO).get("to", 0)
-            async with self.steps.begin(f"{config}.cfg") as stepped:
+            async with self.steps.begin(f"{config}.cfg", to) as stepped:
                 gone.addCallback(lambda _: stepped.end("its client has gone"))
                 told = await stepped.until(to)
                 request.setHeader(b"Content-Type", b"application/x-ndjson")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -42,29 +43,34 @@ class Stepped:
     plan: Plan
     child: Child
     name: str = field(factory=lambda: token_hex(8))
-    at: int = -1  # the number of the step that comes next; -1: not there yet
+    first: int = 0  # the number of the first step before which it waits
+    at: int = -1  # the number of the step that comes next; one less: not there yet
     over: Deferred[str] = field(factory=Deferred)  # fires with why nothing can follow
     failure: BaseException | None = None  # why a step failed
     _seen: Snapshot = field(factory=dict)
+    _pausing: bool = False  # whether the init waits
     _waiting: Deferred[None] | None = None  # for the next stop
     _lock: DeferredLock = field(factory=DeferredLock)
 
-    def begin(self) -> None:
-        """Have the init carry out the plan, and wait before each step."""
+    def begin(self, to: int) -> None:
+        """Have the init carry out the plan, and wait before this step and each one after it."""
+        self.first = min(to, len(self.plan) - 1)
+        self.at = self.first - 1
         self.child.on_pause = self._pauses
-        paused = [one for each in self.plan for one in (step("pause"), each)]
-        self.child.carry_out(paused).addErrback(self._fail)
+        paused = [one for each in self.plan[self.first :] for one in (step("pause"), each)]
+        self.child.carry_out([*self.plan[: self.first], *paused]).addErrback(self._fail)
 
     def _pauses(self) -> None:
-        self.at += 1
+        self.at, self._pausing = self.at + 1, True
         if self._waiting is not None:
             self._waiting.callback(None)
 
     def _fail(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, StepFailed):
-            if self.child.on_pause is not None:
-                error.details["step"] //= 2  # of those without a pause
+            number = error.details["step"]
+            if self.child.on_pause is not None and number > self.first:
+                error.details["step"] = (self.first + number) // 2  # of those without a pause
             error = diagnose.of_step(self.plan, error)
         self.failure = error
         self.end(str(error))
@@ -90,7 +96,8 @@ class Stepped:
                 if self.over.called:
                     raise MachineAtFault(WHAT, "it is over", "begin again")
                 self._waiting = Deferred()
-                if self.at >= 0:
+                if self._pausing:
+                    self._pausing = False
                     self.child.go_on()
                 await self._waiting
             return await self._look()
@@ -160,14 +167,14 @@ class Steps:
             raise NoSuchStep("there is no such launch to step through", hint) from None
 
     @asynccontextmanager
-    async def begin(self, file_name: str) -> AsyncIterator[Stepped]:
-        """A launch of a kept config that waits before its first step; afterwards all of it is gone.
+    async def begin(self, file_name: str, to: int) -> AsyncIterator[Stepped]:
+        """A launch of a kept config that waits before a step; afterwards all of it is gone.
 
         Raises NoSuchConfig, TooMany, ConfigAtFault, MachineAtFault.
         """
         with self.turn():
             async with self.made(self.config(file_name)) as stepped:
-                stepped.begin()
+                stepped.begin(to)
                 yield stepped
 
     @contextmanager
@@ -198,18 +205,34 @@ class Steps:
         Raises ConfigAtFault, MachineAtFault.
         """
         manager = self.manager
-        if spec.network == "private" or spec.per_connection:
-            hint = 'have "network": "host" or "none" in the config, and no "per_connection"'
-            raise ConfigAtFault("no link and no connection is there for a launch in steps", hint)
+        if spec.per_connection:
+            hint = 'have no "per_connection" in the config'
+            raise ConfigAtFault("no connection is there for a launch in steps", hint)
         with manager.holding() as layers:
             spec = with_defaults(spec, await manager.get_layers(spec, layers))
             await manager.make_volumes(spec)
-            with self._ids_for(spec) as ids:
-                paths = manager.blueprint(spec, layers, None, ids).paths
-                async with manager.arrivals.working(WHAT) as folder:
-                    plan = make_plan(spec, evolve(paths, private=folder), f"{spec.name}-step")
-                    async with self._carried_out(draw(plan), spec.limits, shared) as one:
-                        yield one
+            name = f"{spec.name}-step-{token_hex(4)}"
+            async with self._address_for(name, spec) as address:
+                with self._ids_for(spec) as ids:
+                    paths = manager.blueprint(spec, layers, address, ids).paths
+                    async with manager.arrivals.working(WHAT) as folder:
+                        plan = make_plan(spec, evolve(paths, private=folder), f"{spec.name}-step")
+                        async with self._carried_out(name, draw(plan), spec.limits, shared) as one:
+                            yield one
+
+    @asynccontextmanager
+    async def _address_for(self, name: str, spec: Spec) -> AsyncIterator[str | None]:
+        """An address on the private network, if the config says so; no port is published."""
+        network = self.manager.network
+        address = network.reserve(name, evolve(spec, ports=()))
+        if address is None:
+            yield None
+            return
+        try:
+            yield address
+        finally:
+            await network.release(name)
+            await network.remove_link(address)
 
     @contextmanager
     def _ids_for(self, spec: Spec) -> Iterator[int | None]:
@@ -226,11 +249,14 @@ class Steps:
             self._ids.remove(first)
 
     @asynccontextmanager
-    async def _carried_out(self, plan: Plan, limits: Limits, shared: str) -> AsyncIterator[Stepped]:
+    async def _carried_out(
+        self, name: str, plan: Plan, limits: Limits, shared: str
+    ) -> AsyncIterator[Stepped]:
         pool = self.manager.pool
         child = await pool.take([step("pause"), *plan], shared=shared)
         ended: Deferred[Exit] = Deferred()
         child.on_exit = ended.callback
+        child.make_link = partial(self.manager.network.connect, name)
         stepped = Stepped(self.manager, plan, child)
         limit = Timer(self.manager.reactor, lambda: stepped.end("it took too long"))
         limit.after(LONGEST)
