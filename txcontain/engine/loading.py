@@ -14,6 +14,7 @@ from txcontain.engine.manager import Manager
 from txcontain.engine.transfers import packer_of
 from txcontain.errors import InvalidData
 from txcontain.images.layout import Found
+from txcontain.images.oci import Step
 from txcontain.images.packing import Stream
 
 
@@ -64,7 +65,8 @@ async def remove(manager: Manager, text: str) -> list[str]:
 
     Raises NoSuchImage, InUse, MachineAtFault.
     """
-    gone = await manager.arrivals.images.remove(text, partial(users, manager))
+    removed = await manager.arrivals.images.remove(text, partial(users, manager))
+    gone = list(map(short_name, removed))
     for name in gone:
         manager.journal.add("image", f"{name} was removed")
     manager.tidy_soon()
@@ -95,10 +97,12 @@ def told(manager: Manager, image: Image) -> dict[str, Any]:
 
 
 def history(image: Image) -> list[dict[str, Any]]:
-    """How each layer of an image was made, the latest step first."""
+    """How each layer of an image was made, the latest step first; some images don't say that."""
     layers = iter(image.manifest.layers)
+    told = sum(not one.empty_layer for one in image.config.history)
+    untold = [Step()] * (len(image.manifest.layers) - told)
     steps = []
-    for one in image.config.history:
+    for one in (*image.config.history, *untold):
         layer = None if one.empty_layer else next(layers, None)
         steps.append(
             {
