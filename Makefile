@@ -116,7 +116,7 @@ cli_tests: install $(BASE) $(MOUNTABLES) ## test the CLI, from a clean start to 
 	@$(ROOT) scripts/contract-tests cli
 
 oci_tests: install peers ## run images of buildah, skopeo and a registry, which it starts on loopback
-	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_images tests.integration.test_oci
+	@$(ROOT) .venv/bin/python -m twisted.trial -j2 tests.integration.test_images tests.integration.test_oci
 
 ui_tests: install $(BROWSER) ## test the web page in a real browser; SCREENSHOTS=1: take those of docs/pictures
 	@$(ROOT) .venv/bin/python -m twisted.trial tests.integration.test_screen

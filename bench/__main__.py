@@ -23,6 +23,7 @@ from bench import (
     measure,
     packages,
     processes,
+    pulls,
     report,
     services,
     stay,
@@ -104,6 +105,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures.append(measure.first_launches(folder, together, scale.first))
         figures += execs.figures(warm, docker, scale.rounds)
         figures += logs.figures(folder)
+        figures += pulls.figures(folder, root, folder / "pulls", docker, scale.first)
         figures.append(services.figure(warm, scale.rounds))
         figures += asked.figures(warm, root, scale.rounds)
         figures.append(health.figure(warm, scale.running[-1], scale.idle))

@@ -20,6 +20,9 @@ PACKAGES = {
     "crun": "crun",
     "bwrap": "bubblewrap",
     "systemd-nspawn": "systemd-container",
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+    "docker-registry": "docker-registry",
 }
 FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin")
 
