@@ -1793,6 +1793,11 @@ ELSEWHERE = (
         "there is no image {} → there is {}",
     ),
     (
+        "a disk that can't be flushed",
+        "images/test_layers.py:test_can_not_be_flushed",
+        "flushing the layers of an image",
+    ),
+    (
         "a pull that nobody waits for",
         "images/test_registry.py:test_hang_up",
         "pulling {} → nobody waits for it any more",

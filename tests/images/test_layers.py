@@ -1,9 +1,11 @@
 """Tarballs become layers: each once, checked, and never half."""
 
+import json
 import os
 import signal
 import socket
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
@@ -11,8 +13,9 @@ from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain.container.facts import Place
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.images import bounds as unpacking
-from txcontain.images import layers, unpack
+from txcontain.images import fresh, layers, unpack
 from txcontain.images.bounds import Bounds
+from txcontain.images.fresh import LIST
 from txcontain.images.layers import Layers
 from txcontain.images.metadata import Metadata
 from txcontain.images.programs import COMPRESSIONS, Program
@@ -155,6 +158,27 @@ class UnpackTests(LayersTestCase):
         self.get()
         self.tar_ends()
         self.assertEqual(calls, [("flush", self.unpacked), "rename"])
+
+    def test_after_a_power_cut(self) -> None:
+        """A layer of an image that was not on the disk yet is taken away by the next manager."""
+        for name in ("1" * 64, "2" * 64):
+            os.mkdir(os.path.join(self.layers.folder, name))
+        with open(os.path.join(self.layers.folder, LIST), "w") as file:
+            json.dump({"boot": "another", "layers": ["1" * 64, "3" * 64]}, file)
+        open(os.path.join(self.layers.folder, ".fresh.json.1.tmp"), "w").close()
+        said = f"removed the layer {'1' * 64}, which was not on the disk at a power cut"
+        written = "removed .fresh.json.1.tmp, a write cut short"
+        self.assertEqual(self.layers.recover(), [written, said])
+        self.assertEqual(self.layers.paths(), [os.path.join(self.layers.folder, "2" * 64)])
+        self.assertEqual(len(self.layers.cut_short()), 1)
+
+    def test_can_not_be_flushed(self) -> None:
+        """A disk that can't be flushed is the machine's fault."""
+        layer = os.path.join(self.layers.folder, "1" * 64)
+        self.patch(fresh, "flush_disk", mock.Mock(side_effect=OSError(5, "")))
+        self.layers._fresh.names.add("1" * 64)
+        error = self.failureResultOf(self.start(self.layers.flush([layer])), MachineAtFault).value
+        self.assertEqual(error.chain[0], "flushing the layers of an image")
 
     def test_two_tarballs(self) -> None:
         """Two tarballs are unpacked side by side."""

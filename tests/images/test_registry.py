@@ -268,6 +268,9 @@ class FakeLayers:
         os.mkdir(self.path_of(digest))
         return self.path_of(digest)
 
+    async def flush(self, layers: list[str]) -> None:
+        """Flush nothing."""
+
     def check_total(self, layers: list[str]) -> None:
         """Refuse more layers than an image may have here."""
         if sum(map(os.path.isdir, layers)) > self.most:

@@ -1,13 +1,19 @@
 """Images with layers: loaded, launched, shared and removed by a real manager."""
 
+import contextlib
+import json
 import os
+import socket
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
 from tests.images.archives import ImageMaker, image, tarball
-from tests.integration.harness import ManagerCase, wait_until
+from tests.integration.harness import PATIENCE, ManagerCase, wait_until
 from tests.integration.tarballs import device, file, folder, link, script, small_image, special
+from txcontain.images.fresh import LIST
 from txcontain.images.oci import Healthcheck, Index, to_bytes
 
 LOWER = (
@@ -66,6 +72,9 @@ class Loads(ImageCase):
         """A container sees the layers as one: what is hidden, replaced or emptied is that."""
         made = image([LOWER, UPPER])
         self.assertEqual(self.load(made.archive("app:1")), ["app:1"])
+        steps = self.ask("GET", f"/images/{quote('app:1')}/history").json["history"]
+        digests = [one.digest for one in made.manifest.layers[::-1]]  # it says nothing of how
+        self.assertEqual([step["layer"] for step in steps], digests)
         self.assertEqual(self.say("app:1", LOOK), SEEN)
         self.assertEqual(self.say("app:1", LOOK, user_namespace=True), SEEN)
 
@@ -179,6 +188,7 @@ class Refusals(ImageCase):
         """What there is of images."""
         folders = ("layers", "run/images", "run/packing")
         found = [name for folder in folders for name in os.listdir(self.state / folder)]
+        found = [name for name in found if name != LIST]
         return found + [name for name in os.listdir(self.state / "images") if name[0] != "n"]
 
     def test_hostile_layers(self) -> None:
@@ -245,6 +255,93 @@ class Refusals(ImageCase):
         path.write_bytes(tarball(file("oci-layout"), both, *one.layout()[2:], *two.layout()[2:]))
         refused = self.try_to_launch(base_image="two.tar")
         self.assert_refused(refused, 409, "two.tar holds 2 images, and a container has one")
+
+
+class Slow(BaseHTTPRequestHandler):
+    """A registry that stops in the middle of a layer, for as long as it is held."""
+
+    made = image([LOWER, UPPER])
+    held = threading.Event()  # to be set for it to go on
+    asked = threading.Event()  # whether it was asked for a layer
+
+    def do_GET(self) -> None:
+        """Answer with a manifest, or a blob."""
+        of_tag = self.path.endswith("/manifests/1")
+        content = to_bytes(self.made.manifest) if of_tag else self.made.blobs[self.path[-71:]]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        half = len(content) // 2
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(content[:half])
+            if self.path[-71:] == self.made.manifest.layers[0].digest:
+                self.asked.set()
+                self.held.wait(PATIENCE)
+            self.wfile.write(content[half:])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Interrupted(ImageCase):
+    """Pulls that are not finished."""
+
+    options = ("--insecure-loopback",)
+
+    def setUp(self) -> None:
+        super().setUp()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.name = f"127.0.0.1:{server.server_port}/app:1"
+        for event in (Slow.held, Slow.asked):
+            event.clear()
+        self.addCleanup(Slow.held.set)
+
+    def begin_pull(self) -> socket.socket:
+        """Ask for a pull, and wait until half of a layer is there."""
+        client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        body = json.dumps({"name": self.name})
+        head = f"POST /images HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(f"{head}{body}".encode())
+        self.assertTrue(Slow.asked.wait(PATIENCE), "it is asked for the layer")
+        return client
+
+    def assert_nothing_kept(self) -> None:
+        """Fail if anything of the image stays."""
+
+        def kept() -> list[str]:
+            layers = [name for name in self.layers() if name != LIST]
+            return [*os.listdir(self.state / "run/images"), *layers]
+
+        wait_until(lambda: not kept(), "nothing of it is kept")
+        self.assertEqual(self.ask("GET", "/images").json, {"images": []})
+
+    def test_interrupted(self) -> None:
+        """A pull ends with its client, and with its manager; nothing of it stays, nor is used."""
+        self.begin_pull().close()
+        self.assert_nothing_kept()
+        self.assertEqual(self.ask("GET", "/unpacking").json["pulling"], [])
+        Slow.asked.clear()
+        with self.begin_pull():
+            self.manager.kill()
+            self.manager.wait()
+        self.start()
+        self.assert_nothing_kept()
+        Slow.held.set()
+        self.assertEqual(self.say(self.name, LOOK), SEEN)
+
+    def test_removed(self) -> None:
+        """A manager that is killed while it removes an image leaves no half of it."""
+        self.load(Slow.made.archive("app:1"))
+        names = self.state / "images/names.json"
+        names.write_text("{}")  # which is what it has written first
+        self.manager.kill()
+        self.manager.wait()
+        self.start()
+        self.assert_nothing_kept()
+        self.assertEqual(os.listdir(names.parent), [names.name])
 
 
 class Names(ImageCase):

@@ -28,7 +28,7 @@ from txcontain.images.layout import DEEPEST, Found, check_blob, find_images
 from txcontain.images.oci import Descriptor, Manifest
 from txcontain.images.registry import Conversation, Registries
 from txcontain.images.stack import seen
-from txcontain.later import Few, Timer, together
+from txcontain.later import Few, Timer, background, together
 from txcontain.logs.journal import Journal
 
 MOST_LOADS, MOST_PULLS, MOST_WAITING = 2, 3, 20  # at once; that wait
@@ -118,8 +118,10 @@ class Arrivals:
                 layers.append(layer)
                 return None
             image = await self.settle_file(tarball, layer, held)
+        paths = self.images.paths(image)
+        await self.images.layers.flush(paths)  # which an instance may need after a power cut
         # The kernel does not ask whether the top of a layer hides those below it.
-        layers += seen(self.images.paths(image), "/")
+        layers += seen(paths, "/")
         return image
 
     async def _by_name(self, spec: Spec, held: list[str]) -> Image:
@@ -162,7 +164,12 @@ class Arrivals:
             )
         )
         arrival.go_on()
+        return await self._keep(image, names)
+
+    async def _keep(self, image: Image, names: Iterable[str]) -> Image:
         await self.images.add(image, names)
+        layers = self.images.layers
+        background(layers.flush(self.images.paths(image)), f"flushing the layers of {image.digest}")
         return image
 
     def _check_size(self, image: Image) -> None:
@@ -317,8 +324,7 @@ class Arrivals:
         ]
         await together(*downloads)
         pull.go_on()
-        await self.images.add(image, [str(reference)])
-        return image
+        return await self._keep(image, [str(reference)])
 
     async def _manifest(self, conversation: Conversation) -> bytes:
         """The manifest for this platform, by way of indexes if there are some."""

@@ -38,7 +38,7 @@ def restore(manager: Manager) -> list[str]:
     """
     may_open = manager.kernel.open_more(WANTED_FILES)
     leftovers, wrong = manager.volumes.recover()  # before the plans of those that use them
-    wrong += manager.arrivals.images.recover()
+    wrong += manager.layers.recover() + manager.arrivals.images.recover()
     done = _go_on_with(manager, os.listdir(manager.folder))
     background(_recover_network(manager), "recovering the private network")
     manager.tidy_soon()

@@ -20,8 +20,11 @@ from twisted.python.failure import Failure
 
 from txcontain.container.facts import Place
 from txcontain.container.reference import DIGEST
-from txcontain.errors import ConfigAtFault
+from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.host.files import remove_leftovers
+from txcontain.host.os_errors import of_os
 from txcontain.images.bounds import MOST, Taken, check_sums
+from txcontain.images.fresh import Fresh
 from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
 from txcontain.images.stack import place
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
@@ -46,6 +49,11 @@ class Layers:
     _superseded: set[str] = field(factory=set)  # to be removed when no instance uses them
     _grown: bool = True  # whether there are new layers since ``is_to_tidy`` was last asked
     _news: dict[str, str] = field(factory=dict)  # by the layer's path, not told yet
+    _fresh: Fresh = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        boot = self.unpacker.pool.kernel.boot_id()
+        self._fresh = Fresh(self.folder, self.unpacker.threads, boot)
 
     async def get(self, folder: str, name: str) -> str:
         """The path of the layer of the tarball ``name`` in ``folder``; unpacks it if it is new.
@@ -79,6 +87,30 @@ class Layers:
             return layer
         return await self._unpacked_once(blob, layer, digest)
 
+    async def flush(self, layers: Sequence[str]) -> None:
+        """Return when these survive a power cut. Raises MachineAtFault."""
+        try:
+            await self._fresh.flush(list(map(os.path.basename, layers)))
+        except OSError as error:
+            raise MachineAtFault("flushing the layers of an image", of_os(error)) from error
+
+    def recover(self) -> list[str]:
+        """Go on with the layers of an earlier manager; returns what was done, a sentence each."""
+        done = [f"removed {name}, a write cut short" for name in remove_leftovers(self.folder)]
+        for name in self._fresh.recover():
+            path = os.path.join(self.folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, self._aside(path))  # and what was cut short is removed
+                done.append(f"removed the layer {name}, which was not on the disk at a power cut")
+                os.unlink(path + RECORD)
+        background(self.flush(self.paths()), "flushing layers")
+        return done
+
+    @staticmethod
+    def _aside(path: str) -> str:
+        """Where no launch finds a layer that is to be removed."""
+        return path if path.endswith(UNPACKING) else f"{path}-{token_hex(8)}{UNPACKING}"
+
     def check_total(self, layers: Sequence[str]) -> None:
         """Raise ConfigAtFault if those of an image's layers that are there hold too much."""
         known = [self.metadata(layer) for layer in layers]
@@ -98,6 +130,8 @@ class Layers:
     async def _unpack_for_all(self, tarball: str, layer: str, of_image: str) -> None:
         outcome: Any = layer
         try:
+            if of_image:
+                await self._fresh.add(os.path.basename(layer))
             metadata = self._metadata[layer] = await self.unpacker.unpack(tarball, layer, of_image)
         except Exception:
             outcome = Failure()
@@ -164,7 +198,7 @@ class Layers:
         for path in await self.superfluous(used, keep):
             if path in used() | set(self._unpacking):  # since then
                 continue
-            aside = path if path.endswith(UNPACKING) else f"{path}-{token_hex(8)}{UNPACKING}"
+            aside = self._aside(path)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path, aside)  # from now on no launch finds it
                 os.unlink(path + RECORD)

@@ -68,7 +68,7 @@ class Unpacker:
         """Make a layer of a tarball. It is unpacked beside its place and then renamed.
 
         :param of_image: the digest of the tarball if it is a layer of an image: it has whiteouts,
-            and nobody changes it
+            and nobody changes it. It is not flushed to the disk
         Raises ConfigAtFault, HasChanged, MachineAtFault.
         """
         name = f"the layer {of_image}" if of_image else os.path.basename(tarball)
@@ -89,7 +89,6 @@ class Unpacker:
             if of_image:
                 taken = await self.threads(check, name, unpacked, self.bounds)
                 await self.threads(convert, name, unpacked)  # after a check that refuses devices
-                await self.threads(flush_disk, unpacked)
             else:
                 taken = await self.check_and_flush(name, unpacked)
             begin = unpacked if of_image else await self.threads(top, tarball, unpacked)
