@@ -241,6 +241,9 @@ class ManagerCase(SynchronousTestCase):
             return
         try:
             self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
+            # What a manager is removing when it ends, it leaves to the next one.
+            half = "layers/*.unpacking"
+            wait_until(lambda: not any(self.state.glob(half)), "no layer is half there")
         finally:
             self.manager.terminate()
             try:
