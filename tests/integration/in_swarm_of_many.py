@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import statistics
 import subprocess
 import threading
 import time
@@ -42,7 +43,7 @@ while True:
         connection.settimeout(5)
         connection.sendall(version.encode())
 """
-PORT = 8000
+PORT, REQUESTS = 8000, 300
 measured: list[tuple[str, str]] = []
 
 
@@ -169,13 +170,23 @@ class Load:
         return f"{self.failed} of {total:,} failed, slowest {self.slowest * 1000:.0f} ms"
 
 
-def ask_once(address: str) -> str:
+def ask_once(address: str, port: int = PORT) -> str:
     """What is answered; nothing if that fails."""
     try:
-        with socket.create_connection((address, PORT), timeout=10) as client:
+        with socket.create_connection((address, port), timeout=10) as client:
             return client.recv(100).decode()
     except OSError:
         return ""
+
+
+def median_of(ask: Callable[[], str]) -> float:
+    """Milliseconds that a request takes, of which each has to be answered."""
+    took = []
+    for _ in range(REQUESTS):
+        began = time.monotonic()
+        assert ask() == "1"
+        took.append(time.monotonic() - began)
+    return statistics.median(took) * 1000
 
 
 def measure(what: str, value: str) -> None:
@@ -408,6 +419,22 @@ class LoadTests(StackCase):
             took = time.monotonic() - began
         measure("broken update under load", f"{load}, rolled back after {took:.1f} s")
         self.assertEqual((load.failed, load.answers["broken"]), (0, 0))
+
+    def test_balancer(self) -> None:
+        """All replicas answer by the balancer; what it takes is measured."""
+        _, tasks = self.swarm.hosts[0].docker("GET", "/tasks")
+        hosts = {host.name: host.address for host in self.swarm.hosts}
+        node = self.record("shop-web-1")["node"]
+        (port,) = {
+            given["PublishedPort"]
+            for task in tasks
+            for given in task["Status"].get("PortStatus", {}).get("Ports", ())
+            if task["Slot"] == 1 and task["DesiredState"] == "running"
+        }
+        straight = median_of(lambda: ask_once(hosts[node], port))
+        balanced = median_of(lambda: ask_once("127.0.0.1"))
+        measure("a request, median: by the balancer", f"{balanced:.1f} ms")
+        measure("a request, median: straight to its node", f"{straight:.1f} ms")
 
     def spread_out(self) -> None:
         """Have a replica on the worker, and none on the leader."""

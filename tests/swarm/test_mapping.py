@@ -15,6 +15,7 @@ from txcontain.images.oci import to_bytes
 from txcontain.swarm.mapping import (
     LONGEST_CONFIG,
     LONGEST_NAME,
+    MOST_WITHOUT_IMAGE,
     address_of,
     check,
     failure_of,
@@ -23,6 +24,7 @@ from txcontain.swarm.mapping import (
     name_of_config,
     name_of_service,
     service_of,
+    worst,
 )
 from txcontain.swarm.records import Seen, running
 
@@ -153,6 +155,19 @@ class TaskTests(SynchronousTestCase):
         )
         for state, said, begun in rows:
             self.assertEqual(has_begun(task("s", state, said)), begun, said)
+
+    def test_worst(self) -> None:
+        """What a config is at fault for ends a launch; so do some nodes that get no image."""
+        fault, no_image = errors.ConfigAtFault("a"), errors.MachineAtFault("b")
+        rows: tuple[tuple[list[errors.Error], str, Any], ...] = (
+            ([], "always", None),
+            ([no_image], "no", no_image),
+            ([no_image] * (MOST_WITHOUT_IMAGE - 1), "always", None),
+            ([no_image] * MOST_WITHOUT_IMAGE, "always", no_image),
+            ([no_image, fault], "always", fault),
+        )
+        for failures, restart, wanted in rows:
+            self.assertIs(worst(failures, restart), wanted)
 
     def test_running(self) -> None:
         """Instances are in the order of their launch, also if a fraction ends with zeros."""

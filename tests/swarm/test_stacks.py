@@ -147,7 +147,7 @@ class StackTests(SwarmCase):
         self.assertEqual(self.up(web={"replicas": 2}, db={}), [])
         changed = self.up(web={"replicas": 2, "config": "web-1-02"})
         self.assertEqual(changed, ["change web: config web-1-01 → web-1-02", "drop db"])
-        (told,) = self.now(self.stacks.all())
+        (told,) = self.now(self.stacks.all()).records
         self.assertEqual([one["config"] for one in told["services"]], ["web-1-02"])
         whole = self.now(self.stacks.one("shop"))
         self.assertEqual(whole["document"], stack(web={"replicas": 2, "config": "web-1-02"}))

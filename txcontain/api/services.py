@@ -33,6 +33,7 @@ from txcontain.api.verbs import (
     Collection,
     ExtensionResource,
     NotThere,
+    as_of,
     body,
     flag,
     query,
@@ -237,7 +238,9 @@ class Services(Area):
 
     async def all_stacks(self, request: Request) -> Json:
         """GET /stacks."""
-        return {"stacks": await self.stacks.all()}
+        told = await self.stacks.all()
+        as_of(request, told.as_of)
+        return {"stacks": told.records}
 
     async def up(self, request: Request) -> Json | None:
         """POST /stacks."""
@@ -267,7 +270,9 @@ class Services(Area):
 
     async def all(self, request: Request) -> Json:
         """GET /services."""
-        return {"services": [one for stack in await self.stacks.all() for one in stack["services"]]}
+        told = await self.stacks.all()
+        as_of(request, told.as_of)
+        return {"services": [one for stack in told.records for one in stack["services"]]}
 
     def service(self, name: str) -> Resource:
         """/services/NAME."""

@@ -55,7 +55,7 @@ class Planned:
 class Stacks(Protocol):
     """Which services there should be. All it tells is what the API does (api/services.py)."""
 
-    async def all(self) -> Sequence[dict[str, Any]]:
+    async def all(self) -> Told:
         """All stacks: of each its name, and how its services stand."""
 
     async def one(self, name: str) -> dict[str, Any]:

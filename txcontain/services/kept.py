@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from txcontain.engine.interface import Planned
+from txcontain.engine.interface import Planned, Told
 from txcontain.engine.manager import Manager
 from txcontain.services import asking
 from txcontain.services.asking import Plan
@@ -27,10 +26,11 @@ class KeptStacks:
         """What keeps them."""
         return keeper_of(self.manager)
 
-    async def all(self) -> Sequence[dict[str, Any]]:
+    async def all(self) -> Told:
         """All stacks, and how their services stand."""
         stacks = self.keeper.wished.values()
-        return [{"stack": one.name, "services": asking.told(self.keeper, one)} for one in stacks]
+        services = {one.name: asking.told(self.keeper, one) for one in stacks}
+        return Told([{"stack": name, "services": told} for name, told in services.items()])
 
     async def one(self, name: str) -> dict[str, Any]:
         """One stack, and its document. Raises NoSuchStack."""

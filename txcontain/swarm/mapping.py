@@ -32,6 +32,7 @@ IDLE = ("sleep", "infinity")  # what runs if a config has no program
 RUN_SIZE = 64 << 20  # bytes of /run
 RESTART_AFTER = 0.1  # seconds
 CONDITIONS = {"no": "none", "on-failure": "on-failure", "always": "any", "unless-stopped": "any"}
+MOST_WITHOUT_IMAGE = 3  # tasks of a launch
 NODE_DOWN = "its node is down"
 ENDED = ("complete", "shutdown", "failed", "rejected", "remove", "orphaned")  # states of tasks
 
@@ -256,6 +257,18 @@ def failure_of(task: Json, program: str | None) -> Error | None:
             "its node could not get the image", said, "see that all nodes reach the --registry"
         )
     return _of_program(said, program or IDLE[0])
+
+
+def worst(failures: Iterable[Error], restart: str) -> Error | None:
+    """The failure of a launch, given those of its tasks.
+
+    If Docker tries again, on another node perhaps, it is borne some times that one gets no image.
+    """
+    found = list(failures)
+    of_config = [one for one in found if not isinstance(one, MachineAtFault)]
+    if of_config or len(found) >= (1 if restart == "no" else MOST_WITHOUT_IMAGE):
+        return [*of_config, *found][0]
+    return None
 
 
 def _misfit(said: str) -> Error | None:

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define
 from twisted.internet.defer import Deferred
 
-from txcontain.engine.interface import Planned
+from txcontain.engine.interface import Planned, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import meant
 from txcontain.errors import (
@@ -52,13 +52,14 @@ class SwarmStacks:
 
     # -- telling -----------------------------------------------------------------------
 
-    async def all(self) -> Sequence[dict[str, Any]]:
+    async def all(self) -> Told:
         """All stacks, and how their services stand, or stood when that could be seen last."""
-        seen, _ = await self.watch.now()
+        seen, as_of = await self.watch.now()
         stacks: dict[str, list[Any]] = {}
         for kept in read_kept(seen.services, seen.tasks):
             stacks.setdefault(kept.stack, []).append(stack_mapping.told(kept))
-        return [{"stack": name, "services": services} for name, services in stacks.items()]
+        told = [{"stack": name, "services": services} for name, services in stacks.items()]
+        return Told(told, as_of)
 
     async def one(self, name: str) -> dict[str, Any]:
         """One stack, and its document. Raises NoSuchStack."""

@@ -184,12 +184,13 @@ class Swarm:
         said = ""
         looks = poll(self.host.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
         async for _ in looks:
-            for task in await self.means.tasks(service):
-                if mapping.has_begun(task):
-                    return task
-                if failure := mapping.failure_of(task, spec.program):
-                    raise failure
-                said = mapping.said_of(task)
+            tasks = await self.means.tasks(service)
+            for task in filter(mapping.has_begun, tasks):
+                return task
+            failures = [mapping.failure_of(task, spec.program) for task in tasks]
+            if failure := mapping.worst(filter(None, failures), spec.restart):
+                raise failure
+            said = mapping.said_of(tasks[0]) if tasks else said
         raise MachineAtFault(f"it does not run within {RUNS_WITHIN:g} seconds", said)
 
     async def _until_it_listens(self, task: Json, port: int, spec: Spec) -> bool:
