@@ -85,7 +85,10 @@ class Host:
         )
         here, pid = os.readlink("/proc/self/ns/net"), self.process.pid
         wait_until(lambda: os.readlink(f"/proc/{pid}/ns/net") != here, "it has a network")
-        run(*f"ip link add {self.link} type veth peer name eth0 netns {pid}".split())
+        # The same each time, as of a real host: others remember it for half a minute.
+        card = f"02:00:0a:63:00:{10 + self.number:02x}"
+        pair = f"{self.link} type veth peer name eth0 address {card} netns {pid}"
+        run(*f"ip link add {pair}".split())
         run(*f"ip link set {self.link} master br0 up".split())
         wait_until(self.answers, f"the dockerd of {self.name} answers", PATIENCE)
 

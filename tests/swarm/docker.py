@@ -119,7 +119,10 @@ class FakeDocker(Resource):
         status, answer = self.keep(
             self.services,
             document["Name"],
-            {"Spec": document, "CreatedAt": created, "Version": {"Index": 1}},
+            {
+                **{"Spec": document, "CreatedAt": created, "UpdatedAt": "2025-12-31T23:59:00Z"},
+                "Version": {"Index": 1},
+            },
         )
         if status == 201:
             self.run(answer["ID"], document)

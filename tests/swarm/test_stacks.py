@@ -95,7 +95,9 @@ class MappingTests(SynchronousTestCase):
 
         def of(what: str, which: str = revision, slot: int = 1) -> Any:
             container = {"ContainerSpec": {"Labels": {REVISION: which}}}
-            return {**task("s", what), "Slot": slot, "Spec": container}
+            made = {**task("s", what), "Slot": slot, "Spec": container}
+            made["Status"]["Timestamp"] = "2026-01-01T00:00:11Z"
+            return made
 
         for update, tasks, wanted in (
             ("", [], "updating"),
@@ -113,8 +115,13 @@ class MappingTests(SynchronousTestCase):
             ("of another version", [of("running")], "updating"),
         ):
             told = {"ID": "s", "Spec": made, "CreatedAt": "", "UpdateStatus": {"State": update}}
-            (kept,) = read_kept([told], tasks)
+            (kept,) = read_kept([{**told, "UpdatedAt": "2026-01-01T00:00:00Z"}], tasks)
             self.assertEqual(state(kept), wanted, (update, len(tasks)))
+        (kept,) = read_kept(
+            [{**told, "UpdateStatus": None, "UpdatedAt": "2026-01-01T00:00:02Z"}],
+            [of("failed")] * MOST_ENDED,
+        )
+        self.assertEqual(state(kept), "updating")  # not for long yet
 
 
 class StackTests(SwarmCase):

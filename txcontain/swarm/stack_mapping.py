@@ -12,6 +12,7 @@ from attrs import field, fields, frozen
 from txcontain.container.spec import PORTS, Port
 from txcontain.errors import ConfigAtFault
 from txcontain.exports.subject import Subject, label
+from txcontain.logs.times import SECOND, read_moment
 from txcontain.services.document import Service, Update
 from txcontain.services.revision import Revision
 from txcontain.services.routes import full_name
@@ -22,7 +23,8 @@ from txcontain.swarm.mapping import KEY, Json, nanoseconds, state_of
 STACK, SERVICE = "txcontain.stack", "txcontain.service"  # labels: what is of a stack
 ASKED, BEFORE = "txcontain.asked", "txcontain.before"  # as it was written, now and before
 REVISION, PUBLISHED = "txcontain.revision", "txcontain.published"  # also of its containers; ports
-MOST_ENDED = 3  # tasks of one place that have failed: then it is not waited for any more
+# If so many tasks of one place have failed, for so many seconds, it is not waited for any more.
+MOST_ENDED, FAILS_FOR = 3, 10.0
 
 SOON = "a swarm starts all services at the same time: leave it out, and try again until it answers"
 JOBS = "a swarm keeps its services running: have a manager of one host run what is to end"
@@ -273,10 +275,17 @@ def state(kept: Kept) -> str:
 
 
 def _fails(kept: Kept, tasks: Sequence[Json]) -> bool:
-    """Whether the tasks of a place have failed again and again, and none runs now."""
-    own = [state_of(task) for task in tasks if is_current(kept, task)]
-    failures = sum(state in ("failed", "rejected") for state in own)
-    return failures >= MOST_ENDED and "running" not in own
+    """Whether the tasks of a place have failed again and again, for long, and none runs now."""
+    own = [task for task in tasks if is_current(kept, task)]
+    failures = [_time(one) for one in own if state_of(one) in ("failed", "rejected")]
+    if len(failures) < MOST_ENDED or "running" in map(state_of, own):
+        return False
+    return max(failures) - read_moment("a time", kept.told["UpdatedAt"]) >= FAILS_FOR * SECOND
+
+
+def _time(task: Json) -> int:
+    """When it came into its state, in ns."""
+    return read_moment("a time", task["Status"]["Timestamp"])
 
 
 def why(kept: Kept) -> str:
