@@ -5,12 +5,16 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.integration.harness import PATIENCE, ask, wait_until
 from tests.integration.probes import ProbeCase
+from txcontain.logs.client import LOGD
 
 MEGABYTE = 1 << 20
 BOUND = {"log_max_size": MEGABYTE, "log_max_files": 2}
@@ -305,6 +309,28 @@ class KilledTests(LogCase):
             instance = self.ask("POST", "/launch", config).json["instance"]
             self.output_of(instance)
             self.assert_whole(instance, 99)
+
+    def test_older(self) -> None:
+        """A log process of an older version, which lacks a verb, is replaced; no line is lost."""
+        instance = self.launch(**self.job(f"#!/bin/sh\n{COUNTING}\nsleep 1000\n"))
+        self.manager.terminate()
+        self.manager.wait()
+        pids = self.log_processes()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+        older = self.state / "run/older.py"
+        older.write_text(Path(LOGD).read_text().replace("self.sync, self.open,", "self.open,"))
+        folders = [str(self.state / name) for name in ("run", "instances")]
+        command = [sys.executable, "-I", "-S", "-B", str(older), *folders, os.devnull]
+        listens = self.state / "run/logd.sock"
+        listens.unlink()
+        with subprocess.Popen(command) as process:
+            wait_until(listens.exists, "it listens")
+            self.start()
+            process.wait(PATIENCE)
+        wait_until(lambda: self.read_log(instance).endswith("\n4000\n"), "all is written")
+        self.assert_whole(instance, 4000)
 
     def test_manager(self) -> None:
         """No line is lost if the manager is killed, and none waits for the next manager."""
