@@ -22,6 +22,7 @@ from bench import (
     logs,
     measure,
     packages,
+    page,
     processes,
     pulls,
     report,
@@ -109,6 +110,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures.append(services.figure(warm, scale.rounds))
         figures += asked.figures(warm, root, scale.rounds)
         figures.append(health.figure(warm, scale.running[-1], scale.idle))
+        figures.append(health.hung(warm, scale.first))
         print(f"\n{report.figure_table(figures)}", flush=True)
     return {
         "samples": samples,
@@ -168,6 +170,7 @@ def figures_with_many(
     figures = [
         Figure(f"launch, {count} running", "ms", with_many, "none running", with_none, "≤ 1.5 x"),
         *measure.with_many(ours, count, docker, scale.idle),
+        *page.figures(ours, count, scale.commands),
         *measure.command_line(manager, docker, scale.commands),
     ]
     restart = measure.restart(manager, count)

@@ -13,6 +13,7 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
+from bench import processes
 from bench.client import ask_until, free_port
 from bench.contestants import Txcontain
 from bench.manager import ROOT, Manager, seconds
@@ -33,6 +34,7 @@ def figures(ours: Txcontain, root: Path, rounds: int) -> list[Figure]:
     return [
         on_demand(manager, name, root, rounds),
         per_connection(manager, 20 * rounds),
+        asleep(manager, name, 99 * rounds),
         updates(manager, [name, web(manager, "2")], 5 * rounds),
     ]
 
@@ -87,6 +89,24 @@ def begin_alone(root: Path) -> float:
     finally:
         program.kill()
         program.wait()
+
+
+def asleep(manager: Manager, config: str, count: int) -> Figure:
+    """What the manager needs for one more service on demand that nobody asks for."""
+
+    def service(number: int) -> dict[str, Any]:
+        address = f"127.1.{number // 250}.{number % 250 + 1}"
+        return {"config": config, "ports": [f"{address}:{PORT}:{PORT}"], "on_demand": {"idle": 60}}
+
+    memory = []
+    for many in (1, count + 1):
+        services = {f"s{number}": service(number) for number in range(many)}
+        settle(manager, "POST", "/stacks?wait=1", {"stack": "asleep", "services": services})
+        memory.append(processes.rss([manager.process.pid]))
+    each = (memory[1] - memory[0]) * 1000 / count
+    settle(manager, "DELETE", "/stacks/asleep?wait=1")
+    what = f"{count} services on demand that sleep: manager's RSS more, each"
+    return Figure(what, "KB", each, "the goal", 20, "≤ 20")
 
 
 def per_connection(manager: Manager, count: int) -> Figure:

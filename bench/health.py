@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from bench.contestants import Txcontain
 from bench.measure import AT_ONCE, Figure
 
 CHECK = {"http": "/", "interval": 1, "timeout": 5, "start_period": 60, "on_failure": "none"}
+INTERVAL, RETRIES = 0.5, 2  # of the check that finds a program that hangs
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
@@ -41,6 +44,50 @@ def figure(ours: Txcontain, count: int, lasting: float) -> Figure:
             manager.destroy(name)
     what = f"{count} health checks a second, of a core"
     return Figure(what, "%", share, "the goal", 10, "≤ 10")
+
+
+def hung(ours: Txcontain, rounds: int) -> Figure:
+    """From the moment when a program hangs until it has been ended and another one runs; the worst.
+
+    What it may take is ``interval`` x ``retries``; the ``timeout`` of its last check counts too. As
+    this program would not hear the signal that asks it to end, it gets no time for that.
+    """
+    manager = ours.manager
+    config = manager.upload(
+        name="hung",
+        network="private",
+        startup_script=None,
+        command=["/webserver/tiny", "8000"],
+        startup_env="PORT=8000",
+        health={"http": "/", "interval": INTERVAL, "timeout": 0.05, "retries": RETRIES},
+        restart="always",
+        stop_timeout=0,
+    )
+    worst = max(until_replaced(ours, manager.launch(config)) for _ in range(rounds))
+    beyond = worst - INTERVAL * RETRIES
+    what = "a hung program, until another runs, beyond interval x retries"
+    return Figure(what, "ms", beyond * 1e3, "the goal", 200, "≤ 200")
+
+
+def until_replaced(ours: Txcontain, name: str) -> float:
+    """Have the program of an instance hang; the seconds until another one runs."""
+    manager = ours.manager
+    path = f"/instances/{name}"
+
+    def is_healthy(record: dict[str, object]) -> bool:
+        return record["health"] == "healthy"
+
+    pid = ask_until(manager.client, path, is_healthy, manager.process)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+
+    def is_another(record: dict[str, object]) -> bool:
+        return record["state"] == "running" and record["pid"] != pid
+
+    began = time.monotonic()
+    ask_until(manager.client, path, is_another, manager.process)
+    took = time.monotonic() - began
+    manager.destroy(name)
+    return took
 
 
 def all_healthy(answer: dict[str, list[dict[str, object]]]) -> bool:

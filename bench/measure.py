@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from threading import Event, Thread
 from typing import Any, cast
 
 from bench import packages, processes
+from bench.client import Connection
 from bench.contestants import Contestant, Docker, Txcontain
 from bench.manager import BASE, ROOT, Manager, running, seconds
 
@@ -178,6 +181,7 @@ def with_many(ours: Txcontain, count: int, docker: Docker | None, idle: float) -
                 processes.rss(daemons) or None,
                 "≤ 150",
             ),
+            *scrape_figures(manager, count),
             pss_figure(manager, docker),
             idle_figure(manager, count, daemons, idle),
         ]
@@ -203,6 +207,43 @@ def list_figure(
         theirs,
         goal,
     )
+
+
+def scrape_figures(manager: Manager, count: int) -> list[Figure]:
+    """All metrics, and what one who asks for /list again and again notices of that."""
+    client = manager.client
+
+    def scrape() -> None:
+        client.send_off("GET", "/metrics")
+        client.answer_bytes()
+
+    with caller(manager.port) as waited:
+        took = median(seconds(scrape) for _ in range(10))
+    what, longest = f"GET /metrics, {count} running", max(waited) * 1e3
+    return [
+        Figure(what, "ms", took * 1e3, "the goal", 150, "≤ 150"),
+        Figure(f"{what}: longest GET /list beside it", "ms", longest, "the goal", 20, "≤ 20"),
+    ]
+
+
+@contextmanager
+def caller(port: int) -> Iterator[list[float]]:
+    """One who asks for /list meanwhile; how long each answer took, in seconds."""
+    waited: list[float] = []
+    is_over = Event()
+
+    def ask() -> None:
+        with Connection(port) as client:
+            while not is_over.wait(0.005):
+                waited.append(seconds(lambda: client.ask("GET", "/list")))
+
+    thread = Thread(target=ask)
+    thread.start()
+    try:
+        yield waited
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def pss_figure(manager: Manager, docker: Docker | None) -> Figure:
