@@ -18,6 +18,7 @@ from bench.measure import AT_ONCE, Figure
 
 CHECK = {"http": "/", "interval": 1, "timeout": 5, "start_period": 60, "on_failure": "none"}
 INTERVAL, RETRIES = 0.5, 2  # of the check that finds a program that hangs
+HANGS = {"http": "/", "timeout": 0.05, "start_period": 60}  # the rest of it
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
@@ -59,7 +60,7 @@ def hung(ours: Txcontain, rounds: int) -> Figure:
         startup_script=None,
         command=["/webserver/tiny", "8000"],
         startup_env="PORT=8000",
-        health={"http": "/", "interval": INTERVAL, "timeout": 0.05, "retries": RETRIES},
+        health={**HANGS, "interval": INTERVAL, "retries": RETRIES},
         restart="always",
         stop_timeout=0,
     )
