@@ -132,7 +132,8 @@ async def escape(client: "Client", config: str, wall: str) -> int:
     print(*(f"    {line}" for line in about["script"].splitlines()), sep="\n")
     for which in ("without", "with"):
         print(f"\n{which.capitalize()} the wall: {outcome(went[which])}")
-        print(*(f"    {one_line(line)}" for line in went[which]["said"].splitlines()), sep="\n")
+        for line in went[which]["said"].splitlines():
+            print(f"    {one_line(line)}".rstrip())
     return 0 if went["without"]["escaped"] and not went["with"]["escaped"] else 1
 
 
