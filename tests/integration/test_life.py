@@ -167,7 +167,9 @@ class Adoption(LifeCase):
         wait_until(lambda: folder.stat().st_mode & stat.S_ISUID, "that it is to go is on the disk")
         self.kill_manager()
         record = self.state / "instances" / name / "instance.json"
-        record.write_text(re.sub('("stop_timeout": ?)60', r"\g<1>0", record.read_text()))
+        text, count = re.subn(r"(stop_timeout\W+)60\b", r"\g<1>0", record.read_text())
+        self.assertEqual(count, 1, text)
+        record.write_text(text)
         self.start()
         wait_until(lambda: self.ask("GET", f"/instances/{name}").status == 404, "it is gone")
 
