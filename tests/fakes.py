@@ -281,6 +281,7 @@ class FakeReactor(Clock):
         self.inits: list[FakeInit] = []
         self.joiners: list[FakeJoiner] = []
         self.readers: list[Any] = []
+        self.writers: list[Any] = []
         self.factory: Any = None  # of the unix socket
         self.ports: list[int] = []  # TCP ports listened on
         self.connects = self.prepares = self.works = True
@@ -339,8 +340,12 @@ class FakeReactor(Clock):
         with contextlib.suppress(ValueError):
             self.readers.remove(reader)
 
+    def addWriter(self, writer: Any) -> None:
+        self.writers.append(writer)
+
     def removeWriter(self, writer: Any) -> None:
-        pass
+        with contextlib.suppress(ValueError):
+            self.writers.remove(writer)
 
     def lose_manager(self) -> None:
         """The manager has been killed: what it had begun is never finished.
@@ -653,6 +658,7 @@ class FakeLogProcess:
         self.incoming = b""  # of a line that is not complete
         self.passed: list[int] = []  # descriptors, each for a line that is still to come
         self.kept: dict[str, int] = {}  # copies of sockets
+        self.terminals: dict[str, int] = {}  # the same of terminals, by token
 
     def connect(self, factory: LogClient) -> None:
         """The manager connects."""
@@ -690,6 +696,11 @@ class FakeLogProcess:
             if verb == "keep":
                 self.unkeep(words[0])
                 self.kept[words[0]] = self.passed.pop(0)
+            if verb == "terminal":
+                self.terminals[words[0]] = self.passed.pop(0)
+            if verb == "lend" and words[0] in self.terminals:
+                self.connection.fileDescriptorReceived(self.terminals[words[0]])
+                self.say("lent", words[0])
             if verb == "unkeep":
                 self.unkeep(words[0])
             if verb == "retain":

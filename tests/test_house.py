@@ -59,7 +59,7 @@ DOCUMENTS = [
     path for folder in ("", "docs/**/", "examples/**/") for path in PROJECT.glob(folder + "*.md")
 ]
 LONGEST = 600  # lines
-LONGER = {"init.py": 1800, "logd.py": 800}  # each is one file, on purpose
+LONGER = {"init.py": 1800, "logd.py": 850}  # each is one file, on purpose
 
 
 def parse(path: Any, *, for_types: bool = False) -> Any:

@@ -290,6 +290,10 @@ CONFIGS = (
         "per_connection makes no sense with restart: the connection is over by then",
     ),
     (
+        {"per_connection": True, "command": ["a"], "tty": True},
+        "per_connection makes no sense with tty: the connection is what it reads",
+    ),
+    (
         {"per_connection": True, "command": ["a"], "health": {"command": ["b"]}},
         "per_connection makes no sense with health: the program need not answer a check",
     ),
@@ -1020,7 +1024,13 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         ["run", "-di", "basefs.tar.gz", "ls"],
         {},
-        "-d leaves it, and -i and -t stay with it: choose one of them.",
+        "-d leaves it, and -i without -t stays with it: choose one of them.",
+    ),
+    (
+        ["attach", "--detach-keys", "ctrl-ä", "web-1"],
+        {},
+        "txcontain attach: error: argument --detach-keys: write keys such as ctrl-p,ctrl-q or "
+        "ctrl-x,d, not 'ctrl-ä'",
     ),
     (
         ["run", "-e", "NO_SUCH", "basefs.tar.gz", "ls"],
@@ -2106,6 +2116,16 @@ ELSEWHERE = (
         "too many commands",
         "runtime/test_sessions.py:test_bounds",
         "{} commands run in instances already → end one of them first",
+    ),
+    (
+        "too many who are attached",
+        "api/test_attach.py:test_bound",
+        "{} are attached to {} already → end one of them first",
+    ),
+    (
+        "someone attaches to an instance without a terminal",
+        "api/test_attach.py:test_no_terminal",
+        '{} has no terminal → its config needs "tty": true; its output is in its log',
     ),
     (
         "too many sizes, exports, imports or looks at the same time",

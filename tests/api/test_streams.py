@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from twisted.internet.testing import StringTransport
-from wsproto.connection import ConnectionType
+from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
@@ -31,6 +31,8 @@ STDIN, STDOUT, STATUS, RESIZE, CLOSE = 0, 1, 3, 4, 255
 class StreamsCase(HostileCase):
     """A test with an instance that runs, and a client of it."""
 
+    verb = "exec"
+
     def setUp(self) -> None:
         super().setUp()
         self.site.limits = ConnectionLimits()
@@ -39,7 +41,7 @@ class StreamsCase(HostileCase):
     def request(self, query: str = "command=cat", *headers: str, without: str = "") -> bytes:
         """What is answered to a request for a WebSocket."""
         kept = [line for line in HEADERS if not line.startswith(without or "-")]
-        head = [f"GET /instances/{self.name}/exec?{query} HTTP/1.1", *kept, *headers, "", ""]
+        head = [f"GET /instances/{self.name}/{self.verb}?{query} HTTP/1.1", *kept, *headers, "", ""]
         self.connection, self.transport = self.connect()
         self.connection.dataReceived("\r\n".join(head).encode())
         self.reactor.advance(0)
@@ -49,13 +51,15 @@ class StreamsCase(HostileCase):
 
     def open(self, query: str = "command=cat") -> tuple[Session, FakeJoiner]:
         """Run a command over a WebSocket."""
-        from wsproto.connection import Connection
-
-        answer = self.request(query)
-        self.assertTrue(answer.startswith(b"HTTP/1.1 101 "), answer)
-        self.client: Any = Connection(ConnectionType.CLIENT)
+        self.be_client(self.request(query))
         joiner = self.reactor.joiners[-1]
         return joiner.session, joiner
+
+    def be_client(self, answer: bytes) -> None:
+        """This is the end of a WebSocket that was agreed to."""
+        self.assertTrue(answer.startswith(b"HTTP/1.1 101 "), answer)
+        self.client: Any = Connection(ConnectionType.CLIENT)
+        self.client.receive_data(answer.partition(b"\r\n\r\n")[2])
 
     def send_frame(self, event: Any) -> None:
         """The client sends a frame."""

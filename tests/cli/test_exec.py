@@ -19,6 +19,7 @@ from wsproto.events import AcceptConnection, BytesMessage, RejectConnection, Rej
 from tests.cli.session import Session
 from txcontain.cli import exec as commands
 from txcontain.cli import streams
+from txcontain.cli.streams import Leaving
 
 EXIT = {"status": 3, "signal": None, "reason": "exit status 3"}
 
@@ -110,6 +111,23 @@ class ExecTests(Session):
         self.manager.answers_to("GET /instances/web-1/wait", {"exit": EXIT})
         self.assertEqual(self.run_command("attach", "web-1"), 3)
         self.assertEqual(self.out, "written\n")
+
+    def test_keys(self) -> None:
+        """All keys are passed on but those that leave, in whatever pieces they come."""
+        for typed, passed, is_left in (
+            ((b"ls\r",), b"ls\r", False),
+            ((b"a\x10\x11b",), b"a", True),
+            ((b"\x10", b"\x11"), b"", True),
+            ((b"\x10", b"a\x11"), b"\x10a\x11", False),
+            ((b"\x10\x10", b"\x11"), b"\x10", True),
+            ((b"",), b"", False),
+        ):
+            leaving = Leaving(commands.keys("ctrl-p,ctrl-q"))
+            taken = [leaving.take(data) for data in typed]
+            got = b"".join(data for data, _ in taken), taken[-1][1]
+            self.assertEqual(got, (passed, is_left), typed)
+        self.assertEqual(Leaving().take(b"\x10\x11"), (b"\x10\x11", False))
+        self.assertEqual(commands.keys("ctrl-@,ctrl-[,d"), b"\0\x1bd")
 
     def test_no_command(self) -> None:
         """A command that is left out is missed before anything is sent: it is not a shell."""

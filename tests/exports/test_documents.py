@@ -59,6 +59,7 @@ EVERYTHING: dict[str, Any] = {
     "secrets": ["Db_pass /run/db 0440 www-data"],
     "startup_env": {"A": "$x", "B": "yes", "PORT": "8080"},
     "init": True,
+    "tty": True,
     "restart": "on-failure",
     "max_restarts": 3,
     "stop_timeout": 1.5,

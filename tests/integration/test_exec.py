@@ -366,6 +366,14 @@ class Terminal:
             self.screen += os.read(self.master, 1 << 16).decode(errors="replace")
         return text in self.screen
 
+    def after(self, text: str) -> str:
+        """What it shows after this; nothing as long as it does not show that."""
+        return self.screen.partition(text)[2] if self.shows(text) else ""
+
+    def is_raw(self) -> bool:
+        """Whether each key is passed on: the command knows what to do with it."""
+        return termios.tcgetattr(self.slave) != self.before
+
     def close(self) -> None:
         """End it."""
         self.process.kill()
@@ -478,7 +486,7 @@ class CliTests(CommandCase):
         instance = self.idle()
         terminal = self.type_at("exec", "-it", instance, "sleep", "4711")
         wait_until(self.sleepers, "it runs")
-        wait_until(lambda: termios.tcgetattr(terminal.slave) != terminal.before, "the client knows")
+        wait_until(terminal.is_raw, "the client knows")
         terminal.process.terminate()
         self.assertEqual(terminal.process.wait(30), 128 + signal.SIGTERM)
         self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)

@@ -1,5 +1,6 @@
 """The log process is found or started, and told what to read."""
 
+import os
 import signal
 import socket
 from typing import Any
@@ -224,6 +225,57 @@ class ProcessTests(MachineTestCase):
         self.reactor.pump([CONNECT_AGAIN] * int(END_WITHIN / CONNECT_AGAIN + 1))
         self.successResultOf(stopping)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class TerminalTests(MachineTestCase):
+    """Terminals that outlive the manager, and the log process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = LogClient(self.reactor, self.folder, self.folder, maybeDeferred)
+        self.client.start()
+        self.other = self.reactor.log_process
+        self.client.open("a")
+        self.client.name("a", "web-1", 100)
+        self.master, self.slave = os.openpty()
+        self.addCleanup(os.close, self.slave)
+
+    def is_the_terminal(self, master: int) -> bool:
+        """Whether this is the other end, which it closes."""
+        os.write(self.slave, b"x")
+        try:
+            return os.read(master, 10) == b"x"
+        finally:
+            os.close(master)
+
+    def test_held(self) -> None:
+        """The log process is told of it, each new one again; whoever wants it gets a copy."""
+        self.client.hold_terminal("a", self.master)
+        self.assertTrue(self.is_the_terminal(self.other.terminals.pop("a")))
+        self.other.lose()
+        self.reactor.advance(0)
+        self.assertTrue(self.is_the_terminal(self.other.terminals.pop("a")))
+        self.assertTrue(self.is_the_terminal(self.client.terminal_of("a")))
+        self.assertEqual(self.client.terminal_of("b"), -1)
+        self.now(self.client.close("a"))
+        self.assertRaises(OSError, os.fstat, self.master)
+
+    def test_lent(self) -> None:
+        """The next manager is lent it, and no one inherits it; without one, there is none."""
+        self.other.terminals["b"] = self.master
+        self.client.adopt("b", "web-2", 100, terminal=True)
+        copy = self.client.terminal_of("b")
+        self.assertFalse(os.get_inheritable(copy))
+        self.assertTrue(self.is_the_terminal(copy))
+        self.client.adopt("c", "web-3", 100, terminal=True)
+        self.assertEqual(self.client.terminal_of("c"), -1)
+        self.now(self.client.close("b"))
+
+    def test_too_late(self) -> None:
+        """One whose container has ended already is closed."""
+        self.now(self.client.close("a"))
+        self.client.lent("a", [self.master])
+        self.assertRaises(OSError, os.fstat, self.master)
 
 
 class KeptTests(MachineTestCase):

@@ -253,6 +253,52 @@ class ServerTests(ServerCase):
         self.assertTrue(self.has_ended())
         self.assertEqual(self.slots, {})
 
+    def test_terminal(self) -> None:
+        """What comes from a terminal is in the log, also what came while nobody read it."""
+        master, slave = os.openpty()
+        self.tell("open a")
+        self.assert_said("opened a")
+        socket.send_fds(self.manager, [b"terminal a\n"], [master])
+        os.close(master)
+        self.tell("drain a")
+        self.assert_said("drained a")
+        os.write(slave, b"one\n")
+        self.tell(f"name a web {SIZE}", "drain a")
+        self.assert_said("drained a")
+        self.assert_log(b"one\r\n")
+        self.leave()
+        os.write(slave, b"two\n")
+        self.begin()
+        self.manager = self.connect()
+        self.tell("sync a", "lend a")
+        said, (lent,), _, _ = socket.recv_fds(self.manager, 100, 1)
+        self.assertEqual(said, b"lent a\n")
+        os.close(lent)
+        os.write(slave, b"three\n")
+        os.close(slave)  # then there is nobody to hear
+        self.tell("drain a", "close a", "lend a")
+        self.assert_said("drained a", "closed a", "lent a")
+        self.assert_log(b"one\r\ntwo\r\nthree\r\n")
+
+    def test_closed_terminal(self) -> None:
+        """One that nobody has open is looked at again later; a second one is not taken."""
+        master, slave = os.openpty()
+        name = os.ttyname(slave)
+        os.close(slave)
+        self.tell("open a", f"name a web {SIZE}")
+        self.assert_said("opened a")
+        for _ in range(2):
+            socket.send_fds(self.manager, [b"terminal a\n"], [master])
+        slave = os.open(name, os.O_RDWR | os.O_NOCTTY)
+        os.close(master)
+        os.write(slave, b"again\n")
+        self.tell("drain a")
+        self.assert_said("drained a")
+        self.assert_log(b"again\r\n")
+        os.close(slave)
+        self.tell("close a")
+        self.assert_said("closed a")
+
     def test_silent(self) -> None:
         """A container that writes nothing takes no files."""
         self.tell("open a", f"name a web {SIZE}", "drain a", "close a")

@@ -1,12 +1,16 @@
-"""Commands in instances: their whole output as the answer, or their streams over a WebSocket."""
+"""Commands in instances: their whole output as the answer, or their streams over a WebSocket.
+
+The terminal of an instance's own program is such a stream, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import define
+from attrs import define, field
 from twisted.web.server import Request
+from wsproto.connection import Connection
 
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
@@ -48,8 +52,13 @@ from txcontain.container.exec_plan import (
     read_size,
 )
 from txcontain.engine import execs
+from txcontain.engine.attaching import Attached
+from txcontain.errors import TooMany
+from txcontain.later import background
+from txcontain.runtime.session import Session
 
 LONGEST, UNLESS_SAID = 3600, 60.0  # seconds that a command may take
+MOST_ATTACHED = 20  # at the same time, to one instance
 
 # The parameters of a query that may be in it once, with their readers.
 OF_COMMAND: dict[str, Callable[[str, str], Any]] = {
@@ -58,20 +67,25 @@ OF_COMMAND: dict[str, Callable[[str, str], Any]] = {
     "rows": number,
     "columns": number,
 }
+OF_SIZE = [
+    in_query("rows", "of the terminal", numeric("lines", 1, LONGEST_SIDE)),
+    in_query("columns", "of the terminal", numeric("characters", 1, LONGEST_SIDE)),
+]
 OF_QUERY = [
     in_query("command", "the program; then its arguments", array({"type": "string"})),
     in_query("env", "NAME=VALUE; may be repeated", array({"type": "string"})),
     in_query("user", DESCRIBED["user"]["description"], DESCRIBED["user"]),
     in_query("workdir", DESCRIBED["workdir"]["description"], DESCRIBED["workdir"]),
     in_query("tty", "whether it has a terminal", FLAG),
-    in_query("rows", "of the terminal", numeric("lines", 1, LONGEST_SIDE)),
-    in_query("columns", "of the terminal", numeric("characters", 1, LONGEST_SIDE)),
+    *OF_SIZE,
 ]
 
 
 @define
 class Execs(Area):
-    """Commands in instances."""
+    """Commands in instances, and who is attached to one."""
+
+    attached: set[Attached] = field(factory=set)
 
     schemas: ClassVar[Json] = {
         "Command": structure(
@@ -111,6 +125,19 @@ class Execs(Area):
             ),
             "parameters": [INSTANCE],
         },
+        "/instances/{instance}/attach": {
+            "get": extension(
+                "attach",
+                "Use the terminal of an instance over a WebSocket (v5.channel.k8s.io)",
+                answer("never: 101, and then what is typed and shown"),
+                NO_INSTANCE,
+                parameters=[
+                    in_query("logs", "begin with all that it has shown", FLAG),
+                    *OF_SIZE,
+                ],
+            ),
+            "parameters": [INSTANCE],
+        },
         "/instances/{instance}/exec/explain": {
             "get": extension(
                 "explainExec",
@@ -144,20 +171,54 @@ class Execs(Area):
         async def stream(request: Request) -> None:
             require_write(request)
             command = _asked(request)
-            answer, connection = shake_hands(request)
+            hands = shake_hands(request)
             session = await execs.start(self.manager, self.manager.match(name), command)
-            channel: Any = request.channel
-            if channel is None:
-                session.end(HUNG_UP)
-                return
-            streams = Streams(session, connection, channel.loseConnection)
-            channel.registerProducer(session, True)
-            channel.upgrade(request, answer, streams)
-            await streams.closed
+            await _hand_over(request, hands, session)
+
+        async def attach(request: Request) -> None:
+            require_write(request)
+            asked = query(request, logs=flag, rows=number, columns=number)
+            hands = shake_hands(request)
+            attached = self._attach(name)
+            try:
+                if asked["rows"] is not None or asked["columns"] is not None:
+                    attached.resize(read_size(asked["rows"], asked["columns"]))
+                background(attached.show(None if asked["logs"] else 0), f"showing {name}")
+                await _hand_over(request, hands, attached)
+            finally:
+                self.attached.discard(attached)
 
         resource: Any = ExtensionResource("GET", POST=run, GET=stream)
         resource.putChild(b"explain", ExtensionResource("GET", GET=explanation))
-        return {b"exec": resource}
+        return {b"exec": resource, b"attach": ExtensionResource("GET", GET=attach)}
+
+    def _attach(self, name: str) -> Attached:
+        instance = self.manager.match(name)
+        here = sum(1 for one in self.attached if one.instance is instance)
+        if here >= MOST_ATTACHED:
+            raise TooMany(
+                f"{here} are attached to {instance.name} already", "end one of them first"
+            )
+        attached = Attached(self.manager, instance)
+        self.attached.add(attached)
+        what = "someone has attached to its terminal"
+        self.manager.journal.add("attach", what, instance=instance.name)
+        return attached
+
+
+async def _hand_over(
+    request: Request, hands: tuple[bytes, Connection], session: Session | Attached
+) -> None:
+    """Let a connection be a session's streams; returns when it is closed."""
+    answer, connection = hands
+    channel: Any = request.channel
+    if channel is None:
+        session.end(HUNG_UP)
+        return
+    streams = Streams(session, connection, channel.loseConnection)
+    channel.registerProducer(session, True)
+    channel.upgrade(request, answer, streams)
+    await streams.closed
 
 
 def _asked(request: Request) -> Command:

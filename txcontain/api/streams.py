@@ -27,6 +27,7 @@ from zope.interface import implementer
 from txcontain.api.verbs import HUNG_UP
 from txcontain.container.document import read_object
 from txcontain.container.exec_plan import read_size
+from txcontain.engine.attaching import Attached
 from txcontain.errors import InvalidData
 from txcontain.host.sockets import has_hung_up
 from txcontain.later import Timer
@@ -67,7 +68,7 @@ def shake_hands(request: Request) -> tuple[bytes, Connection]:
 class Streams:
     """The manager's end of the connection; as a producer, it is the client's input."""
 
-    session: Session
+    session: Session | Attached
     connection: Connection
     hang_up: Callable[[], None]
     transport: Any = None

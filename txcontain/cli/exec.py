@@ -10,6 +10,7 @@ from txcontain.cli.command import COMMAND, INSTANCE, Argument, Command
 from txcontain.cli.errors import CliError, Misused, Refused
 from txcontain.cli.instances import UNKNOWN, status_of
 from txcontain.cli.logs import emit
+from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
@@ -53,10 +54,30 @@ async def shell(client: "Client", arguments: Namespace) -> int:
 
 
 async def attach(client: "Client", arguments: Namespace) -> int:
-    """Print what an instance writes from now on; once it has ended, return its status."""
+    """Show what an instance writes from now on; once it has ended, return its status.
+
+    If it has a terminal, and this is one, what is typed here is typed there.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        inspected = await client.inspect(arguments.instance)
+        if inspected.get("spec", {}).get("tty"):
+            return await use(client, inspected["instance"], arguments.detach_keys) or 0
     async for chunk in client.logs([arguments.instance], True, tail=0):
         emit(chunk, sys.stdout)
     return status_of(await client.wait(arguments.instance))
+
+
+async def use(
+    client: "Client", instance: str, leave: bytes, *, interactive: bool = True, **how: bool
+) -> int | None:
+    """Use the terminal of an instance; return its status, or None if the terminal is left."""
+    from txcontain.cli.streams import use_terminal
+
+    how = {"interactive": interactive, "from_start": False, **how}
+    status = await use_terminal(client, instance, leave, **how)
+    if status is None:
+        print(plain(f"\n{instance} runs on: txcontain attach {instance}"), file=sys.stderr)
+    return status
 
 
 async def run(
@@ -95,6 +116,27 @@ def variable(text: str) -> str:
     return text if equals else f"{name}={os.environ[name]}"
 
 
+def keys(text: str) -> bytes:
+    """Return the keys that an argument such as ctrl-p,ctrl-q or ctrl-x,d stands for.
+
+    :raises ArgumentTypeError: if it stands for none
+    """
+    found = [re.fullmatch(r"(ctrl-)?([!-~])", key) for key in text.split(",")]
+    if not all(found) or len(found) > MOST_KEYS:
+        raise ArgumentTypeError(f"write keys such as ctrl-p,ctrl-q or ctrl-x,d, not {text!r}")
+    return bytes(
+        ord(key[2].upper()) & 0x1F if key[1] else ord(key[2]) for key in found if key is not None
+    )
+
+
+MOST_KEYS = 8
+DETACH_KEYS = Argument(
+    "--detach-keys",
+    metavar="KEYS",
+    type=keys,
+    default="ctrl-p,ctrl-q",
+    help="what leaves its terminal, and lets it run on (default: ctrl-p,ctrl-q)",
+)
 INTERACTIVE = Argument("-i", "--interactive", action="store_true", help="it reads standard input")
 TTY = Argument("-t", "--tty", action="store_true", help="give it a terminal")
 WHO = (
@@ -130,9 +172,9 @@ COMMANDS = (
     ),
     Command(
         "attach",
-        "show what an instance writes from now on, and exit with its status",
+        "use an instance's terminal, or show what it writes from now on; exit with its status",
         attach,
-        (INSTANCE,),
+        (DETACH_KEYS, INSTANCE),
         failure=UNKNOWN,
     ),
     Command(

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from txcontain.cli.command import COMMAND, Argument, Command
 from txcontain.cli.errors import Misused, Refused
-from txcontain.cli.exec import INTERACTIVE, STATUSES, TTY, check_terminal, variable
+from txcontain.cli.exec import (
+    DETACH_KEYS,
+    INTERACTIVE,
+    STATUSES,
+    TTY,
+    check_terminal,
+    terminal_type,
+    use,
+    variable,
+)
 from txcontain.cli.exec import run as run_inside
 from txcontain.cli.instances import UNKNOWN, status_of
 from txcontain.cli.logs import emit
@@ -26,12 +35,13 @@ MOST_PASSED_ON = 3  # then this program itself is ended by the next, and the con
 
 async def run(client: "Client", arguments: Namespace) -> int:
     """Launch a container, show what it writes, and return its exit status."""
-    inside = arguments.interactive or arguments.tty
-    if not arguments.command and (inside or not may_say(arguments.image)):
+    piped = arguments.interactive and not arguments.tty
+    if not arguments.command and (piped or not may_say(arguments.image)):
         raise Misused("Say what to run in it: txcontain run IMAGE COMMAND...")
-    if inside and arguments.detach:
-        raise Misused("-d leaves it, and -i and -t stay with it: choose one of them.")
-    check_terminal(arguments)
+    if piped and arguments.detach:
+        raise Misused("-d leaves it, and -i without -t stays with it: choose one of them.")
+    if not arguments.detach:
+        check_terminal(arguments)
     asked = {
         "config": config_of(arguments),
         "instance": arguments.instance,
@@ -45,18 +55,27 @@ async def run(client: "Client", arguments: Namespace) -> int:
     if arguments.detach:
         print(plain(launched["instance"]))
         return 0
+    show = converse if piped else use_its_terminal if arguments.tty else attend
     try:
-        return await (converse if inside else attend)(client, launched["instance"], arguments)
+        return await show(client, launched["instance"], arguments)
     finally:
-        if arguments.rm:
+        if arguments.rm and not arguments.detach:
             with suppress(Refused):  # the manager may have removed it already
                 await client.destroy(launched["instance"])
+
+
+async def use_its_terminal(client: "Client", instance: str, arguments: Namespace) -> int:
+    """Use the container's terminal from its start; return its exit status, or 0 if that is left."""
+    how = {"interactive": arguments.interactive, "from_start": True}
+    status = await use(client, instance, arguments.detach_keys, **how)
+    arguments.detach = status is None  # it is not removed before it ends
+    return status or 0
 
 
 async def converse(client: "Client", instance: str, arguments: Namespace) -> int:
     """Run the command in a container that does nothing else; return the command's status.
 
-    PID 1 has no terminal, and no standard input.
+    PID 1 has no standard input.
     """
     asked = Namespace(**vars(arguments) | {"instance": instance, "user": None, "env": []})
     try:
@@ -70,28 +89,29 @@ async def converse(client: "Client", instance: str, arguments: Namespace) -> int
 
 def config_of(arguments: Namespace) -> "Json":
     """Return the config that the words of a command line stand for."""
-    inside = arguments.interactive or arguments.tty
+    piped = arguments.interactive and not arguments.tty
     # Attached, it is a child of an init: Ctrl-C would not end a PID 1 that does not expect it.
     of_command = {
         "command": arguments.command,
-        "init": not arguments.detach,
+        "init": arguments.tty or not arguments.detach,
+        "tty": arguments.tty or None,
         "workdir": arguments.workdir,
     }
     given = {
-        **({} if inside else of_command),
+        **({} if piped else of_command),
         "name": named_after(arguments.image),
         "major": "0",
         "minor": "0",
         "base_image": arguments.image,
         "startup_owner": arguments.user,
-        "startup_env": arguments.env,
+        "startup_env": [*terminal_type()] * arguments.tty + (arguments.env or []),
         "ports": arguments.publish,
         "volumes": arguments.volume,
         "network": arguments.network or ("private" if arguments.publish else None),
         "limits": {"memory": arguments.memory} if arguments.memory else None,
     }
     config = {key: value for key, value in given.items() if value not in (None, [])}
-    if inside and may_say(arguments.image):
+    if piped and may_say(arguments.image):
         config["startup_script"] = None  # not the image's own program
     return config
 
@@ -176,6 +196,7 @@ COMMANDS = (
             ),
             INTERACTIVE,
             TTY,
+            DETACH_KEYS,
             Argument("--rm", action="store_true", help="remove it when it has ended"),
             Argument(
                 "--name",

@@ -1,4 +1,4 @@
-"""A command's streams over a WebSocket (RFC 6455): this terminal's, or pipes."""
+"""A program's streams over a WebSocket (RFC 6455): this terminal's, or pipes."""
 
 import json
 import os
@@ -49,25 +49,56 @@ async def run_command(
     """
     query = {key: value for key, value in asked.items() if value}
     if tty:
-        size = os.get_terminal_size(0)
-        query |= {"tty": "1", "rows": size.lines or 24, "columns": size.columns or 80}
-    streams = await opened(client, instance, urlencode(query, doseq=True))
+        query |= {"tty": "1", **terminal_size()}
+    target = f"/instances/{quoted(instance)}/exec?{urlencode(query, doseq=True)}"
+    streams = await opened(client, target)
     with raw_terminal(client.clock, streams) if tty else as_it_is():
         if interactive:
             Input(client.clock, streams).begin()
         else:
             streams.close_input()
-        with client.explaining():
-            how = client.understood(await streams.status, {"exit": EXIT})["exit"]
-    return status_of(how)
+        return await status_from(client, streams)
 
 
-async def opened(client: Client, instance: str, query: str) -> "Streams":
-    """Return the streams of a command that runs.
+async def use_terminal(
+    client: Client, instance: str, leave: bytes, *, interactive: bool, from_start: bool
+) -> int | None:
+    """Have the terminal of an instance here; return its status, or None if that was left.
 
-    :raises Refused: if it can't be run
+    :param leave: the keys by which it is left
+    :param interactive: whether it reads what is typed here
+    :param from_start: whether all that it has shown is shown first
+    :raises CliError: if it has none, or the connection is lost
     """
-    target = f"/instances/{quoted(instance)}/exec?{query}"
+    query = {"logs": int(from_start), **terminal_size()}
+    streams = await opened(client, f"/instances/{quoted(instance)}/attach?{urlencode(query)}")
+    with raw_terminal(client.clock, streams) if interactive else as_it_is():
+        if interactive:
+            Input(client.clock, streams, Leaving(leave)).begin()
+        try:
+            return await status_from(client, streams)
+        except Left:
+            streams.transport.loseConnection()
+            return None
+
+
+def terminal_size() -> dict[str, int]:
+    """Return the size of this terminal, as a query has it."""
+    size = os.get_terminal_size(0)
+    return {"rows": size.lines or 24, "columns": size.columns or 80}
+
+
+async def status_from(client: Client, streams: "Streams") -> int:
+    """Return what a shell would call the status, once there is one."""
+    with client.explaining():
+        return status_of(client.understood(await streams.status, {"exit": EXIT})["exit"])
+
+
+async def opened(client: Client, target: str) -> "Streams":
+    """Return the streams that are behind this path and query.
+
+    :raises Refused: if there are none
+    """
     headers = [(name.encode(), value.encode()) for name, value in client.shown.items()]
     host = urlsplit(client.url).netloc
     streams = Streams(Request(host, target, subprotocols=[SUBPROTOCOL], extra_headers=headers))
@@ -181,15 +212,47 @@ class Rejected(Exception):
         self.body = body
 
 
+class Left(Exception):
+    """Someone has typed the keys by which a terminal is left."""
+
+
+class Leaving:
+    """Finds the keys by which a terminal is left; others are passed on, even the first of them.
+
+    :param keys: none: it can't be left
+    """
+
+    def __init__(self, keys: bytes = b"") -> None:
+        self._keys = keys
+        self._typed = 0  # how many of them were typed just now
+
+    def take(self, typed: bytes) -> tuple[bytes, bool]:
+        """Return what is to be passed on, and whether it is left."""
+        if not self._keys:
+            return typed, False
+        passed = bytearray()
+        for key in typed:
+            if key != self._keys[self._typed]:
+                passed += self._keys[: self._typed]
+                self._typed = 0
+            if key != self._keys[self._typed]:
+                passed.append(key)
+                continue
+            self._typed += 1
+            if self._typed == len(self._keys):
+                return bytes(passed), True
+        return bytes(passed), False
+
+
 class Input(FileDescriptor):
     """This process's standard input: a producer for the connection.
 
     It is not made non-blocking, as it may share that with standard output.
     """
 
-    def __init__(self, reactor: Any, streams: Streams) -> None:
+    def __init__(self, reactor: Any, streams: Streams, leaving: Leaving | None = None) -> None:
         super().__init__(reactor)
-        self._streams = streams
+        self._streams, self._leaving = streams, leaving or Leaving()
         self.connected = 1
 
     def begin(self) -> None:
@@ -207,9 +270,13 @@ class Input(FileDescriptor):
             data = os.read(0, LONGEST_READ)
         except OSError:  # such as a terminal that is gone
             data = b""
-        if data:
-            self._streams.send(STDIN, data)
-        else:
+        passed, is_left = self._leaving.take(data)
+        if passed:
+            self._streams.send(STDIN, passed)
+        if is_left:
+            self.stopReading()
+            self._streams.status.errback(Left())
+        elif not data:
             self.connectionLost()
 
     def stopProducing(self) -> None:
@@ -247,7 +314,7 @@ def raw_terminal(reactor: Any, streams: Streams) -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, die)
     signal.signal(signal.SIGWINCH, tell_size)
-    terminals.setraw(0)
+    terminals.setraw(0, termios.TCSADRAIN)  # what was typed ahead is kept
     try:
         yield
     finally:

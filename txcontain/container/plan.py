@@ -78,6 +78,7 @@ LATE = {
     "ask_for_link",
     "user_namespace_of",
     "look_after",
+    "terminal",
     "stream",
     "exec",
     "idle",
@@ -174,6 +175,7 @@ def make_plan(spec: Spec, paths: Paths, hostname: str) -> Plan:
         *_workdir(spec),
         seccomp_steps(paths.host)[1],
         *_init(spec),
+        *_terminal(spec),
         *[step("stream")] * spec.per_connection,
         _start(spec),
     ]
@@ -481,9 +483,14 @@ def _init(spec: Spec) -> Plan:
     return [step("look_after")] if spec.init and spec.program is not None else []
 
 
+def _terminal(spec: Spec) -> Plan:
+    """After the init's fork: a terminal belongs to a session (credentials(7))."""
+    return [step("terminal", rows=24, columns=80)] if spec.tty and spec.program is not None else []
+
+
 def environment_of(spec: Spec) -> list[Assignment]:
     """The variables of a container's programs, beside HOME and USER."""
-    return [("PATH", (PATH,)), ("TERM", ("dumb",)), *spec.startup_env]
+    return [("PATH", (PATH,)), ("TERM", ("xterm" if spec.tty else "dumb",)), *spec.startup_env]
 
 
 def _start(spec: Spec) -> Step:

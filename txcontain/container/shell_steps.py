@@ -420,8 +420,8 @@ class Shell:
         return []
 
     def terminal(self, rows: int, columns: int) -> Lines:
-        """It gets a terminal of the container's (pty(7)). No shell command opens one there: by
-        hand, the command has the terminal that this is run on.
+        """It gets a terminal of the container's (pty(7)), as its session's own. No shell command
+        opens one there: by hand, it has the terminal that this is run on.
         """
         return []
 

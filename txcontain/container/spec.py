@@ -184,6 +184,7 @@ class Spec:
     secrets: Annotated[tuple[Secret, ...], SECRETS] = ()
     startup_env: Annotated[tuple[Assignment, ...], STARTUP_ENV] = ()
     init: Annotated[bool, boolean("PID 1 reaps, and passes signals on to the script")] = False
+    tty: Annotated[bool, boolean("the script has a terminal, which attach leads to")] = False
     restart: Annotated[str, one_of("whether to start it again", *POLICIES)] = "no"
     max_restarts: Annotated[int | None, number("how often at most", 0, 1_000_000)] = None
     stop_timeout: Annotated[float, STOP_TIMEOUT] = 2.0
@@ -193,9 +194,7 @@ class Spec:
     limits: Annotated[Limits, LIMITS_KEY] = Limits()
     shm_size: Annotated[int, size("what fits into /dev/shm", 4096)] = SHM_SIZE
     tmp_size: Annotated[int, size("what fits into /tmp", 4096)] = 256 << 20
-    disk_size: Annotated[int | None, size("what READWRITE mounts take of the disk", 16 << 20)] = (
-        None
-    )
+    disk_size: Annotated[int | None, DISK_SIZE] = None
     writable_root: Annotated[bool, boolean("the base image copy-on-write")] = False
     user_namespace: Annotated[bool, boolean("root in it is no one on the host")] = False
     pull: Annotated[str, one_of("when its image is asked for", *PULLS)] = "missing"
@@ -251,9 +250,8 @@ class Spec:
         has at another address is free.
         """
         if self.network == "host" and self.port is not None:
-            return (
-                Port(LOOPBACK, self.port, self.port, "tcp"),
-            )  # its PORT has to answer at this address
+            # Its PORT has to answer at this address.
+            return (Port(LOOPBACK, self.port, self.port, "tcp"),)
         return self.ports
 
     def described(self) -> dict[str, Any]:
@@ -307,6 +305,8 @@ def _check_per_connection(checked: Mapping[str, Any]) -> None:
         refuse("per_connection needs a startup_script or a command: it is what each is given to")
     if checked.get("restart", "no") != "no":
         refuse("per_connection makes no sense with restart: the connection is over by then")
+    if checked.get("tty"):
+        refuse("per_connection makes no sense with tty: the connection is what it reads")
     if checked.get("health"):
         refuse("per_connection makes no sense with health: the program need not answer a check")
     if "PORT" in fill_in(checked.get("startup_env", ()), {}):
@@ -571,6 +571,7 @@ def _address(key: str, text: str) -> str:
     return str(address)
 
 
+DISK_SIZE = size("what READWRITE mounts take of the disk", 16 << 20)
 IO_WEIGHT = number("share of a scarce disk; 100 is everyone's", 1, 10_000)
 LIMITS = keys_of(Limits)
 LIMITS_KEY = Key("what it may use", object_schema(LIMITS), _limits)

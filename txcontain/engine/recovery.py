@@ -185,7 +185,8 @@ def _follow(
     how = _adopt(processes)
     was_stopping = record["state"] == "stopping" and not record["ending"]
     if how is None:
-        manager.pool.log_process.adopt(token, instance.name, instance.spec.longest_log)
+        kept = instance.name, instance.spec.longest_log
+        manager.pool.log_process.adopt(token, *kept, terminal=instance.spec.tty)
         instance.adopt(processes)
         if was_stopping:
             instance.halt(instance.spec.stop_timeout)

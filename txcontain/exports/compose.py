@@ -53,6 +53,8 @@ def service_of(subject: Subject) -> dict[str, Any]:
         user=subject.user_in_image,
         environment=subject.environment,
         init=spec.init,
+        tty=spec.tty,
+        stdin_open=spec.tty,
         restart=_restart(spec),
         stop_signal=signal_name(spec.stop_signal),
         stop_grace_period=milliseconds(spec.stop_timeout),

@@ -14,7 +14,16 @@ LONG_AGO = "1970-01-01T00:00:00Z"  # no clock: what is exported twice is the sam
 TITLE, VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
 # What is said where an image is run, and not in it.
 OF_RUN = (
-    *("volumes", "init", "restart", "max_restarts", "stop_timeout", "network", "writable_root"),
+    *(
+        "volumes",
+        "init",
+        "tty",
+        "restart",
+        "max_restarts",
+        "stop_timeout",
+        "network",
+        "writable_root",
+    ),
     *("log_max_size", "log_max_files", "shm_size", "tmp_size", "user_namespace"),
     *(f"limits.{name}" for name in ("memory", "swap", "cpus", "pids", "io_weight", "files")),
     "health.on_failure",

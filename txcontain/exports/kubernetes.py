@@ -160,6 +160,8 @@ def _container(subject: Subject, name: str, mounts: list[Object]) -> Object:
         **filled(
             command=each_text(subject.program, _literal),
             workingDir=spec.workdir,
+            tty=spec.tty,
+            stdin=spec.tty,
             env=[{"name": key, "value": value} for key, value in environment.items()],
             ports=_ports(spec),
             resources=filled(limits=_resources(spec)),

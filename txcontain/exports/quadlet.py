@@ -63,6 +63,7 @@ def container_of(subject: Subject) -> list[Line]:
         *_each("Group", [group] if group else []),
         *_each("Environment", [word(f"{n}={v}") for n, v in subject.environment.items()]),
         *_each("RunInit", ["true"] * spec.init),
+        *_each("PodmanArgs", ["--tty"] * spec.tty),
         *_each("Network", network),
         *_each("PublishPort", [port.written for port in spec.ports]),
         ("ReadOnly", str(subject.read_only).lower()),

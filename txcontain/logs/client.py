@@ -58,13 +58,15 @@ class Unfinished(Protocol):
 
 @define
 class Told:
-    """What the log process was told about a slot's pipes."""
+    """What the log process was told about a slot."""
 
     instance: str = ""
     name: str = ""  # the line that names their instance, as soon as there is one
     closing: bool = False
     is_held: bool = False  # whether it holds them
     why_not: str = ""  # it could not open them
+    terminal: int = -1  # a descriptor of the master of its terminal
+    is_lent: bool = False  # whether the log process is to lend us that
 
 
 NONE = Told(why_not="they are closed")
@@ -197,6 +199,7 @@ class LogClient(ClientFactory):
             self._tell("open", token)
             if slot.name:
                 self._tell(slot.name)
+            self._tell_of_terminal(token)
             if slot.closing:
                 self._tell("close", token)
         for verb, token in list(self._waiting):
@@ -279,10 +282,43 @@ class LogClient(ClientFactory):
         self._tokens[instance] = token
         self._tell(slot.name)
 
-    def adopt(self, token: str, instance: str, most: int) -> None:
-        """Open and name a slot that an earlier manager has made."""
+    def adopt(self, token: str, instance: str, most: int, *, terminal: bool = False) -> None:
+        """Open and name a slot that an earlier manager has made; it may have a terminal."""
         self.open(token)
+        self._slots[token].is_lent = terminal
         self.name(token, instance, most)
+        self._tell_of_terminal(token)
+
+    # Both hold a terminal: so it is only lost, and its programs are only ended (SIGHUP), if both
+    # processes of the log process and the manager are killed at once.
+
+    def hold_terminal(self, token: str, master: int) -> None:
+        """What is written to this terminal is to be in the log."""
+        self._slots[token].is_lent = True
+        self.lent(token, [master])
+        self._tell_of_terminal(token)
+
+    def terminal_of(self, token: str) -> int:
+        """A new descriptor of a slot's terminal; -1 if it has none."""
+        slot = self._slots.get(token, NONE)
+        return slot.terminal if slot.terminal < 0 else os.dup(slot.terminal)
+
+    def _tell_of_terminal(self, token: str) -> None:
+        slot = self._slots[token]
+        if slot.terminal >= 0 and self._connection is not None:
+            self._connection.say("terminal", token, passed=(slot.terminal,))
+        elif slot.is_lent:
+            self._tell("lend", token)
+
+    def lent(self, token: str, descriptors: list[int]) -> None:
+        """The log process has a terminal for us, or none."""
+        slot = self._slots.get(token)
+        for master in descriptors:
+            if slot is None or slot.terminal >= 0:
+                os.close(master)
+            else:
+                os.set_inheritable(master, False)
+                slot.terminal = master
 
     async def close(self, token: str) -> None:
         """The container has ended: wait until all that it has written is in the files.
@@ -443,6 +479,8 @@ class LogClient(ClientFactory):
 
     def _forget(self, token: str) -> None:
         slot = self._slots.pop(token, None)
+        if slot is not None and slot.terminal >= 0:
+            os.close(slot.terminal)
         if slot is not None and self._tokens.get(slot.instance) == token:
             del self._tokens[slot.instance]
 
@@ -488,7 +526,10 @@ class LogConnection(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """The log process has said something."""
         verb, *words = line.decode(errors="replace").split(" ")
-        if verb == "given":
+        if verb == "lent":
+            passed, self._passed = self._passed, []
+            self._client.lent(words[0], passed)
+        elif verb == "given":
             passed, self._passed = self._passed, []
             self._client.given(int(words[0]), words[1:], passed)
         else:

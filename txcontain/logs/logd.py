@@ -7,10 +7,12 @@ pipe is left.
 
 Each container has two FIFOs in its slot (the folder of its monitor). The monitor holds both open
 for reading and writing, so that no writer is killed (SIGPIPE), and nothing in them is lost while
-there is no log process. A log is a folder of segments, each of two files: NUMBER.log has the bytes
-of both streams as they came; NUMBER.index has a RECORD for each piece, which says where it begins.
-The record is written first. Then the piece is moved by splice(2), which takes out of the pipe only
-what it puts into the file. So a kill at any moment neither loses nor repeats anything.
+there is no log process. If the container has a terminal (pty(7)), its master is held here, and what
+comes from it is moved into the FIFO of stdout. A log is a folder of segments, each of two files:
+NUMBER.log has the bytes of both streams as they came; NUMBER.index has a RECORD for each piece,
+which says where it begins. The record is written first. Then the piece is moved by splice(2), which
+takes out of the pipe only what it puts into the file. So a kill at any moment neither loses nor
+repeats anything.
 
 It is two processes, and each replaces the other at once if that is killed. The server does all
 this. The holder only holds the same descriptors, so that the server's death does not lose what is
@@ -23,6 +25,8 @@ The manager sends lines to RUN/logd.sock, and gets lines::
     name TOKEN INSTANCE BYTES      read them, into this instance's log of at most so many bytes
     drain TOKEN                    move what is in them now       -> drained TOKEN
     close TOKEN                    the same, then close them      -> closed TOKEN
+    terminal TOKEN                 hold the slot's terminal, which comes along
+    lend TOKEN                     give it back, if there is one  -> lent TOKEN
     rename TOKEN INSTANCE          rename its instance's folder   -> renamed TOKEN
     journal SOCKET                 after sync: send all lines there, too
     follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
@@ -65,6 +69,7 @@ STREAMS = ("stdout", "stderr")
 RECORD = struct.Struct("<QQ")
 LONGEST_PIECE = 1 << 16  # bytes moved for one container before others get their turn
 LARGEST_PIPE = 1 << 20  # bytes: a container can enlarge its pipes to this (pipe(7))
+MOST_PIECES = 32  # of a terminal, which holds 64 KB, and gives 4 KB at a time
 SAME_TIME = 100_000  # nanoseconds within which one record is enough for a stream
 MOST_SEGMENTS = 8  # of a log: the half-used last blocks of 16 files are at most 64 KB
 LEAST_SEGMENT = 1 << 16  # bytes, unless fewer than two segments would remain
@@ -204,13 +209,14 @@ class Slot:
 
     def __init__(self, fifos: list[int]) -> None:
         self.fifos = fifos  # descriptors, for stdout and stderr
+        self.terminal: list[int] = []  # the master of its terminal, if it has one
         self.instance, self.most = "", 0
         self.is_over = False  # whether to close it as soon as the disk has taken the rest
 
     def close(self) -> None:
-        """Close the FIFOs."""
-        for fifo in self.fifos:
-            os.close(fifo)
+        """Close the FIFOs and the terminal."""
+        for descriptor in self.fifos + self.terminal:
+            os.close(descriptor)
 
 
 Slots = dict[str, Slot]  # by token
@@ -318,6 +324,8 @@ def hold(connection: socket.socket, slots: Slots, kept: Kept) -> bool:
             slots[words[0]] = Slot(passed)
         elif verb == "name":
             slots[words[0]].instance, slots[words[0]].most = words[1], int(words[2])
+        elif verb == "terminal":
+            slots[words[0]].terminal = passed
         elif verb == "close":
             slots.pop(words[0]).close()
         elif verb == "keep":
@@ -345,6 +353,7 @@ class Server:
         self.logs: dict[str, Log] = {}  # by instance
         self.followed: set[str] = set()  # instances whose next piece is to be announced
         self.waiting: list[tuple[str, int]] = []  # tokens and streams that the disk did not take
+        self.silent: set[str] = set()  # tokens whose terminal is not read for now
         self.manager: socket.socket | None = None
         self.received = b""
         self.passed: list[int] = []  # descriptors, each for a line that is still to come
@@ -353,7 +362,16 @@ class Server:
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], object]] = {}  # by descriptor
         of_slots = self.sync, self.open, self.name, self.drain, self.close, self.follow, self.rename
-        verbs = *of_slots, self.keep, self.unkeep, self.retain, self.give, self.journal
+        verbs = (
+            *of_slots,
+            self.terminal,
+            self.lend,
+            self.keep,
+            self.unkeep,
+            self.retain,
+            self.give,
+            self.journal,
+        )
         self.verbs: dict[str, Callable[..., None]] = {verb.__name__: verb for verb in verbs}
         self.journald: Journald | None = None  # if the manager wants that
         self.before: Journald | None = None  # of the manager before
@@ -378,7 +396,8 @@ class Server:
         """Serve until the partner is killed; ends the process when nobody needs it."""
         self.add(self.partner.connection.fileno(), lambda: None)
         while True:
-            timeout = TRY_AGAIN if self.waiting or not self.manager else None
+            to_try = self.waiting or self.silent
+            timeout = TRY_AGAIN if to_try or not self.manager else None
             if self.journald and self.journald.queue:
                 timeout = self.journald.pause
             for descriptor, _ in self.epoll.poll(timeout):
@@ -517,10 +536,27 @@ class Server:
             self.logs[slot.instance] = Log(self.folder(slot.instance), slot.most)
         for stream in range(len(slot.fifos)):
             self.read(token, stream)
+        self.listen(token)
 
     def read(self, token: str, stream: int) -> None:
         """Move what comes on a stream, as it comes."""
         self.add(self.slots[token].fifos[stream], lambda: self.take(token, stream))
+
+    def listen(self, token: str) -> None:
+        """Move what comes from a slot's terminal, as it comes."""
+        for master in self.slots[token].terminal:
+            self.add(master, lambda: self.hear(token))
+
+    def hear(self, token: str) -> None:
+        """Move a piece from a terminal into the FIFO, and on to the file.
+
+        Not if the disk did not take the last one, nor while no one has the other end open.
+        """
+        slot = self.slots[token]
+        if self.is_waiting(token) or not pump(slot.terminal[0], slot.fifos[0]):
+            self.remove(slot.terminal[0])
+            self.silent.add(token)
+        self.take(token, 0)
 
     def drain(self, token: str) -> None:
         """Move what is in a slot's FIFOs now."""
@@ -531,6 +567,22 @@ class Server:
         """The container has ended: move what is there, and close its FIFOs."""
         self.finish(token)
         self.say("closed", token)
+
+    def terminal(self, token: str) -> None:
+        """Hold a slot's terminal, unless it has one."""
+        master, slot = self.passed.pop(0), self.slots.get(token)
+        if slot is None or slot.terminal:
+            os.close(master)
+            return
+        os.set_blocking(master, False)  # to splice(2), its own flag is the pipe's only
+        slot.terminal = [master]
+        self.partner.tell("terminal", token, passed=(master,))
+        if slot.instance:
+            self.listen(token)
+
+    def lend(self, token: str) -> None:
+        """Give the manager a slot's terminal."""
+        self.say("lent", token, passed=[*self.slots[token].terminal] if token in self.slots else [])
 
     def rename(self, token: str, instance: str) -> None:
         """Rename the folder of a slot's instance: here, nothing is written to it meanwhile."""
@@ -606,11 +658,14 @@ class Server:
         return any(token == waiting for waiting, _ in self.waiting)
 
     def empty(self, token: str) -> None:
-        """Move what is in a slot's FIFOs, at most as much as a pipe holds."""
+        """Move what is in a slot's terminal and FIFOs, at most as much as these hold."""
+        for _ in range(MOST_PIECES):
+            if (slot := self.slots.get(token)) and any(map(has_input, slot.terminal)):
+                self.hear(token)
         for stream in range(len(STREAMS)):
             slot = self.slots.get(token)
-            has_input = slot and look(slot.fifos[stream]) & select.POLLIN
-            left = LARGEST_PIPE if has_input else 0  # who writes nothing needs no files
+            is_used = slot and has_input(slot.fifos[stream])
+            left = LARGEST_PIPE if is_used else 0  # who writes nothing needs no files
             while left > 0 and (moved := self.take(token, stream)):
                 left -= moved
 
@@ -658,13 +713,19 @@ class Server:
         for token in {token for token, _ in waiting} & set(self.slots):
             if self.slots[token].is_over:
                 self.finish(token)
+        for token in self.silent & set(self.slots):
+            seen = look(self.slots[token].terminal[0])
+            if not self.is_waiting(token) and (seen & select.POLLIN or not seen & select.POLLHUP):
+                self.silent.discard(token)
+                self.listen(token)
 
     def let_go(self, token: str) -> None:
         """Close a slot's FIFOs, and its log if no other slot writes to it."""
         slot = self.slots.pop(token)
-        for fifo in slot.fifos:
-            self.remove(fifo)
+        for descriptor in slot.fifos + slot.terminal:
+            self.remove(descriptor)
         slot.close()
+        self.silent.discard(token)
         self.waiting = [each for each in self.waiting if each[0] != token]
         if self.journald:
             self.journald.end(slot.instance, token)
@@ -695,6 +756,24 @@ def look(fifo: int) -> int:
     poll = select.poll()
     poll.register(fifo, select.POLLIN)
     return sum(seen for _, seen in poll.poll(0))
+
+
+def has_input(descriptor: int) -> bool:
+    """Whether there is something to read."""
+    return bool(look(descriptor) & select.POLLIN)
+
+
+def pump(master: int, fifo: int) -> bool:
+    """Move what comes from a terminal into a FIFO; returns whether its other end is open."""
+    into = os.open(f"/proc/self/fd/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.splice(master, into, LONGEST_PIECE, flags=os.SPLICE_F_NONBLOCK) > 0
+    except BlockingIOError:
+        return True
+    except OSError:  # EIO
+        return False
+    finally:
+        os.close(into)
 
 
 def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:

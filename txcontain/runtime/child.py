@@ -33,7 +33,8 @@ class Child(Supervised, ProcessProtocol):
     connection: Connection | None = None
     make_link: MakeLink | None = None  # to the private network, if the plan asks for it
     stream: int | None = None  # the descriptor of a connection to pass to the init
-    terminal_passed: None = None
+    # Takes the master of the terminal that its script has, if that is to have one.
+    terminal_passed: Callable[[int], None] | None = None
     on_pause: Callable[[], None] | None = None  # told that the init waits before a step
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
     shared: str = ""  # the kind of namespace that is the host's, in place of one of its own

@@ -189,6 +189,7 @@ class Pool(Factory):
         child = Child(*machine, folder, early_steps=steps, reserved=reserved, shared=shared)
         child.on_exit = lambda _: self._ended_without_plan(child)
         child.gone, child.lost = self._forget, self.warm.lost
+        child.terminal_passed = partial(self.log_process.hold_terminal, token)
         child.waiting.addTimeout(CONNECT_WITHIN, self.reactor, onTimeoutCancel=_too_slow)
         child.waiting.addCallback(self._hold_pipes)
         child.waiting.addErrback(child.abandon)

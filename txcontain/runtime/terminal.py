@@ -1,4 +1,4 @@
-"""The manager's end of a terminal that a command in a container has."""
+"""The manager's end of a terminal that a program in a container has."""
 
 from __future__ import annotations
 
@@ -17,30 +17,19 @@ from twisted.python.failure import Failure
 from txcontain.container.exec_plan import Size
 
 
-class Terminal(FileDescriptor):
-    """Reads and writes the master of a terminal (pty(7)), which it has from now on."""
+class Keyboard(FileDescriptor):
+    """Writes to the master of a terminal (pty(7)), which it has from now on."""
 
-    def __init__(
-        self,
-        reactor: Any,
-        master: int,
-        heard: Callable[[bytes], None],
-        closed: Callable[[], None],
-    ) -> None:
+    def __init__(self, reactor: Any, master: int) -> None:
         super().__init__(reactor)
-        self._master, self._heard, self._closed = master, heard, closed
+        self._master = master
         fdesc.setNonBlocking(master)
         os.set_inheritable(master, False)
         self.connected = 1
-        self.startReading()
 
     def fileno(self) -> int:
         """For the reactor."""
         return self._master
-
-    def doRead(self) -> Any:
-        """Something was written in the container; EIO if no one there has it open any more."""
-        return fdesc.readFromFD(self._master, self._heard)
 
     def writeSomeData(self, data: bytes) -> int | Exception:
         """Something was typed. Returns how many bytes the kernel took."""
@@ -55,11 +44,11 @@ class Terminal(FileDescriptor):
 
     @property
     def is_open(self) -> bool:
-        """Whether there may still be something to read from it."""
+        """Whether it has not been closed."""
         return self._master >= 0
 
     def close(self) -> None:
-        """Close it at once: who has it in the container gets SIGHUP."""
+        """Close it at once."""
         if self.is_open:
             self.connectionLost(Failure(CONNECTION_DONE))
 
@@ -68,4 +57,27 @@ class Terminal(FileDescriptor):
         super().connectionLost(reason)
         os.close(self._master)
         self._master = -1
+
+
+class Terminal(Keyboard):
+    """Reads it, too. If it is closed, who has it in the container gets SIGHUP."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        master: int,
+        heard: Callable[[bytes], None],
+        closed: Callable[[], None],
+    ) -> None:
+        super().__init__(reactor, master)
+        self._heard, self._closed = heard, closed
+        self.startReading()
+
+    def doRead(self) -> Any:
+        """Something was written in the container; EIO if no one there has it open any more."""
+        return fdesc.readFromFD(self._master, self._heard)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """There is nothing to read from it any more."""
+        super().connectionLost(reason)
         self._closed()

@@ -131,6 +131,7 @@ def _container(subject: Subject, instance: str) -> dict[str, Any]:
         "Hostname": instance,
         "Labels": {INSTANCE: instance},
         "Init": spec.init,
+        "TTY": spec.tty,
         "ReadOnly": subject.read_only,
         "StopSignal": signal_name(spec.stop_signal),
         "StopGracePeriod": nanoseconds(spec.stop_timeout),
