@@ -158,7 +158,7 @@ class SignalTests(Session):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
             signal.signal(number, signal.SIG_DFL)
         loop: Any = reactor
-        self.patch(loop, "callFromThread", lambda send, number: send(number))
+        self.patch(loop, "callFromThread", lambda call, *words: call(*words))
         self.sent: list[tuple[str, int]] = []
         self.client: Any = self
 
@@ -183,9 +183,11 @@ class SignalTests(Session):
         self.assertEqual(signal.getsignal(signal.SIGQUIT), signal.SIG_IGN)
 
     def test_a_way_out(self) -> None:
-        """After some, the next one ends this program."""
+        """After some, the next one ends this program, and that is said."""
         pass_signals_on(self.client, "job")
         for _ in range(MOST_PASSED_ON):
             signal.raise_signal(signal.SIGINT)
         self.assertEqual(len(self.sent), MOST_PASSED_ON)
+        said = "\njob has not ended: once more leaves it, and lets it run on.\n"
+        self.assertEqual(self.err, said)
         self.assertEqual(signal.getsignal(signal.SIGINT), signal.SIG_DFL)

@@ -156,7 +156,12 @@ def pass_signals_on(client: "Client", instance: str) -> None:
         if len(passed) == MOST_PASSED_ON:
             for each in PASSED_ON:
                 signal.signal(each, signal.SIG_DFL)
+            loop.callFromThread(tell)
         loop.callFromThread(send, number)
+
+    def tell() -> None:
+        said = f"{instance} has not ended: once more leaves it, and lets it run on."
+        print(plain(f"\n{said}"), file=sys.stderr)
 
     def send(number: int) -> None:
         Deferred.fromCoroutine(client.kill(instance, number)).addErrback(complain)
