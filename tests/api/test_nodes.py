@@ -31,7 +31,7 @@ class NodeTests(ManagerTestCase):
             asked = http.request(method, f"http://localhost{path}", json=document)
             response = self.successResultOf(asked)
             problem = json.loads(self.successResultOf(response.content()))
-            self.assertEqual(response.code, 501, path)
+            self.assertEqual(response.code, 404, path)
             self.assertEqual(problem["detail"], "this manager has one host, and no nodes")
 
     def test_labels(self) -> None:

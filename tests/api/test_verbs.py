@@ -76,7 +76,7 @@ class ErrorTests(RestTestCase):
         """Each of the domain's errors has a status; only what is no caller's fault is a 5xx."""
         for kind in all_errors():
             response, _ = self.refused(kind("why"))
-            of_engine = errors.Unavailable, errors.NotInSwarm, errors.OnlyInSwarm
+            of_engine = errors.Unavailable, errors.NotInSwarm
             machine = issubclass(kind, (errors.MachineAtFault, *of_engine))
             self.assertEqual(response.code >= 500, machine, kind)
             self.assertTrue(any(issubclass(kind, listed) for listed, *_ in STATUSES))

@@ -87,6 +87,7 @@ class Nodes(Area):
                 "listNodes",
                 "List the nodes of a swarm",
                 answer("each", structure({"nodes": array(ref("Node"))})),
+                {"404": "this manager has one host, and no nodes"},
             )
         },
         "/nodes/{node}": {

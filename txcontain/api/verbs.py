@@ -73,7 +73,7 @@ STATUSES: list[tuple[type[errors.Error], int, bytes, str]] = [
     (errors.NoSuchNode, http.NOT_FOUND, b"Not Found", "no-such-node"),
     (errors.Unavailable, http.SERVICE_UNAVAILABLE, b"Service Unavailable", "unavailable"),
     (errors.NotInSwarm, http.NOT_IMPLEMENTED, b"Not Implemented", "not-in-swarm"),
-    (errors.OnlyInSwarm, http.NOT_IMPLEMENTED, b"Not Implemented", "only-in-swarm"),
+    (errors.OnlyInSwarm, http.NOT_FOUND, b"Not Found", "only-in-swarm"),
     (errors.Malformed, http.BAD_REQUEST, b"Bad Request", "malformed"),
     (errors.Unauthenticated, http.UNAUTHORIZED, b"Unauthorized", "unauthenticated"),
     (errors.Forbidden, http.FORBIDDEN, b"Forbidden", "forbidden"),
