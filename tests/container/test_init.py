@@ -1584,3 +1584,20 @@ class Conversation(SynchronousTestCase):
         self.assertEqual(error.call, "mkdir")
         error = self.assertRaises(OSError, init.Kernel().open_beneath, -1, "/x", os.O_PATH)
         self.assertEqual((error.call, error.errno), ("openat2", errno.EBADF))
+
+    def test_someone_mounts_meanwhile(self) -> None:
+        """A path is opened again if it went up while anyone mounted something, but not for ever."""
+        kernel, tries = init.Kernel(), []
+        results = [errno.EAGAIN] * 100 + [0] + [errno.EAGAIN] * 1000
+
+        def call(*order: object, number: int) -> int:
+            tries.append(order)
+            if results[len(tries) - 1]:
+                raise OSError(results[len(tries) - 1], "busy")
+            return 7
+
+        self.patch(kernel, "_call", call)
+        self.assertEqual(kernel.open_beneath(3, "/a/../b", os.O_PATH), 7)
+        self.assertEqual((len(tries), len({*tries})), (101, 1))
+        self.assertRaises(BlockingIOError, kernel.open_beneath, 3, "/a/../b", os.O_PATH)
+        self.assertEqual(len(tries), 101 + init.OPENAT2_TRIES)

@@ -125,6 +125,7 @@ MULTIPLEXER = os.makedev(5, 2)  # /dev/pts/ptmx
 # The same numbers on every architecture.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
 SYS_CLOSE_RANGE = 436
+OPENAT2_TRIES = 128
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "s390x": 217}
 CAPABILITY_VERSION_3, MOST_CAPABILITIES = 0x20080522, 64  # <linux/capability.h>
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -322,8 +323,19 @@ class Kernel:
         return self._openat2(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS)
 
     def _openat2(self, folder: int, path: str, flags: int, resolve: int) -> int:
+        """Fails with EAGAIN if anyone on this machine mounts or renames while it goes up by "..".
+
+        So it is tried again, but not for ever: someone may do that on purpose.
+        """
         how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
-        return self._call("openat2", folder, os.fsencode(path), how, len(how), number=SYS_OPENAT2)
+        order = folder, os.fsencode(path), how, len(how)
+        for _ in range(OPENAT2_TRIES - 1):
+            try:
+                return self._call("openat2", *order, number=SYS_OPENAT2)
+            except OSError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+        return self._call("openat2", *order, number=SYS_OPENAT2)
 
     def place(self, root: int, descriptor: int) -> str:
         """The path of a descriptor below ``root``, without symbolic links (proc(5))."""
