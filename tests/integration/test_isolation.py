@@ -305,7 +305,7 @@ class FileTests(ManagerCase):
         mounts = ["data.tar /data READWRITE"]
         changes = """echo new >/data/kept/file; rm /data/gone; touch /data/more
             chmod 700 /data/kept; chown 1000 /data; cat /data/kept/file; ls /data"""
-        look = "cat /data/kept/file; ls -ld /data; ls /data"
+        look = "cat /data/kept/file; ls -ld --time-style=+ /data; ls /data"
         untouched = self.inside(look, mounts=mounts)
         before = self.layers()
         for _ in range(2):
