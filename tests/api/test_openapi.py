@@ -67,12 +67,13 @@ NAMED_INSIDE = (
     "/stats/history",
     "/stacks:post",
 )  # the query or the body
+OF_MANY = ("/nodes",)  # a manager of one host does not have them
 OF_PAGE = ("/", "/ui")  # files for a browser
 
 
 def is_named(path: str, method: str) -> bool:
     """Whether a request names something, which there may not be."""
-    return "{" in path or not {path, f"{path}:{method}"}.isdisjoint(NAMED_INSIDE)
+    return "{" in path or not {path, f"{path}:{method}"}.isdisjoint((*NAMED_INSIDE, *OF_MANY))
 
 
 def references(value: Any) -> Iterator[str]:
