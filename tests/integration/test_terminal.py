@@ -9,6 +9,7 @@ import signal
 import struct
 import termios
 from functools import partial
+from pathlib import Path
 
 from tests.integration.harness import wait_until
 from tests.integration.test_exec import CommandCase, Terminal
@@ -70,8 +71,18 @@ class TerminalCase(CommandCase):
         """What it has shown."""
         return self.ask("GET", f"/instances/{instance}/logs").body.decode()
 
+    def is_held_by_all(self) -> bool:
+        """Whether the manager, if there is one, and both log processes hold a terminal."""
+        managers = [self.manager.pid] if self.manager.poll() is None else []
+        pids = [*managers, *self.log_processes()]
+        return all(any("ptmx" in each for each in open_files(pid)) for pid in pids)
+
     def kill_log_processes(self, *which: int) -> None:
-        """Kill some of the two processes, or both at once; others come in their place."""
+        """Kill some of the two processes, or both at once; others come in their place.
+
+        Before and after that, all hold the terminal: its program ends with the last of them.
+        """
+        wait_until(self.is_held_by_all, "all hold the terminal")
         pids = sorted(self.log_processes())
         for each in which:
             os.kill(pids[each], signal.SIGKILL)
@@ -81,6 +92,16 @@ class TerminalCase(CommandCase):
             return len(now) == 2 and not {pids[each] for each in which} & {*now}
 
         wait_until(are_new, "there are two again")
+        wait_until(self.is_held_by_all, "all hold the terminal again")
+
+
+def open_files(pid: int) -> list[str]:
+    """What a process has open."""
+    found = []
+    for each in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile
+            found.append(os.readlink(each))
+    return found
 
 
 class AttachTests(TerminalCase):
