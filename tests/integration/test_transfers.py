@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -221,7 +222,7 @@ class CommandTests(TransferCase):
 
     def txcontain(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command."""
-        command = [str(Path(self.twistd).with_name("txcontain")), "--url", self.url, *words]
+        command = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, *words]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=60, env=self.environment
         )
