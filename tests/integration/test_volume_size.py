@@ -105,8 +105,8 @@ class SharedTests(TransferCase):
         self.assertEqual(self.import_("other", whole).json, {"imported": "other"})
         told = self.ask("GET", "/volumes/other").json
         self.assertEqual((told["bound"], told["used_by"]), (SIZE, []))
-        names = sorted(path.name for path in (self.state / "volumes/other").iterdir())
-        self.assertEqual((len(names), names[1]), (2, "disk.img"))
+        names = {path.name for path in (self.state / "volumes/other").iterdir()}
+        self.assertEqual((len(names), "disk.img" in names), (2, True))  # one name is drawn
         self.assertEqual(self.inside("cat /x/file", volumes=["other /x"]), "data\n")
         self.ask("DELETE", "/destroyall")
         self.assert_problem(self.import_("other", whole), "in-use", "there is data in the volume")
