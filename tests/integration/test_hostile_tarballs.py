@@ -219,7 +219,9 @@ class ShapeTests(HostileCase):
     def test_truncated(self) -> None:
         """A tarball that is cut short is refused, even within a header or between two entries."""
         content = packed(file("a", b"x" * 5000), file("b", b"y" * 5000))
-        for length in (0, 100, 512, 2000, 5120, 512 + 5120, 512 + 5120 + 9, 7000, 9000):
+        between = 512 + 5120
+        self.assert_refused(self.mount_raw(content[:between]), 409, "it was cut short")
+        for length in (0, 100, 512, 2000, 5120, between + 9, 7000, 9000):
             self.assert_refused(self.mount_raw(content[:length]), 409)
         compressed = gzip.compress(content)
         for length in (5, 15, len(compressed) // 2, len(compressed) - 4):

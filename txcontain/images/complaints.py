@@ -27,7 +27,6 @@ HARMLESS = re.compile(
 )
 PLACE = re.compile(r"^(block \d+: )?/\S*/(?=\w+: )")  # where a program lies in its jail
 NO_END = re.compile(r"block \d+: \*\* End of File \*\*")
-CUT_SHORT = "it ends without the end mark: it was cut short"
 
 
 @define
@@ -36,7 +35,7 @@ class Complaints:
 
     left_out: dict[str, dict[str, Any]] = field(factory=dict)  # kind: {"count", "names"}
     said: str = ""  # the complaints, quoted, each once
-    needs_end: bool = True  # whether only its end mark shows that the archive is whole
+    lacks_end: bool = False  # whether the archive has no end mark
     _rest: bytes = b""  # an unfinished line
 
     def feed(self, data: bytes) -> None:
@@ -60,8 +59,7 @@ class Complaints:
                 self._leave_out(kind, match[1])
                 return
         if NO_END.fullmatch(line):
-            if self.needs_end:
-                self._complain(CUT_SHORT)
+            self.lacks_end = True
         elif not HARMLESS.fullmatch(line):
             self._complain(PLACE.sub(r"\1", line))
 

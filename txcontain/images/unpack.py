@@ -21,7 +21,7 @@ from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.host.files import to_json, write
 from txcontain.host.syscalls import flush_disk
 from txcontain.images.bounds import USUAL, Bounds, Taken, check
-from txcontain.images.complaints import CUT_SHORT, Complaints
+from txcontain.images.complaints import Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top
 from txcontain.images.programs import Program, compression_of, find
 from txcontain.images.unpacking_plan import make_unpacking_plan
@@ -36,6 +36,7 @@ UNPACKING = ".unpacking"  # the suffix of a folder that is not a layer yet, or n
 CHECK_EVERY = 3.0  # seconds between two checks of what tar has unpacked so far
 # What tar says if the disk is full. (It does not always say why it could not write.)
 FULL = re.compile("No space left on device|Disk quota exceeded|Wrote only")
+IS_WHOLE = "is it a whole tarball?"
 HIDDEN = 1  # folder that is in the layer while tar runs, and not from the tarball
 
 
@@ -79,12 +80,11 @@ class Unpacker:
         try:
             await self.pool.writes(_make_folders, beside)
             hidden = f"/.{token_hex(16)}"
-            # Some builders' layers have no end mark. That a layer is whole, its digest shows.
-            complaints = Complaints(needs_end=not of_image)
-            await self._run_tar(name, tarball, beside, hidden, complaints)
+            complaints = await self._run_tar(name, tarball, beside, hidden)
             if not of_image and await self.threads(identity_of, tarball) != os.path.basename(layer):
                 raise HasChanged
-            check_words(f"unpacking {name}", complaints)
+            # Some builders' layers have no end mark. That a layer is whole, its digest shows.
+            check_words(f"unpacking {name}", complaints, needs_end=not of_image)
             await self.pool.writes(os.rmdir, unpacked + hidden)
             if of_image:
                 taken = await self.threads(check, name, unpacked, self.bounds)
@@ -102,12 +102,9 @@ class Unpacker:
             await self.remove(beside)
         return metadata
 
-    async def _run_tar(
-        self, name: str, tarball: str, beside: str, hidden: str, complaints: Complaints
-    ) -> None:
-        """Have tar unpack it.
+    async def _run_tar(self, name: str, tarball: str, beside: str, hidden: str) -> Complaints:
+        """Have tar unpack it; returns all that tar has said.
 
-        :param complaints: gets all that tar says
         Raises ConfigAtFault, MachineAtFault.
         """
         what = f"unpacking {name}"
@@ -116,7 +113,7 @@ class Unpacker:
         paths = tarball, folder, scratch, hidden
         plan = make_unpacking_plan(*paths, tar, decompress, self.host)
         child = await self.pool.take(plan)
-        ended = Deferred[Exit]()
+        complaints, ended = Complaints(), Deferred[Exit]()
         child.on_exit, child.heard = ended.callback, complaints.feed
         try:
             await child.carry_out(plan)
@@ -136,6 +133,7 @@ class Unpacker:
             raise MachineAtFault(what, "tar", str(how))
         if how.failed and not complaints.said and not complaints.left_out:
             raise ConfigAtFault(what, f"tar: {how}")
+        return complaints
 
     async def end_within_bounds(
         self, child: Child, ended: Deferred[Exit], what: str, folder: str
@@ -214,17 +212,19 @@ def programs_for(tarball: str) -> tuple[Program, Program | None]:
     return find("tar"), find(compression) if compression else None
 
 
-def check_words(what: str, complaints: Complaints) -> None:
-    """Raise an error if tar has complained."""
+def check_words(what: str, complaints: Complaints, *, needs_end: bool = True) -> None:
+    """Raise an error if tar has complained.
+
+    :param needs_end: whether only its end mark shows that the tarball is whole
+    """
     if FULL.search(complaints.said):
         hint = "free some space and launch again"
         raise MachineAtFault(what, "tar", "the disk is full", hint)
     if complaints.said:
-        said = complaints.said.split("; ")
-        cause = CUT_SHORT if CUT_SHORT in said else "not all of it could be unpacked"
-        words = "; ".join(one for one in said if one != CUT_SHORT)
-        told = [f"tar says: {words}"] if words else []
-        raise ConfigAtFault(what, cause, *told, "is it a whole tarball?")
+        why = "not all of it could be unpacked", f"tar says: {complaints.said}"
+        raise ConfigAtFault(what, *why, IS_WHOLE)
+    if complaints.lacks_end and needs_end:
+        raise ConfigAtFault(what, "it ends without the end mark: it was cut short", IS_WHOLE)
 
 
 def _settle(beside: str, begin: str, layer: str, known: dict[str, Any]) -> Metadata:
