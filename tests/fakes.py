@@ -698,9 +698,11 @@ class FakeLogProcess:
                 self.kept[words[0]] = self.passed.pop(0)
             if verb == "terminal":
                 self.terminals[words[0]] = self.passed.pop(0)
-            if verb == "lend" and words[0] in self.terminals:
-                self.connection.fileDescriptorReceived(self.terminals[words[0]])
-                self.say("lent", words[0])
+            if verb == "lend":
+                there = self.terminals.get(words[0])
+                if there is not None:
+                    self.connection.fileDescriptorReceived(there)
+                self.say("lent", words[0], str(int(there is not None)))
             if verb == "unkeep":
                 self.unkeep(words[0])
             if verb == "retain":

@@ -5,7 +5,7 @@ import signal
 import socket
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from tests.fakes import MachineTestCase
@@ -180,6 +180,28 @@ class ProcessTests(MachineTestCase):
         self.assertEqual(killed, [(7, signal.SIGKILL), (8, signal.SIGKILL)])
         self.assertEqual(self.other.told, ["sync"])
 
+    def test_older_can_not_be_found(self) -> None:
+        """If it can't be looked for, it is spoken to again; not once the manager has stopped."""
+        looking: list[Deferred[Any]] = []
+
+        def look(*_: Any) -> Deferred[Any]:
+            looking.append(Deferred())
+            return looking[-1]
+
+        self.client.threads = look
+        for stopped in (False, True):
+            for _ in range(MOST_LOSSES):
+                self.other.lose()
+                self.reactor.advance(0)
+            if stopped:
+                self.reactor.connects = False
+                self.start(self.client.stop())
+                self.reactor.advance(END_WITHIN)
+            looking.pop().errback(OSError(24, "Too many open files"))
+            self.reactor.advance(0)
+            self.assertEqual(self.other.connection is None, stopped)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
     def test_lost_now_and_then(self) -> None:
         """One that is killed now and then is not replaced by us."""
         self.patch(client, "started_with", self.fail)
@@ -274,8 +296,18 @@ class TerminalTests(MachineTestCase):
     def test_too_late(self) -> None:
         """One whose container has ended already is closed."""
         self.now(self.client.close("a"))
-        self.client.lent("a", [self.master])
+        self.client.hold_terminal("a", self.master)
         self.assertRaises(OSError, os.fstat, self.master)
+
+    def test_each_its_own(self) -> None:
+        """A descriptor that comes with a later line, as the kernel may have it, is that line's."""
+        for token in ("b", "c"):
+            self.client.adopt(token, f"web-{token}", 100, terminal=True)
+        self.other.connection.fileDescriptorReceived(self.master)
+        self.other.connection.dataReceived(b"lent b 0\nlent c 1\n")
+        self.assertEqual(self.client.terminal_of("b"), -1)
+        self.assertTrue(self.is_the_terminal(self.client.terminal_of("c")))
+        self.now(self.client.close("c"))
 
 
 class KeptTests(MachineTestCase):

@@ -272,13 +272,36 @@ class ServerTests(ServerCase):
         self.manager = self.connect()
         self.tell("sync a", "lend a")
         said, (lent,), _, _ = socket.recv_fds(self.manager, 100, 1)
-        self.assertEqual(said, b"lent a\n")
+        self.assertEqual(said, b"lent a 1\n")
         os.close(lent)
         os.write(slave, b"three\n")
         os.close(slave)  # then there is nobody to hear
         self.tell("drain a", "close a", "lend a")
-        self.assert_said("drained a", "closed a", "lent a")
+        self.assert_said("drained a", "closed a", "lent a 0")
         self.assert_log(b"one\r\ntwo\r\nthree\r\n")
+
+    def test_too_few_files(self) -> None:
+        """If a terminal can't be read for want of descriptors, that is tried again later."""
+        master, slave = os.openpty()
+        self.addCleanup(os.close, slave)
+        self.tell("open a", f"name a web {SIZE}")
+        self.assert_said("opened a")
+        open_file, failing = os.open, [OSError(errno.EMFILE, "Too many open files")]
+
+        def open_or_fail(path: Any, *flags: Any, **more: Any) -> int:
+            if str(path).startswith("/proc/self/fd/") and failing:
+                raise failing.pop()
+            return open_file(path, *flags, **more)
+
+        self.patch(os, "open", open_or_fail)
+        os.write(slave, b"one\n")
+        socket.send_fds(self.manager, [b"terminal a\n"], [master])
+        os.close(master)
+        for _ in range(2):
+            self.tell("drain a")
+            self.assert_said("drained a")
+        self.assertEqual(failing, [])
+        self.assert_log(b"one\r\n")
 
     def test_closed_terminal(self) -> None:
         """One that nobody has open is looked at again later; a second one is not taken."""

@@ -234,14 +234,17 @@ class LogClient(ClientFactory):
         (monitor.sh); sockets that it keeps are lost, unless it has given them to us.
         """
         self._log.warn("the log process does not understand this manager: it is replaced")
-        async for _ in poll(self.reactor, CONNECT_AGAIN, within=END_WITHIN):
-            found: list[Process] = await self.threads(started_with, self.folder, self.instances)
-            if not found:
-                break
-            for process in found:
-                with contextlib.suppress(OSError):  # it has ended
-                    signal_process(process, signal.SIGKILL)
-        self._connect()
+        try:
+            async for _ in poll(self.reactor, CONNECT_AGAIN, within=END_WITHIN):
+                found: list[Process] = await self.threads(started_with, self.folder, self.instances)
+                if not found:
+                    break
+                for process in found:
+                    with contextlib.suppress(OSError):  # it has ended
+                        signal_process(process, signal.SIGKILL)
+        finally:
+            if not self._stopped:
+                self._retry.after(0)
 
     def _tell(self, *words: object) -> None:
         if self._connection is not None:
@@ -294,9 +297,9 @@ class LogClient(ClientFactory):
 
     def hold_terminal(self, token: str, master: int) -> None:
         """What is written to this terminal is to be in the log."""
-        self._slots[token].is_lent = True
         self.lent(token, [master])
-        self._tell_of_terminal(token)
+        if token in self._slots:  # else the container has ended
+            self._tell_of_terminal(token)
 
     def terminal_of(self, token: str) -> int:
         """A new descriptor of a slot's terminal; -1 if it has none."""
@@ -527,13 +530,16 @@ class LogConnection(LineOnlyReceiver):
         """The log process has said something."""
         verb, *words = line.decode(errors="replace").split(" ")
         if verb == "lent":
-            passed, self._passed = self._passed, []
-            self._client.lent(words[0], passed)
+            self._client.lent(words[0], self._take(int(words[1])))
         elif verb == "given":
-            passed, self._passed = self._passed, []
-            self._client.given(int(words[0]), words[1:], passed)
+            self._client.given(int(words[0]), words[1:], self._take(len(words) - 1))
         else:
             self._client.heard(verb, words)
+
+    def _take(self, number: int) -> list[int]:
+        """The descriptors of a line; those of lines that come after it may be here already."""
+        taken, self._passed = self._passed[:number], self._passed[number:]
+        return taken
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The log process is gone."""

@@ -26,7 +26,7 @@ The manager sends lines to RUN/logd.sock, and gets lines::
     drain TOKEN                    move what is in them now       -> drained TOKEN
     close TOKEN                    the same, then close them      -> closed TOKEN
     terminal TOKEN                 hold the slot's terminal, which comes along
-    lend TOKEN                     give it back, if there is one  -> lent TOKEN
+    lend TOKEN                     give it back, if there is one  -> lent TOKEN NUMBER
     rename TOKEN INSTANCE          rename its instance's folder   -> renamed TOKEN
     journal SOCKET                 after sync: send all lines there, too
     follow INSTANCE SEGMENT BYTE   say once when the log has grown beyond this -> grew INSTANCE
@@ -582,7 +582,8 @@ class Server:
 
     def lend(self, token: str) -> None:
         """Give the manager a slot's terminal."""
-        self.say("lent", token, passed=[*self.slots[token].terminal] if token in self.slots else [])
+        terminal = self.slots[token].terminal if token in self.slots else []
+        self.say("lent", token, len(terminal), passed=[*terminal])
 
     def rename(self, token: str, instance: str) -> None:
         """Rename the folder of a slot's instance: here, nothing is written to it meanwhile."""
@@ -765,15 +766,14 @@ def has_input(descriptor: int) -> bool:
 
 def pump(master: int, fifo: int) -> bool:
     """Move what comes from a terminal into a FIFO; returns whether its other end is open."""
-    into = os.open(f"/proc/self/fd/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    path, flags = f"/proc/self/fd/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.splice(master, into, LONGEST_PIECE, flags=os.SPLICE_F_NONBLOCK) > 0
+        with open(os.open(path, flags), "wb", 0) as into:
+            return os.splice(master, into.fileno(), LONGEST_PIECE, flags=os.SPLICE_F_NONBLOCK) > 0
     except BlockingIOError:
         return True
-    except OSError:  # EIO
+    except OSError:  # EIO; or there are too few descriptors, and it is tried again
         return False
-    finally:
-        os.close(into)
 
 
 def serve_and_hold(run: str, instances: str, listener: socket.socket) -> None:
