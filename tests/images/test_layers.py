@@ -172,6 +172,21 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(self.layers.paths(), [os.path.join(self.layers.folder, "2" * 64)])
         self.assertEqual(len(self.layers.cut_short()), 1)
 
+    def test_did_not_come(self) -> None:
+        """A layer of an image that can't be unpacked, or listed, is not one to be flushed."""
+        blob = os.path.join(self.folder, "blob")
+        with open(blob, "wb") as file:
+            file.write(b"a tarball")
+        asked = self.start(self.layers.get_of_image(blob, "sha256:" + "1" * 64))
+        self.assertEqual(self.layers._fresh.names, {"1" * 64})
+        self.tar_ends(complaint="tar: Unexpected EOF in archive\n")
+        self.failureResultOf(asked, ConfigAtFault)
+        self.patch(fresh, "write", mock.Mock(side_effect=OSError(28, "No space left on device")))
+        asked = self.start(self.layers.get_of_image(blob, "sha256:" + "2" * 64))
+        error = self.failureResultOf(asked, MachineAtFault).value
+        self.assertEqual(error.chain[0], "writing fresh.json")
+        self.assertEqual(self.layers._fresh.names, set())
+
     def test_can_not_be_flushed(self) -> None:
         """A disk that can't be flushed is the machine's fault."""
         layer = os.path.join(self.layers.folder, "1" * 64)

@@ -119,6 +119,7 @@ class Arrivals:
                 return None
             image = await self.settle_file(tarball, layer, held)
         paths = self.images.paths(image)
+        held += paths
         await self.images.layers.flush(paths)  # which an instance may need after a power cut
         # The kernel does not ask whether the top of a layer hides those below it.
         layers += seen(paths, "/")
@@ -257,7 +258,6 @@ class Arrivals:
         if gone is not None:
             gone.addCallback(pull.lose_one)
         image: Image = await coming
-        held += self.images.paths(image)
         return image
 
     async def _pull_for_all(

@@ -64,7 +64,7 @@ class AsSent:
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
     ) -> Any:
         """Send a request; fires with the answer."""
-        wanted = Headers(dict((headers or Headers()).getAllRawHeaders()))
+        wanted = headers.copy() if headers else Headers()
         wanted.setRawHeaders("Accept-Encoding", ["identity"])
         asked = self.agent.request(method, uri, wanted, bodyProducer)
         return asked.addCallback(_without_encoding)

@@ -38,6 +38,10 @@ class Fresh:
         self.names.add(name)
         await self._write()
 
+    def forget(self, name: str) -> None:
+        """This one has not come, or was removed: the list, as it is written next, lacks it."""
+        self.names.discard(name)
+
     async def flush(self, names: Collection[str]) -> None:
         """Return when the disk has all of these, which are whole. Raises OSError."""
         if self.names.isdisjoint(names):

@@ -24,7 +24,7 @@ from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.host.files import remove_leftovers
 from txcontain.host.os_errors import of_os
 from txcontain.images.bounds import MOST, Taken, check_sums
-from txcontain.images.fresh import Fresh
+from txcontain.images.fresh import LIST, Fresh
 from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
 from txcontain.images.stack import place
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
@@ -127,14 +127,22 @@ class Layers:
             background(unpacking, f"unpacking {tarball}")
         return waiting
 
+    async def _list(self, layer: str) -> None:
+        """List it among those that are not flushed. Raises MachineAtFault."""
+        try:
+            await self._fresh.add(os.path.basename(layer))
+        except OSError as error:
+            raise MachineAtFault(f"writing {LIST}", of_os(error)) from error
+
     async def _unpack_for_all(self, tarball: str, layer: str, of_image: str) -> None:
         outcome: Any = layer
         try:
             if of_image:
-                await self._fresh.add(os.path.basename(layer))
+                await self._list(layer)
             metadata = self._metadata[layer] = await self.unpacker.unpack(tarball, layer, of_image)
         except Exception:
             outcome = Failure()
+            self._fresh.forget(os.path.basename(layer))
         else:
             self._grown = True
             if metadata.told:
@@ -203,6 +211,7 @@ class Layers:
                 os.rename(path, aside)  # from now on no launch finds it
                 os.unlink(path + RECORD)
             self._metadata.pop(path, None)
+            self._fresh.forget(os.path.basename(path))
             await self.unpacker.remove(aside)
             removed.append(os.path.basename(path))
         return removed
