@@ -56,6 +56,8 @@ class EscapeTests(SynchronousTestCase):
         variables: dict[str, Any] = dict(said["environment"])
         self.assertEqual((variables["WORD"], variables["MORE"]), (("w",), (str(17 << 20),)))
         self.assertNotIn("output", [op for op, _ in plan])
+        shown = plan_of("memory", evolve(self.spec, tty=True), held=True)
+        self.assertNotIn("terminal", [op for op, _ in shown])  # nobody would read it
 
     def test_which_walls_stand(self) -> None:
         """A config has a wall only if it says so, and no escape takes more than a little."""

@@ -20,7 +20,7 @@ from txcontain.container.walls import WALLS, Wall
 POWERFUL = [*CAPABILITIES.values(), 27, 34]  # and MKNOD, SYSLOG (capabilities(7))
 MOST_MEMORY, MOST_PROCESSES = 32 << 20, 100  # limits that an escape may try to exceed
 SHELL, SAID = "/bin/sh", "exec >&2\n"  # it is heard on its standard error
-NOT_OURS = ("output", "look_after", "stream")  # steps for a program that stays
+NOT_OURS = ("output", "look_after", "terminal", "stream")  # steps for a program that stays
 
 
 def _all(plan: Plan) -> Plan:

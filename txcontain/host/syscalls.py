@@ -79,9 +79,11 @@ def shared_memory() -> Iterator[int]:
     Raises OSError.
     """
     number = _call("shmget", IPC_PRIVATE, 1, 0o600)
-    _libc.shmat.restype = ctypes.c_void_p
-    place = ctypes.c_void_p(_libc.shmat(number, None, 0))
-    _call("shmctl", number, IPC_RMID, None)  # when nobody has it any more
+    _libc.shmat.restype = ctypes.c_ssize_t
+    try:
+        place = ctypes.c_void_p(_call("shmat", number, None, 0))
+    finally:
+        _call("shmctl", number, IPC_RMID, None)  # when nobody has it any more
     try:
         yield number
     finally:
