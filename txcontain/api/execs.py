@@ -186,6 +186,7 @@ class Execs(Area):
                 background(attached.show(None if asked["logs"] else 0), f"showing {name}")
                 await _hand_over(request, hands, attached)
             finally:
+                attached.end(HUNG_UP)
                 self.attached.discard(attached)
 
         resource: Any = ExtensionResource("GET", POST=run, GET=stream)
