@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ class Child(Supervised, ProcessProtocol):
     make_link: MakeLink | None = None  # to the private network, if the plan asks for it
     stream: int | None = None  # the descriptor of a connection to pass to the init
     # Takes the master of the terminal that its script has, if that is to have one.
-    terminal_passed: Callable[[int], None] | None = None
+    terminal_passed: Callable[[int], None] = os.close
     on_pause: Callable[[], None] | None = None  # told that the init waits before a step
     reserved: str = ""  # the name of the one instance that it was prepared for, if any
     shared: str = ""  # the kind of namespace that is the host's, in place of one of its own

@@ -53,7 +53,7 @@ class InitHandler(Protocol):
         """The descriptor of a connection that it is to have as standard input and output."""
 
     @property
-    def terminal_passed(self) -> Callable[[int], None] | None:
+    def terminal_passed(self) -> Callable[[int], None]:
         """Takes the descriptor of a terminal's master, if the plan makes one."""
 
     @property
@@ -171,7 +171,7 @@ class Connection(LineOnlyReceiver):
         self._passed.append(descriptor)
 
     def _terminal_passed(self, what: str) -> None:
-        if self._child is None or self._child.terminal_passed is None:
+        if self._child is None:
             raise LookupError(what)
         self._child.terminal_passed(self._passed.pop())
 
