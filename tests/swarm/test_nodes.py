@@ -27,6 +27,12 @@ class NodeTests(SynchronousTestCase):
         told = [(one["node"], one["instances"]) for one in records(nodes, tasks)]
         self.assertEqual(told, [("b", 1), ("h1", 1)])
 
+    def test_new(self) -> None:
+        """One that has not said yet what it is has its id as a name."""
+        told: Any
+        for told in (None, {}):
+            self.assertEqual(read_node({**NODE, "Description": told}).node, "n1")
+
     def test_find(self) -> None:
         """A node is found by its name or its id; one of several of a name only by its id."""
         nodes = [read_node(named("a", "n2")), read_node(named("a", "n3")), read_node(NODE)]

@@ -13,6 +13,7 @@ from tests.swarm.test_swarm import SwarmCase
 from txcontain import errors
 from txcontain.services.document import KEYS, UPDATE_KEYS
 from txcontain.services.revision import make_revision
+from txcontain.swarm.means import Means
 from txcontain.swarm.stack_mapping import (
     MOST_ENDED,
     REFUSED,
@@ -23,6 +24,7 @@ from txcontain.swarm.stack_mapping import (
     service_of,
     state,
 )
+from txcontain.swarm.stacks import LOOK_MOST, SETTLES_WITHIN
 
 
 def stack(**services: Any) -> dict[str, Any]:
@@ -173,6 +175,23 @@ class StackTests(SwarmCase):
         ]
         wrong = self.settled(self.now(self.stacks.plan(stack(web={}))))
         self.assertEqual(wrong, ["web: non-zero exit (3)"])
+
+    def test_never_settled(self) -> None:
+        """A swarm that does not say how a service is, or speaks in riddles, is told of."""
+        done = self.now(self.stacks.up(stack(web={})))
+        answers = [errors.MachineAtFault("no JSON"), errors.Unavailable("no leader")]
+
+        async def fail(means: Means) -> Any:
+            raise answers[0]
+
+        self.patch(Means, "tasks", fail)
+        waiting: Deferred[list[str]] = self.stacks.settled(done)
+        self.reactor.advance(LOOK_MOST)
+        answers.pop(0)
+        self.assertNoResult(waiting)
+        self.reactor.pump([SETTLES_WITHIN / 2] * 3)
+        wrong = ["web: the swarm has not said how it is within 3600 s"]
+        self.assertEqual(self.successResultOf(waiting), wrong)
 
     def test_scale(self) -> None:
         """Another number of replicas changes nothing else; the same number changes nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 from attrs import evolve, frozen
@@ -12,12 +11,10 @@ from txcontain.container.spec import Port
 from txcontain.engine.names import meant
 from txcontain.engine.ports import check_ports
 from txcontain.errors import (
-    Ambiguous,
     ConfigAtFault,
     InUse,
     MachineAtFault,
     NoSuchConfig,
-    NoSuchService,
     NoSuchStack,
     TooMany,
     WrongState,
@@ -26,7 +23,7 @@ from txcontain.services.decide import OVER, UP, Replica, Seen, foresee
 from txcontain.services.document import Stack, read_stack, refuse_same_ports
 from txcontain.services.keeper import Keeper
 from txcontain.services.revision import Revision, make_revision, with_replicas
-from txcontain.services.routes import full_name, is_routed
+from txcontain.services.routes import find_named, full_name, is_routed
 from txcontain.services.steps import OfInstance
 from txcontain.services.wish import (
     UPDATING,
@@ -263,17 +260,14 @@ def find_service(keeper: Keeper, name: str) -> tuple[Wished, Wish]:
 
     Raises NoSuchService, Ambiguous.
     """
-    known = [
-        (wished, wish) for wished in keeper.wished.values() for wish in wished.services.values()
-    ]
-    names = [(wish.name, full_name(wished.name, wish.name)) for wished, wish in known]
-    found = [one for one, called in zip(known, names, strict=True) if name in called]
-    if not found:
-        raise NoSuchService(f"there is no service {name}", *meant(name, chain(*names)))
-    if len(found) > 1:
-        full = ", ".join(full_name(wished.name, wish.name) for wished, wish in found)
-        raise Ambiguous(f"{len(found)} services are called {name}", f"name one of them: {full}")
-    return found[0]
+    return find_named(
+        name,
+        [
+            (wished.name, wish.name, (wished, wish))
+            for wished in keeper.wished.values()
+            for wish in wished.services.values()
+        ],
+    )
 
 
 def told(keeper: Keeper, wished: Wished) -> list[dict[str, Any]]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+from typing import TypeVar
+
 from attrs import frozen
 
 from txcontain.container.spec import Port
+from txcontain.engine.names import meant
+from txcontain.errors import Ambiguous, NoSuchService
 from txcontain.services.decide import Seen
 from txcontain.services.wish import Wish, Wished
+
+T = TypeVar("T")
 
 
 @frozen
@@ -44,6 +52,23 @@ def is_routed(wish: Wish) -> bool:
 def full_name(stack: str, service: str) -> str:
     """What a service is called among those of all stacks."""
     return f"{stack}-{service}"
+
+
+def find_named(name: str, known: Sequence[tuple[str, str, T]]) -> T:
+    """The service of this full name STACK-SERVICE, or of its own if only one stack has that.
+
+    :param known: of each its stack, its own name, and what is returned
+    Raises NoSuchService, Ambiguous.
+    """
+    called = [(own, full_name(stack, own), one) for stack, own, one in known]
+    found = [(full, one) for own, full, one in called if name in (own, full)]
+    if not found:
+        names = chain.from_iterable((own, full) for own, full, _ in called)
+        raise NoSuchService(f"there is no service {name}", *meant(name, names))
+    if len(found) > 1:
+        every = ", ".join(full for full, _ in found)
+        raise Ambiguous(f"{len(found)} services are called {name}", f"name one of them: {every}")
+    return found[0][1]
 
 
 def _route(stack: str, wish: Wish, replicas: list[str]) -> Route:

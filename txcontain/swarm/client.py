@@ -26,6 +26,7 @@ FAULT = 400  # the first status of those that refuse
 FAILS = 500  # the first status of those by which it says that it has failed
 # What it says with such a status if it has no leader: gRPC's (google.golang.org/grpc/codes), too.
 OF_GAP = ("does not have a leader", "code = Unavailable", "code = DeadlineExceeded")
+OUT_OF_SEQUENCE = "out of sequence"  # and if something was changed by someone else meanwhile
 UNAVAILABLE = 503  # also the status of one that is no manager: its message says which
 Version = tuple[int, int]
 

@@ -10,11 +10,10 @@ from attrs import asdict, frozen
 
 from txcontain.engine.names import meant
 from txcontain.errors import Ambiguous, MachineAtFault, NoSuchNode
-from txcontain.swarm.client import Docker, Refused
+from txcontain.swarm.client import OUT_OF_SEQUENCE, Docker, Refused
 from txcontain.swarm.mapping import Json, address_of, state_of
 
 TRIES = 5  # to change a node that something else changes at the same time
-OUT_OF_SEQUENCE = "out of sequence"  # what Docker says then
 
 
 @frozen
@@ -34,10 +33,10 @@ class Node:
 
 def read_node(told: Json) -> Node:
     """A node as Docker tells it."""
-    spec, description = told["Spec"], told["Description"]
+    spec, description = told["Spec"], told.get("Description") or {}
     return Node(
         told["ID"],
-        description["Hostname"],
+        description.get("Hostname") or told["ID"],  # until it has said what it is
         address_of(told),
         told["Status"]["State"],
         spec["Availability"],
@@ -100,9 +99,7 @@ async def change(docker: Docker, name: str, alter: Callable[[dict[str, Any]], No
         alter(told["Spec"])
         version = told["Version"]["Index"]
         try:
-            await docker.ask(
-                "POST", f"{path}/update", told["Spec"], doing=doing, version=str(version)
-            )
+            await docker.ask("POST", f"{path}/update", told["Spec"], doing=doing, version=version)
         except Refused as error:
             if OUT_OF_SEQUENCE not in str(error):
                 raise

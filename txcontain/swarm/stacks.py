@@ -6,7 +6,6 @@ Docker keeps what is wished, replaces replicas, and rolls back; nothing of that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 from attrs import define
@@ -16,22 +15,22 @@ from txcontain.engine.interface import Planned, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import meant
 from txcontain.errors import (
-    Ambiguous,
     ConfigAtFault,
     InUse,
+    MachineAtFault,
     NoSuchConfig,
-    NoSuchService,
     NoSuchStack,
     Unavailable,
     WrongState,
 )
 from txcontain.exports.subject import Subject
-from txcontain.later import background, bounded, poll
+from txcontain.later import background, bounded, poll, together
 from txcontain.services.document import read_stack, refuse_same_ports
 from txcontain.services.revision import Revision, make_revision
+from txcontain.services.routes import find_named
 from txcontain.services.wish import DONE, UNDER_WAY, difference
 from txcontain.swarm import mapping, stack_mapping
-from txcontain.swarm.client import Refused
+from txcontain.swarm.client import OUT_OF_SEQUENCE, Refused
 from txcontain.swarm.means import Means
 from txcontain.swarm.stack_mapping import Kept, read_kept
 from txcontain.swarm.watch import Watch
@@ -39,7 +38,6 @@ from txcontain.swarm.watch import Watch
 LOOK_AFTER, LOOK_MOST = 0.1, 1.0  # seconds between looks at what is not settled
 SETTLES_WITHIN = 3600.0  # seconds
 NETWORK_GONE_WITHIN = 120.0  # seconds after the last service
-OUT_OF_SEQUENCE = "out of sequence"
 
 
 @define(eq=False)
@@ -72,7 +70,7 @@ class SwarmStacks:
         return stack_mapping.told(find(await self._kept(), name))
 
     async def _kept(self) -> list[Kept]:
-        return read_kept(await self.means.services(), await self.means.tasks())
+        return read_kept(*await together(self.means.services(), self.means.tasks()))
 
     async def _stack(self, name: str) -> list[Kept]:
         every = await self._kept()
@@ -99,6 +97,7 @@ class SwarmStacks:
         subjects = {name: await self.means.publish(one.spec) for name, one in changed.items()}
         for name in before.keys() - after.keys():
             await self.means.delete(before[name].id)
+            self.watch.wrote()
         for name, revision in changed.items():
             await self._apply(planned.stack, name, revision, subjects[name], before.get(name))
         return planned
@@ -131,7 +130,6 @@ class SwarmStacks:
             await self.means.make_network(stack_mapping.name_of_network(stack))
         asked = stack_mapping.service_of(stack, name, revision, subject, before)
         await (self._alter(before, asked) if before else self._create(asked, revision))
-        self.watch.wrote()
 
     async def _create(self, asked: dict[str, Any], revision: Revision) -> None:
         name, doing = asked["Name"], f"making the service {asked['Name']}"
@@ -145,6 +143,7 @@ class SwarmStacks:
             if made["Spec"]["Labels"].get(stack_mapping.REVISION) != revision.id:
                 raise changed_meanwhile(asked["Labels"][stack_mapping.STACK]) from None
             # else a manager has done it, and its answer was lost
+        self.watch.wrote()
 
     async def _alter(self, kept: Kept, spec: dict[str, Any]) -> None:
         try:
@@ -153,7 +152,7 @@ class SwarmStacks:
                 f"/services/{kept.id}/update",
                 spec,
                 doing=f"changing the service {kept.full}",
-                version=str(kept.told["Version"]["Index"]),
+                version=kept.told["Version"]["Index"],
             )
         except Refused as error:
             if OUT_OF_SEQUENCE in str(error):
@@ -234,12 +233,13 @@ class SwarmStacks:
 
     async def _settle(self, done: Planned) -> list[str]:
         standing: dict[str, dict[str, Any]] = {}
+        left: Sequence[str] = done.services
         within = SETTLES_WITHIN
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
             try:
                 tasks = await self.means.tasks()
                 every = read_kept(await self.means.services(), tasks)
-            except Unavailable:
+            except (Unavailable, MachineAtFault):  # it may answer well again
                 continue
             kept = {one.name: one for one in every if one.stack == done.stack}
             told = {name: stack_mapping.told(one) for name, one in kept.items()}
@@ -252,7 +252,9 @@ class SwarmStacks:
             ]
             if not left:
                 break
-        return [
+        silent = f"the swarm has not said how it is within {within:g} s"
+        unknown = [f"{name}: {silent}" for name in left if name not in standing]
+        return unknown + [
             f"{name}: {one['why'] or one['state']}"
             for name, one in standing.items()
             if name in done.services and one["state"] != DONE
@@ -330,15 +332,5 @@ def check_beside(stack: str, after: dict[str, Revision], every: Sequence[Kept]) 
 
 
 def find(every: Sequence[Kept], name: str) -> Kept:
-    """A service, by its full name, or by its own if only one stack has it.
-
-    Raises NoSuchService, Ambiguous.
-    """
-    found = [one for one in every if name in (one.name, one.full)]
-    if not found:
-        names = chain.from_iterable((one.name, one.full) for one in every)
-        raise NoSuchService(f"there is no service {name}", *meant(name, names))
-    if len(found) > 1:
-        full = ", ".join(one.full for one in found)
-        raise Ambiguous(f"{len(found)} services are called {name}", f"name one of them: {full}")
-    return found[0]
+    """A service, by one of its names. Raises NoSuchService, Ambiguous."""
+    return find_named(name, [(one.stack, one.name, one) for one in every])
