@@ -12,6 +12,7 @@ from tests.swarm.test_stacks import revision_of
 from txcontain.container.spec import ANY_ADDRESS
 from txcontain.swarm import balancer
 from txcontain.swarm.balancer import SHUN_FOR, Balancer, routes
+from txcontain.swarm.mapping import lost
 from txcontain.swarm.nodes import Node, read_node
 from txcontain.swarm.records import Seen
 from txcontain.swarm.stack_mapping import service_of
@@ -63,7 +64,8 @@ class RouteTests(ManagerTestCase):
     def test_nodes(self) -> None:
         """They lead to no node that is down; but to those of which the leader does not know yet."""
         for state, places in (("down", ()), ("unknown", (ONE,)), ("disconnected", (ONE,))):
-            (route,) = routes(seen(serving(7, 32768), state=state)).values()
+            tasks = lost([serving(7, 32768)], [{"ID": "n7", "Status": {"State": state}}])
+            (route,) = routes(seen(*tasks, state=state)).values()
             self.assertEqual(route.places, places, state)
 
 

@@ -250,6 +250,16 @@ class RecordTests(SwarmCase):
             self.assertEqual([(r["instance"], r["node"]) for r in told], [(n, "h1") for n in found])
         self.refused(self.swarm.records("nobody"), errors.NoSuchInstance)
 
+    def test_inspect(self) -> None:
+        """One is told with its config, defaults filled in; a word for two is refused."""
+        self.keep()
+        name = self.launched()
+        told = self.now(self.swarm.inspect(name[:-1]))
+        self.assertEqual((told["instance"], told["spec"]["stop_timeout"]), (name, 2))
+        self.launched()
+        error = self.refused(self.swarm.inspect("config:web"), errors.Ambiguous)
+        self.assertIn(name, str(error))
+
 
 class LogTests(SwarmCase):
     """The logs of instances."""

@@ -64,8 +64,7 @@ def routes(seen: Seen) -> dict[str, Route]:
 def _places(kept: Kept, port: Port, seen: Seen) -> Iterator[Place]:
     for task in kept.tasks:
         node = seen.nodes.get(task.get("NodeID", ""))
-        # Right after a leader has gone, the next one knows of no node how it is: "unknown".
-        if node and node.state != "down" and _serves(task):
+        if node and _serves(task):
             for given in (task["Status"].get("PortStatus") or {}).get("Ports") or ():
                 if given["TargetPort"] == port.target:
                     yield node.address, given["PublishedPort"]

@@ -218,8 +218,16 @@ def is_over(task: Json) -> bool:
     return state_of(task) in ENDED
 
 
+def by_age(tasks: Iterable[Json]) -> list[Json]:
+    """The oldest first."""
+    return sorted(tasks, key=lambda task: moment(task.get("CreatedAt", "")))
+
+
 def lost(tasks: Iterable[Json], nodes: Iterable[Json]) -> list[Json]:
-    """The tasks, with those that a node has lost as ended. Docker has them as running for a day."""
+    """The tasks, with those that a node has lost as ended. Docker has them as running for a day.
+
+    Right after a leader has gone, the next one knows of no node how it is ("unknown").
+    """
     down = {node["ID"] for node in nodes if node["Status"]["State"] == "down"}
     return [_lost(task) if task.get("NodeID") in down else task for task in tasks]
 

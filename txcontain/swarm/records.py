@@ -8,11 +8,13 @@ from typing import Any
 from attrs import asdict, frozen
 
 from txcontain.container.spec import ANY_ADDRESS, Port
+from txcontain.engine.names import Known
 from txcontain.logs.times import SECOND, read_moment
 from txcontain.runtime.exits import Exit
 from txcontain.swarm.mapping import (
     KEY,
     Json,
+    by_age,
     is_ours,
     is_over,
     moment,
@@ -28,7 +30,7 @@ from txcontain.swarm.stack_mapping import read_kept, slots
 class Seen:
     """What there was at a time."""
 
-    services: Sequence[Json]  # those that are instances
+    services: Sequence[Json]  # those that are instances, and those of stacks
     tasks: Sequence[Json]
     nodes: Mapping[str, Node] = {}  # by its id
     began: float = 0.0  # when it was asked for, by the reactor's clock
@@ -95,7 +97,7 @@ class Instance:
 def instances(seen: Seen) -> list[Instance]:
     """All instances in the order of their launch, also those that have ended."""
     of_service: dict[str, list[Json]] = {}
-    for task in _by_age(seen.tasks):
+    for task in by_age(seen.tasks):
         of_service.setdefault(task["ServiceID"], []).append(task)
     single = [
         Instance(summary_of(one), one, of_service.get(one["ID"], []))
@@ -103,6 +105,11 @@ def instances(seen: Seen) -> list[Instance]:
     ]
     found = [*single, *_replicas(seen)]
     return sorted(found, key=lambda one: moment(one.launched))
+
+
+def known(seen: Seen) -> dict[str, Known]:
+    """What each instance is found by."""
+    return {one.name: Known(one.key, one.labels) for one in instances(seen)}
 
 
 def _replicas(seen: Seen) -> Iterator[Instance]:
@@ -127,10 +134,6 @@ def states(seen: Seen) -> dict[str, State]:
 def records(seen: Seen) -> list[dict[str, Any]]:
     """How all instances stand."""
     return [_record(one, seen) for one in instances(seen)]
-
-
-def _by_age(tasks: Sequence[Json]) -> list[Json]:
-    return sorted(tasks, key=lambda task: moment(task.get("CreatedAt", "")))
 
 
 def _state(task: Json, seen: Seen) -> State:

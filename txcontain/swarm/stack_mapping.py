@@ -104,12 +104,14 @@ def read_kept(services: Iterable[Json], tasks: Sequence[Json]) -> list[Kept]:
     """All services of stacks, by stack, then in the order in which they were made."""
     ours = [one for one in services if is_of_stack(one)]
     ours.sort(key=lambda one: (one["Spec"]["Labels"][STACK], mapping.moment(one["CreatedAt"])))
-    return [_read_kept(one, tasks) for one in ours]
+    own: dict[str, list[Json]] = {}
+    for task in tasks:
+        own.setdefault(task["ServiceID"], []).append(task)
+    return [_read_kept(one, own.get(one["ID"], [])) for one in ours]
 
 
-def _read_kept(service: Json, tasks: Sequence[Json]) -> Kept:
+def _read_kept(service: Json, own: Sequence[Json]) -> Kept:
     labels = service["Spec"]["Labels"]
-    own = [task for task in tasks if task["ServiceID"] == service["ID"]]
     return Kept(labels[STACK], labels[SERVICE], json.loads(labels[ASKED]), service, own)
 
 
@@ -247,7 +249,7 @@ def _update(update: Update, action: str) -> dict[str, Any]:
 def slots(kept: Kept) -> dict[int, list[Json]]:
     """The tasks of each place of a service, the oldest first, as long as there is to be one."""
     found: dict[int, list[Json]] = {slot: [] for slot in range(1, kept.replicas + 1)}
-    for task in sorted(kept.tasks, key=lambda one: mapping.moment(one.get("CreatedAt", ""))):
+    for task in mapping.by_age(kept.tasks):
         found.setdefault(task.get("Slot", 0), []).append(task)
     return {
         slot: tasks
@@ -294,7 +296,7 @@ def why(kept: Kept) -> str:
         return ""
     failed = [
         mapping.said_of(task)
-        for task in sorted(kept.tasks, key=lambda one: mapping.moment(one.get("CreatedAt", "")))
+        for task in mapping.by_age(kept.tasks)
         if state_of(task) in ("failed", "rejected", "pending") and task["Status"].get("Err")
     ]
     said = str((kept.told.get("UpdateStatus") or {}).get("Message", ""))

@@ -7,7 +7,6 @@ So several of these may be beside each other, one for each manager.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
@@ -20,7 +19,7 @@ from twisted.internet.protocol import Protocol
 from txcontain.container.spec import Spec, from_json
 from txcontain.engine.interface import Launched, LogsAsked, Told
 from txcontain.engine.manager import Manager
-from txcontain.engine.names import Known, match, match_all
+from txcontain.engine.names import match, match_all
 from txcontain.errors import (
     ConfigAtFault,
     ConfigExists,
@@ -40,7 +39,7 @@ from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
 from txcontain.swarm.means import Means
-from txcontain.swarm.records import Seen, instances, records, running
+from txcontain.swarm.records import Seen, instances, known, records, running
 from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.watch import Watch
 
@@ -239,22 +238,17 @@ class Swarm:
         found = {one["instance"]: one for one in records(seen)}
         if wanted is None:
             return Told([*found.values()], as_of)
-        known = {
-            name: Known((one["name"], one["major"], one["minor"]), one["labels"])
-            for name, one in found.items()
-        }
-        return Told([found[name] for name in match_all(wanted, known)], as_of)
+        return Told([found[name] for name in match_all(wanted, known(seen))], as_of)
 
     async def inspect(self, name: str) -> dict[str, Any]:
         """How an instance stands, and what its service is. Raises NoSuchInstance, Ambiguous."""
-        told = await self.records(name)
-        if len(told.records) > 1:
-            match(name, {one["instance"]: Known(("", "", "")) for one in told.records})
-        record = told.records[0]
+        seen, _ = await self.watch.now()
+        chosen = match(name, known(seen))
+        record = next(one for one in records(seen) if one["instance"] == chosen)
         spec = await self.means.read_config(
             f"{record['name']}-{record['major']}-{record['minor']}.cfg"
         )
-        return {**record, "spec": json.loads(spec.document)}
+        return {**record, "spec": spec.described()}
 
     async def running(self) -> Told:
         """What runs; what ran when that could be seen last, if the swarm does not answer."""
@@ -297,8 +291,7 @@ class Swarm:
             )
         seen, _ = await self.watch.now()
         found = {one.name: one for one in instances(seen)}
-        known = {name: Known(one.key, one.labels) for name, one in found.items()}
-        where = found[match(asked.names[0], known)].log
+        where = found[match(asked.names[0], known(seen))].log
         response = await self.docker.open(where, doing="reading a log", **logs.query_of(asked))
         begin()
         await logs.deliver(response, asked, consumer, self.host.reactor)

@@ -40,6 +40,7 @@ class Watch:
     def stop(self) -> None:
         """Look no more."""
         self._timer.cancel()
+        self.settle = lambda seen: None  # for a look that is under way
 
     @property
     def is_silent(self) -> bool:
