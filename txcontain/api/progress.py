@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from txcontain.host.files import to_json
 from txcontain.logs.follower import EventProducer
@@ -27,7 +28,7 @@ class Progress(EventProducer):
     async def send(self, stack: str, first: Any, settled: Deferred[list[str]]) -> None:
         """Send what is there, and go on until ``settled`` has fired, or the client is gone."""
         self.begin()
-        settled.addCallbacks(self._settled, lambda failure: failure.trap(CancelledError) and None)
+        settled.addCallbacks(self._settled, self._unsettled)
         try:
             if await self.free():
                 self.consumer.write(to_json(first))
@@ -46,6 +47,11 @@ class Progress(EventProducer):
     def _settled(self, wrong: list[str]) -> None:
         """It has: but first comes what the journal has not told yet."""
         self.journal.write().addCallback(lambda _: self._be_over(wrong))
+
+    def _unsettled(self, failure: Failure) -> None:
+        """Nobody knows how it ends; or the client is gone."""
+        if not failure.check(CancelledError):
+            self._settled([str(failure.value)])
 
     def _be_over(self, wrong: list[str]) -> None:
         self._outcome = wrong
