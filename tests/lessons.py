@@ -24,13 +24,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.harness import wait_until
 from tests.support import PROGRAMS, PROJECT, needs_root
 from txcontain.cli.lesson import (
-    PAGES,
     SHELL,
     WITHIN,
     Block,
     as_at_a_terminal,
     blocks_of,
     masked,
+    pages,
     plain,
 )
 
@@ -169,7 +169,7 @@ def add_test(page: Path) -> None:
     setattr(Lessons, f"test_{page.stem.replace('-', '_')}", test)
 
 
-for one in PAGES:
+for one in pages():
     add_test(one)
 
 

@@ -5,8 +5,9 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import PROJECT
-from txcontain.cli.lesson import PAGES, Block, blocks_of, exercise_of, masked, plain
+from txcontain.cli.lesson import Block, blocks_of, exercise_of, masked, pages, plain
 
+PAGES = pages()
 ONE_SCREEN = 110  # lines, with the exercise and its solution
 
 

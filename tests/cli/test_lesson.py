@@ -37,7 +37,7 @@ class LessonTests(Session):
         super().setUp()
         self.page = Path(self.mktemp())
         self.page.write_text(PAGE)
-        self.patch(lesson, "PAGES", [self.page])
+        self.patch(lesson, "pages", lambda: [self.page])
 
     def test_shown(self) -> None:
         """The lessons, an exercise with its check, and a solution are shown as they are written."""
@@ -74,6 +74,6 @@ class LessonTests(Session):
         """One that there is not is refused; so are all if they were not installed."""
         self.assertEqual(self.run_command("lesson", "check", "2"), 1)
         self.assertIn("There is no lesson 2: they are 1 to 1.", self.err)
-        self.patch(lesson, "PAGES", [])
+        self.patch(lesson, "pages", list)
         self.assertEqual(self.run_command("lesson"), 1)
         self.assertIn("The lessons are not installed: they are in docs/lessons/", self.err)

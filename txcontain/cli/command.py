@@ -68,4 +68,5 @@ VERSION = tuple(
     )
     for word in ("major", "minor")
 )
+JSON = Argument("--json", action="store_true", help="a JSON document a line")
 FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")

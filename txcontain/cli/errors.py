@@ -30,4 +30,4 @@ class Refused(CliError):
 
 def chain(text: str) -> str:
     """Return a sentence and its causes, which have arrows before them, as lines, indented."""
-    return "\n  ".join(text.split(" → "))
+    return text.replace(" → ", "\n  ")

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import FOLLOW, Argument, Command
+from txcontain.cli.command import FOLLOW, JSON, Argument, Command
 from txcontain.cli.words import moment, one_line
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ COMMANDS = (
                 metavar="TIME",
                 help="only from then on: RFC 3339, or 10m, 2h ago; or after the number of an event",
             ),
-            Argument("--json", action="store_true", help="a JSON document a line"),
+            JSON,
         ),
     ),
 )

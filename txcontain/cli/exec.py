@@ -68,13 +68,19 @@ async def attach(client: "Client", arguments: Namespace) -> int:
 
 
 async def use(
-    client: "Client", instance: str, leave: bytes, *, interactive: bool = True, **how: bool
+    client: "Client",
+    instance: str,
+    leave: bytes,
+    *,
+    interactive: bool = True,
+    from_start: bool = False,
 ) -> int | None:
     """Use the terminal of an instance; return its status, or None if the terminal is left."""
     from txcontain.cli.streams import use_terminal
 
-    how = {"interactive": interactive, "from_start": False, **how}
-    status = await use_terminal(client, instance, leave, **how)
+    status = await use_terminal(
+        client, instance, leave, interactive=interactive, from_start=from_start
+    )
     if status is None:
         print(plain(f"\n{instance} runs on: txcontain attach {instance}"), file=sys.stderr)
     return status

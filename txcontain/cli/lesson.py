@@ -18,7 +18,7 @@ from txcontain.cli.errors import CliError
 if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
-PAGES = sorted((Path(__file__).parents[2] / "docs/lessons").glob("[0-9]*.md"))
+FOLDER = Path(__file__).parents[2] / "docs/lessons"
 BLOCK = re.compile(r"^```console(.*)\n((?s:.*?))^```$", re.MULTILINE)
 COMMAND = re.compile(r"^# (.*(?:\n> .*)*)\n?((?:(?!# ).*\n)*)", re.MULTILINE)
 EXERCISE = re.compile(r"(?s)\n## Exercise\n\n(.*?)\n<details>.*?</summary>\n\n(.*?)\n</details>")
@@ -75,13 +75,19 @@ def as_at_a_terminal(output: str) -> str:
     return output if not output or output.endswith("\n") else f"{output}\n"
 
 
+def pages() -> list[Path]:
+    """Return the files of all lessons, in order."""
+    return sorted(FOLDER.glob("[0-9]*.md"))
+
+
 def page_of(number: int) -> str:
     """Return the text of a lesson's page."""
-    if not PAGES:
+    known = pages()
+    if not known:
         raise CliError("The lessons are not installed: they are in docs/lessons/ of the sources.")
-    if not 1 <= number <= len(PAGES):
-        raise CliError(f"There is no lesson {number}: they are 1 to {len(PAGES)}.")
-    return PAGES[number - 1].read_text()
+    if not 1 <= number <= len(known):
+        raise CliError(f"There is no lesson {number}: they are 1 to {len(known)}.")
+    return known[number - 1].read_text()
 
 
 def exercise_of(page: str) -> tuple[str, str]:
@@ -94,7 +100,7 @@ def exercise_of(page: str) -> tuple[str, str]:
 async def ls(client: "Client", arguments: Namespace) -> int:
     """Show the lessons."""
     page_of(1)
-    for page in PAGES:
+    for page in pages():
         print(page.read_text().partition("\n")[0].removeprefix("# "))
     return 0
 

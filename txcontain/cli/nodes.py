@@ -5,7 +5,7 @@ import re
 from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command
+from txcontain.cli.command import JSON, Argument, Command
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import plain
 
@@ -101,7 +101,7 @@ COMMANDS = (
                 "ls",
                 "show the nodes, and how they stand",
                 ls,
-                (Argument("--json", action="store_true", help="a JSON document a line"),),
+                (JSON,),
             ),
             Command(
                 "drain", "have nothing run on nodes: what does moves to others", drain, (NODES,)

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command, instance_name
+from txcontain.cli.command import JSON, Argument, Command, instance_name
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import age, config, one_line
 
@@ -193,7 +193,7 @@ COMMANDS = (
                 "-a", "--all", action="store_true", help="also stopped, ended and failed ones"
             ),
             Argument("-q", "--quiet", action="store_true", help="only the names"),
-            Argument("--json", action="store_true", help="a JSON document a line"),
+            JSON,
             Argument(
                 "--filter",
                 metavar="KEY=VALUE",

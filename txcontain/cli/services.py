@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command
+from txcontain.cli.command import JSON, Argument, Command
 from txcontain.cli.errors import CliError, HungUp, Misused
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import one_line, plain
@@ -229,7 +229,7 @@ COMMANDS = (
         "services",
         "show the services, and whether they are as wished",
         services,
-        (Argument("--json", action="store_true", help="a JSON document a line"),),
+        (JSON,),
     ),
     Command(
         "scale",

@@ -167,7 +167,7 @@ class Streams(Protocol):
             write_all(self._channel, data)
         elif self._channel == STATUS:
             self._said += data
-            if is_last:
+            if is_last and not self.status.called:
                 self.status.callback(self._said)
         if is_last:
             self._channel = None
@@ -275,7 +275,8 @@ class Input(FileDescriptor):
             self._streams.send(STDIN, passed)
         if is_left:
             self.stopReading()
-            self._streams.status.errback(Left())
+            if not self._streams.status.called:  # else it ends just now
+                self._streams.status.errback(Left())
         elif not data:
             self.connectionLost()
 
