@@ -90,7 +90,7 @@ class TopTests(ManagerCase):
         self.press("s")
         self.see("#", but="INSTANCE")
         self.press("echo $((6*7)); exit", "Enter")
-        self.see("42")
+        self.see("42", "[Enter: back]")  # what is typed before that is thrown away
         self.press("Enter")
         self.see("INSTANCE")
         self.press("e")
