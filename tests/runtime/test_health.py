@@ -8,7 +8,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ManagerTestCase
 from txcontain.container.health import Health
-from txcontain.runtime.health import HEALTHY, STARTING, UNHEALTHY, Standing, decide, one_line, pause
+from txcontain.runtime.health import (
+    HEALTHY,
+    STARTING,
+    TOGETHER,
+    UNHEALTHY,
+    Standing,
+    decide,
+    one_line,
+    pause,
+)
 
 CHECK = Health(tcp=80, interval=10, start_period=0, start_interval=5, retries=3)
 SLOW = Health(tcp=80, interval=10, start_period=60, start_interval=5, retries=1)
@@ -297,6 +306,17 @@ class ChecksTests(ManagerTestCase):
         self.assertTrue(results[-1].output.startswith("29x"))
         self.assertEqual({len(result.output) for result in results}, {4096})
         self.assertTrue(all(result.passed for result in results))
+
+    def test_together(self) -> None:
+        """Those that are due within 10 ms are asked at one moment, which costs half as much."""
+        instance = self.begin()
+        instance.checks.chance = lambda: 0.2512
+        self.reactor.advance(-self.reactor.seconds() % TOGETHER)
+        self.answer(True)
+        self.reactor.advance(2.505)
+        self.assertEqual(len(self.asked), 1)
+        self.reactor.advance(0.006)
+        self.assertEqual(len(self.asked), 2)
 
     def test_spread(self) -> None:
         """Those that became healthy at one moment are asked at different ones from then on."""

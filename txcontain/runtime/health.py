@@ -32,6 +32,7 @@ STATUSES = (STARTING, HEALTHY, UNHEALTHY)
 SOON = 0.02  # seconds until the second check
 MOST_RESULTS = 20  # that are kept
 LONGEST_WORDS = 200  # characters of what it said, in the journal
+TOGETHER = 0.01  # seconds: checks that are due within them are made at the same moment
 FROZEN = "its processes are frozen"
 
 
@@ -172,6 +173,13 @@ class Checks:
         age: float = instance.reactor.seconds() - instance.up_at
         return age
 
+    def _ask_after(self, seconds: float) -> None:
+        """Ask again at about that time, together with others: that halves what a check costs."""
+        now = self.instance.reactor.seconds()
+        if self.standing.status != STARTING:
+            seconds = max(0, round((now + seconds) / TOGETHER) * TOGETHER - now)
+        self._next.after(seconds)
+
     def _ask(self) -> None:
         self._end_last()
         instance = self.instance
@@ -195,7 +203,7 @@ class Checks:
         wait = pause(health, self.standing, age)
         if (before.status, self.standing.status) == (STARTING, HEALTHY):
             wait *= self.chance()
-        self._next.after(max(wait - took, 0))
+        self._ask_after(max(wait - took, 0))
         if self.standing.status != before.status:
             self.why = self._words(health, output)
             self.instance.health_changed(self.why)
