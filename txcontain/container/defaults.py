@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -24,9 +25,9 @@ PROGRAMS = ("command", "startup_script")  # an image's program is for a config t
 CONFIG, IMAGE, BOTH, DEFAULT = "config", "image", "config and image", "default"
 
 
-@frozen
+@frozen(eq=False)
 class Used:
-    """The image that a launch has used."""
+    """The image that a launch has used; the same object for launches of the same name and image."""
 
     name: str  # as the config has it
     digest: str
@@ -40,10 +41,14 @@ def with_defaults(spec: Spec, image: Used | None) -> Spec:
 
     Raises InvalidData if the image has a value that a config can't have.
     """
-    if image is None:
-        return spec
-    given, own = _given(spec), from_json(spec.document.encode())
-    checked = {}
+    return evolve(spec, **_checked(spec.document, image)) if image else spec
+
+
+@lru_cache(maxsize=16)  # as from_json has: it would be a tenth of what the manager does in a launch
+def _checked(document: str, image: Used) -> dict[str, Any]:
+    """What an image says, as far as a config leaves room for it, by the name of the key."""
+    own = from_json(document.encode())
+    given, checked = _given(own), {}
     for key in _applying(given, image.defaults):
         try:
             checked[key] = KEYS[key](key, image.defaults[key])
@@ -51,7 +56,7 @@ def with_defaults(spec: Spec, image: Used | None) -> Spec:
             refuse(f"the image {image.name} can't be run as it says", str(error))
     if "startup_env" in checked:
         checked["startup_env"] += own.startup_env
-    return evolve(spec, **checked)
+    return checked
 
 
 def sources(spec: Spec, image: Used | None) -> dict[str, str]:

@@ -27,7 +27,6 @@ from txcontain.images.layers import Layers
 from txcontain.images.layout import DEEPEST, Found, check_blob, find_images
 from txcontain.images.oci import Descriptor, Manifest
 from txcontain.images.registry import Conversation, Registries
-from txcontain.images.stack import seen
 from txcontain.later import Few, Timer, background, together
 from txcontain.logs.journal import Journal
 
@@ -121,8 +120,7 @@ class Arrivals:
         paths = self.images.paths(image)
         held += paths
         await self.images.layers.flush(paths)  # which an instance may need after a power cut
-        # The kernel does not ask whether the top of a layer hides those below it.
-        layers += seen(paths, "/")
+        layers += self.images.layers.seen(paths)
         return image
 
     async def _by_name(self, spec: Spec, held: list[str]) -> Image:

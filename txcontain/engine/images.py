@@ -11,11 +11,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 
+from txcontain.container.defaults import Used
 from txcontain.container.document import shown
 from txcontain.container.reference import DIGEST, read_reference
 from txcontain.errors import (
@@ -30,6 +32,7 @@ from txcontain.errors import (
 from txcontain.host.files import flush_folder, read_file, remove_leftovers, to_json, write
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
+from txcontain.images.defaults import used
 from txcontain.images.layers import Layers
 from txcontain.images.layout import check_config
 from txcontain.images.oci import ImageConfig, Manifest, Platform
@@ -50,14 +53,20 @@ class Image:
 
     digest: str  # of its manifest
     documents: tuple[bytes, bytes]  # the manifest and the config, as they came
-    manifest: Manifest
-    config: ImageConfig
+    manifest: Manifest = field(eq=False)  # what the documents say
+    config: ImageConfig = field(eq=False)
     added: float  # unix time
 
-    @property
+    @cached_property
     def layers(self) -> list[str]:
         """The digests of its layers, the highest first, each once: below, it would be hidden."""
         return list(dict.fromkeys(layer.digest for layer in reversed(self.manifest.layers)))
+
+
+@lru_cache(maxsize=16)
+def used_as(name: str, image: Image) -> Used:
+    """An image that a launch uses by a name, the same for all launches."""
+    return used(name, image.digest, image.config)
 
 
 def make_image(manifest: bytes, config: bytes, platform: Platform, added: float) -> Image:

@@ -27,6 +27,7 @@ from txcontain.engine import names
 from txcontain.engine.arrivals import Arrivals, make_arrivals
 from txcontain.engine.counts import Counts
 from txcontain.engine.history import History
+from txcontain.engine.images import used_as
 from txcontain.engine.ports import check_ports
 from txcontain.engine.store import Configs
 from txcontain.engine.vault import Vault, check_small_files
@@ -37,7 +38,6 @@ from txcontain.host.kernel import Kernel
 from txcontain.host.meters import Meters
 from txcontain.host.os_errors import of_os
 from txcontain.host.trees import remove_but
-from txcontain.images.defaults import used
 from txcontain.images.layers import Layers
 from txcontain.later import Few, Timer, background, poll, together
 from txcontain.logs.journal import Journal
@@ -243,7 +243,7 @@ class Manager:
             image = await self.arrivals.get_base(spec, self.base_images, layers, held)
         for mount in spec.mounts:
             layers.append(await self.layers.get(self.mountables, mount.tarball))
-        return used(spec.base_image, image.digest, image.config) if image else None
+        return used_as(spec.base_image, image) if image else None
 
     async def make_volumes(self, spec: Spec) -> None:
         """Make those of a config's volumes that are not there. Raises MachineAtFault."""

@@ -26,7 +26,7 @@ from txcontain.host.os_errors import of_os
 from txcontain.images.bounds import MOST, Taken, check_sums
 from txcontain.images.fresh import LIST, Fresh
 from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
-from txcontain.images.stack import place
+from txcontain.images.stack import place, seen
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
 from txcontain.later import background
 
@@ -44,6 +44,7 @@ class Layers:
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)  # who waits for a layer
     _metadata: dict[str, Metadata] = field(factory=dict)  # by the layer's path
     _places: dict[tuple[str, ...], tuple[Place, Place]] = field(factory=dict)  # of several layers
+    _tops: dict[tuple[str, ...], list[str]] = field(factory=dict)  # of several layers too
     _asked: dict[str, float] = field(factory=dict)  # when a layer was last asked for
     spent: set[str] = field(factory=set)  # archives, of which the images were taken
     _superseded: set[str] = field(factory=set)  # to be removed when no instance uses them
@@ -173,6 +174,16 @@ class Layers:
         if key not in self._places:
             self._places[key] = place(layers, "/run"), place(layers, "/tmp")
         return self._places[key]
+
+    def seen(self, layers: Sequence[str]) -> list[str]:
+        """Those of the layers of a root that no higher one hides, the highest first.
+
+        The kernel does not ask whether the top of a layer hides those below it.
+        """
+        key = tuple(layers)
+        if key not in self._tops:
+            self._tops[key] = seen(layers, "/")
+        return self._tops[key]
 
     def news(self, layers: Sequence[str]) -> list[str]:
         """What people should know of these layers, a sentence each; tells each sentence once."""
