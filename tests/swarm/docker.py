@@ -37,6 +37,7 @@ class FakeDocker(Resource):
         self.refusals: dict[str, tuple[int, str]] = {}  # by "METHOD /path": status and message
         self.asked: list[str] = []
         self.documents: list[Any] = []
+        self.labels: dict[str, Any] = {}  # of each service's tasks, by its id
         self.is_silent = False
         self.loses: set[str] = set()  # what is done, by "METHOD /path", but never answered
         self.ends_at_once = True  # whether a service's tasks are over once it is removed
@@ -87,7 +88,7 @@ class FakeDocker(Resource):
             case ["DELETE ", "services", identity]:
                 return self.end(identity)
             case ["GET ", "tasks"]:
-                return 200, self.tasks
+                return 200, [one for one in self.tasks if self.is_asked(one, labels)]
             case ["GET ", "nodes"]:
                 return 200, self.nodes
             case ["GET ", "nodes", name]:
@@ -101,6 +102,11 @@ class FakeDocker(Resource):
             case ["POST ", "services", identity, "update"]:
                 return self.alter(identity, document)
         return 404, {"message": "page not found"}
+
+    def is_asked(self, task: Any, labels: Any) -> bool:
+        """Whether a task's service has, or had, these labels; one of a test's own has any."""
+        own = self.labels.get(task["ServiceID"])
+        return own is None or has({"Spec": {"Labels": own}}, labels)
 
     def told(self, one: Any) -> tuple[int, Any]:
         """One of something, if it is there."""
@@ -125,6 +131,7 @@ class FakeDocker(Resource):
             },
         )
         if status == 201:
+            self.labels[answer["ID"]] = document.get("Labels", {})
             self.run(answer["ID"], document)
         return status, answer
 

@@ -1,5 +1,6 @@
 """What is asked of a swarm's managers, whichever of them answers."""
 
+from operator import itemgetter
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -39,6 +40,19 @@ class AskingTests(MachineTestCase):
         for _ in range(2):
             self.assertEqual(self.successResultOf(self.ask()), [])
         self.assertEqual((self.one.asked, self.other.asked), ([*TASKS, "GET /tasks"], []))
+
+    def test_list(self) -> None:
+        """Of a list there is what is kept of each element; one that is none is told as such."""
+        self.one.log = b"<html>"
+        self.one.tasks = [{"ServiceID": name, "Slot": 1} for name in ("a", "b")]
+        for path, expected in (("/tasks", ["a", "b"]), ("/services/x/logs", None)):
+            keep = itemgetter("ServiceID")
+            listed = self.start(self.docker.list(path, keep, doing="asking", filters={}))
+            if expected:
+                self.assertEqual(self.successResultOf(listed), expected)
+            else:
+                error = self.failureResultOf(listed, Unavailable).value
+                self.assertEqual(str(error), "asking → a list is cut, or none → try again")
 
     def test_silent(self) -> None:
         """One that does not answer in time is passed over, and from then on comes last."""

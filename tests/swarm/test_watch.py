@@ -11,7 +11,7 @@ from tests.swarm.test_records import at, seen
 from txcontain.errors import Unavailable
 from txcontain.swarm.client import ANSWER_WITHIN
 from txcontain.swarm.records import Seen
-from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, Watch, wait_for
+from txcontain.swarm.watch import AT_ONCE, LOOK_EVERY, REST, Watch, wait_for
 
 
 class WatchTests(MachineTestCase):
@@ -103,6 +103,23 @@ class WatchTests(MachineTestCase):
         self.assertEqual(self.told, [("web", "ended", "complete, on h1")])
         self.watch.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_many(self) -> None:
+        """Looks that take long are rare, and no one has one of his own but who has changed it."""
+        self.watch.start()
+        self.clock.advance(0)
+        began = self.clock.seconds()
+        self.clock.advance(3)
+        found = seen(began=began)
+        self.looks[-1].callback(found)
+        self.clock.advance(REST * 3 - 3 - 0.1)
+        self.assertEqual(self.successResultOf(self.ask()), (found, 0.0))
+        self.assertEqual(len(self.looks), 2)  # of which one began before it was known
+
+        self.end()
+        self.watch.wrote()
+        self.ask()
+        self.assertEqual(len(self.looks), 3)
 
 
 class WaitTests(SynchronousTestCase):

@@ -6,7 +6,7 @@ One that does not answer is passed over, and asked after the others from then on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from txcontain.errors import MachineAtFault, Unavailable, logged
 from txcontain.later import bounded
+from txcontain.swarm.elements import read_list
 
 OLDEST, NEWEST = (1, 41), (1, 51)  # versions of the Engine API that are known to fit
 ANSWER_WITHIN = 5.0  # seconds
@@ -173,6 +174,17 @@ class Docker:
         texts = {key: _text(value) for key, value in query.items()}
         _, body = await self._answer(Request(method, path, document, texts), doing, within)
         return read(doing, body)
+
+    async def list(
+        self, path: str, keep: Callable[[Any], Any], *, doing: str, **query: Any
+    ) -> list[Any]:
+        """What is kept of each object in a list that may be long. Raises as ``ask`` does."""
+        texts = {key: _text(value) for key, value in query.items()}
+        response = await self.open(path, doing=doing, **texts)
+        try:
+            return await read_list(self.managers[0].reactor, response, keep)
+        except Exception as error:  # whatever the network may raise
+            raise Unavailable(doing, why(error), "try again") from error
 
     async def open(self, path: str, *, doing: str, **query: str) -> Any:
         """The answer to a GET, whose body is a stream that has yet to be delivered.

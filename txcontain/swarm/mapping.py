@@ -34,6 +34,7 @@ RESTART_AFTER = 0.1  # seconds
 CONDITIONS = {"no": "none", "on-failure": "on-failure", "always": "any", "unless-stopped": "any"}
 MOST_WITHOUT_IMAGE = 3  # tasks of a launch
 NODE_DOWN = "its node is down"
+OF_TASK = ("ID", "ServiceID", "Slot", "NodeID", "CreatedAt", "DesiredState", "Status")
 ENDED = ("complete", "shutdown", "failed", "rejected", "remove", "orphaned")  # states of tasks
 
 ALL_OR_NONE = "leave it out: dockerd has it for all containers or for none"
@@ -194,6 +195,13 @@ def summary_of(service: Json) -> dict[str, str]:
         "instance": labels[INSTANCE],
         **{key: labels[f"txcontain.{key}"] for key in KEY},
     }
+
+
+def essence_of(task: Json) -> Json:
+    """What of a task is needed here: that is a third of it."""
+    container = (task.get("Spec") or {}).get("ContainerSpec") or {}
+    kept = {key: task[key] for key in OF_TASK if key in task}
+    return {**kept, "Spec": {"ContainerSpec": {"Labels": container.get("Labels") or {}}}}
 
 
 def is_ours(service: Json) -> bool:

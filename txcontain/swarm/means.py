@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
@@ -14,7 +15,7 @@ from txcontain.exports.subject import Subject
 from txcontain.later import together
 from txcontain.swarm import mapping
 from txcontain.swarm.client import Docker, Refused
-from txcontain.swarm.mapping import Json
+from txcontain.swarm.mapping import INSTANCE, Json
 
 REPOSITORY = "txcontain"  # one for all images, so that they share layers
 OURS = "txcontain.name"  # a label of all services that are ours
@@ -63,26 +64,31 @@ class Means:
 
     async def services(self) -> list[Json]:
         """All services that are ours: instances, and those of stacks."""
-        found = await self.docker.ask(
-            "GET",
-            "/services",
-            doing="asking which services there are",
-            filters={"label": [OURS]},
-        )
-        return list(found or ())
+        doing = "asking which services there are"
+        return await self.docker.list("/services", dict, doing=doing, filters={"label": [OURS]})
 
     async def tasks_and_nodes(self) -> tuple[list[Json], list[Json]]:
-        """All tasks, and all nodes."""
-        tasks, nodes = await together(
-            self.docker.ask("GET", "/tasks", doing="asking what runs"),
-            self.docker.ask("GET", "/nodes", doing="asking which nodes there are"),
-        )
-        return mapping.lost(tasks or (), nodes or ()), list(nodes or ())
+        """The tasks of all that is ours, and all nodes."""
+        tasks, nodes = await together(self._tasks(OURS), self._nodes())
+        return mapping.lost(tasks, nodes), nodes
 
-    async def tasks(self, service: str | None = None) -> list[Json]:
-        """All tasks, or those of a service: a filter by one that is gone would be refused."""
-        tasks, _ = await self.tasks_and_nodes()
-        return [one for one in tasks if service in (None, one["ServiceID"])]
+    async def tasks(self) -> list[Json]:
+        """The tasks of all that is ours."""
+        return (await self.tasks_and_nodes())[0]
+
+    async def tasks_of(self, instance: str) -> list[Json]:
+        """Those of an instance, also if its service is gone: a filter by that would be refused."""
+        tasks = await self._tasks(f"{INSTANCE}={instance}")
+        where = sorted({task["NodeID"] for task in tasks if task.get("NodeID")})
+        return mapping.lost(tasks, await self._nodes(id=where)) if where else tasks
+
+    async def _tasks(self, label: str) -> list[Json]:
+        doing, keep = "asking what runs", mapping.essence_of
+        return await self.docker.list("/tasks", keep, doing=doing, filters={"label": [label]})
+
+    async def _nodes(self, **filters: Sequence[str]) -> list[Json]:
+        doing = "asking which nodes there are"
+        return await self.docker.list("/nodes", dict, doing=doing, filters=filters)
 
     async def delete(self, service: str) -> bool:
         """Remove a service; returns whether there was one."""

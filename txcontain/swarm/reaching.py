@@ -24,6 +24,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 CONNECT_WITHIN = 2.0  # seconds
+KEPT = 8  # connections to each manager: a look takes three at the same time
 CA, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"  # as Docker's clients call them
 
 Certificates = tuple[Any, Any]  # who is trusted, and what is shown
@@ -78,6 +79,7 @@ def make_client(reactor: Any, address: str, certificates: Certificates | None) -
 def client_of(reactor: Any, connect: Connect) -> HTTPClient:
     """What sends requests by way of such connections, and keeps them for the next."""
     pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = KEPT
     return HTTPClient(Agent.usingEndpointFactory(reactor, Endpoints(connect), pool))
 
 

@@ -142,10 +142,10 @@ class Swarm:
         """Have an instance run, or leave nothing of it; returns whether it listens."""
         service = await self._create(subject, instance)
         try:
-            return await self._until_it_works(service, subject.spec)
+            return await self._until_it_works(instance, subject.spec)
         except Error as error:
             self.host.journal.add("refused", str(error), instance=instance)
-            await self._remove(service, subject.spec.stop_timeout)
+            await self._remove(service, instance, subject.spec.stop_timeout)
             raise
 
     async def _create(self, subject: Subject, instance: str) -> str:
@@ -174,16 +174,16 @@ class Swarm:
                     self.watch.wrote()
                     return
 
-    async def _until_it_works(self, service: str, spec: Spec) -> bool:
+    async def _until_it_works(self, instance: str, spec: Spec) -> bool:
         """Wait until its script runs, and listens on its PORT; returns whether it does."""
-        task = await self._until_it_runs(service, spec)
-        return spec.port is None or await self._until_it_listens(task, spec.port, spec)
+        task = await self._until_it_runs(instance, spec)
+        return spec.port is None or await self._until_it_listens(task, instance, spec.port, spec)
 
-    async def _until_it_runs(self, service: str, spec: Spec) -> Json:
+    async def _until_it_runs(self, instance: str, spec: Spec) -> Json:
         said = ""
         looks = poll(self.host.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
         async for _ in looks:
-            tasks = await self.means.tasks(service)
+            tasks = await self.means.tasks_of(instance)
             for task in filter(mapping.has_begun, tasks):
                 return task
             failures = [mapping.failure_of(task, spec.program) for task in tasks]
@@ -192,14 +192,14 @@ class Swarm:
             said = mapping.said_of(tasks[0]) if tasks else said
         raise MachineAtFault(f"it does not run within {RUNS_WITHIN:g} seconds", said)
 
-    async def _until_it_listens(self, task: Json, port: int, spec: Spec) -> bool:
+    async def _until_it_listens(self, task: Json, instance: str, port: int, spec: Spec) -> bool:
         node = await self.docker.ask("GET", f"/nodes/{task['NodeID']}", doing="finding its node")
-        address, service = mapping.address_of(node), task["ServiceID"]
+        address = mapping.address_of(node)
         looks = poll(self.host.reactor, LOOK_AFTER, within=LISTENS_WITHIN, most=LOOK_MOST)
         async for _ in looks:
             if await self._listens(address, port):
                 return True
-            tasks = await self.means.tasks(service)
+            tasks = await self.means.tasks_of(instance)
             if tasks and all(map(mapping.is_over, tasks)):
                 raise ConfigAtFault(
                     f"{spec.program} ended before it listened on port {port}",
@@ -322,17 +322,16 @@ class Swarm:
 
     async def _destroy(self, service: Json) -> None:
         container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
-        await self._remove(service["ID"], container.get("StopGracePeriod", 0) / 1e9)
         name = mapping.summary_of(service)["instance"]
+        await self._remove(service["ID"], name, container.get("StopGracePeriod", 0) / 1e9)
         self.host.journal.add("destroyed", "its service is gone", instance=name)
 
-    async def _remove(self, service: str, stop_timeout: float) -> None:
+    async def _remove(self, service: str, instance: str, stop_timeout: float) -> None:
         """Remove a service, and wait until nothing of it runs any more."""
         await self.means.delete(service)
         within = stop_timeout + GONE_WITHIN
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
-            left = [one for one in await self.means.tasks(service) if not mapping.is_over(one)]
-            if not left:
+            if all(map(mapping.is_over, await self.means.tasks_of(instance))):
                 self.watch.wrote()
                 return
         doing = f"removing the service {service}"

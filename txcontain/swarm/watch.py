@@ -15,6 +15,8 @@ from txcontain.swarm.client import ANSWER_WITHIN
 from txcontain.swarm.records import Seen, changes
 
 LOOK_EVERY = 1.0  # seconds
+REST = 2.0  # as long as a look has taken: with many instances it takes seconds
+COSTLY = 0.5  # seconds that a look has taken: then no one has a look of his own
 AT_ONCE = 0.04  # seconds
 
 
@@ -27,6 +29,7 @@ class Watch:
     tell: Callable[[str, str, str], object]  # of each change: the instance, what, and why
     settle: Callable[[Seen], object] = lambda seen: None  # with each look
     seen: Seen | None = None
+    _took: float = 0.0  # seconds, the last look that has succeeded
     _written: float = -math.inf  # when this manager has changed something last
     _under_way: tuple[float, Deferred[None]] | None = None  # a look: when it began, and its end
     _timer: Timer = field(
@@ -45,8 +48,13 @@ class Watch:
     @property
     def is_silent(self) -> bool:
         """Whether no look has succeeded for as long as an answer may take, and a pause before."""
-        long_ago = self.reactor.seconds() - ANSWER_WITHIN - LOOK_EVERY
+        long_ago = self.reactor.seconds() - ANSWER_WITHIN - self._pause - self._took
         return self.seen is None or self.seen.began < long_ago
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between two looks."""
+        return max(LOOK_EVERY, REST * self._took)
 
     def wrote(self) -> None:
         """This manager has changed something: what was seen before does not have it."""
@@ -59,14 +67,17 @@ class Watch:
         something since the last look. Raises Unavailable if there was none.
         """
         before = self.seen
-        within = AT_ONCE if before and before.began > self._written else ANSWER_WITHIN
+        is_whole = before is not None and before.began > self._written
+        if before and is_whole and self._took > COSTLY:
+            return before, before.time
+        within = AT_ONCE if is_whole else ANSWER_WITHIN
         await wait_for(self.reactor, within, self._refresh())
         if self.seen is None:
             raise Unavailable("asking the swarm", "it does not answer: try again")
         return self.seen, self.seen.time if self.seen is before else None
 
     def _begin(self) -> None:
-        self._timer.after(LOOK_EVERY)
+        self._timer.after(self._pause)
         self._refresh()
 
     def _refresh(self) -> Deferred[None]:
@@ -84,6 +95,7 @@ class Watch:
 
     async def _look(self) -> None:
         seen = await self.look()
+        self._took = self.reactor.seconds() - seen.began
         if self.seen is None or seen.began >= self.seen.began:
             before, self.seen = self.seen, seen
             for change in changes(before, seen) if before else ():
