@@ -25,18 +25,18 @@ from tests.integration.swarm_hosts import PATIENCE, Swarm
 from tests.integration.tarballs import pack, script
 
 SLEEPS = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n"
-# Answers with its version; SIGTERM ends it once it has answered those who are connected.
+# Answers with its version; also for two seconds after SIGTERM: a balancer looks once a second.
 SERVER = f"""{PRELUDE}
 import selectors, signal
-version, ending = os.environ["VERSION"], []
-signal.signal(signal.SIGTERM, lambda *_: ending.append(True))
+version, ends = os.environ["VERSION"], []
+signal.signal(signal.SIGTERM, lambda *_: ends.append(time.monotonic() + 2))
 server = socket.create_server(("", 80), backlog=512)
 server.settimeout(0.1)
 while True:
     try:
         connection, _ = server.accept()
     except TimeoutError:
-        if ending:
+        if ends and time.monotonic() > ends[0]:
             break
         continue
     with connection:
@@ -51,11 +51,12 @@ class ManyCase(SynchronousTestCase):
     """A test in the swarm that all tests of this module share, all of whose hosts are up."""
 
     swarm: ClassVar[Any] = None
+    size: ClassVar[tuple[int, int]] = (3, 1)  # managers, workers
 
     def setUp(self) -> None:
         """Have the swarm, and nothing in it."""
         if ManyCase.swarm is None:
-            ManyCase.swarm = Swarm(Path(os.environ["TXCONTAIN_SWARM"]), 3, 1)
+            ManyCase.swarm = Swarm(Path(os.environ["TXCONTAIN_SWARM"]), *self.size)
             self.swarm.start()
             pack(self.swarm.folder / "mountables/job.tar", script("run", SLEEPS))
             pack(self.swarm.folder / "mountables/www.tar", script("run", SERVER))
@@ -182,7 +183,7 @@ class Load:
 def ask_once(address: str, port: int = PORT) -> str:
     """What is answered; nothing if that fails."""
     try:
-        with socket.create_connection((address, port), timeout=10) as client:
+        with socket.create_connection((address, port), timeout=PATIENCE) as client:
             return client.recv(100).decode()
     except OSError:
         return ""
@@ -318,7 +319,7 @@ class StackCase(ManyCase):
             config = {
                 **{"name": "web", "major": major, "minor": self.minor, "base_image": "python.tar"},
                 **{"mounts": [f"{mount} /www READ"], "startup_script": "/www/run"},
-                "startup_env": f"VERSION={major}",
+                **{"startup_env": f"VERSION={major}", "stop_timeout": 10},
             }
             answer = self.ask("POST", "/config", config)
             self.assertEqual(answer.status, 200, answer.reason)
@@ -430,6 +431,7 @@ class LoadTests(StackCase):
             for given in task["Status"].get("PortStatus", {}).get("Ports", ())
             if task["Slot"] == 1 and task["DesiredState"] == "running"
         }
+        self.until(lambda: ask_once(hosts[node], port), "its program listens")
         straight = median_of(lambda: ask_once(hosts[node], port))
         balanced = median_of(lambda: ask_once("127.0.0.1"))
         measure("a request, median: by the balancer", f"{balanced:.1f} ms")
