@@ -68,13 +68,13 @@ def node(number: int) -> dict[str, Any]:
     return {**told, "ManagerStatus": {"Leader": number == 0}} if is_manager else told
 
 
-def service(number: int, replicas: int) -> dict[str, Any]:
+def service(number: int, replicas: int, ports: Sequence[str] = ()) -> dict[str, Any]:
     """A service of a stack if it has replicas, else an instance."""
     document = json.dumps(CONFIG).encode()
     image = "192.0.2.1:5000/txcontain@sha256:" + "5" * 64
     subject = Subject(from_json(document), image)
     if replicas:
-        asked = {"config": "web-1-7", "replicas": replicas}
+        asked = {"config": "web-1-7", "replicas": replicas, "ports": [*ports]}
         revision = make_revision("web", asked, document)
         spec = stack_mapping.service_of(f"shop{number}", "web", revision, subject)
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 from bench.manager import ROOT
 
@@ -23,6 +24,7 @@ PACKAGES = {
     "skopeo": "skopeo",
     "umoci": "umoci",
     "docker-registry": "docker-registry",
+    "nginx": "nginx libnginx-mod-stream",
 }
 FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin")
 
@@ -43,9 +45,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def fetch_missing() -> None:
-    """Have apt fetch the packages of the programs that are missing."""
-    missing = [package for program, package in PACKAGES.items() if not find(program)]
+def fetch_missing(programs: Iterable[str] = PACKAGES) -> None:
+    """Have apt fetch the packages of those of these programs that are missing."""
+    missing = [
+        package
+        for program in programs
+        if not find(program)
+        for package in PACKAGES[program].split()
+    ]
     if not missing or not shutil.which("apt-get"):
         return
     print(f"Fetching {', '.join(missing)} from Debian into build/peers.")
