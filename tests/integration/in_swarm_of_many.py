@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -305,6 +306,62 @@ class FailoverTests(ManyCase):
         cut = time.monotonic()
         self.until(self.moved(instance, "h4"), "it runs on another node")
         measure("worker cut: its instance runs elsewhere after", f"{time.monotonic() - cut:.1f} s")
+
+
+class RestartTests(ManyCase):
+    """Hosts whose dockerd is restarted: that ends its containers."""
+
+    def test_worker(self) -> None:
+        """What ran on a worker runs again, there or elsewhere; the node is one of the swarm."""
+        instance = self.launch_on_worker()
+        began = time.monotonic()
+        self.swarm.workers[0].restart_dockerd()
+        self.until(lambda: self.runs_again(instance), "it runs again")
+        measure("worker's dockerd restarted: runs again after", f"{time.monotonic() - began:.1f} s")
+        self.until(lambda: self.nodes()["h4"]["state"] == "ready", "the node is ready")
+
+    def runs_again(self, instance: str) -> bool:
+        """Whether an instance runs, and not for the first time."""
+        record = self.record(instance)
+        return record["state"] == "running" and record["restarts"] > 0
+
+    def test_leader(self) -> None:
+        """If it was the leader's, what runs elsewhere runs on, and another one leads soon."""
+        instance, key = self.launch_on_worker(), self.upload()
+        before = self.record(instance)
+        began = time.monotonic()
+        self.swarm.leader().restart_dockerd()
+        launch = partial(self.ask, "POST", "/launch", key)
+        self.until(lambda: launch().status == 200, "a launch works")
+        measure(
+            "leader's dockerd restarted: writes work after", f"{time.monotonic() - began:.1f} s"
+        )
+        after = self.record(instance)
+        told = ("state", "node", "restarts", "since")
+        self.assertEqual([after[key] for key in told], [before[key] for key in told])
+
+
+class LaunchTests(ManyCase):
+    """What a launch takes."""
+
+    def test_launch(self) -> None:
+        """A launch whose image is there, and the first one of a second config, are measured."""
+        self.command("nodes", "drain", "h2", "h3", "h4")  # one node, which has the image then
+        other = {"mounts": ["job.tar /other READ"], "startup_script": "/other/run"}
+        first, second = self.upload(), self.upload(**other)
+        self.launch_of(first)
+        median = statistics.median(self.launch_of(first) for _ in range(9))
+        measure("a launch, image present, median", f"{median * 1000:.0f} ms")
+        more = self.launch_of(second) - median
+        measure("the first launch of a second config: more", f"{more * 1000:.0f} ms")
+
+    def launch_of(self, key: dict[str, str]) -> float:
+        """Seconds that a launch takes."""
+        began = time.monotonic()
+        answer = self.ask("POST", "/launch", key)
+        took = time.monotonic() - began
+        self.assertEqual(answer.status, 200, answer.reason)
+        return took
 
 
 class StackCase(ManyCase):

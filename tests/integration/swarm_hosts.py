@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -33,7 +34,9 @@ hostname "$1"
 until ip link set eth0 up 2>/dev/null; do sleep 0.02; done
 ip link set lo up
 ip address add "$2/24" dev eth0
-exec tini -g -- dockerd --data-root="$3/data" --exec-root=/run/docker --pidfile=/run/docker.pid \
+# As a service manager would: a dockerd that was asked to end is started again.
+exec tini -g -- bash -c 'while "$@"; do :; done' service \
+    dockerd --data-root="$3/data" --exec-root=/run/docker --pidfile=/run/docker.pid \
     --host="unix://$3/docker.sock" --bridge=none --exec-opt=native.cgroupdriver=cgroupfs \
     --cgroup-parent="/$4" --shutdown-timeout=3 >>"$3/log" 2>&1
 """.replace("REGISTRY", REGISTRY)
@@ -119,6 +122,21 @@ class Host:
         self.process.wait()
         gone = Path("/sys/class/net", self.link)
         wait_until(lambda: not gone.exists(), f"the link of {self.name} has gone")
+
+    def restart_dockerd(self) -> None:
+        """Have its dockerd end, and be started again."""
+        before = self._dockerd()
+        os.kill(before, signal.SIGTERM)
+        gone = Path(f"/proc/{before}")
+        wait_until(lambda: not gone.exists(), f"the dockerd of {self.name} has ended", PATIENCE)
+        wait_until(self.answers, f"the dockerd of {self.name} answers again", PATIENCE)
+
+    def _dockerd(self) -> int:
+        """Its pid here: each of those above has one child."""
+        pid = int(self.process.pid)
+        while Path(f"/proc/{pid}/comm").read_text() != "dockerd\n":
+            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        return pid
 
     def plug(self, state: str) -> None:
         """Plug its cable in (up), or pull it out (down)."""
