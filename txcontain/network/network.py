@@ -271,8 +271,7 @@ class Network:
         Then all is as it was.
         """
         before = self._services.get(service)
-        others = {name: one for name, one in self._services.items() if name != service}
-        self._check_free(ports, others)
+        self._check_free(ports, self._services, besides=service)
         self._check_free(ports, self._members)
         if names or ports:
             self.find_nft()
@@ -380,11 +379,14 @@ class Network:
     def _is_replica(self, instance: str) -> bool:
         return any(instance in service.replicas for service in self._services.values())
 
-    def _check_free(self, ports: Sequence[Port], holders: Mapping[str, Member | Service]) -> None:
-        """Raise ConfigAtFault if one of these has such a port: the table could not hold both."""
+    def _check_free(
+        self, ports: Sequence[Port], holders: Mapping[str, Member | Service], besides: str = ""
+    ) -> None:
+        """Raise ConfigAtFault if another one has such a port: the table could not hold both."""
         numbers = {port.number for port in ports}
         for name, holder in holders.items():
-            for other in (one for one in holder.ports if one.number in numbers):
+            taken = () if name == besides else holder.ports
+            for other in (one for one in taken if one.number in numbers):
                 for port in (one for one in ports if one.clashes_with(other)):
                     raise ConfigAtFault(f"port {port} is taken", f"{name} publishes it")
 
