@@ -2371,6 +2371,12 @@ ELSEWHERE = (
         "starting {} → of its last run something is left → {}",
     ),
     (
+        "what was prepared for a start hangs in the kernel",
+        "engine/test_life.py:test_does_not_end",
+        "ending the process that was prepared for a start of {} → it was told to, and has not "
+        "within {} s → see in /proc/PID/stack what the kernel waits for",
+    ),
+    (
         "a start after a power cut",
         "engine/test_life.py:test_ended_before_a_reboot",
         "starting {} → the machine went down before all that it had written was on the disk → "

@@ -8,6 +8,7 @@ from tests.fakes import ManagerTestCase, make_manager
 from txcontain.container.exec_plan import Command
 from txcontain.engine import execs, life
 from txcontain.engine.recovery import restore
+from txcontain.engine.renaming import rename
 from txcontain.errors import (
     CalledOff,
     ConfigAtFault,
@@ -21,6 +22,7 @@ from txcontain.runtime import volatile
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.phase import Phase, phase_of
 from txcontain.runtime.records import RECORD, read_record
+from txcontain.runtime.standby import LOOK_AFTER, SOON, WITHIN
 
 WRITABLE = {"mounts": ["a.tar /a READWRITE"]}
 
@@ -252,8 +254,8 @@ class StopTests(LifeCase):
     def test_something_left(self) -> None:
         """It is not started while something of its last run is left."""
         instance = self.launch()
-        self.init.end()
         self.patch(Cgroups, "remove", lambda *_: ["/a/cgroup"])
+        self.init.end()
         started = self.start(life.start(self.manager, instance))
         self.reactor.pump([0.05] * 30)
         error = self.failureResultOf(started, MachineAtFault).value
@@ -291,6 +293,184 @@ class StopTests(LifeCase):
         stopped = self.start(life.stop(self.manager, instance))
         self.reactor.pump([1] * 33)
         self.failureResultOf(stopped, MachineAtFault)
+
+
+class StandbyTests(LifeCase):
+    """After a stop, an init prepares the next start."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.manager.pool.standby.most = 2
+
+    def stopped(self, **changes: Any) -> Instance:
+        """An instance that was stopped a while ago."""
+        instance = self.launch(**WRITABLE | changes)
+        os.makedirs(instance.path("0-work/work"))
+        self.stop(instance)
+        self.reactor.pump([SOON] * 3)
+        return instance
+
+    def now_or_later(self, coroutine: Any) -> Any:
+        """What a coroutine returns that waits for an end."""
+        begun = self.start(coroutine)
+        self.reactor.pump([LOOK_AFTER] * 4)
+        return self.successResultOf(begun)
+
+    @property
+    def left(self) -> list[str]:
+        """The tokens of the inits that have not ended."""
+        return [init.token for init in self.reactor.inits if init.monitor in self.kernel.living]
+
+    def test_start(self) -> None:
+        """The init that stands by has done all but the exec, and the start takes it."""
+        instance = self.stopped()
+        (init,) = self.left
+        self.assertEqual(self.init.early_steps, instance.plan[:-1])
+        self.assertEqual(self.start_again(instance), [])
+        self.assertEqual((self.left, instance.running), ([init], True))
+        self.assertEqual(instance.in_advance, len(instance.plan) - 1)
+
+    def test_mark(self) -> None:
+        """What it has mounted is only marked as volatile once it is started."""
+        instance = self.launch(**WRITABLE)
+        self.stop(instance)
+        mark = self.mark(instance)  # the kernel's, as it mounts
+        self.reactor.pump([SOON] * 3)
+        self.assertFalse(os.path.exists(mark))
+        self.start_again(instance)
+        self.assertTrue(os.path.exists(mark))
+
+    def test_in_memory(self) -> None:
+        """What is kept in memory gets no mark: on the disk there is nothing of it."""
+        instance = self.launch(**WRITABLE, limits={"disk": "1M"})
+        self.stop(instance)
+        self.reactor.pump([SOON] * 3)
+        self.start_again(instance)
+        self.assertFalse(os.path.exists(instance.path("disk/0-work")))
+
+    def test_last_ones(self) -> None:
+        """Only for those that were stopped last one stands by; their names are kept apart."""
+        first, second, third = (self.stopped(name=name) for name in ("a", "b", "c"))
+        self.assertEqual(len(self.left), 2)
+        for instance, steps in ((second, True), (third, True), (first, False)):
+            self.start_again(instance)
+            self.assertEqual(instance.in_advance == len(instance.plan) - 1, steps)
+
+    def test_none(self) -> None:
+        """A manager without warm inits has none that stand by."""
+        self.manager.pool.standby.most = 0
+        self.stopped()
+        self.assertEqual(self.left, [])
+
+    def test_too_soon(self) -> None:
+        """A start at once, as of a restart, waits for none."""
+        instance = self.launch(**WRITABLE)
+        self.now_or_later(life.restart(self.manager, instance))
+        self.reactor.pump([SOON] * 3)
+        self.assertEqual((len(self.left), instance.running), (1, True))
+        self.assertLess(instance.in_advance, len(instance.plan) - 1)
+
+    def test_not_connected(self) -> None:
+        """One that has not connected yet is let go, and would mount nothing if it did."""
+        self.reactor.connects = False
+        instance = self.launch_stopped_slowly()
+        late = self.init
+        self.reactor.connects = True
+        self.start_again(instance)
+        self.assertTrue(instance.running)
+        self.assertNotIn(late.token, self.left)
+        self.assertIsNone(late.early_steps)
+
+    def launch_stopped_slowly(self) -> Instance:
+        """An instance that was stopped, while no init connects any more."""
+        self.reactor.connects = True
+        instance = self.launch(**WRITABLE)
+        self.stop(instance)
+        self.reactor.connects = False
+        self.reactor.pump([SOON] * 3)
+        return instance
+
+    def test_other_plan(self) -> None:
+        """If the plan is another now, the start waits until what was prepared is gone."""
+        instance = self.stopped()
+        (old,) = self.left
+        self.manager.resolv_conf = lambda: "nameserver 192.0.2.1\n"
+        started = self.start(life.start(self.manager, instance))
+        self.reactor.pump([LOOK_AFTER] * 5)
+        self.successResultOf(started)
+        self.assertNotIn(old, self.left)
+        self.assertIn("192.0.2.1", str(instance.plan))
+
+    def test_does_not_end(self) -> None:
+        """If it does not end, nothing else mounts what it has mounted: the start fails."""
+        instance = self.stopped()
+        self.patch(self.init.socket, "loseConnection", lambda: None)
+        self.manager.resolv_conf = lambda: "nameserver 192.0.2.1\n"
+        started = self.start(life.start(self.manager, instance))
+        self.reactor.pump([1] * int(WITHIN + 1))
+        error = self.failureResultOf(started, MachineAtFault).value
+        self.assertIn("has not within 30 s", str(error))
+
+    def test_renamed(self) -> None:
+        """Its files go with the new name: nothing holds them by the old one."""
+        instance = self.stopped()
+        self.now_or_later(rename(self.manager, instance, "other"))
+        self.assertEqual(self.left, [])
+        self.start_again(instance)
+        self.assertTrue(instance.running)
+
+    def test_destroyed(self) -> None:
+        """With the instance goes what stood by for it."""
+        instance = self.stopped()
+        self.now_or_later(self.manager.destroy(instance.name))
+        self.assertEqual((self.left, self.manager.instances), ([], {}))
+
+    def test_start_refused(self) -> None:
+        """A start that is refused lets it go, and the next one works."""
+        instance = self.stopped()
+        self.layers.missing = ["basefs.tar.gz"]
+        self.refused(life.start(self.manager, instance), ConfigAtFault)
+        self.layers.missing = []
+        self.reactor.pump([LOOK_AFTER] * 5)
+        self.assertEqual(self.left, [])
+        self.start_again(instance)
+        self.assertTrue(instance.running)
+
+    def test_dies(self) -> None:
+        """One that has ended is not taken."""
+        instance = self.stopped()
+        self.init.end("Killed")
+        self.reactor.pump([LOOK_AFTER] * 5)
+        self.start_again(instance)
+        self.assertTrue(instance.running)
+
+    def test_fails(self) -> None:
+        """If it can't do its steps, the start does them, and tells what is wrong."""
+        instance = self.launch_stopped_slowly()
+        self.reactor.factory = self.manager.pool
+        self.init.connect()
+        self.init.fail()
+        self.reactor.pump([LOOK_AFTER] * 5)
+        self.flushLoggedErrors()
+        self.reactor.connects = True
+        self.start_again(instance)
+        self.assertTrue(instance.running)
+
+    def test_manager_ends(self) -> None:
+        """It ends with the manager, also if the instance was only just stopped."""
+        self.stopped(name="a")
+        self.stop(self.launch(**WRITABLE))
+        ended = self.manager.pool.stop()
+        self.reactor.pump([0.01] * 5)
+        self.successResultOf(ended)
+        self.assertEqual(self.left, [])
+
+    def test_volume_removed(self) -> None:
+        """What may hold files that are to go is let go of too."""
+        self.stopped()
+        self.manager.pool.expect_nothing()
+        self.reactor.pump([LOOK_AFTER] * 5)
+        self.assertEqual(self.left, [])
 
 
 class VolatileTests(LifeCase):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import ManagerCase, is_prepared, wait_until
+from tests.integration.tarballs import folder
+from tests.integration.test_files import tar_of
 
 FACTS = """
 cat /proc/sys/kernel/hostname; pwd; id; umask; echo $$; cat /proc/$$/environ; echo
@@ -107,3 +110,96 @@ class PreparedTests(PreparedCase):
             answer = self.ask("POST", "/launch", config)
             self.assert_refused(answer, 409, "there is no /missing in the container")
         self.assertEqual(self.prepared(), [])
+
+
+class StartTests(PreparedCase):
+    """Starts for which an init has stood by since the stop."""
+
+    begun = 0  # starts
+
+    def writing(self, then: str, **keys: Any) -> str:
+        """An instance that adds a line to a file at each start."""
+        empty = self.mountable("empty.tar", folder("empty"))
+        script = f"#!/bin/sh\necho again >> /data/log\n{then}\necho there\nexec sleep 1000\n"
+        name = self.launch(**self.job(script, mounts=[f"{empty} /data READWRITE"], **keys))
+        self.begun = 0
+        self.wait_for_line(name)
+        return name
+
+    def wait_for_line(self, name: str) -> None:
+        """Wait until it has written what it writes at each start."""
+        self.begun += 1
+        wait_until(lambda: self.log_of(name).count("there\n") == self.begun, "it has written")
+
+    def act(self, name: str, verb: str) -> None:
+        """Stop or start an instance."""
+        answer = self.ask("POST", f"/instances/{name}/{verb}", {})
+        self.assertEqual(answer.status, 200, answer.reason)
+        if verb == "start":
+            self.wait_for_line(name)
+
+    def start_prepared(self, name: str, look: Callable[[], object] = lambda: None) -> None:
+        """Stop, look and start until all but the exec was done in advance."""
+        pauses = iter(0.1 * 2**number for number in range(6))
+
+        def start() -> bool:
+            self.act(name, "stop")
+            time.sleep(next(pauses, 5))
+            look()
+            self.act(name, "start")
+            record = self.record(name)
+            return record["in_advance"] == len(record["plan"]) - 1
+
+        wait_until(start, "a start was prepared")
+
+    def files(self, name: str) -> bytes:
+        """What is in its mount, as a tar stream."""
+        answer = self.ask("GET", f"/instances/{name}/files?path=/data")
+        self.assertEqual(answer.status, 200, answer.reason)
+        return answer.body
+
+    def test_data(self) -> None:
+        """What is written while it is stopped is there, and so is what it wrote itself."""
+        for keys in ({}, {"restart": "always"}, {"writable_root": True}):
+            name = self.writing("cat /data/note*", **keys)
+            self.start_prepared(name)
+            for number in range(3):
+                self.act(name, "stop")
+                time.sleep(0.1 * number)  # it is not begun, under way, done
+                note = tar_of(**{f"note{number}": b"note %d\n" % number})
+                path = f"/instances/{name}/files?path=/data"
+                self.assertEqual(self.ask("PUT", path, note).status, 200)
+                self.assertIn(b"again\n" * 2, self.files(name))
+                self.act(name, "start")
+                self.assertIn(f"note {number}\nthere\n", self.log_of(name))
+            self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+
+    def test_killed(self) -> None:
+        """After kill -9 of the manager it starts as ever, and no line is lost."""
+        name = self.writing("")
+        for pause in (0, 0.02, 0.05, 0.2):
+            self.start_prepared(name)
+            self.act(name, "stop")
+            time.sleep(pause)
+            self.manager.kill()
+            self.manager.wait()
+            self.start()
+            self.act(name, "start")
+        self.assertEqual(self.running(), [name])
+        self.assertEqual(self.files(name).count(b"again\n"), self.begun)
+
+    def test_mark(self) -> None:
+        """An overlay is marked as volatile as long as the instance runs, and no longer."""
+        name = self.writing("")
+        mark = self.state / "instances" / name / "0-work/work/incompat"
+        self.start_prepared(name, lambda: wait_until(lambda: not mark.exists(), "it is settled"))
+        self.assertTrue(mark.exists())
+
+    def test_destroyed(self) -> None:
+        """Nothing is left of an instance that is destroyed while a start of it is prepared."""
+        for pause in (0, 0.02, 0.05, 0.2):
+            name = self.writing("")
+            self.act(name, "stop")
+            time.sleep(pause)
+            self.assertEqual(self.ask("DELETE", f"/destroy/{name}").status, 200)
+            self.assertFalse((self.state / "instances" / name).exists())

@@ -171,6 +171,7 @@ async def _start(
             stack.callback(instance.moving.release)
         plan = _plan(manager, instance, visit, writing)
         if instance.ended:
+            await manager.pool.standby.drop(instance.name)
             await _hold_layers(manager, instance, stack)
         else:
             stack.pop_all().close()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from signal import SIGKILL, strsignal
 
 from attrs import evolve
 from twisted.internet.defer import TimeoutError
 
+from txcontain.container.blueprint import Blueprint
 from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine.manager import Manager, is_stuck
 from txcontain.engine.ports import check_ports
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault, NotRunning, WrongState
 from txcontain.host.os_errors import of_os
 from txcontain.later import pause as pause_for
-from txcontain.later import poll, together
+from txcontain.later import poll
 from txcontain.runtime import volatile
+from txcontain.runtime.child import Child
 from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.supervised import Supervised
@@ -88,11 +91,16 @@ def _lost(instance: Instance) -> Notes:
 
 
 async def _settle(manager: Manager, instance: Instance) -> Notes:
+    files = instance.plan, instance.folder
     try:
-        await manager.threads(volatile.settle, instance.plan, instance.folder)
+        await manager.threads(volatile.settle, *files)
     except OSError as error:
         what = f"what {instance.name} wrote may not outlive a reboot"
         return [f"{what}: it can't be written to the disk now ({of_os(error)})"]
+    if instance.state == "stopped" and not instance.ending:
+        # What prepares its start mounts what it wrote, and writes nothing: that needs no mark.
+        unmark = partial(manager.threads, volatile.unmark, *files)
+        manager.pool.standby.stopped(instance.name, instance.plan, unmark)
     return []
 
 
@@ -104,15 +112,16 @@ async def _start(manager: Manager, instance: Instance) -> Notes:
     _check_that_it_stays(instance)
     with manager.holding(instance.layers):
         await _prepare(manager, instance)
-        _check_that_it_is_there(instance)
-        if instance.ended:  # else it has its address and ports
-            manager.move_in(instance)
         if instance.ended or instance.state == "waiting":  # it may have been started meanwhile
+            was_prepared = instance.prepared is not None
             await instance.start()
-            ids, address = instance.ids, instance.address
-            blueprint = manager.blueprint(instance.spec, instance.layers, address, ids)
-            manager.pool.prepared.started(blueprint)
+            if not was_prepared:
+                manager.pool.prepared.started(_blueprint(manager, instance, instance.address))
     return []
+
+
+def _blueprint(manager: Manager, instance: Instance, address: str | None) -> Blueprint:
+    return manager.blueprint(instance.spec, instance.layers, address, instance.ids)
 
 
 async def _launch_again(manager: Manager, failed: Instance) -> Notes:
@@ -127,38 +136,54 @@ async def _launch_again(manager: Manager, failed: Instance) -> Notes:
 async def _prepare(manager: Manager, instance: Instance) -> None:
     """Check that all is there, and nothing in the way.
 
-    Raises ConfigAtFault, MachineAtFault.
+    Raises ConfigAtFault, MachineAtFault, CalledOff.
     """
     others = {name: one for name, one in manager.instances.items() if one is not instance}
-    await together(  # each waits for a thread
-        _check_images(manager, instance),
-        _clear_last_run(instance),
-        _unmark(manager, instance),
-        check_ports(instance.spec, others, manager.kernel, manager.threads),
-    )
-
-
-async def _check_images(manager: Manager, instance: Instance) -> None:
-    if not await manager.threads(manager.layers.are_there, instance.layers):
-        raise ConfigAtFault(
-            f"the images of {instance.name} were removed, as it had ended",
-            "destroy it, and launch its config again",
-        )
+    await check_ports(instance.spec, others, manager.kernel, manager.threads)
+    await _clear_last_run(instance)
+    plan, standby = _blueprint(manager, instance, None).plan(instance.name), manager.pool.standby
+    child = await standby.take(instance.name, plan)
+    try:
+        await _check_files(manager, instance, child)
+        _check_that_it_is_there(instance)
+        if instance.ended:  # else it has its address and ports
+            manager.move_in(instance)
+    except Exception:
+        if child is not None:
+            standby.give_back(instance.name, child)
+        raise
+    instance.prepared = child
 
 
 async def _clear_last_run(instance: Instance) -> None:
-    left = await instance.processes.remove() if instance.processes and instance.ended else []
-    if left:
+    processes = instance.processes
+    if processes is None or processes.is_gone or not instance.ended:
+        return
+    if left := await processes.remove():
         raise MachineAtFault(
             f"starting {instance.name}", "of its last run something is left", *left
         )
 
 
-async def _unmark(manager: Manager, instance: Instance) -> None:
-    files = instance.plan, instance.folder
-    if instance.boot == manager.kernel.boot_id():
-        await manager.threads(volatile.unmark, *files)
-    elif await manager.threads(volatile.is_marked, *files):
+async def _check_files(manager: Manager, instance: Instance, child: Child | None) -> None:
+    """Look at its images, and at what it wrote; all in one visit of a thread."""
+    files, same_boot = (instance.plan, instance.folder), instance.boot == manager.kernel.boot_id()
+
+    def look() -> tuple[bool, bool]:
+        there = manager.layers.are_there(instance.layers)
+        if there and child is not None:  # it has mounted them, when they were settled
+            volatile.mark(child.early_steps, instance.folder)
+        elif there and same_boot:
+            volatile.unmark(*files)
+        return there, child is None and volatile.is_marked(*files)
+
+    there, is_marked = await manager.threads(look)
+    if not there:
+        raise ConfigAtFault(
+            f"the images of {instance.name} were removed, as it had ended",
+            "destroy it, and launch its config again",
+        )
+    if is_marked:
         raise MachineAtFault(
             f"starting {instance.name}",
             "the machine went down before all that it had written was on the disk",

@@ -524,6 +524,7 @@ class Manager:
         if not instance.ending:
             instance.mark_as_ending()
         self.sessions.end_those_of(instance, f"{instance.name} is removed")
+        await self.pool.standby.drop(instance.name)
         work = self._remove_folder(instance), self._remove_processes(instance)
         _, left = await together(*work)
         self.instances.pop(instance.name, None)

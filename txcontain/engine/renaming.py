@@ -51,6 +51,7 @@ async def _move(manager: Manager, instance: Instance, to: str) -> None:
             await manager.pool.log_process.rename(processes.token, to)
             await manager.pool.writes(os.stat, new)
         else:
+            await manager.pool.standby.drop(instance.name)
             await manager.pool.writes(os.rename, old, new)
     except OSError as error:
         raise MachineAtFault(f"renaming {instance.name}", of_os(error)) from error

@@ -223,7 +223,7 @@ class Instance(Recorded):
 
         The script needs no manager any more: if that is killed now, the next one goes on with it.
         """
-        if await child.execs and not self.ending:
+        if await child.execs and not self.ending and not self._was_launched:
             await self._kept.be_whole()
 
     def _name_pipes(self, child: Supervised) -> None:

@@ -34,6 +34,7 @@ from txcontain.runtime.conversation import Connection, InitHandler
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.prepared import Prepared
 from txcontain.runtime.session import Session
+from txcontain.runtime.standby import Standby
 from txcontain.runtime.warm import WarmInits
 
 NAMESPACES = ("pid", "uts", "ipc")  # it costs nothing to have them early
@@ -66,6 +67,7 @@ class Pool(Factory):
     _stopped: bool = False
     _known: dict[str, InitHandler] = field(factory=dict)  # by token, until they connect
     warm: WarmInits = field(init=False)
+    standby: Standby = field(init=False)
     _living: dict[str, Child] = field(factory=dict)  # by token: of this manager's own
     _init: str = INIT
     _port: Any = None
@@ -77,6 +79,7 @@ class Pool(Factory):
     def __attrs_post_init__(self) -> None:
         machine = self.reactor, self.prepared, self.base_plan, self._spawn
         self.warm = WarmInits(*machine, self.size, self.most)
+        self.standby = Standby(self.reactor, self._spawn, self.size)
 
     @property
     def run_directories(self) -> str:
@@ -115,6 +118,7 @@ class Pool(Factory):
         """Stop listening, and let go of every init that has no plan; fires when all are gone."""
         self._stopped = True
         self.warm.stop()
+        self.standby.stop()
         return background(self._stop(), "stopping the warm inits")
 
     async def _stop(self) -> None:
@@ -158,7 +162,7 @@ class Pool(Factory):
             return fail(MachineAtFault("starting a container's init", "the manager ends"))
         child = leased or self.warm.take(plan)
         ours = begins_with(plan, self.base_plan)  # else the plan is not a container's
-        if ours:
+        if ours and (leased is None or leased.reserved):  # else it stood by for this start only
             self.warm.demand(child)
         if child is not None:
             self.prepared.give(child.reserved)
@@ -180,6 +184,7 @@ class Pool(Factory):
         """
         self.prepared.forget()
         self.warm.look_after(0)
+        self.standby.drop_all()
 
     def _spawn(self, steps: Plan, reserved: str = "", *, shared: str = "") -> Child:
         """An init that is being started; if that fails, so does its ``waiting``."""
@@ -291,6 +296,7 @@ class Pool(Factory):
         child.clear()
         self.prepared.drop(child.reserved)
         self.warm.lost(child)
+        self.standby.lost(child)
 
 
 @lru_cache(maxsize=2)  # both programs; a process of tests starts hundreds of managers

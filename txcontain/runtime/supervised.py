@@ -61,6 +61,7 @@ class Supervised:
     exit: Exit | None = None
     on_exit: Callable[[Exit], None] | None = None
     killed_because: str = ""  # empty if the manager did not kill it
+    is_gone: bool = False  # whether all that was left after the end was removed
     _watch: Watch | None = None  # of PID 1
     _kills: int | None = None  # for want of memory, if counted before the cgroup was removed
 
@@ -150,6 +151,7 @@ class Supervised:
             if not left:
                 break
             self._kill_members()
+        self.is_gone = not left
         return left
 
     def clear(self) -> None:

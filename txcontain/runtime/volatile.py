@@ -38,7 +38,21 @@ def unmark(plan: Plan, folder: str) -> None:
             shutil.rmtree(mark)
 
 
+def mark(steps: Plan, folder: str) -> None:
+    """Mark the overlays of these steps, which are mounted already and unmarked since.
+
+    Raises OSError.
+    """
+    for work in _works(steps, folder):
+        if os.path.isdir(f"{work}/work"):  # else it is in memory
+            os.makedirs(f"{work}/work/incompat/volatile", exist_ok=True)
+
+
 def _marks(plan: Plan, folder: str) -> list[str]:
+    marks = [f"{work}/work/incompat" for work in _works(plan, folder)]
+    return [mark for mark in marks if os.path.lexists(mark)]
+
+
+def _works(plan: Plan, folder: str) -> list[str]:
     works = [arguments["work"] for _, arguments in plan if arguments.get("volatile")]
-    ours = [f"{work}/work/incompat" for work in works if work.startswith(f"{folder}/")]
-    return [mark for mark in ours if os.path.lexists(mark)]
+    return [work for work in works if work.startswith(f"{folder}/")]
