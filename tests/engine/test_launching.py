@@ -1,6 +1,7 @@
 """Launches of the newest config, of a config that is not kept, and under a name of one's own."""
 
 import json
+from collections import deque
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,6 +26,7 @@ from txcontain.errors import (
 )
 from txcontain.runtime import kept
 from txcontain.runtime.instance import Instance
+from txcontain.runtime.records import RECORD
 
 WHOLE = json.loads(document(name="job"))
 
@@ -128,6 +130,47 @@ class FailedTests(AskedTestCase, RestoreTestCase):
         self.reactor.pump([0.1] * 20)
         self.successResultOf(both[0])
         self.failureResultOf(both[1], InstanceExists)
+
+    def test_wait(self) -> None:
+        """Who waits for its end is told when its record says why, for this manager and the next."""
+        self.reactor.works = False
+        asked = read_launch_request({"config": WHOLE, "instance": "front"})
+        launched, writes = self.start(self.manager.launch_as_asked(asked)), deque[Any]()
+
+        def write(*call: Any) -> Deferred[Any]:
+            writes.append((Deferred(), call))
+            return writes[-1][0]
+
+        instance = self.manager.find("front")
+        waiting = self.start(life.until_it_is_kept(self.manager, instance, instance.end()))
+        self.manager.pool.writes = write
+        self.init.fail(call="unshare", errno=1)
+        self.reactor.pump([0] * 5)
+        while not waiting.called:
+            self.assertTrue(writes, "nothing is written, and it is not answered")
+            done, (function, *arguments) = writes.popleft()
+            done.callback(function(*arguments))
+            self.reactor.pump([0] * 5)
+        error = self.failureResultOf(launched, MachineAtFault).value
+        self.assertEqual(self.successResultOf(waiting).reason, str(error))
+        with open(instance.path(RECORD)) as file:
+            self.assertEqual(json.load(file)["exit"]["reason"], str(error))
+
+    def test_wait_for_one_that_listens(self) -> None:
+        """So it is if it ends before it listens, while its last words are read."""
+        self.add()
+        asked = read_launch_request(
+            {"config": {**WHOLE, "startup_env": "PORT=80"}, "instance": "a"}
+        )
+        launched = self.start(self.manager.launch_as_asked(asked))
+        instance = self.manager.find("a")
+        waiting = self.start(life.until_it_is_kept(self.manager, instance, instance.end()))
+        self.assertNoResult(waiting)
+        self.init.end("Done(3)")
+        self.reactor.pump([0.1] * 30)
+        error = self.failureResultOf(launched).value
+        self.assertIn("PID 1 ended before it listened on port 80", str(error))
+        self.assertEqual(self.successResultOf(waiting).reason, str(error))
 
     def test_the_next_manager(self) -> None:
         """Its reason is still known after a restart of the manager, and a reboot."""

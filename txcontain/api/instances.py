@@ -35,6 +35,7 @@ from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.explaining import explain_instance
 from txcontain.engine.inspection import held, top, usage
+from txcontain.engine.life import until_it_is_kept
 from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
 
@@ -331,11 +332,10 @@ class Instances(Area):
             send_script(request, explain_instance(self.manager, self.manager.match(name)))
 
         async def wait(request: Request) -> Json:
-            ended = self.manager.match(name).end()
+            instance = self.manager.match(name)
+            ended = instance.end()
             request.notifyFinish().addErrback(lambda _: ended.cancel())
-            how = await ended
-            await self.manager.pool.written()
-            return {"exit": asdict(how)}
+            return {"exit": asdict(await until_it_is_kept(self.manager, instance, ended))}
 
         return {
             b"stats": ExtensionResource(GET=figures),

@@ -6,7 +6,7 @@ from functools import partial
 from signal import SIGKILL, strsignal
 
 from attrs import evolve
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 
 from txcontain.container.blueprint import Blueprint
 from txcontain.container.launch_request import LaunchRequest
@@ -19,6 +19,7 @@ from txcontain.later import poll
 from txcontain.runtime import volatile
 from txcontain.runtime.child import Child
 from txcontain.runtime.ending import END_WITHIN
+from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.supervised import Supervised
 
@@ -201,6 +202,18 @@ def _check_that_it_stays(instance: Instance) -> None:
 def _check_that_it_is_there(instance: Instance) -> None:
     if instance.ending:
         raise CalledOff(f"{instance.name} was destroyed meanwhile")
+
+
+async def until_it_is_kept(manager: Manager, instance: Instance, ended: Deferred[Exit]) -> Exit:
+    """How an instance has ended, once the next manager would know it too, and whoever inspects it.
+
+    :param ended: as ``instance.end()`` returns it
+    """
+    how = await ended
+    async with instance.settling:  # its launch may have failed, and be about to say why
+        await manager.pool.written()
+    failed = instance.state == "failed"
+    return instance.exit if failed and instance.exit else how
 
 
 # -- kill, pause, resume -----------------------------------------------------------

@@ -188,25 +188,24 @@ class Manager:
             image = await self.get_layers(spec, layers)
             spec = with_defaults(spec, image)
             await self.make_volumes(spec)
-            before = self.instances.get(asked.instance or "")
-            if before and before.failure is not None:
-                await self._destroy_if_there(before.name)
+            if (one := self.instances.get(asked.instance or "")) and one.failure is not None:
+                await self._destroy_if_there(one.name)
             await check_ports(spec, self.instances, self.kernel, self.threads)
             instance = self._new(spec, layers, asked)
         instance.asked_at, instance.image = (began - asked.ago, began), image
-        try:
-            await instance.launch()
-        except Exception as error:
-            self.counts.failed_launches += 1
-            if str(error) != failed_before:
-                self.journal.add("refused", str(error), instance=instance.name)
-            if not instance.is_stopped:  # by someone else, while it was waited for
-                await self._settle_failure(instance, str(error))
-            await self._remove_unfinished(spec)
-            raise
+        async with instance.settling:
+            try:
+                await instance.launch()
+            except Exception as error:
+                self.counts.failed_launches += 1
+                if str(error) != failed_before:
+                    self.journal.add("refused", str(error), instance=instance.name)
+                if not instance.is_stopped:  # by someone else, while it was waited for
+                    await self._settle_failure(instance, str(error))
+                await self._remove_unfinished(spec)
+                raise
         self.counts.launched(instance, instance.up_at - began)
-        blueprint = self.blueprint(spec, layers, instance.address, instance.ids)
-        self.pool.prepared.launched(blueprint)
+        self.pool.prepared.launched(self.blueprint(spec, layers, instance.address, instance.ids))
         instance.notes = self.layers.news(layers)
         return instance
 

@@ -63,6 +63,7 @@ class Instance(Recorded):
     marked: Deferred[Any] | None = None  # fires when this is on disk, for the next manager
     removing: DeferredLock = field(factory=DeferredLock)  # one request at a time removes it
     moving: DeferredLock = field(factory=DeferredLock)  # and one at a time stops or starts it
+    settling: DeferredLock = field(factory=DeferredLock)  # until its launch works, or is noted
     _moments: list[float] = field(factory=list)  # of a start: one before each of PHASES
     _launching: bool = False  # whether its script has yet to run
     _next_start: Timer = field(init=False)
@@ -249,7 +250,8 @@ class Instance(Recorded):
             assert self.exit is not None
             token = self.processes.token if self.processes else ""
             words = await self.pool.log_process.last_words(token, self.path(LOG), LAST_WORDS)
-            raise diagnose.of_early_end(str(self.spec.program), port, self.exit, words)
+            script = self.spec.program or "PID 1"
+            raise diagnose.of_early_end(script, port, self.exit, words)
 
     def _listens(self, port: int) -> None:
         self.ready = True
