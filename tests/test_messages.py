@@ -1612,7 +1612,57 @@ ELSEWHERE = (
     (
         "what is no log of a swarm",
         "swarm/test_logs.py:test_too_long",
-        "Docker sends a log that is not in frames",
+        "Docker sends a stream that is not in frames",
+    ),
+    (
+        "a command in a container of a node whose Docker is not known",
+        "swarm/test_execs.py:test_elsewhere",
+        "{} runs on the node {}, and no --docker leads to the Docker there",
+    ),
+    (
+        "the same: what to do",
+        "swarm/test_execs.py:test_elsewhere",
+        "give the manager its address by --docker, too; or `{}` there",
+    ),
+    (
+        "a command in a container of a swarm that has ended",
+        "swarm/test_execs.py:test_over",
+        "only one that runs can be looked into, or run a command",
+    ),
+    (
+        "a command in a container of a swarm that ends meanwhile",
+        "swarm/test_execs.py:test_gone",
+        "{} does not run any more",
+    ),
+    (
+        "a folder where a command of a swarm can't work",
+        "swarm/test_execs.py:test_not_started",
+        "{} can't be its working directory",
+    ),
+    (
+        "a command of a swarm that does not run in time",
+        "swarm/test_execs.py:test_never_runs",
+        "joining the container; the command does not run after {} s",
+    ),
+    (
+        "a Docker that hangs up on a command",
+        "swarm/test_execs.py:test_no_answer",
+        "it has closed the connection without an answer",
+    ),
+    (
+        "the terminal of an instance of a swarm",
+        "swarm/test_execs.py:test_attach",
+        "a swarm leads to no terminal of an instance",
+    ),
+    (
+        "the same: what to do",
+        "swarm/test_execs.py:test_attach",
+        "`docker attach` does it {}",
+    ),
+    (
+        "a Docker that does not run a command, whatever the network says",
+        "swarm/test_execs.py:test_no_answer",
+        "running a command in {}; try again",
     ),
     (
         "an answer of Docker that is no JSON",

@@ -5,7 +5,7 @@ import os
 
 from tests.api.test_streams import RESIZE, STATUS, STDIN, STDOUT, StreamsCase
 from tests.fakes import write_log
-from txcontain.api.execs import MOST_ATTACHED
+from txcontain.engine.attaching import MOST_ATTACHED
 from txcontain.runtime.instance import Instance
 
 

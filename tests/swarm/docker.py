@@ -7,6 +7,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
+from twisted.internet.defer import succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -43,6 +47,10 @@ class FakeDocker(Resource):
         self.ends_at_once = True  # whether a service's tasks are over once it is removed
         self.log = b""  # of every service
         self.state, self.error = "running", ""  # of the tasks that are begun
+        self.node: str | None = "n1"  # that it is on
+        self.files: dict[str, bytes] = {}  # of each container, by path, as tarballs
+        self.execs: list[Any] = []  # what each was to be
+        self.how: Any = {"Pid": 7, "Running": True, "ExitCode": None}  # each stands
 
     def render(self, request: Any) -> Any:
         """Answer."""
@@ -54,6 +62,7 @@ class FakeDocker(Resource):
         content = request.content.read()
         document = json.loads(content) if content else None
         self.documents.append(document)
+        self.path = request.args.get(b"path", [b""])[0].decode()
         filters = json.loads(request.args.get(b"filters", [b"{}"])[0])
         status, answer = self.answer(asked, document, filters.get("label", []))
         if asked in self.loses:
@@ -69,6 +78,19 @@ class FakeDocker(Resource):
             status, message = self.refusals[asked]
             return status, {"message": message}
         match asked.split("/"):
+            case ["GET ", "info"]:
+                return 200, {"Swarm": {"NodeID": self.node}}
+            case ["GET ", "containers", "c1", "json"]:
+                return 200, {"Config": {"User": "", "Env": ["A=1", "HOME=/root"]}}
+            case ["GET " | "HEAD ", "containers", "c1", "archive"]:
+                return self.told(self.files.get(self.path))
+            case ["POST ", "containers", "c1", "exec"]:
+                self.execs.append(document)
+                return 201, {"Id": f"e{len(self.execs)}"}
+            case ["GET ", "exec", _, "json"]:
+                return 200, self.how
+            case ["POST ", "exec", _, "resize" | "start"]:
+                return 200, None
             case ["GET ", "version"]:
                 return 200, self.version
             case ["POST ", "configs", "create"]:
@@ -185,9 +207,48 @@ def task(service: str, state: str, error: str = "", node: str = "n1") -> dict[st
             "Timestamp": "2026-01-01T00:00:01.5Z",
             "State": state,
             "Message": state,
+            "ContainerStatus": {"ContainerID": "c1"},
             **({"Err": error} if error else {}),
         },
     }
+
+
+class Line(StringTransport):
+    """A connection to Docker that is taken over."""
+
+    half_closed = False
+
+    def __init__(self, other: Any) -> None:
+        super().__init__()
+        self.other = other
+
+    def abortConnection(self) -> None:
+        """It is cut."""
+        other, self.other = self.other, None
+        if other is not None:
+            other.connectionLost(Failure(ConnectionDone()))
+
+    def unregisterProducer(self) -> None:
+        """There need not be one, as of a real connection."""
+        self.producer = None
+
+    def loseWriteConnection(self) -> None:
+        """Nothing more is sent."""
+        self.half_closed = True
+
+
+class Lines:
+    """An endpoint: where Docker takes connections over."""
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []  # the protocol of each
+
+    def connect(self, factory: Any) -> Any:
+        """Connect."""
+        protocol = factory.buildProtocol(None)
+        protocol.makeConnection(Line(protocol))
+        self.made.append(protocol)
+        return succeed(protocol)
 
 
 def docker_of(reactor: Any, *fakes: FakeDocker) -> Docker:

@@ -64,6 +64,21 @@ class AskingTests(MachineTestCase):
         self.assertEqual(self.successResultOf(self.ask()), [])
         self.assertEqual(self.one.asked, ["GET /version"])
 
+    def test_worker(self) -> None:
+        """A worker is asked for nothing of the swarm, once it has said that it is one."""
+        said = "This node is not a swarm manager. Worker nodes can't be used to view state."
+        self.one.refusals["GET /tasks"] = 503, said
+        for _ in range(2):
+            self.assertEqual(self.successResultOf(self.ask()), [])
+        self.assertEqual(self.one.asked, TASKS)
+        self.other.refusals["GET /tasks"] = 503, "The swarm does not have a leader."
+        error = self.failureResultOf(self.ask(), Unavailable).value
+        self.assertNotIn("not a swarm manager", str(error))
+        self.other.refusals["GET /tasks"] = 503, said
+        self.failureResultOf(self.ask(), Unavailable)
+        self.one.refusals.clear()  # it was promoted
+        self.assertEqual(self.successResultOf(self.ask()), [])
+
     def test_without_a_leader(self) -> None:
         """If no manager can do it, what each says is told, and that it may soon work."""
         for fake in (self.one, self.other):

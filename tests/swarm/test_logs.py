@@ -12,7 +12,8 @@ from txcontain.engine.interface import LogsAsked
 from txcontain.errors import InvalidData, MachineAtFault
 from txcontain.logs.segments import Wanted
 from txcontain.logs.times import read_moment
-from txcontain.swarm.logs import LONGEST_FRAME, SILENT_FOR, Delivery, Frames, query_of, shown
+from txcontain.swarm.frames import LONGEST_FRAME, Frames
+from txcontain.swarm.logs import SILENT_FOR, Delivery, query_of, shown
 
 EARLY, LATE = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:02Z"
 
@@ -32,7 +33,7 @@ class FrameTests(SynchronousTestCase):
             frames = Frames()
             pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
             found = [one for piece in pieces for one in frames.feed(piece)]
-            self.assertEqual(found, [b"t one\n", b"", b"t two\n"])
+            self.assertEqual(found, [(1, b"t one\n"), (1, b""), (2, b"t two\n")])
 
     def test_too_long(self) -> None:
         """What is no frame is not waited for."""

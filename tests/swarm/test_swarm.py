@@ -357,8 +357,7 @@ class AreaTests(SwarmCase):
         be_known(self)
         http: Any = StubTreq(make_root(self.swarm))
         for path, words in (
-            ("/instances/web-1/exec", "`docker exec` runs a command on the node of the instance"),
-            ("/instances/web-1/files", "`docker cp` copies files"),
+            ("/instances/web-1/files", "`docker cp` copies files on the node of the instance"),
             ("/stats", "`docker stats` shows them"),
             ("/stacks/shop/export", "a manager of one host exports stacks"),
         ):

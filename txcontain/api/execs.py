@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import define, field
+from attrs import define
 from twisted.web.server import Request
 from wsproto.connection import Connection
 
@@ -52,13 +52,9 @@ from txcontain.container.exec_plan import (
     read_size,
 )
 from txcontain.engine import execs
-from txcontain.engine.attaching import Attached
-from txcontain.errors import TooMany
-from txcontain.later import background
-from txcontain.runtime.session import Session
+from txcontain.engine.interface import Stdio
 
 LONGEST, UNLESS_SAID = 3600, 60.0  # seconds that a command may take
-MOST_ATTACHED = 20  # at the same time, to one instance
 
 # The parameters of a query that may be in it once, with their readers.
 OF_COMMAND: dict[str, Callable[[str, str], Any]] = {
@@ -83,9 +79,7 @@ OF_QUERY = [
 
 @define
 class Execs(Area):
-    """Commands in instances, and who is attached to one."""
-
-    attached: set[Attached] = field(factory=set)
+    """Commands in instances, and the terminal of one."""
 
     schemas: ClassVar[Json] = {
         "Command": structure(
@@ -155,8 +149,7 @@ class Execs(Area):
 
         async def explanation(request: Request) -> None:
             command = _asked(request)
-            instance = self.manager.match(name)
-            send_script(request, execs.explanation(self.manager, instance, command))
+            send_script(request, await self.engine.explain_exec(name, command))
 
         async def run(request: Request) -> Json:
             values = read_object(body(request))
@@ -164,7 +157,7 @@ class Execs(Area):
             given = _stdin(values.pop("stdin", ""))
             timeout = _timeout(values.pop("timeout", UNLESS_SAID))
             command, gone = read_command(values), hang_up_of(request)
-            session = await execs.start(self.manager, self.manager.match(name), command)
+            session = await self.engine.exec(name, command)
             gone.addCallback(lambda _: session.end(HUNG_UP))
             return await execs.run(session, given, timeout)
 
@@ -172,44 +165,27 @@ class Execs(Area):
             require_write(request)
             command = _asked(request)
             hands = shake_hands(request)
-            session = await execs.start(self.manager, self.manager.match(name), command)
+            session = await self.engine.exec(name, command)
             await _hand_over(request, hands, session)
 
         async def attach(request: Request) -> None:
             require_write(request)
             asked = query(request, logs=flag, rows=number, columns=number)
+            sides = asked["rows"], asked["columns"]
+            size = None if sides == (None, None) else read_size(*sides)
             hands = shake_hands(request)
-            attached = self._attach(name)
+            attached = await self.engine.attach(name, size, from_start=bool(asked["logs"]))
             try:
-                if asked["rows"] is not None or asked["columns"] is not None:
-                    attached.resize(read_size(asked["rows"], asked["columns"]))
-                background(attached.show(None if asked["logs"] else 0), f"showing {name}")
                 await _hand_over(request, hands, attached)
             finally:
                 attached.end(HUNG_UP)
-                self.attached.discard(attached)
 
         resource: Any = ExtensionResource("GET", POST=run, GET=stream)
         resource.putChild(b"explain", ExtensionResource("GET", GET=explanation))
         return {b"exec": resource, b"attach": ExtensionResource("GET", GET=attach)}
 
-    def _attach(self, name: str) -> Attached:
-        instance = self.manager.match(name)
-        here = sum(1 for one in self.attached if one.instance is instance)
-        if here >= MOST_ATTACHED:
-            raise TooMany(
-                f"{here} are attached to {instance.name} already", "end one of them first"
-            )
-        attached = Attached(self.manager, instance)
-        self.attached.add(attached)
-        what = "someone has attached to its terminal"
-        self.manager.journal.add("attach", what, instance=instance.name)
-        return attached
 
-
-async def _hand_over(
-    request: Request, hands: tuple[bytes, Connection], session: Session | Attached
-) -> None:
+async def _hand_over(request: Request, hands: tuple[bytes, Connection], session: Stdio) -> None:
     """Let a connection be a session's streams; returns when it is closed."""
     answer, connection = hands
     channel: Any = request.channel

@@ -27,12 +27,11 @@ from zope.interface import implementer
 from txcontain.api.verbs import HUNG_UP
 from txcontain.container.document import read_object
 from txcontain.container.exec_plan import read_size
-from txcontain.engine.attaching import Attached
+from txcontain.engine.interface import Stdio
 from txcontain.errors import InvalidData
 from txcontain.host.sockets import has_hung_up
 from txcontain.later import Timer
 from txcontain.runtime.exits import Exit
-from txcontain.runtime.session import Session
 
 SUBPROTOCOL = "v5.channel.k8s.io"
 STDIN, STATUS, RESIZE, CLOSE = 0, 3, 4, 255  # channels; 1 and 2 are the streams of output
@@ -68,7 +67,7 @@ def shake_hands(request: Request) -> tuple[bytes, Connection]:
 class Streams:
     """The manager's end of the connection; as a producer, it is the client's input."""
 
-    session: Session | Attached
+    session: Stdio
     connection: Connection
     hang_up: Callable[[], None]
     transport: Any = None

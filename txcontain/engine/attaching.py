@@ -24,17 +24,20 @@ from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.terminal import Keyboard
 
+MOST_ATTACHED = 20  # at the same time, to one instance
+
 
 @implementer(IPushProducer)
 @define(eq=False)
 class Attached:
-    """One of them; as a producer, it is what the terminal shows. Its methods are a Session's.
+    """One of them: a Stdio.
 
     Raises WrongState if the instance has no terminal.
     """
 
     manager: Manager
     instance: Instance
+    lost: Callable[[Attached], object] = lambda attached: None  # told that it is over
     heard: Callable[[int, bytes], None] | None = None  # told the stream (1) and what came
     ended: Deferred[Exit] = field(factory=Deferred)  # fires when the instance has ended for good
     paused: bool = True
@@ -132,6 +135,7 @@ class Attached:
 
     def end(self, because: str) -> None:
         """Be attached no longer; the instance goes on."""
+        self.lost(self)
         self._close_keyboard()
         if not self._reader.gone:
             self._reader.stopProducing()

@@ -8,6 +8,7 @@ from attrs import asdict, define, field
 
 from txcontain.container.exec_plan import Command
 from txcontain.container.explain import explain_exec
+from txcontain.engine.interface import Stdio
 from txcontain.engine.manager import Manager
 from txcontain.later import Timer
 from txcontain.runtime.instance import Instance
@@ -41,7 +42,7 @@ def explanation(manager: Manager, instance: Instance, command: Command) -> str:
 class Output:
     """What a command has written, up to a bound; beyond that the command is ended."""
 
-    session: Session
+    session: Stdio
     streams: dict[int, bytearray] = field(factory=lambda: {1: bytearray(), 2: bytearray()})
 
     def hear(self, stream: int, data: bytes) -> None:
@@ -52,7 +53,7 @@ class Output:
             self.session.end(f"it wrote {MOST_OUTPUT} bytes or more to {STREAMS[stream]}")
 
 
-async def run(session: Session, given: bytes, timeout: float) -> dict[str, Any]:
+async def run(session: Stdio, given: bytes, timeout: float) -> dict[str, Any]:
     """Let a command that was started read this, and wait for its end, at most so many seconds.
 
     Returns its output, and how it has ended.

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from txcontain.container.exec_plan import Command, Size
 from txcontain.engine.manager import Manager
 from txcontain.logs.segments import EVERYTHING, Wanted
+from txcontain.runtime.exits import Exit
 
 Summary = Mapping[str, str]  # an instance, and its config's name, major and minor
 
@@ -40,6 +42,42 @@ class LogsAsked:
     follow: bool = False  # also what they go on to write
     timestamps: bool = False  # each line begins with its time
     labelled: bool = False  # and with its instance; else they are of exactly one
+
+
+class Stdio(Protocol):
+    """The streams of a command, or a terminal; as an IPushProducer, it is what comes from there."""
+
+    @property
+    def reactor(self) -> Any:
+        """The manager's."""
+
+    heard: Callable[[int, bytes], None] | None  # told the stream (1, 2) and what came
+    ended: Deferred[Exit]  # fires after the last output
+    paused: bool  # whether its output waits, as it does at first
+
+    def write(self, data: bytes) -> None:
+        """Let it read this."""
+
+    def close_input(self) -> None:
+        """No more input comes."""
+
+    def register_input(self, producer: Any) -> None:
+        """Have a push producer pause while it does not read."""
+
+    def resize(self, size: Size) -> None:
+        """Its terminal, if it has one, has this size now."""
+
+    def pauseProducing(self) -> None:
+        """Read no output for now."""
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+
+    def stopProducing(self) -> None:
+        """No one reads its output any more."""
+
+    def end(self, because: str) -> None:
+        """End it, and say why: who is attached to a terminal only leaves it."""
 
 
 @frozen
@@ -161,6 +199,27 @@ class Engine(Protocol):
 
         :param begin: is called before anything is sent
         Raises NoSuchInstance, Ambiguous, NotInSwarm, MachineAtFault.
+        """
+
+    async def exec(self, name: str, command: Command) -> Stdio:
+        """Run a command in an instance; its output waits until it is asked for.
+
+        Raises NoSuchInstance, Ambiguous, NotRunning, TooMany, CannotRun, NoSuchProgram,
+        NotInSwarm, Unavailable, MachineAtFault.
+        """
+
+    async def attach(self, name: str, size: Size | None, *, from_start: bool) -> Stdio:
+        """Use the terminal of an instance.
+
+        :param size: that it is to have
+        :param from_start: begin with all that it has shown
+        Raises NoSuchInstance, Ambiguous, WrongState, TooMany, NotInSwarm.
+        """
+
+    async def explain_exec(self, name: str, command: Command) -> str:
+        """The shell script that would run a command in an instance.
+
+        Raises NoSuchInstance, Ambiguous, NotRunning, InvalidData, NotInSwarm.
         """
 
     async def destroy_all(self) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
-from txcontain.engine import configs
+from txcontain.container.exec_plan import Command, Size
+from txcontain.engine import configs, execs
+from txcontain.engine.attaching import MOST_ATTACHED, Attached
 from txcontain.engine.inspection import inspect, log_reader
-from txcontain.engine.interface import Launched, LogsAsked, Told
+from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
-from txcontain.errors import OnlyInSwarm
+from txcontain.errors import OnlyInSwarm, TooMany
+from txcontain.later import background
 from txcontain.runtime.instance import Instance
 
 ONE_HOST = partial(
@@ -30,6 +33,7 @@ class ThisHost:
     stacks: ClassVar[None] = None
 
     host: Manager
+    attached: set[Attached] = field(factory=set)
 
     def complaints(self) -> Sequence[str]:
         """None: it has nothing beside this host."""
@@ -87,6 +91,31 @@ class ThisHost:
             return [self.host.match(name) for name in asked.names]
         found = [one for name in asked.names for one in self.host.match_all(name)]
         return list(dict.fromkeys(found))
+
+    async def exec(self, name: str, command: Command) -> Stdio:
+        """Run a command in an instance. Raises NotRunning, TooMany, CannotRun, MachineAtFault."""
+        return await execs.start(self.host, self.host.match(name), command)
+
+    async def attach(self, name: str, size: Size | None, *, from_start: bool) -> Stdio:
+        """Use the terminal of an instance. Raises WrongState, TooMany."""
+        instance = self.host.match(name)
+        here = sum(1 for one in self.attached if one.instance is instance)
+        if here >= MOST_ATTACHED:
+            raise TooMany(
+                f"{here} are attached to {instance.name} already", "end one of them first"
+            )
+        attached = Attached(self.host, instance, self.attached.discard)
+        self.attached.add(attached)
+        what = "someone has attached to its terminal"
+        self.host.journal.add("attach", what, instance=instance.name)
+        if size is not None:
+            attached.resize(size)
+        background(attached.show(None if from_start else 0), f"showing {instance.name}")
+        return attached
+
+    async def explain_exec(self, name: str, command: Command) -> str:
+        """The shell script that would do it. Raises NotRunning, InvalidData."""
+        return execs.explanation(self.host, self.host.match(name), command)
 
     async def destroy_all(self) -> None:
         """End and remove all instances. Raises MachineAtFault."""

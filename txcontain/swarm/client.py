@@ -29,6 +29,7 @@ FAILS = 500  # the first status of those by which it says that it has failed
 OF_GAP = ("does not have a leader", "code = Unavailable", "code = DeadlineExceeded")
 OUT_OF_SEQUENCE = "out of sequence"  # and if something was changed by someone else meanwhile
 UNAVAILABLE = 503  # also the status of one that is no manager: its message says which
+NO_MANAGER = "not a swarm manager"
 Version = tuple[int, int]
 
 log = Logger()
@@ -62,8 +63,11 @@ class Manager:
     address: str  # as the option --docker has it
     http: HTTPClient
     reactor: Any
+    endpoint: Any = None  # an IStreamClientEndpoint, for what is no HTTP
     url: str = field(init=False)
     version: Version | None = None  # of the API that is spoken with it
+    node: str | None = None  # the id of its node, once it has told it
+    is_worker: bool = False  # as far as is known: then it is not asked of the swarm
 
     def __attrs_post_init__(self) -> None:
         self.url = "http://localhost" if self.address.startswith("unix:") else self.address
@@ -73,10 +77,14 @@ class Manager:
 
         Raises NoAnswer.
         """
+        return await self._send(request, await self.above(within), within)
+
+    async def above(self, within: float = ANSWER_WITHIN) -> str:
+        """What each path begins with: the version that is spoken. Raises NoAnswer."""
         if self.version is None:
             response, body = await self._send(Request("GET", "/version"), "", within)
             self.version = choose_version(self.address, response.code, body)
-        return await self._send(request, "/v{}.{}".format(*self.version), within)
+        return "/v{}.{}".format(*self.version)
 
     async def _send(self, request: Request, above: str, within: float) -> tuple[Any, bytes]:
         work = answer(self.http, self.url + above, request)
@@ -150,15 +158,17 @@ def shown(version: Version) -> str:
 
 @define(eq=False)
 class Docker:
-    """A swarm, by whichever of its managers answers."""
+    """A swarm, by whichever of its managers answers; or one node of it."""
 
     managers: list[Manager]
+    advice: str = "try again: a swarm that has lost its leader chooses another soon"
 
     async def ask(
         self,
         method: str,
         path: str,
         document: Any = None,
+        /,
         *,
         doing: str,
         within: float = ANSWER_WITHIN,
@@ -186,6 +196,11 @@ class Docker:
         except Exception as error:  # whatever the network may raise
             raise Unavailable(doing, why(error), "try again") from error
 
+    async def read(self, path: str, /, *, doing: str, **query: str) -> bytes:
+        """The whole answer to a GET, which is no document. Raises as ``ask`` does."""
+        _, body = await self._answer(Request("GET", path, None, query), doing, ANSWER_WITHIN)
+        return body
+
     async def open(self, path: str, *, doing: str, **query: str) -> Any:
         """The answer to a GET, whose body is a stream that has yet to be delivered.
 
@@ -196,8 +211,9 @@ class Docker:
         return response
 
     async def _answer(self, request: Request, doing: str, within: float) -> tuple[Any, bytes]:
-        complaints, each = [], within / len(self.managers)
-        for manager in list(self.managers):
+        asked = [one for one in self.managers if not one.is_worker] or [*self.managers]
+        complaints, each = [], within / len(asked)
+        for manager in asked:
             try:
                 response, body = await manager.ask(request, each)
             except NoAnswer as error:
@@ -208,14 +224,15 @@ class Docker:
                 if not is_of_gap(response.code, body):
                     raise refusal(response.code, doing, body)
                 complaints.append(f"{manager.address}: {message(body)}")
+                manager.is_worker = NO_MANAGER in message(body)
             self._put_back(manager)
+        for manager in self.managers:
+            manager.is_worker = False  # it may be a manager by the next time
         log.warn("{doing}: {why}", doing=doing, why="; ".join(complaints))
-        raise Unavailable(
-            doing, *complaints, "try again: a swarm that has lost its leader chooses another soon"
-        )
+        raise Unavailable(doing, *complaints, self.advice)
 
     def _put_back(self, manager: Manager) -> None:
-        manager.version = None  # it may be another one that comes back
+        manager.version = manager.node = None  # it may be another one that comes back
         self.managers.remove(manager)
         self.managers.append(manager)
 

@@ -15,7 +15,6 @@ LACKS = {
     "steps": "a manager of one host steps through launches",
     "life": "destroy it, and launch it again; services are scaled and updated",
     "figures": f"`docker stats` shows them {ON_ITS_NODE}",
-    "exec": f"`docker exec` runs a command {ON_ITS_NODE}",
     "files": f"`docker cp` copies files {ON_ITS_NODE}",
     "disk": "`docker system df` and `docker system prune` do it on each node",
     "volumes": "a volume is on one node, and a container may be moved to another: use a mount",

@@ -1,11 +1,7 @@
-"""What an instance has written, as Docker sends it: frames, each with the time and a line.
-
-docs.docker.com/reference/api/engine: "Attach to a container", stream format.
-"""
+"""What an instance has written, as Docker sends it: frames, each with the time and a line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from attrs import define, field
@@ -19,9 +15,8 @@ from txcontain.later import Timer
 from txcontain.logs.push import PushProducer
 from txcontain.logs.segments import FOREVER
 from txcontain.logs.times import SECOND, read_moment
+from txcontain.swarm.frames import Frames
 
-HEADER = 8  # bytes: the stream, three that are zero, and the length (big-endian)
-LONGEST_FRAME = 1 << 20  # bytes
 SILENT_FOR = 10.0  # seconds, if no more is to come: a node of a swarm may have gone
 
 
@@ -36,25 +31,6 @@ def query_of(asked: LogsAsked) -> dict[str, str]:
         **({} if asked.tail is None else {"tail": str(asked.tail)}),
         **({"since": f"{since // SECOND}.{since % SECOND:09}"} if since else {}),
     }
-
-
-@define(eq=False)
-class Frames:
-    """Cuts what comes into frames."""
-
-    _rest: bytearray = field(factory=bytearray)
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The content of each frame that is whole now. Raises InvalidData."""
-        self._rest += data
-        while len(self._rest) >= HEADER:
-            end = HEADER + int.from_bytes(self._rest[4:HEADER], "big")
-            if end > LONGEST_FRAME:
-                raise InvalidData("Docker sends a log that is not in frames")
-            if len(self._rest) < end:
-                break
-            yield bytes(self._rest[HEADER:end])
-            del self._rest[:end]
 
 
 def shown(frame: bytes, asked: LogsAsked) -> bytes:
@@ -89,7 +65,9 @@ class Delivery(PushProducer):
         """Some of it has come."""
         self._expect_more()
         try:
-            self.consumer.write(b"".join(shown(one, self.asked) for one in self._frames.feed(data)))
+            self.consumer.write(
+                b"".join(shown(one, self.asked) for _, one in self._frames.feed(data))
+            )
         except InvalidData:
             self._hang_up()
 

@@ -273,7 +273,7 @@ def failure_of(task: Json, program: str | None) -> Error | None:
         return MachineAtFault(
             "its node could not get the image", said, "see that all nodes reach the --registry"
         )
-    return _of_program(said, program or IDLE[0])
+    return of_program(said, program or IDLE[0])
 
 
 def worst(failures: Iterable[Error], restart: str) -> Error | None:
@@ -295,7 +295,8 @@ def _misfit(said: str) -> Error | None:
     return None
 
 
-def _of_program(said: str, program: str) -> Error:
+def of_program(said: str, program: str) -> Error:
+    """Why a program was not started in a container, by what the engine says."""
     if re.search('exec: ".*(no such file or directory|executable file not found)', said):
         return NoSuchProgram(f"there is no {program} in the container", said)
     if "no such file or directory" in said and "exec " in said:

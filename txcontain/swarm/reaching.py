@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +27,6 @@ KEPT = 8  # connections to each manager: a look takes three at the same time
 CA, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"  # as Docker's clients call them
 
 Certificates = tuple[Any, Any]  # who is trusted, and what is shown
-Connect = Callable[[URI], Any]  # an IStreamClientEndpoint of an address
 
 
 @implementer(IAgentEndpointFactory)
@@ -36,7 +34,11 @@ Connect = Callable[[URI], Any]  # an IStreamClientEndpoint of an address
 class Endpoints:
     """Connects to each address in the same way."""
 
-    endpointForURI: Connect
+    endpoint: Any  # an IStreamClientEndpoint
+
+    def endpointForURI(self, uri: URI) -> Any:
+        """The one."""
+        return self.endpoint
 
 
 def read_docker(text: str) -> list[str]:
@@ -63,36 +65,26 @@ def _is_address(text: str) -> bool:
     )
 
 
-def make_client(reactor: Any, address: str, certificates: Certificates | None) -> HTTPClient:
-    """What sends requests to a manager.
+def endpoint_of(reactor: Any, address: str, certificates: Certificates | None) -> Any:
+    """How a manager is connected to: an IStreamClientEndpoint.
 
     :param address: one of ``read_docker``
     :param certificates: for https
     """
     parts = urlsplit(address)
     if parts.scheme == "unix":
-        return client_of(reactor, _by_unix_socket(reactor, parts.path))
+        return UNIXClientEndpoint(reactor, parts.path, timeout=CONNECT_WITHIN)
     trusted, shown = certificates or (None, None)
-    return client_of(reactor, _over_tls(reactor, parts.hostname or "", trusted, shown))
+    host = parts.hostname or ""
+    plain: Any = HostnameEndpoint(reactor, host, parts.port or 0, timeout=CONNECT_WITHIN)
+    return wrapClientTLS(optionsForClientTLS(host, trusted, shown), plain)
 
 
-def client_of(reactor: Any, connect: Connect) -> HTTPClient:
+def client_of(reactor: Any, endpoint: Any) -> HTTPClient:
     """What sends requests by way of such connections, and keeps them for the next."""
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = KEPT
-    return HTTPClient(Agent.usingEndpointFactory(reactor, Endpoints(connect), pool))
-
-
-def _by_unix_socket(reactor: Any, path: str) -> Connect:
-    return lambda uri: UNIXClientEndpoint(reactor, path, timeout=CONNECT_WITHIN)
-
-
-def _over_tls(reactor: Any, host: str, trusted: Any, shown: Any) -> Connect:
-    def connect(uri: URI) -> Any:
-        plain: Any = HostnameEndpoint(reactor, host, uri.port, timeout=CONNECT_WITHIN)
-        return wrapClientTLS(optionsForClientTLS(host, trusted, shown), plain)
-
-    return connect
+    return HTTPClient(Agent.usingEndpointFactory(reactor, Endpoints(endpoint), pool))
 
 
 def read_certificates(folder: str) -> Certificates:

@@ -16,8 +16,9 @@ from attrs import define, field
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
+from txcontain.container.exec_plan import Command, Size
 from txcontain.container.spec import Spec, from_json
-from txcontain.engine.interface import Launched, LogsAsked, Told
+from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import match, match_all
 from txcontain.errors import (
@@ -33,12 +34,14 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
-from txcontain.swarm import logs, mapping, nodes
+from txcontain.swarm import commands, logs, mapping, nodes
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
-from txcontain.swarm.lacking import LACKS
+from txcontain.swarm.execs import Sessions
+from txcontain.swarm.lacking import LACKS, ON_ITS_NODE
 from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
 from txcontain.swarm.means import Means
+from txcontain.swarm.places import Place, place_of
 from txcontain.swarm.records import Seen, instances, known, records, running
 from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.watch import Watch
@@ -75,12 +78,15 @@ class Swarm:
     watch: Watch = field(init=False)
     balancer: Balancer = field(init=False)
     stacks: SwarmStacks = field(init=False)
+    sessions: Sessions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.means = Means(self.docker, self.registry, self.exporter)
         self.balancer = Balancer(self.host.reactor, self.host.journal)
         self.watch = Watch(self.host.reactor, self.look, self._tell, self.balancer.settle)
         self.stacks = SwarmStacks(self.host, self.means, self.watch)
+        self.sessions = Sessions(self.host)
+        self.host.endings.append(self.sessions.stop)
 
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
@@ -281,7 +287,7 @@ class Swarm:
         self.watch.wrote()
         self.host.journal.add("node", what)
 
-    # -- logs, destroying --------------------------------------------------------------------
+    # -- logs --------------------------------------------------------------------------------
 
     async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
         """Send what an instance has written. Raises NoSuchInstance, Ambiguous, NotInSwarm."""
@@ -295,6 +301,28 @@ class Swarm:
         response = await self.docker.open(where, doing="reading a log", **logs.query_of(asked))
         begin()
         await logs.deliver(response, asked, consumer, self.host.reactor)
+
+    # -- commands in instances ---------------------------------------------------------------
+
+    async def exec(self, name: str, command: Command) -> Stdio:
+        """Run a command in an instance, by the Docker of its node. Raises as an Engine's does."""
+        return await self.sessions.start(await self._place(name, "docker exec"), command)
+
+    async def explain_exec(self, name: str, command: Command) -> str:
+        """The same as a command of Docker's CLI. Raises NotRunning, NotInSwarm."""
+        return commands.explain(await self._place(name, "docker exec"), command)
+
+    async def attach(self, name: str, size: Size | None, *, from_start: bool) -> Stdio:
+        """Refuse it. Raises NotInSwarm."""
+        raise NotInSwarm(
+            "a swarm leads to no terminal of an instance", f"`docker attach` does it {ON_ITS_NODE}"
+        )
+
+    async def _place(self, name: str, instead: str) -> Place:
+        seen, _ = await self.watch.now()
+        return await place_of(self.docker, seen, name, instead)
+
+    # -- destroying --------------------------------------------------------------------------
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

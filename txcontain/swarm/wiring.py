@@ -11,7 +11,7 @@ from twisted.python.usage import Options, UsageError
 from txcontain.container.reference import read_reference
 from txcontain.engine.manager import Manager
 from txcontain.errors import InvalidData
-from txcontain.swarm.reaching import make_client, read_certificates, read_docker
+from txcontain.swarm.reaching import client_of, endpoint_of, read_certificates, read_docker
 
 if TYPE_CHECKING:
     from txcontain.swarm.swarm import Swarm
@@ -110,7 +110,8 @@ def make_swarm(options: Options, manager: Manager) -> Swarm:
 
     reactor, certificates = manager.reactor, options["docker-certificates"]
     managers = [
-        OfSwarm(address, make_client(reactor, address, certificates), reactor)
+        OfSwarm(address, client_of(reactor, endpoint), reactor, endpoint)
         for address in options["docker"]
+        for endpoint in [endpoint_of(reactor, address, certificates)]
     ]
     return Swarm(manager, Docker(managers), options["registry"], exporter_of(manager))

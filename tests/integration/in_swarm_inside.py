@@ -1,0 +1,175 @@
+"""Commands in containers of a real swarm of one node: scripts/swarm-tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+from tests.integration.harness import Answer, command_of, wait_until
+from tests.integration.in_swarm import SwarmCase
+from tests.integration.test_exec import Terminal
+
+
+def sleepers(seconds: str) -> list[int]:
+    """The processes of `sleep SECONDS` in the namespace of this test."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in pids if command_of(pid) == ["sleep", seconds]]
+
+
+class ExecCase(SwarmCase):
+    """A test of commands in an instance."""
+
+    def setUp(self) -> None:
+        """Launch one that idles."""
+        super().setUp()
+        self.instance = self.launch(startup_env="A=1")
+
+    def exec(self, *command: str, **more: Any) -> Answer:
+        """Run a command in it."""
+        path = f"/instances/{self.instance}/exec"
+        return self.ask("POST", path, {"command": list(command), **more})
+
+    def words(self, *words: str) -> list[str]:
+        """A command of the CLI."""
+        return [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, *words]
+
+    def command(self, *words: str, **options: Any) -> Any:
+        """What it has written, and its status."""
+        return subprocess.run(
+            self.words(*words), capture_output=True, text=True, timeout=60, **options
+        )
+
+    def type_at(self, *words: str) -> Terminal:
+        """The same on a terminal."""
+        terminal = Terminal(self.words(*words))
+        self.addCleanup(terminal.close)
+        return terminal
+
+
+class ExecTests(ExecCase):
+    """POST /instances/INSTANCE/exec."""
+
+    def test_streams(self) -> None:
+        """The answer has both outputs and the status of a command, which has read its input."""
+        said = self.exec("sh", "-c", "cat; echo e >&2; exit 3", stdin="in\n").json
+        self.assertEqual((said["stdout"], said["stderr"]), ("in\n", "e\n"))
+        self.assertEqual((said["exit"]["status"], said["exit"]["reason"]), (3, "exit status 3"))
+
+    def test_as_whom(self) -> None:
+        """It is the config's user, at home, with its variables; or another, with others, too."""
+        script = 'id -u; id -G; pwd; echo "$HOME $USER $A $B"'
+        plain = self.exec("sh", "-c", script).json
+        self.assertEqual(plain["stdout"], "0\n0\n/root\n/root root 1 \n", plain)
+        other = self.exec("sh", "-c", script, user="worker", env=["A=2", "B=3"], workdir="/etc")
+        said = other.json["stdout"]
+        self.assertEqual(said, "1000\n1000 2000\n/etc\n/home/worker worker 2 3\n", other.json)
+        group = self.exec("id", "-G", user="worker:others").json
+        self.assertEqual(group["stdout"].split()[0], "2001")
+
+    def test_refused(self) -> None:
+        """What can't be run is refused as on one host, and the instance runs on."""
+        for command, more, status, kind in (
+            (["/nothing"], {}, 409, "no-such-program"),
+            (["nothing"], {}, 409, "no-such-program"),
+            (["/etc/passwd"], {}, 409, "cannot-run"),
+            (["id"], {"user": "nobody-knows"}, 409, "cannot-run"),
+            (["id"], {"workdir": "/nowhere"}, 409, "cannot-run"),
+        ):
+            answer = self.exec(*command, **more)
+            self.assertEqual(answer.status, status, (command, more, answer.body))
+            problem = json.loads(answer.body)
+            self.assertEqual(problem["type"], f"urn:txcontain:{kind}", problem)
+        gone = self.ask("POST", "/instances/nobody/exec", {"command": ["id"]})
+        self.assertEqual(gone.status, 404)
+        self.assertEqual(self.running(), [self.instance])
+
+    def test_too_long(self) -> None:
+        """A command that takes longer than it may is ended, and its exit says so."""
+        answer = self.exec("sleep", "4713", timeout=1)
+        self.assertEqual(answer.status, 200, answer.reason)
+        self.assertIn("it took more than 1 s", answer.json["exit"]["reason"])
+        self.assertEqual(sleepers("4713"), [])
+
+    def test_over(self) -> None:
+        """Where nothing runs any more, no command is run, and the answer says why."""
+        over = self.launch(**self.job("#!/bin/sh\nexit 0\n"))
+        wait_until(lambda: self.running() == [self.instance], "it has ended")
+        answer = self.ask("POST", f"/instances/{over}/exec", {"command": ["id"]})
+        self.assertEqual(answer.status, 409)
+        self.assertIn(f"{over} has ended", answer.reason)
+
+    def test_explain(self) -> None:
+        """Its explanation is a command of Docker's."""
+        done = self.command("explain", "--exec", self.instance, "ls", "-l")
+        self.assertRegex(done.stdout, r"docker exec --interactive [0-9a-f]{12} ls -l\n$")
+
+
+class CliTests(ExecCase):
+    """exec and shell, typed."""
+
+    def test_pipes(self) -> None:
+        """Input, both outputs and the status pass through, whatever the bytes are."""
+        words = ["exec", "-i", self.instance, "sh", "-c", "cat; echo e >&2; exit 3"]
+        done = self.command(*words, input="x\0")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (3, "x\0", "e\n"))
+        done = self.command("exec", self.instance, "sh", "-c", "kill -TERM $$")
+        self.assertEqual(done.returncode, 128 + signal.SIGTERM)
+
+    def test_statuses(self) -> None:
+        """What can't be run has a shell's status, and a sentence."""
+        for words, status, said in (
+            ((self.instance, "fly"), 127, "there is no fly in the container"),
+            ((self.instance, "/etc/passwd"), 126, "/etc/passwd can't be run in the container"),
+            (("nobody", "ls"), 125, "there is no instance nobody"),
+        ):
+            done = self.command("exec", *words)
+            self.assertEqual((done.returncode, done.stdout), (status, ""), done)
+            self.assertIn(said, done.stderr)
+
+    def test_much(self) -> None:
+        """Much goes both ways, and nothing of it is lost."""
+        data = os.urandom(1 << 20) * 8
+        words = self.words("exec", "-i", self.instance, "cat")
+        done = subprocess.run(words, input=data, capture_output=True, timeout=120)
+        self.assertEqual((done.returncode, done.stdout == data), (0, True), done.stderr)
+
+    def test_terminal(self) -> None:
+        """A shell has a terminal: its keys, its window, its end."""
+        terminal = self.type_at("shell", self.instance)
+        wait_until(lambda: terminal.shows("# "), "the prompt")
+        terminal.type("readlink /proc/self/fd/0; trap 'echo changed' WINCH; echo A$((1+1))\r")
+        wait_until(lambda: terminal.shows("/dev/pts/") and terminal.shows("A2"), "its terminal")
+        terminal.resize(40, 120)
+        os.kill(terminal.process.pid, signal.SIGWINCH)
+
+        def changed() -> bool:
+            terminal.type("\r")  # dash carries out a trap after the next line
+            return terminal.shows("changed\r\n")
+
+        wait_until(changed, "the change of its window was told")
+        terminal.type("echo C$((1+1)); cat\r")
+        wait_until(lambda: terminal.shows("C2\r\n"), "cat runs")
+        terminal.type("typed\r")
+        wait_until(lambda: terminal.shows("typed\r\ntyped\r\n"), "cat reads what is typed")
+        terminal.type("\x03")
+        wait_until(lambda: terminal.shows("^C"), "the key is shown")
+        wait_until(lambda: terminal.after("^C").count("# "), "cat has ended")
+        terminal.type("echo B$((1+1)); exit 3\r")
+        wait_until(lambda: terminal.shows("B2"), "the shell has not")
+        self.assertEqual(terminal.process.wait(30), 3)
+        self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
+
+    def test_killed_client(self) -> None:
+        """A client that a signal ends leaves no command behind."""
+        terminal = self.type_at("exec", "-it", self.instance, "sleep", "4711")
+        wait_until(lambda: sleepers("4711"), "it runs")
+        wait_until(terminal.is_raw, "the client knows")
+        terminal.process.terminate()
+        self.assertEqual(terminal.process.wait(30), 128 + signal.SIGTERM)
+        wait_until(lambda: not sleepers("4711"), "it has ended")

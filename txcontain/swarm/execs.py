@@ -1,0 +1,251 @@
+"""Commands in containers of a swarm, each by the Docker of its node: their streams and their ends.
+
+docs.docker.com/reference/api/engine: "Exec". Docker can't end a command. So each has a variable by
+which a second command finds it, and sends it a signal: both run as the same user.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from txcontain.container.exec_plan import Command, Size
+from txcontain.engine.manager import Manager
+from txcontain.errors import Error, InvalidData, MachineAtFault, TooMany, Unavailable
+from txcontain.later import Timer, background, bounded, poll
+from txcontain.runtime.exits import Exit, exit_of
+from txcontain.runtime.session import KILL_AFTER
+from txcontain.runtime.sessions import JOIN_WITHIN, MOST, MOST_EACH
+from txcontain.swarm import commands
+from txcontain.swarm.client import Refused, why
+from txcontain.swarm.commands import Made
+from txcontain.swarm.frames import Frames
+from txcontain.swarm.hijack import Hijacked
+from txcontain.swarm.places import Place
+
+LOOK_AFTER, LOOK_MOST = 0.01, 0.5  # seconds between looks at a command
+COMPLAINS_WITHIN = 2.0  # seconds: why it was not started
+LONGEST_COMPLAINT = 4096  # bytes of that
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Session:
+    """A command in a container: a Stdio."""
+
+    place: Place
+    made: Made
+    manager: Manager  # of this host
+    streams: Hijacked
+    lost: Callable[[Session], object] = lambda session: None  # told that it is over
+    ended: Deferred[Exit] = field(factory=Deferred)
+    heard: Callable[[int, bytes], None] | None = None
+    paused: bool = True
+    _because: str = ""  # why it was ended by the manager, if it was
+    _frames: Frames = field(factory=Frames)
+    _kill: Timer = field(init=False)
+    _give_up: Timer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kill = Timer(self.reactor, self._send_kill)
+        self._give_up = Timer(self.reactor, self._never_ended)
+        self.streams.heard = self._hear
+        self.streams.gone.addCallback(
+            lambda _: background(self._until_it_ends(), f"waiting for the exec {self.made.id}")
+        )
+
+    @property
+    def reactor(self) -> Any:
+        """The manager's."""
+        return self.manager.reactor
+
+    # -- its input -------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Let the command read this."""
+        self.streams.transport.write(data)
+
+    def close_input(self) -> None:
+        """No more input comes. (A terminal has no end: there, Ctrl-D is input like any other.)"""
+        if not self.made.has_terminal:
+            self.streams.close_input()
+
+    def register_input(self, producer: Any) -> None:
+        """Have a push producer pause while the command does not read."""
+        self.streams.transport.registerProducer(producer, True)
+
+    def resize(self, size: Size) -> None:
+        """The terminal, if it has one, has this size now."""
+        if self.made.has_terminal:
+            work = commands.resize(self.place, self.made, size)
+            background(work, f"resizing the terminal of the exec {self.made.id}")
+
+    # -- its output ------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """Read no output for now."""
+        self.paused = True
+        self.streams.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self.paused = False
+        self.streams.resume()
+
+    def stopProducing(self) -> None:
+        """No one reads its output any more."""
+        self.end("no one reads its output any more")
+
+    def _hear(self, data: bytes) -> None:
+        if self.made.has_terminal:
+            self._tell(1, data)
+            return
+        try:
+            for stream, part in self._frames.feed(data):
+                self._tell(stream, part)
+        except InvalidData as error:
+            self.end(str(error))
+            self.streams.transport.abortConnection()
+
+    def _tell(self, stream: int, data: bytes) -> None:
+        if self.heard is not None and data:
+            self.heard(stream, data)
+
+    # -- its end ---------------------------------------------------------------
+
+    def end(self, because: str) -> None:
+        """End the command: by SIGHUP, and in the end by SIGKILL.
+
+        :param because: why, as its exit will say
+        """
+        if self._because or self.ended.called:
+            return
+        self._because, self.heard = because, None
+        self.resumeProducing()
+        self._signal(signal.SIGHUP)
+        self._kill.after(KILL_AFTER)
+
+    def _send_kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        self._give_up.after(KILL_AFTER)
+
+    def _never_ended(self) -> None:
+        self._is_over(Exit(reason="it may run on in the container: nothing there could end it"))
+
+    def _signal(self, number: signal.Signals) -> None:
+        work = commands.send_signal(self.place, self.made, number)
+        background(work, f"ending a command in {self.place.instance.name}")
+
+    async def _until_it_ends(self) -> None:
+        """Its streams are closed: look until it has ended, too."""
+        try:
+            async for _ in poll(self.reactor, LOOK_AFTER, within=math.inf, most=LOOK_MOST):
+                told = await commands.look(self.place, self.made)
+                if self.ended.called:
+                    return
+                if not told["Running"] and told["ExitCode"] is not None:
+                    self._is_over(exit_of(told["ExitCode"], None, 0.0))
+                    return
+        except (Refused, Unavailable) as error:
+            self._is_over(Exit(reason=f"Docker does not tell how it ended ({error})"))
+
+    def _is_over(self, how: Exit) -> None:
+        if self.ended.called:
+            return
+        self._kill.cancel()
+        self._give_up.cancel()
+        self.streams.transport.abortConnection()
+        if self._because and how.failed:
+            how = evolve(how, reason=f"{self._because} ({how.reason})")
+        self.lost(self)
+        self.ended.callback(evolve(how, at=self.manager.kernel.now()))
+
+
+@define(eq=False)
+class Sessions:
+    """Starts commands, and knows those that run."""
+
+    manager: Manager  # of this host
+    running: set[Session] = field(factory=set)
+
+    async def start(self, place: Place, command: Command) -> Session:
+        """A command that runs in an instance; its output waits until it is asked for.
+
+        Raises NotRunning, TooMany, CannotRun, NoSuchProgram, Unavailable, MachineAtFault.
+        """
+        name = place.instance.name
+        self._check_bounds(name)
+        made = await commands.make(place, command)
+        session = await self._join(place, made)
+        try:
+            await self._until_it_runs(session, command)
+            if command.terminal is not None:
+                await commands.resize(place, made, command.terminal)
+        except Exception:
+            session.end("its start failed")
+            raise
+        self.manager.journal.add("exec", f"{command.command[0]} was started in it", instance=name)
+        return session
+
+    def _check_bounds(self, name: str) -> None:
+        here = sum(1 for one in self.running if one.place.instance.name == name)
+        if here >= MOST_EACH:
+            raise TooMany(f"{here} commands run in {name} already", "end one of them first")
+        if len(self.running) >= MOST:
+            raise TooMany(f"{MOST} commands run in instances already", "end one of them first")
+
+    async def _join(self, place: Place, made: Made) -> Session:
+        """Have Docker start it, and be its streams."""
+        doing = f"running a command in {place.instance.name}"
+        docker, reactor = place.manager, self.manager.reactor
+
+        async def connect() -> Hijacked:
+            path = f"{await docker.above()}/exec/{made.id}/start"
+            asked = Hijacked(path, {"Detach": False, "Tty": made.has_terminal}, doing)
+            streams: Hijacked = await connectProtocol(docker.endpoint, asked)
+            await streams.taken
+            return streams
+
+        try:
+            streams = await bounded(reactor, JOIN_WITHIN, connect())
+        except Error:
+            raise
+        except Exception as error:  # whatever the network or TLS may raise
+            raise Unavailable(doing, f"{docker.address}: {why(error)}", "try again") from error
+        session = Session(place, made, self.manager, streams, self.running.discard)
+        self.running.add(session)
+        return session
+
+    async def _until_it_runs(self, session: Session, command: Command) -> None:
+        async for _ in poll(self.manager.reactor, LOOK_AFTER, within=JOIN_WITHIN, most=LOOK_MOST):
+            told = await commands.look(session.place, session.made)
+            if told["Pid"]:
+                return
+            if not told["Running"] and told["ExitCode"] is not None:
+                raise commands.why_not(await self._complaint(session), command)
+        raise MachineAtFault(
+            "joining the container", f"the command does not run after {JOIN_WITHIN:.0f} s"
+        )
+
+    async def _complaint(self, session: Session) -> str:
+        """What Docker says of a command that was not started: it is sent as its output."""
+        said = bytearray()
+        session.heard = lambda _, data: said.extend(data[: LONGEST_COMPLAINT - len(said)])
+        session.resumeProducing()
+        async for _ in poll(self.manager.reactor, LOOK_AFTER, within=COMPLAINS_WITHIN):
+            if session.ended.called:
+                break
+        return said.decode(errors="replace").strip()
+
+    async def stop(self) -> None:
+        """End all that run, as far as they end at once."""
+        for session in list(self.running):
+            session.end("the manager has ended")

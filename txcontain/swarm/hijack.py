@@ -1,0 +1,114 @@
+"""A request to Docker whose connection becomes the streams of a process.
+
+docs.docker.com/reference/api/engine: "Attach to a container", hijacking. What the HTTP client of
+Twisted does not know, h11 does: it reads the head of the answer, and bounds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import INegotiated
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from txcontain.swarm.client import LONGEST_COMPLAINT, NoAnswer, refusal
+
+LONGEST_REFUSAL = 64 * LONGEST_COMPLAINT  # bytes read of an answer that refuses
+
+
+class Hijacked(Protocol):
+    """The connection; what comes waits until it is resumed."""
+
+    transport: Any
+
+    def __init__(self, path: str, document: Any, doing: str) -> None:
+        """Ask POST of this path, with its version; ``doing`` says what for, if it is refused."""
+        self.taken: Deferred[None] = Deferred()  # the streams begin; fails with Refused, NoAnswer
+        self.gone: Deferred[None] = Deferred()  # the connection has ended
+        self.heard: Callable[[bytes], object] = bytes  # told what comes
+        self.doing = doing
+        self._early = b""  # came with the answer
+        self._http: h11.Connection | None = h11.Connection(h11.CLIENT)
+        self._body, self._status = b"", 0  # of an answer that refuses
+        content = json.dumps(document).encode()
+        headers = [
+            ("Host", "docker"),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "tcp"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(content))),
+        ]
+        self._asked = b"".join(
+            self._http.send(event) or b""
+            for event in (
+                h11.Request(method="POST", target=path, headers=headers),
+                h11.Data(data=content),
+                h11.EndOfMessage(),
+            )
+        )
+
+    def connectionMade(self) -> None:
+        """Ask."""
+        self.transport.write(self._asked)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Some of the answer, or of the streams."""
+        if self._http is None:
+            self.heard(data)
+            return
+        self._http.receive_data(data)
+        try:
+            self._read_answer(self._http)
+        except h11.RemoteProtocolError as error:
+            self._refuse(NoAnswer(f"its answer is no HTTP: {error}"))
+
+    def _read_answer(self, http: h11.Connection) -> None:
+        while (event := http.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                self._take(http.trailing_data[0])
+                return
+            if isinstance(event, h11.Response):
+                self._status = event.status_code
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+            if isinstance(event, h11.EndOfMessage) or len(self._body) > LONGEST_REFUSAL:
+                self._refuse(refusal(self._status, self.doing, self._body))
+                return
+
+    def _take(self, early: bytes) -> None:
+        self._http, self._early = None, early
+        self.transport.pauseProducing()
+        self.taken.callback(None)
+
+    def _refuse(self, error: Exception) -> None:
+        if not self.taken.called:
+            self.taken.errback(error)
+        self.transport.abortConnection()
+
+    def resume(self) -> None:
+        """Tell what comes."""
+        early, self._early = self._early, b""
+        if early:
+            self.heard(early)
+        self.transport.resumeProducing()
+
+    def close_input(self) -> None:
+        """Send no more; what comes is still told."""
+        if self.gone.called:
+            return
+        self.transport.unregisterProducer()
+        if INegotiated.providedBy(self.transport):
+            self.transport.loseConnection()  # sends close_notify, and waits for the other side's
+        else:
+            self.transport.loseWriteConnection()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The end."""
+        if not self.taken.called:
+            self.taken.errback(NoAnswer("it has closed the connection without an answer"))
+        self.gone.callback(None)
