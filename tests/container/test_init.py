@@ -149,6 +149,7 @@ class Manager:
 
     def __init__(self) -> None:
         self.received: Any = b""
+        self.answers = {"link": b"\n", "step": b"."}  # to what the init wants
 
     def sendall(self, message: bytes) -> None:
         self.received += message
@@ -163,7 +164,8 @@ class Manager:
         self.received += b"".join(parts)
 
     def recv(self, length: int, flags: int) -> bytes:
-        return b"\n"[:length] if b"link" in self.received or b"step" in self.received else b""
+        *_, said = self.received.splitlines() or [b"{}"]
+        return self.answers.get(json.loads(said).get("wants"), b"")[:length]
 
 
 class Case(SynchronousTestCase):
@@ -863,6 +865,17 @@ class PauseTests(Case):
         self.patch(Manager, "recv", lambda *_: b"")
         error = self.assertRaises(init.StepError, make_container(Recorder(), manager).pause)
         self.assertEqual(error.cause, "the manager has ended")
+
+    def test_a_link_meanwhile(self) -> None:
+        """If the link is there while the init waits, it waits on, and later not for the link."""
+        said = [b"\n", b"."]
+        self.patch(Manager, "recv", lambda *_: said.pop(0))
+        kernel = Recorder()
+        container = make_container(kernel, Manager())
+        container.pause()
+        self.assertEqual(said, [])
+        container.link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+        self.assertEqual(len(kernel.calls), 4)
 
 
 class Network(Case):

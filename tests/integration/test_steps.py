@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, free_port, wait_until
+from tests.integration.variants import VariantCase
 from tests.support import needs_networks, needs_user_namespaces
 
 ALL = {
@@ -51,7 +52,7 @@ class Launch:
         self.connection.close()
 
 
-class StepTests(ManagerCase):
+class StepTests(VariantCase):
     """Launches in steps."""
 
     def config_of(self, **keys: Any) -> str:
@@ -71,6 +72,11 @@ class StepTests(ManagerCase):
         """One can stop before each step; the program never runs; afterwards all of it is gone."""
         launch = Launch(self, self.config_of(**ALL))
         ops = [one["op"] for one in launch.told["steps"]]
+        given = {change["of"]: change["new"] for change in launch.told["changes"]}
+        self.assertEqual(len(given["namespaces"]), 3)  # pid, uts and ipc
+        self.assertIn(str(64 << 20), " ".join(given["limits of cgroups"]))
+        self.assertIn("txcontain", " ".join(given["cgroups"]))
+        self.assertEqual({"descriptors", "folders"} & {*given}, set())
         changed: dict[str, set[str]] = {}
         for number in range(1, len(ops)):
             answer = launch.to(number)
@@ -87,6 +93,18 @@ class StepTests(ManagerCase):
         self.assertEqual(launch.to(len(ops)).status, 409)
         launch.hang_up()
         self.wait_until_nothing_is_left()
+
+    @needs_user_namespaces
+    def test_every_variant(self) -> None:
+        """So can one in any two variants of a config together, and all of them are gone then."""
+        for keys in self.variants():
+            launch = Launch(self, self.config_of(**keys))
+            for number in range(1, len(launch.told["steps"])):
+                answer = launch.to(number)
+                self.assertEqual(answer.status, 200, (answer.reason, keys))
+                self.assertEqual(answer.json["at"], number)
+            launch.hang_up()
+            self.wait_until_nothing_is_left()
 
     @needs_networks
     def test_private_network(self) -> None:

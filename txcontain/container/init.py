@@ -17,7 +17,7 @@ The protocol, on one unix stream socket::
      | -- {"wants": "stream"} -------------> |  if it is to serve one connection
      | <---------- newline, a descriptor -- |  SCM_RIGHTS: its standard input and output
      | -- {"wants": "step"} ---------------> |  it waits before a step, if a person looks at each
-     | <-------------------------- newline -- |
+     | <------------------------------ dot -- |  (the newline for a link may come before this)
      | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
      | -- end-of-file ---------------------> |  the exec worked: the socket closes on it
     or, at any time
@@ -620,6 +620,7 @@ class Container:
         self.to_seal: list[tuple[int, Strings]] = []  # mounts to make read-only, and their flags
         self.lent: list[tuple[str, int]] = []  # files of the host, each with a mount of it
         self.environment: dict[str, str] = {}
+        self.has_link = False  # to the private network, and the manager has said so
 
     # -- paths of the container ------------------------------------------------
 
@@ -1087,7 +1088,9 @@ class Container:
     def pause(self) -> None:
         """Wait until the manager says to go on: someone looks at what there is so far."""
         self.connection.sendall(to_json({"wants": "step"}).encode() + b"\n")
-        if not receive(self.connection, 1):
+        while (said := receive(self.connection, 1)) == b"\n":
+            self.has_link = True
+        if not said:
             raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
 
     def ask_for_link(self) -> None:
@@ -1096,7 +1099,7 @@ class Container:
 
     def link(self, address: str, netmask: str, gateway: str) -> None:
         """Wait for the link, and give it its address and route."""
-        if not receive(self.connection, 1):
+        if not self.has_link and not receive(self.connection, 1):
             raise StepError("recv", errno.ECONNRESET, "", "the manager has ended")
         self.kernel.configure_network(SIOCSIFADDR, interface("eth0", internet(address)))
         self.kernel.configure_network(SIOCSIFNETMASK, interface("eth0", internet(netmask)))

@@ -164,7 +164,7 @@ class Connection(LineOnlyReceiver):
 
     def go_on(self) -> None:
         """The init need not wait before its next step any more."""
-        self.transport.write(b"\n")
+        self.transport.write(b".")
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """For the reactor: the init passes this."""
