@@ -70,9 +70,15 @@ class StepTests(Session):
         self.assertIn("Next: 2 mask", self.typed(at="mask"))
 
     def test_back(self) -> None:
-        """It begins again, one step before."""
+        """It begins again, and the step before which it then stands is carried out by itself."""
         self.typed("n", "b")
-        self.assertEqual(self.asked()[2], ("/steps/web-1-01", b'{"to":0}'))
+        self.assertEqual(self.asked()[2:], [("/steps/web-1-01", b'{"to":0}')])
+        self.manager.asked.clear()
+        self.begun_at(2)
+        out = self.typed("b", "d")
+        went = [("/steps/web-1-01", b'{"to":0}'), ("/steps/web-1-01/l1", b'{"to":1}')]
+        self.assertEqual(self.asked()[1:], went)
+        self.assertIn("mounts:\n  - /a\n", out)
 
     def test_the_last_step(self) -> None:
         """The program is never run."""

@@ -296,8 +296,14 @@ class LimitTests(CgroupsTestCase):
         }
         for name in files:
             self.put(f"0123/{name}")
-        self.limit(self.version2(), **LIMITS)
+        cgroups = self.version2()
+        self.limit(cgroups, **LIMITS)
         self.assertEqual({name: self.read(f"0123/{name}") for name in files}, files)
+        told = {
+            line.partition(" ")[0]: line.partition(" ")[2] for line in cgroups.limits_of("0123")
+        }
+        self.assertEqual(told, files)
+        self.assertEqual(cgroups.limits_of("none"), [])
 
     def test_version_1(self) -> None:
         """So it is in version 1, where swap is limited together with memory."""

@@ -40,6 +40,8 @@ class IsolationTests(SynchronousTestCase):
                 ("/srv/a b", "ext4", "/dev/a\\b", ["ro"]),
             ],
         )
+        kinds = [one["propagation"] for one in found]
+        self.assertEqual(kinds, ["private", "shared,slave", "private", "private"])
         with mock.patch.object(isolation, "MOST_MOUNTS", 1):
             told = isolation.isolation(os.getpid())
         self.assertEqual(len(told["mounts"]), 1)

@@ -31,6 +31,11 @@ class SnapshotTests(SynchronousTestCase):
         (back,) = changes(after, before)
         self.assertEqual(back["gone"], change["new"])
 
+    def test_kinds(self) -> None:
+        """Only what was told before is told of."""
+        now = {"mounts": ["a"], "descriptors": ["0"]}
+        self.assertEqual(changes({"mounts": []}, now), [{"of": "mounts", "gone": [], "new": ["a"]}])
+
     def test_bounded(self) -> None:
         """Not more than so many lines are told."""
         with mock.patch.object(snapshots, "MOST_LINES", 2):

@@ -408,11 +408,25 @@ class KeptTests(BrowserCase):
         page.get_by_role("heading", name="mounts").wait_for()
         page.keyboard.press("b")
         page.get_by_role("heading", name="pivot_root").wait_for()
+        page.get_by_text("/root overlay overlay ro,nosuid").wait_for()  # what seal has done
+        page.get_by_text("nsenter --target").wait_for()
         self.assert_accessible(page)
         page.get_by_role("button", name="To the program").click()
         page.get_by_text("Only this is left, and it is not done.").wait_for()
-        self.go(page, "#/configs")
+        page.keyboard.press("q")
+        page.get_by_role("heading", name="Configs").wait_for()
         wait_until(lambda: not self.what_is_left(), "nothing is left")
+
+    def test_refused_to_leave_out_a_wall(self) -> None:
+        """A manager that was not started for that leaves out none, and says so."""
+        config = self.upload(**self.job(SERVER))
+        page = self.open(f"#/step/{'-'.join(config.values())}")
+        page.get_by_label("Without a wall").select_option("pid namespace")
+        page.get_by_text("Without it, this may signal the manager").wait_for()
+        page.get_by_role("button", name="Try its escape").click()
+        page.get_by_text("makes no container without one of its walls").wait_for()
+        page.get_by_text("with --allow-unsafe").wait_for()
+        self.assert_accessible(page)
 
     def test_disk(self) -> None:
         """What takes the disk is listed; prune says first what it would remove."""
@@ -446,6 +460,28 @@ class KeptTests(BrowserCase):
             page.get_by_text(text).first.wait_for()
             self.assertEqual(page.locator("img[src=x]").count(), 0)
             self.assertNotIn("run", page.title())
+
+
+class EscapeTests(BrowserCase):
+    """Containers without one of their walls, in steps; and the picture of that."""
+
+    options = ("--allow-unsafe",)
+
+    def test_step_and_escape(self) -> None:
+        """By keys alone, one goes to a step, and has an escape tried: it gets out, and is held."""
+        config = self.upload(**self.job("#!/bin/sh\nsleep 60\n"))
+        for size, scheme in ((NARROW, "light"), ((1280, 640), "dark")):
+            page = self.open(f"#/step/{'-'.join(config.values())}", size, scheme)
+            page.get_by_text("What it has not from the manager").wait_for()
+            page.get_by_role("button", name="seccomp").first.press("Enter")
+            page.get_by_text("It prevents: to ask the kernel for a way around.").wait_for()
+            page.keyboard.press("n")
+            page.get_by_text("+ Seccomp: 2").wait_for()
+            page.get_by_role("button", name="Try its escape").press("Enter")
+            page.get_by_text("it got out").wait_for()
+            page.get_by_text("held").wait_for()
+            self.assert_accessible(page)
+        self.picture(page, "step")
 
 
 class AccessibleTests(BrowserCase):

@@ -215,6 +215,7 @@ class Instances(Area):
                             "type": string("the kind of file system"),
                             "source": string("what is mounted"),
                             "options": array(string("of the mount, as ro, nosuid")),
+                            "propagation": string("private, shared, slave or unbindable"),
                         }
                     ),
                     "by path; up to 1000",

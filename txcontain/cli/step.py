@@ -27,7 +27,7 @@ next             carry out the next step
 continue         all steps but the last one, which would run the program
 until OP|N       stop before the next step of this name, or before step N
 back             begin again, and stop one step before
-diff             what has changed since the last stop
+diff             what has changed since the last stop; at first, since the manager
 why              what the next step is for, what it prevents, and the test that tries that
 list             all steps
 shell            a shell in what there is so far (as root, on the manager's host)
@@ -70,6 +70,13 @@ class Launch:
         """Carry out all steps before one."""
         asked = {"json": {"to": to}, "patience": None}  # a step may copy or wait for a lot
         self._be_at(await self.client.ask("POST", self.path, shape=WHERE, **asked))
+
+    async def go_back(self) -> None:
+        """Begin anew, and carry out the step before the last one by itself: its changes count."""
+        to = max(self.at - 1, 0)
+        await self.begin(max(to - 1, 0))
+        if to:
+            await self.go_to(to)
 
     def _be_at(self, told: "Json") -> None:
         self.at, self.pid, self.changes = told["at"], told["pid"], told["changes"]
@@ -161,7 +168,7 @@ async def answer(launch: Launch, command: str, rest: str) -> None:
             await launch.go_to(to)
             print(place(launch))
         elif command == "back":
-            await launch.begin(max(launch.at - 1, 0))
+            await launch.go_back()
             print(place(launch))
         elif command == "shell":
             enter(launch.pid)

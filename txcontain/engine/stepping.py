@@ -5,6 +5,7 @@ Its init waits before each step, as the plan says. The program of the container 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -118,18 +119,29 @@ class Stepped:
         return self.child.stderr.decode(errors="replace")
 
     async def _look(self) -> dict[str, Any]:
-        pid, before = self.child.process.pid, self._seen
+        before = self._seen
         try:
-            self._seen = await self.manager.threads(snapshot, pid)
+            self._seen = await self.manager.threads(self._snapshot)
+            before = before or await self.manager.threads(_of_manager)
         except OSError as error:
             raise MachineAtFault(WHAT, of_os(error)) from error
-        changed = changes(before, self._seen) if before else []
-        return {"at": self.at, "pid": pid, "changes": changed}
+        changed = changes(before, self._seen)
+        return {"at": self.at, "pid": self.child.process.pid, "changes": changed}
+
+    def _snapshot(self) -> Snapshot:
+        limits = self.manager.pool.cgroups.limits_of(self.child.token)
+        return {**snapshot(self.child.process.pid), "limits of cgroups": limits}
 
     @property
     def described(self) -> list[dict[str, str]]:
         """Each step, with what it is for, and what it does in a word or two."""
         return [{"op": op, "about": _about(said), **purpose_of(op)} for op, said in self.plan]
+
+
+def _of_manager() -> Snapshot:
+    """What an init has been given before its first step is what it has not from the manager."""
+    told = {**snapshot(os.getpid()), "limits of cgroups": []}
+    return {kind: lines for kind, lines in told.items() if kind not in ("descriptors", "folders")}
 
 
 def _about(said: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Container, Iterable
 from hashlib import sha256
+from pathlib import Path
 
 import attrs
 from attrs import field, frozen
@@ -237,6 +238,16 @@ class Cgroups:
         for name, wanted in attrs.asdict(limits).items():
             if wanted != getattr(UNLIMITED, name) and name in SETTINGS:
                 self._set(token, name, limits)
+
+    def limits_of(self, token: str) -> list[str]:
+        """What the files say by which a container is limited: their names and texts."""
+        found = []
+        for name, setting in SETTINGS.items():
+            for file in self._files(name):
+                with contextlib.suppress(KeyError, OSError):
+                    path = os.path.join(self.tops[setting.controller], token, file)
+                    found.append(f"{file} {Path(path).read_text().strip()}")
+        return found
 
     def by_hand(self, limits: Limits) -> Group:
         """The group, with these limits, of a container that someone makes by hand."""

@@ -73,14 +73,22 @@ def _mounts(pid: int) -> list[dict[str, Any]]:
 def _mount(line: str) -> dict[str, Any]:
     """What a line of mountinfo says (proc_pid_mountinfo(5))."""
     before, _, after = line.partition(" - ")
-    _, _, _, _, target, options, *_ = before.split(" ")
+    _, _, _, _, target, options, *shared = before.split(" ")
     kind, source, *_ = after.rstrip("\n").split(" ")
     return {
         "target": _path(target),
         "type": kind,
         "source": _path(source),
         "options": options.split(","),
+        "propagation": _propagation(shared),
     }
+
+
+def _propagation(shared: list[str]) -> str:
+    """As findmnt(8) says it (mount_namespaces(7))."""
+    words = {"shared": "shared", "master": "slave", "unbindable": "unbindable"}
+    found = [words[tag] for one in shared if (tag := one.partition(":")[0]) in words]
+    return ",".join(found) or "private"
 
 
 def _path(text: str) -> str:

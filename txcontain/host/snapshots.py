@@ -13,7 +13,7 @@ Snapshot = dict[str, list[str]]  # by what they tell of
 
 
 def snapshot(pid: int) -> Snapshot:
-    """A process's namespaces, mounts, powers, limits, descriptors and folders (proc(5)).
+    """A process's namespaces, cgroups, mounts, powers, limits, descriptors, folders (proc(5)).
 
     Raises OSError if it is gone.
     """
@@ -25,6 +25,9 @@ def snapshot(pid: int) -> Snapshot:
     powers = ("Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp")
     return {
         "namespaces": [f"{kind} {held['namespaces'][kind]['id']}" for kind in NAMESPACES],
+        "cgroups": [
+            f"{one['controllers'] or 'version 2'} {one['path']}" for one in held["cgroups"]
+        ],
         "mounts": [_line(mount) for mount in held["mounts"]],
         "powers": [line for line in status if line.startswith(powers)],
         "limits": limits,
@@ -34,11 +37,15 @@ def snapshot(pid: int) -> Snapshot:
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
-    """What is not the same any more: of each kind, the lines that are gone, and the new ones."""
+    """What is not the same any more: of each kind, the lines that are gone, and the new ones.
+
+    :param before: only its kinds are told of
+    """
     found = []
-    for kind, lines in after.items():
-        was, now = {*before[kind]}, {*lines}  # there may be a thousand of each
-        gone = [line for line in before[kind] if line not in now]
+    for kind, had in before.items():
+        lines = after[kind]
+        was, now = {*had}, {*lines}  # there may be a thousand of each
+        gone = [line for line in had if line not in now]
         new = [line for line in lines if line not in was]
         if gone or new:
             found.append({"of": kind, "gone": gone[:MOST_LINES], "new": new[:MOST_LINES]})
@@ -46,7 +53,8 @@ def changes(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
 
 
 def _line(mount: dict[str, Any]) -> str:
-    return f"{mount['target']} {mount['type']} {mount['source']} {','.join(mount['options'])}"
+    said = f"{mount['target']} {mount['type']} {mount['source']} {','.join(mount['options'])}"
+    return f"{said} {mount['propagation']}"
 
 
 def _descriptors(pid: int) -> list[str]:
