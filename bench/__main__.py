@@ -28,6 +28,7 @@ from bench import (
     report,
     services,
     stay,
+    steps,
 )
 from bench.contestants import FLOOR, Contestant, Docker, Mixed, Txcontain
 from bench.manager import BASE, ROOT, make_images, running
@@ -89,7 +90,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         running(folder, folder / "cold", 0) as without,
     ):
         ours = Txcontain(with_warm, WARM), Mixed(for_mixed, MIXED), Txcontain(without, COLD)
-        warm, *_ = ours
+        warm, _, cold = ours
         field = [*ours, *others, *contestants.floor(root)]
         for one in field * 2:
             one.end(one.finish(one.begin()))  # unpack layers, fill caches
@@ -108,6 +109,7 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures += logs.figures(folder)
         figures += pulls.figures(folder, root, folder / "pulls", docker, scale.first)
         figures.append(services.figure(warm, scale.rounds))
+        figures += steps.figures(cold, scale.rounds)
         figures += asked.figures(warm, root, scale.rounds)
         figures.append(health.figure(warm, scale.running[-1], scale.idle))
         figures.append(health.hung(warm, scale.first))

@@ -85,6 +85,13 @@ class Connection:
             raise Refused(f"{status}: {unquote(reason.decode(errors='replace')).strip()}")
         return body
 
+    def first_piece(self) -> bytes:
+        """The first chunk of an answer that goes on; raises as ``answer`` does."""
+        status, headers = self._head()
+        if status >= 300:
+            raise Refused(unquote(headers.get(b"txcontain-reason", b"").decode()))
+        return self._file.read(int(self._file.readline(), 16))
+
     def read_to_the_end(self) -> bytes:
         """An answer that ends with the connection."""
         status, _ = self._head()
