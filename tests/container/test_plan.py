@@ -431,10 +431,8 @@ class Containers(SynchronousTestCase):
     def test_no_stop(self) -> None:
         """A launch has no step in which it waits for a person: that it could costs it nothing."""
         for keys in ({}, {"network": "private"}, {"init": True}, {"tty": True}):
-            ops = [
-                op for op, _ in plan_of(link=Link("10.0.0.2", "255.255.0.0", "10.0.0.1"), **keys)
-            ]
-            self.assertNotIn("pause", ops)
+            link = Link("10.0.0.2", "255.255.0.0", "10.0.0.1")
+            self.assertNotIn("pause", [op for op, _ in plan_of(link=link, **keys)])
 
     def test_capabilities(self) -> None:
         """The numbers are those of <linux/capability.h>; none reaches devices or raw sockets."""

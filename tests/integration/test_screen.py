@@ -469,8 +469,8 @@ class EscapeTests(BrowserCase):
 
     def test_step_and_escape(self) -> None:
         """By keys alone, one goes to a step, and has an escape tried: it gets out, and is held."""
-        config = self.upload(**self.job("#!/bin/sh\nsleep 60\n"))
-        for size, scheme in ((NARROW, "light"), ((1280, 640), "dark")):
+        config = self.upload(**self.job("#!/bin/sh\nsleep 60\n"), name="orders")
+        for size, scheme in ((NARROW, "light"), ((1500, 640), "dark")):
             page = self.open(f"#/step/{'-'.join(config.values())}", size, scheme)
             page.get_by_text("What it has not from the manager").wait_for()
             page.get_by_role("button", name="seccomp").first.press("Enter")
