@@ -124,6 +124,25 @@ class ArchiveTests(ContentCase):
         (self.folder / "manifest.json").unlink()
         self.assertEqual(archive(str(self.folder)), "an OCI image layout")
 
+    def test_saved_without_a_name(self) -> None:
+        """`docker save` of an id writes no file of names; a manifest.json may be a web page's."""
+        manifest = self.folder / "manifest.json"
+        for text, expected in (
+            ('[{"Config": "c.json", "RepoTags": null, "Layers": ["l/layer.tar"]}]', True),
+            ('[{"Config": "c.json"}]', False),
+            ('{"name": "a page", "icons": []}', False),
+            ("[1]", False),
+            ("[]", False),
+            ("[" * 100_000, False),
+            ("\0", False),
+        ):
+            self.make("manifest.json")
+            manifest.write_text(text)
+            self.assertEqual(archive(str(self.folder)) != "", expected, text[:50])
+        manifest.unlink()
+        manifest.symlink_to("/proc/self/environ")
+        self.assertEqual(archive(str(self.folder)), "")
+
 
 class KeptTests(SynchronousTestCase):
     """What is kept on the disk."""
@@ -152,3 +171,9 @@ class KeptTests(SynchronousTestCase):
             content.told, "left out of a.tar: 5 device nodes (a, b, c, ..); see docs/images.md"
         )
         self.assertEqual(Metadata("/x/a.tar").told, "")
+
+    def test_told_of_an_archive(self) -> None:
+        """An archive of an image is called that."""
+        told = Metadata("/x/a.tar", archive="an OCI image layout").told
+        self.assertIn("a.tar is an OCI image layout: its files are mounted as they are", told)
+        self.assertIn("base_image can name it", told)

@@ -16,7 +16,7 @@ from typing import IO, Any
 from attrs import evolve, frozen
 
 from txcontain.container.document import read_object, refuse, shown
-from txcontain.errors import ConfigAtFault
+from txcontain.errors import ConfigAtFault, Error
 from txcontain.host.files import NoFile, open_file
 from txcontain.images import oci
 from txcontain.images.oci import Descriptor, ImageConfig, Index, Manifest, Platform
@@ -24,6 +24,7 @@ from txcontain.images.programs import compression_in
 from txcontain.images.stack import link_in, resolve
 
 INDEX, OF_DOCKER = "index.json", "manifest.json"
+KEYS = {"Config", "Layers"}  # that an image in the second has
 NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")  # annotations
 DEEPEST = 3  # indexes within each other
 MOST_IMAGES = 100
@@ -179,6 +180,16 @@ def _of_index(
         check_config(image, config, platform)
         blobs = {layer.digest: archive.path(_blob(layer)) for layer in image.layers}
         yield Found(own, document, config, blobs)
+
+
+def lists_images(folder: str) -> bool:
+    """Whether an unpacked tarball has a manifest.json of `docker save`, not one of a web page."""
+    archive = Archive(folder)
+    try:
+        listed = _list(read_object(b'{"images":' + archive.read(OF_DOCKER) + b"}"), "images")
+    except (Error, OSError):
+        return False
+    return bool(listed) and all(isinstance(one, dict) and {*one} >= KEYS for one in listed)
 
 
 def _of_docker(archive: Archive, platform: Platform, largest: int) -> Iterator[Found]:

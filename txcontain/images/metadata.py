@@ -13,6 +13,7 @@ from typing import Any
 from attrs import field, frozen
 
 from txcontain.container.facts import RUN, TMP, Place
+from txcontain.images.layout import lists_images
 from txcontain.images.stack import place
 
 RECORD, LONGEST_RECORD = ".json", 1 << 20  # the suffix of the file beside a layer; its bytes
@@ -34,14 +35,19 @@ class Metadata:
 
     @property
     def told(self) -> str:
-        """A sentence about what was left out; empty if nothing was."""
+        """What a person should know of it where it is mounted; empty if there is nothing."""
         kinds = [
             f"{left['count']} {kind} ({', '.join(left['names'])}"
             + (", ..)" if left["count"] > len(left["names"]) else ")")
             for kind, left in self.left_out.items()
         ]
         name = os.path.basename(self.tarball)
-        return f"left out of {name}: {', '.join(kinds)}; see docs/images.md" if kinds else ""
+        said = [
+            f"{name} is {self.archive}: its files are mounted as they are, not as the root of an "
+            "image (base_image can name it)"
+        ] * bool(self.archive)
+        said += [f"left out of {name}: {', '.join(kinds)}; see docs/images.md"] * bool(kinds)
+        return "; ".join(said)
 
 
 def read(document: bytes) -> Metadata:
@@ -66,7 +72,9 @@ def look(folder: str) -> dict[str, Any]:
 def archive(folder: str) -> str:
     """What an unpacked tarball is if it is no root; empty if it may be one."""
     names = set(os.listdir(folder))
-    if "manifest.json" in names and names & {"repositories", "oci-layout"}:
+    if "manifest.json" in names and (
+        names & {"repositories", "oci-layout"} or lists_images(folder)  # saved without a name
+    ):
         return "an archive of `docker save`"
     return "an OCI image layout" if "oci-layout" in names else ""
 
