@@ -18,6 +18,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "no root": {"startup_owner": "worker"},
     "memory": {"limits": {"memory": "16M"}},
     "processes": {"limits": {"pids": 20}},
+    "processors": {"limits": {"cpus": 0.01}},
 }
 
 
@@ -37,6 +38,7 @@ class EscapeTests(ManagerCase):
         for escape in ESCAPES:
             config = "-".join(self.upload(**KEYS.get(escape.wall, {})).values())
             answer = self.ask("POST", f"/escapes/{config}", {"without": escape.wall})
+            self.assertEqual(self.ask("GET", "/instances").json, {"instances": []})
             self.assertEqual(answer.status, 200, (escape.wall, answer.reason))
             got = [answer.json[which]["escaped"] for which in ("without", "with")]
             self.assertEqual(got, [True, False], (escape.wall, answer.json))

@@ -8,6 +8,7 @@ harms nothing. Its exit status is 0 if it got out. ``docs/walls.md`` is made fro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ from txcontain.container.spec import Spec
 from txcontain.container.walls import WALLS, Wall
 
 POWERFUL = [*CAPABILITIES.values(), 27, 34]  # and MKNOD, SYSLOG (capabilities(7))
-MOST_MEMORY, MOST_PROCESSES = 32 << 20, 100  # limits that an escape may try to exceed
+# Limits that an escape may try to exceed.
+MOST_MEMORY, MOST_PROCESSES, MOST_PROCESSORS = 32 << 20, 100, 0.02
 SHELL, SAID = "/bin/sh", "exec >&2\n"  # it is heard on its standard error
 NOT_OURS = ("output", "look_after", "terminal", "stream")  # steps for a program that stays
 
@@ -59,6 +61,14 @@ def _with_setuid(plan: Plan) -> Plan:
 
 def _by_root(plan: Plan) -> Plan:
     return [(op, {**said, "owner": "root"} if op == "user" else said) for op, said in plan]
+
+
+def _with_host_folder(plan: Plan) -> Plan:
+    """That of the bait, which the program's variables name."""
+    *_, (_, program) = plan
+    folder = os.path.dirname(dict(program["environment"])["FILE"][0])
+    more = step("host_folder", path=folder, target="/mnt", flags=["ro"], allowed=[folder])
+    return [one for each in plan for one in ([more, each] if each[0] == "seal" else [each])]
 
 
 def _always(spec: Spec) -> bool:
@@ -185,6 +195,13 @@ ESCAPES = (
         more=lambda spec: spec.limits.pids,
     ),
     Escape(
+        "no host folder",
+        "reads a file in a folder of the host",
+        'read -r word <"/mnt/${FILE##*/}" && [ "$word" = "$WORD" ] && echo "$FILE: $word"',
+        cut=_with_host_folder,
+        stands=lambda spec: not any(volume.on_host for volume in spec.volumes),
+    ),
+    Escape(
         "read-only root",
         "writes into its image's root",
         ": >/escaped && ls /escaped",
@@ -203,6 +220,17 @@ ESCAPES = (
         'read -r name </proc/sys/kernel/hostname && echo "$name" && [ "$name" = "$HOST" ]',
         cut=_but("hostname"),  # that would set the host's
         shared="uts",
+    ),
+    Escape(
+        "processors",
+        "takes more of their time than its limit, within four seconds",
+        "read -r now _ </proc/uptime && end=$((${now%.*} + 4))\n"
+        "while [ ${now%.*} -lt $end ]; do read -r now _ </proc/uptime; done\n"
+        "read -r said </proc/self/stat && set -- ${said##*) }\n"
+        'ticks=$((${12} + ${13})) && echo "$ticks hundredths of a second" && [ $ticks -gt 15 ]',
+        without=lambda spec: evolve(spec, limits=evolve(spec.limits, cpus=None)),
+        stands=lambda spec: 0 < (spec.limits.cpus or 0) <= MOST_PROCESSORS,
+        needs='"limits": {"cpus": 0.02}, or less',
     ),
 )
 

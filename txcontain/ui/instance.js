@@ -205,6 +205,7 @@ export const toneOf = ({ what, reason }) =>
     waiting: "warn",
     unhealthy: "bad",
     healthy: "good",
+    unsafe: "bad",
   })[what] || (what === "ended" && !/exit status 0|asked/.test(reason) ? "bad" : "calm");
 
 function facts(record, details, now, usage) {
