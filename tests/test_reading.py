@@ -31,6 +31,14 @@ class Reading(SynchronousTestCase):
             for name in names:
                 self.assertRegex(code, rf"\bdef {name}\(", path)
 
+    def test_names(self) -> None:
+        """So is every class, constant and attribute that it names there."""
+        for path, text in re.findall(r"hour: `(.+)`\n((?:(?!## ).*\n)*)", GUIDE):
+            code = (PROJECT / path).read_text()
+            names = re.findall(r"`(?:[a-z]+\.)?([A-Z]\w+|(?<=\.)[a-z]\w+)`", text)
+            for name in names:
+                self.assertRegex(code, rf"\b{name}\b", f"{path}: {name}")
+
     def test_stops(self) -> None:
         """Stops are numbered from 1 on; each has a question, and an answer to open."""
         stops = re.split(r"^\*\*Stop (\d+):", GUIDE, flags=re.MULTILINE)[1:]
