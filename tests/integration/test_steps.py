@@ -9,12 +9,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, free_port, wait_until
+from tests.integration.test_exec import Terminal
 from tests.integration.variants import VariantCase
 from tests.support import needs_networks, needs_user_namespaces
 
@@ -190,6 +192,30 @@ class StepTests(VariantCase):
         self.assertIn(where, at_once.response.read().decode())
         beyond = Launch(self, self.config_of(), len(ops) + 9)
         self.assertEqual(beyond.response.status, 409)
+
+    def test_a_shell_at_a_terminal(self) -> None:
+        """A shell enters it as it stands, Ctrl-C ends what runs there, and one goes on after it."""
+        program = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, "step"]
+        at = ["--at", "hostname", *self.config_of(network="none").split("-")]
+        terminal = Terminal(["setsid", "--ctty", "--wait", *program, *at])
+        self.addCleanup(terminal.close)
+        wait_until(lambda: terminal.shows("step> "), "it waits at the prompt")
+        terminal.type("shell\n")
+        wait_until(lambda: terminal.after("shell").strip(), "the shell waits")
+        terminal.type("cat /job/run; echo is $((40 + 2)); sleep 1000\n")
+        wait_until(lambda: terminal.shows("is 42"), "it runs")
+        self.assertIn("sleep 60", terminal.screen)
+        terminal.type("\3")
+        terminal.type("echo is $((40 + 3))\n")
+        wait_until(lambda: terminal.shows("is 43"), "it goes on")
+        terminal.type("exit\n")
+        wait_until(lambda: "step> " in terminal.after("is 43"), "it waits at the prompt again")
+        self.assertNotIn("tty", terminal.screen)
+        terminal.type("next\n")
+        wait_until(lambda: terminal.shows("close_descriptors"), "it has gone on")
+        terminal.type("quit\n")
+        self.assertEqual(terminal.process.wait(PATIENCE), 0)
+        self.wait_until_nothing_is_left()
 
     def test_at_the_prompt(self) -> None:
         """A person goes on, back and into it, and sees what a step has changed."""

@@ -1,6 +1,7 @@
 """The command `step`: a launch that stops before each step, or lacks a wall."""
 
 import os
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -34,7 +35,7 @@ shell            a shell in what there is so far (as root, on the manager's host
 quit             end it: nothing of it is left but its volumes
 The first letter of each does as well; an empty line is next."""
 NAMES = ("next", "continue", "until", "back", "diff", "why", "list", "shell", "quit", "help")
-SHELL = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh"
+SHELL = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh +m"
 
 
 class Launch:
@@ -182,7 +183,13 @@ def enter(pid: int) -> None:
     """Run a shell in the container as it is now."""
     if os.geteuid() != 0:
         raise CliError("Only root can enter it, on the manager's host.")
-    subprocess.run(SHELL.format(pid).split(), check=False)
+    # It has no jobs (+m): in another pid namespace it couldn't give the terminal back to us. So
+    # Ctrl-C reaches us, too, and is not for us.
+    ours = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        subprocess.run(SHELL.format(pid).split(), check=False)
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def told(launch: Launch, command: str) -> str:
