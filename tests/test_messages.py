@@ -2715,6 +2715,11 @@ ELSEWHERE = (
         "there is no process {} → compare another one",
     ),
     (
+        "a comparison with a process that is not shown",
+        "engine/test_inspection.py:test_a_process_that_may_not_be_seen",
+        "this manager may not look at process {} → compare another one",
+    ),
+    (
         "a file that is not in mountables/",
         "engine/test_secrets.py:test_missing",
         "there is no file {} in {}/ → put it there, or correct the config",

@@ -135,6 +135,9 @@ async def held_beside(manager: Manager, instance: Instance, other: str) -> dict[
     try:
         async with manager.surveys.turn():
             theirs = await manager.threads(isolation, int(other[:LONGEST_PID]))
+    except PermissionError as error:  # a security module, or the PID 1 of a virtual machine
+        what = f"this manager may not look at process {shown(other)}"
+        raise InvalidData(what, "compare another one") from error
     except OSError as error:
         raise InvalidData(f"there is no process {shown(other)}", "compare another one") from error
     return {"to": other, "walls": compare(one, theirs)}
