@@ -172,7 +172,7 @@ def figures_with_many(
     figures = [
         Figure(f"launch, {count} running", "ms", with_many, "none running", with_none, "≤ 1.5 x"),
         *measure.with_many(ours, count, docker, scale.idle),
-        *page.figures(ours, count, scale.commands),
+        *page.figures(ours, count, scale.commands, scale.idle),
         *measure.command_line(manager, docker, scale.commands),
     ]
     restart = measure.restart(manager, count)

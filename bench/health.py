@@ -37,10 +37,7 @@ def figure(ours: Txcontain, count: int, lasting: float) -> Figure:
         with ThreadPoolExecutor(AT_ONCE) as threads:
             names = list(threads.map(launch, range(count)))
         ask_until(manager.client, "/instances", all_healthy, manager.process)
-        before, began = processes.cpu_seconds([manager.process.pid]), time.monotonic()
-        time.sleep(lasting)
-        used = processes.cpu_seconds([manager.process.pid]) - before
-        share = 100 * used / (time.monotonic() - began)
+        share = processes.share(manager.process.pid, lasting)
         for name in names:
             manager.destroy(name)
     what = f"{count} health checks a second, of a core"

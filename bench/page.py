@@ -1,4 +1,5 @@
-"""The page in a browser, with many instances: how soon it shows what happens, how it scrolls.
+"""The page in a browser, with many instances: how soon it shows them and what happens to them, how
+it scrolls, and what the manager pays for one who watches.
 
 It needs ``pip install '.[browser]'`` and Debian's chromium; without one of them it is left out.
 """
@@ -7,11 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
+from bench import processes
 from bench.contestants import Txcontain
 from bench.measure import Figure
 
@@ -40,8 +43,8 @@ SHOWN = """text => new Promise(done => {
 })"""
 
 
-def figures(ours: Txcontain, count: int, times: int) -> list[Figure]:
-    """Both, with so many instances running. None if there is no browser."""
+def figures(ours: Txcontain, count: int, times: int, lasting: float) -> list[Figure]:
+    """All of them, with so many instances running. None if there is no browser."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -49,27 +52,32 @@ def figures(ours: Txcontain, count: int, times: int) -> list[Figure]:
     chromium = shutil.which("chromium")
     if chromium is None:
         return []
-    with sync_playwright() as playwright, opened(playwright, chromium, ours.manager.port) as page:
+    manager = ours.manager
+    with sync_playwright() as playwright, blank(playwright, chromium) as page:
+        began = time.perf_counter()
+        page.goto(f"http://127.0.0.1:{manager.port}/")
         page.locator(".tall .row").first.wait_for()
+        painted = time.perf_counter() - began
+        share = processes.share(manager.process.pid, lasting)
         frames = page.evaluate(SCROLL, 3)
         page.get_by_label("Filter instances").fill(NEW)
-        ours.manager.client.close()  # it has been idle for long
+        manager.client.close()  # it has been idle for long
         delays = [until_seen(ours, page, f"{NEW}-{number}") for number in range(times)]
     of = f"the page, {count} running"
     return [
+        Figure(f"{of}: from its address to its first rows", "s", painted, "the goal", 1, "≤ 1"),
+        Figure(f"{of}: one who watches, of a core", "%", share, "the goal", 5, "≤ 5"),
         Figure(f"{of}: frames a second, scrolling", "", frames, "the goal", 50, "≥ 50"),
         Figure(f"{of}: event to screen", "ms", median(delays) * 1e3, "the goal", 150, "≤ 150"),
     ]
 
 
 @contextmanager
-def opened(playwright: Any, chromium: str, port: int) -> Iterator[Any]:
-    """The page, in a browser that ends."""
+def blank(playwright: Any, chromium: str) -> Iterator[Any]:
+    """A page of a new browser, which ends."""
     browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
     try:
-        page = browser.new_page(viewport=SIZE)
-        page.goto(f"http://127.0.0.1:{port}/")
-        yield page
+        yield browser.new_page(viewport=SIZE)
     finally:
         browser.close()
 

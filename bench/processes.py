@@ -101,6 +101,13 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     )
 
 
+def share(pid: int, lasting: float) -> float:
+    """Which part of one CPU a process takes in the next so many seconds, in percent."""
+    before, began = cpu_seconds([pid]), time.monotonic()
+    time.sleep(lasting)
+    return 100 * (cpu_seconds([pid]) - before) / (time.monotonic() - began)
+
+
 def end_descendants() -> None:
     """Kill whatever this process has started and not ended."""
     for _ in range(100):
