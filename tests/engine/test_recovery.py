@@ -434,8 +434,11 @@ class RestoreTests(RestoreTestCase):
         os.makedirs(os.path.join(self.folder, "layers/0123-4567.unpacking/layer"))
         with open(os.path.join(self.folder, "configs/.web-1-01.cfg.1.tmp"), "w") as file:
             file.write("{")
+        for work in ("run/images", "run/packing"):
+            os.makedirs(os.path.join(self.folder, work, "0123/scratch"))
         self.assertEqual(len(self.next_manager()), 2)
-        self.assertEqual((self.folders("layers"), self.folders("configs")), ([], []))
+        for folder in ("layers", "configs", "run/images", "run/packing"):
+            self.assertEqual(self.folders(folder), [])
 
     def test_journal(self) -> None:
         """The journal has an event for everything that was done."""

@@ -1,11 +1,13 @@
 """Images with layers: loaded, launched, shared and removed by a real manager."""
 
 import contextlib
+import http.client
 import json
 import os
 import socket
 import tarfile
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +15,7 @@ from urllib.parse import quote
 from tests.images.archives import ImageMaker, image, tarball
 from tests.integration.harness import PATIENCE, ManagerCase, wait_until
 from tests.integration.tarballs import device, file, folder, link, script, small_image, special
+from tests.support import needs_user_namespaces
 from txcontain.container.init import MOST_OPTIONS
 from txcontain.images.fresh import LIST
 from txcontain.images.oci import Healthcheck, Index, to_bytes
@@ -35,6 +38,7 @@ UPPER = (
     file("all/new", ""),
     file("etc/.wh.conf.d"),
 )
+DEEPEST = int(os.environ.get("LAYERS", "60"))  # of an image; tests/vm/images.sh tries more
 LOWER_TARBALL = tarball(*LOWER)
 ENTRY = '#!/bin/sh\necho "$@" $A $B; id -u; readlink /proc/self/cwd\n'
 LOOK = "cat /data/kept /data/changed; echo; ls /data /all; test -e /etc/conf.d || echo no conf.d"
@@ -53,6 +57,14 @@ class ImageCase(ManagerCase):
     def layers(self) -> set[str]:
         """The layers that are on the disk."""
         return set(os.listdir(self.state / "layers"))
+
+    def kept(self) -> list[str]:
+        """What there is of images, beside the layers of tarballs."""
+        folders = ("layers", "run/images", "run/packing")
+        found = [path.name for folder in folders for path in (self.state / folder).iterdir()]
+        of_tarballs = [name for name in found if len(name.removesuffix(".json")) == 32]
+        found = [name for name in found if name not in (LIST, *of_tarballs)]
+        return found + [name for name in os.listdir(self.state / "images") if name[0] != "n"]
 
     def say(self, base_image: str, text: str, **keys: Any) -> str:
         """What a script says in a container of an image."""
@@ -100,10 +112,21 @@ class Loads(ImageCase):
 
     def test_many_layers(self) -> None:
         """An image may have as many layers as one overlay, though mount(2) takes only a page."""
-        layers = [LOWER, *([file(f"n{number}", "")] for number in range(60))]
-        self.load(image(layers).archive("deep:1"))
-        self.assertEqual(self.say("deep:1", "ls -d /n0 /n59; cat /data/kept"), "/n0\n/n59\nkept")
-        self.assertGreater(60 * len(f"{self.state}/layers/{64 * 'f'}"), MOST_OPTIONS)
+        self.see_all_of(DEEPEST)
+
+    @needs_user_namespaces
+    def test_many_mapped(self) -> None:
+        """So it may with a user namespace, where each layer is a mount of its own."""
+        self.see_all_of(DEEPEST, user_namespace=True)
+
+    def see_all_of(self, number: int, **keys: Any) -> None:
+        """Fail unless a container sees what each of so many layers has, also in /run."""
+        self.assertGreater(number * len(f"{self.state}/layers/{64 * 'f'}"), MOST_OPTIONS)
+        upper = ([folder("run"), file(f"run/n{place}")] for place in range(1, number))
+        self.load(image([LOWER, *upper]).archive("deep:1"))
+        look = f"cat /data/kept; ls /run | grep -c .; ls /run/n1 /run/n{number - 1}"
+        seen = f"kept{number - 1}\n/run/n1\n/run/n{number - 1}\n"
+        self.assertEqual(self.say("deep:1", look, **keys), seen)
 
     def test_run_and_tmp(self) -> None:
         """/run and /tmp are in memory, on what all layers have there."""
@@ -185,13 +208,6 @@ class Refusals(ImageCase):
             self.assertIn(word, answer.reason)
         self.assertEqual(self.ask("GET", "/images").json, {"images": []})
         wait_until(lambda: not self.kept(), "nothing is kept")
-
-    def kept(self) -> list[str]:
-        """What there is of images."""
-        folders = ("layers", "run/images", "run/packing")
-        found = [name for folder in folders for name in os.listdir(self.state / folder)]
-        found = [name for name in found if name != LIST]
-        return found + [name for name in os.listdir(self.state / "images") if name[0] != "n"]
 
     def test_hostile_layers(self) -> None:
         """Layers that would hide files elsewhere, or bring marks of their own, are refused."""
@@ -344,6 +360,77 @@ class Interrupted(ImageCase):
         self.start()
         self.assert_nothing_kept()
         self.assertEqual(os.listdir(names.parent), [names.name])
+
+
+# What there is first at some moments of a load, one after the other, and of a commit.
+MOMENTS = ("run/images/*", "layers/*.unpacking", f"layers/{'?' * 64}", f"images/{'?' * 64}.json")
+
+
+class Killed(ImageCase):
+    """A manager that is killed at several moments keeps an image as a whole, or nothing of it."""
+
+    def kill_at_each_moment(self, ask: Callable[[], object], look: Callable[[], None]) -> None:
+        """Kill the manager in the middle of what makes the image app:1, and let it be made then.
+
+        :param look: fails unless the image is as it should be
+        """
+        for moment in MOMENTS:
+            asking = threading.Thread(target=self.ask_in_vain, args=(ask,), daemon=True)
+            asking.start()
+            while asking.is_alive() and not any(self.state.glob(moment)):
+                pass
+            self.manager.kill()
+            self.manager.wait()
+            asking.join(PATIENCE)
+            self.start()
+            if self.ask("GET", "/images").json["images"]:
+                look()  # it was quick: the image is whole
+                self.remove()
+            wait_until(lambda: not self.kept(), "nothing is kept")
+            ask()
+            look()
+            self.remove()
+            wait_until(lambda: not self.kept(), "nothing is kept")
+
+    def ask_in_vain(self, ask: Callable[[], object]) -> None:
+        """Ask a manager that is killed meanwhile."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            ask()
+
+    def shows(self, text: str) -> str:
+        """What shell commands say in a container of the image."""
+        command = ["/bin/sh", "-c", text]
+        return self.output_of(self.launch(base_image="app:1", command=command))
+
+    def remove(self) -> None:
+        """Remove the image."""
+        self.assertEqual(self.ask("DELETE", "/images/app:1").status, 200)
+
+    def test_load(self) -> None:
+        """It is so of a load."""
+        archive = image([LOWER, UPPER]).archive("app:1")
+
+        def look() -> None:
+            self.assertEqual(self.shows(LOOK), SEEN)
+
+        self.kill_at_each_moment(lambda: self.load(archive), look)
+
+    def test_commit(self) -> None:
+        """It is so of a commit, and the instance goes on."""
+        text = "while sleep 0.1; do echo; done"
+        config = self.job(f"#!/bin/sh\n echo new > /new; echo done; {text}\n", writable_root=True)
+        instance = self.launch(**config)
+        wait_until(lambda: self.log_of(instance).startswith("done"), "it has written")
+
+        def look() -> None:
+            before = len(self.log_of(instance))
+            self.assertEqual(self.shows("cat /new"), "new\n")
+            wait_until(lambda: len(self.log_of(instance)) > before, "it goes on")
+
+        commit = {"image": "app:1"}
+        self.kill_at_each_moment(
+            lambda: self.ask("POST", f"/instances/{instance}/commit", commit), look
+        )
 
 
 class Names(ImageCase):

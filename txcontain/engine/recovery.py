@@ -45,9 +45,10 @@ def restore(manager: Manager) -> list[str]:
     for path in manager.layers.cut_short():
         done.append(f"removed {path}, whose unpacking was cut short")
         _remove_later(manager, path)
-    images = os.path.join(manager.state, "run", "images")
-    for name in os.listdir(images):
-        _remove_later(manager, os.path.join(images, name))
+    for work in ("images", "packing"):
+        folder = os.path.join(manager.state, "run", work)
+        for name in os.listdir(folder):
+            _remove_later(manager, os.path.join(folder, name))
     for path in leftovers:
         done.append(f"removed {path}, a volume's, which was half made or half removed")
         _remove_later(manager, path)
