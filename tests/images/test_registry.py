@@ -25,7 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from tests.images.archives import HERE, image
 from tests.integration.tarballs import file
-from txcontain.engine.arrivals import LONGEST_PULL, Arrivals
+from txcontain.engine.arrivals import LONGEST_PULL, MOST_OF_ONE, Arrivals
 from txcontain.engine.images import Images
 from txcontain.errors import CalledOff, ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci, registry
@@ -507,6 +507,24 @@ class Pulls(PullCase):
         error = self.failureResultOf(pulled, ConfigAtFault).value
         self.assertEqual(error.chain, (WHAT, "it takes longer than 4 hours"))
         self.assertEqual(os.listdir(self.folder / "work"), [])
+
+    def test_another_registry(self) -> None:
+        """Registries that are silent keep only each other's images waiting."""
+        made = image([[file(name)] for name in "abcdefgh"])
+        blobs: dict[str, Answer] = {
+            f"/v2/app/blobs/{one.digest}": silence for one in made.manifest.layers
+        }
+        blobs[f"/v2/app/blobs/{made.manifest.config.digest}"] = body(to_bytes(made.config))
+        silent = [f"127.0.0.2:5000/app:{number}" for number in range(MOST_OF_ONE + 1)]
+        of_tags = {
+            f"/v2/app/manifests/{name[-1]}": body(to_bytes(made.manifest)) for name in silent
+        }
+        pulls = [self.pull({**blobs, **of_tags}, name, gone=Deferred()) for name in silent]
+        self.assertEqual(len(self.arrivals.pulls), MOST_OF_ONE)
+        self.successResultOf(self.pull({}, gone=Deferred()))
+        for pulled in pulls:
+            self.assertNoResult(pulled)
+            pulled.addErrback(lambda _: None)
 
     def test_hang_up(self) -> None:
         """The hang-up of the last one who waits for a pull ends it, and its connections."""

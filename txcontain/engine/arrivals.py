@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from secrets import token_hex
 from typing import Any
+from weakref import WeakValueDictionary
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -30,9 +31,10 @@ from txcontain.images.registry import Conversation, Registries
 from txcontain.later import Few, Timer, background, together
 from txcontain.logs.journal import Journal
 
-MOST_LOADS, MOST_PULLS, MOST_WAITING = 2, 3, 20  # at once; that wait
-MOST_DOWNLOADS, MOST_UNPACKINGS = 4, 3  # layers at once
-LONGEST_PULL = 4  # hours: a slow registry keeps others waiting
+MOST_LOADS, MOST_PULLS, MOST_WAITING = 2, 9, 20  # at once; that wait
+MOST_OF_ONE = 3  # pulls from one registry at once: a slow one must not keep the others waiting
+MOST_DOWNLOADS, MOST_UNPACKINGS = 4, 3  # layers at once: of a pull, of all
+LONGEST_PULL = 4  # hours
 
 
 @define(eq=False)
@@ -58,6 +60,7 @@ class Pull(Arrival):
     wanted: int = 1  # by how many who have not hung up
     waiting: list[Deferred[Any]] = field(factory=list)  # of those who came when it was begun
     hang_up: Callable[[], object] = lambda: None  # on the registry
+    downloads: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_DOWNLOADS))
 
     def take(self, length: int) -> None:
         """There are so many bytes more. Raises why the image can't be had, if it can't."""
@@ -92,7 +95,8 @@ class Arrivals:
     # Pulls by the name of the image, and whether it comes over plain HTTP.
     _begun: dict[tuple[str, bool], Pull] = field(factory=dict)
     _unpackings: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_UNPACKINGS))
-    _downloads: DeferredSemaphore = field(factory=partial(DeferredSemaphore, MOST_DOWNLOADS))
+    # Of each registry that is asked now, whose turn it is.
+    _turns: WeakValueDictionary[str, Few] = field(factory=WeakValueDictionary)
 
     async def get_base(
         self, spec: Spec, folder: str, layers: list[str], held: list[str]
@@ -280,7 +284,10 @@ class Arrivals:
         what, reactor = f"pulling {reference.short}", self.registries.reactor
         too_slow = ConfigAtFault(f"it takes longer than {LONGEST_PULL} hours")
         late = Timer(reactor, pull.end)
-        async with self.pulling.turn(), self.working(what) as folder:
+        registry = reference.registry
+        few = Few(f"pulls from {registry}", MOST_OF_ONE, MOST_WAITING)
+        turns = self._turns.setdefault(registry, few)
+        async with turns.turn(), self.pulling.turn(), self.working(what) as folder:
             conversation = await self.registries.converse(reference, insecure)
             pull.begun, pull.hang_up = reactor.seconds(), conversation.end
             self.pulls[folder] = pull
@@ -350,7 +357,7 @@ class Arrivals:
     ) -> None:
         path = os.path.join(folder, layer.hex)
         try:
-            async with self._downloads:
+            async with pull.downloads:
                 pull.go_on()
                 await conversation.download(layer, path, pull.take)
             async with self._unpackings:
