@@ -357,10 +357,21 @@ class GuardedRegistryTests(RegistryCase):
         (self.folder / "logins.json").write_text(json.dumps(logins))
 
     def test_login(self) -> None:
-        """The right login is taken, and a wrong one is refused with what to do."""
-        path = self.name_of()
+        """The right login is taken, and a wrong one is refused with what to do.
+
+        What was pushed comes back by its digest, and says what it says here.
+        """
+        key = self.upload(**self.keys())
+        path = self.path_of(key)
         answer = self.push(path, "app:1", insecure=False)
         self.assertEqual(answer.status, 200, answer.reason)
+        name = f"{self.registry}/app@{answer.json['digest']}"
+        back = self.ask("POST", "/images", {"name": name})
+        self.assertEqual((back.status, back.reason), (200, ""))
+        self.assertEqual(back.json["digest"], answer.json["digest"])
+        said = [self.output_of(self.launch(base_image=name))]
+        said.append(self.output_of(self.ask("POST", "/launch", key).json["instance"]))
+        self.assertEqual(said, ["hello\nmoreconfigured"] * 2)
         self.log_in("wrong")
         answer = self.push(path, "app:2", insecure=False)
         self.assertEqual(answer.status, 409)

@@ -9,8 +9,10 @@ import tarfile
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
+
+from attrs import evolve
 
 from tests.images.archives import ImageMaker, image, tarball
 from tests.integration.harness import PATIENCE, ManagerCase, wait_until
@@ -18,7 +20,7 @@ from tests.integration.tarballs import device, file, folder, link, script, small
 from tests.support import needs_user_namespaces
 from txcontain.container.init import MOST_OPTIONS
 from txcontain.images.fresh import LIST
-from txcontain.images.oci import Healthcheck, Index, to_bytes
+from txcontain.images.oci import Healthcheck, Index, Manifest, Platform, to_bytes
 
 LOWER = (
     *small_image(),
@@ -273,6 +275,117 @@ class Refusals(ImageCase):
         path.write_bytes(tarball(file("oci-layout"), both, *one.layout()[2:], *two.layout()[2:]))
         refused = self.try_to_launch(base_image="two.tar")
         self.assert_refused(refused, 409, "two.tar holds 2 images, and a container has one")
+
+
+Odd = tuple[int, dict[str, str], bytes]  # an answer: status, headers, body
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """A registry with an image, of which it answers one path otherwise."""
+
+    made = image([LOWER, UPPER])
+    odd: ClassVar[dict[str, Odd]] = {}
+
+    def do_GET(self) -> None:
+        """Answer with a manifest, or a blob; what it sends may be cut, or have no end."""
+        top = f"/v2/app/manifests/{self.made.top.digest}", "/v2/app/manifests/1"
+        whole = dict.fromkeys(top, to_bytes(self.made.manifest))
+        whole |= {f"/v2/app/blobs/{name}": content for name, content in self.made.blobs.items()}
+        code, headers, content = self.odd.get(self.path) or (200, {}, whole.get(self.path, b""))
+        self.send_response(code)
+        for name, text in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, text)
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(content)
+            while headers.get("Content-Length") == ENDLESS:
+                self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+ENDLESS = str(1 << 40)  # bytes
+OTHERS = to_bytes(Index((evolve(Hostile.made.top, platform=Platform("plan9", "amd64")),)))
+FIRST = Hostile.made.manifest.layers[0]
+LEADS_OUT = image([LOWER, [file("a/.wh...")]])
+
+
+def with_layers(number: int) -> bytes:
+    """A manifest of so many layers."""
+    return to_bytes(Manifest(Hostile.made.manifest.config, (FIRST,) * number))
+
+
+def sent_to(url: str, code: int = 307) -> Odd:
+    """An answer that sends us on."""
+    return code, {"Location": url}, b""
+
+
+def of_token(realm: str) -> Odd:
+    """An answer that wants a token from there."""
+    return 401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'}, b""
+
+
+# What the registry answers for the manifest, or for the first layer; and why that is refused.
+OF_TAG: tuple[tuple[Odd, str], ...] = (
+    ((200, {}, b'{"schemaVersion": 1}'), "it is a manifest of schema 1"),
+    ((200, {}, with_layers(10_000)[:1_000_000]), "the document is not JSON"),
+    ((200, {}, with_layers(5_000)), "layers has 5000 entries, and may have 500"),
+    ((200, {}, b"[" * 1_000_000), "the document is nested too deep"),
+    ((200, {}, OTHERS), "it is not for this machine"),
+    ((200, {"Content-Length": ENDLESS}, b" " * 65536), "is longer than 1048576 bytes"),
+    ((200, {"Content-Length": "9"}, b"{"), "hangs up"),
+    ((429, {"Retry-After": "1000000"}, b""), "answers 429 → try again later"),
+    (sent_to("file:///etc/passwd"), "'file:///etc/passwd', which is not https"),
+    (sent_to("ftp://127.0.0.1/a"), "which is not https"),
+    (sent_to("http://169.254.169.254/latest"), "which is not https"),
+    (sent_to("/v2/app/manifests/1"), "sends us on more than 5 times"),
+    (of_token("http://169.254.169.254/token"), "which is not https"),
+    (of_token("file:///etc/passwd"), "which is not https"),
+    (of_token("https://me:secret@127.0.0.1/token"), "which is not https"),
+)
+OF_LAYER: tuple[tuple[Odd, str], ...] = (
+    ((200, {}, b"x" * FIRST.size), "has another digest"),
+    ((200, {}, b"x" * (FIRST.size - 1)), f"bytes, and should have {FIRST.size}"),
+    ((200, {}, b"x" * (FIRST.size + 1)), f"is longer than {FIRST.size} bytes"),
+    ((200, {"Content-Length": ENDLESS}, b"x" * 65536), f"is longer than {FIRST.size} bytes"),
+    ((200, {"Content-Length": str(FIRST.size)}, b"x"), "hangs up"),
+    ((404, {}, b""), "has no blob"),
+    (sent_to("file:///etc/passwd"), "which is not https"),
+)
+
+
+class FromHostile(ImageCase):
+    """Pulls from a registry that is an enemy."""
+
+    options = ("--insecure-loopback",)
+
+    def test_refused(self) -> None:
+        """Each of its answers is refused with a sentence, and nothing is kept."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(Hostile.odd.clear)
+        name = f"127.0.0.1:{server.server_port}/app:1"
+        manifest, layer = "/v2/app/manifests/1", f"/v2/app/blobs/{FIRST.digest}"
+        leads_out: dict[str, Odd] = {manifest: (200, {}, to_bytes(LEADS_OUT.manifest))}
+        for digest, content in LEADS_OUT.blobs.items():
+            leads_out[f"/v2/app/blobs/{digest}"] = 200, {}, content
+        for odd, said in (
+            *(({manifest: answer}, said) for answer, said in OF_TAG),
+            *(({layer: answer}, said) for answer, said in OF_LAYER),
+            (leads_out, "has a whiteout that leads out of its folder"),
+        ):
+            Hostile.odd.clear()
+            Hostile.odd.update(odd)
+            answer = self.ask("POST", "/images", {"name": name})
+            self.assertEqual(answer.status, 409, said)
+            self.assertIn(said, answer.reason)
+            self.assertEqual(self.ask("GET", "/images").json, {"images": []})
+        wait_until(lambda: not self.kept(), "nothing is kept")
+        Hostile.odd.clear()
+        self.assertEqual(self.say(name, LOOK), SEEN)
 
 
 class Slow(BaseHTTPRequestHandler):
