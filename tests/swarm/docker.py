@@ -97,6 +97,8 @@ class FakeDocker(Resource):
                 return self.keep(self.configs, document["Name"], {"Spec": document})
             case ["GET ", "configs"]:
                 return 200, list(self.configs.values())
+            case ["DELETE ", "configs", name]:
+                return (204, None) if self.configs.pop(name, None) else self.told(None)
             case ["GET ", "configs", name]:
                 return self.told(self.configs.get(name))
             case ["POST ", "services", "create"]:

@@ -16,6 +16,7 @@ from txcontain import errors
 from txcontain.api.areas import AREAS
 from txcontain.api.resources import make_root
 from txcontain.engine.interface import LogsAsked
+from txcontain.swarm.mapping import name_of_config
 from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
 from txcontain.swarm.watch import AT_ONCE
 
@@ -66,6 +67,40 @@ class ConfigTests(SwarmCase):
         self.assertEqual(names, ["web-1-10.cfg", "web-1-2.cfg"])
         again = self.refused(self.swarm.upload(document(minor="2")), errors.ConfigExists)
         self.assertIn("web-1-2.cfg exists already", str(again))
+
+    def test_versions(self) -> None:
+        """Configs are told by version as numbers, with their instances, and as they came."""
+        for minor in ("10", "9", "01"):
+            self.keep(minor=minor)
+        name = self.launched()
+        found = self.now(self.swarm.configs())
+        wanted: Any = [(("web", "1", minor), []) for minor in ("9", "10")]
+        self.assertEqual(found, [(WEB, [name]), *wanted])
+        read = self.now(self.swarm.read_config("web-1-9.cfg"))
+        self.assertEqual(read, document(minor="9"))
+
+    def test_removed(self) -> None:
+        """A config is removed once no instance has it; those that do are named."""
+        self.keep()
+        name = self.launched()
+        file_name = "web-1-01.cfg"
+        error = self.refused(self.swarm.remove_config(file_name), errors.ConfigInUse)
+        self.assertEqual(error.details["instances"], [name])
+        self.now(self.swarm.destroy(name))
+        self.now(self.swarm.remove_config(file_name))
+        self.assertEqual(self.fake.configs, {})
+        for missing in (file_name, "../etc", "web"):
+            self.refused(self.swarm.remove_config(missing), errors.NoSuchConfig)
+        self.refused(self.swarm.read_config(file_name), errors.NoSuchConfig)
+
+    def test_fails(self) -> None:
+        """What the swarm refuses for another reason is told."""
+        self.keep()
+        path = f"/configs/{name_of_config('web-1-01.cfg')}"
+        for method in ("GET", "DELETE"):
+            self.fake.refusals[f"{method} {path}"] = 500, "broken"
+        for asked in (self.swarm.read_config, self.swarm.remove_config):
+            self.assertIn("broken", str(self.refused(asked("web-1-01.cfg"), errors.MachineAtFault)))
 
     def test_refused(self) -> None:
         """What a swarm can't keep is refused at once, all of it, and nothing is kept."""
@@ -358,6 +393,7 @@ class AreaTests(SwarmCase):
         http: Any = StubTreq(make_root(self.swarm))
         for path, words in (
             ("/instances/web-1/files", "`docker cp` copies files on the node of the instance"),
+            ("/configs/web-1-01/export", "a manager of one host explains and exports it"),
             ("/stats", "`docker stats` shows them"),
             ("/stacks/shop/export", "a manager of one host exports stacks"),
         ):

@@ -21,12 +21,12 @@ from txcontain.api.describe import (
 from txcontain.api.exports import PATHS as EXPORTS
 from txcontain.api.exports import export_of, push_of
 from txcontain.api.v1 import KEY
-from txcontain.api.verbs import Collection, ExtensionResource, send_script
-from txcontain.engine.configs import remove, users
+from txcontain.api.verbs import Collection, ExtensionResource, NotThere, send_script
 from txcontain.engine.explaining import explain_config
 from txcontain.engine.store import SUFFIX
 
 CONFIG = in_path("config", "NAME-MAJOR-MINOR")
+BY_ONE_HOST = "a manager of one host explains and exports it"
 NO_CONFIG = {"404": "there is no such config"}
 
 
@@ -84,14 +84,10 @@ class Configs(Area):
 
     async def all(self, request: Request) -> Json:
         """GET /configs."""
-        used = users(self.manager)
         return {
             "configs": [
-                {
-                    **dict(zip(KEY, key, strict=True)),
-                    "instances": used.get("-".join(key) + SUFFIX, []),
-                }
-                for key in self.manager.configs.versions()
+                {**dict(zip(KEY, key, strict=True)), "instances": names}
+                for key, names in await self.engine.configs()
             ]
         }
 
@@ -100,20 +96,25 @@ class Configs(Area):
         file_name = name + SUFFIX
 
         async def read(request: Request) -> None:
-            document = self.manager.read_config(file_name)
+            document = await self.engine.read_config(file_name)
             request.setHeader(b"Content-Type", b"application/json")
             request.setHeader(b"Content-Length", str(len(document)).encode())
             request.write(document)
 
         async def delete(request: Request) -> None:
-            await remove(self.manager, file_name)
+            await self.engine.remove_config(file_name)
 
         async def explanation(request: Request) -> None:
             send_script(request, await explain_config(self.manager, file_name))
 
         resource = ExtensionResource(GET=read, DELETE=delete)
         put: Any = resource.putChild
-        put(b"explain", ExtensionResource(GET=explanation))
-        put(b"export", export_of(self.manager, file_name))
-        put(b"push", push_of(self.manager, file_name))
+        kept_here = self.engine.stacks is None
+        below = {
+            b"explain": ExtensionResource(GET=explanation),
+            b"export": export_of(self.manager, file_name),
+            b"push": push_of(self.manager, file_name),
+        }
+        for part, child in below.items():
+            put(part, child if kept_here else NotThere(BY_ONE_HOST))
         return resource

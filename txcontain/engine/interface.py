@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.engine.manager import Manager
+from txcontain.engine.store import Key
 from txcontain.logs.segments import EVERYTHING, Wanted
 from txcontain.runtime.exits import Exit
 
@@ -162,6 +163,18 @@ class Engine(Protocol):
 
     async def config_names(self) -> Sequence[str]:
         """The file names of the configs that are kept, sorted. Raises MachineAtFault."""
+
+    async def configs(self) -> Sequence[tuple[Key, Sequence[str]]]:
+        """The configs by name, their versions as numbers, and the instances that use each."""
+
+    async def read_config(self, file_name: str) -> bytes:
+        """A config as it was uploaded. Raises NoSuchConfig, MachineAtFault."""
+
+    async def remove_config(self, file_name: str) -> None:
+        """Remove a config that no instance uses.
+
+        Raises NoSuchConfig, ConfigInUse, MachineAtFault.
+        """
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container of a config; returns when its script runs (and listens on its PORT).

@@ -14,6 +14,7 @@ from txcontain.engine.attaching import MOST_ATTACHED, Attached
 from txcontain.engine.inspection import inspect, log_reader
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
+from txcontain.engine.store import SUFFIX, Key
 from txcontain.errors import OnlyInSwarm, TooMany
 from txcontain.later import background
 from txcontain.runtime.instance import Instance
@@ -46,6 +47,19 @@ class ThisHost:
     async def config_names(self) -> Sequence[str]:
         """The file names of the configs that are kept, sorted."""
         return self.host.configs.names()
+
+    async def configs(self) -> Sequence[tuple[Key, Sequence[str]]]:
+        """The configs that are kept, and the instances that use each."""
+        used = configs.users(self.host)
+        return [(key, used.get("-".join(key) + SUFFIX, [])) for key in self.host.configs.versions()]
+
+    async def read_config(self, file_name: str) -> bytes:
+        """A config as it was uploaded. Raises NoSuchConfig, MachineAtFault."""
+        return self.host.read_config(file_name)
+
+    async def remove_config(self, file_name: str) -> None:
+        """Remove a config that no instance uses. Raises NoSuchConfig, ConfigInUse."""
+        await configs.remove(self.host, file_name)
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""

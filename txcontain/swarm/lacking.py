@@ -7,7 +7,6 @@ from __future__ import annotations
 
 ON_ITS_NODE = "on the node of the instance, which `txcontain ps` shows"
 LACKS = {
-    "configs": "GET /cfginfo lists them, and `docker config` removes one",
     "secrets": "put what a container needs into a mount",
     "instances": f"POST /launch launches a config that is kept; `docker stats` and `docker top` "
     f"show what one does {ON_ITS_NODE}",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
 from txcontain.container.reference import read_reference
 from txcontain.container.spec import Spec, from_json
-from txcontain.engine.store import SUFFIX, no_such_config
+from txcontain.engine.store import SUFFIX
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import together
-from txcontain.swarm import mapping
+from txcontain.swarm import configs, mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import INSTANCE, Json
 
@@ -31,14 +30,7 @@ class Means:
 
     async def read_config(self, file_name: str) -> Spec:
         """A config that is kept. Raises NoSuchConfig, Unavailable, MachineAtFault."""
-        path = f"/configs/{mapping.name_of_config(file_name)}"
-        try:
-            kept = await self.docker.ask("GET", path, doing=f"reading {file_name}")
-        except Refused as error:
-            if error.status != 404:
-                raise
-            raise no_such_config(file_name) from None
-        return from_json(base64.b64decode(kept["Spec"]["Data"]))
+        return from_json(await configs.read(self.docker, file_name))
 
     async def publish(self, spec: Spec) -> Subject:
         """Have a config's image in the registry; the tag keeps it if that is cleaned."""

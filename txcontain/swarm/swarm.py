@@ -6,7 +6,6 @@ So several of these may be beside each other, one for each manager.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
@@ -17,13 +16,13 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
 from txcontain.container.exec_plan import Command, Size
-from txcontain.container.spec import Spec, from_json
+from txcontain.container.spec import Spec
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import match, match_all
+from txcontain.engine.store import Key
 from txcontain.errors import (
     ConfigAtFault,
-    ConfigExists,
     Error,
     MachineAtFault,
     NoSuchInstance,
@@ -34,12 +33,12 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
-from txcontain.swarm import commands, logs, mapping, nodes
+from txcontain.swarm import commands, configs, logs, mapping, nodes
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
 from txcontain.swarm.lacking import LACKS, ON_ITS_NODE
-from txcontain.swarm.mapping import CONFIG, INSTANCE, Json
+from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
 from txcontain.swarm.places import Place, place_of
 from txcontain.swarm.records import Seen, instances, known, records, running
@@ -101,30 +100,27 @@ class Swarm:
 
     async def upload(self, document: bytes) -> None:
         """Check and keep a config. Raises InvalidData, ConfigAtFault, ConfigExists."""
-        spec = from_json(document)
-        mapping.check(spec)
-        asked = {
-            "Name": mapping.name_of_config(spec.file_name),
-            "Labels": {CONFIG: spec.file_name},
-            "Data": base64.b64encode(document).decode(),
-        }
-        doing = f"keeping {spec.file_name}"
-        try:
-            await self.docker.ask("POST", "/configs/create", asked, doing=doing)
-        except Refused as error:
-            if error.status != 409:
-                raise
-            hint = "change its minor version, and upload it again"
-            raise ConfigExists(f"{spec.file_name} exists already", hint) from None
-        what = f"{spec.file_name} was uploaded"
-        self.host.journal.add("config", what, config=spec.file_name)
+        name = await configs.upload(self.docker, document)
+        self.host.journal.add("config", f"{name} was uploaded", config=name)
 
     async def config_names(self) -> Sequence[str]:
         """The file names of the configs that are kept, sorted."""
-        kept = await self.docker.ask(
-            "GET", "/configs", doing="listing the configs", filters={"label": [CONFIG]}
-        )
-        return sorted(one["Spec"]["Labels"][CONFIG] for one in kept or ())
+        return await configs.names(self.docker)
+
+    async def configs(self) -> Sequence[tuple[Key, Sequence[str]]]:
+        """The configs that are kept, and the instances of each."""
+        names, (seen, _) = await together(configs.names(self.docker), self.watch.now())
+        return configs.with_users(names, seen)
+
+    async def read_config(self, file_name: str) -> bytes:
+        """A config as it was uploaded. Raises NoSuchConfig."""
+        return await configs.read(self.docker, file_name)
+
+    async def remove_config(self, file_name: str) -> None:
+        """Remove a config that no instance has. Raises NoSuchConfig, ConfigInUse."""
+        seen, _ = await self.watch.now()
+        await configs.remove(self.docker, file_name, seen)
+        self.host.journal.add("config", f"{file_name} was removed", config=file_name)
 
     # -- launching ---------------------------------------------------------------------
 
