@@ -1600,6 +1600,17 @@ ELSEWHERE = (
         "asking the swarm; it does not answer: try again",
     ),
     (
+        "a service of someone else's that has the name of an instance",
+        "swarm/test_swarm.py:test_service_of_someone_else",
+        "the swarm has a service {} that is someone else's; launch it again: it gets another name",
+    ),
+    (
+        "a service of someone else's that has the name of one of a stack",
+        "swarm/test_stacks.py:test_service_of_someone_else",
+        "the swarm has a service {} that is someone else's; remove that, or give yours another "
+        "name",
+    ),
+    (
         "several logs of a swarm",
         "swarm/test_swarm.py:test_several",
         "a swarm tells one log at a time; name one instance: `txcontain logs INSTANCE`",

@@ -262,6 +262,19 @@ class StackTests(SwarmCase):
         self.assertEqual(self.up(web={}), ["add web: web-1-01"])
         self.assertEqual(len(self.fake.services), 1)
 
+    def test_service_of_someone_else(self) -> None:
+        """A service of someone else's that has the name is not taken for ours, nor touched."""
+
+        def conflicts(document: Any) -> Any:
+            name = document["Name"]
+            self.fake.services[name] = {"ID": "x", "Spec": {"Name": name}}
+            return 409, {"message": "name conflicts with an existing object"}
+
+        self.fake.begin = conflicts
+        error = self.refused(self.stacks.up(stack(web={})), errors.InUse)
+        self.assertIn("that is someone else's", str(error))
+        self.assertEqual([one["ID"] for one in self.fake.services.values()], ["x"])
+
     def test_replicas(self) -> None:
         """Each replica is in the lists, found by its service, and not destroyed by itself."""
         self.up(web={"replicas": 2})

@@ -3,6 +3,7 @@
 import json
 from typing import Any, cast
 from unittest import mock
+from urllib.parse import unquote
 
 from treq.testing import StubTreq
 
@@ -21,6 +22,7 @@ from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, LOOK_MOST, RUNS_WI
 from txcontain.swarm.watch import AT_ONCE
 
 WEB = ("web", "1", "01")
+CONFIG_1 = name_of_config("web-1-01.cfg")
 
 
 class FakeExporter:
@@ -358,6 +360,58 @@ class ReadyTests(SwarmCase):
             response = self.successResultOf(http.get("http://localhost/readyz"))
             self.assertIn(said, self.successResultOf(response.text()))
         self.assertNotIn("swarm", self.successResultOf(response.text()))
+
+
+class WrongTests(SwarmCase):
+    """What a manager of ours may be led to by mistake."""
+
+    def test_dockers(self) -> None:
+        """What is no manager of a swarm is told to whoever asks for anything, and is let be."""
+        be_known(self)
+        no_member = 'This node is not a swarm manager. Use "docker swarm init" to be one.'
+        worker = "This node is not a swarm manager. Worker nodes can't be used to view state."
+        for version, refusal, words in (
+            ({"ApiVersion": "1.40", "MinAPIVersion": "1.12"}, "", "speaks versions 1.12 to 1.40"),
+            ({"ApiVersion": "1.99", "MinAPIVersion": "1.90"}, "", "needed is one from 1.41"),
+            ({"hello": "world"}, "", "is no Docker"),
+            (self.fake.version, no_member, 'Use "docker swarm init"'),
+            (self.fake.version, worker, "Worker nodes"),
+        ):
+            self.fake.version = version
+            self.swarm.docker.managers[0].version = None
+            paths = "/configs", "/services", "/tasks", "/nodes", f"/configs/{CONFIG_1}"
+            asked = [*(f"GET {path}" for path in paths), "POST /configs/create"]
+            self.fake.refusals = dict.fromkeys(asked, (503, refusal)) if refusal else {}
+            http: Any = StubTreq(make_root(self.swarm))
+            for method, path, body in (
+                ("GET", "/list", b""),
+                ("GET", "/cfginfo", b""),
+                ("POST", "/config", document()),
+                ("POST", "/launch", b'{"name": "web", "major": "1", "minor": "01"}'),
+            ):
+                answer = http.request(method, f"http://localhost{path}", data=body)
+                response = self.successResultOf(answer)
+                self.assertEqual(response.code, 503, (path, words))
+                (reason,) = response.headers.getRawHeaders("Txcontain-Reason")
+                self.assertIn(words, unquote(reason))
+            ready = self.successResultOf(http.get("http://localhost/readyz"))
+            self.assertIn(words, self.successResultOf(ready.text()))
+        self.assertEqual((self.fake.services, self.fake.configs), ({}, {}))
+        self.flushLoggedErrors(errors.Unavailable)  # of what was asked at the same time
+
+    def test_service_of_someone_else(self) -> None:
+        """A service of someone else's that has our name is neither taken for ours nor touched."""
+        self.keep()
+
+        def conflicts(document: Any) -> Any:
+            name = document["Name"]
+            self.fake.services[name] = {"ID": "x", "Spec": {"Name": name}}
+            return 409, {"message": "name conflicts with an existing object"}
+
+        self.fake.begin = conflicts
+        error = self.refused(self.swarm.launch(*WEB), errors.InstanceExists)
+        self.assertIn("that is someone else's", str(error))
+        self.assertEqual(len(self.fake.services), 1)
 
 
 class AreaTests(SwarmCase):

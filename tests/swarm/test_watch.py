@@ -81,6 +81,16 @@ class WatchTests(MachineTestCase):
         error = self.failureResultOf(asked, Unavailable).value
         self.assertEqual(str(error), "asking the swarm → it does not answer: try again")
 
+    def test_trouble(self) -> None:
+        """Why it has not answered is told, as long as that is so."""
+        asked = self.ask()
+        self.looks[-1].errback(Unavailable("asking", "it is no Docker", "try again"))
+        error = self.failureResultOf(asked, Unavailable).value
+        self.assertEqual(str(error), "asking the swarm → it is no Docker → try again")
+        self.ask()
+        self.end()
+        self.assertEqual(self.watch.trouble, ())
+
     def test_is_silent(self) -> None:
         """A swarm is silent if no look has succeeded for some seconds, or ever."""
         self.assertTrue(self.watch.is_silent)

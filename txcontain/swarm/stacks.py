@@ -140,7 +140,13 @@ class SwarmStacks:
             if error.status != 409:
                 raise
             made = await docker.ask("GET", f"/services/{name}", doing=doing)
-            if made["Spec"]["Labels"].get(stack_mapping.REVISION) != revision.id:
+            labels = made["Spec"].get("Labels") or {}
+            if stack_mapping.STACK not in labels:
+                raise InUse(
+                    f"the swarm has a service {name} that is someone else's",
+                    "remove that, or give yours another name",
+                ) from None
+            if labels.get(stack_mapping.REVISION) != revision.id:
                 raise changed_meanwhile(asked["Labels"][stack_mapping.STACK]) from None
             # else a manager has done it, and its answer was lost
         self.watch.wrote()

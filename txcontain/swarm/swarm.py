@@ -24,6 +24,7 @@ from txcontain.engine.store import Key
 from txcontain.errors import (
     ConfigAtFault,
     Error,
+    InstanceExists,
     MachineAtFault,
     NoSuchInstance,
     NotInSwarm,
@@ -92,7 +93,8 @@ class Swarm:
 
     def complaints(self) -> Sequence[str]:
         """Whether the swarm is silent."""
-        silent = ["the swarm does not answer"] if self.watch.is_silent else []
+        said = ": ".join(["the swarm does not answer", *self.watch.trouble[:1]])
+        silent = [said] if self.watch.is_silent else []
         ports = [f"port {key}: {why}" for key, why in self.balancer.troubles.items()]
         return [*silent, *ports]
 
@@ -163,8 +165,13 @@ class Swarm:
         except Refused as error:
             if error.status != 409:
                 raise
-            # No one else has this name: a manager has done it, and its answer was lost.
+            # If it is ours, a manager has done it, and its answer was lost.
             made = await self.docker.ask("GET", f"/services/{asked['Name']}", doing=doing)
+            if made["Spec"].get("Labels") != asked["Labels"]:
+                raise InstanceExists(
+                    f"the swarm has a service {asked['Name']} that is someone else's",
+                    "launch it again: it gets another name",
+                ) from None
         return str(made["ID"])
 
     async def _take_back(self, instance: str) -> None:

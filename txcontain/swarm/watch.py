@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 
-from txcontain.errors import Unavailable
+from txcontain.errors import Error, Unavailable
 from txcontain.later import Timer, background
 from txcontain.swarm.client import ANSWER_WITHIN
 from txcontain.swarm.records import Seen, changes
@@ -29,6 +29,7 @@ class Watch:
     tell: Callable[[str, str, str], object]  # of each change: the instance, what, and why
     settle: Callable[[Seen], object] = lambda seen: None  # with each look
     seen: Seen | None = None
+    trouble: Sequence[str] = ()  # why the last look has failed, if it has
     _took: float = 0.0  # seconds, the last look that has succeeded
     _written: float = -math.inf  # when this manager has changed something last
     _under_way: tuple[float, Deferred[None]] | None = None  # a look: when it began, and its end
@@ -73,7 +74,8 @@ class Watch:
         within = AT_ONCE if is_whole else ANSWER_WITHIN
         await wait_for(self.reactor, within, self._refresh())
         if self.seen is None:
-            raise Unavailable("asking the swarm", "it does not answer: try again")
+            why = self.trouble or ("it does not answer: try again",)
+            raise Unavailable("asking the swarm", *why)
         return self.seen, self.seen.time if self.seen is before else None
 
     def _begin(self) -> None:
@@ -94,7 +96,12 @@ class Watch:
             self._under_way = None
 
     async def _look(self) -> None:
-        seen = await self.look()
+        try:
+            seen = await self.look()
+        except Error as error:
+            self.trouble = error.chain[1:]
+            raise
+        self.trouble = ()
         self._took = self.reactor.seconds() - seen.began
         if self.seen is None or seen.began >= self.seen.began:
             before, self.seen = self.seen, seen
