@@ -5,7 +5,9 @@ import json
 import tarfile
 from typing import Any
 
+from twisted.internet.interfaces import INegotiated
 from twisted.internet.testing import StringTransport
+from zope.interface import directlyProvides
 
 from tests.integration.tarballs import GROUP, PASSWD, Member, file, link
 from tests.swarm.docker import Line, Lines
@@ -118,6 +120,14 @@ class StreamTests(ExecCase):
         session, producer = self.run_(), StringTransport()
         session.register_input(producer)
         self.assertIs(self.line.producer, producer)
+
+    def test_over_tls(self) -> None:
+        """Over TLS, the end of input is told as TLS has it: the other way stays open."""
+        session = self.run_()
+        directlyProvides(self.line, INegotiated)
+        session.close_input()
+        self.assertTrue(self.line.disconnecting)
+        self.assertFalse(self.line.half_closed)
 
     def test_garbage(self) -> None:
         """What is in no frames ends the command."""
