@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -732,6 +733,14 @@ class ExecutableTests(SynchronousTestCase):
         done = self.run_file(CLI / "launch", "web", "1", "01", TXCONTAIN_URL=nowhere)
         self.assertEqual((done.returncode, done.stderr), (1, ""))
         self.assertTrue(done.stdout.startswith(f"Failure: Nothing listens at {nowhere}"))
+
+    def test_closed(self) -> None:
+        """Streams that the caller has closed are empty, and no other file takes their numbers."""
+        for closed in ("<&-", "<&- >&-", ">&- 2>&-"):
+            program = "from txcontain.cli.main import *; open_what_is_closed(); sys.exit(os.dup(0))"
+            command = ["sh", "-c", f'exec "$@" {closed}', "-", sys.executable, "-c", program]
+            done = subprocess.run(command, cwd=CLI.parent, stdin=subprocess.DEVNULL, timeout=60)
+            self.assertEqual(done.returncode, 3, closed)
 
     def test_signals(self) -> None:
         """Ctrl-C, or another signal that ends programs, ends a command without a word."""

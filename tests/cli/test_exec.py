@@ -1,11 +1,13 @@
 """exec and shell, against a fake manager in memory."""
 
+import errno
 import io
 import json
 import os
 import sys
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -85,6 +87,21 @@ class ExecTests(Session):
         self.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.successResultOf(status), 125)
         self.assertIn("hung up before its answer was complete", self.err)
+
+    def test_unwritten(self) -> None:
+        """If nobody reads its output, it ends as by SIGPIPE; if the disk is full, it says so."""
+        for number, status, said in (
+            (errno.EPIPE, 128 + 13, ""),
+            (errno.ENOSPC, 125, "Can't write the output: No space left on device.\n"),
+        ):
+            self.transport, self.server = StringTransport(), WSConnection(ConnectionType.SERVER)
+            write = Mock(side_effect=OSError(number, os.strerror(number)))
+            self.patch(streams, "write_all", write)
+            ended, _ = self.running("web-1", "yes")
+            self.answer(BytesMessage(b"\1y"))
+            self.answer(BytesMessage(b"\1y"))  # what came with it
+            self.assertEqual((self.successResultOf(ended), self.err), (status, said))
+            write.assert_called_once()
 
     def test_refused(self) -> None:
         """What is refused is told, with the status that a shell has for it."""

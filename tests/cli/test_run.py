@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet import reactor
 
@@ -52,6 +53,17 @@ class RunTests(Session):
         self.assertEqual((self.out, self.err, self.passed), ("out\n", "err\n", ["job"]))
         config = {**PLAIN, "command": ["ls", "-l", "--", "-d"], "init": True}
         self.assertEqual(self.sent(), {"config": config})
+
+    def test_unwritten(self) -> None:
+        """If nobody reads its output any more, it is stopped, though it would run on."""
+        self.manager.answers_to("GET /instances/job/wait", None)
+        self.manager.answers_to("GET /instances/job/logs?stream=stderr&follow=1", None)
+        self.manager.answers_to("POST /instances/job/stop", STOPPED)
+        self.patch(run, "emit", Mock(side_effect=BrokenPipeError))
+        self.assertEqual(self.run_command("run", "basefs.tar.gz", "yes"), 128 + 13)
+        self.assertEqual(self.manager.asked[-1][0], "POST /instances/job/stop")
+        self.assertEqual(self.run_command("run", "--rm", "basefs.tar.gz", "yes"), 128 + 13)
+        self.assertEqual(self.manager.asked[-1][0], "DELETE /destroy/job")
 
     def test_detached(self) -> None:
         """Only its name is printed, and nothing waits for it."""

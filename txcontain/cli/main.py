@@ -36,6 +36,7 @@ FILES = {
 def main(commands: Iterable[Command] = COMMANDS) -> NoReturn:
     """Carry out the command that this process was started with, one of these, and exit."""
     die_quietly_of_ctrl_c()
+    open_what_is_closed()
     open_stdout()
     arguments = parse(sys.argv[1:], os.environ, commands)
     if arguments.run is complete:
@@ -64,6 +65,13 @@ def die_quietly_of_ctrl_c() -> None:
     # If it is ignored (a job in the background), it stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def open_what_is_closed() -> None:
+    """Open standard streams that the caller has closed, before other files get their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def open_stdout() -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from txcontain.cli.command import COMMAND, Argument, Command
-from txcontain.cli.errors import Misused, Refused
+from txcontain.cli.errors import CliError, Misused, Refused
 from txcontain.cli.exec import (
     DETACH_KEYS,
     INTERACTIVE,
@@ -128,19 +128,26 @@ def named_after(image: str) -> str:
 
 
 async def attend(client: "Client", instance: str, _: Namespace) -> int:
-    """Show what a container writes, pass signals on to it, and return its exit status."""
-    from twisted.internet.defer import Deferred
+    """Show what a container writes, pass signals on to it, and return its exit status.
+
+    If that can't be written here (nobody reads it any more, for one), the container is stopped.
+    """
+    from twisted.internet.defer import Deferred, FirstError, gatherResults
 
     async def show(stream: str) -> None:
         async for chunk in client.logs([instance], True, stream=stream):
             emit(chunk, sys.stdout if stream == "stdout" else sys.stderr)
 
     pass_signals_on(client, instance)
-    shown = [Deferred.fromCoroutine(show(stream)) for stream in ("stdout", "stderr")]
-    end = await client.wait(instance)
-    for stream in shown:
-        await stream
-    return status_of(end)
+    parts = client.wait(instance), show("stdout"), show("stderr")
+    try:
+        of_each = await gatherResults(map(Deferred.fromCoroutine, parts), consumeErrors=True)
+    except FirstError as first:
+        if first.subFailure.check(OSError):
+            with suppress(CliError):  # it may have ended by itself
+                await client.change(instance, "stop")
+        first.subFailure.raiseException()
+    return status_of(of_each[0])
 
 
 def pass_signals_on(client: "Client", instance: str) -> None:

@@ -89,9 +89,15 @@ def terminal_size() -> dict[str, int]:
 
 
 async def status_from(client: Client, streams: "Streams") -> int:
-    """Return what a shell would call the status, once there is one."""
-    with client.explaining():
-        return status_of(client.understood(await streams.status, {"exit": EXIT})["exit"])
+    """Return what a shell would call the status, once there is one.
+
+    Raises CliError if the connection is lost; OSError if the output can't be written.
+    """
+    try:
+        with client.explaining():
+            return status_of(client.understood(await streams.status, {"exit": EXIT})["exit"])
+    except Unwritten as no:
+        raise no.error from no
 
 
 async def opened(client: Client, target: str) -> "Streams":
@@ -164,13 +170,21 @@ class Streams(Protocol):
         if self._channel is None and data:
             self._channel, data = data[0], data[1:]
         if self._channel in (STDOUT, STDERR):
-            write_all(self._channel, data)
+            self._show(self._channel, data)
         elif self._channel == STATUS:
             self._said += data
             if is_last and not self.status.called:
                 self.status.callback(self._said)
         if is_last:
             self._channel = None
+
+    def _show(self, descriptor: int, data: bytes) -> None:
+        if self.status.called:  # nobody reads it any more
+            return
+        try:
+            write_all(descriptor, data)
+        except OSError as error:
+            self.status.errback(Unwritten(error))
 
     def send(self, channel: int, data: bytes) -> None:
         """Send something through a channel."""
@@ -210,6 +224,17 @@ class Rejected(Exception):
         super().__init__(event.status_code)
         self.event = event
         self.body = body
+
+
+class Unwritten(Exception):
+    """The output can't be written here.
+
+    :ivar error: why
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Left(Exception):
