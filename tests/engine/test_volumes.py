@@ -120,6 +120,12 @@ class PutTests(VolumeCase):
         self.assertEqual(self.names("a", "data"), ["new"])
         self.assertEqual({self.manager.volumes.place("a").lock, "data"}, {*self.names("a")})
 
+    def test_who_may_enter(self) -> None:
+        """Any user may enter it, whatever the umask, if its tarball says nothing of that."""
+        self.addCleanup(os.umask, os.umask(0o077))
+        self.now(self.put())
+        self.assertEqual(os.stat(self.path("a", "data")).st_mode & 0o7777, 0o755)
+
     def test_instead_of_an_empty_one(self) -> None:
         """One that is empty, or not filled yet, is replaced, and is another volume then."""
         for data in (False, True):

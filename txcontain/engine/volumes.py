@@ -153,7 +153,7 @@ class Volumes:
         beside = _beside(self.folder, volume)
         try:
             await self.threads(_make, self.folder, volume)
-            await self.threads(os.mkdir, f"{beside}/data", 0o755)
+            await self.threads(_make_root, f"{beside}/data")
             await fill(VolumePlace(beside, volume.record, volume.bound))
             async with self.lock:
                 await self._refuse_to_replace(name, users)
@@ -247,6 +247,12 @@ def _make(folder: str, volume: Volume) -> None:
     beside = _beside(folder, volume)
     os.mkdir(beside, 0o700)
     create(os.path.join(beside, volume.record), to_json(asdict(volume)))
+
+
+def _make_root(path: str) -> None:
+    """Make the folder of a volume's data, for a tarball that may say nothing of it."""
+    os.mkdir(path)
+    os.chmod(path, 0o755)  # whatever the umask is: a manager's is 0077
 
 
 def _settle(folder: str, volume: Volume) -> None:
