@@ -634,7 +634,8 @@ class ParserTests(Session):
         self.assertIn("NAME", self.usage_error("launch"))
         said = "there is no command 'lunch': did you mean launch?"
         self.assertIn(f"txcontain: error: {said}\n", self.usage_error("lunch"))
-        self.assertIn("error: there is no command 'xyz'\n", self.usage_error("help", "xyz"))
+        said = "there is no command 'xyz': --help shows those there are"
+        self.assertIn(f"error: {said}\n", self.usage_error("help", "xyz"))
         self.assertIn(
             "there is no command 'shw': did you mean show?", self.usage_error("configs", "shw")
         )

@@ -180,8 +180,8 @@ class Parser(ArgumentParser):
 
             message = f"there is no command {match[1]!r}"
             meant = [ELSEWHERE[match[1]]] if match[1] in ELSEWHERE else []
-            for similar in meant or get_close_matches(match[1], list(self.commands), 1):
-                message += f": did you mean {similar}?"
+            meant = meant or get_close_matches(match[1], list(self.commands), 1)
+            message += f": did you mean {meant[0]}?" if meant else ": --help shows those there are"
         elif message.startswith(TIMES):
             message += ": a time is as 2026-01-31T12:00:00Z, or how long ago, as 90s, 10m or 2h"
         self.print_usage(sys.stderr)
