@@ -720,8 +720,16 @@ REQUESTS: tuple[tuple[Any, ...], ...] = (
         "409 Bad Request: a launch has no key 'config' → the keys are name, major, minor",
     ),
     ("DELETE /destroy/web-9", {}, "404 Not Found: there is no instance web-9"),
-    ("GET /instances/web-9", {}, "404 Not Found: there is no instance web-9"),
-    ("GET /instances/config:web", {}, "404 Not Found: there is no instance config:web"),
+    (
+        "GET /instances/web-9",
+        {},
+        "404 Not Found: there is no instance web-9 → `txcontain ps -a` shows those there are",
+    ),
+    (
+        "GET /instances/config:web",
+        {},
+        "404 Not Found: there is no instance config:web → `txcontain ps -a` shows those there are",
+    ),
     (
         "POST /instances/web-9/exec",
         {"body": '{"command": ["ls"], "stdin": 1}'},
@@ -1392,6 +1400,11 @@ CALLS = (
         on_a_taken_port,
         "port 8000 is taken → by other (process 4711) → end that, or set another PORT in "
         "startup_env (or publish another, in ports)",
+    ),
+    (
+        "a name that no instance has, and none nearly has",
+        lambda _: match("zzz", KNOWN),
+        "there is no instance zzz → `txcontain ps -a` shows those there are",
     ),
     (
         "a name that no instance has, and one nearly has",

@@ -42,7 +42,8 @@ def match_all(wanted: str, known: Mapping[str, Known]) -> list[str]:
             raise Ambiguous(f"{len(found)} instances begin with {wanted}", _choose(found))
     if not found:
         names = chain((one.config[0] for one in known.values()), known)
-        raise NoSuchInstance(f"there is no instance {wanted}", *meant(bare, names))
+        hint = meant(bare, names) or ["`txcontain ps -a` shows those there are"]
+        raise NoSuchInstance(f"there is no instance {wanted}", *hint)
     return found
 
 
