@@ -70,6 +70,19 @@ class CourseTests(Session):
         self.assertEqual(self.manager.headers.getRawHeaders("Content-Type"), ["application/json"])
         self.assertEqual((self.out, self.err), ("Success\n", ""))
 
+    def test_upload_from_standard_input(self) -> None:
+        """With - in place of a file, standard input is sent."""
+        file = self.mktemp()
+        Path(file).write_bytes(b"{}")
+        before = os.dup(0)
+        self.addCleanup(os.close, before)
+        self.addCleanup(os.dup2, before, 0)
+        with open(file) as given:
+            os.dup2(given.fileno(), 0)
+        self.manager.answers_to("POST /config")
+        self.assertEqual(self.run_command("upload", "-"), 0)
+        self.assertEqual(self.manager.asked, [("POST /config", b"{}")])
+
     def test_upload_refused(self) -> None:
         """A refused config is `Failure` on stdout, and why on stderr."""
         file = self.mktemp()

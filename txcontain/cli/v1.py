@@ -13,6 +13,8 @@ from txcontain.cli.words import config, plain
 if TYPE_CHECKING:
     from txcontain.cli.client import Client, Json
 
+STDIN = Path("-")
+
 
 async def upload(client: "Client", arguments: Namespace) -> int:
     """Store a config."""
@@ -22,10 +24,12 @@ async def upload(client: "Client", arguments: Namespace) -> int:
 async def send(client: "Client", file: Path) -> None:
     """Send a file as it is: the manager checks whether it is a config.
 
+    :param file: - is standard input
     :raises CliError: if it can't be read, or is refused
     """
     try:
-        document = file.read_bytes()
+        with open(0 if file == STDIN else file, "rb", closefd=file != STDIN) as given:
+            document = given.read()
     except OSError as error:
         raise CliError(f"Can't read {file}: {error.strerror}.") from error
     await client.upload(document)
@@ -101,7 +105,11 @@ COMMANDS = (
         "upload",
         "store a config",
         upload,
-        (Argument("file", metavar="FILE", type=Path, help="the config, a JSON document"),),
+        (
+            Argument(
+                "file", metavar="FILE", type=Path, help="the config, as JSON; -: standard input"
+            ),
+        ),
     ),
     Command("cfginfo", "list the stored configs", cfginfo),
     Command(
