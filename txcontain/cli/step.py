@@ -35,7 +35,7 @@ shell            a shell in what there is so far (as root, on the manager's host
 quit             end it: nothing of it is left but its volumes
 The first letter of each does as well; an empty line is next."""
 NAMES = ("next", "continue", "until", "back", "diff", "why", "list", "shell", "quit", "help")
-SHELL = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh +m"
+SHELL = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh"
 
 
 class Launch:
@@ -183,13 +183,16 @@ def enter(pid: int) -> None:
     """Run a shell in the container as it is now."""
     if os.geteuid() != 0:
         raise CliError("Only root can enter it, on the manager's host.")
-    # It has no jobs (+m): in another pid namespace it couldn't give the terminal back to us. So
-    # Ctrl-C reaches us, too, and is not for us.
-    ours = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        subprocess.run(SHELL.format(pid).split(), check=False)
-    finally:
-        signal.signal(signal.SIGINT, ours)
+    subprocess.run(SHELL.format(pid).split(), check=False)
+    take_terminal_back()
+
+
+def take_terminal_back() -> None:
+    """Be in its foreground: a shell of another pid namespace can't undo that (tcsetpgrp(3))."""
+    if os.isatty(0):
+        before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # which is for those who are not
+        os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, before)
 
 
 def told(launch: Launch, command: str) -> str:
