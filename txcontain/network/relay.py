@@ -56,8 +56,16 @@ class End(FileDescriptor):
         if not data:
             return CONNECTION_DONE
         self._relay.heard()
-        self.other.write(data)
+        self.other.send(data)
         return None
+
+    def send(self, data: bytes) -> None:
+        """Send what the other end has said: now what is taken at once, and the rest later."""
+        if self.connected and not (self._writeDisconnected or self.dataBuffer or self._tempDataLen):
+            sent = self.writeSomeData(data)
+            data = data[sent:] if isinstance(sent, int) else data
+        if data:
+            self.write(data)
 
     def writeSomeData(self, data: bytes) -> Any:
         """Send what the other end has said."""
