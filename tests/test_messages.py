@@ -1603,6 +1603,11 @@ ELSEWHERE = (
         "try again: a swarm that has lost its leader chooses another soon",
     ),
     (
+        "a swarm that does not send all of a list",
+        "swarm/test_client.py:test_rest_of_a_list",
+        "the rest of a list does not come; try again",
+    ),
+    (
         "what Docker refuses",
         "swarm/test_client.py:test_refused",
         "Docker says: {}",

@@ -3,12 +3,14 @@
 from operator import itemgetter
 from typing import Any
 
+from twisted.internet.defer import CancelledError, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MachineTestCase
 from tests.swarm.docker import FakeDocker, docker_of
 from txcontain.errors import MachineAtFault, Unavailable
+from txcontain.swarm import client
 from txcontain.swarm.client import (
     ANSWER_WITHIN,
     NoAnswer,
@@ -53,6 +55,13 @@ class AskingTests(MachineTestCase):
             else:
                 error = self.failureResultOf(listed, Unavailable).value
                 self.assertEqual(str(error), "asking → a list is cut, or none → try again")
+
+    def test_rest_of_a_list(self) -> None:
+        """If the rest of a list does not come, that is said."""
+        self.patch(client, "read_list", lambda *_: fail(CancelledError()))
+        listed = self.start(self.docker.list("/tasks", dict, doing="asking"))
+        error = self.failureResultOf(listed, Unavailable).value
+        self.assertEqual(str(error), "asking → the rest of a list does not come → try again")
 
     def test_silent(self) -> None:
         """One that does not answer in time is passed over, and from then on comes last."""

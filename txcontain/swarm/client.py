@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 from treq import collect
 from treq.client import HTTPClient
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.logger import Logger
 
 from txcontain.errors import MachineAtFault, Unavailable, logged
@@ -193,6 +193,8 @@ class Docker:
         response = await self.open(path, doing=doing, **texts)
         try:
             return await read_list(self.managers[0].reactor, response, keep)
+        except (CancelledError, TimeoutError):
+            raise Unavailable(doing, "the rest of a list does not come", "try again") from None
         except Exception as error:  # whatever the network may raise
             raise Unavailable(doing, why(error), "try again") from error
 

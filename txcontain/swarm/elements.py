@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from txcontain.later import Timer, bounded
 
 WITHIN = 60.0  # seconds, for all of it
-SILENT_FOR = 5.0  # seconds
+SILENT_FOR = 20.0  # seconds
 LONGEST_ELEMENT = 8 << 20  # characters
 ENDS = ("]", "[]", "null")  # what is left of a list without its elements
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from attrs import asdict, frozen
@@ -25,8 +26,10 @@ from txcontain.swarm.mapping import (
 from txcontain.swarm.nodes import Node
 from txcontain.swarm.stack_mapping import read_kept, slots
 
+LAST = 2  # looks, of which it is kept what was worked out: that takes long with many instances
 
-@frozen
+
+@frozen(eq=False)
 class Seen:
     """What there was at a time."""
 
@@ -94,7 +97,8 @@ class Instance:
         return any(state_of(task) == "running" for task in self.tasks)
 
 
-def instances(seen: Seen) -> list[Instance]:
+@lru_cache(LAST)
+def instances(seen: Seen) -> Sequence[Instance]:
     """All instances in the order of their launch, also those that have ended."""
     of_service: dict[str, list[Json]] = {}
     for task in by_age(seen.tasks):
@@ -126,7 +130,8 @@ def running(seen: Seen) -> list[dict[str, str]]:
     return [one.summary for one in instances(seen) if one.runs]
 
 
-def states(seen: Seen) -> dict[str, State]:
+@lru_cache(LAST)
+def states(seen: Seen) -> Mapping[str, State]:
     """What each instance does, by its name: its newest task tells."""
     return {one.name: _state(one.tasks[-1], seen) for one in instances(seen) if one.tasks}
 

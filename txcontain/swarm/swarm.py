@@ -46,7 +46,7 @@ from txcontain.swarm.records import Seen, instances, known, records, running
 from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.watch import Watch
 
-LOOK_AFTER, LOOK_MOST = 0.02, 0.2  # seconds between looks at tasks
+LOOK_AFTER, LOOK_MOST = 0.02, 0.1  # seconds between looks at tasks
 RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
 LISTENS_WITHIN = 5.0  # seconds, as on one host
 CONNECTS_WITHIN = 1.0  # seconds

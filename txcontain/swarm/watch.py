@@ -102,12 +102,12 @@ class Watch:
             self.trouble = error.chain[1:]
             raise
         self.trouble = ()
-        self._took = self.reactor.seconds() - seen.began
         if self.seen is None or seen.began >= self.seen.began:
             before, self.seen = self.seen, seen
             for change in changes(before, seen) if before else ():
                 self.tell(*change)
             self.settle(seen)
+        self._took = self.reactor.seconds() - seen.began
 
 
 def wait_for(reactor: Any, seconds: float, begun: Deferred[None]) -> Deferred[None]:
