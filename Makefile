@@ -14,7 +14,7 @@ PORT :=
 ROOT := scripts/as-root
 
 .PHONY: help install download mountables manager stop clean test lint \
-        api_tests cli_tests oci_tests ui_tests swarm_tests vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
+        api_tests cli_tests oci_tests ui_tests swarm_tests swarm_round vendor bench hostile soak endurance torture matrix lowest packages coverage wheel \
         peers \
         pictures examples examples_tests lessons_tests roots_tests demo demo-cluster demo-clean \
         install-service uninstall-service has-systemd
@@ -124,6 +124,9 @@ ui_tests: install $(BROWSER) ## test the web page in a real browser; SCREENSHOTS
 # Not part of `test`: it takes a few minutes, most of them Docker's when it ends containers.
 swarm_tests: install ## test the engine of many hosts with real Docker Swarms of one and of four nodes (docker.io, docker-registry)
 	@$(ROOT) scripts/swarm-tests
+
+swarm_round: install ## the most important of it, with three nodes, in two or three minutes
+	@$(ROOT) timeout --kill-after=60 900 scripts/swarm-tests round
 
 vendor: ## fetch the libraries of the web page anew, with npm
 	@scripts/vendor

@@ -35,7 +35,7 @@ class InstanceTests(RoundCase):
 
     def test_contract(self) -> None:
         """A config is kept once; its instances are launched, listed in order, and destroyed."""
-        key = self.upload()
+        key = self.upload(restart="always")
         self.assertIn(f"{'-'.join(key.values())}.cfg", self.ask("GET", "/cfginfo").json["files"])
         again = {**key, "base_image": "small.tar"}
         self.assertEqual(self.ask("POST", "/config", again).status, 409)
@@ -57,7 +57,8 @@ class InstanceTests(RoundCase):
         """While there is no leader the list is the last one, and writes are put off; it ends."""
         leader = self.swarm.leader()
         self.command("nodes", "drain", leader.name)
-        instance, key = self.launch(), self.upload()
+        # One that Docker tries again: a node that loses its leader may give up getting an image.
+        instance, key = self.launch(), self.upload(restart="always")
         self.command("nodes", "activate", leader.name)
         self.until(lambda: self.listed() == [instance], "it is listed")
         leader.kill()
