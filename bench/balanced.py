@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import socket
 import sys
 import time
@@ -199,6 +200,7 @@ def main() -> None:
     elif asked.be:
         serve(asked.numbers[0], asked.be == "endless")
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         processes.adopt_orphans()
         packages.fetch_missing(["nginx"])
         with work_folder() as folder:

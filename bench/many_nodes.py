@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socketserver
 import sys
 import time
@@ -36,7 +37,7 @@ CONFIG = {
     **{"mounts": ["www.tar /www READ"], "startup_script": "/www/run", "restart": "always"},
 }
 PLUGINS = "awslogs fluentd gcplogs gelf journald json-file local logentries splunk syslog".split()
-SOON = 120.0  # seconds: the manager has looked at all once
+SOON = 180.0  # seconds: the manager has looked at all once
 
 
 # -- a Docker that only tells --------------------------------------------------------
@@ -249,6 +250,7 @@ def main() -> None:
         return answer_at(asked.answer_at, *asked.size)
     if os.geteuid():
         sys.exit("The bench starts a manager: run it as root.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     processes.adopt_orphans()
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     with work_folder() as folder:
