@@ -41,7 +41,7 @@ from tests.integration.tarballs import (
     small_image,
     special,
 )
-from tests.support import PROGRAMS, needs_programs, needs_user_namespaces
+from tests.support import PROGRAMS, needs_programs, needs_user_namespaces, unmount
 
 # The password s3cret, by bcrypt: the only kind of hash that the registry takes.
 S3CRET = "$2b$05$p/NdZgf3qFIxWX6OzgkfTOoPZKYYWOTQXIoCozLc4DmOH.9VntUh2"
@@ -469,6 +469,9 @@ class DockerTests(ExportCase):
             except subprocess.TimeoutExpired:
                 engine.kill()
                 engine.wait()
+            of_host = where / "exec/netns/default"  # a container on the host's network leaves it
+            if os.path.ismount(of_host):
+                unmount(of_host)
             remove_groups(self.folder.name)
 
     def answers_to(self, command: list[str], engine: subprocess.Popen[bytes]) -> bool:
@@ -491,6 +494,25 @@ class DockerTests(ExportCase):
         self.assertEqual(there, here)
         self.assertEqual(here, "hello\nmoreconfigured")
         self.assertIn("app.tar at /srv/app", history)
+
+    @needs_programs("docker-compose")
+    def test_composed(self) -> None:
+        """`docker-compose up` runs its file with the image: the container says the same."""
+        here = self.output_of(self.launch(**self.keys()))
+        archive, file = self.folder / "image.tar", self.folder / "compose.yaml"
+        path = self.name_of(limits={"memory": "64M"})
+        archive.write_bytes(self.export(path, "docker-archive", image="app:1"))
+        file.write_bytes(self.export(path, "compose", image="app:1"))
+        with self.daemon() as (_, *host):
+            run("docker", *host, "load", "--input", archive)
+            compose = "docker-compose", *host, "--file", str(file), "--project-name", "shop"
+            try:
+                run(*compose, "up", "--detach")
+                (container,) = run(*compose, "ps", "--quiet").split()
+                self.assertEqual(run("docker", *host, "wait", container), "0\n")
+                self.assertEqual(run("docker", *host, "logs", container), here)
+            finally:
+                run(*compose, "down")
 
     def test_saved(self) -> None:
         """What `docker save` writes is loaded, and says here what it says there."""
