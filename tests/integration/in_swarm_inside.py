@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import Answer, command_of, wait_until
+from tests.certificates import Authority
+from tests.integration.harness import Answer, command_of, free_port, listens, wait_until
 from tests.integration.in_swarm import SwarmCase
 from tests.integration.test_exec import Terminal
 
@@ -108,6 +110,52 @@ class ExecTests(ExecCase):
         """Its explanation is a command of Docker's."""
         done = self.command("explain", "--exec", self.instance, "ls", "-l")
         self.assertRegex(done.stdout, r"docker exec --interactive [0-9a-f]{12} ls -l\n$")
+
+
+class TlsTests(ExecCase):
+    """A manager that reaches the same Docker over TLS."""
+
+    def scratch(self) -> Path:
+        """A folder that is gone after the test."""
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        return Path(made.name)
+
+    def ask_another(self, *options: str) -> None:
+        """Have another manager, with these options, be the one that is asked."""
+        state = self.scratch()
+        port = free_port()
+        words = [str(self.twistd), "-n", "--pidfile=", "containerd-lite", "--pool", "0"]
+        words += ["--state", str(state / "state"), "--port", str(port), "--engine", "swarm"]
+        words += ["--base-images", str(self.folder / "base_images"), "--mountables"]
+        words += [str(self.folder / "mountables"), "--registry", "127.0.0.1:5000", *options]
+        with (state / "log").open("wb") as log:
+            manager = subprocess.Popen(words, stdout=log, stderr=log)
+        self.addCleanup(manager.wait, 60)
+        self.addCleanup(manager.terminate)
+        wait_until(lambda: listens(port), "it listens")
+        self.addCleanup(setattr, self, "url", self.url)
+        self.url = f"http://127.0.0.1:{port}"
+
+    def test_certificates(self) -> None:
+        """With a certificate all works as by the socket, also a command's end of input."""
+        docker = ["--docker", "https://127.0.0.1:2376", "--docker-certificates"]
+        self.ask_another(*docker, str(self.folder / "certificates"))
+        self.assertEqual(self.running(), [self.instance])
+        said = self.exec("sh", "-c", "cat; echo e >&2; exit 3", stdin="in\n").json
+        self.assertEqual((said["stdout"], said["stderr"]), ("in\n", "e\n"))
+        self.assertEqual(said["exit"]["status"], 3)
+
+    def test_not_trusted(self) -> None:
+        """A Docker whose certificate is another CA's is asked for nothing, and why is told."""
+        folder = self.scratch()
+        authority = Authority(folder)
+        certificate, key = authority.issue("client")
+        for name, path in (("ca", authority.certificate), ("cert", certificate), ("key", key)):
+            (folder / f"{name}.pem").write_bytes(Path(path).read_bytes())
+        docker = ["--docker", "https://127.0.0.1:2376", "--docker-certificates"]
+        self.ask_another(*docker, str(folder))
+        self.assert_refused(self.ask("GET", "/list"), 503, "certificate verify failed")
 
 
 class CliTests(ExecCase):

@@ -226,9 +226,7 @@ class Line(StringTransport):
 
     def abortConnection(self) -> None:
         """It is cut."""
-        other, self.other = self.other, None
-        if other is not None:
-            other.connectionLost(Failure(ConnectionDone()))
+        self.other.connectionLost(Failure(ConnectionDone()))  # fails the second time, as over TLS
 
     def unregisterProducer(self) -> None:
         """There need not be one, as of a real connection."""

@@ -113,7 +113,7 @@ class Session:
                 self._tell(stream, part)
         except InvalidData as error:
             self.end(str(error))
-            self.streams.transport.abortConnection()
+            self.streams.abort()
 
     def _tell(self, stream: int, data: bytes) -> None:
         if self.heard is not None and data:
@@ -162,7 +162,7 @@ class Session:
             return
         self._kill.cancel()
         self._give_up.cancel()
-        self.streams.transport.abortConnection()
+        self.streams.abort()
         if self._because and how.failed:
             how = evolve(how, reason=f"{self._because} ({how.reason})")
         self.lost(self)

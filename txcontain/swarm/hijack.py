@@ -88,7 +88,7 @@ class Hijacked(Protocol):
     def _refuse(self, error: Exception) -> None:
         if not self.taken.called:
             self.taken.errback(error)
-        self.transport.abortConnection()
+        self.abort()
 
     def resume(self) -> None:
         """Tell what comes."""
@@ -96,6 +96,11 @@ class Hijacked(Protocol):
         if early:
             self.heard(early)
         self.transport.resumeProducing()
+
+    def abort(self) -> None:
+        """Cut the connection, if that is not done: Twisted's can't be aborted again over TLS."""
+        if not self.gone.called:
+            self.transport.abortConnection()
 
     def close_input(self) -> None:
         """Send no more; what comes is still told."""
