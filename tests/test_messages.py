@@ -1639,6 +1639,11 @@ ELSEWHERE = (
         "sending a log; Docker did not send all of it",
     ),
     (
+        "a line of a terminal's log without an end",
+        "swarm/test_logs.py:test_lines",
+        "Docker sends a line that has no end",
+    ),
+    (
         "what is no log of a swarm",
         "swarm/test_logs.py:test_too_long",
         "Docker sends a stream that is not in frames",

@@ -112,6 +112,19 @@ class ExecTests(ExecCase):
         self.assertRegex(done.stdout, r"docker exec --interactive [0-9a-f]{12} ls -l\n$")
 
 
+class TerminalLogTests(ExecCase):
+    """The log of an instance that has a terminal."""
+
+    def test_lines(self) -> None:
+        """Its lines are told as they are, with times if that is asked for."""
+        job = self.job("#!/bin/sh\necho one\necho two >&2\nsleep 1000\n", tty=True)
+        instance = self.launch(**job)
+        said = self.says(instance, "two")
+        self.assertEqual(said, "one\r\ntwo\r\n")
+        timed = self.says(instance, "two", "?timestamps=1").splitlines()
+        self.assertRegex(timed[1], r"^20[0-9-]{8}T[0-9:]{8}\.[0-9]+Z two$")
+
+
 class TlsTests(ExecCase):
     """A manager that reaches the same Docker over TLS."""
 

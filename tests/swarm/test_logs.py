@@ -12,7 +12,7 @@ from txcontain.engine.interface import LogsAsked
 from txcontain.errors import InvalidData, MachineAtFault
 from txcontain.logs.segments import Wanted
 from txcontain.logs.times import read_moment
-from txcontain.swarm.frames import LONGEST_FRAME, Frames
+from txcontain.swarm.frames import LONGEST_FRAME, Frames, Lines
 from txcontain.swarm.logs import SILENT_FOR, Delivery, query_of, shown
 
 EARLY, LATE = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:02Z"
@@ -34,6 +34,13 @@ class FrameTests(SynchronousTestCase):
             pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
             found = [one for piece in pieces for one in frames.feed(piece)]
             self.assertEqual(found, [(1, b"t one\n"), (1, b""), (2, b"t two\n")])
+
+    def test_lines(self) -> None:
+        """So are lines, where there are no frames; one without an end is not waited for."""
+        lines = Lines()
+        found = [one for piece in (b"t on", b"e\nt two\nt", b" x") for one in lines.feed(piece)]
+        self.assertEqual(found, [(1, b"t one\n"), (1, b"t two\n")])
+        self.assertRaises(InvalidData, list, lines.feed(b"x" * LONGEST_FRAME))
 
     def test_too_long(self) -> None:
         """What is no frame is not waited for."""

@@ -318,6 +318,15 @@ class LogTests(SwarmCase):
         self.assertEqual(self.taker.taken, b"hello\n")
         self.refused(self.send("nobody"), errors.NoSuchInstance)
 
+    def test_terminal(self) -> None:
+        """The log of a terminal is in no frames."""
+        self.taker = Taker()
+        self.keep(tty=True, minor="2")
+        self.fake.log = b"t one\r\nt two\r\n"
+        name = self.now(self.swarm.launch("web", "1", "2")).summary["instance"]
+        self.now(self.send(name))
+        self.assertEqual(self.taker.taken, b"one\r\ntwo\r\n")
+
     def test_several(self) -> None:
         """Several logs, or all, are refused by name."""
         for names in ((), ("a", "b")):

@@ -35,3 +35,17 @@ class Frames:
                 break
             yield 1 if self._rest[0] < 2 else 2, bytes(self._rest[HEADER:end])
             del self._rest[:end]
+
+
+@define(eq=False)
+class Lines:
+    """Cuts what comes of a terminal, which is in no frames, into lines: all of one stream."""
+
+    _rest: bytes = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Of each line that is whole now, the stream and the line. Raises InvalidData."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_FRAME:
+            raise InvalidData("Docker sends a line that has no end")
+        yield from ((1, line + b"\n") for line in whole)

@@ -15,7 +15,7 @@ from txcontain.later import Timer
 from txcontain.logs.push import PushProducer
 from txcontain.logs.segments import FOREVER
 from txcontain.logs.times import SECOND, read_moment
-from txcontain.swarm.frames import Frames
+from txcontain.swarm.frames import Frames, Lines
 
 SILENT_FOR = 10.0  # seconds, if no more is to come: a node of a swarm may have gone
 
@@ -48,8 +48,8 @@ class Delivery(PushProducer):
     asked: LogsAsked = field(kw_only=True)
     reactor: Any = field(kw_only=True)
     over: Deferred[None] = field(factory=Deferred)
+    cut: Frames | Lines = field(factory=Frames, kw_only=True)  # how it comes
     _transport: Any = None  # of the connection to Docker
-    _frames: Frames = field(factory=Frames)
     _silence: Timer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -65,9 +65,7 @@ class Delivery(PushProducer):
         """Some of it has come."""
         self._expect_more()
         try:
-            self.consumer.write(
-                b"".join(shown(one, self.asked) for _, one in self._frames.feed(data))
-            )
+            self.consumer.write(b"".join(shown(one, self.asked) for _, one in self.cut.feed(data)))
         except InvalidData:
             self._hang_up()
 
@@ -125,8 +123,11 @@ class Body(Protocol):
         self.delivery.ended(reason)
 
 
-async def deliver(response: Any, asked: LogsAsked, consumer: Any, reactor: Any) -> None:
+async def deliver(
+    response: Any, asked: LogsAsked, consumer: Any, reactor: Any, *, of_terminal: bool
+) -> None:
     """Send the log in an answer to a consumer, to its end. Raises MachineAtFault."""
-    delivery = Delivery(consumer, asked=asked, reactor=reactor)
+    cut = Lines() if of_terminal else Frames()
+    delivery = Delivery(consumer, asked=asked, reactor=reactor, cut=cut)
     response.deliverBody(Body(delivery))
     await delivery.over

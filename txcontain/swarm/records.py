@@ -92,6 +92,11 @@ class Instance:
         return f"/services/{self.service['ID']}/logs"
 
     @property
+    def has_terminal(self) -> bool:
+        """Whether its program has: then its log has one stream only."""
+        return bool(self.service["Spec"]["TaskTemplate"]["ContainerSpec"].get("TTY"))
+
+    @property
     def runs(self) -> bool:
         """Whether its program does."""
         return any(state_of(task) == "running" for task in self.tasks)

@@ -300,10 +300,11 @@ class Swarm:
             )
         seen, _ = await self.watch.now()
         found = {one.name: one for one in instances(seen)}
-        where = found[match(asked.names[0], known(seen))].log
-        response = await self.docker.open(where, doing="reading a log", **logs.query_of(asked))
+        chosen = found[match(asked.names[0], known(seen))]
+        response = await self.docker.open(chosen.log, doing="reading a log", **logs.query_of(asked))
         begin()
-        await logs.deliver(response, asked, consumer, self.host.reactor)
+        of_terminal = chosen.has_terminal
+        await logs.deliver(response, asked, consumer, self.host.reactor, of_terminal=of_terminal)
 
     # -- commands in instances ---------------------------------------------------------------
 
