@@ -2455,6 +2455,12 @@ ELSEWHERE = (
         "starting {} → of its last run something is left → {}",
     ),
     (
+        "a terminal that can't be shown",
+        "api/test_attach.py:test_log_is_unreadable",
+        "the log of {}, from which its terminal is shown, can't be read → {} → it runs on: see "
+        "what is wrong with the state folder's disk, and attach again",
+    ),
+    (
         "what was prepared for a start hangs in the kernel",
         "engine/test_life.py:test_does_not_end",
         "ending the process that was prepared for a start of {} → it was told to, and has not "

@@ -6,6 +6,7 @@ import os
 from tests.api.test_streams import RESIZE, STATUS, STDIN, STDOUT, StreamsCase
 from tests.fakes import write_log
 from txcontain.engine.attaching import MOST_ATTACHED
+from txcontain.logs import segments
 from txcontain.runtime.instance import Instance
 
 
@@ -63,6 +64,32 @@ class AttachTests(StreamsCase):
         self.attach("logs=1")
         self.settle()
         self.assertEqual(self.told(), [(STDOUT, b"before")])
+
+    def test_log_is_unreadable(self) -> None:
+        """Who is attached is told why nothing is shown, then or later; the instance runs on."""
+        fail, works = [False], segments.end
+
+        def end(folder: str) -> segments.Position:
+            if fail[0]:
+                raise OSError(5, "Input/output error")
+            return works(folder)
+
+        self.patch(segments, "end", end)
+        for later in (True, False):
+            fail[0] = not later
+            self.attach()
+            self.settle()
+            fail[0] = True
+            write_log(self.instance, b"shown")
+            self.manager.pool.log_process.wake(self.name)
+            self.settle()
+            (stream, why), (channel, said), _ = self.told()
+            self.assertIn(b"can't be read", why)
+            self.assertIn(b"Input/output error", why)
+            self.assertEqual((stream, channel), (2, STATUS))
+            self.assertEqual(json.loads(said)["exit"]["status"], 125)
+            self.assertTrue(self.instance.running)
+            self.assertEqual(self.reactor.writers, [])
 
     def test_left(self) -> None:
         """A client that hangs up ends nothing."""

@@ -216,6 +216,33 @@ class LastingTests(TerminalCase):
         wait_until(lambda: terminal.shows("D2"), "it takes keys")
 
 
+class UnreadableTests(TerminalCase):
+    """The log can't be read, from which the terminal is shown."""
+
+    def test_unreadable(self) -> None:
+        """Who attaches is told why nothing is shown; afterwards all is there, and keys arrive."""
+        instance = self.launch(**SHELL)
+        log = self.state / "instances" / instance / "log"
+        wait_until(lambda: "# " in self.shown(instance), "there is a prompt")
+        for path in (log, *log.glob("*.log")):
+            aside = path.with_name("aside")
+            path.rename(aside)
+            path.symlink_to(path.name)
+            try:
+                terminal = self.type_at("attach", instance)
+                self.assertEqual(terminal.process.wait(60), 125)
+                wait_until(partial(terminal.shows, f"the log of {instance}"), "it says why")
+                self.assertIn("attach again", terminal.screen)
+            finally:
+                path.unlink()
+                aside.rename(path)
+        self.kill_log_processes(0, 1)
+        terminal = self.attach(instance)
+        terminal.type("echo E$((1+1)); exit 9\r")
+        self.assertEqual(terminal.process.wait(60), 9)
+        self.assertTrue(terminal.shows("E2"))
+
+
 class HostileTests(TerminalCase):
     """What a container does with its terminal harms nobody else."""
 

@@ -17,7 +17,9 @@ from zope.interface import implementer
 from txcontain.container.exec_plan import Size
 from txcontain.engine.inspection import log_reader
 from txcontain.engine.manager import Manager
-from txcontain.errors import WrongState
+from txcontain.errors import MachineAtFault, WrongState
+from txcontain.host.os_errors import of_os
+from txcontain.later import pause
 from txcontain.logs.reader import Reader
 from txcontain.logs.segments import EVERYTHING
 from txcontain.runtime.exits import Exit
@@ -25,6 +27,7 @@ from txcontain.runtime.instance import Instance
 from txcontain.runtime.terminal import Keyboard
 
 MOST_ATTACHED = 20  # at the same time, to one instance
+NOT_SHOWN = 125  # the status, as of any failure that is not the container's
 
 
 @implementer(IPushProducer)
@@ -63,10 +66,26 @@ class Attached:
 
     async def show(self, lines: int | None) -> None:
         """Show the last ``lines`` of what there is (None: all), and what follows."""
-        await self._reader.send(lines, True)
+        await pause(self.reactor, 0)  # until the connection is handed over: then someone hears it
+        try:
+            await self._reader.send(lines, True)
+        except OSError as error:
+            self.end("")
+            self._fail(error)
+            return
         if self.instance.exit is not None and not self._reader.gone:
             self.ended.callback(self.instance.exit)
         self.end("")
+
+    def _fail(self, error: OSError) -> None:
+        """Nothing can be shown: say so, rather than have someone type at a dead screen."""
+        what = f"the log of {self.instance.name}, from which its terminal is shown, can't be read"
+        hint = "it runs on: see what is wrong with the state folder's disk, and attach again"
+        why = str(MachineAtFault(what, of_os(error), hint))
+        if self.heard is not None:
+            self.heard(2, f"\r\n{why}\r\n".encode())
+        if not self.ended.called:
+            self.ended.callback(Exit(NOT_SHOWN, reason=why, at=self.manager.kernel.now()))
 
     # -- what is typed -----------------------------------------------------------
 
