@@ -428,9 +428,13 @@ class StandbyTests(LifeCase):
     def test_start_refused(self) -> None:
         """A start that is refused lets it go, and the next one works."""
         instance = self.stopped()
-        self.layers.missing = ["basefs.tar.gz"]
-        self.refused(life.start(self.manager, instance), ConfigAtFault)
-        self.layers.missing = []
+
+        def fail(*_: Any) -> None:
+            raise MachineAtFault("no address is left")
+
+        broken = self.patch(type(self.manager.network), "reserve", fail)
+        self.refused(life.start(self.manager, instance), MachineAtFault)
+        broken.restore()
         self.reactor.pump([LOOK_AFTER] * 5)
         self.assertEqual(self.left, [])
         self.start_again(instance)

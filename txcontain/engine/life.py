@@ -17,7 +17,6 @@ from txcontain.host.os_errors import of_os
 from txcontain.later import pause as pause_for
 from txcontain.later import poll
 from txcontain.runtime import volatile
-from txcontain.runtime.child import Child
 from txcontain.runtime.ending import END_WITHIN
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import Instance
@@ -145,7 +144,8 @@ async def _prepare(manager: Manager, instance: Instance) -> None:
     plan, standby = _blueprint(manager, instance, None).plan(instance.name), manager.pool.standby
     child = await standby.take(instance.name, plan)
     try:
-        await _check_files(manager, instance, child)
+        if child is None:  # else it has mounted all that, when it was settled
+            await _check_files(manager, instance)
         _check_that_it_is_there(instance)
         if instance.ended:  # else it has its address and ports
             manager.move_in(instance)
@@ -166,17 +166,15 @@ async def _clear_last_run(instance: Instance) -> None:
         )
 
 
-async def _check_files(manager: Manager, instance: Instance, child: Child | None) -> None:
+async def _check_files(manager: Manager, instance: Instance) -> None:
     """Look at its images, and at what it wrote; all in one visit of a thread."""
     files, same_boot = (instance.plan, instance.folder), instance.boot == manager.kernel.boot_id()
 
     def look() -> tuple[bool, bool]:
         there = manager.layers.are_there(instance.layers)
-        if there and child is not None:  # it has mounted them, when they were settled
-            volatile.mark(child.early_steps, instance.folder)
-        elif there and same_boot:
+        if there and same_boot:
             volatile.unmark(*files)
-        return there, child is None and volatile.is_marked(*files)
+        return there, volatile.is_marked(*files)
 
     there, is_marked = await manager.threads(look)
     if not there:

@@ -199,7 +199,8 @@ class Instance(Recorded):
         steps_done = child.carry_out(self.plan).addCallback(self._pass)
         try:
             # While the init works:
-            await self._kept.begin(self.record, was_prepared=bool(child.reserved))
+            steps, was_prepared = child.early_steps, bool(child.reserved)
+            await self._kept.begin(self.record, steps, was_prepared=was_prepared)
         except OSError as error:
             steps_done.addErrback(lambda _: None)  # its failure is a result of this one
             self.pool.expect_nothing()  # someone may have removed its prepared folder
