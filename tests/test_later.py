@@ -10,6 +10,7 @@ from twisted.internet import epollreactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.errors import MachineAtFault, TooMany
@@ -198,6 +199,15 @@ class BackgroundTests(SynchronousTestCase):
         last.callback(None)
         self.failureResultOf(done, KeyError)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_together_with_errors_of_ours(self) -> None:
+        """Of errors that say their cause, the log has no traceback: a silent swarm gives many."""
+        works = [self.fail_with(MachineAtFault("a", cause)) for cause in ("b", "c")]
+        with capturedLogs() as events:
+            error = self.failureResultOf(Deferred.fromCoroutine(together(*works))).value
+        self.assertEqual(str(error), "a → b")
+        self.assertEqual([formatEvent(event) for event in events], ["also failed: a → c"])
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class FewTests(SynchronousTestCase):

@@ -173,15 +173,17 @@ def background(work: Coroutine[Any, Any, Any], what: str) -> Deferred[None]:
     What is returned fires when it is over, and never fails.
     """
 
-    def failed(failure: Any) -> None:
-        if failure.check(Error):
-            log.warn("{what}: {error}", what=what, error=failure.value)
-        else:
-            log.failure("{what}", failure, what=what)
-
     begun = Deferred.fromCoroutine(work)
-    begun.addCallbacks(lambda _: None, failed)
+    begun.addCallbacks(lambda _: None, lambda failure: _tell(what, failure))
     return begun
+
+
+def _tell(what: str, failure: Any) -> None:
+    """Have the log say what failed; an error of ours says why itself, without a traceback."""
+    if failure.check(Error):
+        log.warn("{what}: {error}", what=what, error=failure.value)
+    else:
+        log.failure("{what}", failure, what=what)
 
 
 async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
@@ -193,7 +195,7 @@ async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
     outcomes: list[Any] = await DeferredList(begun, consumeErrors=True)
     failures = [outcome for succeeded, outcome in outcomes if not succeeded]
     for failure in failures[1:]:
-        log.failure("also failed", failure)
+        _tell("also failed", failure)
     for failure in failures[:1]:
         failure.raiseException()
     return [outcome for _, outcome in outcomes]
