@@ -6,6 +6,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import make_spec
+from tests.ways_out import OLDEST, TRIED, proved_by, sentences, tests_of
 from txcontain.container.walls import ATTACKS, WALLS, card, compare, purpose_of
 
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -71,6 +72,14 @@ class CardTests(SynchronousTestCase):
             module, case, test = name.split(".")
             found = getattr(import_module(f"tests.integration.{module}"), case)
             self.assertTrue(callable(getattr(found, test)), name)
+
+    def test_listed(self) -> None:
+        """Each test of ways out is listed with a wall that there is (docs/walls.md)."""
+        self.assertLessEqual({*TRIED}, {wall.name for wall in WALLS})
+        listed = [test for wall in WALLS for test in tests_of(wall.name)]
+        self.assertEqual({name for name, _ in sentences(OLDEST)} - {*listed}, set())
+        for test in listed:
+            self.assertTrue(proved_by(test).endswith("."), test)
 
     def test_purpose(self) -> None:
         """Each step is for something; some prevent an attack, which a test tries."""

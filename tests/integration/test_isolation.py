@@ -283,7 +283,7 @@ class FileTests(ManagerCase):
         self.assertEqual(out.count("Read-only file system"), len(ways), out)
 
     def test_no_remount(self) -> None:
-        """Root can't mount or unmount anything to get around that."""
+        """Root can't mount or unmount anything to get around a READ mount or a read-only root."""
         ways = [
             "mount -o remount,rw /",
             "mount -o remount,bind,rw /data",

@@ -360,7 +360,7 @@ tell(found=libc.shmget({key}, 4096, 0), why=errno.errorcode[ctypes.get_errno()],
         self.assertEqual(said, {"found": -1, "why": "ENOENT", "listed": 1})
 
     def test_posix_ipc(self) -> None:
-        """Nor are its POSIX shared memory and message queues."""
+        """The host's POSIX shared memory and message queues can't be found."""
         name = f"/txcontain-test-{os.getpid()}"
         libc = ctypes.CDLL(None, use_errno=True)
         queue = libc.mq_open(name.encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
@@ -419,7 +419,7 @@ signal.pause()
         self.assertEqual(self.reach("host"), {"abstract": "done", "tcp": "done"})
 
     def test_abstract_sockets(self) -> None:
-        """Without it, neither they nor what listens on the host's loopback can be."""
+        """Without it, neither the host's abstract sockets nor its loopback can be reached."""
         self.assertEqual(self.reach("none"), {"abstract": "ECONNREFUSED", "tcp": "ECONNREFUSED"})
 
     def reach(self, network: str) -> dict[str, str]:
@@ -482,17 +482,17 @@ class DescriptorTests(ManagerCase):
     launches = 1
 
     def test_every_variant(self) -> None:
-        """Only the three streams are open, whatever the config says."""
+        """Only the three streams are open, whatever the config says; so it is with warm inits."""
         self.try_variants(*self.VARIANTS)
 
     @needs_networks
     def test_private_network(self) -> None:
-        """So it is with a network of its own."""
+        """No other is with a network of its own."""
         self.try_variants({"network": "private"})
 
     @needs_user_namespaces
     def test_user_namespace(self) -> None:
-        """So it is with a user namespace of its own."""
+        """No other is with a user namespace of its own."""
         self.try_variants({"user_namespace": True})
 
 
@@ -570,7 +570,7 @@ class JailTests(SynchronousTestCase):
     """The jail of tar(1)."""
 
     def test_mounts_below_the_hosts_programs(self) -> None:
-        """All that the jail shows of the host is read-only, with all mounts below it."""
+        """All that the jail of tar(1) shows of the host is read-only, with all mounts below it."""
         folder = tempfile.mkdtemp(dir=DISK)
         self.addCleanup(shutil.rmtree, folder)
         for name in ("layer", "scratch"):
