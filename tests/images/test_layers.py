@@ -542,22 +542,31 @@ class RemoveTests(LayersTestCase):
     def test_newest(self) -> None:
         """If a tarball was replaced, only the newest layer stays, with its metadata."""
         layers = [self.layer(content=b"%d" % number) for number in range(5)]
-        self.assertTrue(self.layers.is_to_tidy())
+        self.assertTrue(self.layers.is_to_tidy(set))
         removed = self.remove_unused()
         self.assertEqual(sorted(removed), sorted(map(os.path.basename, layers[:-1])))
         newest = os.path.basename(layers[-1])
         self.assertEqual(sorted(os.listdir(self.layers.folder)), [newest, f"{newest}.json"])
-        self.assertFalse(self.layers.is_to_tidy())
+        self.assertFalse(self.layers.is_to_tidy(set))
 
     def test_used(self) -> None:
         """If its tarball was replaced or removed, a layer stays only while an instance uses it."""
         layer = self.layer()
         os.unlink(self.folder + "/mountables/potato.tar")
         self.assertEqual(self.remove_unused(layer), [])
-        self.assertTrue(self.layers.is_to_tidy())
+        self.assertTrue(self.layers.is_to_tidy(set))
         self.assertEqual(self.remove_unused(), [os.path.basename(layer)])
         self.assertNothingElse()
-        self.assertFalse(self.layers.is_to_tidy())
+        self.assertFalse(self.layers.is_to_tidy(set))
+
+    def test_used_by_an_image(self) -> None:
+        """A layer of an image is not looked at again and again, as long as there is that image."""
+        layer = self.layer()
+        os.unlink(self.folder + "/mountables/potato.tar")
+        self.assertTrue(self.layers.is_to_tidy(set))  # since it is new
+        self.remove_unused(layer)
+        self.assertFalse(self.layers.is_to_tidy(lambda: {layer}))
+        self.assertTrue(self.layers.is_to_tidy(set))
 
     def test_used_since(self) -> None:
         """A layer that gets used while others are being removed stays."""

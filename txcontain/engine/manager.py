@@ -313,7 +313,7 @@ class Manager:
 
     def tidy_soon(self) -> None:
         """Remove unused layers in a moment, if there are too many."""
-        if self.layers.is_to_tidy() and not self._tidying.is_set:
+        if self.layers.is_to_tidy(self.arrivals.images.in_use) and not self._tidying.is_set:
             self._tidying.after(TIDY_AFTER)
 
     def _tidy(self) -> None:

@@ -227,10 +227,14 @@ class Layers:
             removed.append(os.path.basename(path))
         return removed
 
-    def is_to_tidy(self) -> bool:
-        """Whether there may be something to remove by now."""
+    def is_to_tidy(self, kept: Callable[[], set[str]]) -> bool:
+        """Whether there may be something to remove by now.
+
+        :param kept: returns the paths of the layers of images, which stay as long as these do
+        """
         grown, self._grown = self._grown, False
-        return grown or bool(self._superseded) or self.keep < MOST
+        superseded = self._superseded and self._superseded - kept()
+        return grown or bool(superseded) or self.keep < MOST
 
     def _found(self) -> dict[str, tuple[int, bool]]:
         """All folders that are not being unpacked: bytes, and whether each is its tarball's newest
