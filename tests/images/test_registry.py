@@ -580,7 +580,7 @@ class Pulls(PullCase):
         answers |= {f"/v2/app/blobs/{digest}": body(one) for digest, one in made.blobs.items()}
         answers[f"/v2/app/blobs/{made.manifest.layers[0].digest}"] = status(404)
         error = self.failureResultOf(self.pull(answers), ConfigAtFault).value
-        self.assertIn("has no blob", error.chain[1])
+        self.assertIn("has no blob", error.chain[1], str(error.chain))
 
     def test_insecure(self) -> None:
         """Without TLS only this machine is asked."""
