@@ -1,6 +1,7 @@
 """What instances use, as the commands show it."""
 
 from tests.cli.session import Session
+from tests.cli.test_ps import WEB as RECORD
 from txcontain.cli import usage
 
 WEB = {"instance": "web-1", "name": "web", "major": "1", "minor": "01"}
@@ -38,6 +39,20 @@ class StatsTests(Session):
                 "cpu 12 %, io 1 %",
             ],
         )
+
+    def test_only_these(self) -> None:
+        """Only the instances that were named are shown, and config:NAME stands for several."""
+        self.patch(usage.time, "monotonic", self.clock.seconds)
+        all_of_them = [{**BUSY, "instance": name} for name in ("web-1", "web-2", "db-1")]
+        self.manager.answers_to("GET /stats", {"stats": all_of_them})
+        records = [{**RECORD, "instance": name} for name in ("web-1", "web-2")]
+        self.manager.answers_to("GET /instances?match=config%3Aweb", {"instances": records})
+        status = self.start("stats", "--once", "config:web")
+        self.http.flush()
+        self.clock.advance(usage.EVERY)
+        self.assertEqual(self.successResultOf(status), 0)
+        shown = [line.split()[0] for line in self.out.splitlines()[1:]]
+        self.assertEqual(shown, ["web-1", "web-2"])
 
     def test_one_started_again(self) -> None:
         """After a restart an instance has used less than before: no share is shown."""

@@ -22,6 +22,12 @@ class VolumeTests(Session):
         self.assertEqual([*first.split()[:3], *first.split()[4:]], ["pg", "2.0K", "-", *users])
         self.assertEqual(second.split()[1:3] + second.split()[4:], ["-", "1.0G", "-"])
 
+    def test_only_names(self) -> None:
+        """For a script there are only the names."""
+        self.manager.answers_to("GET /volumes", {"volumes": [VOLUME, {**VOLUME, "volume": "x"}]})
+        self.assertEqual(self.run_command("volumes", "ls", "-q"), 0)
+        self.assertEqual(self.out, "pg\nx\n")
+
     def test_inspect(self) -> None:
         """All that is known, as JSON."""
         self.manager.answers_to("GET /volumes/pg", VOLUME)

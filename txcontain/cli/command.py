@@ -68,5 +68,6 @@ VERSION = tuple(
     )
     for word in ("major", "minor")
 )
+QUIET = Argument("-q", "--quiet", action="store_true", help="only the names")
 JSON = Argument("--json", action="store_true", help="a JSON document a line")
 FOLLOW = Argument("-f", "--follow", action="store_true", help="go on with what is to come")

@@ -323,7 +323,7 @@ async def commit_image(client: "Client", arguments: Namespace) -> int:
     where, asked = f"/instances/{quoted(arguments.instance)}/commit", {"image": arguments.mountable}
     shape = {"image": str, "digest": str, "layers": int}
     told = await client.ask("POST", where, json=asked, shape=shape, patience=None)
-    layers = f"{told['layers']} layers"
+    layers = "1 layer" if told["layers"] == 1 else f"{told['layers']} layers"
     print(plain(f"{told['image']}: {arguments.instance}, {layers}, {told['digest']}"))
     return 0
 

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from txcontain.cli.command import JSON, Argument, Command, instance_name
+from txcontain.cli.command import JSON, QUIET, Argument, Command, instance_name
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import age, config, one_line
 
@@ -91,6 +91,14 @@ VALUES = {
     "ready": ("yes", "no", "-"),
     "health": ("starting", "healthy", "unhealthy", "-"),
 }
+
+INSTANCES = Argument(
+    "instances",
+    metavar="INSTANCE",
+    nargs="*",
+    type=instance_name,
+    help="only these: a name, the beginning of it, or config:NAME or service:NAME for all of that",
+)
 
 
 async def ps(client: "Client", arguments: Namespace) -> int:
@@ -192,7 +200,7 @@ COMMANDS = (
             Argument(
                 "-a", "--all", action="store_true", help="also stopped, ended and failed ones"
             ),
-            Argument("-q", "--quiet", action="store_true", help="only the names"),
+            QUIET,
             JSON,
             Argument(
                 "--filter",
@@ -210,14 +218,7 @@ COMMANDS = (
                 help="a line for each, such as '{{.Instance}} {{.State}}'; the fields are the"
                 " columns",
             ),
-            Argument(
-                "instances",
-                metavar="INSTANCE",
-                nargs="*",
-                type=instance_name,
-                help="only these: a name, the beginning of it, or config:NAME or service:NAME for"
-                " all of that",
-            ),
+            INSTANCES,
         ),
     ),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from txcontain.cli.command import Argument, Command, instance_name
 from txcontain.cli.errors import Misused
+from txcontain.cli.ps import INSTANCES, named_ones
 from txcontain.cli.screen import show_table
 from txcontain.cli.words import size
 
@@ -23,13 +24,14 @@ PROCESS = {"pid": int, "host_pid": int, "user": int, "cpu_usec": int, "memory": 
 async def stats(client: "Client", arguments: Namespace) -> int:
     """Print what the running instances use; on a terminal, again and again."""
     watched = sys.stdout.isatty() and not arguments.once
+    wanted = {one["instance"] for one in await named_ones(client, arguments.instances)}
     usages, at = await client.stats(), time.monotonic()
     while True:
         before, since = {usage["instance"]: usage.get("cpu_usec") for usage in usages}, at
         await client.pause(EVERY)  # processor time is the difference of two readings
         usages, at = await client.stats(), time.monotonic()
-        rows = [list(HEAD)]
-        rows += [usage_row(usage, before, at - since) for usage in usages]
+        shown = [usage for usage in usages if not wanted or usage["instance"] in wanted]
+        rows = [list(HEAD), *(usage_row(usage, before, at - since) for usage in shown)]
         print(CLEAR if watched else "", end="")
         show_table(rows)
         sys.stdout.flush()
@@ -97,7 +99,7 @@ COMMANDS = (
         "stats",
         "show what the running instances use",
         stats,
-        (Argument("--once", action="store_true", help="print it once, and end"),),
+        (Argument("--once", action="store_true", help="print it once, and end"), INSTANCES),
     ),
     Command(
         "top",

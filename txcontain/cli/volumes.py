@@ -6,7 +6,7 @@ import time
 from argparse import Namespace
 from typing import IO, TYPE_CHECKING
 
-from txcontain.cli.command import Argument, Command
+from txcontain.cli.command import QUIET, Argument, Command
 from txcontain.cli.errors import CliError
 from txcontain.cli.files import write_file
 from txcontain.cli.screen import show_table
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from txcontain.cli.client import Client
 
 
-async def ls(client: "Client", _: Namespace) -> int:
-    """Print a table of the volumes."""
+async def ls(client: "Client", arguments: Namespace) -> int:
+    """Print a table of the volumes, or only their names."""
+    if arguments.quiet:
+        for volume in await client.volumes():
+            print(plain(volume["volume"]))
+        return 0
     rows = [["VOLUME", "SIZE", "BOUND", "AGE", "USED BY"]]
     for volume in await client.volumes():
         users = ", ".join(volume["used_by"]) or "-"
@@ -85,9 +89,10 @@ COMMANDS = (
         "volumes",
         "show the volumes, make or remove some, copy one to or from a tarball",
         ls,
+        (QUIET,),
         aliases=("volume",),
         commands=(
-            Command("ls", "show the volumes, and who uses them", ls),
+            Command("ls", "show the volumes, and who uses them", ls, (QUIET,)),
             Command("inspect", "show all that is known of volumes", inspect, (NAMES,)),
             Command(
                 "create",
