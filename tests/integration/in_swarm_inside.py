@@ -112,6 +112,27 @@ class ExecTests(ExecCase):
         self.assertRegex(done.stdout, r"docker exec --interactive [0-9a-f]{12} ls -l\n$")
 
 
+class StatsTests(ExecCase):
+    """What an instance uses."""
+
+    def test_used(self) -> None:
+        """Docker's figures are told in our words: memory, its limit, and time that grows."""
+        busy = self.launch(**self.job("#!/bin/sh\nwhile :; do :; done\n", limits={"memory": "64M"}))
+
+        def used() -> Any:
+            return self.ask("GET", f"/instances/{busy}/stats").json
+
+        first = used()
+        wait_until(lambda: used()["cpu_usec"] > first["cpu_usec"], "its time has grown")
+        self.assertGreater(first["memory"], 0)
+        self.assertEqual((first["pids"], first["limits"]["memory"]), (1, 64 << 20))
+        told = self.ask("GET", "/stats").json["stats"]
+        self.assertEqual([one["instance"] for one in told], [self.instance, busy])
+        done = self.command("stats", "--once")
+        self.assertRegex(done.stdout, rf"{busy} +[0-9.]+ % ", done)
+        self.assertEqual(done.stderr, "")
+
+
 class TerminalLogTests(ExecCase):
     """The log of an instance that has a terminal."""
 

@@ -26,6 +26,26 @@ NODE: Any = {
 }
 
 
+USED: Any = {  # as Docker 20.10 tells it with version 1 of cgroups
+    "read": "2026-01-01T00:00:00Z",
+    "pids_stats": {"current": 3, "limit": 1024},
+    "blkio_stats": {
+        "io_service_bytes_recursive": [
+            {"major": 8, "minor": 0, "op": "Read", "value": 4096},
+            {"major": 8, "minor": 16, "op": "Read", "value": 1},
+            {"major": 8, "minor": 0, "op": "Write", "value": 8192},
+            {"major": 8, "minor": 0, "op": "Total", "value": 12289},
+        ]
+    },
+    "cpu_stats": {"cpu_usage": {"total_usage": 5_000_999}, "system_cpu_usage": 1},
+    "memory_stats": {"usage": 1000, "max_usage": 2000, "limit": 1 << 20},
+    "networks": {
+        "eth0": {"rx_bytes": 10, "tx_bytes": 20},
+        "eth1": {"rx_bytes": 1, "tx_bytes": 2},
+    },
+}
+
+
 class FakeDocker(Resource):
     """The Engine API of one manager."""
 
@@ -49,6 +69,7 @@ class FakeDocker(Resource):
         self.state, self.error = "running", ""  # of the tasks that are begun
         self.node: str | None = "n1"  # that it is on
         self.files: dict[str, bytes] = {}  # of each container, by path, as tarballs
+        self.used: Any = USED  # by each container
         self.execs: list[Any] = []  # what each was to be
         self.how: Any = {"Pid": 7, "Running": True, "ExitCode": None}  # each stands
 
@@ -82,6 +103,8 @@ class FakeDocker(Resource):
                 return 200, {"Swarm": {"NodeID": self.node}}
             case ["GET ", "containers", "c1", "json"]:
                 return 200, {"Config": {"User": "", "Env": ["A=1", "HOME=/root"]}}
+            case ["GET ", "containers", "c1", "stats"]:
+                return self.told(self.used)
             case ["GET " | "HEAD ", "containers", "c1", "archive"]:
                 return self.told(self.files.get(self.path))
             case ["POST ", "containers", "c1", "exec"]:

@@ -457,7 +457,8 @@ class AreaTests(SwarmCase):
         for path, words in (
             ("/instances/web-1/files", "`docker cp` copies files on the node of the instance"),
             ("/configs/web-1-01/export", "a manager of one host explains and exports it"),
-            ("/stats", "`docker stats` shows them"),
+            ("/metrics", "`txcontain stats` shows what instances use now"),
+            ("/stats/history", "`txcontain stats` shows what instances use now"),
             ("/stacks/shop/export", "a manager of one host exports stacks"),
         ):
             response = self.successResultOf(http.get(f"http://localhost{path}"))

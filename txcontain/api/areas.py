@@ -13,6 +13,7 @@ from txcontain.api.images import Images
 from txcontain.api.instances import Instances
 from txcontain.api.life import Life
 from txcontain.api.logs import Logs
+from txcontain.api.metrics import Metrics
 from txcontain.api.nodes import Nodes
 from txcontain.api.secrets import Secrets
 from txcontain.api.services import Services
@@ -31,6 +32,7 @@ AREAS: dict[str, type[Area]] = {
     "steps": Stepping,
     "life": Life,
     "figures": Figures,
+    "metrics": Metrics,
     "logs": Logs,
     "exec": Execs,
     "files": Files,

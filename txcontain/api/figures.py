@@ -11,7 +11,9 @@ from twisted.web.server import Request
 
 from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
+    INSTANCE,
     NO_INSTANCE,
+    PRESSURE,
     Json,
     answer,
     array,
@@ -22,18 +24,21 @@ from txcontain.api.describe import (
     ref,
     structure,
 )
-from txcontain.api.exposition import choose, pieces
 from txcontain.api.instances import NAME_PART
 from txcontain.api.pieces import send_pieces
-from txcontain.api.verbs import ExtensionResource, choice, number, query
+from txcontain.api.v1 import SUMMARY, add_notes
+from txcontain.api.verbs import ExtensionResource, NotThere, choice, number, query
 from txcontain.engine.history import FINE, POINTS
-from txcontain.engine.inspection import usage
-from txcontain.engine.metrics import collect
 from txcontain.errors import InvalidData
-from txcontain.later import Few
 
-MOST_SCRAPES, MOST_WAITING = 8, 100  # at once, each of which takes some MB; that wait
 POINTS_TOLD = 60  # if the query does not say how many
+
+
+# What only some machines count, or only of some instances.
+COUNTED = (
+    *("memory", "memory_peak", "cpu_usec", "pids"),
+    *("io_read", "io_written", "network_received", "network_sent"),
+)
 
 
 def point(description: str) -> Json:
@@ -46,6 +51,22 @@ class Figures(Area):
     """What instances use, and have used."""
 
     schemas: ClassVar[Json] = {
+        "Usage": structure(
+            {
+                **SUMMARY,
+                "memory": numeric("bytes", 0),
+                "memory_peak": numeric("bytes", 0),
+                "cpu_usec": numeric("microseconds", 0),
+                "pids": numeric("processes and threads", 0),
+                "io_read": numeric("bytes that it has read from disks", 0),
+                "io_written": numeric("bytes that it has written to disks", 0),
+                "network_received": numeric("bytes, on a private network", 0),
+                "network_sent": numeric("bytes, on a private network", 0),
+                "pressure": PRESSURE,
+                "limits": {"type": "object", "description": "as in the config"},
+            },
+            *COUNTED,
+        ),
         "History": structure(
             {
                 "step": numeric("seconds from one point to the next"),
@@ -71,12 +92,14 @@ class Figures(Area):
                 answer("figures", structure({"stats": array(ref("Usage"))})),
             ),
         },
-        "/metrics": {
+        "/instances/{instance}/stats": {
             "get": extension(
-                "metrics",
-                "Tell all figures to Prometheus",
-                answer("text, or OpenMetrics as Accept says", {"type": "string"}, "text/plain"),
+                "usage",
+                "Tell what an instance uses now",
+                answer("figures", ref("Usage")),
+                NO_INSTANCE,
             ),
+            "parameters": [INSTANCE],
         },
         "/stats/history": {
             "get": extension(
@@ -94,29 +117,28 @@ class Figures(Area):
     }
 
     def resources(self) -> Resources:
-        """What is used now, and before; all metrics."""
+        """What is used now, and before."""
+        lacking = self.engine.lacks.get("metrics")
+        history = NotThere(lacking) if lacking else ExtensionResource("GET", GET=self.history)
         stats = ExtensionResource(GET=self.usage_of_all)
         put: Any = stats.putChild  # its annotation knows interfaces, not classes
-        put(b"history", ExtensionResource("GET", GET=self.history))
-        scrapes = Few("scrapes", MOST_SCRAPES, MOST_WAITING)
+        put(b"history", history)
+        return {b"stats": stats}
 
-        async def metrics(request: Request) -> None:
-            async with scrapes.turn():
-                await self.metrics(request)
+    def below_instance(self, name: str) -> Resources:
+        """What one instance uses."""
 
-        return {b"stats": stats, b"metrics": ExtensionResource(GET=metrics)}
+        async def usage(request: Request) -> Json:
+            (used,) = (await self.engine.usage(name)).records
+            return dict(used)
 
-    async def metrics(self, request: Request) -> None:
-        """GET /metrics."""
-        kind = choose(request.getHeader("accept") or "")
-        collected = await collect(self.manager)
-        request.setHeader(b"Content-Type", kind.encode())
-        request.setHeader(b"Vary", b"Accept")
-        await send_pieces(self.manager.reactor, request, pieces(kind, collected))
+        return {b"stats": ExtensionResource(GET=usage)}
 
     async def usage_of_all(self, request: Request) -> Json:
         """GET /stats."""
-        return {"stats": await usage(self.manager, self.manager.running())}
+        told = await self.engine.usage(None)
+        add_notes(request, told.notes)
+        return {"stats": told.records}
 
     async def history(self, request: Request) -> None:
         """GET /stats/history."""

@@ -13,7 +13,6 @@ from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
     INSTANCE,
     NO_INSTANCE,
-    PRESSURE,
     SCRIPT,
     Json,
     answer,
@@ -34,7 +33,7 @@ from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.explaining import explain_instance
-from txcontain.engine.inspection import held, top, usage
+from txcontain.engine.inspection import held, top
 from txcontain.engine.life import until_it_is_kept
 from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
@@ -76,13 +75,6 @@ NAME_PART = string(
 def listed(standing: Mapping[str, Any]) -> Json:
     """What the list of all tells of an instance, which stands so."""
     return {key: standing[key] for key in (*RECORD, *OF_SWARM) if key in standing}
-
-
-# What only some machines count, or only of some instances.
-COUNTED = (
-    *("memory", "memory_peak", "cpu_usec", "pids"),
-    *("io_read", "io_written", "network_received", "network_sent"),
-)
 
 
 @define
@@ -159,22 +151,6 @@ class Instances(Area):
                 "reason": string("the same as a sentence"),
                 "at": numeric("unix time", kind="number"),
             }
-        ),
-        "Usage": structure(
-            {
-                **SUMMARY,
-                "memory": numeric("bytes", 0),
-                "memory_peak": numeric("bytes", 0),
-                "cpu_usec": numeric("microseconds", 0),
-                "pids": numeric("processes and threads", 0),
-                "io_read": numeric("bytes that it has read from disks", 0),
-                "io_written": numeric("bytes that it has written to disks", 0),
-                "network_received": numeric("bytes, on a private network", 0),
-                "network_sent": numeric("bytes, on a private network", 0),
-                "pressure": PRESSURE,
-                "limits": {"type": "object", "description": "as in the config"},
-            },
-            *COUNTED,
         ),
         "Isolation": structure(
             {
@@ -273,15 +249,6 @@ class Instances(Area):
             ),
             "parameters": [INSTANCE],
         },
-        "/instances/{instance}/stats": {
-            "get": extension(
-                "usage",
-                "Tell what an instance uses now",
-                answer("figures", ref("Usage")),
-                NO_INSTANCE,
-            ),
-            "parameters": [INSTANCE],
-        },
         "/instances/{instance}/top": {
             "get": extension(
                 "top",
@@ -319,10 +286,6 @@ class Instances(Area):
     def below_instance(self, name: str) -> Resources:
         """What is asked of one instance."""
 
-        async def figures(request: Request) -> Json:
-            (figures,) = await usage(self.manager, [self.manager.match(name)])
-            return figures
-
         async def processes(request: Request) -> Json:
             return await top(self.manager, self.manager.match(name))
 
@@ -339,7 +302,6 @@ class Instances(Area):
             return {"exit": asdict(await until_it_is_kept(self.manager, instance, ended))}
 
         return {
-            b"stats": ExtensionResource(GET=figures),
             b"top": ExtensionResource(GET=processes),
             b"isolation": ExtensionResource(GET=apart),
             b"explain": ExtensionResource(GET=explanation),

@@ -375,7 +375,8 @@ class Client:
             if response.code != 200:
                 body = b"".join([chunk async for chunk in chunks])
                 raise self.refused(response.code, response.phrase, response.headers, body)
-            self.notes += map(unquote, response.headers.getRawHeaders("Txcontain-Note", []))
+            told = map(unquote, response.headers.getRawHeaders("Txcontain-Note", []))
+            self.notes += [one for one in told if one not in self.notes]
             async for chunk in chunks:
                 yield chunk
 

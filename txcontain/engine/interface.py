@@ -31,6 +31,7 @@ class Told:
 
     records: Sequence[Mapping[str, Any]]
     as_of: float | None = None  # unix time, if that is how it was then, and not now
+    notes: Sequence[str] = ()  # what a person should know of them
 
 
 @frozen
@@ -198,6 +199,13 @@ class Engine(Protocol):
         """All that is known of an instance.
 
         Raises NoSuchInstance, Ambiguous, Unavailable, MachineAtFault.
+        """
+
+    async def usage(self, name: str | None) -> Told:
+        """What an instance uses now, or all that run; notes say what is left out.
+
+        Raises NoSuchInstance, Ambiguous, NotRunning, NotInSwarm, TooMany, Unavailable,
+        MachineAtFault.
         """
 
     async def destroy(self, name: str) -> Sequence[str]:

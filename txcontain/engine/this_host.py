@@ -11,7 +11,7 @@ from attrs import field, frozen
 from txcontain.container.exec_plan import Command, Size
 from txcontain.engine import configs, execs
 from txcontain.engine.attaching import MOST_ATTACHED, Attached
-from txcontain.engine.inspection import inspect, log_reader
+from txcontain.engine.inspection import inspect, log_reader, usage
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.store import SUFFIX, Key
@@ -79,6 +79,11 @@ class ThisHost:
     async def inspect(self, name: str) -> dict[str, Any]:
         """All that is known of an instance. Raises NoSuchInstance, Ambiguous."""
         return inspect(self.host, self.host.match(name))
+
+    async def usage(self, name: str | None) -> Told:
+        """What an instance uses now, or all that run. Raises NoSuchInstance, Ambiguous, TooMany."""
+        chosen = self.host.running() if name is None else [self.host.match(name)]
+        return Told(await usage(self.host, chosen))
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 ON_ITS_NODE = "on the node of the instance, which `txcontain ps` shows"
 LACKS = {
     "secrets": "put what a container needs into a mount",
-    "instances": f"POST /launch launches a config that is kept; `docker stats` and `docker top` "
-    f"show what one does {ON_ITS_NODE}",
+    "instances": f"POST /launch launches a config that is kept; `docker top` shows what one does "
+    f"{ON_ITS_NODE}",
     "walls": f"`docker inspect` shows how it is held {ON_ITS_NODE}",
     "steps": "a manager of one host steps through launches",
     "life": "destroy it, and launch it again; services are scaled and updated",
-    "figures": f"`docker stats` shows them {ON_ITS_NODE}",
+    "metrics": "`txcontain stats` shows what instances use now",
     "files": f"`docker cp` copies files {ON_ITS_NODE}",
     "disk": "`docker system df` and `docker system prune` do it on each node",
     "volumes": "a volume is on one node, and a container may be moved to another: use a mount",

@@ -165,6 +165,14 @@ def _limits(spec: Spec) -> dict[str, Any]:
     return limits
 
 
+def limits_of(service: Json) -> dict[str, Any]:
+    """The same as the config has them, of what a service tells."""
+    limits = service["Spec"]["TaskTemplate"].get("Resources", {}).get("Limits", {})
+    cpus = limits.get("NanoCPUs")
+    found = {"memory": limits.get("MemoryBytes"), "pids": limits.get("Pids")}
+    return {**found, "cpus": cpus / 1e9 if cpus else None}
+
+
 def _restart(spec: Spec) -> dict[str, Any]:
     policy = {"Condition": CONDITIONS[spec.restart], "Delay": nanoseconds(RESTART_AFTER)}
     return policy if spec.max_restarts is None else {**policy, "MaxAttempts": spec.max_restarts}

@@ -11,6 +11,7 @@ from txcontain.errors import Error, NotInSwarm, NotRunning
 from txcontain.later import together
 from txcontain.runtime.sessions import WHY_NOT
 from txcontain.swarm.client import Docker, Manager, NoAnswer, Request, read
+from txcontain.swarm.mapping import state_of
 from txcontain.swarm.records import Instance, Seen, instances, known, states
 
 TOLD_WITHIN = 2.0  # seconds, by each Docker, which node it is on
@@ -39,11 +40,11 @@ def find(seen: Seen, name: str) -> tuple[Instance, Any]:
         raise NotRunning(
             f"{chosen} {WHY_NOT[state]}", "only one that runs can be looked into, or run a command"
         )
-    return instance, next(task for task in reversed(instance.tasks) if _runs(task))
+    return instance, _running_task(instance)
 
 
-def _runs(task: Any) -> bool:
-    return bool(task["Status"]["State"] == "running")
+def _running_task(instance: Instance) -> Any:
+    return next(task for task in reversed(instance.tasks) if state_of(task) == "running")
 
 
 async def place_of(docker: Docker, seen: Seen, name: str, instead: str) -> Place:
@@ -53,27 +54,56 @@ async def place_of(docker: Docker, seen: Seen, name: str, instead: str) -> Place
     Raises as ``find`` does; NotInSwarm.
     """
     instance, task = find(seen, name)
-    node = seen.nodes.get(task["NodeID"])
-    called = node.node if node else task["NodeID"]
-    manager, complaints = await _docker_of(docker, task["NodeID"])
-    if manager is None:
+    dockers, complaints = await _dockers_of(docker, {task["NodeID"]})
+    if task["NodeID"] not in dockers:
+        called = _called(seen, task)
         raise NotInSwarm(
             f"{instance.name} runs on the node {called}, and no --docker leads to the Docker there",
             *complaints,
             f"give the manager its address by --docker, too; or `{instead}` there",
         )
+    return _place(seen, instance, task, dockers[task["NodeID"]])
+
+
+async def places(docker: Docker, seen: Seen) -> tuple[dict[str, Place | None], list[str]]:
+    """Where each instance that runs does, in the order of their launch.
+
+    It is None if no Docker that is known is there; with what kept some from telling theirs.
+    """
+    running = [(one, _running_task(one)) for one in instances(seen) if one.runs]
+    dockers, complaints = await _dockers_of(docker, {task["NodeID"] for _, task in running})
+    found = {
+        one.name: _place(seen, one, task, manager) if manager else None
+        for one, task in running
+        for manager in [dockers.get(task["NodeID"])]
+    }
+    return found, complaints
+
+
+def _place(seen: Seen, instance: Instance, task: Any, manager: Manager) -> Place:
+    called = _called(seen, task)
     only = Docker([manager], f"see what Docker does on the node {called}")
     container = task["Status"]["ContainerStatus"]["ContainerID"]
     return Place(instance, called, container, manager, only)
 
 
-async def _docker_of(docker: Docker, node: str) -> tuple[Manager | None, list[str]]:
-    """The Docker of a node; None, and what kept others from telling theirs."""
+def _called(seen: Seen, task: Any) -> str:
+    """The name of its node."""
+    node = seen.nodes.get(task["NodeID"])
+    return node.node if node else str(task["NodeID"])
+
+
+async def _dockers_of(docker: Docker, nodes: set[str]) -> tuple[dict[str, Manager], list[str]]:
+    """The Dockers that are known, by their nodes; asked for theirs if one of these is missing.
+
+    With what kept some from telling it.
+    """
     complaints: list[str] = []
-    if all(one.node != node for one in docker.managers):
+    if not nodes <= {one.node for one in docker.managers}:
         unknown = [_learn(one) for one in docker.managers if one.node is None]
         complaints = [said for said in await together(*unknown) if said]
-    return next((one for one in docker.managers if one.node == node), None), complaints
+    # The last to be asked are those that did not answer.
+    return {one.node: one for one in reversed(docker.managers) if one.node}, complaints
 
 
 async def _learn(manager: Manager) -> str:

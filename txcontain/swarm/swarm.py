@@ -34,7 +34,7 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
-from txcontain.swarm import commands, configs, logs, mapping, nodes
+from txcontain.swarm import commands, configs, logs, mapping, nodes, usage
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
@@ -258,6 +258,17 @@ class Swarm:
             f"{record['name']}-{record['major']}-{record['minor']}.cfg"
         )
         return {**record, "spec": spec.described()}
+
+    async def usage(self, name: str | None) -> Told:
+        """What an instance uses now, or all that run, by the Dockers of their nodes.
+
+        Raises NoSuchInstance, Ambiguous, NotRunning, NotInSwarm, TooMany, Unavailable.
+        """
+        async with self.host.surveys.turn():
+            if name is None:
+                seen, _ = await self.watch.now()
+                return await usage.usage_of_all(self.host.reactor, self.docker, seen)
+            return Told([await usage.usage(await self._place(name, "docker stats"))])
 
     async def running(self) -> Told:
         """What runs; what ran when that could be seen last, if the swarm does not answer."""
