@@ -519,12 +519,16 @@ class Pulls(PullCase):
         of_tags = {
             f"/v2/app/manifests/{name[-1]}": body(to_bytes(made.manifest)) for name in silent
         }
-        pulls = [self.pull({**blobs, **of_tags}, name, gone=Deferred()) for name in silent]
+        wanted: dict[str, Deferred[None]] = {name: Deferred() for name in silent}
+        pulls = [self.pull({**blobs, **of_tags}, name, gone) for name, gone in wanted.items()]
         self.assertEqual(len(self.arrivals.pulls), MOST_OF_ONE)
         self.successResultOf(self.pull({}, gone=Deferred()))
-        for pulled in pulls:
+        for pulled, gone in zip(pulls, wanted.values(), strict=True):
             self.assertNoResult(pulled)
-            pulled.addErrback(lambda _: None)
+            gone.callback(None)
+        self.let_pass(30)
+        for pulled in pulls:
+            self.failureResultOf(pulled, CalledOff)
 
     def test_hang_up(self) -> None:
         """The hang-up of the last one who waits for a pull ends it, and its connections."""
