@@ -1629,6 +1629,17 @@ ELSEWHERE = (
         "name",
     ),
     (
+        "a whole config, launched in a swarm",
+        "swarm/test_swarm.py:test_refused_choice",
+        "a swarm launches only configs that are kept; upload it first",
+    ),
+    (
+        "a launch in a swarm under a name",
+        "swarm/test_swarm.py:test_refused_choice",
+        "a launch in a swarm takes no name, labels or removal of the instance; leave them out; a "
+        "stack names what it has",
+    ),
+    (
         "several logs of a swarm",
         "swarm/test_swarm.py:test_several",
         "a swarm tells one log at a time; name one instance: `txcontain logs INSTANCE`",

@@ -112,6 +112,18 @@ class ExecTests(ExecCase):
         self.assertRegex(done.stdout, r"docker exec --interactive [0-9a-f]{12} ls -l\n$")
 
 
+class LaunchTests(ExecCase):
+    """Launches by name."""
+
+    def test_newest(self) -> None:
+        """A config's name is enough to launch it, and the instance is told."""
+        name = self.ask("GET", f"/instances/{self.instance}").json["name"]
+        done = self.command("launch", name)
+        self.assertEqual(done.returncode, 0, done)
+        told = done.stdout.removeprefix("Success: ").strip()
+        self.assertEqual(self.running(), [self.instance, told])
+
+
 class StatsTests(ExecCase):
     """What an instance uses."""
 

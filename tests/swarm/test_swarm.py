@@ -16,9 +16,11 @@ from tests.swarm.test_logs import frame
 from txcontain import errors
 from txcontain.api.areas import AREAS
 from txcontain.api.resources import make_root
+from txcontain.container.launch_request import read_launch_request
 from txcontain.engine.interface import LogsAsked
 from txcontain.swarm.mapping import name_of_config
-from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, LOOK_MOST, RUNS_WITHIN, Swarm
+from txcontain.swarm.starting import LOOK_MOST, RUNS_WITHIN, Start
+from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, Swarm
 from txcontain.swarm.watch import AT_ONCE
 
 WEB = ("web", "1", "01")
@@ -116,6 +118,34 @@ class ConfigTests(SwarmCase):
 class LaunchTests(SwarmCase):
     """Launches, and what becomes of them."""
 
+    def as_asked(self, **values: Any) -> Any:
+        """Launch as POST /instances asks for it."""
+        return self.swarm.launch_as_asked(read_launch_request(values))
+
+    def test_newest(self) -> None:
+        """Without a version the newest is launched, of all or of a major; one that is named is."""
+        for version in (("1", "9"), ("1", "10"), ("2", "0")):
+            self.keep(major=version[0], minor=version[1])
+        for asked, version in (
+            ({}, ("2", "0")),
+            ({"major": "1"}, ("1", "10")),
+            ({"major": "1", "minor": "9"}, ("1", "9")),
+        ):
+            summary = self.now(self.as_asked(config="web", **asked)).summary
+            self.assertEqual((summary["major"], summary["minor"]), version)
+        for missing in ({"config": "db"}, {"config": "web", "major": "3"}):
+            self.refused(self.as_asked(**missing), errors.NoSuchConfig)
+
+    def test_refused_choice(self) -> None:
+        """What a swarm can't keep of a launch is refused, and nothing is begun."""
+        self.keep()
+        whole = self.as_asked(config=json.loads(document()))
+        self.assertIn("upload it first", str(self.refused(whole, errors.NotInSwarm)))
+        for more in ({"instance": "w"}, {"remove": True}, {"labels": {"a": "b"}}):
+            error = self.refused(self.as_asked(config="web", **more), errors.NotInSwarm)
+            self.assertIn("takes no name, labels or removal", str(error))
+        self.assertEqual(self.fake.services, {})
+
     def test_launch(self) -> None:
         """A launch answers when a task runs, its image pinned, and the list has the instance."""
         self.keep()
@@ -199,7 +229,7 @@ class LaunchTests(SwarmCase):
             tried.append((address, port))
             return len(tried) == 2
 
-        with mock.patch.object(Swarm, "_listens", lambda swarm, *where: listens(*where)):
+        with mock.patch.object(Start, "_listens", lambda swarm, *where: listens(*where)):
             launch = self.start(self.swarm.launch(*WEB))
             self.assertNoResult(launch)
             self.reactor.advance(LOOK_MOST)
@@ -214,7 +244,7 @@ class LaunchTests(SwarmCase):
         async def listens(swarm: Swarm, address: str, port: int) -> bool:
             return False
 
-        with mock.patch.object(Swarm, "_listens", listens):
+        with mock.patch.object(Start, "_listens", listens):
             error = self.refused(self.swarm.launch(*WEB), errors.ConfigAtFault)
         self.assertIn("/run.sh ended before it listened on port 8000", str(error))
 
@@ -435,7 +465,7 @@ class AreaTests(SwarmCase):
             ("GET", "/whoami", 200),
             ("GET", "/volumes", 501),
             ("DELETE", "/volumes/x", 501),
-            ("POST", "/instances", 501),
+            ("POST", "/instances", 409),
             ("GET", "/instances", 200),
             ("GET", "/instances/web-1", 404),
             ("GET", "/nodes", 200),

@@ -35,7 +35,6 @@ from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launc
 from txcontain.engine.explaining import explain_instance
 from txcontain.engine.inspection import held, top
 from txcontain.engine.life import until_it_is_kept
-from txcontain.engine.this_host import notes_of
 from txcontain.runtime.health import STATUSES
 
 STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended", "failed")
@@ -315,12 +314,12 @@ class Instances(Area):
         as_of(request, told.as_of)
         return {"instances": [listed(one) for one in told.records]}
 
-    async def launch(self, request: Request) -> dict[str, str]:
+    async def launch(self, request: Request) -> Json:
         """POST /instances."""
         asked = evolve(read_launch_request(read_object(body(request))), ago=ago(request))
-        instance = await self.manager.launch_as_asked(asked)
-        add_notes(request, notes_of(instance))
-        return instance.summary
+        launched = await self.engine.launch_as_asked(asked)
+        add_notes(request, launched.notes)
+        return dict(launched.summary)
 
     def one(self, name: str) -> Resource:
         """/instances/NAME."""

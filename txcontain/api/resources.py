@@ -12,7 +12,7 @@ from txcontain.api.area import Resources
 from txcontain.api.areas import AREAS
 from txcontain.api.instances import Instances
 from txcontain.api.openapi import DOCUMENT
-from txcontain.api.verbs import Collection, ExtensionResource, NotFound, NotThere, not_in_swarm
+from txcontain.api.verbs import Collection, ExtensionResource, NotFound, NotThere
 from txcontain.engine.interface import Engine
 
 
@@ -28,11 +28,7 @@ def make_root(engine: Engine) -> Resource:
         below = (area.below_instance(name) for area in there)
         return _with(instances.one(name), lacking, *below)
 
-    async def not_there(request: Request) -> None:
-        raise not_in_swarm(engine.lacks["instances"])
-
-    launch = not_there if "instances" in engine.lacks else instances.launch
-    every = ExtensionResource("GET", GET=instances.all, POST=launch)
+    every = ExtensionResource("GET", GET=instances.all, POST=instances.launch)
     everything: Resources = {
         b"instances": Collection(every, instance),
         b"openapi.json": ExtensionResource(GET=openapi),

@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from txcontain.container.exec_plan import Command, Size
+from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine.manager import Manager
 from txcontain.engine.store import Key
 from txcontain.logs.segments import EVERYTHING, Wanted
@@ -182,6 +183,9 @@ class Engine(Protocol):
 
         It was asked for some seconds ago. Raises NoSuchConfig, ConfigAtFault, MachineAtFault.
         """
+
+    async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
+        """The same, with more choice. Raises InstanceExists, NotInSwarm, too."""
 
     async def running(self) -> Told:
         """A summary of each instance whose script runs, in launch order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 
 from attrs import frozen
 
@@ -75,20 +76,14 @@ class Configs:
 
     def versions(self) -> list[Key]:
         """All configs, by name, and the versions of each as numbers: 1.9 comes before 1.10."""
-        found = [FILE_NAME.fullmatch(name) for name in self.names()]
-        keys = [(match[1], match[2], match[3]) for match in found if match]
-        return sorted(keys, key=lambda key: (key[0], *map(order_of, key[1:])))
+        return in_order(self.names())
 
     def newest(self, name: str, major: str | None = None) -> Key:
         """The newest config of this name, or of this name and major.
 
         Raises NoSuchConfig; OSError.
         """
-        fit = [key for key in self.versions() if key[0] == name and major in (None, key[1])]
-        if not fit:
-            which = name if major is None else f"{name} with the major version {major}"
-            raise NoSuchConfig(f"there is no config {which}", "upload it first")
-        return fit[-1]
+        return newest(self.versions(), name, major)
 
     def read(self, file_name: str) -> bytes:
         """A document.
@@ -109,6 +104,22 @@ class Configs:
 def no_such_config(file_name: str) -> NoSuchConfig:
     """The error if a config is not there."""
     return NoSuchConfig(f"there is no config {file_name}", "upload it first")
+
+
+def in_order(file_names: Iterable[str]) -> list[Key]:
+    """Configs by name, and the versions of each as numbers: 1.9 comes before 1.10."""
+    found = (FILE_NAME.fullmatch(name) for name in file_names)
+    keys = [(match[1], match[2], match[3]) for match in found if match]
+    return sorted(keys, key=lambda key: (key[0], *map(order_of, key[1:])))
+
+
+def newest(ordered: Iterable[Key], name: str, major: str | None = None) -> Key:
+    """The last of this name, or of this name and major. Raises NoSuchConfig."""
+    fit = [key for key in ordered if key[0] == name and major in (None, key[1])]
+    if not fit:
+        which = name if major is None else f"{name} with the major version {major}"
+        raise NoSuchConfig(f"there is no config {which}", "upload it first")
+    return fit[-1]
 
 
 def order_of(version: str) -> tuple[Order, str]:

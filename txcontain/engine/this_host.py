@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from attrs import field, frozen
 
 from txcontain.container.exec_plan import Command, Size
+from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine import configs, execs
 from txcontain.engine.attaching import MOST_ATTACHED, Attached
 from txcontain.engine.inspection import inspect, log_reader, usage
@@ -64,6 +65,11 @@ class ThisHost:
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
         instance = await self.host.launch(name, major, minor, ago)
+        return Launched(instance.summary, notes_of(instance))
+
+    async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
+        """The same, with more choice. Raises InstanceExists, too."""
+        instance = await self.host.launch_as_asked(asked)
         return Launched(instance.summary, notes_of(instance))
 
     async def running(self) -> Told:

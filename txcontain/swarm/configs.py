@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from txcontain.container.spec import from_json
-from txcontain.engine.store import FILE_NAME, Key, no_such_config, order_of
-from txcontain.errors import ConfigExists, ConfigInUse
+from txcontain.container.launch_request import LaunchRequest
+from txcontain.container.spec import Spec, from_json
+from txcontain.engine.store import FILE_NAME, Key, in_order, newest, no_such_config
+from txcontain.errors import ConfigExists, ConfigInUse, NotInSwarm
 from txcontain.swarm import mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG
@@ -58,10 +59,24 @@ async def read(docker: Docker, file_name: str) -> bytes:
 
 def with_users(names: Sequence[str], seen: Seen) -> list[tuple[Key, list[str]]]:
     """Configs by name, their versions as numbers, each with its instances."""
-    found = (FILE_NAME.fullmatch(name) for name in names)
-    keys = [(match[1], match[2], match[3]) for match in found if match]
-    ordered = sorted(keys, key=lambda key: (key[0], *map(order_of, key[1:])))
-    return [(key, users(key, seen)) for key in ordered]
+    return [(key, users(key, seen)) for key in in_order(names)]
+
+
+async def chosen(docker: Docker, asked: LaunchRequest) -> Key:
+    """The config that is to be launched: the newest, as far as no version is asked for.
+
+    Raises NotInSwarm, NoSuchConfig, Unavailable, MachineAtFault.
+    """
+    if isinstance(asked.config, Spec):
+        raise NotInSwarm("a swarm launches only configs that are kept", "upload it first")
+    if asked.instance or asked.remove or asked.labels:
+        raise NotInSwarm(
+            "a launch in a swarm takes no name, labels or removal of the instance",
+            "leave them out; a stack names what it has",
+        )
+    if asked.major and asked.minor:
+        return asked.config, asked.major, asked.minor
+    return newest(in_order(await names(docker)), asked.config, asked.major)
 
 
 def users(key: Key, seen: Seen) -> list[str]:

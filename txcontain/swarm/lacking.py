@@ -8,8 +8,7 @@ from __future__ import annotations
 ON_ITS_NODE = "on the node of the instance, which `txcontain ps` shows"
 LACKS = {
     "secrets": "put what a container needs into a mount",
-    "instances": f"POST /launch launches a config that is kept; `docker top` shows what one does "
-    f"{ON_ITS_NODE}",
+    "instances": f"`docker top` shows what one does {ON_ITS_NODE}",
     "walls": f"`docker inspect` shows how it is held {ON_ITS_NODE}",
     "steps": "a manager of one host steps through launches",
     "life": "destroy it, and launch it again; services are scaled and updated",

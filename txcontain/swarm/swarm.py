@@ -12,17 +12,14 @@ from secrets import token_hex
 from typing import Any, ClassVar
 
 from attrs import define, field
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol
 
 from txcontain.container.exec_plan import Command, Size
-from txcontain.container.spec import Spec
+from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
 from txcontain.engine.names import match, match_all
 from txcontain.engine.store import Key
 from txcontain.errors import (
-    ConfigAtFault,
     Error,
     InstanceExists,
     MachineAtFault,
@@ -44,24 +41,12 @@ from txcontain.swarm.means import Means
 from txcontain.swarm.places import Place, place_of
 from txcontain.swarm.records import Seen, instances, known, records, running
 from txcontain.swarm.stacks import SwarmStacks
+from txcontain.swarm.starting import LOOK_AFTER, LOOK_MOST, Start
 from txcontain.swarm.watch import Watch
 
-LOOK_AFTER, LOOK_MOST = 0.02, 0.1  # seconds between looks at tasks
-RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
-LISTENS_WITHIN = 5.0  # seconds, as on one host
-CONNECTS_WITHIN = 1.0  # seconds
 TAKEN_BACK_WITHIN, LOOK_AGAIN = 300.0, 10.0  # seconds: a gap, and between looks then
 GONE_WITHIN = 30.0  # seconds, beside the config's stop_timeout
 CREATE_WITHIN = 20.0  # seconds
-
-
-class Hears(Protocol):
-    """Wants to know only that someone listens."""
-
-    def connectionMade(self) -> None:
-        """Someone does."""
-        transport: Any = self.transport
-        transport.loseConnection()
 
 
 @define(eq=False)
@@ -142,11 +127,16 @@ class Swarm:
         summary = {"instance": instance, "name": name, "major": major, "minor": minor}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
 
+    async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
+        """The same, of the newest version if none is asked for. Raises NotInSwarm, too."""
+        name, major, minor = await configs.chosen(self.docker, asked)
+        return await self.launch(name, major, minor, asked.ago)
+
     async def _begin(self, subject: Subject, instance: str) -> bool:
         """Have an instance run, or leave nothing of it; returns whether it listens."""
         service = await self._create(subject, instance)
         try:
-            return await self._until_it_works(instance, subject.spec)
+            return await Start(self.means, self.host.reactor).until_it_works(instance, subject.spec)
         except Error as error:
             self.host.journal.add("refused", str(error), instance=instance)
             await self._remove(service, instance, subject.spec.stop_timeout)
@@ -182,47 +172,6 @@ class Swarm:
                 if await self.means.delete(mapping.name_of_service(instance)):
                     self.watch.wrote()
                     return
-
-    async def _until_it_works(self, instance: str, spec: Spec) -> bool:
-        """Wait until its script runs, and listens on its PORT; returns whether it does."""
-        task = await self._until_it_runs(instance, spec)
-        return spec.port is None or await self._until_it_listens(task, instance, spec.port, spec)
-
-    async def _until_it_runs(self, instance: str, spec: Spec) -> Json:
-        said = ""
-        looks = poll(self.host.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
-        async for _ in looks:
-            tasks = await self.means.tasks_of(instance)
-            for task in filter(mapping.has_begun, tasks):
-                return task
-            failures = [mapping.failure_of(task, spec.program) for task in tasks]
-            if failure := mapping.worst(filter(None, failures), spec.restart):
-                raise failure
-            said = mapping.said_of(tasks[0]) if tasks else said
-        raise MachineAtFault(f"it does not run within {RUNS_WITHIN:g} seconds", said)
-
-    async def _until_it_listens(self, task: Json, instance: str, port: int, spec: Spec) -> bool:
-        node = await self.docker.ask("GET", f"/nodes/{task['NodeID']}", doing="finding its node")
-        address = mapping.address_of(node)
-        looks = poll(self.host.reactor, LOOK_AFTER, within=LISTENS_WITHIN, most=LOOK_MOST)
-        async for _ in looks:
-            if await self._listens(address, port):
-                return True
-            tasks = await self.means.tasks_of(instance)
-            if tasks and all(map(mapping.is_over, tasks)):
-                raise ConfigAtFault(
-                    f"{spec.program} ended before it listened on port {port}",
-                    mapping.said_of(tasks[0]),
-                )
-        return False
-
-    async def _listens(self, address: str, port: int) -> bool:
-        endpoint = TCP4ClientEndpoint(self.host.reactor, address, port, timeout=CONNECTS_WITHIN)
-        try:
-            await connectProtocol(endpoint, Hears())
-        except Exception:  # whatever the network may raise: no one listens there
-            return False
-        return True
 
     # -- listing -----------------------------------------------------------------------------
 

@@ -1,0 +1,81 @@
+"""What becomes of a launch: whether its script runs, and listens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+
+from txcontain.container.spec import Spec
+from txcontain.errors import ConfigAtFault, MachineAtFault
+from txcontain.later import poll
+from txcontain.swarm import mapping
+from txcontain.swarm.mapping import Json
+from txcontain.swarm.means import Means
+
+LOOK_AFTER, LOOK_MOST = 0.02, 0.1  # seconds between looks at tasks
+RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
+LISTENS_WITHIN = 5.0  # seconds, as on one host
+CONNECTS_WITHIN = 1.0  # seconds
+
+
+class Hears(Protocol):
+    """Wants to know only that someone listens."""
+
+    def connectionMade(self) -> None:
+        """Someone does."""
+        transport: Any = self.transport
+        transport.loseConnection()
+
+
+@frozen
+class Start:
+    """Looks at an instance until it works, or can't."""
+
+    means: Means
+    reactor: Any
+
+    async def until_it_works(self, instance: str, spec: Spec) -> bool:
+        """Wait until its script runs, and listens on its PORT; returns whether it does."""
+        task = await self._until_it_runs(instance, spec)
+        return spec.port is None or await self._until_it_listens(task, instance, spec.port, spec)
+
+    async def _until_it_runs(self, instance: str, spec: Spec) -> Json:
+        said = ""
+        looks = poll(self.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
+        async for _ in looks:
+            tasks = await self.means.tasks_of(instance)
+            for task in filter(mapping.has_begun, tasks):
+                return task
+            failures = [mapping.failure_of(task, spec.program) for task in tasks]
+            if failure := mapping.worst(filter(None, failures), spec.restart):
+                raise failure
+            said = mapping.said_of(tasks[0]) if tasks else said
+        raise MachineAtFault(f"it does not run within {RUNS_WITHIN:g} seconds", said)
+
+    async def _until_it_listens(self, task: Json, instance: str, port: int, spec: Spec) -> bool:
+        node = await self.means.docker.ask(
+            "GET", f"/nodes/{task['NodeID']}", doing="finding its node"
+        )
+        address = mapping.address_of(node)
+        looks = poll(self.reactor, LOOK_AFTER, within=LISTENS_WITHIN, most=LOOK_MOST)
+        async for _ in looks:
+            if await self._listens(address, port):
+                return True
+            tasks = await self.means.tasks_of(instance)
+            if tasks and all(map(mapping.is_over, tasks)):
+                raise ConfigAtFault(
+                    f"{spec.program} ended before it listened on port {port}",
+                    mapping.said_of(tasks[0]),
+                )
+        return False
+
+    async def _listens(self, address: str, port: int) -> bool:
+        endpoint = TCP4ClientEndpoint(self.reactor, address, port, timeout=CONNECTS_WITHIN)
+        try:
+            await connectProtocol(endpoint, Hears())
+        except Exception:  # whatever the network may raise: no one listens there
+            return False
+        return True
