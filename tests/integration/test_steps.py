@@ -210,6 +210,8 @@ class StepTests(VariantCase):
         wait_until(lambda: terminal.shows("is 43"), "it goes on")
         terminal.type("exit\n")
         wait_until(lambda: "step> " in terminal.after("is 43"), "it waits at the prompt again")
+        said = terminal.after("is 43").replace("\r", "").partition("exit\n")[2]
+        self.assertEqual(said.partition("step> ")[0], "")
         terminal.type("next\n")
         wait_until(lambda: terminal.shows("close_descriptors"), "it has gone on")
         terminal.type("quit\n")

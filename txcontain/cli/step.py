@@ -35,7 +35,10 @@ shell            a shell in what there is so far (as root, on the manager's host
 quit             end it: nothing of it is left but its volumes
 The first letter of each does as well; an empty line is next."""
 NAMES = ("next", "continue", "until", "back", "diff", "why", "list", "shell", "quit", "help")
-SHELL = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh"
+ENTER = "nsenter --target {} --mount --uts --ipc --net --pid --cgroup --root --wd sh -c"
+# The last shell is a job of the second one's. On its exit a shell gives the terminal back to the
+# group that had it; that of the second is of another pid namespace, so it fails, and says so.
+SHELL = "sh -mc 'sh 2>&3 3>&-; exit' 3>&2 2>/dev/null"
 
 
 class Launch:
@@ -183,7 +186,7 @@ def enter(pid: int) -> None:
     """Run a shell in the container as it is now."""
     if os.geteuid() != 0:
         raise CliError("Only root can enter it, on the manager's host.")
-    subprocess.run(SHELL.format(pid).split(), check=False)
+    subprocess.run([*ENTER.format(pid).split(), SHELL], check=False)
     take_terminal_back()
 
 
