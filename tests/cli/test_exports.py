@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from tests.cli.session import Session
+from txcontain.cli.parts import locked
 
 CONFIGS = {
     "configs": [
@@ -89,6 +90,24 @@ class ExportTests(Session):
             self.assertEqual(self.export("web", "1", "9", "--to", "oci", str(where)), 0)
             self.assertEqual([one.name for one in where.iterdir()], ["oci-layout"])
         self.assertEqual(sorted(one.name for one in self.folder.iterdir()), ["empty", "new"])
+
+    def test_left(self) -> None:
+        """What a command that was killed has left is removed, but nothing that one still writes."""
+        left, written, other = (
+            [self.folder / f"{name}.{digit * 8}.part" for name in ("d[1]", "f")]
+            for digit in ("0", "1", "x")
+        )
+        for folder, file in (left, written, other):
+            (folder / "deep").mkdir(parents=True)
+            file.touch()
+        self.manager.answers_to("GET /configs/web-1-9/export?to=oci", tarball())
+        self.manager.answers_to("GET /configs/web-1-9/export?to=docker-archive", b"x")
+        with locked(str(written[0])), locked(str(written[1])):
+            for kind, name in (("oci", "d[1]"), ("docker-archive", "f")):
+                where = str(self.folder / name)
+                self.assertEqual(self.export("web", "1", "9", "--to", kind, where), 0, self.err)
+        wanted = {*written, *other, self.folder / "d[1]", self.folder / "f"}
+        self.assertEqual({*self.folder.iterdir()}, wanted)
 
     def test_stack(self) -> None:
         """A stack has a document of its own, and neither a version nor an image."""

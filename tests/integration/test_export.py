@@ -10,10 +10,13 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from tests.certificates import Authority
 from tests.images.archives import image
 from tests.integration.harness import (
     PATIENCE,
+    PROJECT,
     Answer,
     ManagerCase,
     fingerprint,
@@ -47,6 +51,7 @@ from tests.support import PROGRAMS, needs_programs, needs_user_namespaces, unmou
 S3CRET = "$2b$05$p/NdZgf3qFIxWX6OzgkfTOoPZKYYWOTQXIoCozLc4DmOH.9VntUh2"
 # Made by every engine, wherever it is told to work.
 OF_DOCKER = ("/run/docker", "/run/containerd")
+LARGE = 32 << 20  # bytes
 OF_PODMAN = ("/run/libpod",)
 
 
@@ -247,6 +252,164 @@ class ImageTests(ExportCase):
             os.replace(f"{tarball}.new", tarball)
         time.sleep(1.1)  # so that it is another second
         self.assertEqual(self.export(path, "oci"), first)
+
+
+class Killed(ExportCase):
+    """A manager, or a command, that is killed in the middle of an export."""
+
+    def add_images(self) -> None:
+        """And a layer that no buffers of pipes and sockets can hold."""
+        super().add_images()
+        self.mountable("app.tar", *app(), file("large", "x" * LARGE))
+        self.out = self.folder / "out"
+        self.out.mkdir()
+
+    def begin(self, config: dict[str, str], *target: Any) -> subprocess.Popen[bytes]:
+        """Begin to export a config by the command."""
+        program = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, "export"]
+        words = [*config.values(), "--to", *map(str, target)]
+        exporting = subprocess.Popen([*program, *words], cwd=PROJECT, stderr=subprocess.PIPE)
+        self.addCleanup(exporting.communicate)
+        self.addCleanup(exporting.kill)
+        return exporting
+
+    def left_out(self) -> list[str]:
+        """What is where the exports go."""
+        return sorted(one.name for one in self.out.iterdir())
+
+    def kept(self) -> list[str]:
+        """What the manager has of images and layers."""
+        tops = ("run/images", "run/packing", "images", "layers")
+        return sorted(f"{top}/{name}" for top in tops for name in os.listdir(self.state / top))
+
+    def end_manager(self) -> None:
+        """Kill the manager, and start the next one."""
+        self.manager.kill()
+        self.manager.wait()
+        self.start()
+
+    def test_command(self) -> None:
+        """What a command that is killed leaves is removed by the next one."""
+        config = self.upload(**self.keys())
+        for kind, name in (("oci", "folder"), ("docker-archive", "file.tar")):
+            self.manager.send_signal(signal.SIGSTOP)
+            try:
+                killed = self.begin(config, kind, self.out / name)
+                wait_until(self.left_out, "it has begun")
+                killed.kill()
+                killed.wait(PATIENCE)
+                (part,) = self.left_out()
+                self.assertTrue(part.startswith(f"{name}.") and part.endswith(".part"), part)
+            finally:
+                self.manager.send_signal(signal.SIGCONT)
+            again = self.begin(config, kind, self.out / name)
+            self.assertEqual(again.wait(PATIENCE), 0)
+            self.assertEqual(self.left_out(), [name])
+            shutil.move(self.out / name, self.folder)
+
+    def test_manager(self) -> None:
+        """A manager that is killed leaves nothing, and its command says so; then it works again."""
+        config = self.upload(**self.keys())
+        first = self.export(self.path_of(config), "docker-archive")
+        before = self.kept()
+        pipe = self.out / "pipe"
+        os.mkfifo(pipe)
+        exporting = self.begin(config, "docker-archive", pipe)
+        with open(pipe, "rb") as reader:
+            self.assertEqual(reader.read(1 << 16), first[: 1 << 16])  # it is in the middle
+            self.end_manager()
+            self.assertLess(len(reader.read()), len(first) - (1 << 16))
+        _, said = exporting.communicate(timeout=PATIENCE)
+        self.assertEqual(exporting.returncode, 1)
+        self.assertTrue(said)
+        self.assertEqual(self.kept(), before)
+        self.assertEqual(self.export(self.path_of(config), "docker-archive"), first)
+
+    def test_push(self) -> None:
+        """A push goes on to its end without its command; a manager that is killed cuts it off."""
+        config = self.upload(**self.keys())
+        self.export(self.path_of(config), "docker-archive")
+        before = self.kept()
+        with Slow(("127.0.0.1", 0), Waits) as registry:
+            serving = threading.Thread(target=registry.serve_forever, daemon=True)
+            serving.start()
+            self.addCleanup(serving.join, PATIENCE)
+            self.addCleanup(registry.shutdown)
+            pushing = self.begin_push(registry, config)
+            pushing.kill()
+            pushing.wait(PATIENCE)
+            registry.go_on.set()
+            wait_until(lambda: "/v2/app/manifests/1" in registry.whole, "it is pushed")
+            registry.go_on.clear()
+            registry.begun.clear()
+            pushing = self.begin_push(registry, config)
+            self.end_manager()
+            self.assertEqual(pushing.wait(PATIENCE), 1)
+            self.assertEqual(self.kept(), before)
+            registry.whole.clear()
+            registry.go_on.set()
+            self.assertTrue(registry.cut.wait(PATIENCE), "it goes on")
+            self.assertEqual(registry.whole, [])
+
+    def begin_push(self, registry: "Slow", config: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Begin to push, and wait until a blob comes."""
+        image = f"127.0.0.1:{registry.server_port}/app:1"
+        pushing = self.begin(config, "registry", image, "--insecure")
+        self.assertTrue(registry.begun.wait(PATIENCE), "it has not begun")
+        return pushing
+
+
+class Slow(ThreadingHTTPServer):
+    """A registry that takes the beginning of a blob, and no more before it is to go on."""
+
+    daemon_threads = True
+
+    def __init__(self, *told: Any) -> None:
+        super().__init__(*told)
+        self.begun, self.go_on, self.cut = (threading.Event() for _ in range(3))
+        self.whole: list[str] = []  # the paths of what came as a whole
+
+    def handle_error(self, *_: Any) -> None:
+        """Connections are cut here."""
+
+
+class Waits(BaseHTTPRequestHandler):
+    """An answer of it."""
+
+    protocol_version = "HTTP/1.1"
+    server: Slow
+
+    def do_HEAD(self) -> None:
+        """It has nothing."""
+        self.answer(404)
+
+    def do_POST(self) -> None:
+        """A blob may come."""
+        self.answer(202, Location="/upload")
+
+    def do_PUT(self) -> None:
+        """Take what comes, to its end or until it is cut off."""
+        left = int(self.headers["Content-Length"])
+        self.server.begun.set()
+        self.server.go_on.wait(PATIENCE)
+        with contextlib.suppress(ConnectionError):
+            while left and (data := self.rfile.read(min(left, 1 << 20))):
+                left -= len(data)
+        if left:
+            self.server.cut.set()
+            return
+        self.server.whole.append(self.path)
+        self.answer(201)
+
+    def answer(self, code: int, **headers: str) -> None:
+        """Answer without a body."""
+        self.send_response(code)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 class RegistryCase(ExportCase):

@@ -1,17 +1,16 @@
 """The command `export`: a config as an image, or as a document for other tools."""
 
 import os
-import shutil
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from txcontain.cli.command import VERSION, Argument, Command
 from txcontain.cli.configs import CONFIGS
 from txcontain.cli.errors import CliError, Misused
 from txcontain.cli.files import STREAM, unpack, write_file
+from txcontain.cli.parts import part_of
 from txcontain.cli.words import plain
 
 if TYPE_CHECKING:
@@ -95,16 +94,9 @@ def check_folder(path: str) -> None:
 
 async def fill_folder(chunks: AsyncIterator[bytes], path: str) -> None:
     """Unpack a tar stream to a folder, which is there only when it is whole."""
-    beside = f"{path.rstrip('/')}.{token_hex(4)}.part"
-    try:
-        os.mkdir(beside)
-    except OSError as error:
-        raise CliError(f"Can't write to {path}: {error.strerror}.") from error
-    try:
-        await unpack(chunks, beside, archive=False)
-        os.rename(beside, path)  # also over an empty folder
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with part_of(path.rstrip("/"), is_folder=True) as part:
+        await unpack(chunks, part, archive=False)
+        os.rename(part, path)  # also over an empty folder
 
 
 COMMANDS = (

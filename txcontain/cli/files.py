@@ -8,7 +8,6 @@ import tarfile
 import tempfile
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from secrets import token_hex
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcontain.cli import services
 from txcontain.cli.command import INSTANCE, Argument, Command, instance_name
 from txcontain.cli.errors import CliError, Misused, Refused
+from txcontain.cli.parts import part_of
 from txcontain.cli.words import GROUPS, plain, size
 
 if TYPE_CHECKING:
@@ -131,13 +131,9 @@ async def write_file(chunks: AsyncIterator[bytes], path: str) -> None:
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
         await _write(chunks, path, path)
         return
-    beside = f"{path}.{token_hex(4)}.part"
-    try:
-        await _write(chunks, beside, path)
-        os.replace(beside, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
+    with part_of(path) as part:
+        await _write(chunks, part, path)
+        os.replace(part, path)
 
 
 async def _write(chunks: AsyncIterator[bytes], path: str, meant: str) -> None:
