@@ -2973,6 +2973,12 @@ ELSEWHERE = (
         "`txcontain services` shows how far it is.",
     ),
     (
+        "a manager that ends while a command of `run` is attended",
+        "cli/test_run.py:test_hung_up",
+        "The manager has ended, and NAME may run on: if there is another manager, "
+        "`txcontain logs -f NAME` shows what it writes.",
+    ),
+    (
         "a number for a service, and another",
         "cli/test_services.py:test_twice",
         "app is named twice: give it one number.",

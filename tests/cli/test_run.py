@@ -12,6 +12,8 @@ from twisted.internet import reactor
 
 from tests.cli.session import Session
 from txcontain.cli import run
+from txcontain.cli.client import Client
+from txcontain.cli.errors import HungUp
 from txcontain.cli.main import parser
 from txcontain.cli.run import MOST_PASSED_ON, PASSED_ON, pass_signals_on
 
@@ -64,6 +66,13 @@ class RunTests(Session):
         self.assertEqual(self.manager.asked[-1][0], "POST /instances/job/stop")
         self.assertEqual(self.run_command("run", "--rm", "basefs.tar.gz", "yes"), 128 + 13)
         self.assertEqual(self.manager.asked[-1][0], "DELETE /destroy/job")
+
+    def test_hung_up(self) -> None:
+        """If the manager ends meanwhile, the container is not removed; where it is, is said."""
+        self.patch(Client, "wait", Mock(side_effect=HungUp("Hung up: run this command again.")))
+        self.assertEqual(self.run_command("run", "--rm", "basefs.tar.gz", "ls"), 125)
+        self.assertIn("The manager has ended, and job may run on", self.err)
+        self.assertNotIn("DELETE /destroy/job", dict(self.manager.asked))
 
     def test_detached(self) -> None:
         """Only its name is printed, and nothing waits for it."""

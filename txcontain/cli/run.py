@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from txcontain.cli.command import COMMAND, Argument, Command
-from txcontain.cli.errors import CliError, Misused, Refused
+from txcontain.cli.errors import CliError, HungUp, Misused, Refused
 from txcontain.cli.exec import (
     DETACH_KEYS,
     INTERACTIVE,
@@ -58,6 +58,12 @@ async def run(client: "Client", arguments: Namespace) -> int:
     show = converse if piped else use_its_terminal if arguments.tty else attend
     try:
         return await show(client, launched["instance"], arguments)
+    except HungUp as error:
+        arguments.detach = True  # it is not removed before it ends
+        raise CliError(
+            f"The manager has ended, and {launched['instance']} may run on: if there is another"
+            f" manager, `txcontain logs -f {launched['instance']}` shows what it writes."
+        ) from error
     finally:
         if arguments.rm and not arguments.detach:
             with suppress(Refused):  # the manager may have removed it already
