@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -72,6 +73,13 @@ class LayerTests(SynchronousTestCase):
         """Folders that are newer than the tarball's unpacking have no time; files keep theirs."""
         members = self.members(begun=1.0)
         self.assertEqual([members[name].mtime for name in ("b", "b/c", "b/c/file")], [0, 0, 1.5])
+
+    def test_times_to_come(self) -> None:
+        """A folder that its tarball dates in the future has that time, whenever it is unpacked."""
+        to_come = time.time_ns() + 10**12
+        os.utime(self.folder / "b", ns=(0, to_come))
+        for begun in (1.0, to_come / 10**9 + 1000):
+            self.assertEqual(self.members(begun=begun)["b"].mtime, to_come / 10**9)
 
     def test_hard_links(self) -> None:
         """A file with two names is there once; the second name leads to the first."""

@@ -123,7 +123,9 @@ def _of_tree(tree: Tree) -> Iterator[bytes]:
                 f"{name} can't be in an image: a name with {HIDES} hides a file there", "rename it"
             )
         place = f"/proc/self/fd/{above}/{os.path.basename(path) or '.'}"
-        _describe(info, status, tree.begun if path else -math.inf, tree.first_id)
+        _describe(
+            info, status, tree.first_id, is_dated=bool(path) and _is_dated(status, tree.begun)
+        )
         marks = _add_xattrs(info, place)
         if marks & NOT_WHOLE:
             raise ConfigAtFault(f"{name} can't be in an image: a part of it is in a layer below")
@@ -172,12 +174,22 @@ def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _describe(info: tarfile.TarInfo, status: os.stat_result, begun: float, first: int) -> None:
+def _is_dated(status: os.stat_result, begun: float) -> bool:
+    """Whether its archive says the time of a file.
+
+    It does of every folder but those that tar made itself, which are as new as the unpacking. What
+    is newer than its last change was given a time to come: on another day it is to have that too.
+    """
+    is_folder = stat.S_ISDIR(status.st_mode)
+    return not is_folder or status.st_mtime < begun or status.st_mtime_ns > status.st_ctime_ns
+
+
+def _describe(info: tarfile.TarInfo, status: os.stat_result, first: int, *, is_dated: bool) -> None:
     kind = stat.S_IFMT(status.st_mode)
     info.type, info.mode = KINDS[kind], stat.S_IMODE(status.st_mode)
     info.uid, info.gid = (max(0, number - first) for number in (status.st_uid, status.st_gid))
     info.size = status.st_size if kind == stat.S_IFREG else 0
-    if kind == stat.S_IFDIR and status.st_mtime >= begun:
+    if not is_dated:
         return
     info.mtime, fraction = divmod(status.st_mtime_ns, 10**9)
     if fraction:
