@@ -321,13 +321,20 @@ class EndTests(ExecCase):
         self.now(self.swarm.sessions.stop())
         self.assertEqual(self.fake.execs[-1]["Cmd"][-1], "HUP")
 
-    def test_start_failed(self) -> None:
-        """What runs, but can't be given the size of its terminal, is ended."""
-        self.fake.refusals["POST /exec/e1/resize"] = 500, "broken"
+    def test_ended_before_its_size(self) -> None:
+        """What has ended before its terminal could get a size has run, and its output is told."""
+        self.fake.refusals["POST /exec/e1/resize"] = 500, "cannot resize a stopped container"
         asked = self.ask(size=Size())
-        self.lines.made[-1].dataReceived(TAKEN)
-        self.failureResultOf(asked, errors.MachineAtFault)
-        self.assertEqual(self.fake.execs[-1]["Cmd"][-1], "HUP")
+        self.lines.made[-1].dataReceived(TAKEN + b"hello\r\n")
+        session, heard = self.successResultOf(asked), []
+        session.heard = lambda stream, data: heard.append(data)
+        session.resumeProducing()
+        self.end(0)
+        self.reactor.advance(LOOK_MOST)
+        self.assertEqual(heard, [b"hello\r\n"])
+        self.assertEqual(self.successResultOf(session.ended).status, 0)
+        self.assertEqual(self.fake.asked.count("POST /exec/e1/resize"), 1)
+        self.assertEqual(len(self.fake.execs), 1)
 
 
 class ExplainTests(ExecCase):

@@ -187,11 +187,11 @@ class Sessions:
         session = await self._join(place, made)
         try:
             await self._until_it_runs(session, command)
-            if command.terminal is not None:
-                await commands.resize(place, made, command.terminal)
         except Exception:
             session.end("its start failed")
             raise
+        if command.terminal is not None:  # no failure if that is refused: it may have ended
+            session.resize(command.terminal)
         self.manager.journal.add("exec", f"{command.command[0]} was started in it", instance=name)
         return session
 
