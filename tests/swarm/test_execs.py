@@ -224,9 +224,17 @@ class RefusedTests(ExecCase):
                 self.lines.made[-1].dataReceived(answer + b'{"message": "x"}')
             error = self.failureResultOf(asked, kind).value
             self.assertIn(words or "Docker says: x", str(error))
+
+    def test_late_answer(self) -> None:
+        """Who has not answered in time is hung up on, and what it may have started is ended."""
         asked = self.ask()
         self.reactor.advance(JOIN_WITHIN)
-        self.failureResultOf(asked, errors.Unavailable)
+        error = self.failureResultOf(asked, errors.Unavailable).value
+        self.assertIn("unix:/0 does not answer within 10 seconds", str(error))
+        self.successResultOf(self.lines.made[-1].gone)
+        of_command, of_signal = self.fake.execs
+        self.assertEqual(of_signal["Cmd"][-2:], [of_command["Env"][-1], "KILL"])
+        self.assertFalse(self.swarm.sessions.running)
 
     def test_gone(self) -> None:
         """A container that has gone meanwhile is one in which nothing can be run."""

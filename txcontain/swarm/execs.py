@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -211,7 +211,11 @@ class Sessions:
             path = f"{await docker.above()}/exec/{made.id}/start"
             asked = Hijacked(path, {"Detach": False, "Tty": made.has_terminal}, doing)
             streams: Hijacked = await connectProtocol(docker.endpoint, asked)
-            await streams.taken
+            try:
+                await streams.taken
+            except BaseException:  # also if it is cancelled
+                streams.abort()
+                raise
             return streams
 
         try:
@@ -219,7 +223,13 @@ class Sessions:
         except Error:
             raise
         except Exception as error:  # whatever the network or TLS may raise
-            raise Unavailable(doing, f"{docker.address}: {why(error)}", "try again") from error
+            stray = commands.send_signal(place, made, signal.SIGKILL)  # it may run all the same
+            background(stray, f"ending a command in {place.instance.name}")
+            if isinstance(error, TimeoutError):
+                said = f"{docker.address} does not answer within {JOIN_WITHIN:g} seconds"
+            else:
+                said = f"{docker.address}: {why(error)}"
+            raise Unavailable(doing, said, "try again") from error
         session = Session(place, made, self.manager, streams, self.running.discard)
         self.running.add(session)
         return session

@@ -114,6 +114,6 @@ class Hijacked(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The end."""
+        self.gone.callback(None)
         if not self.taken.called:
             self.taken.errback(NoAnswer("it has closed the connection without an answer"))
-        self.gone.callback(None)
