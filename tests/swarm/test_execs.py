@@ -22,7 +22,7 @@ from txcontain.swarm.client import NoAnswer
 from txcontain.swarm.commands import MARK
 from txcontain.swarm.execs import COMPLAINS_WITHIN, LOOK_MOST
 from txcontain.swarm.frames import LONGEST_FRAME
-from txcontain.swarm.hijack import LONGEST_REFUSAL, Hijacked
+from txcontain.swarm.hijack import LONGEST_EARLY, LONGEST_REFUSAL, Hijacked
 
 TAKEN = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
 
@@ -114,6 +114,22 @@ class StreamTests(ExecCase):
         self.assertEqual((heard, self.line.producerState), ([b"early"], "producing"))
         session.pauseProducing()
         self.assertEqual((session.paused, self.line.producerState), (True, "paused"))
+
+    def test_records(self) -> None:
+        """What TLS had read with the answer comes though paused, and is not lost either."""
+        asked = self.ask()
+        self.lines.made[-1].dataReceived(TAKEN + frame("a"))
+        self.lines.made[-1].dataReceived(frame("b")[:3])
+        session, heard = self.successResultOf(asked), []
+        self.lines.made[-1].dataReceived(frame("b")[3:])
+
+        def hear(stream: int, data: bytes) -> None:
+            heard.append(data)
+            session.pauseProducing()
+
+        session.heard = hear
+        session.resumeProducing()
+        self.assertEqual((heard, self.line.producerState), ([b"a", b"b"], "paused"))
 
     def test_input_waits(self) -> None:
         """Who gives input waits while the command reads none."""
@@ -374,6 +390,16 @@ class HijackedTests(ExecCase):
         hijacked.dataReceived(b"HTTP/1.1 500 X\r\nContent-Length: 99999999\r\n\r\n")
         hijacked.dataReceived(b"x" * (LONGEST_REFUSAL + 1))
         self.failureResultOf(hijacked.taken, errors.MachineAtFault)
+        self.successResultOf(hijacked.gone)
+
+    def test_long_before_resumed(self) -> None:
+        """What comes though it is paused is bounded."""
+        hijacked = Hijacked("/x", {}, "asking")
+        hijacked.makeConnection(Line(hijacked))
+        hijacked.dataReceived(TAKEN)
+        hijacked.dataReceived(b"x" * LONGEST_EARLY)
+        self.assertNoResult(hijacked.gone)
+        hijacked.dataReceived(b"x")
         self.successResultOf(hijacked.gone)
 
     def test_long_head(self) -> None:

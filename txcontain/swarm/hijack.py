@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from txcontain.swarm.client import LONGEST_COMPLAINT, NoAnswer, refusal
 
 LONGEST_REFUSAL = 64 * LONGEST_COMPLAINT  # bytes read of an answer that refuses
+LONGEST_EARLY = 1 << 20  # bytes kept until it is resumed: far more than is read at a time
 
 
 class Hijacked(Protocol):
@@ -32,7 +33,7 @@ class Hijacked(Protocol):
         self.gone: Deferred[None] = Deferred()  # the connection has ended
         self.heard: Callable[[bytes], object] = bytes  # told what comes
         self.doing = doing
-        self._early = b""  # came with the answer
+        self._early: bytes | None = b""  # what came before it was first resumed
         self._http: h11.Connection | None = h11.Connection(h11.CLIENT)
         self._body, self._status = b"", 0  # of an answer that refuses
         content = json.dumps(document).encode()
@@ -59,7 +60,7 @@ class Hijacked(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Some of the answer, or of the streams."""
         if self._http is None:
-            self.heard(data)
+            self._tell(data)
             return
         self._http.receive_data(data)
         try:
@@ -85,6 +86,14 @@ class Hijacked(Protocol):
         self.transport.pauseProducing()
         self.taken.callback(None)
 
+    def _tell(self, data: bytes) -> None:
+        if self._early is None:
+            self.heard(data)
+        elif len(self._early) + len(data) <= LONGEST_EARLY:
+            self._early += data  # over TLS, all that was read with the answer comes though paused
+        else:
+            self.abort()
+
     def _refuse(self, error: Exception) -> None:
         if not self.taken.called:
             self.taken.errback(error)
@@ -92,10 +101,10 @@ class Hijacked(Protocol):
 
     def resume(self) -> None:
         """Tell what comes."""
-        early, self._early = self._early, b""
-        if early:
-            self.heard(early)
         self.transport.resumeProducing()
+        early, self._early = self._early, None
+        if early:
+            self.heard(early)  # which may pause it
 
     def abort(self) -> None:
         """Cut the connection, if that is not done: Twisted's can't be aborted again over TLS."""
