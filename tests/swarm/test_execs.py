@@ -275,6 +275,17 @@ class RefusedTests(ExecCase):
         error = self.failureResultOf(self.ask(), errors.TooMany).value
         self.assertIn(f"{MOST} commands run in instances already", str(error))
 
+    def test_bound_together(self) -> None:
+        """Those that are being started count, as long as they are."""
+        asked = [self.ask() for _ in range(MOST_EACH + 1)]
+        self.failureResultOf(asked.pop(), errors.TooMany)
+        self.assertEqual(len(self.lines.made), MOST_EACH)
+        for line in self.lines.made:
+            line.dataReceived(b"nonsense\r\n\r\n")
+        for one in asked:
+            self.failureResultOf(one, errors.Unavailable)
+        self.run_()
+
     def test_over(self) -> None:
         """Nothing is run where nothing runs; the same of an instance that there is not."""
         self.fake.tasks[0]["Status"]["State"] = "complete"

@@ -175,6 +175,7 @@ class Sessions:
 
     manager: Manager  # of this host
     running: set[Session] = field(factory=set)
+    _starting: list[str] = field(factory=list)  # the instance of each that is being started
 
     async def start(self, place: Place, command: Command) -> Session:
         """A command that runs in an instance; its output waits until it is asked for.
@@ -183,8 +184,12 @@ class Sessions:
         """
         name = place.instance.name
         self._check_bounds(name)
-        made = await commands.make(place, command)
-        session = await self._join(place, made)
+        self._starting.append(name)
+        try:
+            made = await commands.make(place, command)
+            session = await self._join(place, made)
+        finally:
+            self._starting.remove(name)
         try:
             await self._until_it_runs(session, command)
         except Exception:
@@ -196,10 +201,11 @@ class Sessions:
         return session
 
     def _check_bounds(self, name: str) -> None:
-        here = sum(1 for one in self.running if one.place.instance.name == name)
+        names = [*self._starting, *(one.place.instance.name for one in self.running)]
+        here = names.count(name)
         if here >= MOST_EACH:
             raise TooMany(f"{here} commands run in {name} already", "end one of them first")
-        if len(self.running) >= MOST:
+        if len(names) >= MOST:
             raise TooMany(f"{MOST} commands run in instances already", "end one of them first")
 
     async def _join(self, place: Place, made: Made) -> Session:
