@@ -124,6 +124,19 @@ class LaunchTests(ExecCase):
         self.assertEqual(self.running(), [self.instance, told])
 
 
+class DiffTests(ExecCase):
+    """What an instance has changed."""
+
+    def test_changes(self) -> None:
+        """What was added and removed since its start is told, by Docker and by the CLI."""
+        job = self.job("#!/bin/sh\necho x >/etc/added\nrm /etc/passwd\necho done\nsleep 1000\n")
+        instance = self.launch(**job, writable_root=True)
+        self.says(instance, "done")
+        done = self.command("diff", instance)
+        self.assertIn("A /etc/added\n", done.stdout, done)
+        self.assertIn("D /etc/passwd\n", done.stdout)
+
+
 class StatsTests(ExecCase):
     """What an instance uses."""
 

@@ -69,6 +69,7 @@ class FakeDocker(Resource):
         self.state, self.error = "running", ""  # of the tasks that are begun
         self.node: str | None = "n1"  # that it is on
         self.files: dict[str, bytes] = {}  # of each container, by path, as tarballs
+        self.changes: Any = None  # of each container's files
         self.used: Any = USED  # by each container
         self.execs: list[Any] = []  # what each was to be
         self.how: Any = {"Pid": 7, "Running": True, "ExitCode": None}  # each stands
@@ -103,6 +104,8 @@ class FakeDocker(Resource):
                 return 200, {"Swarm": {"NodeID": self.node}}
             case ["GET ", "containers", "c1", "json"]:
                 return 200, {"Config": {"User": "", "Env": ["A=1", "HOME=/root"]}}
+            case ["GET ", "containers", "c1", "changes"]:
+                return 200, self.changes
             case ["GET ", "containers", "c1", "stats"]:
                 return self.told(self.used)
             case ["GET " | "HEAD ", "containers", "c1", "archive"]:

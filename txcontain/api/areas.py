@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from txcontain.api.area import Area
+from txcontain.api.changes import Changes
 from txcontain.api.configs import Configs
 from txcontain.api.disk import Disk
 from txcontain.api.events import Events
@@ -36,6 +37,7 @@ AREAS: dict[str, type[Area]] = {
     "logs": Logs,
     "exec": Execs,
     "files": Files,
+    "changes": Changes,
     "events": Events,
     "disk": Disk,
     "volumes": Volumes,

@@ -1,4 +1,4 @@
-"""Files of instances: read and written as tar streams, compared with the image, kept."""
+"""Files of instances: read and written as tar streams, kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from txcontain.api.describe import (
     NO_INSTANCE,
     Json,
     answer,
-    array,
     body_of,
     bytes_body,
     extension,
@@ -42,7 +41,6 @@ from txcontain.api.verbs import (
 from txcontain.container.document import refuse
 from txcontain.container.keys import Key, boolean, printable, string_schema
 from txcontain.engine import files
-from txcontain.engine.changes import ADDED, CHANGED, DELETED, changes
 from txcontain.errors import Error
 from txcontain.exports import committing
 
@@ -83,19 +81,6 @@ class Files(Area):
                 "group": numeric("the same", 0),
                 "size": numeric("bytes", 0),
                 "changed": numeric("unix time"),
-            }
-        ),
-        "Changes": structure(
-            {
-                "changes": array(
-                    structure(
-                        {
-                            "kind": one_of("added, changed, deleted", ADDED, CHANGED, DELETED),
-                            "path": string("in the container"),
-                        }
-                    )
-                ),
-                "complete": {"type": "boolean", "description": "whether these are all"},
             }
         ),
         "CommittedImage": structure(
@@ -143,15 +128,6 @@ class Files(Area):
             ),
             "parameters": [INSTANCE],
         },
-        "/instances/{instance}/diff": {
-            "get": extension(
-                "diff",
-                "Tell what an instance has changed in its writable mounts",
-                answer("the changes, by path", ref("Changes")),
-                NO_INSTANCE,
-            ),
-            "parameters": [INSTANCE],
-        },
         "/instances/{instance}/commit": {
             "post": extension(
                 "commit",
@@ -165,7 +141,7 @@ class Files(Area):
     }
 
     def below_instance(self, name: str) -> Resources:
-        """The files, the changes and the commit of one instance."""
+        """The files and the commit of one instance."""
 
         async def read(request: Request) -> Json | None:
             require_write(request)  # there may be secrets in files
@@ -185,9 +161,6 @@ class Files(Area):
             instance, given = self.manager.match(name), stream(request)
             transfer = await files.write(self.manager, instance, path, owners=owners)
             return await _receive(request, given, transfer, path)
-
-        async def diff(request: Request) -> Json:
-            return await changes(self.manager, self.manager.match(name))
 
         async def commit(request: Request) -> Json:
             values = read_body(request, COMMIT_KEYS)
@@ -210,7 +183,6 @@ class Files(Area):
 
         return {
             b"files": ExtensionResource("GET", "PUT", GET=read, PUT=write),
-            b"diff": ExtensionResource(GET=diff),
             b"commit": ExtensionResource(POST=commit),
         }
 

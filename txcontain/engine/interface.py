@@ -212,6 +212,13 @@ class Engine(Protocol):
         MachineAtFault.
         """
 
+    async def diff(self, name: str) -> dict[str, Any]:
+        """What an instance has changed, and whether that is all, as ``changes.changes`` tells it.
+
+        Raises NoSuchInstance, Ambiguous, InvalidData, TooMany, NotRunning, NotInSwarm,
+        Unavailable, MachineAtFault.
+        """
+
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove everything of it except its volumes.
 

@@ -12,6 +12,7 @@ from txcontain.container.exec_plan import Command, Size
 from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine import configs, execs
 from txcontain.engine.attaching import MOST_ATTACHED, Attached
+from txcontain.engine.changes import changes
 from txcontain.engine.inspection import inspect, log_reader, usage
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
@@ -90,6 +91,10 @@ class ThisHost:
         """What an instance uses now, or all that run. Raises NoSuchInstance, Ambiguous, TooMany."""
         chosen = self.host.running() if name is None else [self.host.match(name)]
         return Told(await usage(self.host, chosen))
+
+    async def diff(self, name: str) -> dict[str, Any]:
+        """What an instance has changed. Raises NoSuchInstance, Ambiguous, InvalidData, TooMany."""
+        return await changes(self.host, self.host.match(name))
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

@@ -31,7 +31,7 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
-from txcontain.swarm import commands, configs, logs, mapping, nodes, usage
+from txcontain.swarm import changes, commands, configs, logs, mapping, nodes, usage
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
@@ -218,6 +218,11 @@ class Swarm:
                 seen, _ = await self.watch.now()
                 return await usage.usage_of_all(self.host.reactor, self.docker, seen)
             return Told([await usage.usage(await self._place(name, "docker stats"))])
+
+    async def diff(self, name: str) -> dict[str, Any]:
+        """What an instance has changed, by the Docker of its node. Raises as ``usage`` does."""
+        async with self.host.surveys.turn():
+            return await changes.changes(await self._place(name, "docker diff"))
 
     async def running(self) -> Told:
         """What runs; what ran when that could be seen last, if the swarm does not answer."""
