@@ -7,6 +7,7 @@ import os
 import socket
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -491,7 +492,7 @@ class Killed(ImageCase):
             asking = threading.Thread(target=self.ask_in_vain, args=(ask,), daemon=True)
             asking.start()
             while asking.is_alive() and not any(self.state.glob(moment)):
-                pass
+                time.sleep(0.001)  # so that those who are waited for have the processors
             self.manager.kill()
             self.manager.wait()
             asking.join(PATIENCE)
