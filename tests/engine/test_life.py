@@ -331,22 +331,25 @@ class StandbyTests(LifeCase):
         self.assertEqual(instance.in_advance, len(instance.plan) - 1)
 
     def test_mark(self) -> None:
-        """What it has mounted is only marked as volatile once it is started."""
-        instance = self.launch(**WRITABLE)
-        self.stop(instance)
-        mark = self.mark(instance)  # the kernel's, as it mounts
-        self.reactor.pump([SOON] * 3)
-        self.assertFalse(os.path.exists(mark))
+        """What it has mounted the kernel marks, and it is on the disk all the same."""
+        instance = self.stopped()
+        mark = self.mark(instance)
+        self.next_manager("another boot")
+        found = self.manager.find(instance.name)
+        self.start_again(found)
+        self.assertEqual((found.running, os.path.exists(mark)), (True, False))
+
+    def test_mark_of_a_run(self) -> None:
+        """Once it was started, the mark means again that not all may be on the disk."""
+        instance = self.stopped()
+        mark = self.mark(instance)
         self.start_again(instance)
         self.assertTrue(os.path.exists(mark))
-
-    def test_in_memory(self) -> None:
-        """What is kept in memory gets no mark: on the disk there is nothing of it."""
-        instance = self.launch(**WRITABLE, limits={"disk": "1M"})
-        self.stop(instance)
-        self.reactor.pump([SOON] * 3)
-        self.start_again(instance)
-        self.assertFalse(os.path.exists(instance.path("disk/0-work")))
+        self.init.end()
+        self.next_manager("another boot")
+        again = life.start(self.manager, self.manager.find(instance.name))
+        error = self.refused(again, MachineAtFault)
+        self.assertIn("before all that it had written was on the disk", error.chain[1])
 
     def test_last_ones(self) -> None:
         """Only for those that were stopped last one stands by; their names are kept apart."""
@@ -488,6 +491,20 @@ class VolatileTests(LifeCase):
         self.stop(instance)
         self.assertEqual((flushed, os.path.exists(mark)), ([True], False))
 
+    def test_record(self) -> None:
+        """A stop has its record written to the disk, which says that this is done."""
+        instance, said = self.launch(**WRITABLE), []
+        self.mark(instance)
+
+        def flush(folder: str) -> None:
+            said.append(read_record("x", f"{folder}/{RECORD}", self.folder)["settled"])
+
+        self.patch(life, "flush_disk", flush)
+        self.stop(instance)
+        self.assertEqual(said, [True])
+        self.start_again(instance)
+        self.assertFalse(read_record("x", instance.path(RECORD), self.folder)["settled"])
+
     def test_disk_fails(self) -> None:
         """If the disk can't take it, the stop says so, and the mark stays."""
 
@@ -521,6 +538,20 @@ class VolatileTests(LifeCase):
 
 class KillTests(LifeCase):
     """Signals."""
+
+    def test_started_meanwhile(self) -> None:
+        """A kill writes to the disk what a stopped instance wrote, and leaves a new run alone."""
+        instance = self.launch(**WRITABLE)
+        self.patch(volatile, "settle", lambda *_: self.fail("its new run writes there"))
+        self.successResultOf(instance.moving.acquire())  # by whatever takes its time
+        started = self.start(life.start(self.manager, instance))
+        killed = self.start(life.kill(self.manager, instance))
+        self.reactor.pump([0.01] * 3)
+        self.assertEqual(instance.state, "stopped")
+        instance.moving.release()
+        self.reactor.pump([0.01] * 3)
+        self.assertEqual([self.successResultOf(one) for one in (started, killed)], [[], []])
+        self.assertTrue(instance.running)
 
     def test_signal(self) -> None:
         """A signal goes to PID 1, and is all that happens."""

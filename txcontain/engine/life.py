@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from signal import SIGKILL, strsignal
 
 from attrs import evolve
@@ -14,6 +13,7 @@ from txcontain.engine.manager import Manager, is_stuck
 from txcontain.engine.ports import check_ports
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault, NotRunning, WrongState
 from txcontain.host.os_errors import of_os
+from txcontain.host.syscalls import flush_disk
 from txcontain.later import pause as pause_for
 from txcontain.later import poll
 from txcontain.runtime import volatile
@@ -62,6 +62,11 @@ async def restart(manager: Manager, instance: Instance, timeout: float | None = 
 
 
 async def _stop(manager: Manager, instance: Instance, timeout: float | None) -> Notes:
+    return await _halt(manager, instance, timeout) or await _settle(manager, instance)
+
+
+async def _halt(manager: Manager, instance: Instance, timeout: float | None) -> Notes:
+    """End it; returns why nothing of it is to be kept, if so."""
     await manager.network.set_aside(instance.name)
     if instance.ended:
         return [f"{instance.name} does not run: it is {instance.state}"]
@@ -79,7 +84,7 @@ async def _stop(manager: Manager, instance: Instance, timeout: float | None) -> 
         return [f"{instance.name} is about to be removed, as its launch asked for"]
     await pause_for(manager.reactor, 0)  # we were told in the middle of the move to "stopped"
     _check_that_it_is_there(instance)
-    return [*_lost(instance), *await _settle(manager, instance)]
+    return []
 
 
 def _lost(instance: Instance) -> Notes:
@@ -91,17 +96,24 @@ def _lost(instance: Instance) -> Notes:
 
 
 async def _settle(manager: Manager, instance: Instance) -> Notes:
-    files = instance.plan, instance.folder
+    """See to it that what a stopped instance wrote outlives a power cut."""
+    if instance.settled:  # by another request; by now it may be mounted for the next start
+        return _lost(instance)
     try:
-        await manager.threads(volatile.settle, *files)
+        wrote = await manager.threads(volatile.settle, instance.plan, instance.folder)
+        instance.settled = True
+        instance.save()
+        await manager.pool.written()
+        if wrote:  # the record that says so, too
+            await manager.threads(flush_disk, instance.folder)
     except OSError as error:
+        _check_that_it_is_there(instance)
         what = f"what {instance.name} wrote may not outlive a reboot"
-        return [f"{what}: it can't be written to the disk now ({of_os(error)})"]
+        failed = f"{what}: it can't be written to the disk now ({of_os(error)})"
+        return [*_lost(instance), failed]
     if instance.state == "stopped" and not instance.ending:
-        # What prepares its start mounts what it wrote, and writes nothing: that needs no mark.
-        unmark = partial(manager.threads, volatile.unmark, *files)
-        manager.pool.standby.stopped(instance.name, instance.plan, unmark)
-    return []
+        manager.pool.standby.stopped(instance.name, instance.plan)
+    return _lost(instance)
 
 
 async def _start(manager: Manager, instance: Instance) -> Notes:
@@ -172,7 +184,7 @@ async def _check_files(manager: Manager, instance: Instance) -> None:
 
     def look() -> tuple[bool, bool]:
         there = manager.layers.are_there(instance.layers)
-        if there and same_boot:
+        if there and (same_boot or instance.settled):
             volatile.unmark(*files)
         return there, volatile.is_marked(*files)
 
@@ -223,7 +235,9 @@ async def kill(manager: Manager, instance: Instance, signal: int = SIGKILL) -> N
     Raises NotRunning, WrongState, CalledOff, MachineAtFault.
     """
     if signal == SIGKILL and not instance.ended:
-        return await _stop(manager, instance, 0)
+        notes = await _halt(manager, instance, 0)  # also while a slow stop has the lock
+        async with instance.moving:  # it may have been started meanwhile
+            return notes or (await _settle(manager, instance) if instance.ended else [])
     try:
         processes_of(instance).send_signal(signal)
     except OSError as error:

@@ -199,8 +199,7 @@ class Instance(Recorded):
         steps_done = child.carry_out(self.plan).addCallback(self._pass)
         try:
             # While the init works:
-            steps, was_prepared = child.early_steps, bool(child.reserved)
-            await self._kept.begin(self.record, steps, was_prepared=was_prepared)
+            await self._kept.begin(self.record, was_prepared=bool(child.reserved))
         except OSError as error:
             steps_done.addErrback(lambda _: None)  # its failure is a result of this one
             self.pool.expect_nothing()  # someone may have removed its prepared folder
@@ -267,6 +266,7 @@ class Instance(Recorded):
         self.image = record["image"]
         self._client_waits, self._was_launched = False, True
         self.boot, self.paused = record["boot"], record["paused"]
+        self.settled = record["settled"]
         self.launched, self.since = record["launched"], record["since"]
         self.restarts, self.ready, self.exit = record["restarts"], record["ready"], record["exit"]
         self.checks.recall(record["health"])
@@ -467,7 +467,7 @@ class Instance(Recorded):
 
     def be_starting(self) -> None:
         """Take note of a start."""
-        self.boot = self.kernel.boot_id()
+        self.boot, self.settled = self.kernel.boot_id(), False
         self._ending.kill_at = NEVER
         self.checks.begin_anew()
         self._enter("starting", f"from {self.spec.file_name}")

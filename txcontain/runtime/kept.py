@@ -15,12 +15,10 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txcontain.container.plan import Plan
 from txcontain.errors import MachineAtFault
 from txcontain.host.files import to_json, write_soon
 from txcontain.host.os_errors import of_os
 from txcontain.logs.logd import LOG
-from txcontain.runtime import volatile
 from txcontain.runtime.phase import Phase
 from txcontain.runtime.records import RECORD
 
@@ -49,10 +47,9 @@ class Kept:
         except OSError as error:
             raise MachineAtFault("making the instance's folder", of_os(error)) from error
 
-    def begin(self, record: Record, early_steps: Plan, *, was_prepared: bool) -> Deferred[None]:
+    def begin(self, record: Record, *, was_prepared: bool) -> Deferred[None]:
         """Write the first record of a start. From now on a prepared folder is an instance's.
 
-        :param early_steps: what an init had mounted before, which may lack its mark as volatile
         Fails with OSError.
         """
         text = to_json(record)
@@ -60,7 +57,6 @@ class Kept:
         def write() -> None:
             if was_prepared:
                 os.chmod(self.path, Phase.HALF_MADE)
-            volatile.mark(early_steps, self.path)
             write_soon(os.path.join(self.path, RECORD), text)
 
         return self.writes(write)

@@ -54,6 +54,7 @@ class Recorded:
     restarts: int = 0
     delay: float = FIRST_DELAY  # before the next restart
     boot: str = ""  # of the machine, in which it was last started
+    settled: bool = False  # whether all that it wrote is on the disk, however it is marked
     up_at: float = 0.0  # when its script began to run, by the reactor's clock
     paused: bool = False  # whether all its processes are frozen
     timeline: list[float] = field(factory=list)  # seconds that each step of the plan took
@@ -114,6 +115,7 @@ class Recorded:
             "address": self.address,  # that of its plan
             "address6": self.address6,
             "boot": self.boot,
+            "settled": self.settled,
             "published": [port.written for port in spec.ports],
             "slot": self.processes.token if self.processes else None,
             "layers": self.layers,
@@ -151,6 +153,7 @@ def read_record(name: str, path: str, layers: str) -> dict[str, Any]:
             "instance": name,
             "state": str(record["state"]),
             "boot": str(record["boot"]),
+            "settled": bool(record.get("settled", False)),
             "since": _number(record["since"]),
             "launched": _number(record["launched"]),
             "ready": bool(record["ready"]),

@@ -2,6 +2,7 @@
 
 Each has carried out all of its instance's plan that can be done before the start. So it has mounted
 what the instance wrote, and nobody else may mount that meanwhile: who wants to has it let go first.
+The kernel marks that as volatile, but nothing is written there: the instance's record says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txcontain.container.plan import Plan, begins_with, common_start
@@ -38,6 +38,11 @@ class Reserve:
         """Whether it has not connected yet, and so has mounted nothing."""
         return self.child.process == UNKNOWN
 
+    def is_of_use_for(self, plan: Plan) -> bool:
+        """Whether it lives, and has done nothing that is not in a plan."""
+        lives = self.is_ready and self.child.connection is not None
+        return lives and begins_with(plan, self.child.early_steps)
+
     def let_go(self) -> None:
         """Have it end, however far it is."""
         self.is_ready = self.is_wanted = False
@@ -54,33 +59,32 @@ class Standby:
     reactor: Any
     spawn: Callable[[Plan], Child]  # an init that carries out these steps
     most: int  # to keep; 0: none
-    _stopped: dict[str, tuple[Plan, Callable[[], Deferred[Any]]]] = field(factory=dict)
+    _stopped: dict[str, Plan] = field(factory=dict)  # since the last look; what can be prepared
     _reserves: dict[str, Reserve] = field(factory=dict)  # by the instance's name, until gone
     _soon: Timer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._soon = Timer(self.reactor, self._look)
 
-    def stopped(self, name: str, plan: Plan, settle: Callable[[], Deferred[Any]]) -> None:
-        """An instance was stopped. ``settle`` is called when an init has done what it can."""
+    def stopped(self, name: str, plan: Plan) -> None:
+        """An instance was stopped, and its record says that all it wrote is on the disk."""
         if self.most:
-            self._stopped[name] = common_start(plan, plan), settle
+            self._stopped[name] = common_start(plan, plan)
             self._soon.after(SOON)
 
     def _look(self) -> None:
         stopped, self._stopped = list(self._stopped.items())[-self.most :], {}
-        for name, (steps, settle) in stopped:
+        for name, steps in stopped:
             if name not in self._reserves:  # else that one is not gone yet
                 reserve = self._reserves[name] = Reserve(self.spawn(steps))
-                background(self._prepare(reserve, settle), f"preparing a start of {name}")
+                background(self._prepare(reserve), f"preparing a start of {name}")
         for reserve in list(self._reserves.values())[: -self.most]:
             reserve.let_go()
 
-    async def _prepare(self, reserve: Reserve, settle: Callable[[], Deferred[Any]]) -> None:
+    async def _prepare(self, reserve: Reserve) -> None:
         child = reserve.child
         try:
             await child.waiting
-            await settle()
         except Exception:
             if reserve.is_wanted:
                 reserve.let_go()
@@ -98,7 +102,7 @@ class Standby:
             reserve = self._reserves.get(name)
             if reserve is None:
                 return None
-            if reserve.is_ready and begins_with(plan, reserve.child.early_steps):
+            if reserve.is_of_use_for(plan):
                 return self._reserves.pop(name).child
             if reserve.is_ready or reserve.has_nothing:
                 reserve.let_go()
@@ -145,6 +149,9 @@ class Standby:
                 background(self._forget(name, reserve), f"ending what was prepared for {name}")
 
     async def _forget(self, name: str, reserve: Reserve) -> None:
-        await reserve.child.remove()  # its monitor may have ended first
-        if self._reserves.get(name) is reserve:
-            del self._reserves[name]
+        """Its monitor may have ended first. While something of it is left, it has its mounts."""
+        async for _ in poll(self.reactor, LOOK_AFTER, most=LOOK_AT_MOST, within=WITHIN):
+            if not await reserve.child.remove():
+                if self._reserves.get(name) is reserve:
+                    del self._reserves[name]
+                return

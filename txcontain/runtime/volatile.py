@@ -21,14 +21,16 @@ def is_marked(plan: Plan, folder: str) -> bool:
     return bool(_marks(plan, folder))
 
 
-def settle(plan: Plan, folder: str) -> None:
-    """Write that data to the disk, and remove the marks.
+def settle(plan: Plan, folder: str) -> bool:
+    """Write that data to the disk, and remove the marks. Returns whether there was any.
 
     Raises OSError; then the marks are still there.
     """
-    if is_marked(plan, folder):
-        flush_disk(folder)
-        unmark(plan, folder)
+    if not is_marked(plan, folder):
+        return False
+    flush_disk(folder)
+    unmark(plan, folder)
+    return True
 
 
 def unmark(plan: Plan, folder: str) -> None:
@@ -38,21 +40,7 @@ def unmark(plan: Plan, folder: str) -> None:
             shutil.rmtree(mark)
 
 
-def mark(steps: Plan, folder: str) -> None:
-    """Mark the overlays of these steps, which are mounted already and unmarked since.
-
-    Raises OSError.
-    """
-    for work in _works(steps, folder):
-        if os.path.isdir(f"{work}/work"):  # else it is in memory
-            os.makedirs(f"{work}/work/incompat/volatile", exist_ok=True)
-
-
 def _marks(plan: Plan, folder: str) -> list[str]:
-    marks = [f"{work}/work/incompat" for work in _works(plan, folder)]
-    return [mark for mark in marks if os.path.lexists(mark)]
-
-
-def _works(plan: Plan, folder: str) -> list[str]:
     works = [arguments["work"] for _, arguments in plan if arguments.get("volatile")]
-    return [work for work in works if work.startswith(f"{folder}/")]
+    marks = [f"{work}/work/incompat" for work in works if work.startswith(f"{folder}/")]
+    return [mark for mark in marks if os.path.lexists(mark)]
