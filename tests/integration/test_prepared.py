@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from tests.integration.harness import ManagerCase, is_prepared, wait_until
 from tests.integration.tarballs import folder
 from tests.integration.test_files import tar_of
+from txcontain.runtime.records import RECORD
 
 FACTS = """
 cat /proc/sys/kernel/hostname; pwd; id; umask; echo $$; cat /proc/$$/environ; echo
@@ -21,6 +22,7 @@ for each in 0 1 2 3 4 5 6; do readlink /proc/$$/fd/$each; done
 ls -ln /data /dev; echo mine > /data/mine; echo fine >/dev/stderr
 cat /proc/self/mountinfo
 """
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 NUMBERS = re.compile(r"^\d+ \d+ \d+:\d+ ", re.MULTILINE)  # of a mount, and of its device
 SIGNALS = re.compile(r"^SigQ:.*", re.MULTILINE)  # counted for all of root's processes
 TIMES = re.compile(r" \w{3} +\d+ +[\d:]+ ")
@@ -138,14 +140,13 @@ class StartTests(PreparedCase):
         if verb == "start":
             self.wait_for_line(name)
 
-    def start_prepared(self, name: str, look: Callable[[], object] = lambda: None) -> None:
-        """Stop, look and start until all but the exec was done in advance."""
+    def start_prepared(self, name: str) -> None:
+        """Stop and start until all but the exec was done in advance."""
         pauses = iter(0.1 * 2**number for number in range(6))
 
         def start() -> bool:
             self.act(name, "stop")
             time.sleep(next(pauses, 5))
-            look()
             self.act(name, "start")
             record = self.record(name)
             return record["in_advance"] == len(record["plan"]) - 1
@@ -188,12 +189,23 @@ class StartTests(PreparedCase):
         self.assertEqual(self.running(), [name])
         self.assertEqual(self.files(name).count(b"again\n"), self.begun)
 
-    def test_mark(self) -> None:
-        """An overlay is marked as volatile as long as the instance runs, and no longer."""
-        name = self.writing("")
-        mark = self.state / "instances" / name / "0-work/work/incompat"
-        self.start_prepared(name, lambda: wait_until(lambda: not mark.exists(), "it is settled"))
-        self.assertTrue(mark.exists())
+    def test_after_a_reboot(self) -> None:
+        """What was stopped starts after a reboot, however far its next start had been prepared."""
+        names = [self.writing("") for _ in range(4)]  # more than are prepared at a time
+        for number in (SIGTERM, SIGKILL):
+            for name in names:
+                self.act(name, "stop")
+            self.manager.send_signal(number)
+            self.manager.wait()
+            for name in names:
+                record = self.state / "instances" / name / RECORD
+                text = record.read_text()
+                self.assertEqual(text.count(BOOT), 1)
+                record.write_text(text.replace(BOOT, "another"))
+            self.start()
+            for name in names:
+                answer = self.ask("POST", f"/instances/{name}/start", {})
+                self.assertEqual(answer.status, 200, answer.reason)
 
     def test_destroyed(self) -> None:
         """Nothing is left of an instance that is destroyed while a start of it is prepared."""
