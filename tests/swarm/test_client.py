@@ -3,12 +3,13 @@
 from operator import itemgetter
 from typing import Any
 
-from twisted.internet.defer import CancelledError, fail
+from twisted.internet.defer import CancelledError, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MachineTestCase
 from tests.swarm.docker import FakeDocker, docker_of
+from tests.swarm.test_elements import Answer
 from txcontain.errors import MachineAtFault, Unavailable
 from txcontain.swarm import client
 from txcontain.swarm.client import (
@@ -72,6 +73,17 @@ class AskingTests(MachineTestCase):
         self.assertEqual(self.successResultOf(asked), [])
         self.assertEqual(self.successResultOf(self.ask()), [])
         self.assertEqual(self.one.asked, ["GET /version"])
+
+    def test_half_an_answer(self) -> None:
+        """One whose answer does not end in time is hung up on, and passed over."""
+        answer = Answer()
+        self.patch(self.docker.managers[0].http, "request", lambda *_, **__: succeed(answer))
+        asked = self.ask()
+        answer.protocol.dataReceived(b"{")
+        self.assertFalse(answer.transport.disconnecting)
+        self.clock.advance(ANSWER_WITHIN / 2)
+        self.assertTrue(answer.transport.disconnecting)
+        self.assertEqual(self.successResultOf(asked), [])
 
     def test_worker(self) -> None:
         """A worker is asked for nothing of the swarm, once it has said that it is one."""

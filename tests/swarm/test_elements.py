@@ -4,8 +4,13 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
 
 from tests.fakes import MachineTestCase
 from txcontain.swarm.elements import LONGEST_ELEMENT, SILENT_FOR, WITHIN, Elements, read_list
@@ -53,12 +58,12 @@ class ElementTests(SynchronousTestCase):
 class Answer:
     """An answer whose body a test delivers."""
 
-    length = 1
+    code, length = 200, 1
 
     def deliverBody(self, protocol: Any) -> None:
         """Take note of who reads it."""
-        self.protocol = protocol
-        protocol.transport = None
+        self.protocol, self.transport = protocol, StringTransport()
+        protocol.makeConnection(self.transport)
 
 
 class ReadTests(MachineTestCase):
@@ -79,11 +84,13 @@ class ReadTests(MachineTestCase):
         self.failureResultOf(self.read)
 
     def test_silent(self) -> None:
-        """If it stays away for some seconds no one waits any more, nor reads what comes then."""
+        """If it stays away for some seconds no one waits any more: it is hung up on."""
         self.answer.protocol.dataReceived(b"[")
         self.clock.advance(SILENT_FOR)
         self.failureResultOf(self.read)
+        self.assertTrue(self.answer.transport.disconnecting)
         self.answer.protocol.dataReceived(b'{"ID": "a"}')
+        self.answer.protocol.connectionLost()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_endless(self) -> None:
@@ -93,3 +100,23 @@ class ReadTests(MachineTestCase):
             if not self.read.called:
                 self.answer.protocol.dataReceived(b" ")
         self.failureResultOf(self.read)
+        self.assertTrue(self.answer.transport.disconnecting)
+
+    def test_how_it_ends(self) -> None:
+        """What is no list is hung up on; one of unknown length has come, one cut off has not."""
+        self.answer.protocol.dataReceived(b"{" * (LONGEST_ELEMENT + 1))
+        self.failureResultOf(self.read, ValueError)
+        self.assertTrue(self.answer.transport.disconnecting)
+        for reason, kind in (
+            (PotentialDataLoss(), None),
+            (ResponseDone(), None),
+            (ConnectionLost(), ConnectionLost),
+        ):
+            answer = Answer()
+            read = self.start(read_list(self.clock, answer, name))
+            answer.protocol.dataReceived(b"[]")
+            answer.protocol.connectionLost(Failure(reason))
+            if kind:
+                self.failureResultOf(read, kind)
+            else:
+                self.assertEqual(self.successResultOf(read), [])

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
-from treq import collect
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.logger import Logger
 
 from txcontain.errors import MachineAtFault, Unavailable, logged
 from txcontain.later import bounded
+from txcontain.swarm.body import collect
 from txcontain.swarm.elements import read_list
 
 OLDEST, NEWEST = (1, 41), (1, 51)  # versions of the Engine API that are known to fit

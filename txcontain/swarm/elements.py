@@ -12,10 +12,10 @@ from json import JSONDecoder
 from typing import Any
 
 from attrs import define, field
-from treq import collect
 from twisted.internet.defer import Deferred
 
 from txcontain.later import Timer, bounded
+from txcontain.swarm.body import collect
 
 WITHIN = 60.0  # seconds, for all of it
 SILENT_FOR = 20.0  # seconds
@@ -65,8 +65,6 @@ async def read_list(reactor: Any, response: Any, keep: Callable[[Any], Any]) -> 
     silence = Timer(reactor, lambda: reading.cancel())
 
     def received(data: bytes) -> None:
-        if not silence.is_set:
-            raise ValueError("no one waits for it any more")
         silence.after(SILENT_FOR)
         elements.received(data)
 
