@@ -1650,6 +1650,11 @@ ELSEWHERE = (
         "sending a log; Docker did not send all of it",
     ),
     (
+        "a file of a container of a swarm that is cut off",
+        "swarm/test_client.py:test_read",
+        "the rest of an answer does not come",
+    ),
+    (
         "a line of a terminal's log without an end",
         "swarm/test_logs.py:test_lines",
         "Docker sends a line that has no end",

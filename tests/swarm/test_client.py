@@ -4,7 +4,9 @@ from operator import itemgetter
 from typing import Any
 
 from twisted.internet.defer import CancelledError, fail, succeed
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MachineTestCase
@@ -84,6 +86,30 @@ class AskingTests(MachineTestCase):
         self.clock.advance(ANSWER_WITHIN / 2)
         self.assertTrue(answer.transport.disconnecting)
         self.assertEqual(self.successResultOf(asked), [])
+
+    def test_read(self) -> None:
+        """What is no document is read up to a bound; one that is longer is no fault of Docker's."""
+        self.one.log = b"four"
+
+        def reading(longest: int = 4) -> Any:
+            return self.start(self.docker.read("/services/x/logs", longest, doing="reading"))
+
+        self.assertEqual(self.successResultOf(reading()), b"four")
+        error = self.failureResultOf(reading(3), Refused).value
+        self.assertIn("its answer is longer than 3 bytes", str(error))
+        self.assertIsNotNone(self.docker.managers[0].version)
+        for lost in (False, True):
+            answer = Answer()
+            self.patch(
+                self.docker.managers[0].http, "request", lambda *_, a=answer, **__: succeed(a)
+            )
+            asked = reading()
+            if lost:
+                answer.protocol.connectionLost(Failure(ConnectionLost("cut")))
+            else:
+                self.clock.advance(ANSWER_WITHIN)
+            error = self.failureResultOf(asked, Unavailable).value
+            self.assertIn("cut" if lost else "the rest of an answer does not come", str(error))
 
     def test_worker(self) -> None:
         """A worker is asked for nothing of the swarm, once it has said that it is one."""

@@ -19,7 +19,7 @@ from txcontain.engine import execs
 from txcontain.runtime.session import KILL_AFTER
 from txcontain.runtime.sessions import JOIN_WITHIN, MOST, MOST_EACH
 from txcontain.swarm.client import NoAnswer
-from txcontain.swarm.commands import MARK
+from txcontain.swarm.commands import LONGEST_DATABASE, MARK
 from txcontain.swarm.execs import COMPLAINS_WITHIN, LOOK_MOST
 from txcontain.swarm.frames import LONGEST_FRAME
 from txcontain.swarm.hijack import LONGEST_EARLY, LONGEST_REFUSAL, Hijacked
@@ -189,12 +189,18 @@ class UserTests(ExecCase):
 
     def test_nobody(self) -> None:
         """One that is not known is refused, whatever the container has in place of the file."""
-        for content in (None, tarball(link("passwd", "/etc/shadow")), tarball(), b"x" * (2 << 20)):
+        for content in (
+            None,
+            tarball(link("passwd", "/etc/shadow")),
+            tarball(),
+            b"x" * LONGEST_DATABASE + b"x",
+        ):
             if content is not None:
                 self.fake.files["/etc/passwd"] = content
             error = self.failureResultOf(self.ask(user="bob"), errors.CannotRun).value
             self.assertIn("the image knows no user 'bob'", str(error))
         self.assertEqual(self.fake.execs, [])
+        self.assertIsNotNone(self.swarm.docker.managers[0].version)
 
 
 class RefusedTests(ExecCase):

@@ -109,15 +109,23 @@ async def answer(http: HTTPClient, above: str, request: Request) -> tuple[Any, b
     response: Any = await http.request(request.method, above + request.path, **options)
     if request.is_stream and response.code < FAULT:
         return response, b""
+    return response, await whole(response, LONGEST_ANSWER)
+
+
+async def whole(response: Any, longest: int) -> bytes:
+    """The whole body of an answer, of so many bytes at the most.
+
+    Raises NoAnswer if it is longer; else what the network raises.
+    """
     body = bytearray()
 
     def received(data: bytes) -> None:
         body.extend(data)
-        if len(body) > LONGEST_ANSWER:
-            raise NoAnswer(f"its answer is longer than {LONGEST_ANSWER >> 20} MiB")
+        if len(body) > longest:
+            raise NoAnswer(f"its answer is longer than {longest:,} bytes")
 
     await collect(response, received)
-    return response, bytes(body)
+    return bytes(body)
 
 
 def why(error: Any) -> str:
@@ -198,12 +206,23 @@ class Docker:
         except Exception as error:  # whatever the network may raise
             raise Unavailable(doing, why(error), "try again") from error
 
-    async def read(self, path: str, /, *, doing: str, **query: str) -> bytes:
-        """The whole answer to a GET, which is no document. Raises as ``ask`` does."""
-        _, body = await self._answer(Request("GET", path, None, query), doing, ANSWER_WITHIN)
-        return body
+    async def read(self, path: str, longest: int, /, *, doing: str, **query: str) -> bytes:
+        """The whole answer to a GET, which is no document, of so many bytes at the most.
 
-    async def open(self, path: str, *, doing: str, **query: str) -> Any:
+        Raises as ``ask`` does; Refused also if it is longer.
+        """
+        response = await self.open(path, doing=doing, **query)
+        reading = bounded(self.managers[0].reactor, ANSWER_WITHIN, whole(response, longest))
+        try:
+            return await reading
+        except NoAnswer as error:
+            raise Refused(doing, str(error)) from error
+        except TimeoutError:
+            raise Unavailable(doing, "the rest of an answer does not come", "try again") from None
+        except Exception as error:  # whatever the network may raise
+            raise Unavailable(doing, why(error), "try again") from error
+
+    async def open(self, path: str, /, *, doing: str, **query: str) -> Any:
         """The answer to a GET, whose body is a stream that has yet to be delivered.
 
         Raises as ``ask`` does.

@@ -23,7 +23,7 @@ from txcontain.swarm.client import Refused
 from txcontain.swarm.mapping import Json, of_program
 from txcontain.swarm.places import Place
 
-LONGEST_DATABASE = 1 << 20  # bytes of /etc/passwd
+LONGEST_DATABASE = 1 << 20  # bytes of /etc/passwd, as a tarball
 MARK = "TXCONTAIN_EXEC"  # the variable by which a command is found
 # Those that came from outside of the container (their parent is 0), and have the mark.
 FIND_AND_SIGNAL = """\
@@ -97,13 +97,12 @@ async def _account(place: Place, owner: str) -> Account:
 
 
 async def _file(place: Place, path: str) -> str:
-    """A file of the container; nothing if there is none."""
+    """A file of the container; nothing if there is none, or it is too long for one."""
     where = f"/containers/{place.container}/archive"
     try:
-        body = await place.docker.read(where, doing=f"reading {path}", path=path)
+        asked = place.docker.read(where, LONGEST_DATABASE, doing=f"reading {path}", path=path)
+        body = await asked
     except Refused:
-        return ""
-    if len(body) > LONGEST_DATABASE:
         return ""
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
         member = archive.next()
