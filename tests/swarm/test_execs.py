@@ -166,8 +166,9 @@ class UserTests(ExecCase):
     def test_own(self) -> None:
         """Without another, it is the container's; at home, if there is such a folder."""
         self.assertEqual((self.asked()["User"], self.asked()["WorkingDir"]), ("", "/"))
-        self.fake.files["/root"] = b""
-        self.fake.files["/root"] = tarball()
+        self.fake.files["/root"] = tarball(file("root", b""))
+        self.assertEqual(self.asked()["WorkingDir"], "/")
+        self.fake.files["/root/."] = tarball()
         self.assertEqual(self.asked()["WorkingDir"], "/root")
 
     def test_another(self) -> None:
@@ -175,7 +176,7 @@ class UserTests(ExecCase):
         self.fake.files |= {
             "/etc/passwd": tarball(file("passwd", PASSWD)),
             "/etc/group": tarball(file("group", GROUP)),
-            "/home/worker": tarball(),
+            "/home/worker/.": tarball(),
         }
         for user, told, home in (
             ("worker", "worker", "/home/worker"),
@@ -222,6 +223,17 @@ class RefusedTests(ExecCase):
             self.reactor.advance(COMPLAINS_WITHIN)
             error = self.failureResultOf(asked, kind).value
             self.assertIn(words, str(error))
+
+    def test_home(self) -> None:
+        """If it can't be started at home, that is named."""
+        self.fake.files["/root/."] = tarball()
+        self.fake.how = {"Pid": 0, "Running": False, "ExitCode": 126}
+        asked = self.ask()
+        self.lines.made[-1].dataReceived(TAKEN + frame("chdir to cwd: permission denied"))
+        self.line.abortConnection()
+        self.reactor.advance(COMPLAINS_WITHIN)
+        error = self.failureResultOf(asked, errors.CannotRun).value
+        self.assertIn("/root can't be its working directory", str(error))
 
     def test_never_runs(self) -> None:
         """A command that neither runs nor fails is not waited for."""

@@ -42,6 +42,7 @@ class Made:
     user: str  # as Docker was told
     mark: str  # the value of its MARK
     has_terminal: bool
+    workdir: str
 
 
 async def make(place: Place, command: Command) -> Made:
@@ -55,6 +56,7 @@ async def make(place: Place, command: Command) -> Made:
         account = await _account(place, command.user)
         user, env = _named(command.user, account), {**env, **_own(account)}
     home, mark = env.get("HOME", "/"), token_hex(8)
+    workdir = command.workdir or (home if await _has_folder(place, home) else "/")
     env = {**fill_in(command.env, env), MARK: mark}
     asked = {
         "AttachStdin": True,
@@ -64,7 +66,7 @@ async def make(place: Place, command: Command) -> Made:
         "Cmd": list(command.command),
         "Env": [f"{name}={value}" for name, value in env.items()],
         "User": user,
-        "WorkingDir": command.workdir or (home if await _has_folder(place, home) else "/"),
+        "WorkingDir": workdir,
     }
     try:
         made = await place.docker.ask("POST", f"{held}/exec", asked, doing=doing)
@@ -72,7 +74,7 @@ async def make(place: Place, command: Command) -> Made:
         if error.status not in (404, 409):
             raise
         raise NotRunning(f"{place.instance.name} does not run any more", *error.chain) from None
-    return Made(made["Id"], user, mark, bool(asked["Tty"]))
+    return Made(made["Id"], user, mark, bool(asked["Tty"]), workdir)
 
 
 def _own(account: Account) -> dict[str, str]:
@@ -111,9 +113,9 @@ async def _file(place: Place, path: str) -> str:
 
 
 async def _has_folder(place: Place, path: str) -> bool:
-    where = f"/containers/{place.container}/archive"
-    try:
-        await place.docker.ask("HEAD", where, doing=f"looking for {path}", path=path)
+    where, inside = f"/containers/{place.container}/archive", f"{path.rstrip('/')}/."
+    try:  # of a file there is no such path, and a link is followed
+        await place.docker.ask("HEAD", where, doing=f"looking for {path}", path=inside)
     except Refused:
         return False
     return True
@@ -142,11 +144,11 @@ async def send_signal(place: Place, made: Made, number: signal.Signals) -> None:
     await place.docker.ask("POST", f"/exec/{beside['Id']}/start", {"Detach": True}, doing=doing)
 
 
-def why_not(said: str, command: Command) -> Error:
+def why_not(said: str, command: Command, made: Made) -> Error:
     """Why a command was not started, by what Docker says."""
     program = command.command[0]
     if re.search("chdir to cwd|mkdir |working directory", said):
-        return CannotRun(f"{command.workdir} can't be its working directory", said)
+        return CannotRun(f"{made.workdir} can't be its working directory", said)
     found = of_program(said, program)
     if isinstance(found, (NoSuchProgram, CannotRun)):
         return found

@@ -246,7 +246,8 @@ class Sessions:
             if told["Pid"]:
                 return
             if not told["Running"] and told["ExitCode"] is not None:
-                raise commands.why_not(await self._complaint(session), command)
+                said = await self._complaint(session)
+                raise commands.why_not(said, command, session.made)
         raise MachineAtFault(
             "joining the container", f"the command does not run after {JOIN_WITHIN:.0f} s"
         )
