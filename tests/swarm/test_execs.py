@@ -368,6 +368,14 @@ class EndTests(ExecCase):
         how = self.successResultOf(session.ended)
         self.assertEqual((how.status, how.kind), (None, "unknown"))
 
+    def test_garbled(self) -> None:
+        """What is no answer is told as the end, too."""
+        session = self.run_()
+        self.fake.how = b"<html>"
+        self.line.abortConnection()
+        self.assertIn("is no JSON", str(self.successResultOf(session.ended)))
+        self.assertFalse(self.swarm.sessions.running)
+
     def test_stopped(self) -> None:
         """With the manager, commands end."""
         self.run_()

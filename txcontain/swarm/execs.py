@@ -25,7 +25,7 @@ from txcontain.runtime.exits import Exit, exit_of
 from txcontain.runtime.session import KILL_AFTER
 from txcontain.runtime.sessions import JOIN_WITHIN, MOST, MOST_EACH
 from txcontain.swarm import commands
-from txcontain.swarm.client import Refused, why
+from txcontain.swarm.client import why
 from txcontain.swarm.commands import Made
 from txcontain.swarm.frames import Frames
 from txcontain.swarm.hijack import Hijacked
@@ -154,7 +154,7 @@ class Session:
                 if not told["Running"] and told["ExitCode"] is not None:
                     self._is_over(exit_of(told["ExitCode"], None, 0.0))
                     return
-        except (Refused, Unavailable) as error:
+        except Error as error:
             self._is_over(Exit(reason=f"Docker does not tell how it ended ({error})"))
 
     def _is_over(self, how: Exit) -> None:
