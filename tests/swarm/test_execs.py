@@ -272,12 +272,13 @@ class RefusedTests(ExecCase):
 
     def test_gone(self) -> None:
         """A container that has gone meanwhile is one in which nothing can be run."""
-        for status in (404, 409):
-            self.fake.refusals["POST /containers/c1/exec"] = status, "it is not running"
-            error = self.failureResultOf(self.ask(), errors.NotRunning).value
-            self.assertIn("does not run any more", str(error))
-        self.fake.refusals["POST /containers/c1/exec"] = 500, "broken"
-        self.failureResultOf(self.ask(), errors.MachineAtFault)
+        for asked in ("POST /containers/c1/exec", "GET /containers/c1/json"):
+            for status in (404, 409):
+                self.fake.refusals[asked] = status, "it is not running"
+                error = self.failureResultOf(self.ask(), errors.NotRunning).value
+                self.assertIn("does not run any more", str(error))
+            self.fake.refusals[asked] = 500, "broken"
+            self.failureResultOf(self.ask(), errors.MachineAtFault)
 
     def test_bounds(self) -> None:
         """There are only so many commands of an instance, and of all."""

@@ -47,6 +47,15 @@ class Made:
 
 async def make(place: Place, command: Command) -> Made:
     """Tell Docker of a command. Raises NotRunning, CannotRun, Unavailable, MachineAtFault."""
+    try:
+        return await _make(place, command)
+    except Refused as error:
+        if error.status not in (404, 409):
+            raise
+        raise NotRunning(f"{place.instance.name} does not run any more", *error.chain) from None
+
+
+async def _make(place: Place, command: Command) -> Made:
     doing = f"running {command.command[0]} in {place.instance.name}"
     held = f"/containers/{place.container}"
     container = await place.docker.ask("GET", f"{held}/json", doing=doing)
@@ -68,12 +77,7 @@ async def make(place: Place, command: Command) -> Made:
         "User": user,
         "WorkingDir": workdir,
     }
-    try:
-        made = await place.docker.ask("POST", f"{held}/exec", asked, doing=doing)
-    except Refused as error:
-        if error.status not in (404, 409):
-            raise
-        raise NotRunning(f"{place.instance.name} does not run any more", *error.chain) from None
+    made = await place.docker.ask("POST", f"{held}/exec", asked, doing=doing)
     return Made(made["Id"], user, mark, bool(asked["Tty"]), workdir)
 
 
