@@ -1,9 +1,11 @@
 """What instances of a swarm use, against Dockers in memory."""
 
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
+from twisted.web.server import NOT_DONE_YET
 
 from tests.api.test_resources import be_known
 from tests.swarm.docker import USED, FakeDocker, docker_of, task
@@ -11,7 +13,7 @@ from tests.swarm.test_swarm import SwarmCase
 from txcontain import errors
 from txcontain.api.resources import make_root
 from txcontain.swarm.client import ANSWER_WITHIN
-from txcontain.swarm.usage import AT_ONCE, NAMED, figures
+from txcontain.swarm.usage import AT_ONCE, NAMED, WITHIN, figures
 from txcontain.swarm.watch import AT_ONCE as AT_ONCE_SEEN
 
 
@@ -118,6 +120,37 @@ class UsageTests(SwarmCase):
         told = self.successResultOf(asked)
         self.assertIn(f"left out: {self.name}, ", told.notes[0])
         self.assertIn(f"{2 * AT_ONCE + 1 - NAMED} more", told.notes[0])
+
+    def test_slow(self) -> None:
+        """All together has a bound: what was told by then is shown, and the rest is named."""
+        names = [self.name, *(self.launched() for _ in range(5 * AT_ONCE))]
+        self.reactor.advance(1)
+        self.patch(self.fake, "render", partial(self.late, self.fake.render))
+        asked = self.start(self.swarm.usage(None))
+        http: Any = self.swarm.docker.managers[0].http
+        for _ in range(int(WITHIN)):
+            self.reactor.advance(1)
+            http.flush()
+        told = self.successResultOf(asked)
+        shown = [one["instance"] for one in told.records]
+        self.assertEqual(shown, names[: len(shown)])
+        self.assertIn(len(shown), range(AT_ONCE, 5 * AT_ONCE))
+        (note,) = told.notes
+        self.assertIn(f"left out: {names[len(shown)]}, ", note)
+        self.assertIn("unix:/0 does not tell of all within 10 seconds", note)
+
+    def late(self, render: Any, request: Any) -> Any:
+        """Answer what is asked of a container only after some seconds."""
+        if b"/containers/" not in request.path:
+            return render(request)
+
+        def answer() -> None:
+            if not request._disconnected:
+                request.write(render(request))
+                request.finish()
+
+        self.reactor.callLater(3, answer)
+        return NOT_DONE_YET
 
     def test_ended(self) -> None:
         """One that has ended is not told; what Docker refuses otherwise is."""

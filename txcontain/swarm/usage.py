@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from twisted.internet.defer import TimeoutError
+
 from txcontain.engine.interface import Told
 from txcontain.errors import Error, NotRunning
-from txcontain.later import slices, together
+from txcontain.later import bounded, slices, together
 from txcontain.swarm.client import Docker, Manager, Refused
 from txcontain.swarm.mapping import Json, limits_of
 from txcontain.swarm.places import Place, places
 from txcontain.swarm.records import Seen, states
 
 AT_ONCE = 10  # of the containers of one Docker
+WITHIN = 10.0  # seconds, for all of one Docker
 NAMED = 5  # of those that are left out
 
 
@@ -44,10 +47,19 @@ async def _of_docker(
 ) -> dict[str, Json | None]:
     """What these use, by name, and None for those that have ended; those of before it failed."""
     told: dict[str, Json | None] = {}
-    try:
+
+    async def ask(place: Place) -> None:
+        told[place.instance.name] = await _unless_ended(place)
+
+    async def ask_all() -> None:
         async for some in slices(reactor, wanted, AT_ONCE):
-            used = await together(*map(_unless_ended, some))
-            told |= {place.instance.name: one for place, one in zip(some, used, strict=True)}
+            await together(*map(ask, some))
+
+    try:
+        await bounded(reactor, WITHIN, ask_all())
+    except TimeoutError:
+        address = wanted[0].manager.address
+        complaints.append(f"{address} does not tell of all within {WITHIN:g} seconds")
     except Error as error:
         complaints.append(str(error))
     return told
