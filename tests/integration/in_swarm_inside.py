@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -245,6 +246,13 @@ class CliTests(ExecCase):
         words = self.words("exec", "-i", self.instance, "cat")
         done = subprocess.run(words, input=data, capture_output=True, timeout=120)
         self.assertEqual((done.returncode, done.stdout == data), (0, True), done.stderr)
+
+    def test_short_on_terminal(self) -> None:
+        """What has ended before its terminal gets a size has run, and what it says is shown."""
+        for _ in range(12):
+            terminal = self.type_at("exec", "-it", self.instance, "sh", "-c", "echo hello")
+            wait_until(functools.partial(terminal.shows, "hello\r\n"), "what it says")
+            self.assertEqual(terminal.process.wait(30), 0)
 
     def test_terminal(self) -> None:
         """A shell has a terminal: its keys, its window, its end."""
