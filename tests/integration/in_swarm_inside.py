@@ -75,6 +75,22 @@ class ExecTests(ExecCase):
         group = self.exec("id", "-G", user="worker:others").json
         self.assertEqual(group["stdout"].split()[0], "2001")
 
+    def test_hostile_accounts(self) -> None:
+        """Where home is a file, or the accounts are too long, all else works."""
+        self.instance = self.launch(writable_root=True)
+        entry = "echo x:x:77:77::/etc/passwd:/bin/sh >>/etc/passwd"
+        self.assertEqual(self.exec("sh", "-c", entry).json["exit"]["status"], 0)
+        at_home = self.exec("sh", "-c", "pwd; echo $HOME", user="x").json
+        self.assertEqual(at_home["stdout"], "/\n/etc/passwd\n", at_home)
+        double = "cat /etc/passwd /etc/passwd >/etc/twice; mv /etc/twice /etc/passwd"
+        much = f"cat /bin/sh >>/etc/passwd; for _ in 1 2 3 4 5 6 7 8 9 10; do {double}; done"
+        self.assertEqual(self.exec("sh", "-c", much).json["exit"]["status"], 0)
+        answer = self.exec("pwd", user="x")
+        self.assertEqual(
+            (answer.status, json.loads(answer.body)["type"]), (409, "urn:txcontain:cannot-run")
+        )
+        self.assertEqual(self.exec("sh", "-c", "pwd").json["stdout"], "/root\n")
+
     def test_refused(self) -> None:
         """What can't be run is refused as on one host, and the instance runs on."""
         for command, more, status, kind in (
