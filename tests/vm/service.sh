@@ -162,7 +162,7 @@ first() {
     for port in 10001 10002 10003; do until_so "port $port is served" serves $port; done
     kill -KILL "$pid"
     until_so "a later manager notices an end" is "$idle" ended
-    expect "and how" "killed by SIGKILL" "$(of "$idle" "i['exit']['reason']")"
+    expect "and how" "killed by SIGKILL, by someone else than this manager" "$(of "$idle" "i['exit']['reason']")"
 
     mkdir -p /tmp/hog && printf '#!/bin/sh\nhead -c 64M /dev/zero | tail\nexit 5\n' > /tmp/hog/hog.sh
     chmod +x /tmp/hog/hog.sh; tar cf mountables/hog.tar -C /tmp hog
