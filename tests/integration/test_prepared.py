@@ -85,8 +85,14 @@ class PreparedTests(PreparedCase):
     def test_killed(self) -> None:
         """What a manager that was killed had prepared is gone, and is told as no launch."""
         config = self.upload()
-        running = [self.launch_again(config) for _ in range(2)]
-        name = wait_until(self.prepared, "the next launch is prepared")[0].name
+        running: list[str] = []
+
+        def prepared() -> list[Path]:
+            running.append(self.launch_again(config))
+            time.sleep(0.2)  # a slow launch is followed by a warm init for any other
+            return self.prepared()
+
+        name = wait_until(prepared, "the next launch is prepared")[0].name
         self.manager.kill()
         self.manager.wait()
         self.start()
