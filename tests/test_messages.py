@@ -1958,6 +1958,11 @@ ELSEWHERE = (
         "There is no folder {}: make it first.",
     ),
     (
+        "a copy over a device",
+        "cli/test_files.py:test_refused",
+        "{} is a device, a pipe or a socket: copy to another name.",
+    ),
+    (
         "a copy to a name with a slash",
         "cli/test_files.py:test_refused",
         "There is no folder {}: make it first, or leave out the slash.",

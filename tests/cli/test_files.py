@@ -105,7 +105,9 @@ class OutTests(Session):
         os.makedirs(f"{self.folder}/d/a")
         with open(f"{self.folder}/f", "w"), open(f"{self.folder}/d/srv", "w"):
             pass
+        os.mkfifo(f"{self.folder}/p")  # as well as /dev/null
         for source, target, said in (
+            ("/a", "p", "HERE/p is a device, a pipe or a socket: copy to another name."),
             ("/srv", "f", "A folder can't be copied over the file HERE/f."),
             ("/srv", "d", "A folder can't be copied over the file HERE/d/srv."),
             ("/a", "d", "A file can't be copied over the folder HERE/d/a."),
@@ -113,7 +115,7 @@ class OutTests(Session):
             ("/a", "no/", "There is no folder HERE/no/: make it first, or leave out the slash."),
         ):
             self.assertEqual(self.copy(source, target), said)
-        self.assertEqual(self.tree(), ["d/srv", "f"])
+        self.assertEqual(self.tree(), ["d/srv", "f", "p"])
 
     def test_cut_short(self) -> None:
         """Of a stream that is no tar, nothing stays, and tar's words are passed on."""

@@ -251,10 +251,12 @@ class Packed:
 
 
 def kind_here(path: str) -> str | None:
-    """Return what is at a path here: "folder", "file" or None."""
+    """Return what is at a path here: "folder", "file", "device" (or its like) or None."""
     if os.path.isdir(path) and not (os.path.islink(path) and not path.endswith("/")):
         return "folder"
-    return "file" if os.path.lexists(path) else None
+    if not os.path.lexists(path):
+        return None
+    return "file" if os.path.islink(path) or os.path.isfile(path) else "device"
 
 
 async def kind_there(client: "Client", instance: str, path: str) -> str | None:
@@ -272,7 +274,9 @@ async def kind_there(client: "Client", instance: str, path: str) -> str | None:
 
 
 def check(kind: str, there: str | None, where: str) -> None:
-    """Raise CliError if a folder would take the place of a file, or the other way round."""
+    """Raise CliError if a folder would take the place of a file, for example, or a file of one."""
+    if there == "device":  # root could replace it, also /dev/null
+        raise CliError(f"{where} is a device, a pipe or a socket: copy to another name.")
     if kind == "folder" and there not in ("folder", None):
         raise CliError(f"A folder can't be copied over the file {where}.")
     if kind != "folder" and there == "folder":
