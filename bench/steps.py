@@ -49,6 +49,7 @@ def figures(ours: Txcontain, rounds: int) -> list[Figure]:
             launch.go_to(last - 1)
             back.append(time.monotonic() - began)
         time.sleep(PAUSE)
+        ours.manager.client.close()  # it has been idle for long
         cold.append(seconds(lambda: ours.end(ours.finish(ours.begin()))))
     step, again, whole = (median(each) * 1e3 for each in (steps, back, cold))
     rival = "launch and end, none warm"
