@@ -24,7 +24,7 @@ from txcontain.engine.images import MARK, Image, Images, make_image, name_of_fil
 from txcontain.errors import CalledOff, ConfigAtFault, InvalidData, MachineAtFault
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
-from txcontain.images.layers import Layers
+from txcontain.images.layers import Layers, tops
 from txcontain.images.layout import DEEPEST, Found, check_blob, find_images
 from txcontain.images.oci import Descriptor, Manifest
 from txcontain.images.registry import Conversation, Registries
@@ -124,7 +124,7 @@ class Arrivals:
         paths = self.images.paths(image)
         held += paths
         await self.images.layers.flush(paths)  # which an instance may need after a power cut
-        layers += self.images.layers.seen(paths)
+        layers += tops(tuple(paths))
         return image
 
     async def _by_name(self, spec: Spec, held: list[str]) -> Image:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from secrets import token_hex
 from typing import Any
@@ -34,6 +35,21 @@ KEEP_NONE = -1  # bytes: not even a layer that is empty
 TRIES = 3  # attempts to unpack a tarball that is changed meanwhile
 
 
+# What a layer holds never changes: its folder is named after that.
+@lru_cache(maxsize=1000)
+def tops(layers: tuple[str, ...]) -> Sequence[str]:
+    """Those of the layers of a root that no higher one hides, the highest first.
+
+    The kernel does not ask whether the top of a layer hides those below it.
+    """
+    return seen(layers, "/")
+
+
+@lru_cache(maxsize=1000)
+def _places(layers: tuple[str, ...]) -> tuple[Place, Place]:
+    return place(layers, "/run"), place(layers, "/tmp")
+
+
 @define(eq=False)
 class Layers:
     """The layers in a folder."""
@@ -43,8 +59,6 @@ class Layers:
     keep: int = MOST  # bytes of layers that no instance uses
     _unpacking: dict[str, list[Deferred[str]]] = field(factory=dict)  # who waits for a layer
     _metadata: dict[str, Metadata] = field(factory=dict)  # by the layer's path
-    _places: dict[tuple[str, ...], tuple[Place, Place]] = field(factory=dict)  # of several layers
-    _tops: dict[tuple[str, ...], list[str]] = field(factory=dict)  # of several layers too
     _asked: dict[str, float] = field(factory=dict)  # when a layer was last asked for
     spent: set[str] = field(factory=set)  # archives, of which the images were taken
     _superseded: set[str] = field(factory=set)  # to be removed when no instance uses them
@@ -170,20 +184,7 @@ class Layers:
         if len(layers) == 1:
             known = self.metadata(layers[0])
             return known.run, known.tmp
-        key = tuple(layers)
-        if key not in self._places:
-            self._places[key] = place(layers, "/run"), place(layers, "/tmp")
-        return self._places[key]
-
-    def seen(self, layers: Sequence[str]) -> list[str]:
-        """Those of the layers of a root that no higher one hides, the highest first.
-
-        The kernel does not ask whether the top of a layer hides those below it.
-        """
-        key = tuple(layers)
-        if key not in self._tops:
-            self._tops[key] = seen(layers, "/")
-        return self._tops[key]
+        return _places(tuple(layers))
 
     def news(self, layers: Sequence[str]) -> list[str]:
         """What people should know of these layers, a sentence each; tells each sentence once."""
