@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable, Container, Iterable
 from hashlib import sha256
-from pathlib import Path
 
 import attrs
 from attrs import field, frozen
@@ -246,7 +245,7 @@ class Cgroups:
             for file in self._files(name):
                 with contextlib.suppress(KeyError, OSError):
                     path = os.path.join(self.tops[setting.controller], token, file)
-                    found.append(f"{file} {Path(path).read_text().strip()}")
+                    found.append(f"{file} {_read(path).decode().strip()}")
         return found
 
     def by_hand(self, limits: Limits) -> Group:
