@@ -98,8 +98,7 @@ class Life(Area):
             instance = self.manager.match(name)
             for text in await act(self.manager, instance, **values):
                 note(request, text)
-            if act is not life.start:  # which has waited for its record
-                await self.manager.pool.written()
+            await self.manager.pool.written()
             return listed(self.manager.instances.get(instance.name, instance).standing)
 
         return ExtensionResource(POST=post)

@@ -289,11 +289,6 @@ class NotFound(Resource):
 NOT_FOUND = NotFound()
 
 
-def not_in_swarm(instead: str) -> errors.NotInSwarm:
-    """The error of what an engine does not have, with what to do instead."""
-    return errors.NotInSwarm("the engine of many hosts does not have this", instead)
-
-
 class NotThere(Resource):
     """What an engine does not have, whatever is below it, by every method."""
 
@@ -307,7 +302,8 @@ class NotThere(Resource):
 
     def render(self, request: Request) -> bytes:
         """Say so."""
-        refuse_with_problem(request, not_in_swarm(self._instead))
+        error = errors.NotInSwarm("the engine of many hosts does not have this", self._instead)
+        refuse_with_problem(request, error)
         return b""
 
 
