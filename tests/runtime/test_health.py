@@ -308,7 +308,7 @@ class ChecksTests(ManagerTestCase):
         self.assertTrue(all(result.passed for result in results))
 
     def test_together(self) -> None:
-        """Those that are due within 10 ms are asked at one moment, which costs half as much."""
+        """Those that are due within 10 ms are asked at one moment: the manager wakes up once."""
         instance = self.begin()
         instance.checks.chance = lambda: 0.2512
         self.reactor.advance(-self.reactor.seconds() % TOGETHER)

@@ -174,7 +174,7 @@ class Checks:
         return age
 
     def _ask_after(self, seconds: float) -> None:
-        """Ask again at about that time, together with others: that halves what a check costs."""
+        """Ask again at about that time, with others: the manager wakes up once for all of them."""
         now = self.instance.reactor.seconds()
         if self.standing.status != STARTING:
             seconds = max(0, round((now + seconds) / TOGETHER) * TOGETHER - now)
