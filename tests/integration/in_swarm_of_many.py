@@ -450,8 +450,8 @@ class StackTests(StackCase):
         self.assertEqual(self.ask("GET", "/stacks").json, {"stacks": []})
 
 
-class LoadTests(StackCase):
-    """What a client at the manager's host sees of what happens to a service of three."""
+class ServedCase(StackCase):
+    """A test of a service of three that serves."""
 
     def setUp(self) -> None:
         """Have it serve."""
@@ -459,8 +459,8 @@ class LoadTests(StackCase):
         self.command("up", self.write())
         self.until(self.serves, "the port is balanced")
 
-    def test_update(self) -> None:
-        """A rolling update loses no request; a broken one is rolled back, and loses none either."""
+    def update(self) -> None:
+        """Have the new version serve, and no request fail meanwhile."""
         with Load("127.0.0.1") as load:
             began = time.monotonic()
             self.command("up", self.write("2"))
@@ -468,6 +468,19 @@ class LoadTests(StackCase):
             self.until(lambda: ask_once("127.0.0.1") == "2", "the new version answers")
         measure("rolling update of 3 under load", f"{load}, done after {took:.1f} s")
         self.assertEqual(load.failed, 0)
+
+    def is_replaced(self, gone: str) -> bool:
+        """Whether three run, none of them there."""
+        wheres = self.wheres()
+        return len(wheres) == 3 and gone not in wheres.values()
+
+
+class LoadTests(ServedCase):
+    """What a client at the manager's host sees of what happens to a service of three."""
+
+    def test_update(self) -> None:
+        """A rolling update loses no request; a broken one is rolled back, and loses none either."""
+        self.update()
         with Load("127.0.0.1") as load:
             began = time.monotonic()
             answer = self.ask("POST", "/stacks", json.loads(Path(self.write("broken")).read_text()))
@@ -508,16 +521,11 @@ class LoadTests(StackCase):
         with Load("127.0.0.1") as load:
             self.swarm.workers[0].kill()
             cut = time.monotonic()
-            self.until(lambda: self.replaced("h4"), "three run elsewhere")
+            self.until(lambda: self.is_replaced("h4"), "three run elsewhere")
             took = time.monotonic() - cut
         measure("worker cut under load", f"{load}, replaced after {took:.1f} s")
         self.command("down", "shop")  # nothing waits for what the node has lost
         self.assertEqual(self.wheres(), {})
-
-    def replaced(self, gone: str) -> bool:
-        """Whether three run, none of them there."""
-        wheres = self.wheres()
-        return len(wheres) == 3 and gone not in wheres.values()
 
     def test_cut_off(self) -> None:
         """If a node is cut off, its replica comes elsewhere; back again, it has none of ours."""
@@ -525,7 +533,7 @@ class LoadTests(StackCase):
         with Load("127.0.0.1") as load:
             self.swarm.workers[0].plug("down")
             cut = time.monotonic()
-            self.until(lambda: self.replaced("h4"), "three run elsewhere")
+            self.until(lambda: self.is_replaced("h4"), "three run elsewhere")
             took = time.monotonic() - cut
             self.swarm.workers[0].plug("up")
             back = time.monotonic()

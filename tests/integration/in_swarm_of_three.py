@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tests.integration.harness import wait_until
-from tests.integration.in_swarm_of_many import Load, ManyCase, StackCase, ask_once, measure
+from tests.integration.in_swarm_of_many import Load, ManyCase, ServedCase, ask_once, measure
 
 PATIENCE = 150.0  # seconds
 
@@ -85,24 +85,12 @@ class InstanceTests(RoundCase):
         measure("leader cut: slowest GET /list meanwhile", f"{slowest * 1000:.0f} ms")
 
 
-class ServiceTests(RoundCase, StackCase):
+class ServiceTests(RoundCase, ServedCase):
     """A service of three replicas, behind the balancer."""
-
-    def setUp(self) -> None:
-        """Have it serve."""
-        super().setUp()
-        self.command("up", self.write())
-        self.until(self.serves, "the port is balanced")
 
     def test_update(self) -> None:
         """A rolling update loses no request, and in the end all replicas are new."""
-        with Load("127.0.0.1") as load:
-            began = time.monotonic()
-            self.command("up", self.write("2"))
-            took = time.monotonic() - began
-            self.until(lambda: ask_once("127.0.0.1") == "2", "the new version answers")
-        measure("rolling update of 3 under load", f"{load}, done after {took:.1f} s")
-        self.assertEqual(load.failed, 0)
+        self.update()
         self.assertEqual((self.web()["state"], self.web()["current"]), ("done", 3))
 
     def test_node(self) -> None:
@@ -117,8 +105,3 @@ class ServiceTests(RoundCase, StackCase):
             took = time.monotonic() - cut
         measure("node cut under load", f"{load}, replaced after {took:.1f} s")
         self.assertEqual(ask_once("127.0.0.1"), "1")
-
-    def is_replaced(self, gone: str) -> bool:
-        """Whether three run, none of them there."""
-        wheres = self.wheres()
-        return len(wheres) == 3 and gone not in wheres.values()
