@@ -122,8 +122,9 @@ class PollTests(SynchronousTestCase):
         return times
 
     def test_growing_pauses(self) -> None:
-        """The first look is now; the pauses double up to a bound; the last is at the deadline."""
+        """The first look is now; the pauses grow up to a bound; the last is at the deadline."""
         self.assertEqual(self.looks(1, most=4, within=10), [0, 1, 3, 7, 10])
+        self.assertEqual(self.looks(1, most=4, within=15, growth=3), [0, 1, 4, 8, 12, 15])
 
     def test_equal_pauses(self) -> None:
         """Without a bound to grow up to, they are all alike."""

@@ -142,12 +142,12 @@ def pause(reactor: Any, seconds: float) -> Deferred[None]:
 
 
 async def poll(
-    reactor: Any, first: float, *, within: float, most: float | None = None
+    reactor: Any, first: float, *, within: float, most: float | None = None, growth: float = 2
 ) -> AsyncIterator[None]:
     """Times to look at something, for ``async for``; whoever has seen it breaks out of the loop.
 
-    The first is now. The pauses begin with ``first`` seconds and double up to ``most`` (if given;
-    else they are all alike); there is one look more when ``within`` seconds are over.
+    The first is now. The pauses begin with ``first`` seconds and grow by this factor up to ``most``
+    (if given; else they are all alike); there is one look more when ``within`` seconds are over.
     """
     deadline = reactor.seconds() + within
     while True:
@@ -156,7 +156,7 @@ async def poll(
         if left <= 0:
             return
         await pause(reactor, min(first, left))
-        first = first if most is None else min(2 * first, most)
+        first = first if most is None else min(growth * first, most)
 
 
 async def slices(reactor: Any, items: Sequence[T], size: int = 100) -> AsyncIterator[Sequence[T]]:

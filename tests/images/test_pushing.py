@@ -52,7 +52,10 @@ class Registry(Resource):
         """What a registry does."""
         name = path.rpartition("/")[2]
         if method == "HEAD":
-            return (200 if name in self.kept else 404), {}
+            content = self.kept.get(name)
+            if content is None:
+                return 404, {}
+            return 200, {"Docker-Content-Digest": described(content, MANIFEST).digest}
         if method == "POST":
             return 202, {"Location": "/v2/app/blobs/uploads/1?state=x"}
         if "uploads" in path:
@@ -110,12 +113,16 @@ class PushTests(SynchronousTestCase):
         self.assertEqual(self.registry.asked[-1], "PUT manifests/1")
 
     def test_what_is_there(self) -> None:
-        """What the registry has is not sent."""
+        """What the registry has is not sent; of a whole image, one request tells."""
         self.pushed()
         self.registry.asked.clear()
         self.pushed()
+        self.assertEqual(self.registry.asked, ["HEAD manifests/1"])
+        self.registry.kept["1"] = b"another image"
+        self.pushed()
         sent = [text for text in self.registry.asked if not text.startswith("HEAD")]
         self.assertEqual(sent, ["PUT manifests/1"])
+        self.assertEqual(self.registry.kept["1"], b"{}")
 
     def test_login(self) -> None:
         """A registry that asks for a login gets it; a token is asked for with leave to push."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -350,10 +351,30 @@ class LaunchTests(ManyCase):
         other = {"mounts": ["job.tar /other READ"], "startup_script": "/other/run"}
         first, second = self.upload(), self.upload(**other)
         self.launch_of(first)
-        median = statistics.median(self.launch_of(first) for _ in range(9))
+        took = [(self.launch_of(first), self.by_docker_alone(number)) for number in range(9)]
+        median, alone = map(statistics.median, zip(*took, strict=True))
         measure("a launch, image present, median", f"{median * 1000:.0f} ms")
+        measure("the same by Docker alone, in turns", f"{alone * 1000:.0f} ms")
         more = self.launch_of(second) - median
         measure("the first launch of a second config: more", f"{more * 1000:.0f} ms")
+
+    def by_docker_alone(self, number: int) -> float:
+        """Seconds until a service like that of a launch runs, which is no instance."""
+        docker = self.swarm.leader().docker
+        spec = docker("GET", "/services")[1][0]["Spec"]
+        container = {**spec["TaskTemplate"]["ContainerSpec"], "Labels": {}}
+        template = {**spec["TaskTemplate"], "ContainerSpec": container}
+        other = {**spec, "Name": f"alone-{number}", "Labels": {}, "TaskTemplate": template}
+        began = time.monotonic()
+        _, made = docker("POST", "/services/create", other)
+        self.addCleanup(docker, "DELETE", f"/services/{made['ID']}")
+        tasks = f"/tasks?filters={quote(json.dumps({'service': [made['ID']]}))}"
+
+        def runs() -> bool:
+            return any(one["Status"]["State"] == "running" for one in docker("GET", tasks)[1])
+
+        wait_until(runs, "it runs", PATIENCE)
+        return time.monotonic() - began
 
     def launch_of(self, key: dict[str, str]) -> float:
         """Seconds that a launch takes."""

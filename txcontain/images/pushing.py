@@ -40,12 +40,22 @@ class Push(Conversation):
 
         Raises ConfigAtFault, InvalidData; what reading the image raises.
         """
+        manifest, path = image.manifest, f"manifests/{self.reference.wanted}"
+        if await self._has(manifest, path):
+            return
         for blob in {one.descriptor.digest: one for one in (*image.layers, image.config)}.values():
             if (await self._asked("HEAD", f"blobs/{blob.descriptor.digest}")).code != OK:
                 await self._upload(blob)
-        kind = {"Content-Type": image.manifest.descriptor.media_type}
-        path = f"manifests/{self.reference.wanted}"
-        self._expect(await self._asked("PUT", path, kind, image.manifest), path, CREATED)
+        kind = {"Content-Type": manifest.descriptor.media_type}
+        self._expect(await self._asked("PUT", path, kind, manifest), path, CREATED)
+
+    async def _has(self, manifest: Blob, path: str) -> bool:
+        """Whether this is the manifest there: then all that it names is there, too."""
+        asked = self._asked("HEAD", path, {"Accept": manifest.descriptor.media_type})
+        told = await asked
+        return (
+            told.code == OK and header(told, "Docker-Content-Digest") == manifest.descriptor.digest
+        )
 
     async def _upload(self, blob: Blob) -> None:
         """Send a blob in one piece; from its beginning again if the connection is cut."""

@@ -70,7 +70,10 @@ class Means:
 
     async def tasks_of(self, instance: str) -> list[Json]:
         """Those of an instance, also if its service is gone: a filter by that would be refused."""
-        tasks = await self._tasks(f"{INSTANCE}={instance}")
+        return await self._tasks(f"{INSTANCE}={instance}")
+
+    async def lost(self, tasks: list[Json]) -> list[Json]:
+        """The tasks, with those that a node has lost as ended."""
         where = sorted({task["NodeID"] for task in tasks if task.get("NodeID")})
         return mapping.lost(tasks, await self._nodes(id=where)) if where else tasks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from attrs import frozen
@@ -16,6 +17,7 @@ from txcontain.swarm.mapping import Json
 from txcontain.swarm.means import Means
 
 LOOK_AFTER, LOOK_MOST = 0.02, 0.1  # seconds between looks at tasks
+GROWTH = 1.03  # of those of a launch, which takes half a second: a pause is a part of all before
 RUNS_WITHIN = 60.0  # seconds: a node may have to get the image first
 LISTENS_WITHIN = 5.0  # seconds, as on one host
 CONNECTS_WITHIN = 1.0  # seconds
@@ -44,11 +46,11 @@ class Start:
 
     async def _until_it_runs(self, instance: str, spec: Spec) -> Json:
         said = ""
-        looks = poll(self.reactor, LOOK_AFTER, within=RUNS_WITHIN, most=LOOK_MOST)
-        async for _ in looks:
+        async for _ in self._looks(RUNS_WITHIN):
             tasks = await self.means.tasks_of(instance)
             for task in filter(mapping.has_begun, tasks):
                 return task
+            tasks = await self.means.lost(tasks)
             failures = [mapping.failure_of(task, spec.program) for task in tasks]
             if failure := mapping.worst(filter(None, failures), spec.restart):
                 raise failure
@@ -60,17 +62,19 @@ class Start:
             "GET", f"/nodes/{task['NodeID']}", doing="finding its node"
         )
         address = mapping.address_of(node)
-        looks = poll(self.reactor, LOOK_AFTER, within=LISTENS_WITHIN, most=LOOK_MOST)
-        async for _ in looks:
+        async for _ in self._looks(LISTENS_WITHIN):
             if await self._listens(address, port):
                 return True
-            tasks = await self.means.tasks_of(instance)
+            tasks = await self.means.lost(await self.means.tasks_of(instance))
             if tasks and all(map(mapping.is_over, tasks)):
                 raise ConfigAtFault(
                     f"{spec.program} ended before it listened on port {port}",
                     mapping.said_of(tasks[0]),
                 )
         return False
+
+    def _looks(self, within: float) -> AsyncIterator[None]:
+        return poll(self.reactor, LOOK_AFTER, within=within, most=LOOK_MOST, growth=GROWTH)
 
     async def _listens(self, address: str, port: int) -> bool:
         endpoint = TCP4ClientEndpoint(self.reactor, address, port, timeout=CONNECTS_WITHIN)

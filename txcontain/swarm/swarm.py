@@ -328,7 +328,8 @@ class Swarm:
         await self.means.delete(service)
         within = stop_timeout + GONE_WITHIN
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
-            if all(map(mapping.is_over, await self.means.tasks_of(instance))):
+            tasks = await self.means.lost(await self.means.tasks_of(instance))
+            if all(map(mapping.is_over, tasks)):
                 self.watch.wrote()
                 return
         doing = f"removing the service {service}"
