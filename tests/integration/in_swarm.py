@@ -6,11 +6,13 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.integration.harness import listens, wait_until
 from tests.integration.probes import PRELUDE, python_image
+from tests.integration.swarm_hosts import ask_docker
 from tests.integration.tarballs import file, folder, pack, script
 from tests.integration.test_contract import ContractCase
 
@@ -166,3 +168,89 @@ class LifeTests(SwarmCase):
         """What a swarm can't keep is refused by name when it is uploaded, and not kept."""
         answer = self.ask("POST", "/config", self.config(limits={"memory": "64M", "swap": "64M"}))
         self.assert_refused(answer, 409, "limits.swap: a swarm has no limit of swap space")
+
+
+def set_of(told: Any) -> Any:
+    """What of a document says anything: Docker leaves out what its own command has as empty."""
+    if isinstance(told, dict):
+        return {key: one for key, value in told.items() if (one := set_of(value))}
+    return [set_of(one) for one in told] if isinstance(told, list) else told
+
+
+class ExplainTests(SwarmCase):
+    """What `explain` prints."""
+
+    maxDiff = None
+
+    def services(self) -> Any:
+        """What each service is made of, by its name; its networks by theirs."""
+        socket = self.folder / "docker.sock"
+        found = {
+            one["Spec"]["Name"]: one["Spec"] for one in ask_docker(socket, "GET", "/services")[1]
+        }
+        for spec in found.values():
+            for network in spec["TaskTemplate"]["Networks"]:
+                _, told = ask_docker(socket, "GET", f"/networks/{network['Target']}")
+                network["Target"] = told["Name"]
+        return set_of(found)
+
+    def run_by_hand(self, script: str) -> None:
+        """Run a script where Docker is."""
+        socket = f"unix://{self.folder}/docker.sock"
+        done = subprocess.run(
+            ["sh", "-eu"],
+            input=script,
+            env={"PATH": os.environ["PATH"], "DOCKER_HOST": socket},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def explained(self, path: str) -> str:
+        """What is told at a path."""
+        answer = self.ask("GET", f"{path}/explain")
+        self.assertEqual(answer.status, 200, answer.reason)
+        return answer.body.decode()
+
+    def test_instance(self) -> None:
+        """The command makes an equal service, which is an instance like the first one."""
+        keys: dict[str, Any] = {
+            **{"network": "private", "ports": ["0.0.0.0:10019:80"], "tty": True, "init": True},
+            **{"limits": {"memory": "64M", "cpus": 0.5, "pids": 99, "files": 99}},
+            **{"restart": "on-failure", "max_restarts": 3, "stop_signal": "SIGINT"},
+            **{"stop_timeout": 1.5, "writable_root": True, "log_max_files": 2},
+        }
+        instance = self.launch(**self.job("#!/bin/sh\nsleep 600\n", **keys))
+        script, made = self.explained(f"/instances/{instance}"), self.services()
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+        self.run_by_hand(script)
+        self.assertEqual(self.services(), made)
+        wait_until(lambda: self.running() == [instance], "it runs")
+
+    def test_config(self) -> None:
+        """The command of a config makes an instance of it, whose image is in the registry."""
+        key = self.upload(**self.job("#!/bin/sh\necho by hand\nsleep 600\n"))
+        self.run_by_hand(self.explained(f"/configs/{'-'.join(key.values())}"))
+        wait_until(self.running, "it runs")
+        (instance,) = self.ask("GET", "/list").json["instances"]
+        self.assertEqual({name: instance[name] for name in key}, key)
+        self.says(instance["instance"], "by hand\n")
+
+    def test_service(self) -> None:
+        """The command of a replica makes an equal service of its stack."""
+        key = self.upload(**self.job("#!/bin/sh\nsleep 600\n"))
+        web: dict[str, Any] = {
+            **{"config": "-".join(key.values()), "replicas": 2, "ports": ["10020:80"]},
+            **{"placement": {"node.role": "manager"}, "spread": "node.labels.zone"},
+            "update": {"order": "start-first", "parallelism": 2, "max_failure_ratio": 0.25},
+        }
+        stack = {"stack": "shop", "services": {"web": web}}
+        self.addCleanup(self.ask, "DELETE", "/stacks/shop")
+        self.assertEqual(self.ask("POST", "/stacks", stack).status, 200)
+        script, made = self.explained("/instances/shop-web-1"), self.services()
+        self.assertEqual(self.ask("DELETE", "/stacks/shop").status, 200)
+        wait_until(lambda: not self.services(), "it is gone")
+        self.run_by_hand(script)
+        self.assertEqual(self.services(), made)
+        wait_until(lambda: len(self.running()) == 2, "both run")

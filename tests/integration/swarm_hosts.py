@@ -69,6 +69,20 @@ class Local(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
+def ask_docker(socket: Path, method: str, path: str, document: Any = None) -> tuple[int, Any]:
+    """Ask the dockerd at a socket; returns the status and the document of its answer."""
+    connection = Local(socket)
+    try:
+        body = None if document is None else json.dumps(document)
+        kind = {"Content-Type": "application/json"}
+        connection.request(method, f"/v1.41{path}", body, kind)
+        answer = connection.getresponse()
+        content = answer.read()
+        return answer.status, json.loads(content) if content.strip() else None
+    finally:
+        connection.close()
+
+
 class Host:
     """A host with a dockerd, at 10.99.0.(10 + number)."""
 
@@ -105,16 +119,7 @@ class Host:
 
     def docker(self, method: str, path: str, document: Any = None) -> tuple[int, Any]:
         """Ask its dockerd; returns the status and the document of its answer."""
-        connection = Local(self.folder / "docker.sock")
-        try:
-            body = None if document is None else json.dumps(document)
-            kind = {"Content-Type": "application/json"}
-            connection.request(method, f"/v1.41{path}", body, kind)
-            answer = connection.getresponse()
-            content = answer.read()
-            return answer.status, json.loads(content) if content.strip() else None
-        finally:
-            connection.close()
+        return ask_docker(self.folder / "docker.sock", method, path, document)
 
     def kill(self) -> None:
         """Cut its power."""

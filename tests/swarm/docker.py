@@ -62,6 +62,7 @@ class FakeDocker(Resource):
         self.asked: list[str] = []
         self.documents: list[Any] = []
         self.labels: dict[str, Any] = {}  # of each service's tasks, by its id
+        self.networks: dict[str, str] = {}  # their names, by id
         self.is_silent = False
         self.loses: set[str] = set()  # what is done, by "METHOD /path", but never answered
         self.ends_at_once = True  # whether a service's tasks are over once it is removed
@@ -147,6 +148,9 @@ class FakeDocker(Resource):
                 return self.change(name, document)
             case ["POST ", "networks", "create"]:
                 return 201, {"Id": "net"}
+            case ["GET ", "networks", identity]:
+                named = self.networks.get(identity)
+                return self.told(named and {"Id": identity, "Name": named})
             case ["DELETE ", "networks", _]:
                 return 204, None
             case ["POST ", "services", identity, "update"]:

@@ -77,6 +77,18 @@ class ConfigTests(SynchronousTestCase):
         self.assertEqual(container["Args"], ["sleep", "infinity"])
         self.assertNotIn("Args", service_of(subject_of(command=["a"]), "x")["TaskTemplate"])
 
+    def test_restarts(self) -> None:
+        """What is never to be started again is not: to Docker, 0 attempts are no limit."""
+        for most, wanted in (
+            (None, {"Condition": "any"}),
+            (3, {"Condition": "any", "MaxAttempts": 3}),
+            (0, {"Condition": "none"}),
+        ):
+            more = {} if most is None else {"max_restarts": most}
+            service = service_of(subject_of(restart="always", **more), "web-1")
+            policy = service["TaskTemplate"]["RestartPolicy"]
+            self.assertEqual(policy, {**wanted, "Delay": 100_000_000})
+
     def test_a_port_of_the_host(self) -> None:
         """A PORT is the node's, and declared: a second container is not placed on the same node."""
         service = service_of(subject_of(startup_env="PORT=8000"), "web-1")

@@ -8,6 +8,7 @@ from txcontain.api.configs import Configs
 from txcontain.api.disk import Disk
 from txcontain.api.events import Events
 from txcontain.api.execs import Execs
+from txcontain.api.explaining import Explaining
 from txcontain.api.figures import Figures
 from txcontain.api.files import Files
 from txcontain.api.images import Images
@@ -29,6 +30,7 @@ AREAS: dict[str, type[Area]] = {
     "configs": Configs,
     "secrets": Secrets,
     "instances": Instances,
+    "explain": Explaining,
     "walls": Walls,
     "steps": Stepping,
     "life": Life,

@@ -22,11 +22,10 @@ from txcontain.api.exports import PATHS as EXPORTS
 from txcontain.api.exports import export_of, push_of
 from txcontain.api.v1 import KEY
 from txcontain.api.verbs import Collection, ExtensionResource, NotThere, send_script
-from txcontain.engine.explaining import explain_config
 from txcontain.engine.store import SUFFIX
 
 CONFIG = in_path("config", "NAME-MAJOR-MINOR")
-BY_ONE_HOST = "a manager of one host explains and exports it"
+BY_ONE_HOST = "a manager of one host exports it"
 NO_CONFIG = {"404": "there is no such config"}
 
 
@@ -105,13 +104,13 @@ class Configs(Area):
             await self.engine.remove_config(file_name)
 
         async def explanation(request: Request) -> None:
-            send_script(request, await explain_config(self.manager, file_name))
+            send_script(request, await self.engine.explain_config(file_name))
 
         resource = ExtensionResource(GET=read, DELETE=delete)
         put: Any = resource.putChild
         kept_here = self.engine.stacks is None
+        put(b"explain", ExtensionResource(GET=explanation))
         below = {
-            b"explain": ExtensionResource(GET=explanation),
             b"export": export_of(self.manager, file_name),
             b"push": push_of(self.manager, file_name),
         }

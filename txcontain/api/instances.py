@@ -13,7 +13,6 @@ from txcontain.api.area import Area, Resources
 from txcontain.api.describe import (
     INSTANCE,
     NO_INSTANCE,
-    SCRIPT,
     Json,
     answer,
     array,
@@ -28,11 +27,10 @@ from txcontain.api.describe import (
     structure,
 )
 from txcontain.api.v1 import KEY, SUMMARY, add_notes
-from txcontain.api.verbs import ExtensionResource, ago, as_of, body, query, send_script, text
+from txcontain.api.verbs import ExtensionResource, ago, as_of, body, query, text
 from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
-from txcontain.engine.explaining import explain_instance
 from txcontain.engine.inspection import held, top
 from txcontain.engine.life import until_it_is_kept
 from txcontain.runtime.health import STATUSES
@@ -274,12 +272,6 @@ class Instances(Area):
             ),
             "parameters": [INSTANCE],
         },
-        "/instances/{instance}/explain": {
-            "get": extension(
-                "explain", "Tell how to make an instance's container by hand", SCRIPT, NO_INSTANCE
-            ),
-            "parameters": [INSTANCE],
-        },
     }
 
     def below_instance(self, name: str) -> Resources:
@@ -291,9 +283,6 @@ class Instances(Area):
         async def apart(request: Request) -> Json:
             return await held(self.manager, self.manager.match(name))
 
-        async def explanation(request: Request) -> None:
-            send_script(request, explain_instance(self.manager, self.manager.match(name)))
-
         async def wait(request: Request) -> Json:
             instance = self.manager.match(name)
             ended = instance.end()
@@ -303,7 +292,6 @@ class Instances(Area):
         return {
             b"top": ExtensionResource(GET=processes),
             b"isolation": ExtensionResource(GET=apart),
-            b"explain": ExtensionResource(GET=explanation),
             b"wait": ExtensionResource(GET=wait),
         }
 

@@ -248,6 +248,18 @@ class Engine(Protocol):
         Raises NoSuchInstance, Ambiguous, WrongState, TooMany, NotInSwarm.
         """
 
+    async def explain(self, name: str) -> str:
+        """The shell script that would make the container of an instance.
+
+        Raises NoSuchInstance, Ambiguous, InvalidData, Unavailable, MachineAtFault.
+        """
+
+    async def explain_config(self, file_name: str) -> str:
+        """The same of the container that a launch of a kept config would make.
+
+        Raises NoSuchConfig, ConfigAtFault, InvalidData, MachineAtFault.
+        """
+
     async def explain_exec(self, name: str, command: Command) -> str:
         """The shell script that would run a command in an instance.
 

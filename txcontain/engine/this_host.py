@@ -13,6 +13,7 @@ from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine import configs, execs
 from txcontain.engine.attaching import MOST_ATTACHED, Attached
 from txcontain.engine.changes import changes
+from txcontain.engine.explaining import explain_config, explain_instance
 from txcontain.engine.inspection import inspect, log_reader, usage
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
@@ -142,6 +143,14 @@ class ThisHost:
             attached.resize(size)
         background(attached.show(None if from_start else 0), f"showing {instance.name}")
         return attached
+
+    async def explain(self, name: str) -> str:
+        """How to make an instance's container by hand. Raises NoSuchInstance, Ambiguous."""
+        return explain_instance(self.host, self.host.match(name))
+
+    async def explain_config(self, file_name: str) -> str:
+        """The same of a config. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
+        return await explain_config(self.host, file_name)
 
     async def explain_exec(self, name: str, command: Command) -> str:
         """The shell script that would do it. Raises NotRunning, InvalidData."""

@@ -16,7 +16,14 @@ from attrs import frozen
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.container.spec import fill_in
-from txcontain.errors import CannotRun, ConfigAtFault, Error, NoSuchProgram, NotRunning
+from txcontain.errors import (
+    CannotRun,
+    ConfigAtFault,
+    Error,
+    NoSuchProgram,
+    NotRunning,
+    logged,
+)
 from txcontain.exports.accounts import find_account
 from txcontain.exports.subject import Account
 from txcontain.swarm.client import Refused
@@ -167,4 +174,5 @@ def explain(place: Place, command: Command) -> str:
     words += [f"--workdir={command.workdir}"] if command.workdir is not None else []
     words += [f"--env={name}={value}" for name, value in fill_in(command.env, {}).items()]
     line = shlex.join([*words, place.container[:12], *command.command])
-    return f"#!/bin/sh\n# On the node {place.node}, where {place.instance.name} runs:\n{line}\n"
+    where = logged(f"On the node {place.node}, where {place.instance.name} runs")
+    return f"#!/bin/sh\n# {where}:\n{line}\n"

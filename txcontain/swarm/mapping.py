@@ -118,6 +118,16 @@ def service_of(subject: Subject, instance: str) -> dict[str, Any]:
     }
 
 
+def network_of(name: str) -> dict[str, Any]:
+    """An overlay network of all hosts (the body of POST /networks/create)."""
+    return {
+        "Name": name,
+        "Driver": "overlay",
+        "CheckDuplicate": True,
+        "Labels": {"txcontain.network": "private"},
+    }
+
+
 def name_of_service(instance: str) -> str:
     """What an instance's service is called: letters, digits and '-'. The label has its name."""
     return f"txc-{label(instance)}"[:LONGEST_NAME].strip("-")
@@ -137,7 +147,7 @@ def _container(subject: Subject, instance: str) -> dict[str, Any]:
         "StopSignal": signal_name(spec.stop_signal),
         "StopGracePeriod": nanoseconds(spec.stop_timeout),
         "CapabilityDrop": ["ALL"],
-        "CapabilityAdd": [f"CAP_{name}" for name in CAPABILITIES],
+        "CapabilityAdd": sorted(f"CAP_{name}" for name in CAPABILITIES),  # as its own command
         "Mounts": [
             _in_memory("/run", RUN_SIZE, 0o755),
             _in_memory("/tmp", spec.tmp_size, 0o1777),
@@ -174,8 +184,10 @@ def limits_of(service: Json) -> dict[str, Any]:
 
 
 def _restart(spec: Spec) -> dict[str, Any]:
-    policy = {"Condition": CONDITIONS[spec.restart], "Delay": nanoseconds(RESTART_AFTER)}
-    return policy if spec.max_restarts is None else {**policy, "MaxAttempts": spec.max_restarts}
+    # To Docker, 0 attempts are as many as it takes.
+    condition = "none" if spec.max_restarts == 0 else CONDITIONS[spec.restart]
+    policy = {"Condition": condition, "Delay": nanoseconds(RESTART_AFTER)}
+    return {**policy, "MaxAttempts": spec.max_restarts} if spec.max_restarts else policy
 
 
 def port_of_node(port: Port) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -42,17 +43,25 @@ class Means:
 
     async def make_network(self, name: str) -> None:
         """Have an overlay network of this name."""
-        asked = {
-            "Name": name,
-            "Driver": "overlay",
-            "CheckDuplicate": True,
-            "Labels": {"txcontain.network": "private"},
-        }
+        asked, doing = mapping.network_of(name), "making the network"
         try:
-            await self.docker.ask("POST", "/networks/create", asked, doing="making the network")
+            await self.docker.ask("POST", "/networks/create", asked, doing=doing)
         except Refused as error:
             if error.status != 409:
                 raise
+
+    async def named_networks(self, service: Json) -> dict[str, Any]:
+        """What a service is made of, with the names of its networks: Docker tells their ids."""
+        template = service["TaskTemplate"]
+        networks = [
+            {**one, "Target": await self._name_of_network(one["Target"])}
+            for one in template["Networks"]
+        ]
+        return {**service, "TaskTemplate": {**template, "Networks": networks}}
+
+    async def _name_of_network(self, identity: str) -> str:
+        told = await self.docker.ask("GET", f"/networks/{identity}", doing="finding a network")
+        return str(told["Name"])
 
     async def services(self) -> list[Json]:
         """All services that are ours: instances, and those of stacks."""

@@ -31,7 +31,7 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
-from txcontain.swarm import changes, commands, configs, logs, mapping, nodes, usage
+from txcontain.swarm import changes, commands, configs, explaining, logs, mapping, nodes, usage
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
@@ -113,10 +113,7 @@ class Swarm:
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container somewhere. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
-        spec = await self.means.read_config(f"{name}-{major}-{minor}.cfg")
-        mapping.check(spec)
-        instance = f"{spec.name}-{token_hex(4)}"
-        subject = await self.means.publish(spec)
+        subject, instance = await self._prepare(f"{name}-{major}-{minor}.cfg")
         try:
             listens = await self._begin(subject, instance)
         except Unavailable:
@@ -126,6 +123,12 @@ class Swarm:
         self.host.journal.add("running", "its script runs", instance=instance)
         summary = {"instance": instance, "name": name, "major": major, "minor": minor}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
+
+    async def _prepare(self, file_name: str) -> tuple[Subject, str]:
+        """A config whose image is in the registry, and the name of a new instance of it."""
+        spec = await self.means.read_config(file_name)
+        mapping.check(spec)
+        return await self.means.publish(spec), f"{spec.name}-{token_hex(4)}"
 
     async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
         """The same, of the newest version if none is asked for. Raises NotInSwarm, too."""
@@ -270,6 +273,20 @@ class Swarm:
         begin()
         of_terminal = chosen.has_terminal
         await logs.deliver(response, asked, consumer, self.host.reactor, of_terminal=of_terminal)
+
+    # -- by hand -----------------------------------------------------------------------------
+
+    async def explain(self, name: str) -> str:
+        """The service of an instance as a command. Raises NoSuchInstance, Ambiguous."""
+        seen, _ = await self.watch.now()
+        chosen = match(name, known(seen))
+        service = next(one.service for one in instances(seen) if one.name == chosen)
+        return explaining.explain(await self.means.named_networks(service["Spec"]))
+
+    async def explain_config(self, file_name: str) -> str:
+        """The same of what a launch of a config would make. Raises as ``launch`` does."""
+        subject, instance = await self._prepare(file_name)
+        return explaining.explain(mapping.service_of(subject, instance))
 
     # -- commands in instances ---------------------------------------------------------------
 
