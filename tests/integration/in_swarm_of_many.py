@@ -71,19 +71,28 @@ class ManyCase(SynchronousTestCase):
         """Have all hosts be up, and nothing run there."""
         for host in self.swarm.hosts:
             host.plug("up") if host.process.poll() is None else host.start()
-        self.until(lambda: self.is_ready() and self.ask("DELETE", "/destroyall").status == 200)
-        for one in self.ask("GET", "/stacks").json["stacks"]:
-            self.command("down", one["stack"])
+        self.until(lambda: self.is_ready() and self.is_emptied(), "the swarm is whole, and empty")
+
+    def is_emptied(self) -> bool:
+        """Remove what there is; returns whether that has worked."""
+        listed = self.ask("GET", "/stacks")
+        paths = [f"/stacks/{one['stack']}?wait=1" for one in listed.json.get("stacks", ())]
+        removed = [self.ask("DELETE", path) for path in ("/destroyall", *paths)]
+        return all(answer.status == 200 for answer in (listed, *removed))
 
     def is_ready(self) -> bool:
-        """Whether all nodes are up, as the manager has it."""
+        """Whether all nodes are up, as the manager has it, and the swarm has a leader that stays.
+
+        A manager that comes back and hears of no leader yet causes the next election.
+        """
         answer = self.ask("GET", "/nodes")
         if answer.status != 200 or answer.headers["Txcontain-As-Of"]:
             return False
         for one in answer.json["nodes"]:
             if one["availability"] != "active":
                 self.ask("POST", f"/nodes/{one['id']}/activate")
-        return all(one["state"] == "ready" for one in answer.json["nodes"])
+        ready = all(one["state"] == "ready" for one in answer.json["nodes"])
+        return ready and self.swarm.is_whole()
 
     # -- asking ------------------------------------------------------------------------
 
@@ -477,8 +486,15 @@ class ServedCase(StackCase):
     def setUp(self) -> None:
         """Have it serve."""
         super().setUp()
-        self.command("up", self.write())
+        self.until(partial(self.is_begun, self.write()), "it is begun")
+        self.until(lambda: len(self.wheres()) == 3, "three run")
         self.until(self.serves, "the port is balanced")
+
+    def is_begun(self, file: str) -> bool:
+        """Begin to have it; returns whether the swarm has taken that."""
+        answer = self.ask("POST", "/stacks", json.loads(Path(file).read_text()))
+        self.assertIn(answer.status, (200, 503), answer.reason)
+        return answer.status == 200
 
     def update(self) -> None:
         """Have the new version serve, and no request fail meanwhile."""

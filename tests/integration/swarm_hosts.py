@@ -251,6 +251,21 @@ class Swarm:
                     return next(one for one in self.hosts if one.name == name)
         raise AssertionError("no manager answers")
 
+    def is_whole(self) -> bool:
+        """Whether all managers answer, and their leader reaches each."""
+        with contextlib.suppress(OSError):
+            return all(reaches_all(*host.docker("GET", "/nodes")) for host in self.managers)
+        return False
+
+
+def reaches_all(status: int, nodes: Any) -> bool:
+    """Whether the leader reaches all managers, as one has answered."""
+    if status != 200:
+        return False
+    managers = [one["ManagerStatus"] for one in nodes if one.get("ManagerStatus")]
+    led = any(one.get("Leader") for one in managers)
+    return led and all(one["Reachability"] == "reachable" for one in managers)
+
 
 WELCOME = """
 Three hosts are up: h1, h2 and h3, all of them managers. This shell is beside them. Try:
