@@ -12,8 +12,12 @@ from txcontain.engine import metrics
 from txcontain.engine.metrics import OF_CONTAINERS, Metric, _escaped, _own_labels, collect
 from txcontain.host.cgroups import Cgroups
 from txcontain.runtime.health import HEALTHY, Standing
+from txcontain.swarm import metrics as of_swarm
 
-METRICS = [*OF_CONTAINERS, *(one for one in vars(metrics).values() if isinstance(one, Metric))]
+METRICS, EVERY = (
+    [*OF_CONTAINERS, *(one for one in told.values() if isinstance(one, Metric))]
+    for told in (vars(metrics), vars(metrics) | vars(of_swarm))
+)
 DOCUMENT = Path(__file__).parents[2] / "docs/metrics.md"
 
 
@@ -23,13 +27,13 @@ class DocumentTests(SynchronousTestCase):
     def test_all(self) -> None:
         """It lists all metrics in their order, with kind and meaning."""
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]*\| (.*) \|$", DOCUMENT.read_text(), re.M)
-        self.assertEqual(rows, [(one.name, one.kind, one.meaning) for one in METRICS])
+        self.assertEqual(rows, [(one.name, one.kind, one.meaning) for one in EVERY])
 
     def test_names(self) -> None:
         """No two have the same name, and only counters end in _total."""
-        names = [one.name for one in METRICS]
+        names = [one.name for one in EVERY]
         self.assertEqual(len(names), len({*names}))
-        for one in METRICS:
+        for one in EVERY:
             self.assertEqual(one.name.endswith("_total"), one.kind == "counter", one.name)
 
 

@@ -143,6 +143,22 @@ class LifeTests(SwarmCase):
         self.assertEqual((other["instance"], other["state"]), (ended, "ended"))
         self.assertEqual(other["exit"]["reason"], "exit status 3")
 
+    def test_metrics(self) -> None:
+        """Prometheus is told of nodes, instances and what the swarm takes for its answers."""
+        instance = self.launch()
+        wait_until(lambda: self.running() == [instance], "it is listed")
+        answer = self.ask("GET", "/metrics")
+        said = answer.body.decode()
+        self.assertEqual(answer.status, 200, answer.reason)
+        for line in (
+            'txcontain_nodes{state="ready",availability="active"} 1',
+            f'txcontain_node_instances{{node="{os.uname().nodename}"}} 1',
+            'txcontain_instances{state="running"} 1',
+        ):
+            self.assertIn(f"\n{line}\n", said)
+        for name in ("launch_duration", "swarm_look_duration", "swarm_request_duration"):
+            self.assertRegex(said, f"txcontain_{name}_seconds_count.* [1-9]")
+
     def test_gap(self) -> None:
         """While Docker does not answer, the list is the last one, and writes are put off."""
         instance, key = self.launch(), self.upload()

@@ -487,7 +487,6 @@ class AreaTests(SwarmCase):
         for path, words in (
             ("/instances/web-1/files", "`docker cp` copies files on the node of the instance"),
             ("/configs/web-1-01/export", "a manager of one host exports it"),
-            ("/metrics", "`txcontain stats` shows what instances use now"),
             ("/stats/history", "`txcontain stats` shows what instances use now"),
             ("/stacks/shop/export", "a manager of one host exports stacks"),
         ):

@@ -31,6 +31,7 @@ from txcontain.api.verbs import ExtensionResource, NotThere, choice, number, que
 from txcontain.engine.history import FINE, POINTS
 from txcontain.errors import InvalidData
 
+NO_HISTORY = "`txcontain stats` shows what instances use now"
 POINTS_TOLD = 60  # if the query does not say how many
 
 
@@ -118,8 +119,8 @@ class Figures(Area):
 
     def resources(self) -> Resources:
         """What is used now, and before."""
-        lacking = self.engine.lacks.get("metrics")
-        history = NotThere(lacking) if lacking else ExtensionResource("GET", GET=self.history)
+        kept_here = self.engine.stacks is None
+        history = ExtensionResource("GET", GET=self.history) if kept_here else NotThere(NO_HISTORY)
         stats = ExtensionResource(GET=self.usage_of_all)
         put: Any = stats.putChild  # its annotation knows interfaces, not classes
         put(b"history", history)

@@ -12,7 +12,6 @@ from txcontain.api.describe import Json, answer, extension
 from txcontain.api.exposition import choose, pieces
 from txcontain.api.pieces import send_pieces
 from txcontain.api.verbs import ExtensionResource
-from txcontain.engine.metrics import collect
 from txcontain.later import Few
 
 MOST_SCRAPES, MOST_WAITING = 8, 100  # at once, each of which takes some MB; that wait
@@ -45,7 +44,7 @@ class Metrics(Area):
     async def metrics(self, request: Request) -> None:
         """GET /metrics."""
         kind = choose(request.getHeader("accept") or "")
-        collected = await collect(self.manager)
+        collected = await self.engine.collect()
         request.setHeader(b"Content-Type", kind.encode())
         request.setHeader(b"Vary", b"Accept")
         await send_pieces(self.manager.reactor, request, pieces(kind, collected))

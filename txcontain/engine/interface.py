@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from txcontain.container.exec_plan import Command, Size
 from txcontain.container.launch_request import LaunchRequest
 from txcontain.engine.manager import Manager
+from txcontain.engine.metrics import Metric, Sample
 from txcontain.engine.store import Key
 from txcontain.logs.segments import EVERYTHING, Wanted
 from txcontain.runtime.exits import Exit
@@ -210,6 +211,12 @@ class Engine(Protocol):
 
         Raises NoSuchInstance, Ambiguous, NotRunning, NotInSwarm, TooMany, Unavailable,
         MachineAtFault.
+        """
+
+    async def collect(self) -> Iterator[tuple[Metric, list[Sample]]]:
+        """All metrics with their samples; each list is made only when it is its turn.
+
+        Raises TooMany.
         """
 
     async def diff(self, name: str) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def _read(cgroups: Cgroups, instances: Sequence[Known], state: str) -> dict[Metr
                 one.figures["working_set"] = max(0, one.figures["memory"] - idle)
             _add_traffic(one.figures, links.get(one.link or "", ()))
         one.figures["log"] = _size_of(one.log)
-    return _machine(state)
+    return of_machine(state)
 
 
 def _add_traffic(figures: Figures, numbers: Sequence[int]) -> None:
@@ -262,7 +262,8 @@ def _size_of(log: str) -> int:
     return size
 
 
-def _machine(state: str) -> dict[Metric, float]:
+def of_machine(state: str) -> dict[Metric, float]:
+    """What is read of the machine, and of this process: in a thread."""
     page, (free, size) = os.sysconf("SC_PAGE_SIZE"), disk_of(state)
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1]) * page
@@ -296,15 +297,23 @@ def _samples(
     launches = [
         part
         for start, durations in counts.launches.items()
-        for part in _parts(durations, [("start", start)])
+        for part in parts(durations, [("start", start)])
     ]
     yield LAUNCHES, launches
-    yield FAILED, [("", "", counts.failed_launches)]
     yield POOL, [("", "", manager.pool.warm.ready)]
+    yield from of_manager(manager, machine)
+
+
+def of_manager(
+    manager: Manager, machine: dict[Metric, float]
+) -> Iterator[tuple[Metric, list[Sample]]]:
+    """What any manager counts of its work, and what was read of its machine."""
+    counts = manager.counts
+    yield FAILED, [("", "", counts.failed_launches)]
     requests = [
         part
         for (method, route), durations in sorted(counts.requests.items())
-        for part in _parts(durations, [("method", method), ("route", route)])
+        for part in parts(durations, [("method", method), ("route", route)])
     ]
     yield REQUESTS, requests
     answers = sorted(counts.answers.items())
@@ -328,7 +337,7 @@ def _name(one: Known) -> str:
     return written([("name", one.name)])
 
 
-def _parts(durations: Histogram, labels: Labels) -> Iterator[Sample]:
+def parts(durations: Histogram, labels: Labels) -> Iterator[Sample]:
     """The samples of a histogram: each bucket also counts what is in the smaller ones."""
     bounds: list[Any] = [*durations.bounds, "+Inf"]
     counted = list(accumulate(durations.counts))

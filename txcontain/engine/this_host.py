@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from txcontain.engine.explaining import explain_config, explain_instance
 from txcontain.engine.inspection import inspect, log_reader, usage
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
+from txcontain.engine.metrics import Metric, Sample, collect
 from txcontain.engine.store import SUFFIX, Key
 from txcontain.errors import OnlyInSwarm, TooMany
 from txcontain.later import background
@@ -92,6 +93,10 @@ class ThisHost:
         """What an instance uses now, or all that run. Raises NoSuchInstance, Ambiguous, TooMany."""
         chosen = self.host.running() if name is None else [self.host.match(name)]
         return Told(await usage(self.host, chosen))
+
+    async def collect(self) -> Iterator[tuple[Metric, list[Sample]]]:
+        """All metrics. Raises TooMany."""
+        return await collect(self.host)
 
     async def diff(self, name: str) -> dict[str, Any]:
         """What an instance has changed. Raises NoSuchInstance, Ambiguous, InvalidData, TooMany."""

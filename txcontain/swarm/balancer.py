@@ -82,8 +82,8 @@ class Balancer:
     reactor: Any
     journal: Journal
     relays: Relays = field(init=False)
+    routes: dict[str, Route] = field(factory=dict)  # by address and number
     troubles: dict[str, str] = field(factory=dict)  # why a port can't be listened on, by key
-    _routes: dict[str, Route] = field(factory=dict)
     _doors: dict[str, Doorway] = field(factory=dict)
     _shunned: dict[Place, float] = field(factory=dict)  # until when
     _turn: int = 0
@@ -93,15 +93,15 @@ class Balancer:
 
     def settle(self, seen: Seen) -> None:
         """Have exactly the sockets that are wanted now, and lead them where there is someone."""
-        self._routes = routes(seen)
-        self.troubles = {key: why for key, why in self.troubles.items() if key in self._routes}
-        for key in [*self._doors.keys() - self._routes.keys()]:
+        self.routes = routes(seen)
+        self.troubles = {key: why for key, why in self.troubles.items() if key in self.routes}
+        for key in [*self._doors.keys() - self.routes.keys()]:
             self._close(key)
-        for key, route in self._routes.items():
+        for key, route in self.routes.items():
             if key not in self._doors:
                 self._open(key, route.port)
         for key, door in self._doors.items():
-            door.set_open(bool(self._routes[key].places))
+            door.set_open(bool(self.routes[key].places))
         now = self.reactor.seconds()
         self._shunned = {place: until for place, until in self._shunned.items() if until > now}
 
@@ -125,7 +125,7 @@ class Balancer:
         self.troubles.pop(key, None)
         self._doors[key] = Doorway(
             self.reactor,
-            self._routes[key].service,
+            self.routes[key].service,
             port,
             listener,
             lambda: (partial(self._carry, key), self.relays),
@@ -141,7 +141,7 @@ class Balancer:
         self.troubles[key] = why
 
     def _refused(self, key: str, port: Port, count: int) -> None:
-        route = self._routes.get(key)
+        route = self.routes.get(key)
         said = f"{count} connections to port {port} were closed, as nothing served"
         self.journal.add("unserved", said, service=route.service if route else None)
 
@@ -166,7 +166,7 @@ class Balancer:
 
     def _in_turn(self, key: str) -> list[Place]:
         """All places, each time beginning with the next; those that took none of late are last."""
-        places = self._routes[key].places if key in self._routes else ()
+        places = self.routes[key].places if key in self.routes else ()
         if not places:
             return []
         self._turn += 1

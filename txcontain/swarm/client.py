@@ -14,6 +14,7 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.logger import Logger
 
+from txcontain.engine.counts import Histogram
 from txcontain.errors import MachineAtFault, Unavailable, logged
 from txcontain.later import bounded
 from txcontain.swarm.body import collect
@@ -67,6 +68,8 @@ class Manager:
     url: str = field(init=False)
     version: Version | None = None  # of the API that is spoken with it
     node: str | None = None  # the id of its node, once it has told it
+    durations: Histogram = field(factory=Histogram)  # from each request to its answer
+    failed: int = 0  # how many requests were not answered
     is_worker: bool = False  # as far as is known: then it is not asked of the swarm
 
     def __attrs_post_init__(self) -> None:
@@ -87,6 +90,16 @@ class Manager:
         return "/v{}.{}".format(*self.version)
 
     async def _send(self, request: Request, above: str, within: float) -> tuple[Any, bytes]:
+        began = self.reactor.seconds()
+        try:
+            answered = await self._answered(request, above, within)
+        except NoAnswer:
+            self.failed += 1
+            raise
+        self.durations.add(self.reactor.seconds() - began)
+        return answered
+
+    async def _answered(self, request: Request, above: str, within: float) -> tuple[Any, bytes]:
         work = answer(self.http, self.url + above, request)
         try:
             return await bounded(self.reactor, within, work)

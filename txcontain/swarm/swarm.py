@@ -6,7 +6,7 @@ So several of these may be beside each other, one for each manager.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, ClassVar
@@ -15,8 +15,10 @@ from attrs import define, field
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.container.launch_request import LaunchRequest
+from txcontain.engine.counts import Histogram
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
+from txcontain.engine.metrics import Metric, Sample
 from txcontain.engine.names import match, match_all
 from txcontain.engine.store import Key
 from txcontain.errors import (
@@ -31,7 +33,17 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
-from txcontain.swarm import changes, commands, configs, explaining, logs, mapping, nodes, usage
+from txcontain.swarm import (
+    changes,
+    commands,
+    configs,
+    explaining,
+    logs,
+    mapping,
+    metrics,
+    nodes,
+    usage,
+)
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
@@ -64,6 +76,7 @@ class Swarm:
     balancer: Balancer = field(init=False)
     stacks: SwarmStacks = field(init=False)
     sessions: Sessions = field(init=False)
+    launches: Histogram = field(factory=Histogram)  # from each request until its script runs
 
     def __attrs_post_init__(self) -> None:
         self.means = Means(self.docker, self.registry, self.exporter)
@@ -113,12 +126,16 @@ class Swarm:
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container somewhere. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
+        began = self.host.reactor.seconds() - ago
         subject, instance = await self._prepare(f"{name}-{major}-{minor}.cfg")
         try:
             listens = await self._begin(subject, instance)
-        except Unavailable:
-            background(self._take_back(instance), f"taking back the launch of {instance}")
+        except Error as error:
+            self.host.counts.failed_launches += 1
+            if isinstance(error, Unavailable):
+                background(self._take_back(instance), f"taking back the launch of {instance}")
             raise
+        self.launches.add(self.host.reactor.seconds() - began)
         self.watch.wrote()
         self.host.journal.add("running", "its script runs", instance=instance)
         summary = {"instance": instance, "name": name, "major": major, "minor": minor}
@@ -221,6 +238,11 @@ class Swarm:
                 seen, _ = await self.watch.now()
                 return await usage.usage_of_all(self.host.reactor, self.docker, seen)
             return Told([await usage.usage(await self._place(name, "docker stats"))])
+
+    async def collect(self) -> Iterator[tuple[Metric, list[Sample]]]:
+        """All metrics. Raises TooMany."""
+        known = metrics.Known(self.host, self.docker, self.watch, self.balancer, self.launches)
+        return await metrics.collect(known)
 
     async def diff(self, name: str) -> dict[str, Any]:
         """What an instance has changed, by the Docker of its node. Raises as ``usage`` does."""

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 
+from txcontain.engine.counts import Histogram
 from txcontain.errors import Error, Unavailable
 from txcontain.later import Timer, background
 from txcontain.swarm.client import ANSWER_WITHIN
@@ -30,6 +31,8 @@ class Watch:
     settle: Callable[[Seen], object] = lambda seen: None  # with each look
     seen: Seen | None = None
     trouble: Sequence[str] = ()  # why the last look has failed, if it has
+    durations: Histogram = field(factory=Histogram)  # of looks
+    failed: int = 0  # looks
     _took: float = 0.0  # seconds, the last look that has succeeded
     _written: float = -math.inf  # when this manager has changed something last
     _under_way: tuple[float, Deferred[None]] | None = None  # a look: when it began, and its end
@@ -100,6 +103,7 @@ class Watch:
             seen = await self.look()
         except Error as error:
             self.trouble = error.chain[1:]
+            self.failed += 1
             raise
         self.trouble = ()
         if self.seen is None or seen.began >= self.seen.began:
@@ -108,6 +112,7 @@ class Watch:
                 self.tell(*change)
             self.settle(seen)
         self._took = self.reactor.seconds() - seen.began
+        self.durations.add(self._took)
 
 
 def wait_for(reactor: Any, seconds: float, begun: Deferred[None]) -> Deferred[None]:
