@@ -112,12 +112,12 @@ class Connection:
     def _body(self, headers: dict[bytes, bytes]) -> bytes:
         if headers.get(b"transfer-encoding") != b"chunked":
             return self._file.read(int(headers.get(b"content-length", 0)))
-        body = b""
+        chunks = []
         while size := int(self._file.readline(), 16):
-            body += self._file.read(size)
+            chunks.append(self._file.read(size))
             self._file.readline()
         self._file.readline()
-        return body
+        return b"".join(chunks)
 
     def ask(self, method: str, path: str, document: Any = None) -> Any:
         """Send a request and wait for the answer."""
