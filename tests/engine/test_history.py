@@ -242,15 +242,3 @@ class HistoryTests(ManagerTestCase):
         self.reactor.advance(0)
         self.now(rename(self.manager, instance, "other"))
         self.assertEqual(self.told("other", 1)[0][1], [MIB])
-
-    def test_latest(self) -> None:
-        """What was read a moment ago need not be read again; what is older is not told."""
-        name = self.launch().name
-        self.use((5, MIB))
-        self.assertEqual(self.history.latest(name), {"cpu_usec": 5, "memory": MIB})
-        self.use((None, MIB))
-        self.assertEqual(self.history.latest(name), {"memory": MIB})
-        self.history.stop()
-        self.reactor.advance(2)
-        self.assertEqual(self.history.latest(name), {})
-        self.assertEqual(self.history.latest("nobody"), {})

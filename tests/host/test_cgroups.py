@@ -9,14 +9,9 @@ from attrs import evolve
 from tests.fakes import MachineTestCase, make_folder
 from tests.support import make_spec
 from txcontain.host import cgroups as module
-from txcontain.host.cgroups import (
-    SOCKETS,
-    Cgroups,
-    count_old_traffic,
-    count_traffic,
-    find_hierarchies,
-)
+from txcontain.host.cgroups import SOCKETS, Cgroups, find_hierarchies, read_figures
 
+OLD_TRAFFIC = "blkio.throttle.io_service_bytes"
 VERSION_1 = """\
 25 30 0:23 / /sys rw,nosuid - sysfs sysfs rw
 31 25 0:26 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
@@ -385,16 +380,35 @@ class LimitTests(CgroupsTestCase):
 
     def test_traffic(self) -> None:
         """Both versions give what all disks together have read and written."""
-        text = "8:0 rbytes=1 wbytes=20 rios=5 wios=6 dbytes=0 dios=0\n8:16 rbytes=2\n7:0\n"
-        self.assertEqual(count_traffic(text.splitlines()), (3, 20))
-        text = "8:0 Read 1\n8:0 Write 20\n8:0 Sync 5\n8:0 Total 26\n8:16 Read 2\nTotal 28\n"
-        self.assertEqual(count_old_traffic(text.splitlines()), (3, 20))
-        self.assertEqual(count_traffic([]), (0, 0))
-        self.put("0123/io.stat", "8:0 rbytes=1 wbytes=20\n")
         version2 = Cgroups({"io": self.folder}, frozenset({"io"}))
-        self.assertEqual(version2.usage("0123"), {"io_read": 1, "io_written": 20})
-        self.put("0123/io.stat", "8:0 rbytes=x\n")
-        self.assertEqual(version2.usage("0123"), {})
+        version1 = Cgroups({"io": self.folder})
+        for cgroups, file, text, used in (
+            (
+                version2,
+                "io.stat",
+                "8:0 rbytes=1 wbytes=20 rios=5 dbytes=0\n8:16 rbytes=2\n",
+                (3, 20),
+            ),
+            (version2, "io.stat", "", (0, 0)),
+            (version2, "io.stat", "8:0 rbytes=x wbytes=x\n", (None, None)),
+            (version1, OLD_TRAFFIC, "8:0 Read 1\n8:0 Write 20\n8:16 Read 2\nTotal 23\n", (3, 20)),
+            (version1, OLD_TRAFFIC, "Total 0\n", (0, 0)),
+        ):
+            self.put(f"0123/{file}", text)
+            told = cgroups.usage("0123")
+            self.assertEqual((told.get("io_read"), told.get("io_written")), used, text)
+
+    def test_waits(self) -> None:
+        """How long some processes waited, and all, is told if the kernel counts that."""
+        cgroups = Cgroups({SOCKETS: self.folder}, frozenset({SOCKETS}))
+        sources = cgroups.sources(["io_waiting_usec", "io_stalled_usec"])
+        self.assertEqual(read_figures("0123", sources), {})
+        self.put("0123/io.pressure", "some avg10=1.50 total=9\nfull avg10=0.50 total=7\n")
+        self.assertEqual(
+            read_figures("0123", sources), {"io_waiting_usec": 9, "io_stalled_usec": 7}
+        )
+        self.put("0123/io.pressure", "some avg10=1.50 total=9\n")
+        self.assertEqual(read_figures("0123", sources), {"io_waiting_usec": 9})
 
     def test_pressure(self) -> None:
         """For how much of the last ten seconds it waited is told, if the kernel counts that."""

@@ -5,7 +5,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import make_folder
-from txcontain.host.cgroups import Cgroups
+from txcontain.host.cgroups import SOCKETS, Cgroups
 from txcontain.host.meters import Meters
 
 
@@ -19,7 +19,7 @@ class MetersTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.top = make_folder(self)
-        tops = dict.fromkeys(("memory", "cpuacct"), self.top)
+        tops = dict.fromkeys(("memory", "cpuacct", "pids", "io", SOCKETS), self.top)
         self.cgroups = Cgroups(tops, frozenset(tops))
         self.meters = Meters(lambda descriptor: True)
         self.addCleanup(self.meters.read, self.cgroups, [])
@@ -33,8 +33,16 @@ class MetersTests(SynchronousTestCase):
             ("cpu.stat", f"usage_usec {cpu_usec}\nuser_usec 1\n"),
             ("memory.current", f"{memory}\n"),
         ):
-            with open(os.path.join(self.top, token, name), "r+" if token == "c" else "w") as file:
-                file.write(text)
+            self.put(f"{token}/{name}", text)
+
+    def put(self, path: str, text: str) -> None:
+        """Write a file of a group."""
+        with open(os.path.join(self.top, path), "w") as file:
+            file.write(text)
+
+    def told(self, what: str) -> list[int | None]:
+        """A figure of both containers."""
+        return [one.get(what) for one in self.meters.accounts(self.cgroups, ["a", "b"])]
 
     def test_read_again(self) -> None:
         """Each look tells what is used then, and opens nothing anew."""
@@ -71,3 +79,46 @@ class MetersTests(SynchronousTestCase):
             with open(os.path.join(self.top, "a", name), "w") as file:
                 file.write("nonsense")
         self.assertEqual(self.meters.read(self.cgroups, ["a"]), [(None, None)])
+
+    def test_not_run(self) -> None:
+        """What only changes while a container runs is read again if it has run, or its memory is
+        another; what it uses is always read.
+        """
+        for token in "ab":
+            self.put(f"{token}/pids.current", "1")
+        self.assertEqual(self.told("pids"), [1, 1])
+        for token in "ab":
+            self.put(f"{token}/pids.current", "2")
+        self.assertEqual(self.told("pids"), [1, 1])
+        self.use("a", 6, 4096)
+        self.assertEqual(self.told("pids"), [2, 1])
+        self.use("b", 7, 0)
+        self.assertEqual(self.told("memory"), [4096, 0])
+        self.assertEqual(self.told("pids"), [2, 2])
+
+    def test_by_the_kernel(self) -> None:
+        """What the kernel does for a container is read again if the group above has it, too."""
+        for path in ("a/io.stat", "b/io.stat", "io.stat"):
+            self.put(path, "8:0 wbytes=1")
+        self.assertEqual(self.told("io_written"), [1, 1])
+        self.put("b/io.stat", "8:0 wbytes=2")
+        self.put("io.stat", "8:0 wbytes=3")
+        self.assertEqual(self.told("io_written"), [1, 2])
+        self.assertEqual(self.told("io_written"), [1, 2])
+
+    def test_new(self) -> None:
+        """Of a container that has just begun, all is read; of one that is gone, nothing is kept."""
+        self.assertEqual(self.told("pids"), [None, None])
+        self.use("c", 1, 1)
+        self.put("c/pids.current", "3")
+        (told,) = self.meters.accounts(self.cgroups, ["c"])
+        self.assertEqual(told, {"pids": 3, "user_usec": 1, "cpu_usec": 1, "memory": 1})
+        self.put("a/pids.current", "4")
+        self.assertEqual(self.told("pids"), [4, None])
+
+    def test_uncounted(self) -> None:
+        """If it is not known whether a container has run, all of it is read each time."""
+        cgroups = Cgroups({"pids": self.top}, frozenset({"pids"}))
+        for pids in (1, 2):
+            self.put("a/pids.current", str(pids))
+            self.assertEqual(self.meters.accounts(cgroups, ["a"]), [{"pids": pids}])

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
-from txcontain.host.meters import READ_AGAIN, Meters, Reading
+from txcontain.host.meters import Meters, Reading
 from txcontain.later import Timer, background, slices
 from txcontain.runtime.instance import Instance
 
@@ -197,14 +197,6 @@ class History:
         """An instance has another name."""
         if track := self.tracks.pop(name, None):
             self.tracks[to] = track
-
-    def latest(self, name: str) -> dict[str, int]:
-        """What an instance has used, if that was read a second ago or less."""
-        track = self.tracks.get(name)
-        if track is None or track.at < self.reactor.seconds() - 1:
-            return {}
-        read = zip(READ_AGAIN, (track.cpu_usec, track.memory), strict=True)
-        return {what: number for what, number in read if number is not None}
 
     def _look(self) -> None:
         background(self._sample(), "looking at what instances use")

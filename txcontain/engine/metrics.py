@@ -21,6 +21,7 @@ from txcontain.engine.counts import Histogram
 from txcontain.engine.manager import Manager
 from txcontain.host.cgroups import PERIOD, Cgroups
 from txcontain.host.machine import disk_of
+from txcontain.host.meters import Meters
 from txcontain.later import slices
 from txcontain.logs.logd import LOG
 from txcontain.network.bridge import link_name_of, traffic_of_links
@@ -143,8 +144,8 @@ PROCESS_MOST = Metric("process_max_fds", GAUGE, "Files that it may have open")
 class Known:
     """What the manager knows of an instance without asking the kernel."""
 
-    name: str
-    labels: str
+    name: str  # as a label
+    labels: str  # all that cAdvisor has
     info: str
     state: str
     restarts: int
@@ -168,7 +169,8 @@ async def collect(manager: Manager) -> Iterator[tuple[Metric, list[Sample]]]:
         known: list[Known] = []
         async for some in slices(manager.reactor, list(manager.instances.values())):
             known += [_known(manager, one, prefix) for one in some]
-        machine = await manager.threads(_read, manager.pool.cgroups, known, manager.state)
+        meters, cgroups = manager.history.meters, manager.pool.cgroups
+        machine = await manager.threads(_read, meters, cgroups, known, manager.state)
     machine[SCRAPE] = manager.reactor.seconds() - began
     return _samples(manager, known, machine)
 
@@ -176,32 +178,23 @@ async def collect(manager: Manager) -> Iterator[tuple[Metric, list[Sample]]]:
 def _known(manager: Manager, instance: Instance, prefix: str) -> Known:
     spec, limits = instance.spec, instance.spec.limits
     token = instance.processes.token if instance.running and instance.processes else None
-    names = [
-        ("id", os.path.join(prefix, token or "")),
-        ("image", spec.base_image),
-        ("name", instance.name),
-    ]
-    info = [
-        ("name", instance.name),
-        ("config", spec.name),
-        ("version", f"{spec.major}-{spec.minor}"),
-    ]
+    name = written([("name", instance.name)])
+    place = written([("id", os.path.join(prefix, token or "")), ("image", spec.base_image)])
+    config = [("config", spec.name), ("version", f"{spec.major}-{spec.minor}")]
     figures: Figures = {
         "started": instance.since,
         "seen": manager.kernel.now(),
-        "health": -1 if instance.health is None else instance.health == HEALTHY,
+        "health": -1 if instance.health is None else int(instance.health == HEALTHY),
         "memory_limit": limits.memory or 0,
         "swap_limit": limits.memory_and_swap or 0,
         "pids_limit": limits.pids,
     }
-    if token is not None:
-        figures |= manager.history.latest(instance.name)
     if limits.cpus:
         figures |= {"period": PERIOD, "quota": limits.cpus * PERIOD}
     return Known(
-        instance.name,
-        written(names),
-        written([*info, *_own_labels(instance.labels)]),
+        name,
+        f"{place},{name}",
+        f"{name},{written([*config, *_own_labels(instance.labels)])}",
         instance.state,
         instance.restarts,
         instance.ready if spec.port is not None else None,
@@ -231,17 +224,20 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def _read(cgroups: Cgroups, instances: Sequence[Known], state: str) -> dict[Metric, float]:
+def _read(
+    meters: Meters, cgroups: Cgroups, instances: Sequence[Known], state: str
+) -> dict[Metric, float]:
     """Read the figures of instances into them, and return those of the machine: in a thread."""
-    links = traffic_of_links()
+    links, running = traffic_of_links(), {one.token: one for one in instances if one.token}
+    told = meters.accounts(cgroups, list(running))
+    for one, read in zip(running.values(), told, strict=True):
+        for name in () if "quota" in one.figures else THROTTLED:
+            read.pop(name, None)
+        if "memory" in read:
+            read["working_set"] = max(0, read["memory"] - read.get("inactive_file", 0))
+        one.figures.update(read)
+        _add_traffic(one.figures, links.get(one.link or "", ()))
     for one in instances:
-        if one.token is not None:
-            known = {*one.figures, *(() if "quota" in one.figures else THROTTLED)}
-            one.figures.update(cgroups.accounts(one.token, known))
-            if "memory" in one.figures:
-                idle = one.figures.get("inactive_file", 0)
-                one.figures["working_set"] = max(0, one.figures["memory"] - idle)
-            _add_traffic(one.figures, links.get(one.link or "", ()))
         one.figures["log"] = _size_of(one.log)
     return of_machine(state)
 
@@ -289,10 +285,10 @@ def _samples(
     states = [one.state for one in instances]
     yield INSTANCES, [("", written([("state", s)]), states.count(s)) for s in STATES]
     yield INFO, [("", one.info, 1) for one in instances]
-    yield RESTARTS, [("", _name(one), one.restarts) for one in instances]
-    yield READY, [("", _name(one), one.ready) for one in running if one.ready is not None]
-    yield PAUSED, [("", _name(one), one.paused) for one in running]
-    yield LOG_SIZE, [("", _name(one), one.figures["log"]) for one in instances]
+    yield RESTARTS, [("", one.name, one.restarts) for one in instances]
+    yield READY, [("", one.name, int(one.ready)) for one in running if one.ready is not None]
+    yield PAUSED, [("", one.name, int(one.paused)) for one in running]
+    yield LOG_SIZE, [("", one.name, one.figures["log"]) for one in instances]
     yield EXITS, [("", written([("kind", kind)]), n) for kind, n in counts.exits.items()]
     launches = [
         part
@@ -326,15 +322,10 @@ def of_manager(
 
 def _of_containers(metric: OfContainer, running: Sequence[Known]) -> list[Sample]:
     figure, divisor, labels = metric.figure, metric.divisor, metric.labels
-    return [
-        ("", one.labels + labels, one.figures[figure] / divisor)
-        for one in running
-        if figure in one.figures
-    ]
-
-
-def _name(one: Known) -> str:
-    return written([("name", one.name)])
+    found = [(one.labels + labels, one.figures[figure]) for one in running if figure in one.figures]
+    if divisor == 1:
+        return [("", labels, number) for labels, number in found]
+    return [("", labels, number / divisor) for labels, number in found]
 
 
 def parts(durations: Histogram, labels: Labels) -> Iterator[Sample]:

@@ -11,8 +11,10 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Container, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import pairwise
 
 import attrs
 from attrs import field, frozen
@@ -35,8 +37,8 @@ BFQ_MOST = 1000  # the largest weight that the I/O scheduler BFQ knows
 LONGEST = 1 << 16  # bytes of a file
 # While a group is made: another manager ends, and so removes the one above, which was empty.
 REMOVED_ABOVE, MOST_TRIES = {errno.ENOENT, errno.ENODEV}, 100
-Place = tuple[str, str, int]  # file, key or "", divisor
-Source = tuple[str, Place | None, Place]  # controller, then where version 1 and 2 have it
+Find = Callable[[bytes], int]  # a figure in a file; raises IndexError or ValueError
+Place = tuple[str, tuple[str, Find] | None, tuple[str, Find]]  # controller; file in version 1, 2
 Files = dict[str, Callable[[Limits], str]]  # their names, and what is written to them
 
 
@@ -90,38 +92,123 @@ SETTINGS = {
         {"io.weight": lambda limits: str(limits.io_weight), "io.bfq.weight": _bfq_weight},
     ),
 }
+
+
+def number(file: str, key: str = "", divisor: int = 1) -> tuple[str, Find]:
+    """The only number of a file, or the one after a key."""
+    start = b"\n%s " % key.encode()
+
+    def find(content: bytes) -> int:
+        if key:
+            content = (b"\n" + content).split(start, 1)[1].partition(b"\n")[0]
+        return int(content) // divisor
+
+    return file, find
+
+
+def traffic(key: str) -> tuple[str, Find]:
+    """The sum of all disks, of version 2: "8:0 rbytes=1 wbytes=2 ..."."""
+    start = b"%s=" % key.encode()
+
+    def find(content: bytes) -> int:
+        return sum(int(word[len(start) :]) for word in content.split() if word.startswith(start))
+
+    return "io.stat", find
+
+
+def old_traffic(key: str) -> tuple[str, Find]:
+    """The same of version 1: "8:0 Read 1", "8:0 Write 2"; the last is a total."""
+    wanted = key.encode()
+
+    def find(content: bytes) -> int:
+        return sum(int(number) for word, number in pairwise(content.split()) if word == wanted)
+
+    return "blkio.throttle.io_service_bytes", find
+
+
+def total_wait(file: str, line: int) -> tuple[str, Find]:
+    """The total of a line of a pressure file (Documentation/accounting/psi.rst)."""
+    return file, lambda content: int(content.splitlines()[line].partition(b"total=")[2])
+
+
 # Where to read what is used.
-USAGE: dict[str, Source] = {
-    "memory": ("memory", ("memory.usage_in_bytes", "", 1), ("memory.current", "", 1)),
-    "memory_peak": ("memory", ("memory.max_usage_in_bytes", "", 1), ("memory.peak", "", 1)),
-    "pids": ("pids", ("pids.current", "", 1), ("pids.current", "", 1)),
-    "cpu_usec": ("cpuacct", ("cpuacct.usage", "", 1000), ("cpu.stat", "usage_usec", 1)),
+USAGE: dict[str, Place] = {
+    "memory": ("memory", number("memory.usage_in_bytes"), number("memory.current")),
+    "memory_peak": ("memory", number("memory.max_usage_in_bytes"), number("memory.peak")),
+    "pids": ("pids", number("pids.current"), number("pids.current")),
+    "cpu_usec": (
+        "cpuacct",
+        number("cpuacct.usage", divisor=1000),
+        number("cpu.stat", "usage_usec"),
+    ),
+    "io_read": ("io", old_traffic("Read"), traffic("rbytes")),
+    "io_written": ("io", old_traffic("Write"), traffic("wbytes")),
 }
 # The same for those who collect more: of version 1, user and system time are only in hundredths.
-ACCOUNTS: dict[str, Source] = {
+ACCOUNTS: dict[str, Place] = {
     **USAGE,
     "inactive_file": (
         "memory",
-        ("memory.stat", "total_inactive_file", 1),
-        ("memory.stat", "inactive_file", 1),
+        number("memory.stat", "total_inactive_file"),
+        number("memory.stat", "inactive_file"),
     ),
-    "anonymous": ("memory", ("memory.stat", "total_rss", 1), ("memory.stat", "anon", 1)),
-    "cache": ("memory", ("memory.stat", "total_cache", 1), ("memory.stat", "file", 1)),
+    "anonymous": ("memory", number("memory.stat", "total_rss"), number("memory.stat", "anon")),
+    "cache": ("memory", number("memory.stat", "total_cache"), number("memory.stat", "file")),
     "oom_kills": (
         "memory",
-        ("memory.oom_control", "oom_kill", 1),
-        ("memory.events", "oom_kill", 1),
+        number("memory.oom_control", "oom_kill"),
+        number("memory.events", "oom_kill"),
     ),
-    "user_usec": ("cpuacct", None, ("cpu.stat", "user_usec", 1)),
-    "system_usec": ("cpuacct", None, ("cpu.stat", "system_usec", 1)),
-    "periods": ("cpu", ("cpu.stat", "nr_periods", 1), ("cpu.stat", "nr_periods", 1)),
-    "throttled_periods": ("cpu", ("cpu.stat", "nr_throttled", 1), ("cpu.stat", "nr_throttled", 1)),
+    "user_usec": ("cpuacct", None, number("cpu.stat", "user_usec")),
+    "system_usec": ("cpuacct", None, number("cpu.stat", "system_usec")),
+    "periods": ("cpu", number("cpu.stat", "nr_periods"), number("cpu.stat", "nr_periods")),
+    "throttled_periods": (
+        "cpu",
+        number("cpu.stat", "nr_throttled"),
+        number("cpu.stat", "nr_throttled"),
+    ),
     "throttled_usec": (
         "cpu",
-        ("cpu.stat", "throttled_time", 1000),
-        ("cpu.stat", "throttled_usec", 1),
+        number("cpu.stat", "throttled_time", 1000),
+        number("cpu.stat", "throttled_usec"),
     ),
+    # Microseconds in which some of its processes waited, or all.
+    **{
+        f"{what}_{how}_usec": (SOCKETS, None, total_wait(f"{what}.pressure", which))
+        for what in SCARCE
+        for which, how in enumerate(("waiting", "stalled"))
+    },
 }
+
+
+@frozen
+class Source:
+    """A file that every container's group has, and the figures in it."""
+
+    top: str  # the folder of the groups
+    file: str
+    figures: Sequence[tuple[str, Find]]  # their names, and where they are
+
+    def path(self, token: str) -> str:
+        """Where it is of a container."""
+        return f"{self.top}/{token}/{self.file}"
+
+    def find(self, content: bytes) -> Iterator[tuple[str, int]]:
+        """The figures in the file's content; what is not there is left out."""
+        for name, find in self.figures:
+            try:
+                yield name, find(content)
+            except (IndexError, ValueError):
+                continue
+
+
+def read_figures(token: str, sources: Iterable[Source]) -> dict[str, int]:
+    """The figures of a container that are in these files; what can't be read is left out."""
+    figures: dict[str, int] = {}
+    for source in sources:
+        with contextlib.suppress(OSError):
+            figures.update(source.find(_read(source.path(token))))
+    return figures
 
 
 @frozen
@@ -312,46 +399,21 @@ class Cgroups:
 
         Figures that this machine does not count are missing.
         """
-        return self._figures(token, USAGE)
+        return read_figures(token, self.sources(USAGE))
 
-    def accounts(self, token: str, known: Container[str] = ()) -> dict[str, int]:
-        """All that is counted for a container: ACCOUNTS, its disk traffic, and microseconds in
-        which some (``cpu_waiting_usec``) or all (``cpu_stalled_usec``) of its processes waited.
+    def sources(self, names: Iterable[str]) -> list[Source]:
+        """The files that have these figures of ACCOUNTS, each once.
 
-        :param known: the names of those that need not be read
+        Figures that this machine does not count are missing.
         """
-        wanted = [name for name in ACCOUNTS if name not in known]
-        return {**self._figures(token, wanted), **self._waits(token)}
-
-    def _figures(self, token: str, wanted: Iterable[str]) -> dict[str, int]:
-        figures: dict[str, int] = {}
-        contents: dict[str, bytes] = {}  # several figures may be in one file
-        for name in wanted:
-            with contextlib.suppress(KeyError, OSError, ValueError):
-                path, key, divisor = self.source(token, name)
-                if path not in contents:
-                    contents[path] = b""  # if it can't be read, it is not tried again
-                    contents[path] = _read(path)
-                figures[name] = number_in(contents[path], key) // divisor
-        with contextlib.suppress(KeyError, OSError, ValueError):
-            figures |= self._disk_traffic(token)
-        return figures
-
-    def _waits(self, token: str) -> dict[str, int]:
-        waits = {}
-        for what in SCARCE if SOCKETS in self.unified else ():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                totals = _read(f"{self.tops[SOCKETS]}/{token}/{what}.pressure").split(b"total=")
-                waits[f"{what}_waiting_usec"] = int(totals[1].split()[0])
-                waits[f"{what}_stalled_usec"] = int(totals[2].split()[0])
-        return waits
-
-    def _disk_traffic(self, token: str) -> dict[str, int]:
-        version2 = "io" in self.unified
-        file = "io.stat" if version2 else "blkio.throttle.io_service_bytes"
-        lines = _read(f"{self.tops['io']}/{token}/{file}").decode().splitlines()
-        read, written = (count_traffic if version2 else count_old_traffic)(lines)
-        return {"io_read": read, "io_written": written}
+        found = defaultdict[tuple[str, str], list[tuple[str, Find]]](list)
+        for name in names:
+            controller, version1, version2 = ACCOUNTS[name]
+            place = version2 if controller in self.unified else version1
+            if place and controller in self.tops:
+                file, find = place
+                found[self.tops[controller], file].append((name, find))
+        return [Source(top, file, figures) for (top, file), figures in found.items()]
 
     def pressure(self, token: str) -> dict[str, float]:
         """For how much of the last 10 s a process of a container waited: per cent, by what for.
@@ -360,18 +422,6 @@ class Cgroups:
         """
         top = self.tops.get(SOCKETS)
         return pressures(f"{top}/{token}/{{}}.pressure") if top else {}
-
-    def source(self, token: str, name: str) -> tuple[str, str, int]:
-        """Where to read a figure of ACCOUNTS: file, key in it or "", and what to divide it by.
-
-        Raises KeyError if this machine does not count that.
-        """
-        controller, version1, version2 = ACCOUNTS[name]
-        place = version2 if controller in self.unified else version1
-        if place is None:
-            raise KeyError(name)
-        file, key, divisor = place
-        return f"{self.tops[controller]}/{token}/{file}", key, divisor
 
     def out_of_memory_kills(self, token: str) -> int:
         """How many processes of a container the kernel has killed because memory ran out."""
@@ -386,31 +436,6 @@ class Cgroups:
                 return {name: int(number) for name, number in pairs}
         except (KeyError, OSError, ValueError):
             return {}
-
-
-def number_in(content: bytes, key: str) -> int:
-    """The only number of a file, or the one after a key. Raises ValueError if it is not there."""
-    if not key:
-        return int(content)
-    _, _, rest = (b"\n" + content).partition(b"\n%s " % key.encode())
-    return int(rest.partition(b"\n")[0])
-
-
-def count_traffic(lines: Iterable[str]) -> tuple[int, int]:
-    """The bytes read and written, from the lines of version 2: "8:0 rbytes=1 wbytes=2 ..."."""
-    pairs = [word.partition("=") for line in lines for word in line.split()[1:]]
-    return _sum(pairs, "rbytes"), _sum(pairs, "wbytes")
-
-
-def count_old_traffic(lines: Iterable[str]) -> tuple[int, int]:
-    """The same from the lines of version 1: "8:0 Read 1", "8:0 Write 2"; the last is a total."""
-    words = [line.split() for line in lines]
-    pairs = [(each[1], " ", each[2]) for each in words if len(each) == 3]
-    return _sum(pairs, "Read"), _sum(pairs, "Write")
-
-
-def _sum(pairs: Iterable[tuple[str, str, str]], wanted: str) -> int:
-    return sum(int(value) for key, _, value in pairs if key == wanted)
 
 
 def find_hierarchies(mountinfo: Iterable[str]) -> tuple[dict[str, str], str]:
