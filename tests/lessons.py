@@ -21,11 +21,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.harness import wait_until
+from tests.integration.harness import PATIENCE, wait_until
 from tests.support import PROGRAMS, PROJECT, needs_root
 from txcontain.cli.lesson import (
     SHELL,
-    WITHIN,
     Block,
     as_at_a_terminal,
     blocks_of,
@@ -43,8 +42,9 @@ CGROUPS = [Path("/sys/fs/cgroup", controller, "lesson") for controller in ("", "
 class Shell:
     """Root's shell in namespaces of its own, which end with it, and so does all that is in them."""
 
-    def __init__(self, within: float = WITHIN) -> None:
-        self.within = within
+    within = PATIENCE
+
+    def __init__(self) -> None:
         self.process: Any = subprocess.Popen(
             ["unshare", *KINDS, "--fork", "--mount-proc", "--kill-child", *SHELL],
             env={"PATH": PROGRAMS, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"},
@@ -105,9 +105,9 @@ def is_removed(cgroup: Path) -> bool:
 class LessonCase(SynchronousTestCase):
     """A test with a shell, in an empty folder but for the base image."""
 
-    def shell(self, within: float = WITHIN) -> Shell:
+    def shell(self) -> Shell:
         """A new shell, which is closed at the end of the test."""
-        shell = Shell(within)
+        shell = Shell()
         self.addCleanup(shell.close)
         for command in (
             f"mount -t tmpfs tmpfs {PLACE} && cd {PLACE} && ip link set lo up",
@@ -192,9 +192,10 @@ class Shells(LessonCase):
 
     def test_bounded(self) -> None:
         """A command that does not end is ended, with all that runs, and its cgroup is removed."""
-        shell = self.shell(within=1)
+        shell = self.shell()
         cgroup = next(path for path in reversed(CGROUPS[:2]) if path.parent.is_dir())
         shell.run(f"mkdir {cgroup}; (echo 0 >{cgroup}/cgroup.procs; exec sleep 1000) &")
+        shell.within = 1
         with self.assertRaisesRegex(AssertionError, "took more than 1 s, or ended: sleep 1001"):
             shell.run("sleep 1001")
         shell.close()

@@ -2,6 +2,7 @@
 # Proves on a machine of its own (systemd, cgroup v2, an old kernel) what docs/images.md says of
 # images with many layers: with a few, as many as no page of options has room for, and the most that
 # the kernel takes. As root, in a checkout with its dependencies; PYTHON is the Python that has them.
+# PATIENCE is how many seconds each wait may take, as an emulated machine is slow.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
