@@ -27,7 +27,6 @@ from tests.fakes import FakeInit, FakeReactor, FakeSocket, make_folder
 from tests.support import unmount
 from txcontain.host.kernel import Kernel
 from txcontain.host.processes import Process
-from txcontain.host.sockets import is_connected
 
 NEVER = 1 << 22  # a pid past the greatest that Linux gives
 NO_PROCESS = Process(0, 0)
@@ -326,10 +325,10 @@ class Contract(Errors):
         port, _ = self.listen()
         connection = self.kernel.connect(port)
         self.addCleanup(connection.close)
-        self.assertTrue(is_connected(connection))
+        self.assertEqual(connection.send(b""), 0)
         self.assertFalse(connection.getblocking())
         self.listen_no_more()
-        self.assertRaises(ConnectionRefusedError, lambda: is_connected(self.kernel.connect(port)))
+        self.assertRaises(ConnectionRefusedError, lambda: self.kernel.connect(port).send(b""))
 
     # -- the machine ------------------------------------------------------------------------
 

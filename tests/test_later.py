@@ -17,6 +17,7 @@ from txcontain.errors import MachineAtFault, TooMany
 from txcontain.later import (
     WATCH_AGAIN,
     Few,
+    Rounds,
     Timer,
     background,
     be_monotonic,
@@ -101,6 +102,58 @@ class TimerTests(SynchronousTestCase):
         self.timer.function = lambda: self.timer.cancel()
         self.clock.advance(1)
         self.assertFalse(self.timer.is_set)
+
+
+class RoundsTests(SynchronousTestCase):
+    """Calls that are made at the same moment as others."""
+
+    def setUp(self) -> None:
+        self.clock, self.made = Clock(), list[float]()
+        self.rounds = Rounds(self.clock, 0.5)
+
+    def call(self) -> None:
+        """Take note of a call."""
+        self.made.append(self.clock.seconds())
+
+    def other(self) -> None:
+        """Take note of another one."""
+        self.call()
+
+    def test_moments(self) -> None:
+        """What is due at about the same time is one call for the reactor, at a moment near it."""
+        self.clock.advance(0.1)
+        for seconds, call in ((1.0, self.call), (0.8, self.other)):
+            self.rounds.add(seconds, call)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(0.89)
+        self.assertEqual(self.made, [])
+        self.clock.advance(0.02)
+        self.assertEqual(len(self.made), 2)
+
+    def test_a_moment_that_is_over(self) -> None:
+        """What is due so soon that the nearest moment is over is made at once."""
+        self.clock.advance(0.1)
+        self.rounds.add(0.1, self.call)
+        self.clock.advance(0)
+        self.assertEqual(self.made, [0.1])
+
+    def test_removed(self) -> None:
+        """A call that is removed is not made, and can be removed again; others are made."""
+        number = self.rounds.add(1, self.call)
+        self.rounds.add(1, self.other)
+        for _ in range(2):
+            self.rounds.remove(number, self.call)
+        self.clock.advance(1)
+        self.rounds.remove(number, self.other)
+        self.assertEqual(self.made, [1])
+
+    def test_one_fails(self) -> None:
+        """A call that fails keeps none of the others from being made."""
+        self.rounds.add(1, lambda: 1 // 0)
+        self.rounds.add(1, self.call)
+        self.clock.advance(1)
+        self.assertEqual(self.made, [1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class PollTests(SynchronousTestCase):

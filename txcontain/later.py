@@ -126,6 +126,36 @@ class Timer:
         self.function(*arguments)
 
 
+@define(eq=False)
+class Rounds:
+    """Calls that are due at about the same time are made at the same moment, which costs less."""
+
+    reactor: Any
+    apart: float  # seconds from one moment to the next
+    _calls: dict[int, dict[Callable[[], object], None]] = field(factory=dict)  # by the moment
+
+    def add(self, seconds: float, call: Callable[[], object]) -> int:
+        """Make a call in about so many seconds; returns the number of that moment."""
+        now: float = self.reactor.seconds()
+        number = round((now + seconds) / self.apart)
+        if number not in self._calls:
+            self._calls[number] = {}
+            self.reactor.callLater(max(0, number * self.apart - now), self._make_calls, number)
+        self._calls[number][call] = None
+        return number
+
+    def remove(self, number: int, call: Callable[[], object]) -> None:
+        """Don't make this call at that moment; nothing if it was made."""
+        self._calls.get(number, {}).pop(call, None)
+
+    def _make_calls(self, number: int) -> None:
+        for call in self._calls.pop(number):
+            try:
+                call()
+            except Exception:  # of one; the others are made all the same
+                log.failure("making a call in a round")
+
+
 def bounded(reactor: Any, seconds: float, work: Coroutine[Any, Any, T]) -> Deferred[T]:
     """Fires with what this returns; it is cancelled, and fails with TimeoutError, after so long."""
     return Deferred.fromCoroutine(work).addTimeout(seconds, reactor, _too_late)

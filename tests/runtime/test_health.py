@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ManagerTestCase
 from txcontain.container.health import Health
+from txcontain.later import Rounds
 from txcontain.runtime.health import (
     HEALTHY,
     STARTING,
@@ -98,6 +99,7 @@ class ChecksTests(ManagerTestCase):
         self.ended = 0  # how many were called off
         self.manager.prober = self  # type: ignore[assignment]  # it asks in its place
         self.probes = self  # of that
+        self.rounds = Rounds(self.reactor, TOGETHER)
 
     def stop(self) -> None:
         """For the manager, which ends."""
@@ -308,14 +310,14 @@ class ChecksTests(ManagerTestCase):
         self.assertTrue(all(result.passed for result in results))
 
     def test_together(self) -> None:
-        """Those that are due within 10 ms are asked at one moment: the manager wakes up once."""
+        """Those that are due within 50 ms are asked at one moment, which costs less."""
         instance = self.begin()
         instance.checks.chance = lambda: 0.2512
         self.reactor.advance(-self.reactor.seconds() % TOGETHER)
         self.answer(True)
-        self.reactor.advance(2.505)
+        self.reactor.advance(2.49)
         self.assertEqual(len(self.asked), 1)
-        self.reactor.advance(0.006)
+        self.reactor.advance(0.02)
         self.assertEqual(len(self.asked), 2)
 
     def test_spread(self) -> None:

@@ -14,6 +14,7 @@ from tests.fakes import MachineTestCase, make_pool, write_log
 from tests.support import make_spec
 from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.host.kernel import Kernel
+from txcontain.later import Rounds
 from txcontain.runtime import kept
 from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import SAVE_AFTER, Instance
@@ -118,6 +119,7 @@ class InstanceTestCase(MachineTestCase):
             kernel=cast(Kernel, self.kernel),
             pool=self.pool,
             changed=self.take_note,
+            rounds=Rounds(self.reactor, 1),
         )
 
     def mode(self, instance: Instance) -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.fakes import FakeJoiner, ManagerTestCase
 from txcontain.container.plan import Plan
-from txcontain.runtime.prober import MOST_COMMANDS, MOST_OUTPUT
+from txcontain.runtime.health import HEALTHY, Standing
+from txcontain.runtime.prober import MOST_COMMANDS, MOST_OUTPUT, SOON
 from txcontain.runtime.probes import CONNECTED, LATE, LONGEST_ANSWER
 from txcontain.runtime.session import LINGER, PASSED_AS_KILL
 from txcontain.runtime.sessions import JOIN_WITHIN
@@ -50,6 +51,22 @@ class PortTests(ManagerTestCase):
         self.assertTrue(request.endswith("\r\nConnection: close\r\n\r\n"))
         self.kernel.connected[0].close()
         self.manager.prober.probes.stop()
+
+    def test_healthy(self) -> None:
+        """The answer of one that is healthy is only looked for a moment later, with others'."""
+        self.kernel.listening[81] = 1
+        instance, _ = self.asked(health={"http": "/", "port": 81})
+        instance.checks.stop()
+        instance.checks.standing = Standing(HEALTHY)
+        told: list[Any] = []
+        self.manager.prober.ask(instance, lambda *said: told.append(said))
+        theirs = self.kernel.connected.pop()
+        theirs.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        theirs.close()
+        self.reactor.advance(SOON / 2)
+        self.assertEqual(told, [])
+        self.reactor.advance(SOON / 2)
+        self.assertEqual(told, [(True, "HTTP/1.1 200 OK")])
 
     def test_tcp(self) -> None:
         """If it takes connections it is healthy."""

@@ -61,6 +61,7 @@ class ProbesTests(SynchronousTestCase):
         self.close = self.probes.ask(
             port, 7, request, expects, 2, lambda passed, said: self.told.append((passed, said))
         )
+        self.reactor.advance(0)
         if not self.kernel.connected:
             return None
         theirs = self.kernel.connected.pop()
@@ -214,6 +215,16 @@ class ProbesTests(SynchronousTestCase):
             (errno.ETIMEDOUT, False),
         ):
             self.assertIs(of_error(OSError(number, "Why"))[0], passed)
+
+    def test_too_few_watches(self) -> None:
+        """Nor is it one if the kernel can't watch one connection more (epoll_ctl(2))."""
+
+        def fail(self: Probes, probe: object, events: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(Probes, "watch", fail)
+        self.ask()
+        self.assertEqual(self.told, [(None, "no space left on device")])
 
     def test_an_event_of_another(self) -> None:
         """An event that brings nothing to read is passed over."""

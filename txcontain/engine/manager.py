@@ -378,6 +378,7 @@ class Manager:
             ids=blueprint.ids,
             make_link=partial(self.network.connect, name),
             ask=self.prober.ask,
+            rounds=self.prober.rounds,
             threads=partial(self._looks.run, self.threads),
         )
 
@@ -593,8 +594,7 @@ class Manager:
             timer.cancel()
         for instance in self.instances.values():
             instance.pause()
+        why = "a command in it was ended: the manager ends"
         for instance in self.sessions.stop():
-            self.journal.add(
-                "exec", "a command in it was ended: the manager ends", instance=instance.name
-            )
+            self.journal.add("exec", why, instance=instance.name)
         self.journal.write()

@@ -90,9 +90,12 @@ def shared_memory() -> Iterator[int]:
         _call("shmdt", place)
 
 
-def enter_network(namespace: int) -> None:
-    """Move this thread to the network namespace of a descriptor (setns(2)). Raises OSError."""
-    _call("setns", namespace, CLONE_NEWNET)
+def enter_network(descriptor: int) -> None:
+    """Move this thread to a network namespace, or to that of a process (setns(2)).
+
+    The descriptor is of one of both. Raises OSError.
+    """
+    _call("setns", descriptor, CLONE_NEWNET)
 
 
 def path_of_group(some: str, number: int) -> str:

@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 from txcontain.container.health import Health
 from txcontain.container.spec import Spec
 from txcontain.host.kernel import Kernel
-from txcontain.later import Timer
+from txcontain.later import Rounds, Timer
 from txcontain.runtime.probes import LONGEST_ANSWER, Told, nothing
 from txcontain.runtime.supervised import Supervised
 
@@ -32,7 +32,7 @@ STATUSES = (STARTING, HEALTHY, UNHEALTHY)
 SOON = 0.02  # seconds until the second check
 MOST_RESULTS = 20  # that are kept
 LONGEST_WORDS = 200  # characters of what it said, in the journal
-TOGETHER = 0.01  # seconds: checks that are due within them are made at the same moment
+TOGETHER = 0.05  # seconds: checks that are due within them are made at the same moment
 FROZEN = "its processes are frozen"
 
 
@@ -64,8 +64,7 @@ def pause(health: Health, standing: Standing, age: float) -> float:
 
     :param age: seconds between the start of the instance and the check
     """
-    grace = _grace(health)
-    if standing.status != STARTING or age >= grace:
+    if standing.status != STARTING or age >= (grace := _grace(health)):
         return health.interval
     pace = health.start_interval if age < health.start_period else health.interval
     return min(max(SOON, age / 2), pace, grace - age)
@@ -94,6 +93,7 @@ class Checked(Protocol):
 
     reactor: Any
     kernel: Kernel
+    rounds: Rounds
     spec: Spec
     paused: bool
     up_at: float
@@ -125,6 +125,7 @@ class Checks:
     _begun: tuple[float, float] = (0.0, 0.0)  # the last one, by the reactor's clock and the day's
     _end_last: Callable[[], None] = nothing
     _next: Timer = field(init=False)
+    _round: int = 0  # in which it is asked next, once it has started
 
     def __attrs_post_init__(self) -> None:
         self._next = Timer(self.instance.reactor, self._ask)
@@ -166,6 +167,7 @@ class Checks:
         """Ask no more."""
         self._run = False
         self._next.cancel()
+        self.instance.rounds.remove(self._round, self._ask)
         self._end_last()
 
     def _age(self) -> float:
@@ -174,11 +176,11 @@ class Checks:
         return age
 
     def _ask_after(self, seconds: float) -> None:
-        """Ask again at about that time, with others: the manager wakes up once for all of them."""
-        now = self.instance.reactor.seconds()
-        if self.standing.status != STARTING:
-            seconds = max(0, round((now + seconds) / TOGETHER) * TOGETHER - now)
-        self._next.after(seconds)
+        """Ask again at about that time, together with others; if it is starting, just then."""
+        if self.standing.status == STARTING:
+            self._next.after(seconds)
+        else:
+            self._round = self.instance.rounds.add(seconds, self._ask)
 
     def _ask(self) -> None:
         self._end_last()

@@ -16,7 +16,7 @@ from txcontain.container.plan import Plan
 from txcontain.errors import CalledOff, Error, MachineAtFault
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
-from txcontain.later import Timer, background, together
+from txcontain.later import Rounds, Timer, background, together
 from txcontain.logs.logd import LOG
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
@@ -55,6 +55,7 @@ class Instance(Recorded):
     make_link: MakeLink | None = None  # to the private network
     stream: int | None = None  # the descriptor of the connection that it is launched for
     ask: Callable[[Instance, Told], Callable[[], None]] = lambda instance, told: nothing  # see Ask
+    rounds: Rounds  # in which it is asked
     threads: Callable[..., Deferred[Any]] = maybeDeferred  # runs a function off this thread
     notes: Sequence[str] = ()  # for the person who launched it
     asked_at: Sequence[float] = ()  # when its launch was, and when the manager began with that

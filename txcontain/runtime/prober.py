@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from attrs import define, field
 from twisted.internet.defer import DeferredSemaphore
@@ -12,18 +13,26 @@ from txcontain.container.exec_plan import Command
 from txcontain.container.facts import Host
 from txcontain.container.health import Health
 from txcontain.errors import CannotRun, Error, NoSuchProgram
-from txcontain.later import Timer, background
+from txcontain.later import Rounds, Timer, background
+from txcontain.runtime.health import HEALTHY, TOGETHER
 from txcontain.runtime.instance import Instance
 from txcontain.runtime.probes import LATE, LONGEST_ANSWER, Probes, Told, no_one, nothing
 from txcontain.runtime.session import Session
 from txcontain.runtime.sessions import JOIN_WITHIN, Sessions, plan_of
 
 MOST_OUTPUT = 1 << 20  # bytes that a command may write
+SOON = 0.005  # seconds until the answer of one that was healthy is looked for, with others'
 MOST_COMMANDS = 8  # at the same time, of all instances; others wait for their turn
 REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: txcontain/{version}\r\n"
     "Accept: */*\r\nConnection: close\r\n\r\n"
 )
+
+
+@lru_cache(maxsize=1000)
+def request_for(path: str, port: int) -> bytes:
+    """What is sent to ask by HTTP."""
+    return REQUEST.format(path=path, port=port, version=__version__).encode()
 
 
 @define(eq=False)
@@ -33,6 +42,7 @@ class Prober:
     sessions: Sessions
     host: Host
     probes: Probes
+    rounds: Rounds
     _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(MOST_COMMANDS))
 
     def ask(self, instance: Instance, told: Told) -> Callable[[], None]:
@@ -50,11 +60,10 @@ class Prober:
             background(check.run(self._turns), f"checking {instance.name}")
             return check.close
         network_of = "self" if spec.network == "host" else processes.process.pid
-        request = b""
-        if health.http:
-            text = REQUEST.format(path=health.http, port=port, version=__version__)
-            request = text.encode()
-        return self.probes.ask(port, network_of, request, health.expects, health.timeout, told)
+        request = request_for(health.http, port) if health.http else b""
+        soon = SOON if instance.health == HEALTHY else 0
+        expects, timeout = health.expects, health.timeout
+        return self.probes.ask(port, network_of, request, expects, timeout, told, soon)
 
 
 @define(eq=False)
@@ -134,4 +143,5 @@ class CommandCheck:
 
 def make_prober(sessions: Sessions, host: Host) -> Prober:
     """What asks the instances of a manager."""
-    return Prober(sessions, host, Probes(sessions.pool.reactor, sessions.pool.kernel))
+    reactor, kernel = sessions.pool.reactor, sessions.pool.kernel
+    return Prober(sessions, host, Probes(reactor, kernel), Rounds(reactor, TOGETHER))

@@ -4,12 +4,14 @@ All that is sent back is the container's, and may be an attack. So an answer has
 what decides is its first line, which has to be there within LONGEST_ANSWER bytes. What follows is
 read up to LONGEST_REST bytes, so that a well-behaved server can finish, and not kept.
 
-There may be a thousand checks a second. So all connections are in an epoll(7) of their own, which
-is one descriptor to the reactor, and have one timer together.
+There may be a thousand checks a second. So the answers to what was asked at one moment are looked
+for together, a little later. Those connections that have none by then are in an epoll(7) of their
+own, which is one descriptor to the reactor, and have one timer together.
 """
 
 from __future__ import annotations
 
+import errno
 import re
 import select
 import socket
@@ -23,7 +25,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txcontain.host.kernel import Kernel
-from txcontain.host.sockets import is_connected
 from txcontain.later import Timer
 
 LONGEST_ANSWER, LONGEST_REST = 4096, 1 << 16  # bytes
@@ -31,7 +32,8 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?:[ \r][^\n]*)?\n")
 BEGINNING = b"HTTP/1."
 LOOK_AFTER = 0.02  # seconds at least between two looks for answers that are late
 MOST_AT_ONCE = 256  # connections that are served before the reactor's other work
-READS, WRITES = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
+READS_AT_ONCE = 2  # of one connection: the answer, and its end
+READS, WRITES = select.EPOLLIN, select.EPOLLOUT
 NEVER = float("inf")
 CONNECTED = "it takes connections"
 SILENT = "it closed the connection without an answer"
@@ -60,43 +62,60 @@ class Probe:
     expects: Callable[[int], bool]  # whether a status is a good answer
     deadline: float  # by the reactor's clock
     told: Told
+    soon: float  # seconds until its answer is looked for
     answer: bytes = b""
     rest: int = LONGEST_REST  # bytes that may follow
-    events: int = 0  # that it waits for
+    is_asked: bool = False
+    waits_for: int = 0  # events of its connection
 
-    def go_on(self, events: int = 0) -> None:
-        """Do what can be done after these events."""
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is asked or heard."""
+        return self.connection.fileno() < 0
+
+    def go_on(self) -> None:
+        """Do what can be done now, and wait for the rest."""
         try:
-            if self.events == READS:
-                self._read(bool(events & select.EPOLLRDHUP))
-            elif not is_connected(self.connection):
-                self._wait_for(WRITES)
-            elif not self.request:
-                self.end(True, CONNECTED)
-            else:
-                self.connection.send(self.request)
-                self._wait_for(READS)
-        except BlockingIOError:  # the event was of an earlier connection of the same number
-            pass
+            self._ask_or_read()
         except OSError as error:
             passed, said = of_error(error)
             self.end(passed, self._bad_status() or said)
 
-    def _wait_for(self, events: int) -> None:
-        if self.events != events:
-            self.probes.watch(self, events)
-            self.events = events
+    def _ask_or_read(self) -> None:
+        try:
+            if self.is_asked:
+                self._read()
+            else:
+                self._ask()
+        except BlockingIOError:  # maybe the event was of an earlier connection of the same number
+            self._wait_for(READS if self.is_asked else WRITES)
 
-    def _read(self, no_more_comes: bool) -> None:
-        data = self.connection.recv(LONGEST_ANSWER)
-        is_all = not data or (no_more_comes and len(data) < LONGEST_ANSWER)
-        if self.told is no_one:
-            self.rest -= len(data)
+    def _wait_for(self, events: int) -> None:
+        if self.waits_for != events:
+            self.probes.watch(self, events)
+            self.waits_for = events
+
+    def _ask(self) -> None:
+        self.connection.send(self.request)  # which fails if it is not connected, even for nothing
+        self.is_asked = True
+        if self.request:
+            self.probes.look_soon(self)
         else:
-            self.answer += data
-            self._judge(is_all or len(self.answer) >= LONGEST_ANSWER)
-        if is_all or self.rest <= 0:
-            self.close()
+            self.end(True, CONNECTED)
+
+    def _read(self) -> None:
+        for _ in range(READS_AT_ONCE):
+            data = self.connection.recv(LONGEST_ANSWER)
+            if self.told is no_one:
+                self.rest -= len(data)
+            else:
+                self.answer += data
+                self._judge(not data or len(self.answer) >= LONGEST_ANSWER)
+            if not data or self.rest <= 0:
+                self.close()
+            if self.is_over:
+                return
+        self._wait_for(READS)
 
     def _judge(self, is_all: bool) -> None:
         """Tell what the answer means, as soon as that is sure; what is bad is read to its end."""
@@ -135,7 +154,8 @@ class Probe:
 
     def close(self) -> None:
         """Ask no more, and tell nothing."""
-        self.probes.forget(self)
+        if self.waits_for:
+            self.probes.forget(self)
         self.connection.close()
 
 
@@ -156,12 +176,15 @@ class Probes:
 
     reactor: Any
     kernel: Kernel
+    _asked: list[Probe] = field(factory=list)  # those whose answers are to be looked for
+    _look: Timer = field(init=False)
     _open: dict[int, Probe] = field(factory=dict)  # those that wait, by descriptor
     _epoll: Any = None  # as soon as one waits
     _due: float = NEVER  # when the first deadline is, at the earliest
     _late: Timer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._look = Timer(self.reactor, self._look_for_answers)
         self._late = Timer(self.reactor, self._end_late_ones)
 
     def ask(
@@ -172,11 +195,13 @@ class Probes:
         expects: Callable[[int], bool],
         timeout: float,
         told: Told,
+        soon: float = 0,
     ) -> Callable[[], None]:
         """Ask a port of a container once; ``told`` is called once, maybe before this returns.
 
         :param network_of: the pid of a process in its network namespace, or "self"
         :param timeout: seconds
+        :param soon: seconds until its answer is looked for, with those of others
         Returns what ends it before that.
         """
         try:
@@ -185,19 +210,32 @@ class Probes:
             told(*of_error(error))
             return nothing
         deadline = self.reactor.seconds() + timeout
-        probe = Probe(self, connection, request, expects, deadline, told)
-        if self.kernel.is_scarce(connection.fileno()):
-            probe.end(None, "the manager has too many files open")
-        else:
-            probe.go_on()
+        probe = Probe(self, connection, request, expects, deadline, told, soon)
+        probe.go_on()
         return probe.close
 
+    def look_soon(self, probe: Probe) -> None:
+        """Look for its answer in a moment."""
+        self._asked.append(probe)
+        self._look.within(probe.soon)
+
+    def _look_for_answers(self) -> None:
+        asked, self._asked = self._asked, []
+        for probe in asked:
+            if not probe.is_over:
+                self._try(probe.go_on)
+
     def watch(self, probe: Probe, events: int) -> None:
-        """Have a probe go on after one of these events. Raises OSError (epoll_ctl(2))."""
+        """Have a probe go on after one of these events.
+
+        Raises OSError: EMFILE if so many files are open that it can't wait for that; epoll_ctl(2).
+        """
         if self._epoll is None:
             self._epoll = select.epoll()
             self.reactor.addReader(self)
         number = probe.connection.fileno()
+        if self.kernel.is_scarce(number):
+            raise OSError(errno.EMFILE, "the manager has too many files open")
         if number in self._open:
             self._epoll.modify(number, events)
         else:
@@ -221,9 +259,9 @@ class Probes:
 
     def doRead(self) -> None:
         """Go on with those to which something has happened."""
-        for number, events in self._epoll.poll(0, MOST_AT_ONCE):
+        for number, _ in self._epoll.poll(0, MOST_AT_ONCE):
             if probe := self._open.get(number):
-                self._try(probe.go_on, events)
+                self._try(probe.go_on)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends."""
@@ -248,17 +286,19 @@ class Probes:
 
     def stop(self) -> None:
         """Ask nothing more: the manager ends."""
-        for probe in list(self._open.values()):
+        for probe in [*self._asked, *self._open.values()]:
             probe.close()
+        self._asked.clear()
+        self._look.cancel()
         self._late.cancel()
         if self._epoll is not None:
             self.reactor.removeReader(self)
             self._epoll.close()
             self._epoll, self._due = None, NEVER
 
-    def _try(self, function: Callable[..., None], *arguments: int) -> None:
+    def _try(self, function: Callable[[], None]) -> None:
         """Whatever comes of one must not keep the others from going on."""
         try:
-            function(*arguments)
+            function()
         except Exception:
             log.failure("hearing the answer to a check")
