@@ -145,7 +145,7 @@ class Rounds:
         return number
 
     def remove(self, number: int, call: Callable[[], object]) -> None:
-        """Don't make this call at that moment; nothing if it was made."""
+        """Don't make this call at that moment; nothing if that has come."""
         self._calls.get(number, {}).pop(call, None)
 
     def _make_calls(self, number: int) -> None:

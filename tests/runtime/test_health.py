@@ -320,6 +320,14 @@ class ChecksTests(ManagerTestCase):
         self.reactor.advance(0.02)
         self.assertEqual(len(self.asked), 2)
 
+    def test_stopped_in_its_round(self) -> None:
+        """One that is stopped by what another check of the same moment has told is not asked."""
+        instance = self.begin()
+        self.rounds.add(10, instance.checks.stop)
+        self.answer(True)
+        self.reactor.advance(20)
+        self.assertEqual(len(self.asked), 1)
+
     def test_spread(self) -> None:
         """Those that became healthy at one moment are asked at different ones from then on."""
         instance = self.begin()

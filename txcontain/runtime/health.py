@@ -183,6 +183,8 @@ class Checks:
             self._round = self.instance.rounds.add(seconds, self._ask)
 
     def _ask(self) -> None:
+        if not self._run:  # it was stopped by something else in this round
+            return
         self._end_last()
         instance = self.instance
         self._begun = instance.reactor.seconds(), instance.kernel.now()
