@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from treq.testing import StubTreq
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -101,7 +101,15 @@ class Session(SynchronousTestCase):
         arguments = main.parse(list(words), {}, self.commands)
         client = Client(arguments.url, self.http, self.clock)
         client.way = self.way
-        return Deferred.fromCoroutine(main.carry_out(client, arguments))
+        status = Deferred.fromCoroutine(main.carry_out(client, arguments))
+        self.addCleanup(self.interrupt, status)
+        return status
+
+    def interrupt(self, status: Deferred[Any]) -> None:
+        """End a command that is not over: what it ends by itself can't wait for the collector."""
+        if not status.called:
+            status.addErrback(lambda failure: failure.trap(CancelledError))
+            status.cancel()
 
     def run_command(self, *words: str) -> int:
         """Type a command that ends at once; return its exit status."""
