@@ -92,6 +92,30 @@ class WritingTests(LogTestCase):
             [(one.stream, one.data) for one in self.read_all()], [(0, b"1\n"), (0, b"2\n")]
         )
 
+    def test_killed_while_it_removes(self) -> None:
+        """Nothing of an old segment stays if the process is killed when half of it is removed."""
+        real = os.unlink
+
+        def unlink_and_die(path: str) -> None:
+            real(path)
+            raise KeyboardInterrupt
+
+        log = Log(self.log_folder, 1 << 20)
+        with patch.object(os, "unlink", unlink_and_die), self.assertRaises(KeyboardInterrupt):
+            for _ in range(20):
+                self.move(log, b"x" * (1 << 16))
+        log.close()
+        log = Log(self.log_folder, 1 << 20)
+        self.addCleanup(log.close)
+        for _ in range(2):
+            self.move(log, b"y" * (1 << 16))
+        kept = [
+            path
+            for number in logd.numbers(self.log_folder)
+            for path in logd.paths(self.log_folder, number)
+        ]
+        self.assertEqual(sorted(os.listdir(self.log_folder)), sorted(map(os.path.basename, kept)))
+
     def test_full_disk(self) -> None:
         """If the disk is full, what is in the pipe stays there."""
         log = Log(self.log_folder, 1 << 20)

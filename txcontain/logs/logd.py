@@ -154,7 +154,7 @@ class Log:
         """Begin a segment; before that, remove the oldest if there are enough."""
         older = numbers(self.folder)
         for number in older[: max(0, len(older) - self.segments + 1)]:
-            for path in paths(self.folder, number):
+            for path in reversed(paths(self.folder, number)):  # no one knows an index by itself
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
         self._open(self.number + 1)
