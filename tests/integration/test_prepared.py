@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
@@ -26,6 +28,11 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 NUMBERS = re.compile(r"^\d+ \d+ \d+:\d+ ", re.MULTILINE)  # of a mount, and of its device
 SIGNALS = re.compile(r"^SigQ:.*", re.MULTILINE)  # counted for all of root's processes
 TIMES = re.compile(r" \w{3} +\d+ +[\d:]+ ")
+
+
+def pauses() -> Iterator[float]:
+    """Seconds, more and more of them: a slow machine needs longer for what comes in between."""
+    return itertools.chain((0.1 * 2**number for number in range(6)), itertools.repeat(5.0))
 
 
 class PreparedCase(ManagerCase):
@@ -50,8 +57,10 @@ class PreparedCase(ManagerCase):
     def launch_prepared(self, config: dict[str, str]) -> str:
         """Launch a config until all but the exec was done in advance; return that instance."""
 
+        pause = pauses()
+
         def launch() -> str | None:
-            time.sleep(0.1)  # for the warm inits
+            time.sleep(next(pause))  # for the warm inits
             name = self.launch_again(config)
             record = self.record(name)
             return name if record["in_advance"] == len(record["plan"]) - 1 else None
@@ -86,16 +95,20 @@ class PreparedTests(PreparedCase):
         """What a manager that was killed had prepared is gone, and is told as no launch."""
         config = self.upload()
         running: list[str] = []
+        pause = pauses()
 
-        def prepared() -> list[Path]:
+        def kill() -> list[Path]:
             running.append(self.launch_again(config))
-            time.sleep(0.2)  # a slow launch is followed by a warm init for any other
-            return self.prepared()
+            time.sleep(next(pause))  # a slow launch is followed by a warm init for any other
+            if not self.prepared():
+                return []
+            self.manager.kill()
+            self.manager.wait()
+            left = self.prepared()  # only now: of several, it lets some go when launches are rarer
+            self.start()
+            return left
 
-        name = wait_until(prepared, "the next launch is prepared")[0].name
-        self.manager.kill()
-        self.manager.wait()
-        self.start()
+        name = wait_until(kill, "it is killed while the next launch is prepared")[0].name
         wait_until(lambda: not (self.state / "instances" / name).exists(), "it is removed")
         self.assertEqual(self.running(), running)
         told = self.ask("GET", "/events").body.decode()
@@ -148,11 +161,11 @@ class StartTests(PreparedCase):
 
     def start_prepared(self, name: str) -> None:
         """Stop and start until all but the exec was done in advance."""
-        pauses = iter(0.1 * 2**number for number in range(6))
+        pause = pauses()
 
         def start() -> bool:
             self.act(name, "stop")
-            time.sleep(next(pauses, 5))
+            time.sleep(next(pause))
             self.act(name, "start")
             record = self.record(name)
             return record["in_advance"] == len(record["plan"]) - 1
