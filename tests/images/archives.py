@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from attrs import define, evolve, field
@@ -28,6 +29,12 @@ def tarball(*members: Member) -> bytes:
     return written.getvalue()
 
 
+@lru_cache(maxsize=16)
+def zipped(tarball: bytes) -> bytes:
+    """A tarball as a layer: most images of tests have the same lowest one."""
+    return gzip.compress(tarball, 1, mtime=0)
+
+
 @define
 class ImageMaker:
     """An image, of which a test may change each part before it is packed."""
@@ -41,7 +48,7 @@ class ImageMaker:
 
     def __attrs_post_init__(self) -> None:
         kind = oci.LAYER_GZIP if self.compress else oci.LAYER
-        packed = [gzip.compress(one, 1, mtime=0) if self.compress else one for one in self.layers]
+        packed = [zipped(one) if self.compress else one for one in self.layers]
         layers = tuple(self.put(one, kind) for one in packed)
         diffs = tuple(map(oci.digest_of, self.layers))
         self.config = evolve(self.config, diff_ids=diffs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import http.client
@@ -16,15 +17,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.hosts import have_host
+from tests.integration.hosts import OWN, have_host
 from tests.integration.tarballs import Member, pack, script, small_image
 from tests.support import DISK, MEASURED, TWISTD, mount_memory, needs_root, on_overlay, unmount
+from txcontain.host.syscalls import enter_network
 from txcontain.runtime.phase import Phase, phase_of
+from txcontain.runtime.sessions import MOST_WARM
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Seconds, for what takes milliseconds if the machine is idle; one that is emulated takes more.
@@ -115,31 +118,47 @@ def _facts(path: Path) -> tuple[Any, ...]:
 def processes_of(folder: Path) -> Iterator[int]:
     """Those that name a folder in their command line, or have mounted something of it."""
     host = os.readlink("/proc/self/ns/mnt")
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in all_processes():
         try:
-            others = os.readlink(entry / "ns/mnt") != host
-            mounts = mounts_of(folder, entry / "mountinfo") if others else []
-            if mounts or str(folder) in _text(entry / "cmdline"):
-                yield int(entry.name)
+            others = os.readlink(f"/proc/{pid}/ns/mnt") != host
+            mounts = mounts_of(folder, f"/proc/{pid}/mountinfo") if others else []
+            if mounts or str(folder) in _text(f"/proc/{pid}/cmdline"):
+                yield pid
         except OSError:  # it has ended meanwhile
             continue
+
+
+def all_processes() -> Iterator[int]:
+    """The pids that there are."""
+    return map(int, filter(str.isdecimal, os.listdir("/proc")))
 
 
 def command_of(pid: int) -> list[str]:
     """The command line of a process; nothing if it has ended."""
     with contextlib.suppress(OSError):
-        return _text(Path(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+        return _text(f"/proc/{pid}/cmdline").split("\0")[:-1]
     return []
 
 
-def mounts_of(folder: Path, mountinfo: Path) -> list[str]:
+def namespace_of(pid: int) -> str:
+    """The mount namespace of a process; nothing if it has ended."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    return ""
+
+
+def mounts_of(folder: Path, mountinfo: str) -> list[str]:
     """The mounts that have to do with a folder; not what a test has mounted on that itself."""
-    lines = _text(mountinfo).splitlines()
+    text = _text(mountinfo)
+    if str(folder) not in text:  # as in nearly all: there may be a thousand of them
+        return []
+    lines = text.splitlines()
     return [line for line in lines if str(folder) in line and line.split()[4] != str(folder)]
 
 
-def _text(path: Path) -> str:
-    return path.read_bytes().decode(errors="replace")
+def _text(path: str) -> str:
+    with open(path, "rb", buffering=0) as file:
+        return file.read().decode(errors="replace")
 
 
 def text_of(file: Path) -> str:
@@ -284,9 +303,10 @@ class ManagerCase(SynchronousTestCase):
 
     def what_is_left(self) -> list[Any]:
         """The processes, mounts, cgroups and folders of containers that there are."""
+        found = set(processes_of(self.folder))
         return [
-            *(pid for pid in processes_of(self.folder) if pid not in self.own_processes()),
-            *mounts_of(self.folder, Path("/proc/self/mountinfo")),
+            *(found and found - self.own_processes()),
+            *mounts_of(self.folder, "/proc/self/mountinfo"),
             *self.cgroups_left(),
             *self.loop_devices(),
             *self.state.glob("instances/*"),
@@ -309,7 +329,7 @@ class ManagerCase(SynchronousTestCase):
     def log_processes(self) -> list[int]:
         """The pids of the log process: of the server, and of its holder."""
         program = f"{self.state}/run/logd.pyc"
-        return [pid for pid in processes_of(self.folder) if program in command_of(pid)]
+        return [pid for pid in all_processes() if program in command_of(pid)]
 
     def cgroups_left(self) -> list[Path]:
         """The groups of containers; once the manager has stopped, its own as well."""
@@ -393,3 +413,84 @@ class ManagerCase(SynchronousTestCase):
     def log_of(self, instance: str) -> str:
         """What an instance has written to stdout up to now."""
         return self.ask("GET", f"/instances/{instance}/logs?stream=stdout").body.decode()
+
+
+class SharedManagerCase(ManagerCase):
+    """A test that has its manager from the one before it in its class, and leaves it as it was.
+
+    So what ``setUp`` and ``add_images`` of ManagerCase do is done once for a class, on the first
+    test's behalf by a `Keeper`. A manager that did not outlive a test, or still has something of
+    it, is not handed on: it is ended, and then nothing may be left.
+    """
+
+    keeper: ClassVar[Keeper | None] = None
+
+    def setUp(self) -> None:
+        """Start the manager, unless the test before has left one."""
+        if SharedManagerCase.keeper is None or SharedManagerCase.keeper.of is not type(self):
+            end_shared()
+            SharedManagerCase.keeper = Keeper(self)
+        vars(self).update(SharedManagerCase.keeper.made)
+        have_host(self, SharedManagerCase.keeper.host)
+        self.addCleanup(self.hand_back)
+
+    def begin(self) -> None:
+        """Start the manager for all tests of the class."""
+        super().setUp()
+
+    def hand_back(self) -> None:
+        """Leave the manager to the next test, or end it."""
+        is_clean = False
+        try:
+            if self.manager.poll() is None:
+                self.forget()
+                is_clean = self.leaves_nothing()
+        finally:
+            if not is_clean:
+                end_shared()
+
+    def leaves_nothing(self) -> bool:
+        """Whether nothing is left soon."""
+        with contextlib.suppress(AssertionError):
+            return bool(wait_until(lambda: not self.what_is_left(), "nothing is left", 5))
+        return False
+
+    def own_processes(self) -> set[int]:
+        """The manager's, and the inits that wait for the next exec, for a minute."""
+        own, program = os.readlink("/proc/self/ns/mnt"), f"{self.state}/run/init.pyc"
+        inits = [pid for pid in all_processes() if program in command_of(pid)]
+        waiting = [pid for pid in inits if namespace_of(pid) == own]
+        return super().own_processes() | set(waiting[:MOST_WARM])
+
+    def forget(self) -> None:
+        """Destroy what the test has launched."""
+        self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
+
+
+class Keeper:
+    """Has made what the tests of a class share, and ends it."""
+
+    def __init__(self, test: SharedManagerCase) -> None:
+        """Make it, for a test and those after it."""
+        self.of = type(test)
+        first = self.of(test._testMethodName)
+        own = set(vars(first))
+        with contextlib.ExitStack() as made:
+            vars(first)["addCleanup"] = made.callback
+            first.begin()
+            self.host = os.open(OWN, os.O_RDONLY)
+            made.callback(os.close, self.host)
+            self.end = made.pop_all().close
+        self.made = {name: value for name, value in vars(first).items() if name not in own}
+        del self.made["addCleanup"]
+
+
+def end_shared() -> None:
+    """End the manager that the tests of a class have shared."""
+    keeper, SharedManagerCase.keeper = SharedManagerCase.keeper, None
+    if keeper is not None:
+        enter_network(keeper.host)
+        keeper.end()
+
+
+atexit.register(end_shared)

@@ -24,15 +24,20 @@ OWN = "/proc/thread-self/ns/net"
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def have_host(test: SynchronousTestCase) -> None:
+def have_host(test: SynchronousTestCase, host: int | None = None) -> None:
     """Have this thread, and what it starts, be on a host to itself until a test ends.
 
     Managers of several tests at a time have no bridge, no address and no port in common.
+
+    :param host: a descriptor of it; a new one if none is given
     """
     before = os.open(OWN, os.O_RDONLY)
     test.addCleanup(os.close, before)
     test.addCleanup(enter_network, before)
-    move_to_new_host()
+    if host is None:
+        move_to_new_host()
+    else:
+        enter_network(host)
 
 
 def have_outside(test: SynchronousTestCase) -> World:

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import ManagerCase, fingerprint
+from tests.integration.harness import SharedManagerCase, fingerprint
 from tests.integration.tarballs import Member, file, folder, link, script, small_image, special
 
 # capabilities(7): CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP
@@ -29,7 +29,7 @@ def existing(paths: list[str]) -> list[str]:
     return [path for path in paths if os.path.exists(path)]
 
 
-class ProcessTests(ManagerCase):
+class ProcessTests(SharedManagerCase):
     """Processes, namespaces and names."""
 
     def test_alone(self) -> None:
@@ -76,7 +76,7 @@ class ProcessTests(ManagerCase):
         self.assertEqual(self.inside(text), "")
 
 
-class OwnerTests(ManagerCase):
+class OwnerTests(SharedManagerCase):
     """Who the script runs as, and with what environment."""
 
     LOOK = "id -u; id -G; echo $HOME; echo $USER; readlink /proc/self/cwd"
@@ -137,7 +137,7 @@ class OwnerTests(ManagerCase):
         self.assertEqual(self.running(), [])
 
 
-class PowerTests(ManagerCase):
+class PowerTests(SharedManagerCase):
     """Capabilities, and what may not be gained."""
 
     def powers(self, out: str) -> dict[str, int]:
@@ -191,7 +191,7 @@ class PowerTests(ManagerCase):
         self.assertEqual(len(out.splitlines()), 2)
 
 
-class KernelTests(ManagerCase):
+class KernelTests(SharedManagerCase):
     """/proc, /sys, /dev and the list of mounts."""
 
     def test_mounts(self) -> None:
@@ -254,7 +254,7 @@ class KernelTests(ManagerCase):
         self.assertEqual(len(out.splitlines()), 4)
 
 
-class FileTests(ManagerCase):
+class FileTests(SharedManagerCase):
     """READ is read-only, READWRITE is private, and what is shared stays as it is."""
 
     def add_images(self) -> None:
@@ -326,10 +326,13 @@ class FileTests(ManagerCase):
 
     def test_unpacked_once(self) -> None:
         """Many launches of a config at once and later share the layers of the first."""
-        key = self.upload(mounts=["data.tar /data READ", "data.tar /more READWRITE"])
+        before = set(self.state.glob("layers/*[0-9a-f]"))
+        base, data = self.image("once.tar"), self.mountable("data-once.tar", file("a"))
+        mounts = [f"{data} /data READ", f"{data} /more READWRITE"]
+        key = self.upload(base_image=base, mounts=mounts)
         for _ in range(3):
             self.assertEqual(self.ask("POST", "/launch", key).status, 200)
-        self.assertEqual(len(list(self.state.glob("layers/*[0-9a-f]"))), 2)
+        self.assertEqual(len(set(self.state.glob("layers/*[0-9a-f]")) - before), 2)
 
     def test_mount_order(self) -> None:
         """One mount may lie in another, whichever is named first; two at one place are refused."""
@@ -369,14 +372,14 @@ class FileTests(ManagerCase):
         self.assertEqual(out, "in a folderat the top")
 
 
-class HostileImageTests(ManagerCase):
+class HostileImageTests(SharedManagerCase):
     """Images whose links would lead a mount to the host."""
 
     def setUp(self) -> None:
         """Make a folder on the host that links in images lead to."""
         super().setUp()
         self.outside = self.folder / "outside"
-        self.outside.mkdir()
+        self.outside.mkdir(exist_ok=True)
         self.mountable("data.tar", file("mark", "in place"), file("more"))
 
     def image_with(self, *members: Member) -> str:
