@@ -151,6 +151,29 @@ class PushTests(SynchronousTestCase):
             self.assertTrue(told.startswith("pushing 127.0.0.1:5000/app:1 → "), told)
             self.assertIn(said, told)
 
+    def test_asks_to_wait(self) -> None:
+        """A registry that asks for some time gets it, and then the whole of the blob again."""
+        usual, times = self.registry.usual, []
+
+        def busy(method: str, path: str, request: Any) -> tuple[int, dict[str, str]]:
+            times.append(f"{method} {path.partition('/')[0]}")
+            if times.count(times[-1]) == 1:
+                return 503, {"Retry-After": "7"}
+            return usual(method, path, request)
+
+        self.registry.usual = busy
+        begun = self.push()
+        for _ in range(40):
+            self.flush()
+            self.clock.advance(1)
+        self.successResultOf(begun)
+        self.assertEqual(self.registry.kept["1"], b"{}")
+        self.assertIn(b"a layer", self.registry.kept.values())
+        self.registry.usual = usual
+        self.registry.kept.clear()
+        self.registry.answers = {"PUT manifests/1": (429, {"Retry-After": "99"})}
+        self.assertIn("it asks us to wait 99 s: try again then", self.refused())
+
     def test_cut(self) -> None:
         """A blob is sent again after a cut, but not for ever."""
         real, cuts = Push.ask, [0]

@@ -40,6 +40,7 @@ from txcontain.images.registry import (
     Noted,
     Registries,
     Trust,
+    asked_to_wait,
     login_for,
 )
 
@@ -157,6 +158,15 @@ REFUSED: tuple[tuple[dict[str, Answer], str], ...] = (
     ({TAG: status(403)}, f"{WHAT} → {WHO} does not let us have it → {LOG_IN}"),
     ({TAG: status(418)}, f"{WHAT} → {WHO} answers 418"),
     ({TAG: status(503)}, f"{WHAT} → {WHO} answers 503 → try again later"),
+    ({TAG: status(503, Retry_After="soon")}, f"{WHAT} → {WHO} answers 503 → try again later"),
+    (
+        {TAG: status(429, Retry_After="61")},
+        f"{WHAT} → {WHO} answers 429 → it asks us to wait 61 s: try again then",
+    ),
+    (
+        {BLOB: status(429, Retry_After="0")},
+        f"{WHAT} → {WHO} answers 429 → it asks us to wait 1 s: try again then",
+    ),
     (
         {TAG: status(302, Location="file:///etc/passwd")},
         f"{WHAT} → {WHO} sends us on to 'file:///etc/passwd', which is not https",
@@ -555,6 +565,40 @@ class Pulls(PullCase):
         self.successResultOf(self.pull({}))
         self.failureResultOf(ended, CalledOff)
 
+    def test_asks_to_wait(self) -> None:
+        """Whatever a registry is asked for is asked for again after the wait that it wants."""
+        times: dict[str, list[float]] = {}
+
+        def in_turn(*answers: Answer) -> Answer:
+            def answer(request: Request) -> Any:
+                asked = times.setdefault(request.path.decode(), [])
+                asked.append(self.clock.seconds())
+                return answers[len(asked) - 1](request)
+
+            return answer
+
+        busy, realm = status(429, Retry_After="5"), "http://127.0.0.1:5001/token"
+        login = status(401, WWW_Authenticate=f'Bearer realm="{realm}"')
+        answers = {
+            TAG: in_turn(busy, login, body(to_bytes(MADE.manifest))),
+            "/token": in_turn(busy, body(b'{"token": "abc"}')),
+            BLOB: in_turn(status(503, Retry_After="5"), body(MADE.blobs[LAYER.digest])),
+        }
+        self.successResultOf(self.pull(answers))
+        for path, (first, second, *_) in times.items():
+            self.assertEqual(second - first, 5, path)
+
+    def test_hang_up_while_it_waits(self) -> None:
+        """Whoever hangs up does not wait, and the registry is not asked again."""
+        for answers in ({TAG: status(429, Retry_After="60")}, {BLOB: status(503, Retry_After="9")}):
+            gone = Deferred[None]()
+            pulled = self.pull(answers, gone=gone)
+            asked = len(self.server.asked)
+            gone.callback(None)
+            self.failureResultOf(pulled, CalledOff)
+            self.let_pass(60)
+            self.assertEqual(len(self.server.asked), asked)
+
     def test_compressed(self) -> None:
         """A blob is taken as it comes, also if it is said to be compressed for the way only."""
 
@@ -596,6 +640,37 @@ class Pulls(PullCase):
             "the registry registry:5000 is not on this machine → without TLS only a loopback "
             "address can be asked, such as 127.0.0.1:5000",
         )
+
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+LATER = "Sun, 06 Nov 1994 08:50:07 GMT"
+
+
+class Waits(SynchronousTestCase):
+    """What an answer asks for."""
+
+    def test_seconds(self) -> None:
+        """It may be a number of seconds, or a date by the clock of who sends it; else nothing."""
+        for code, after, date, wanted in (
+            (429, "30", "", 30),
+            (503, " 30 ", "", 30),
+            (503, "0", "", 1),
+            (503, LATER, DATE, 30),
+            (503, DATE, LATER, 1),
+            (503, LATER, "", None),
+            (503, LATER, "Sun, 06 Nov 1994 08:49:37 -0000", None),
+            (503, "Sun, 06 Nov 99999999999999999999 08:49:37 GMT", DATE, None),
+            (503, "-1", DATE, None),
+            (503, "1.5", DATE, None),
+            (503, "1" * 10_000, DATE, None),
+            (503, "٣", DATE, None),
+            (503, "", DATE, None),
+            (500, "30", DATE, None),
+            (200, "30", DATE, None),
+        ):
+            headers = Headers({"Retry-After": [after], "Date": [date]})
+            response = mock.Mock(code=code, headers=headers)
+            self.assertEqual(asked_to_wait(response), wanted, (code, after[:50], date))
 
 
 class Wires(SynchronousTestCase):

@@ -9,6 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -293,13 +294,15 @@ class Hostile(BaseHTTPRequestHandler):
 
     made = image([LOWER, UPPER])
     odd: ClassVar[dict[str, Odd]] = {}
+    first: ClassVar[list[Odd]] = []  # what it answers before all else
 
     def do_GET(self) -> None:
         """Answer with a manifest, or a blob; what it sends may be cut, or have no end."""
         top = f"/v2/app/manifests/{self.made.top.digest}", "/v2/app/manifests/1"
         whole = dict.fromkeys(top, to_bytes(self.made.manifest))
         whole |= {f"/v2/app/blobs/{name}": content for name, content in self.made.blobs.items()}
-        code, headers, content = self.odd.get(self.path) or (200, {}, whole.get(self.path, b""))
+        odd = self.first.pop(0) if self.first else self.odd.get(self.path)
+        code, headers, content = odd or (200, {}, whole.get(self.path, b""))
         self.send_response(code)
         for name, text in ({"Content-Length": str(len(content))} | headers).items():
             self.send_header(name, text)
@@ -343,7 +346,8 @@ OF_TAG: tuple[tuple[Odd, str], ...] = (
     ((200, {}, OTHERS), "it is not for this machine"),
     ((200, {"Content-Length": ENDLESS}, b" " * 65536), "is longer than 1048576 bytes"),
     ((200, {"Content-Length": "9"}, b"{"), "hangs up"),
-    ((429, {"Retry-After": "1000000"}, b""), "answers 429 → try again later"),
+    ((429, {"Retry-After": "1000000"}, b""), "it asks us to wait 1000000 s: try again then"),
+    ((503, {"Retry-After": "now"}, b""), "answers 503 → try again later"),
     (sent_to("file:///etc/passwd"), "'file:///etc/passwd', which is not https"),
     (sent_to("ftp://127.0.0.1/a"), "which is not https"),
     (sent_to("http://169.254.169.254/latest"), "which is not https"),
@@ -377,6 +381,15 @@ class FromHostile(ImageCase):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(Hostile.odd.clear)
         self.name = f"127.0.0.1:{server.server_port}/app:1"
+
+    def test_asks_to_wait(self) -> None:
+        """A registry that asks to wait for a second or two, or until then, is asked again then."""
+        begun = time.time()
+        then = formatdate(begun + 3, usegmt=True)  # in whole seconds
+        Hostile.first[:] = (429, {"Retry-After": "1"}, b""), (503, {"Retry-After": then}, b"")
+        self.assertEqual(self.say(self.name, LOOK), SEEN)
+        self.assertGreaterEqual(time.time(), begun + 2)
+        self.assertEqual(Hostile.first, [])
 
     def test_refused(self) -> None:
         """Each of its answers is refused with a sentence, and nothing is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from txcontain.errors import ConfigAtFault, Error
 from txcontain.images.answers import drop, header
 from txcontain.images.oci_writing import Blob, Image, batch
 from txcontain.images.packing import Pace
-from txcontain.images.registry import UNAUTHORIZED, Conversation, Cut, joined
+from txcontain.images.registry import UNAUTHORIZED, Conversation, Cut, asked_to_wait, joined
 from txcontain.later import background
 from txcontain.logs.push import Pausable
 
@@ -80,7 +81,7 @@ class Push(Conversation):
         """The same answer. Raises ConfigAtFault if it is another one."""
         drop(response)
         if response.code != code:
-            raise self.refused(response.code, path)
+            raise self.refused(response.code, path, asked_to_wait(response))
         return response
 
     async def _asked(
@@ -106,6 +107,11 @@ class Push(Conversation):
         self, url: str, method: str, headers: dict[str, str], blob: Blob | None
     ) -> Any:
         """An answer to a request with a body. Raises Cut if there is none; as reading does."""
+        return await self.patiently(partial(self._ask_once, url, method, headers, blob))
+
+    async def _ask_once(
+        self, url: str, method: str, headers: dict[str, str], blob: Blob | None
+    ) -> Any:
         if blob is None:
             return await self.ask(url, {**headers, **self.login_at(url)}, method)
         body = Body(self.registries.threads, blob.pieces(), blob.descriptor.size)

@@ -10,8 +10,10 @@ import base64
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -28,6 +30,7 @@ from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupErro
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
@@ -50,15 +53,16 @@ from txcontain.images import oci
 from txcontain.images.answers import AsSent, drop, header, make_pool
 from txcontain.images.layout import check_digest
 from txcontain.images.oci import Descriptor
-from txcontain.later import Timer
+from txcontain.later import Timer, pause
 
 CERTIFICATES, LOGINS = "/etc/txcontain/registries", "~/.docker/config.json"
 CONNECT_WITHIN, ANSWER_WITHIN = 15.0, 30.0  # seconds
 LEAST, LEAST_WITHIN = 1 << 16, 30.0  # bytes that come, and seconds that they may take
 MOST_TRIES, MOST_REDIRECTS = 5, 5  # without LEAST bytes between two of them; in a row
+LONGEST_WAIT, MOST_WAITS = 60, 10  # seconds that a registry may ask to wait; how often in all
 CHUNK = 1 << 20  # bytes that are written at once
 LONGEST_TOKEN, LONGEST_FILE = 1 << 16, 1 << 20  # bytes of an answer; of a file of ours
-REDIRECTS, UNAUTHORIZED, NOT_FOUND, TOO_MANY = (301, 302, 303, 307, 308), 401, 404, 429
+REDIRECTS, UNAUTHORIZED, NOT_FOUND, BUSY = (301, 302, 303, 307, 308), 401, 404, (429, 503)
 OK, PARTIAL = 200, 206
 ACCEPT = ", ".join((*oci.INDEXES, *oci.MANIFESTS))
 # Without the look behind, a long word would be tried from each of its letters.
@@ -73,6 +77,7 @@ LOST = (
     CancelledError,
     DNSLookupError,
 )
+log = Logger()
 
 
 @frozen
@@ -192,6 +197,8 @@ class Conversation:
     http: HTTPClient
     connections: Connections
     authorization: str = ""  # that the registry has asked for
+    waits: int = MOST_WAITS  # how often it may still ask to wait
+    waiting: set[Deferred[None]] = field(factory=set)  # because it has
 
     scope: ClassVar[str] = "pull"  # what a token is to be good for
     verb: ClassVar[str] = "pulling"
@@ -202,8 +209,10 @@ class Conversation:
         return f"{self.verb} {self.reference.short}"
 
     def end(self) -> None:
-        """Cut the connections."""
+        """Cut the connections, and wait no longer."""
         self.connections.cut()
+        for waiting in list(self.waiting):
+            waiting.cancel()
 
     async def manifest(self, wanted: str) -> tuple[bytes, str]:
         """A manifest or an index by its tag or digest, and the media type it comes as.
@@ -321,7 +330,7 @@ class Conversation:
         if response.code in (OK, PARTIAL):
             return response
         drop(response)
-        raise self.refused(response.code, path)
+        raise self.refused(response.code, path, asked_to_wait(response))
 
     def cannot_be_asked(self, cut: Cut) -> ConfigAtFault:
         """The error if there was no answer."""
@@ -333,8 +342,11 @@ class Conversation:
         scheme = "http" if self.insecure else "https"
         return f"{scheme}://{self.reference.host}/v2/{self.reference.repository}/{path}"
 
-    def refused(self, code: int, path: str) -> ConfigAtFault:
-        """The error if a request below the repository was answered by a refusal."""
+    def refused(self, code: int, path: str, wait: float | None = None) -> ConfigAtFault:
+        """The error if a request below the repository was answered by a refusal.
+
+        :param wait: for so many seconds, as the registry asks; None if it doesn't
+        """
         if code in (UNAUTHORIZED, 403):
             why = f"the registry {self._host} does not let us have it"
             return ConfigAtFault(self.what, why, LOG_IN)
@@ -342,13 +354,42 @@ class Conversation:
             kind, _, name = path.partition("/")
             missing = "such image" if kind == "manifests" else f"blob {name}"
             return ConfigAtFault(self.what, f"the registry {self._host} has no {missing}")
-        wait = ["try again later"] * (code == TOO_MANY or code >= 500)
-        return ConfigAtFault(self.what, f"the registry {self._host} answers {code}", *wait)
+        later = ["try again later"] * (code in BUSY or code >= 500)
+        if wait is not None:
+            later = [f"it asks us to wait {wait:.0f} s: try again then"]
+        return ConfigAtFault(self.what, f"the registry {self._host} answers {code}", *later)
+
+    async def patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer to a request, which is made again after a wait that the registry asks for.
+
+        Raises Cut.
+        """
+        while True:
+            response = await ask()
+            wait = asked_to_wait(response)
+            if wait is None or wait > LONGEST_WAIT or not self.waits:
+                return response
+            self.waits -= 1
+            drop(response)
+            told = {"what": self.what, "host": self._host, "wait": wait}
+            log.info("{what}: the registry {host} asks us to wait {wait:.0f} s", **told)
+            await self._wait(wait)
+
+    async def _wait(self, seconds: float) -> None:
+        waiting = pause(self.registries.reactor, seconds)
+        self.waiting.add(waiting)
+        try:
+            await waiting
+        except CancelledError as error:
+            raise Cut("it was given up while the registry had us wait") from error
+        finally:
+            self.waiting.discard(waiting)
 
     async def _follow(self, url: str, headers: dict[str, str]) -> Any:
         """The answer to a GET, wherever we are sent on to. Raises ConfigAtFault, Cut."""
         for _ in range(MOST_REDIRECTS):
-            response = await self.ask(url, {**headers, **self.login_at(url)})
+            given = {**headers, **self.login_at(url)}
+            response = await self.patiently(partial(self.ask, url, given))
             if response.code == UNAUTHORIZED and not self.is_its_own(url):
                 drop(response)
                 raise ConfigAtFault(
@@ -427,7 +468,8 @@ class Conversation:
         named = {"service": said["service"]} if "service" in said else {}
         query = urlencode({**named, "scope": scope})
         login = {"Authorization": f"Basic {self.login}"} if self.login else {}
-        answer = await self.ask(f"{realm}{'&' if '?' in realm else '?'}{query}", login)
+        url = f"{realm}{'&' if '?' in realm else '?'}{query}"
+        answer = await self.patiently(partial(self.ask, url, login))
         if answer.code != OK:
             drop(answer)
             raise self.refused(UNAUTHORIZED, "")
@@ -454,6 +496,23 @@ def _reason(error: BaseException | None) -> str:
     if isinstance(error, (TlsError, VerificationError)):
         return f"its certificate is not trusted: {error}"
     return str(error)
+
+
+def asked_to_wait(response: Any) -> float | None:
+    """For how many seconds an answer asks us to wait (RFC 9110, 10.2.3); None if it doesn't.
+
+    A date counts by the clock of who sends it.
+    """
+    if response.code not in BUSY:
+        return None
+    text = header(response, "Retry-After").strip()
+    if re.fullmatch("[0-9]{1,9}", text):
+        return max(float(text), 1.0)
+    try:
+        then, now = map(parsedate_to_datetime, (text, header(response, "Date")))
+        return max((then - now).total_seconds(), 1.0)
+    except (ValueError, TypeError, IndexError, OverflowError):  # it is no date; one has no zone
+        return None
 
 
 def _begins_at(response: Any, offset: int) -> bool:
