@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fakes import FakeReactor, MachineTestCase, make_manager
 from tests.support import document, make_spec
 from txcontain import tap
+from txcontain.engine.arrivals import MOST_DOWNLOADS, MOST_PULLS
 from txcontain.engine.configs import upload
 from txcontain.host.cgroups import Cgroups
 from txcontain.host.trees import Trees
@@ -159,12 +160,16 @@ class WiringTests(MachineTestCase):
         self.assertIs(manager.manager.reactor, reactor)
 
     def test_reactor(self) -> None:
-        """The reactor's clock is one that no one sets, and it tries again to watch descriptors."""
+        """Its clock is one that no one sets, it watches as soon as it can, and has threads enough.
+
+        Enough is more than all pulls together can have waiting for name servers.
+        """
         makeService(self.options())
         changed = cast(Any, reactor)
         self.assertIs(changed.seconds, time.monotonic)
         for add in (changed.addReader, changed.addWriter):
             self.assertIsInstance(add.__self__, Watches)
+        self.assertGreaterEqual(changed.getThreadPool().max, MOST_PULLS * MOST_DOWNLOADS + 10)
 
     def test_nothing_begins(self) -> None:
         """Before the service starts, nothing is created or run."""

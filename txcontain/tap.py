@@ -29,6 +29,7 @@ from txcontain.api import listen
 from txcontain.container.facts import Host
 from txcontain.container.plan import make_base_plan
 from txcontain.container.seccomp import compile_filters
+from txcontain.engine.arrivals import MOST_DOWNLOADS, MOST_PULLS
 from txcontain.engine.couriers import Command, Courier, make_webhook
 from txcontain.engine.interface import Engine
 from txcontain.engine.manager import Manager
@@ -63,7 +64,9 @@ SUBNET = IPv4Network("10.87.0.0/16")  # not a default of Docker, Podman or LXC
 OWN = "own"  # which is derived
 LOCK_WITHIN, LOCK_AGAIN = 10.0, 0.05  # seconds
 JOURNALD = "/run/systemd/journal/socket"  # systemd-journald.service(8)
-LOG_THREADS = 4  # of the reactor's ten: readers of logs must not use them up
+LOG_THREADS = 4  # readers of logs must not use up all
+# Names of registries are looked up in threads, too: each waits as long as a name server is silent.
+THREADS = 10 + MOST_PULLS * MOST_DOWNLOADS
 FOLDERS = (
     "configs",
     "secrets",
@@ -440,6 +443,7 @@ def makeService(options: Options) -> MultiService:
 
     be_monotonic(reactor)
     be_persistent(reactor)
+    reactor.suggestThreadPoolSize(THREADS)
     manager = make_manager(options, reactor)
     services = MultiService()
     ManagerService(manager, make_notifier(options, manager)).setServiceParent(services)

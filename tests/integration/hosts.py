@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -54,6 +55,23 @@ def have_outside(test: SynchronousTestCase) -> World:
     for setting in FORWARD:
         Path("/proc/sys/net", setting).write_text("1")
     return outside
+
+
+def have_silent_name_server(test: SynchronousTestCase) -> socket.socket:
+    """Have this machine's name servers (resolv.conf(5)) be here until a test ends, and say nothing.
+
+    Returns where the first one is asked. To be called on a host that the test has to itself.
+    """
+    text = Path("/etc/resolv.conf").read_text()
+    servers = []
+    for address in re.findall(r"^nameserver\s+([\d.]+)", text, re.MULTILINE) or ["127.0.0.1"]:
+        with netlink("a test") as connection:
+            connection.addr("replace", index=1, address=address, prefixlen=32)
+        servers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        test.addCleanup(servers[-1].close)
+        servers[-1].settimeout(60)
+        servers[-1].bind((address, 53))
+    return servers[0]
 
 
 class World:

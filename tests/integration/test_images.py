@@ -18,9 +18,11 @@ from attrs import evolve
 
 from tests.images.archives import ImageMaker, image, tarball
 from tests.integration.harness import PATIENCE, SharedManagerCase, wait_until
+from tests.integration.hosts import have_silent_name_server
 from tests.integration.tarballs import device, file, folder, link, script, small_image, special
 from tests.support import needs_user_namespaces
 from txcontain.container.init import MOST_OPTIONS
+from txcontain.engine.arrivals import MOST_DOWNLOADS, MOST_OF_ONE
 from txcontain.images.fresh import LIST
 from txcontain.images.oci import Healthcheck, Index, Manifest, Platform, to_bytes
 
@@ -76,6 +78,14 @@ class ImageCase(SharedManagerCase):
         of_tarballs = [name for name in found if len(name.removesuffix(".json")) == 32]
         found = [name for name in found if name not in (LIST, *of_tarballs)]
         return found + [name for name in os.listdir(self.state / "images") if name[0] != "n"]
+
+    def begin_pull(self, name: str) -> socket.socket:
+        """Ask for a pull, and don't wait for the answer."""
+        client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        body = json.dumps({"name": name})
+        head = f"POST /images HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(f"{head}{body}".encode())
+        return client
 
     def say(self, base_image: str, text: str, **keys: Any) -> str:
         """What a script says in a container of an image."""
@@ -391,6 +401,27 @@ class FromHostile(ImageCase):
         self.assertGreaterEqual(time.time(), begun + 2)
         self.assertEqual(Hostile.first, [])
 
+    def test_silent_name_server(self) -> None:
+        """Whoever is sent on to names that no name server tells delays no launch."""
+        made = image([[file(f"a{number}")] for number in range(MOST_DOWNLOADS)])
+        config = made.manifest.config.digest
+        Hostile.odd[f"/v2/app/blobs/{config}"] = 200, {}, made.blobs[config]
+        for one in made.manifest.layers:
+            Hostile.odd[f"/v2/app/blobs/{one.digest}"] = sent_to("https://silent.example/")
+        names = [f"{self.name}{number}" for number in range(MOST_OF_ONE)]
+        for name in names:
+            path = f"/v2/app/manifests/{name.rpartition(':')[2]}"
+            Hostile.odd[path] = 200, {}, to_bytes(made.manifest)
+        self.assertEqual(self.inside("echo"), "\n")  # so that its image is unpacked
+        server = have_silent_name_server(self)
+        for name in names:
+            self.addCleanup(self.begin_pull(name).close)
+        server.recv(1)  # a name is looked up; now all are
+        for _ in range(3):
+            begun = time.monotonic()
+            self.assertEqual(self.inside("echo"), "\n")
+            self.assertLess(time.monotonic() - begun, 8)  # a lookup takes ten (resolv.conf(5))
+
     def test_refused(self) -> None:
         """Each of its answers is refused with a sentence, and nothing is kept."""
         manifest, layer = "/v2/app/manifests/1", f"/v2/app/blobs/{FIRST.digest}"
@@ -455,12 +486,9 @@ class Interrupted(ImageCase):
             event.clear()
         self.addCleanup(Slow.held.set)
 
-    def begin_pull(self) -> socket.socket:
+    def pull_half(self) -> socket.socket:
         """Ask for a pull, and wait until half of a layer is there."""
-        client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        body = json.dumps({"name": self.name})
-        head = f"POST /images HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.sendall(f"{head}{body}".encode())
+        client = self.begin_pull(self.name)
         self.assertTrue(Slow.asked.wait(PATIENCE), "it is asked for the layer")
         return client
 
@@ -476,11 +504,11 @@ class Interrupted(ImageCase):
 
     def test_interrupted(self) -> None:
         """A pull ends with its client, and with its manager; nothing of it stays, nor is used."""
-        self.begin_pull().close()
+        self.pull_half().close()
         self.assert_nothing_kept()
         self.assertEqual(self.ask("GET", "/unpacking").json["pulling"], [])
         Slow.asked.clear()
-        with self.begin_pull():
+        with self.pull_half():
             self.manager.kill()
             self.manager.wait()
         self.start()
