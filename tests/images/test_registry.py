@@ -30,16 +30,14 @@ from txcontain.engine.images import Images
 from txcontain.errors import CalledOff, ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci, registry
 from txcontain.images.answers import AsSent, make_pool
+from txcontain.images.connections import Connections, Noted, Trust
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
 from txcontain.images.registry import (
     CHALLENGE,
-    Connections,
     Conversation,
     Download,
-    Noted,
     Registries,
-    Trust,
     asked_to_wait,
     login_for,
 )

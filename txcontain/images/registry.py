@@ -11,37 +11,23 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from attrs import define, field, frozen
-from cryptography.x509 import load_pem_x509_certificates
-from OpenSSL.crypto import X509
+from attrs import define, field
 from OpenSSL.SSL import Error as TlsError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import (
-    Agent,
-    HTTPConnectionPool,
-    PotentialDataLoss,
-    ResponseDone,
-    ResponseFailed,
-)
+from twisted.web.client import Agent, PotentialDataLoss, ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
 from txcontain import __version__
 from txcontain.container.document import read_object, shown
@@ -50,18 +36,19 @@ from txcontain.errors import ConfigAtFault, InvalidData, MachineAtFault
 from txcontain.host.files import read_file
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
-from txcontain.images.answers import AsSent, drop, header, make_pool
+from txcontain.images.answers import AsSent, drop, header
+from txcontain.images.connections import LONGEST_FILE, Connections, Trust
 from txcontain.images.layout import check_digest
 from txcontain.images.oci import Descriptor
 from txcontain.later import Timer, pause
 
 CERTIFICATES, LOGINS = "/etc/txcontain/registries", "~/.docker/config.json"
-CONNECT_WITHIN, ANSWER_WITHIN = 15.0, 30.0  # seconds
+ANSWER_WITHIN = 30.0  # seconds
 LEAST, LEAST_WITHIN = 1 << 16, 30.0  # bytes that come, and seconds that they may take
 MOST_TRIES, MOST_REDIRECTS = 5, 5  # without LEAST bytes between two of them; in a row
 LONGEST_WAIT, MOST_WAITS = 60, 10  # seconds that a registry may ask to wait; how often in all
 CHUNK = 1 << 20  # bytes that are written at once
-LONGEST_TOKEN, LONGEST_FILE = 1 << 16, 1 << 20  # bytes of an answer; of a file of ours
+LONGEST_TOKEN = 1 << 16  # bytes of an answer
 REDIRECTS, UNAUTHORIZED, NOT_FOUND, BUSY = (301, 302, 303, 307, 308), 401, 404, (429, 503)
 OK, PARTIAL = 200, 206
 ACCEPT = ", ".join((*oci.INDEXES, *oci.MANIFESTS))
@@ -78,72 +65,6 @@ LOST = (
     DNSLookupError,
 )
 log = Logger()
-
-
-@frozen
-class Trust:
-    """Trusts the CA in FOLDER/HOST[:PORT]/ca.crt if there is one, and else those of this system."""
-
-    folder: str
-
-    def creatorForNetloc(self, host: bytes, port: int) -> Any:
-        """What checks the certificate of a host."""
-        name = host.decode("ascii")
-        for place in (f"{name}:{port}", name):
-            with suppress(FileNotFoundError):
-                text = read_file(os.path.join(self.folder, place, "ca.crt"), LONGEST_FILE)
-                found = map(X509.from_cryptography, load_pem_x509_certificates(text))
-                return optionsForClientTLS(name, trustRootFromCertificates(map(Certificate, found)))
-        return optionsForClientTLS(name)
-
-
-@implementer(IStreamClientEndpoint)
-@frozen
-class Noted:
-    """An endpoint of which each connection is noted."""
-
-    endpoint: Any  # an IStreamClientEndpoint
-    note: Callable[[Any], None]
-
-    def connect(self, factory: Any) -> Any:
-        """Connect."""
-        return self.endpoint.connect(factory).addCallback(self._made)
-
-    def _made(self, protocol: Any) -> Any:
-        self.note(protocol)
-        return protocol
-
-
-@implementer(IAgentEndpointFactory)
-@define(eq=False)
-class Connections:
-    """Makes connections that can be cut.
-
-    To close one as usual, with TLS, takes the other side too: it may go on to send, or be silent.
-    """
-
-    reactor: Any
-    trust: Trust
-    pool: HTTPConnectionPool = field(init=False)
-    _made: list[Any] = field(factory=list)  # protocols, each right on its TCP connection
-
-    def __attrs_post_init__(self) -> None:
-        self.pool = make_pool(self.reactor)
-
-    def endpointForURI(self, uri: Any) -> Any:
-        """What connects to a host."""
-        name = uri.host.decode("ascii")
-        direct = HostnameEndpoint(self.reactor, name, uri.port, timeout=CONNECT_WITHIN)
-        noted: Any = Noted(direct, self._made.append)
-        if uri.scheme != b"https":
-            return noted
-        return wrapClientTLS(self.trust.creatorForNetloc(uri.host, uri.port), noted)
-
-    def cut(self) -> None:
-        """Cut all of them."""
-        self.pool.closeCachedConnections()
-        for protocol in self._made:
-            protocol.transport.abortConnection()
 
 
 @define(eq=False)
