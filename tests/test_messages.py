@@ -1640,6 +1640,52 @@ ELSEWHERE = (
         "stack names what it has",
     ),
     (
+        "what is copied into an instance of a swarm, and is compressed",
+        "swarm/test_archives.py:test_refused",
+        "what was sent is no tar stream, or is compressed",
+    ),
+    (
+        "the same with keywords of pax that are none",
+        "swarm/test_archives.py:test_refused",
+        "what was sent has keywords that are not those of pax",
+    ),
+    (
+        "the same with a size that pax tells, and that is no number",
+        "swarm/test_archives.py:test_refused",
+        "what was sent has a size that is none",
+    ),
+    (
+        "the same, cut short",
+        "swarm/test_archives.py:test_refused",
+        "what was sent ends within a file",
+    ),
+    (
+        "the same with a name of two megabytes",
+        "swarm/test_archives.py:test_refused",
+        "what was sent has a name that is too long",
+    ),
+    (
+        "a path below a file of an instance of a swarm",
+        "swarm/test_files.py:test_nothing",
+        "{} is no folder, or one of those above it is none",
+    ),
+    (
+        "a Docker that tells garbage of a file",
+        "swarm/test_files.py:test_garbage",
+        "Docker does not tell what is there",
+    ),
+    (
+        "a path in /tmp of an instance of a swarm",
+        "swarm/test_files.py:test_unseen",
+        "what is below {} is in memory, or the kernel's: Docker does not copy it; `txcontain exec` "
+        "reads and writes it",
+    ),
+    (
+        "too many copies of files at once in a swarm",
+        "swarm/test_files.py:test_many",
+        "files are copied {} times in {} already; try again later",
+    ),
+    (
         "several logs of a swarm",
         "swarm/test_swarm.py:test_several",
         "a swarm tells one log at a time; name one instance: `txcontain logs INSTANCE`",

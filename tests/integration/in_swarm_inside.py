@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import termios
 from pathlib import Path
@@ -16,7 +20,9 @@ from typing import Any
 from tests.certificates import Authority
 from tests.integration.harness import Answer, command_of, free_port, listens, wait_until
 from tests.integration.in_swarm import SwarmCase
+from tests.integration.tarballs import file, folder
 from tests.integration.test_exec import Terminal
+from tests.integration.test_files import tar_of
 
 
 def sleepers(seconds: str) -> list[int]:
@@ -304,3 +310,131 @@ class CliTests(ExecCase):
         terminal.process.terminate()
         self.assertEqual(terminal.process.wait(30), 128 + signal.SIGTERM)
         wait_until(lambda: not sleepers("4711"), "it has ended")
+
+
+class CopyTests(ExecCase):
+    """Files in and out."""
+
+    def setUp(self) -> None:
+        """Launch one with a writable root, and a READWRITE mount."""
+        super().setUp()
+        self.mountable("home.tar", folder("home"), file("home/kept", "old"))
+        keys: Any = {"writable_root": True, "mounts": ["home.tar /data READWRITE"]}
+        self.instance = self.launch(**keys)
+        self.path = f"/instances/{self.instance}/files?path="
+
+    def read(self, path: str) -> dict[str, tarfile.TarInfo]:
+        """What is at a path, by its names in the stream."""
+        answer = self.ask("GET", self.path + path)
+        self.assertEqual(answer.status, 200, answer.reason)
+        self.stream = tarfile.open(fileobj=io.BytesIO(answer.body))  # noqa: SIM115 (it is kept)
+        return {member.name: member for member in self.stream.getmembers()}
+
+    def told(self, command: str) -> str:
+        """What a command in it writes."""
+        return str(self.exec("sh", "-c", command).json["stdout"])
+
+    def listed(self, path: str) -> tuple[str, str, str]:
+        """The mode, the owner and the size of a file in it."""
+        mode, _, owner, _, size, *_ = self.told(f"ls -ln {path}").split()
+        return mode, owner, size
+
+    def test_in_and_out(self) -> None:
+        """What goes in is there, root's or whose it is, and comes out with its names."""
+        big = b"x" * (10 << 20)
+        answer = self.ask("PUT", f"{self.path}/data", tar_of(new=big, kept=b"newer"))
+        self.assertEqual((answer.status, answer.json), (200, {"path": "/data"}), answer.reason)
+        self.assertEqual(self.listed("/data/new"), ("-rw-r-----", "0", str(len(big))))
+        self.assertEqual(self.told("cat /data/kept"), "newer")
+        self.assertEqual(self.ask("PUT", f"{self.path}/data&owners=1", tar_of(own=b"")).status, 200)
+        self.assertEqual(self.listed("/data/own")[1], "1234")
+        found = self.read("/data")
+        self.assertEqual({*found}, {"data", "data/new", "data/kept", "data/own"})
+        self.assertEqual(self.stream.extractfile(found["data/new"]).read(), big)
+        self.assertEqual({*self.read("/data/.")}, {".", "./new", "./kept", "./own"})
+        self.assertEqual([*self.read("/data/kept")], ["kept"])
+        one = self.ask("GET", f"{self.path}/data/new&stat=1").json
+        self.assertEqual(
+            (one["name"], one["kind"], one["mode"], one["size"]), ("new", "file", 0o640, 10 << 20)
+        )
+
+    def test_links(self) -> None:
+        """No link leads out of the container, neither one of its own nor one of a stream."""
+        outside = self.folder / "outside"
+        outside.mkdir()
+        self.addCleanup(shutil.rmtree, outside)
+        self.told(f"ln -s {outside} /data/link; ln -s ../../../../../..{outside} /data/more")
+        for name in ("link", "more"):
+            answer = self.ask("PUT", f"{self.path}/data/{name}/", tar_of(a=b"1"))
+            self.assertIn(answer.status, (404, 409), answer.reason)
+            self.assertEqual(
+                self.ask("GET", f"{self.path}/data/{name}&stat=1").json["kind"], "link"
+            )
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as tar:
+            for name, target in (("sub", str(outside)), ("up", "../" * 20 + str(outside))):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = tarfile.SYMTYPE, target
+                tar.addfile(member)
+                member = tarfile.TarInfo(f"{name}/file")
+                tar.addfile(member)
+            for name in ("../../escaped", f"/{outside}/absolute"):
+                tar.addfile(tarfile.TarInfo(name))
+        self.ask("PUT", f"{self.path}/data", stream.getvalue())
+        self.assertEqual(os.listdir(outside), [])
+        self.assertIn(self.instance, self.running())
+
+    def test_devices(self) -> None:
+        """Devices are left out, and a note says so."""
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as tar:
+            device = tarfile.TarInfo("disk")
+            device.type, device.devmajor = tarfile.BLKTYPE, 8
+            tar.addfile(device)
+            tar.addfile(tarfile.TarInfo("plain"))
+        answer = self.ask("PUT", f"{self.path}/data", stream.getvalue())
+        self.assertEqual((answer.status, answer.notes), (200, ["left out: 1 device"]))
+        self.assertEqual(self.told("ls /data"), "kept\nplain\n")
+
+    def test_refused(self) -> None:
+        """What is not there, in memory, read-only or no tar is refused with a sentence."""
+        other = self.launch()
+        rows: Any = (
+            ("GET", "/data/none", None, 404, "there is no /data/none in the container"),
+            ("PUT", "/data/none", tar_of(a=b""), 404, "there is no /data/none"),
+            ("PUT", "/data/kept", tar_of(a=b""), 404, "/data/kept"),
+            ("GET", "/tmp/x", None, 409, "is in memory"),
+            ("PUT", "/run", tar_of(a=b""), 409, "is in memory"),
+            ("PUT", "/data", gzip.compress(tar_of(a=b"")), 409, "is no tar stream"),
+            ("PUT", "/data", b"no tar" * 1000, 409, "is no tar stream"),
+        )
+        for method, path, body, status, said in rows:
+            answer = self.ask(method, self.path + path, body)
+            self.assertEqual(answer.status, status, (method, path, answer.reason))
+            self.assertIn(said, answer.reason)
+        path = f"/instances/{other}/files?path=/etc"
+        answer = self.ask("PUT", path, tar_of(big=b"x" * (20 << 20)))
+        self.assertEqual(answer.status, 409, answer.reason)
+        self.assertIn("it can't be written there", answer.reason)
+
+    def test_cp(self) -> None:
+        """`txcontain cp` copies a folder in, and out again, as it was."""
+        own = self.folder / "own"
+        (own / "sub").mkdir(parents=True)
+        self.addCleanup(shutil.rmtree, own)
+        (own / "sub" / "a").write_text("a")
+        os.chmod(own / "sub" / "a", 0o750)
+        os.symlink("sub/a", own / "link")
+        done = self.command("cp", str(own), f"{self.instance}:/data/in")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.told("cat /data/in/link"), "a")
+        self.assertEqual(self.listed("/data/in/sub/a")[0], "-rwxr-x---")
+        out = self.folder / "out"
+        done = self.command("cp", f"{self.instance}:/data/in", str(out))
+        self.addCleanup(shutil.rmtree, out)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual((out / "sub/a").read_text(), "a")
+        self.assertEqual((out / "sub/a").stat().st_mode & 0o777, 0o750)
+        self.assertEqual(os.readlink(out / "link"), "sub/a")
+        shown = self.command("cp", f"{self.instance}:/data/in/sub/a", "-")
+        self.assertIn("a", shown.stdout)

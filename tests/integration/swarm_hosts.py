@@ -26,6 +26,7 @@ SWITCH = "10.99.0.1"  # where the registry and clients are
 REGISTRY = f"{SWITCH}:5000"
 HEARTBEAT = 2_000_000_000  # ns: at 5 s, Docker's own, a dead node is found after 15
 PATIENCE = 60.0  # seconds, for what takes some
+STARTS_WITHIN = 150.0  # seconds: a machine that is very busy has a program start in a minute
 LAUNCH_HOST = """
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /etc/docker
@@ -107,7 +108,7 @@ class Host:
         pair = f"{self.link} type veth peer name eth0 address {card} netns {pid}"
         run(*f"ip link add {pair}".split())
         run(*f"ip link set {self.link} master br0 up".split())
-        wait_until(self.answers, f"the dockerd of {self.name} answers", PATIENCE)
+        wait_until(self.answers, f"the dockerd of {self.name} answers", STARTS_WITHIN)
 
     def answers(self) -> bool:
         """Whether its dockerd answers."""
@@ -134,7 +135,8 @@ class Host:
         os.kill(before, signal.SIGTERM)
         gone = Path(f"/proc/{before}")
         wait_until(lambda: not gone.exists(), f"the dockerd of {self.name} has ended", PATIENCE)
-        wait_until(self.answers, f"the dockerd of {self.name} answers again", PATIENCE)
+        what = f"the dockerd of {self.name} answers again"
+        wait_until(self.answers, what, STARTS_WITHIN)
 
     def _dockerd(self) -> int:
         """Its pid here: each of those above has one child."""
@@ -210,7 +212,7 @@ class Swarm:
         engine = f"--engine swarm --docker {sockets} --registry {REGISTRY}"
         trust = f"--registry-certificates {self.folder}/trusted"
         self._run("manager", str(TWISTD), *f"{options} {folders} {engine} {trust}".split())
-        wait_until(self._has_list, "the manager answers", PATIENCE)
+        wait_until(self._has_list, "the manager answers", STARTS_WITHIN)
 
     def _has_list(self) -> bool:
         with contextlib.suppress(OSError):

@@ -70,6 +70,8 @@ class FakeDocker(Resource):
         self.state, self.error = "running", ""  # of the tasks that are begun
         self.node: str | None = "n1"  # that it is on
         self.files: dict[str, bytes] = {}  # of each container, by path, as tarballs
+        self.stats: dict[str, str] = {}  # of each container, by path, as Docker tells them
+        self.written: list[bytes] = []  # to it
         self.changes: Any = None  # of each container's files
         self.used: Any = USED  # by each container
         self.execs: list[Any] = []  # what each was to be
@@ -83,6 +85,9 @@ class FakeDocker(Resource):
         if self.is_silent:
             return NOT_DONE_YET
         content = request.content.read()
+        if request.method == b"PUT":
+            self.written.append(content)
+            content = b""
         document = json.loads(content) if content else None
         self.documents.append(document)
         self.path = request.args.get(b"path", [b""])[0].decode()
@@ -91,6 +96,8 @@ class FakeDocker(Resource):
         if asked in self.loses:
             return NOT_DONE_YET
         request.setResponseCode(status)
+        if self.path in self.stats:
+            request.setHeader("X-Docker-Container-Path-Stat", self.stats[self.path])
         if isinstance(answer, bytes):
             return answer
         return b"" if answer is None else json.dumps(answer).encode()
@@ -111,6 +118,8 @@ class FakeDocker(Resource):
                 return self.told(self.used)
             case ["GET " | "HEAD ", "containers", "c1", "archive"]:
                 return self.told(self.files.get(self.path))
+            case ["PUT ", "containers", "c1", "archive"]:
+                return 200, None
             case ["POST ", "containers", "c1", "exec"]:
                 self.execs.append(document)
                 return 201, {"Id": f"e{len(self.execs)}"}

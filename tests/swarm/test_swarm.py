@@ -485,7 +485,7 @@ class AreaTests(SwarmCase):
         be_known(self)
         http: Any = StubTreq(make_root(self.swarm))
         for path, words in (
-            ("/instances/web-1/files", "`docker cp` copies files on the node of the instance"),
+            ("/instances/web-1/commit", "`txcontain cp` copies what is to be kept"),
             ("/configs/web-1-01/export", "a manager of one host exports it"),
             ("/stats/history", "`txcontain stats` shows what instances use now"),
             ("/stacks/shop/export", "a manager of one host exports stacks"),

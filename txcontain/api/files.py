@@ -30,6 +30,7 @@ from txcontain.api.describe import (
 from txcontain.api.verbs import (
     HUNG_UP,
     ExtensionResource,
+    NotThere,
     flag,
     hang_up_of,
     note,
@@ -41,9 +42,11 @@ from txcontain.api.verbs import (
 from txcontain.container.document import refuse
 from txcontain.container.keys import Key, boolean, printable, string_schema
 from txcontain.engine import files
+from txcontain.engine.interface import Reading, Writing
 from txcontain.errors import Error
 from txcontain.exports import committing
 
+NO_COMMIT = "`txcontain cp` copies what is to be kept: make a tarball of that"
 TAR = "application/x-tar"
 PATH = in_query("path", "an absolute path in the container", string("a path")) | {"required": True}
 NO_PATH = {"404": "there is no such instance, or nothing at this path"}
@@ -81,7 +84,8 @@ class Files(Area):
                 "group": numeric("the same", 0),
                 "size": numeric("bytes", 0),
                 "changed": numeric("unix time"),
-            }
+            },
+            *("owner", "group"),
         ),
         "CommittedImage": structure(
             {
@@ -146,20 +150,20 @@ class Files(Area):
         async def read(request: Request) -> Json | None:
             require_write(request)  # there may be secrets in files
             asked = query(request, path=_path, stat=flag)
-            path, instance = _needed(asked), self.manager.match(name)
+            path = _needed(asked)
             if asked["stat"]:
-                return await files.look(self.manager, instance, path)
+                return await self.engine.look_at_file(name, path)
             gone = hang_up_of(request)
-            transfer = await files.read(self.manager, instance, path)
-            gone.addCallback(lambda _: transfer.session.end(HUNG_UP))
+            transfer = await self.engine.read_files(name, path)
+            gone.addCallback(lambda _: transfer.end(HUNG_UP))
             await _send(request, transfer)
             return None
 
         async def write(request: Request) -> Json:
             asked = query(request, path=_path, owners=flag)
             path, owners = _needed(asked), bool(asked["owners"])
-            instance, given = self.manager.match(name), stream(request)
-            transfer = await files.write(self.manager, instance, path, owners=owners)
+            given = stream(request)
+            transfer = await self.engine.write_files(name, path, owners=owners)
             return await _receive(request, given, transfer, path)
 
         async def commit(request: Request) -> Json:
@@ -181,20 +185,20 @@ class Files(Area):
             what = values.pop("mountable"), values.pop("mount", None), begun
             return await files.commit(self.manager, instance, *what, **values)
 
+        kept_here = self.engine.stacks is None
         return {
             b"files": ExtensionResource("GET", "PUT", GET=read, PUT=write),
-            b"commit": ExtensionResource(POST=commit),
+            b"commit": ExtensionResource(POST=commit) if kept_here else NotThere(NO_COMMIT),
         }
 
 
-async def _send(request: Request, transfer: files.Transfer) -> None:
-    session = transfer.session
+async def _send(request: Request, transfer: Reading) -> None:
     if request.method == b"HEAD":
-        session.end("only the headers were asked for")
+        transfer.end("only the headers were asked for")
         return
     if request.channel is not None:  # else the client has hung up already
         request.setHeader(b"Content-Type", TAR.encode())
-        request.registerProducer(session, True)
+        request.registerProducer(transfer.producer, True)
     try:
         await transfer.run(request.write, differs=True)
     except Error as error:  # its client sees only that the stream is cut short
@@ -205,10 +209,9 @@ async def _send(request: Request, transfer: files.Transfer) -> None:
             request.unregisterProducer()
 
 
-async def _receive(request: Request, given: Body, transfer: files.Transfer, path: str) -> Json:
-    session = transfer.session
-    delivered = given.deliver(session.transport)
-    delivered.addCallbacks(lambda _: session.close_input(), lambda _: session.end(HUNG_UP))
+async def _receive(request: Request, given: Body, transfer: Writing, path: str) -> Json:
+    delivered = given.deliver(transfer.input)
+    delivered.addCallbacks(lambda _: transfer.close_input(), lambda _: transfer.end(HUNG_UP))
     await transfer.run(bytes)
     if transfer.left_out:
         note(request, transfer.left_out)

@@ -87,6 +87,24 @@ class Transfer:
         raise CannotCopy(self.what, *_why(said or str(how)))
 
     @property
+    def producer(self) -> Any:
+        """An IPushProducer: what comes out."""
+        return self.session
+
+    @property
+    def input(self) -> Any:
+        """An IConsumer: what goes in."""
+        return self.session.transport
+
+    def close_input(self) -> None:
+        """All has gone in."""
+        self.session.close_input()
+
+    def end(self, because: str) -> None:
+        """End it."""
+        self.session.end(because)
+
+    @property
     def left_out(self) -> str:
         """A sentence about what could not be made; empty if that is nothing."""
         kinds = [f"{one['count']} {kind}" for kind, one in self.complaints.left_out.items()]

@@ -84,6 +84,43 @@ class Stdio(Protocol):
         """End it, and say why: who is attached to a terminal only leaves it."""
 
 
+class Transfer(Protocol):
+    """A tar stream of files: out of an instance, or into one."""
+
+    @property
+    def left_out(self) -> str:
+        """A sentence about what could not be made; empty if that is nothing."""
+
+    def end(self, because: str) -> None:
+        """Cut it short, and say why."""
+
+    async def run(self, take: Callable[[bytes], object], *, differs: bool = False) -> None:
+        """Wait for its end; ``take`` is told what comes out.
+
+        :param differs: whether files may change meanwhile
+        Raises CannotCopy, CalledOff, InvalidData, NoSuchPath, NotRunning, MachineAtFault.
+        """
+
+
+class Reading(Transfer, Protocol):
+    """One out of an instance."""
+
+    @property
+    def producer(self) -> Any:
+        """An IPushProducer: what comes out."""
+
+
+class Writing(Transfer, Protocol):
+    """One into an instance."""
+
+    @property
+    def input(self) -> Any:
+        """An IConsumer: what goes in."""
+
+    def close_input(self) -> None:
+        """All has gone in."""
+
+
 @frozen
 class Planned:
     """What is changed of a stack."""
@@ -224,6 +261,22 @@ class Engine(Protocol):
 
         Raises NoSuchInstance, Ambiguous, InvalidData, TooMany, NotRunning, NotInSwarm,
         Unavailable, MachineAtFault.
+        """
+
+    async def look_at_file(self, name: str, path: str) -> dict[str, Any]:
+        """What is at a path of an instance.
+
+        Raises NoSuchInstance, Ambiguous, InvalidData, NoSuchPath, NotRunning, TooMany, CannotCopy,
+        CalledOff, NotInSwarm, Unavailable, MachineAtFault.
+        """
+
+    async def read_files(self, name: str, path: str) -> Reading:
+        """Begin to read what is at a path of an instance. Raises as ``look_at_file`` does."""
+
+    async def write_files(self, name: str, path: str, *, owners: bool) -> Writing:
+        """Begin to write into a folder of an instance. Raises as ``look_at_file`` does.
+
+        :param owners: whether files get the owners that the stream says; else the container's root
         """
 
     async def destroy(self, name: str) -> Sequence[str]:

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.container.launch_request import LaunchRequest
-from txcontain.engine import configs, execs
+from txcontain.engine import configs, execs, files
 from txcontain.engine.attaching import MOST_ATTACHED, Attached
 from txcontain.engine.changes import changes
 from txcontain.engine.explaining import explain_config, explain_instance
@@ -101,6 +101,18 @@ class ThisHost:
     async def diff(self, name: str) -> dict[str, Any]:
         """What an instance has changed. Raises NoSuchInstance, Ambiguous, InvalidData, TooMany."""
         return await changes(self.host, self.host.match(name))
+
+    async def look_at_file(self, name: str, path: str) -> dict[str, Any]:
+        """What is at a path of an instance. Raises as ``files.look`` does."""
+        return await files.look(self.host, self.host.match(name), path)
+
+    async def read_files(self, name: str, path: str) -> files.Transfer:
+        """Begin to read files of an instance. Raises as ``files.read`` does."""
+        return await files.read(self.host, self.host.match(name), path)
+
+    async def write_files(self, name: str, path: str, *, owners: bool) -> files.Transfer:
+        """Begin to write files into an instance. Raises as ``files.write`` does."""
+        return await files.write(self.host, self.host.match(name), path, owners=owners)
 
     async def destroy(self, name: str) -> Sequence[str]:
         """End an instance, and remove it. Raises NoSuchInstance, MachineAtFault."""

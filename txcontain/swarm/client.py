@@ -111,12 +111,14 @@ class Manager:
             raise NoAnswer(f"{self.address}: {why(error)}") from error
 
 
-async def answer(http: HTTPClient, above: str, request: Request) -> tuple[Any, bytes]:
+async def answer(http: HTTPClient, above: str, request: Request, **more: Any) -> tuple[Any, bytes]:
     """Send a request; returns the answer, and its whole body: nothing if that is a stream.
+
+    :param more: arguments of treq's
 
     Raises NoAnswer if that is too long; else what the network raises.
     """
-    options: dict[str, Any] = {"params": request.query, "unbuffered": True}
+    options: dict[str, Any] = {"params": request.query, "unbuffered": True, **more}
     if request.document is not None:
         options["json"] = request.document
     response: Any = await http.request(request.method, above + request.path, **options)
@@ -234,6 +236,12 @@ class Docker:
             raise Unavailable(doing, "the rest of an answer does not come", "try again") from None
         except Exception as error:  # whatever the network may raise
             raise Unavailable(doing, why(error), "try again") from error
+
+    async def headers(self, path: str, /, *, doing: str, **query: str) -> Any:
+        """The headers of the answer to a HEAD. Raises as ``ask`` does."""
+        request = Request("HEAD", path, None, query)
+        response, _ = await self._answer(request, doing, ANSWER_WITHIN)
+        return response.headers
 
     async def open(self, path: str, /, *, doing: str, **query: str) -> Any:
         """The answer to a GET, whose body is a stream that has yet to be delivered.

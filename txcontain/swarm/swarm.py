@@ -47,6 +47,7 @@ from txcontain.swarm import (
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
+from txcontain.swarm.files import Copies, Reading, Writing, look
 from txcontain.swarm.lacking import LACKS, ON_ITS_NODE
 from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
@@ -76,6 +77,7 @@ class Swarm:
     balancer: Balancer = field(init=False)
     stacks: SwarmStacks = field(init=False)
     sessions: Sessions = field(init=False)
+    copies: Copies = field(init=False)
     launches: Histogram = field(factory=Histogram)  # from each request until its script runs
 
     def __attrs_post_init__(self) -> None:
@@ -84,7 +86,8 @@ class Swarm:
         self.watch = Watch(self.host.reactor, self.look, self._tell, self.balancer.settle)
         self.stacks = SwarmStacks(self.host, self.means, self.watch)
         self.sessions = Sessions(self.host)
-        self.host.endings.append(self.sessions.stop)
+        self.copies = Copies(self.host.reactor)
+        self.host.endings += [self.sessions.stop, self.copies.stop]
 
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
@@ -325,6 +328,20 @@ class Swarm:
         raise NotInSwarm(
             "a swarm leads to no terminal of an instance", f"`docker attach` does it {ON_ITS_NODE}"
         )
+
+    # -- files of instances ------------------------------------------------------------------
+
+    async def look_at_file(self, name: str, path: str) -> dict[str, Any]:
+        """What is at a path of an instance. Raises as an Engine's does."""
+        return await look(await self._place(name, "docker cp"), path)
+
+    async def read_files(self, name: str, path: str) -> Reading:
+        """Begin to read files of an instance. Raises as an Engine's does."""
+        return await self.copies.read(await self._place(name, "docker cp"), path)
+
+    async def write_files(self, name: str, path: str, *, owners: bool) -> Writing:
+        """Begin to write files into an instance. Raises as an Engine's does."""
+        return await self.copies.write(await self._place(name, "docker cp"), path, owners=owners)
 
     async def _place(self, name: str, instead: str) -> Place:
         seen, _ = await self.watch.now()
