@@ -131,7 +131,8 @@ class ByHandTests(VariantCase):
         self.assertEqual(script.status, 200, script.reason)
         wait_until(lambda: "== end" in self.log_of(instance), "it has told")
         real = self.told(self.log_of(instance))
-        real["groups"] = limits_in(one for top in cgroups_of(self.state) for one in top.glob("*/"))
+        slot = self.ask("GET", f"/instances/{instance}").json["slot"]
+        real["groups"] = limits_in(top / slot for top in cgroups_of(self.state))
         with by_hand(script.body.decode(), self.scratch) as process:
             out = self.scratch / "out"
             wait_until(
