@@ -15,7 +15,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.harness import Answer, ManagerCase, fingerprint
+from tests.integration.harness import NEW_NUMBER, Answer, SharedManagerCase, fingerprint
 from tests.integration.tarballs import Member, device, file, folder, link, special
 
 MEGABYTE = 1 << 20
@@ -30,21 +30,19 @@ def packed(*members: Member) -> bytes:
     return content.getvalue()
 
 
-class HostileCase(ManagerCase):
+class HostileCase(SharedManagerCase):
     """A test that mounts hostile tarballs and checks that nothing else has changed."""
 
     def setUp(self) -> None:
         super().setUp()
         self.outside = self.folder / "outside"
-        self.outside.mkdir()
+        self.outside.mkdir(exist_ok=True)
         (self.outside / "secret").write_text("untouched")
         self.launch()  # so that the base image is unpacked
-        self.number = 0
 
     def keep(self, content: bytes, name: str = "") -> str:
         """Write a tarball of this content; returns its name."""
-        self.number += 1
-        name = name or f"hostile{self.number}.tar"
+        name = name or f"hostile{NEW_NUMBER()}.tar"
         (self.folder / "mountables" / name).write_bytes(content)
         return name
 

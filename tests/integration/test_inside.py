@@ -7,7 +7,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import PATIENCE, ManagerCase, fingerprint, free_port, wait_until
+from tests.integration.harness import (
+    PATIENCE,
+    ManagerCase,
+    SharedManagerCase,
+    fingerprint,
+    free_port,
+    wait_until,
+)
 from tests.integration.tarballs import Member, file, folder, link, pack, small_image
 from tests.support import needs_networks, needs_user_namespaces
 
@@ -90,7 +97,7 @@ class Names(ManagerCase):
         self.assert_refused(answer, 409, "/etc/hosts", "a folder where a file belongs")
 
 
-class Owners(ManagerCase):
+class Owners(SharedManagerCase):
     """Who a program is."""
 
     def test_names_and_numbers(self) -> None:
@@ -115,7 +122,7 @@ class Owners(ManagerCase):
         self.assert_refused(answer, 409, "top folder (./) of the image", "mode 755")
 
 
-class Variables(ManagerCase):
+class Variables(SharedManagerCase):
     """startup_env."""
 
     def test_three_ways(self) -> None:
@@ -127,7 +134,7 @@ class Variables(ManagerCase):
         self.assertEqual(said, "a,b 'c'\n\t\u00a0")
 
 
-class Scripts(ManagerCase):
+class Scripts(SharedManagerCase):
     """What is run."""
 
     def test_a_late_interpreter(self) -> None:
@@ -142,7 +149,7 @@ class Scripts(ManagerCase):
         self.assert_refused(answer, 409, "takes no arguments")
 
 
-class Mounts(ManagerCase):
+class Mounts(SharedManagerCase):
     """What is where."""
 
     def test_a_child_before_its_parent(self) -> None:
@@ -167,7 +174,7 @@ class Mounts(ManagerCase):
             self.assertIn(f"/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size={shm}", said)
 
 
-class Ends(ManagerCase):
+class Ends(SharedManagerCase):
     """How a container is asked to end."""
 
     def last_words(self, text: str, **keys: Any) -> str:
@@ -201,7 +208,7 @@ class Ends(ManagerCase):
             self.assertEqual(said, "stopped\n")
 
 
-class Ports(ManagerCase):
+class Ports(SharedManagerCase):
     """PORT on the host's network."""
 
     def test_on_another_address(self) -> None:
@@ -218,7 +225,7 @@ class Ports(ManagerCase):
                 self.assert_refused(answer, 409, f"port {port}", words)
 
 
-class Inits(ManagerCase):
+class Inits(SharedManagerCase):
     """An init that looks after the script."""
 
     def test_zombies(self) -> None:

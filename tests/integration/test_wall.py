@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import pyseccomp
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.harness import NEW_NUMBER, ManagerCase, wait_until
+from tests.integration.harness import NEW_NUMBER, ManagerCase, SharedManagerCase, wait_until
 from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
 from tests.integration.tarballs import PASSWD, file, folder, link, pack, script, special
 from tests.support import DISK, PROJECT, needs_networks, needs_root, needs_user_namespaces
@@ -48,7 +48,7 @@ def numbers(names: list[str]) -> dict[str, int]:
     return {name: number for name, number in found.items() if number >= 0}
 
 
-class SystemCallTests(ProbeCase):
+class SystemCallTests(SharedManagerCase, ProbeCase):
     """What seccomp and the missing capabilities refuse."""
 
     def test_refused(self) -> None:
@@ -133,7 +133,7 @@ tell(fifo=attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)),
         self.assertEqual(said["spare"], "EACCES")
 
 
-class PrivilegeTests(ProbeCase):
+class PrivilegeTests(SharedManagerCase, ProbeCase):
     """Nothing makes more of root than it is."""
 
     def test_setuid(self) -> None:
@@ -232,7 +232,7 @@ tell(found=found, looked=looked)
         self.assertEqual([p for p in said["found"] if not p.startswith("/proc/pressure/")], [])
 
 
-class HostTests(ProbeCase):
+class HostTests(SharedManagerCase, ProbeCase):
     """Nothing of the host or of the manager can be reached."""
 
     def test_chroot(self) -> None:
@@ -604,7 +604,7 @@ class JailTests(SynchronousTestCase):
         self.assertEqual(powerful, set())
 
 
-class ImageTests(ProbeCase):
+class ImageTests(SharedManagerCase, ProbeCase):
     """What an image could bring along."""
 
     def test_homes_behind_descriptors(self) -> None:
