@@ -133,7 +133,7 @@ function Editor({ text, setText, busy, upload, launch }) {
       aria-describedby="problems"
     />
     <div id="problems" class="problems" role="status">
-      ${sentences.length ? sentences : html`<p class="good">Its form is that of a config.</p>`}
+      ${sentences.length ? sentences : html`<p class="good">It fits the schema of configs.</p>`}
     </div>
     ${
       mayWrite() &&

@@ -63,7 +63,7 @@ export function Disk() {
     <div class="columns" tabindex="0">
       <${Table}
         title="Instances"
-        columns=${["Instance", "State", "Size", "Of it logs"]}
+        columns=${["Instance", "State", "Size", "Logs"]}
         rows=${instances.map((one) => [
           html`<${InstanceLink} name=${one.instance} />`,
           one.state,

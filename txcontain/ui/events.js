@@ -14,28 +14,28 @@ import {
   useLive,
   useMedia,
   useRef,
+  useSelection,
   useState,
 } from "./ui.js";
 
 export function Events({ go }) {
   const { events } = useLive();
   const [filter, setFilter] = useState("");
-  const [at, setAt] = useState(-1);
   const box = useRef();
   const narrow = useMedia("(max-width: 760px)");
   const words = filter.toLowerCase().split(/\s+/);
   const found = events
     .filter((event) => words.every((word) => textOf(event).includes(word)))
     .reverse();
-  const here = found[at];
+  const [selected, moves] = useSelection(found, (event) => event.seq);
+  const here = found[selected];
   useKeys(
     [
-      ["j", "move down", () => setAt((old) => Math.min(old + 1, found.length - 1))],
-      ["k", "move up", () => setAt((old) => Math.max(old - 1, 0))],
+      ...moves,
       ["Enter", "open its instance", () => here?.instance && go(addressOf(here.instance))],
       ["/", "filter", () => box.current.focus()],
     ],
-    [here?.seq, found.length],
+    [selected, found],
   );
   return html`
     <div class="bar">
@@ -56,9 +56,9 @@ export function Events({ go }) {
       label="Events"
       items=${found}
       height=${narrow ? 56 : 32}
-      selected=${at}
+      selected=${selected}
       keyOf=${(event) => event.seq}
-      row=${(event) => html`<${Line} event=${event} />`}
+      row=${(event) => html`<${Line} event=${event} withDate=${!narrow} />`}
     />`
     }
   `;
@@ -67,8 +67,8 @@ export function Events({ go }) {
 const textOf = (event) =>
   `${event.instance || ""} ${event.what} ${event.reason} ${event.by || ""}`.toLowerCase();
 
-const Line = ({ event }) => html`
-  <time role="cell" class="when">${clock(event.time, true)}</time>
+const Line = ({ event, withDate }) => html`
+  <time role="cell" class="when">${clock(event.time, withDate)}</time>
   <span role="cell" class="what"><span class="state ${toneOf(event)}">${shown(event.what)}</span></span>
   <span role="cell" class="who">
     ${event.instance && html`<${InstanceLink} name=${event.instance} />`}

@@ -11,7 +11,7 @@ const FEW = 8; // instances that are asked for one by one
 
 export const live = {
   state: "connecting", // or "live", or what is wrong
-  instances: new Map(), // by name
+  instances: new Map(), // by name; another Map whenever there are other names
   events: [], // the newest last
   lastEvent: new Map(), // by instance
   figures: new Map(), // by instance: {cpu: [], memory: []}, a point a second
@@ -128,7 +128,13 @@ async function readAll(signal) {
   for (const name of before.keys()) if (!live.instances.has(name)) forget(name);
 }
 
+function know(name, record) {
+  if (!live.instances.has(name)) live.instances = new Map(live.instances);
+  live.instances.set(name, record);
+}
+
 function forget(name) {
+  live.instances = new Map(live.instances);
   for (const known of [live.instances, live.lastEvent, live.waited]) known.delete(name);
 }
 
@@ -136,7 +142,7 @@ async function readOne(name, signal) {
   try {
     const { instances } = await get(`/instances?match=${encodeURIComponent(name)}`, signal);
     const found = instances.find((one) => one.instance === name);
-    if (found) live.instances.set(name, found);
+    if (found) know(name, found);
     else forget(name);
   } catch (error) {
     if (error.status !== 404 && error.status !== 409) throw error;

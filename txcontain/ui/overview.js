@@ -25,39 +25,35 @@ import {
   useAsked,
   useMemo,
   useRef,
+  useSelection,
   useState,
 } from "./ui.js";
 
-const ORDER = { bad: 0, busy: 1, warn: 2, good: 3, calm: 4 };
+const ORDER = ["bad", "busy", "warn", "good", "calm"];
+const NAMES = new Intl.Collator("en", { numeric: true });
 
 export function Overview({ go }) {
-  const { instances, lastEvent, figures, loaded } = useLive();
+  const { instances, figures, loaded } = useLive();
   const now = useClock(5);
   const [filter, setFilter] = useState("");
-  const [at, setAt] = useState(-1);
   const box = useRef();
   const narrow = useMedia("(max-width: 760px)");
-  const all = useMemo(
-    () => [...instances.values()].sort(inOrder),
-    [instances, instances.size, lastEvent.size, now],
-  );
-  const found = all
-    .map((one) => instances.get(one.instance))
-    .filter((one) => one && matches(one, filter));
-  const selected = Math.min(at, found.length - 1);
+  const names = useMemo(() => [...instances.keys()].sort(NAMES.compare), [instances]);
+  const all = inOrder(names.map((name) => instances.get(name)));
+  const found = all.filter(matcher(filter));
+  const [selected, moves] = useSelection(found, (one) => one.instance);
   const here = found[selected];
   const open = (view) => () => here && go(addressOf(here.instance, view));
   useKeys(
     [
-      ["j", "move down", () => setAt((old) => Math.min(old + 1, found.length - 1))],
-      ["k", "move up", () => setAt((old) => Math.max(Math.min(old, found.length - 1) - 1, 0))],
+      ...moves,
       ["Enter", "open", open("")],
       ["l", "its logs", open("/logs")],
       ["s", "a shell in it", open("/shell")],
       ["e", "how to make it by hand", open("/explain")],
       ["/", "filter", () => box.current.focus()],
     ],
-    [selected, here?.instance, found.length],
+    [selected, found],
   );
   return html`
     <div class="bar">
@@ -148,33 +144,44 @@ function ports(one) {
   return told.join(", ") || one.port || html`<span class="faint">–</span>`;
 }
 
-function inOrder(one, other) {
-  const [a, b] = [one, other].map((record) => ORDER[standing(record)[1]]);
-  return a - b || one.instance.localeCompare(other.instance, "en", { numeric: true });
+// First what needs someone; what stands alike stays in its order.
+function inOrder(records) {
+  const groups = new Map(ORDER.map((tone) => [tone, []]));
+  for (const one of records) groups.get(standing(one)[1]).push(one);
+  return [...groups.values()].flat();
 }
 
-function matches(one, filter) {
-  const { instance, name, major, minor, ports, labels } = one;
-  const told = [instance, `${name}-${major}-${minor}`, standing(one)[0], ports, labels];
-  const text = JSON.stringify(told).toLowerCase();
-  return filter
-    .toLowerCase()
-    .split(/\s+/)
-    .every((word) => text.includes(word));
+// Whether an instance has all words of a filter.
+function matcher(filter) {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  return (one) => words.every((word) => textOf(one).includes(word));
+}
+
+const texts = new WeakMap(); // by record
+
+function textOf(one) {
+  if (!texts.has(one)) {
+    const { instance, name, major, minor, ports, labels } = one;
+    const told = [instance, `${name}-${major}-${minor}`, standing(one)[0], ports, labels];
+    texts.set(one, JSON.stringify(told).toLowerCase());
+  }
+  return texts.get(one);
 }
 
 function Totals({ all, figures }) {
   const running = all.filter((one) => one.state === "running");
   const sum = (key) =>
-    running.reduce((total, one) => {
-      return total + (latest(figures.get(one.instance)?.[key] || []) || 0);
-    }, 0);
+    running.reduce(
+      (total, one) => total + (latest(figures.get(one.instance)?.[key] || []) || 0),
+      0,
+    );
+  const [cpu, memory] = useMemo(() => [sum("cpu"), sum("memory")], [figures, running.length]);
   const failed = all.filter((one) => standing(one)[1] === "bad").length;
   return html`<p class="totals">
     <b>${running.length}</b> of ${plural(all.length, "instance")} running${
       failed > 0 && html`, <b class="bad">${failed} failed</b>`
     }
-    ${running.length > 0 && html` · <b>${percent(sum("cpu"))}</b> CPU · <b>${bytes(sum("memory"))}</b>`}
+    ${running.length > 0 && html` · <b>${percent(cpu)}</b> CPU · <b>${bytes(memory)}</b>`}
   </p>`;
 }
 

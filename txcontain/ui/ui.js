@@ -56,6 +56,23 @@ export function useKeys(bindings, inputs) {
   }, inputs);
 }
 
+// The item of a list that is selected, which others may come before: its place, and keys that move.
+export function useSelection(items, keyOf) {
+  const [key, setKey] = useState();
+  const place = (wanted) => items.findIndex((item) => keyOf(item) === wanted);
+  const move = (by) => () =>
+    setKey((old) => {
+      const from = place(old);
+      const to = items[from + by] || items[from] || items[0];
+      return to && keyOf(to);
+    });
+  const bindings = [
+    ["j", "move down", move(1)],
+    ["k", "move up", move(-1)],
+  ];
+  return [place(key), bindings];
+}
+
 export function useMedia(query) {
   const list = useMemo(() => matchMedia(query), [query]);
   const [matches, setMatches] = useState(list.matches);
@@ -215,6 +232,7 @@ export function Rows({
     sticks.current = atEnd;
     if (atEnd) box.current.scrollTop = items.length * height;
   }, [items, items.length, atEnd, height]);
+  const chosen = items[selected] && keyOf ? keyOf(items[selected]) : selected;
   useLayoutEffect(() => {
     if (selected < 0) return;
     const { scrollTop, clientHeight } = box.current;
@@ -222,8 +240,9 @@ export function Rows({
     if (selected * height < scrollTop) box.current.scrollTop = selected * height;
     else if ((selected + 1) * height > scrollTop + room)
       box.current.scrollTop = (selected + 1) * height - room;
-  }, [selected]);
+  }, [chosen]);
   const scrolled = () => {
+    if (!box.current) return; // the same of a list's last scroll
     look();
     const { scrollTop, clientHeight, scrollHeight } = box.current;
     if (sticks.current && scrollTop + clientHeight < scrollHeight - 3 * height) onLeaveEnd?.();
