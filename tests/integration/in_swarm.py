@@ -210,6 +210,11 @@ class ExplainTests(SwarmCase):
                 network["Target"] = told["Name"]
         return set_of(found)
 
+    def has_network(self) -> bool:
+        """Whether the network of the stack is still there: it goes last."""
+        socket = self.folder / "docker.sock"
+        return ask_docker(socket, "GET", "/networks/txcontain-shop")[0] == 200
+
     def run_by_hand(self, script: str) -> None:
         """Run a script where Docker is."""
         socket = f"unix://{self.folder}/docker.sock"
@@ -266,7 +271,7 @@ class ExplainTests(SwarmCase):
         self.assertEqual(self.ask("POST", "/stacks", stack).status, 200)
         script, made = self.explained("/instances/shop-web-1"), self.services()
         self.assertEqual(self.ask("DELETE", "/stacks/shop").status, 200)
-        wait_until(lambda: not self.services(), "it is gone")
+        wait_until(lambda: not self.services() and not self.has_network(), "it is gone")
         self.run_by_hand(script)
         self.assertEqual(self.services(), made)
         wait_until(lambda: len(self.running()) == 2, "both run")
