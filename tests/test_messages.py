@@ -1548,13 +1548,13 @@ ELSEWHERE = (
         "a service that is to choose among hosts, where there is one",
         "services/test_asking.py:test_one_host",
         "services.{}.{}: this manager has one host; leave it out, or have a swarm: see "
-        "docs/swarm.md",
+        "docs/many-hosts.md",
     ),
     (
         "what only many hosts have, of one",
         "api/test_nodes.py:test_one_host",
         "this manager has one host, and no nodes; many hosts need `--engine swarm`: see "
-        "docs/swarm.md",
+        "docs/many-hosts.md",
     ),
     (
         "labels that are no object",

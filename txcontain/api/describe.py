@@ -157,7 +157,7 @@ COMMON: Json = {
     "401": _refusal("the caller has shown no token and no certificate that the manager knows"),
     "403": _refusal("a web page of another site sent it, or the caller's role is too small"),
     "408": _refusal("the request was not complete in time (--request-timeout)"),
-    "501": _problem("this manager's engine does not have it (docs/swarm.md)"),
+    "501": _problem("this manager's engine does not have it (docs/many-hosts.md)"),
     "503": _refusal("there are too many connections, or a swarm does not answer now"),
 }
 COMMON["401"]["headers"] = {**REASON, "WWW-Authenticate": {"schema": {"type": "string"}}}

@@ -26,7 +26,7 @@ from txcontain.runtime.instance import Instance
 ONE_HOST = partial(
     OnlyInSwarm,
     "this manager has one host, and no nodes",
-    "many hosts need `--engine swarm`: see docs/swarm.md",
+    "many hosts need `--engine swarm`: see docs/many-hosts.md",
 )
 
 

@@ -214,7 +214,7 @@ def _check_one_host(stack: Stack) -> None:
             if getattr(service, key):
                 raise ConfigAtFault(
                     f"services.{name}.{key}: this manager has one host",
-                    "leave it out, or have a swarm: see docs/swarm.md",
+                    "leave it out, or have a swarm: see docs/many-hosts.md",
                 )
 
 

@@ -41,7 +41,7 @@ PARAMETERS: list[Any] = [
         "engine",
         None,
         HERE,
-        "What runs containers: here (this host), or swarm (Docker Swarm; see docs/swarm.md).",
+        "What runs containers: here (this host), or swarm (Docker Swarm; see docs/many-hosts.md).",
         _engine,
     ],
     [
