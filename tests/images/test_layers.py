@@ -172,6 +172,15 @@ class UnpackTests(LayersTestCase):
         self.assertEqual(self.layers.paths(), [os.path.join(self.layers.folder, "2" * 64)])
         self.assertEqual(len(self.layers.cut_short()), 1)
 
+    def test_record_of_no_layer(self) -> None:
+        """Who was killed between a layer's record and its folder leaves no record behind."""
+        os.mkdir(os.path.join(self.layers.folder, "1" * 64))
+        for name in ("1" * 64, "2" * 64, "3" * 32):
+            open(os.path.join(self.layers.folder, f"{name}.json"), "w").close()
+        said = [f"removed {name}.json, the record of no layer" for name in ("2" * 64, "3" * 32)]
+        self.assertEqual(self.layers.recover(), said)
+        self.assertEqual(sorted(os.listdir(self.layers.folder)), ["1" * 64, f"{'1' * 64}.json"])
+
     def test_did_not_come(self) -> None:
         """A layer of an image that can't be unpacked, or listed, is not one to be flushed."""
         blob = os.path.join(self.folder, "blob")

@@ -118,6 +118,11 @@ class Layers:
                 os.rename(path, self._aside(path))  # and what was cut short is removed
                 done.append(f"removed the layer {name}, which was not on the disk at a power cut")
                 os.unlink(path + RECORD)
+        names = set(os.listdir(self.folder))
+        records = {name for name in names - {LIST} if name.endswith(RECORD)}
+        for name in sorted(records - {name + RECORD for name in names}):
+            os.unlink(os.path.join(self.folder, name))
+            done.append(f"removed {name}, the record of no layer")
         background(self.flush(self.paths()), "flushing layers")
         return done
 
