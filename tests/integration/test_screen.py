@@ -130,6 +130,28 @@ class OverviewTests(BrowserCase):
         page.get_by_text(other).wait_for()
         page.get_by_role("row").filter(has_text=name).get_by_text("found again").wait_for()
 
+    def test_selection(self) -> None:
+        """What is selected stays selected when others come before it: instances, events."""
+        page = self.open()
+        config = self.config(**self.job(SERVER))
+        self.launch_as("b", config)
+        page.get_by_role("row").filter(has=page.get_by_role("link", name="b")).wait_for()
+        page.keyboard.press("j")
+        self.launch_as("a", config)
+        page.locator(".row:first-child a[href$='/a']").wait_for()
+        page.locator(".row.selected a[href$='/b']").wait_for()
+        self.go(page, "#/events")
+        page.locator(".row:first-child a[href$='/a']").wait_for()
+        page.keyboard.press("j")
+        self.launch_as("c", config)
+        page.locator(".row:first-child a[href$='/c']").wait_for()
+        page.locator(".row.selected a[href$='/a']").wait_for()
+
+    def launch_as(self, name: str, config: dict[str, Any]) -> None:
+        """Launch a config under a name."""
+        launched = self.ask("POST", "/instances", {"config": config, "instance": name})
+        self.assertEqual(launched.status, 200, launched.reason)
+
     def test_keys(self) -> None:
         """The keyboard is enough: to move, to filter, to learn the keys."""
         launched = [self.launch(**self.job(SERVER)) for _ in range(3)]

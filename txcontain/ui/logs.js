@@ -45,7 +45,7 @@ export function Logs({ names, title, choice, resting = false }) {
   const [pattern, setPattern] = useState("");
   const [trouble, setTrouble] = useState(null);
   const [follows, setFollows] = useState(true);
-  const [at, setAt] = useState(-1);
+  const [selected, select] = useState(); // the number of a line
   const box = useRef();
   const single = names.length === 1;
   useEffect(() => {
@@ -73,15 +73,21 @@ export function Logs({ names, title, choice, resting = false }) {
   }, [log, pattern]);
   useEffect(() => () => log.end(), [log]);
   const lines = log.found;
+  const place = (number) =>
+    number === undefined ? -1 : lines.findIndex((line) => line.number === number);
+  const at = place(selected);
   const move = (by) => {
     setFollows(false);
-    setAt((old) => Math.max(0, Math.min((old < 0 ? lines.length : old) + by, lines.length - 1)));
+    select((old) => {
+      const from = place(old) < 0 ? lines.length : place(old);
+      return lines[Math.max(0, Math.min(from + by, lines.length - 1))]?.number;
+    });
   };
   useKeys(
     [
       ["j", "move down", () => move(1)],
       ["k", "move up", () => move(-1)],
-      ["G", "follow the end", () => (setFollows(true), setAt(-1))],
+      ["G", "follow the end", () => (setFollows(true), select())],
       ["p", "pause", () => setFollows((old) => !old)],
       ["/", "filter", () => box.current.focus()],
     ],
@@ -89,7 +95,7 @@ export function Logs({ names, title, choice, resting = false }) {
   );
   const pick = (index) => {
     setFollows(false);
-    setAt(index);
+    select(lines[index]?.number);
   };
   const jump = (event) => {
     const found = lines.findIndex((line) => clock(line.time) >= event.target.value);

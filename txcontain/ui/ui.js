@@ -156,7 +156,7 @@ export function standing(one) {
   if (one.state === "running" && one.health === "unhealthy") return ["unhealthy", "bad"];
   if (one.state === "ended" && one.exit && one.exit.status !== 0) return ["failed", "bad"];
   if (one.state === "running" && one.port && !one.ready) return ["not ready", "busy"];
-  return [one.state, TONES[one.state]];
+  return [one.state, TONES[one.state] || "calm"];
 }
 
 export const State = ({ one }) => {
