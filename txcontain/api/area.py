@@ -9,6 +9,7 @@ from attrs import define
 from twisted.web.resource import Resource
 
 from txcontain.api.describe import Json
+from txcontain.api.verbs import NotThere
 from txcontain.engine.interface import Engine
 from txcontain.engine.manager import Manager
 
@@ -30,6 +31,10 @@ class Area:
     def manager(self) -> Manager:
         """The manager of this host."""
         return self.engine.host
+
+    def of_one_host(self, resource: Resource, instead: str) -> Resource:
+        """A resource; if containers are on many hosts, one that says what to do instead."""
+        return resource if self.engine.stacks is None else NotThere(instead)
 
     def resources(self) -> Resources:
         """The area's resources below the root."""

@@ -21,7 +21,7 @@ from txcontain.api.describe import (
 from txcontain.api.exports import PATHS as EXPORTS
 from txcontain.api.exports import export_of, push_of
 from txcontain.api.v1 import KEY
-from txcontain.api.verbs import Collection, ExtensionResource, NotThere, send_script
+from txcontain.api.verbs import Collection, ExtensionResource, send_script
 from txcontain.engine.store import SUFFIX
 
 CONFIG = in_path("config", "NAME-MAJOR-MINOR")
@@ -108,12 +108,11 @@ class Configs(Area):
 
         resource = ExtensionResource(GET=read, DELETE=delete)
         put: Any = resource.putChild
-        kept_here = self.engine.stacks is None
         put(b"explain", ExtensionResource(GET=explanation))
         below = {
             b"export": export_of(self.manager, file_name),
             b"push": push_of(self.manager, file_name),
         }
         for part, child in below.items():
-            put(part, child if kept_here else NotThere(BY_ONE_HOST))
+            put(part, self.of_one_host(child, BY_ONE_HOST))
         return resource

@@ -27,7 +27,7 @@ from txcontain.api.describe import (
 from txcontain.api.instances import NAME_PART
 from txcontain.api.pieces import send_pieces
 from txcontain.api.v1 import SUMMARY, add_notes
-from txcontain.api.verbs import ExtensionResource, NotThere, choice, number, query
+from txcontain.api.verbs import ExtensionResource, choice, number, query
 from txcontain.engine.history import FINE, POINTS
 from txcontain.errors import InvalidData
 
@@ -119,11 +119,10 @@ class Figures(Area):
 
     def resources(self) -> Resources:
         """What is used now, and before."""
-        kept_here = self.engine.stacks is None
-        history = ExtensionResource("GET", GET=self.history) if kept_here else NotThere(NO_HISTORY)
         stats = ExtensionResource(GET=self.usage_of_all)
         put: Any = stats.putChild  # its annotation knows interfaces, not classes
-        put(b"history", history)
+        history = ExtensionResource("GET", GET=self.history)
+        put(b"history", self.of_one_host(history, NO_HISTORY))
         return {b"stats": stats}
 
     def below_instance(self, name: str) -> Resources:

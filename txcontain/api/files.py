@@ -30,7 +30,6 @@ from txcontain.api.describe import (
 from txcontain.api.verbs import (
     HUNG_UP,
     ExtensionResource,
-    NotThere,
     flag,
     hang_up_of,
     note,
@@ -185,10 +184,9 @@ class Files(Area):
             what = values.pop("mountable"), values.pop("mount", None), begun
             return await files.commit(self.manager, instance, *what, **values)
 
-        kept_here = self.engine.stacks is None
         return {
             b"files": ExtensionResource("GET", "PUT", GET=read, PUT=write),
-            b"commit": ExtensionResource(POST=commit) if kept_here else NotThere(NO_COMMIT),
+            b"commit": self.of_one_host(ExtensionResource(POST=commit), NO_COMMIT),
         }
 
 

@@ -32,7 +32,6 @@ from txcontain.api.progress import Progress
 from txcontain.api.verbs import (
     Collection,
     ExtensionResource,
-    NotThere,
     as_of,
     body,
     flag,
@@ -262,8 +261,7 @@ class Services(Area):
 
         resource = ExtensionResource("DELETE", GET=get, DELETE=delete)
         put: Any = resource.putChild
-        kept_here = self.engine.stacks is None
-        put(b"export", export_of_stack(self.manager, name) if kept_here else NotThere(NO_EXPORT))
+        put(b"export", self.of_one_host(export_of_stack(self.manager, name), NO_EXPORT))
         return resource
 
     # -- services ----------------------------------------------------------------------
