@@ -393,7 +393,7 @@ class CopyTests(ExecCase):
             tar.addfile(device)
             tar.addfile(tarfile.TarInfo("plain"))
         answer = self.ask("PUT", f"{self.path}/data", stream.getvalue())
-        self.assertEqual((answer.status, answer.notes), (200, ["left out: 1 device"]))
+        self.assertEqual((answer.status, answer.notes), (200, ["left out: 1 device nodes"]))
         self.assertEqual(self.told("ls /data"), "kept\nplain\n")
 
     def test_refused(self) -> None:

@@ -230,7 +230,7 @@ class WriteTests(FilesCase):
         self.successResultOf(running)
         found = unpacked(self.fake.written[0])
         self.assertEqual({name: one[1][:2] for name, one in found.items()}, {"a": (0, 0)})
-        self.assertEqual(writing.left_out, "left out: 1 device")
+        self.assertEqual(writing.left_out, "left out: 1 device nodes")
         self.assertEqual(self.swarm.copies.running, [])
 
     def test_in_pieces(self) -> None:

@@ -260,7 +260,7 @@ class Writing:
     @property
     def left_out(self) -> str:
         """A sentence about what could not be made; empty if that is nothing."""
-        return f"left out: {self.tar.devices} device" if self.tar.devices else ""
+        return f"left out: {self.tar.devices} device nodes" if self.tar.devices else ""
 
     async def run(self, take: Callable[[bytes], object], *, differs: bool = False) -> None:
         """Wait until Docker has taken all.
