@@ -52,11 +52,9 @@ class Push(Conversation):
 
     async def _has(self, manifest: Blob, path: str) -> bool:
         """Whether this is the manifest there: then all that it names is there, too."""
-        asked = self._asked("HEAD", path, {"Accept": manifest.descriptor.media_type})
-        told = await asked
-        return (
-            told.code == OK and header(told, "Docker-Content-Digest") == manifest.descriptor.digest
-        )
+        told = await self._asked("HEAD", path, {"Accept": manifest.descriptor.media_type})
+        digest = header(told, "Docker-Content-Digest")
+        return told.code == OK and digest == manifest.descriptor.digest
 
     async def _upload(self, blob: Blob) -> None:
         """Send a blob in one piece; from its beginning again if the connection is cut."""

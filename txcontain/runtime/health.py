@@ -64,7 +64,8 @@ def pause(health: Health, standing: Standing, age: float) -> float:
 
     :param age: seconds between the start of the instance and the check
     """
-    if standing.status != STARTING or age >= (grace := _grace(health)):
+    grace = _grace(health)
+    if standing.status != STARTING or age >= grace:
         return health.interval
     pace = health.start_interval if age < health.start_period else health.interval
     return min(max(SOON, age / 2), pace, grace - age)
