@@ -616,7 +616,7 @@ class ServicesTests(BrowserCase):
         if asked.method != "GET":
             self.asked.append((asked.method, path, asked.post_data_json))
         if asked.method == "GET" and path == "/stacks":
-            told: Any = [{"stacks": [{"stack": "shop", "services": [self.service]}]}]
+            told: Any = [{"stacks": self.stacks}]
         elif asked.method == "GET":
             told = [{"stack": "shop", "document": document, "services": [self.service]}]
         else:
@@ -634,6 +634,7 @@ class ServicesTests(BrowserCase):
     def test_services(self) -> None:
         """They are shown with why; scaled, updated and rolled back; a change is shown before."""
         self.asked: list[Any] = []
+        self.stacks: list[Any] = [{"stack": "shop", "services": [self.service]}]
         page = self.open()
         page.route(re.compile("/(stacks|services)(/|$|[?])"), self.answer)
         page.reload()
@@ -643,6 +644,11 @@ class ServicesTests(BrowserCase):
         self.assert_accessible(page)
         self.assertNotIn("run", page.title())
         page.get_by_label("Replicas of shop-web").fill("3")
+        other = self.service | {"service": "other-web", "stack": "other"}
+        self.stacks.insert(0, {"stack": "other", "services": [other]})
+        page.get_by_text("other-web").wait_for()  # what is typed stays meanwhile, and where it was
+        del self.stacks[0]
+        page.get_by_text("other-web").wait_for(state="detached")
         page.get_by_role("button", name="Scale").click()
         page.get_by_text("web has failed").wait_for()
         page.get_by_role("button", name="Close").click()

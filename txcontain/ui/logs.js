@@ -28,12 +28,17 @@ const PATIENCE = 2000; // milliseconds that this may take
 export function LogsOfAll() {
   const { instances } = useLive();
   const [wanted, setWanted] = useState([]);
-  const all = [...instances.keys()].sort();
+  const all = [...new Set([...instances.keys(), ...wanted])].sort();
   const toggle = (event) =>
     setWanted([...event.target.selectedOptions].map((option) => option.value).filter(Boolean));
   const choice = html`<select aria-label="Of which instances" onChange=${toggle}>
     <option value="">all instances</option>
-    ${all.map((name) => html`<option value=${name}>${shown(name)}</option>`)}
+    ${all.map(
+      (name) =>
+        html`<option key=${name} value=${name} selected=${wanted.includes(name)}>
+          ${shown(name)}
+        </option>`,
+    )}
   </select>`;
   return html`<${Logs} key=${wanted.join()} names=${wanted} title="Logs" choice=${choice} />`;
 }

@@ -48,7 +48,7 @@ export function Services() {
     <div class="columns" tabindex="0">
       ${stacks.map(
         ({ stack, services }) =>
-          html`<section>
+          html`<section key=${stack}>
             <h2>
               ${shown(stack)}
               <span class="actions">
@@ -56,7 +56,7 @@ export function Services() {
                 ${button("Down…", () => setLeaving({ stack, services }))}
               </span>
             </h2>
-            ${services.map((one) => html`<${Service} one=${one} begin=${setWork} />`)}
+            ${services.map((one) => html`<${Service} key=${one.service} one=${one} begin=${setWork} />`)}
           </section>`,
       )}
     </div>
@@ -87,6 +87,7 @@ export function Services() {
   `;
 }
 
+// What is typed here stays while the answers of the manager are drawn: they are a default, no value.
 function Service({ one, begin }) {
   const name = one.service;
   const verb = (title, path, body) =>
@@ -100,11 +101,13 @@ function Service({ one, begin }) {
     event.preventDefault();
     const replicas = Number(new FormData(event.target).get("replicas"));
     verb(`Scale ${name} to ${replicas}`, "scale", { replicas });
+    event.target.reset();
   };
   const update = (event) => {
     event.preventDefault();
     const [major, minor] = new FormData(event.target).get("version").split(/[.-](.*)/);
     verb(`Update ${name} to ${major}.${minor}`, "update", { major, minor });
+    event.target.reset();
   };
   return html`<article class="service">
     <p>
@@ -128,7 +131,7 @@ function Service({ one, begin }) {
           type="number"
           min="0"
           max="1000"
-          value=${one.replicas}
+          defaultValue=${one.replicas}
           aria-label="Replicas of ${name}"
         />
         <button>Scale</button>
