@@ -225,6 +225,7 @@ class ServiceTests(MachineTestCase):
         self.manager.pool.warm.least = 1
         self.groups: list[Any] = []  # that were made
         self.patch(Cgroups, "here", self.make_groups)
+        self.patch(tap, "inherit_nothing", lambda: None)
         self.service = ManagerService(self.manager)
 
     def make_groups(self, state: Any) -> Any:

@@ -43,6 +43,7 @@ from txcontain.host.cgroups import Cgroups
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.resolv_conf import ResolvConf
+from txcontain.host.spawning import inherit_nothing
 from txcontain.host.trees import Trees
 from txcontain.host.writing import Writer
 from txcontain.images import bounds, registry
@@ -278,6 +279,7 @@ class ManagerService(Service):
         nothing behind and takes nothing from another manager.
         """
         super().startService()
+        inherit_nothing()
         with told():
             self.manager.pool.cgroups = Cgroups.here(self.manager.state)
             self.manager.journal.open()

@@ -9,6 +9,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -259,6 +260,7 @@ class ManagerCase(SynchronousTestCase):
         if self.manager.poll() is not None:
             return
         try:
+            self.assertEqual(self.inherited(), [])
             self.assertEqual(self.ask("DELETE", "/destroyall").status, 200)
             # What a manager is removing when it ends, it leaves to the next one.
             half = "layers/*.unpacking"
@@ -271,6 +273,16 @@ class ManagerCase(SynchronousTestCase):
                 self.manager.kill()
                 self.manager.wait()
                 raise
+
+    def inherited(self) -> list[str]:
+        """What a process that the manager spawns inherits beside what it is given."""
+        folder, found = Path(f"/proc/{self.manager.pid}"), []
+        for info in (folder / "fdinfo").iterdir():
+            with contextlib.suppress(OSError):  # it is closed meanwhile
+                flags = re.search("^flags:\t([0-7]+)$", info.read_text(), re.MULTILINE)
+                if int(info.name) > 2 and not int((flags and flags[1]) or "0", 8) & os.O_CLOEXEC:
+                    found.append(os.readlink(folder / "fd" / info.name))
+        return found
 
     def assert_nothing_left(self) -> None:
         """Fail where anything of the containers is left, and end what runs of it."""

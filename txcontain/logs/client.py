@@ -320,7 +320,6 @@ class LogClient(ClientFactory):
             if slot is None or slot.terminal >= 0:
                 os.close(master)
             else:
-                os.set_inheritable(master, False)
                 slot.terminal = master
 
     async def close(self, token: str) -> None:
@@ -446,7 +445,6 @@ class LogClient(ClientFactory):
     def given(self, first: int, keys: list[str], descriptors: list[int]) -> None:
         """Some of the sockets that it keeps; ask for the next ones."""
         for key, descriptor in zip(keys, descriptors, strict=False):
-            os.set_inheritable(descriptor, False)
             if key in self.kept:
                 os.close(descriptor)
             else:
@@ -524,6 +522,7 @@ class LogConnection(LineOnlyReceiver):
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """For the reactor: the log process passes this."""
+        os.set_inheritable(descriptor, False)
         self._passed.append(descriptor)
 
     def lineReceived(self, line: bytes) -> None:

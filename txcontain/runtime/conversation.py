@@ -168,6 +168,7 @@ class Connection(LineOnlyReceiver):
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """For the reactor: the init passes this."""
+        os.set_inheritable(descriptor, False)
         self._passed.append(descriptor)
 
     def _terminal_passed(self, what: str) -> None:

@@ -24,7 +24,6 @@ class Keyboard(FileDescriptor):
         super().__init__(reactor)
         self._master = master
         fdesc.setNonBlocking(master)
-        os.set_inheritable(master, False)
         self.connected = 1
 
     def fileno(self) -> int:
