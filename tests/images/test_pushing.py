@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from attrs import evolve
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred, succeed
@@ -15,7 +16,7 @@ from txcontain.images import pushing
 from txcontain.images.oci import CONFIG, LAYER, MANIFEST, described
 from txcontain.images.oci_writing import Blob, Image
 from txcontain.images.packing import LEAST_WITHIN
-from txcontain.images.pushing import MOST_TRIES, Body, Push
+from txcontain.images.pushing import AT_ONCE, MOST_TRIES, Body, Push
 from txcontain.images.registry import Conversation, Cut
 
 
@@ -123,6 +124,45 @@ class PushTests(SynchronousTestCase):
         sent = [text for text in self.registry.asked if not text.startswith("HEAD")]
         self.assertEqual(sent, ["PUT manifests/1"])
         self.assertEqual(self.registry.kept["1"], b"{}")
+
+    def held_back(self) -> list[Deferred[None]]:
+        """Have many blobs, and requests for what the registry has of them wait for these."""
+        self.image = evolve(self.image, layers=[blob(bytes([number])) for number in range(9)])
+        real, waiting = Push.ask, list[Deferred[None]]()
+
+        async def wait(
+            push: Push, url: str, headers: Any, method: str = "GET", body: Any = None
+        ) -> Any:
+            if method == "HEAD" and "/blobs/" in url:
+                waiting.append(Deferred())
+                await waiting[-1]
+            return await real(push, url, headers, method, body)
+
+        self.patch(Push, "ask", wait)
+        return waiting
+
+    def test_some_at_once(self) -> None:
+        """Some blobs are on their way at a time, not all, and the manifest after the last."""
+        waiting, begun = self.held_back(), self.push()
+        for number in range(10):
+            self.flush()
+            self.assertEqual(len(waiting), min(number + AT_ONCE, 10))
+            self.assertNotIn("PUT manifests/1", self.registry.asked)
+            waiting[number].callback(None)
+        self.flush()
+        self.successResultOf(begun)
+        self.assertEqual(len(self.registry.kept), 11)
+
+    def test_first_refusal(self) -> None:
+        """Once a blob is refused, no other one is begun."""
+        self.registry.answers["POST blobs/uploads/"] = 403, {}
+        waiting, begun = self.held_back(), self.push()
+        self.flush()
+        for one in waiting:
+            one.callback(None)
+            self.flush()
+        self.failureResultOf(begun, ConfigAtFault)
+        self.assertEqual(len(waiting), AT_ONCE)
 
     def test_login(self) -> None:
         """A registry that asks for a login gets it; a token is asked for with leave to push."""

@@ -25,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from tests.images.archives import HERE, image
 from tests.integration.tarballs import file
+from txcontain.container.reference import read_reference
 from txcontain.engine.arrivals import LONGEST_PULL, MOST_OF_ONE, Arrivals
 from txcontain.engine.images import Images
 from txcontain.errors import CalledOff, ConfigAtFault, Error, MachineAtFault
@@ -689,8 +690,39 @@ class Wires(SynchronousTestCase):
                 IStreamClientEndpoint.providedBy(made.endpointForURI(URI.fromBytes(url)))
             )
         protocol.transport = mock.Mock()
-        made._made.append(protocol)
+        made._note(protocol)
         made.cut()
+        protocol.transport.abortConnection.assert_called_once_with()
+
+    def test_forgotten(self) -> None:
+        """A connection that is lost is not kept in mind."""
+        made = Connections(MemoryReactorClock(), Trust("/not/there"))
+        lost, one = mock.Mock(), mock.Mock()
+        made._note(lost)
+        lost.transport.connected = False
+        made._note(one)
+        self.assertEqual(made._made, [one])
+
+    def test_kept(self) -> None:
+        """The connections of a conversation that ended well are the next one's, and only its."""
+        registries = Registries(
+            MemoryReactorClock(), lambda work, *given: succeed(work(*given)), logins="/not/there"
+        )
+
+        def converse(name: str) -> Any:
+            begun = Deferred.fromCoroutine(registries.converse(read_reference(name)))
+            return self.successResultOf(begun)
+
+        first, second = converse("one.example/app"), converse("one.example/app")
+        self.assertIsNot(first.connections, second.connections)
+        first.keep()
+        self.assertIsNot(converse("other.example/app").connections, first.connections)
+        self.assertIs(converse("one.example/app").connections, first.connections)
+        self.assertIsNot(converse("one.example/app").connections, first.connections)
+        first.keep()
+        protocol = mock.Mock()
+        first.connections._note(protocol)
+        second.keep()
         protocol.transport.abortConnection.assert_called_once_with()
 
 

@@ -174,8 +174,10 @@ class Exporter:
             conversation = await registries.converse(read_reference(image), insecure)
             try:
                 await push_of(conversation).send(made)
-            finally:
+            except BaseException:
                 conversation.end()
+                raise
+            conversation.keep()
         return gathered.subject, made.manifest.descriptor.digest
 
     @asynccontextmanager

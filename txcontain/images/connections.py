@@ -21,6 +21,7 @@ from txcontain.host.files import read_file
 from txcontain.images.answers import make_pool
 
 CONNECT_WITHIN = 15.0  # seconds
+MOST_KEPT, KEPT_FOR = 4, 30  # connections that wait for the next request, and seconds
 LONGEST_FILE = 1 << 20  # bytes, of one of ours
 
 
@@ -73,15 +74,20 @@ class Connections:
 
     def __attrs_post_init__(self) -> None:
         self.pool = make_pool(self.reactor)
+        self.pool.maxPersistentPerHost = MOST_KEPT
+        self.pool.cachedConnectionTimeout = KEPT_FOR
 
     def endpointForURI(self, uri: Any) -> Any:
         """What connects to a host."""
         name = uri.host.decode("ascii")
         direct = HostnameEndpoint(self.reactor, name, uri.port, timeout=CONNECT_WITHIN)
-        noted: Any = Noted(direct, self._made.append)
+        noted: Any = Noted(direct, self._note)
         if uri.scheme != b"https":
             return noted
         return wrapClientTLS(self.trust.creatorForNetloc(uri.host, uri.port), noted)
+
+    def _note(self, protocol: Any) -> None:
+        self._made = [*(one for one in self._made if one.transport.connected), protocol]
 
     def cut(self) -> None:
         """Cut all of them."""

@@ -17,10 +17,11 @@ from txcontain.images.answers import drop, header
 from txcontain.images.oci_writing import Blob, Image, batch
 from txcontain.images.packing import Pace
 from txcontain.images.registry import UNAUTHORIZED, Conversation, Cut, asked_to_wait, joined
-from txcontain.later import background
+from txcontain.later import background, together
 from txcontain.logs.push import Pausable
 
 MOST_TRIES = 3  # to send a blob
+AT_ONCE = 3  # blobs: a registry takes most of its time for each, and not for its bytes
 OK, CREATED, ACCEPTED = 200, 201, 202
 
 
@@ -44,9 +45,8 @@ class Push(Conversation):
         manifest, path = image.manifest, f"manifests/{self.reference.wanted}"
         if await self._has(manifest, path):
             return
-        for blob in {one.descriptor.digest: one for one in (*image.layers, image.config)}.values():
-            if (await self._asked("HEAD", f"blobs/{blob.descriptor.digest}")).code != OK:
-                await self._upload(blob)
+        left = {one.descriptor.digest: one for one in (*image.layers, image.config)}
+        await together(*(self._send_some(left) for _ in range(AT_ONCE)))
         kind = {"Content-Type": manifest.descriptor.media_type}
         self._expect(await self._asked("PUT", path, kind, manifest), path, CREATED)
 
@@ -55,6 +55,17 @@ class Push(Conversation):
         told = await self._asked("HEAD", path, {"Accept": manifest.descriptor.media_type})
         digest = header(told, "Docker-Content-Digest")
         return told.code == OK and digest == manifest.descriptor.digest
+
+    async def _send_some(self, left: dict[str, Blob]) -> None:
+        """Send blobs of these that the registry does not have, until none is left, or one fails."""
+        try:
+            while left:
+                digest = next(iter(left))
+                blob = left.pop(digest)
+                if (await self._asked("HEAD", f"blobs/{digest}")).code != OK:
+                    await self._upload(blob)
+        finally:
+            left.clear()
 
     async def _upload(self, blob: Blob) -> None:
         """Send a blob in one piece; from its beginning again if the connection is cut."""

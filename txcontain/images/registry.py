@@ -75,6 +75,8 @@ class Registries:
     threads: Callable[..., Deferred[Any]]  # runs a function off the reactor's thread
     certificates: str = CERTIFICATES  # a folder, for Trust
     logins: str = LOGINS
+    # Those of the last conversation that has ended well, for the next one, and with whom that was.
+    _kept: tuple[str, Connections] | None = None
 
     async def converse(self, reference: Reference, insecure: bool = False) -> Conversation:
         """Begin to ask for an image.
@@ -88,9 +90,21 @@ class Registries:
                 "without TLS only a loopback address can be asked, such as 127.0.0.1:5000",
             )
         login = await self.threads(login_for, os.path.expanduser(self.logins), reference.registry)
-        made = Connections(self.reactor, Trust(self.certificates))
+        made = self._take(reference.registry) or Connections(self.reactor, Trust(self.certificates))
         agent: Any = AsSent(Agent.usingEndpointFactory(self.reactor, made, made.pool))
         return Conversation(self, reference, insecure, login, HTTPClient(agent), made)
+
+    def keep(self, registry: str, connections: Connections) -> None:
+        """Keep connections that wait for nothing: to make them takes longer than most answers."""
+        if self._kept:
+            self._kept[1].cut()
+        self._kept = registry, connections
+
+    def _take(self, registry: str) -> Connections | None:
+        if self._kept is None or self._kept[0] != registry:
+            return None
+        (_, connections), self._kept = self._kept, None
+        return connections
 
 
 def login_for(path: str, registry: str) -> str:
@@ -134,6 +148,10 @@ class Conversation:
         self.connections.cut()
         for waiting in list(self.waiting):
             waiting.cancel()
+
+    def keep(self) -> None:
+        """End it, where all was answered: the next conversation goes on with its connections."""
+        self.registries.keep(self.reference.registry, self.connections)
 
     async def manifest(self, wanted: str) -> tuple[bytes, str]:
         """A manifest or an index by its tag or digest, and the media type it comes as.
