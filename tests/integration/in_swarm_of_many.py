@@ -366,6 +366,19 @@ class LaunchTests(ManyCase):
         measure("the same by Docker alone, in turns", f"{alone * 1000:.0f} ms")
         more = self.launch_of(second) - median
         measure("the first launch of a second config: more", f"{more * 1000:.0f} ms")
+        image = statistics.median(self.image_work(number) for number in range(9))
+        measure("its image: unpacked, packed and pushed", f"{image * 1000:.0f} ms")
+
+    def image_work(self, number: int) -> float:
+        """Seconds until a config with a new tarball has its image, as `explain` has it made."""
+        tarball = f"new-{number}.tar"
+        pack(self.swarm.folder / "mountables" / tarball, script("run", f"#!/bin/sh\n# {number}\n"))
+        key = self.upload(mounts=[f"{tarball} /job READ"])
+        began = time.monotonic()
+        answer = self.ask("GET", f"/configs/{'-'.join(key.values())}/explain")
+        took = time.monotonic() - began
+        self.assertEqual(answer.status, 200, answer.reason)
+        return took
 
     def by_docker_alone(self, number: int) -> float:
         """Seconds until a service like that of a launch runs, which is no instance."""
