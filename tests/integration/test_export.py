@@ -349,10 +349,10 @@ class Killed(ExportCase):
             registry.whole.clear()
             registry.go_on.set()
             self.assertTrue(registry.cut.wait(PATIENCE), "it goes on")
-            self.assertEqual(registry.whole, [])
+            self.assertNotIn("/v2/app/manifests/1", registry.whole)  # small blobs may be
 
     def begin_push(self, registry: "Slow", config: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Begin to push, and wait until a blob comes."""
+        """Begin to push, and wait until the large blob comes."""
         image = f"127.0.0.1:{registry.server_port}/app:1"
         pushing = self.begin(config, "registry", image, "--insecure")
         self.assertTrue(registry.begun.wait(PATIENCE), "it has not begun")
@@ -390,7 +390,8 @@ class Waits(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """Take what comes, to its end or until it is cut off."""
         left = int(self.headers["Content-Length"])
-        self.server.begun.set()
+        if left >= LARGE:
+            self.server.begun.set()
         self.server.go_on.wait(PATIENCE)
         with contextlib.suppress(ConnectionError):
             while left and (data := self.rfile.read(min(left, 1 << 20))):
