@@ -35,7 +35,7 @@ from txcontain.container.visit_plan import Visit, plan_of_ended, plan_of_running
 from txcontain.errors import InvalidData
 from txcontain.images.packing_plan import make_moving_plan, make_packing_plan
 from txcontain.images.programs import Program
-from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -265,6 +265,9 @@ PLANS = {
     "packing": make_packing_plan(SMALL, "/scratch", "/pipe", Program("/tar")),
     "moving": make_moving_plan(SMALL, "/scratch", Program("/true")),
     "unpacking": make_unpacking_plan("/base.tar", "/layer", "/scratch", "/.x", Program("/tar")),
+    "merging": make_merging_plan(
+        ["/upper", "/lower"], "/layer", "/scratch", "/.x", Program("/tar"), Program("/sh")
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 import marshal
 import os
 import resource
+from shlex import split
 from typing import Any
 
 from attrs import evolve
@@ -26,7 +27,7 @@ from txcontain.container.plan import (
     step,
 )
 from txcontain.images.programs import Program
-from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 
 FILTER = (b"first", b"last")
 MASKS = (("/proc/kcore", False), ("/sys/firmware", True))
@@ -536,6 +537,26 @@ class Unpacking(SynchronousTestCase):
         last = plan[-1][1]
         self.assertEqual(last["path"], "/.x/usr/bin/tar")
         self.assertNotIn("--use-compress-program", str(last))
+
+    def test_merging(self) -> None:
+        """Layers are merged in the same jail: an overlay of them is in the tarball's place."""
+        tar, sh = Program("/usr/bin/tar"), Program("/bin/sh")
+        folders = "/layers/new", "/scratch", "/.x"
+        one = make_unpacking_plan("/base.tar", *folders, tar)
+        plan = make_merging_plan(["/layers/2", "/layers/1"], *folders, tar, sh)
+        said = dict(plan)
+        self.assertEqual(said["overlay"]["lower"], ["/layers/2", "/layers/1"])
+        self.assertEqual(
+            (said["overlay"]["target"], said["overlay"]["sealed"]), ("/.x/layers", True)
+        )
+        self.assertEqual(said["exec"]["path"], "/.x/bin/sh")
+        pack, unpack = said["exec"]["arguments"][1].split(" | ")
+        self.assertTrue(pack.startswith("/.x/usr/bin/tar --create"))
+        self.assertTrue(pack.endswith("--directory=/.x/layers ."))
+        self.assertEqual(split(unpack)[2:], one[-1][1]["arguments"][1:])
+        own = ("bind", "overlay", "seal", "input", "exec")
+        jails = ([each for each in steps if each[0] not in own] for steps in (plan, one))
+        self.assertEqual(*jails)
 
 
 class InAdvance(SynchronousTestCase):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +14,9 @@ from tests.integration.tarballs import file
 from txcontain.engine import images
 from txcontain.engine.images import Image, Images, make_image
 from txcontain.errors import Ambiguous, InUse, MachineAtFault, NoSuchImage, TooMany
-from txcontain.images.oci import to_bytes
+from txcontain.images import oci
+from txcontain.images.layers import merged_digest
+from txcontain.images.oci import Descriptor, to_bytes
 
 ONE, OTHER = image([[file("a", "a")]]), image([[file("b", "b")]])
 
@@ -53,6 +56,47 @@ class ImagesCase(SynchronousTestCase):
     def files(self) -> set[str]:
         """What is kept on the disk."""
         return set(os.listdir(self.folder / "images"))
+
+
+class ManyLayers(ImagesCase):
+    """Images with more layers than one overlay can have."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(images, "MOST_LOWER", 2)
+        self.digests = [f"sha256:{number:064}" for number in range(5)]
+
+    def of_layers(self, *numbers: int) -> Image:
+        """An image of these layers, the lowest first."""
+        layers = [Descriptor(oci.LAYER, self.digests[number], 1) for number in numbers]
+        kept = made(ONE)
+        return evolve(kept, manifest=evolve(kept.manifest, layers=layers))
+
+    def test_merged(self) -> None:
+        """Always as many of the lowest are merged, each once, and the others lie on that."""
+        for numbers, merged in (
+            ((0, 1), ()),
+            ((0, 1, 0, 1, 1), ()),
+            ((0, 1, 2), (1, 0)),
+            ((0, 1, 2, 3, 4), (1, 0)),
+            ((0, 1, 0, 2, 3), (0, 1)),  # the lowest 0 is hidden
+        ):
+            kept = self.of_layers(*numbers)
+            self.assertEqual(kept.merged, [self.digests[number] for number in merged])
+            if merged:
+                above = [self.digests[number] for number in range(max(numbers), 1, -1)]
+                self.assertEqual(kept.lower, [*above, merged_digest(kept.merged)])
+            else:
+                self.assertEqual(kept.lower, kept.layers)
+
+    def test_needed(self) -> None:
+        """Layers that are merged are only needed until they are."""
+        kept = self.of_layers(0, 1, 2)
+        self.assertEqual(self.images.needed(kept), kept.layers)
+        os.mkdir(self.images.paths(kept)[-1])
+        self.assertEqual(self.images.needed(kept), kept.lower)
+        path_of = self.images.layers.path_of
+        self.assertEqual(set(self.images.places(kept)), set(map(path_of, kept.lower + kept.layers)))
 
 
 class Names(ImagesCase):

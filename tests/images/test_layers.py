@@ -16,11 +16,11 @@ from txcontain.images import bounds as unpacking
 from txcontain.images import fresh, layers, unpack
 from txcontain.images.bounds import Bounds
 from txcontain.images.fresh import LIST
-from txcontain.images.layers import Layers
+from txcontain.images.layers import Layers, merged_digest
 from txcontain.images.metadata import Metadata
 from txcontain.images.programs import COMPRESSIONS, Program
 from txcontain.images.unpack import CHECK_EVERY, Unpacker
-from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 
 
 class LayersTestCase(MachineTestCase):
@@ -228,6 +228,83 @@ class UnpackTests(LayersTestCase):
         got = self.ask()
         self.tar_ends()
         self.successResultOf(got)
+
+
+class MergeTests(LayersTestCase):
+    """Layers of an image that become one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.digests = [f"sha256:{digit * 64}" for digit in "21"]  # the highest first
+        for number, digest in enumerate(self.digests):
+            os.mkdir(self.layers.path_of(digest))
+            nodes = {"device nodes": {"count": 1, "names": [f"dev{number}"]}}
+            self.layers._metadata[self.layers.path_of(digest)] = Metadata(left_out=nodes, begun=7.0)
+
+    def merge(self) -> Any:
+        """Ask for what they are together."""
+        return self.start(self.layers.merge(self.digests))
+
+    def test_merge(self) -> None:
+        """They are merged by their plan, once for all who ask; and it is known what they lack."""
+        got = [self.merge(), self.merge()]
+        (init,) = self.reactor.inits
+        hidden = dict(init.plan)["mount"]["target"]
+        scratch = os.path.join(os.path.dirname(self.unpacked), "scratch")
+        folders = list(map(self.layers.path_of, self.digests))
+        tar, sh = Program("/usr/bin/tar"), Program("/usr/bin/sh")
+        plan = make_merging_plan(
+            folders, self.unpacked, scratch, hidden, tar, sh, self.layers.unpacker.host
+        )
+        self.assertEqual(init.plan, plan)
+        self.assertEqual(self.layers._fresh.names, {merged_digest(self.digests)[7:]})
+        self.write("a")
+        self.tar_ends()
+        layer = self.layers.path_of(merged_digest(self.digests))
+        self.assertEqual([self.successResultOf(one) for one in (*got, self.merge())], [layer] * 3)
+        self.assertEqual(len(self.reactor.inits), 1)
+        self.assertEqual(os.listdir(layer), ["a"])
+        known = self.layers.metadata(layer)
+        nodes = {"count": 2, "names": ["dev0", "dev1"]}
+        self.assertEqual((known.left_out, known.begun), ({"device nodes": nodes}, 7.0))
+        (said,) = self.layers.news([layer])
+        self.assertIn("left out of sha256:", said)
+
+    def test_unused(self) -> None:
+        """What they are together is removed as a layer is, when no image has it any more."""
+        got = self.merge()
+        self.tar_ends()
+        layer = self.successResultOf(got)
+        removed = self.now(self.layers.remove_unused(lambda: {layer}))
+        self.assertEqual(sorted(removed), ["1" * 64, "2" * 64])
+        with mock.patch.object(layers, "seen", side_effect=AssertionError):  # which are not there
+            self.assertEqual(self.successResultOf(self.merge()), layer)
+        self.assertEqual(self.now(self.layers.remove_unused(set)), [os.path.basename(layer)])
+        self.assertNothingElse()
+
+    def test_fails(self) -> None:
+        """If that fails, it is not there; an end mark shows that the first tar was not killed."""
+        for complaint, why in (
+            ("sh: 1: /x: not found\n", "tar says: sh: 1: /x: not found"),
+            ("block 2: ** End of File **\n", "it ends without the end mark"),
+        ):
+            got = self.merge()
+            self.tar_ends(complaint=complaint)
+            error = self.failureResultOf(got, ConfigAtFault).value
+            self.assertEqual(error.chain[0], "unpacking the merge of 2 layers")
+            self.assertIn(why, str(error))
+            self.assertEqual(self.layers._fresh.names, set())
+        found = {os.path.basename(path) for path in self.layers.paths()}
+        self.assertEqual(found, {"1" * 64, "2" * 64})
+
+    def test_what_others_hide(self) -> None:
+        """Those below a layer whose top is opaque are left out, as in a container."""
+        self.patch(layers, "seen", lambda given, path: given[:1])
+        layers.tops.cache_clear()
+        self.addCleanup(layers.tops.cache_clear)
+        self.merge()
+        lower = dict(self.init.plan)["overlay"]["lower"]
+        self.assertEqual(lower, [self.layers.path_of(self.digests[0])])
 
 
 class FailureTests(LayersTestCase):

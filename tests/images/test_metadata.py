@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txcontain.container.facts import Place
 from txcontain.errors import ConfigAtFault
 from txcontain.host.files import to_json
-from txcontain.images.metadata import Metadata, archive, read, top
+from txcontain.images.metadata import Metadata, archive, merged, read, top
 from txcontain.images.stack import place
 
 
@@ -162,6 +162,15 @@ class KeptTests(SynchronousTestCase):
             b'{"run": {}, "tmp": {}, "other": 1}',
         ):
             self.assertEqual(read(document), Metadata())
+
+    def test_merged(self) -> None:
+        """Of layers together it is known what was left out of each, and when they were begun."""
+        some, more = ({"device nodes": {"count": 2, "names": [*names]}} for names in ("ab", "cd"))
+        parts = [Metadata(), Metadata(left_out=some, begun=8.0), Metadata(left_out=more, begun=7.0)]
+        nodes = {"count": 4, "names": ["a", "b", "c"]}
+        self.assertEqual(merged(parts), {"left_out": {"device nodes": nodes}, "begun": 7.0})
+        self.assertEqual(merged(parts[:1]), {"left_out": {}, "begun": None})
+        self.assertEqual(some["device nodes"]["count"], 2)  # what is known of each stays
 
     def test_told(self) -> None:
         """What was left out is told in a sentence; if nothing was, the sentence is empty."""

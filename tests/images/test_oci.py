@@ -103,8 +103,8 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: read_image(plain(layers=[])), "it has no layer: there is nothing to run"),
     (lambda: read_image(plain(layers={})), "layers must be a list, not an object of 0"),
     (
-        lambda: read_image(plain(layers=[LAYER.plain()] * 501)),
-        "layers has 501 entries, and may have 500",
+        lambda: read_image(plain(layers=[LAYER.plain()] * 1000)),
+        "layers has 1000 entries, and may have 999",
     ),
     (lambda: read_image(plain(config=7)), "config must be an object, not 7"),
     (

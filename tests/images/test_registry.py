@@ -26,12 +26,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 from tests.images.archives import HERE, image
 from tests.integration.tarballs import file
 from txcontain.container.reference import read_reference
+from txcontain.engine import images
 from txcontain.engine.arrivals import LONGEST_PULL, MOST_OF_ONE, Arrivals
 from txcontain.engine.images import Images
 from txcontain.errors import CalledOff, ConfigAtFault, Error, MachineAtFault
 from txcontain.images import oci, registry
 from txcontain.images.answers import AsSent, make_pool
 from txcontain.images.connections import Connections, Noted, Trust
+from txcontain.images.layers import merged_digest
 from txcontain.images.layout import Found
 from txcontain.images.oci import Descriptor, Index, Platform, to_bytes
 from txcontain.images.registry import (
@@ -277,6 +279,14 @@ class FakeLayers:
         os.mkdir(self.path_of(digest))
         return self.path_of(digest)
 
+    async def merge(self, digests: list[str]) -> str:
+        """Keep what they are together."""
+        merged = self.path_of(merged_digest(digests))
+        if not os.path.isdir(merged):
+            assert all(os.path.isdir(self.path_of(digest)) for digest in digests)
+            os.mkdir(merged)
+        return merged
+
     async def flush(self, layers: list[str]) -> None:
         """Flush nothing."""
 
@@ -382,6 +392,21 @@ class Pulls(PullCase):
         self.successResultOf(self.pull(answers))
         wanted = {one.digest: made.blobs[one.digest] for one in made.manifest.layers}
         self.assertEqual(self.layers.got, wanted)
+
+    def test_merged(self) -> None:
+        """Layers that are to be merged are got for that, and not again when they are."""
+        self.patch(images, "MOST_LOWER", 1)
+        made, answers = self.several()
+        lower, upper = (one.digest for one in made.manifest.layers)
+        kept = self.successResultOf(self.pull(answers))
+        self.assertEqual(set(self.layers.got), {lower, upper})
+        paths = [self.layers.path_of(upper), self.layers.path_of(merged_digest([lower]))]
+        self.assertEqual(self.arrivals.images.paths(kept), paths)
+        for digest in (lower, upper):
+            os.rmdir(self.layers.path_of(digest))
+        self.layers.got.clear()
+        self.successResultOf(self.pull(answers))
+        self.assertEqual(set(self.layers.got), {upper})
 
     def test_one_is_missing(self) -> None:
         """If one layer can't be had, the others are given up: that is what is told."""

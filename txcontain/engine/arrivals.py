@@ -158,22 +158,30 @@ class Arrivals:
         """
         image = make_image(found.manifest, found.config, self.images.platform, self.images.now())
         self._check_size(image)
-        held += self.images.paths(image)
-        layers, arrival = {layer.digest: layer for layer in image.manifest.layers}, Arrival()
+        held += self.images.places(image)
+        arrival = Arrival()
         await together(
             *(
                 self._settle_layer(arrival, image, found.blobs[one.digest], one)
-                for one in layers.values()
+                for one in self._needed(image)
             )
         )
         arrival.go_on()
         return await self._keep(image, names)
 
     async def _keep(self, image: Image, names: Iterable[str]) -> Image:
-        await self.images.add(image, names)
         layers = self.images.layers
+        if image.merged:
+            async with self._unpackings:
+                await layers.merge(image.merged)
+        await self.images.add(image, names)
         background(layers.flush(self.images.paths(image)), f"flushing the layers of {image.digest}")
         return image
+
+    def _needed(self, image: Image) -> list[Descriptor]:
+        """The layers without which it can't be kept, each once."""
+        layers = {layer.digest: layer for layer in image.manifest.layers}
+        return [layers[digest] for digest in self.images.needed(image) if digest in layers]
 
     def _check_size(self, image: Image) -> None:
         """Raise ConfigAtFault if the layers are together longer than a tarball may be."""
@@ -202,8 +210,9 @@ class Arrivals:
 
         Raises ConfigAtFault, MachineAtFault.
         """
-        await self.images.layers.get_of_image(blob, layer.digest)
-        self.images.layers.check_total(self.images.paths(image))
+        layers = self.images.layers
+        await layers.get_of_image(blob, layer.digest)
+        layers.check_total(list(map(layers.path_of, self.images.needed(image))))
 
     async def settle_file(self, tarball: str, folder: str, held: list[str]) -> Image:
         """The same for the only image in a file of base_images, which is unpacked in ``folder``."""
@@ -317,16 +326,14 @@ class Arrivals:
             config = await conversation.document(read_manifest(manifest).config)
             image = make_image(manifest, config, self.images.platform, self.images.now())
         self._check_size(image)
-        held += self.images.paths(image)
-        new = {
-            layer.digest: layer
-            for layer in image.manifest.layers
+        held += self.images.places(image)
+        new = [
+            layer
+            for layer in self._needed(image)
             if not os.path.isdir(self.images.layers.path_of(layer.digest))
-        }
-        pull.size = sum(layer.size for layer in new.values())
-        downloads = [
-            self._pull_layer(conversation, pull, folder, image, one) for one in new.values()
         ]
+        pull.size = sum(layer.size for layer in new)
+        downloads = [self._pull_layer(conversation, pull, folder, image, one) for one in new]
         await together(*downloads)
         pull.go_on()
         return await self._keep(image, [str(reference)])

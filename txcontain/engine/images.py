@@ -33,9 +33,9 @@ from txcontain.host.files import flush_folder, read_file, remove_leftovers, to_j
 from txcontain.host.os_errors import of_os
 from txcontain.images import oci
 from txcontain.images.defaults import used
-from txcontain.images.layers import Layers
+from txcontain.images.layers import Layers, merged_digest
 from txcontain.images.layout import check_config
-from txcontain.images.oci import ImageConfig, Manifest, Platform
+from txcontain.images.oci import MOST_LOWER, ImageConfig, Manifest, Platform
 from txcontain.images.unpack import identity_of
 
 NAMES = "names.json"
@@ -61,6 +61,21 @@ class Image:
     def layers(self) -> list[str]:
         """The digests of its layers, the highest first, each once: below, it would be hidden."""
         return list(dict.fromkeys(layer.digest for layer in reversed(self.manifest.layers)))
+
+    @cached_property
+    def merged(self) -> list[str]:
+        """Those that are merged, the highest first, as one overlay can't have all of them.
+
+        It is always the lowest MOST_LOWER, so that images which begin with these share the result.
+        """
+        return self.layers[-MOST_LOWER:] if len(self.layers) > MOST_LOWER else []
+
+    @cached_property
+    def lower(self) -> list[str]:
+        """The digests of those that an overlay has, the highest first."""
+        if not self.merged:
+            return self.layers
+        return [*self.layers[:-MOST_LOWER], merged_digest(self.merged)]
 
 
 @lru_cache(maxsize=16)
@@ -129,8 +144,20 @@ class Images:
         return sorted(name for name, one in self.names.items() if one == digest)
 
     def paths(self, image: Image) -> list[str]:
-        """The folders of an image's layers, the highest first."""
-        return list(map(self.layers.path_of, image.layers))
+        """The folders of the layers of an image's root, the highest first."""
+        return list(map(self.layers.path_of, image.lower))
+
+    def places(self, image: Image) -> list[str]:
+        """The same, and those of the layers that are merged in one of them."""
+        return [*self.paths(image), *map(self.layers.path_of, image.merged)]
+
+    def needed(self, image: Image) -> list[str]:
+        """The digests of the layers without which an image can't be kept.
+
+        That is all of them, or the merged one in place of those that are merged, if it is there.
+        """
+        there = image.merged and os.path.isdir(self.paths(image)[-1])
+        return image.lower if there else image.layers
 
     def in_use(self) -> set[str]:
         """The folders of the layers of all images."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 from secrets import token_hex
 from typing import Any
@@ -26,11 +26,13 @@ from txcontain.host.files import remove_leftovers
 from txcontain.host.os_errors import of_os
 from txcontain.images.bounds import MOST, Taken, check_sums
 from txcontain.images.fresh import LIST, Fresh
-from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, read
+from txcontain.images.metadata import LONGEST_RECORD, RECORD, Metadata, merged, read
+from txcontain.images.oci import digest_of
 from txcontain.images.stack import place, seen
 from txcontain.images.unpack import UNPACKING, HasChanged, Unpacker, identity_of
 from txcontain.later import background
 
+Make = Callable[[], Awaitable[Metadata]]  # makes a layer
 KEEP_NONE = -1  # bytes: not even a layer that is empty
 TRIES = 3  # attempts to unpack a tarball that is changed meanwhile
 
@@ -48,6 +50,14 @@ def tops(layers: tuple[str, ...]) -> Sequence[str]:
 @lru_cache(maxsize=1000)
 def _places(layers: tuple[str, ...]) -> tuple[Place, Place]:
     return place(layers, "/run"), place(layers, "/tmp")
+
+
+def merged_digest(digests: Sequence[str]) -> str:
+    """What layers of an image, the highest first, are called together.
+
+    No blob has this digest and can be a layer, since what is hashed is no tarball.
+    """
+    return digest_of("\n".join(digests).encode())
 
 
 @define(eq=False)
@@ -83,7 +93,8 @@ class Layers:
             if os.path.isdir(layer):
                 return layer
             with contextlib.suppress(HasChanged):
-                return await self._unpacked_once(tarball, layer)
+                unpack = partial(self.unpacker.unpack, tarball, layer)
+                return await self._made_once(layer, unpack)
         raise ConfigAtFault(f"{name} changes while it is unpacked", "launch again when it is whole")
 
     def path_of(self, digest: str) -> str:
@@ -97,10 +108,27 @@ class Layers:
         Raises ConfigAtFault, MachineAtFault.
         """
         layer = self.path_of(digest)
+        return await self._listed(layer, partial(self.unpacker.unpack, blob, layer, digest))
+
+    async def merge(self, digests: Sequence[str]) -> str:
+        """The path of the one layer that layers of an image, the highest first, are together.
+
+        They have to be there if it is new. Raises ConfigAtFault, MachineAtFault.
+        """
+        layer = self.path_of(merged_digest(digests))
+        return await self._listed(layer, partial(self._merge, digests, layer))
+
+    async def _merge(self, digests: Sequence[str], layer: str) -> Metadata:
+        parts = tuple(map(self.path_of, digests))
+        known = {"tarball": merged_digest(digests), **merged(list(map(self.metadata, parts)))}
+        return await self.unpacker.merge(tops(parts), layer, known)
+
+    async def _listed(self, layer: str, make: Make) -> str:
+        """The path of a layer that is not flushed to the disk when it is made."""
         self._asked[layer] = self.unpacker.pool.reactor.seconds()
         if os.path.isdir(layer):
             return layer
-        return await self._unpacked_once(blob, layer, digest)
+        return await self._made_once(layer, make, is_listed=True)
 
     async def flush(self, layers: Sequence[str]) -> None:
         """Return when these survive a power cut. Raises MachineAtFault."""
@@ -137,14 +165,14 @@ class Layers:
         together = Taken(sum(one.size for one in known), sum(one.entries for one in known))
         check_sums("the image", together, self.unpacker.bounds)
 
-    def _unpacked_once(self, tarball: str, layer: str, of_image: str = "") -> Deferred[str]:
+    def _made_once(self, layer: str, make: Make, *, is_listed: bool = False) -> Deferred[str]:
         waiting: Deferred[str] = Deferred()
         if layer in self._unpacking:
             self._unpacking[layer].append(waiting)
         else:
             self._unpacking[layer] = [waiting]
-            unpacking = self._unpack_for_all(tarball, layer, of_image)
-            background(unpacking, f"unpacking {tarball}")
+            making = self._make_for_all(layer, make, is_listed)
+            background(making, f"making the layer {os.path.basename(layer)}")
         return waiting
 
     async def _list(self, layer: str) -> None:
@@ -154,12 +182,12 @@ class Layers:
         except OSError as error:
             raise MachineAtFault(f"writing {LIST}", of_os(error)) from error
 
-    async def _unpack_for_all(self, tarball: str, layer: str, of_image: str) -> None:
+    async def _make_for_all(self, layer: str, make: Make, is_listed: bool) -> None:
         outcome: Any = layer
         try:
-            if of_image:
+            if is_listed:
                 await self._list(layer)
-            metadata = self._metadata[layer] = await self.unpacker.unpack(tarball, layer, of_image)
+            metadata = self._metadata[layer] = await make()
         except Exception:
             outcome = Failure()
             self._fresh.forget(os.path.basename(layer))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen
 
 from txcontain.container.facts import RUN, TMP, Place
+from txcontain.images.complaints import NAMED
 from txcontain.images.layout import lists_images
 from txcontain.images.stack import place
 
@@ -61,6 +63,18 @@ def read(document: bytes) -> Metadata:
         return Metadata(run=run, tmp=tmp, **values)
     except (ValueError, TypeError, AttributeError, KeyError):
         return Metadata()
+
+
+def merged(parts: Sequence[Metadata]) -> dict[str, Any]:
+    """What is known of layers together; returns arguments of ``Metadata``."""
+    left_out: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for kind, left in part.left_out.items():
+            all_left = left_out.setdefault(kind, {"count": 0, "names": []})
+            all_left["count"] += left["count"]
+            all_left["names"] = [*all_left["names"], *left["names"]][:NAMED]
+    begun = [part.begun for part in parts if part.begun is not None]
+    return {"left_out": left_out, "begun": min(begun, default=None)}
 
 
 def look(folder: str) -> dict[str, Any]:

@@ -36,7 +36,8 @@ SCHEMA1 = (
 )
 
 LONGEST = LONGEST_DOCUMENT  # bytes of an index, a manifest or a config
-MOST_LAYERS = 500  # which one overlay can have (OVL_MAX_STACK in <fs/overlayfs/params.h>)
+MOST_LOWER = 500  # layers of one overlay (OVL_MAX_STACK in <fs/overlayfs/params.h>)
+MOST_LAYERS = 2 * MOST_LOWER - 1  # of an image: as many merged into one, and the others on that
 MOST_MANIFESTS = 1000  # of an index
 LARGEST = 1 << 50  # bytes of a blob
 MOST_WORDS, MOST_HISTORY = 1000, 2000

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
@@ -17,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txcontain.container.facts import NOWHERE, Host
+from txcontain.container.plan import Plan
 from txcontain.errors import ConfigAtFault, Error, MachineAtFault
 from txcontain.host.files import to_json, write
 from txcontain.host.syscalls import flush_disk
@@ -24,7 +26,7 @@ from txcontain.images.bounds import USUAL, Bounds, Taken, check
 from txcontain.images.complaints import Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top
 from txcontain.images.programs import Program, compression_of, find
-from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 from txcontain.images.whiteouts import convert
 from txcontain.runtime import diagnose
 from txcontain.runtime.child import Child
@@ -37,6 +39,7 @@ CHECK_EVERY = 3.0  # seconds between two checks of what tar has unpacked so far
 # What tar says if the disk is full. (It does not always say why it could not write.)
 FULL = re.compile("No space left on device|Disk quota exceeded|Wrote only")
 IS_WHOLE = "is it a whole tarball?"
+PARTS = "layer", "scratch"  # folders, while a layer is made
 HIDDEN = 1  # folder that is in the layer while tar runs, and not from the tarball
 
 
@@ -73,14 +76,13 @@ class Unpacker:
         Raises ConfigAtFault, HasChanged, MachineAtFault.
         """
         name = f"the layer {of_image}" if of_image else os.path.basename(tarball)
-        beside = f"{layer}-{token_hex(8)}{UNPACKING}"
-        unpacked = os.path.join(beside, "layer")
-        self._log.info("unpacking {tarball}", tarball=tarball)
-        self.under_way[unpacked] = Progress(tarball, self.pool.reactor.seconds())
-        try:
-            await self.pool.writes(_make_folders, beside)
-            hidden = f"/.{token_hex(16)}"
-            complaints = await self._run_tar(name, tarball, beside, hidden)
+        hidden = f"/.{token_hex(16)}"
+        async with self._beside(name, tarball, layer) as beside:
+            unpacked, scratch = (os.path.join(beside, part) for part in PARTS)
+            tar, decompress = await self.threads(programs_for, tarball)
+            paths = tarball, unpacked, scratch, hidden
+            plan = make_unpacking_plan(*paths, tar, decompress, self.host)
+            complaints = await self._run_tar(name, plan, unpacked)
             if not of_image and await self.threads(identity_of, tarball) != os.path.basename(layer):
                 raise HasChanged
             # Some builders' layers have no end mark. That a layer is whole, its digest shows.
@@ -95,23 +97,49 @@ class Unpacker:
             left_out = complaints.left_out
             known = {"tarball": of_image or tarball, **asdict(taken), "left_out": left_out}
             metadata: Metadata = await self.threads(_settle, beside, begin, layer, known)
+        return metadata
+
+    async def merge(self, layers: Sequence[str], layer: str, known: dict[str, Any]) -> Metadata:
+        """Make a layer of what an overlay of others, the highest first, shows.
+
+        :param known: what is known of it
+        It is not flushed to the disk. Raises ConfigAtFault, MachineAtFault.
+        """
+        name, hidden = f"the merge of {len(layers)} layers", f"/.{token_hex(16)}"
+        async with self._beside(name, known["tarball"], layer) as beside:
+            merged, scratch = (os.path.join(beside, part) for part in PARTS)
+            tar, sh = await self.threads(find, "tar"), await self.threads(find, "sh")
+            plan = make_merging_plan(layers, merged, scratch, hidden, tar, sh, self.host)
+            complaints = await self._run_tar(name, plan, merged)
+            check_words(f"unpacking {name}", complaints)
+            await self.pool.writes(os.rmdir, merged + hidden)
+            taken = await self.threads(check, name, merged, self.bounds)
+            facts = {**known, **asdict(taken)}
+            metadata: Metadata = await self.threads(_settle, beside, merged, layer, facts)
+        return metadata
+
+    @asynccontextmanager
+    async def _beside(self, name: str, tarball: str, layer: str) -> AsyncIterator[str]:
+        """A folder beside the place of a layer, to make it in. Raises MachineAtFault."""
+        beside = f"{layer}-{token_hex(8)}{UNPACKING}"
+        made = os.path.join(beside, PARTS[0])
+        self._log.info("unpacking {tarball}", tarball=tarball)
+        self.under_way[made] = Progress(tarball, self.pool.reactor.seconds())
+        try:
+            await self.pool.writes(_make_folders, beside)
+            yield beside
         except OSError as error:
             raise MachineAtFault(f"unpacking {name}", str(error)) from error
         finally:
-            del self.under_way[unpacked]
+            del self.under_way[made]
             await self.remove(beside)
-        return metadata
 
-    async def _run_tar(self, name: str, tarball: str, beside: str, hidden: str) -> Complaints:
-        """Have tar unpack it; returns all that tar has said.
+    async def _run_tar(self, name: str, plan: Plan, folder: str) -> Complaints:
+        """Have tar fill a folder; returns all that tar has said.
 
         Raises ConfigAtFault, MachineAtFault.
         """
         what = f"unpacking {name}"
-        folder, scratch = os.path.join(beside, "layer"), os.path.join(beside, "scratch")
-        tar, decompress = await self.threads(programs_for, tarball)
-        paths = tarball, folder, scratch, hidden
-        plan = make_unpacking_plan(*paths, tar, decompress, self.host)
         child = await self.pool.take(plan)
         complaints, ended = Complaints(), Deferred[Exit]()
         child.on_exit, child.heard = ended.callback, complaints.feed
@@ -180,7 +208,7 @@ class Unpacker:
 
 
 def _make_folders(beside: str) -> None:
-    for folder in ("layer", "scratch"):
+    for folder in PARTS:
         os.makedirs(os.path.join(beside, folder), mode=0o755)
 
 
@@ -233,7 +261,7 @@ def _settle(beside: str, begin: str, layer: str, known: dict[str, Any]) -> Metad
     Raises ConfigAtFault, OSError.
     """
     begun = os.stat(beside).st_mtime  # by the clock of the files
-    metadata = Metadata(**known, **look(begin), begun=begun)
+    metadata = Metadata(**{"begun": begun, **known}, **look(begin))
     write(layer + RECORD, to_json(asdict(metadata)))
     os.rename(begin, layer)
     return metadata

@@ -1,4 +1,4 @@
-"""Makes a manager that dies, or whose inits wait, at a chosen point.
+"""Makes a manager that dies, or whose inits wait, at a chosen point, or that merges early.
 
 Python imports this by itself where its folder is on PYTHONPATH: nothing in the manager
 knows of it. The environment says what to do:
@@ -7,6 +7,7 @@ knows of it. The environment says what to do:
   it writes a small file (0: never, but count).
 - ``SABOTAGE_STEPS=FILE``: SIGKILL to the manager in place of the N-th step that it begins for
   services, or so many seconds later. The file says both, "N SECONDS", and can be written anew.
+- ``SABOTAGE_LOWER=N``: have an overlay take so many layers, so that images with more are merged.
 - ``SABOTAGE_INIT=FILE``: run this as the init.
 """
 
@@ -70,6 +71,11 @@ if "SABOTAGE_STEPS" in os.environ:
 
     keeper: Any = Keeper
     keeper._begin = dying_as_told(os.environ["SABOTAGE_STEPS"], keeper._begin)
+
+if "SABOTAGE_LOWER" in os.environ:
+    from txcontain.engine import images
+
+    vars(images)["MOST_LOWER"] = int(os.environ["SABOTAGE_LOWER"])
 
 if "SABOTAGE_INIT" in os.environ:
     from txcontain.runtime import pool
