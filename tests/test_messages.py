@@ -1686,9 +1686,14 @@ ELSEWHERE = (
         "files are copied {} times in {} already; try again later",
     ),
     (
-        "several logs of a swarm",
+        "the logs of all in a swarm, and of those to come",
         "swarm/test_swarm.py:test_several",
-        "a swarm tells one log at a time; name one instance: `txcontain logs INSTANCE`",
+        "a swarm does not tell of later instances; name those whose logs to follow",
+    ),
+    (
+        "too many logs of a swarm at once",
+        "swarm/test_swarm.py:test_several",
+        "{} logs are asked for, and up to {} are sent together; name fewer instances",
     ),
     (
         "a log of a swarm that is cut off",

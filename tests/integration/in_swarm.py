@@ -7,10 +7,12 @@ import re
 import signal
 import socket
 import subprocess
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from tests.integration.harness import listens, wait_until
+from tests.integration.harness import PATIENCE, listens, wait_until
 from tests.integration.probes import PRELUDE, python_image
 from tests.integration.swarm_hosts import ask_docker
 from tests.integration.tarballs import file, folder, pack, script
@@ -80,6 +82,29 @@ class LifeTests(SwarmCase):
         timed = self.says(instance, "b\n", "?stream=stderr&timestamps=1")
         self.assertRegex(timed, r"^20[0-9-]{8}T[0-9:]{8}\.[0-9]+Z b\n$")
         self.assert_problem(self.ask("GET", "/instances/nobody/logs"), 404)
+
+    def test_logs_of_several(self) -> None:
+        """Logs of several are merged by time, each line with its instance, and can be followed."""
+        text = "#!/bin/sh\necho {}; sleep 2; echo {}; sleep 60\n"
+        names = [self.launch(**self.job(text.format(*words))) for words in ("ac", "bd")]
+        for name, last in zip(names, "cd", strict=True):
+            self.says(name, f"{last}\n")
+        both = f"/logs?instance={names[0]}&instance={names[1]}"
+        for path in (f"{both}&timestamps=1", "/logs?all=1&timestamps=1"):
+            answer = self.ask("GET", path)
+            self.assertEqual(answer.status, 200, answer.reason)
+            told = [
+                line.replace(" | ", " ").split(" ") for line in answer.body.decode().splitlines()
+            ]
+            self.assertEqual(told, sorted(told, key=lambda line: line[1]))
+            said = [[word for name, _, word in told if name == one] for one in names]
+            self.assertEqual(said, [["a", "c"], ["b", "d"]])
+        following = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
+        self.addCleanup(following.close)
+        following.request("GET", f"{both}&follow=1&tail=1")
+        response = following.getresponse()
+        lines = {response.readline().decode() for _ in names}
+        self.assertEqual(lines, {f"{names[0]} | c\n", f"{names[1]} | d\n"})
 
     def assert_problem(self, answer: Any, status: int) -> None:
         """Fail unless a request was refused with this status."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +14,15 @@ from txcontain.errors import InvalidData, MachineAtFault
 from txcontain.logs.segments import Wanted
 from txcontain.logs.times import read_moment
 from txcontain.swarm.frames import LONGEST_FRAME, Frames, Lines
-from txcontain.swarm.logs import SILENT_FOR, Delivery, query_of, shown
+from txcontain.swarm.logs import (
+    KEEPS_WAITING,
+    MOST_HELD,
+    SILENT_FOR,
+    Delivery,
+    Log,
+    query_of,
+    read_frame,
+)
 
 EARLY, LATE = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:02Z"
 
@@ -55,9 +64,14 @@ class FrameTests(SynchronousTestCase):
             (LogsAsked(["x"]), b"a b\n"),
             (LogsAsked(["x"], timestamps=True), line),
             (LogsAsked(["x"], until), b""),
+            (LogsAsked(["x"], labelled=True), b"x | a b\n"),
+            (LogsAsked(["x"], labelled=True, timestamps=True), b"x | " + line),
         ):
-            self.assertEqual(shown(line, asked), said)
-        self.assertEqual(shown(f"{EARLY} a\n".encode(), LogsAsked(["x"], until)), b"a\n")
+            self.assertEqual(read_frame(line, asked, "x"), (LATE.encode(), said))
+        self.assertEqual(
+            read_frame(f"{EARLY} a\n".encode(), LogsAsked(["x"], until), "x")[1], b"a\n"
+        )
+        self.assertEqual(read_frame(b"t a", LogsAsked(["x"], labelled=True), "x")[1], b"x | a\n")
 
     def test_query(self) -> None:
         """Docker is asked for no more than what is wanted, as far as it can tell."""
@@ -87,50 +101,93 @@ class Transport:
 
 
 class DeliveryTests(SynchronousTestCase):
-    """A log on its way."""
+    """Logs on their way."""
 
     def setUp(self) -> None:
-        self.clock, self.taker, self.docker = Clock(), Taker(), Transport()
+        self.clock, self.taker = Clock(), Taker()
 
-    def deliver(self, **asked: Any) -> Delivery:
+    def deliver(self, *names: str, **asked: Any) -> list[Log]:
         """Begin."""
-        delivery = Delivery(self.taker, asked=LogsAsked(["x"], **asked), reactor=self.clock)
-        delivery.connected(self.docker)
-        return delivery
+        wanted = LogsAsked(names, labelled=len(names) > 1, **asked)
+        logs = [Log(name, wanted, Frames(), self.clock) for name in names]
+        delivery = Delivery(self.taker, logs=logs, reactor=self.clock)
+        for log in logs:
+            log.told = delivery.go_on
+            log.makeConnection(Transport())
+        self.sent = Deferred.fromCoroutine(delivery.send())
+        return logs
 
-    def test_whole(self) -> None:
-        """What comes is passed on, no faster than it is taken."""
-        delivery = self.deliver()
-        delivery.received(frame("t a\n"))
-        delivery.pauseProducing()
-        delivery.resumeProducing()
-        delivery.ended(Failure(ResponseDone()))
-        self.successResultOf(delivery.over)
-        self.assertEqual(self.taker.taken, b"a\n")
-        self.assertEqual(self.docker.said, ["pauseProducing", "resumeProducing"])
+    def end(self, *logs: Log) -> None:
+        """Have these end as they should, which then is all."""
+        for log in logs:
+            log.connectionLost(Failure(ResponseDone()))
+        self.successResultOf(self.sent)
         self.assertIsNone(self.taker.producer)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_whole(self) -> None:
+        """What comes is passed on, no faster than it is taken."""
+        (log,) = self.deliver("x")
+        log.dataReceived(frame("t a\n"))
+        self.assertEqual(self.taker.taken, b"a\n")
+        self.taker.producer.pauseProducing()
+        lines = MOST_HELD // 1000 + 1
+        for _ in range(lines):
+            log.dataReceived(frame("t " + "b" * 1000))
+        self.assertEqual(log.transport.said, ["pauseProducing"])
+        self.clock.advance(SILENT_FOR)
+        self.assertEqual(self.taker.taken, b"a\n")
+        self.taker.producer.resumeProducing()
+        self.assertEqual(self.taker.taken, b"a\n" + b"b" * 1000 * lines)
+        self.assertEqual(log.transport.said, ["pauseProducing", "resumeProducing"])
+        self.end(log)
+
     def test_cut_off(self) -> None:
         """A log that is not whole does not pass for one: it is cut, silent or no log."""
-        for spoil in (
-            lambda delivery: None,
-            lambda delivery: self.clock.advance(SILENT_FOR),
-            lambda delivery: delivery.received(b"\1\0\0\0\xff\xff\xff\xff"),
+        for spoil, said in (
+            (lambda log: None, []),
+            (lambda log: self.clock.advance(SILENT_FOR), ["loseConnection"]),
+            (lambda log: log.dataReceived(b"\1\0\0\0\xff\xff\xff\xff"), ["loseConnection"]),
         ):
-            delivery = self.deliver()
-            spoil(delivery)
-            delivery.ended(Failure(ResponseFailed([])))
-            self.failureResultOf(delivery.over, MachineAtFault)
-        self.assertEqual(self.docker.said, ["loseConnection"] * 2)
+            (log,) = self.deliver("x")
+            spoil(log)
+            log.connectionLost(Failure(ResponseFailed([])))
+            self.failureResultOf(self.sent, MachineAtFault)
+            self.assertEqual(log.transport.said, said)
 
     def test_following(self) -> None:
         """A log that is followed may be silent for long."""
-        self.deliver(follow=True)
+        (log,) = self.deliver("x", follow=True)
         self.clock.advance(1e6)
-        self.assertEqual(self.docker.said, [])
+        self.assertEqual(log.transport.said, [])
 
     def test_gone(self) -> None:
         """If the client hangs up, so do we."""
-        self.deliver().stopProducing()
-        self.assertEqual(self.docker.said, ["loseConnection"])
+        (log,) = self.deliver("x")
+        self.taker.producer.stopProducing()
+        self.assertEqual(log.transport.said, ["loseConnection"])
+        self.successResultOf(self.sent)
+
+    def test_merged(self) -> None:
+        """Lines of several logs are sent by their times, each with its instance."""
+        one, other = self.deliver("x", "y")
+        one.dataReceived(frame("1 a\n") + frame("4 b\n"))
+        self.assertEqual(self.taker.taken, b"")
+        other.dataReceived(frame("2 c\n") + frame("3 d\n"))
+        self.assertEqual(self.taker.taken, b"x | a\ny | c\ny | d\n")
+        other.connectionLost(Failure(ResponseDone()))
+        self.assertEqual(self.taker.taken, b"x | a\ny | c\ny | d\nx | b\n")
+        self.end(one)
+
+    def test_followed_together(self) -> None:
+        """Of logs that are followed, a quiet one does not keep the others waiting for long."""
+        one, other = self.deliver("x", "y", follow=True)
+        one.dataReceived(frame("2 a\n"))
+        self.assertEqual(self.taker.taken, b"")
+        other.dataReceived(frame("1 b\n"))
+        self.assertEqual(self.taker.taken, b"y | b\n")
+        self.clock.advance(KEEPS_WAITING)
+        self.assertEqual(self.taker.taken, b"y | b\nx | a\n")
+        one.dataReceived(frame("3 c\n"))
+        self.assertEqual(self.taker.taken, b"y | b\nx | a\nx | c\n")
+        self.end(one, other)

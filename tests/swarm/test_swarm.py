@@ -18,7 +18,8 @@ from txcontain.api.areas import AREAS
 from txcontain.api.resources import make_root
 from txcontain.container.launch_request import read_launch_request
 from txcontain.engine.interface import LogsAsked
-from txcontain.swarm.mapping import name_of_config
+from txcontain.swarm import logs
+from txcontain.swarm.mapping import name_of_config, name_of_service
 from txcontain.swarm.starting import LOOK_MOST, RUNS_WITHIN, Start
 from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, Swarm
 from txcontain.swarm.watch import AT_ONCE
@@ -358,11 +359,29 @@ class LogTests(SwarmCase):
         self.assertEqual(self.taker.taken, b"one\r\ntwo\r\n")
 
     def test_several(self) -> None:
-        """Several logs, or all, are refused by name."""
-        for names in ((), ("a", "b")):
+        """Several logs, or all, are merged; all can't be followed, nor more than there may be."""
+        names = self.launched(), self.launched()
+        for wanted in ((), names, ("config:web",)):
             self.taker = Taker()
-            error = self.refused(self.send(*names), errors.NotInSwarm)
-            self.assertIn("a swarm tells one log at a time", str(error))
+            asked = LogsAsked(wanted or None, labelled=True)
+            self.now(self.swarm.send_logs(asked, self.taker, int))
+            self.assertEqual(
+                self.taker.taken, "".join(f"{name} | hello\n" for name in names).encode()
+            )
+        everything = self.swarm.send_logs(LogsAsked(None, follow=True), self.taker, int)
+        error = self.refused(everything, errors.NotInSwarm)
+        self.assertIn("name those whose logs to follow", str(error))
+        self.patch(logs, "MOST", 1)
+        self.refused(self.swarm.send_logs(LogsAsked(None), self.taker, int), errors.TooMany)
+
+    def test_one_is_refused(self) -> None:
+        """If one of several can't be read, the others are not left unread, and nothing is sent."""
+        self.taker, names = Taker(), (self.launched(), self.launched())
+        second = self.fake.services[name_of_service(names[1])]["ID"]
+        self.fake.refusals[f"GET /services/{second}/logs"] = 500, "broken"
+        asked = LogsAsked(names, labelled=True)
+        self.refused(self.swarm.send_logs(asked, self.taker, int), errors.MachineAtFault)
+        self.assertEqual(self.taker.taken, b"")
 
 
 class GapTests(SwarmCase):

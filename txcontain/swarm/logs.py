@@ -1,23 +1,34 @@
-"""What an instance has written, as Docker sends it: frames, each with the time and a line."""
+"""What instances have written, as Docker sends it: frames, each with the time and a line."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 
 from txcontain.engine.interface import LogsAsked
-from txcontain.errors import InvalidData, MachineAtFault
+from txcontain.engine.names import match, match_all
+from txcontain.errors import InvalidData, MachineAtFault, NotInSwarm, TooMany
+from txcontain.images.answers import drop
 from txcontain.later import Timer
 from txcontain.logs.push import PushProducer
 from txcontain.logs.segments import FOREVER
 from txcontain.logs.times import SECOND, read_moment
+from txcontain.swarm.client import Docker
 from txcontain.swarm.frames import Frames, Lines
+from txcontain.swarm.records import Instance, Seen, instances, known
 
+MOST = 64  # logs that are sent together
 SILENT_FOR = 10.0  # seconds, if no more is to come: a node of a swarm may have gone
+KEEPS_WAITING = 0.5  # seconds: for so long the others wait for a log that is followed
+MOST_HELD = 1 << 18  # bytes of a log that wait for those of others, or for the consumer
+LONGEST_WRITE = 1 << 16  # bytes
 
 
 def query_of(asked: LogsAsked) -> dict[str, str]:
@@ -33,101 +44,193 @@ def query_of(asked: LogsAsked) -> dict[str, str]:
     }
 
 
-def shown(frame: bytes, asked: LogsAsked) -> bytes:
-    """What is sent of a frame; nothing if it is too late."""
-    time, _, line = frame.partition(b" ")
+def read_frame(frame: bytes, asked: LogsAsked, name: str) -> tuple[bytes, bytes]:
+    """The time of a frame of an instance, each as long as all others; and what is sent of it.
+
+    That is nothing if it is too late. Raises InvalidData.
+    """
+    time, _, text = frame.partition(b" ")
     if asked.wanted.until < FOREVER and read_moment("a time", time.decode()) > asked.wanted.until:
-        return b""
-    return frame if asked.timestamps else line
+        return time, b""
+    if asked.timestamps:
+        text = frame
+    if asked.labelled:  # a line that ends with the log, or is sent in parts, has no end of its own
+        text = f"{name} | ".encode() + text.removesuffix(b"\n") + b"\n"
+    return time, text
+
+
+@define(eq=False)
+class Log(Protocol):
+    """The body of an answer, which is a log: its frames wait until they are sent."""
+
+    name: str  # of its instance
+    asked: LogsAsked
+    cut: Frames | Lines  # how it comes
+    reactor: Any
+    told: Callable[[], object] = int  # called when there is more of it, or it is over
+    frames: deque[tuple[bytes, bytes]] = field(factory=deque)  # as they are read
+    over: bool = False
+    is_whole: bool = False
+    transport: Any = None
+    _held: int = 0  # bytes of the frames
+    _is_paused: bool = False
+    _came: float = 0.0  # when the last of it came
+    _silence: Timer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._silence = Timer(self.reactor, self.hang_up)
+
+    @property
+    def keeps_waiting(self) -> bool:
+        """Whether something older than what others have may be on its way."""
+        if self.over or self.frames:
+            return False
+        return not self.asked.follow or self.reactor.seconds() < self._came + KEEPS_WAITING
+
+    def connectionMade(self) -> None:
+        """It begins."""
+        self._expect_more()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Some of it has come."""
+        self._expect_more()
+        try:
+            cut = [frame for _, frame in self.cut.feed(data)]
+            came = [read_frame(frame, self.asked, self.name) for frame in cut]
+        except InvalidData:
+            self.hang_up()
+            return
+        self.frames += came
+        self._held += sum(len(text) for _, text in came)
+        if self._held > MOST_HELD and not self._is_paused:
+            self._is_paused = True
+            self._silence.cancel()
+            self.transport.pauseProducing()
+        self.told()
+
+    def take(self) -> bytes:
+        """What is sent of the next of its frames."""
+        _, text = self.frames.popleft()
+        self._held -= len(text)
+        if self._is_paused and self._held <= MOST_HELD // 2:
+            self._is_paused = False
+            self._expect_more()
+            self.transport.resumeProducing()
+        return text
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is over, or cut off."""
+        self._silence.cancel()
+        self.over, self.is_whole = True, bool(reason.check(ResponseDone))
+        self.told()
+
+    def hang_up(self) -> None:
+        """Let no more of it come."""
+        if not self.over:
+            self.transport.loseConnection()
+
+    def _expect_more(self) -> None:
+        self._came = self.reactor.seconds()
+        if not self.asked.follow:
+            self._silence.after(SILENT_FOR)
 
 
 @define(eq=False)
 class Delivery(PushProducer):
-    """Sends a log to a consumer, no faster than that takes it."""
+    """Sends logs to a consumer by the times of their lines, no faster than it takes them."""
 
-    asked: LogsAsked = field(kw_only=True)
+    logs: Sequence[Log] = field(kw_only=True)
     reactor: Any = field(kw_only=True)
-    over: Deferred[None] = field(factory=Deferred)
-    cut: Frames | Lines = field(factory=Frames, kw_only=True)  # how it comes
-    _transport: Any = None  # of the connection to Docker
-    _silence: Timer = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._silence = Timer(self.reactor, self._hang_up)
-
-    def connected(self, transport: Any) -> None:
-        """The answer begins."""
-        self._transport = transport
+    async def send(self) -> None:
+        """Send all, to the end. Raises MachineAtFault."""
+        waited = Timer(self.reactor, self.go_on)
         self.begin()
-        self._expect_more()
-
-    def received(self, data: bytes) -> None:
-        """Some of it has come."""
-        self._expect_more()
         try:
-            self.consumer.write(b"".join(shown(one, self.asked) for _, one in self.cut.feed(data)))
-        except InvalidData:
-            self._hang_up()
+            while await self.free():
+                if ready := self._ready():
+                    self.consumer.write(ready)
+                elif all(log.over for log in self.logs):
+                    break
+                else:
+                    if any(log.frames for log in self.logs):
+                        waited.after(KEEPS_WAITING)
+                    await self.news()
+        finally:
+            waited.cancel()
+            for log in self.logs:
+                log.hang_up()
+            self.finish()
+        if not self.gone and not all(log.is_whole for log in self.logs):
+            raise MachineAtFault("sending a log", "Docker did not send all of it")
 
-    def ended(self, reason: Any) -> None:
-        """It is over, or cut off."""
-        self._silence.cancel()
-        self.finish()
-        if reason.check(ResponseDone):
-            self.over.callback(None)
-        else:
-            self.over.errback(MachineAtFault("sending a log", "Docker did not send all of it"))
-
-    def pauseProducing(self) -> None:
-        """The consumer has enough for now."""
-        self._silence.cancel()
-        self._transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """The consumer takes more."""
-        if not self.gone:
-            self._expect_more()
-            self._transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """The consumer is gone."""
-        super().stopProducing()
-        self._hang_up()
-
-    def _expect_more(self) -> None:
-        if not self.asked.follow:
-            self._silence.after(SILENT_FOR)
-
-    def _hang_up(self) -> None:
-        self._transport.loseConnection()
+    def _ready(self) -> bytes:
+        """Some of what no log can have an older line than."""
+        ready, length = list[bytes](), 0
+        while length < LONGEST_WRITE and not any(log.keeps_waiting for log in self.logs):
+            waiting = [log for log in self.logs if log.frames]
+            if not waiting:
+                break
+            ready.append(min(waiting, key=lambda log: log.frames[0][0]).take())
+            length += len(ready[-1])
+        return b"".join(ready)
 
 
-class Body(Protocol):
-    """The body of an answer."""
+def choose(seen: Seen, asked: LogsAsked) -> list[Instance]:
+    """The instances whose logs are wanted.
 
-    transport: Any
-
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-
-    def connectionMade(self) -> None:
-        """It begins."""
-        self.delivery.connected(self.transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Some of it."""
-        self.delivery.received(data)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        """Its end."""
-        self.delivery.ended(reason)
+    Raises NoSuchInstance, Ambiguous, NotInSwarm, TooMany.
+    """
+    found, names = {one.name: one for one in instances(seen)}, known(seen)
+    if asked.names is None:
+        if asked.follow:
+            raise NotInSwarm(
+                "a swarm does not tell of later instances", "name those whose logs to follow"
+            )
+        return _few([*found.values()])
+    look_up = match_all if asked.labelled else lambda *given: [match(*given)]
+    chosen = dict.fromkeys(name for wanted in asked.names for name in look_up(wanted, names))
+    return _few([found[name] for name in chosen])
 
 
-async def deliver(
-    response: Any, asked: LogsAsked, consumer: Any, reactor: Any, *, of_terminal: bool
+def _few(chosen: list[Instance]) -> list[Instance]:
+    if len(chosen) > MOST:
+        raise TooMany(
+            f"{len(chosen)} logs are asked for, and up to {MOST} are sent together",
+            "name fewer instances",
+        )
+    return chosen
+
+
+async def send(
+    docker: Docker,
+    seen: Seen,
+    asked: LogsAsked,
+    consumer: Any,
+    begin: Callable[[], object],
+    reactor: Any,
 ) -> None:
-    """Send the log in an answer to a consumer, to its end. Raises MachineAtFault."""
-    cut = Lines() if of_terminal else Frames()
-    delivery = Delivery(consumer, asked=asked, reactor=reactor, cut=cut)
-    response.deliverBody(Body(delivery))
-    await delivery.over
+    """Send what instances have written. Raises as ``choose`` does; Unavailable, MachineAtFault.
+
+    :param begin: is called before anything is sent
+    """
+    chosen, responses = choose(seen, asked), list[Any]()
+    with ExitStack() as unread:
+        for one in chosen:
+            opening = docker.open(one.log, doing="reading a log", **query_of(asked))
+            responses.append(await opening)
+            unread.callback(drop, responses[-1])
+        unread.pop_all()
+    begin()
+    delivery = Delivery(
+        consumer,
+        reactor=reactor,
+        logs=[
+            Log(one.name, asked, Lines() if one.has_terminal else Frames(), reactor)
+            for one in chosen
+        ],
+    )
+    for response, log in zip(responses, delivery.logs, strict=True):
+        log.told = delivery.go_on
+        response.deliverBody(log)
+    await delivery.send()

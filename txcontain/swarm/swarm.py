@@ -286,18 +286,12 @@ class Swarm:
     # -- logs --------------------------------------------------------------------------------
 
     async def send_logs(self, asked: LogsAsked, consumer: Any, begin: Callable[[], object]) -> None:
-        """Send what an instance has written. Raises NoSuchInstance, Ambiguous, NotInSwarm."""
-        if asked.names is None or len(asked.names) != 1:
-            raise NotInSwarm(
-                "a swarm tells one log at a time", "name one instance: `txcontain logs INSTANCE`"
-            )
+        """Send what instances have written.
+
+        Raises NoSuchInstance, Ambiguous, NotInSwarm, TooMany, Unavailable, MachineAtFault.
+        """
         seen, _ = await self.watch.now()
-        found = {one.name: one for one in instances(seen)}
-        chosen = found[match(asked.names[0], known(seen))]
-        response = await self.docker.open(chosen.log, doing="reading a log", **logs.query_of(asked))
-        begin()
-        of_terminal = chosen.has_terminal
-        await logs.deliver(response, asked, consumer, self.host.reactor, of_terminal=of_terminal)
+        await logs.send(self.docker, seen, asked, consumer, begin, self.host.reactor)
 
     # -- by hand -----------------------------------------------------------------------------
 
