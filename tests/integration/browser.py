@@ -59,8 +59,16 @@ class BrowserCase(ManagerCase):
         return self._browser
 
     def go(self, page: Any, address: str) -> None:
-        """Go to another view, as a link does."""
-        page.evaluate("address => (location.hash = address)", address)
+        """Go to another view, as a link does, and wait until it is drawn."""
+        page.evaluate(
+            """address => new Promise((done) => {
+                const before = location.href;
+                addEventListener("hashchange", done, {once: true});
+                location.hash = address;
+                if (location.href === before) done();
+            })""",
+            address,
+        )
 
     def setUp(self) -> None:
         """Start the manager."""

@@ -173,6 +173,30 @@ class OverviewTests(BrowserCase):
         page.keyboard.press("Escape")
         page.get_by_role("dialog").wait_for(state="detached")
 
+    def test_at_once(self) -> None:
+        """Where one goes and what one presses before a picture was drawn is not lost."""
+        name = self.launch(**self.job(SERVER))
+        page = self.open()
+        to_logs = "() => (location.hash = '#/logs')"
+        page.add_init_script(f"addEventListener('DOMContentLoaded', {to_logs})")
+        page.reload()
+        page.get_by_role("heading", name="Logs").wait_for()
+        self.press_at_once(page, "j", ".row .when")
+        self.press_at_once(page, "Enter", ".row.selected")
+        self.go(page, "#/events")
+        page.get_by_role("heading", name=name).wait_for()
+
+    def press_at_once(self, page: Any, key: str, what: str) -> None:
+        """Have a key be pressed as soon as something is there."""
+        page.evaluate(
+            """([key, what]) => new MutationObserver((_, observer) => {
+                if (!document.querySelector(what)) return;
+                observer.disconnect();
+                document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+            }).observe(document.body, {attributes: true, childList: true, subtree: true})""",
+            [key, what],
+        )
+
 
 class SignInTests(BrowserCase, AccessCase):
     """The page of a manager that asks for tokens."""

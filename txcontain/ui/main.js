@@ -10,7 +10,18 @@ import { LogsOfAll } from "./logs.js";
 import { Overview } from "./overview.js";
 import { Services } from "./services.js";
 import { Steps } from "./step.js";
-import { Dialog, Nav, html, keys, render, shown, useEffect, useLive, useState } from "./ui.js";
+import {
+  Dialog,
+  Nav,
+  html,
+  keys,
+  render,
+  shown,
+  useEffect,
+  useLayoutEffect,
+  useLive,
+  useState,
+} from "./ui.js";
 
 // Address, title, view; one without a title is not in the menu.
 const VIEWS = [
@@ -47,19 +58,22 @@ function Page() {
   const [where, setWhere] = useState(place());
   const [unknown, setUnknown] = useState(false);
   const [help, setHelp] = useState(false);
-  useEffect(() => {
+  // Before anyone sees it: else where they go and what they press at once is lost.
+  useLayoutEffect(() => {
     const moved = () => setWhere(place());
     addEventListener("hashchange", moved);
     addEventListener("keydown", pressed);
     keys.set("?", { words: "all keys", act: () => setHelp(true) });
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  useEffect(() => {
     onUnknown(() => {
       stop();
       setUnknown(true);
     });
     start();
-    return () => removeEventListener("hashchange", moved);
   }, []);
-  useEffect(
+  useLayoutEffect(
     () =>
       menu(live).forEach(([address, title], at) =>
         keys.set(String(at + 1), { words: title, act: () => go(`#/${address}`) }),

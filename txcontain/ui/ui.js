@@ -50,7 +50,8 @@ export function useClock(seconds) {
 export const keys = new Map();
 
 export function useKeys(bindings, inputs) {
-  useEffect(() => {
+  // Before anyone sees what they are for: else what is pressed at once is lost, or does what it did.
+  useLayoutEffect(() => {
     for (const [key, words, act] of bindings) keys.set(key, { words, act });
     return () => bindings.forEach(([key]) => keys.delete(key));
   }, inputs);
