@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.integration.harness import PROJECT, ManagerCase
+from tests.integration.harness import PROJECT, ManagerCase, wait_until
 from tests.support import browser, needs_browser
 
 PICTURES = PROJECT / "docs/pictures"
@@ -103,14 +103,12 @@ class BrowserCase(ManagerCase):
         self.assertLessEqual(page.evaluate(wider), 0, f"{page.url} is wider than its window")
 
     def assert_shows_where_it_is(self, page: Any) -> None:
-        """Fail if what leads to the view that is seen is cut off."""
-        cut = page.evaluate(
-            """() => [...document.querySelectorAll("nav [aria-current]")].filter((link) => {
-                const [one, box] = [link, link.parentNode].map((it) => it.getBoundingClientRect());
-                return one.left < box.left - 1 || one.right > box.right + 1;
-            }).map((link) => link.textContent)"""
-        )
-        self.assertEqual(cut, [], page.url)
+        """Fail if what leads to the view that is seen stays cut off."""
+        cut = """() => [...document.querySelectorAll("nav [aria-current]")].filter((link) => {
+            const [one, box] = [link, link.parentNode].map((it) => it.getBoundingClientRect());
+            return one.left < box.left - 1 || one.right > box.right + 1;
+        }).map((link) => link.textContent)"""
+        wait_until(lambda: page.evaluate(cut) == [], f"no link to {page.url} is cut off")
 
     def warm(self) -> int:
         """How many inits wait for a plan."""

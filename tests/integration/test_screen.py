@@ -63,6 +63,7 @@ class OverviewTests(BrowserCase):
             **self.ask("GET", "/host").json,
             "pressure": {"cpu": 34.5, "io": 0},
             "memory": {"total": 8 << 30, "available": 1 << 20},
+            "disk": {"total": 8 << 30, "available": 4 << 30},
             "pool": {"wanted": 2, "warm": 1},
         }
         page.route("**/host", lambda route: route.fulfill(json=told))
@@ -76,9 +77,10 @@ class OverviewTests(BrowserCase):
         page.clock.install()
         page.reload()
         page.get_by_text("disk free").wait_for()
+        page.get_by_text("Nothing runs yet").wait_for()  # then it has asked for all that it needs
+        self.show(page, "hidden")
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        self.show(page, "hidden")
         page.clock.run_for(60_000)
         self.assertEqual(asked, [])
         with page.expect_request("**/host"):
@@ -523,6 +525,7 @@ class EscapeTests(BrowserCase):
             page.get_by_text("It prevents: to ask the kernel for a way around.").wait_for()
             page.keyboard.press("n")
             page.get_by_text("+ Seccomp: 2").wait_for()
+            page.get_by_text("Without it, this").wait_for()  # so that the button takes keys
             page.get_by_role("button", name="Try its escape").press("Enter")
             page.get_by_text("it got out").wait_for()
             page.get_by_text("held").wait_for()
@@ -606,7 +609,7 @@ class PicturesTests(BrowserCase):
         self.picture(dark, "logs")
         narrow = self.open(size=NARROW)
         narrow.route("**/host", self.tell_of_a_quiet_host)
-        narrow.get_by_text("2.1 %").wait_for()
+        narrow.get_by_role("list", name="The host").get_by_text("2.1 %").wait_for()
         self.picture(narrow, "narrow", seconds=5)
 
 
@@ -678,8 +681,10 @@ class ServicesTests(BrowserCase):
         page.get_by_role("button", name="Close").click()
         page.get_by_label("Version of shop-web").fill("1.5")
         page.get_by_role("button", name="Update").click()
+        page.get_by_text("web has failed").wait_for()
         page.get_by_role("button", name="Close").click()
         page.get_by_role("button", name="Roll back to web-1-3").click()
+        page.get_by_text("web has failed").wait_for()
         page.get_by_role("button", name="Close").click()
         page.get_by_role("button", name="Change…").click()
         up = page.get_by_role("dialog").get_by_role("button", name="Up")
