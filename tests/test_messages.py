@@ -1751,16 +1751,6 @@ ELSEWHERE = (
         "it has closed the connection without an answer",
     ),
     (
-        "the terminal of an instance of a swarm",
-        "swarm/test_execs.py:test_attach",
-        "a swarm leads to no terminal of an instance",
-    ),
-    (
-        "the same: what to do",
-        "swarm/test_execs.py:test_attach",
-        "`docker attach` does it {}",
-    ),
-    (
         "a Docker that does not run a command, whatever the network says",
         "swarm/test_execs.py:test_no_answer",
         "running a command in {}; try again",

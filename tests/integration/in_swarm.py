@@ -269,6 +269,8 @@ class ExplainTests(SwarmCase):
         }
         instance = self.launch(**self.job("#!/bin/sh\nsleep 600\n", **keys))
         script, made = self.explained(f"/instances/{instance}"), self.services()
+        (service,) = made.values()
+        del service["TaskTemplate"]["ContainerSpec"]["OpenStdin"]  # as the script says itself
         self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
         self.run_by_hand(script)
         self.assertEqual(self.services(), made)

@@ -438,3 +438,36 @@ class CopyTests(ExecCase):
         self.assertEqual(os.readlink(out / "link"), "sub/a")
         shown = self.command("cp", f"{self.instance}:/data/in/sub/a", "-")
         self.assertIn("a", shown.stdout)
+
+
+class AttachTests(ExecCase):
+    """The terminal of an instance."""
+
+    def setUp(self) -> None:
+        """Launch one whose program is a shell."""
+        super().setUp()
+        self.instance = self.launch(tty=True, command=["sh"], startup_env="PS1=% ")
+
+    def attach(self, *words: str) -> Terminal:
+        """Be attached to it."""
+        terminal = self.type_at("attach", *words, self.instance)
+        wait_until(terminal.is_raw, "it is attached")
+        return terminal
+
+    def test_attach(self) -> None:
+        """Two are attached: both see all, either types; one leaves, and the end is the other's."""
+        first, second = self.attach(), self.attach("--detach-keys", "ctrl-x,d")
+        second.type("echo A$((1+1)) $(stty size 2>&1)\r")
+        for terminal in first, second:
+            wait_until(functools.partial(terminal.shows, "A2"), "both see what one has typed")
+        first.type("cat\r")
+        wait_until(lambda: second.shows("cat\r\n"), "cat runs")
+        first.type("\x03")
+        wait_until(lambda: "% " in second.after("^C"), "Ctrl-C has ended it")
+        first.type("echo \x10\x11")
+        self.assertEqual(first.process.wait(30), 0)
+        self.assertIn(self.instance, self.running())
+        second.type("\x15echo C$((1+1)) \x18e\r")
+        wait_until(lambda: second.shows("C2"), "other keys are passed on")
+        second.type("exit 4\r")
+        self.assertEqual(second.process.wait(30), 4, second.screen)

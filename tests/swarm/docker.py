@@ -75,7 +75,8 @@ class FakeDocker(Resource):
         self.changes: Any = None  # of each container's files
         self.used: Any = USED  # by each container
         self.execs: list[Any] = []  # what each was to be
-        self.how: Any = {"Pid": 7, "Running": True, "ExitCode": None}  # each stands
+        self.ended: Any = {"Running": True, "ExitCode": 0}  # how each container stands
+        self.how: Any = {"Pid": 7, "Running": True, "ExitCode": None}  # each exec stands
 
     def render(self, request: Any) -> Any:
         """Answer."""
@@ -111,7 +112,10 @@ class FakeDocker(Resource):
             case ["GET ", "info"]:
                 return 200, {"Swarm": {"NodeID": self.node}}
             case ["GET ", "containers", "c1", "json"]:
-                return 200, {"Config": {"User": "", "Env": ["A=1", "HOME=/root"]}}
+                config = {"User": "", "Env": ["A=1", "HOME=/root"]}
+                return 200, {"Config": config, "State": self.ended}
+            case ["POST ", "containers", "c1", "resize"]:
+                return 200, None
             case ["GET ", "containers", "c1", "changes"]:
                 return 200, self.changes
             case ["GET ", "containers", "c1", "stats"]:

@@ -410,13 +410,6 @@ class ExplainTests(ExecCase):
         wanted = "docker exec --interactive --tty --user=bob --workdir=/x --env=A=1 c1 ls 'a b'\n"
         self.assertTrue(script.endswith(wanted), script)
 
-    def test_attach(self) -> None:
-        """The terminal of an instance is refused by name."""
-        error = self.refused(
-            self.swarm.attach(self.name, None, from_start=False), errors.NotInSwarm
-        )
-        self.assertIn("`docker attach`", str(error))
-
 
 class HijackedTests(ExecCase):
     """The connection itself."""

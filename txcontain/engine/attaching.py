@@ -52,10 +52,7 @@ class Attached:
 
     def __attrs_post_init__(self) -> None:
         if not self.instance.spec.tty:
-            raise WrongState(
-                f"{self.instance.name} has no terminal",
-                'its config needs "tty": true; its output is in its log',
-            )
+            raise without_terminal(self.instance.name)
         screen = _Screen(self)
         self._reader = log_reader(self.manager, [self.instance], EVERYTHING, screen)
 
@@ -178,3 +175,9 @@ class _Screen:
     def write(self, data: bytes) -> None:
         """Some of it."""
         self.attached.look(data)
+
+
+def without_terminal(name: str) -> WrongState:
+    """The error if someone would be attached to an instance that has no terminal."""
+    hint = 'its config needs "tty": true; its output is in its log'
+    return WrongState(f"{name} has no terminal", hint)

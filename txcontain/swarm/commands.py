@@ -31,6 +31,9 @@ from txcontain.swarm.mapping import Json, of_program
 from txcontain.swarm.places import Place
 
 LONGEST_DATABASE = 1 << 20  # bytes of /etc/passwd, as a tarball
+# By which Docker would let go of a terminal, instead of Ctrl-P Ctrl-Q: our clients have keys of
+# their own. It holds back the first until another key comes: so that one hardly anybody types.
+LEAVING = "ctrl-^,ctrl-@,ctrl-^,ctrl-_"
 MARK = "TXCONTAIN_EXEC"  # the variable by which a command is found
 # Those that came from outside of the container (their parent is 0), and have the mark.
 FIND_AND_SIGNAL = """\
@@ -79,6 +82,7 @@ async def _make(place: Place, command: Command) -> Made:
         "AttachStdout": True,
         "AttachStderr": True,
         "Tty": command.terminal is not None,
+        "DetachKeys": LEAVING,
         "Cmd": list(command.command),
         "Env": [f"{name}={value}" for name, value in env.items()],
         "User": user,

@@ -12,23 +12,19 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.endpoints import connectProtocol
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
+from twisted.internet.defer import Deferred
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.engine.manager import Manager
 from txcontain.errors import Error, InvalidData, MachineAtFault, TooMany, Unavailable
-from txcontain.later import Timer, background, bounded, poll
+from txcontain.later import Timer, background, poll
 from txcontain.runtime.exits import Exit, exit_of
 from txcontain.runtime.session import KILL_AFTER
 from txcontain.runtime.sessions import JOIN_WITHIN, MOST, MOST_EACH
 from txcontain.swarm import commands
-from txcontain.swarm.client import why
 from txcontain.swarm.commands import Made
 from txcontain.swarm.frames import Frames
-from txcontain.swarm.hijack import Hijacked
+from txcontain.swarm.hijack import Hijacked, Streamed, take_over
 from txcontain.swarm.places import Place
 
 LOOK_AFTER, LOOK_MOST = 0.01, 0.5  # seconds between looks at a command
@@ -36,9 +32,8 @@ COMPLAINS_WITHIN = 2.0  # seconds: why it was not started
 LONGEST_COMPLAINT = 4096  # bytes of that
 
 
-@implementer(IPushProducer)
 @define(eq=False)
-class Session:
+class Session(Streamed):
     """A command in a container: a Stdio."""
 
     place: Place
@@ -69,18 +64,10 @@ class Session:
 
     # -- its input -------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Let the command read this."""
-        self.streams.transport.write(data)
-
     def close_input(self) -> None:
         """No more input comes. (A terminal has no end: there, Ctrl-D is input like any other.)"""
         if not self.made.has_terminal:
             self.streams.close_input()
-
-    def register_input(self, producer: Any) -> None:
-        """Have a push producer pause while the command does not read."""
-        self.streams.transport.registerProducer(producer, True)
 
     def resize(self, size: Size) -> None:
         """The terminal, if it has one, has this size now."""
@@ -90,34 +77,20 @@ class Session:
 
     # -- its output ------------------------------------------------------------
 
-    def pauseProducing(self) -> None:
-        """Read no output for now."""
-        self.paused = True
-        self.streams.transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Read on."""
-        self.paused = False
-        self.streams.resume()
-
     def stopProducing(self) -> None:
         """No one reads its output any more."""
         self.end("no one reads its output any more")
 
     def _hear(self, data: bytes) -> None:
         if self.made.has_terminal:
-            self._tell(1, data)
+            self.tell(1, data)
             return
         try:
             for stream, part in self._frames.feed(data):
-                self._tell(stream, part)
+                self.tell(stream, part)
         except InvalidData as error:
             self.end(str(error))
             self.streams.abort()
-
-    def _tell(self, stream: int, data: bytes) -> None:
-        if self.heard is not None and data:
-            self.heard(stream, data)
 
     # -- its end ---------------------------------------------------------------
 
@@ -210,32 +183,14 @@ class Sessions:
 
     async def _join(self, place: Place, made: Made) -> Session:
         """Have Docker start it, and be its streams."""
+        asked = {"Detach": False, "Tty": made.has_terminal}
         doing = f"running a command in {place.instance.name}"
-        docker, reactor = place.manager, self.manager.reactor
-
-        async def connect() -> Hijacked:
-            path = f"{await docker.above()}/exec/{made.id}/start"
-            asked = Hijacked(path, {"Detach": False, "Tty": made.has_terminal}, doing)
-            streams: Hijacked = await connectProtocol(docker.endpoint, asked)
-            try:
-                await streams.taken
-            except BaseException:  # also if it is cancelled
-                streams.abort()
-                raise
-            return streams
-
         try:
-            streams = await bounded(reactor, JOIN_WITHIN, connect())
-        except Error:
-            raise
-        except Exception as error:  # whatever the network or TLS may raise
+            streams = await take_over(place.manager, f"/exec/{made.id}/start", asked, doing)
+        except Unavailable:
             stray = commands.send_signal(place, made, signal.SIGKILL)  # it may run all the same
             background(stray, f"ending a command in {place.instance.name}")
-            if isinstance(error, TimeoutError):
-                said = f"{docker.address} does not answer within {JOIN_WITHIN:g} seconds"
-            else:
-                said = f"{docker.address}: {why(error)}"
-            raise Unavailable(doing, said, "try again") from error
+            raise
         session = Session(place, made, self.manager, streams, self.running.discard)
         self.running.add(session)
         return session

@@ -17,13 +17,17 @@ HEAD = """\
 #!/bin/sh
 # Run this where Docker is a manager of the swarm. The image is in its registry.
 """
+NO_KEYS = """\
+# Docker's CLI can't have the terminal be typed at (OpenStdin): `attach` will only show it.
+"""
 MAKE_NETWORK = "docker network inspect {0} >/dev/null 2>&1 ||\n    {1}\n"
 
 
 def explain(service: Json) -> str:
     """The script that makes a service, given what it is made of: its networks are named."""
     networks = [one["Target"] for one in service["TaskTemplate"]["Networks"]]
-    return "".join([HEAD, *map(_network, networks), _lines(_words(service)), "\n"])
+    head = [HEAD, NO_KEYS if service["TaskTemplate"]["ContainerSpec"].get("OpenStdin") else ""]
+    return "".join([*head, *map(_network, networks), _lines(_words(service)), "\n"])
 
 
 def _network(name: str) -> str:

@@ -11,12 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import INegotiated
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.interfaces import INegotiated, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from txcontain.swarm.client import LONGEST_COMPLAINT, NoAnswer, refusal
+from txcontain.errors import Error, Unavailable
+from txcontain.later import bounded
+from txcontain.runtime.sessions import JOIN_WITHIN
+from txcontain.swarm.client import LONGEST_COMPLAINT, Manager, NoAnswer, refusal, why
 
 LONGEST_REFUSAL = 64 * LONGEST_COMPLAINT  # bytes read of an answer that refuses
 LONGEST_EARLY = 1 << 20  # bytes kept until it is resumed: far more than is read at a time
@@ -36,7 +41,8 @@ class Hijacked(Protocol):
         self._early: bytes | None = b""  # what came before it was first resumed
         self._http: h11.Connection | None = h11.Connection(h11.CLIENT)
         self._body, self._status = b"", 0  # of an answer that refuses
-        content = json.dumps(document).encode()
+        # Without a document there is nothing: what Docker does not read of it would be typed.
+        content = b"" if document is None else json.dumps(document).encode()
         headers = [
             ("Host", "docker"),
             ("Connection", "Upgrade"),
@@ -126,3 +132,62 @@ class Hijacked(Protocol):
         self.gone.callback(None)
         if not self.taken.called:
             self.taken.errback(NoAnswer("it has closed the connection without an answer"))
+
+
+@implementer(IPushProducer)
+class Streamed:
+    """What each Stdio does whose streams are such a connection."""
+
+    streams: Hijacked
+    heard: Callable[[int, bytes], None] | None
+    paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Let the process read this."""
+        self.streams.transport.write(data)
+
+    def register_input(self, producer: Any) -> None:
+        """Have a push producer pause while the process does not read."""
+        self.streams.transport.registerProducer(producer, True)
+
+    def pauseProducing(self) -> None:
+        """Read no output for now."""
+        self.paused = True
+        self.streams.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self.paused = False
+        self.streams.resume()
+
+    def tell(self, stream: int, data: bytes) -> None:
+        """Some output has come."""
+        if self.heard is not None and data:
+            self.heard(stream, data)
+
+
+async def take_over(manager: Manager, path: str, document: Any, doing: str) -> Hijacked:
+    """Ask POST of this path of a manager, whose connection becomes streams.
+
+    Raises Refused, Unavailable: then Docker may have done it all the same.
+    """
+
+    async def connect() -> Hijacked:
+        asked = Hijacked(await manager.above() + path, document, doing)
+        streams: Hijacked = await connectProtocol(manager.endpoint, asked)
+        try:
+            await streams.taken
+        except BaseException:  # also if it is cancelled
+            streams.abort()
+            raise
+        return streams
+
+    try:
+        return await bounded(manager.reactor, JOIN_WITHIN, connect())
+    except Error:
+        raise
+    except TimeoutError as error:
+        said = f"{manager.address} does not answer within {JOIN_WITHIN:g} seconds"
+        raise Unavailable(doing, said, "try again") from error
+    except Exception as error:  # whatever the network or TLS may raise
+        raise Unavailable(doing, f"{manager.address}: {why(error)}", "try again") from error

@@ -143,6 +143,7 @@ def _container(subject: Subject, instance: str) -> dict[str, Any]:
         "Labels": {INSTANCE: instance},
         "Init": spec.init,
         "TTY": spec.tty,
+        "OpenStdin": spec.tty,  # what is typed at the terminal
         "ReadOnly": subject.read_only,
         "StopSignal": signal_name(spec.stop_signal),
         "StopGracePeriod": nanoseconds(spec.stop_timeout),

@@ -26,7 +26,6 @@ from txcontain.errors import (
     InstanceExists,
     MachineAtFault,
     NoSuchInstance,
-    NotInSwarm,
     Unavailable,
     WrongState,
 )
@@ -44,11 +43,12 @@ from txcontain.swarm import (
     nodes,
     usage,
 )
+from txcontain.swarm.attaching import Attaching
 from txcontain.swarm.balancer import Balancer
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.execs import Sessions
 from txcontain.swarm.files import Copies, Reading, Writing, look
-from txcontain.swarm.lacking import LACKS, ON_ITS_NODE
+from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
 from txcontain.swarm.places import Place, place_of
@@ -77,6 +77,7 @@ class Swarm:
     balancer: Balancer = field(init=False)
     stacks: SwarmStacks = field(init=False)
     sessions: Sessions = field(init=False)
+    attaching: Attaching = field(init=False)
     copies: Copies = field(init=False)
     launches: Histogram = field(factory=Histogram)  # from each request until its script runs
 
@@ -86,8 +87,9 @@ class Swarm:
         self.watch = Watch(self.host.reactor, self.look, self._tell, self.balancer.settle)
         self.stacks = SwarmStacks(self.host, self.means, self.watch)
         self.sessions = Sessions(self.host)
+        self.attaching = Attaching(self.host)
         self.copies = Copies(self.host.reactor)
-        self.host.endings += [self.sessions.stop, self.copies.stop]
+        self.host.endings += [self.sessions.stop, self.attaching.stop, self.copies.stop]
 
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
@@ -318,10 +320,9 @@ class Swarm:
         return commands.explain(await self._place(name, "docker exec"), command)
 
     async def attach(self, name: str, size: Size | None, *, from_start: bool) -> Stdio:
-        """Refuse it. Raises NotInSwarm."""
-        raise NotInSwarm(
-            "a swarm leads to no terminal of an instance", f"`docker attach` does it {ON_ITS_NODE}"
-        )
+        """Use the terminal of an instance. Raises as an Engine's does."""
+        place = await self._place(name, "docker attach")
+        return await self.attaching.start(place, size, from_start=from_start)
 
     # -- files of instances ------------------------------------------------------------------
 
