@@ -1629,9 +1629,10 @@ ELSEWHERE = (
         "name",
     ),
     (
-        "a whole config, launched in a swarm",
-        "swarm/test_swarm.py:test_refused_choice",
-        "a swarm launches only configs that are kept; upload it first",
+        "a whole config that is too long, launched in a swarm",
+        "swarm/test_swarm.py:test_whole_refused",
+        "a whole config of a launch in a swarm has at most {} bytes; upload it, and launch it by "
+        "its name",
     ),
     (
         "a launch in a swarm under a name",

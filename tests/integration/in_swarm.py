@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,23 @@ class LifeTests(SwarmCase):
         self.assertEqual(one["node"], os.uname().nodename)
         self.assertEqual((other["instance"], other["state"]), (ended, "ended"))
         self.assertEqual(other["exit"]["reason"], "exit status 3")
+
+    def test_whole_config(self) -> None:
+        """A whole config is launched and not kept; `run -d` does that."""
+        config = self.config(**self.job("#!/bin/sh\necho it works\nsleep 600\n"), name="whole")
+        answer = self.ask("POST", "/instances", {"config": config})
+        self.assertEqual(answer.status, 200, answer.reason)
+        instance = answer.json["instance"]
+        self.says(instance, "it works\n")
+        told = self.ask("GET", f"/instances/{instance}").json["spec"]
+        self.assertEqual((told["name"], told["minor"]), ("whole", config["minor"]))
+        self.assertNotIn("whole", self.ask("GET", "/cfginfo").body.decode())
+        program = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url]
+        words = ["run", "-d", self.base_image, "sh", "-c", "echo $0; sleep 600"]
+        done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.says(done.stdout.strip(), "sh\n")
+        self.assertEqual(self.running(), [instance, done.stdout.strip()])
 
     def test_metrics(self) -> None:
         """Prometheus is told of nodes, instances and what the swarm takes for its answers."""

@@ -18,8 +18,8 @@ from txcontain.api.areas import AREAS
 from txcontain.api.resources import make_root
 from txcontain.container.launch_request import read_launch_request
 from txcontain.engine.interface import LogsAsked
-from txcontain.swarm import logs
-from txcontain.swarm.mapping import name_of_config, name_of_service
+from txcontain.swarm import logs, mapping
+from txcontain.swarm.mapping import WHOLE, name_of_config, name_of_service
 from txcontain.swarm.starting import LOOK_MOST, RUNS_WITHIN, Start
 from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, Swarm
 from txcontain.swarm.watch import AT_ONCE
@@ -140,12 +140,34 @@ class LaunchTests(SwarmCase):
     def test_refused_choice(self) -> None:
         """What a swarm can't keep of a launch is refused, and nothing is begun."""
         self.keep()
-        whole = self.as_asked(config=json.loads(document()))
-        self.assertIn("upload it first", str(self.refused(whole, errors.NotInSwarm)))
         for more in ({"instance": "w"}, {"remove": True}, {"labels": {"a": "b"}}):
             error = self.refused(self.as_asked(config="web", **more), errors.NotInSwarm)
             self.assertIn("takes no name, labels or removal", str(error))
         self.assertEqual(self.fake.services, {})
+
+    def test_whole(self) -> None:
+        """A whole config is launched and not kept; its service has it, and its image a name."""
+        self.keep()
+        config = {**json.loads(document()), "stop_timeout": 7}
+        name = self.now(self.as_asked(config=config)).summary["instance"]
+        self.assertEqual(self.now(self.swarm.inspect(name))["spec"]["stop_timeout"], 7)
+        ((image, _),) = self.exporter.published
+        self.assertRegex(image, "^127.0.0.1:5000/txcontain:[0-9a-f]{40}$")
+        self.assertEqual(self.now(self.swarm.config_names()), ["web-1-01.cfg"])
+        self.now(self.swarm.remove_config("web-1-01.cfg"))
+        self.assertEqual(self.now(self.swarm.inspect(name))["spec"]["stop_timeout"], 7)
+        (service,) = self.fake.services.values()
+        self.assertEqual(json.loads(service["Spec"]["Labels"][WHOLE]), config)
+
+    def test_whole_refused(self) -> None:
+        """A whole config that is too long, or can't be kept, is refused, and nothing is begun."""
+        config = json.loads(document())
+        unfit = self.as_asked(config={**config, "volumes": ["data /data"]})
+        self.assertIn("volumes: a volume is on", str(self.refused(unfit, errors.ConfigAtFault)))
+        self.patch(mapping, "LONGEST_WHOLE", 10)
+        long = self.as_asked(config=config)
+        self.assertIn("has at most 10 bytes", str(self.refused(long, errors.InvalidData)))
+        self.assertEqual((self.fake.services, self.exporter.published), ({}, []))
 
     def test_launch(self) -> None:
         """A launch answers when a task runs, its image pinned, and the list has the instance."""

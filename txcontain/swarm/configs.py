@@ -62,18 +62,18 @@ def with_users(names: Sequence[str], seen: Seen) -> list[tuple[Key, list[str]]]:
     return [(key, users(key, seen)) for key in in_order(names)]
 
 
-async def chosen(docker: Docker, asked: LaunchRequest) -> Key:
+async def chosen(docker: Docker, asked: LaunchRequest) -> Spec | Key:
     """The config that is to be launched: the newest, as far as no version is asked for.
 
     Raises NotInSwarm, NoSuchConfig, Unavailable, MachineAtFault.
     """
-    if isinstance(asked.config, Spec):
-        raise NotInSwarm("a swarm launches only configs that are kept", "upload it first")
     if asked.instance or asked.remove or asked.labels:
         raise NotInSwarm(
             "a launch in a swarm takes no name, labels or removal of the instance",
             "leave them out; a stack names what it has",
         )
+    if isinstance(asked.config, Spec):
+        return asked.config
     if asked.major and asked.minor:
         return asked.config, asked.major, asked.minor
     return newest(in_order(await names(docker)), asked.config, asked.major)
@@ -81,7 +81,7 @@ async def chosen(docker: Docker, asked: LaunchRequest) -> Key:
 
 def users(key: Key, seen: Seen) -> list[str]:
     """The instances of a config, also those that have ended: to inspect one takes its config."""
-    return [one.name for one in instances(seen) if one.key == key]
+    return [one.name for one in instances(seen) if one.key == key and not one.whole]
 
 
 async def remove(docker: Docker, file_name: str, seen: Seen) -> None:

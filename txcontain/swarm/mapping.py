@@ -25,8 +25,10 @@ Json = Mapping[str, Any]
 
 INSTANCE, CONFIG = "txcontain.instance", "txcontain.config"  # labels: what is ours is told by them
 KEY = ("name", "major", "minor")
+WHOLE = "txcontain.whole"  # a label: the config of an instance, if that is not kept
 NETWORK = "txcontain"  # an overlay: the private network of all hosts
 LONGEST_CONFIG = 1000 * 1024  # bytes, of a config of a swarm
+LONGEST_WHOLE = 64 * 1024  # bytes, of one that is not kept: each look at the swarm brings it
 LONGEST_NAME = 63  # characters of a service's name
 IDLE = ("sleep", "infinity")  # what runs if a config has no program
 RUN_SIZE = 64 << 20  # bytes of /run
@@ -79,6 +81,16 @@ def check(spec: Spec) -> None:
         raise InvalidData(f"a config in a swarm has at most {LONGEST_CONFIG} bytes")
 
 
+def check_whole(spec: Spec) -> None:
+    """The same of a config that is not kept."""
+    check(spec)
+    if len(spec.document.encode()) > LONGEST_WHOLE:
+        raise InvalidData(
+            f"a whole config of a launch in a swarm has at most {LONGEST_WHOLE} bytes",
+            "upload it, and launch it by its name",
+        )
+
+
 # -- configs -----------------------------------------------------------------------
 
 
@@ -90,10 +102,15 @@ def name_of_config(file_name: str) -> str:
 # -- services ------------------------------------------------------------------------
 
 
-def service_of(subject: Subject, instance: str) -> dict[str, Any]:
-    """The service that an instance is (the body of POST /services/create)."""
+def service_of(subject: Subject, instance: str, whole: str = "") -> dict[str, Any]:
+    """The service that an instance is (the body of POST /services/create).
+
+    :param whole: its config, if that is not kept
+    """
     spec = subject.spec
     labels = {INSTANCE: instance, **{f"txcontain.{key}": getattr(spec, key) for key in KEY}}
+    if whole:
+        labels[WHOLE] = whole
     return {
         "Name": name_of_service(instance),
         "Labels": labels,

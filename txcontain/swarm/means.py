@@ -33,10 +33,13 @@ class Means:
         """A config that is kept. Raises NoSuchConfig, Unavailable, MachineAtFault."""
         return from_json(await configs.read(self.docker, file_name))
 
-    async def publish(self, spec: Spec) -> Subject:
-        """Have a config's image in the registry; the tag keeps it if that is cleaned."""
+    async def publish(self, spec: Spec, tag: str = "") -> Subject:
+        """Have a config's image in the registry; the tag keeps it if that is cleaned.
+
+        :param tag: in place of the config's name
+        """
         place = f"{self.registry}/{REPOSITORY}"
-        image = f"{place}:{spec.file_name.removesuffix(SUFFIX)}"
+        image = f"{place}:{tag or spec.file_name.removesuffix(SUFFIX)}"
         insecure = read_reference(image).is_loopback  # as Docker has it
         subject, digest = await self.exporter.publish(spec, image, insecure)
         return evolve(subject, image=f"{place}@{digest}")

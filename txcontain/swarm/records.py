@@ -14,6 +14,7 @@ from txcontain.logs.times import SECOND, read_moment
 from txcontain.runtime.exits import Exit
 from txcontain.swarm.mapping import (
     KEY,
+    WHOLE,
     Json,
     by_age,
     is_ours,
@@ -83,6 +84,11 @@ class Instance:
     def key(self) -> tuple[str, str, str]:
         """The name, major and minor of its config."""
         return self.summary["name"], self.summary["major"], self.summary["minor"]
+
+    @property
+    def whole(self) -> str:
+        """Its config, if that is not kept."""
+        return str(self.service["Spec"]["Labels"].get(WHOLE, ""))
 
     @property
     def log(self) -> str:

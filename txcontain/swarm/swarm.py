@@ -6,15 +6,17 @@ So several of these may be beside each other, one for each manager.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from secrets import token_hex
 from typing import Any, ClassVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.container.launch_request import LaunchRequest
+from txcontain.container.spec import Spec, from_json
 from txcontain.engine.counts import Histogram
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
 from txcontain.engine.manager import Manager
@@ -60,6 +62,24 @@ from txcontain.swarm.watch import Watch
 TAKEN_BACK_WITHIN, LOOK_AGAIN = 300.0, 10.0  # seconds: a gap, and between looks then
 GONE_WITHIN = 30.0  # seconds, beside the config's stop_timeout
 CREATE_WITHIN = 20.0  # seconds
+
+
+@frozen
+class Prepared:
+    """A new instance, whose image is in the registry."""
+
+    subject: Subject
+    whole: str = ""  # its config, if that is not kept
+    instance: str = field(init=False)  # its name
+
+    @instance.default
+    def _draw(self) -> str:
+        return f"{self.subject.spec.name}-{token_hex(4)}"
+
+    @property
+    def service(self) -> dict[str, Any]:
+        """What the swarm is asked for."""
+        return mapping.service_of(self.subject, self.instance, self.whole)
 
 
 @define(eq=False)
@@ -131,10 +151,21 @@ class Swarm:
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container somewhere. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
+        return await self._launch(self._of_kept(f"{name}-{major}-{minor}.cfg"), ago)
+
+    async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
+        """The same, of the newest version if none is asked for. Raises NotInSwarm, too."""
+        chosen = await configs.chosen(self.docker, asked)
+        if isinstance(chosen, Spec):
+            return await self._launch(self._of_whole(chosen), asked.ago)
+        return await self.launch(*chosen, asked.ago)
+
+    async def _launch(self, preparing: Coroutine[Any, Any, Prepared], ago: float) -> Launched:
         began = self.host.reactor.seconds() - ago
-        subject, instance = await self._prepare(f"{name}-{major}-{minor}.cfg")
+        prepared = await preparing
+        spec, instance = prepared.subject.spec, prepared.instance
         try:
-            listens = await self._begin(subject, instance)
+            listens = await self._begin(prepared)
         except Error as error:
             self.host.counts.failed_launches += 1
             if isinstance(error, Unavailable):
@@ -143,36 +174,37 @@ class Swarm:
         self.launches.add(self.host.reactor.seconds() - began)
         self.watch.wrote()
         self.host.journal.add("running", "its script runs", instance=instance)
-        summary = {"instance": instance, "name": name, "major": major, "minor": minor}
+        summary = {"instance": instance, **{key: getattr(spec, key) for key in mapping.KEY}}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
 
-    async def _prepare(self, file_name: str) -> tuple[Subject, str]:
-        """A config whose image is in the registry, and the name of a new instance of it."""
+    async def _of_kept(self, file_name: str) -> Prepared:
+        """What a launch of a config that is kept makes."""
         spec = await self.means.read_config(file_name)
         mapping.check(spec)
-        return await self.means.publish(spec), f"{spec.name}-{token_hex(4)}"
+        return Prepared(await self.means.publish(spec))
 
-    async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
-        """The same, of the newest version if none is asked for. Raises NotInSwarm, too."""
-        name, major, minor = await configs.chosen(self.docker, asked)
-        return await self.launch(name, major, minor, asked.ago)
+    async def _of_whole(self, spec: Spec) -> Prepared:
+        """The same of one that is not: others of its name may run, of which images are kept."""
+        mapping.check_whole(spec)
+        tag = sha256(spec.document.encode()).hexdigest()[:40]
+        return Prepared(await self.means.publish(spec, tag), spec.document)
 
-    async def _begin(self, subject: Subject, instance: str) -> bool:
+    async def _begin(self, prepared: Prepared) -> bool:
         """Have an instance run, or leave nothing of it; returns whether it listens."""
-        service = await self._create(subject, instance)
+        service = await self._create(prepared)
+        spec, instance = prepared.subject.spec, prepared.instance
         try:
-            return await Start(self.means, self.host.reactor).until_it_works(instance, subject.spec)
+            return await Start(self.means, self.host.reactor).until_it_works(instance, spec)
         except Error as error:
             self.host.journal.add("refused", str(error), instance=instance)
-            await self._remove(service, instance, subject.spec.stop_timeout)
+            await self._remove(service, instance, spec.stop_timeout)
             raise
 
-    async def _create(self, subject: Subject, instance: str) -> str:
+    async def _create(self, prepared: Prepared) -> str:
         """Have the swarm begin an instance; returns the id of its service."""
-        if subject.spec.network == "private":
+        if prepared.subject.spec.network == "private":
             await self.means.make_network(mapping.NETWORK)
-        asked = mapping.service_of(subject, instance)
-        doing = f"launching {instance}"
+        asked, doing = prepared.service, f"launching {prepared.instance}"
         try:
             made = await self.docker.ask(
                 "POST", "/services/create", asked, doing=doing, within=CREATE_WITHIN
@@ -228,9 +260,9 @@ class Swarm:
         seen, _ = await self.watch.now()
         chosen = match(name, known(seen))
         record = next(one for one in records(seen) if one["instance"] == chosen)
-        spec = await self.means.read_config(
-            f"{record['name']}-{record['major']}-{record['minor']}.cfg"
-        )
+        whole = next(one.whole for one in instances(seen) if one.name == chosen)
+        kept = "{name}-{major}-{minor}.cfg".format(**record)
+        spec = from_json(whole.encode()) if whole else await self.means.read_config(kept)
         return {**record, "spec": spec.described()}
 
     async def usage(self, name: str | None) -> Told:
@@ -306,8 +338,7 @@ class Swarm:
 
     async def explain_config(self, file_name: str) -> str:
         """The same of what a launch of a config would make. Raises as ``launch`` does."""
-        subject, instance = await self._prepare(file_name)
-        return explaining.explain(mapping.service_of(subject, instance))
+        return explaining.explain((await self._of_kept(file_name)).service)
 
     # -- commands in instances ---------------------------------------------------------------
 
