@@ -156,9 +156,14 @@ class Rounds:
                 log.failure("making a call in a round")
 
 
+def begin(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Fires with what this returns, or fails as it does; whoever has begun it may cancel it."""
+    return Deferred.fromCoroutine(work)
+
+
 def bounded(reactor: Any, seconds: float, work: Coroutine[Any, Any, T]) -> Deferred[T]:
     """Fires with what this returns; it is cancelled, and fails with TimeoutError, after so long."""
-    return Deferred.fromCoroutine(work).addTimeout(seconds, reactor, _too_late)
+    return begin(work).addTimeout(seconds, reactor, _too_late)
 
 
 def _too_late(outcome: object, seconds: float) -> NoReturn:

@@ -471,3 +471,20 @@ class AttachTests(ExecCase):
         wait_until(lambda: second.shows("C2"), "other keys are passed on")
         second.type("exit 4\r")
         self.assertEqual(second.process.wait(30), 4, second.screen)
+
+
+class RunTests(ExecCase):
+    """The command `run`."""
+
+    def test_attended(self) -> None:
+        """What a command writes is shown, and its status is that of `run`."""
+        script = "echo out; echo err >&2; exit 3"
+        done = self.command("run", self.base_image, "sh", "-c", script)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (3, "out\n", "err\n"))
+
+    def test_terminal(self) -> None:
+        """On a terminal, all is there from the start, and what is typed is read."""
+        terminal = self.type_at("run", "-it", self.base_image, "sh")
+        terminal.type("echo A$((1+1)); exit 4\r")
+        wait_until(lambda: terminal.shows("A2"), "it was typed ahead")
+        self.assertEqual(terminal.process.wait(30), 4, terminal.screen)

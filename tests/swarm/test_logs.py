@@ -15,6 +15,7 @@ from txcontain.logs.segments import Wanted
 from txcontain.logs.times import read_moment
 from txcontain.swarm.frames import LONGEST_FRAME, Frames, Lines
 from txcontain.swarm.logs import (
+    ENDS_AFTER,
     KEEPS_WAITING,
     MOST_HELD,
     SILENT_FOR,
@@ -160,6 +161,20 @@ class DeliveryTests(SynchronousTestCase):
         (log,) = self.deliver("x", follow=True)
         self.clock.advance(1e6)
         self.assertEqual(log.transport.said, [])
+
+    def test_ended(self) -> None:
+        """A log that is followed is over soon after its instance, with what is on its way."""
+        (log,) = self.deliver("x", follow=True)
+        log.end()
+        self.clock.advance(ENDS_AFTER - 0.1)
+        log.dataReceived(frame("t a\n"))
+        self.clock.advance(ENDS_AFTER - 0.1)
+        self.assertEqual(log.transport.said, [])
+        self.clock.advance(0.1)
+        self.assertEqual(log.transport.said, ["loseConnection"])
+        log.connectionLost(Failure(ResponseFailed([])))
+        self.successResultOf(self.sent)
+        self.assertEqual(self.taker.taken, b"a\n")
 
     def test_gone(self) -> None:
         """If the client hangs up, so do we."""

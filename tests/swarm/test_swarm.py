@@ -6,6 +6,7 @@ from unittest import mock
 from urllib.parse import unquote
 
 from treq.testing import StubTreq
+from twisted.internet.defer import CancelledError
 
 from tests.api.test_resources import be_known
 from tests.exports.test_documents import subject_of
@@ -21,7 +22,7 @@ from txcontain.engine.interface import LogsAsked
 from txcontain.swarm import logs, mapping
 from txcontain.swarm.mapping import WHOLE, name_of_config, name_of_service
 from txcontain.swarm.starting import LOOK_MOST, RUNS_WITHIN, Start
-from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, Swarm
+from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, WAIT_MOST, Swarm
 from txcontain.swarm.watch import AT_ONCE
 
 WEB = ("web", "1", "01")
@@ -40,6 +41,9 @@ class FakeExporter:
             raise errors.ConfigAtFault("there is no missing.tar in base_images/")
         self.published.append((image, insecure))
         return subject_of(**json.loads(spec.document)), "sha256:0"
+
+
+OVER = {"Timestamp": "2026-01-01T00:00:02Z", "State": "complete"}
 
 
 class SwarmCase(ManagerTestCase):
@@ -351,6 +355,46 @@ class RecordTests(SwarmCase):
         self.assertIn(name, str(error))
 
 
+class WaitTests(SwarmCase):
+    """The end of an instance, which someone waits for."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keep()
+        self.name = self.launched()
+        self.waiting = self.start(self.swarm.wait(self.name[:-1]))
+
+    def look_on(self) -> None:
+        """Have some looks."""
+        self.swarm.watch.wrote()
+        self.reactor.pump([WAIT_MOST] * 3)
+
+    def test_end(self) -> None:
+        """It is told once it is for good: what is started again has another task at once."""
+        (task,) = self.fake.tasks
+        task["Status"] = {**task["Status"], "State": "failed"}
+        task["Status"]["ContainerStatus"] = {"ContainerID": "c1", "ExitCode": 3}
+        self.look_on()
+        self.assertNoResult(self.waiting)
+        task["DesiredState"] = "shutdown"
+        self.look_on()
+        how = self.successResultOf(self.waiting)
+        self.assertEqual((how.status, how.reason), (3, "exit status 3"))
+
+    def test_destroyed(self) -> None:
+        """Who waits for one that is destroyed is told so; one that is not there is named."""
+        self.now(self.swarm.destroy(self.name))
+        self.look_on()
+        self.assertEqual(self.successResultOf(self.waiting).reason, "it was destroyed")
+        self.refused(self.swarm.wait("nobody"), errors.NoSuchInstance)
+
+    def test_given_up(self) -> None:
+        """Who hangs up waits no longer."""
+        self.waiting.cancel()
+        self.failureResultOf(self.waiting, CancelledError)
+        self.reactor.pump([WAIT_MOST] * 3)
+
+
 class LogTests(SwarmCase):
     """The logs of instances."""
 
@@ -370,6 +414,16 @@ class LogTests(SwarmCase):
         self.now(self.send(name[:-1]))
         self.assertEqual(self.taker.taken, b"hello\n")
         self.refused(self.send("nobody"), errors.NoSuchInstance)
+
+    def test_followed(self) -> None:
+        """Who follows a log waits for the end of its instance, and no longer than for the log's."""
+        for is_over in (False, True):
+            self.taker, name = Taker(), self.launched()
+            if is_over:
+                self.fake.tasks[-1] |= {"DesiredState": "shutdown", "Status": OVER}
+            asked = LogsAsked([name], follow=True)
+            self.now(self.swarm.send_logs(asked, self.taker, int))
+            self.assertEqual(self.taker.taken, b"hello\n")
 
     def test_terminal(self) -> None:
         """The log of a terminal is in no frames."""

@@ -32,9 +32,12 @@ from txcontain.container.document import read_object
 from txcontain.container.keys import schema_of
 from txcontain.container.launch_request import INSTANCE_NAME, LABELS, read_launch_request
 from txcontain.engine.inspection import held, top
-from txcontain.engine.life import until_it_is_kept
+from txcontain.later import begin
 from txcontain.runtime.health import STATUSES
 
+ON_ITS_NODE = "on the node of the instance, which `txcontain ps` shows"
+NO_TOP = f"`docker top` shows what one does {ON_ITS_NODE}"
+NO_ISOLATION = f"`docker inspect` shows how one is held {ON_ITS_NODE}"
 STATES = ("starting", "running", "waiting", "stopping", "stopped", "ended", "failed")
 RECORD: Json = {
     **SUMMARY,
@@ -284,14 +287,13 @@ class Instances(Area):
             return await held(self.manager, self.manager.match(name))
 
         async def wait(request: Request) -> Json:
-            instance = self.manager.match(name)
-            ended = instance.end()
+            ended = begin(self.engine.wait(name))
             request.notifyFinish().addErrback(lambda _: ended.cancel())
-            return {"exit": asdict(await until_it_is_kept(self.manager, instance, ended))}
+            return {"exit": asdict(await ended)}
 
         return {
-            b"top": ExtensionResource(GET=processes),
-            b"isolation": ExtensionResource(GET=apart),
+            b"top": self.of_one_host(ExtensionResource(GET=processes), NO_TOP),
+            b"isolation": self.of_one_host(ExtensionResource(GET=apart), NO_ISOLATION),
             b"wait": ExtensionResource(GET=wait),
         }
 

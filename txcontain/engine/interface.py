@@ -243,6 +243,12 @@ class Engine(Protocol):
         Raises NoSuchInstance, Ambiguous, Unavailable, MachineAtFault.
         """
 
+    async def wait(self, name: str) -> Exit:
+        """How an instance has ended for good, once it has. Raises NoSuchInstance, Ambiguous.
+
+        It may be cancelled.
+        """
+
     async def usage(self, name: str | None) -> Told:
         """What an instance uses now, or all that run; notes say what is left out.
 

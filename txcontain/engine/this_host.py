@@ -16,11 +16,13 @@ from txcontain.engine.changes import changes
 from txcontain.engine.explaining import explain_config, explain_instance
 from txcontain.engine.inspection import inspect, log_reader, usage
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
+from txcontain.engine.life import until_it_is_kept
 from txcontain.engine.manager import Manager
 from txcontain.engine.metrics import Metric, Sample, collect
 from txcontain.engine.store import SUFFIX, Key
 from txcontain.errors import OnlyInSwarm, TooMany
 from txcontain.later import background
+from txcontain.runtime.exits import Exit
 from txcontain.runtime.instance import Instance
 
 ONE_HOST = partial(
@@ -88,6 +90,11 @@ class ThisHost:
     async def inspect(self, name: str) -> dict[str, Any]:
         """All that is known of an instance. Raises NoSuchInstance, Ambiguous."""
         return inspect(self.host, self.host.match(name))
+
+    async def wait(self, name: str) -> Exit:
+        """How an instance has ended for good, once it has. Raises NoSuchInstance, Ambiguous."""
+        instance = self.host.match(name)
+        return await until_it_is_kept(self.host, instance, instance.end())
 
     async def usage(self, name: str | None) -> Told:
         """What an instance uses now, or all that run. Raises NoSuchInstance, Ambiguous, TooMany."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 ON_ITS_NODE = "on the node of the instance, which `txcontain ps` shows"
 LACKS = {
     "secrets": "put what a container needs into a mount",
-    "instances": f"`docker top` shows what one does {ON_ITS_NODE}",
     "walls": f"`docker inspect` shows how it is held {ON_ITS_NODE}",
     "steps": "a manager of one host steps through launches",
     "life": "destroy it, and launch it again; services are scaled and updated",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -16,7 +16,7 @@ from txcontain.engine.interface import LogsAsked
 from txcontain.engine.names import match, match_all
 from txcontain.errors import InvalidData, MachineAtFault, NotInSwarm, TooMany
 from txcontain.images.answers import drop
-from txcontain.later import Timer
+from txcontain.later import Timer, begin
 from txcontain.logs.push import PushProducer
 from txcontain.logs.segments import FOREVER
 from txcontain.logs.times import SECOND, read_moment
@@ -26,6 +26,7 @@ from txcontain.swarm.records import Instance, Seen, instances, known
 
 MOST = 64  # logs that are sent together
 SILENT_FOR = 10.0  # seconds, if no more is to come: a node of a swarm may have gone
+ENDS_AFTER = 1.0  # seconds without more, if its instance has ended
 KEEPS_WAITING = 0.5  # seconds: for so long the others wait for a log that is followed
 MOST_HELD = 1 << 18  # bytes of a log that wait for those of others, or for the consumer
 LONGEST_WRITE = 1 << 16  # bytes
@@ -74,11 +75,12 @@ class Log(Protocol):
     transport: Any = None
     _held: int = 0  # bytes of the frames
     _is_paused: bool = False
+    _ends: bool = False  # whether its instance has ended
     _came: float = 0.0  # when the last of it came
     _silence: Timer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._silence = Timer(self.reactor, self.hang_up)
+        self._silence = Timer(self.reactor, self._fell_silent)
 
     @property
     def keeps_waiting(self) -> bool:
@@ -121,8 +123,18 @@ class Log(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over, or cut off."""
         self._silence.cancel()
-        self.over, self.is_whole = True, bool(reason.check(ResponseDone))
+        self.over, self.is_whole = True, self.is_whole or bool(reason.check(ResponseDone))
         self.told()
+
+    def end(self) -> None:
+        """Its instance has ended: what is on its way still comes, and then it is over."""
+        self._ends = True
+        if not (self.over or self._is_paused):
+            self._expect_more()
+
+    def _fell_silent(self) -> None:
+        self.is_whole = self._ends
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Let no more of it come."""
@@ -131,7 +143,9 @@ class Log(Protocol):
 
     def _expect_more(self) -> None:
         self._came = self.reactor.seconds()
-        if not self.asked.follow:
+        if self._ends:
+            self._silence.after(ENDS_AFTER)
+        elif not self.asked.follow:
             self._silence.after(SILENT_FOR)
 
 
@@ -202,35 +216,53 @@ def _few(chosen: list[Instance]) -> list[Instance]:
     return chosen
 
 
-async def send(
-    docker: Docker,
-    seen: Seen,
-    asked: LogsAsked,
-    consumer: Any,
-    begin: Callable[[], object],
-    reactor: Any,
-) -> None:
-    """Send what instances have written. Raises as ``choose`` does; Unavailable, MachineAtFault.
+@frozen
+class Sending:
+    """How logs are sent."""
 
-    :param begin: is called before anything is sent
-    """
-    chosen, responses = choose(seen, asked), list[Any]()
-    with ExitStack() as unread:
-        for one in chosen:
-            opening = docker.open(one.log, doing="reading a log", **query_of(asked))
-            responses.append(await opening)
-            unread.callback(drop, responses[-1])
-        unread.pop_all()
-    begin()
-    delivery = Delivery(
-        consumer,
-        reactor=reactor,
-        logs=[
-            Log(one.name, asked, Lines() if one.has_terminal else Frames(), reactor)
-            for one in chosen
-        ],
-    )
-    for response, log in zip(responses, delivery.logs, strict=True):
-        log.told = delivery.go_on
-        response.deliverBody(log)
-    await delivery.send()
+    docker: Docker
+    asked: LogsAsked
+    reactor: Any
+    wait: Callable[[str], Coroutine[Any, Any, object]]  # returns when an instance has ended
+
+    async def send(
+        self, chosen: Sequence[Instance], consumer: Any, begin_to_send: Callable[[], object]
+    ) -> None:
+        """Send what instances have written. Raises Unavailable, MachineAtFault.
+
+        :param begin_to_send: is called before anything is sent
+        """
+        responses = await self._open(chosen)
+        begin_to_send()
+        delivery = Delivery(consumer, reactor=self.reactor, logs=list(map(self._log, chosen)))
+        for response, log in zip(responses, delivery.logs, strict=True):
+            log.told = delivery.go_on
+            response.deliverBody(log)
+        # Docker goes on to follow a service whose task has ended.
+        ends = [begin(self._end(log)) for log in delivery.logs if self.asked.follow]
+        for end in ends:
+            end.addErrback(lambda _: None)  # then it is followed for longer
+        try:
+            await delivery.send()
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _open(self, chosen: Sequence[Instance]) -> list[Any]:
+        responses = list[Any]()
+        with ExitStack() as unread:
+            for one in chosen:
+                query = query_of(self.asked)
+                opening = self.docker.open(one.log, doing="reading a log", **query)
+                responses.append(await opening)
+                unread.callback(drop, responses[-1])
+            unread.pop_all()
+        return responses
+
+    def _log(self, instance: Instance) -> Log:
+        cut = Lines() if instance.has_terminal else Frames()
+        return Log(instance.name, self.asked, cut, self.reactor)
+
+    async def _end(self, log: Log) -> None:
+        await self.wait(log.name)
+        log.end()

@@ -27,6 +27,7 @@ from txcontain.swarm.mapping import (
 from txcontain.swarm.nodes import Node
 from txcontain.swarm.stack_mapping import read_kept, slots
 
+GIVEN_UP = ("shutdown", "remove")  # the states that a swarm wishes for what it does not start again
 LAST = 2  # looks, of which it is kept what was worked out: that takes long with many instances
 
 
@@ -84,6 +85,12 @@ class Instance:
     def key(self) -> tuple[str, str, str]:
         """The name, major and minor of its config."""
         return self.summary["name"], self.summary["major"], self.summary["minor"]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether that is for good: what ends is to be shut down, and another one made, at once."""
+        newest = self.tasks[-1] if self.tasks else None
+        return newest is not None and is_over(newest) and newest.get("DesiredState") in GIVEN_UP
 
     @property
     def whole(self) -> str:
@@ -185,6 +192,12 @@ def _record(instance: Instance, seen: Seen) -> dict[str, Any]:
         "labels": dict(instance.labels),
         "node": state.node or None,
     }
+
+
+def end_of(instance: Instance, seen: Seen) -> Exit:
+    """How an instance has ended that has."""
+    newest = instance.tasks[-1]
+    return _exit(newest, _state(newest, seen), _unix_time(newest["Status"]["Timestamp"]))
 
 
 def _unix_time(text: str) -> float:

@@ -6,6 +6,7 @@ So several of these may be beside each other, one for each manager.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -34,6 +35,7 @@ from txcontain.errors import (
 from txcontain.exports.exporting import Exporter
 from txcontain.exports.subject import Subject
 from txcontain.later import background, poll, together
+from txcontain.runtime.exits import Exit
 from txcontain.swarm import (
     changes,
     commands,
@@ -54,7 +56,7 @@ from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
 from txcontain.swarm.places import Place, place_of
-from txcontain.swarm.records import Seen, instances, known, records, running
+from txcontain.swarm.records import Seen, end_of, instances, known, records, running
 from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.starting import LOOK_AFTER, LOOK_MOST, Start
 from txcontain.swarm.watch import Watch
@@ -62,6 +64,7 @@ from txcontain.swarm.watch import Watch
 TAKEN_BACK_WITHIN, LOOK_AGAIN = 300.0, 10.0  # seconds: a gap, and between looks then
 GONE_WITHIN = 30.0  # seconds, beside the config's stop_timeout
 CREATE_WITHIN = 20.0  # seconds
+WAIT_MOST = 1.0  # seconds between looks at what is waited for
 
 
 @frozen
@@ -265,6 +268,19 @@ class Swarm:
         spec = from_json(whole.encode()) if whole else await self.means.read_config(kept)
         return {**record, "spec": spec.described()}
 
+    async def wait(self, name: str) -> Exit:
+        """How an instance has ended for good, once it has. Raises NoSuchInstance, Ambiguous."""
+        seen, _ = await self.watch.now()
+        chosen = match(name, known(seen))
+        async for _ in poll(self.host.reactor, LOOK_MOST, within=math.inf, most=WAIT_MOST):
+            seen = await self.watch.lately()
+            found = [one for one in instances(seen) if one.name == chosen]
+            if not found:
+                return Exit(reason="it was destroyed", at=seen.time)
+            if found[0].has_ended:
+                break
+        return end_of(found[0], seen)
+
     async def usage(self, name: str | None) -> Told:
         """What an instance uses now, or all that run, by the Dockers of their nodes.
 
@@ -325,7 +341,9 @@ class Swarm:
         Raises NoSuchInstance, Ambiguous, NotInSwarm, TooMany, Unavailable, MachineAtFault.
         """
         seen, _ = await self.watch.now()
-        await logs.send(self.docker, seen, asked, consumer, begin, self.host.reactor)
+        chosen = logs.choose(seen, asked)
+        sending = logs.Sending(self.docker, asked, self.host.reactor, self.wait)
+        await sending.send(chosen, consumer, begin)
 
     # -- by hand -----------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ LOOK_EVERY = 1.0  # seconds
 REST = 2.0  # as long as a look has taken: with many instances it takes seconds
 COSTLY = 0.5  # seconds that a look has taken: then no one has a look of his own
 AT_ONCE = 0.04  # seconds
+OLD = 2.0  # seconds: a look to those who ask again and again
 
 
 @define(eq=False)
@@ -80,6 +81,12 @@ class Watch:
             why = self.trouble or ("it does not answer: try again",)
             raise Unavailable("asking the swarm", *why)
         return self.seen, self.seen.time if self.seen is before else None
+
+    async def lately(self) -> Seen:
+        """The last look, if that is not old; else what there is now. Raises Unavailable."""
+        if self.seen and self.seen.began > self.reactor.seconds() - OLD:
+            return self.seen
+        return (await self.now())[0]
 
     def _begin(self) -> None:
         self._timer.after(self._pause)
