@@ -4,14 +4,16 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
 from collections import defaultdict
 from functools import partial
-from typing import Any
+from http.server import ThreadingHTTPServer
+from typing import Any, ClassVar
 
-from tests.images.archives import ImageMaker, image
+from tests.images.archives import ImageMaker, image, tarball
 from tests.integration.harness import PROJECT, wait_until
 from tests.integration.tarballs import Member, file, folder, link, small_image, special
-from tests.integration.test_images import KilledCase
+from tests.integration.test_images import Hostile, KilledCase
 from tests.integration.test_life import SABOTAGE
 from tests.support import needs_programs
 from txcontain.images.layers import merged_digest
@@ -127,6 +129,12 @@ class MergedCase(KilledCase):
         differ = [name for name in {*seen, *wanted} if seen.get(name) != wanted.get(name)]
         self.assertEqual([(name, seen.get(name), wanted.get(name)) for name in differ], [])
 
+    def run_program(self, *words: str) -> bytes:
+        """What a program writes."""
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
     def look(self, name: str, path: str = "/t") -> Seen:
         """What a container of an image has in a folder."""
         instance = self.launch(base_image=name, command=["sleep", "100"])
@@ -158,6 +166,7 @@ ATTACKS: tuple[tuple[Member, ...], ...] = (
     (file("t/lonely/.wh.never_there"), file("t/lonely/there"), file("t/.wh.other")),
     (file(f"t/all/{OPAQUE}"), file("t/all/.wh.gone"), file("t/all/.wh..wh.plnk")),
     (file("t/.wh.link"), owned(file("t/link", "a file", 0o4755), 5, 6)),
+    tuple(file(f"t/{name}", name) for name in ("-d", "--to-command=sh", "a\nb", "\\", "*", "\xff")),
 )
 
 
@@ -188,12 +197,6 @@ class Many(MergedCase):
         pack = "tar", "--create", "--format=posix", "--xattrs", "--numeric-owner"
         return told(self.run_program(*pack, f"--directory={bundle}/rootfs/t", "."))
 
-    def run_program(self, *words: str) -> bytes:
-        """What a program writes."""
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
 
 class Attacks(MergedCase):
     """Layers that are not what those below them expect."""
@@ -219,10 +222,23 @@ SMALL = image([LOWEST, *([file(f"t/{name}", name)] for name in "abc")])  # of wh
 LARGER = image([LOWEST, *([file(f"t/{name}", name)] for name in "abcd")])
 
 
+class Asked(Hostile):
+    """A registry with the larger image, which notes what it is asked for."""
+
+    made = LARGER
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        """Answer as a registry does."""
+        self.asked.append(self.path.rpartition("/")[2])
+        super().do_GET()
+
+
 class Merged(MergedCase):
     """What is kept of images of which layers are merged."""
 
     lower = FEW
+    options = ("--insecure-loopback",)
 
     def merged(self) -> os.stat_result:
         """The layer that all images here have as their lowest one."""
@@ -283,6 +299,34 @@ class Merged(MergedCase):
         kept = self.ask("POST", f"/instances/{instance}/commit", {"image": "kept:1"})
         self.assertEqual(kept.json["layers"], FEW + 1)  # of which some are merged in turn
         self.assert_same(self.look("kept:1"), wanted)
+
+    def test_odd(self) -> None:
+        """A file of holes takes no room, attributes stay, and those of an overlay are no one's."""
+        with open(self.folder / "holes", "wb") as holes:
+            holes.truncate(1 << 40)
+        sparse = self.run_program("tar", "-c", "--sparse", f"--directory={self.folder}", "holes")
+        odd, names = file("t/odd"), ("user.fine", "user.overlay.opaque", "trusted.overlay.opaque")
+        odd[0].pax_headers = {f"SCHILY.xattr.{name}": "y" for name in names}
+        others = (tarball(one) for one in (odd, file("a"), file("b")))
+        self.load(ImageMaker([tarball(*LOWEST), sparse, *others]).archive("app:1"))
+        wait_until(lambda: len(self.unpacked()) == FEW, "the layers that were merged are removed")
+        (merged,) = (path.parent for path in self.state.glob("layers/*/holes"))
+        status = os.stat(merged / "holes")
+        self.assertEqual(status.st_size, 1 << 40)
+        self.assertLess(status.st_blocks, 100)
+        self.assertEqual(os.listxattr(merged / "t/odd"), ["user.fine"])
+
+    def test_pulled(self) -> None:
+        """Of layers that are merged already, a pull asks for none."""
+        self.load(SMALL.archive("app:1"))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seen = self.look(f"127.0.0.1:{server.server_port}/app:1")
+        self.assertIn("./d", seen)
+        layers = {one.digest for one in LARGER.manifest.layers}
+        self.assertEqual(layers.intersection(Asked.asked), {LARGER.manifest.layers[-1].digest})
 
     def test_refused(self) -> None:
         """A layer that is no layer is refused, if it would be merged too; nothing is kept."""

@@ -25,9 +25,10 @@ from tests.integration.harness import NEW_NUMBER, ManagerCase, SharedManagerCase
 from tests.integration.probes import PRELUDE, PYTHON, ProbeCase
 from tests.integration.tarballs import PASSWD, file, folder, link, pack, script, special
 from tests.support import DISK, PROJECT, needs_networks, needs_root, needs_user_namespaces
+from txcontain.container.plan import Plan
 from txcontain.container.seccomp import REFUSED
-from txcontain.images.programs import find
-from txcontain.images.unpacking_plan import make_unpacking_plan
+from txcontain.images.programs import Program, find
+from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 
 NOT_TO_BE_HAD = {"EPERM", "ENOSYS"}
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -571,14 +572,18 @@ class JailTests(SynchronousTestCase):
 
     def test_mounts_below_the_hosts_programs(self) -> None:
         """All that the jail of tar(1) shows of the host is read-only, with all mounts below it."""
+        tar, sh = find("tar"), find("sh")
         folder = tempfile.mkdtemp(dir=DISK)
         self.addCleanup(shutil.rmtree, folder)
-        for name in ("layer", "scratch"):
+        for name in ("below", "layer", "scratch"):
             os.mkdir(f"{folder}/{name}")
         Path(f"{folder}/tarball").touch()
-        paths = f"{folder}/tarball", f"{folder}/layer", f"{folder}/scratch"
-        tar = find("tar")
-        plan = make_unpacking_plan(*paths, "/.hidden", tar)
+        paths = f"{folder}/layer", f"{folder}/scratch", "/.hidden"
+        self.look(folder, tar, make_unpacking_plan(f"{folder}/tarball", *paths, tar))
+        self.look(folder, tar, make_merging_plan([f"{folder}/below"], *paths, tar, sh))
+
+    def look(self, folder: str, tar: Program, plan: Plan) -> None:
+        """Fail unless it is so of a plan, which works in this folder."""
         entries = [entry for path in tar.folders for entry in os.scandir(path)]
         below = next(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
         mounting = plan[: next(i for i, (op, _) in enumerate(plan) if op == "input")]
