@@ -126,7 +126,7 @@ swarm_tests: install ## test the engine of many hosts with real Docker Swarms of
 	@$(ROOT) scripts/swarm-tests
 
 swarm_round: install ## the most important of it, with three nodes, in two or three minutes
-	@$(ROOT) timeout --kill-after=60 900 scripts/swarm-tests round
+	@$(ROOT) timeout --kill-after=60 600 scripts/swarm-tests round
 
 vendor: ## fetch the libraries of the web page anew, with npm
 	@scripts/vendor
