@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any, ClassVar
 
 from tests.integration.browser import NARROW, WIDE, BrowserCase, of_instance
@@ -385,6 +386,7 @@ class LogTests(BrowserCase):
         page.locator(".rows").evaluate("box => (box.scrollTop = box.scrollHeight / 2)")
         page.get_by_text("line 50000 ").wait_for()
         box = page.get_by_label("Filter lines")
+        page.route("**/filter.js", self.late)
         box.fill("line 7777[0-4] ")
         page.get_by_text("5 lines").wait_for()
         box.fill("(a+a+)+!")
@@ -393,6 +395,11 @@ class LogTests(BrowserCase):
         page.get_by_text("Invalid regular expression").wait_for()
         box.fill("line 123 ")
         page.get_by_text("1 line", exact=True).wait_for()
+
+    def late(self, route: Any) -> None:
+        """Have what tries patterns come later than a pattern may take."""
+        time.sleep(3)
+        route.continue_()
 
     def test_goes_on(self) -> None:
         """Lines come as they are written, also through the end of a manager, and none twice."""

@@ -1,5 +1,7 @@
-// A worker: a pattern can take for ever, and then only this thread waits, until it is ended.
+// A worker: a pattern can take for ever, and then only this thread waits, until it is ended. Its
+// first message says that it runs.
 
+postMessage({});
 onmessage = ({ data: { id, pattern, texts } }) => {
   const wanted = new RegExp(pattern, "i");
   const found = [];

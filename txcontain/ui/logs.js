@@ -259,13 +259,13 @@ class Log {
 
 // Tries a pattern on texts, in a thread that is ended if that takes too long.
 class Sieve {
-  #worker = null;
+  #worker = null; // a promise of it
   #waiting = new Map(); // by number
   #count = 0;
 
-  test(pattern, texts) {
+  async test(pattern, texts) {
     new RegExp(pattern); // throws if it is none
-    this.#worker ||= this.#begin();
+    const worker = await (this.#worker ||= this.#begin());
     const id = this.#count++;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -273,21 +273,24 @@ class Sieve {
         reject(new Error("this pattern takes too long: make it simpler"));
       }, PATIENCE);
       this.#waiting.set(id, (found) => (clearTimeout(timer), resolve(found)));
-      this.#worker.postMessage({ id, pattern, texts });
+      worker.postMessage({ id, pattern, texts });
     });
   }
 
   #begin() {
     const worker = new Worker("/ui/filter.js");
-    worker.onmessage = ({ data: { id, found } }) => {
-      this.#waiting.get(id)?.(found);
-      this.#waiting.delete(id);
-    };
-    return worker;
+    return new Promise((resolve) => {
+      worker.onerror = () => resolve(worker); // which then takes too long
+      worker.onmessage = ({ data: { id, found } }) => {
+        resolve(worker); // by its first message
+        this.#waiting.get(id)?.(found);
+        this.#waiting.delete(id);
+      };
+    });
   }
 
   end() {
-    this.#worker?.terminate();
+    this.#worker?.then((worker) => worker.terminate());
     this.#worker = null;
   }
 }
