@@ -236,8 +236,8 @@ class RunTests(ExecCase):
         said = self.exec(instance, "sh", "-c", "while :; do echo 0123456789; done").json
         self.assertEqual(len(said["stdout"]), 1 << 20)
         self.assertIn("it wrote 1048576 bytes or more to stdout", said["exit"]["reason"])
-        said = self.exec(instance, "sh", "-c", "trap '' HUP; sleep 60; sleep 60", timeout=0.3).json
-        self.assertEqual(said["exit"]["reason"], "it took more than 0.3 s (killed by SIGKILL)")
+        said = self.exec(instance, "sh", "-c", "trap '' HUP; sleep 60; sleep 60", timeout=2).json
+        self.assertEqual(said["exit"]["reason"], "it took more than 2 s (killed by SIGKILL)")
         wait_until(lambda: self.sleeping(instance) == 1, "only PID 1 is left")
 
     def sleeping(self, instance: str) -> int:
@@ -339,6 +339,20 @@ class CommandCase(ExecCase):
         return terminal
 
 
+def has_terminal(folder: Path, *command: str) -> bool:
+    """Whether a command in a container has its terminal now: what Ctrl-C is to end.
+
+    :param folder: that of the test
+    """
+    for pid in processes_of(folder):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            group, foreground = fields[2], fields[5]  # proc_pid_stat(5)
+            if command_of(pid) == [*command] and group == foreground:
+                return True
+    return False
+
+
 class Terminal:
     """A terminal on which a command of the CLI runs, as a person sees it."""
 
@@ -349,7 +363,13 @@ class Terminal:
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "vt100"}
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "vt100"},
+            # Tests that run in the background are started with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def type(self, text: str) -> None:
@@ -454,7 +474,8 @@ class CliTests(CommandCase):
             if terminal.shows("changed\r\n"):
                 break
         terminal.type("echo C$((1+1)); cat\r")
-        wait_until(lambda: terminal.shows("C2\r\n"), "the change was told, and cat runs")
+        wait_until(lambda: terminal.shows("C2\r\n"), "the change was told")
+        wait_until(lambda: has_terminal(self.folder, "cat"), "cat runs")
         terminal.type("\x03")
         wait_until(lambda: terminal.shows("^C"), "the key is shown")
         time.sleep(0.5)

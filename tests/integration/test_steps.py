@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.integration.harness import PATIENCE, PROJECT, ManagerCase, free_port, wait_until
-from tests.integration.test_exec import Terminal
+from tests.integration.test_exec import Terminal, has_terminal
 from tests.integration.variants import VariantCase
 from tests.support import needs_networks, needs_user_namespaces
 
@@ -205,6 +205,7 @@ class StepTests(VariantCase):
         terminal.type("cat /job/run; echo is $((40 + 2)); sleep 1000\n")
         wait_until(lambda: terminal.shows("is 42"), "it runs")
         self.assertIn("sleep 60", terminal.screen)
+        wait_until(lambda: has_terminal(self.folder, "sleep", "1000"), "it waits")
         terminal.type("\3")
         terminal.type("echo is $((40 + 3))\n")
         wait_until(lambda: terminal.shows("is 43"), "it goes on")

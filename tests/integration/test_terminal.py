@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.integration.harness import wait_until
-from tests.integration.test_exec import CommandCase, Terminal
+from tests.integration.test_exec import CommandCase, Terminal, has_terminal
 from tests.support import needs_user_namespaces
 
 MEGABYTE = 1 << 20
@@ -121,7 +121,8 @@ class AttachTests(TerminalCase):
             wait_until(partial(terminal.shows, "xterm 2"), "both see what one has typed")
             self.assertIn("/dev/pts/0", terminal.screen)
         first.type("cat\r")
-        wait_until(lambda: second.shows("cat\r\n"), "cat runs")
+        wait_until(lambda: second.shows("cat\r\n"), "both see it")
+        wait_until(lambda: has_terminal(self.folder, "cat"), "cat runs")
         first.type("\x03")
         wait_until(lambda: "# " in second.after("^C"), "Ctrl-C has ended it")
         first.type("echo B$((1+1))\r")
@@ -199,8 +200,13 @@ class LastingTests(TerminalCase):
         lines = self.shown(instance).split("\r\n")[:-1]
         self.assertEqual(lines, [f"line {i + 1}." for i in range(len(lines))])
         terminal = self.attach(instance)
-        terminal.type("\x03")
-        self.assertEqual(terminal.process.wait(30), 130)
+
+        def has_ended() -> bool:  # a PID 1 takes no notice of it; what it waits for does
+            terminal.type("\x03")
+            return terminal.process.poll() is not None
+
+        wait_until(has_ended, "Ctrl-C ends it")
+        self.assertEqual(terminal.process.returncode, 130)
 
     def test_restarted(self) -> None:
         """Who is attached stays that when it is started again, with the same window."""
