@@ -322,7 +322,7 @@ class Killed(ExportCase):
         _, said = exporting.communicate(timeout=PATIENCE)
         self.assertEqual(exporting.returncode, 1)
         self.assertTrue(said)
-        self.assertEqual(self.kept(), before)
+        wait_until(lambda: self.kept() == before, "nothing is left of it")
         self.assertEqual(self.export(self.path_of(config), "docker-archive"), first)
 
     def test_push(self) -> None:
@@ -345,7 +345,7 @@ class Killed(ExportCase):
             pushing = self.begin_push(registry, config)
             self.end_manager()
             self.assertEqual(pushing.wait(PATIENCE), 1)
-            self.assertEqual(self.kept(), before)
+            wait_until(lambda: self.kept() == before, "nothing is left of it")
             registry.whole.clear()
             registry.go_on.set()
             self.assertTrue(registry.cut.wait(PATIENCE), "it goes on")

@@ -51,6 +51,11 @@ class HostileCase(ManagerCase):
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def answers_again(self) -> Any:
+        """Whether a new connection is answered; one too many may be cut off."""
+        with contextlib.suppress(OSError):
+            return ask(self.url, "GET", "/list").status == 200
+
     def log_text(self) -> Any:
         """What the manager has logged."""
         return (self.folder / "manager.log").read_text()
@@ -176,7 +181,7 @@ class CrowdTests(HostileCase):
         self.assertTrue(self.answer(b"").startswith(b"HTTP/1.1 503 Service Unavailable"))
         for client in crowd:
             client.close()
-        wait_until(lambda: self.ask("GET", "/list").status == 200, "there is room again")
+        wait_until(self.answers_again, "there is room again")
 
 
 class DescriptorTests(HostileCase):
@@ -210,11 +215,6 @@ class DescriptorTests(HostileCase):
             client.close()
         wait_until(self.answers_again, "it takes connections again")
         self.assertEqual(self.ask("POST", "/launch", key).status, 200)
-
-    def answers_again(self) -> Any:
-        """Whether a new connection is answered."""
-        with contextlib.suppress(OSError):
-            return ask(self.url, "GET", "/list").status == 200
 
 
 class SchemaTests(HostileCase):

@@ -180,7 +180,7 @@ class Ends(SharedManagerCase):
     def last_words(self, text: str, **keys: Any) -> str:
         """Destroy a container that waits after a script; return what it wrote from then on."""
         script = f"#!/bin/sh\n{text}\necho done; sleep 60 & wait\n"
-        instance = self.launch(**self.job(script, **keys))
+        instance = self.launch(**self.job(script, stop_timeout=60, **keys))
         wait_until(lambda: self.log_of(instance).endswith("done\n"), "the script is done")
         connection = http.client.HTTPConnection("localhost", self.port, timeout=PATIENCE)
         self.addCleanup(connection.close)

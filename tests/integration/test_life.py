@@ -117,7 +117,7 @@ class Adoption(LifeCase):
 
     def test_followed_to_its_last_line(self) -> None:
         """Who follows an instance that is destroyed gets its last words."""
-        name = self.launch(**self.job(SAYING_LAST))
+        name = self.launch(**self.job(SAYING_LAST, stop_timeout=60))
         connection = http.client.HTTPConnection("localhost", self.port, timeout=PATIENCE)
         self.addCleanup(connection.close)
         connection.request("GET", f"/instances/{name}/logs?follow=1")

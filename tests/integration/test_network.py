@@ -232,6 +232,7 @@ class SixTests(NetworkCase):
             startup_env="PORT=80",
             ports=["[::]:8000:80", f"[{HERE_6}]:8001:80"],
         )
+        wait_until(lambda: self.inspect(web)["ready"], "it listens")
         address = self.inspect(web)["address6"]
         self.assertTrue(address.startswith("fd"))
         said = self.probe(

@@ -277,7 +277,7 @@ class RollingTests(NetworkCase):
             self.upload(**job, name="web", major="1", minor=minor)
         update = {"order": "start-first", "monitor": 0.2}
         app = {"config": "web-1-1", "replicas": 3, "ports": ["8080:80"], "update": update}
-        stack = {"stack": "shop", "services": {"app": {**app, "drain": 1}}}
+        stack = {"stack": "shop", "services": {"app": {**app, "drain": 30}}}
         self.assertEqual(self.ask("POST", "/stacks?wait=1", stack).status, 200)
         over, answers = threading.Event(), list[str]()
         asking = threading.Thread(target=self.ask_on, args=(over, answers))

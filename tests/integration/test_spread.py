@@ -22,6 +22,7 @@ from twisted.names.client import Resolver
 from twisted.trial.unittest import TestCase
 
 from tests.fakes import KeptHere
+from tests.integration.harness import PATIENCE
 from tests.integration.hosts import (
     BEYOND,
     BEYOND_6,
@@ -70,8 +71,8 @@ while True:
 
 def ask(host: str, port: int) -> tuple[str, socket.socket]:
     """Who answers there, and the connection to it."""
-    connection = socket.create_connection((host, port), 5)
-    connection.settimeout(5)
+    connection = socket.create_connection((host, port), PATIENCE)
+    connection.settimeout(PATIENCE)
     return connection.recv(100).decode(), connection
 
 
@@ -87,8 +88,8 @@ def who(host: str, port: int, times: int = 1) -> Counter[str]:
 
 def begin(host: str, port: int) -> socket.socket:
     """A connection to what may not answer yet."""
-    connection = socket.create_connection((host, port), 5)
-    connection.settimeout(5)
+    connection = socket.create_connection((host, port), PATIENCE)
+    connection.settimeout(PATIENCE)
     return connection
 
 
@@ -286,7 +287,7 @@ class SpreadTests(TestCase):
         connection.close()
         while not (quiet := await self.network.quiet_for("a")):
             pass
-        self.assertLess(quiet, 5)
+        self.assertLess(quiet, PATIENCE)
         self.assertEqual(await self.network.quiet_for("unknown"), math.inf)
 
     async def test_direct(self) -> None:
@@ -339,9 +340,10 @@ class SpreadTests(TestCase):
         assert client.stdin is not None and client.stdout is not None
         client.stdin.write("begin\n")
         client.stdin.flush()
+        self.assertEqual(client.stdout.readline(), "begun\n")
         for turn in range(30):
             await self.serve(*("ab", "b", "bc", "abc", "ca", "a")[turn % 6])
-        said, _ = client.communicate("end\n", timeout=30)
+        said, _ = client.communicate("end\n", timeout=PATIENCE)
         answered, failed = map(int, said.split())
         self.assertGreater(answered, 30)
         self.assertEqual(failed, 0)
@@ -375,7 +377,7 @@ class SpreadTests(TestCase):
         await self.run_three()
         await self.serve("a", "b", ports=["53:53/udp"])
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             client.connect(("127.0.0.1", 53))
 
             def answer() -> str:
@@ -398,7 +400,7 @@ class SpreadTests(TestCase):
         for host in ("127.0.0.1", HERE_6):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             with socket.socket(family, socket.SOCK_DGRAM) as client:
-                client.settimeout(5)
+                client.settimeout(PATIENCE)
                 client.bind(("", 4711))
                 client.sendto(b"?", (host, 53))
                 await self.serve("a", ports=ports)
@@ -452,9 +454,11 @@ threading.Thread(target=lambda: (sys.stdin.readline(), over.set()), daemon=True)
 answered = failed = 0
 while not over.is_set():
     try:
-        with socket.create_connection(("127.0.0.1", 8000), 5) as connection:
-            connection.settimeout(5)
+        with socket.create_connection(("127.0.0.1", 8000), 30) as connection:
+            connection.settimeout(30)
             answered += bool(connection.recv(100))
+        if answered == 1:
+            print("begun", flush=True)
     except OSError:
         failed += 1
 print(answered, failed)

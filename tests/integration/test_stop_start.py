@@ -36,7 +36,8 @@ class StopStartCase(ManagerCase):
     def writing(self, **changes: Any) -> str:
         """An instance that writes into a READWRITE mount."""
         empty = self.mountable("empty.tar", folder("empty"))
-        job = self.job(WRITING, mounts=[f"{empty} /data READWRITE"], **changes)
+        mounts = [f"{empty} /data READWRITE"]
+        job = self.job(WRITING, mounts=mounts, stop_timeout=60, **changes)
         name = self.launch(**job)
         self.wait_for(name, "there")
         return name

@@ -117,9 +117,9 @@ class ExportTests(TransferCase):
         self.manager.wait()
         client.close()
         self.start()
-        self.assertEqual(self.frozen(), [])
         before = self.counted()
         wait_until(lambda: self.counted() > before, "it counts on")
+        self.assertEqual(self.frozen(), [])
 
     def test_links_do_not_lead_out(self) -> None:
         """A link that a container has planted is packed as a link, and nothing behind it."""
