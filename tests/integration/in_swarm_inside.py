@@ -488,3 +488,21 @@ class RunTests(ExecCase):
         terminal.type("echo A$((1+1)); exit 4\r")
         wait_until(lambda: terminal.shows("A2"), "it was typed ahead")
         self.assertEqual(terminal.process.wait(30), 4, terminal.screen)
+
+    def test_signals(self) -> None:
+        """`run` passes signals on, and `kill` sends one."""
+        script = "trap 'echo got it; exit 7' TERM; echo runs; while :; do sleep 0.1; done"
+        words = self.words("run", self.base_image, "sh", "-c", script)
+        for by_run in (True, False):
+            before = self.running()
+            running = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+            self.addCleanup(running.stdout.close)
+            self.addCleanup(running.kill)
+            self.assertEqual(running.stdout.readline(), "runs\n")
+            if by_run:
+                running.send_signal(signal.SIGTERM)
+            else:
+                (instance,) = set(self.running()) - set(before)
+                self.assertEqual(self.command("kill", "-s", "TERM", instance).returncode, 0)
+            self.assertEqual(running.communicate(timeout=60)[0], "got it\n")
+            self.assertEqual(running.returncode, 7)

@@ -114,7 +114,7 @@ class FakeDocker(Resource):
             case ["GET ", "containers", "c1", "json"]:
                 config = {"User": "", "Env": ["A=1", "HOME=/root"]}
                 return 200, {"Config": config, "State": self.ended}
-            case ["POST ", "containers", "c1", "resize"]:
+            case ["POST ", "containers", "c1", "resize" | "kill"]:
                 return 200, None
             case ["GET ", "containers", "c1", "changes"]:
                 return 200, self.changes

@@ -1,6 +1,7 @@
 """The API's verbs over a swarm in memory."""
 
 import json
+import signal
 from typing import Any, cast
 from unittest import mock
 from urllib.parse import unquote
@@ -355,6 +356,29 @@ class RecordTests(SwarmCase):
         self.assertIn(name, str(error))
 
 
+class KillTests(SwarmCase):
+    """Signals."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keep()
+        self.name = self.launched()
+
+    def test_kill(self) -> None:
+        """The Docker of its node sends one, and how the instance stands is told."""
+        told = self.now(self.swarm.kill(self.name[:-1], signal.SIGTERM))
+        self.assertEqual([one["instance"] for one in told.records], [self.name])
+        self.assertIn("POST /containers/c1/kill", self.fake.asked)
+        self.assertIn("signalled: PID 1 was sent signal 15 (Terminated)", self.events())
+
+    def test_refused(self) -> None:
+        """What does not run is told so, also if it has just ended; other refusals are Docker's."""
+        for status, kind in ((409, errors.NotRunning), (500, errors.MachineAtFault)):
+            self.fake.refusals["POST /containers/c1/kill"] = status, "no"
+            self.refused(self.swarm.kill(self.name), kind)
+        self.refused(self.swarm.kill("nobody"), errors.NoSuchInstance)
+
+
 class WaitTests(SwarmCase):
     """The end of an instance, which someone waits for."""
 
@@ -581,6 +605,7 @@ class AreaTests(SwarmCase):
         http: Any = StubTreq(make_root(self.swarm))
         for path, words in (
             ("/instances/web-1/commit", "`txcontain cp` copies what is to be kept"),
+            ("/instances/web-1/stop", "destroy it, and launch it again"),
             ("/configs/web-1-01/export", "a manager of one host exports it"),
             ("/stats/history", "`txcontain stats` shows what instances use now"),
             ("/stacks/shop/export", "a manager of one host exports stacks"),

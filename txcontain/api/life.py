@@ -30,6 +30,7 @@ from txcontain.engine.publishing import change_ports
 from txcontain.engine.renaming import rename
 
 Act = Callable[..., Awaitable[Notes]]  # takes the manager, an instance, and what the body has
+ANEW = "destroy it, and launch it again; services are scaled and updated"
 NO_KEYS: Keys = {}
 TIMEOUT = {"timeout": number("seconds until SIGKILL; else the config's", 0, 3600, float)}
 SIGNAL = {"signal": evolve(STOP_SIGNAL, description="its name or number; else KILL")}
@@ -81,16 +82,24 @@ class Life(Area):
 
     def below_instance(self, name: str) -> Resources:
         """The verbs."""
-        return {
+
+        async def kill(request: Request) -> Json:
+            told = await self.engine.kill(name, **read_body(request, SIGNAL))
+            for text in told.notes:
+                note(request, text)
+            return listed(told.records[0])
+
+        verbs = {
             b"stop": self._verb(name, life.stop, TIMEOUT),
             b"start": self._verb(name, life.start),
             b"restart": self._verb(name, life.restart, TIMEOUT),
-            b"kill": self._verb(name, life.kill, SIGNAL),
             b"pause": self._verb(name, life.pause),
             b"resume": self._verb(name, life.resume),
             b"rename": self._verb(name, rename, RENAME_KEYS, *RENAME_KEYS),
             b"ports": self._verb(name, change_ports, PORT_KEYS),
         }
+        here = {part: self.of_one_host(verb, ANEW) for part, verb in verbs.items()}
+        return {**here, b"kill": ExtensionResource(POST=kill)}
 
     def _verb(self, name: str, act: Act, keys: Keys = NO_KEYS, *required: str) -> ExtensionResource:
         async def post(request: Request) -> Json:

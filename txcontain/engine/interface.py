@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from signal import SIGKILL
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -247,6 +248,13 @@ class Engine(Protocol):
         """How an instance has ended for good, once it has. Raises NoSuchInstance, Ambiguous.
 
         It may be cancelled.
+        """
+
+    async def kill(self, name: str, signal: int = SIGKILL) -> Told:
+        """Send a signal to PID 1 of an instance; returns how that stands then.
+
+        Raises NoSuchInstance, Ambiguous, NotRunning, WrongState, CalledOff, NotInSwarm,
+        Unavailable, MachineAtFault.
         """
 
     async def usage(self, name: str | None) -> Told:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from signal import SIGKILL
 from typing import Any, ClassVar
 
 from attrs import field, frozen
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.container.launch_request import LaunchRequest
-from txcontain.engine import configs, execs, files
+from txcontain.engine import configs, execs, files, life
 from txcontain.engine.attaching import MOST_ATTACHED, Attached
 from txcontain.engine.changes import changes
 from txcontain.engine.explaining import explain_config, explain_instance
 from txcontain.engine.inspection import inspect, log_reader, usage
 from txcontain.engine.interface import Launched, LogsAsked, Stdio, Told
-from txcontain.engine.life import until_it_is_kept
 from txcontain.engine.manager import Manager
 from txcontain.engine.metrics import Metric, Sample, collect
 from txcontain.engine.store import SUFFIX, Key
@@ -94,7 +94,15 @@ class ThisHost:
     async def wait(self, name: str) -> Exit:
         """How an instance has ended for good, once it has. Raises NoSuchInstance, Ambiguous."""
         instance = self.host.match(name)
-        return await until_it_is_kept(self.host, instance, instance.end())
+        return await life.until_it_is_kept(self.host, instance, instance.end())
+
+    async def kill(self, name: str, signal: int = SIGKILL) -> Told:
+        """Send a signal to PID 1 of an instance. Raises as ``life.kill`` does."""
+        instance = self.host.match(name)
+        notes = await life.kill(self.host, instance, signal)
+        await self.host.pool.written()
+        standing = self.host.instances.get(instance.name, instance).standing
+        return Told([standing], notes=notes)
 
     async def usage(self, name: str | None) -> Told:
         """What an instance uses now, or all that run. Raises NoSuchInstance, Ambiguous, TooMany."""

@@ -15,14 +15,14 @@ from twisted.internet.defer import Deferred
 from txcontain.container.exec_plan import Size
 from txcontain.engine.attaching import MOST_ATTACHED, without_terminal
 from txcontain.engine.manager import Manager
-from txcontain.errors import Error, NotRunning, TooMany
+from txcontain.errors import Error, TooMany
 from txcontain.later import background, poll
 from txcontain.runtime.exits import Exit, exit_of
 from txcontain.swarm.client import Refused
 from txcontain.swarm.commands import LEAVING
 from txcontain.swarm.execs import LOOK_AFTER, LOOK_MOST
 from txcontain.swarm.hijack import Hijacked, Streamed, take_over
-from txcontain.swarm.places import Place
+from txcontain.swarm.places import Place, refusal_of
 
 ENDS_WITHIN = 10.0  # seconds after its terminal was closed
 
@@ -114,9 +114,7 @@ class Attaching:
         try:
             streams = await take_over(place.manager, path, None, doing)
         except Refused as error:
-            if error.status not in (404, 409):
-                raise
-            raise NotRunning(f"{name} does not run any more", *error.chain) from None
+            raise refusal_of(place, error) from None
         attached = Attached(place, self.manager, streams, self.attached.discard)
         self.attached.add(attached)
         self.manager.journal.add("attach", "someone has attached to its terminal", instance=name)

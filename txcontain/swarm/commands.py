@@ -21,14 +21,13 @@ from txcontain.errors import (
     ConfigAtFault,
     Error,
     NoSuchProgram,
-    NotRunning,
     logged,
 )
 from txcontain.exports.accounts import find_account
 from txcontain.exports.subject import Account
 from txcontain.swarm.client import Refused
 from txcontain.swarm.mapping import Json, of_program
-from txcontain.swarm.places import Place
+from txcontain.swarm.places import Place, refusal_of
 
 LONGEST_DATABASE = 1 << 20  # bytes of /etc/passwd, as a tarball
 # By which Docker would let go of a terminal, instead of Ctrl-P Ctrl-Q: our clients have keys of
@@ -60,9 +59,7 @@ async def make(place: Place, command: Command) -> Made:
     try:
         return await _make(place, command)
     except Refused as error:
-        if error.status not in (404, 409):
-            raise
-        raise NotRunning(f"{place.instance.name} does not run any more", *error.chain) from None
+        raise refusal_of(place, error) from None
 
 
 async def _make(place: Place, command: Command) -> Made:

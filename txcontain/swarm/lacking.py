@@ -10,7 +10,6 @@ LACKS = {
     "secrets": "put what a container needs into a mount",
     "walls": f"`docker inspect` shows how it is held {ON_ITS_NODE}",
     "steps": "a manager of one host steps through launches",
-    "life": "destroy it, and launch it again; services are scaled and updated",
     "disk": "`docker system df` and `docker system prune` do it on each node",
     "volumes": "a volume is on one node, and a container may be moved to another: use a mount",
     "images": "the images of configs are in the registry of the swarm",

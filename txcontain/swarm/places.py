@@ -10,7 +10,7 @@ from txcontain.engine.names import match
 from txcontain.errors import Error, NotInSwarm, NotRunning
 from txcontain.later import together
 from txcontain.runtime.sessions import WHY_NOT
-from txcontain.swarm.client import Docker, Manager, NoAnswer, Request, read
+from txcontain.swarm.client import Docker, Manager, NoAnswer, Refused, Request, read
 from txcontain.swarm.mapping import state_of
 from txcontain.swarm.records import Instance, Seen, instances, known, states
 
@@ -63,6 +63,13 @@ async def place_of(docker: Docker, seen: Seen, name: str, instead: str) -> Place
             f"give the manager its address by --docker, too; or `{instead}` there",
         )
     return _place(seen, instance, task, dockers[task["NodeID"]])
+
+
+def refusal_of(place: Place, error: Refused) -> Error:
+    """Why Docker does not do something with the container of an instance: that may have gone."""
+    if error.status not in (404, 409):
+        return error
+    return NotRunning(f"{place.instance.name} does not run any more", *error.chain)
 
 
 async def places(docker: Docker, seen: Seen) -> tuple[dict[str, Place | None], list[str]]:

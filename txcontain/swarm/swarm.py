@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from secrets import token_hex
+from signal import SIGKILL, strsignal
 from typing import Any, ClassVar
 
 from attrs import define, field, frozen
@@ -55,7 +56,7 @@ from txcontain.swarm.files import Copies, Reading, Writing, look
 from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
-from txcontain.swarm.places import Place, place_of
+from txcontain.swarm.places import Place, place_of, refusal_of
 from txcontain.swarm.records import Seen, end_of, instances, known, records, running
 from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.starting import LOOK_AFTER, LOOK_MOST, Start
@@ -280,6 +281,23 @@ class Swarm:
             if found[0].has_ended:
                 break
         return end_of(found[0], seen)
+
+    async def kill(self, name: str, signal: int = SIGKILL) -> Told:
+        """Send a signal to PID 1 of an instance, by the Docker of its node.
+
+        Raises as an Engine's does. If the instance ends, the swarm starts it again as its config
+        says.
+        """
+        place = await self._place(name, "docker kill")
+        path, doing = f"/containers/{place.container}/kill", f"killing {place.instance.name}"
+        try:
+            await place.docker.ask("POST", path, doing=doing, signal=signal)
+        except Refused as error:
+            raise refusal_of(place, error) from None
+        self.watch.wrote()
+        what = f"PID 1 was sent signal {signal} ({strsignal(signal)})"
+        self.host.journal.add("signalled", what, instance=place.instance.name)
+        return await self.records(place.instance.name)
 
     async def usage(self, name: str | None) -> Told:
         """What an instance uses now, or all that run, by the Dockers of their nodes.
