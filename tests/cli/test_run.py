@@ -129,6 +129,28 @@ class RunTests(Session):
         self.assertEqual(self.run_command("run", "--rm", *words), 3)
         self.assertEqual(self.manager.asked[-1][0], "DELETE /destroy/job")
 
+    def test_inside_a_swarm(self) -> None:
+        """Where nothing is stopped it is removed; another refusal is told."""
+
+        async def run_inside(*_: Any) -> int:
+            return 3
+
+        self.patch(run, "run_inside", run_inside)
+        self.manager.answers_to("DELETE /destroy/job")
+        for kind, status, last in (
+            ("not-in-swarm", 3, "DELETE /destroy/job"),
+            ("wrong-state", 125, "POST /instances/job/stop"),
+        ):
+            problem = {"type": f"urn:txcontain:{kind}", "title": "No", "detail": "x", "chain": []}
+            self.manager.answers_to(
+                "POST /instances/job/stop",
+                problem,
+                status=501,
+                Content_Type="application/problem+json",
+            )
+            self.assertEqual(self.run_command("run", "-i", "basefs.tar.gz", "cat"), status)
+            self.assertEqual(self.manager.asked[-1][0], last)
+
     def test_refused(self) -> None:
         """What is not there is 127, what can't be run is 126, and all else is 125."""
         for kind, status in (("no-such-program", 127), ("cannot-run", 126), ("config", 125)):

@@ -489,6 +489,13 @@ class RunTests(ExecCase):
         wait_until(lambda: terminal.shows("A2"), "it was typed ahead")
         self.assertEqual(terminal.process.wait(30), 4, terminal.screen)
 
+    def test_piped(self) -> None:
+        """With -i a command reads what comes, and its container is gone after it."""
+        before = self.running()
+        done = self.command("run", "-i", self.base_image, "cat", input="in")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "in", ""))
+        self.assertEqual(self.running(), before)
+
     def test_signals(self) -> None:
         """`run` passes signals on, and `kill` sends one."""
         script = "trap 'echo got it; exit 7' TERM; echo runs; while :; do sleep 0.1; done"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Those that ask a program to do something; it gets them in place of this one.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+NOT_IN_SWARM = "urn:txcontain:not-in-swarm"  # the kind of a refusal
 MOST_PASSED_ON = 3  # then this program itself is ended by the next, and the container runs on
 
 
@@ -90,7 +91,17 @@ async def converse(client: "Client", instance: str, arguments: Namespace) -> int
     finally:
         arguments.failure = asked.failure
         if not arguments.rm:  # else it is removed at once
-            await client.change(instance, "stop", timeout=0)
+            await end(client, instance)
+
+
+async def end(client: "Client", instance: str) -> None:
+    """Stop what nobody needs any more; of a swarm, which stops nothing, remove it."""
+    try:
+        await client.change(instance, "stop", timeout=0)
+    except Refused as refusal:
+        if refusal.kind != NOT_IN_SWARM:
+            raise
+        await client.destroy(instance)
 
 
 def config_of(arguments: Namespace) -> "Json":
