@@ -143,6 +143,16 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(log.transport.said, ["pauseProducing", "resumeProducing"])
         self.end(log)
 
+    def test_too_late(self) -> None:
+        """What is too late is not kept, either, while the client takes nothing."""
+        (log,) = self.deliver("x", wanted=Wanted(until=read_moment("until", EARLY)))
+        self.taker.producer.pauseProducing()
+        log.dataReceived(frame(f"{EARLY} a\n") + frame(f"{LATE} b\n"))
+        self.assertEqual(len(log.frames), 1)
+        self.taker.producer.resumeProducing()
+        self.end(log)
+        self.assertEqual(self.taker.taken, b"a\n")
+
     def test_cut_off(self) -> None:
         """A log that is not whole does not pass for one: it is cut, silent or no log."""
         for spoil, said in (

@@ -98,10 +98,11 @@ class Log(Protocol):
         self._expect_more()
         try:
             cut = [frame for _, frame in self.cut.feed(data)]
-            came = [read_frame(frame, self.asked, self.name) for frame in cut]
+            read = [read_frame(frame, self.asked, self.name) for frame in cut]
         except InvalidData:
             self.hang_up()
             return
+        came = [(time, text) for time, text in read if text]
         self.frames += came
         self._held += sum(len(text) for _, text in came)
         if self._held > MOST_HELD and not self._is_paused:
