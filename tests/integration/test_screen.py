@@ -133,6 +133,23 @@ class OverviewTests(BrowserCase):
         page.get_by_text(other).wait_for()
         page.get_by_role("row").filter(has_text=name).get_by_text("found again").wait_for()
 
+    def test_late_answer(self) -> None:
+        """What has begun while all instances were read stays, though that answer lacks it."""
+        page = self.open()
+        page.get_by_text("Nothing runs yet").wait_for()
+        held: list[Any] = []
+        page.route("**/instances", lambda route: held.append(route))
+        self.manager.kill()
+        self.manager.wait()
+        with page.expect_request("**/instances"):
+            self.start()
+        name = self.launch(**self.job(SERVER))
+        row = page.get_by_role("row").filter(has_text=name)
+        row.get_by_text("running").wait_for()
+        with page.expect_request(re.compile(f"match={name}")):
+            held[0].fulfill(json={"instances": []})
+        row.get_by_text("running").wait_for()
+
     def test_selection(self) -> None:
         """What is selected stays selected when others come before it: instances, events."""
         page = self.open()

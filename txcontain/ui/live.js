@@ -105,6 +105,7 @@ async function refresh(signal) {
 async function refreshAll(signal) {
   try {
     stale.clear();
+    const last = live.events.at(-1)?.seq ?? 0;
     const [caller, hasServices] = await Promise.all([
       get("/whoami", signal),
       get("/stacks", signal).then(
@@ -114,6 +115,8 @@ async function refreshAll(signal) {
       readAll(signal),
     ]);
     Object.assign(live, { caller, hasServices, loaded: true });
+    // What has happened meanwhile may be missing in this answer, and have been read before it came.
+    live.events.forEach(({ seq, instance }) => seq > last && stale.add(instance));
     changed();
     refresh(signal);
   } catch {
