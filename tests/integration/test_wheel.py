@@ -11,7 +11,7 @@ import venv
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.integration.harness import PROJECT, ManagerCase
+from tests.integration.harness import PROJECT, ManagerCase, wait_until
 from txcontain import __version__
 from txcontain.cli.commands import COMMANDS
 
@@ -103,7 +103,14 @@ class WheelTests(ManagerCase):
             ("launch ", {instance.rpartition("-")[0]}),
             ("ps --form", {"--format"}),
         ):
-            self.assertEqual(set(self.completed(script, f"txcontain {typed}")), wanted, typed)
+            self.assert_completed(script, f"txcontain {typed}", wanted)
+
+    def assert_completed(self, script: Path, line: str, wanted: set[str]) -> None:
+        """Fail unless bash soon has these for the last word of a line.
+
+        A manager that has not answered in a tenth of a second is asked at the next Tab.
+        """
+        wait_until(lambda: set(self.completed(script, line)) == wanted, f"{line!r} is completed")
 
     def completed(self, script: Path, line: str) -> list[str]:
         """What bash has for the last word of a line."""
