@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from select import select
 from subprocess import Popen
 from typing import Any
 from urllib.parse import unquote
@@ -121,6 +122,8 @@ class Connection:
 
     def ask(self, method: str, path: str, document: Any = None) -> Any:
         """Send a request and wait for the answer."""
+        if self._socket is not None and select([self._socket], [], [], 0)[0]:
+            self.close()  # nothing was asked, so the server has hung up: nobody spoke for too long
         self.send_off(method, path, document)
         return self.answer()
 
