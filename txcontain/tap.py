@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import hashlib
 import os
 import re
@@ -40,6 +39,7 @@ from txcontain.engine.store import Configs
 from txcontain.engine.this_host import ThisHost
 from txcontain.engine.volumes import Volumes
 from txcontain.host.cgroups import Cgroups
+from txcontain.host.garbage import Collections
 from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.resolv_conf import ResolvConf
@@ -261,6 +261,7 @@ class ManagerService(Service):
 
     def __init__(self, manager: Manager, notifier: Notifier | None = None) -> None:
         self.manager, self.notifier = manager, notifier
+        self._collections = Collections()
 
     def privilegedStartService(self) -> None:
         """Create and lock the state folder."""
@@ -289,12 +290,13 @@ class ManagerService(Service):
             self.manager.pool.start()
             keeper_of(self.manager).start()
         self.manager.kernel.be_prompt()
-        gc.freeze()  # a collection skips everything imported so far: it saves tens of milliseconds
+        self._collections.begin()
         notify("READY=1")
 
     def stopService(self) -> Deferred[None] | None:
         """End the warm inits; containers run on."""
         super().stopService()
+        self._collections.end()
         keeper_of(self.manager).stop()
         self.manager.pause()
         if self.notifier is not None:
