@@ -221,28 +221,34 @@ class Warm(LifeCase):
 
     def test_unmounted_disk(self) -> None:
         """They let go of a disk that the host unmounts, as does a container."""
-        disk = self.folder / "disk"
-        disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "disk", disk], check=True)
-        unmount_again = ["umount", str(disk)]
-        self.addCleanup(lambda: subprocess.run(unmount_again, stderr=subprocess.DEVNULL))
+        disk = self.folder / "host" / "disk"
+        self.mount(disk.parent)
+        subprocess.run(["mount", "--make-shared", disk.parent], check=True)  # as systemd has all
+        self.mount(disk)
         self.restart()
         pid = self.record(self.launch())["pid"]
-        wait_until(lambda: len(list(self.state.glob("run/slots/*/exit"))) == 2, "one is warm")
+
+        def who_has_it() -> list[int]:  # others on this host may have copied the mount
+            return [one for one in descendants(self.manager.pid) if self.has(one, disk)]
+
+        wait_until(who_has_it, "one is warm")
+        self.assertIn(pid, descendants(self.manager.pid))
         subprocess.run(["umount", disk], check=True)
-        ours = list(descendants(self.manager.pid))  # others on this host may have copied the mount
-        self.assertIn(pid, ours)
-        tables = [Path(f"/proc/{each}/mountinfo") for each in ours]
+        wait_until(lambda: not who_has_it(), "all have let go of it")
 
-        def let_go() -> bool:  # one that is just being warmed has the host's mounts until it pivots
-            return not any(self.names(table, str(disk)) for table in tables)
+    def mount(self, place: Path) -> None:
+        """Mount a file system there, until the test ends."""
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "disk", place], check=True)
+        again = ["umount", str(place)]
+        self.addCleanup(lambda: subprocess.run(again, stderr=subprocess.DEVNULL))
 
-        wait_until(let_go, "all have let go of it")
-
-    def names(self, file: Any, word: Any) -> Any:
-        """Whether a file of /proc has a word in it; not where its process has ended."""
-        with contextlib.suppress(OSError):
-            return word in file.read_text(errors="replace")
+    def has(self, process: int, place: Path) -> bool:
+        """Whether a process has mounts of its own, and one at this place."""
+        proc = Path("/proc")
+        with contextlib.suppress(OSError):  # it has ended
+            own = os.readlink(proc / f"{process}/ns/mnt") != os.readlink(proc / "self/ns/mnt")
+            return own and str(place) in (proc / f"{process}/mountinfo").read_text()
         return False
 
 
