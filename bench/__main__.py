@@ -73,7 +73,8 @@ def main() -> None:
     with contestants.work_folder() as folder:
         results: dict[str, Any] = {"mode": mode, "machine": report.machine()}
         results |= run(folder, SCALES[mode])
-        results["hostile"] = hostile.under_attack(folder, SCALES[mode].hostile)
+        found = hostile.under_attack(folder, SCALES[mode].hostile)
+        results["hostile"] = hostile.noticed(found)  # each of the answers is too much to keep
         print(f"\n{hostile.noticed_table(results['hostile'])}", flush=True)
     print(f"\nKept in {report.save(mode, results).relative_to(ROOT)}.")
     draw(results)

@@ -318,8 +318,8 @@ def add_scripts(tarball: Path) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
-def noticed_table(found: list[Noticed]) -> str:
-    """A row an attack."""
+def noticed(found: list[Noticed]) -> list[list[str]]:
+    """The rows of a table, one an attack: times in ms."""
     head = ["/list, in ms", "without: median", "p99", "longest", "with: median", "p99", "longest"]
     rows = [[*head, "longest without waiting for a processor"]]
     for one in found:
@@ -327,6 +327,11 @@ def noticed_table(found: list[Noticed]) -> str:
         figures = [of(took) for took in times for of in (median, worst, max)]
         figures.append(max(answer.took - answer.waited for answer in one.during))
         rows.append([one.what, *(report.number(figure * 1e3) for figure in figures)])
+    return rows
+
+
+def noticed_table(rows: list[list[str]]) -> str:
+    """The table of these rows, with the goal below."""
     return f"{report.table(rows)}\nTo reach: {GOAL}."
 
 
@@ -342,7 +347,7 @@ def main() -> None:
     processes.adopt_orphans()
     with contestants.work_folder() as folder:
         make_images(folder)
-        print(noticed_table(under_attack(folder, SECONDS, names)))
+        print(noticed_table(noticed(under_attack(folder, SECONDS, names))))
 
 
 if __name__ == "__main__":
