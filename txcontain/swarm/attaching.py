@@ -5,12 +5,9 @@ docs.docker.com/reference/api/engine: "Attach to a container".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlencode
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
 
 from txcontain.container.exec_plan import Size
 from txcontain.engine.attaching import MOST_ATTACHED, without_terminal
@@ -21,7 +18,7 @@ from txcontain.runtime.exits import Exit, exit_of
 from txcontain.swarm.client import Refused
 from txcontain.swarm.commands import LEAVING
 from txcontain.swarm.execs import LOOK_AFTER, LOOK_MOST
-from txcontain.swarm.hijack import Hijacked, Streamed, take_over
+from txcontain.swarm.hijack import Streamed, take_over
 from txcontain.swarm.places import Place, refusal_of
 
 ENDS_WITHIN = 10.0  # seconds after its terminal was closed
@@ -31,13 +28,6 @@ ENDS_WITHIN = 10.0  # seconds after its terminal was closed
 class Attached(Streamed):
     """One of them: a Stdio. It ends with the container; another start has another one."""
 
-    place: Place
-    manager: Manager  # of this host
-    streams: Hijacked
-    lost: Callable[[Attached], object] = lambda attached: None  # told that it is over
-    ended: Deferred[Exit] = field(factory=Deferred)
-    heard: Callable[[int, bytes], None] | None = None
-    paused: bool = True
     _is_left: bool = False  # whether it was ended here
 
     def __attrs_post_init__(self) -> None:
@@ -45,11 +35,6 @@ class Attached(Streamed):
         self.streams.gone.addCallback(
             lambda _: background(self._tell_end(), f"waiting for {self.place.instance.name}")
         )
-
-    @property
-    def reactor(self) -> Any:
-        """The manager's."""
-        return self.manager.reactor
 
     def close_input(self) -> None:
         """A terminal has no end: there, Ctrl-D is input like any other."""

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
-from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
 
 from txcontain.container.exec_plan import Command, Size
 from txcontain.engine.manager import Manager
@@ -24,7 +21,7 @@ from txcontain.runtime.sessions import JOIN_WITHIN, MOST, MOST_EACH
 from txcontain.swarm import commands
 from txcontain.swarm.commands import Made
 from txcontain.swarm.frames import Frames
-from txcontain.swarm.hijack import Hijacked, Streamed, take_over
+from txcontain.swarm.hijack import Streamed, take_over
 from txcontain.swarm.places import Place
 
 LOOK_AFTER, LOOK_MOST = 0.01, 0.5  # seconds between looks at a command
@@ -36,14 +33,7 @@ LONGEST_COMPLAINT = 4096  # bytes of that
 class Session(Streamed):
     """A command in a container: a Stdio."""
 
-    place: Place
-    made: Made
-    manager: Manager  # of this host
-    streams: Hijacked
-    lost: Callable[[Session], object] = lambda session: None  # told that it is over
-    ended: Deferred[Exit] = field(factory=Deferred)
-    heard: Callable[[int, bytes], None] | None = None
-    paused: bool = True
+    made: Made = field(kw_only=True)
     _because: str = ""  # why it was ended by the manager, if it was
     _frames: Frames = field(factory=Frames)
     _kill: Timer = field(init=False)
@@ -56,11 +46,6 @@ class Session(Streamed):
         self.streams.gone.addCallback(
             lambda _: background(self._until_it_ends(), f"waiting for the exec {self.made.id}")
         )
-
-    @property
-    def reactor(self) -> Any:
-        """The manager's."""
-        return self.manager.reactor
 
     # -- its input -------------------------------------------------------------
 
@@ -191,7 +176,7 @@ class Sessions:
             stray = commands.send_signal(place, made, signal.SIGKILL)  # it may run all the same
             background(stray, f"ending a command in {place.instance.name}")
             raise
-        session = Session(place, made, self.manager, streams, self.running.discard)
+        session = Session(place, self.manager, streams, self.running.discard, made=made)
         self.running.add(session)
         return session
 

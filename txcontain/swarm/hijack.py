@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
+from attrs import define, field
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import INegotiated, IPushProducer
@@ -18,10 +19,13 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txcontain.engine import manager as host
 from txcontain.errors import Error, Unavailable
 from txcontain.later import bounded
+from txcontain.runtime.exits import Exit
 from txcontain.runtime.sessions import JOIN_WITHIN
 from txcontain.swarm.client import LONGEST_COMPLAINT, Manager, NoAnswer, refusal, why
+from txcontain.swarm.places import Place
 
 LONGEST_REFUSAL = 64 * LONGEST_COMPLAINT  # bytes read of an answer that refuses
 LONGEST_EARLY = 1 << 20  # bytes kept until it is resumed: far more than is read at a time
@@ -135,12 +139,22 @@ class Hijacked(Protocol):
 
 
 @implementer(IPushProducer)
+@define(eq=False)
 class Streamed:
-    """What each Stdio does whose streams are such a connection."""
+    """What each Stdio has and does whose streams are such a connection."""
 
+    place: Place
+    manager: host.Manager  # of this host
     streams: Hijacked
-    heard: Callable[[int, bytes], None] | None
-    paused: bool
+    lost: Callable[[Any], object] = lambda stdio: None  # told that it is over
+    ended: Deferred[Exit] = field(factory=Deferred)
+    heard: Callable[[int, bytes], None] | None = None
+    paused: bool = True
+
+    @property
+    def reactor(self) -> Any:
+        """The manager's."""
+        return self.manager.reactor
 
     def write(self, data: bytes) -> None:
         """Let the process read this."""
