@@ -57,6 +57,11 @@ class ComplaintsTests(SynchronousTestCase):
             heard("/.x/usr/bin/gzip: stdin: crc error\n").said, "gzip: stdin: crc error"
         )
 
+    def test_no_name(self) -> None:
+        """What igzip calls its standard input is called so."""
+        said = heard("/.x/usr/bin/igzip: Error (null) does not contain a complete gzip file\n").said
+        self.assertEqual(said, "igzip: Error stdin does not contain a complete gzip file")
+
     def test_names_that_lie(self) -> None:
         """A name that ends like a harmless line does not hide a complaint about it."""
         line = "x: Cannot mknod: Operation not permitted: Cannot open: Not a directory"

@@ -13,12 +13,12 @@ from tests.fakes import MachineTestCase, make_pool, remove
 from txcontain.container.facts import Place
 from txcontain.errors import ConfigAtFault, MachineAtFault
 from txcontain.images import bounds as unpacking
-from txcontain.images import fresh, layers, unpack
+from txcontain.images import fresh, layers, programs, unpack
 from txcontain.images.bounds import Bounds
 from txcontain.images.fresh import LIST
 from txcontain.images.layers import Layers, merged_digest
 from txcontain.images.metadata import Metadata
-from txcontain.images.programs import COMPRESSIONS, Program
+from txcontain.images.programs import COMPRESSIONS, Program, find_decompressor
 from txcontain.images.unpack import CHECK_EVERY, Unpacker
 from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 
@@ -35,7 +35,8 @@ class LayersTestCase(MachineTestCase):
             os.mkdir(os.path.join(self.folder, name))
         unpacker = Unpacker(self.pool, maybeDeferred, remove)
         self.layers = Layers(os.path.join(self.folder, "layers"), unpacker)
-        self.patch(unpack, "find", lambda name: Program(f"/usr/bin/{name}"))
+        for module in (unpack, programs):
+            self.patch(module, "find", lambda name: Program(f"/usr/bin/{name}"))
 
     def get(self, name: str = "potato.tar", content: bytes = b"a tarball") -> Any:
         """Ask for the layer of a tarball that holds this."""
@@ -108,7 +109,9 @@ class UnpackTests(LayersTestCase):
         """The compression is recognised by the content, whatever the tarball's name."""
         for number, (start, name) in enumerate(COMPRESSIONS.items()):
             self.get(f"{number}.tar", start + b"...")
-            self.assertIn(f"/usr/bin/{name}", str(self.init.plan[-1][1]["arguments"]))
+            program = find_decompressor(name)
+            assert program is not None
+            self.assertIn(program.path, str(self.init.plan[-1][1]["arguments"]))
 
     def test_hidden(self) -> None:
         """No tarball can know the path of tar's own files, and they are not in the layer."""

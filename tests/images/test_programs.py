@@ -1,5 +1,6 @@
 """What is needed to run a program of this machine inside an image."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -10,7 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txcontain.errors import MachineAtFault
 from txcontain.images import programs
-from txcontain.images.programs import COMPRESSIONS, Program, compression_of, find
+from txcontain.images.programs import (
+    COMPRESSIONS,
+    Program,
+    compression_of,
+    find,
+    find_decompressor,
+)
 
 
 class FindTests(SynchronousTestCase):
@@ -46,6 +53,43 @@ class FindTests(SynchronousTestCase):
         self.patch(programs.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
         self.assertEqual(find("static"), Program(path))
         self.assertEqual(find("static").command("/root"), [f"/root{path}"])
+
+
+class DecompressorTests(SynchronousTestCase):
+    """Which program decompresses."""
+
+    def have(self, *names: str) -> None:
+        """The machine has only these programs."""
+        self.patch(programs, "_path_of", lambda name: name if name in names else None)
+        self.patch(programs, "find", lambda name: Program(name))
+
+    def test_fastest(self) -> None:
+        """The fastest program that there is, or the usual one, which is then named if it lacks."""
+        for there in (("gzip", "igzip"), ("igzip",)):
+            self.have(*there)
+            self.assertEqual(find_decompressor("gzip"), Program("igzip"))
+        for others in (("gzip",), ()):
+            self.have(*others)
+            self.assertEqual(find_decompressor("gzip"), Program("gzip"))
+
+    def test_others(self) -> None:
+        """What only one program can read is given to that; nothing to none."""
+        self.have("gzip", "igzip", "zstd")
+        wanted = {"compress": Program("gzip"), "zstd": Program("zstd"), "": None}
+        for compression, program in wanted.items():
+            self.assertEqual(find_decompressor(compression), program)
+
+    def test_real(self) -> None:
+        """Each that this machine has for gzip reads several parts, and refuses cut ones."""
+        content = os.urandom(100_000) + bytes(1_000_000)
+        packed = gzip.compress(content) + gzip.compress(content[:5000])
+        for program in {find("gzip"), find_decompressor("gzip")}:
+            assert program is not None
+            command = [*program.command(""), "-d"]
+            run = subprocess.run(command, input=packed, stdout=subprocess.PIPE, check=True)
+            self.assertEqual(run.stdout, content + content[:5000])
+            cut = subprocess.run(command, input=packed[:90_000], capture_output=True, check=False)
+            self.assertTrue(cut.returncode and cut.stderr)
 
 
 class CompressionTests(SynchronousTestCase):

@@ -26,6 +26,7 @@ HARMLESS = re.compile(
     r"|\S*tar: Exiting with failure status due to previous errors"
 )
 PLACE = re.compile(r"^(block \d+: )?/\S*/(?=\w+: )")  # where a program lies in its jail
+NO_NAME = "(null)"  # what igzip calls its standard input
 NO_END = re.compile(r"block \d+: \*\* End of File \*\*")
 
 
@@ -61,7 +62,7 @@ class Complaints:
         if NO_END.fullmatch(line):
             self.lacks_end = True
         elif not HARMLESS.fullmatch(line):
-            self._complain(PLACE.sub(r"\1", line))
+            self._complain(PLACE.sub(r"\1", line).replace(NO_NAME, "stdin"))
 
     def _leave_out(self, kind: str, name: str) -> None:
         left = self.left_out.setdefault(kind, {"count": 0, "names": []})

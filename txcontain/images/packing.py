@@ -19,7 +19,7 @@ from txcontain.errors import CalledOff, ConfigAtFault, MachineAtFault
 from txcontain.host.os_errors import of_os
 from txcontain.images.complaints import Complaints
 from txcontain.images.packing_plan import make_moving_plan, make_packing_plan
-from txcontain.images.programs import compression_in, find
+from txcontain.images.programs import compression_in, find, find_decompressor
 from txcontain.images.unpack import Unpacker, check_words
 from txcontain.images.unpacking_plan import make_unpacking_plan
 from txcontain.later import Timer
@@ -129,7 +129,7 @@ class Packer:
         except ConnectionLost as error:
             raise CalledOff(what, HUNG_UP) from error
         tar = await unpacker.threads(find, "tar")
-        decompress = await unpacker.threads(find, compression) if compression else None
+        decompress = await unpacker.threads(find_decompressor, compression)
         hidden, lost = f"/.{token_hex(16)}", list[Failure]()
         async with self._beside(what) as beside:
             path = os.path.join(beside, "pipe")

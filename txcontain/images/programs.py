@@ -15,10 +15,10 @@ from attrs import frozen
 
 from txcontain.errors import MachineAtFault
 
-# The first bytes of a compressed file, and the PROGRAM that decompresses it by `PROGRAM -d`.
+# The first bytes of a compressed file, and what has compressed it.
 COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
-    b"\x1f\x9d": "gzip",
+    b"\x1f\x9d": "compress",
     b"BZh": "bzip2",
     b"\xfd7zXZ\0": "xz",
     b"\x5d\0\0": "xz",
@@ -26,6 +26,9 @@ COMPRESSIONS = {
     b"LZIP": "lzip",
     b"\x89LZO": "lzop",
 }
+# The PROGRAMs that decompress by `PROGRAM -d`, the fastest first, where it is not the one that has
+# compressed. igzip is a part of Intel's ISA-L, and two to three times as fast as gzip.
+PROGRAMS = {"gzip": ("igzip", "gzip"), "compress": ("gzip",)}
 
 
 @frozen
@@ -55,7 +58,7 @@ def find(name: str) -> Program:
 
     Raises MachineAtFault if it has none.
     """
-    path = shutil.which(name, path=os.defpath)
+    path = _path_of(name)
     if path is None:
         raise MachineAtFault(f"this machine has no {name}", "install it")
     real = os.path.realpath(path)
@@ -76,13 +79,28 @@ def find(name: str) -> Program:
     return Program(real, os.path.realpath(loader[1]), tuple(map(_in_real_folder, libraries)))
 
 
+def find_decompressor(compression: str) -> Program | None:
+    """This machine's program for a kind of compression; None if that is empty.
+
+    Raises MachineAtFault if it has none.
+    """
+    if not compression:
+        return None
+    *faster, usual = PROGRAMS.get(compression, (compression,))
+    return find(next((name for name in faster if _path_of(name)), usual))
+
+
+def _path_of(name: str) -> str | None:
+    return shutil.which(name, path=os.defpath)
+
+
 def _in_real_folder(path: str) -> str:
     """A library by the name that programs use, which may be a link beside the file."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def compression_of(path: str) -> str:
-    """The name of the program that decompresses a file; empty if it is not compressed."""
+    """What a file is compressed by; empty if it is not compressed."""
     with open(path, "rb") as file:
         return compression_in(file.read(8))
 

@@ -25,7 +25,7 @@ from txcontain.host.syscalls import flush_disk
 from txcontain.images.bounds import USUAL, Bounds, Taken, check
 from txcontain.images.complaints import Complaints
 from txcontain.images.metadata import RECORD, Metadata, look, top
-from txcontain.images.programs import Program, compression_of, find
+from txcontain.images.programs import Program, compression_of, find, find_decompressor
 from txcontain.images.unpacking_plan import make_merging_plan, make_unpacking_plan
 from txcontain.images.whiteouts import convert
 from txcontain.runtime import diagnose
@@ -236,8 +236,7 @@ def identity_of(tarball: str) -> str:
 
 def programs_for(tarball: str) -> tuple[Program, Program | None]:
     """The host's tar, and the program that decompresses this file."""
-    compression = compression_of(tarball)
-    return find("tar"), find(compression) if compression else None
+    return find("tar"), find_decompressor(compression_of(tarball))
 
 
 def check_words(what: str, complaints: Complaints, *, needs_end: bool = True) -> None:
