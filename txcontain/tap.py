@@ -44,6 +44,7 @@ from txcontain.host.kernel import Kernel
 from txcontain.host.os_errors import of_os
 from txcontain.host.resolv_conf import ResolvConf
 from txcontain.host.spawning import inherit_nothing
+from txcontain.host.syscalls import keep_apart
 from txcontain.host.trees import Trees
 from txcontain.host.writing import Writer
 from txcontain.images import bounds, registry
@@ -271,6 +272,7 @@ class ManagerService(Service):
             for folder in FOLDERS:
                 os.makedirs(os.path.join(state, folder), mode=0o700, exist_ok=True)
             os.chmod(state, 0o700)
+            keep_apart(os.path.join(state, "layers"))
             self._lock = lock(os.path.join(state, "lock"))
 
     def startService(self) -> None:

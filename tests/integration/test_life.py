@@ -383,8 +383,8 @@ class Unpacking(LifeCase):
         self.assertEqual(len(os.listdir(f"/proc/{pid}/root/many")), 3000)
 
 
-class FrozenDisk(LifeCase):
-    """The state folder's disk takes nothing for a while (fsfreeze(8)), as for a snapshot."""
+class OwnDisk(LifeCase):
+    """The state folder is an ext4 of its own."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -399,8 +399,19 @@ class FrozenDisk(LifeCase):
         self.addCleanup(unmount, self.state, "--lazy")
         self.start()
 
-    def test_answers(self) -> None:
-        """All that is only to be told is answered at once; what waited is done after the thaw."""
+    def test_apart(self) -> None:
+        """Each layer is put into a part of the disk of its own, unlike each instance."""
+        for name, apart in (("layers", True), ("instances", False)):
+            told = subprocess.run(
+                ["lsattr", "-d", self.state / name], stdout=subprocess.PIPE, text=True, check=True
+            ).stdout
+            self.assertEqual("T" in told.split()[0], apart, told)
+
+    def test_frozen(self) -> None:
+        """While the disk takes nothing (fsfreeze(8)), all that is only to be told is answered.
+
+        What waited is done after the thaw.
+        """
         self.launch(**self.job("#!/bin/sh\nsleep 1000\n"))
         ends = self.launch(**self.job("#!/bin/sh\nsleep 1; exit 3\n"))
         key = self.upload()
