@@ -1620,7 +1620,7 @@ ELSEWHERE = (
     (
         "a service of someone else's that has the name of an instance",
         "swarm/test_swarm.py:test_service_of_someone_else",
-        "the swarm has a service {} that is someone else's; launch it again: it gets another name",
+        "the swarm has a service {} that is someone else's; launch it again under another name",
     ),
     (
         "a service of someone else's that has the name of one of a stack",
@@ -1633,12 +1633,6 @@ ELSEWHERE = (
         "swarm/test_swarm.py:test_whole_refused",
         "a whole config of a launch in a swarm has at most {} bytes; upload it, and launch it by "
         "its name",
-    ),
-    (
-        "a launch in a swarm under a name",
-        "swarm/test_swarm.py:test_refused_choice",
-        "a launch in a swarm takes no name, labels or removal of the instance; leave them out; a "
-        "stack names what it has",
     ),
     (
         "what is copied into an instance of a swarm, and is compressed",

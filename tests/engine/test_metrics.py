@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ManagerTestCase
 from txcontain.engine import metrics
-from txcontain.engine.metrics import OF_CONTAINERS, Metric, _escaped, _own_labels, collect
+from txcontain.engine.metrics import OF_CONTAINERS, Metric, _escaped, collect, own_labels
 from txcontain.host.cgroups import Cgroups
 from txcontain.runtime.health import HEALTHY, Standing
 from txcontain.swarm import metrics as of_swarm
@@ -47,7 +47,7 @@ class LabelsTests(SynchronousTestCase):
     def test_alike(self) -> None:
         """Names that become alike are told apart, and the same way each time."""
         labels = {"a.b": "1", "a-b": "2", "a/b": "3", "c": "4"}
-        told = [*_own_labels(labels)]
+        told = [*own_labels(labels)]
         self.assertEqual(
             told,
             [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,80 @@ class LifeTests(SwarmCase):
         """What a swarm can't keep is refused by name when it is uploaded, and not kept."""
         answer = self.ask("POST", "/config", self.config(limits={"memory": "64M", "swap": "64M"}))
         self.assert_refused(answer, 409, "limits.swap: a swarm has no limit of swap space")
+
+
+SAYS_ITS_NAME = "#!/bin/sh\ncat /proc/sys/kernel/hostname; sleep 600\n"
+
+
+class ChoiceTests(SwarmCase):
+    """The choice that `POST /instances` leaves."""
+
+    def asked(self, text: str = SAYS_ITS_NAME, **keys: Any) -> Any:
+        """Launch a script so; returns the answer."""
+        config = self.config(**self.job(text))
+        return self.ask("POST", "/instances", {"config": config, **keys})
+
+    def test_name(self) -> None:
+        """A name is the hostname, too; the next one has it when the first one is destroyed."""
+        first = self.asked(instance="My.web_1")
+        self.assertEqual((first.status, first.json["instance"]), (200, "My.web_1"), first.reason)
+        self.says("My.web_1", "My.web_1\n")
+        second = self.asked(instance="My.web_1")
+        self.assertEqual(second.status, 409)
+        problem = json.loads(second.body)
+        self.assertEqual(problem["type"], "urn:txcontain:instance-exists")
+        self.assertEqual(problem["holder"], {**first.json, "state": "running"})
+        other = self.asked(instance="my-web-1")
+        self.assertEqual(other.status, 200, other.reason)
+        self.assertEqual(self.ask("DELETE", "/destroy/My.web_1").status, 200)
+        again = self.asked("#!/bin/sh\necho again; sleep 600\n", instance="My.web_1")
+        self.assertEqual(again.status, 200, again.reason)
+        self.assertEqual(self.says("My.web_1", "again\n"), "again\n")
+
+    def test_at_the_same_time(self) -> None:
+        """Of launches under one name at the same time one succeeds; the others are told."""
+        with ThreadPoolExecutor() as pool:
+            answers = [*pool.map(lambda _: self.asked(instance="only"), range(4))]
+        self.assertEqual(sorted(answer.status for answer in answers), [200, 409, 409, 409])
+        self.assertEqual(self.running(), ["only"])
+
+    def test_labels(self) -> None:
+        """Labels are told, and what has them is no replica of a stack."""
+        labels = {"tier": "front", "example.org/team": "a b"}
+        instance = self.asked(labels=labels).json["instance"]
+        self.assertEqual(self.ask("GET", f"/instances/{instance}").json["labels"], labels)
+        self.assertEqual(self.ask("DELETE", f"/destroy/{instance}").status, 200)
+
+    def test_removed(self) -> None:
+        """What is to be removed is once it has ended: until then its end and its log are told."""
+        stays = self.asked(remove=True).json["instance"]
+        ends = self.asked("#!/bin/sh\necho last words; exit 3\n", remove=True).json["instance"]
+        end = self.ask("GET", f"/instances/{ends}/wait")
+        self.assertEqual(end.json["exit"]["status"], 3, end.reason)
+        self.says(ends, "last words\n")
+        self.assertEqual(self.ask("GET", f"/instances/{ends}").json["state"], "ended")
+        wait_until(lambda: self.ask("GET", f"/instances/{ends}").status == 404, "it is removed")
+        self.assertEqual(self.running(), [stays])
+
+    def test_command(self) -> None:
+        """`run --rm` leaves nothing, whether it waits or not; a name that is taken is told."""
+        program = [sys.executable, "-m", "txcontain.cli.main", "--url", self.url, "run", "--rm"]
+
+        def run(*words: str) -> Any:
+            command = [*program, *words]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+        done = run("--name", "once", self.base_image, "sh", "-c", "echo it works; exit 3")
+        self.assertEqual((done.returncode, done.stdout), (3, "it works\n"), done.stderr)
+        self.assertEqual(self.ask("GET", "/instances").json["instances"], [])
+        done = run("-d", "--name", "once", self.base_image, "sleep", "600")
+        self.assertEqual((done.returncode, done.stdout), (0, "once\n"), done.stderr)
+        done = run("--name", "once", self.base_image, "true")
+        self.assertIn("there is an instance once already", done.stderr.lower())
+        self.assertEqual(self.running(), ["once"])
+        kill = self.ask("POST", "/instances/once/kill", {"signal": "KILL"})
+        self.assertEqual(kill.status, 200, kill.reason)
+        wait_until(lambda: not self.ask("GET", "/instances").json["instances"], "it is removed")
 
 
 def set_of(told: Any) -> Any:

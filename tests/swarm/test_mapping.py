@@ -110,7 +110,10 @@ class ConfigTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """Names in the swarm have only what it takes, and are never too long."""
-        self.assertEqual(name_of_service("My_web.1-0a1b2c3d"), "txc-my-web-1-0a1b2c3d")
+        self.assertEqual(name_of_service("web-1-0a1b2c3d"), "txc-web-1-0a1b2c3d")
+        self.assertEqual(name_of_service("My_web.1"), "txc-my-web-1-c025710fd5")
+        for one, other in (("a.b", "a_b"), ("a.b", "a-b"), ("A", "a"), ("x" * 62, "x" * 63)):
+            self.assertNotEqual(name_of_service(one), name_of_service(other))
         self.assertLessEqual(len(name_of_service("a" * 50 + "-0a1b2c3d")), LONGEST_NAME)
         self.assertTrue(name_of_service("a" * 50 + "-0a1b2c3d").endswith("0a1b2c3d"))
         self.assertRegex(name_of_config("é_.cfg"), "^txcontain-[0-9a-f]{40}$")

@@ -11,6 +11,7 @@ from tests.support import document
 from tests.swarm.docker import task
 from tests.swarm.test_swarm import SwarmCase
 from txcontain import errors
+from txcontain.container.launch_request import LaunchRequest
 from txcontain.services.document import KEYS, UPDATE_KEYS
 from txcontain.services.revision import make_revision
 from txcontain.swarm.means import Means
@@ -160,6 +161,22 @@ class StackTests(SwarmCase):
         self.assertEqual([one["config"] for one in told["services"]], ["web-1-02"])
         whole = self.now(self.stacks.one("shop"))
         self.assertEqual(whole["document"], stack(web={"replicas": 2, "config": "web-1-02"}))
+
+    def test_names(self) -> None:
+        """A launch takes no name that a replica has, or may have, and a stack none of these."""
+        self.up(web={"replicas": 1})
+        for name, words in (
+            ("shop-web-1", "there is an instance shop-web-1 already"),
+            ("shop-web-2", "the name shop-web-2 is in use → choose another name"),
+        ):
+            asked = LaunchRequest("web", instance=name)
+            launch = self.swarm.launch_as_asked(asked)
+            self.assertIn(words, str(self.refused(launch, errors.InstanceExists)))
+        for name in ("shop-db-7", "shop-web-x"):
+            self.now(self.swarm.launch_as_asked(LaunchRequest("web", instance=name)))
+        self.assertEqual(self.up(web={"replicas": 2}), ["change web: replicas 1 → 2"])
+        error = self.refused(self.stacks.up(stack(web={}, db={})), errors.InstanceExists)
+        self.assertIn("there is an instance shop-db-7 already", str(error))
 
     def test_plan(self) -> None:
         """A plan changes nothing."""

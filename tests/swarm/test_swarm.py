@@ -21,9 +21,9 @@ from txcontain.api.resources import make_root
 from txcontain.container.launch_request import read_launch_request
 from txcontain.engine.interface import LogsAsked
 from txcontain.swarm import logs, mapping
-from txcontain.swarm.mapping import WHOLE, name_of_config, name_of_service
+from txcontain.swarm.mapping import LAUNCH, WHOLE, name_of_config, name_of_service
 from txcontain.swarm.starting import LOOK_MOST, RUNS_WITHIN, Start
-from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, WAIT_MOST, Swarm
+from txcontain.swarm.swarm import CREATE_WITHIN, GONE_WITHIN, LOOK_AGAIN, WAIT_MOST, Swarm
 from txcontain.swarm.watch import AT_ONCE
 
 WEB = ("web", "1", "01")
@@ -142,12 +142,70 @@ class LaunchTests(SwarmCase):
         for missing in ({"config": "db"}, {"config": "web", "major": "3"}):
             self.refused(self.as_asked(**missing), errors.NoSuchConfig)
 
-    def test_refused_choice(self) -> None:
-        """What a swarm can't keep of a launch is refused, and nothing is begun."""
+    def test_name(self) -> None:
+        """An instance has the name that is asked for; no other gets it until it is destroyed."""
         self.keep()
-        for more in ({"instance": "w"}, {"remove": True}, {"labels": {"a": "b"}}):
-            error = self.refused(self.as_asked(config="web", **more), errors.NotInSwarm)
-            self.assertIn("takes no name, labels or removal", str(error))
+        asked = {"config": "web", "instance": "My.web"}
+        summary = self.now(self.as_asked(**asked)).summary
+        self.assertEqual(summary["instance"], "My.web")
+        (service,) = self.fake.services.values()
+        self.assertEqual(service["Spec"]["TaskTemplate"]["ContainerSpec"]["Hostname"], "My.web")
+        self.assertEqual(self.now(self.swarm.running()).records, [summary])
+        error = self.refused(self.as_asked(**asked), errors.InstanceExists)
+        self.assertEqual(
+            str(error),
+            "there is an instance My.web already → it is of web-1-01.cfg, and running → destroy "
+            "it, or choose another name",
+        )
+        self.assertEqual(error.details["holder"], {**summary, "state": "running"})
+        self.assertEqual(len(self.exporter.published), 1)
+        self.now(self.as_asked(**{**asked, "instance": "my-web"}))
+        self.now(self.swarm.destroy("My.web"))
+        self.now(self.as_asked(**asked))
+
+    def test_name_at_the_same_time(self) -> None:
+        """If two are launched under a name at the same time, the swarm takes one of them."""
+        self.keep()
+        begin = self.fake.begin
+
+        def conflicts(document: Any) -> Any:
+            labels = {**document["Labels"], LAUNCH: "another"}
+            begin({**document, "Labels": labels})
+            return begin(document)
+
+        self.fake.begin = conflicts
+        launch = self.as_asked(config="web", instance="w")
+        error = self.refused(launch, errors.InstanceExists)
+        self.assertIn("there is an instance w already", str(error))
+        self.assertEqual(len(self.fake.services), 1)
+
+    def test_name_again(self) -> None:
+        """A task of an earlier instance of a name is not taken for one of the next."""
+        self.keep()
+        asked = {"config": "web", "instance": "w"}
+        self.now(self.as_asked(**asked))
+        (earlier,) = self.fake.tasks
+        self.now(self.swarm.destroy("w"))
+        self.fake.tasks = [{**earlier, "ServiceID": "gone", "Status": OVER}]
+        self.fake.state = "preparing"
+        launch = self.start(self.as_asked(**asked))
+        self.assertNoResult(launch)
+        self.fake.tasks[1]["Status"]["State"] = "running"
+        self.reactor.advance(LOOK_MOST)
+        self.successResultOf(launch)
+
+    def test_labels(self) -> None:
+        """Labels of a launch are told with its instance, which is none of a stack's."""
+        self.keep()
+        labels = {"tier": "front", "example.org/team": "a b"}
+        name = self.now(self.as_asked(config="web", labels=labels)).summary["instance"]
+        (record,) = self.now(self.swarm.records(None)).records
+        self.assertEqual(record["labels"], labels)
+        self.assertEqual(self.now(self.swarm.inspect(name))["labels"], labels)
+        metrics = self.now(self.swarm.collect())
+        ((_, told, _),) = next(s for metric, s in metrics if metric.name.endswith("instance_info"))
+        self.assertIn('label_example_org_team="a b",label_tier="front"', told)
+        self.now(self.swarm.destroy(name))
         self.assertEqual(self.fake.services, {})
 
     def test_whole(self) -> None:
@@ -247,6 +305,17 @@ class LaunchTests(SwarmCase):
         self.fake.begin(self.fake.documents[self.fake.asked.index("POST /services/create")])
         self.reactor.advance(LOOK_MOST)
         self.assertEqual(self.fake.services, {})
+
+    def test_taken_back_alone(self) -> None:
+        """A later launch of the same name is not removed in its place."""
+        self.keep()
+        asked = {"config": "web", "instance": "w"}
+        self.fake.refusals["POST /services/create"] = 503, "The swarm does not have a leader."
+        self.refused(self.as_asked(**asked), errors.Unavailable)
+        self.fake.refusals.clear()
+        self.now(self.as_asked(**asked))
+        self.reactor.pump([LOOK_AGAIN] * 3)
+        self.assertEqual(len(self.fake.services), 1)
 
     def test_port(self) -> None:
         """With a PORT, a launch answers when its node takes connections there."""

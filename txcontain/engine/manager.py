@@ -214,13 +214,7 @@ class Manager:
         if name is None:
             return
         if one := self.instances.get(name):
-            error = InstanceExists(
-                f"there is an instance {name} already",
-                f"it is of {one.spec.file_name}, and {one.state}",
-                "destroy it, or choose another name",
-            )
-            error.details["holder"] = {**one.summary, "state": one.state}
-            raise error
+            raise names.taken(one.summary, one.state)
         if name in self.pool.prepared.names or name in self.unread:
             raise InstanceExists(f"the name {name} is in use", "choose another name")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from time import process_time
 from typing import Any
@@ -194,7 +194,7 @@ def _known(manager: Manager, instance: Instance, prefix: str) -> Known:
     return Known(
         name,
         f"{place},{name}",
-        f"{name},{written([*config, *_own_labels(instance.labels)])}",
+        f"{name},{written([*config, *own_labels(instance.labels)])}",
         instance.state,
         instance.restarts,
         instance.ready if spec.port is not None else None,
@@ -206,7 +206,7 @@ def _known(manager: Manager, instance: Instance, prefix: str) -> Known:
     )
 
 
-def _own_labels(labels: dict[str, str]) -> Iterator[tuple[str, str]]:
+def own_labels(labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """An instance's own labels, as ``label_NAME``; names that become alike get a number."""
     taken: dict[str, int] = {}
     for name, value in sorted(labels.items()):

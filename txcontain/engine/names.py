@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 from attrs import field, frozen
 
-from txcontain.errors import Ambiguous, NoSuchInstance
+from txcontain.errors import Ambiguous, InstanceExists, NoSuchInstance
 
 OF_CONFIG, OF_SERVICE = "config:", "service:"  # begin what stands for all instances of one
 MOST_COMPARED = 500  # names, to find the one that was meant
@@ -73,6 +73,20 @@ def _services(one: Known) -> set[str]:
 
 
 FORMS = {OF_CONFIG: _configs, OF_SERVICE: _services}
+
+
+def taken(holder: Mapping[str, str], state: str) -> InstanceExists:
+    """The error if an instance has a name already.
+
+    :param holder: what its launch answered
+    """
+    error = InstanceExists(
+        f"there is an instance {holder['instance']} already",
+        f"it is of {'{name}-{major}-{minor}.cfg'.format(**holder)}, and {state}",
+        "destroy it, or choose another name",
+    )
+    error.details["holder"] = {**holder, "state": state}
+    return error
 
 
 def _choose(names: Collection[str]) -> str:

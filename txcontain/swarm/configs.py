@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 
 from txcontain.container.launch_request import LaunchRequest
-from txcontain.container.spec import Spec, from_json
+from txcontain.container.spec import from_json
 from txcontain.engine.store import FILE_NAME, Key, in_order, newest, no_such_config
-from txcontain.errors import ConfigExists, ConfigInUse, NotInSwarm
+from txcontain.errors import ConfigExists, ConfigInUse
 from txcontain.swarm import mapping
 from txcontain.swarm.client import Docker, Refused
 from txcontain.swarm.mapping import CONFIG
@@ -62,21 +62,23 @@ def with_users(names: Sequence[str], seen: Seen) -> list[tuple[Key, list[str]]]:
     return [(key, users(key, seen)) for key in in_order(names)]
 
 
-async def chosen(docker: Docker, asked: LaunchRequest) -> Spec | Key:
-    """The config that is to be launched: the newest, as far as no version is asked for.
+def key_of(file_name: str) -> Key:
+    """The name, major and minor of a config, by its file name. Raises NoSuchConfig."""
+    match = FILE_NAME.fullmatch(file_name)
+    if match is None:
+        raise no_such_config(file_name)
+    return match[1], match[2], match[3]
 
-    Raises NotInSwarm, NoSuchConfig, Unavailable, MachineAtFault.
+
+async def chosen(docker: Docker, asked: LaunchRequest) -> Key:
+    """Which of the configs that are kept is to be launched: the newest if it is not said.
+
+    Raises NoSuchConfig, Unavailable, MachineAtFault.
     """
-    if asked.instance or asked.remove or asked.labels:
-        raise NotInSwarm(
-            "a launch in a swarm takes no name, labels or removal of the instance",
-            "leave them out; a stack names what it has",
-        )
-    if isinstance(asked.config, Spec):
-        return asked.config
-    if asked.major and asked.minor:
-        return asked.config, asked.major, asked.minor
-    return newest(in_order(await names(docker)), asked.config, asked.major)
+    name = str(asked.config)
+    if asked.major is not None and asked.minor is not None:
+        return name, asked.major, asked.minor
+    return newest(in_order(await names(docker)), name, asked.major)
 
 
 def users(key: Key, seen: Seen) -> list[str]:
@@ -89,10 +91,7 @@ async def remove(docker: Docker, file_name: str, seen: Seen) -> None:
 
     Raises NoSuchConfig, ConfigInUse, Unavailable, MachineAtFault.
     """
-    match = FILE_NAME.fullmatch(file_name)
-    if match is None:
-        raise no_such_config(file_name)
-    if found := users((match[1], match[2], match[3]), seen):
+    if found := users(key_of(file_name), seen):
         error = ConfigInUse(f"{file_name} is in use", f"by {', '.join(found)}", "destroy them")
         error.details["instances"] = found
         raise error

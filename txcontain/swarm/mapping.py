@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from txcontain.container.launch_request import OF_SERVICES
 from txcontain.container.plan import CAPABILITIES
 from txcontain.container.spec import ANY_ADDRESS, Port, Spec
 from txcontain.errors import (
@@ -26,6 +27,9 @@ Json = Mapping[str, Any]
 INSTANCE, CONFIG = "txcontain.instance", "txcontain.config"  # labels: what is ours is told by them
 KEY = ("name", "major", "minor")
 WHOLE = "txcontain.whole"  # a label: the config of an instance, if that is not kept
+REMOVE = "txcontain.remove"  # a label: it is to be removed when it has ended for good
+LAUNCH = "txcontain.launch"  # a label: tells launches under the same name apart
+CLIENTS = "txcontain.label."  # begins labels: what a launch gave as labels of the instance
 NETWORK = "txcontain"  # an overlay: the private network of all hosts
 LONGEST_CONFIG = 1000 * 1024  # bytes, of a config of a swarm
 LONGEST_WHOLE = 64 * 1024  # bytes, of one that is not kept: each look at the swarm brings it
@@ -102,18 +106,18 @@ def name_of_config(file_name: str) -> str:
 # -- services ------------------------------------------------------------------------
 
 
-def service_of(subject: Subject, instance: str, whole: str = "") -> dict[str, Any]:
+def service_of(
+    subject: Subject, instance: str, more: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The service that an instance is (the body of POST /services/create).
 
-    :param whole: its config, if that is not kept
+    :param more: labels
     """
     spec = subject.spec
     labels = {INSTANCE: instance, **{f"txcontain.{key}": getattr(spec, key) for key in KEY}}
-    if whole:
-        labels[WHOLE] = whole
     return {
         "Name": name_of_service(instance),
-        "Labels": labels,
+        "Labels": {**labels, **(more or {})},
         "TaskTemplate": {
             "ContainerSpec": _container(subject, instance),
             "Resources": {"Limits": _limits(spec)},
@@ -146,8 +150,15 @@ def network_of(name: str) -> dict[str, Any]:
 
 
 def name_of_service(instance: str) -> str:
-    """What an instance's service is called: letters, digits and '-'. The label has its name."""
-    return f"txc-{label(instance)}"[:LONGEST_NAME].strip("-")
+    """What an instance's service is called: letters, digits and '-'. The label has its name.
+
+    So those of two instances may be alike but for these; an end tells them apart.
+    """
+    plain = f"txc-{instance}"
+    if label(instance) == instance and len(plain) <= LONGEST_NAME:
+        return plain
+    end = hashlib.sha256(instance.encode()).hexdigest()[:10]
+    return f"txc-{label(instance)[:40].strip('-')}-{end}"
 
 
 def _container(subject: Subject, instance: str) -> dict[str, Any]:
@@ -240,6 +251,15 @@ def essence_of(task: Json) -> Json:
     container = (task.get("Spec") or {}).get("ContainerSpec") or {}
     kept = {key: task[key] for key in OF_TASK if key in task}
     return {**kept, "Spec": {"ContainerSpec": {"Labels": container.get("Labels") or {}}}}
+
+
+def labels_of(service: Json) -> dict[str, str]:
+    """Those that the launch of an instance gave it."""
+    return {
+        name.removeprefix(CLIENTS): value
+        for name, value in service["Spec"]["Labels"].items()
+        if name.startswith(CLIENTS) and name.removeprefix(CLIENTS) not in OF_SERVICES
+    }
 
 
 def is_ours(service: Json) -> bool:

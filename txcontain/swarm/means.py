@@ -80,9 +80,13 @@ class Means:
         """The tasks of all that is ours."""
         return (await self.tasks_and_nodes())[0]
 
-    async def tasks_of(self, instance: str) -> list[Json]:
-        """Those of an instance, also if its service is gone: a filter by that would be refused."""
-        return await self._tasks(f"{INSTANCE}={instance}")
+    async def tasks_of(self, instance: str, service: str) -> list[Json]:
+        """Those of an instance, also if its service is gone: a filter by that would be refused.
+
+        :param service: its id: an earlier instance may have had the same name
+        """
+        tasks = await self._tasks(f"{INSTANCE}={instance}")
+        return [one for one in tasks if one["ServiceID"] == service]
 
     async def lost(self, tasks: list[Json]) -> list[Json]:
         """The tasks, with those that a node has lost as ended."""
@@ -96,6 +100,16 @@ class Means:
     async def _nodes(self, **filters: Sequence[str]) -> list[Json]:
         doing = "asking which nodes there are"
         return await self.docker.list("/nodes", dict, doing=doing, filters=filters)
+
+    async def service(self, name: str) -> Json | None:
+        """The service of this name, if there is one."""
+        try:
+            found: Json = await self.docker.ask("GET", f"/services/{name}", doing=f"finding {name}")
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return None
+        return found
 
     async def delete(self, service: str) -> bool:
         """Remove a service; returns whether there was one."""

@@ -22,6 +22,7 @@ from txcontain.engine.metrics import (
     Sample,
     of_machine,
     of_manager,
+    own_labels,
     parts,
     written,
 )
@@ -118,6 +119,5 @@ def _of_seen(seen: Seen) -> Iterator[tuple[Metric, list[Sample]]]:
 
 def _info(one: Instance, node: str) -> list[tuple[str, str]]:
     name, *version = one.key
-    own = [(f"label_{label}", value) for label, value in one.labels.items()]
     of_config = [("config", name), ("version", "-".join(version))]
-    return [("name", one.name), *of_config, ("node", node), *own]
+    return [("name", one.name), *of_config, ("node", node), *own_labels(one.labels)]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from attrs import asdict, frozen
 
 from txcontain.container.spec import ANY_ADDRESS, Port
-from txcontain.engine.names import Known
+from txcontain.engine.names import Known, taken
 from txcontain.logs.times import SECOND, read_moment
 from txcontain.runtime.exits import Exit
 from txcontain.swarm.mapping import (
     KEY,
+    REMOVE,
     WHOLE,
     Json,
     by_age,
     is_ours,
     is_over,
+    labels_of,
     moment,
     said_of,
     state_of,
@@ -76,9 +78,19 @@ class Instance:
         return self.summary["instance"]
 
     @property
+    def is_replica(self) -> bool:
+        """Whether it is one of those of a service of a stack. No launch gives such a label."""
+        return "stack" in self.labels
+
+    @property
+    def is_to_be_removed(self) -> bool:
+        """Whether that is to be done when it has ended for good."""
+        return REMOVE in self.service["Spec"]["Labels"]
+
+    @property
     def launched(self) -> str:
         """When, as Docker writes it."""
-        oldest = self.tasks[0] if self.tasks and self.labels else self.service
+        oldest = self.tasks[0] if self.tasks and self.is_replica else self.service
         return str(oldest.get("CreatedAt") or self.service["CreatedAt"])
 
     @property
@@ -100,7 +112,7 @@ class Instance:
     @property
     def log(self) -> str:
         """Where the Engine API has its log: that of a place is the one of its newest task."""
-        if self.labels and self.tasks:
+        if self.is_replica and self.tasks:
             return f"/tasks/{self.tasks[-1]['ID']}/logs"
         return f"/services/{self.service['ID']}/logs"
 
@@ -122,7 +134,7 @@ def instances(seen: Seen) -> Sequence[Instance]:
     for task in by_age(seen.tasks):
         of_service.setdefault(task["ServiceID"], []).append(task)
     single = [
-        Instance(summary_of(one), one, of_service.get(one["ID"], []))
+        Instance(summary_of(one), one, of_service.get(one["ID"], []), labels_of(one))
         for one in filter(is_ours, seen.services)
     ]
     found = [*single, *_replicas(seen)]
@@ -132,6 +144,13 @@ def instances(seen: Seen) -> Sequence[Instance]:
 def known(seen: Seen) -> dict[str, Known]:
     """What each instance is found by."""
     return {one.name: Known(one.key, one.labels) for one in instances(seen)}
+
+
+def refuse_taken(seen: Seen, is_wanted: Callable[[Instance], bool]) -> None:
+    """Raise InstanceExists if there is an instance like this."""
+    for one in filter(is_wanted, instances(seen)):
+        state = states(seen).get(one.name)
+        raise taken(one.summary, state.what if state else "starting")
 
 
 def _replicas(seen: Seen) -> Iterator[Instance]:

@@ -258,6 +258,12 @@ def slots(kept: Kept) -> dict[int, list[Json]]:
     }
 
 
+def is_of_place(full: str, instance: str) -> bool:
+    """Whether this is the name of a replica that a service of this name has, or may have."""
+    name, _, number = instance.rpartition("-")
+    return name == full and number.isdecimal()
+
+
 def is_current(kept: Kept, task: Json) -> bool:
     """Whether a task is of the revision that its service is to have."""
     container = (task.get("Spec") or {}).get("ContainerSpec") or {}

@@ -27,12 +27,13 @@ from txcontain.exports.subject import Subject
 from txcontain.later import background, bounded, poll, together
 from txcontain.services.document import read_stack, refuse_same_ports
 from txcontain.services.revision import Revision, make_revision
-from txcontain.services.routes import find_named
+from txcontain.services.routes import find_named, full_name
 from txcontain.services.wish import DONE, UNDER_WAY, difference
 from txcontain.swarm import mapping, stack_mapping
 from txcontain.swarm.client import OUT_OF_SEQUENCE, Refused
 from txcontain.swarm.means import Means
-from txcontain.swarm.stack_mapping import Kept, read_kept
+from txcontain.swarm.records import refuse_taken
+from txcontain.swarm.stack_mapping import Kept, is_of_place, read_kept
 from txcontain.swarm.watch import Watch
 
 LOOK_AFTER, LOOK_MOST = 0.1, 1.0  # seconds between looks at what is not settled
@@ -110,7 +111,16 @@ class SwarmStacks:
         after = {name: await self._revision(name, asked) for name, asked in stack.asked.items()}
         refuse_same_ports({name: revision.ports for name, revision in after.items()})
         check_beside(stack.name, after, every)
+        await self._check_names([full_name(stack.name, name) for name in after.keys() - before])
         return Planned(stack.name, [*after], [*changes(before, after)]), before, after
+
+    async def _check_names(self, added: Sequence[str]) -> None:
+        """Raise InstanceExists if an instance has a name that one of these gives a replica."""
+        seen, _ = await self.watch.now()
+        refuse_taken(
+            seen,
+            lambda one: not one.is_replica and any(is_of_place(full, one.name) for full in added),
+        )
 
     async def _revision(self, name: str, asked: dict[str, Any]) -> Revision:
         try:

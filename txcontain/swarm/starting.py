@@ -38,16 +38,18 @@ class Start:
 
     means: Means
     reactor: Any
+    instance: str  # its name
+    service: str  # the id of its service
 
-    async def until_it_works(self, instance: str, spec: Spec) -> bool:
+    async def until_it_works(self, spec: Spec) -> bool:
         """Wait until its script runs, and listens on its PORT; returns whether it does."""
-        task = await self._until_it_runs(instance, spec)
-        return spec.port is None or await self._until_it_listens(task, instance, spec.port, spec)
+        task = await self._until_it_runs(spec)
+        return spec.port is None or await self._until_it_listens(task, spec.port, spec)
 
-    async def _until_it_runs(self, instance: str, spec: Spec) -> Json:
+    async def _until_it_runs(self, spec: Spec) -> Json:
         said = ""
         async for _ in self._looks(RUNS_WITHIN):
-            tasks = await self.means.tasks_of(instance)
+            tasks = await self._tasks()
             for task in filter(mapping.has_begun, tasks):
                 return task
             tasks = await self.means.lost(tasks)
@@ -57,7 +59,10 @@ class Start:
             said = mapping.said_of(tasks[0]) if tasks else said
         raise MachineAtFault(f"it does not run within {RUNS_WITHIN:g} seconds", said)
 
-    async def _until_it_listens(self, task: Json, instance: str, port: int, spec: Spec) -> bool:
+    async def _tasks(self) -> list[Json]:
+        return await self.means.tasks_of(self.instance, self.service)
+
+    async def _until_it_listens(self, task: Json, port: int, spec: Spec) -> bool:
         node = await self.means.docker.ask(
             "GET", f"/nodes/{task['NodeID']}", doing="finding its node"
         )
@@ -65,7 +70,7 @@ class Start:
         async for _ in self._looks(LISTENS_WITHIN):
             if await self._listens(address, port):
                 return True
-            tasks = await self.means.lost(await self.means.tasks_of(instance))
+            tasks = await self.means.lost(await self._tasks())
             if tasks and all(map(mapping.is_over, tasks)):
                 raise ConfigAtFault(
                     f"{spec.program} ended before it listened on port {port}",

@@ -57,7 +57,17 @@ from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
 from txcontain.swarm.places import Place, place_of, refusal_of
-from txcontain.swarm.records import Seen, end_of, instances, known, records, running
+from txcontain.swarm.records import (
+    Seen,
+    end_of,
+    instances,
+    known,
+    records,
+    refuse_taken,
+    running,
+)
+from txcontain.swarm.removals import Removals
+from txcontain.swarm.stack_mapping import is_of_place, read_kept
 from txcontain.swarm.stacks import SwarmStacks
 from txcontain.swarm.starting import LOOK_AFTER, LOOK_MOST, Start
 from txcontain.swarm.watch import Watch
@@ -73,17 +83,24 @@ class Prepared:
     """A new instance, whose image is in the registry."""
 
     subject: Subject
-    whole: str = ""  # its config, if that is not kept
+    asked: LaunchRequest
     instance: str = field(init=False)  # its name
+    service: Json = field(init=False)  # what the swarm is asked for
 
     @instance.default
-    def _draw(self) -> str:
-        return f"{self.subject.spec.name}-{token_hex(4)}"
+    def _name(self) -> str:
+        return self.asked.instance or f"{self.subject.spec.name}-{token_hex(4)}"
 
-    @property
-    def service(self) -> dict[str, Any]:
-        """What the swarm is asked for."""
-        return mapping.service_of(self.subject, self.instance, self.whole)
+    @service.default
+    def _service(self) -> Json:
+        more = {f"{mapping.CLIENTS}{name}": value for name, value in self.asked.labels.items()}
+        if isinstance(self.asked.config, Spec):
+            more[mapping.WHOLE] = self.asked.config.document  # it is not kept
+        if self.asked.remove:
+            more[mapping.REMOVE] = "true"
+        if self.asked.instance:
+            more[mapping.LAUNCH] = token_hex(8)
+        return mapping.service_of(self.subject, self.instance, more)
 
 
 @define(eq=False)
@@ -103,12 +120,14 @@ class Swarm:
     sessions: Sessions = field(init=False)
     attaching: Attaching = field(init=False)
     copies: Copies = field(init=False)
+    removals: Removals = field(init=False)
     launches: Histogram = field(factory=Histogram)  # from each request until its script runs
 
     def __attrs_post_init__(self) -> None:
         self.means = Means(self.docker, self.registry, self.exporter)
         self.balancer = Balancer(self.host.reactor, self.host.journal)
-        self.watch = Watch(self.host.reactor, self.look, self._tell, self.balancer.settle)
+        self.removals = Removals(self.host.reactor, self._destroy)
+        self.watch = Watch(self.host.reactor, self.look, self._tell, self._settle)
         self.stacks = SwarmStacks(self.host, self.means, self.watch)
         self.sessions = Sessions(self.host)
         self.attaching = Attaching(self.host)
@@ -117,6 +136,10 @@ class Swarm:
 
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
+
+    def _settle(self, seen: Seen) -> None:
+        self.balancer.settle(seen)
+        self.removals.settle(seen)
 
     def complaints(self) -> Sequence[str]:
         """Whether the swarm is silent."""
@@ -155,14 +178,23 @@ class Swarm:
 
     async def launch(self, name: str, major: str, minor: str, ago: float = 0.0) -> Launched:
         """Start a container somewhere. Raises NoSuchConfig, ConfigAtFault, MachineAtFault."""
-        return await self._launch(self._of_kept(f"{name}-{major}-{minor}.cfg"), ago)
+        return await self._launch(self._of_kept(LaunchRequest(name, major, minor)), ago)
 
     async def launch_as_asked(self, asked: LaunchRequest) -> Launched:
-        """The same, of the newest version if none is asked for. Raises NotInSwarm, too."""
-        chosen = await configs.chosen(self.docker, asked)
-        if isinstance(chosen, Spec):
-            return await self._launch(self._of_whole(chosen), asked.ago)
-        return await self.launch(*chosen, asked.ago)
+        """The same, of the newest version if none is asked for. Raises InstanceExists, too."""
+        if asked.instance is not None:
+            await self._check_that_it_is_free(asked.instance)
+        if isinstance(asked.config, Spec):
+            return await self._launch(self._of_whole(asked.config, asked), asked.ago)
+        return await self._launch(self._of_kept(asked), asked.ago)
+
+    async def _check_that_it_is_free(self, name: str) -> None:
+        """Raise InstanceExists if an instance has this name, or a service may give it to one."""
+        seen, _ = await self.watch.now()
+        refuse_taken(seen, lambda one: one.name == name)
+        for kept in read_kept(seen.services, ()):
+            if is_of_place(kept.full, name):
+                raise InstanceExists(f"the name {name} is in use", "choose another name")
 
     async def _launch(self, preparing: Coroutine[Any, Any, Prepared], ago: float) -> Launched:
         began = self.host.reactor.seconds() - ago
@@ -173,7 +205,7 @@ class Swarm:
         except Error as error:
             self.host.counts.failed_launches += 1
             if isinstance(error, Unavailable):
-                background(self._take_back(instance), f"taking back the launch of {instance}")
+                background(self._take_back(prepared), f"taking back the launch of {instance}")
             raise
         self.launches.add(self.host.reactor.seconds() - began)
         self.watch.wrote()
@@ -181,24 +213,26 @@ class Swarm:
         summary = {"instance": instance, **{key: getattr(spec, key) for key in mapping.KEY}}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
 
-    async def _of_kept(self, file_name: str) -> Prepared:
+    async def _of_kept(self, asked: LaunchRequest) -> Prepared:
         """What a launch of a config that is kept makes."""
-        spec = await self.means.read_config(file_name)
+        key = await configs.chosen(self.docker, asked)
+        spec = await self.means.read_config("{}-{}-{}.cfg".format(*key))
         mapping.check(spec)
-        return Prepared(await self.means.publish(spec))
+        return Prepared(await self.means.publish(spec), asked)
 
-    async def _of_whole(self, spec: Spec) -> Prepared:
+    async def _of_whole(self, spec: Spec, asked: LaunchRequest) -> Prepared:
         """The same of one that is not: others of its name may run, of which images are kept."""
         mapping.check_whole(spec)
         tag = sha256(spec.document.encode()).hexdigest()[:40]
-        return Prepared(await self.means.publish(spec, tag), spec.document)
+        return Prepared(await self.means.publish(spec, tag), asked)
 
     async def _begin(self, prepared: Prepared) -> bool:
         """Have an instance run, or leave nothing of it; returns whether it listens."""
         service = await self._create(prepared)
         spec, instance = prepared.subject.spec, prepared.instance
         try:
-            return await Start(self.means, self.host.reactor).until_it_works(instance, spec)
+            start = Start(self.means, self.host.reactor, instance, service)
+            return await start.until_it_works(spec)
         except Error as error:
             self.host.journal.add("refused", str(error), instance=instance)
             await self._remove(service, instance, spec.stop_timeout)
@@ -219,19 +253,28 @@ class Swarm:
             # If it is ours, a manager has done it, and its answer was lost.
             made = await self.docker.ask("GET", f"/services/{asked['Name']}", doing=doing)
             if made["Spec"].get("Labels") != asked["Labels"]:
+                self.watch.wrote()  # at the same time as someone else
+                await self._check_that_it_is_free(prepared.instance)
                 raise InstanceExists(
                     f"the swarm has a service {asked['Name']} that is someone else's",
-                    "launch it again: it gets another name",
+                    "launch it again under another name",
                 ) from None
         return str(made["ID"])
 
-    async def _take_back(self, instance: str) -> None:
-        """Remove what was answered with 503: it may have been done, or be done yet."""
+    async def _take_back(self, prepared: Prepared) -> None:
+        """Remove what was answered with 503: it may have been done, or be done yet.
+
+        Another launch may have its name since.
+        """
+        asked = prepared.service
         looks = poll(self.host.reactor, LOOK_MOST, within=TAKEN_BACK_WITHIN, most=LOOK_AGAIN)
         async for _ in looks:
             with suppress(Unavailable):
-                if await self.means.delete(mapping.name_of_service(instance)):
+                found = await self.means.service(asked["Name"])
+                if found and found["Spec"].get("Labels") == asked["Labels"]:
+                    await self.means.delete(found["ID"])
                     self.watch.wrote()
+                if found:
                     return
 
     # -- listing -----------------------------------------------------------------------------
@@ -374,7 +417,8 @@ class Swarm:
 
     async def explain_config(self, file_name: str) -> str:
         """The same of what a launch of a config would make. Raises as ``launch`` does."""
-        return explaining.explain((await self._of_kept(file_name)).service)
+        asked = LaunchRequest(*configs.key_of(file_name))
+        return explaining.explain((await self._of_kept(asked)).service)
 
     # -- commands in instances ---------------------------------------------------------------
 
@@ -424,7 +468,7 @@ class Swarm:
         """Raise WrongState if this is one of those that a service of a stack has."""
         seen, _ = await self.watch.now()
         for one in instances(seen):
-            if one.name == name and one.labels:
+            if one.name == name and one.is_replica:
                 service = "{stack}-{service}".format(**one.labels)
                 raise WrongState(
                     f"{name} is one of those that the service {service} has",
@@ -446,7 +490,7 @@ class Swarm:
         await self.means.delete(service)
         within = stop_timeout + GONE_WITHIN
         async for _ in poll(self.host.reactor, LOOK_AFTER, within=within, most=LOOK_MOST):
-            tasks = await self.means.lost(await self.means.tasks_of(instance))
+            tasks = await self.means.lost(await self.means.tasks_of(instance, service))
             if all(map(mapping.is_over, tasks)):
                 self.watch.wrote()
                 return
