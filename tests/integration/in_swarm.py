@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,22 @@ class LifeTests(SwarmCase):
         timed = self.says(instance, "b\n", "?stream=stderr&timestamps=1")
         self.assertRegex(timed, r"^20[0-9-]{8}T[0-9:]{8}\.[0-9]+Z b\n$")
         self.assert_problem(self.ask("GET", "/instances/nobody/logs"), 404)
+
+    def test_logs_until(self) -> None:
+        """A log is followed until a time, whether its instance is silent then, or goes on."""
+        for text in ("echo a; sleep 600", "while :; do echo a; sleep 0.1; done"):
+            instance = self.launch(**self.job(f"#!/bin/sh\n{text}\n"))
+            self.says(instance, "a\n")
+            until = time.time() + 3
+            words = datetime.fromtimestamp(until, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            path = f"/instances/{instance}/logs?follow=1&timestamps=1&until={words}"
+            answer = self.ask("GET", path)
+            took = time.time() - until
+            self.assertEqual(answer.status, 200, answer.reason)
+            self.assertGreater(took, 0)
+            self.assertLess(took, PATIENCE / 4)
+            lines = answer.body.decode().splitlines()
+            self.assertLessEqual(lines[-1].split()[0], words)
 
     def test_logs_of_several(self) -> None:
         """Logs of several are merged by time, each line with its instance, and can be followed."""

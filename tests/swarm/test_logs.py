@@ -12,7 +12,7 @@ from tests.fakes import Taker
 from txcontain.engine.interface import LogsAsked
 from txcontain.errors import InvalidData, MachineAtFault
 from txcontain.logs.segments import Wanted
-from txcontain.logs.times import read_moment
+from txcontain.logs.times import SECOND, read_moment
 from txcontain.swarm.frames import LONGEST_FRAME, Frames, Lines
 from txcontain.swarm.logs import (
     ENDS_AFTER,
@@ -21,9 +21,12 @@ from txcontain.swarm.logs import (
     SILENT_FOR,
     Delivery,
     Log,
+    Sending,
+    in_time,
     query_of,
     read_frame,
 )
+from txcontain.swarm.records import Instance
 
 EARLY, LATE = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:02Z"
 
@@ -186,6 +189,22 @@ class DeliveryTests(SynchronousTestCase):
         self.successResultOf(self.sent)
         self.assertEqual(self.taker.taken, b"a\n")
 
+    def test_late(self) -> None:
+        """At the time with which it is to end, what is later keeps it no longer."""
+        (log,) = self.deliver("x", follow=True, wanted=Wanted(until=read_moment("until", EARLY)))
+        log.end()
+        for _ in range(2):
+            log.dataReceived(frame(f"{EARLY} a\n") + frame(f"{LATE} b\n"))
+            log.dataReceived(frame(f"{LATE} b\n")[:-2])
+            self.clock.advance(ENDS_AFTER - 0.1)
+            log.dataReceived(b"b\n")
+        self.assertEqual(log.transport.said, [])
+        self.clock.advance(0.1)
+        self.assertEqual(log.transport.said, ["loseConnection"])
+        log.connectionLost(Failure(ResponseFailed([])))
+        self.successResultOf(self.sent)
+        self.assertEqual(self.taker.taken, b"a\na\n")
+
     def test_gone(self) -> None:
         """If the client hangs up, so do we."""
         (log,) = self.deliver("x")
@@ -216,3 +235,66 @@ class DeliveryTests(SynchronousTestCase):
         one.dataReceived(frame("3 c\n"))
         self.assertEqual(self.taker.taken, b"y | b\nx | a\nx | c\n")
         self.end(one, other)
+
+
+class Open:
+    """An answer of Docker's whose body has no end, and who asks for it."""
+
+    body: Log
+
+    async def open(self, *_: Any, **__: Any) -> Any:
+        """Ask."""
+        return self
+
+    def deliverBody(self, body: Log) -> None:
+        """Begin."""
+        self.body = body
+        body.makeConnection(Transport())
+
+
+class UntilTests(SynchronousTestCase):
+    """Logs that are followed until a time."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+
+    def follow(self, docker: Any, until: float) -> Any:
+        """Follow the log of an instance that does not end."""
+        asked = in_time(LogsAsked(["x"], Wanted(until=int(until * SECOND)), follow=True), 1000)
+
+        async def never(name: str) -> None:
+            await Deferred()
+
+        sending = Sending(docker, asked, self.clock, never, self.clock.seconds)
+        service = {"ID": "s", "Spec": {"TaskTemplate": {"ContainerSpec": {}}}}
+        instance = Instance({"instance": "x"}, service, [])
+        return Deferred.fromCoroutine(sending.send([instance], Taker(), int))
+
+    def test_ends(self) -> None:
+        """They end soon after it."""
+        docker = Open()
+        sent = self.follow(docker, 1060)
+        self.clock.advance(60)
+        self.clock.advance(ENDS_AFTER - 0.1)
+        said = docker.body.transport.said
+        self.assertEqual(said, [])
+        self.clock.advance(0.1)
+        self.assertEqual(said, ["loseConnection"])
+        docker.body.connectionLost(Failure(ResponseFailed([])))
+        self.successResultOf(sent)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_gone_before(self) -> None:
+        """If they end before, nothing is left to be done then."""
+        docker = Open()
+        sent = self.follow(docker, 1060)
+        docker.body.connectionLost(Failure(ResponseDone()))
+        self.successResultOf(sent)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_over(self) -> None:
+        """If that is over, nothing is followed: Docker says itself when that is all."""
+        for until, follow in ((999.0, False), (1001.0, True)):
+            asked = LogsAsked(["x"], Wanted(until=int(until * SECOND)), follow=True)
+            self.assertEqual(in_time(asked, 1000).follow, follow)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -60,6 +60,11 @@ def read_frame(frame: bytes, asked: LogsAsked, name: str) -> tuple[bytes, bytes]
     return time, text
 
 
+def in_time(asked: LogsAsked, now: float) -> LogsAsked:
+    """What is asked for at this time: nothing is to be followed if it would be too late."""
+    return evolve(asked, follow=asked.follow and asked.wanted.until > now * SECOND)
+
+
 @define(eq=False)
 class Log(Protocol):
     """The body of an answer, which is a log: its frames wait until they are sent."""
@@ -95,7 +100,6 @@ class Log(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Some of it has come."""
-        self._expect_more()
         try:
             cut = [frame for _, frame in self.cut.feed(data)]
             read = [read_frame(frame, self.asked, self.name) for frame in cut]
@@ -103,6 +107,8 @@ class Log(Protocol):
             self.hang_up()
             return
         came = [(time, text) for time, text in read if text]
+        if came or not (read and self._ends):  # else all of it is too late
+            self._expect_more()
         self.frames += came
         self._held += sum(len(text) for _, text in came)
         if self._held > MOST_HELD and not self._is_paused:
@@ -128,7 +134,7 @@ class Log(Protocol):
         self.told()
 
     def end(self) -> None:
-        """Its instance has ended: what is on its way still comes, and then it is over."""
+        """No more is to come, as its instance has ended, or it is late: but what is on its way."""
         self._ends = True
         if not (self.over or self._is_paused):
             self._expect_more()
@@ -179,6 +185,11 @@ class Delivery(PushProducer):
         if not self.gone and not all(log.is_whole for log in self.logs):
             raise MachineAtFault("sending a log", "Docker did not send all of it")
 
+    def end(self) -> None:
+        """Send no more than what is on its way."""
+        for log in self.logs:
+            log.end()
+
     def _ready(self) -> bytes:
         """Some of what no log can have an older line than."""
         ready, length = list[bytes](), 0
@@ -225,6 +236,7 @@ class Sending:
     asked: LogsAsked
     reactor: Any
     wait: Callable[[str], Coroutine[Any, Any, object]]  # returns when an instance has ended
+    now: Callable[[], float]  # unix time
 
     async def send(
         self, chosen: Sequence[Instance], consumer: Any, begin_to_send: Callable[[], object]
@@ -239,13 +251,17 @@ class Sending:
         for response, log in zip(responses, delivery.logs, strict=True):
             log.told = delivery.go_on
             response.deliverBody(log)
-        # Docker goes on to follow a service whose task has ended.
+        # Docker goes on to follow a service whose task has ended, and knows no `until`.
         ends = [begin(self._end(log)) for log in delivery.logs if self.asked.follow]
         for end in ends:
             end.addErrback(lambda _: None)  # then it is followed for longer
+        at_last = Timer(self.reactor, delivery.end)
+        if self.asked.follow and self.asked.wanted.until < FOREVER:
+            at_last.after(max(0, self.asked.wanted.until / SECOND - self.now()))
         try:
             await delivery.send()
         finally:
+            at_last.cancel()
             for end in ends:
                 end.cancel()
 

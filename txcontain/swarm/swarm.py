@@ -403,7 +403,9 @@ class Swarm:
         """
         seen, _ = await self.watch.now()
         chosen = logs.choose(seen, asked)
-        sending = logs.Sending(self.docker, asked, self.host.reactor, self.wait)
+        now = self.host.kernel.now
+        asked = logs.in_time(asked, now())
+        sending = logs.Sending(self.docker, asked, self.host.reactor, self.wait, now)
         await sending.send(chosen, consumer, begin)
 
     # -- by hand -----------------------------------------------------------------------------
