@@ -32,6 +32,19 @@ while True:
 """
 
 
+ASKS = f"""{PRELUDE}
+for name in os.environ["NAMES"].split(","):
+    for _ in range(100):  # it is known a little later than it runs
+        try:
+            print(socket.gethostbyname(name.encode()), flush=True)
+            break
+        except OSError:
+            time.sleep(0.2)
+print("done", flush=True)
+time.sleep(600)
+"""
+
+
 class SwarmCase(ContractCase):
     """A test of what runs in the swarm of scripts/swarm-tests."""
 
@@ -177,6 +190,22 @@ class LifeTests(SwarmCase):
         said = self.says(self.launch(**self.job(text, network="private")), "done\n")
         addresses = set(re.findall(r"-- (10\.[0-9.]+)", said))
         self.assertTrue(addresses, said)
+
+    def test_names_on_private_network(self) -> None:
+        """Others there find an instance by its name and by that of its config."""
+        pack(self.folder / "base_images/python.tar", *python_image())
+        self.mountable("ask.tar", folder("ask"), script("ask/run", ASKS))
+        key = self.upload(**self.job("#!/bin/sh\nsleep 600\n", network="private"))
+        asked = {"config": key["name"], "instance": "My.web"}
+        launched = self.ask("POST", "/instances", asked)
+        self.assertEqual(launched.status, 200, launched.reason)
+        keys = {"base_image": "python.tar", "mounts": ["ask.tar /ask READ"]}
+        env = f"NAMES=My.web,{key['name']}"
+        asks = self.launch(**keys, startup_script="/ask/run", startup_env=env, network="private")
+        found = self.says(asks, "done\n").splitlines()
+        self.assertEqual(len(found), 3, found)
+        self.assertEqual(found[0], found[1])
+        self.assertTrue(found[0].startswith("10."), found)
 
     def test_records(self) -> None:
         """The list of all tells where each instance runs, and how those that have ended did."""

@@ -59,7 +59,11 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(words[:4], ["docker", "network", "inspect", "txcontain"])
         at = words.index("service")
         self.assertEqual(words[at - 1 : at + 2], ["docker", "service", "create"])
-        for word in ("--name=txc-w-1", "--network=name=txcontain", "--stop-grace-period=2.5s"):
+        for word in (
+            "--name=txc-w-1",
+            "--network=name=txcontain,alias=w-1,alias=web",
+            "--stop-grace-period=2.5s",
+        ):
             self.assertIn(word, words)
         self.assertEqual(words[-3:], [subject_of().image, "sleep", "infinity"])
         plain = explain(mapping.service_of(subject_of(), "w-1"))

@@ -129,7 +129,7 @@ def service_of(
                     "max-file": str(spec.log_max_files),
                 },
             },
-            "Networks": [{"Target": NETWORK if spec.network == "private" else "host"}],
+            "Networks": [_network(spec, instance)],
         },
         "Mode": {"Replicated": {"Replicas": 1}},
         "EndpointSpec": {
@@ -137,6 +137,13 @@ def service_of(
             "Ports": [port_of_node(port) for port in spec.taken_ports],
         },
     }
+
+
+def _network(spec: Spec, instance: str) -> dict[str, Any]:
+    """What others find it by there: its own name and its config's, as on one host."""
+    if spec.network != "private":
+        return {"Target": "host"}
+    return {"Target": NETWORK, "Aliases": [*dict.fromkeys((instance, spec.name))]}
 
 
 def network_of(name: str) -> dict[str, Any]:
