@@ -413,8 +413,6 @@ class FakeInit:
                 self.asked_for_link = True
                 self.say({"wants": "link"})
             return
-        if ("stream", {}) in self.plan:
-            self.say({"wants": "stream"})
         self.say({"done": [0.001] * len(self.plan)})
         self.hang_up()
 

@@ -1074,34 +1074,29 @@ class JoiningTests(Case):
 class StreamTests(Case):
     """A connection as standard input and output."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.kernel = Recorder()
+        self.container = make_container(self.kernel, Manager())  # to which descriptor 3 leads
+        self.container.passed = 9
+
     def test_stream(self) -> None:
-        """It is asked for, becomes both, and is not open a third time."""
-        kernel, manager = Recorder(), Manager()
-        make_container(kernel, manager).stream()
-        names = [call[0] for call in kernel.calls]
-        self.assertEqual(names, ["receive_descriptor", "dup2", "dup2", "close"])
-        self.assertEqual(kernel.calls[1:], [("dup2", 1001, 0), ("dup2", 1001, 1), ("close", 1001)])
-        self.assertEqual(manager.received, b'{"wants":"stream"}\n')
+        """It becomes both, and is not open a third time."""
+        self.container.stream()
+        self.assertEqual(self.kernel.calls, [("dup2", 9, 0), ("dup2", 9, 1), ("close", 9)])
 
-    def test_received(self) -> None:
-        """What is passed is taken, and no program that is run later inherits it by chance."""
-        ours, theirs = socket.socketpair()
-        self.addCleanup(ours.close)
-        self.addCleanup(theirs.close)
-        socket.send_fds(ours, [b"\n"], [ours.fileno()])
-        passed = init.Kernel().receive_descriptor(theirs)
-        self.addCleanup(os.close, passed)
-        self.assertTrue(os.path.samestat(os.fstat(passed), os.fstat(ours.fileno())))
-        self.assertFalse(os.get_inheritable(passed))
+    def test_others_closed(self) -> None:
+        """It stays when all others are closed."""
+        self.container.close_descriptors()
+        self.assertEqual(self.kernel.calls, [("dup2", 9, 4), ("close_from", 5)])
+        self.container.stream()
+        self.assertEqual(self.kernel.calls[2:], [("dup2", 4, 0), ("dup2", 4, 1), ("close", 4)])
 
-    def test_nothing_came(self) -> None:
-        """If the manager has ended, or passes nothing, that is an error of this call."""
-        for message in (b"", b"\n"):
-            ours, theirs = socket.socketpair()
-            ours.send(message)
-            ours.close()
-            with theirs, self.assertRaises(ConnectionResetError):
-                init.Kernel().receive_descriptor(theirs)
+    def test_with_an_init(self) -> None:
+        """PID 1 does not hold it: it ends when the program closes it."""
+        self.patch(self.kernel, "result", lambda name, *_: {"fork": 5}.get(name))
+        self.assertRaises(SystemExit, self.container.look_after)
+        self.assertIn(("close", 9), self.kernel.calls)
 
 
 class WorkingFolder(Case):
@@ -1564,16 +1559,27 @@ class Conversation(SynchronousTestCase):
         message = marshal.dumps(plan)
         framed = len(message).to_bytes(4, "big") + message
         self.send(framed + framed[:1], framed[1:])
-        self.assertEqual(init.receive_plan(self.here), plan)
-        self.assertEqual(init.receive_plan(self.here), plan)
-        self.assertIsNone(init.receive_plan(self.here))
+        self.assertEqual(init.receive_plan(self.here), (plan, -1))
+        self.assertEqual(init.receive_plan(self.here), (plan, -1))
+        self.assertEqual(init.receive_plan(self.here), (None, -1))
 
     def test_hung_up(self) -> None:
         """End-of-file means that no plan comes: at once, or in the middle of a message."""
         for parts in ([], [b"\0"], [b"\0\0\0\5"], [b"\0\0\0\5", b"abcd"], [b"\0\0\0\0"]):
             self.send(*parts)
-            self.assertIsNone(init.receive_plan(self.here))
+            self.assertEqual(init.receive_plan(self.here), (None, -1))
             self.setUp()
+
+    def test_passed(self) -> None:
+        """What comes with a plan is taken, and no program that is run later inherits it."""
+        message = marshal.dumps([])
+        framed = len(message).to_bytes(4, "big") + message
+        socket.send_fds(self.there, [framed], [self.there.fileno()])
+        plan, passed = init.receive_plan(self.here)
+        self.addCleanup(os.close, passed)
+        self.assertEqual(plan, [])
+        self.assertTrue(os.path.samestat(os.fstat(passed), os.fstat(self.there.fileno())))
+        self.assertFalse(os.get_inheritable(passed))
 
     def test_garbage(self) -> None:
         """Anything else than a plan raises an error, so that the init ends."""

@@ -14,8 +14,6 @@ The protocol, on one unix stream socket::
      | <----------- [(OP, {ARG: ..}), ..] -- |  the rest of a plan (end-of-file: not wanted)
      | -- {"wants": "link"} ---------------> |  it has a network namespace now (private ones)
      | <-------------------------- newline -- |  and a link to the bridge in it: eth0
-     | -- {"wants": "stream"} -------------> |  if it is to serve one connection
-     | <---------- newline, a descriptor -- |  SCM_RIGHTS: its standard input and output
      | -- {"wants": "step"} ---------------> |  it waits before a step, if a person looks at each
      | <------------------------------ dot -- |  (the newline for a link may come before this)
      | -- {"done": [SECONDS, ..]} ---------> |  every step but the exec is done
@@ -25,7 +23,8 @@ The protocol, on one unix stream socket::
 
 The init speaks in lines of JSON. A plan comes marshalled, after its length (4 bytes,
 big-endian). That works because both ends are the same Python; to read JSON would take a
-third of the time from spawn to exec.
+third of the time from spawn to exec. If the program is to serve one connection, the
+descriptor of that comes with the plan (SCM_RIGHTS).
 
 The last step of a plan is its ``exec`` (or ``idle``). Any failure ends the init, and with it
 the namespaces and all mounts in them: there is nothing to undo.
@@ -342,16 +341,6 @@ class Kernel:
         top, path = (readlink(f"/proc/self/fd/{each}") for each in (root, descriptor))
         return path[len(top) :] or "/"
 
-    def receive_descriptor(self, connection: _socket.socket) -> int:
-        """recvmsg(2): a descriptor that the other end passes with a byte (unix(7), SCM_RIGHTS)."""
-        space, flags = _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
-        passed = named(connection.recvmsg)(1, space, flags)[1]
-        for _, kind, data in passed:
-            if kind == _socket.SCM_RIGHTS:
-                descriptor: int = struct.unpack("i", data)[0]
-                return descriptor
-        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-
     def close_from(self, first: int) -> None:
         """close_range(2): close all descriptors from this number on."""
         self._call("close_range", first, -1, 0, number=SYS_CLOSE_RANGE)
@@ -621,6 +610,7 @@ class Container:
         self.lent: list[tuple[str, int]] = []  # files of the host, each with a mount of it
         self.environment: dict[str, str] = {}
         self.has_link = False  # to the private network, and the manager has said so
+        self.passed = -1  # a descriptor that came with the plan
 
     # -- paths of the container ------------------------------------------------
 
@@ -1160,8 +1150,15 @@ class Container:
             self.kernel.stand_for(child)
 
     def close_descriptors(self) -> None:
-        """Close all that steps have left open: now no descriptor leads out of the root."""
-        self.kernel.close_from(self.connection.fileno() + 1)
+        """Close all that steps have left open: now no descriptor leads out of the root.
+
+        What came with the plan is for the program, and is moved out of the way.
+        """
+        first = self.connection.fileno() + 1
+        if self.passed != -1:
+            self.kernel.dup2(self.passed, first)
+            self.passed, first = first, first + 1
+        self.kernel.close_from(first)
 
     def user(self, owner: str, capabilities: list[int]) -> None:
         """Become ``owner``: USER or USER:GROUP, names that the image knows, or numbers."""
@@ -1227,12 +1224,10 @@ class Container:
         self.kernel.close(master)
 
     def stream(self) -> None:
-        """Have a connection as standard input and output, which the manager passes."""
-        self.connection.sendall(to_json({"wants": "stream"}).encode() + b"\n")
-        passed = self.kernel.receive_descriptor(self.connection)
+        """Have the connection that came with the plan as standard input and output."""
         for number in range(2):
-            self.kernel.dup2(passed, number)
-        self.kernel.close(passed)
+            self.kernel.dup2(self.passed, number)
+        self.kernel.close(self.passed)
 
     def no_new_privileges(self) -> None:
         """From now on, exec ignores setuid bits and file capabilities."""
@@ -1254,6 +1249,8 @@ class Container:
         if child == 0:
             return
         self.connection.close()  # the child reports the rest
+        if self.passed != -1:
+            self.kernel.close(self.passed)  # which ends when the child closes it
         sys.exit(self.kernel.look_after(child))
 
     def exec(
@@ -1748,10 +1745,13 @@ def receive(connection: _socket.socket, length: int) -> bytes:
     return received if len(received) == length else b""
 
 
-def receive_plan(connection: _socket.socket) -> Plan | None:
-    """A plan; None if the manager hung up instead."""
-    plan = receive(connection, int.from_bytes(receive(connection, 4), "big"))
-    return marshal.loads(plan) if plan else None
+def receive_plan(connection: _socket.socket) -> tuple[Plan | None, int]:
+    """A plan, or None if the manager hung up instead; the descriptor that came with it, or -1."""
+    space, flags = _socket.CMSG_SPACE(4), _socket.MSG_WAITALL | _socket.MSG_CMSG_CLOEXEC
+    length, passed, *_ = connection.recvmsg(4, space, flags)
+    descriptor = struct.unpack("i", passed[0][2])[0] if passed else -1
+    plan = receive(connection, int.from_bytes(length, "big")) if len(length) == 4 else b""
+    return marshal.loads(plan) if plan else None, descriptor
 
 
 def reset_process() -> None:
@@ -1783,8 +1783,9 @@ def main(path: str, token: str, *cgroups: str) -> None:
     container = Container(kernel, connection)
     durations: list[float] = []
     try:
-        while (plan := receive_plan(connection)) is not None:
-            if not carry_out(plan, container, say, durations):
+        while True:
+            plan, container.passed = receive_plan(connection)
+            if plan is None or not carry_out(plan, container, say, durations):
                 break
             say({"ready": len(durations)})
     except Idle:

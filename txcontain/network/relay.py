@@ -189,7 +189,10 @@ class Relays:
 
     def hand_on(self, one: socket.socket, other: socket.socket) -> Relay:
         """Hand one connection on to another, until both are closed."""
-        relay = Relay(self.reactor, (one, other))
+        return self.keep(Relay(self.reactor, (one, other)))
+
+    def keep(self, relay: Relay) -> Relay:
+        """From now on this one may have to make room."""
         self._relays[relay] = None
         relay.over.addCallback(lambda _: self._relays.pop(relay))
         return relay

@@ -107,7 +107,8 @@ class Child(Supervised, ProcessProtocol):
             carried_out = failed(MachineAtFault("carrying out the plan", "the init has ended"))
         else:
             assert begins_with(plan, self.early_steps)
-            carried_out = self.connection.send(plan[len(self.early_steps) :])
+            passed = [] if self.stream is None else [self.stream]
+            carried_out = self.connection.send(plan[len(self.early_steps) :], *passed)
         return carried_out.addBoth(self._be_over)
 
     def _be_over(self, outcome: Any) -> Any:

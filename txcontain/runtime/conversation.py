@@ -101,19 +101,19 @@ class Connection(LineOnlyReceiver):
             "failed": self._step_failed,
         }
 
-    def send(self, plan: Plan) -> Deferred[list[float]]:
-        """Send a plan; fires as ``Child.carry_out`` says."""
+    def send(self, plan: Plan, *descriptors: int) -> Deferred[list[float]]:
+        """Send a plan, and descriptors with it; fires as ``Child.carry_out`` says."""
         self._outcome = Deferred()
-        self.send_plan(plan)
+        self.send_plan(plan, *descriptors)
         return self._outcome
 
-    def send_plan(self, plan: Plan) -> None:
+    def send_plan(self, plan: Plan, *descriptors: int) -> None:
         """Send steps to be carried out now."""
         steps = marshal.dumps(plan)
         message = len(steps).to_bytes(4, "big") + steps
         # Send it now, not in the reactor's next turn: so the init works while this turn goes on.
         try:
-            sent = self._kernel.send(self.transport.getHandle(), message)
+            sent = self._kernel.send(self.transport.getHandle(), message, *descriptors)
         except OSError:  # the init has ended: connectionLost comes in a moment
             sent = 0
         self.transport.write(message[sent:])
@@ -155,8 +155,6 @@ class Connection(LineOnlyReceiver):
         child = self._child
         if child is not None and what == "link" and child.make_link is not None:
             background(self._link(child.make_link(child.process)), "making a link")
-        elif child is not None and what == "stream" and child.stream is not None:
-            self._kernel.send(self.transport.getHandle(), b"\n", child.stream)
         elif child is not None and what == "step" and child.on_pause is not None:
             child.on_pause()
         else:

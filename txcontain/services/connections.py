@@ -19,7 +19,7 @@ from txcontain.container.launch_request import LaunchRequest
 from txcontain.container.spec import Spec
 from txcontain.engine.manager import Manager
 from txcontain.errors import NoSuchInstance
-from txcontain.network.relay import Relays
+from txcontain.network.relay import Relay, Relays
 from txcontain.runtime.instance import Instance
 
 MOST = 64  # containers of one service at the same time; others wait
@@ -63,15 +63,20 @@ class Connections:
         except OSError:  # it has hung up already
             return
         ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
+        # Already now: the program may speak before all that is to be kept of it is written.
+        relay = Relay(self.manager.reactor, (connection, ours))
+        with theirs:
+            try:
                 launch = self.manager.launch_as_asked(evolve(asked, stream=theirs.fileno()))
                 instance = await launch
-            ended = instance.end()
-            relay = relays.hand_on(connection, ours)
-            ended.addCallbacks(lambda _: relay.end(), lambda _: None)
-            await relay.over
-            ended.cancel()
+            except Exception:
+                relay.cut()
+                raise
+        relays.keep(relay)
+        ended = instance.end()
+        ended.addCallbacks(lambda _: relay.end(), lambda _: None)
+        await relay.over
+        ended.cancel()
         await self._see_it_end(instance)
 
     async def _see_it_end(self, instance: Instance) -> None:
