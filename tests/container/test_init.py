@@ -472,7 +472,7 @@ class FillTests(SynchronousTestCase):
         """A copy that fails is no volume."""
         with open(f"{self.source}/file", "w") as file:
             file.write("x")
-        with mock.patch("os.sendfile", side_effect=OSError(errno.ENOSPC, "full")):
+        with mock.patch("posix.sendfile", side_effect=OSError(errno.ENOSPC, "full")):
             self.assertRaises(OSError, self.fill)
         self.assertFalse(os.path.exists(self.data))
         self.fill()
@@ -786,7 +786,7 @@ class FileTree(Case):
     def test_no_place_for_a_small_file(self) -> None:
         """A folder in its place, or an owner that the user namespace lacks, is named."""
         kernel = Recorder()
-        self.patch(stat, "S_ISDIR", lambda mode: True)
+        self.patch(init.stat, "S_ISDIR", lambda mode: True)
         error = self.assertRaises(init.StepError, self.add, kernel)
         self.assertEqual((error.cause, kernel.places), ("there is a folder at /a/f", {}))
         container = make_container(Recorder())
@@ -1585,6 +1585,16 @@ class Conversation(SynchronousTestCase):
         """Anything else than a plan raises an error, so that the init ends."""
         self.send(b"\0\0\0\3???")
         self.assertRaises((ValueError, EOFError), init.receive_plan, self.here)
+
+    @given(st.text("/a."))
+    def test_split(self, path: str) -> None:
+        """A path is taken apart as by os.path."""
+        self.assertEqual(init.split(path), os.path.split(path))
+
+    @given(st.binary())
+    def test_bytes(self, path: bytes) -> None:
+        """Whatever bytes a path has, they survive."""
+        self.assertEqual(init.encoded(os.fsdecode(path)), path)
 
     @given(messages)
     def test_json(self, message: Any) -> None:

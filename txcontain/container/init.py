@@ -35,15 +35,15 @@ way; only that it enters namespaces instead of making them (``container/exec_pla
 
 from __future__ import annotations
 
-# Below ctypes, signal, socket and json: importing those would take a third of the start.
+# Below os, stat, ctypes, signal, socket and json: importing those would take a third of the start.
 import _ctypes
 import _signal
 import _socket
+import _stat as stat
 import _struct as struct
 import errno
 import marshal
-import os
-import stat
+import posix as os
 import sys
 import time
 from _json import encode_basestring_ascii as quoted
@@ -62,29 +62,11 @@ if TYPE_CHECKING:
 
 # <linux/mount.h>, <linux/sched.h>, <linux/prctl.h>, <linux/openat2.h>
 # The first four have the same numbers in mount_setattr(2).
-MOUNT_FLAGS = {
-    "ro": 1,
-    "nosuid": 2,
-    "nodev": 4,
-    "noexec": 8,
-    "remount": 32,
-    "noatime": 1024,
-    "bind": 4096,
-    "move": 8192,
-    "rec": 16384,
-    "private": 1 << 18,
-    "slave": 1 << 19,
-}
+MOUNT_FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "remount": 32, "noatime": 1024}
+MOUNT_FLAGS |= {"bind": 4096, "move": 8192, "rec": 16384, "private": 1 << 18, "slave": 1 << 19}
 CLONE_NEWUSER = 0x10000000
-NAMESPACES = {
-    "mount": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": CLONE_NEWUSER,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-}
+NAMESPACES = {"mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000}
+NAMESPACES |= {"user": CLONE_NEWUSER, "pid": 0x20000000, "net": 0x40000000}
 PR_SET_DUMPABLE, PR_SET_NAME = 4, 15
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
@@ -97,15 +79,8 @@ FORMAT = "-q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1
 DISK_DATA = "errors=remount-ro,noinit_itable"
 FREE_WITHIN, MOST_TRIES = 5.0, 100  # seconds until a disk is mounted no more; to get a loop device
 # <asm-generic/resource.h>
-RLIMITS = {
-    "cpu": 0,
-    "fsize": 1,
-    "nofile": 7,
-    "memlock": 8,
-    "as": 9,
-    "sigpending": 11,
-    "msgqueue": 12,
-}
+RLIMITS = {"cpu": 0, "fsize": 1, "nofile": 7, "memlock": 8, "as": 9}
+RLIMITS |= {"sigpending": 11, "msgqueue": 12}
 SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 # <linux/netlink.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE = 0x1, 0x4, 0x400
@@ -195,8 +170,8 @@ class Kernel:
         self, source: str | None, target: str, fstype: str | None, flags: int, data: str
     ) -> None:
         """mount(2)."""
-        encoded = [None if text is None else os.fsencode(text) for text in (source, target, fstype)]
-        self._call("mount", *encoded, Long(flags), os.fsencode(data))
+        texts = [None if text is None else encoded(text) for text in (source, target, fstype)]
+        self._call("mount", *texts, Long(flags), encoded(data))
 
     def pivot_root(self, root: str) -> None:
         """pivot_root(2), with the old root stacked below the new one and then detached."""
@@ -289,7 +264,7 @@ class Kernel:
 
     def copy_mounts(self, source: str, attributes: int, user_namespace: int = 0) -> int:
         """The same in two halves: a descriptor of the mount, which is nowhere yet."""
-        path, flags = os.fsencode(source), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+        path, flags = encoded(source), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
         tree = self._call("open_tree", AT_FDCWD, path, flags, number=SYS_OPEN_TREE)
         try:
             wanted = struct.pack("QQQQ", attributes, 0, 0, user_namespace)
@@ -303,7 +278,7 @@ class Kernel:
     def move_mounts(self, tree: int, target: str) -> None:
         """And now it is at ``target``."""
         flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
-        move = (tree, b"", AT_FDCWD, os.fsencode(target), flags)
+        move = (tree, b"", AT_FDCWD, encoded(target), flags)
         self._call("move_mount", *move, number=SYS_MOVE_MOUNT)
 
     def open_beneath(self, root: int, path: str, flags: int, resolve: int = 0) -> int:
@@ -327,7 +302,7 @@ class Kernel:
         So it is tried again, but not for ever: someone may do that on purpose.
         """
         how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
-        order = folder, os.fsencode(path), how, len(how)
+        order = folder, encoded(path), how, len(how)
         for _ in range(OPENAT2_TRIES - 1):
             try:
                 return self._call("openat2", *order, number=SYS_OPENAT2)
@@ -406,7 +381,7 @@ class Kernel:
         :param owner: the id that root of the container has in ``source``
         """
         self._call("flock", lock, LOCK_EX)
-        if os.path.isdir(f"{folder}/data"):
+        if stat.S_ISDIR(mode_of(f"{folder}/data")):
             return
         left = [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith("filling-")]
         if left:  # by a fill that was cut short
@@ -429,7 +404,7 @@ class Kernel:
         """
         if lock >= 0:  # others may want to make it now
             self._call("flock", lock, LOCK_EX)
-        if os.path.exists(image):
+        if mode_of(image):
             return
         beside = f"{image}.new"
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -438,7 +413,7 @@ class Kernel:
             os.posix_fallocate(descriptor, 0, size)
         finally:
             os.close(descriptor)
-        program = next(filter(os.path.exists, MKE2FS), MKE2FS[0])
+        program = next(filter(mode_of, MKE2FS), MKE2FS[0])
         child = os.posix_spawn(program, ["mke2fs", *FORMAT, beside], {})
         if os.waitpid(child, 0)[1]:
             raise OSError(errno.EIO, os.strerror(errno.EIO), beside)
@@ -629,14 +604,14 @@ class Container:
         except FileNotFoundError:
             if path == "/":
                 raise
-        above, name = os.path.split(path)
+        above, name = split(path)
         parent = self._directory(above, resolve)
         try:
             self.kernel.mkdir(name, 0o755, dir_fd=parent)
             self._own(name, dir_fd=parent, follow_symlinks=False)
         except FileExistsError:  # it is a link to nowhere: make its target
-            path = os.path.join(above, self.kernel.readlink(name, dir_fd=parent)).rstrip("/")
-            return self._directory(path, resolve)
+            to = self.kernel.readlink(name, dir_fd=parent).rstrip("/")
+            return self._directory(to if to.startswith("/") else f"{above}/{to}", resolve)
         finally:
             self.kernel.close(parent)
         return self.kernel.open_beneath(self.root, path, flags, resolve)
@@ -764,7 +739,7 @@ class Container:
         self.kernel.mount("lent", target, "tmpfs", bits(flags), "size=1m,mode=755")
         for path, tree in self.lent:
             place = target + path
-            self._make(os.path.dirname(place))
+            self._make(split(place)[0])
             self.kernel.mknod(place, stat.S_IFREG | 0o755)
             self.kernel.move_mounts(tree, place)
             self.kernel.close(tree)
@@ -821,7 +796,7 @@ class Container:
         The lock is a file of the volume with a name that no other volume ever has.
         """
         descriptor, _ = self._mount_point(target)
-        held = self._hold(os.path.join(source, lock))
+        held = self._hold(f"{source}/{lock}")
         self.kernel.fill(source, held, descriptor, self.owner)
         self.kernel.close(held)
         self._bind_owned(f"{source}/data", descriptor, flags)
@@ -830,7 +805,7 @@ class Container:
         try:
             return self.kernel.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            path, cause = os.path.dirname(lock), "the volume was removed"
+            path, cause = split(lock)[0], "the volume was removed"
             raise StepError("open", error.errno, path, cause, "launch it again") from error
 
     def host_folder(self, path: str, target: str, flags: Strings, allowed: Strings) -> None:
@@ -903,7 +878,7 @@ class Container:
         self.kernel.chmod(upper, stat.S_IMODE(like.st_mode))
         own = f",upperdir={escaped(upper)},workdir={escaped(work)}" + ",volatile" * volatile
         lowerdir = f"lowerdir={':'.join(map(escaped, lower))}"
-        if len(os.fsencode(lowerdir + own)) < MOST_OPTIONS:
+        if len(encoded(lowerdir + own)) < MOST_OPTIONS:
             self.kernel.mount("overlay", target, "overlay", bits(flags), lowerdir + own)
         else:
             self._mount_many(target, lower, flags, own)
@@ -928,7 +903,7 @@ class Container:
         except FileExistsError:
             pass
         except FileNotFoundError:
-            self._make(os.path.dirname(path))
+            self._make(split(path)[0])
             self.kernel.mkdir(path, 0o755)
 
     def mount(self, target: str, fstype: str, flags: Strings, data: str = "") -> None:
@@ -949,8 +924,9 @@ class Container:
         self._bind(source, self._directory(target) if is_folder else self._file(target), flags)
 
     def _file(self, path: str) -> int:
-        parent = self._directory(os.path.dirname(path))
-        self.kernel.mknod(os.path.basename(path), stat.S_IFREG | 0o644, dir_fd=parent)
+        above, name = split(path)
+        parent = self._directory(above)
+        self.kernel.mknod(name, stat.S_IFREG | 0o644, dir_fd=parent)
         self.kernel.close(parent)
         return self.kernel.open_beneath(self.root, path, os.O_PATH)
 
@@ -972,16 +948,17 @@ class Container:
 
     def device(self, path: str, major: int, minor: int) -> None:
         """Make a character device that anyone may open."""
-        directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
-        name = os.path.basename(path)
+        above, name = split(path)
+        directory = self._directory(above, RESOLVE_NO_SYMLINKS)
         self.kernel.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
         self.kernel.chmod(name, 0o666, dir_fd=directory)  # whatever the umask is
         self.kernel.close(directory)
 
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link at ``path``."""
-        directory = self._directory(os.path.dirname(path), RESOLVE_NO_SYMLINKS)
-        self.kernel.symlink(target, os.path.basename(path), dir_fd=directory)
+        above, name = split(path)
+        directory = self._directory(above, RESOLVE_NO_SYMLINKS)
+        self.kernel.symlink(target, name, dir_fd=directory)
         self.kernel.close(directory)
 
     def pivot_root(self, path: str) -> None:
@@ -992,7 +969,8 @@ class Container:
 
     def file(self, path: str, content: str) -> None:
         """Write a file in place of the image's one, or of its symbolic link."""
-        directory, name = self._directory(os.path.dirname(path)), os.path.basename(path)
+        above, name = split(path)
+        directory = self._directory(above)
         try:  # noqa: SIM105 (contextlib would have to be imported)
             self.kernel.unlink(name, dir_fd=directory)
         except FileNotFoundError:
@@ -1048,7 +1026,8 @@ class Container:
 
     def _place_of_file(self, path: str) -> int:
         """A descriptor of a file to mount on, made if it is missing, or if a link is there."""
-        directory, name = self._directory(os.path.dirname(path)), os.path.basename(path)
+        above, name = split(path)
+        directory = self._directory(above)
         try:
             try:
                 return self.kernel.open_beneath(directory, name, os.O_PATH, RESOLVE_NO_SYMLINKS)
@@ -1203,7 +1182,7 @@ class Container:
 
     def visit(self, folder: str, name: str) -> None:
         """Work in a folder of the container, if there is something of this name in it."""
-        path = folder if name == "." else os.path.join(folder, name)
+        path = folder if name == "." else f"{folder.rstrip('/')}/{name}"
         try:
             self._work_in(folder)
             self.kernel.close(self.kernel.open_inside(name, os.O_PATH | os.O_NOFOLLOW))
@@ -1535,8 +1514,8 @@ def find_program(name: str, path: str, key: str) -> str:
 
     Raises StepError if it is nowhere.
     """
-    places = [os.path.join(folder or ".", name) for folder in path.split(":")]
-    there = [place for place in places if os.path.isfile(place)]
+    places = [f"{folder or '.'}/{name}" for folder in path.split(":")]
+    there = [place for place in places if stat.S_ISREG(mode_of(place))]
     if not there:
         cause = f"there is no {name} in the folders of PATH ({path})"
         hint = SPLIT if " " in name else f"correct {key}, or add the program to the image"
@@ -1591,11 +1570,11 @@ def why_no_exec(path: str, number: int | None, key: str = "startup_script") -> t
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        if os.path.islink(path):
+        if os.access(path, os.F_OK, follow_symlinks=False):
             return f"{path} is a symbolic link to {os.readlink(path)}, which is missing", (
                 f"correct the link, or name another program as {key}"
             )
-        if key == "startup_script" and os.path.exists(path.split()[0]):
+        if key == "startup_script" and mode_of(path.split()[0]):
             return f"there is no {path}: startup_script is a path, and takes no arguments", (
                 "name a script that runs it with its arguments"
             )
@@ -1611,7 +1590,7 @@ def why_no_exec(path: str, number: int | None, key: str = "startup_script") -> t
     if os.statvfs(path).f_flag & os.ST_NOEXEC:
         return f"{path} lies on a file system mounted noexec", "place it outside of it"
     if not status.st_mode & 0o111:
-        return f"{path} is not executable", f"chmod +x {os.path.basename(path)} and pack it again"
+        return f"{path} is not executable", f"chmod +x {split(path)[1]} and pack it again"
     return _why_no_exec_by_content(path, number)
 
 
@@ -1659,10 +1638,10 @@ def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
     start = head(path)
     if start.startswith(b"#!"):
         words = start[2:].split(b"\n", 1)[0].split()
-        interpreter = os.fsdecode(words[0]) if words else "(none)"
+        interpreter = words[0].decode(errors="surrogateescape") if words else "(none)"
         if interpreter.endswith("\r") or (words and b"\r" in start.split(b"\n", 1)[0]):
             return f"{path} has Windows line ends", "convert them, as with: sed -i 's/\\r$//'"
-        if not os.path.exists(interpreter):
+        if not mode_of(interpreter):
             return f"its interpreter {interpreter} is not in the container", (
                 "change the script's first line, or add the interpreter to the image"
             )
@@ -1680,6 +1659,28 @@ def _why_no_exec_by_content(path: str, number: int | None) -> tuple[str, str]:
     if number == errno.EACCES:
         return f"{path} may not be run by this startup_owner", "check its mode and its folders'"
     return f"the kernel can't run {path}", "it needs a #! line, or to be a program for this machine"
+
+
+# -- what os has of paths --------------------------------------------------------
+
+
+def encoded(path: str) -> bytes:
+    """A path as the kernel has it, where any other bytes than UTF-8's are surrogates (PEP 383)."""
+    return path.encode(errors="surrogateescape")
+
+
+def split(path: str) -> tuple[str, str]:
+    """The folder that a path is in, and its name there (os.path.split)."""
+    end = path.rfind("/") + 1
+    return path[:end].rstrip("/") or path[:end], path[end:]
+
+
+def mode_of(path: str) -> int:
+    """The type and the mode of a file (inode(7)), wherever links lead; 0 if there is none."""
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 # -- the conversation ------------------------------------------------------------
