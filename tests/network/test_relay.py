@@ -155,6 +155,14 @@ class RelayTests(RelayCase):
         self.reactor.advance(relay.LINGER)
         self.assertTrue(self.is_over())
 
+    def test_lost(self) -> None:
+        """If the host of the second end is gone, the client hears what came, and is hung up on."""
+        self.send_much(self.server)
+        self.relay.lose()
+        self.relay.lose()
+        self.assertRegex(self.heard(self.client), b"^x+<end>$")
+        self.assertTrue(self.is_over())
+
     def test_cut(self) -> None:
         """Both ends can be closed at once, also twice."""
         self.relay.cut()

@@ -3,15 +3,18 @@
 import socket
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import succeed
 
 from tests.exports.test_documents import subject_of
 from tests.fakes import ManagerTestCase
+from tests.network.pump import Pump
 from tests.swarm.docker import NODE, task
 from tests.swarm.test_stacks import revision_of
 from txcontain.container.spec import ANY_ADDRESS
+from txcontain.network.relay import Relays
 from txcontain.swarm import balancer
-from txcontain.swarm.balancer import SHUN_FOR, Balancer, routes
+from txcontain.swarm.balancer import SHUN_FOR, Balancer, addresses_down, routes
 from txcontain.swarm.mapping import lost
 from txcontain.swarm.nodes import Node, read_node
 from txcontain.swarm.records import Seen
@@ -121,6 +124,39 @@ class BalancerTests(ManagerTestCase):
         self.reactor.advance(1)
         self.successResultOf(connecting).close()
         self.assertEqual(self.tried, [ONE])
+
+    def test_node_down(self) -> None:
+        """Who is connected to a node that goes down is told so; to others, is not."""
+        self.balancer.reactor = pump = Pump()
+        self.balancer.relays = Relays(pump, 9)
+        self.patch(balancer, "address_of", lambda other: "192.0.2.7")
+        for states, is_over in (
+            (("ready", "down"), False),
+            (("unknown", "ready"), False),
+            (("down", "ready"), True),
+        ):
+            client, front = socket.socketpair()
+            back, server = socket.socketpair()
+            for one in (client, server):
+                self.addCleanup(one.close)
+            self.patch(balancer, "connect", lambda *_, back=back: succeed(back))
+            look = seen(serving(7, 32768), port=self.port)
+            self.balancer.settle(look)
+            carried = self.start(self.balancer._carry(self.key, front))
+            both = [node(number, state) for number, state in zip((7, 8), states, strict=True)]
+            self.balancer.settle(evolve(look, nodes={one.id: one for one in both}))
+            pump.turn()
+            self.assertEqual(carried.called, is_over, states)
+            self.balancer.relays.stop()
+            self.successResultOf(carried)
+            self.assertEqual(self.balancer._led, {})
+
+    def test_joined_anew(self) -> None:
+        """An address of a node that is down is not one of those if another node has it."""
+        both = node(7, "down"), evolve(node(7), id="n9")
+        for nodes, found in ((both, set()), (both[:1], {"192.0.2.7"})):
+            look = Seen([], [], {one.id: one for one in nodes})
+            self.assertEqual(addresses_down(look), found)
 
     def test_sockets(self) -> None:
         """A port has a socket as long as a service publishes it."""

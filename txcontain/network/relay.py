@@ -141,6 +141,10 @@ class Relay:
         if self._ends[1].heard_all:
             self._ends[1].connectionLost(Failure(CONNECTION_DONE))
 
+    def lose(self) -> None:
+        """The second end's host is gone: the first one gets what was said, and is closed."""
+        self._ends[1].connectionLost(Failure(CONNECTION_LOST))
+
     def cut(self) -> None:
         """Close both ends now, whatever is on its way."""
         for end in self._ends:

@@ -30,7 +30,7 @@ from txcontain.network.doorways import (
     key_of,
     listen,
 )
-from txcontain.network.relay import Relays, connect
+from txcontain.network.relay import Relay, Relays, connect
 from txcontain.swarm.mapping import Json, state_of
 from txcontain.swarm.records import Seen
 from txcontain.swarm.stack_mapping import Kept, published, read_kept
@@ -75,6 +75,21 @@ def _serves(task: Json) -> bool:
     return state_of(task) == "running" and task.get("DesiredState") == "running"
 
 
+def addresses_down(seen: Seen) -> set[str]:
+    """Those of nodes that are down. A host that has joined anew is there twice: up, and down."""
+    found = seen.nodes.values()
+    down = {one.address for one in found if one.state == "down"}
+    return down - {one.address for one in found if one.state != "down"}
+
+
+def address_of(connection: socket.socket) -> str:
+    """Where the other end of a connection is; empty if that has gone already."""
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:
+        return ""
+
+
 @define(eq=False)
 class Balancer:
     """Has the sockets of all published ports."""
@@ -86,6 +101,7 @@ class Balancer:
     troubles: dict[str, str] = field(factory=dict)  # why a port can't be listened on, by key
     _doors: dict[str, Doorway] = field(factory=dict)
     _shunned: dict[Place, float] = field(factory=dict)  # until when
+    _led: dict[Relay, str] = field(factory=dict)  # the address to which each connection goes
     _turn: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -102,6 +118,9 @@ class Balancer:
                 self._open(key, route.port)
         for key, door in self._doors.items():
             door.set_open(bool(self.routes[key].places))
+        down = addresses_down(seen)
+        for relay in [relay for relay, address in self._led.items() if address in down]:
+            relay.lose()  # no one says so to the client: it would wait for long
         now = self.reactor.seconds()
         self._shunned = {place: until for place, until in self._shunned.items() if until > now}
 
@@ -147,7 +166,13 @@ class Balancer:
 
     async def _carry(self, key: str, connection: socket.socket) -> None:
         with await self._connect(key) as other:
-            await self.relays.hand_on(connection, other).over
+            address = address_of(other)
+            relay = self.relays.hand_on(connection, other)
+            self._led[relay] = address
+            try:
+                await relay.over
+            finally:
+                del self._led[relay]
 
     async def _connect(self, key: str) -> socket.socket:
         """A connection to a task: to the next one, if one refuses. Raises Unreachable."""
