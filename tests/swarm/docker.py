@@ -58,6 +58,7 @@ class FakeDocker(Resource):
         self.services: dict[str, Any] = {}
         self.tasks: list[Any] = []
         self.nodes = [deepcopy(NODE)]
+        self.answers: dict[str, tuple[int, Any]] = {}  # in place of its own: status and document
         self.refusals: dict[str, tuple[int, str]] = {}  # by "METHOD /path": status and message
         self.asked: list[str] = []
         self.documents: list[Any] = []
@@ -108,6 +109,8 @@ class FakeDocker(Resource):
         if asked in self.refusals:
             status, message = self.refusals[asked]
             return status, {"message": message}
+        if asked in self.answers:
+            return self.answers[asked]
         match asked.split("/"):
             case ["GET ", "info"]:
                 return 200, {"Swarm": {"NodeID": self.node}}

@@ -23,10 +23,11 @@ from txcontain.swarm.stack_mapping import service_of
 ONE, TWO = ("192.0.2.7", 32768), ("192.0.2.8", 32769)
 
 
-def node(number: int, state: str = "ready") -> Node:
+def node(number: int, state: str = "ready", availability: str = "active") -> Node:
     """A node."""
     status = {"State": state, "Addr": f"192.0.2.{number}"}
-    return read_node({**NODE, "ID": f"n{number}", "Status": status})
+    spec = {**NODE["Spec"], "Availability": availability}
+    return read_node({**NODE, "ID": f"n{number}", "Status": status, "Spec": spec})
 
 
 def serving(number: int, port: int, state: str = "running", wanted: str = "running") -> Any:

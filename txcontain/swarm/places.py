@@ -54,7 +54,7 @@ async def place_of(docker: Docker, seen: Seen, name: str, instead: str) -> Place
     Raises as ``find`` does; NotInSwarm.
     """
     instance, task = find(seen, name)
-    dockers, complaints = await _dockers_of(docker, {task["NodeID"]})
+    dockers, complaints = await dockers_of(docker, {task["NodeID"]})
     if task["NodeID"] not in dockers:
         called = _called(seen, task)
         raise NotInSwarm(
@@ -78,7 +78,7 @@ async def places(docker: Docker, seen: Seen) -> tuple[dict[str, Place | None], l
     It is None if no Docker that is known is there; with what kept some from telling theirs.
     """
     running = [(one, _running_task(one)) for one in instances(seen) if one.runs]
-    dockers, complaints = await _dockers_of(docker, {task["NodeID"] for _, task in running})
+    dockers, complaints = await dockers_of(docker, {task["NodeID"] for _, task in running})
     found = {
         one.name: _place(seen, one, task, manager) if manager else None
         for one, task in running
@@ -100,7 +100,7 @@ def _called(seen: Seen, task: Any) -> str:
     return node.node if node else str(task["NodeID"])
 
 
-async def _dockers_of(docker: Docker, nodes: set[str]) -> tuple[dict[str, Manager], list[str]]:
+async def dockers_of(docker: Docker, nodes: set[str]) -> tuple[dict[str, Manager], list[str]]:
     """The Dockers that are known, by their nodes; asked for theirs if one of these is missing.
 
     With what kept some from telling it.

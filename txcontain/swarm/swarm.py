@@ -57,6 +57,7 @@ from txcontain.swarm.lacking import LACKS
 from txcontain.swarm.mapping import INSTANCE, Json
 from txcontain.swarm.means import Means
 from txcontain.swarm.places import Place, place_of, refusal_of
+from txcontain.swarm.presence import Presence
 from txcontain.swarm.records import (
     Seen,
     end_of,
@@ -121,6 +122,7 @@ class Swarm:
     attaching: Attaching = field(init=False)
     copies: Copies = field(init=False)
     removals: Removals = field(init=False)
+    presence: Presence = field(init=False)
     launches: Histogram = field(factory=Histogram)  # from each request until its script runs
 
     def __attrs_post_init__(self) -> None:
@@ -128,11 +130,13 @@ class Swarm:
         self.balancer = Balancer(self.host.reactor, self.host.journal)
         self.removals = Removals(self.host.reactor, self._destroy)
         self.watch = Watch(self.host.reactor, self.look, self._tell, self._settle)
-        self.stacks = SwarmStacks(self.host, self.means, self.watch)
+        self.presence = Presence(self.host.reactor, self.docker, self.watch.lately)
+        self.stacks = SwarmStacks(self.host, self.means, self.watch, self.presence.want)
         self.sessions = Sessions(self.host)
         self.attaching = Attaching(self.host)
         self.copies = Copies(self.host.reactor)
-        self.host.endings += [self.sessions.stop, self.attaching.stop, self.copies.stop]
+        parts = self.sessions, self.attaching, self.copies, self.presence
+        self.host.endings += [part.stop for part in parts]
 
     def _tell(self, name: str, what: str, why: str) -> None:
         self.host.journal.add(what, why, instance=name)
@@ -209,6 +213,8 @@ class Swarm:
             raise
         self.launches.add(self.host.reactor.seconds() - began)
         self.watch.wrote()
+        if spec.restart != "no":  # else it is started on no other node
+            self.presence.want(prepared.subject.image)
         self.host.journal.add("running", "its script runs", instance=instance)
         summary = {"instance": instance, **{key: getattr(spec, key) for key in mapping.KEY}}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
