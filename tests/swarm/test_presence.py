@@ -1,15 +1,23 @@
 """Images that nodes get before they need them."""
 
+from typing import Any
+
+from tests.exports.test_documents import subject_of
 from tests.swarm.docker import FakeDocker, docker_of
 from tests.swarm.test_balancer import node
-from tests.swarm.test_stacks import stack
-from tests.swarm.test_swarm import WEB, SwarmCase
-from txcontain import errors
-from txcontain.swarm.presence import AFTER, MOST, Presence
+from tests.swarm.test_swarm import SwarmCase
+from txcontain.swarm.mapping import service_of
+from txcontain.swarm.places import TOLD_WITHIN
+from txcontain.swarm.presence import AFTER, Presence
 from txcontain.swarm.records import Seen
 
-IMAGE = "127.0.0.1:5000/txcontain@sha256:0"
+IMAGE = subject_of().image
 LOOKED, PULLED = f"GET /images/{IMAGE}/json", "POST /images/create"
+
+
+def service(**keys: Any) -> Any:
+    """The service of an instance."""
+    return {"Spec": service_of(subject_of(**{"restart": "always", **keys}), "web-1")}
 
 
 class PresenceTests(SwarmCase):
@@ -21,76 +29,54 @@ class PresenceTests(SwarmCase):
         for number, fake in enumerate(self.fakes):
             fake.node = f"n{number}"
         self.nodes = {one.id: one for one in map(node, range(3))}
-        docker = docker_of(self.reactor, *self.fakes)
-        self.presence = Presence(self.reactor, docker, self.look)
+        self.presence = Presence(self.reactor, docker_of(self.reactor, *self.fakes))
 
-    async def look(self) -> Seen:
-        """What there is."""
-        return Seen([], [], self.nodes)
-
-    def asked(self) -> list[list[str]]:
-        """What each was asked of images."""
+    def settle(self, *services: Any) -> list[list[str]]:
+        """Have these; returns what each is asked of images a little later."""
+        self.presence.settle(Seen(services or [service()], [], self.nodes))
+        self.reactor.advance(AFTER)
         found = [[one for one in fake.asked if "/images/" in one] for fake in self.fakes]
         for fake in self.fakes:
             fake.asked.clear()
         return found
 
     def test_pulled(self) -> None:
-        """A little later each gets it that lacks it."""
+        """Each gets it once, if it lacks it."""
         self.fakes[1].answers[LOOKED] = 200, {"Id": "sha256:1"}
-        self.presence.want(IMAGE)
-        self.assertEqual(self.asked(), [[], []])
-        self.reactor.advance(AFTER)
-        self.assertEqual(self.asked(), [[LOOKED, PULLED], [LOOKED]])
+        self.assertEqual(self.settle(), [[LOOKED, PULLED], [LOOKED]])
+        self.assertEqual(self.settle(), [[], []])
 
-    def test_unfit(self) -> None:
-        """A node where nothing is to run, or which is down, gets none."""
+    def test_again(self) -> None:
+        """Where nothing is to run, or what is down, gets none; once it is back, it is asked."""
         for state, availability in (("down", "active"), ("ready", "drain"), ("ready", "pause")):
             self.nodes["n0"] = node(0, state, availability)
-            self.presence.want(IMAGE)
-            self.reactor.advance(AFTER)
-            self.assertEqual([*map(bool, self.asked())], [False, True])
+            self.assertEqual(self.settle()[0], [])
+            self.nodes["n0"] = node(0)
+            self.assertEqual(self.settle()[0], [LOOKED, PULLED])
+
+    def test_stays(self) -> None:
+        """What is started on no other node need not be there."""
+        self.assertEqual(self.settle(service(restart="no")), [[], []])
 
     def test_silent(self) -> None:
-        """One that does not answer keeps nobody from the next image, nor does a silent swarm."""
+        """One that does not answer keeps the other from nothing."""
         self.fakes[0].refusals[LOOKED] = self.fakes[0].refusals[PULLED] = 500, "broken"
-        self.presence.want(IMAGE)
-        self.reactor.advance(AFTER)
+        self.fakes[1].is_silent = True
+        self.settle()
+        self.reactor.advance(TOLD_WITHIN)
+        self.assertEqual(self.fakes[0].asked, [LOOKED, PULLED])
 
-        async def fail() -> Seen:
-            raise errors.Unavailable("no leader")
-
-        self.presence.look = fail
-        self.presence.want("other")
-        self.reactor.advance(AFTER)
-        self.asked()
-        self.presence.look = self.look
-        self.presence.want(IMAGE)
-        self.reactor.advance(AFTER)
-        self.assertEqual(self.asked(), [[LOOKED, PULLED]] * 2)
-
-    def test_many(self) -> None:
-        """Only so many wait; each once, and none if the manager is to end."""
-        for number in (0, *range(MOST + 1)):
-            self.presence.want(f"i{number}")
-        self.reactor.advance(AFTER)
-        looked = [one for one in self.asked()[0] if one.startswith("GET")]
-        self.assertEqual(looked, [f"GET /images/i{number}/json" for number in range(1, MOST + 1)])
-        self.presence.want(IMAGE)
+    def test_stop(self) -> None:
+        """None is asked when the manager is to end."""
+        self.presence.settle(Seen([service()], [], self.nodes))
         self.now(self.presence.stop())
         self.reactor.advance(AFTER)
-        self.assertEqual(self.asked(), [[], []])
+        self.assertEqual([fake.asked for fake in self.fakes], [[], []])
 
-    def test_wanted(self) -> None:
-        """So does what is launched, if it may be started elsewhere, and what a stack has."""
-        self.keep(restart="no")
-        self.keep(restart="always", minor="02")
-        for begin, is_wanted in (
-            (lambda: self.swarm.launch(*WEB), False),
-            (lambda: self.swarm.launch("web", "1", "02"), True),
-            (lambda: self.swarm.stacks.up(stack(web={})), True),
-        ):
-            self.fake.asked.clear()
-            self.now(begin())
-            self.reactor.advance(AFTER)
-            self.assertEqual(PULLED in self.fake.asked, is_wanted)
+    def test_launched(self) -> None:
+        """So does what is launched."""
+        self.keep(restart="always")
+        self.launched()
+        self.now(self.swarm.running())
+        self.reactor.advance(AFTER)
+        self.assertIn(PULLED, self.fake.asked)

@@ -5,7 +5,7 @@ Docker keeps what is wished, replaces replicas, and rolls back; nothing of that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import define
@@ -48,7 +48,6 @@ class SwarmStacks:
     host: Manager
     means: Means
     watch: Watch
-    want: Callable[[str], object]  # is told of each image that nodes may need
 
     # -- telling -----------------------------------------------------------------------
 
@@ -102,7 +101,6 @@ class SwarmStacks:
             self.watch.wrote()
         for name, revision in changed.items():
             await self._apply(planned.stack, name, revision, subjects[name], before.get(name))
-            self.want(subjects[name].image)
         return planned
 
     async def _planned(

@@ -130,8 +130,8 @@ class Swarm:
         self.balancer = Balancer(self.host.reactor, self.host.journal)
         self.removals = Removals(self.host.reactor, self._destroy)
         self.watch = Watch(self.host.reactor, self.look, self._tell, self._settle)
-        self.presence = Presence(self.host.reactor, self.docker, self.watch.lately)
-        self.stacks = SwarmStacks(self.host, self.means, self.watch, self.presence.want)
+        self.presence = Presence(self.host.reactor, self.docker)
+        self.stacks = SwarmStacks(self.host, self.means, self.watch)
         self.sessions = Sessions(self.host)
         self.attaching = Attaching(self.host)
         self.copies = Copies(self.host.reactor)
@@ -144,6 +144,7 @@ class Swarm:
     def _settle(self, seen: Seen) -> None:
         self.balancer.settle(seen)
         self.removals.settle(seen)
+        self.presence.settle(seen)
 
     def complaints(self) -> Sequence[str]:
         """Whether the swarm is silent."""
@@ -213,8 +214,6 @@ class Swarm:
             raise
         self.launches.add(self.host.reactor.seconds() - began)
         self.watch.wrote()
-        if spec.restart != "no":  # else it is started on no other node
-            self.presence.want(prepared.subject.image)
         self.host.journal.add("running", "its script runs", instance=instance)
         summary = {"instance": instance, **{key: getattr(spec, key) for key in mapping.KEY}}
         return Launched(summary, [] if listens else [f"{instance} does not listen yet"])
