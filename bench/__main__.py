@@ -108,7 +108,8 @@ def run(folder: Path, scale: Scale) -> dict[str, Any]:
         figures.append(measure.first_launches(folder, together, scale.first))
         figures += execs.figures(warm, docker, scale.rounds)
         figures += logs.figures(folder)
-        figures += pulls.figures(folder, root, folder / "pulls", docker, scale.first)
+        where = folder, root, folder / "pulls"
+        figures += pulls.figures(*where, docker, scale.first, scale.rounds)
         figures.append(services.figure(warm, scale.rounds))
         figures += steps.figures(cold, scale.rounds)
         figures += asked.figures(warm, root, scale.rounds)

@@ -185,17 +185,19 @@ def serving(root: Path, folder: Path) -> Iterator[Registry]:
 
 
 def figures(
-    images: Path, root: Path, folder: Path, docker: Docker | None, rounds: int
+    images: Path, root: Path, folder: Path, docker: Docker | None, rounds: int, in_turns: int
 ) -> list[Figure]:
     """All of them; none if a program is missing.
 
     :param root: the base image, unpacked
+    :param rounds: pulls by each
+    :param in_turns: how often launches of an image and of a tarball take turns
     """
     try:
         with serving(root, folder) as registry, running(images, folder / "state", 2) as manager:
             found = pulls(registry, manager, docker, rounds)
             found.append(changed(registry, manager))
-            return [*found, launches(registry, manager, rounds)]
+            return [*found, launches(registry, manager, in_turns)]
     except Missing as error:
         print(f"No pulls are measured: {error}.")
         return []
