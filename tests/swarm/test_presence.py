@@ -2,22 +2,23 @@
 
 from typing import Any
 
+from attrs import evolve
+
 from tests.exports.test_documents import subject_of
 from tests.swarm.docker import FakeDocker, docker_of
 from tests.swarm.test_balancer import node
 from tests.swarm.test_swarm import SwarmCase
 from txcontain.swarm.mapping import service_of
-from txcontain.swarm.places import TOLD_WITHIN
-from txcontain.swarm.presence import AFTER, Presence
+from txcontain.swarm.presence import AFTER, ASK_EVERY, WITHIN, Presence
 from txcontain.swarm.records import Seen
 
 IMAGE = subject_of().image
 LOOKED, PULLED = f"GET /images/{IMAGE}/json", "POST /images/create"
 
 
-def service(**keys: Any) -> Any:
+def service(image: str = IMAGE, restart: str = "always") -> Any:
     """The service of an instance."""
-    return {"Spec": service_of(subject_of(**{"restart": "always", **keys}), "web-1")}
+    return {"Spec": service_of(evolve(subject_of(restart=restart), image=image), "web-1")}
 
 
 class PresenceTests(SwarmCase):
@@ -30,15 +31,15 @@ class PresenceTests(SwarmCase):
             fake.node = f"n{number}"
         self.nodes = {one.id: one for one in map(node, range(3))}
         self.presence = Presence(self.reactor, docker_of(self.reactor, *self.fakes))
+        self.settle(service(image="other"))  # they have said where they are by now
 
     def settle(self, *services: Any) -> list[list[str]]:
-        """Have these; returns what each is asked of images a little later."""
-        self.presence.settle(Seen(services or [service()], [], self.nodes))
-        self.reactor.advance(AFTER)
-        found = [[one for one in fake.asked if "/images/" in one] for fake in self.fakes]
+        """Have these; returns what each is asked a little later."""
         for fake in self.fakes:
             fake.asked.clear()
-        return found
+        self.presence.settle(Seen(services or [service()], [], self.nodes))
+        self.reactor.advance(AFTER)
+        return [fake.asked for fake in self.fakes]
 
     def test_pulled(self) -> None:
         """Each gets it once, if it lacks it."""
@@ -59,24 +60,28 @@ class PresenceTests(SwarmCase):
         self.assertEqual(self.settle(service(restart="no")), [[], []])
 
     def test_silent(self) -> None:
-        """One that does not answer keeps the other from nothing."""
+        """One that does not answer keeps the other from nothing; where it is is asked seldom."""
         self.fakes[0].refusals[LOOKED] = self.fakes[0].refusals[PULLED] = 500, "broken"
         self.fakes[1].is_silent = True
-        self.settle()
-        self.reactor.advance(TOLD_WITHIN)
-        self.assertEqual(self.fakes[0].asked, [LOOKED, PULLED])
+        self.assertEqual(self.settle(), [[LOOKED, PULLED], [LOOKED]])
+        self.reactor.advance(WITHIN)
+        self.presence.docker.managers[1].node = None
+        asked = [one for _ in range(round(ASK_EVERY / AFTER)) for one in self.settle()[1]]
+        self.assertEqual([one for one in asked if one == "GET /info"], ["GET /info"])
 
     def test_stop(self) -> None:
         """None is asked when the manager is to end."""
         self.presence.settle(Seen([service()], [], self.nodes))
         self.now(self.presence.stop())
         self.reactor.advance(AFTER)
-        self.assertEqual([fake.asked for fake in self.fakes], [[], []])
+        self.assertNotIn(LOOKED, self.fakes[0].asked)
 
     def test_launched(self) -> None:
         """So does what is launched."""
         self.keep(restart="always")
         self.launched()
-        self.now(self.swarm.running())
-        self.reactor.advance(AFTER)
+        for _ in range(2):
+            self.swarm.watch.wrote()
+            self.now(self.swarm.running())
+            self.reactor.advance(AFTER)
         self.assertIn(PULLED, self.fake.asked)

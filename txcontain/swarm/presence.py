@@ -18,6 +18,7 @@ from txcontain.swarm.places import dockers_of
 from txcontain.swarm.records import Seen
 
 AFTER = 1.0  # seconds: what was just launched comes first
+ASK_EVERY = 30.0  # seconds, a Docker that has not said on which node it is
 WITHIN = 600.0  # seconds, for one image at one node
 
 
@@ -28,6 +29,8 @@ class Presence:
     reactor: Any
     docker: Docker
     _wanted: dict[str, set[str]] = field(factory=dict)  # images, and the ids of the nodes
+    _fit: set[str] = field(factory=set)  # nodes that may be started on
+    _ask_at: float = 0.0
     _told: set[tuple[str, str]] = field(factory=set)  # images and nodes, once each
     _is_busy: bool = False
     _timer: Timer = field(
@@ -36,18 +39,20 @@ class Presence:
 
     def settle(self, seen: Seen) -> None:
         """Go by what there is now. A node that comes back is told again."""
-        nodes = {
+        self._fit = {
             one.id
             for one in seen.nodes.values()
             if (one.state, one.availability) == ("ready", "active")
         }
+        nodes = self._fit & {one.node for one in self.docker.managers if one.node}
         images = {image_of(one) for one in seen.services if may_move(one)}
         self._told = {
             (image, node) for image, node in self._told if image in images and node in nodes
         }
         missing = {image: {n for n in nodes if (image, n) not in self._told} for image in images}
         self._wanted = {image: nodes for image, nodes in missing.items() if nodes}
-        if self._wanted and not self._is_busy:
+        is_new = any(one.node is None for one in self.docker.managers)
+        if self._wanted or (images and is_new and self.reactor.seconds() >= self._ask_at):
             self._timer.within(AFTER)
 
     async def stop(self) -> None:
@@ -56,11 +61,15 @@ class Presence:
         self._timer.cancel()
 
     def _begin(self) -> None:
+        if self._is_busy:
+            return
         self._is_busy = True
+        self._ask_at = self.reactor.seconds() + ASK_EVERY
         background(self._get_all(), "getting images before they are needed")
 
     async def _get_all(self) -> None:
         try:
+            await dockers_of(self.docker, self._fit)  # the next look goes by what is known then
             while self._wanted:
                 image, nodes = self._wanted.popitem()
                 self._told |= {(image, node) for node in nodes}
