@@ -250,6 +250,21 @@ class NodeTests(ManyCase):
         node = self.nodes()[where]
         self.assertEqual((node["availability"], node["labels"]), ("active", {}))
 
+    def test_images(self) -> None:
+        """Nodes to which --docker leads have an image before they need it, unless drained."""
+        self.command("nodes", "drain", "h2")
+        self.launch(base_image="python.tar")
+        ((service, *_),) = [self.swarm.hosts[0].docker("GET", "/services")[1]]
+        image = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+
+        def have() -> list[bool]:
+            told = [host.docker("GET", f"/images/{image}/json") for host in self.swarm.managers]
+            return [status == 200 for status, _ in told]
+
+        self.until(lambda: have() == [True, False, True], "those that are active have it")
+        self.command("nodes", "activate", "h2")
+        self.until(lambda: all(have()), "all have it")
+
 
 class FailoverTests(ManyCase):
     """Hosts whose power is cut."""
