@@ -15,7 +15,8 @@ class SnapshotTests(SynchronousTestCase):
     def test_nothing_changed(self) -> None:
         """Of this process, all kinds are told; with itself nothing differs."""
         now = snapshot(os.getpid())
-        self.assertEqual([kind for kind, lines in now.items() if not lines], [])
+        nothing = {kind for kind, lines in now.items() if not lines}
+        self.assertLessEqual(nothing, {"cgroups"})  # which a container need not see
         self.assertEqual(changes(now, now), [])
 
     def test_a_descriptor(self) -> None:

@@ -119,7 +119,7 @@ async def _file(place: Place, path: str) -> str:
     except Refused:
         return ""
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
-        member = archive.next()
+        member = next(iter(archive), None)
         file = archive.extractfile(member) if member is not None and member.isfile() else None
         return file.read().decode(errors="replace") if file else ""
 
