@@ -557,6 +557,8 @@ class LivesTests(SynchronousTestCase):
         self.patch(os, "fsync", lambda descriptor: None)  # no life has a power cut
         gc.freeze()  # what other tests left is not looked through again after each life
         self.addCleanup(gc.unfreeze)
+        gc.disable()  # and what a life leaves is collected at its end, not at any moment
+        self.addCleanup(gc.enable)
         drawn = settings(
             max_examples=LIVES,
             stateful_step_count=STEPS,
