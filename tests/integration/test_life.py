@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from select import select
 from typing import Any
 
 from tests.integration.harness import PATIENCE, ManagerCase, free_port, listens, wait_until
@@ -281,6 +282,7 @@ class EveryStep(LifeCase):
             with contextlib.suppress(BlockingIOError):  # the last init was killed before it read
                 os.read(go, 1)
             self.ask_in_background("POST", "/launch", key)
+            self.assertTrue(select([waits], [], [], PATIENCE)[0], f"it waits at step {step}")
             os.read(waits, 1)
             self.kill_manager()
             os.write(go, b"!")

@@ -15,14 +15,14 @@ opened: list[Any] = []
 
 
 def receive_plan(connection: Any, receive: Any = real.receive_plan) -> Any:
-    """The plan, with steps that wait before the chosen one."""
+    """The plan, with a step that waits before the chosen one, and what came with it."""
     if not opened:  # the init has closed all that it was given; after pivot_root it is too late
         opened.extend(os.open(os.path.join(here, name), os.O_RDWR) for name in ("waits", "go"))
-    plan = receive(connection)
+    plan, passed = receive(connection)
     if plan and done[0] <= chosen < done[0] + len(plan):
         plan.insert(chosen - done[0], ("wait", {}))
     done[0] += len(plan or [])
-    return plan
+    return plan, passed
 
 
 def wait(container: Any) -> None:
