@@ -363,6 +363,11 @@ class VolumeTests(Case):
         self.assertEqual(calls[4], ("fill", "/v/a", 1004, 1001, 0))
         self.assertEqual(calls[6], ("bind", "/v/a/data", "/proc/self/fd/1001", 4, 0))
 
+    def test_the_lock_of_a_volume_with_a_disk(self) -> None:
+        """It is not on that disk: its path is absolute."""
+        calls = self.calls("volume", source="/m", lock="/v/a/1.json", target="/x", flags=[])
+        self.assertEqual(calls[3][:2], ("open", "/v/a/1.json"))
+
     def test_a_volume_that_was_removed(self) -> None:
         """A volume of the same name that was made since is another one."""
         kernel = Recorder().fail(3, ENOENT)

@@ -796,7 +796,7 @@ class Container:
         The lock is a file of the volume with a name that no other volume ever has.
         """
         descriptor, _ = self._mount_point(target)
-        held = self._hold(f"{source}/{lock}")
+        held = self._hold(lock if lock.startswith("/") else f"{source}/{lock}")
         self.kernel.fill(source, held, descriptor, self.owner)
         self.kernel.close(held)
         self._bind_owned(f"{source}/data", descriptor, flags)
