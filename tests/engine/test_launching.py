@@ -331,6 +331,16 @@ class StreamTests(AskedTestCase):
         self.launch_as(config=WHOLE, remove=True)
         self.assertEqual(self.init.passed, ())
 
+    def test_once(self) -> None:
+        """A later start is passed nothing: the number may be that of another file by then."""
+        config = make_spec(per_connection=True, command=["cat"])
+        launch = self.manager.launch_as_asked(LaunchRequest(config, stream=42))
+        instance = self.now(launch)
+        self.init.end()
+        self.reactor.advance(1)
+        self.now(instance.start())
+        self.assertEqual(self.init.passed, ())
+
 
 class RemovalTests(AskedTestCase, RestoreTestCase):
     """Instances that are removed when they have ended."""

@@ -190,7 +190,7 @@ class Instance(Recorded):
         self._check_that_it_is_wanted()
         self.processes, self.in_advance = child, child.in_advance
         child.on_exit, child.make_link = self._exited, self.make_link
-        child.stream = self.stream
+        child.stream, self.stream = self.stream, None  # closed soon: its number may be reused
         child.limit(self.spec.limits)
         if not self._was_launched and not child.reserved:
             await self._kept.make()
