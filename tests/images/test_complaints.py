@@ -61,6 +61,7 @@ class ComplaintsTests(SynchronousTestCase):
         """What igzip calls its standard input is called so."""
         said = heard("/.x/usr/bin/igzip: Error (null) does not contain a complete gzip file\n").said
         self.assertEqual(said, "igzip: Error stdin does not contain a complete gzip file")
+        self.assertEqual(heard(f"{TAR}: (null): Cannot open\n").said, "tar: (null): Cannot open")
 
     def test_names_that_lie(self) -> None:
         """A name that ends like a harmless line does not hide a complaint about it."""

@@ -26,7 +26,7 @@ HARMLESS = re.compile(
     r"|\S*tar: Exiting with failure status due to previous errors"
 )
 PLACE = re.compile(r"^(block \d+: )?/\S*/(?=\w+: )")  # where a program lies in its jail
-NO_NAME = "(null)"  # what igzip calls its standard input
+IGZIP, NO_NAME = "igzip: ", "(null)"  # what that calls its standard input
 NO_END = re.compile(r"block \d+: \*\* End of File \*\*")
 
 
@@ -62,7 +62,8 @@ class Complaints:
         if NO_END.fullmatch(line):
             self.lacks_end = True
         elif not HARMLESS.fullmatch(line):
-            self._complain(PLACE.sub(r"\1", line).replace(NO_NAME, "stdin"))
+            words = PLACE.sub(r"\1", line)
+            self._complain(words.replace(NO_NAME, "stdin") if words.startswith(IGZIP) else words)
 
     def _leave_out(self, kind: str, name: str) -> None:
         left = self.left_out.setdefault(kind, {"count": 0, "names": []})
