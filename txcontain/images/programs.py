@@ -27,7 +27,7 @@ COMPRESSIONS = {
     b"\x89LZO": "lzop",
 }
 # The PROGRAMs that decompress by `PROGRAM -d`, the fastest first, where it is not the one that has
-# compressed. igzip is a part of Intel's ISA-L, and two to three times as fast as gzip.
+# compressed. igzip is a part of Intel's ISA-L, and up to three times as fast as gzip.
 PROGRAMS = {"gzip": ("igzip", "gzip"), "compress": ("gzip",)}
 
 
